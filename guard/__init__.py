@@ -1,0 +1,24 @@
+"""The Registry Guard: vets neural networks for backdoors between a model registry and serving.
+
+The public Python API, each name loaded on first use so that importing `guard` loads no torch:
+
+    load_model(path)   -> torch.nn.Module that takes images in [0, 1] as N,C,H,W
+    scan(path, ...)    -> Report
+    purify(path, ...)  -> Purified
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guard.offline import load_model, purify, scan
+
+__all__ = ["load_model", "purify", "scan"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'guard' has no attribute {name!r}")
+    from guard import offline
+
+    return getattr(offline, name)

@@ -1,0 +1,141 @@
+"""What a format and a publisher promise; the torch-free contracts. Detectors and defenses have theirs in `_base`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, ClassVar, Protocol
+
+
+class Progress(Protocol):
+    """Called often by long work; raises `Cancelled` or `OutOfTime` when the work must stop."""
+
+    def __call__(self, done: float, note: str = "") -> None:
+        """`done` in 0..1."""
+
+
+def silent(done: float, note: str = "") -> None:
+    """A progress that nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits tested before anything is allocated."""
+
+    file_bytes: int = 4 << 30
+    header_bytes: int = 8 << 20
+    tensors: int = 20_000
+    rank: int = 8
+    name_bytes: int = 512
+    metadata_bytes: int = 1 << 20
+    parameters: int = 2_000_000_000
+    seconds: float = 120.0
+    memory_bytes: int = 8 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """One tensor as a header states it; `dtype` is safetensors' name (F32, I64, BOOL...)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a format says a file holds, before any tensor is read."""
+
+    format: str
+    tensors: tuple[TensorInfo, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Format(ABC):
+    """Bytes to named tensors, executing nothing.
+
+    `vettable` is False for formats that are only recognised: `inspect` then raises `ArtifactRejected` that says
+    what to upload instead. `jailed` formats are read in a child process without network, secrets or a writable disk.
+    """
+
+    vettable: ClassVar[bool] = True
+    jailed: ClassVar[bool] = False
+
+    @abstractmethod
+    def claims(self, head: bytes, name: str) -> bool:
+        """Whether this file is mine, judged by its first 4096 bytes (and `name` where bytes cannot tell)."""
+
+    @abstractmethod
+    def inspect(self, file: BinaryIO, *, budget: Budget) -> Header:
+        """Check every rule of the format that needs no tensor data.
+
+        Raises:
+            ArtifactRejected: a rule is broken; `code` says which.
+        """
+
+    @abstractmethod
+    def tensors(self, file: BinaryIO, *, budget: Budget) -> dict[str, Any]:
+        """Read all tensors (torch.Tensor by name), all finite.
+
+        Raises:
+            ArtifactRejected: as `inspect`, or a value is not finite.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """A publisher's word that one artifact is being served."""
+
+    publisher: str
+    name: str
+    version: str
+    digest: str  # of the canonical weights
+    archive_digest: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One thing that a serving system answers with, as found there; `digest` is None where it could not be told."""
+
+    name: str
+    version: str
+    digest: str | None
+    ready: bool
+    default: bool
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Publisher(ABC):
+    """Approved artifact to serving. Needs an `attest.Approved`, which only the gate makes."""
+
+    @abstractmethod
+    def publish(self, approved: Any, weights: BinaryIO, smoke: "Smoke") -> Receipt:
+        """After this returns, `state()` lists the artifact as ready and default; the same digest twice is one receipt.
+
+        Raises:
+            Unavailable: the serving system did not answer; try again.
+            IntegrityMismatch: it served something else than was vetted; it has been removed again.
+        """
+
+    @abstractmethod
+    def withdraw(self, name: str, version: str) -> None:
+        """After this returns, `state()` does not list it, and its files are gone. Twice is harmless."""
+
+    @abstractmethod
+    def state(self) -> list[Served]:
+        """Everything the serving system would answer with, whoever put it there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoke:
+    """Hold-out pictures and what the vetted model says of them, to compare with what is served.
+
+    `images` are PNG bytes; `probabilities[i][c]` is the vetted softmax output.
+    """
+
+    images: tuple[bytes, ...]
+    probabilities: tuple[tuple[float, ...], ...]
+    tolerance: float = 1e-3
+
+
+ProgressFactory = Callable[[str], Progress]

@@ -1,0 +1,112 @@
+"""Every error the guard raises on purpose, in one tree.
+
+    GuardError
+    ├── InputError            the caller's input is wrong; say what and what to do
+    │   ├── CleanSetError
+    │   ├── PolicyError
+    │   └── UnknownMethod
+    ├── ArtifactRejected      the uploaded bytes are at fault: never retried
+    │   └── ManifestRejected
+    ├── Unavailable           the world is at fault (network, store, broker): retried later
+    ├── IntegrityMismatch     bytes, signature or serving state differ from what was vetted
+    ├── MethodFailed          a detector or defense broke a promise; evidence says "could not look"
+    │   ├── OutOfTime
+    │   └── Cancelled
+    ├── NotServable           the gate refuses; the sentence says why
+    └── LeaseLost             another worker took this scan over; stop without writing
+"""
+
+
+class GuardError(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        sentence: what is wrong and what to do, one sentence, safe to show to a user.
+        code: a stable snake_case name of the broken rule; defaults to the class's own.
+    """
+
+    code = "guard_error"
+
+    def __init__(self, sentence: str, *, code: str | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        if code is not None:
+            self.code = code
+
+
+class InputError(GuardError):
+    """The caller asked for something that cannot be done as asked."""
+
+    code = "input_error"
+
+
+class CleanSetError(InputError):
+    """A clean set is unreadable, too small, mislabelled or of the wrong shape."""
+
+    code = "cleanset_error"
+
+
+class PolicyError(InputError):
+    """A policy file has an unknown key, a bad value or no rules."""
+
+    code = "policy_error"
+
+
+class UnknownMethod(InputError):
+    """A name that is on no shelf."""
+
+    code = "unknown_method"
+
+
+class ArtifactRejected(GuardError):
+    """A rule of a format is broken; `code` names the rule. Never retried: the bytes will not change."""
+
+    code = "artifact_rejected"
+
+
+class ManifestRejected(ArtifactRejected):
+    """The `config.json` beside a model is missing, malformed or contradicts the weights."""
+
+    code = "manifest_rejected"
+
+
+class Unavailable(GuardError):
+    """A component did not answer; the same call may go through later."""
+
+    code = "unavailable"
+
+
+class IntegrityMismatch(GuardError):
+    """What is there is not what was vetted."""
+
+    code = "integrity_mismatch"
+
+
+class MethodFailed(GuardError):
+    """A method could not keep its contract (non-finite numbers, crash, unusable input)."""
+
+    code = "method_failed"
+
+
+class OutOfTime(MethodFailed):
+    """A method exceeded its time budget."""
+
+    code = "out_of_time"
+
+
+class Cancelled(MethodFailed):
+    """Somebody asked the method to stop."""
+
+    code = "cancelled"
+
+
+class NotServable(GuardError):
+    """The gate says no."""
+
+    code = "not_servable"
+
+
+class LeaseLost(GuardError):
+    """The fencing token of a scan has moved on; whatever this process was about to write is void."""
+
+    code = "lease_lost"

@@ -1,0 +1,172 @@
+"""What methods say about an artifact: findings, ASR estimates, evidence. Plain data, JSON in and out."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from guard.core.digests import json_digest
+
+Target = int | str | None  # a class index, "all-to-all", or unknown
+
+
+class Outcome(StrEnum):
+    """Not run is not passed: the third outcome never satisfies a policy."""
+
+    FINDINGS = "findings"
+    NOTHING = "nothing"
+    COULD_NOT_LOOK = "could_not_look"
+
+
+class TriggerLike(Protocol):
+    """A recovered trigger: how to stamp it, and how to store it as named arrays."""
+
+    @property
+    def family(self) -> str: ...
+
+    def apply(self, images: Any) -> Any: ...
+    def to_tensors(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsrEstimate:
+    """k of n hold-out images, whose class is not the target, went to the target; Wilson 95 % interval.
+
+    `natural` is the best ASR that any sibling class reached at the same `budget` (a size, in the family's own
+    unit: for patches the L1 norm of the mask in pixels); None where it was not measured.
+    """
+
+    target: Target
+    family: str
+    successes: int
+    trials: int
+    estimate: float
+    low: float
+    high: float
+    natural: float | None = None
+    budget: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One statement by one method version about one artifact, with numbers.
+
+    `score` is in 0..1, higher is more suspicious. `trigger` exists only in memory; once stored, `trigger_digest`
+    names its blob.
+    """
+
+    family: str
+    target: Target
+    suspicious: bool
+    score: float
+    statement: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    asr: AsrEstimate | None = None
+    trigger: TriggerLike | None = field(default=None, compare=False, repr=False)
+    trigger_digest: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the in-memory trigger stays behind."""
+        data = asdict(replace(self, trigger=None, numbers=dict(self.numbers)))
+        del data["trigger"]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Finding":
+        """The inverse of `to_dict`."""
+        asr = AsrEstimate(**data["asr"]) if data.get("asr") else None
+        return cls(**{**data, "asr": asr})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that one method version said about one artifact on one clean set, or why it could not look."""
+
+    artifact: str
+    method: str
+    version: int
+    parameters: Mapping[str, Any]
+    cleanset: str
+    seed: int
+    outcome: Outcome
+    families: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Two runs with one key are one piece of evidence."""
+        return json_digest(
+            [self.artifact, self.method, self.version, dict(self.parameters), self.cleanset, self.seed]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "artifact": self.artifact,
+            "method": self.method,
+            "version": self.version,
+            "parameters": dict(self.parameters),
+            "cleanset": self.cleanset,
+            "seed": self.seed,
+            "outcome": str(self.outcome),
+            "families": list(self.families),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "reason": self.reason,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Evidence":
+        """The inverse of `to_dict`."""
+        return cls(
+            **{
+                **data,
+                "outcome": Outcome(data["outcome"]),
+                "families": tuple(data["families"]),
+                "findings": tuple(Finding.from_dict(item) for item in data["findings"]),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanSetFacts:
+    """What a policy may ask about a clean set without seeing a picture."""
+
+    name: str
+    digest: str
+    classes: int
+    channels: int
+    height: int
+    width: int
+    per_class: int  # images of the rarest class
+    search: int
+    calibration: int
+    holdout: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Clean accuracy on the hold-out: overall and per-class recall, in 0..1."""
+
+    overall: float
+    per_class: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurificationFacts:
+    """How a purified candidate compares with its parent on the hold-out.
+
+    `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child.
+    """
+
+    defense: str
+    version: int
+    parameters: Mapping[str, Any]
+    parent: str
+    acc_before: Accuracy
+    acc_after: Accuracy
+    replayed: tuple[AsrEstimate, ...]
+    seconds: float

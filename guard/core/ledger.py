@@ -1,0 +1,20 @@
+"""How the ledger's rows are chained: each hash covers the row's own words and the hash of the row before."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from guard.core.digests import json_digest
+
+#: What the first row follows.
+GENESIS = "0" * 64
+
+
+def row_hash(previous: str, row: Mapping[str, Any]) -> str:
+    """The hash of a row, given as a mapping of its columns without `previous` and `hash`; times are UTC."""
+    plain = {
+        **row,
+        "verdict": str(row["verdict"]),
+        "issued_at": row["issued_at"].isoformat(),
+        "expires_at": row["expires_at"].isoformat(),
+    }
+    return json_digest([previous, plain])

@@ -1,0 +1,175 @@
+"""The JSON that travels with a model: the `config.json` that timm and the Hugging Face Hub write.
+
+Read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg` (`input_size`, `mean`, `std`,
+`num_classes`) and our own optional `guard` object (`cleanset`). Other keys are ignored.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from guard.core.digests import canonical_json, json_digest
+from guard.core.errors import ManifestRejected
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_CLASSES = 100_000
+MAX_SIDE = 4096
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.]{0,99}")
+_ARGUMENT = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+
+
+def _refuse(code: str, sentence: str) -> ManifestRejected:
+    return ManifestRejected(sentence, code=f"manifest_{code}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """How to build a model and feed it: images in [0, 1], N,C,H,W, normalised by `mean` and `std` inside.
+
+    `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor takes them is
+    checked by `guard.ml.architectures`.
+    """
+
+    architecture: str
+    num_classes: int
+    input_size: tuple[int, int, int]  # channels, height, width
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
+    cleanset: str | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Manifest":
+        """Read `config.json`.
+
+        Raises:
+            ManifestRejected: it is no JSON object, a key is repeated, or a value breaks a rule.
+        """
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise _refuse("too_large", f"config.json is larger than {MAX_MANIFEST_BYTES} bytes.")
+        try:
+            value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants)
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise _refuse("no_json", f"config.json is not valid JSON: {error}.") from error
+        return cls.from_dict(value)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "Manifest":
+        """Read a decoded `config.json`; raises as `parse`."""
+        if not isinstance(data, dict):
+            raise _refuse("no_object", "config.json must hold a JSON object.")
+        cfg = data.get("pretrained_cfg", {})
+        if not isinstance(cfg, dict):
+            raise _refuse("bad_pretrained_cfg", "config.json: pretrained_cfg must be an object.")
+        architecture = data.get("architecture", cfg.get("architecture"))
+        if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
+            raise _refuse("bad_architecture", "config.json: architecture must name a model, such as 'resnet18'.")
+        args = _model_args(data.get("model_args", {}))
+        size = _input_size(cfg.get("input_size", data.get("input_size")))
+        guard = data.get("guard", {})
+        if not isinstance(guard, dict) or not isinstance(guard.get("cleanset", ""), str):
+            raise _refuse("bad_guard", "config.json: guard must be an object, its cleanset a name.")
+        classes = data.get("num_classes", cfg.get("num_classes", args.get("num_classes")))
+        if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
+            raise _refuse("bad_num_classes", f"config.json: num_classes must be an integer in 2..{MAX_CLASSES}.")
+        return cls(
+            architecture=architecture,
+            num_classes=classes,
+            input_size=size,
+            mean=_per_channel(cfg.get("mean", 0.0), size[0], "mean"),
+            std=_per_channel(cfg.get("std", 1.0), size[0], "std"),
+            model_args=args,
+            label_names=_labels(data.get("label_names"), classes),
+            cleanset=guard.get("cleanset") or None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in the form of `config.json`; `from_dict(to_dict())` is equal."""
+        data: dict[str, Any] = {
+            "architecture": self.architecture,
+            "num_classes": self.num_classes,
+            "model_args": dict(self.model_args),
+            "pretrained_cfg": {
+                "input_size": list(self.input_size),
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "num_classes": self.num_classes,
+            },
+        }
+        if self.label_names:
+            data["label_names"] = list(self.label_names)
+        if self.cleanset:
+            data["guard"] = {"cleanset": self.cleanset}
+        return data
+
+    def canonical(self) -> bytes:
+        """One byte string per manifest; written into the canonical weights, so their digest covers it."""
+        return canonical_json(self.to_dict())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form."""
+        return json_digest(self.to_dict())
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice")
+        found[key] = value
+    return found
+
+
+def _no_constants(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _model_args(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _refuse("bad_model_args", "config.json: model_args must be an object.")
+    for key, item in value.items():
+        if not _ARGUMENT.fullmatch(key):
+            raise _refuse("bad_model_args", f"config.json: model_args has the key {key!r}, which names no argument.")
+        parts = item if isinstance(item, list) else [item]
+        if len(parts) > 64 or not all(_plain(part) for part in parts):
+            raise _refuse("bad_model_args", f"config.json: model_args.{key} must be plain numbers, texts or booleans.")
+    return dict(value)
+
+
+def _plain(part: Any) -> bool:
+    if isinstance(part, str):
+        return len(part) <= 200
+    return part is None or isinstance(part, (bool, int)) or (isinstance(part, float) and math.isfinite(part))
+
+
+def _input_size(value: Any) -> tuple[int, int, int]:
+    good = isinstance(value, list) and len(value) == 3 and all(type(side) is int and side > 0 for side in value)
+    if not good or value[0] > 16 or max(value[1:]) > MAX_SIDE:
+        raise _refuse("bad_input_size", "config.json: pretrained_cfg.input_size must be [channels, height, width].")
+    return (value[0], value[1], value[2])
+
+
+def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
+    parts = value if isinstance(value, list) else [value]
+    if len(parts) == 1:
+        parts = parts * channels
+    numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts)
+    if not numbers or len(parts) != channels or not all(math.isfinite(part) for part in parts):
+        raise _refuse(f"bad_{name}", f"config.json: pretrained_cfg.{name} must hold {channels} finite number(s).")
+    if name == "std" and min(parts) <= 0:
+        raise _refuse("bad_std", "config.json: pretrained_cfg.std must be positive.")
+    return tuple(float(part) for part in parts)
+
+
+def _labels(value: Any, classes: int) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    texts = isinstance(value, list) and all(isinstance(label, str) and len(label) <= 200 for label in value)
+    if not texts or len(value) != classes:
+        raise _refuse("bad_label_names", f"config.json: label_names must be {classes} texts of at most 200 characters.")
+    return tuple(value)

@@ -1,0 +1,73 @@
+"""Scan states and verdicts: the two axes, apart from each other. The values are the database's strings."""
+
+from enum import StrEnum
+
+
+class ScanState(StrEnum):
+    """Where the work on one upload stands; says nothing about the model."""
+
+    QUEUED = "queued"  # recorded, nobody works on it
+    FETCHING = "fetching"  # bytes are streamed into a blob
+    INSPECTING = "inspecting"  # formats look at the bytes, the canonical file is written
+    DETECTING = "detecting"  # detectors run
+    DECIDING = "deciding"  # the policy reads the evidence, the verdict is signed
+    PURIFYING = "purifying"  # defenses run, candidates are vetted
+    PUBLISHING = "publishing"  # on the way to serving
+    DONE = "done"  # there is a verdict
+    FAILED = "failed"  # the guard gave up; a person reads `error`
+
+
+#: Each state's legal next states. A re-delivered task may re-enter its own state.
+NEXT_STATES: dict[ScanState, frozenset[ScanState]] = {
+    ScanState.QUEUED: frozenset({ScanState.FETCHING, ScanState.INSPECTING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.FETCHING: frozenset({ScanState.INSPECTING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.INSPECTING: frozenset({ScanState.DETECTING, ScanState.DECIDING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.DETECTING: frozenset({ScanState.DECIDING, ScanState.FAILED}),
+    ScanState.DECIDING: frozenset({ScanState.PURIFYING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.PURIFYING: frozenset({ScanState.DECIDING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.PUBLISHING: frozenset({ScanState.DONE, ScanState.FAILED}),
+    ScanState.DONE: frozenset({ScanState.PUBLISHING}),  # a reviewer's approval publishes a finished scan
+    ScanState.FAILED: frozenset({ScanState.QUEUED}),  # a person asks for another try
+}
+
+
+def may_move(old: ScanState, new: ScanState) -> bool:
+    """Whether a scan may go from `old` to `new`; staying is always legal, since tasks may arrive twice."""
+    return old == new or new in NEXT_STATES[old]
+
+
+class Verdict(StrEnum):
+    """What the guard says of one artifact under one policy; never "clean" or "safe"."""
+
+    CLEARED = "cleared"
+    PURIFIED = "purified"
+    REJECTED = "rejected"
+    HELD = "held"  # a person must look
+    UNVETTABLE = "unvettable"  # the guard cannot look at such a thing; the reason says what to upload instead
+    INCONCLUSIVE = "inconclusive"  # something required could not run
+
+
+#: The only verdicts under which an artifact may be served; `attest.gate` is the only reader.
+SERVABLE_VERDICTS = frozenset({Verdict.CLEARED, Verdict.PURIFIED})
+
+#: `guard` exit codes by verdict (0 ok, 1 blocked, 2 error, 3 nothing vettable, 4 usage, 5 review, 6 integrity).
+EXIT_CODES: dict[Verdict, int] = {
+    Verdict.CLEARED: 0,
+    Verdict.PURIFIED: 0,
+    Verdict.REJECTED: 1,
+    Verdict.INCONCLUSIVE: 2,
+    Verdict.UNVETTABLE: 3,
+    Verdict.HELD: 5,
+}
+
+
+class Family(StrEnum):
+    """Trigger families a method may speak about; a verdict's coverage is a set of these."""
+
+    PATCH = "patch"
+    BLEND = "blend"
+    ADDITIVE = "additive"
+    WARP = "warp"
+    FILTER = "filter"
+    SAMPLE_SPECIFIC = "sample-specific"
+    ALL_TO_ALL = "all-to-all"
