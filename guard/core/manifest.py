@@ -7,6 +7,7 @@ Read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cf
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +72,9 @@ class Manifest:
         args = _model_args(data.get("model_args", {}))
         size = _input_size(cfg.get("input_size", data.get("input_size")))
         guard = data.get("guard", {})
-        if not isinstance(guard, dict) or not isinstance(guard.get("cleanset", ""), str):
+        if not isinstance(guard, dict) or not _plain(guard.get("cleanset", "")) or not isinstance(
+            guard.get("cleanset", ""), str
+        ):
             raise _refuse("bad_guard", "config.json: guard must be an object, its cleanset a name.")
         classes = data.get("num_classes", cfg.get("num_classes", args.get("num_classes")))
         if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
@@ -143,7 +146,7 @@ def _model_args(value: Any) -> dict[str, Any]:
 
 def _plain(part: Any) -> bool:
     if isinstance(part, str):
-        return len(part) <= 200
+        return len(part) <= 200 and part.isprintable()
     return part is None or isinstance(part, (bool, int)) or (isinstance(part, float) and math.isfinite(part))
 
 
@@ -159,7 +162,8 @@ def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
     if len(parts) == 1:
         parts = parts * channels
     numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts)
-    if not numbers or len(parts) != channels or not all(math.isfinite(part) for part in parts):
+    # Not math.isfinite: it raises OverflowError for an integer that no float can hold.
+    if not numbers or len(parts) != channels or not all(abs(part) <= sys.float_info.max for part in parts):
         raise _refuse(f"bad_{name}", f"config.json: pretrained_cfg.{name} must hold {channels} finite number(s).")
     if name == "std" and min(parts) <= 0:
         raise _refuse("bad_std", "config.json: pretrained_cfg.std must be positive.")
@@ -169,7 +173,10 @@ def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
 def _labels(value: Any, classes: int) -> tuple[str, ...]:
     if value is None:
         return ()
-    texts = isinstance(value, list) and all(isinstance(label, str) and len(label) <= 200 for label in value)
+    # Printable: no control characters for a terminal, no lone surrogates, which UTF-8 cannot hold.
+    texts = isinstance(value, list) and all(
+        isinstance(label, str) and len(label) <= 200 and label.isprintable() for label in value
+    )
     if not texts or len(value) != classes:
-        raise _refuse("bad_label_names", f"config.json: label_names must be {classes} texts of at most 200 characters.")
+        raise _refuse("bad_label_names", f"config.json: label_names must be {classes} printable texts of at most 200.")
     return tuple(value)

@@ -1,0 +1,174 @@
+"""Run a converter on an untrusted file in a child process that can do nothing but compute, and collect its output.
+
+The child starts afresh (no memory, environment or open file of ours), locks itself in (`_locks`) and says so before it
+reads a byte. It is killed with its process group when its time is up, and its output is cut off at the budget.
+"""
+
+import io
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from typing import BinaryIO
+
+from guard.core.contracts import Budget
+from guard.core.errors import Unavailable
+from guard.formats._bytes import UPLOAD_INSTEAD, reject, show, size_of
+
+LOCKED, SENT, REFUSED = b"L", b"S", b"R"
+PROGRAM = ("-m", "guard.formats._jail_child")
+_SPARE_BYTES = 1 << 30  # on top of three times the file: torch's own working memory
+_MAX_WORDS = 200
+_STDERR_BYTES = 2000
+_START_SECONDS = 60.0  # importing torch on a busy machine; before a byte of the file is read
+#: No PATH to find programs by, no HOME, no secrets. One thread, as the locks bind the thread that sets them.
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+_REASONS = {
+    "unsafe_pickle": "it holds Python objects, not only tensors",
+    "checkpoint_unreadable": "torch.load cannot read it",
+    "no_state_dict": "it holds no state dict (a mapping from names to tensors)",
+    "ambiguous_checkpoint": "it holds several state dicts",
+    "tensor_kind": "it holds sparse or quantised tensors",
+    "dtype_not_allowed": "it holds tensors of a type that is not vetted",
+    "output_too_large": "its tensors unfold to more bytes than are vetted",
+    "over_memory_budget": "it needs more memory than is granted",
+}
+
+
+def run_jailed(file: BinaryIO, out: BinaryIO, *, budget: Budget, program: tuple[str, ...] = PROGRAM) -> None:
+    """Convert `file` into `out`, which the caller must parse as strictly as any upload.
+
+    Args:
+        file: seekable; the child gets a read-only descriptor of its own.
+        out: receives at most `budget.file_bytes + budget.header_bytes` bytes.
+        budget: seconds of wall clock and CPU, and memory.
+        program: arguments of the Python interpreter; another program than ours is for tests of the jail.
+
+    Raises:
+        ArtifactRejected: the checkpoint is refused, or takes too long, too much memory or crashes its reader.
+        Unavailable: `jail_unavailable`; the child could not lock itself in.
+    """
+    size = size_of(file, budget)
+    limits = {
+        "memory_bytes": min(budget.memory_bytes, 3 * size + _SPARE_BYTES),
+        "cpu_seconds": int(budget.seconds) + 1,
+        "output_bytes": budget.file_bytes,
+    }
+    with ExitStack() as stack:
+        descriptor = stack.enter_context(_read_only(file))
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-I", "-B", *program, json.dumps(limits)],
+                stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT, cwd="/",
+                start_new_session=True, close_fds=True,
+            )
+        )
+        stack.callback(_kill, process)
+        said = _Conversation(out, budget)
+        said.listen(process)
+        _kill(process)
+        process.wait()
+    said.judge(process.returncode)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _read_only(file: BinaryIO) -> BinaryIO:
+    """The file under a descriptor of its own, with its own position, that cannot write."""
+    if isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO)):
+        try:
+            file.flush()
+            return open(f"/proc/self/fd/{file.fileno()}", "rb", buffering=0)  # noqa: PTH123 - a descriptor; returned
+        except OSError:
+            pass  # no /proc: copy
+    copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - returned to a with
+    file.seek(0)
+    shutil.copyfileobj(file, copy)
+    copy.seek(0)
+    return copy
+
+
+class _Conversation:
+    """What the child said, bounded: locked or not, then a refusal's code or converted bytes."""
+
+    def __init__(self, out: BinaryIO, budget: Budget) -> None:
+        self.out = out
+        self.seconds = budget.seconds
+        self.room = budget.file_bytes + budget.header_bytes
+        self.locked = self.sent = self.late = False
+        self.words = bytearray()  # a refusal's code
+        self.complaint = bytearray()  # stderr
+
+    def listen(self, process: "subprocess.Popen[bytes]") -> None:
+        """Read until the child has closed its output, is out of time, or has said too much."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        deadline = time.monotonic() + _START_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            selector.register(process.stderr, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready or time.monotonic() > deadline:
+                    self.late = True
+                    return
+                for key, _ in ready:
+                    data = os.read(key.fd, 1 << 16)
+                    was_locked = self.locked
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is process.stderr:
+                        self.complaint += data[: max(0, _STDERR_BYTES - len(self.complaint))]
+                    else:
+                        self._hear(data)
+                    if self.locked and not was_locked:
+                        deadline = time.monotonic() + self.seconds
+
+    def _hear(self, data: bytes) -> None:
+        if not self.locked:
+            self.locked, data = data[:1] == LOCKED, data[1:]
+        if not self.locked:
+            return
+        if self.sent:
+            self._keep(data)
+        elif not self.words and data[:1] == SENT:
+            self.sent = True
+            self._keep(data[1:])
+        else:
+            self.words += data[: max(0, _MAX_WORDS - len(self.words))]
+
+    def _keep(self, data: bytes) -> None:
+        self.room -= len(data)
+        if self.room < 0:
+            raise reject("output_too_large", f"The checkpoint cannot be used: {_REASONS['output_too_large']}.")
+        self.out.write(data)
+
+    def judge(self, status: int) -> None:
+        """Return if the child converted the file and ended well.
+
+        Raises:
+            ArtifactRejected, Unavailable: as `run_jailed`.
+        """
+        if not self.locked:
+            why = "the child took too long to start" if self.late else self.complaint.decode("utf-8", "replace")
+            sentence = f"The jail for PyTorch checkpoints did not start: {show(why, 300)}; or upload safetensors."
+            raise Unavailable(sentence, code="jail_unavailable")
+        if self.late or -status == signal.SIGXCPU:
+            sentence = f"The checkpoint took more than {self.seconds:.0f} s to read; {UPLOAD_INSTEAD}."
+            raise reject("over_time_budget", sentence)
+        if self.words[:1] == REFUSED:
+            code = self.words[1:].decode("ascii", "replace")
+            if code in _REASONS:
+                raise reject(code, f"The checkpoint cannot be used: {_REASONS[code]}; {UPLOAD_INSTEAD}.")
+        if not self.sent or status != 0:
+            raise reject("jail_crashed", f"The checkpoint broke its reader (status {status}); {UPLOAD_INSTEAD}.")

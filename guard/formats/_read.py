@@ -1,0 +1,37 @@
+"""The way from an uploaded file to named tensors: choose the format, inspect, read; used by the flow."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guard.core.contracts import Budget, Header, TensorInfo
+from guard.formats._bytes import HEAD_BYTES, reject
+from guard.formats._choose import choose
+from guard.formats._dtypes import dtype_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, dict[str, Tensor]]":
+    """Read the file at `path`, which the uploader called `name`.
+
+    Returns the format's name, a header that lists what was read, and the tensors: on the CPU, finite, each with its own
+    memory.
+
+    Raises:
+        ArtifactRejected: the format is unknown or not vetted, or one of its rules is broken.
+        Unavailable: the file needs the jail, and this machine cannot build one.
+    """
+    with path.open("rb") as file:
+        kind = choose(file.read(HEAD_BYTES), name)
+        header = kind.inspect(file, budget=budget)
+        tensors = kind.tensors(file, budget=budget)
+    found = tuple(_info(key, tensor) for key, tensor in tensors.items())
+    return header.format, Header(format=header.format, tensors=found, metadata=header.metadata), tensors
+
+
+def _info(name: str, tensor: "Tensor") -> TensorInfo:
+    dtype = dtype_name(tensor.dtype)
+    if dtype is None:
+        raise reject("dtype_not_allowed", f"Tensor {name!r} has a type that is not vetted; use float32.")
+    return TensorInfo(name=name, dtype=dtype, shape=tuple(tensor.shape))

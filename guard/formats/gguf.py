@@ -1,0 +1,13 @@
+"""GGUF: quantised language models; recognised and refused."""
+
+from guard.formats._refused import Refused
+
+
+class Gguf(Refused):
+    """Magic: the four letters."""
+
+    code = "gguf"
+    thing = "a GGUF file of quantised weights"
+
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+        return head.startswith(b"GGUF")

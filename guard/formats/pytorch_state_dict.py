@@ -1,0 +1,65 @@
+"""PyTorch zip checkpoints that hold a plain state dict, converted in the jail to safetensors and read from there.
+
+Format: what torch.save has written since version 1.6: an uncompressed zip with one folder, `data.pkl` and `data/<n>`.
+"""
+
+import re
+import struct
+import tempfile
+from typing import TYPE_CHECKING, BinaryIO
+
+from guard.core.contracts import Budget, Format, Header
+from guard.formats._bytes import UPLOAD_INSTEAD, read_at, reject, show
+from guard.formats._jail import run_jailed
+from guard.formats._pickle_scan import check_pickle
+from guard.formats._zip import LOCAL_BYTES, MAGICS, Member, stored_members
+from guard.formats.safetensors import Safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PROGRAM = "data.pkl"
+_OTHERS = re.compile(r"version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/[0-9]{1,9}")
+
+
+class PytorchStateDict(Format):
+    """Three readers in a row: our opcode list, torch's `weights_only` in the jail, our safetensors parser outside it.
+
+    `inspect` cannot name the tensors, because only the jail reads the pickle: its header lists none.
+    """
+
+    jailed = True
+
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+        if not head.startswith(MAGICS[0]) or len(head) < LOCAL_BYTES:
+            return False
+        length = struct.unpack("<H", head[26:28])[0]
+        first = head[LOCAL_BYTES : LOCAL_BYTES + length]
+        return first == _PROGRAM.encode() or first.endswith(f"/{_PROGRAM}".encode())
+
+    def inspect(self, file: BinaryIO, *, budget: Budget) -> Header:
+        program = self._program(stored_members(file, budget=budget))
+        if program.size > budget.header_bytes:
+            raise reject("pickle_too_long", f"The checkpoint's pickle has {program.size} bytes; {UPLOAD_INSTEAD}.")
+        check_pickle(bytes(read_at(file, program.start, program.size)), budget=budget)
+        return Header(format="pytorch_state_dict", tensors=())
+
+    def tensors(self, file: BinaryIO, *, budget: Budget) -> "dict[str, Tensor]":
+        self.inspect(file, budget=budget)
+        with tempfile.TemporaryFile() as converted:
+            run_jailed(file, converted, budget=budget)
+            return Safetensors().tensors(converted, budget=budget)
+
+    @staticmethod
+    def _program(members: list[Member]) -> Member:
+        top, _, _ = members[0].name.partition("/")
+        inner = {}
+        for member in members:
+            folder, _, rest = member.name.partition("/")
+            if folder != top or not (rest == _PROGRAM or _OTHERS.fullmatch(rest)):
+                sentence = f"The archive's member {show(member.name)} is none that torch.save writes; {UPLOAD_INSTEAD}."
+                raise reject("zip_unexpected_member", sentence)
+            inner[rest] = member
+        if _PROGRAM not in inner or "version" not in inner:
+            raise reject("zip_member_missing", f"The archive is no complete PyTorch checkpoint; {UPLOAD_INSTEAD}.")
+        return inner[_PROGRAM]

@@ -1,0 +1,1 @@
+"""Torch that methods share: architectures, batches, hooks, measuring, triggers, statistics."""

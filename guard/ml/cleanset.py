@@ -1,0 +1,74 @@
+"""Clean sets in memory. Methods get `CleanSet`; only the measuring code of the guard gets `CuratedSet`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guard.core.evidence import CleanSetFacts
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images as uint8 N,C,H,W and class indices as int64 N, both on the CPU."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.numel())
+
+    def floats(self, device: torch.device | str = "cpu") -> Tensor:
+        """All images as float32 in [0, 1] on `device`."""
+        return self.images.to(device).float().div_(255)
+
+    def batches(self, size: int, *, generator: torch.Generator | None = None,
+                device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass in batches of float32 images in [0, 1] and labels; shuffled when a generator is given."""
+        count = len(self)
+        order = torch.randperm(count, generator=generator) if generator is not None else torch.arange(count)
+        for start in range(0, count, size):
+            index = order[start : start + size]
+            yield self.images[index].to(device).float().div_(255), self.labels[index].to(device)
+
+    def pick(self, index: Tensor) -> "Labelled":
+        """The images and labels at `index` (int64 positions or a boolean mask)."""
+        return Labelled(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class CleanSet:
+    """What a method may see: the search and calibration parts. There is no hold-out here."""
+
+    name: str
+    digest: str
+    classes: int
+    search: Labelled
+    calibration: Labelled
+
+
+@dataclass(frozen=True)
+class CuratedSet:
+    """A stored clean set with all three parts; never handed to a method."""
+
+    facts: CleanSetFacts
+    search: Labelled
+    calibration: Labelled
+    holdout: Labelled
+
+    def visible(self) -> CleanSet:
+        """The part that methods may see."""
+        return CleanSet(self.facts.name, self.facts.digest, self.facts.classes, self.search, self.calibration)
+
+    @classmethod
+    def from_arrays(cls, facts: CleanSetFacts, images: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]",
+                    split: "np.ndarray[Any, Any]") -> "CuratedSet":
+        """From uint8 N,C,H,W images, integer labels, and a split code each (0 search, 1 calibration, 2 hold-out)."""
+        pictures = torch.from_numpy(np.ascontiguousarray(images))
+        classes = torch.from_numpy(labels.astype(np.int64))
+        codes = torch.from_numpy(split.astype(np.int64))
+        parts = [Labelled(pictures[codes == code], classes[codes == code]) for code in range(3)]
+        return cls(facts, *parts)

@@ -1,0 +1,97 @@
+"""What a model does, counted: predictions, clean accuracy, attack success rate."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from guard.core.errors import InputError, MethodFailed
+from guard.core.evidence import Accuracy, AsrEstimate, Target, TriggerLike
+from guard.ml.cleanset import Labelled
+from guard.ml.statistics import wilson
+
+BATCH = 256
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters (or else its buffers) are; the CPU if it has neither."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside the block; afterwards each one's mode is as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor | Labelled, batch: int = BATCH,
+            trigger: TriggerLike | None = None) -> Tensor:
+    """Predicted classes, int64 N on the CPU, with `trigger` stamped on the pictures if one is given.
+
+    Args:
+        model: takes float images in [0, 1]; its modes and buffers stay as they are.
+        images: uint8 N,C,H,W, or a labelled set of them.
+
+    Raises:
+        MethodFailed: a logit is not finite.
+    """
+    pictures = images.images if isinstance(images, Labelled) else images
+    device = device_of(model)
+    parts = [torch.empty(0, dtype=torch.int64)]
+    with evaluating(model):
+        for part in pictures.split(batch):
+            inputs = part.to(device).float().div_(255)
+            logits = model(trigger.apply(inputs) if trigger is not None else inputs)
+            if not bool(torch.isfinite(logits).all()):
+                raise MethodFailed("The model gives logits that are not finite; it cannot be measured.", code="non_finite")
+            parts.append(logits.argmax(1).cpu())
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, labelled: Labelled, classes: int, batch: int = BATCH) -> Accuracy:
+    """Clean accuracy overall and per class (recall); a class without pictures counts as 0.
+
+    Raises:
+        InputError: no pictures.
+        MethodFailed: a logit is not finite.
+    """
+    if not len(labelled):
+        raise InputError("Accuracy needs at least one picture.")
+    hits = predict(model, labelled, batch) == labelled.labels
+    totals = torch.bincount(labelled.labels, minlength=classes)
+    right = torch.bincount(labelled.labels[hits], minlength=classes)
+    per_class = (right.double() / totals.clamp(min=1).double()).tolist()
+    return Accuracy(overall=float(hits.double().mean()), per_class=tuple(per_class), images=len(labelled))
+
+
+def asr(model: nn.Module, labelled: Labelled, trigger: TriggerLike, target: Target, family: str,
+        natural: float | None = None, budget: float | None = None, batch: int = BATCH) -> AsrEstimate:
+    """How many pictures whose true class is not the target go to the target once stamped; Wilson 95 % interval.
+
+    Args:
+        natural: best ASR of a sibling class at the same budget, if known; passed through.
+        budget: the size of the trigger in the family's unit; passed through.
+
+    Raises:
+        InputError: the target is no class index (all-to-all has no single rate), or no picture has another class.
+        MethodFailed: a logit is not finite.
+    """
+    if not isinstance(target, int):
+        raise InputError(f"ASR needs a class index as target, not {target!r}.")
+    others = labelled.pick(labelled.labels != target)
+    if not len(others):
+        raise InputError(f"Every picture has class {target}; ASR needs pictures of other classes.")
+    hits = int((predict(model, others, batch, trigger) == target).sum())
+    low, high = wilson(hits, len(others))
+    return AsrEstimate(target=target, family=family, successes=hits, trials=len(others), estimate=hits / len(others),
+                       low=low, high=high, natural=natural, budget=budget)

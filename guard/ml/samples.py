@@ -1,0 +1,40 @@
+"""A few hold-out pictures as PNG, and what a model says of them: what a serving system is compared with."""
+
+import io
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from guard.core.errors import InputError
+from guard.ml.cleanset import Labelled
+from guard.ml.measure import device_of, evaluating
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def as_png(labelled: Labelled) -> list[bytes]:
+    """Each picture as lossless PNG.
+
+    Raises:
+        InputError: pictures with other than 1, 3 or 4 channels have no PNG form.
+    """
+    return [_png(image) for image in labelled.images]
+
+
+def _png(image: Tensor) -> bytes:
+    mode = MODES.get(int(image.shape[0]))
+    if mode is None:
+        raise InputError(f"Images with {image.shape[0]} channels have no PNG form; use 1, 3 or 4 channels.")
+    array = image.permute(1, 2, 0).contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if mode == "L" else array, mode=mode).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@torch.no_grad()
+def probabilities(model: nn.Module, labelled: Labelled) -> list[list[float]]:
+    """Softmax outputs, N rows of K."""
+    with evaluating(model):
+        logits = model(labelled.floats(device_of(model)))
+    return [[float(value) for value in row] for row in logits.softmax(1).cpu()]

@@ -1,0 +1,126 @@
+"""Small-sample statistics of detectors: is one class (or a few) unlike its siblings, and how sure is a share."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+#: Log norms are known to about 5 %: two optimisations of the same class differ by that much. Without this floor,
+#: siblings that happen to agree (for instance all censored at one value) would make any difference "significant".
+LEAST_SPREAD = 0.05
+
+
+class LeaveOneOut(NamedTuple):
+    """The most extreme value against the others."""
+
+    index: int
+    t: float
+    p: float
+    fold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTest:
+    """One class against the classes that were not declared outliers.
+
+    `t` and `p` (Bonferroni-corrected over the classes, 0..1) and `fold` = exp(difference to the mean of the others).
+    """
+
+    t: float
+    p: float
+    fold: float
+    outlier: bool
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a share, within [0, 1]; (0, 1) without trials.
+
+    Raises:
+        ValueError: not 0 <= successes <= trials.
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials make no share.")
+    if trials == 0:
+        return 0.0, 1.0
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def leave_one_out(values: Sequence[float], *, low_side: bool = True, floor: float = LEAST_SPREAD) -> LeaveOneOut:
+    """Test the lowest (or highest) value against the rest with a t test that leaves it out, Bonferroni-corrected.
+
+    T = (mean of the others - value) / (sd of the others * sqrt(1 + 1/(n-1))), p = min(1, n * P(t_{n-2} > T)). Exact
+    for one outlier among normal values; p(T) is a monotone function of Grubbs' statistic.
+
+    Args:
+        values: n >= 3 finite numbers on a log scale.
+        floor: the least standard deviation believed.
+
+    Raises:
+        ValueError: fewer than three values, or one is not finite.
+    """
+    data = _checked(values, low_side=low_side)
+    index = int(np.argmin(data))
+    t, p, fold = _against(data[index], np.delete(data, index), tests=len(data), floor=floor)
+    return LeaveOneOut(index, t, p, fold)
+
+
+def low_outliers(values: Sequence[float], *, alpha: float = 0.01, most: int | None = None, low_side: bool = True,
+                 floor: float = LEAST_SPREAD) -> list[ClassTest]:
+    """One-sided generalised ESD test (Rosner, 1983): up to `most` low outliers, none masking another.
+
+    The lowest value is tested as in `leave_one_out` and removed, then the next, `most` times. The i-th removed class
+    has p = the least p of steps i, i+1, ...: it is declared at level alpha as soon as a later step is significant.
+    Reported t and fold compare a class with all classes that were not declared.
+
+    Args:
+        values: n >= 5 finite numbers on a log scale.
+        alpha: level of the whole test; the chance of declaring anything when nothing is there.
+        most: default n // 4, at least 1.
+
+    Returns:
+        One test a value, in the order of `values`.
+
+    Raises:
+        ValueError: fewer than five values, or one is not finite.
+    """
+    data = _checked(values, low_side=low_side)
+    count = len(data)
+    if count < 5:
+        raise ValueError(f"{count} values are too few to tell an outlier; at least 5 are needed.")
+    most = max(1, count // 4) if most is None else most
+    order = np.argsort(data, kind="stable")
+    steps = []
+    for removed in range(most):
+        rest = data[order[removed:]]
+        steps.append(_against(rest[0], rest[1:], tests=len(rest), floor=floor)[1])
+    adjusted = [min(steps[start:]) for start in range(most)]
+    declared = [int(order[step]) for step in range(most) if adjusted[step] <= alpha]
+    tests = []
+    for index in range(count):
+        others = [other for other in range(count) if other != index and other not in declared]
+        t, p, fold = _against(data[index], data[others], tests=count, floor=floor)
+        rank = int(np.flatnonzero(order == index)[0])
+        outlier = index in declared
+        tests.append(ClassTest(t=t, p=adjusted[rank] if rank < most else p, fold=fold, outlier=outlier))
+    return tests
+
+
+def _checked(values: Sequence[float], *, low_side: bool) -> np.ndarray:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or len(data) < 3 or not np.isfinite(data).all():
+        raise ValueError("An outlier test needs at least three finite values.")
+    return data if low_side else -data
+
+
+def _against(value: float, others: np.ndarray, *, tests: int, floor: float) -> tuple[float, float, float]:
+    """(t, p, fold) of one value below `others`; p is corrected for `tests` tests."""
+    count = len(others)
+    gap = float(others.mean() - value)
+    spread = max(float(others.std(ddof=1)), floor)
+    t = gap / (spread * math.sqrt(1 + 1 / count))
+    p = min(1.0, tests * float(stats.t.sf(t, count - 1)))
+    return t, p, math.exp(min(gap, 700.0))
