@@ -1,0 +1,104 @@
+"""Who may send events: a bearer token, or a fresh HMAC-SHA256 over `timestamp.body` that was not seen before."""
+
+import hashlib
+import hmac
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import datetime
+
+from guard.core.errors import InputError
+
+TIMESTAMP_HEADER = "x-guard-timestamp"  # seconds since 1970 in UTC
+SIGNATURE_HEADER = "x-guard-signature"  # sha256=<hexadecimal>
+WINDOW_SECONDS = 300.0
+_STAMP = re.compile(r"[0-9]{1,12}")
+
+
+class Unauthorised(InputError):
+    """The sender could not show that it may send; what is missing is said, what was expected is not."""
+
+    code = "unauthorised"
+
+
+class Seen:
+    """Signatures of the last window, so that a recorded request does not work twice; one a process.
+
+    Args:
+        capacity: how many are remembered; the oldest go first, so a flood shortens the memory, never the memory limit.
+    """
+
+    def __init__(self, capacity: int = 100_000) -> None:
+        self._capacity = capacity
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def first_time(self, signature: str, now: float, until: float) -> bool:
+        """Remember a signature; False where it is remembered already."""
+        with self._lock:
+            while self._until and next(iter(self._until.values())) < now:
+                self._until.popitem(last=False)
+            if signature in self._until:
+                return False
+            self._until[signature] = until
+            if len(self._until) > self._capacity:
+                self._until.popitem(last=False)
+            return True
+
+    def forget(self, signature: str) -> None:
+        """The request failed on our side: its sender may repeat it word for word."""
+        with self._lock:
+            self._until.pop(signature, None)
+
+
+def sign(body: bytes, key: str, now: datetime) -> dict[str, str]:
+    """The headers that a sender adds to `body`."""
+    stamp = str(int(now.timestamp()))
+    return {TIMESTAMP_HEADER: stamp, SIGNATURE_HEADER: f"sha256={_mac(key, stamp, body)}"}
+
+
+def check_auth(headers: Mapping[str, str], body: bytes, *, token: str, hmac_key: str, now: datetime,
+               seen: Seen | None = None, window_seconds: float = WINDOW_SECONDS) -> None:
+    """After this returns, the sender holds the token or the key.
+
+    A signature, where one is given, must hold even if a good token stands beside it. An empty `token` or `hmac_key`
+    is not set and fits nobody.
+
+    Args:
+        headers: names in any case.
+
+    Raises:
+        Unauthorised: neither fits, the timestamp is too old or ahead, or the request was seen before.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    if SIGNATURE_HEADER in lower or TIMESTAMP_HEADER in lower:
+        _check_signature(lower, body, hmac_key, now.timestamp(), seen, window_seconds)
+        return
+    kind, _, given = lower.get("authorization", "").partition(" ")
+    # Compared even when it cannot fit, so that the time taken tells nothing.
+    same = hmac.compare_digest(given.strip().encode(errors="replace"), token.encode())
+    if not (token and kind.lower() == "bearer" and same):
+        raise Unauthorised("The request carries no valid bearer token or signature.")
+
+
+def _check_signature(headers: Mapping[str, str], body: bytes, key: str, now: float, seen: Seen | None,
+                     window: float) -> None:
+    stamp = headers.get(TIMESTAMP_HEADER, "")
+    given = headers.get(SIGNATURE_HEADER, "").removeprefix("sha256=")
+    wanted = _mac(key, stamp, body)
+    if not (key and _STAMP.fullmatch(stamp) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())):
+        raise Unauthorised("The request's signature does not fit; sign timestamp.body with the shared key.")
+    if abs(now - int(stamp)) > window:
+        raise Unauthorised(f"The timestamp is more than {window:g} s off; check the clock.", code="stale_event")
+    if seen is not None and not seen.first_time(wanted, now, int(stamp) + window):
+        raise Unauthorised("The request was received before; sign a new one.", code="replayed_event")
+
+
+def signature_of(headers: Mapping[str, str]) -> str:
+    """The signature that a request carries, for `Seen.forget`; empty where there is none."""
+    return {name.lower(): value for name, value in headers.items()}.get(SIGNATURE_HEADER, "").removeprefix("sha256=")
+
+
+def _mac(key: str, stamp: str, body: bytes) -> str:
+    return hmac.new(key.encode(), stamp.encode(errors="replace") + b"." + body, hashlib.sha256).hexdigest()

@@ -1,0 +1,249 @@
+"""One S3 bucket, read with the guard's own credentials: facts, pinned streams, listings. The only source of facts."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from guard.core.errors import ArtifactRejected, InputError, Unavailable
+
+CHUNK = 1 << 20
+_GONE = {"404", "NoSuchKey", "NoSuchVersion", "NotFound", "MethodNotAllowed", "405"}  # 405: it is a delete marker
+_REPLACED = {"412", "PreconditionFailed"}
+_MALFORMED = {"400", "InvalidArgument", "BadRequest", "KeyTooLongError", "InvalidURI"}
+
+
+class ObjectChanged(ArtifactRejected):
+    """The object is gone or is not the one that was looked at; code `object_gone` or `object_replaced`."""
+
+    code = "object_gone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectFacts:
+    """What S3 itself says of one object version.
+
+    `version_id` is None in a bucket without versioning; `etag` is an opaque word, not a hash; `size` in bytes.
+    `metadata` and with it `submitted_by` are the uploader's claims.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None
+    size: int
+    etag: str
+    last_modified: datetime
+    owner: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pin(self) -> str:
+        """What tells this content from every other under the same key."""
+        return self.version_id or f"etag:{self.etag}"
+
+
+def make_client(*, endpoint: str = "", region: str = "us-east-1", access_key: str = "", secret_key: str = "",
+                service: str = "s3") -> Any:
+    """A boto3 client with time-outs and bounded retries.
+
+    Args:
+        endpoint: URL of the store; empty means AWS.
+        access_key: empty means the AWS SDK's own chain of credentials.
+    """
+    config = Config(
+        signature_version="s3v4" if service == "s3" else None,
+        s3={"addressing_style": "path"},
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        # Checksums that older S3-compatible stores do not know are sent and asked for only where S3 insists.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.client(
+        service, endpoint_url=endpoint or None, region_name=region, aws_access_key_id=access_key or None,
+        aws_secret_access_key=secret_key or None, config=config,
+    )
+
+
+class Bucket:
+    """One bucket.
+
+    Args:
+        client: from `make_client`.
+        name: of the bucket.
+
+    Every method raises `Unavailable` where the store does not answer or refuses the guard's credentials.
+    """
+
+    def __init__(self, client: Any, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def head(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        """The facts of a version; None means the latest one.
+
+        Raises:
+            ObjectChanged: there is no such object or version.
+        """
+        with self._translated(key):
+            answer = self.client.head_object(Bucket=self.name, Key=key, **_version(version_id))
+        return self._facts(key, answer, answer["ContentLength"])
+
+    def uploader(self, facts: ObjectFacts) -> str | None:
+        """Who uploaded it, as well as the store can tell: its owner, or else the metadata field `submitted-by`.
+
+        In most buckets everything belongs to the bucket's owner, which tells nothing. The field is a claim, good
+        enough to keep an honest uploader from reviewing their own model.
+        """
+        owner = self._owner("get_object_acl", Key=facts.key, **_version(facts.version_id))
+        if owner is not None and owner != self._bucket_owner:
+            return owner
+        return facts.metadata.get("submitted-by") or owner
+
+    def versioned(self) -> bool:
+        """Whether new objects get version ids."""
+        with self._translated(""):
+            return bool(self.client.get_bucket_versioning(Bucket=self.name).get("Status") == "Enabled")
+
+    def stream(self, facts: ObjectFacts, chunk: int = CHUNK) -> Iterator[bytes]:
+        """The bytes of exactly this object, once; memory stays within a few chunks.
+
+        Raises:
+            ObjectChanged: it was deleted or replaced, before or while it was read.
+        """
+        pinned = _version(facts.version_id) or {"IfMatch": facts.etag}
+        with self._translated(facts.key):
+            answer = self.client.get_object(Bucket=self.name, Key=facts.key, **pinned)
+        with closing(answer["Body"]) as body:
+            if (answer["ETag"], answer["ContentLength"]) != (facts.etag, facts.size):
+                raise self._replaced(facts.key)
+            left = facts.size
+            chunks = body.iter_chunks(chunk)
+            while True:
+                with self._translated(facts.key):
+                    part = next(chunks, None)
+                if part is None:
+                    break
+                left -= len(part)
+                yield part
+            if left:
+                raise Unavailable(f"The store sent {facts.size - left} of {facts.size} bytes of an object; try again.")
+
+    def read_small(self, key: str, limit: int) -> tuple[bytes, ObjectFacts] | None:
+        """The latest version of a small object, whole, with its facts; None where there is none.
+
+        Raises:
+            ArtifactRejected: it is larger than `limit` bytes; code `object_too_large`.
+        """
+        try:
+            with self._translated(key):
+                answer = self.client.get_object(Bucket=self.name, Key=key)
+        except ObjectChanged:
+            return None
+        with closing(answer["Body"]) as body:
+            size = answer["ContentLength"]
+            if size > limit:
+                name = key.rpartition("/")[2]
+                raise ArtifactRejected(f"{name} is larger than {limit} bytes.", code="object_too_large")
+            with self._translated(key):
+                data = body.read()
+        return data, self._facts(key, answer, size)
+
+    def latest(self, prefix: str = "") -> Iterator[ObjectFacts]:
+        """The latest version of every object under `prefix`, without owner and metadata; deleted ones are left out."""
+        for row in self._listed(prefix):
+            if row.get("IsLatest"):
+                yield self._listing(row)
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectFacts]:
+        """Every version of every object under `prefix`, without metadata; delete markers are left out."""
+        for row in self._listed(prefix):
+            yield self._listing(row)
+
+    def upload(self, path: Path, key: str) -> str | None:
+        """Put a local file, in parts where it is large; returns its version id, None in an unversioned bucket."""
+        from boto3.exceptions import Boto3Error
+
+        with self._translated(key):
+            try:
+                self.client.upload_file(str(path), self.name, key)
+            except Boto3Error as error:
+                raise Unavailable(f"The upload to {self.name!r} failed; check the guard's rights there.") from error
+        return self.head(key).version_id
+
+    def _listed(self, prefix: str) -> Iterator[Any]:
+        pages = iter(self.client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=prefix))
+        while True:
+            with self._translated(""):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from page.get("Versions", [])
+
+    def _listing(self, row: Mapping[str, Any]) -> ObjectFacts:
+        return ObjectFacts(
+            bucket=self.name, key=row["Key"], version_id=_real(row.get("VersionId")), size=row["Size"],
+            etag=row["ETag"], last_modified=row["LastModified"], owner=row.get("Owner", {}).get("ID"),
+        )
+
+    def _facts(self, key: str, answer: Mapping[str, Any], size: int) -> ObjectFacts:
+        return ObjectFacts(
+            bucket=self.name, key=key, version_id=_real(answer.get("VersionId")), size=size, etag=answer["ETag"],
+            last_modified=answer["LastModified"], metadata=answer.get("Metadata", {}),
+        )
+
+    @cached_property
+    def _bucket_owner(self) -> str | None:
+        return self._owner("get_bucket_acl")
+
+    def _owner(self, call: str, **what: Any) -> str | None:
+        try:
+            owner = getattr(self.client, call)(Bucket=self.name, **what).get("Owner", {})
+        except ClientError:
+            return None  # the right to read access lists is often not given, and not needed
+        except BotoCoreError as error:
+            raise _away(error) from error
+        return owner.get("ID") or owner.get("DisplayName")
+
+    def _replaced(self, key: str) -> ObjectChanged:
+        name = key.rpartition("/")[2]
+        return ObjectChanged(
+            f"{name!r} was replaced while the guard looked at it; the new upload is looked at by itself.",
+            code="object_replaced",
+        )
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _REPLACED:
+                raise self._replaced(key) from error
+            if key and code in _GONE:
+                raise ObjectChanged(f"{key.rpartition('/')[2]!r} is not in the bucket any more.") from error
+            if key and code in _MALFORMED:
+                raise InputError("The store does not take this key or version id.", code="bad_object_name") from error
+            raise Unavailable(f"Bucket {self.name!r} answers {code}; check its name and the guard's rights.") from error
+        except BotoCoreError as error:
+            raise _away(error) from error
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"The object store does not answer ({type(error).__name__}); check GUARD_S3_ENDPOINT.")
+
+
+def _version(version_id: str | None) -> dict[str, str]:
+    return {} if version_id is None else {"VersionId": version_id}
+
+
+def _real(version_id: str | None) -> str | None:
+    return None if version_id in (None, "", "null") else version_id

@@ -1,0 +1,117 @@
+"""Read S3 JSON 2.x, EventBridge and SeaweedFS webhook notifications; refuse every other form.
+
+S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+EventBridge: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_plus
+
+from guard.core.errors import InputError
+from guard.events._nomination import Nomination
+from guard.events.seaweedfs import is_filer_event, parse_filer_event
+
+MAX_BODY_BYTES = 256 << 10  # what SQS and SNS carry at most
+_MADE = ("ObjectCreated:",)
+_REMOVED = ("ObjectRemoved:", "LifecycleExpiration:")
+
+
+class UnknownEvent(InputError):
+    """A body that is no notification the guard knows."""
+
+    code = "unknown_event"
+
+
+def decode(body: bytes) -> Any:
+    """The JSON value of a request or message body.
+
+    Raises:
+        InputError: it is too large or not JSON.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise InputError(f"The event exceeds {MAX_BODY_BYTES} bytes; send fewer records.", code="event_too_large")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnknownEvent("The event is not valid JSON.", code="event_not_json") from error
+
+
+def parse_event(body: Any) -> list[Nomination]:
+    """What one notification nominates; an empty list for a test event or a happening that concerns nobody.
+
+    Args:
+        body: the decoded JSON.
+
+    Raises:
+        InputError: the form is unknown or lacks a bucket or a key.
+    """
+    if isinstance(body, Mapping) and body.get("Type") == "Notification" and isinstance(body.get("Message"), str):
+        body = decode(body["Message"].encode(errors="surrogatepass"))  # SNS puts an envelope around the event, once
+    if not isinstance(body, Mapping):
+        raise UnknownEvent("The event must be a JSON object.")
+    if body.get("Event") == "s3:TestEvent":
+        return []
+    if isinstance(body.get("Records"), list):
+        return [item for record in body["Records"] for item in _record(record)]
+    if "detail-type" in body:
+        return _eventbridge(body)
+    if is_filer_event(body):
+        return parse_filer_event(body)
+    raise UnknownEvent("The event is none of: S3 JSON with Records, EventBridge, SeaweedFS webhook.")
+
+
+def _record(record: Any) -> list[Nomination]:
+    version = str(_get(record, "eventVersion", default="2.0"))
+    if version.split(".")[0] != "2":
+        # Amazon raises the major version when old readers would misread the record.
+        raise UnknownEvent(f"S3 event version {version[:10]!r} is not known; 2.x is.", code="unknown_event_version")
+    name = _text(record, "eventName").removeprefix("s3:")
+    removed = name.startswith(_REMOVED)
+    if not removed and not name.startswith(_MADE):
+        return []  # tagging, restoring, replicating: the bytes are the same
+    # S3 quotes keys as forms do: a blank is a plus sign, everything else in percent notation.
+    key = unquote_plus(_text(record, "s3", "object", "key"), errors="surrogateescape")
+    version_id = _get(record, "s3", "object", "versionId", default=None)
+    return [_nomination(_text(record, "s3", "bucket", "name"), key, version_id, "s3", removed=removed)]
+
+
+def _eventbridge(body: Mapping[str, Any]) -> list[Nomination]:
+    if body.get("source") != "aws.s3":
+        raise UnknownEvent("The EventBridge event does not come from aws.s3.")
+    kind = body["detail-type"]
+    if kind not in ("Object Created", "Object Deleted"):
+        return []
+    version_id = _get(body, "detail", "object", "version-id", default=None)
+    key = _text(body, "detail", "object", "key")  # as it is, not URL-encoded
+    bucket = _text(body, "detail", "bucket", "name")
+    return [_nomination(bucket, key, version_id, "eventbridge", removed=kind == "Object Deleted")]
+
+
+def _nomination(bucket: str, key: str, version_id: Any, source: str, *, removed: bool) -> Nomination:
+    if version_id is not None and not isinstance(version_id, str):
+        raise UnknownEvent("The event's version id is not a string.")
+    # "null" is the name S3 gives to the one version of an object in a bucket without versioning.
+    known = version_id if version_id not in (None, "", "null") else None
+    return Nomination(bucket=bucket, key=key, version_id=known, source=source, removed=removed)
+
+
+_MISSING = object()
+
+
+def _get(value: Any, *path: str, default: Any = _MISSING) -> Any:
+    for step in path:
+        value = value.get(step, _MISSING) if isinstance(value, Mapping) else _MISSING
+        if value is _MISSING:
+            if default is not _MISSING:
+                return default
+            raise UnknownEvent(f"The event lacks {'.'.join(path)}.", code="event_incomplete")
+    return value
+
+
+def _text(value: Any, *path: str) -> str:
+    found = _get(value, *path)
+    if not isinstance(found, str) or not found:
+        raise UnknownEvent(f"The event's {'.'.join(path)} is not a string.", code="event_incomplete")
+    return found

@@ -1,0 +1,80 @@
+"""Logging, set up once a process: JSON lines on stderr, constant event names, control characters escaped.
+
+Modules write `_LOG = structlog.get_logger()` and `_LOG.info("scan_created", scan_id=...)`: the event is a constant, the
+facts are fields.
+"""
+
+import sys
+import unicodedata
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+from guard.core.errors import InputError
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+#: Cc controls, Cf format characters (bidirectional overrides, zero widths), Cs lone surrogates, Zl/Zp line breaks.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """`text` with every character that could steer a terminal, a log reader or the eye written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(char) if unicodedata.category(char) in _HIDDEN else char for char in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def configure(level: str = "info", *, json: bool = True, stream: TextIO | None = None) -> None:
+    """Set up structlog for this process; a second call replaces the first.
+
+    Args:
+        level: debug, info, warning or error.
+        json: one JSON object a line; otherwise lines for people.
+        stream: where lines go; None means stderr, looked up at each line.
+
+    Raises:
+        InputError: there is no such level.
+    """
+    if level.lower() not in LEVELS:
+        raise InputError(f"GUARD_LOG_LEVEL must be one of {', '.join(LEVELS)}.", code="bad_setting")
+    render: Any = structlog.processors.JSONRenderer(sort_keys=True, default=repr) if json else (
+        structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _escape_fields,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level.lower()]),
+        logger_factory=lambda *_args: structlog.PrintLogger(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _escape_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # A traceback keeps its line breaks: JSON escapes them, and people want to read them.
+    trace = event.pop("exception", None)
+    cleaned = {printable(key): _clean(value) for key, value in event.items()}
+    if trace is not None:
+        cleaned["exception"] = "\n".join(printable(line) for line in str(trace).split("\n"))
+    return cleaned
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_clean(item) for item in value]
+    return value

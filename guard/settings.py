@@ -1,0 +1,237 @@
+"""Every setting as one row: name, default, unit, help. The only file that reads the environment.
+
+A setting called `name` is the variable `GUARD_NAME`. An unknown `GUARD_*` variable is an error, since a misspelt limit
+is a limit that does not hold.
+"""
+# ruff: noqa: RUF009 - `_row` is `dataclasses.field` with our metadata
+
+import difflib
+import hmac
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from guard.core.errors import InputError
+
+PREFIX = "GUARD_"
+#: Names that platforms set by habit; the GUARD_ name wins where both are set.
+ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+class Secret:
+    """A string that shows itself only when asked by `reveal()`; empty means not set."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself; never log what this returns."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(set)" if self._value else "Secret(not set)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(Secret)  # equal secrets hash equal, and the hash tells nothing
+
+
+def _row(default: Any, text: str, *, unit: str = "", low: float = -math.inf, derived: str = "",
+         shown: bool = True) -> Any:
+    """One setting. `derived` says what an unset value becomes; `shown=False` keeps URLs with passwords out of repr."""
+    return field(default=default, repr=shown, metadata={"help": text, "unit": unit, "low": low, "derived": derived})
+
+
+_UNSET = Path()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a person may set. Paths are absolute once loaded from the environment."""
+
+    data_dir: Path = _row(_UNSET, "folder for everything the guard keeps on this machine",
+                          derived="~/.local/share/registry-guard")
+    database_url: str = _row("", "SQLAlchemy URL of the database", derived="sqlite:///<data_dir>/guard.db", shown=False)
+    redis_url: str = _row("redis://127.0.0.1:6379/0", "broker of the workers", shown=False)
+
+    s3_endpoint: str = _row("", "URL of an S3-compatible store; empty means AWS")
+    s3_region: str = _row("us-east-1", "region that requests are signed for")
+    s3_access_key: str = _row("", "access key; empty means the AWS SDK's own chain of credentials")
+    s3_secret_key: Secret = _row(Secret(), "secret key of the access key")
+    intake_bucket: str = _row("models", "bucket that uploads arrive in")
+    intake_buckets: tuple[str, ...] = _row((), "all buckets whose objects may be nominated, comma-separated",
+                                           derived="<intake_bucket>")
+    allow_unversioned: bool = _row(default=False, text="take objects without a version id, pinned by their ETag only")
+    blob_url: str = _row("", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs")
+
+    max_upload_bytes: int = _row(4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1)
+    manifest_grace_seconds: float = _row(30.0, "how long weights wait for a config.json beside them", unit="s", low=0)
+    sweep_seconds: float = _row(60.0, "how often buckets are listed for uploads that no event told", unit="s", low=1)
+    sweep_limit: int = _row(1000, "most nominations that one sweep makes", low=1)
+
+    webhook_token: Secret = _row(Secret(), "bearer token of event senders and API readers; empty refuses them all")
+    webhook_hmac_key: Secret = _row(Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)")
+    webhook_window_seconds: float = _row(300.0, "how old or how far ahead a signed event may be", unit="s", low=1)
+    sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
+    sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
+
+    policy_file: Path | None = _row(None, "policy TOML; empty means the packaged one")
+    default_cleanset: str = _row("", "clean set for models whose config.json names none")
+    signing_key_file: Path = _row(_UNSET, "Ed25519 private key that signs verdicts",
+                                  derived="<data_dir>/keys/signing.pem")
+    trusted_keys_file: Path = _row(_UNSET, "public keys whose signatures count", derived="<data_dir>/keys/trusted.json")
+
+    torchserve_management: str = _row("http://127.0.0.1:8081", "management address, http://... or unix:/path")
+    torchserve_inference: str = _row("http://127.0.0.1:8080", "inference address, http://... or unix:/path")
+    torchserve_run_dir: Path = _row(_UNSET, "working folder of TorchServe, with key_file.json and tmp/models",
+                                    derived="<data_dir>/torchserve")
+    torchserve_store: Path = _row(_UNSET, "model store that the guard alone writes",
+                                  derived="<torchserve_run_dir>/model-store")
+
+    scan_seconds: float = _row(3600.0, "time limit of one stage of a scan", unit="s", low=1)
+    scan_memory_bytes: int = _row(16 << 30, "address space of a scan's child process", unit="bytes", low=1 << 28)
+    lease_seconds: float = _row(120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1)
+    device: str = _row("", "torch device of scans", derived="cuda where there is one, else cpu")
+
+    auto_publish: bool = _row(default=True, text="publish what is cleared or purified without a person's word")
+    reconcile_seconds: float = _row(5.0, "how often what is served is compared with what may be", unit="s", low=1)
+
+    log_level: str = _row("info", "debug, info, warning or error")
+    log_json: bool = _row(default=True, text="log lines as JSON; otherwise for people")
+
+    def __post_init__(self) -> None:
+        def fill(name: str, value: Any) -> None:
+            if getattr(self, name) in ("", (), _UNSET):
+                object.__setattr__(self, name, value)
+
+        fill("data_dir", Path.home() / ".local" / "share" / "registry-guard")
+        fill("database_url", f"sqlite:///{self.data_dir / 'guard.db'}")
+        fill("blob_url", str(self.data_dir / "blobs"))
+        fill("intake_buckets", (self.intake_bucket,))
+        fill("signing_key_file", self.data_dir / "keys" / "signing.pem")
+        fill("trusted_keys_file", self.data_dir / "keys" / "trusted.json")
+        fill("torchserve_run_dir", self.data_dir / "torchserve")
+        fill("torchserve_store", self.torchserve_run_dir / "model-store")
+        if self.blob_url.startswith("s3://"):
+            bucket = self.blob_url.removeprefix("s3://").split("/")[0]
+            # Uploaders write to the intake buckets: whatever lies there is theirs to replace.
+            if bucket in self.intake_buckets:
+                raise InputError(f"{PREFIX}BLOB_URL lies in the intake bucket {bucket!r}; give the guard its own.")
+        if self.intake_bucket not in self.intake_buckets:
+            raise InputError(f"{PREFIX}INTAKE_BUCKETS must hold {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One setting as the documentation prints it."""
+
+    name: str
+    variable: str
+    type: str
+    default: str
+    unit: str
+    help: str
+    secret: bool
+
+
+def load_settings(env: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings out of environment variables.
+
+    Args:
+        env: the variables; None means this process's own.
+
+    Raises:
+        InputError: a `GUARD_*` variable is unknown, or a value is of the wrong type or out of range; it is named.
+    """
+    env = os.environ if env is None else env
+    kinds = get_type_hints(Settings)
+    lows = {item.name: item.metadata["low"] for item in fields(Settings)}
+    values: dict[str, Any] = {}
+    for variable, name in ALIASES.items():
+        if env.get(variable):
+            values[name] = env[variable]
+    for variable, text in env.items():
+        if variable.startswith(PREFIX):
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in kinds or variable != PREFIX + name.upper():
+                raise InputError(_unknown(variable, list(kinds)), code="unknown_setting")
+            if text.strip():
+                values[name] = _parse(variable, text.strip(), kinds[name], lows[name])
+    return Settings(**values)
+
+
+def describe() -> list[Row]:
+    """All settings in order, for documentation; holds defaults, never values."""
+    kinds = get_type_hints(Settings)
+    rows = []
+    for item in fields(Settings):
+        kind = kinds[item.name]
+        default = item.metadata["derived"] or ("" if item.default in (MISSING, None) else str(item.default))
+        rows.append(
+            Row(
+                name=item.name, variable=PREFIX + item.name.upper(), type=_type_name(kind),
+                default="" if kind is Secret else default, unit=item.metadata["unit"], help=item.metadata["help"],
+                secret=kind is Secret,
+            )
+        )
+    return rows
+
+
+def _type_name(kind: Any) -> str:
+    names = {tuple[str, ...]: "list", Path | None: "path", Path: "path", str: "text", Secret: "secret"}
+    return names.get(kind) or str(kind.__name__)
+
+
+def _unknown(variable: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), names, n=1)
+    hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else "; docs/settings.md lists those that exist."
+    return f"{variable} is no setting{hint}"
+
+
+def _parse(variable: str, text: str, kind: Any, low: float) -> Any:
+    if kind is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise InputError(f"{variable} must be true or false.", code="bad_setting")
+        return text.lower() in _TRUE
+    if kind in (int, float):
+        return _number(variable, text, kind, low)
+    if kind in (Path, Path | None):
+        return Path(text).expanduser().absolute()
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return kind(text)
+
+
+def _number(variable: str, text: str, kind: type[int] | type[float], low: float) -> int | float:
+    try:
+        number = kind(text)
+    except ValueError:
+        # The text is not repeated: what was pasted into the wrong variable may be a secret.
+        wanted = "an integer" if kind is int else "a number"
+        raise InputError(f"{variable} must be {wanted}.", code="bad_setting") from None
+    if not (math.isfinite(number) and number >= low):
+        raise InputError(f"{variable} must be at least {low:g}.", code="bad_setting")
+    return number
+
+
+#: What a scan's child process may see of our environment: how to find Python, the devices and the number of threads.
+_CHILD_KEEPS = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VIRTUAL_ENV",
+                "PYTHONPATH", "COVERAGE_PROCESS_START")
+
+
+def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process that handles untrusted weights: no credentials, no addresses."""
+    env = os.environ if env is None else env
+    kept = {name: env[name] for name in _CHILD_KEEPS if name in env}
+    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}

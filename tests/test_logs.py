@@ -1,0 +1,107 @@
+"""Log lines are JSON on stderr; nothing an uploader chose can steer a terminal or forge a line."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard.core.errors import InputError
+from guard.logs import configure, printable
+from guard.settings import Secret
+
+
+@pytest.fixture(autouse=True)
+def _back_to_defaults() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def logged(level: str = "info", *, json_lines: bool = True) -> tuple[Any, io.StringIO]:
+    stream = io.StringIO()
+    configure(level, json=json_lines, stream=stream)
+    return structlog.get_logger(), stream
+
+
+def test_a_line_is_one_json_object_with_event_level_time_and_facts() -> None:
+    log, stream = logged()
+    structlog.contextvars.bind_contextvars(scan_id="s1")
+    log.info("scan_created", key="in/a/m.pt", size=5)
+
+    line = json.loads(stream.getvalue())
+
+    assert (line["event"], line["level"], line["scan_id"], line["key"], line["size"]) == (
+        "scan_created", "info", "s1", "in/a/m.pt", 5)
+    assert line["timestamp"].endswith("Z")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_lines_go_to_stderr_so_that_stdout_carries_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    structlog.get_logger().warning("somewhere")
+
+    out, err = capsys.readouterr()
+    assert (out, json.loads(err)["event"]) == ("", "somewhere")
+
+
+def test_lower_levels_are_silent() -> None:
+    log, stream = logged("warning")
+    log.info("quiet")
+    log.warning("loud")
+
+    assert json.loads(stream.getvalue())["event"] == "loud"
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_no_value_can_steer_a_terminal_or_start_a_line(json_lines: bool) -> None:
+    log, stream = logged(json_lines=json_lines)
+    evil = "x\n{\"event\": \"forged\"}\r\x1b[2J\x00\u202e\u2028\x9b31m"
+    log.info("seen", **{"key": evil, "nested": {"a\x1b": [evil, (evil,)]}, "na\x1bme": 1})
+
+    text = stream.getvalue().rstrip("\n")
+
+    assert text.isprintable()
+    assert "\n" not in text
+
+
+def test_an_exception_is_logged_with_its_trace() -> None:
+    log, stream = logged()
+    try:
+        raise ValueError("evil \x1b[2J")
+    except ValueError:
+        log.exception("failed")
+
+    line = json.loads(stream.getvalue())
+    assert "ValueError: evil \\x1b[2J" in line["exception"]
+    assert "\x1b" not in line["exception"]
+
+
+def test_secrets_stay_hidden_in_logs() -> None:
+    log, stream = logged()
+    log.info("configured", token=Secret("hunter2"))
+
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(InputError, match="GUARD_LOG_LEVEL"):
+        configure("chatty")
+
+
+@given(st.text())
+def test_whatever_is_shown_is_printable_and_plain_text_is_left_alone(text: str) -> None:
+    shown = printable(text)
+
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in shown)
+    assert printable(shown) == shown
+    if text.isascii() and text.isprintable():
+        assert shown == text
+
+
+def test_letters_of_every_script_stay_readable() -> None:
+    assert printable("Ünïcode 模型 модель") == "Ünïcode 模型 модель"
