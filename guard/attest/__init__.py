@@ -1,0 +1,1 @@
+"""Signing, the hash-chained verdict ledger, in-toto statements, and the gate."""

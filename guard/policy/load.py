@@ -1,0 +1,131 @@
+"""TOML to a policy; an unknown key, a wrong type or a number out of range is an error that names it."""
+
+import math
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from guard.core.errors import PolicyError
+from guard.policy.rules import AccuracyRule, CleanSetRule, DefenseRule, DetectorRule, Policy
+
+MAX_WHOLE = 1_000_000_000
+NATURAL = ("held", "rejected")
+
+
+def load_policy(path: Path | None = None) -> Policy:
+    """Read a policy file; None reads the packaged default.
+
+    Raises:
+        PolicyError: the file is not there, is no TOML, or breaks a rule; the sentence names the key.
+    """
+    try:
+        data = files("guard.policy").joinpath("default.toml").read_bytes() if path is None else path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"The policy file {path} cannot be read: {error.strerror}.") from error
+    try:
+        value = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PolicyError(f"The policy file {path} is not valid TOML: {error}.") from error
+    return policy_from(value)
+
+
+def policy_from(data: dict[str, Any]) -> Policy:
+    """Check a decoded policy file. Raises as `load_policy`."""
+    top = _Table("", data, {"policy", "detectors", "purify", "asr", "cleanset", "accuracy", "natural", "review"})
+    head = top.table("policy", {"name", "version", "lifetime_days"})
+    detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
+    if not any(rule.required for rule in detectors.values()):
+        raise PolicyError("The policy requires no detector; name at least one, as [detectors.patch_inversion].")
+    clean = top.table("cleanset", {"min_per_class", "min_holdout"})
+    accuracy = top.table("accuracy", {"min_times_chance", "max_drop", "max_class_drop"})
+    natural = top.table("natural", {"action"}).text("action", "held")
+    if natural not in NATURAL:
+        raise PolicyError(f"natural.action must be one of {', '.join(NATURAL)}.")
+    purify = top.table("purify", {"defenses"})
+    return Policy(
+        name=head.text("name"),
+        version=head.whole("version", 1),
+        lifetime_days=head.number("lifetime_days", 30.0, low=1e-6, high=3650),
+        detectors=detectors,
+        defenses=tuple(_defense(item) for item in purify.raw("defenses", [])),
+        asr_limit=top.table("asr", {"limit"}).number("limit", 0.10),
+        cleanset=CleanSetRule(
+            min_per_class=clean.whole("min_per_class", 20),
+            min_holdout=clean.whole("min_holdout", 100),
+        ),
+        accuracy=AccuracyRule(
+            min_times_chance=accuracy.number("min_times_chance", 2.0, low=1, high=1e6),
+            max_drop=accuracy.number("max_drop", 0.02),
+            max_class_drop=accuracy.number("max_class_drop", 0.10),
+        ),
+        natural=natural,
+        review_always=top.table("review", {"always"}).flag("always", default=False),
+    )
+
+
+def _detector(name: str, value: Any) -> DetectorRule:
+    table = _Table(f"detectors.{name}", value, {"required", "params"})
+    return DetectorRule(required=table.flag("required", default=True), params=_params(table))
+
+
+def _defense(value: Any) -> DefenseRule:
+    table = _Table("purify.defenses", value, {"name", "params"})
+    return DefenseRule(name=table.text("name"), params=_params(table))
+
+
+def _params(table: "_Table") -> dict[str, Any]:
+    params = table.raw("params", {})
+    if not all(isinstance(item, (bool, int, float, str)) for item in params.values()):
+        raise PolicyError(f"{table.name}.params may hold numbers, texts and true or false only.")
+    return dict(params)
+
+
+class _Table:
+    """One TOML table whose keys are all known."""
+
+    def __init__(self, name: str, value: Any, keys: set[str]) -> None:
+        if not isinstance(value, dict):
+            raise PolicyError(f"{name} must be a table.")
+        odd = sorted(set(value) - keys)
+        if odd:
+            where = f"{name}." if name else ""
+            raise PolicyError(f"The policy has the unknown key {where}{odd[0]}; known here: {', '.join(sorted(keys))}.")
+        self.name, self._value = name, value
+
+    def table(self, key: str, keys: set[str]) -> "_Table":
+        return _Table(key, self._value.get(key, {}), keys)
+
+    def raw(self, key: str, default: Any) -> Any:
+        value = self._value.get(key, default)
+        if type(value) is not type(default):
+            raise PolicyError(f"{self._path(key)} must be a {'list' if isinstance(default, list) else 'table'}.")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._value.get(key, default)
+        if not isinstance(value, str) or not value:
+            raise PolicyError(f"{self._path(key)} must be a text.")
+        return value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self._value.get(key, default)
+        if not isinstance(value, bool):
+            raise PolicyError(f"{self._path(key)} must be true or false.")
+        return value
+
+    def number(self, key: str, default: float, *, low: float = 0.0, high: float = 1.0) -> float:
+        value = self._value.get(key, default)
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not good or not low <= value <= high:
+            raise PolicyError(f"{self._path(key)} must be a number in {low:g}..{high:g}.")
+        return float(value)
+
+    def whole(self, key: str, default: int) -> int:
+        value = self._value.get(key, default)
+        if type(value) is not int or not 1 <= value <= MAX_WHOLE:
+            raise PolicyError(f"{self._path(key)} must be a whole number in 1..{MAX_WHOLE}.")
+        return value
+
+    def _path(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key

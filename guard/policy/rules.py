@@ -1,0 +1,75 @@
+"""What a policy says, as frozen values. Every default refuses or is the stricter choice."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from guard.core.digests import json_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRule:
+    """A detector that has to look; `params` are its parameters where they are not the defaults."""
+
+    required: bool = True
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenseRule:
+    """A defense that may repair, in the order in which the policy lists them."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanSetRule:
+    """How much clean data a verdict needs: images of the rarest class, and hold-out images in all."""
+
+    min_per_class: int = 20
+    min_holdout: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyRule:
+    """How well a model must do on clean images.
+
+    `min_times_chance`: clean accuracy in units of 1/K below which nothing is decided; never more than halfway from
+    chance to 1, which matters for two or three classes. `max_drop` and `max_class_drop` (0..1): what purification may
+    cost overall and in any one class.
+    """
+
+    min_times_chance: float = 2.0
+    max_drop: float = 0.02
+    max_class_drop: float = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """All rules together; `digest` is in every verdict.
+
+    `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a trigger that sibling
+    classes have as well: `held` or `rejected`.
+    """
+
+    name: str
+    version: int = 1
+    lifetime_days: float = 30.0
+    detectors: Mapping[str, DetectorRule] = field(default_factory=dict)
+    defenses: tuple[DefenseRule, ...] = ()
+    asr_limit: float = 0.10
+    cleanset: CleanSetRule = field(default_factory=CleanSetRule)
+    accuracy: AccuracyRule = field(default_factory=AccuracyRule)
+    natural: str = "held"
+    review_always: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all rules."""
+        return json_digest(asdict(self))
+
+    @property
+    def lifetime_seconds(self) -> float:
+        """How long a verdict holds."""
+        return self.lifetime_days * 86400.0

@@ -1,0 +1,41 @@
+"""Small tools the named queries share: rows in and out, and inserts that may come twice."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from guard.store.tables import Base
+
+R = TypeVar("R")
+
+
+def table(entity: type[Base]) -> Table:
+    """The Core table of an entity; queries use columns, so that no ORM object is ever stale or handed out."""
+    return Base.metadata.tables[entity.__tablename__]
+
+
+def rows_of(entity: type[Base]) -> Select[Any]:
+    """SELECT every column of `entity`."""
+    return select(*table(entity).c)
+
+
+def many(s: Session, row: type[R], statement: Any) -> list[R]:
+    """All rows of a statement that yields the columns of `row`."""
+    return [row(**found._mapping) for found in s.execute(statement)]
+
+
+def first(s: Session, row: type[R], statement: Any) -> R | None:
+    """The first row, or None."""
+    found = s.execute(statement).first()
+    return None if found is None else row(**found._mapping)
+
+
+def insert_once(s: Session, entity: type[Base], values: Mapping[str, Any]) -> bool:
+    """Insert unless a unique rule says that it is there already; whether it was inserted."""
+    dialect = sqlite if s.get_bind().dialect.name == "sqlite" else postgresql
+    target = table(entity)
+    statement = dialect.insert(target).values(**values).on_conflict_do_nothing()
+    return s.execute(statement.returning(*target.primary_key.columns)).first() is not None

@@ -1,0 +1,48 @@
+"""Artifacts: which digests the guard holds, and where each came from."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from guard.core.errors import InputError
+from guard.store._read import first, insert_once, many, rows_of, table
+from guard.store.rows import ArtifactKind, ArtifactRow
+from guard.store.tables import Artifact
+
+_ARTIFACTS = table(Artifact)
+
+
+def put(s: Session, *, digest: str, size: int, kind: ArtifactKind, now: datetime, parent_digest: str | None = None,
+        manifest: Mapping[str, Any] | None = None) -> ArtifactRow:
+    """Record an artifact; one that is there already stays as it was first recorded, and comes back."""
+    values = {
+        "digest": digest, "size": size, "kind": kind, "parent_digest": parent_digest,
+        "manifest": None if manifest is None else dict(manifest), "created_at": now,
+    }
+    insert_once(s, Artifact, values)
+    return get(s, digest)
+
+
+def find(s: Session, digest: str) -> ArtifactRow | None:
+    """The artifact with this digest, or None."""
+    return first(s, ArtifactRow, rows_of(Artifact).where(_ARTIFACTS.c.digest == digest))
+
+
+def get(s: Session, digest: str) -> ArtifactRow:
+    """The artifact with this digest.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = find(s, digest)
+    if found is None:
+        raise InputError(f"The guard knows no artifact {digest[:12]}.", code="unknown_artifact")
+    return found
+
+
+def children(s: Session, digest: str) -> list[ArtifactRow]:
+    """What was made from an artifact, the oldest first."""
+    statement = rows_of(Artifact).where(_ARTIFACTS.c.parent_digest == digest)
+    return many(s, ArtifactRow, statement.order_by(_ARTIFACTS.c.created_at, _ARTIFACTS.c.digest))

@@ -1,0 +1,52 @@
+"""How much there is of everything: what the metrics show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from guard.store._read import table
+from guard.store.tables import Alarm, DeadLetter, LedgerEntry, Nomination, Outbox, Scan
+
+_OUTBOX = table(Outbox)
+_ALARMS = table(Alarm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Rows by kind; a kind without rows is left out. `oldest_due` is when the oldest due message became due."""
+
+    scans: Mapping[str, int]
+    nominations: Mapping[str, int]
+    verdicts: Mapping[str, int]
+    unsent: int
+    oldest_due: datetime | None
+    dead_letters: int
+    alarms: Mapping[str, int]
+
+
+def take(s: Session, now: datetime) -> Counts:
+    """Count everything at one time."""
+    unsent = _OUTBOX.c.sent_at.is_(None)
+    due = select(func.min(_OUTBOX.c.not_before)).where(unsent, _OUTBOX.c.not_before <= now)
+    return Counts(
+        scans=_by(s, table(Scan).c.state),
+        nominations=_by(s, table(Nomination).c.state),
+        verdicts=_by(s, table(LedgerEntry).c.verdict),
+        unsent=_count(s, _OUTBOX, unsent),
+        oldest_due=s.execute(due).scalar(),
+        dead_letters=_count(s, table(DeadLetter)),
+        alarms=_by(s, _ALARMS.c.kind, _ALARMS.c.cleared_at.is_(None)),
+    )
+
+
+def _by(s: Session, column: Any, *where: Any) -> dict[str, int]:
+    rows = s.execute(select(column, func.count()).where(*where).group_by(column))
+    return dict(sorted((str(kind), int(count)) for kind, count in rows))
+
+
+def _count(s: Session, source: Any, *where: Any) -> int:
+    return int(s.execute(select(func.count()).select_from(source).where(*where)).scalar_one())

@@ -1,0 +1,45 @@
+"""What intake asks the books: which object versions were heard of, and the first scan of one."""
+
+from collections.abc import Collection
+
+from sqlalchemy import or_, select, true
+from sqlalchemy.orm import Session
+
+from guard.store._read import first, many, rows_of, table
+from guard.store.rows import NominationRow, NominationState, ScanRow
+from guard.store.tables import Nomination, Scan
+
+_SCANS = table(Scan)
+_NOMINATIONS = table(Nomination)
+#: Between the version of the weights and that of a `config.json` which came after their first scan.
+LATE_MANIFEST = "#config="
+
+
+def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str | None]]:
+    """The (key, version) pairs among `keys` that have a scan, or a nomination that was not ignored.
+
+    Give at most a few hundred keys at once.
+    """
+    found: set[tuple[str, str | None]] = set()
+    for source, counts in ((_SCANS, true()), (_NOMINATIONS, _NOMINATIONS.c.state != NominationState.IGNORED)):
+        where = (source.c.bucket == bucket, source.c.key.in_(list(keys)), counts)
+        rows = s.execute(select(source.c.key, source.c.version_id).where(*where))
+        found.update((row.key, row.version_id) for row in rows)
+    return found
+
+
+def scans_of_upload(s: Session, bucket: str, key: str, pin: str) -> list[ScanRow]:
+    """The scans of one upload: without a manifest, and with one that came later; not what was purified from it."""
+    late = _SCANS.c.version_id.startswith(pin + LATE_MANIFEST, autoescape=True)
+    where = (_SCANS.c.bucket == bucket, _SCANS.c.key == key, _SCANS.c.parent_scan_id.is_(None))
+    statement = rows_of(Scan).where(*where, or_(_SCANS.c.version_id == pin, late))
+    return many(s, ScanRow, statement.order_by(_SCANS.c.created_at, _SCANS.c.version_id))
+
+
+def open_nomination(s: Session, bucket: str, key: str, version_id: str | None) -> NominationRow | None:
+    """A notice of the same object that nobody acted on yet."""
+    where = (
+        _NOMINATIONS.c.state == NominationState.NEW, _NOMINATIONS.c.bucket == bucket, _NOMINATIONS.c.key == key,
+        _NOMINATIONS.c.version_id.is_not_distinct_from(version_id),
+    )
+    return first(s, NominationRow, rows_of(Nomination).where(*where).limit(1))

@@ -1,0 +1,86 @@
+"""Bring a database to the newest schema: Alembic, set up in code, from a checkout or an installed package."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, text
+
+from guard.core.errors import InputError
+from guard.store.session import database_url, make_engine, transaction
+
+_LOCK = 0x6D696772  # any constant: two hosts that upgrade at once take turns on PostgreSQL
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """After this returns, the database at `url` has the schema of `revision`; all of it or nothing is applied.
+
+    Raises:
+        InputError: the URL or the revision is wrong.
+        Unavailable: the database did not answer.
+    """
+    _make_folder(url)
+    _run(url, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Go back to `revision` ("base": no tables at all; what they held is lost). Raises as `upgrade`."""
+    _run(url, lambda config: command.downgrade(config, revision))
+
+
+def current(url: str) -> str | None:
+    """The revision the database is at; None for one without our tables. Raises as `upgrade`."""
+    engine = make_engine(url)
+    try:
+        return current_of(engine)
+    finally:
+        engine.dispose()
+
+
+def current_of(engine: Engine) -> str | None:
+    """As `current`, on an engine that is open already: what readiness asks."""
+    with transaction(engine) as session:
+        return MigrationContext.configure(session.connection()).get_current_revision()
+
+
+def head() -> str:
+    """The newest revision this release knows."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    if newest is None:
+        raise InputError("The migrations package holds no revision; install Registry Guard again.")
+    return newest
+
+
+def _make_folder(url: str) -> None:
+    parsed = database_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _config(connection: Connection | None = None) -> Config:
+    spec = find_spec("migrations")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("The migrations package is not installed beside guard; install Registry Guard again.")
+    config = Config()
+    config.set_main_option("script_location", next(iter(spec.submodule_search_locations)).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _run(url: str, step: Callable[[Config], None]) -> None:
+    engine = make_engine(url)
+    try:
+        with transaction(engine) as session:
+            connection = session.connection()
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            step(_config(connection))
+    except CommandError as error:
+        raise InputError(f"The database schema cannot be changed: {error}.") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,53 @@
+"""The outbox: messages written in the same commit as what they are about, sent afterwards, perhaps twice."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from guard.store._read import many, rows_of, table
+from guard.store.rows import OutboxRow
+from guard.store.tables import Outbox
+
+_OUTBOX = table(Outbox)
+
+
+def add(s: Session, task: str, payload: Mapping[str, Any], now: datetime, delay_seconds: float = 0) -> None:
+    """Have `task` sent with `payload` (ids only) once this transaction has committed and the delay is over."""
+    due_at = now + timedelta(seconds=delay_seconds)
+    s.execute(insert(_OUTBOX).values(task=task, payload=dict(payload), created_at=now, not_before=due_at))
+
+
+def due(s: Session, now: datetime, limit: int = 100) -> list[OutboxRow]:
+    """Messages to send now, the oldest first; on PostgreSQL another relay's rows are passed over, not waited for."""
+    statement = (
+        rows_of(Outbox)
+        .where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.not_before <= now)
+        .order_by(_OUTBOX.c.not_before, _OUTBOX.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return many(s, OutboxRow, statement)
+
+
+def mark_sent(s: Session, ids: Iterable[int], now: datetime) -> None:
+    """After this commits, `due` no longer lists them."""
+    s.execute(update(_OUTBOX).where(_OUTBOX.c.id.in_(list(ids))).values(sent_at=now))
+
+
+def waiting(s: Session) -> int:
+    """How many messages are unsent, due or not."""
+    return int(s.execute(select(func.count()).select_from(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None))).scalar_one())
+
+
+def prune(s: Session, before: datetime) -> None:
+    """Forget messages sent before a time."""
+    s.execute(delete(_OUTBOX).where(_OUTBOX.c.sent_at < before))
+
+
+def unsent_ids(s: Session) -> frozenset[str]:
+    """Every id that an unsent message speaks of."""
+    payloads = s.execute(select(_OUTBOX.c.payload).where(_OUTBOX.c.sent_at.is_(None))).scalars()
+    return frozenset(str(value) for payload in payloads for value in payload.values())

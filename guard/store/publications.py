@@ -1,0 +1,104 @@
+"""Publications: what was given to serving, under which name and version."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from guard.core.errors import InputError
+from guard.store._read import first, many, rows_of, table
+from guard.store.rows import PublicationRow, PublicationState
+from guard.store.tables import Publication
+
+_PUBLICATIONS = table(Publication)
+
+
+def add(s: Session, *, publication_id: str, digest: str, name: str, version: str, publisher: str, archive_digest: str,
+        receipt: Mapping[str, Any], envelope: Mapping[str, Any], now: datetime) -> PublicationRow:
+    """Record that an artifact is being served.
+
+    Raises:
+        StoreConflict: at commit, when the version of that name is taken; take the next one.
+    """
+    values: dict[str, Any] = {
+        "id": publication_id, "digest": digest, "name": name, "version": version, "publisher": publisher,
+        "archive_digest": archive_digest, "receipt": dict(receipt), "envelope": dict(envelope),
+        "state": PublicationState.ACTIVE, "at": now, "withdrawn_at": None, "reason": "",
+    }
+    s.execute(insert(_PUBLICATIONS).values(**values))
+    return get(s, publication_id)
+
+
+def get(s: Session, publication_id: str) -> PublicationRow:
+    """The publication with this id.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = first(s, PublicationRow, rows_of(Publication).where(_PUBLICATIONS.c.id == publication_id))
+    if found is None:
+        raise InputError(f"There is no publication {publication_id!r}.", code="unknown_publication")
+    return found
+
+
+def find(s: Session, name: str, version: str) -> PublicationRow | None:
+    """What was published as this version of this name, withdrawn or not."""
+    where = (_PUBLICATIONS.c.name == name, _PUBLICATIONS.c.version == version)
+    return first(s, PublicationRow, rows_of(Publication).where(*where))
+
+
+def active(s: Session, name: str | None = None) -> list[PublicationRow]:
+    """What should be answered with, by name and age; of one name if given."""
+    where = [_PUBLICATIONS.c.state == PublicationState.ACTIVE]
+    if name is not None:
+        where.append(_PUBLICATIONS.c.name == name)
+    statement = rows_of(Publication).where(*where)
+    return many(s, PublicationRow, statement.order_by(_PUBLICATIONS.c.name, _PUBLICATIONS.c.at, _PUBLICATIONS.c.id))
+
+
+def by_digest(s: Session, digest: str) -> list[PublicationRow]:
+    """Every publication of an artifact, the newest first."""
+    statement = rows_of(Publication).where(_PUBLICATIONS.c.digest == digest)
+    return many(s, PublicationRow, statement.order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id))
+
+
+def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:
+    """The newest publications first, withdrawn ones included."""
+    statement = rows_of(Publication).order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id)
+    return many(s, PublicationRow, statement.limit(limit))
+
+
+def next_version(s: Session, name: str) -> str:
+    """The version after every version this name ever had, withdrawn ones included: "1.0", "2.0", ...
+
+    Versions only grow, so an old model cannot come back dressed as a new one.
+    """
+    used = s.execute(select(_PUBLICATIONS.c.version).where(_PUBLICATIONS.c.name == name)).scalars()
+    majors = [int(version.split(".")[0]) for version in used]
+    return f"{max(majors, default=0) + 1}.0"
+
+
+def withdraw(s: Session, publication_id: str, *, reason: str, now: datetime) -> PublicationRow:
+    """Mark a publication as taken out of serving; one that already was stays as it is."""
+    s.execute(
+        update(_PUBLICATIONS)
+        .where(_PUBLICATIONS.c.id == publication_id, _PUBLICATIONS.c.state == PublicationState.ACTIVE)
+        .values(state=PublicationState.WITHDRAWN, withdrawn_at=now, reason=reason)
+    )
+    return get(s, publication_id)
+
+
+def version_for(s: Session, name: str, digest: str) -> str:
+    """The version under which an artifact is active already (a repeated publish changes nothing), or the next one."""
+    there = [row for row in active(s, name) if row.digest == digest]
+    return there[-1].version if there else next_version(s, name)
+
+
+def renew(s: Session, publication_id: str, *, archive_digest: str, receipt: Mapping[str, Any],
+          envelope: Mapping[str, Any], now: datetime) -> None:
+    """Note that a publication was made again, perhaps under a newer release statement."""
+    values = {"archive_digest": archive_digest, "receipt": dict(receipt), "envelope": dict(envelope), "at": now,
+              "state": PublicationState.ACTIVE, "withdrawn_at": None, "reason": ""}
+    s.execute(update(_PUBLICATIONS).where(_PUBLICATIONS.c.id == publication_id).values(**values))

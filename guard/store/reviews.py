@@ -1,0 +1,67 @@
+"""Reviews: what a person said of a verdict, and never of their own upload."""
+
+from datetime import datetime
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from guard.core.errors import InputError
+from guard.core.states import Verdict
+from guard.store._read import many, rows_of, table
+from guard.store.rows import Decided, LedgerRow, ReviewRow
+from guard.store.tables import LedgerEntry, Review, Scan
+
+_REVIEWS, _LEDGER, _SCANS = table(Review), table(LedgerEntry), table(Scan)
+
+
+class OwnUpload(InputError):
+    """Whoever uploaded a model may not approve it: four eyes."""
+
+    code = "own_upload"
+
+
+def add(s: Session, *, review_id: str, verdict_id: str, reviewer: str, decision: Decided, reason: str, now: datetime,
+        new_verdict_id: str | None = None) -> ReviewRow:
+    """Record a review of one verdict; it speaks of that verdict's digest and of no other.
+
+    Raises:
+        InputError: there is no such verdict, or no reason was given.
+        OwnUpload: the reviewer is the uploader (a database trigger refuses the same).
+    """
+    if not reason.strip() or not reviewer.strip():
+        raise InputError("A review needs the reviewer's name and a reason.", code="review_without_reason")
+    found = s.execute(
+        select(_LEDGER.c.id, _SCANS.c.submitted_by)
+        .join(_SCANS, _SCANS.c.id == _LEDGER.c.scan_id)
+        .where(_LEDGER.c.id == verdict_id)
+    ).first()
+    if found is None:
+        raise InputError(f"The ledger holds no verdict {verdict_id!r}.", code="unknown_verdict")
+    if decision == Decided.APPROVE and found.submitted_by == reviewer:
+        raise OwnUpload(f"{reviewer} uploaded this model and cannot approve it; ask another person.")
+    row = ReviewRow(id=review_id, verdict_id=verdict_id, reviewer=reviewer, decision=decision, reason=reason,
+                    new_verdict_id=new_verdict_id, at=now)
+    s.execute(insert(_REVIEWS).values(**vars(row)))
+    return row
+
+
+def for_verdict(s: Session, verdict_id: str) -> list[ReviewRow]:
+    """Every review of a verdict, the oldest first."""
+    return many(s, ReviewRow, rows_of(Review).where(_REVIEWS.c.verdict_id == verdict_id).order_by(_REVIEWS.c.at))
+
+
+def list_recent(s: Session, limit: int = 50) -> list[ReviewRow]:
+    """The newest reviews first."""
+    return many(s, ReviewRow, rows_of(Review).order_by(_REVIEWS.c.at.desc(), _REVIEWS.c.id).limit(limit))
+
+
+def waiting(s: Session) -> list[LedgerRow]:
+    """Held verdicts that are in force for their scan and that nobody reviewed yet, the oldest first."""
+    reviewed = select(_REVIEWS.c.verdict_id)
+    statement = (
+        rows_of(LedgerEntry)
+        .join(_SCANS, _SCANS.c.verdict_id == _LEDGER.c.id)
+        .where(_LEDGER.c.verdict == Verdict.HELD, _LEDGER.c.id.not_in(reviewed))
+        .order_by(_LEDGER.c.seq)
+    )
+    return many(s, LedgerRow, statement)

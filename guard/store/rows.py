@@ -1,0 +1,216 @@
+"""What the named queries return: frozen, detached, one dataclass a table, field names = column names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from guard.core.states import ScanState, Verdict
+
+
+class NominationState(StrEnum):
+    """What became of one notice that an object exists."""
+
+    NEW = "new"
+    ACCEPTED = "accepted"  # a scan was made, or was there
+    IGNORED = "ignored"  # nothing to vet (a config.json, a folder mark)
+    REFUSED = "refused"  # the reason says why
+
+
+class ArtifactKind(StrEnum):
+    """Where bytes came from."""
+
+    UPLOAD = "upload"  # as the uploader sent them
+    CANONICAL = "canonical"  # the guard's own serialisation of an upload; this is what is vetted and served
+    PURIFIED = "purified"  # made by a defense from its parent
+
+
+class PublicationState(StrEnum):
+    """Whether an artifact should be answered with."""
+
+    ACTIVE = "active"
+    WITHDRAWN = "withdrawn"
+
+
+class Decided(StrEnum):
+    """What a reviewer said of a held verdict."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class MethodState(StrEnum):
+    """Arriving is not acting: a new method is measured before it decides."""
+
+    EVALUATION = "evaluation"
+    ENABLED = "enabled"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to work on one scan until somebody with a higher token takes over."""
+
+    scan_id: str
+    token: int
+    attempts: int  # claims since the last stage that ended in order
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRow:
+    """The work on one object version; says nothing about the model beyond `verdict_id`, the verdict in force."""
+
+    id: str
+    bucket: str
+    key: str
+    version_id: str | None
+    name: str
+    upload_digest: str | None
+    canonical_digest: str | None
+    manifest: str | None  # config.json as it was uploaded, valid or not
+    detail: Mapping[str, Any]  # the flow's own notes
+    cleanset_digest: str | None
+    cleanset_name: str | None
+    policy_digest: str | None
+    state: ScanState
+    verdict_id: str | None
+    error: str | None
+    submitted_by: str | None
+    parent_scan_id: str | None
+    attempts: int
+    lease_token: int
+    lease_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NominationRow:
+    """One notice that an object exists."""
+
+    id: str
+    bucket: str
+    key: str
+    version_id: str | None
+    source: str
+    received_at: datetime
+    state: NominationState
+    reason: str
+    scan_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRow:
+    """Immutable bytes; `size` in bytes."""
+
+    digest: str
+    size: int
+    kind: ArtifactKind
+    parent_digest: str | None
+    manifest: Mapping[str, Any] | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """One verdict in the chain: `hash` covers every other field and `previous`, the hash of the row before."""
+
+    seq: int
+    id: str
+    artifact_digest: str
+    scan_id: str
+    verdict: Verdict
+    envelope: Mapping[str, Any]
+    previous: str
+    hash: str
+    issued_at: datetime
+    expires_at: datetime
+    policy_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewRow:
+    """A person's word on one verdict; `new_verdict_id` is the verdict that it led to."""
+
+    id: str
+    verdict_id: str
+    reviewer: str
+    decision: Decided
+    reason: str
+    new_verdict_id: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicationRow:
+    """An artifact in serving, or once in serving."""
+
+    id: str
+    digest: str
+    name: str
+    version: str
+    publisher: str
+    archive_digest: str
+    receipt: Mapping[str, Any]
+    envelope: Mapping[str, Any]
+    state: PublicationState
+    at: datetime
+    withdrawn_at: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevocationRow:
+    """A digest that is never served again."""
+
+    id: str
+    digest: str
+    reason: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxRow:
+    """One message; the payload holds ids only."""
+
+    id: int
+    task: str
+    payload: Mapping[str, Any]
+    created_at: datetime
+    not_before: datetime
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetterRow:
+    """One message that nobody could handle."""
+
+    id: str
+    task: str
+    payload: Mapping[str, Any]
+    error: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmRow:
+    """Something a person should see; open until `cleared_at`."""
+
+    id: str
+    kind: str
+    subject: str
+    detail: str
+    at: datetime
+    cleared_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """A method this installation knows; `kind` is "detector" or "defense"."""
+
+    kind: str
+    name: str
+    version: int
+    state: MethodState

@@ -1,0 +1,126 @@
+"""Engines and transactions: what SQLite and PostgreSQL must be told so that both keep the same promises."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from guard.core.errors import InputError, Unavailable
+
+BUSY_TIMEOUT_MS = 30_000
+_BEGIN = "guard_sqlite_begin"
+
+
+class StoreConflict(InputError):
+    """A row that the database's own rules refuse: a name taken, a row that must exist, an append-only table."""
+
+    code = "store_conflict"
+
+
+def database_url(url: str) -> URL:
+    """Parse a URL; plain `postgresql://` (and `postgres://`) means psycopg 3.
+
+    Raises:
+        InputError: it is neither SQLite nor PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception as error:  # make_url raises ArgumentError, ValueError and others
+        raise InputError("The database URL cannot be read; write sqlite:///FILE or postgresql://...") from error
+    if parsed.get_backend_name() in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        return parsed
+    raise InputError("Only SQLite and PostgreSQL databases are supported; write sqlite:///FILE or postgresql://...")
+
+
+def make_engine(url: str) -> Engine:
+    """An engine on `url`; connects to nothing yet.
+
+    SQLite: WAL, foreign keys on, waits 30 s for a lock, and a transaction begins as its opener asked (see
+    `transaction`). PostgreSQL: READ COMMITTED, connections tested before use.
+    """
+    parsed = database_url(url)
+    dumps = partial(json.dumps, allow_nan=False, ensure_ascii=False)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(
+            parsed,
+            json_serializer=dumps,
+            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(parsed, json_serializer=dumps, pool_pre_ping=True)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not begin transactions by itself: it would do so late, and never for DDL.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        "recursive_triggers=ON",  # else INSERT OR REPLACE would slip past the append-only triggers
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later fails at once when another wrote meanwhile, whatever
+    # the busy timeout; taking the write lock at the start waits instead.
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get(_BEGIN, 'IMMEDIATE')}")
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """One commit: everything inside, or nothing. On SQLite, writers take turns from the first line.
+
+    Raises:
+        StoreConflict: a constraint or an append-only trigger refused.
+        Unavailable: the database did not answer, is locked, or its schema is not there.
+    """
+    with _translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that only reads, beside any writer; whatever it wrote is rolled back. Raises as `transaction`."""
+    beside = engine.execution_options(**{_BEGIN: "DEFERRED"})
+    with _translated(), Session(beside, expire_on_commit=False) as session:
+        yield session
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise StoreConflict(f"The database refused a row: {_first_line(error)}.") from error
+    except DataError as error:
+        raise InputError(f"A value does not fit the database: {_first_line(error)}.") from error
+    except DBAPIError as error:
+        if "append-only" in str(error.orig):
+            raise StoreConflict(f"The database refused a change: {_first_line(error)}.") from error
+        raise Unavailable(
+            f"The database did not do as asked ({_first_line(error)}); check GUARD_DATABASE_URL, and run "
+            "`guard db upgrade` if its schema is old."
+        ) from error
+    except PoolTimeout as error:
+        raise Unavailable("No database connection became free in time; try again.") from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    # The driver's words only: SQLAlchemy's own text would add the SQL and its parameters.
+    return (str(error.orig).splitlines() or ["no detail"])[0][:300].rstrip(".")

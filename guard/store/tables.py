@@ -1,0 +1,223 @@
+"""The tables. Alembic compares them with the migrations; nothing here cascades: evidence outlives the accused."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from guard.core.states import ScanState, Verdict
+from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
+from guard.store.types import EnvelopeText, PlainJson, Utc, Word
+
+ID = String(32)  # uuid4().hex
+DIGEST = String(64)  # SHA-256, lower-case hexadecimal
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can speak of it on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def _only(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class Scan(Base):
+    """The work on one object version. A re-scan is a new row with `parent_scan_id`."""
+
+    __tablename__ = "scans"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    bucket: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    version_id: Mapped[str | None] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text, index=True)
+    upload_digest: Mapped[str | None] = mapped_column(DIGEST, index=True)
+    canonical_digest: Mapped[str | None] = mapped_column(DIGEST, index=True)
+    manifest: Mapped[str | None] = mapped_column(Text)  # config.json as it was uploaded, valid or not
+    detail: Mapped[dict[str, Any]] = mapped_column(PlainJson)  # the flow's own notes: smoke samples, candidates
+    cleanset_digest: Mapped[str | None] = mapped_column(DIGEST)
+    cleanset_name: Mapped[str | None] = mapped_column(Text)
+    policy_digest: Mapped[str | None] = mapped_column(DIGEST)
+    state: Mapped[ScanState] = mapped_column(Word(ScanState), index=True)
+    verdict_id: Mapped[str | None] = mapped_column(ID)
+    error: Mapped[str | None] = mapped_column(Text)
+    submitted_by: Mapped[str | None] = mapped_column(Text, index=True)
+    parent_scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
+    attempts: Mapped[int]
+    lease_token: Mapped[int]
+    lease_until: Mapped[datetime | None] = mapped_column(Utc)
+    created_at: Mapped[datetime] = mapped_column(Utc, index=True)
+    updated_at: Mapped[datetime] = mapped_column(Utc)
+    # One first scan an object version, however often its event arrives. Without a version id (an unversioned bucket)
+    # the caller tells uploads apart.
+    __table_args__ = (
+        _only("uq_scans_object", "bucket", "key", "version_id", where="parent_scan_id IS NULL", unique=True),
+    )
+
+
+class Nomination(Base):
+    """Every notice that an object exists, and what became of it."""
+
+    __tablename__ = "nominations"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    bucket: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    version_id: Mapped[str | None] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(String(32))
+    received_at: Mapped[datetime] = mapped_column(Utc)
+    state: Mapped[NominationState] = mapped_column(Word(NominationState), index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
+
+
+class Artifact(Base):
+    """Immutable bytes with a digest."""
+
+    __tablename__ = "artifacts"
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[ArtifactKind] = mapped_column(Word(ArtifactKind))
+    parent_digest: Mapped[str | None] = mapped_column(ForeignKey("artifacts.digest"), index=True)
+    manifest: Mapped[dict[str, Any] | None] = mapped_column(PlainJson)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class EvidenceRecord(Base):
+    """What one method version said of one artifact; append-only."""
+
+    __tablename__ = "evidence"
+    key: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    artifact_digest: Mapped[str] = mapped_column(ForeignKey("artifacts.digest"), index=True)
+    cleanset_digest: Mapped[str] = mapped_column(DIGEST)
+    method: Mapped[str] = mapped_column(String(64), index=True)
+    version: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(16))
+    body: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class LedgerEntry(Base):
+    """The verdicts, each chained to the one before by its hash; append-only."""
+
+    __tablename__ = "verdicts"
+    # Set by hand under a lock: a sequence leaves gaps when a transaction fails, and a gap means a deleted row.
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(ID, unique=True)
+    artifact_digest: Mapped[str] = mapped_column(ForeignKey("artifacts.digest"), index=True)
+    scan_id: Mapped[str] = mapped_column(ForeignKey("scans.id"), index=True)
+    verdict: Mapped[Verdict] = mapped_column(Word(Verdict))
+    envelope: Mapped[dict[str, Any]] = mapped_column(EnvelopeText)
+    previous: Mapped[str] = mapped_column(DIGEST)
+    hash: Mapped[str] = mapped_column(DIGEST)
+    issued_at: Mapped[datetime] = mapped_column(Utc)
+    expires_at: Mapped[datetime] = mapped_column(Utc)
+    policy_digest: Mapped[str] = mapped_column(DIGEST)
+
+
+class Review(Base):
+    """A person's word on one verdict; append-only, and a trigger refuses the uploader's own approval."""
+
+    __tablename__ = "reviews"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    verdict_id: Mapped[str] = mapped_column(ForeignKey("verdicts.id"), index=True)
+    reviewer: Mapped[str] = mapped_column(Text)
+    decision: Mapped[Decided] = mapped_column(Word(Decided))
+    reason: Mapped[str] = mapped_column(Text)
+    new_verdict_id: Mapped[str | None] = mapped_column(ID)
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Publication(Base):
+    """An artifact that was given to serving under a name and a version; versions are never used twice."""
+
+    __tablename__ = "publications"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("artifacts.digest"), index=True)
+    name: Mapped[str] = mapped_column(Text)
+    version: Mapped[str] = mapped_column(String(32))
+    publisher: Mapped[str] = mapped_column(String(64))
+    archive_digest: Mapped[str] = mapped_column(DIGEST)
+    receipt: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    envelope: Mapped[dict[str, Any]] = mapped_column(EnvelopeText)
+    state: Mapped[PublicationState] = mapped_column(Word(PublicationState), index=True)
+    at: Mapped[datetime] = mapped_column(Utc)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Utc)
+    reason: Mapped[str] = mapped_column(Text)
+    __table_args__ = (UniqueConstraint("name", "version"),)
+
+
+class Revocation(Base):
+    """A digest that must never be served again, whatever was signed; append-only."""
+
+    __tablename__ = "revocations"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    by: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
+class CleanSetRecord(Base):
+    """A curated clean set; the latest of a name is the one in use."""
+
+    __tablename__ = "cleansets"
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, index=True)
+    facts: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    added_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Outbox(Base):
+    """Messages that were committed together with what they are about; the relay sends them."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    task: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    not_before: Mapped[datetime] = mapped_column(Utc)
+    sent_at: Mapped[datetime | None] = mapped_column(Utc)
+    __table_args__ = (_only("ix_outbox_unsent", "not_before", where="sent_at IS NULL"),)
+
+
+class DeadLetter(Base):
+    """Messages that nobody could handle."""
+
+    __tablename__ = "dead_letters"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    task: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    error: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Alarm(Base):
+    """Something a person should see; at most one open alarm a kind and subject."""
+
+    __tablename__ = "alarms"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(Utc)
+    cleared_at: Mapped[datetime | None] = mapped_column(Utc)
+    __table_args__ = (_only("uq_alarms_open", "kind", "subject", where="cleared_at IS NULL", unique=True),)
+
+
+class Method(Base):
+    """The methods this installation knows and whether they decide."""
+
+    __tablename__ = "methods"
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
+    state: Mapped[MethodState] = mapped_column(Word(MethodState))

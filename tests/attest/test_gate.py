@@ -1,0 +1,237 @@
+"""The gate: one verdict, one digest, one name, one time; everything else is refused."""
+
+import copy
+import dataclasses
+import pickle
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guard.attest import dsse, gate
+from guard.attest.keys import Signer, TrustedKeys
+from guard.attest.statement import RELEASE_TYPE, VERDICT_TYPE
+from guard.core.errors import InputError, IntegrityMismatch, NotServable
+from guard.core.states import SERVABLE_VERDICTS, Verdict
+from tests.attest.making import ASR, DIGEST, NOW, OTHER, Books, a_signer, a_statement, trusting
+
+SECOND = timedelta(seconds=1)
+
+
+def ask(signer: Signer, statement: dict[str, Any] | None = None, **fields: Any) -> gate.VerdictView:
+    values: dict[str, Any] = {"trusted": trusting(signer), "digest": DIGEST, "now": NOW, "revoked": frozenset()}
+    return gate.servable(dsse.sign(statement or a_statement(), signer), **{**values, **fields})
+
+
+def release(signer: Signer, **fields: Any) -> gate.Approved:
+    values: dict[str, Any] = {"digest": DIGEST, "now": NOW, "revoked": (), "name": "m", "version": "1.0"}
+    by = fields.pop("by", signer)
+    return gate.approve(dsse.sign(a_statement(), signer), trusting(signer), **{**values, **fields}, signer=by)
+
+
+def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
+    view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER))
+
+    assert dataclasses.asdict(view) == {
+        "digest": DIGEST, "verdict_id": "1" * 32, "verdict": Verdict.PURIFIED, "scan_id": "2" * 32, "name": "m",
+        "policy_name": "default", "policy_digest": "a" * 64, "coverage": ("patch",), "score": 0.25, "target": 3,
+        "asr": dataclasses.asdict(ASR), "reasons": ("Cleared.",), "evidence": ("f" * 64,),
+        "basis": {"kind": "policy"}, "parent": OTHER, "cleanset": "b" * 64, "issued_at": NOW,
+        "expires_at": NOW + timedelta(days=30),
+    }
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_only_cleared_and_purified_are_servable(signer: Signer, verdict: Verdict) -> None:
+    statement = a_statement(verdict=verdict)
+    if verdict in SERVABLE_VERDICTS:
+        assert ask(signer, statement).verdict is verdict
+    else:
+        with pytest.raises(NotServable, match=str(verdict)):
+            ask(signer, statement)
+
+    assert {str(verdict) for verdict in SERVABLE_VERDICTS} == {"cleared", "purified"}
+
+
+def test_a_verdict_on_one_digest_says_nothing_of_another(signer: Signer) -> None:
+    for digest in (OTHER, "", DIGEST.upper(), DIGEST[:12]):
+        with pytest.raises(IntegrityMismatch) as refusal:
+            ask(signer, digest=digest)
+
+        assert refusal.value.code == "other_subject"
+
+
+def test_a_stranger_clears_nothing(signer: Signer, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityMismatch) as refusal:
+        ask(signer, trusted=trusting(a_signer(tmp_path)))
+    assert refusal.value.code == "bad_signature"
+    with pytest.raises(IntegrityMismatch):
+        ask(signer, trusted=TrustedKeys({}))
+
+
+@pytest.mark.parametrize(
+    ("now", "allowed"),
+    [
+        (NOW, True), (NOW + timedelta(days=30) - SECOND, True), (NOW + timedelta(days=30), False),
+        (NOW + timedelta(days=31), False), (NOW - gate.MAX_SKEW, True), (NOW - gate.MAX_SKEW - SECOND, False),
+        ((NOW + timedelta(days=30)).astimezone(timezone(timedelta(hours=9))), False),
+    ],
+)
+def test_a_verdict_holds_from_its_issue_until_just_before_its_expiry(signer: Signer, now: datetime,
+                                                                      allowed: bool) -> None:
+    if allowed:
+        assert ask(signer, now=now).issued_at == NOW
+        return
+    with pytest.raises(NotServable):
+        ask(signer, now=now)
+
+
+def test_a_time_without_a_zone_is_no_time_to_judge_at(signer: Signer) -> None:
+    with pytest.raises(InputError, match="timezone"):
+        ask(signer, now=NOW.replace(tzinfo=None))
+
+
+def test_a_revoked_digest_is_not_servable_however_good_its_verdict(signer: Signer) -> None:
+    with pytest.raises(NotServable, match="withdrawn"):
+        ask(signer, revoked={DIGEST})
+    assert ask(signer, revoked={OTHER}).digest == DIGEST
+
+
+def test_the_ledgers_row_must_say_the_same(signer: Signer) -> None:
+    """A14: flipping a column by SQL must not help, nor must it go unnoticed."""
+    row = Books(signer).add().rows[0]
+    values: dict[str, Any] = {"digest": DIGEST, "now": NOW, "revoked": ()}
+    assert gate.servable(row.envelope, trusting(signer), **values, ledger_row=row).verdict_id == row.id
+    changes: dict[str, Any] = {
+        "id": "9" * 32, "artifact_digest": OTHER, "scan_id": "9" * 32, "verdict": Verdict.REJECTED,
+        "policy_digest": "9" * 64, "issued_at": NOW - SECOND, "expires_at": NOW + timedelta(days=99),
+        "envelope": dsse.sign(a_statement(), signer),
+    }
+    for name, value in changes.items():
+        with pytest.raises(IntegrityMismatch) as refusal:
+            gate.servable(row.envelope, trusting(signer), **values,
+                          ledger_row=dataclasses.replace(row, **{name: value}))
+
+        assert refusal.value.code == "ledger_mismatch"
+
+
+def test_a_row_flipped_to_cleared_does_not_clear(signer: Signer) -> None:
+    row = dataclasses.replace(Books(signer).add(verdict=Verdict.REJECTED).rows[0], verdict=Verdict.CLEARED)
+    for given in (row, None):
+        with pytest.raises((IntegrityMismatch, NotServable)):
+            gate.servable(row.envelope, trusting(signer), digest=DIGEST, now=NOW, revoked=(), ledger_row=given)
+
+
+@pytest.mark.parametrize("path", [("_type",), ("predicateType",), ("subject",), ("predicate",),
+                                  *[("predicate", word) for word in a_statement()["predicate"]]])
+def test_a_statement_without_one_of_its_words_is_none(signer: Signer, path: tuple[str, ...]) -> None:
+    for wrong in ("absent", [], {}, True):
+        statement = copy.deepcopy(a_statement())
+        place = statement if len(path) == 1 else statement[path[0]]
+        if wrong == [] and path[-1] in ("coverage", "reasons", "evidence"):
+            continue  # an empty list is a list
+        place[path[-1]] = wrong
+        if wrong == "absent":
+            del place[path[-1]]
+        with pytest.raises(IntegrityMismatch):
+            ask(signer, statement)
+
+
+def test_a_statement_about_two_things_is_about_none(signer: Signer) -> None:
+    statement = a_statement()
+    statement["subject"].append({"name": "m", "digest": {"sha256": OTHER}})
+    for digest in (DIGEST, OTHER):
+        with pytest.raises(IntegrityMismatch):
+            ask(signer, statement, digest=digest)
+
+
+def test_a_review_must_name_its_reviewer_reason_and_verdict(signer: Signer) -> None:
+    basis = {"kind": "review", "reviewer": "bob", "reason": "seen", "reviewed_verdict": "3" * 32}
+
+    assert ask(signer, a_statement(basis=basis)).basis == basis
+    for missing in ("reviewer", "reason", "reviewed_verdict"):
+        with pytest.raises(IntegrityMismatch):
+            ask(signer, a_statement(basis={**basis, missing: ""}))
+    with pytest.raises(IntegrityMismatch):
+        ask(signer, a_statement(basis={"kind": "friendship"}))
+
+
+def test_an_approval_carries_a_release_that_the_serving_host_accepts(signer: Signer) -> None:
+    approved = release(signer)
+    view = gate.check_release(approved.release_envelope, trusting(signer), digest=DIGEST, name="m", version="1.0",
+                              now=NOW)
+
+    assert (approved.digest, approved.name, approved.version) == (DIGEST, "m", "1.0")
+    assert approved.expires_at == view.expires_at == NOW + timedelta(days=30)
+    assert (view.verdict_id, view.verdict, view.policy_digest) == ("1" * 32, Verdict.CLEARED, "a" * 64)
+
+
+def test_an_approval_is_for_the_name_that_was_vetted(signer: Signer) -> None:
+    """A24: the original must not be published by an alias of the purified, nor the other way round."""
+    with pytest.raises(NotServable, match="'other'"):
+        release(signer, name="other")
+
+
+def test_what_is_not_servable_cannot_be_approved(signer: Signer) -> None:
+    for fields in ({"revoked": (DIGEST,)}, {"now": NOW + timedelta(days=30)}):
+        with pytest.raises(NotServable):
+            release(signer, **fields)
+    with pytest.raises(IntegrityMismatch):
+        release(signer, digest=OTHER)
+
+
+def test_a_release_signed_by_a_key_nobody_trusts_is_not_even_made(signer: Signer, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityMismatch):
+        release(signer, by=a_signer(tmp_path))
+
+
+def test_an_approval_cannot_be_made_or_altered_elsewhere(signer: Signer) -> None:
+    approved = release(signer)
+    with pytest.raises(NotServable):
+        gate.Approved(DIGEST, "m", "1.0", approved.release_envelope, NOW)
+    with pytest.raises(NotServable):
+        gate.Approved(DIGEST, "m", "1.0", approved.release_envelope, NOW, object())
+    for change in ({"name": "other"}, {"digest": OTHER}, {}):
+        with pytest.raises((NotServable, ValueError)):
+            dataclasses.replace(approved, **change)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        approved.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"digest": OTHER}, "other_subject"), ({"name": "n"}, "other_release"), ({"version": "2.0"}, "other_release"),
+        ({"now": NOW + timedelta(days=30)}, "release_expired"), ({"now": NOW - timedelta(days=1)}, "release_expired"),
+    ],
+)
+def test_a_release_is_for_these_bytes_this_name_this_version_and_now(signer: Signer, fields: dict[str, Any],
+                                                                     code: str) -> None:
+    asked: dict[str, Any] = {"digest": DIGEST, "name": "m", "version": "1.0", "now": NOW, **fields}
+    with pytest.raises((IntegrityMismatch, NotServable)) as refusal:
+        gate.check_release(release(signer).release_envelope, trusting(signer), **asked)
+
+    assert refusal.value.code == code
+
+
+def test_a_verdict_is_no_release_and_a_release_no_verdict(signer: Signer) -> None:
+    with pytest.raises(IntegrityMismatch) as refusal:
+        gate.check_release(dsse.sign(a_statement(), signer), trusting(signer), digest=DIGEST, name="m", version="1.0",
+                           now=NOW)
+    assert refusal.value.code == "other_kind"
+    with pytest.raises(IntegrityMismatch):
+        gate.servable(release(signer).release_envelope, trusting(signer), digest=DIGEST, now=NOW, revoked=())
+    assert VERDICT_TYPE != RELEASE_TYPE
+
+
+def test_a_signed_release_of_a_rejected_model_is_refused_all_the_same(signer: Signer) -> None:
+    statement = dsse.payload(release(signer).release_envelope)
+    statement["predicate"]["verdict"] = "rejected"
+    with pytest.raises(IntegrityMismatch):
+        gate.check_release(dsse.sign(statement, signer), trusting(signer), digest=DIGEST, name="m", version="1.0",
+                           now=NOW)
+
+
+def test_an_approval_does_not_hold_the_private_key(signer: Signer) -> None:
+    assert b"PRIVATE" not in pickle.dumps(release(signer))

@@ -1,0 +1,118 @@
+"""Policy files: the packaged one loads, everything doubtful is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guard.core.errors import PolicyError
+from guard.policy import load_policy
+from guard.policy.load import policy_from
+
+LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
+
+
+def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
+    policy = load_policy()
+
+    assert policy.name == "default"
+    assert policy.detectors["patch_inversion"].required
+    assert policy.asr_limit == 0.10
+    assert [rule.name for rule in policy.defenses] == ["sau", "fine_tune"]
+    assert policy.lifetime_seconds == 30 * 86400
+    assert policy.natural == "held"
+
+
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text("""
+        [policy]
+        name = "mine"
+        version = 7
+        lifetime_days = 0.5
+        [detectors.a]
+        params = {steps = 3, wide = true, rate = 0.1, kind = "x"}
+        [detectors.b]
+        required = false
+        [asr]
+        limit = 0.2
+        [natural]
+        action = "rejected"
+        [review]
+        always = true
+        [[purify.defenses]]
+        name = "sau"
+        params = {epochs = 2}
+    """)
+    policy = load_policy(path)
+
+    assert (policy.name, policy.version, policy.lifetime_seconds) == ("mine", 7, 43200)
+    assert policy.detectors["a"].params == {"steps": 3, "wide": True, "rate": 0.1, "kind": "x"}
+    assert (policy.detectors["a"].required, policy.detectors["b"].required) == (True, False)
+    assert (policy.asr_limit, policy.natural, policy.review_always) == (0.2, "rejected", True)
+    assert policy.defenses[0].params == {"epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"detectors": {}}, "requires no detector"),
+        ({"detectors": {"a": {"required": False}}}, "requires no detector"),
+        ({"detectors": []}, "detectors"),
+        ({"detectors": {"a": 1}}, "detectors.a"),
+        ({"detectors": {"a": {"requird": True}}}, "detectors.a.requird"),
+        ({"detectors": {"a": {"required": "yes"}}}, "detectors.a.required"),
+        ({"detectors": {"a": {"params": {"x": [1]}}}}, "detectors.a.params"),
+        ({"policy": {}}, "policy.name"),
+        ({"policy": {"name": ""}}, "policy.name"),
+        ({"policy": {"name": "p", "lifetime_days": 0}}, "lifetime_days"),
+        ({"policy": {"name": "p", "lifetime_days": float("inf")}}, "lifetime_days"),
+        ({"polcy": {}}, "polcy"),
+        ({"asr": {"limit": float("nan")}}, "asr.limit"),
+        ({"asr": {"limit": 1.5}}, "asr.limit"),
+        ({"asr": {"limit": True}}, "asr.limit"),
+        ({"asr": {"limit": "0.1"}}, "asr.limit"),
+        ({"asr": {"limits": 0.1}}, "asr.limits"),
+        ({"accuracy": {"max_drop": -0.1}}, "accuracy.max_drop"),
+        ({"accuracy": {"min_times_chance": 0}}, "min_times_chance"),
+        ({"cleanset": {"min_per_class": 0}}, "min_per_class"),
+        ({"cleanset": {"min_per_class": 1.5}}, "min_per_class"),
+        ({"natural": {"action": "ignored"}}, "natural.action"),
+        ({"review": {"always": 1}}, "review.always"),
+        ({"purify": {"defenses": "sau"}}, "purify.defenses"),
+        ({"purify": {"defenses": ["sau"]}}, "purify.defenses"),
+        ({"purify": {"defenses": [{"params": {}}]}}, "name"),
+        ({"purify": {"defense": []}}, "purify.defense"),
+    ],
+)
+def test_a_mistake_is_refused_by_its_name(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(PolicyError, match=named.replace(".", r"\.")):
+        policy_from({**LEAST, **change})
+
+
+def test_a_file_that_cannot_be_read_or_is_no_toml_is_our_own_error(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    for data in (b"[policy", b"\xff\xfe", b"a = 1\na = 2"):
+        bad.write_bytes(data)
+        with pytest.raises(PolicyError, match="not valid TOML"):
+            load_policy(bad)
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(PolicyError, match="cannot be read"):
+            load_policy(path)
+
+
+def test_the_digest_names_every_rule_and_nothing_else(tmp_path: Path) -> None:
+    base = policy_from(LEAST)
+    changes: list[dict[str, Any]] = [
+        {"policy": {"name": "q"}}, {"policy": {"name": "p", "version": 2}}, {"asr": {"limit": 0.2}},
+        {"detectors": {"patch_inversion": {"params": {"steps": 1}}}}, {"accuracy": {"max_drop": 0.5}},
+        {"cleanset": {"min_holdout": 5}}, {"natural": {"action": "rejected"}}, {"review": {"always": True}},
+        {"purify": {"defenses": [{"name": "sau"}]}},
+        {"purify": {"defenses": [{"name": "sau"}, {"name": "x"}]}},
+        {"purify": {"defenses": [{"name": "x"}, {"name": "sau"}]}},
+    ]
+    digests = [policy_from({**LEAST, **change}).digest for change in changes]
+
+    assert len({base.digest, *digests}) == len(changes) + 1
+    assert policy_from({**LEAST, "asr": {"limit": 0.1}, "natural": {}}).digest == base.digest
+    assert load_policy().digest == load_policy().digest

