@@ -13,6 +13,11 @@ from guard.ml.measure import device_of, evaluating
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+def spread(labelled: Labelled, count: int) -> Labelled:
+    """At most `count` pictures, evenly spread over the set."""
+    return labelled.pick(torch.linspace(0, len(labelled) - 1, min(count, len(labelled))).round().long())
+
+
 def as_png(labelled: Labelled) -> list[bytes]:
     """Each picture as lossless PNG.
 

@@ -124,3 +124,23 @@ def _against(value: float, others: np.ndarray, *, tests: int, floor: float) -> t
     t = gap / (spread * math.sqrt(1 + 1 / count))
     p = min(1.0, tests * float(stats.t.sf(t, count - 1)))
     return t, p, math.exp(min(gap, 700.0))
+
+
+def cauchy_combination(p_values: Sequence[float]) -> float:
+    """One p value of several, roughly valid however they depend on each other (Liu & Xie, JASA 2020).
+
+    Values are clipped to [1e-12, 0.99]: p = 1 would give minus infinity.
+
+    Raises:
+        ValueError: no values, or one outside 0..1.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if not len(values) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("Only p values, and at least one, can be combined.")
+    statistic = float(np.tan((0.5 - np.clip(values, 1e-12, 0.99)) * math.pi).mean())
+    return 0.5 - math.atan(statistic) / math.pi
+
+
+def log_odds(successes: Sequence[int], trials: Sequence[int]) -> list[float]:
+    """log(k / (n - k)) with half a count added to both, so that 0 and n stay finite."""
+    return [math.log((hit + 0.5) / (trial - hit + 0.5)) for hit, trial in zip(successes, trials, strict=True)]

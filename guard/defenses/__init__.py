@@ -1,0 +1,10 @@
+"""(model, clean set) to a repaired model. One file a defense."""
+
+from typing import TYPE_CHECKING
+
+from guard.core.shelf import Shelf
+
+if TYPE_CHECKING:
+    from guard.defenses._base import Defense
+
+DEFENSES: "Shelf[Defense]" = Shelf("guard.defenses")

@@ -1,0 +1,84 @@
+"""Plain fine-tuning on clean data: the baseline that every other defense must beat.
+
+Deviation from the usual baseline (a fixed small rate): the largest rate is taken at which the model still recovers its
+clean accuracy, since a small rate leaves a model in the basin it was poisoned into. The choice reads clean
+calibration accuracy and nothing else.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from guard.core.contracts import Progress
+from guard.core.errors import MethodFailed
+from guard.defenses._base import Defense
+from guard.ml.cleanset import CleanSet
+from guard.ml.measure import accuracy
+from guard.ml.train import fit, require_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Defense):
+    """Cross-entropy on the search images, SGD with momentum, cosine decay, batch-norm statistics updated.
+
+    Args:
+        rounds: passes over the search images.
+        batch: images a step.
+        rate: the first learning rate tried; halved after each try that lost too much accuracy.
+        tries: how many rates are tried.
+        max_drop: calibration accuracy (0..1) that a try may lose.
+        min_per_class: search images that every class needs.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "baseline; see Liu et al., Fine-Pruning, RAID 2018, section 4"
+
+    rounds: int = 20
+    batch: int = 64
+    rate: float = 0.1
+    tries: int = 5
+    max_drop: float = 0.01
+    min_per_class: int = 5
+
+    def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
+        require_images(clean, per_class=self.min_per_class, method="Fine-tuning")
+        before = accuracy(model, clean.calibration, clean.classes).overall
+        now, rate = 0.0, self.rate
+        for index in range(self.tries):
+            start = index / self.tries
+
+            def part(done: float, note: str = "", start: float = start) -> None:
+                progress(start + done / self.tries, note)
+
+            candidate = self._tuned(copy.deepcopy(model), clean, rate, part)
+            now = accuracy(candidate, clean.calibration, clean.classes).overall
+            if now >= before - self.max_drop:
+                return candidate
+            rate /= 2
+        raise MethodFailed(
+            f"Fine-tuning lowered the accuracy on the calibration images from {before:.1%} to {now:.1%} at every rate "
+            f"from {self.rate:g} down to {rate * 2:g}; add images to the clean set.",
+            code="accuracy_collapsed",
+        )
+
+    def _tuned(self, model: nn.Module, clean: CleanSet, rate: float, progress: Progress) -> nn.Module:
+        optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+
+        def objective(images: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(model(images), labels)
+
+        model.train()
+        try:
+            fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
+                note=f"fine-tuning at rate {rate:g},", decay=True)
+        except MethodFailed as error:
+            if error.code != "non_finite":
+                raise
+            # A rate that diverges is only too large; its candidate will fail the accuracy check or be refused.
+            for parameter in model.parameters():
+                parameter.data.nan_to_num_(0.0)
+        return model.eval()

@@ -1,0 +1,10 @@
+"""(model, clean set) to findings. One file a detector."""
+
+from typing import TYPE_CHECKING
+
+from guard.core.shelf import Shelf
+
+if TYPE_CHECKING:
+    from guard.detectors._base import Detector
+
+DETECTORS: "Shelf[Detector]" = Shelf("guard.detectors")
