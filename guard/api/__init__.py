@@ -1,0 +1,1 @@
+"""The HTTP side: takes events in, tells about scans and verdicts. Loads no torch, opens no artifact."""

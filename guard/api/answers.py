@@ -1,0 +1,137 @@
+"""What the API says of rows, and JSON in which no string can steer a terminal."""
+
+from datetime import datetime
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from guard.logs import printable
+from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
+
+
+class CleanJson(JSONResponse):
+    """JSON whose strings have their control and invisible characters escaped: names come from uploaders."""
+
+    def render(self, content: Any) -> bytes:
+        return super().render(_clean(content))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return value
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Accepted(_Answer):
+    """Nominations that were recorded; `GET /nominations/{id}` tells what becomes of each."""
+
+    nominations: list[str]
+
+
+class NominationAnswer(_Answer):
+    """What became of a notice that an object exists."""
+
+    id: str
+    bucket: str
+    key: str
+    version_id: str | None
+    source: str
+    received_at: datetime
+    state: str
+    reason: str
+    scan_id: str | None
+
+    @classmethod
+    def of(cls, row: NominationRow) -> "NominationAnswer":
+        """From a row."""
+        return cls.model_validate(row)
+
+
+class ScanAnswer(_Answer):
+    """The work on one upload; `verdict_id` is the verdict in force."""
+
+    id: str
+    bucket: str
+    key: str
+    version_id: str | None
+    name: str
+    state: str
+    verdict_id: str | None
+    error: str | None
+    upload_digest: str | None
+    canonical_digest: str | None
+    cleanset_name: str | None
+    cleanset_digest: str | None
+    policy_digest: str | None
+    submitted_by: str | None
+    parent_scan_id: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: ScanRow) -> "ScanAnswer":
+        """From a row."""
+        return cls.model_validate(row)
+
+
+class Scans(_Answer):
+    """Scans, the newest first."""
+
+    scans: list[ScanAnswer]
+
+
+class ScanDetail(ScanAnswer):
+    """One scan with every verdict it led to, the oldest first."""
+
+    verdicts: list["VerdictAnswer"]
+
+
+class ReviewAnswer(_Answer):
+    """A person's word on a verdict."""
+
+    reviewer: str
+    decision: str
+    reason: str
+    new_verdict_id: str | None
+    at: datetime
+
+    @classmethod
+    def of(cls, row: ReviewRow) -> "ReviewAnswer":
+        """From a row."""
+        return cls.model_validate(row)
+
+
+class VerdictAnswer(_Answer):
+    """One row of the ledger. Whether something may be served is not told here: only the gate can, from the envelope."""
+
+    id: str
+    seq: int
+    artifact_digest: str
+    scan_id: str
+    verdict: str
+    issued_at: datetime
+    expires_at: datetime
+    policy_digest: str
+    previous: str
+    hash: str
+
+    @classmethod
+    def of(cls, row: LedgerRow) -> "VerdictAnswer":
+        """From a row."""
+        return cls.model_validate(row)
+
+
+class VerdictDetail(VerdictAnswer):
+    """A verdict with its signed statement and its reviews."""
+
+    envelope: dict[str, Any]
+    reviews: list[ReviewAnswer]

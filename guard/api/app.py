@@ -1,0 +1,49 @@
+"""The FastAPI application. Run as `uvicorn guard.api.app:from_settings --factory`."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+
+from guard import __version__
+from guard.api import events, health, problems, scans
+from guard.api.answers import CleanJson
+from guard.api.metrics import EventCounter
+from guard.bootstrap import open_guard
+from guard.flow.context import Guard
+from guard.logs import configure
+from guard.settings import load_settings
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+
+def create_app(guard: Guard) -> FastAPI:
+    """The application around a Guard, of which it uses settings, database and clock: no bucket, no blob, no key."""
+    app = FastAPI(
+        title="Registry Guard", version=__version__, default_response_class=CleanJson,
+        description="Nominate uploads, follow scans, read signed verdicts.",
+    )
+    app.state.guard = guard
+    app.state.events = EventCounter()
+    app.state.seen = events.new_memory()
+    for part in (events, scans, health):
+        app.include_router(part.router)
+    problems.install(app)
+
+    @app.middleware("http")
+    async def plain(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    return app
+
+
+def from_settings() -> FastAPI:
+    """The application that the environment describes.
+
+    Raises:
+        InputError: a setting is wrong.
+    """
+    settings = load_settings()
+    configure(settings.log_level, json=settings.log_json)
+    return create_app(open_guard(settings))

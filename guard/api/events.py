@@ -1,0 +1,69 @@
+"""Events in: authenticated, bounded, answered as soon as they are recorded."""
+
+import structlog
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from guard.api.access import guard_of, read_body, require_token
+from guard.api.answers import Accepted, NominationAnswer
+from guard.core.errors import GuardError, InputError, Unavailable
+from guard.flow.nominate import Seen, Unauthorised, accept, check_auth, decode, signature_of
+from guard.store import nominations
+from guard.store.session import reading
+
+_LOG = structlog.get_logger()
+router = APIRouter()
+
+
+@router.post("/events/s3", status_code=202, tags=["events"])
+async def receive_event(request: Request) -> Accepted:
+    """Take an object notification: S3 JSON, EventBridge or SeaweedFS webhook, with a bearer token or signed.
+
+    Signed: `X-Guard-Timestamp` (seconds) and `X-Guard-Signature: sha256=HMAC(timestamp + "." + body)`.
+    """
+    counter = request.app.state.events
+    try:
+        body = await read_body(request)
+        ids = await run_in_threadpool(_take, request, body)
+    except GuardError as error:
+        outcome = _outcome(error)
+        counter.add(outcome)
+        _LOG.warning("event_not_taken", outcome=outcome, code=error.code)
+        raise
+    counter.add("accepted")
+    return Accepted(nominations=ids)
+
+
+def _outcome(error: GuardError) -> str:
+    if isinstance(error, Unauthorised):
+        return "unauthorised"
+    return "refused" if isinstance(error, InputError) else "failed"
+
+
+def _take(request: Request, body: bytes) -> list[str]:
+    guard, seen = guard_of(request), request.app.state.seen
+    settings = guard.settings
+    check_auth(
+        request.headers, body, token=settings.webhook_token.reveal(), hmac_key=settings.webhook_hmac_key.reveal(),
+        now=guard.now(), seen=seen, window_seconds=settings.webhook_window_seconds,
+    )
+    try:
+        return accept(guard.engine, decode(body), guard.now(), buckets=settings.intake_buckets)
+    except Unavailable:
+        seen.forget(signature_of(request.headers))
+        raise
+
+
+@router.get("/nominations/{nomination_id}", tags=["events"], dependencies=[Depends(require_token)])
+def show_nomination(nomination_id: str, request: Request, response: Response) -> NominationAnswer:
+    """What became of a nomination: `new` (waiting), `accepted` (see `scan_id`), `ignored` or `refused` (`reason`)."""
+    with reading(guard_of(request).engine) as session:
+        row = nominations.get(session, nomination_id)
+    if row.scan_id is not None:
+        response.headers["Link"] = f'</scans/{row.scan_id}>; rel="related"'
+    return NominationAnswer.of(row)
+
+
+def new_memory() -> Seen:
+    """The memory of signatures of one application."""
+    return Seen()

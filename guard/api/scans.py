@@ -1,0 +1,85 @@
+"""Scans and verdicts out, and uploads nominated by hand."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from guard.api.access import guard_of, require_token
+from guard.api.answers import (
+    NominationAnswer,
+    ReviewAnswer,
+    ScanAnswer,
+    ScanDetail,
+    Scans,
+    VerdictAnswer,
+    VerdictDetail,
+)
+from guard.core.errors import InputError
+from guard.core.states import ScanState
+from guard.flow.submit import submit
+from guard.store import ledger, nominations, reviews, scans
+from guard.store.rows import NominationState
+from guard.store.session import reading
+
+MOST_AT_ONCE = 200
+router = APIRouter(tags=["scans"], dependencies=[Depends(require_token)])
+
+
+class Submission(BaseModel):
+    """An object of an intake bucket; without a version id its latest version."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bucket: str = Field(min_length=1, max_length=255)
+    key: str = Field(min_length=1, max_length=1024)
+    version_id: str | None = Field(default=None, max_length=1024)
+
+
+class NotNominated(InputError):
+    """The object leads nowhere; the sentence says why."""
+
+    code = "not_nominated"
+
+
+@router.post("/scans", status_code=202)
+def submit_object(wanted: Submission, request: Request, response: Response) -> NominationAnswer:
+    """Have an object looked at that is in an intake bucket already."""
+    guard = guard_of(request)
+    new = submit(guard, wanted.bucket, wanted.key, wanted.version_id)
+    with reading(guard.engine) as session:
+        row = nominations.get(session, new)
+    if row.state in (NominationState.IGNORED, NominationState.REFUSED):
+        raise NotNominated(row.reason)
+    response.headers["Location"] = f"/nominations/{new}"
+    return NominationAnswer.of(row)
+
+
+@router.get("/scans")
+def list_scans(request: Request, limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50,
+               state: ScanState | None = None) -> Scans:
+    """The newest scans first."""
+    with reading(guard_of(request).engine) as session:
+        rows = scans.list_recent(session, limit, state=state)
+    return Scans(scans=[ScanAnswer.of(row) for row in rows])
+
+
+@router.get("/scans/{scan_id}")
+def show_scan(scan_id: str, request: Request) -> ScanDetail:
+    """One scan, by its id or an unambiguous start of it, with every verdict it led to."""
+    with reading(guard_of(request).engine) as session:
+        row = scans.get(session, scan_id)
+        verdicts = ledger.for_scan(session, row.id)
+    return ScanDetail(**ScanAnswer.of(row).model_dump(), verdicts=[VerdictAnswer.of(verdict) for verdict in verdicts])
+
+
+@router.get("/verdicts/{verdict_id}")
+def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
+    """A verdict with its signed statement (DSSE): verify that, not this answer."""
+    with reading(guard_of(request).engine) as session:
+        row = ledger.get(session, verdict_id)
+        words = reviews.for_verdict(session, row.id)
+    return VerdictDetail(
+        **VerdictAnswer.of(row).model_dump(), envelope=dict(row.envelope),
+        reviews=[ReviewAnswer.of(word) for word in words],
+    )

@@ -1,0 +1,64 @@
+"""Stage 3: read the evidence, ask the policy, sign the answer."""
+
+from guard.core.evidence import Evidence
+from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.detectors import DETECTORS
+from guard.flow.conclude import conclude
+from guard.flow.context import Guard
+from guard.flow.leases import Held
+from guard.flow.outcome import OUTCOME
+from guard.flow.repair import facts_from_dict
+from guard.flow.vet import accuracy_of
+from guard.policy import Case, Decision, Policy, decide
+from guard.store import cleansets, evidence
+from guard.store.rows import ScanRow
+from guard.store.session import reading
+
+
+def run(guard: Guard, held: Held) -> None:
+    """Decide the scan and go on to purify, publish or rest."""
+    scan = held.scan()
+    if scan.state is not ScanState.DECIDING:
+        return
+    subject = scan.canonical_digest or scan.upload_digest or ""
+    outcome = scan.detail.get(OUTCOME)
+    if outcome is not None:
+        conclude(guard, held, Verdict(outcome["verdict"]), subject=subject, reasons=outcome["reasons"],
+                 then=outcome["then"])
+        return
+    case = case_of(guard, scan)
+    decision = decide(guard.policy, case)
+    then = ""
+    if decision.verdict in SERVABLE_VERDICTS:
+        then = "publish" if guard.settings.auto_publish else ""
+    elif decision.purify:
+        then = "purify"
+    conclude(
+        guard, held, decision.verdict, subject=subject, reasons=decision.reasons, then=then,
+        score=decision.score, target=decision.target, asr=decision.asr, coverage=decision.coverage,
+        evidence=[item.key for item in case.evidence], lifetime=decision.expires_after_seconds,
+        parent=case.purification.parent if case.purification else None,
+    )
+
+
+def case_of(guard: Guard, scan: ScanRow) -> Case:
+    """Everything stored that the policy may read about a scan's artifact."""
+    digest, cleanset = scan.canonical_digest or "", scan.cleanset_digest or ""
+    with reading(guard.engine) as session:
+        found = tuple(evidence.for_artifact(session, digest, cleanset))
+        facts = cleansets.get(session, cleanset)
+    purification = scan.detail.get("purification")
+    return make_case(guard.policy, digest, facts, found, facts_from_dict(purification) if purification else None)
+
+
+def make_case(policy, digest, facts, found: tuple[Evidence, ...], purification) -> Case:  # type: ignore[no-untyped-def]
+    """The policy's view of one artifact."""
+    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()}
+    return Case(
+        artifact=digest, cleanset=facts, evidence=found, accuracy=accuracy_of(found), purification=purification,
+        versions={name: method.version for name, method in methods.items()},
+        parameters={name: method.parameters() for name, method in methods.items()},
+    )
+
+
+__all__ = ["Decision", "Policy", "case_of", "make_case", "run"]

@@ -1,0 +1,93 @@
+"""Stage 2: each detector of the policy once per version; failures are evidence too; nothing known is run again."""
+
+from guard.core.errors import CleanSetError
+from guard.core.evidence import CleanSetFacts, Evidence
+from guard.core.manifest import Manifest
+from guard.core.states import ScanState, Verdict
+from guard.flow import jobs
+from guard.flow.context import Guard
+from guard.flow.leases import Held
+from guard.flow.outcome import hand_over
+from guard.store import artifacts, cleansets, evidence, outbox, scans
+from guard.store.rows import ScanRow
+from guard.store.session import reading, transaction
+
+SCAN_SEED = 0
+
+
+def run(guard: Guard, held: Held) -> None:
+    """Examine the scan's canonical file and store the evidence."""
+    scan = held.scan()
+    if scan.state is not ScanState.DETECTING or scan.canonical_digest is None:
+        return
+    try:
+        cleanset = wanted_cleanset(guard, scan)
+        with reading(guard.engine) as session:
+            known = [item.key for item in evidence.for_artifact(session, scan.canonical_digest, cleanset.digest)]
+        with guard.workspace() as out:
+            request = {
+                "model": str(guard.blobs.path(scan.canonical_digest)), "artifact": scan.canonical_digest,
+                "cleanset": str(guard.blobs.path(cleanset.digest)), "cleanset_name": cleanset.name,
+                "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
+                "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds, "device": guard.settings.device,
+                "known": known,
+            }
+            answer = jobs.run("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + 60),
+                              on_progress=held.alive)
+            for digest in answer["triggers"]:
+                guard.blobs.put_bytes((out / digest).read_bytes())
+            smoke = guard.blobs.put_bytes((out / "smoke.json").read_bytes())
+    except CleanSetError as error:
+        # A person can repair this by adding a clean set: no fault of the model, and no pass.
+        hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
+        return
+    with transaction(guard.engine) as session:
+        held.check(session)
+        for item in answer["evidence"]:
+            evidence.add(session, Evidence.from_dict(item), guard.now())
+        scans.move(session, scan.id, ScanState.DECIDING, guard.now(), lease=held.lease,
+                   cleanset_digest=cleanset.digest, cleanset_name=cleanset.name, detail={**scan.detail, "smoke": smoke})
+        outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
+
+
+def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
+    """The clean set that the manifest asks for, the default one, or the only one that fits.
+
+    Raises:
+        CleanSetError: there is none.
+    """
+    with reading(guard.engine) as session:
+        found = cleansets.list_all(session)
+    manifest = Manifest.from_dict(held_manifest(guard, scan))
+    name = manifest.cleanset or guard.settings.default_cleanset
+    if name:
+        for facts in found:
+            if facts.name == name:
+                return facts
+        raise CleanSetError(f"There is no clean set called {name!r}; add it by `guard cleanset add {name} PATH`.",
+                            code="cleanset_unknown")
+    latest = {facts.name: facts for facts in reversed(found)}
+    fitting = [facts for facts in latest.values() if _fits(facts, manifest)]
+    if len(fitting) == 1:
+        return fitting[0]
+    why = "several clean sets fit" if fitting else "no clean set fits"
+    raise CleanSetError(
+        f"The model takes {'x'.join(map(str, manifest.input_size))} images of {manifest.num_classes} classes and "
+        f"{why}; "
+        'name one in config.json as {"guard": {"cleanset": NAME}} or add it by `guard cleanset add`.',
+        code="cleanset_unknown",
+    )
+
+
+def _fits(facts: CleanSetFacts, manifest: Manifest) -> bool:
+    return (facts.channels, facts.height, facts.width) == manifest.input_size and facts.classes == manifest.num_classes
+
+
+def held_manifest(guard: Guard, scan: ScanRow) -> dict[str, object]:
+    """The manifest inside the canonical file, as inspection stored it."""
+    with reading(guard.engine) as session:
+        row = artifacts.get(session, scan.canonical_digest or "")
+    if row.manifest is None:
+        raise CleanSetError("The artifact has no stored manifest; scan it again.", code="manifest_missing")
+    return dict(row.manifest)
+

@@ -1,0 +1,49 @@
+"""Stage 1: exactly one format claims the upload; every rule holds; the canonical file is written and named."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from guard.core.contracts import Budget
+from guard.core.errors import ArtifactRejected
+from guard.core.states import ScanState, Verdict
+from guard.flow import jobs
+from guard.flow.context import Guard
+from guard.flow.leases import Held
+from guard.flow.outcome import hand_over
+from guard.store import artifacts, outbox, scans
+from guard.store.rows import ArtifactKind
+from guard.store.session import transaction
+
+STATES = frozenset({ScanState.QUEUED, ScanState.FETCHING, ScanState.INSPECTING})
+
+
+def run(guard: Guard, held: Held) -> None:
+    """Inspect the scan's upload and go on to detection, or hand over that it is unvettable."""
+    scan = held.scan()
+    if scan.state not in STATES or scan.upload_digest is None:
+        return
+    with transaction(guard.engine) as session:
+        held.check(session)
+        scans.move(session, scan.id, ScanState.INSPECTING, guard.now(), lease=held.lease)
+    upload = guard.blobs.path(scan.upload_digest)
+    with guard.workspace() as out:
+        request = {
+            "path": str(upload), "name": "model.safetensors" if scan.parent_scan_id else Path(scan.key).name,
+            "manifest": scan.manifest,
+            "budget": asdict(Budget(file_bytes=guard.settings.max_upload_bytes)),
+        }
+        try:
+            answer = jobs.run("inspect", request, out, limits=guard.limits(), on_progress=held.alive)
+        except ArtifactRejected as error:
+            hand_over(guard, held, Verdict.UNVETTABLE, (error.sentence,))
+            return
+        with (out / answer["canonical"]).open("rb") as file:
+            digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))
+    with transaction(guard.engine) as session:
+        held.check(session)
+        kind = ArtifactKind.PURIFIED if scan.parent_scan_id else ArtifactKind.CANONICAL
+        parent = None if digest == scan.upload_digest else scan.upload_digest
+        artifacts.put(session, digest=digest, size=size, kind=kind, parent_digest=parent, manifest=answer["manifest"],
+                      now=guard.now())
+        scans.move(session, scan.id, ScanState.DETECTING, guard.now(), lease=held.lease, canonical_digest=digest)
+        outbox.add(session, "detect", {"scan_id": scan.id}, guard.now())

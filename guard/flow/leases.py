@@ -1,0 +1,83 @@
+"""Hold a scan while a stage works on it, so that two workers never write for one scan.
+
+The lease is a row with a fencing token. A thread renews it; whoever finds that the token has moved on stops without
+writing. A broker that delivers twice, late, or after its visibility time-out therefore does no harm.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from guard.core.errors import GuardError, LeaseLost
+from guard.flow.context import Guard
+from guard.store import scans
+from guard.store.session import reading, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from guard.store.rows import Lease, ScanRow
+
+
+class Held:
+    """A scan that is ours until the lease is lost."""
+
+    def __init__(self, guard: Guard, lease: "Lease") -> None:
+        self._guard, self.lease = guard, lease
+        self._lost = threading.Event()
+        self._done = threading.Event()
+
+    @property
+    def scan_id(self) -> str:
+        """The scan that is held."""
+        return self.lease.scan_id
+
+    def scan(self) -> "ScanRow":
+        """The row as it is now."""
+        with reading(self._guard.engine) as session:
+            return scans.get(session, self.scan_id)
+
+    def check(self, session: "Session") -> None:
+        """Inside the transaction that writes: raises LeaseLost unless the scan is still ours."""
+        scans.check(session, self.lease)
+
+    def alive(self, done: float = 0.0, note: str = "") -> None:
+        """A progress callback: raises LeaseLost as soon as somebody else took over."""
+        del done, note
+        if self._lost.is_set():
+            raise LeaseLost(f"Another worker took over scan {self.scan_id}.")
+
+    def _keep(self) -> None:
+        period = self._guard.settings.lease_seconds / 3
+        while not self._done.wait(period):
+            try:
+                with transaction(self._guard.engine) as session:
+                    scans.renew(session, self.lease, now=self._guard.now(), seconds=self._guard.settings.lease_seconds)
+            except LeaseLost:
+                self._lost.set()
+                return
+            except GuardError:
+                continue  # the database is away; the lease may yet outlive that, and `check` decides before any write
+
+
+@contextmanager
+def hold(guard: Guard, scan_id: str) -> Iterator[Held | None]:
+    """Hold a scan for the length of the block; None where another worker holds it."""
+    with transaction(guard.engine) as session:
+        lease = scans.claim(session, scan_id, now=guard.now(), seconds=guard.settings.lease_seconds)
+    if lease is None:
+        yield None
+        return
+    held = Held(guard, lease)
+    keeper = threading.Thread(target=held._keep, name=f"lease-{scan_id[:8]}", daemon=True)
+    keeper.start()
+    done = False
+    try:
+        yield held
+        done = True
+    finally:
+        held._done.set()
+        keeper.join(timeout=5)
+        with transaction(guard.engine) as session:
+            scans.release(session, lease, done=done)

@@ -1,0 +1,78 @@
+"""The API's side of intake: an event becomes a row and a message in one commit; no object is looked at here."""
+
+import uuid
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from guard.events import Nomination, parse_event
+from guard.events.auth import Seen, Unauthorised, check_auth, signature_of
+from guard.events.parse import MAX_BODY_BYTES, decode
+from guard.flow import keys
+from guard.store import intake, nominations, outbox
+from guard.store.rows import NominationState
+from guard.store.session import transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+#: The API knows events through this module only.
+__all__ = ["MAX_BODY_BYTES", "Seen", "Unauthorised", "accept", "check_auth", "decode", "nominate", "signature_of"]
+
+
+def accept(engine: "Engine", body: Any, now: datetime, *, buckets: Collection[str]) -> list[str]:
+    """Nominate whatever a decoded notification speaks of; returns the nominations' ids.
+
+    Raises:
+        InputError: it is no notification the guard knows; nothing was recorded.
+        Unavailable: the database did not answer; nothing was recorded.
+    """
+    return nominate(engine, parse_event(body), now, buckets=buckets)
+
+
+def nominate(engine: "Engine", wanted: Iterable[Nomination], now: datetime, *, buckets: Collection[str]) -> list[str]:
+    """Record notices of objects and have a worker look at them, all in one commit.
+
+    A notice that leads nowhere (other bucket, removed object, a README) is recorded as ignored or refused, with the
+    reason. The same object while its first notice waits is one notice.
+
+    Args:
+        buckets: the buckets whose objects may be nominated; none means nothing is.
+
+    Returns:
+        One id for each of `wanted`, in order.
+    """
+    with transaction(engine) as session:
+        return [_record(session, item, now, buckets) for item in wanted]
+
+
+def _record(session: Session, item: Nomination, now: datetime, buckets: Collection[str]) -> str:
+    refused = keys.unusable(item.bucket, item.key, item.version_id)
+    ignored = _ignored(item, buckets)
+    if not refused and not ignored:
+        waiting = intake.open_nomination(session, item.bucket, item.key, item.version_id)
+        if waiting is not None:
+            return waiting.id
+    new = uuid.uuid4().hex
+    # What cannot be shown is escaped, so that the row can be stored and read.
+    nominations.add(
+        session, nomination_id=new, bucket=keys.shown(item.bucket), key=keys.shown(item.key),
+        version_id=None if item.version_id is None else keys.shown(item.version_id), source=item.source, now=now,
+    )
+    if refused or ignored:
+        state = NominationState.REFUSED if refused else NominationState.IGNORED
+        nominations.settle(session, new, state, reason=refused or ignored)
+    else:
+        outbox.add(session, "receive", {"nomination_id": new}, now)
+    return new
+
+
+def _ignored(item: Nomination, buckets: Collection[str]) -> str:
+    if item.bucket not in buckets:
+        return "The bucket is not one that uploads are taken from (GUARD_INTAKE_BUCKETS)."
+    if item.removed:
+        return "The object was removed; there is nothing to vet."
+    return keys.not_a_model(item.key)
+

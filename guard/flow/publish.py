@@ -1,0 +1,117 @@
+"""Stage 5: Approved -> publisher -> receipt. The gate reads the signed statement, never the row."""
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from guard.attest import gate
+from guard.core.contracts import Receipt, Smoke
+from guard.core.errors import IntegrityMismatch, NotServable
+from guard.core.states import ScanState
+from guard.flow.context import Guard
+from guard.flow.leases import Held
+from guard.store import alarms, ledger, outbox, publications, revocations, scans
+from guard.store.rows import LedgerRow, ScanRow
+from guard.store.session import reading, transaction
+
+
+def request(guard: Guard, scan_id: str) -> None:
+    """Ask for the artifact of a finished scan to be published.
+
+    Raises:
+        NotServable: its verdict does not allow that; the sentence says why.
+    """
+    with reading(guard.engine) as session:
+        scan = scans.get(session, scan_id)
+    view(guard, scan)
+    with transaction(guard.engine) as session:
+        scans.move(session, scan.id, ScanState.PUBLISHING, guard.now())
+        outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
+
+
+def run(guard: Guard, held: Held) -> None:
+    """Publish the scan's artifact; after this the serving system answers with it, or an alarm stands."""
+    scan = held.scan()
+    if scan.state is not ScanState.PUBLISHING or scan.canonical_digest is None:
+        return
+    try:
+        row, revoked = _verdict_of(guard, scan)
+        with reading(guard.engine) as session:
+            version = publications.version_for(session, scan.name, scan.canonical_digest)
+        approved = gate.approve(
+            row.envelope, guard.trusted, digest=scan.canonical_digest, now=guard.now(), revoked=revoked,
+            ledger_row=row, name=scan.name, version=version, signer=guard.signer,
+        )
+    except (NotServable, IntegrityMismatch) as error:
+        _refuse(guard, held, scan, error.sentence)
+        return
+    smoke = smoke_from(guard.blobs.path(scan.detail["smoke"]).read_bytes())
+    try:
+        with guard.blobs.open(scan.canonical_digest) as weights:
+            receipt = guard.publisher.publish(approved, weights, smoke)
+    except IntegrityMismatch as error:
+        _refuse(guard, held, scan, error.sentence)
+        return
+    with transaction(guard.engine) as session:
+        held.check(session)
+        _record(guard, session, receipt, approved.release_envelope)
+        scans.move(session, scan.id, ScanState.DONE, guard.now(), lease=held.lease)
+
+
+def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[str, Any]) -> None:
+    there = publications.find(session, receipt.name, receipt.version)
+    if there is not None:
+        # A renewed verdict is another release statement under the same version.
+        publications.renew(session, there.id, archive_digest=receipt.archive_digest, receipt=asdict(receipt),
+                           envelope=envelope, now=guard.now())
+    else:
+        publications.add(
+            session, publication_id=uuid.uuid4().hex, digest=receipt.digest, name=receipt.name, version=receipt.version,
+            publisher=receipt.publisher, archive_digest=receipt.archive_digest, receipt=asdict(receipt),
+            envelope=envelope, now=guard.now(),
+        )
+    # Only the newest version of a name is served; older ones stay in the books as withdrawn.
+    for row in publications.active(session, receipt.name):
+        if row.version != receipt.version:
+            publications.withdraw(session, row.id, reason=f"replaced by version {receipt.version}", now=guard.now())
+
+
+def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
+    """What the gate says of a scan's artifact now.
+
+    Raises:
+        NotServable, IntegrityMismatch: as `attest.gate.servable`.
+    """
+    row, revoked = _verdict_of(guard, scan)
+    return gate.servable(row.envelope, guard.trusted, digest=scan.canonical_digest or "", now=guard.now(),
+                         revoked=revoked, ledger_row=row)
+
+
+def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]:
+    with reading(guard.engine) as session:
+        if scan.verdict_id is None:
+            raise NotServable(f"Scan {scan.id} has no verdict yet.")
+        row = ledger.get(session, scan.verdict_id)
+        revoked = revocations.digests(session)
+    return row, revoked
+
+
+def _refuse(guard: Guard, held: Held, scan: ScanRow, sentence: str) -> None:
+    with transaction(guard.engine) as session:
+        held.check(session)
+        alarms.raise_(session, "publish_refused", scan.canonical_digest or scan.id, sentence, guard.now())
+        scans.move(session, scan.id, ScanState.FAILED, guard.now(), lease=held.lease, error=sentence)
+
+
+def smoke_from(data: bytes) -> Smoke:
+    """The stored smoke samples."""
+    value = json.loads(data)
+    return Smoke(
+        images=tuple(base64.b64decode(image) for image in value["images"]),
+        probabilities=tuple(tuple(row) for row in value["probabilities"]),
+    )

@@ -1,0 +1,26 @@
+"""Events that AWS puts into an SQS queue: the same nominations as by the API, for stores that cannot reach it."""
+
+from typing import TYPE_CHECKING, Any
+
+from guard.flow.nominate import accept
+
+if TYPE_CHECKING:
+    from guard.events.sqs import Polled
+    from guard.flow.context import Guard
+
+
+def poll_queue(guard: "Guard", client: Any, *, wait_seconds: int = 20) -> "Polled":
+    """Take up to ten messages from GUARD_SQS_QUEUE_URL; each is deleted after its nominations are committed.
+
+    Args:
+        client: from `guard.events.bucket.make_client(service="sqs")`.
+
+    Raises:
+        Unavailable: the queue or the database did not answer; what was not committed comes again.
+    """
+    from guard.events.sqs import poll_once  # loads boto3: only for those who have a queue
+
+    def sink(body: Any) -> None:
+        accept(guard.engine, body, guard.now(), buckets=guard.settings.intake_buckets)
+
+    return poll_once(client, guard.settings.sqs_queue_url, sink, wait_seconds=wait_seconds)

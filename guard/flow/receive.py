@@ -1,0 +1,236 @@
+"""The worker's side of intake: pin one object version, stream it once into a blob, record it in one commit.
+
+(1) ask S3 for the facts; (2) refuse what may not be taken, before a byte is read; (3) find the `config.json` beside
+it, or wait for it a while; (4) stream into a blob, hashing; (5) commit artifact, scan and the next message together.
+Killed anywhere, it is run again with the same end: until (5) nothing is written but a blob, which is known by its
+digest. Bytes that change or vanish while they are read refuse the nomination, never end in a verdict: the new
+upload has an event of its own, and the sweep finds it where that is lost.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from guard.core.errors import ArtifactRejected, InputError
+from guard.core.manifest import MAX_MANIFEST_BYTES
+from guard.events import Nomination
+from guard.flow import keys
+from guard.flow.nominate import nominate
+from guard.store import artifacts, intake, nominations, outbox, scans
+from guard.store.rows import ArtifactKind, NominationRow, NominationState
+from guard.store.session import reading, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from guard.blobs import Blobs
+    from guard.events.bucket import Bucket, ObjectFacts
+    from guard.flow.context import Guard
+
+__all__ = ["Received", "nominate", "receive", "receive_nomination"]
+
+_LOG = structlog.get_logger()
+MANIFEST_PAUSE_SECONDS = 2.0
+MAX_SIBLINGS = 100  # weight files that one config.json nominates
+
+
+class Limits(Protocol):
+    """The settings that intake reads."""
+
+    @property
+    def max_upload_bytes(self) -> int: ...
+    @property
+    def manifest_grace_seconds(self) -> float: ...
+    @property
+    def allow_unversioned(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of a nomination; `new` where a later message of the outbox will look again."""
+
+    nomination_id: str
+    state: NominationState
+    scan_id: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Intake:
+    """What every step works with."""
+
+    engine: "Engine"
+    blobs: "Blobs"
+    bucket: "Bucket"
+    limits: Limits
+    now: Callable[[], datetime]
+
+
+def receive_nomination(guard: "Guard", nomination_id: str) -> Received:
+    """`receive` with what the Guard holds."""
+    return receive(
+        nomination_id, engine=guard.engine, blobs=guard.blobs, bucket=guard.make_bucket, limits=guard.settings,
+        now=guard.now,
+    )
+
+
+def receive(nomination_id: str, *, engine: "Engine", blobs: "Blobs", bucket: "Callable[[str], Bucket]", limits: Limits,
+            now: Callable[[], datetime]) -> Received:
+    """Take in the object that was nominated. Any number of times, in any order, it is one scan an object version.
+
+    Args:
+        bucket: gives the bucket of a name.
+
+    Raises:
+        InputError: there is no such nomination.
+        Unavailable: S3, the blob store or the database did not answer; nothing was settled.
+    """
+    with reading(engine) as session:
+        row = nominations.get(session, nomination_id)
+    if row.state is not NominationState.NEW:
+        return Received(row.id, row.state, row.scan_id, row.reason)
+    step = _Intake(engine, blobs, bucket(row.bucket), limits, now)
+    try:
+        done = _take(step, row)
+    except (ArtifactRejected, InputError) as error:
+        done = _settle(step, row, NominationState.REFUSED, reason=error.sentence)
+    _LOG.info("nomination_received", nomination_id=row.id, state=str(done.state), scan_id=done.scan_id,
+              reason=done.reason)
+    return done
+
+
+def _take(step: _Intake, row: NominationRow) -> Received:
+    # (1) The event only nominated; from here on S3's own word counts.
+    facts = _facts(step.bucket, row)
+    # (2) Limits hold before anything is read.
+    _refuse(facts, step.limits)
+    if keys.is_manifest(row.key):
+        return _nominate_beside(step, row)
+    name = keys.model_name(row.key)
+    # (3) A scan that had a manifest is all there is to do for this version.
+    with reading(step.engine) as session:
+        there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
+    whole = [scan for scan in there if scan.manifest is not None]
+    found = None if whole else _manifest(step.bucket, row.key)
+    if there and found is None:
+        return _settle(step, row, NominationState.ACCEPTED, scan_id=(whole or there)[0].id)
+    if found is None and (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds:
+        return _wait(step, row)
+    manifest, manifest_pin = found or (None, "")
+    # The scan without a manifest has ended or will; the same weights with one are another thing to scan.
+    pin = f"{facts.pin}{intake.LATE_MANIFEST}{manifest_pin}" if there else facts.pin
+    # (4) Once through the network, once through the hash, never into memory.
+    digest, size = step.blobs.put(step.bucket.stream(facts))
+    # (5) One commit.
+    return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, step.bucket.uploader(facts)))
+
+
+def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
+    # A sweep of an unversioned bucket nominates by ETag, since there is no version to name.
+    by_etag = row.version_id is not None and row.version_id.startswith("etag:")
+    facts = bucket.head(row.key, None if by_etag else row.version_id)
+    if by_etag and facts.pin != row.version_id:
+        sentence = "The object was replaced; the new upload is looked at by itself."
+        raise ArtifactRejected(sentence, code="object_replaced")
+    return facts
+
+
+def _refuse(facts: "ObjectFacts", limits: Limits) -> None:
+    if facts.version_id is None and not limits.allow_unversioned:
+        raise InputError(
+            "The bucket keeps no versions, so the object could be replaced after it was vetted; turn versioning on, or "
+            "set GUARD_ALLOW_UNVERSIONED.",
+            code="unversioned",
+        )
+    if facts.size == 0:
+        raise ArtifactRejected("The object is empty; upload the model again.", code="object_empty")
+    if facts.size > limits.max_upload_bytes:
+        raise ArtifactRejected(
+            f"The object has {facts.size} bytes, the limit is {limits.max_upload_bytes} (GUARD_MAX_UPLOAD_BYTES).",
+            code="object_too_large",
+        )
+
+
+def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
+    """The text of the `config.json` beside `key` and what pins it; judged later, stored as it is."""
+    found = bucket.read_small(keys.folder(key) + keys.MANIFEST, MAX_MANIFEST_BYTES)
+    if found is None:
+        return None
+    data, facts = found
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ArtifactRejected("config.json is not UTF-8 text; upload it again.", code="manifest_no_json")
+    return text, facts.pin
+
+
+@dataclass(frozen=True)
+class _Scan:
+    name: str
+    pin: str
+    digest: str
+    size: int
+    manifest: str | None
+    submitted_by: str | None
+
+
+def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan) -> Received:
+    now = step.now()
+    with transaction(step.engine) as session:
+        new = uuid.uuid4().hex
+        artifacts.put(session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now)
+        made = scans.insert(
+            session, scan_id=new, bucket=facts.bucket, key=facts.key, version_id=scan.pin, name=scan.name, now=now,
+            upload_digest=scan.digest, manifest=scan.manifest, submitted_by=_claim(scan.submitted_by),
+        )
+        if made.id != new:
+            # Another worker was faster: look again, with its scan in view; perhaps it saw no manifest.
+            outbox.add(session, "receive", {"nomination_id": row.id}, now)
+            return Received(row.id, NominationState.NEW)
+        outbox.add(session, "inspect", {"scan_id": new}, now)
+        nominations.settle(session, row.id, NominationState.ACCEPTED, scan_id=new)
+    return Received(row.id, NominationState.ACCEPTED, new)
+
+
+def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
+    """A `config.json` came: nominate the weights beside it that have no scan with a manifest yet."""
+    folder = keys.folder(row.key)
+    wanted = []
+    for facts in step.bucket.latest(folder):
+        own = keys.folder(facts.key) == folder and facts.size > 0 and not keys.is_manifest(facts.key)
+        if not own or keys.not_a_model(facts.key) or keys.unusable(facts.bucket, facts.key, facts.version_id):
+            continue
+        with reading(step.engine) as session:
+            there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
+        if not any(scan.manifest is not None for scan in there):
+            wanted.append(Nomination(facts.bucket, facts.key, facts.pin, "manifest"))
+        if len(wanted) == MAX_SIBLINGS:
+            break
+    nominate(step.engine, wanted, step.now(), buckets=(row.bucket,))
+    return _settle(step, row, NominationState.ACCEPTED, reason=f"A manifest; nominated beside it: {len(wanted)}.")
+
+
+def _wait(step: _Intake, row: NominationRow) -> Received:
+    with transaction(step.engine) as session:
+        outbox.add(session, "receive", {"nomination_id": row.id}, step.now(), delay_seconds=MANIFEST_PAUSE_SECONDS)
+    return Received(row.id, NominationState.NEW, reason=f"Waiting for {keys.MANIFEST} beside it.")
+
+
+def _settle(step: _Intake, row: NominationRow, state: NominationState, *, reason: str = "",
+            scan_id: str | None = None) -> Received:
+    with transaction(step.engine) as session:
+        nominations.settle(session, row.id, state, reason=reason, scan_id=scan_id)
+    return Received(row.id, state, scan_id, reason)
+
+
+def _claim(name: str | None) -> str | None:
+    """An uploader's word about themselves, fit to be shown."""
+    if not name:
+        return None
+    return "".join(char if char.isprintable() else "?" for char in name)[:200]

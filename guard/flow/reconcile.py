@@ -1,0 +1,224 @@
+"""Compare what serving answers with and what may be served; the difference is removed, put back, and reported.
+
+The gate decides from signed verdicts; rows only say what to look for. Killed at any line and run again, the result is
+the same.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from guard.attest import gate
+from guard.core.contracts import Publisher, Served
+from guard.core.errors import GuardError, IntegrityMismatch, NotServable
+from guard.core.states import ScanState
+from guard.flow.context import Guard
+from guard.store import alarms, ledger, outbox, publications, revocations, scans
+from guard.store.rows import LedgerRow, PublicationRow
+from guard.store.session import reading, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from guard.attest.keys import TrustedKeys
+    from guard.blobs import Blobs
+
+Republish = Callable[[PublicationRow], None]
+_MANY = 1000
+
+
+class Kind(StrEnum):
+    """What reconcile did about one model."""
+
+    WITHDRAWN = "withdrawn"  # it was served and may not be
+    CLOSED = "closed"  # the books said "active"; its verdict does not hold any more
+    REPUBLISHED = "republished"  # it should be served and was not, or was not the default
+    MISSING = "missing"  # the same, and it cannot be put back now
+    STUCK = "stuck"  # it may not be served and could not be removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One difference and what was done."""
+
+    kind: Kind
+    name: str
+    version: str
+    digest: str | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Difference:
+    """Something to do; `row` is the publication that it is about, where there is one."""
+
+    kind: Kind
+    name: str
+    version: str
+    digest: str | None
+    reason: str
+    row: PublicationRow | None = None
+
+    @property
+    def key(self) -> tuple[Kind, str, str]:
+        """What makes two differences one."""
+        return (self.kind, self.name, self.version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Books:
+    """What the database says, read in one go."""
+
+    active: tuple[PublicationRow, ...]  # by name and age
+    revoked: frozenset[str]
+    verdicts: Mapping[str, LedgerRow | None]  # the latest, by digest
+    underway: frozenset[tuple[str, str]]  # (name, digest) that a worker is publishing now
+
+
+def reconcile_guard(guard: Guard) -> list[Action]:
+    """`reconcile` with everything a Guard holds; what is missing is published again by its own scan's `publish` stage.
+
+    Raises:
+        Unavailable: serving or the database did not answer.
+    """
+
+    def republish(row: PublicationRow) -> None:
+        with transaction(guard.engine) as session:
+            finished = [scan for scan in scans.for_digest(session, row.digest) if scan.canonical_digest == row.digest
+                        and scan.name == row.name and scan.state is ScanState.DONE and scan.verdict_id]
+            if not finished:
+                raise NotServable(f"No finished scan of {row.digest[:12]} is there to publish from; scan it again.")
+            # The stage asks the gate again before it publishes.
+            scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
+            outbox.add(session, "publish", {"scan_id": finished[0].id}, guard.now())
+
+    return reconcile(guard.engine, guard.publisher, guard.trusted, guard.blobs, guard.now(), republish)
+
+
+def reconcile(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", blobs: "Blobs", now: datetime,
+              republish: Republish) -> list[Action]:
+    """Look, and act on every difference; each one also raises an alarm.
+
+    Args:
+        republish: asked to publish an active publication again; raises GuardError where that cannot be done.
+
+    Returns:
+        What was done, empty where serving is as it should be.
+
+    Raises:
+        Unavailable: serving or the database did not answer.
+    """
+    differences = _look(engine, publisher, trusted, now)
+    if differences:
+        # A publish or a withdrawal may have ended between asking serving and reading the books: look twice.
+        again = {difference.key for difference in _look(engine, publisher, trusted, now)}
+        differences = [difference for difference in differences if difference.key in again]
+    acts = {
+        Kind.CLOSED: lambda one: _close(engine, one, now),
+        Kind.WITHDRAWN: lambda one: _remove(engine, publisher, one, now),
+        Kind.REPUBLISHED: lambda one: _put_back(engine, blobs, republish, one, now),
+    }
+    return [acts[difference.kind](difference) for difference in differences]
+
+
+def _look(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", now: datetime) -> list[_Difference]:
+    """All differences, in the order in which to act on them."""
+    state = publisher.state()
+    books = _read(engine)
+    refused = {row.id: reason for row in books.active if (reason := _refusal(row.digest, books, trusted, now))}
+    found = [_Difference(kind=Kind.CLOSED, name=row.name, version=row.version, digest=row.digest, row=row,
+                         reason=refused[row.id]) for row in books.active if row.id in refused]
+    rows = {(row.name, row.version): row for row in books.active}
+    # A default is removed last: TorchServe keeps it as long as there are other versions.
+    for one in sorted(state, key=lambda one: one.default):
+        row = rows.get((one.name, one.version))
+        reason = refused[row.id] if row and row.id in refused else _objection(one, row, books, trusted, now)
+        if reason:
+            found.append(_Difference(kind=Kind.WITHDRAWN, name=one.name, version=one.version, digest=one.digest,
+                                     reason=reason))
+    removed = {(one.name, one.version) for one in found}
+    served = {(one.name, one.version) for one in state if one.ready and one.default} - removed
+    newest = {row.name: row for row in books.active if row.id not in refused}  # by age, so the last of a name stays
+    return found + [
+        _Difference(kind=Kind.REPUBLISHED, name=row.name, version=row.version, digest=row.digest, row=row,
+                    reason="it is vetted and active, but serving did not answer with it by default")
+        for row in newest.values()
+        if (row.name, row.version) not in served and (row.name, row.digest) not in books.underway
+    ]
+
+
+def _read(engine: "Engine") -> _Books:
+    with reading(engine) as session:
+        active = tuple(publications.active(session))
+        underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
+        digests = {row.digest for row in active} | {scan.canonical_digest for scan in underway if scan.canonical_digest}
+        return _Books(
+            active=active,
+            revoked=revocations.digests(session),
+            verdicts={digest: ledger.latest_for(session, digest) for digest in digests},
+            underway=frozenset((scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest),
+        )
+
+
+def _refusal(digest: str, books: _Books, trusted: "TrustedKeys", now: datetime) -> str:
+    """Why the gate does not let a digest be served; "" where it does."""
+    verdict = books.verdicts.get(digest)
+    if verdict is None:
+        return "there is no verdict about it"
+    try:
+        gate.servable(verdict.envelope, trusted, digest=digest, now=now, revoked=books.revoked, ledger_row=verdict)
+    except (NotServable, IntegrityMismatch) as error:
+        return error.sentence
+    return ""
+
+
+def _objection(one: Served, row: PublicationRow | None, books: _Books, trusted: "TrustedKeys", now: datetime) -> str:
+    """Why something that is served may not be; "" where it may. `row` is its active publication, which may be."""
+    problem = str(one.detail.get("problem", ""))
+    if row is not None:
+        if one.digest is None and not one.ready:
+            return ""  # it does not answer, and may not be unpacked yet
+        if one.digest != row.digest:
+            return problem or f"it serves {str(one.digest)[:12]} and not the vetted {row.digest[:12]}"
+        return problem
+    # A worker that is publishing has it served before it can say so in the books.
+    underway = {digest for name, digest in books.underway if name == one.name}
+    if one.digest in underway and not problem:
+        return _refusal(str(one.digest), books, trusted, now)
+    if underway and one.digest is None and not one.ready:
+        return ""
+    return problem or "it is not an active publication of the guard"
+
+
+def _remove(engine: "Engine", publisher: Publisher, one: _Difference, now: datetime) -> Action:
+    try:
+        publisher.withdraw(one.name, one.version)
+    except GuardError as error:
+        # One model that resists must not keep the others served.
+        return _tell(engine, one, Kind.STUCK, f"{one.reason}; it could not be removed: {error.sentence}", now)
+    return _tell(engine, one, one.kind, one.reason, now)
+
+
+def _close(engine: "Engine", one: _Difference, now: datetime) -> Action:
+    if one.row is not None:
+        with transaction(engine) as session:
+            publications.withdraw(session, one.row.id, reason=one.reason, now=now)
+    return _tell(engine, one, one.kind, one.reason, now)
+
+
+def _put_back(engine: "Engine", blobs: "Blobs", republish: Republish, one: _Difference, now: datetime) -> Action:
+    try:
+        if one.row is None or not blobs.has(one.row.digest):
+            raise NotServable(f"The bytes of {str(one.digest)[:12]} are not in the blob store.")
+        republish(one.row)
+    except GuardError as error:
+        return _tell(engine, one, Kind.MISSING, f"{one.reason}; it could not be put back: {error.sentence}", now)
+    return _tell(engine, one, one.kind, one.reason, now)
+
+
+def _tell(engine: "Engine", one: _Difference, kind: Kind, reason: str, now: datetime) -> Action:
+    with transaction(engine) as session:
+        alarms.raise_(session, f"serving_{kind}", f"{one.name} {one.version}".strip(), reason, now)
+    return Action(kind=kind, name=one.name, version=one.version, digest=one.digest, reason=reason)

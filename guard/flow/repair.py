@@ -1,0 +1,107 @@
+"""One candidate of the purification tournament: run a defense, replay the parent's triggers on the child."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guard.core.contracts import Progress, silent
+from guard.core.evidence import Accuracy, AsrEstimate, Evidence, PurificationFacts, Target
+from guard.defenses import DEFENSES
+from guard.flow.vet import fits, restore_trigger
+
+if TYPE_CHECKING:
+    from guard.ml.architectures import ImageModel
+    from guard.ml.cleanset import CuratedSet
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A trigger recovered on the parent, to be tried on every candidate."""
+
+    target: Target
+    digest: str
+    data: bytes
+    natural: float | None = None
+    budget: float | None = None
+
+
+def repair(
+    model: "ImageModel",
+    parent: str,
+    curated: "CuratedSet",
+    defense: str,
+    parameters: Mapping[str, Any],
+    replays: Sequence[Replay],
+    out: Path,
+    *,
+    seed: int = 0,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+) -> tuple[str, PurificationFacts]:
+    """Repair a copy of `model`, write the candidate's canonical file to `out`, and say how it compares.
+
+    Returns:
+        The candidate's digest and the facts that the policy reads.
+
+    Raises:
+        MethodFailed: the defense could not repair this model; nothing was written.
+    """
+    from guard.formats._canonical import write_canonical
+    from guard.ml import architectures, measure
+
+    fits(model.manifest, curated)
+    method = DEFENSES.get(defense)(**parameters)
+    before = measure.accuracy(model, curated.holdout, curated.facts.classes)
+    started = time.monotonic()
+    repaired = method(model, curated.visible(), seed=seed, progress=progress, seconds=seconds)
+    spent = time.monotonic() - started
+    digest = write_canonical(architectures.export(repaired), model.manifest, out)
+    estimates = []
+    for replay in replays:
+        trigger = restore_trigger(replay.data)
+        estimates.append(
+            measure.asr(repaired, curated.holdout, trigger, replay.target, trigger.family,
+                        natural=replay.natural, budget=replay.budget)
+        )
+    facts = PurificationFacts(
+        defense=defense, version=method.version, parameters=method.parameters(), parent=parent, acc_before=before,
+        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), replayed=tuple(estimates),
+        seconds=spent,
+    )
+    return digest, facts
+
+
+def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:
+    """The suspicious triggers among `evidence`, with their stored bytes looked up by digest in `data`."""
+    return [
+        Replay(
+            target=finding.target, digest=finding.trigger_digest, data=data[finding.trigger_digest],
+            natural=finding.numbers.get("natural_asr"), budget=finding.numbers.get("budget"),
+        )
+        for item in evidence
+        for finding in item.findings
+        if finding.suspicious and finding.trigger_digest is not None
+    ]
+
+
+def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
+    """JSON-ready."""
+    return asdict(facts)
+
+
+def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
+    """The inverse of `facts_to_dict`."""
+    def accuracy(value: Mapping[str, Any]) -> Accuracy:
+        return Accuracy(overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"])
+
+    return PurificationFacts(
+        **{
+            **data,
+            "acc_before": accuracy(data["acc_before"]),
+            "acc_after": accuracy(data["acc_after"]),
+            "replayed": tuple(AsrEstimate(**item) for item in data["replayed"]),
+        }
+    )

@@ -1,0 +1,53 @@
+"""What is served, beside what may be served."""
+
+from dataclasses import dataclass
+
+from guard.attest import gate
+from guard.core.contracts import Served
+from guard.core.errors import IntegrityMismatch, NotServable
+from guard.flow.context import Guard
+from guard.store import ledger, publications, revocations
+from guard.store.session import reading
+
+
+@dataclass(frozen=True)
+class ServedRow:
+    """One thing the serving system answers with; `vetted` is what the gate says now, `why` its sentence."""
+
+    served: Served
+    vetted: bool
+    why: str
+
+
+def served(guard: Guard) -> list[ServedRow]:
+    """Ask the serving system what it serves, and the gate whether it may.
+
+    Raises:
+        Unavailable: the serving system did not answer.
+    """
+    state = guard.publisher.state()
+    with reading(guard.engine) as session:
+        known = {(row.name, row.version): row for row in publications.active(session)}
+        revoked = revocations.digests(session)
+        verdicts = {row.digest: ledger.latest_for(session, row.digest) for row in known.values()}
+    rows = []
+    for item in state:
+        publication = known.get((item.name, item.version))
+        why = ""
+        if publication is None:
+            why = "nobody published this through the guard"
+        elif item.digest != publication.digest:
+            why = "it serves other bytes than were vetted"
+        elif item.detail.get("problem"):
+            why = str(item.detail["problem"])
+        else:
+            row = verdicts[publication.digest]
+            try:
+                if row is None:
+                    raise NotServable("there is no verdict about it")
+                gate.servable(row.envelope, guard.trusted, digest=publication.digest, now=guard.now(), revoked=revoked,
+                              ledger_row=row)
+            except (NotServable, IntegrityMismatch) as error:
+                why = error.sentence
+        rows.append(ServedRow(served=item, vetted=not why, why=why))
+    return rows

@@ -1,0 +1,65 @@
+"""Hand a model to the guard by name instead of by an event: an object that is there already, or a local file."""
+
+from pathlib import Path
+
+from guard.core.errors import InputError
+from guard.events import Nomination
+from guard.flow.context import Guard
+from guard.flow.receive import nominate
+from guard.store import nominations, scans
+from guard.store.rows import ScanRow
+from guard.store.session import reading
+
+MANIFEST = "config.json"
+
+
+def submit(guard: Guard, bucket: str, key: str, version_id: str | None = None) -> str:
+    """Nominate an object of an intake bucket; returns the nomination's id."""
+    wanted = Nomination(bucket=bucket, key=key, version_id=version_id, source="submit")
+    return nominate(guard.engine, [wanted], guard.now(), buckets=guard.settings.intake_buckets)[0]
+
+
+def submit_file(guard: Guard, path: Path, name: str) -> str:
+    """Upload a model file and its `config.json` to the intake bucket under `models/<name>/`, then nominate it.
+
+    Args:
+        path: a model file, or a folder with `model.safetensors` and `config.json`.
+
+    Raises:
+        InputError: there is no such file, or the folder holds no model.
+    """
+    weights, manifest = locate(path)
+    bucket = guard.make_bucket(guard.settings.intake_bucket)
+    if manifest is not None:
+        bucket.upload(manifest, f"models/{name}/{MANIFEST}")
+    key = f"models/{name}/{weights.name}"
+    version = bucket.upload(weights, key)
+    return submit(guard, bucket.name, key, version)
+
+
+def locate(path: Path) -> tuple[Path, Path | None]:
+    """The weights file and the manifest that belong to a path on disk.
+
+    Raises:
+        InputError: there is no such file, or the folder holds no single model.
+    """
+    if path.is_file():
+        manifest = path.with_name(MANIFEST)
+        return path, (manifest if manifest.is_file() else None)
+    if not path.is_dir():
+        raise InputError(f"{path} is not there; give a model file or a folder with model.safetensors and {MANIFEST}.")
+    usual = path / "model.safetensors"
+    found = [usual] if usual.is_file() else sorted(
+        item for item in path.iterdir() if item.is_file() and item.suffix not in {".json", ".md", ".txt", ".html"}
+    )
+    if len(found) != 1:
+        raise InputError(f"{path} holds {len(found)} model files; it should hold model.safetensors and {MANIFEST}.")
+    manifest = path / MANIFEST
+    return found[0], manifest if manifest.is_file() else None
+
+
+def scan_of(guard: Guard, nomination_id: str) -> ScanRow | None:
+    """The scan that a nomination led to, once there is one."""
+    with reading(guard.engine) as session:
+        row = nominations.get(session, nomination_id)
+        return scans.get(session, row.scan_id) if row.scan_id else None

@@ -1,0 +1,64 @@
+"""Find what no event told: list the intake buckets and nominate every latest version that nobody heard of."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import structlog
+
+from guard.events import Nomination
+from guard.flow import keys
+from guard.flow.nominate import nominate
+from guard.store import intake
+from guard.store.session import reading
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from guard.events.bucket import Bucket, ObjectFacts
+    from guard.flow.context import Guard
+
+_LOG = structlog.get_logger()
+BATCH = 200  # keys asked for at once; memory stays within a batch however many objects there are
+
+
+def sweep_guard(guard: "Guard") -> int:
+    """Sweep every intake bucket; returns how many objects were nominated."""
+    left = guard.settings.sweep_limit
+    for name in guard.settings.intake_buckets:
+        left -= sweep(guard.engine, guard.make_bucket(name), guard.now(), limit=left)
+    return guard.settings.sweep_limit - left
+
+
+def sweep(engine: "Engine", bucket: "Bucket", now: datetime, *, limit: int = 1000) -> int:
+    """Nominate the latest version of each object that has neither a nomination nor a scan.
+
+    What was refused stays refused: it was heard of. A second sweep finds nothing new.
+
+    Args:
+        limit: most nominations made; the rest is left to the next sweep.
+
+    Returns:
+        How many were nominated.
+
+    Raises:
+        Unavailable: the store or the database did not answer; what was nominated stays.
+    """
+    made = 0
+    for batch in _batches(facts for facts in bucket.latest() if not keys.not_a_model(facts.key)):
+        if made >= limit:
+            break
+        with reading(engine) as session:
+            known = intake.known(session, bucket.name, [keys.shown(facts.key) for facts in batch])
+        fresh = [facts for facts in batch if (keys.shown(facts.key), facts.pin) not in known][: limit - made]
+        wanted = [Nomination(facts.bucket, facts.key, facts.pin, "sweep") for facts in fresh]
+        made += len(nominate(engine, wanted, now, buckets=(bucket.name,)))
+    if made:
+        _LOG.info("sweep_nominated", bucket=bucket.name, count=made)
+    return made
+
+
+def _batches(found: "Iterator[ObjectFacts]") -> "Iterator[list[ObjectFacts]]":
+    while batch := list(islice(found, BATCH)):
+        yield batch

@@ -1,0 +1,35 @@
+"""Check that nothing was changed behind the guard's back: the ledger's chain, the blobs, what is served."""
+
+from guard.attest.chain import verify_chain
+from guard.core.errors import GuardError, Unavailable
+from guard.flow.context import Guard
+from guard.flow.serving import served
+from guard.store import ledger
+from guard.store.session import reading
+
+
+def verify(guard: Guard, digest: str | None = None) -> list[str]:
+    """Every problem found, one sentence each; an empty list means that all checks ran and held.
+
+    Args:
+        digest: check only what concerns this artifact (the chain is always checked whole).
+    """
+    with reading(guard.engine) as session:
+        rows = ledger.rows(session)
+    problems = list(verify_chain(rows, guard.trusted))
+    wanted = {row.artifact_digest for row in rows if digest is None or row.artifact_digest == digest}
+    if digest is not None and not wanted:
+        problems.append(f"The ledger knows nothing of {digest}.")
+    for item in sorted(wanted):
+        try:
+            guard.blobs.path(item)
+        except Unavailable:
+            raise
+        except GuardError as error:
+            problems.append(error.sentence)
+    problems.extend(
+        f"{row.served.name} {row.served.version} is served, but {row.why}."
+        for row in served(guard)
+        if not row.vetted and (digest is None or row.served.digest == digest)
+    )
+    return problems

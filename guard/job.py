@@ -1,0 +1,113 @@
+"""The child process of `guard.flow.jobs`: one job, then the end. Started as `python -m guard.job PARENT_PID`."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from guard.core.contracts import Budget
+from guard.core.errors import GuardError
+from guard.flow import repair, vet
+from guard.flow.jobs import RESULT
+
+PR_SET_PDEATHSIG = 1
+
+
+def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Check an upload and write its canonical file to `out`."""
+    manifest = request["manifest"]
+    inspected = vet.inspect_upload(
+        Path(request["path"]), request["name"], manifest.encode() if manifest is not None else None, out,
+        budget=Budget(**request["budget"]),
+    )
+    return {
+        "format": inspected.format, "digest": inspected.digest, "canonical": inspected.canonical.name,
+        "manifest": inspected.manifest.to_dict(), "parameters": inspected.parameters,
+    }
+
+
+def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Run detectors; triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`."""
+    model = vet.open_model(Path(request["model"]), device=request["device"])
+    known = frozenset(request["known"])
+    examined = vet.examine(
+        model, request["artifact"], _curated(request), request["detectors"], seed=request["seed"],
+        seconds=request["seconds"], progress=_tell(), known=known.__contains__,
+    )
+    for digest, data in examined.triggers.items():
+        (out / digest).write_bytes(data)
+    (out / "smoke.json").write_bytes(examined.smoke)
+    return {"evidence": [item.to_dict() for item in examined.evidence], "triggers": sorted(examined.triggers)}
+
+
+def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Make one candidate: `out/model.safetensors`."""
+    model = vet.open_model(Path(request["model"]), device=request["device"])
+    replays = [
+        repair.Replay(target=item["target"], digest=item["digest"], data=Path(item["path"]).read_bytes(),
+                      natural=item["natural"], budget=item["budget"])
+        for item in request["replays"]
+    ]
+    digest, facts = repair.repair(
+        model, request["artifact"], _curated(request), request["defense"], request["parameters"], replays,
+        out / "model.safetensors", seed=request["seed"], seconds=request["seconds"], progress=_tell(),
+    )
+    return {"digest": digest, "facts": repair.facts_to_dict(facts)}
+
+
+KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
+    "inspect": inspect, "detect": detect, "purify": purify,
+}
+
+
+def _curated(request: Mapping[str, Any]) -> Any:
+    from guard.cleansets import load
+    from guard.ml.cleanset import CuratedSet
+
+    facts, images, labels, split = load(Path(request["cleanset"]).read_bytes(), request["cleanset_name"])
+    return CuratedSet.from_arrays(facts, images, labels, split)
+
+
+def _tell() -> Callable[[float, str], None]:
+    """Progress as JSON lines, at most ten a second."""
+    last = 0.0
+
+    def tell(done: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 0.1 or done >= 1:
+            last = now
+            sys.stdout.write(json.dumps({"done": round(done, 4), "note": note}) + "\n")
+            sys.stdout.flush()
+
+    return tell
+
+
+def main(parent: int) -> None:
+    """Read the request, do it, leave the result or the error behind."""
+    # A worker that is killed must not leave a scan running: the kernel ends this process with its parent.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the parent ended before this job began")
+    request = json.load(sys.stdin)
+    out = Path(request["out"])
+    try:
+        answer: dict[str, Any] = {"result": KINDS[request["kind"]](request, out)}
+    except GuardError as error:
+        answer = {"error": {"type": type(error).__name__, "code": error.code, "sentence": error.sentence}}
+        if type(error).__module__ != "guard.core.errors":
+            answer["error"]["type"] = next(
+                cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "guard.core.errors"
+            )
+    partial = out / "result.partial"
+    partial.write_text(json.dumps(answer, allow_nan=False))
+    partial.rename(out / RESULT)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

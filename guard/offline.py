@@ -1,0 +1,242 @@
+"""The public Python API: load, scan and purify one model with no service running."""
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guard.core.contracts import Budget, Progress, silent
+from guard.core.errors import ArtifactRejected, CleanSetError, InputError, MethodFailed
+from guard.core.evidence import PurificationFacts
+from guard.core.states import Verdict
+from guard.defenses import DEFENSES
+from guard.flow import decide as deciding
+from guard.flow import repair, report, vet
+from guard.flow.submit import MANIFEST, locate
+from guard.policy import Decision, Policy, decide, load_policy
+from guard.reports.report import Report
+
+if TYPE_CHECKING:
+    from guard.ml.architectures import ImageModel
+    from guard.ml.cleanset import CuratedSet
+
+
+def load_model(path: str | Path) -> "ImageModel":
+    """Open a model as a torch module that takes float images in [0, 1], N,C,H,W, and returns logits N,K.
+
+    Normalisation is inside. Nothing from the file is executed; purified models load the same way.
+
+    Args:
+        path: a model file with `config.json` beside it, a folder that holds both, or a canonical file of the guard.
+
+    Raises:
+        InputError: there is no such file.
+        ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inspected = _inspect(Path(path), Path(folder))
+        return vet.open_model(inspected.canonical, device="cpu")
+
+
+def scan(path: str | Path, *, cleanset: "str | Path | CuratedSet", policy: "str | Path | Policy | None" = None,
+         seed: int = 0, device: str | None = None, progress: Progress | None = None,
+         seconds: float = math.inf) -> Report:
+    """Vet one model and say what the policy makes of it.
+
+    Args:
+        path: as `load_model`.
+        cleanset: a stored name, an image folder, a Parquet file or an `.npz` (`images` uint8 N,C,H,W or N,H,W,C;
+            `labels`), or a set that is loaded already.
+        policy: a TOML file; None for the default policy.
+        seed: same seed, same answer, to the bit, on one machine.
+        device: a torch device; None takes CUDA where there is one.
+        seconds: time budget of all detectors together.
+
+    Raises:
+        InputError: there is no such file, clean set or policy, or the clean set does not fit the model.
+    """
+    started = time.monotonic()
+    rules = _policy(policy)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            inspected = _inspect(Path(path), Path(folder))
+        except ArtifactRejected as error:
+            return _unvettable(Path(path), rules, error, time.monotonic() - started)
+        curated = curated_set(cleanset)
+        work = _Work(rules, curated, seed, progress or silent, seconds)
+        model = vet.open_model(inspected.canonical, device=device)
+        decision, examined = work.judge(model, inspected.digest)
+        return work.report(decision, examined, inspected, name_of(Path(path)), time.monotonic() - started)
+
+
+def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | Path,
+           policy: "str | Path | Policy | None" = None, defense: str | None = None,
+           params: Mapping[str, Any] | None = None, seed: int = 0, device: str | None = None,
+           progress: Progress | None = None) -> Report:
+    """Vet a model, repair it if the policy rejects it, vet the result, and write it to the folder `out`.
+
+    Without `defense`, the policy's defenses are tried in its order until one candidate passes, and a model that the
+    policy clears is written as it is. With `defense`, that one is run whatever the verdict. Where no candidate
+    passes, nothing is written and the report's verdict says so.
+
+    Raises:
+        InputError: as `scan`; also a defense or parameter that does not exist.
+    """
+    started = time.monotonic()
+    rules = _policy(policy)
+    target = Path(out)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            inspected = _inspect(Path(path), Path(folder))
+        except ArtifactRejected as error:
+            return _unvettable(Path(path), rules, error, time.monotonic() - started)
+        curated = curated_set(cleanset)
+        work = _Work(rules, curated, seed, progress or silent, math.inf)
+        model = vet.open_model(inspected.canonical, device=device)
+        decision, examined = work.judge(model, inspected.digest)
+        name = name_of(Path(path))
+        if defense is None and not decision.purify:
+            if decision.verdict is Verdict.CLEARED:
+                _write(target, inspected)
+            return work.report(decision, examined, inspected, name, time.monotonic() - started)
+        tried: list[dict[str, Any]] = []
+        replays = repair.replays_from(examined.evidence, examined.triggers)
+        for method, parameters in _order(rules, defense, params):
+            candidate = Path(folder) / f"{len(tried)}-{method}"
+            candidate.mkdir()
+            try:
+                digest, facts = repair.repair(model, inspected.digest, curated, method, parameters, replays,
+                                              candidate / "model.safetensors", seed=seed, progress=work.progress)
+            except MethodFailed as error:
+                tried.append({"defense": method, "failed": error.sentence})
+                continue
+            child = vet.Inspected(format="safetensors", manifest=inspected.manifest, digest=digest,
+                                  canonical=candidate / "model.safetensors", parameters=inspected.parameters)
+            verdict, seen = work.judge(vet.open_model(child.canonical, device=device), digest, facts)
+            tried.append({"defense": method, "digest": digest, "verdict": str(verdict.verdict),
+                          "reasons": list(verdict.reasons)})
+            if verdict.verdict is Verdict.PURIFIED or defense is not None:
+                if verdict.verdict is Verdict.PURIFIED:
+                    _write(target, child)
+                return work.report(verdict, seen, child, name, time.monotonic() - started, facts, tried)
+        return work.report(decision, examined, inspected, name, time.monotonic() - started, None, tried)
+
+
+class _Work:
+    """What stays the same while one model and its candidates are vetted."""
+
+    def __init__(self, policy: Policy, curated: "CuratedSet", seed: int, progress: Progress, seconds: float) -> None:
+        self.policy, self.curated, self.seed, self.progress, self.seconds = policy, curated, seed, progress, seconds
+
+    def judge(self, model: "ImageModel", digest: str,
+            facts: PurificationFacts | None = None) -> tuple[Decision, vet.Examined]:
+        """Run the policy's detectors and decide."""
+        detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
+        examined = vet.examine(model, digest, self.curated, detectors, seed=self.seed, seconds=self.seconds,
+                               progress=self.progress)
+        case = deciding.make_case(self.policy, digest, self.curated.facts, examined.evidence, facts)
+        return decide(self.policy, case), examined
+
+    def report(self, decision: Decision, examined: vet.Examined, inspected: vet.Inspected, name: str, seconds: float,
+               facts: PurificationFacts | None = None, tried: list[dict[str, Any]] | None = None) -> Report:
+        """The answer."""
+        holdout = self.curated.holdout
+        return report.from_decision(
+            decision, digest=inspected.digest, name=name, policy=self.policy.digest, manifest=inspected.manifest,
+            cleanset=self.curated.facts, evidence=examined.evidence, triggers=examined.triggers,
+            pictures=(holdout.images.numpy(), holdout.labels.numpy()), seconds=seconds, purification=facts,
+            candidates=tried or (),
+        )
+
+
+def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
+    """A clean set from a stored name or a path.
+
+    Raises:
+        CleanSetError: there is no such path and no such name, or the data is unusable.
+    """
+    from guard.bootstrap import open_guard
+    from guard.cleansets import curate, load, read_source
+    from guard.ml.cleanset import CuratedSet
+    from guard.store import cleansets
+    from guard.store.session import reading
+
+    if isinstance(source, CuratedSet):
+        return source
+    path = Path(source)
+    if path.exists():
+        data, facts = curate(read_source(path), path.stem)
+        return CuratedSet.from_arrays(*load(data, facts.name))
+    stored = None
+    try:
+        guard = open_guard()
+        with reading(guard.engine) as session:
+            stored = cleansets.get_by_name(session, str(source))
+    except InputError:
+        raise
+    except Exception as error:
+        raise _no_cleanset(source) from error
+    if stored is None:
+        raise _no_cleanset(source)
+    return CuratedSet.from_arrays(*load(guard.blobs.path(stored.digest).read_bytes(), stored.name))
+
+
+def _no_cleanset(source: object) -> CleanSetError:
+    return CleanSetError(
+        f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add NAME PATH` stores one.",
+        code="cleanset_unknown",
+    )
+
+
+def _inspect(path: Path, out: Path) -> vet.Inspected:
+    weights, manifest = locate(path)
+    return vet.inspect_upload(weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget())
+
+
+def name_of(path: Path) -> str:
+    """What to call a model that came as a path: its folder's name, or the file's own."""
+    path = path.resolve()
+    usual = path.is_file() and path.stem in {"model", "pytorch_model"}
+    return path.parent.name if usual else path.stem
+
+
+def _policy(policy: "str | Path | Policy | None") -> Policy:
+    return policy if isinstance(policy, Policy) else load_policy(Path(policy) if policy is not None else None)
+
+
+def _order(policy: Policy, defense: str | None, params: Mapping[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
+    """The defenses to try: the one that was asked for, with the policy's parameters beneath, or all of the policy's."""
+    listed = {rule.name: dict(rule.params) for rule in policy.defenses}
+    if defense is None:
+        return list(listed.items())
+    cls = DEFENSES.get(defense)
+    parameters = {**listed.get(defense, {}), **dict(params or {})}
+    try:
+        cls(**parameters)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{defense} does not take these parameters: {error}.", code="bad_parameters") from error
+    return [(defense, parameters)]
+
+
+def _write(out: Path, inspected: vet.Inspected) -> None:
+    """Both files, or neither: the folder appears whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        shutil.copyfile(inspected.canonical, Path(folder) / "model.safetensors")
+        (Path(folder) / MANIFEST).write_text(json.dumps(inspected.manifest.to_dict(), indent=2) + "\n")
+        out.mkdir(exist_ok=True)
+        for name in ("model.safetensors", MANIFEST):
+            (Path(folder) / name).replace(out / name)
+
+
+def _unvettable(path: Path, policy: Policy, error: ArtifactRejected, seconds: float) -> Report:
+    weights, _ = locate(path)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Report(digest=digest, name=name_of(path), verdict=Verdict.UNVETTABLE, score=1.0,
+                  reasons=(error.sentence,), policy=policy.digest, seconds=seconds)

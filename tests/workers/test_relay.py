@@ -1,0 +1,78 @@
+"""The relay on a real broker: what is committed is sent, at least once, and nothing is lost while the broker is away."""
+
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from guard.bootstrap import open_guard, upgrade_database
+from guard.flow.context import Guard
+from guard.settings import load_settings
+from guard.store import outbox
+from guard.store.session import reading, transaction
+from tests.services import shared_valkey
+from workers.app import make_app
+from workers.relay import send_due
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Guard:
+    settings = load_settings({"GUARD_DATA_DIR": str(tmp_path)})
+    upgrade_database(settings)
+    return open_guard(settings)
+
+
+@pytest.fixture
+def broker() -> str:
+    return shared_valkey().url
+
+
+def app_at(url: str) -> Celery:
+    return make_app(load_settings({"GUARD_REDIS_URL": url}))
+
+
+def add(guard: Guard, task: str, scan_id: str) -> None:
+    with transaction(guard.engine) as session:
+        outbox.add(session, task, {"scan_id": scan_id}, guard.now())
+
+
+def waiting(guard: Guard) -> int:
+    with reading(guard.engine) as session:
+        return outbox.waiting(session)
+
+
+def test_each_stage_goes_to_its_queue_as_json(guard: Guard, broker: str) -> None:
+    app = app_at(broker)
+    redis.Redis.from_url(broker).delete("inspect", "scan")
+    add(guard, "inspect", "one")
+    add(guard, "detect", "two")
+
+    assert send_due(guard, app) == 2
+
+    client = redis.Redis.from_url(broker)
+    assert client.llen("inspect") == 1
+    assert client.llen("scan") == 1
+    message = client.lindex("scan", 0)
+    assert message is not None
+    assert b'"content-type": "application/json"' in message
+    assert waiting(guard) == 0
+
+
+def test_a_sent_message_is_not_sent_again(guard: Guard, broker: str) -> None:
+    app = app_at(broker)
+    add(guard, "decide", "one")
+    send_due(guard, app)
+
+    assert send_due(guard, app) == 0
+
+
+def test_while_the_broker_is_away_messages_wait(guard: Guard) -> None:
+    app = app_at("redis://127.0.0.1:1/0")
+    add(guard, "inspect", "one")
+
+    with pytest.raises((OperationalError, ConnectionError)):
+        send_due(guard, app)
+
+    assert waiting(guard) == 1

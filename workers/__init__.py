@@ -1,0 +1,1 @@
+"""The Celery side: the application, the relay, one thin task a stage."""

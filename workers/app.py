@@ -1,0 +1,51 @@
+"""The Celery application: JSON only, late acknowledgement, one message at a time."""
+
+from celery import Celery
+from celery.signals import setup_logging
+from kombu.entity import Queue
+
+from guard.logs import configure
+from guard.settings import Settings, load_settings
+
+QUEUES = ("inspect", "scan", "publish", "control")
+STAGE_QUEUE = {
+    "receive": "inspect", "inspect": "inspect", "detect": "scan", "purify": "scan", "decide": "control",
+    "publish": "publish",
+}
+VISIBILITY_SECONDS = 12 * 3600  # longer than any job, or Redis delivers a running task a second time
+
+
+def make_app(settings: Settings) -> Celery:
+    """Build the application; importing this module must not load torch (forked children would hang)."""
+    app = Celery("guard", broker=settings.redis_url, include=["workers.tasks"])
+    app.conf.update(
+        task_serializer="json", accept_content=["json"], result_serializer="json", task_ignore_result=True,
+        task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1,
+        task_default_queue="control", task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
+        task_routes={f"guard.{stage}": {"queue": queue} for stage, queue in STAGE_QUEUE.items()},
+        broker_connection_retry_on_startup=True, broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=True, worker_hijack_root_logger=False,
+        # The job's own limit ends it first; this one is for a worker that hangs in spite of that.
+        task_time_limit=int(settings.scan_seconds) + 300,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_SECONDS, "unacked_restore_interval": 2, "unacked_restore_throttle": 1,
+            "socket_timeout": 10, "socket_connect_timeout": 5,
+        },
+        beat_schedule={
+            "sweep": {"task": "guard.sweep", "schedule": settings.sweep_seconds},
+            "rescue": {"task": "guard.rescue", "schedule": max(1.0, settings.lease_seconds / 3)},
+            "reconcile": {"task": "guard.reconcile", "schedule": settings.reconcile_seconds,
+                          "options": {"queue": "publish", "expires": settings.reconcile_seconds}},
+        },
+    )
+    return app
+
+
+@setup_logging.connect
+def _logs(**_: object) -> None:
+    """Celery would set up its own logging; ours is structured."""
+    settings = load_settings()
+    configure(settings.log_level, json=True)
+
+
+app = make_app(load_settings())

@@ -1,0 +1,68 @@
+"""The relay: outbox rows to Celery messages, at least once. Run as `python -m workers.relay`.
+
+The row is marked after the broker took the message; a crash between the two sends it again, which stages bear.
+"""
+
+import signal
+import threading
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from guard.bootstrap import open_guard
+from guard.core.errors import Unavailable
+from guard.flow.context import Guard
+from guard.logs import configure
+from guard.store import outbox
+from guard.store.session import reading, transaction
+from workers.app import STAGE_QUEUE, app
+
+PAUSE_SECONDS = 0.2
+BATCH = 100
+
+log = structlog.get_logger()
+
+
+def send_due(guard: Guard, app: Celery) -> int:
+    """Send what is due; returns how many messages went out.
+
+    Raises:
+        OperationalError: the broker did not take a message; those before it are marked as sent.
+    """
+    with reading(guard.engine) as session:
+        rows = outbox.due(session, guard.now(), BATCH)
+    sent: list[int] = []
+    # No transaction is open while the broker is spoken to: a slow broker must not hold the database's write lock.
+    try:
+        for row in rows:
+            app.send_task(f"guard.{row.task}", kwargs=dict(row.payload), queue=STAGE_QUEUE.get(row.task, "control"),
+                          retry=False)
+            sent.append(row.id)
+    finally:
+        if sent:
+            with transaction(guard.engine) as session:
+                outbox.mark_sent(session, sent, guard.now())
+    return len(sent)
+
+
+def main() -> None:
+    """Send until told to stop; a broker or database that is away is waited for."""
+    guard = open_guard()
+    configure(guard.settings.log_level, json=True)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.is_set():
+        try:
+            busy = send_due(guard, app) == BATCH
+        except (OperationalError, Unavailable, ConnectionError, TimeoutError) as error:
+            log.warning("relay_waits", error=str(error))
+            stop.wait(2)
+            continue
+        if not busy:
+            stop.wait(PAUSE_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

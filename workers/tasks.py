@@ -1,0 +1,126 @@
+"""One thin task a stage: it takes an id, calls guard.flow, and may arrive twice, late, or out of order."""
+
+from typing import Any
+
+import structlog
+from celery.signals import task_failure
+from guard.flow.reconcile import reconcile_guard
+
+from guard.bootstrap import open_guard
+from guard.core.errors import InputError
+from guard.flow import outcome, receive, rescue, stage, sweep
+from guard.flow.context import Guard
+from guard.store import outbox, scans
+from guard.store.session import reading, transaction
+from workers.app import app
+from workers.retries import after
+
+log = structlog.get_logger()
+_guards: list[Guard] = []
+
+
+def the_guard() -> Guard:
+    """One Guard a process, made after the fork: connections and clients must not be shared with the parent."""
+    if not _guards:
+        _guards.append(open_guard())
+    return _guards[0]
+
+
+def _run_stage(name: str, scan_id: str) -> None:
+    guard = the_guard()
+    log.info("stage_started", stage=name, scan_id=scan_id)
+    try:
+        worked = stage.work(guard, name, scan_id)
+    except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
+        _recover(guard, name, scan_id, error)
+        return
+    log.info("stage_ended", stage=name, scan_id=scan_id, worked=worked)
+
+
+def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
+    """Put the stage back into the outbox, or end the scan, as `retries` says. A database that is away raises: the
+    scan stays as it is, and `rescue` wakes it when the database is back."""
+    with reading(guard.engine) as session:
+        scan = scans.get(session, scan_id)
+    waited = (guard.now() - scan.updated_at).total_seconds()
+    answer = after(error, attempts=scan.attempts, waited=waited)
+    kind = type(error).__name__
+    log.warning("stage_failed", stage=name, scan_id=scan_id, error=str(error), kind=kind, then=answer.what)
+    if answer.what == "later":
+        with transaction(guard.engine) as session:
+            outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
+    elif answer.what == "bury":
+        stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
+
+
+@app.task(name="guard.inspect")
+def inspect(scan_id: str) -> None:
+    """Formats, manifest, architecture; the canonical file."""
+    _run_stage("inspect", scan_id)
+
+
+@app.task(name="guard.detect")
+def detect(scan_id: str) -> None:
+    """Detectors and ASR estimates."""
+    _run_stage("detect", scan_id)
+
+
+@app.task(name="guard.decide")
+def decide(scan_id: str) -> None:
+    """Policy and signature."""
+    _run_stage("decide", scan_id)
+
+
+@app.task(name="guard.purify")
+def purify(scan_id: str) -> None:
+    """The next candidate of the tournament."""
+    _run_stage("purify", scan_id)
+
+
+@app.task(name="guard.publish")
+def publish(scan_id: str) -> None:
+    """To serving."""
+    _run_stage("publish", scan_id)
+
+
+@app.task(name="guard.receive")
+def receive_(nomination_id: str) -> None:
+    """Pin, stream, hash, record."""
+    guard = the_guard()
+    try:
+        receive.receive_nomination(guard, nomination_id)
+    except InputError as error:
+        outcome.bury(guard, "receive", {"nomination_id": nomination_id}, error.sentence)
+    except Exception as error:  # noqa: BLE001 - S3 or the database is away; the nomination stays new and is tried again
+        log.warning("receive_failed", nomination_id=nomination_id, error=str(error), kind=type(error).__name__)
+        with transaction(guard.engine) as session:
+            outbox.add(session, "receive", {"nomination_id": nomination_id}, guard.now(), delay_seconds=5)
+
+
+@app.task(name="guard.sweep")
+def sweep_() -> None:
+    """Find what no event told."""
+    sweep.sweep_guard(the_guard())
+
+
+@app.task(name="guard.rescue")
+def rescue_() -> None:
+    """Wake scans that nobody works on."""
+    woken = rescue.rescue(the_guard())
+    if woken:
+        log.warning("scans_rescued", scan_ids=woken)
+
+
+@app.task(name="guard.reconcile")
+def reconcile_() -> None:
+    """Remove from serving whatever may not be served."""
+    for action in reconcile_guard(the_guard()):
+        log.warning("reconciled", action=str(action))
+
+
+@task_failure.connect
+def _dead_letter(sender: Any = None, args: Any = None, kwargs: Any = None, exception: Any = None, **_: Any) -> None:
+    """A message that no task could take (wrong arguments, unknown scan): keep it readable."""
+    payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
+    name = str(getattr(sender, "name", "unknown"))
+    outcome.bury(the_guard(), name, payload, f"{type(exception).__name__}: {exception}")
