@@ -1,0 +1,1 @@
+"""The `guard` command: one file a command, the only package that prints."""

@@ -1,0 +1,106 @@
+"""Where answers go: JSON documents and lines on stdout, remarks on stderr, files written whole or not at all."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from guard.core.errors import InputError
+from guard.reports.text import printable
+
+
+class Format(StrEnum):
+    """What a list or an action can be answered in."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class ReportFormat(StrEnum):
+    """What a report can be answered in."""
+
+    TABLE = "table"
+    JSON = "json"
+    HTML = "html"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
+ReportFormatOption = Annotated[ReportFormat, typer.Option("--format", "-f", help="How to print the answer.")]
+
+
+def print_json(value: Any) -> None:
+    """One document on stdout; ASCII only, so that no name in it can steer a terminal."""
+    typer.echo(to_json(value))
+
+
+def print_json_line(value: Any, *, err: bool = False) -> None:
+    """One line of a stream of documents."""
+    typer.echo(_ascii(json.dumps(value, allow_nan=False, default=_plain)), err=err)
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; NaN is a mistake of ours and refused."""
+    return _ascii(json.dumps(value, indent=2, allow_nan=False, default=_plain))
+
+
+def say(text: object) -> None:
+    """One line of the answer."""
+    typer.echo(printable(text))
+
+
+def remark(text: object) -> None:
+    """One line that is not the answer."""
+    typer.echo(printable(text), err=True)
+
+
+def html_target(form: ReportFormat, out: Path | None) -> None:
+    """Refuse, before any work is done, to write where nothing can be written.
+
+    Raises:
+        InputError: HTML was asked for without a file, or the file's folder does not exist.
+    """
+    if form is ReportFormat.HTML and out is None:
+        raise InputError("--format html needs --out FILE.", code="no_out")
+    if form is not ReportFormat.HTML and out is not None:
+        raise InputError("--out FILE goes with --format html; the other formats print on stdout.", code="no_html")
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise InputError(f"{out} cannot be written; name a file in a folder that exists.", code="bad_out")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Whatever a library prints meanwhile goes to stderr: stdout carries the answer alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _ascii(text: str) -> str:
+    # DEL is the one ASCII control that json leaves as it is.
+    return text.replace("\x7f", "\\u007f")

@@ -1,0 +1,133 @@
+"""Rich tables for people. Markup, emoji codes and highlighting are off: a model called `[red]` stays `[red]`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from guard.core.evidence import AsrEstimate
+from guard.core.states import Verdict
+from guard.reports.charts import label_of, number, percent
+from guard.reports.report import Report, outcome_words
+from guard.reports.text import printable
+
+STYLES = {
+    Verdict.CLEARED: "green", Verdict.PURIFIED: "green", Verdict.REJECTED: "red", Verdict.HELD: "yellow",
+    Verdict.UNVETTABLE: "magenta", Verdict.INCONCLUSIVE: "yellow",
+}
+
+
+def console(*, width: int | None = None) -> Console:
+    """Stdout; where it is no terminal, wide enough that no cell of a usual table is folded."""
+    shown = Console(markup=False, emoji=False, highlight=False)
+    if width is not None or not shown.is_terminal:
+        shown = Console(markup=False, emoji=False, highlight=False, width=width or 140)
+    return shown
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """A plain table; columns that start with `>` are right-aligned, cells are made printable or taken as `Text`."""
+    made = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else printable("" if cell is None else cell) for cell in row))
+    return made
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "",
+                empty: str = "none") -> None:
+    """A table on stdout; one word where it would have no rows."""
+    console().print(table(columns, rows, title=title) if rows else Text(empty))
+
+
+def verdict_text(verdict: Verdict | None) -> Text:
+    """A verdict in its colour; a dash where there is none yet."""
+    return Text(str(verdict), style=f"bold {STYLES[verdict]}") if verdict is not None else Text("-", style="dim")
+
+
+def print_report(report: Report, *, width: int | None = None) -> None:
+    """A report on stdout."""
+    console(width=width).print(report_view(report))
+
+
+def report_view(report: Report) -> RenderableType:
+    """A report as one renderable: the verdict in a frame, then what it rests on."""
+    parts: list[RenderableType] = [_head(report)]
+    suspicious = [
+        (item["method"], label_of(report, finding.get("target")), number(finding.get("score")), finding["statement"])
+        for item in report.evidence for finding in item.get("findings", ()) if finding.get("suspicious")
+    ]
+    if suspicious:
+        parts.append(table(("method", "class", ">score", "suspicious finding"), suspicious))
+    if report.evidence:
+        parts.append(table(("method", ">version", "outcome", ">seconds"), [_method(item) for item in report.evidence]))
+    if report.defense is not None or report.candidates:
+        parts.extend(_purification(report))
+    return Group(*parts)
+
+
+def _head(report: Report) -> Panel:
+    style = STYLES[report.verdict]
+    lines = [Text(f"sha256:{printable(report.digest)}", style="dim", overflow="fold")]
+    lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
+    lines.append(Text())
+    target = label_of(report, report.target) if report.target is not None else "none"
+    lines.append(Text(f"suspicion {number(report.score)}   target class {target}   {report.seconds:.1f} s"))
+    lines.append(Text(f"{_asr_words(report)}   clean accuracy {percent(report.accuracy)}"))
+    lines.append(Text(f"covered: {printable(', '.join(report.coverage)) or 'nothing'}"))
+    if report.not_covered:
+        lines.append(Text(f"not covered: {', '.join(report.not_covered)}", style="dim"))
+    name = printable(report.name, limit=80)
+    title = Text.assemble((f" {str(report.verdict).upper()} ", f"bold {style}"), (name, "bold"), " ")
+    return Panel(Group(*lines), title=title, title_align="left", border_style=style, padding=(0, 1))
+
+
+def _method(item: Mapping[str, Any]) -> tuple[object, ...]:
+    words = outcome_words(item)
+    shown = Text(words, style={"could not look": "bold yellow", "suspicious": "bold red"}.get(words, ""))
+    if item.get("reason"):
+        shown.append(f": {printable(item['reason'])}", style="default")
+    return item["method"], item["version"], shown, f"{item['seconds']:.1f}"
+
+
+def _purification(report: Report) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if report.defense is not None:
+        before, after = report.acc_before, report.acc_after
+        rows: list[tuple[object, ...]] = [
+            ("clean accuracy", percent(before.overall if before else None), percent(after.overall if after else None)),
+        ]
+        old = {item.target: item for item in report.replayed_before}
+        rows += [
+            (f"trigger to class {label_of(report, item.target)}", _asr(old.get(item.target)), _asr(item))
+            for item in report.replayed
+        ]
+        parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))
+    if report.candidates:
+        rows = [
+            (item.get("defense", ""), item.get("verdict", "failed"), _why(item)) for item in report.candidates
+        ]
+        parts.append(table(("candidate", "verdict", "why"), rows))
+    return parts
+
+
+def _why(candidate: Mapping[str, Any]) -> str:
+    return str(candidate.get("failed") or " ".join(str(reason) for reason in candidate.get("reasons", ())))
+
+
+def _asr_words(report: Report) -> str:
+    if report.natural_only:
+        return f"no unusual trigger (the smallest natural one: {_asr(report.asr)})"
+    return f"attack success rate {_asr(report.asr)}"
+
+
+def _asr(estimate: AsrEstimate | None) -> str:
+    if estimate is None:
+        return "not measured"
+    return f"{percent(estimate.estimate)} ({percent(estimate.low)} to {percent(estimate.high)})"

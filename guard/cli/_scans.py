@@ -1,0 +1,131 @@
+"""Scans as people and scripts see them: rows, one scan's answer, and following one until it rests."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guard.cli._output import Format, print_json, print_json_line
+from guard.core.states import EXIT_CODES, ScanState, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from guard.flow.context import Guard
+    from guard.store.rows import ScanRow
+
+FAILED, WAITING = 2, 2
+POLL_SECONDS = 1.0
+RESTING = frozenset({ScanState.DONE, ScanState.FAILED})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A scan beside the verdict in force."""
+
+    scan: "ScanRow"
+    verdict: Verdict | None
+
+    @property
+    def exit_code(self) -> int:
+        """Only a verdict can be 0: a scan that still runs, or failed, vouches for nothing."""
+        if self.scan.state is ScanState.FAILED:
+            return FAILED
+        return EXIT_CODES[self.verdict] if self.verdict is not None else WAITING
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        row = self.scan
+        return {
+            "id": row.id, "name": row.name, "state": str(row.state),
+            "verdict": str(self.verdict) if self.verdict is not None else None, "verdict_id": row.verdict_id,
+            "bucket": row.bucket, "key": row.key, "version_id": row.version_id, "digest": row.canonical_digest,
+            "upload_digest": row.upload_digest, "cleanset": row.cleanset_name, "submitted_by": row.submitted_by,
+            "error": row.error, "created_at": row.created_at.isoformat(), "updated_at": row.updated_at.isoformat(),
+        }
+
+
+def look(guard: "Guard", scan_id: str) -> Seen:
+    """One scan by its id or the start of it."""
+    from guard.store import ledger, scans
+    from guard.store.session import reading
+
+    with reading(guard.engine) as session:
+        scan = scans.get(session, scan_id)
+        verdict = ledger.get(session, scan.verdict_id).verdict if scan.verdict_id else None
+    return Seen(scan, verdict)
+
+
+def recent(guard: "Guard", limit: int) -> list[Seen]:
+    """The newest scans first."""
+    from guard.store import ledger, scans
+    from guard.store.session import reading
+
+    with reading(guard.engine) as session:
+        return [
+            Seen(row, ledger.get(session, row.verdict_id).verdict if row.verdict_id else None)
+            for row in scans.list_recent(session, limit)
+        ]
+
+
+def follow(guard: "Guard", scan_id: str, form: Format) -> int:
+    """Show a scan until it is done or has failed; returns the exit code of its verdict.
+
+    On a terminal one table is redrawn; otherwise one JSON line a change goes to stderr. The last word is on stdout.
+    """
+    seen = look(guard, scan_id)
+    if form is Format.TABLE and sys.stdout.isatty():
+        from rich.live import Live
+
+        from guard.cli._render import console
+
+        with Live(view([seen]), console=console(), auto_refresh=False) as live:
+            while not _rests(seen):
+                time.sleep(POLL_SECONDS)
+                seen = look(guard, scan_id)
+                live.update(view([seen]), refresh=True)
+        return seen.exit_code
+    shown: dict[str, Any] = {}
+    while True:
+        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict")}
+        if now != shown:
+            print_json_line({"event": "scan", **now}, err=True)
+            shown = now
+        if _rests(seen):
+            break
+        time.sleep(POLL_SECONDS)
+        seen = look(guard, scan_id)
+    print_scans([seen], form, one=True)
+    return seen.exit_code
+
+
+def _rests(seen: Seen) -> bool:
+    return seen.scan.state in RESTING
+
+
+def print_scans(rows: Sequence[Seen], form: Format, *, one: bool = False) -> None:
+    """Scans on stdout; with `one`, JSON is the object itself and not a list of it."""
+    if form is Format.JSON:
+        print_json(rows[0].to_dict() if one else [row.to_dict() for row in rows])
+    else:
+        from guard.cli._render import console
+
+        console().print(view(rows) if rows else "none")
+
+
+def view(rows: Sequence[Seen]) -> "RenderableType":
+    """Scans as a table."""
+    from guard.cli._render import table, verdict_text
+
+    return table(
+        ("scan", "model", "state", "verdict", "uploaded as", "since (UTC)", "remark"),
+        [
+            (
+                seen.scan.id[:12], seen.scan.name, seen.scan.state, verdict_text(seen.verdict),
+                f"s3://{seen.scan.bucket}/{seen.scan.key}", f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
+                seen.scan.error,
+            )
+            for seen in rows
+        ],
+    )

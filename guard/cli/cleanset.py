@@ -1,0 +1,113 @@
+"""Add, list or check clean sets."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
+from guard.core.errors import InputError
+
+if TYPE_CHECKING:
+    from guard.cleansets import RawSet
+    from guard.core.evidence import CleanSetFacts
+
+app = typer.Typer(rich_markup_mode=None, help="Look after clean sets: labelled pictures that you vouch for.")
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="An image folder (a sub-folder a class), a .parquet or an .npz; or s3://BUCKET/KEY."),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the one split into search, calibration and hold-out.")]
+SCHEME = "s3://"
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What models and people call it.")],
+    source: SourceArgument,
+    seed: SeedOption = 0,
+    form: FormatOption = Format.TABLE,
+) -> int:
+    """Check a clean set, split it once, store it by digest; the name then means this set."""
+    from guard.bootstrap import open_guard, upgrade_database
+    from guard.cli._environment import settings_here
+    from guard.store import cleansets
+    from guard.store.session import transaction
+
+    settings = settings_here()
+    facts, data = _curated(source, name, seed)
+    # Clean sets come first on a new machine, often before any service: make the schema rather than ask for it.
+    upgrade_database(settings)
+    guard = open_guard(settings)
+    guard.blobs.put_bytes(data)
+    with transaction(guard.engine) as session:
+        cleansets.put(session, facts, guard.now())
+    _print([facts], form, one=True)
+    return 0
+
+
+@app.command("list")
+def list_(form: FormatOption = Format.TABLE) -> int:
+    """List stored clean sets; of one name the first is in use."""
+    from guard.cli._service import open_service
+    from guard.store import cleansets
+    from guard.store.session import reading
+
+    with reading(open_service().engine) as session:
+        rows = cleansets.list_all(session)
+    _print(rows, form)
+    return 0
+
+
+@app.command()
+def check(source: SourceArgument, seed: SeedOption = 0, form: FormatOption = Format.TABLE) -> int:
+    """Check a clean set and print its facts; stores nothing."""
+    facts, _ = _curated(source, Path(source).stem or "clean set", seed)
+    _print([facts], form, one=True)
+    return 0
+
+
+def _curated(source: str, name: str, seed: int) -> tuple["CleanSetFacts", bytes]:
+    from guard.cleansets import curate, read_source
+
+    with quiet_stdout():
+        raw = _from_bucket(source) if source.startswith(SCHEME) else read_source(Path(source))
+        data, facts = curate(raw, name, seed)
+    return facts, data
+
+
+def _from_bucket(source: str) -> "RawSet":
+    """Read one object through a private temporary file, whose suffix tells the readers what it is."""
+    from guard.cleansets import read_source
+    from guard.cli._service import open_service
+
+    bucket_name, _, key = source.removeprefix(SCHEME).partition("/")
+    if not bucket_name or not key or key.endswith("/"):
+        raise InputError("An object is given as s3://BUCKET/KEY; image folders have to be local.", code="bad_object")
+    guard = open_service()
+    bucket = guard.make_bucket(bucket_name)
+    facts = bucket.head(key)
+    if facts.size > guard.settings.max_upload_bytes:
+        raise InputError(f"{source} is larger than {guard.settings.max_upload_bytes} bytes.", code="too_large")
+    with guard.workspace() as folder:
+        path = folder / f"source{PurePosixPath(key).suffix}"
+        with path.open("wb") as file:
+            file.writelines(bucket.stream(facts))
+        return read_source(path)
+
+
+def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) -> None:
+    if form is Format.JSON:
+        print_json(asdict(rows[0]) if one else [asdict(row) for row in rows])
+        return
+    from guard.cli._render import print_table
+
+    columns = ("clean set", ">classes", ">channels", "size", ">fewest a class", ">search", ">calibration", ">hold-out",
+               "sha256")
+    cells = [
+        (row.name, row.classes, row.channels, f"{row.height}x{row.width}", row.per_class, row.search, row.calibration,
+         row.holdout, row.digest[:16])
+        for row in rows
+    ]
+    print_table(columns, cells, empty="no clean sets; `guard cleanset add NAME SOURCE` adds one")

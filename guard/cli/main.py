@@ -1,0 +1,128 @@
+"""The entry point: finds the command files beside it and turns every error into one sentence and an exit code."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from guard import __version__
+from guard.core.errors import ArtifactRejected, GuardError, InputError, IntegrityMismatch, NotServable
+from guard.core.shelf import Shelf
+
+COMMANDS: Shelf[Any] = Shelf("guard.cli")
+
+OK, BLOCKED, FAILED, NOTHING_VETTABLE, USAGE, REVIEW, MISMATCH = range(7)
+#: First match wins; every other error of the guard is `FAILED`. Verdicts have their own table in `core.states`.
+_EXITS: tuple[tuple[type[GuardError], int], ...] = (
+    (InputError, USAGE),
+    (ArtifactRejected, NOTHING_VETTABLE),
+    (IntegrityMismatch, MISMATCH),
+    (NotServable, BLOCKED),
+)
+_EPILOG = (
+    "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, 4 usage, 5 waiting for "
+    "review, 6 integrity mismatch. The answer goes to stdout, everything else to stderr."
+)
+
+
+class CommandFiles(TyperGroup):
+    """A group whose members are files; a command is imported when it is called, and never for `--help`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
+        """The names of the files, without machinery and without this one."""
+        return [name for name in COMMANDS.names() if name != "main"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import one command file; a name that is no file imports nothing."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = get_command(import_module(f"{COMMANDS.package}.{cmd_name}").app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The first line of each file is its help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(name)) for name in self.list_commands(ctx)])
+
+
+def summary(name: str) -> str:
+    """The opening sentence of a command file, read without running it."""
+    with Path(__file__).with_name(f"{name}.py").open(encoding="utf-8") as file:
+        return file.readline().strip().strip('"')
+
+
+app = typer.Typer(cls=CommandFiles, name="guard", add_completion=False, rich_markup_mode=None, epilog=_EPILOG,
+                  context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"registry-guard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def guard(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),  # noqa: ARG001
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks and every log line."),
+) -> None:
+    """Vet neural networks for backdoors between a model registry and serving."""
+    # structlog's own default writes to stdout, where the answer belongs.
+    from guard.logs import configure
+
+    configure("debug" if debug else "warning", json=not sys.stderr.isatty())
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line and return its exit code; never raises a deliberate error."""
+    if not args:
+        run(["--help"])
+        return USAGE
+    debug = "--debug" in args
+    rest = [arg for arg in args if arg != "--debug"]
+    try:
+        answer = get_command(app).main((["--debug"] if debug else []) + rest, "guard", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "guard"
+        return _complain(f"{error.format_message()} See `{path} --help`.", USAGE, debug)
+    except typer.Abort:
+        return _complain("Stopped; nothing was changed.", FAILED, debug)
+    except GuardError as error:
+        code = next((number for kind, number in _EXITS if isinstance(error, kind)), FAILED)
+        return _complain(error.sentence, code, debug)
+    except OSError as error:
+        return _complain(f"{error.strerror or error}: {error.filename or 'the system'}.", FAILED, debug)
+    except Exception as error:  # noqa: BLE001 - a person gets a sentence, and the traceback only on request
+        sentence = f"The guard itself failed ({type(error).__name__}: {error}); `guard --debug` shows where."
+        return _complain(sentence, FAILED, debug)
+    return answer if isinstance(answer, int) else OK
+
+
+def _complain(sentence: str, code: int, debug: bool) -> int:
+    from guard.reports.text import printable
+
+    if debug:
+        import traceback
+
+        typer.echo(traceback.format_exc(), err=True)
+    # A second line (the end of a log) is indented, so that no text in it can pass for a line of ours.
+    first, *more = sentence.splitlines() or [""]
+    typer.echo(f"guard: {printable(first)}", err=True)
+    for line in more:
+        typer.echo(f"    {printable(line)}", err=True)
+    return code
+
+
+def main() -> None:
+    """What the `guard` script calls."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape, not a crash after an hour of scanning.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""List detectors, defenses, formats and publishers."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
+
+app = typer.Typer(rich_markup_mode=None, help="Look at detectors, defenses, formats and publishers.")
+KINDS = ("detectors", "defenses", "formats", "publishers")
+
+
+@app.callback()
+def methods() -> None:
+    """Look at detectors, defenses, formats and publishers."""
+
+
+@app.command("list")
+def list_(
+    form: FormatOption = Format.TABLE,
+    kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(KINDS)}.")] = None,
+) -> int:
+    """List every method with its version, what it covers, and what the policy in force makes of it."""
+    if kind is not None and kind not in KINDS:
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}.", param_hint="--kind")
+    with quiet_stdout():
+        rows = [row for each in KINDS if kind in (None, each) for row in _of(each)]
+    if form is Format.JSON:
+        print_json(rows)
+    else:
+        from guard.cli._render import print_table
+
+        cells = [
+            (row["kind"], row["name"], row["version"], ", ".join(row["families"]), row["policy"], row["about"])
+            for row in rows
+        ]
+        print_table(("kind", "name", ">version", "covers", "policy", "what it is"), cells)
+    return 0
+
+
+def _of(kind: str) -> list[dict[str, Any]]:
+    from guard.core.shelf import Shelf
+
+    shelf: Shelf[Any] = Shelf(f"guard.{kind}")
+    use = _policy_use() if kind in ("detectors", "defenses") else {}
+    rows = []
+    for name in shelf.names():
+        cls = shelf.get(name)
+        rows.append({
+            "kind": kind, "name": name, "version": getattr(cls, "version", None),
+            "families": sorted(str(family) for family in getattr(cls, "families", ())),
+            "policy": use.get((kind, name), "not used" if use else ""), "paper": getattr(cls, "paper", ""),
+            "about": (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0],
+        })
+    return rows
+
+
+def _policy_use() -> dict[tuple[str, str], str]:
+    from guard.cli._environment import settings_here
+    from guard.policy import load_policy
+
+    rules = load_policy(settings_here().policy_file)
+    use = {("detectors", name): "required" if rule.required else "optional" for name, rule in rules.detectors.items()}
+    use.update({("defenses", rule.name): f"tried {place}." for place, rule in enumerate(rules.defenses, 1)})
+    return use

@@ -1,0 +1,69 @@
+"""Check a policy file and say what it asks for."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guard.cli._output import Format, FormatOption, print_json
+
+if TYPE_CHECKING:
+    from guard.policy import Policy
+
+app = typer.Typer(rich_markup_mode=None, help="Look at policies.")
+
+
+@app.callback()
+def policy() -> None:
+    """Look at policies."""
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="A policy TOML; the one in force by default.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> int:
+    """Read a policy as strictly as the service does, and print its rules and digest; exits 4 if it is wrong."""
+    from guard.cli._environment import settings_here
+    from guard.policy import load_policy
+
+    rules = load_policy(file if file is not None else settings_here().policy_file)
+    _check_methods(rules)
+    if form is Format.JSON:
+        print_json({"digest": rules.digest, **asdict(rules)})
+    else:
+        from guard.cli._render import print_table
+
+        print_table(("rule", "value"), _rows(rules), title=f"policy {rules.name} version {rules.version}")
+    return 0
+
+
+def _check_methods(rules: "Policy") -> None:
+    """Names that are on no shelf would fail every scan: say so now. Imports no plug-in."""
+    from guard.core.errors import PolicyError
+    from guard.core.shelf import Shelf
+
+    for kind, names in (("detectors", list(rules.detectors)), ("defenses", [rule.name for rule in rules.defenses])):
+        known = Shelf[Any](f"guard.{kind}").names()
+        for name in names:
+            if name not in known:
+                sentence = f"The policy names {name!r}, but {kind} are: {', '.join(known)}."
+                raise PolicyError(sentence, code="unknown_method")
+
+
+def _rows(rules: "Policy") -> list[tuple[str, str]]:
+    detectors = [name if rule.required else f"{name} (optional)" for name, rule in rules.detectors.items()]
+    enough, accuracy = rules.cleanset, rules.accuracy
+    return [
+        ("SHA-256", rules.digest),
+        ("detectors", ", ".join(detectors)),
+        ("defenses, in order", ", ".join(rule.name for rule in rules.defenses) or "none"),
+        ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
+        ("clean set", f"{enough.min_per_class} a class, {enough.min_holdout} in the hold-out, at least"),
+        ("accuracy to decide at all", f"{accuracy.min_times_chance:g} times chance"),
+        ("accuracy that repair may cost", f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} a class"),
+        ("natural trojans are", rules.natural),
+        ("a person always looks", "yes" if rules.review_always else "no"),
+        ("a verdict holds", f"{rules.lifetime_days:g} days"),
+    ]

@@ -1,0 +1,30 @@
+"""Ask for a vetted model to be served."""
+
+from typing import Annotated
+
+import typer
+
+from guard.cli._output import Format, FormatOption, print_json, say
+from guard.cli._scans import look
+from guard.cli._service import open_service
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def publish(
+    scan_id: Annotated[str, typer.Argument(help="A scan, or the start of its id.")],
+    form: FormatOption = Format.TABLE,
+) -> int:
+    """Send a cleared or purified model on its way to serving; exits 1 where its signed verdict does not allow that."""
+    guard = open_service()
+    from guard.flow.publish import request
+
+    request(guard, scan_id)
+    seen = look(guard, scan_id)
+    if form is Format.JSON:
+        print_json(seen.to_dict())
+    else:
+        digest = seen.scan.canonical_digest or ""
+        say(f"publishing {seen.scan.name} sha256:{digest}; `guard served` shows when it is up")
+    return 0

@@ -1,0 +1,67 @@
+"""Repair one model file and vet the result; no service needed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from guard.cli._answer import answer
+from guard.cli._output import ReportFormat, ReportFormatOption, quiet_stdout
+from guard.cli._progress import watched
+from guard.core.errors import InputError
+from guard.core.states import Verdict
+
+app = typer.Typer(rich_markup_mode=None)
+PAGE = "report.html"
+
+
+@app.command()
+def purify(
+    path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
+    cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json; made if missing.")],
+    policy: Annotated[Path | None, typer.Option(help="Policy TOML; the packaged one by default.")] = None,
+    defense: Annotated[str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")] = None,
+    param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of --defense.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
+    device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
+    form: ReportFormatOption = ReportFormat.TABLE,
+) -> int:
+    """Vet a model, repair it if it is backdoored, vet the result, and write it only if it passes.
+
+    With --format html the page is written into the --out folder as report.html.
+    """
+    params = parameters(param or [])
+    if params and defense is None:
+        raise InputError("--param goes with --defense NAME.", code="param_without_defense")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder.", code="bad_out")
+    from guard import offline
+
+    with watched("purify") as progress, quiet_stdout():
+        report = offline.purify(path, cleanset=cleanset, out=out, policy=policy, defense=defense, params=params or None,
+                                seed=seed, device=device, progress=progress)
+    if form is ReportFormat.HTML:
+        out.mkdir(parents=True, exist_ok=True)
+    code = answer(report, form, out / PAGE)
+    # The parent's own clearance is an answer too, but an asked-for defense whose child fails must not exit 0.
+    return code if defense is None or report.verdict is Verdict.PURIFIED else code or 1
+
+
+def parameters(pairs: list[str]) -> dict[str, Any]:
+    """`["epochs=3", "name=sgd"]` -> `{"epochs": 3, "name": "sgd"}`: JSON where it parses, else text.
+
+    Raises:
+        InputError: a pair has no `=`, or a name comes twice.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier() or name in found:
+            raise InputError(f"{pair!r} is no parameter; write NAME=VALUE, each name once.", code="bad_parameter")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found

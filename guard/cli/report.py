@@ -1,0 +1,25 @@
+"""What is known about a scan: table, JSON or HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guard.cli._answer import answer
+from guard.cli._output import ReportFormat, ReportFormatOption, html_target
+from guard.cli._service import open_service
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def report(
+    scan_id: Annotated[str, typer.Argument(help="A scan, or the start of its id.")],
+    form: ReportFormatOption = ReportFormat.TABLE,
+    out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
+) -> int:
+    """Print or write what is known about a scan; the exit code is its verdict's."""
+    html_target(form, out)
+    from guard.flow.report import report_for
+
+    return answer(report_for(open_service(), scan_id), form, out)

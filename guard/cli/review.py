@@ -1,0 +1,65 @@
+"""List, show, approve or reject held verdicts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guard.cli import _scans
+from guard.cli._answer import answer
+from guard.cli._output import Format, FormatOption, ReportFormat, ReportFormatOption, html_target, print_json, say
+from guard.cli._service import open_service, operator
+
+app = typer.Typer(rich_markup_mode=None, help="Look at held verdicts and decide about them.")
+ScanArgument = Annotated[str, typer.Argument(help="A scan, or the start of its id.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the signed verdict.")]
+
+
+@app.command("list")
+def list_(form: FormatOption = Format.TABLE) -> int:
+    """List what waits for a review, the longest waiting first."""
+    guard = open_service()
+    from guard.flow.review import waiting
+
+    _scans.print_scans([_scans.look(guard, row.id) for row in waiting(guard)], form)
+    return 0
+
+
+@app.command()
+def show(
+    scan_id: ScanArgument,
+    form: ReportFormatOption = ReportFormat.TABLE,
+    out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
+) -> int:
+    """Show all evidence on a scan; exits 5 while it is held."""
+    html_target(form, out)
+    from guard.flow.report import report_for
+
+    return answer(report_for(open_service(), scan_id), form, out)
+
+
+@app.command()
+def approve(scan_id: ScanArgument, reason: ReasonOption, form: FormatOption = Format.TABLE) -> int:
+    """Clear a held model and have it published. You cannot approve what you uploaded."""
+    return _decide(scan_id, reason, form, approved=True)
+
+
+@app.command()
+def reject(scan_id: ScanArgument, reason: ReasonOption, form: FormatOption = Format.TABLE) -> int:
+    """Reject a held model. Exits 0 when the rejection is recorded."""
+    return _decide(scan_id, reason, form, approved=False)
+
+
+def _decide(scan_id: str, reason: str, form: Format, *, approved: bool) -> int:
+    guard, reviewer = open_service(), operator()
+    from guard.flow import review
+
+    act = review.approve if approved else review.reject
+    verdict_id = act(guard, scan_id, reviewer, reason)
+    seen = _scans.look(guard, scan_id)
+    if form is Format.JSON:
+        print_json({**seen.to_dict(), "verdict_id": verdict_id, "reviewer": reviewer})
+    else:
+        said = "approved" if approved else "rejected"
+        say(f"{said} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {reviewer}, verdict {verdict_id}")
+    return 0

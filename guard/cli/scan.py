@@ -1,0 +1,34 @@
+"""Vet one model file; no service needed."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guard.cli._answer import answer
+from guard.cli._output import ReportFormat, ReportFormatOption, html_target, quiet_stdout
+from guard.cli._progress import watched
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def scan(
+    path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
+    cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
+    policy: Annotated[Path | None, typer.Option(help="Policy TOML; the packaged one by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
+    device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Time budget of all detectors together.")] = math.inf,
+    form: ReportFormatOption = ReportFormat.TABLE,
+    out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
+) -> int:
+    """Vet one model file and print the verdict; nothing in the file is executed."""
+    html_target(form, out)
+    from guard import offline
+
+    with watched("scan") as progress, quiet_stdout():
+        report = offline.scan(path, cleanset=cleanset, policy=policy, seed=seed, device=device, progress=progress,
+                              seconds=seconds)
+    return answer(report, form, out)

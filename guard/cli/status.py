@@ -1,0 +1,59 @@
+"""Where scans stand, once or until they rest."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guard.cli import _scans
+from guard.cli._output import Format, FormatOption, print_json_line
+from guard.cli._service import open_service
+
+if TYPE_CHECKING:
+    from guard.flow.context import Guard
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def status(
+    scan_id: Annotated[str | None, typer.Argument(help="One scan, or the start of its id; all by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the scan rests, or until Ctrl-C.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest scans.")] = 20,
+    form: FormatOption = Format.TABLE,
+) -> int:
+    """Show scans. For one scan the exit code is its verdict's, 2 while there is none; for the list it is 0."""
+    guard = open_service()
+    if scan_id is not None:
+        if watch:
+            return _scans.follow(guard, scan_id, form)
+        seen = _scans.look(guard, scan_id)
+        _scans.print_scans([seen], form, one=True)
+        return seen.exit_code
+    if watch:
+        _watch_all(guard, limit, form)
+    else:
+        _scans.print_scans(_scans.recent(guard, limit), form)
+    return 0
+
+
+def _watch_all(guard: "Guard", limit: int, form: Format) -> None:
+    """Redraw the list on a terminal; otherwise one JSON line for each change of a scan, on stdout."""
+    if form is Format.TABLE and sys.stdout.isatty():
+        from rich.live import Live
+
+        from guard.cli._render import console
+
+        with Live(console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(_scans.view(_scans.recent(guard, limit)), refresh=True)
+                time.sleep(_scans.POLL_SECONDS)
+    shown: dict[str, object] = {}
+    while True:
+        for seen in reversed(_scans.recent(guard, limit)):
+            now = (seen.scan.state, seen.verdict)
+            if shown.get(seen.scan.id) != now:
+                shown[seen.scan.id] = now
+                print_json_line(seen.to_dict())
+        time.sleep(_scans.POLL_SECONDS)

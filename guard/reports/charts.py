@@ -1,0 +1,189 @@
+"""Numbers to bars: which per-class charts a report shows, and how long each bar is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from guard.core.evidence import AsrEstimate, Target
+from guard.reports.report import ACCURACY, Report
+from guard.reports.text import printable
+
+MOST_ROWS = 24  # a model with a thousand classes shows the most telling ones, and says so
+_SIZES = ("norm", "l1", "l2", "mask", "size", "pixels", "budget")
+_RATES = ("asr", "rate", "accuracy", "success")
+_TELLING_SPREAD = 0.05
+_CLASS_LOSS = 0.05
+_MOST_CHARTS = 3  # a method; more are in the JSON document
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bar, in percent of its axis; `low` to `high` is a whisker, `tick` a mark, `ghost` a paler bar."""
+
+    label: str
+    text: str
+    width: float
+    marked: bool = False
+    low: float | None = None
+    high: float | None = None
+    tick: float | None = None
+    ghost: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars on a common axis; `note` says how to read it."""
+
+    title: str
+    note: str
+    rows: tuple[Row, ...]
+    left_out: int = 0
+
+
+def label_of(report: Report, target: Target) -> str:
+    """A class as a reader knows it: its index and, where the manifest names it, its name."""
+    if target is None:
+        return "unknown"
+    names = report.manifest.label_names if report.manifest else ()
+    if isinstance(target, int) and 0 <= target < len(names):
+        return printable(f"{target} · {names[target]}", limit=40)
+    return printable(target, limit=40)
+
+
+def evidence_charts(report: Report) -> list[Chart]:
+    """Per-class charts of every method that made a statement about two or more classes."""
+    charts: list[Chart] = []
+    for item in report.evidence:
+        findings = [finding for finding in item.get("findings", ()) if isinstance(finding.get("target"), int)]
+        charts.extend(_recalls(report, item))
+        if len(findings) >= 2:
+            charts.extend(_number_charts(report, str(item["method"]), findings))
+            charts.extend(_asr_chart(report, str(item["method"]), findings))
+    return charts
+
+
+def accuracy_chart(report: Report) -> Chart | None:
+    """Clean accuracy by class, before (pale) and after purification; None where either was not measured."""
+    before, after = report.acc_before, report.acc_after
+    if before is None or after is None or len(before.per_class) != len(after.per_class):
+        return None
+    pairs = list(enumerate(zip(before.per_class, after.per_class, strict=True)))
+    shown = sorted(sorted(pairs, key=lambda pair: pair[1][1] - pair[1][0])[:MOST_ROWS])
+    rows = tuple(
+        Row(
+            label_of(report, index), f"{percent(old)} → {percent(new)}", _share(new, 1), marked=old - new > _CLASS_LOSS,
+            ghost=_share(old, 1),
+        )
+        for index, (old, new) in shown
+    )
+    note = "Share of hold-out pictures answered rightly. Pale: the uploaded model; solid: the purified one; red: lost "
+    note += "more than five points."
+    return Chart("Clean accuracy by class", note, rows, len(pairs) - len(shown))
+
+
+def replay_chart(report: Report) -> Chart | None:
+    """The parent's triggers, measured on the purified model."""
+    if not report.replayed:
+        return None
+    note = "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to the purified one."
+    before = {estimate.target: estimate for estimate in report.replayed_before}
+    if not before:
+        return Chart("Replayed triggers", note, tuple(_asr_row(report, item, marked=False) for item in report.replayed))
+    rows = []
+    for item in report.replayed:
+        if (old := before.get(item.target)) is not None:
+            rows.append(replace(_asr_row(report, old, marked=True), label=f"{label_of(report, item.target)}, before"))
+        rows.append(replace(_asr_row(report, item, marked=False), label=f"{label_of(report, item.target)}, after"))
+    return Chart("Replayed triggers", note, tuple(rows))
+
+
+def percent(value: float | None) -> str:
+    """`0.981` -> `98.1 %`; not measured or not finite -> a dash."""
+    return f"{value * 100:.1f} %" if value is not None and math.isfinite(value) else "–"
+
+
+def number(value: float | None) -> str:
+    """A number with three significant digits, or a dash."""
+    return f"{value:.3g}" if value is not None and math.isfinite(value) else "–"
+
+
+def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
+    """Clean accuracy by class, of a scan that purified nothing; `accuracy_chart` compares where one did."""
+    rows = [
+        Row(label_of(report, int(name.removeprefix("class_"))), percent(value), _share(value, 1))
+        for finding in item.get("findings", ()) if finding.get("family") == ACCURACY and report.acc_after is None
+        for name, value in finding["numbers"].items() if name.removeprefix("class_").isdecimal()
+    ]
+    if not rows:
+        return []
+    shown = sorted(rows, key=lambda row: row.width)[:MOST_ROWS] if len(rows) > MOST_ROWS else rows
+    note = "Share of hold-out pictures of a class that the model answers rightly."
+    return [Chart("Clean accuracy by class", note, tuple(shown), len(rows) - len(shown))]
+
+
+def _number_charts(report: Report, method: str, findings: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    shared = set.intersection(*({str(name) for name in finding["numbers"]} for finding in findings))
+    charts = []
+    for name in sorted(shared, key=_telling)[:_MOST_CHARTS]:
+        values = [float(finding["numbers"][name]) for finding in findings]
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite or min(finite) < 0 or max(finite) - min(finite) <= _TELLING_SPREAD * max(finite):
+            continue  # nearly one value for all classes says nothing about a class, and bars start at zero
+        rate = _is_rate(name) and max(finite) <= 1
+        top = 1.0 if rate else max(finite)
+        rows = [
+            Row(label_of(report, finding["target"]), percent(value) if rate else number(value), _share(value, top),
+                marked=bool(finding.get("suspicious")))
+            for finding, value in zip(findings, values, strict=True)
+        ]
+        small = not rate and any(part in name for part in _SIZES)
+        note = "A backdoor's own class needs a far smaller trigger than its siblings." if small else ""
+        charts.append(_cut(f"{_words(method)}: {_words(name)}", note, rows, smallest=small))
+    return charts
+
+
+def _asr_chart(report: Report, method: str, findings: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    measured = [finding for finding in findings if finding.get("asr")]
+    if not measured:
+        return []
+    rows = [
+        _asr_row(report, AsrEstimate(**finding["asr"]), marked=bool(finding.get("suspicious"))) for finding in measured
+    ]
+    note = "Share of hold-out pictures of other classes that the recovered trigger sends to this class, 95 % interval."
+    return [_cut(f"{_words(method)}: attack success on the hold-out", note, rows, smallest=False)]
+
+
+def _asr_row(report: Report, estimate: AsrEstimate, *, marked: bool) -> Row:
+    text = f"{percent(estimate.estimate)} ({percent(estimate.low)} to {percent(estimate.high)})"
+    return Row(
+        label_of(report, estimate.target), text, _share(estimate.estimate, 1), marked,
+        low=_share(estimate.low, 1), high=_share(estimate.high, 1),
+        tick=_share(estimate.natural, 1) if estimate.natural is not None else None,
+    )
+
+
+def _cut(title: str, note: str, rows: Sequence[Row], *, smallest: bool) -> Chart:
+    if len(rows) <= MOST_ROWS:
+        return Chart(title, note, tuple(rows))
+    order = sorted(rows, key=lambda row: (not row.marked, row.width if smallest else -row.width))
+    return Chart(title, note, tuple(order[:MOST_ROWS]), len(rows) - MOST_ROWS)
+
+
+def _telling(name: str) -> tuple[int, str]:
+    kind = 0 if any(part in name for part in _SIZES[:5]) else 1 if _is_rate(name) else 2
+    return kind, name
+
+
+def _is_rate(name: str) -> bool:
+    return any(part in name for part in _RATES)
+
+
+def _share(value: float, top: float) -> float:
+    if not math.isfinite(value) or top <= 0:
+        return 0.0
+    return round(100 * min(1.0, max(0.0, value / top)), 2)
+
+
+def _words(name: str) -> str:
+    return printable(name.replace("_", " "), limit=60)

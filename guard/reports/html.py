@@ -1,0 +1,164 @@
+"""The HTML page of a report: one file, no scripts, nothing fetched, every stranger's word escaped."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from guard.core.states import Family, Verdict
+from guard.reports.charts import MOST_ROWS, accuracy_chart, evidence_charts, label_of, number, percent, replay_chart
+from guard.reports.pictures import png_uri, stamp_uri
+from guard.reports.report import RecoveredTrigger, Report, outcome_words
+from guard.reports.text import printable
+
+_MEANING = {
+    Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the trigger families that are "
+                     "listed as covered below.",
+    Verdict.PURIFIED: "The uploaded model was repaired. This page is about the repaired copy, which was examined like "
+                      "any upload.",
+    Verdict.REJECTED: "This model must not be served.",
+    Verdict.HELD: "A person must look before this model may be served.",
+    Verdict.UNVETTABLE: "The guard cannot look into such a file. Nothing in it was executed, and it is not served.",
+    Verdict.INCONCLUSIVE: "Something that the policy requires could not be done, so the model is not served.",
+}
+_FAMILIES = {
+    Family.PATCH: "a sticker or a few pixels at one place",
+    Family.BLEND: "a second picture mixed faintly over the whole image",
+    Family.ADDITIVE: "a fixed pattern added to the whole image, such as stripes or noise",
+    Family.WARP: "a slight bending of the image",
+    Family.FILTER: "a change of colour, blur or style",
+    Family.SAMPLE_SPECIFIC: "a trigger that a network draws anew for each image",
+    Family.ALL_TO_ALL: "every class sent to another, instead of all classes to one",
+}
+
+
+def render_html(report: Report) -> str:
+    """The page as text; write it as UTF-8.
+
+    Its content security policy allows the one style sheet by its hash and pictures from data URIs, nothing else.
+    """
+    environment = Environment(
+        loader=PackageLoader("guard.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_speakable,
+    )
+    environment.filters.update(percent=percent, number=number, seconds=_duration)
+    style = environment.get_template("style.jinja").render()
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        style=Markup(style),  # noqa: S704 - our own file, and its hash is in the policy
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        tone={0: "good", 5: "warn"}.get(report.exit_code, "bad" if report.exit_code == 1 else "dull"),
+        meaning=_MEANING[report.verdict],
+        natural=report.natural_only,
+        target=label_of(report, report.target) if report.target is not None else "none",
+        covered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) in set(report.coverage)],
+        uncovered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) not in report.coverage],
+        **_triggers(report),
+        charts=evidence_charts(report),
+        accuracy=accuracy_chart(report),
+        replays=replay_chart(report),
+        facts=_facts(report),
+        findings=_suspicious(report),
+        outcome_words=outcome_words,
+    )
+
+
+def _speakable(value: Any) -> Any:
+    # Every expression on the page passes here before it is escaped; markup is our own style sheet.
+    return value if isinstance(value, (Markup, int, float)) or value is None else printable(value)
+
+
+def _triggers(report: Report) -> dict[str, Any]:
+    """Suspicious triggers (and those no finding speaks of) as cards, the others as a strip to compare them with."""
+    ranked = [(_finding_of(report, trigger), trigger) for trigger in report.triggers]
+    cards = [_trigger_card(report, trigger, finding) for finding, trigger in ranked
+             if finding is None or finding.get("suspicious")]
+    others = [(finding, trigger) for finding, trigger in ranked
+              if finding is not None and not finding.get("suspicious")]
+    strip = [
+        {"target": label_of(report, trigger.target), "asr": finding.get("asr"),
+         "picture": Markup(stamp_uri(trigger.mask, trigger.pattern))}  # noqa: S704 - our own PNG
+        for finding, trigger in others[:MOST_ROWS]
+    ]
+    return {"triggers": cards, "strip": strip, "strip_left_out": len(others) - len(strip)}
+
+
+def _trigger_card(report: Report, trigger: RecoveredTrigger, finding: Mapping[str, Any] | None) -> dict[str, Any]:
+    pictures = [
+        ("What it adds", stamp_uri(trigger.mask, trigger.pattern)),
+        ("Mask", png_uri(trigger.mask)),
+        ("Pattern", png_uri(trigger.pattern)),
+    ]
+    if trigger.picture is not None:
+        pictures.append(("On a clean picture", png_uri(trigger.picture)))
+    # Base64 of our own PNGs: nothing in it needs escaping, and it is longer than any text may be.
+    safe = [(caption, Markup(uri)) for caption, uri in pictures]  # noqa: S704
+    return {
+        "target": label_of(report, trigger.target),
+        "family": trigger.family,
+        "digest": trigger.digest,
+        "pictures": safe,
+        "asr": finding.get("asr") if finding else None,
+        "statement": finding.get("statement", "") if finding else "",
+        "suspicious": bool(finding and finding.get("suspicious")),
+    }
+
+
+def _finding_of(report: Report, trigger: RecoveredTrigger) -> Mapping[str, Any] | None:
+    for item in report.evidence:
+        for finding in item.get("findings", ()):
+            found_it = (finding.get("trigger_digest"), finding.get("target")) == (trigger.digest, trigger.target)
+            if trigger.digest is not None and found_it:
+                found: Mapping[str, Any] = finding
+                return found
+    return None
+
+
+def _suspicious(report: Report) -> list[dict[str, Any]]:
+    return [
+        {**finding, "method": item["method"], "target": label_of(report, finding.get("target"))}
+        for item in report.evidence
+        for finding in item.get("findings", ())
+        if finding.get("suspicious")
+    ]
+
+
+def _facts(report: Report) -> list[tuple[str, Any]]:
+    """What identifies the thing and everything that shaped the answer."""
+    facts: list[tuple[str, Any]] = [("SHA-256 of the weights", report.digest)]
+    if report.parent:
+        facts.append(("Purified from", report.parent))
+    if report.manifest is not None:
+        model = report.manifest
+        facts += [
+            ("Architecture", model.architecture),
+            ("Classes", model.num_classes),
+            ("Input", "×".join(str(side) for side in model.input_size)),
+            ("Mean / std", f"{_numbers(model.mean)} / {_numbers(model.std)}"),
+        ]
+        facts += [(f"Argument {key}", value) for key, value in sorted(model.model_args.items())]
+    if report.cleanset is not None:
+        clean = report.cleanset
+        parts = f"{clean.search} search, {clean.calibration} calibration, {clean.holdout} hold-out"
+        facts += [("Clean set", f"{clean.name}: {parts}"), ("SHA-256 of the clean set", clean.digest)]
+    facts += [("Policy", report.policy or "–"), ("Seeds", ", ".join(_seeds(report)) or "–")]
+    optional = [("Scan", report.scan_id), ("Verdict", report.verdict_id), ("Issued", report.issued_at),
+                ("Expires", report.expires_at)]
+    return facts + [(name, value) for name, value in optional if value]
+
+
+def _seeds(report: Report) -> list[str]:
+    return sorted({str(item.get("seed", "")) for item in report.evidence} - {""})
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

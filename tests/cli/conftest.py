@@ -1,0 +1,97 @@
+"""A private home for each test, a migrated database with keys, and `guard` called as a person calls it."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from guard.bootstrap import open_guard
+from guard.cli.main import run
+from guard.core.states import Verdict
+from guard.flow.conclude import write
+from guard.flow.context import Guard
+from guard.publishers.folder import Folder
+from guard.store import artifacts, scans
+from guard.store.migrate import upgrade
+from guard.store.rows import ArtifactKind, ScanRow
+from guard.store.session import transaction
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder and none of the caller's own settings."""
+    for name in list(os.environ):
+        if name.startswith("GUARD_") or name in {"DATABASE_URL", "REDIS_URL"}:
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("GUARD_DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """`cli("status", "--format", "json")` in this process."""
+
+    def call(*args: object) -> Answer:
+        capsys.readouterr()
+        code = run([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return call
+
+
+@cache
+def _template() -> Path:
+    folder = Path(mkdtemp(prefix="guard-test-cli-"))
+    upgrade(f"sqlite:///{folder / 'guard.db'}")
+    return folder / "guard.db"
+
+
+@dataclass
+class Service:
+    """A guard with keys and a folder to publish into, and the means to put scans into its store."""
+
+    guard: Guard
+    count: int = 0
+
+    def scan(self, verdict: Verdict | None = None, *, name: str = "digits", by: str | None = "mallory",
+             error: str | None = None, data: bytes = b"weights") -> ScanRow:
+        """A scan as the workers leave it, with a signed verdict if one is given."""
+        self.count += 1
+        guard, scan_id = self.guard, f"{self.count:04x}" * 8
+        digest, size = guard.blobs.put([data])
+        with transaction(guard.engine) as session:
+            artifacts.put(session, digest=digest, size=size, kind=ArtifactKind.CANONICAL, now=guard.now())
+            scan = scans.insert(session, scan_id=scan_id, bucket="models", key=f"models/{name}/{self.count}",
+                                version_id="v1", name=name, now=guard.now(), submitted_by=by)
+            scan = scans.move(session, scan.id, scan.state, guard.now(), canonical_digest=digest, error=error)
+            if verdict is not None:
+                write(guard, session, scan, verdict, subject=digest, reasons=("A patch of 9 pixels.",), score=0.9)
+            return scans.get(session, scan_id)
+
+
+@pytest.fixture
+def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """The guard that commands open in this test; it publishes into a folder instead of a TorchServe."""
+    home.mkdir()
+    shutil.copy(_template(), home / "guard.db")
+    shelf = home / "served"
+    guard = replace(open_guard(), make_publisher=lambda: Folder(shelf))
+    assert guard.signer.key_id in guard.trusted.keys  # the first key of a new installation is trusted
+    monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: guard)
+    return Service(guard)

@@ -1,0 +1,139 @@
+"""The entry point: finds its files, stays light, and turns every error into one sentence and a number."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import guard.cli
+from guard.cli import main
+from guard.core import errors
+from guard.core.errors import GuardError
+from tests.cli.conftest import Answer
+
+Cli = Callable[..., Answer]
+FILES = sorted(
+    file.stem for file in Path(guard.cli.__file__).parent.glob("*.py")
+    if not file.stem.startswith("_") and file.stem != "main"
+)
+EXITS = {
+    "GuardError": 2, "InputError": 4, "CleanSetError": 4, "PolicyError": 4, "UnknownMethod": 4, "ArtifactRejected": 3,
+    "ManifestRejected": 3, "Unavailable": 2, "IntegrityMismatch": 6, "MethodFailed": 2, "OutOfTime": 2, "Cancelled": 2,
+    "NotServable": 1, "LeaseLost": 2,
+}
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("guard.cli.verify.open_service", fail)
+
+
+def test_help_lists_every_command_file_with_its_first_line(cli: Cli) -> None:
+    answer = cli("--help")
+
+    assert answer.code == 0
+    for name in FILES:
+        assert f"  {name} " in answer.out
+        assert main.summary(name)[:40] in answer.out
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_has_help(name: str, cli: Cli) -> None:
+    answer = cli(name, "--help")
+
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: guard {name}")
+
+
+def test_help_takes_less_than_300_milliseconds_and_loads_nothing_heavy() -> None:
+    script = ("import sys; from guard.cli.main import run; code = run(['--help']);"
+              "heavy = {'torch', 'numpy', 'rich', 'sqlalchemy', 'structlog', 'httpx'} & set(sys.modules);"
+              "sys.exit(f'loaded {heavy}' if heavy else code)")
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: the machine that runs this test may be busy with others.
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+        assert (done.returncode, done.stderr) == (0, "")
+    assert min(spent) < 0.3
+
+
+def test_without_arguments_help_is_shown_and_it_counts_as_usage(cli: Cli) -> None:
+    answer = cli()
+
+    assert answer.code == main.USAGE
+    assert "Commands:" in answer.out
+
+
+@pytest.mark.parametrize("name", ["nope", "main", "_output", "../scan", "os", ""])
+def test_a_name_that_is_no_command_is_refused(name: str, cli: Cli) -> None:
+    answer = cli(name)
+
+    assert answer.code == main.USAGE
+    assert answer.out == ""
+    assert answer.err.startswith("guard: No such command")
+
+
+@pytest.mark.parametrize("name", sorted(EXITS))
+def test_every_error_has_its_exit_code_and_one_sentence(name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, getattr(errors, name)("It is broken; mend it."))
+    answer = cli("verify")
+
+    assert answer == Answer(EXITS[name], "", "guard: It is broken; mend it.\n")
+
+
+def test_the_table_of_errors_is_complete() -> None:
+    known = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, GuardError)}
+
+    assert set(EXITS) == known
+
+
+def test_an_error_nobody_planned_is_a_sentence_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, RuntimeError("boom"))
+    answer = cli("verify")
+
+    assert answer.code == main.FAILED
+    assert answer.err == "guard: The guard itself failed (RuntimeError: boom); `guard --debug` shows where.\n"
+
+
+def test_a_missing_file_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, FileNotFoundError(2, "No such file or directory", "gone.txt"))
+
+    assert cli("verify").err == "guard: No such file or directory: gone.txt.\n"
+
+
+@pytest.mark.parametrize("place", [("--debug", "verify"), ("verify", "--debug")])
+def test_a_traceback_is_shown_only_on_request(place: tuple[str, str], cli: Cli,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, RuntimeError("boom"))
+
+    assert "Traceback" not in cli("verify").err
+    assert "Traceback" in cli(*place).err
+
+
+def test_ctrl_c_ends_with_the_shells_own_number(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, KeyboardInterrupt())
+
+    assert cli("verify").code == 130
+
+
+def test_an_error_cannot_steer_the_terminal_or_fake_a_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, GuardError("bad \x1b[2Jname\nguard: cleared"))
+    answer = cli("verify")
+
+    assert answer.err == "guard: bad \\x1b[2Jname\n    guard: cleared\n"
+
+
+def test_the_installed_script_answers() -> None:
+    script = Path(sys.executable).with_name("guard")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, f"registry-guard {guard.__version__}\n")

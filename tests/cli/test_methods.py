@@ -1,0 +1,32 @@
+"""`guard methods list`: what is on the shelves is what is shown."""
+
+import json
+from collections.abc import Callable
+
+from guard.core.shelf import Shelf
+from tests.cli.conftest import Answer
+
+Cli = Callable[..., Answer]
+
+
+def test_every_plug_in_is_listed_with_its_version_and_use(cli: Cli) -> None:
+    answer = cli("methods", "list", "--format", "json")
+    rows = json.loads(answer.out)
+    kinds = ("detectors", "defenses", "formats", "publishers")
+
+    assert answer.code == 0
+    assert [(row["kind"], row["name"]) for row in rows] == [
+        (kind, name) for kind in kinds for name in Shelf[object](f"guard.{kind}").names()
+    ]
+    assert all(isinstance(row["version"], int) for row in rows if row["kind"] in kinds[:2])
+    inversion = next(row for row in rows if row["name"] == "patch_inversion")
+    assert (inversion["policy"], inversion["families"]) == ("required", ["patch"])
+    assert next(row for row in rows if row["name"] == "sau")["policy"] == "tried 1."
+
+
+def test_one_kind_can_be_asked_for(cli: Cli) -> None:
+    rows = json.loads(cli("methods", "list", "--kind", "formats", "-f", "json").out)
+
+    assert {row["kind"] for row in rows} == {"formats"}
+    assert "safetensors" in cli("methods", "list", "--kind", "formats").out
+    assert cli("methods", "list", "--kind", "spells").code == 4

@@ -1,0 +1,47 @@
+"""`guard policy check`: as strict as the service."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guard.policy import load_policy
+from tests.cli.conftest import Answer
+
+Cli = Callable[..., Answer]
+
+
+def test_the_policy_in_force_is_printed_with_its_digest(cli: Cli) -> None:
+    answer = cli("policy", "check", "--format", "json")
+
+    assert answer.code == 0
+    assert json.loads(answer.out)["digest"] == load_policy().digest
+    assert load_policy().digest in cli("policy", "check").out
+
+
+def test_the_setting_names_the_policy_in_force(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[policy]\nname = "mine"\n[detectors.patch_inversion]\n')
+    monkeypatch.setenv("GUARD_POLICY_FILE", str(file))
+
+    assert json.loads(cli("policy", "check", "-f", "json").out)["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[policy", '[policy]\nname = "x"\nunknown = 1\n[detectors.patch_inversion]\n', '[policy]\nname = "x"\n',
+     '[policy]\nname = "x"\n[detectors.wonder]\n',
+     '[policy]\nname = "x"\n[detectors.patch_inversion]\n[[purify.defenses]]\nname = "wonder"\n'],
+)
+def test_a_policy_that_is_wrong_exits_4(text: str, cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    answer = cli("policy", "check", file)
+
+    assert (answer.code, answer.out) == (4, "")
+    assert answer.err.startswith("guard: ")
+
+
+def test_a_policy_that_is_not_there_exits_4(cli: Cli, tmp_path: Path) -> None:
+    assert cli("policy", "check", tmp_path / "no.toml").code == 4

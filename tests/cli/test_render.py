@@ -1,0 +1,58 @@
+"""Tables for people: complete, and deaf to markup and control characters in names."""
+
+from dataclasses import replace
+
+import pytest
+
+from guard.cli._render import print_report, print_table
+from guard.core.states import Verdict
+from guard.reports import Report
+from tests.reports.samples import MODEL, bare, purified, rejected
+
+Capture = pytest.CaptureFixture[str]
+
+
+def printed(report: Report, capsys: Capture) -> str:
+    print_report(report, width=140)
+    return capsys.readouterr().out
+
+
+def test_a_rejected_model_says_what_was_found(capsys: Capture) -> None:
+    text = printed(rejected(), capsys)
+
+    for part in ("REJECTED", "fashion-resnet18", "a" * 64, "upper bound is 98.1 %", "target class 3 · Dress",
+                 "97.0 % (95.1 % to 98.1 %)", "covered: patch", "not covered: blend", "patch_inversion",
+                 "could not look", "It ran out of its time budget."):
+        assert part in text, part
+
+
+def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
+    text = printed(purified(), capsys)
+
+    for part in ("PURIFIED", "purified by sau", "89.6 %", "88.3 %", "trigger to class 3 · Dress", "97.0 % (",
+                 "2.6 % ("):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_can_be_shown_with_nothing_known(verdict: Verdict, capsys: Capture) -> None:
+    text = printed(bare(verdict), capsys)
+
+    assert str(verdict).upper() in text
+    assert "not measured" in text
+
+
+def test_names_are_neither_markup_nor_control_sequences(capsys: Capture) -> None:
+    name = "[red]x[/red] :bomb: \x1b[31m\u202e"
+    report = replace(rejected(), name=name, reasons=(name,), manifest=replace(MODEL, label_names=(name,) * 10),
+                     candidates=[{"defense": name, "failed": name}])
+    text = printed(report, capsys)
+
+    assert "[red]x[/red] :bomb: \\x1b[31m\\u202e" in text
+    assert not set(text) & {"\x1b", "\u202e"}
+
+
+def test_a_table_without_rows_is_a_word(capsys: Capture) -> None:
+    print_table(("a", "b"), [], empty="nothing is served")
+
+    assert capsys.readouterr().out == "nothing is served\n"

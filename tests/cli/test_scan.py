@@ -1,0 +1,153 @@
+"""`guard scan` on real files with no service running: one document, the agreed keys, the agreed exit codes."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guard.core.states import EXIT_CODES, Verdict
+from tests.cli.conftest import Answer
+from tests.cli.models import clean_set, saved
+
+Cli = Callable[..., Answer]
+AGREED = {"digest", "verdict", "score", "target", "asr", "coverage", "methods", "seconds", "policy", "reasons"}
+
+
+class Payload:
+    """Unpickling it would leave a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    return clean_set(tmp_path / "clean.npz")
+
+
+def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    file, mark = tmp_path / "model.pkl", tmp_path / "it-ran"
+    file.write_bytes(pickle.dumps(Payload(mark)))
+    answer = cli("scan", file, "--cleanset", clean, "--format", "json")
+    document = json.loads(answer.out)
+
+    assert answer.code == 3
+    assert set(document) >= AGREED
+    assert document["verdict"] == "unvettable"
+    assert "safetensors" in document["reasons"][0]
+    assert not mark.exists()
+
+
+def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(cli: Cli, clean: Path,
+                                                                           tmp_path: Path) -> None:
+    command = ("scan", saved(tmp_path / "honest"), "--cleanset", clean, "--seed", 7, "--format", "json")
+    answer, again = cli(*command), cli(*command)
+    document, second = json.loads(answer.out), json.loads(again.out)
+
+    assert document["verdict"] not in {"inconclusive", "unvettable"}, document["reasons"]
+    assert answer.code == EXIT_CODES[Verdict(document["verdict"])]
+    assert "patch" in document["coverage"]
+    assert {"patch_inversion"} <= {method["name"] for method in document["methods"]}
+    assert 0 <= document["score"] <= 1
+    same = ("digest", "verdict", "score", "asr", "target", "accuracy", "reasons", "triggers")
+    assert [document[key] for key in same] == [second[key] for key in same]
+
+
+def test_a_backdoored_model_is_never_cleared(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    model, page = saved(tmp_path / "bad", backdoored=True), tmp_path / "page.html"
+    answer = cli("scan", model, "--cleanset", clean, "--format", "html", "--out", page)
+
+    assert answer.code not in {0, 2, 4}
+    assert answer.out.split()[0] in {"rejected", "held"}
+    assert "data:image/png" in page.read_text()
+
+
+def test_a_model_that_knows_nothing_is_inconclusive(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    answer = cli("scan", saved(tmp_path / "blank", steps=0), "--cleanset", clean)
+
+    assert answer.code == 2
+    assert "INCONCLUSIVE" in answer.out
+
+
+def test_in_a_pipe_stdout_is_one_document_and_stderr_json_lines(clean: Path, tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("guard"), "scan", saved(tmp_path / "honest"), "--cleanset", clean,
+               "--seconds", "1", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert json.loads(done.stdout)["name"] == "honest"
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines
+    assert all(line["event"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "no config", "no model", "wrong classes", "no json", "unknown architecture"],
+)
+def test_a_broken_upload_is_a_verdict_or_a_sentence(damage: str, cli: Cli, clean: Path, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "broken")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    elif damage == "no config":
+        config.unlink()
+        weights.write_bytes(b"\x00" * 100)
+    elif damage == "no model":
+        weights.unlink()
+    elif damage == "wrong classes":
+        more = config.read_text().replace('"num_classes": 6', '"num_classes": 7')
+        config.write_text(more.replace(', "plain"', ', "plain", "other"'))
+    elif damage == "no json":
+        config.write_text("{")
+    else:
+        config.write_text(config.read_text().replace("cifar_resnet", "wonder_net"))
+    answer = cli("scan", folder, "--cleanset", clean, "--format", "json")
+
+    assert answer.code == (4 if damage == "no model" else 3)
+    if damage == "no model":
+        assert answer.out == ""
+        assert answer.err.startswith("guard: ")
+    else:
+        assert json.loads(answer.out)["reasons"][0]
+    assert "Traceback" not in answer.err
+
+
+def test_a_clean_set_that_does_not_fit_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "large.npz"
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 20, 20), np.uint8)
+    np.savez(path, images=images, labels=np.arange(60) % 6)
+    answer = cli("scan", saved(tmp_path / "honest"), "--cleanset", path, "--format", "json")
+
+    assert (answer.code, answer.out) == (4, "")
+    assert "20x20" in answer.err
+
+
+def test_a_clean_set_that_nobody_knows_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("scan", saved(tmp_path / "honest"), "--cleanset", "never-added")
+
+    assert (answer.code, answer.out) == (4, "")
+    assert "guard cleanset add" in answer.err
+
+
+def test_a_stored_clean_set_is_found_by_name(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    assert cli("cleanset", "add", "stripes", clean).code == 0
+    answer = cli("scan", saved(tmp_path / "honest"), "--cleanset", "stripes", "--seconds", 1, "--format", "json")
+    document = json.loads(answer.out)
+
+    assert document["cleanset"]["name"] == "stripes"
+
+
+def test_a_policy_that_is_wrong_is_a_sentence(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[policy]\n")
+
+    assert cli("scan", saved(tmp_path / "honest"), "--cleanset", clean, "--policy", policy).code == 4

@@ -1,0 +1,155 @@
+"""`guard status`: a scan without a verdict never exits with 0."""
+
+import io
+import json
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from guard.core.states import EXIT_CODES, ScanState, Verdict
+from guard.flow.conclude import write
+from guard.store import scans
+from guard.store.session import transaction
+from tests.cli.conftest import Answer, Service
+
+Cli = Callable[..., Answer]
+
+
+def test_the_list_shows_every_scan_with_state_and_verdict(service: Service, cli: Cli) -> None:
+    service.scan(Verdict.CLEARED, name="good")
+    service.scan(Verdict.REJECTED, name="bad")
+    service.scan(name="fresh")
+    answer = cli("status")
+
+    assert answer.code == 0
+    for name, words in (("good", "done"), ("bad", "rejected"), ("fresh", "queued")):
+        line = next(line for line in answer.out.splitlines() if name in line)
+
+        assert words in line
+
+
+def test_an_empty_list_says_so(service: Service, cli: Cli) -> None:
+    assert cli("status") == Answer(0, "none\n", "")
+    assert cli("status", "--format", "json").out == "[]\n"
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_one_scan_exits_with_its_verdicts_code(verdict: Verdict, service: Service, cli: Cli) -> None:
+    scan = service.scan(verdict)
+    answer = cli("status", scan.id[:8], "--format", "json")
+
+    assert answer.code == EXIT_CODES[verdict]
+    assert json.loads(answer.out) | {"verdict": str(verdict), "id": scan.id, "state": "done"} == json.loads(answer.out)
+
+
+def test_a_scan_without_a_verdict_is_not_zero(service: Service, cli: Cli) -> None:
+    assert cli("status", service.scan().id).code == 2
+
+
+def test_a_failed_scan_is_not_zero_and_shows_its_error(service: Service, cli: Cli) -> None:
+    scan = service.scan(error="The \x1b[31mworker died.")
+    with transaction(service.guard.engine) as session:
+        scans.move(session, scan.id, ScanState.FAILED, service.guard.now())
+    answer = cli("status", scan.id)
+
+    assert answer.code == 2
+    assert "\\x1b[31mworker" in "".join(answer.out.split())
+    assert "\x1b" not in answer.out
+
+
+def test_a_scan_that_is_not_there_is_a_usage_error(service: Service, cli: Cli) -> None:
+    answer = cli("status", "ffffffff")
+
+    assert (answer.code, answer.out) == (4, "")
+    assert "There is no scan" in answer.err
+
+
+def test_watching_ends_with_the_verdict(service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guard.cli._scans.POLL_SECONDS", 0.01)
+    scan = service.scan()
+
+    def conclude() -> None:
+        with transaction(service.guard.engine) as session:
+            write(service.guard, session, scan, Verdict.REJECTED, subject=str(scan.canonical_digest), reasons=("x",))
+
+    worker = threading.Timer(0.2, conclude)
+    worker.start()
+    answer = cli("status", scan.id, "--watch", "--format", "json")
+    worker.join()
+
+    assert answer.code == 1
+    assert json.loads(answer.out)["verdict"] == "rejected"
+    assert [json.loads(line)["state"] for line in answer.err.splitlines()] == ["queued", "done"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, looks: int, between: Callable[[], object]) -> None:
+    """A person who presses Ctrl-C after some looks; `between` happens after the first."""
+    seen = []
+
+    def sleep(_seconds: float) -> None:
+        seen.append(1)
+        if len(seen) == 1:
+            between()
+        if len(seen) == looks:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+
+
+def test_watching_everything_prints_one_line_for_each_change(service: Service, cli: Cli,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    first = service.scan(name="first")
+    interrupted_after(monkeypatch, 3, lambda: service.scan(Verdict.CLEARED, name="second"))
+    answer = cli("status", "--watch")
+
+    assert answer.code == 130
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert [(line["name"], line["state"], line["verdict"]) for line in lines] == [
+        ("first", "queued", None), ("second", "done", "cleared")
+    ]
+    assert lines[0]["id"] == first.id
+
+
+def test_on_a_terminal_a_table_is_redrawn(service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.scan(name="first")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    interrupted_after(monkeypatch, 3, lambda: service.scan(Verdict.CLEARED, name="second"))
+
+    assert cli("status", "--watch").code == 130
+    assert "first" in screen.getvalue()
+    assert "second" in screen.getvalue()
+
+
+def test_on_a_terminal_one_scan_is_followed_to_its_end(service: Service, cli: Cli,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = service.scan(name="first")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+
+    def conclude() -> None:
+        with transaction(service.guard.engine) as session:
+            write(service.guard, session, scan, Verdict.HELD, subject=str(scan.canonical_digest), reasons=("x",))
+
+    interrupted_after(monkeypatch, 99, conclude)
+
+    assert cli("status", scan.id, "--watch").code == 5
+    assert "queued" in screen.getvalue()
+    assert "held" in screen.getvalue()
+
+
+def test_without_a_schema_it_says_what_to_do(cli: Cli) -> None:
+    answer = cli("status")
+
+    assert (answer.code, answer.out) == (2, "")
+    assert "guard db upgrade" in answer.err
+    assert "Traceback" not in answer.err

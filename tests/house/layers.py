@@ -1,0 +1,126 @@
+"""Who may import whom: the table of design.md section 3 as data, and the function that reads a file against it."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.house.sources import SHELVES, imports
+
+TORCH = {"torch", "torchvision", "timm"}
+SQL = {"sqlalchemy", "alembic", "psycopg"}
+HTTP = {"httpx", "requests", "urllib3", "aiohttp"}
+WEB = {"fastapi", "starlette", "uvicorn"}
+BROKER = {"celery", "kombu", "redis"}
+CLOUD = {"boto3", "botocore"}
+SCREEN = {"typer", "click", "rich", "argparse"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN
+
+
+@dataclass(frozen=True)
+class Row:
+    """`ours`: packages of guard it may import beside itself. `outside`: which of `OUTSIDE` it may import."""
+
+    ours: frozenset[str]
+    outside: frozenset[str] = frozenset()
+    stdlib_only: bool = False
+
+
+def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
+    return Row(frozenset(ours.split()), frozenset().union(*outside), stdlib_only)
+
+
+_USE_CASES = "core policy store attest blobs events cleansets ml formats detectors defenses publishers reports"
+TABLE = {
+    "core": _row(stdlib_only=True),
+    "policy": _row("core", stdlib_only=True),
+    "settings": _row("core", stdlib_only=True),
+    "logs": _row("core"),
+    "attest": _row("core"),
+    "reports": _row("core"),
+    "cleansets": _row("core"),
+    "formats": _row("core", TORCH),
+    "ml": _row("core", TORCH),
+    "store": _row("core", SQL),
+    "blobs": _row("core", CLOUD),
+    "events": _row("core", CLOUD),
+    "detectors": _row("core ml", TORCH),
+    "defenses": _row("core ml", TORCH),
+    "publishers": _row("core attest", HTTP),
+    "serving": _row("core attest ml formats", TORCH),
+    # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
+    "flow": _row(f"{_USE_CASES} settings", SQL),
+    "job": _row("core cleansets flow ml", TORCH),
+    "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
+    "offline": _row(f"{_USE_CASES} flow bootstrap settings logs"),
+    "": _row("offline"),  # guard/__init__.py
+    "api": _row("core flow bootstrap store reports cleansets settings logs", WEB),
+    # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
+    "cli": _row("core flow bootstrap store reports cleansets settings logs policy offline local", SCREEN),
+    # `events` for the SQS poller.
+    "workers": _row("core flow bootstrap store reports cleansets settings logs events", BROKER, SQL),
+    "local": _row("core settings", HTTP, BROKER, CLOUD),
+}
+#: Nothing of these is ever imported by the guard or its workers.
+NEVER = {"tests", "benchmarks", "migrations"}
+#: Underscore files that packages other than their own may use, by reader: the canonical file is the guard's own.
+PRIVATE = {
+    "guard.formats._canonical": {"flow", "serving"},
+    "guard.formats._read": {"flow"},
+}
+#: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).
+BUILDS_ON = {
+    ("guard.formats.safetensors", "_canonical"),  # the canonical file is a safetensors file
+    ("guard.formats.safetensors", "pytorch_state_dict"),  # the jail's answer is read by our strict parser
+    ("guard.formats.pytorch_state_dict", "zip_archive"),  # a zip is refused unless that one claims it
+}
+
+
+def package_of(path: str) -> str:
+    """`guard/store/scans.py` -> `store`; `guard/offline.py` -> `offline`; `guard/__init__.py` -> ``; workers as is."""
+    parts = path.removesuffix(".py").split("/")
+    if parts[0] != "guard":
+        return parts[0]
+    return "" if parts[1] == "__init__" else parts[1]
+
+
+def violations(path: str, tree: ast.Module) -> Iterator[str]:
+    """Each broken rule of the table in one file, as `path:line what`."""
+    package = package_of(path)
+    if package not in TABLE:
+        yield f"{path}: {package!r} has no row in the layer table"
+        return
+    row = TABLE[package]
+    for line, name in imports(tree):
+        for problem in _problems(path, package, row, name):
+            yield f"{path}:{line} {problem}"
+
+
+def _problems(path: str, package: str, row: Row, name: str) -> Iterator[str]:
+    parts = name.split(".")
+    top = parts[0]
+    if top == "":
+        yield f"relative import {name}"
+    elif top == "guard":
+        yield from _ours(path, package, row, parts)
+    elif top in NEVER | ({"workers"} - {package}) | (OUTSIDE - row.outside):
+        yield f"{package or 'guard'} must not import {top}"
+    elif row.stdlib_only and top not in sys.stdlib_module_names:
+        yield f"{package} is standard library only, and imports {top}"
+
+
+def _ours(path: str, package: str, row: Row, parts: list[str]) -> Iterator[str]:
+    if len(parts) == 1 or parts[1].startswith("__"):
+        return  # `import guard` itself, `guard.__version__`
+    other = parts[1]
+    if other != package and other not in row.ours:
+        yield f"{package or 'guard'} must not import guard.{other}"
+    if len(parts) < 3:
+        return
+    module = ".".join(parts[:3])
+    if parts[2].startswith("_") and other != package and package not in PRIVATE.get(module, set()):
+        yield f"{module} is private to guard.{other}"
+    if package in SHELVES and other == package and not parts[2].startswith("_") and parts[2].islower():
+        mine = path.removesuffix(".py").split("/")[-1]
+        if not mine.startswith("__") and parts[2] != mine and (module, mine) not in BUILDS_ON:
+            yield f"plug-ins do not know each other: {module}"

@@ -1,0 +1,146 @@
+"""The HTML page: complete, self-contained, and deaf to what strangers put into names."""
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from guard.core.states import Verdict
+from guard.reports import Report
+from guard.reports.html import render_html
+from tests.reports.samples import MODEL, NAMES, TARGET, bare, harmless, purified, rejected, trigger
+
+HOSTILE = "<svg onload=alert(1)>\"'><script>alert(2)</script>"
+
+
+class Page(HTMLParser):
+    """All tags with their attributes, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def named(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def page_of(report: Report) -> Page:
+    return Page(render_html(report))
+
+
+def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
+    page = page_of(rejected())
+
+    for part in ("rejected", "fashion-resnet18", "a" * 64, "upper bound is 98.1 %", "3 · Dress", "97.0 %",
+                 "patch_inversion", "could not look", "It ran out of its time budget.", "38.2 s", "lr=0.1, steps=300",
+                 "d" * 64, "c" * 64, "524 of 540"):
+        assert part in page.text, part
+    shown = [image["alt"] for image in page.named("img")]
+    assert shown[:4] == ["What it adds", "Mask", "Pattern", "On a clean picture"]
+
+
+def test_other_classes_are_shown_small_to_compare_with() -> None:
+    page = page_of(rejected())
+
+    assert [image["alt"] for image in page.named("img")][4:] == [
+        f"class {label} · {name}" for label, name in enumerate(NAMES) if label != TARGET
+    ]
+    assert "For comparison" in page.text
+    assert len(page_of(replace(rejected(), triggers=[harmless(0)])).named("img")) == 1
+
+
+def test_a_trigger_that_no_finding_speaks_of_is_shown_in_full() -> None:
+    assert len(page_of(bare(Verdict.HELD, triggers=[trigger()])).named("img")) == 4
+
+
+def test_what_is_not_covered_is_said() -> None:
+    text = page_of(rejected()).text
+
+    assert text.index("Not covered") < text.index("blend") < text.index("sample-specific")
+
+
+def test_a_purified_model_shows_before_and_after() -> None:
+    text = page_of(purified()).text
+
+    assert "Before and after purification" in text
+    assert "70.0 % → 63.0 %" in text
+    assert "3 · Dress, before" in text
+    assert "Purified from " + "a" * 64 in text
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_has_a_page_even_with_nothing_known(verdict: Verdict) -> None:
+    page = page_of(bare(verdict, reasons=("Because.",)))
+
+    assert f"{verdict} some-model" in page.text
+    assert "Because." in page.text
+
+
+def test_no_page_says_clean_or_safe_of_a_model() -> None:
+    for verdict in Verdict:
+        assert not re.search(r"\b(is|was) (clean|safe)\b", page_of(bare(verdict)).text)
+
+
+def hostile() -> Report:
+    labels = tuple(f"{HOSTILE} {index}" for index in range(10))
+    evidence = [{**item, "reason": HOSTILE, "method": HOSTILE} for item in rejected().evidence]
+    return replace(
+        rejected(), name=HOSTILE, reasons=(HOSTILE,), manifest=replace(MODEL, label_names=labels), evidence=evidence,
+        candidates=[{"defense": HOSTILE, "failed": HOSTILE}], policy=HOSTILE, scan_id=HOSTILE,
+    )
+
+
+def test_hostile_names_add_no_tag_and_no_attribute() -> None:
+    page = page_of(hostile())
+
+    assert "svg onload=alert(1)" in page.text
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in page_of(rejected()).tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert not page.named("script")
+
+
+def test_control_characters_do_not_reach_the_page() -> None:
+    page = render_html(replace(rejected(), name="a\x1b[31m\u202eb"))
+
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+
+
+def test_the_page_fetches_nothing_and_runs_nothing() -> None:
+    page = page_of(rejected())
+    policy = next(meta["content"] for meta in page.named("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not [attributes for _, attributes in page.tags if "style" in attributes or "href" in attributes]
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.named("img"))
+
+
+def test_the_policy_allows_exactly_the_style_sheet_on_the_page() -> None:
+    page = render_html(rejected())
+    style = page.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+
+    assert f"style-src 'sha256-{digest}'" in page
+
+
+def test_a_page_of_many_triggers_stays_small() -> None:
+    report = replace(rejected(), triggers=[trigger()] * 20)
+
+    assert len(render_html(report)) < 1_000_000
