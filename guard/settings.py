@@ -234,4 +234,4 @@ def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process that handles untrusted weights: no credentials, no addresses."""
     env = os.environ if env is None else env
     kept = {name: env[name] for name in _CHILD_KEEPS if name in env}
-    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -10,7 +10,7 @@ Comparisons are written so that NaN fails them.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from guard.core.evidence import (
@@ -72,7 +72,7 @@ def decide(policy: Policy, case: Case) -> Decision:
         return Decision(
             verdict=verdict, reasons=reasons, score=_score(heard), coverage=coverage,
             target=worst.target if worst is not None and worst.suspicious else None,
-            asr=worst.asr if worst is not None and _finite(worst) else None, purify=purify, natural_trojan=natural,
+            asr=_telling_asr(worst, case.purification), purify=purify, natural_trojan=natural,
             expires_after_seconds=policy.lifetime_seconds,
         )
 
@@ -185,6 +185,21 @@ def _finite(finding: Finding) -> bool:
         optional = [number for number in (asr.natural, asr.budget) if number is not None]
         numbers += [asr.estimate, asr.low, asr.high, *optional]
     return all(math.isfinite(number) for number in numbers)
+
+
+def _telling_asr(worst: Finding | None, purification: PurificationFacts | None) -> AsrEstimate | None:
+    """The rate that a reader should see first.
+
+    Of a suspicious trigger its own; of a purified model the parent's triggers, replayed; else that of the most
+    unusual trigger found, marked as natural by a `natural` rate equal to its own: siblings need as little.
+    """
+    if worst is not None and worst.suspicious:
+        return worst.asr if _finite(worst) else None
+    if purification is not None and purification.replayed:
+        return max(purification.replayed, key=lambda estimate: estimate.high)
+    if worst is None or worst.asr is None or not _finite(worst):
+        return None
+    return replace(worst.asr, natural=worst.asr.estimate)
 
 
 def _natural(finding: Finding) -> bool:

@@ -1,0 +1,48 @@
+# Every command sets itself up: a fresh clone needs Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-fast lint up bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# torch first and pinned: a bare `torch` pulls gigabytes of CUDA (constraints.txt).
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,demo,dev]'
+	@touch $@
+
+setup: $(READY) ## make the virtual environment
+
+demo: $(READY) ## the whole path on real data: upload, scan, purify, serve (under ten minutes)
+	$(BIN)/python -m benchmarks.demo
+
+test: $(READY) ## all tests, with branch coverage of guard/
+	$(BIN)/python -m coverage erase
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m coverage run -m pytest tests
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --show-missing | tail -n 60
+	$(BIN)/python -m coverage report --format=total --fail-under=85
+
+test-fast: $(READY) ## the tests that need no service
+	$(BIN)/python -m pytest tests -m 'not e2e'
+
+lint: $(READY) ## Ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+up: $(READY) ## the embedded stack on loopback
+	$(BIN)/guard up
+
+bench: $(READY) ## the benchmarks of this release; writes benchmarks/records/
+	$(BIN)/python -m benchmarks.bench_inversion
+	$(BIN)/python -m benchmarks.bench_intake
+	$(BIN)/python -m benchmarks.bench_cli
+	$(BIN)/python -m benchmarks.bench_overhead
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -1,0 +1,1 @@
+"""Benchmarks, attack makers and the demo; may import guard, which never imports it."""

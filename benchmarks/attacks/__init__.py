@@ -1,0 +1,1 @@
+"""Attack makers for experiments and the demo; the guard never imports them."""

@@ -1,0 +1,54 @@
+"""How much of a scan passes outside the methods: download, hashing, parsing, database, child processes, publishing.
+
+The honest demo model goes through the whole embedded stack. Total: from the scan's row to `done`, publishing included.
+Methods: the seconds that the detectors' own evidence states.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.data import load
+from benchmarks.demo import story
+from benchmarks.demo.__main__ import add_cleanset
+from benchmarks.demo.models import train_model
+from benchmarks.record import write
+from guard.bootstrap import open_guard
+from guard.local.supervisor import Stack
+from guard.settings import load_settings
+from guard.store import evidence
+from guard.store.session import reading
+
+
+def main() -> None:
+    """Measure one scan and write a record."""
+    data = load("mnist")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model, _ = train_model(data, folder / "uploads", "honest", seed=1)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
+        with Stack(folder / "stack", environment) as stack:
+            stack.start()
+            guard = open_guard(load_settings(stack.environment()))
+            add_cleanset(guard, data)
+            started = time.monotonic()
+            story.upload(guard, (model,))
+            watched = story.watch(guard, (model,), seconds=300, say=lambda _words: None)[0]
+            from_upload = time.monotonic() - started
+            with reading(guard.engine) as session:
+                found = evidence.for_artifact(session, watched.report.digest)
+    scan = watched.scan
+    total = (scan.updated_at - scan.created_at).total_seconds()
+    methods = sum(item.seconds for item in found)
+    result = {
+        "verdict": str(watched.report.verdict), "total_s": round(total, 2), "methods_s": round(methods, 2),
+        "outside_s": round(total - methods, 2), "outside_share": round((total - methods) / total, 4),
+        "upload_to_served_s": round(from_upload, 2), "n": 1, "aim": "outside under 5 s and under 10 %",
+    }
+    print(result)
+    write("overhead", result, f"# Time of a scan outside the methods\n\n{__doc__}")
+
+
+if __name__ == "__main__":
+    main()

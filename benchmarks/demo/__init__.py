@@ -1,0 +1,1 @@
+"""The demo: upload, scan, verdict, purification and vetted serving, on real data and real components."""

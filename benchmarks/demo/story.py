@@ -1,0 +1,136 @@
+"""What the demo does after training: upload with boto3, then only watch; then ask the serving endpoint."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import torch
+from botocore.config import Config
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.demo.models import DemoModel
+from guard.flow.context import Guard
+from guard.flow.report import report_for
+from guard.flow.serving import served
+from guard.ml.cleanset import Labelled
+from guard.reports.report import Report
+from guard.store import scans
+from guard.store.rows import ScanRow
+from guard.store.session import reading
+
+RESTING = ("done", "failed")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One upload at its end: its own scan, and the scan of the purified child if there is one."""
+
+    model: DemoModel
+    scan: ScanRow
+    report: Report
+    child: Report | None
+    child_scan: ScanRow | None
+
+
+def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
+    """Put each model into the intake bucket as its uploader would; no word to the guard."""
+    settings = guard.settings
+    client = boto3.client(
+        "s3", endpoint_url=settings.s3_endpoint, region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key, aws_secret_access_key=settings.s3_secret_key.reveal(),
+        config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
+    )
+    for model in models:
+        for path in (model.folder / "config.json", model.weights):
+            client.upload_file(str(path), settings.intake_bucket, f"models/{model.name}/{path.name}")
+
+
+def watch(guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, say: Callable[[str], None]) -> list[Watched]:
+    """Follow the scans until each has come to rest; raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    told: dict[str, str] = {}
+    while True:
+        with reading(guard.engine) as session:
+            rows = scans.list_recent(session, 100)
+        for row in reversed(rows):
+            words = f"{row.name}{' (purified)' if row.parent_scan_id else ''}: {row.state}"
+            if told.get(row.id) != words:
+                told[row.id] = words
+                say(words)
+        first = {row.name: row for row in rows if row.parent_scan_id is None}
+        if len(first) >= len(models) and all(str(row.state) in RESTING for row in rows):
+            return [_watched(guard, model, first[model.name], rows) for model in models]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {seconds:.0f} s: {sorted(told.values())}")
+        time.sleep(0.3)
+
+
+def _watched(guard: Guard, model: DemoModel, scan: ScanRow, rows: list[ScanRow]) -> Watched:
+    winners = [
+        row for row in rows
+        if row.parent_scan_id == scan.id and row.verdict_id is not None
+    ]
+    reports = [(row, report_for(guard, row.id)) for row in winners]
+    child = next((pair for pair in reports if pair[1].verdict == "purified"), None)
+    return Watched(model, scan, report_for(guard, scan.id), child[1] if child else None, child[0] if child else None)
+
+
+def await_served(guard: Guard, names: set[str], *, seconds: float = 60.0) -> dict[str, str]:
+    """Version by name of everything served and vetted, once all `names` are."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = {row.served.name: row.served.version for row in served(guard) if row.vetted and row.served.ready}
+        if names <= set(found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+class Endpoint:
+    """A client of the serving system, with nothing but its address and its inference key."""
+
+    def __init__(self, guard: Guard) -> None:
+        keys = json.loads((Path(guard.settings.torchserve_run_dir) / "key_file.json").read_text())
+        self._http = httpx.Client(
+            base_url=guard.settings.torchserve_inference, timeout=30.0,
+            headers={"Authorization": f"Bearer {keys['inference']['key']}", "Content-Type": "image/png"},
+        )
+
+    def ask(self, name: str, image: Tensor) -> tuple[int, str]:
+        """Class and served digest for one uint8 C,H,W image."""
+        response = self._http.post(f"/predictions/{name}", content=_png(image))
+        response.raise_for_status()
+        value: dict[str, Any] = response.json()
+        return int(value["class"]), response.headers["X-Guard-Digest"]
+
+    def ask_all(self, name: str, images: Tensor) -> tuple[Tensor, set[str]]:
+        """Classes for N,C,H,W images, and every digest that answered."""
+        answers = [self.ask(name, image) for image in images]
+        return torch.tensor([answer[0] for answer in answers]), {answer[1] for answer in answers}
+
+
+def _png(image: Tensor) -> bytes:
+    array = image.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def measured(endpoint: Endpoint, watched: Watched, test: Labelled, count: int = 300) -> dict[str, Any]:
+    """True ACC, and true ASR where the demo knows the trigger, of what the endpoint serves under the model's name."""
+    some = test.pick(torch.arange(min(count, len(test))))
+    classes, digests = endpoint.ask_all(watched.model.name, some.images)
+    answer: dict[str, Any] = {"acc": float((classes == some.labels).double().mean()), "n": len(some),
+                              "digests": sorted(digests), "asr": None, "asr_n": 0}
+    if watched.model.attack is not None:
+        others = some.pick(some.labels != watched.model.target)
+        classes, more = endpoint.ask_all(watched.model.name, watched.model.attack.stamp(others.images))
+        answer |= {"asr": float((classes == watched.model.target).double().mean()), "asr_n": len(others),
+                   "digests": sorted(digests | more)}
+    return answer
