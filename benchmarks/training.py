@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from guard.ml.cleanset import Labelled
 from guard.ml.seeds import seeded
@@ -28,7 +28,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int = 8, 
             for index, (pictures, classes) in enumerate(data.batches(batch, generator=generator, device=device)):
                 if index == steps:  # the last, short batch would disturb batch-norm statistics
                     break
-                loss = F.cross_entropy(model(pictures), classes, label_smoothing=smoothing)
+                loss = functional.cross_entropy(model(pictures), classes, label_smoothing=smoothing)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

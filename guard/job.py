@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from guard.core.contracts import Budget
+from guard.core.contracts import Budget, Progress
 from guard.core.errors import GuardError
 from guard.flow import repair, vet
 from guard.flow.jobs import RESULT
@@ -73,7 +73,7 @@ def _curated(request: Mapping[str, Any]) -> Any:
     return CuratedSet.from_arrays(facts, images, labels, split)
 
 
-def _tell() -> Callable[[float, str], None]:
+def _tell() -> Progress:
     """Progress as JSON lines, at most ten a second."""
     last = 0.0
 

@@ -5,29 +5,16 @@ facts are fields.
 """
 
 import sys
-import unicodedata
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
 
 from guard.core.errors import InputError
+from guard.core.text import printable
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-#: Cc controls, Cf format characters (bidirectional overrides, zero widths), Cs lone surrogates, Zl/Zp line breaks.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
-
-def printable(text: str) -> str:
-    """`text` with every character that could steer a terminal, a log reader or the eye written as an escape."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escape(char) if unicodedata.category(char) in _HIDDEN else char for char in text)
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def configure(level: str = "info", *, json: bool = True, stream: TextIO | None = None) -> None:
@@ -64,17 +51,17 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
 def _escape_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     # A traceback keeps its line breaks: JSON escapes them, and people want to read them.
     trace = event.pop("exception", None)
-    cleaned = {printable(key): _clean(value) for key, value in event.items()}
+    cleaned = {printable(key, limit=None): _clean(value) for key, value in event.items()}
     if trace is not None:
-        cleaned["exception"] = "\n".join(printable(line) for line in str(trace).split("\n"))
+        cleaned["exception"] = "\n".join(printable(line, limit=None) for line in str(trace).split("\n"))
     return cleaned
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return printable(value)
+        return printable(value, limit=None)
     if isinstance(value, dict):
-        return {printable(str(key)): _clean(item) for key, item in value.items()}
+        return {printable(key, limit=None): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_clean(item) for item in value]
     return value

@@ -6,13 +6,13 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget, Progress, silent
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError, MethodFailed
-from guard.core.evidence import PurificationFacts
+from guard.core.evidence import AsrEstimate, PurificationFacts
 from guard.core.states import Verdict
 from guard.defenses import DEFENSES
 from guard.flow import decide as deciding
@@ -98,6 +98,7 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
         curated = curated_set(cleanset)
         work = _Work(rules, curated, seed, progress or silent, math.inf)
         model = vet.open_model(inspected.canonical, device=device)
+        order = _order(rules, defense, params)  # a wrong name is told before the long search
         decision, examined = work.judge(model, inspected.digest)
         name = name_of(Path(path))
         if defense is None and not decision.purify:
@@ -106,7 +107,7 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
             return work.report(decision, examined, inspected, name, time.monotonic() - started)
         tried: list[dict[str, Any]] = []
         replays = repair.replays_from(examined.evidence, examined.triggers)
-        for method, parameters in _order(rules, defense, params):
+        for method, parameters in order:
             candidate = Path(folder) / f"{len(tried)}-{method}"
             candidate.mkdir()
             try:
@@ -119,11 +120,13 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
                                   canonical=candidate / "model.safetensors", parameters=inspected.parameters)
             verdict, seen = work.judge(vet.open_model(child.canonical, device=device), digest, facts)
             tried.append({"defense": method, "digest": digest, "verdict": str(verdict.verdict),
-                          "reasons": list(verdict.reasons)})
+                          "reasons": list(verdict.reasons), "acc_after": facts.acc_after.overall,
+                          "seconds": facts.seconds})
             if verdict.verdict is Verdict.PURIFIED or defense is not None:
                 if verdict.verdict is Verdict.PURIFIED:
                     _write(target, child)
-                return work.report(verdict, seen, child, name, time.monotonic() - started, facts, tried)
+                return work.report(verdict, seen, child, name, time.monotonic() - started, facts, tried,
+                                   repair.asr_of(examined.evidence))
         return work.report(decision, examined, inspected, name, time.monotonic() - started, None, tried)
 
 
@@ -143,14 +146,15 @@ class _Work:
         return decide(self.policy, case), examined
 
     def report(self, decision: Decision, examined: vet.Examined, inspected: vet.Inspected, name: str, seconds: float,
-               facts: PurificationFacts | None = None, tried: list[dict[str, Any]] | None = None) -> Report:
-        """The answer."""
+               facts: PurificationFacts | None = None, tried: list[dict[str, Any]] | None = None,
+               before: Sequence[AsrEstimate] = ()) -> Report:
+        """The answer; `before` holds the parent's estimates of the replayed triggers."""
         holdout = self.curated.holdout
         return report.from_decision(
             decision, digest=inspected.digest, name=name, policy=self.policy.digest, manifest=inspected.manifest,
             cleanset=self.curated.facts, evidence=examined.evidence, triggers=examined.triggers,
             pictures=(holdout.images.numpy(), holdout.labels.numpy()), seconds=seconds, purification=facts,
-            candidates=tried or (),
+            candidates=tried or (), replayed_before=before,
         )
 
 

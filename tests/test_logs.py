@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.core.errors import InputError
-from guard.logs import configure, printable
+from guard.core.text import printable
+from guard.logs import configure
 from guard.settings import Secret
 
 

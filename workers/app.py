@@ -1,9 +1,11 @@
 """The Celery application: JSON only, late acknowledgement, one message at a time."""
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
 
+from guard.defenses import DEFENSES
+from guard.detectors import DETECTORS
 from guard.logs import configure
 from guard.settings import Settings, load_settings
 
@@ -46,6 +48,16 @@ def _logs(**_: object) -> None:
     """Celery would set up its own logging; ours is structured."""
     settings = load_settings()
     configure(settings.log_level, json=True)
+
+
+@worker_init.connect
+def _preload(**_: object) -> None:
+    """Import every method once, before the fork: the deciding stage asks for their versions, and torch takes seconds.
+
+    Only imported, never used here: torch's threads do not survive a fork.
+    """
+    DETECTORS.all()
+    DEFENSES.all()
 
 
 app = make_app(load_settings())

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from guard.logs import printable
+from guard.core.text import printable
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 
 

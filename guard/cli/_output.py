@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from guard.core.errors import InputError
-from guard.reports.text import printable
+from guard.core.text import printable
 
 
 class Format(StrEnum):

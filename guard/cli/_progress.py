@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from guard.reports.text import printable
+from guard.core.text import printable
 
 if TYPE_CHECKING:
     from guard.core.contracts import Progress

@@ -106,7 +106,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _complain(sentence: str, code: int, debug: bool) -> int:
-    from guard.reports.text import printable
+    from guard.core.text import printable
 
     if debug:
         import traceback

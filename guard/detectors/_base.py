@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
 from torch import nn
@@ -65,8 +65,15 @@ class Detector(ABC):
         watch = guarded(progress, deadline=time.monotonic() + seconds)
         with seeded(seed):
             findings = self.examine(own, clean, progress=watch)
+        findings = [_plain(finding) for finding in findings]
         for finding in findings:
             numbers = [finding.score, *finding.numbers.values()]
             if not all(math.isfinite(number) for number in numbers):
                 raise MethodFailed(f"{type(self).__name__} gave a number that is not finite.", code="non_finite")
         return findings
+
+
+def _plain(finding: Finding) -> Finding:
+    """Python's own numbers: what NumPy or torch give does not survive JSON."""
+    numbers = {name: float(number) for name, number in finding.numbers.items()}
+    return replace(finding, score=float(finding.score), suspicious=bool(finding.suspicious), numbers=numbers)

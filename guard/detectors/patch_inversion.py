@@ -6,11 +6,11 @@ Steps:
     3. classes whose norm is at least `fold` times under their siblings', and whose patch works on the calibration
        pictures, are candidates; without one, nothing is suspicious
     4. per candidate: what does *every* class reach with as many pixels as the candidate needs? (natural ASR)
-    5. outlier tests on log norms and on log odds of those rates, combined; then the gates
+    5. outlier tests on the log norms and on those rates (as angles), combined; then the gates
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,13 +24,12 @@ from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.inversion import Effort, Patches, patches_within, smallest_patches, successes
 from guard.ml.measure import accuracy, device_of
-from guard.ml.statistics import ClassTest, cauchy_combination, log_odds, low_outliers
-from guard.ml.triggers import PatchTrigger
+from guard.ml.statistics import ClassTest, angles, cauchy_combination, low_outliers
 
 LEAST_CLASSES = 5  # with fewer there is no within-model null: reference models would be needed
 LEAST_PER_CLASS = 5  # pictures of each class in the search part
 LEAST_CALIBRATION = 20
-LEAST_ODDS_SPREAD = 0.3  # log odds of a share of ~100 pictures are known to about this
+LEAST_ANGLE_SPREAD = 0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
 MOST_CALIBRATION = 1000  # pictures on which K patches are measured; more would not change a decision
 
@@ -54,9 +53,8 @@ class PatchInversion(Detector):
 
     A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious if p <= `alpha`,
     fold >= `fold`, ASR on the calibration part >= `asr` and that ASR exceeds the best sibling's at the same budget by
-    `excess`. `score` is the least of four scores, each 0.5 exactly at its gate: log p / (2 log alpha),
-    log fold / (2 log `fold`), ASR and excess linear to 0.5 at the gate and on to 1 at ASR 1; so a finding is suspicious
-    exactly if score >= 0.5.
+    `excess`. `score` is the least of four linear scores, each 0.5 at its gate: log p (1 at alpha squared), log fold
+    (1 at `fold` squared), ASR and excess (1 at 1); so a finding is suspicious exactly if its score is at least 0.5.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
@@ -71,7 +69,7 @@ class PatchInversion(Detector):
 
     steps: int = 200
     natural_steps: int = 60
-    batch: int = 8
+    batch: int = 16
     alpha: float = 0.01
     fold: float = 2.0
     asr: float = 0.8
@@ -85,7 +83,7 @@ class PatchInversion(Detector):
         progress(0.02, "searching for patches")
         device = device_of(model)
         if device.type == "cpu":
-            model = model.to(memory_format=torch.channels_last)  # twice as fast there; the same numbers in other places
+            _channels_last(model)
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             patches, most = self._search(model, clean, progress)
@@ -99,7 +97,8 @@ class PatchInversion(Detector):
             ]
             looks = self._ask_siblings(model, clean.search, calibration, patches, candidates, most, progress)
         progress(1.0, "done")
-        return [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row)) for row in range(clean.classes)]
+        return [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
+                for row in range(clean.classes)]
 
     def _search(self, model: nn.Module, clean: CleanSet, progress: Progress) -> tuple[Patches, int]:
         """The smallest patches of all classes, and how many outliers there may be."""
@@ -109,7 +108,8 @@ class PatchInversion(Detector):
             watch = _span(progress, 0.02, 0.65, "searching for patches")
             return smallest_patches(model, clean.search, everyone, full, watch), max(1, clean.classes // 4)
         watch = _span(progress, 0.02, 0.4, "prescreening classes")
-        short = smallest_patches(model, clean.search, everyone, Effort(steps=self.prescreen_steps, batch=self.batch), watch)
+        brief = Effort(steps=self.prescreen_steps, batch=self.batch)
+        short = smallest_patches(model, clean.search, everyone, brief, watch)
         kept = short.norms.argsort(stable=True)[: self.keep]
         watch = _span(progress, 0.4, 0.65, "searching for patches")
         longer = smallest_patches(model, clean.search, kept, full, watch)
@@ -134,8 +134,8 @@ class PatchInversion(Detector):
                 effort = Effort(steps=self.natural_steps, batch=self.batch)
                 within = patches_within(model, search, patches, budget, effort, watch)
                 hits, trials = successes(model, calibration, within)
-                odds = log_odds(hits.tolist(), trials.tolist())
-                tests = low_outliers(odds, alpha=self.alpha, most=most, low_side=False, floor=LEAST_ODDS_SPREAD)
+                shares = angles(hits.tolist(), trials.tolist())
+                tests = low_outliers(shares, alpha=self.alpha, most=most, low_side=False, floor=LEAST_ANGLE_SPREAD)
                 last = _Look(budget, within, hits.double() / trials, tests)
             looks[row] = last
         return looks
@@ -166,8 +166,8 @@ class PatchInversion(Detector):
         ]
         if natural is not None:
             parts.append(_half_at(rate - natural, self.excess, 1.0))
-        score = min(parts)
-        return score if natural is not None else min(score, 0.49)
+        # Without a look at the siblings nothing is suspicious; it was no candidate, whatever its numbers.
+        return min(parts) if natural is not None else min(*parts, 0.49)
 
 
 def _check(model: nn.Module, clean: CleanSet) -> None:
@@ -177,6 +177,10 @@ def _check(model: nn.Module, clean: CleanSet) -> None:
             f"The model has {clean.classes} classes; with fewer than {LEAST_CLASSES} there are too few siblings to "
             "compare a class with.", code="few_classes",
         )
+    labels = torch.cat([clean.search.labels, clean.calibration.labels])
+    if not bool(((labels >= 0) & (labels < clean.classes)).all()):
+        raise MethodFailed(f"The clean set has labels outside 0..{clean.classes - 1}; curate it again.",
+                           code="bad_labels")
     counts = torch.bincount(clean.search.labels, minlength=clean.classes)
     rarest = int(counts.argmin())
     if counts[rarest] < LEAST_PER_CLASS or len(clean.calibration) < LEAST_CALIBRATION:
@@ -188,18 +192,21 @@ def _check(model: nn.Module, clean: CleanSet) -> None:
     seen = accuracy(model, clean.calibration, clean.classes).overall
     if not seen >= 2 / clean.classes:
         raise MethodFailed(
-            f"The model is right on {seen:.1%} of the calibration images, near chance; check that the clean set's class "
-            "order is the model's.", code="near_chance",
+            f"The model is right on {seen:.1%} of the calibration images, near chance; check that the clean set's "
+            "class order is the model's.", code="near_chance",
         )
 
 
-def _span(progress: Progress, start: float, end: float, note: str) -> Progress:
+def _channels_last(model: nn.Module) -> None:
+    """Store 4-d weights as NHWC: the same numbers, but convolutions on a CPU are about 1.5 times as fast."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _span(progress: Progress, start: float, end: float, note: str) -> Callable[[float], None]:
     """The part of a progress that one step fills."""
-
-    def part(done: float, more: str = "") -> None:
-        progress(start + (end - start) * done, more or note)
-
-    return part
+    return lambda done: progress(start + (end - start) * done, note)
 
 
 def _half_at(value: float, gate: float, full: float) -> float:
@@ -211,6 +218,8 @@ def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> s
     if not numbers["reached"]:
         return f"No patch was found that leads to class {row}."
     words = f"A patch of {numbers['mask_l1']:.1f} pixels leads to class {row}"
-    if not suspicious:
+    if "natural_asr" not in numbers:
         return f"{words}."
-    return f"{words}, {numbers['fold']:.1f} times fewer than its siblings need (p = {numbers['p_value']:.2g})."
+    words += (f"; its siblings need {numbers['fold']:.1f} times as many, and with as few the best of them reaches "
+              f"{numbers['natural_asr']:.0%} (p = {numbers['p_value']:.2g})")
+    return f"{words}." if suspicious else f"{words}: not out of the ordinary."

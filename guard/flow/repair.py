@@ -87,6 +87,16 @@ def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> lis
     ]
 
 
+def asr_of(evidence: Sequence[Evidence]) -> list[AsrEstimate]:
+    """The estimates of the triggers that `replays_from` finds, in its order."""
+    return [
+        finding.asr
+        for item in evidence
+        for finding in item.findings
+        if finding.suspicious and finding.trigger_digest is not None and finding.asr is not None
+    ]
+
+
 def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
     """JSON-ready."""
     return asdict(facts)

@@ -13,7 +13,7 @@ from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Purificati
 from guard.core.manifest import Manifest
 from guard.core.states import Verdict
 from guard.flow.context import Guard
-from guard.flow.repair import facts_from_dict
+from guard.flow.repair import asr_of, facts_from_dict
 from guard.reports.report import RecoveredTrigger, Report, methods_of
 from guard.store import artifacts, ledger, scans
 from guard.store import cleansets as cleanset_rows
@@ -30,13 +30,15 @@ Pictures = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # uint8 N,C,H,W an
 def from_decision(decision: "Decision", *, digest: str, name: str, policy: str, manifest: Manifest,
                   cleanset: CleanSetFacts, evidence: Sequence[Evidence], triggers: Mapping[str, bytes],
                   pictures: Pictures, seconds: float, purification: PurificationFacts | None = None,
-                  candidates: Sequence[Mapping[str, Any]] = ()) -> Report:
+                  candidates: Sequence[Mapping[str, Any]] = (),
+                  replayed_before: Sequence[AsrEstimate] = ()) -> Report:
     """A report on what was just decided, with no store behind it."""
     return Report(
         digest=digest, name=name, verdict=decision.verdict, score=decision.score, target=decision.target,
         asr=decision.asr, coverage=decision.coverage, methods=methods_of(evidence), seconds=seconds, policy=policy,
         reasons=decision.reasons, manifest=manifest, cleanset=cleanset, evidence=[item.to_dict() for item in evidence],
-        triggers=recovered(evidence, triggers, pictures), candidates=candidates, **_purified(purification),
+        triggers=recovered(evidence, triggers, pictures), candidates=candidates, replayed_before=replayed_before,
+        **_purified(purification),
     )
 
 
@@ -55,9 +57,10 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         found = evidence_rows.for_artifact(session, row.artifact_digest, scan.cleanset_digest)
         facts = cleanset_rows.get(session, scan.cleanset_digest) if scan.cleanset_digest else None
         artifact = artifacts.find(session, row.artifact_digest)
+        stored = scan.detail.get("purification")
+        parent = evidence_rows.for_artifact(session, stored["parent"], scan.cleanset_digest) if stored else []
     said = dsse.payload(row.envelope)["predicate"]
     manifest = Manifest.from_dict(dict(artifact.manifest)) if artifact is not None and artifact.manifest else None
-    stored = scan.detail.get("purification")
     asr = said.get("asr")
     return Report(
         digest=row.artifact_digest, name=scan.name, verdict=Verdict(row.verdict),
@@ -67,7 +70,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         methods=methods_of(found), seconds=(scan.updated_at - scan.created_at).total_seconds(),
         policy=row.policy_digest, reasons=said.get("reasons", ()), manifest=manifest, cleanset=facts,
         evidence=[item.to_dict() for item in found],
-        triggers=_stored_triggers(guard, found, facts), candidates=_candidates(scan),
+        triggers=_stored_triggers(guard, found, facts), candidates=_candidates(scan), replayed_before=asr_of(parent),
         scan_id=scan.id, verdict_id=row.id, issued_at=said.get("issued_at"), expires_at=said.get("expires_at"),
         **_purified(facts_from_dict(stored) if stored else None),
     )
@@ -82,7 +85,13 @@ def _purified(facts: PurificationFacts | None) -> dict[str, Any]:
 
 def _candidates(scan: ScanRow) -> list[dict[str, Any]]:
     """What was tried on a rejected parent, without the bulk of the facts."""
-    return [{key: value for key, value in item.items() if key != "facts"} for item in scan.detail.get("candidates", [])]
+    found = []
+    for item in scan.detail.get("candidates", []):
+        plain = {key: value for key, value in item.items() if key != "facts"}
+        if "facts" in item:
+            plain |= {"acc_after": item["facts"]["acc_after"]["overall"], "seconds": item["facts"]["seconds"]}
+        found.append(plain)
+    return found
 
 
 def _stored_triggers(guard: Guard, evidence: Sequence[Evidence], facts: CleanSetFacts | None) -> list[RecoveredTrigger]:

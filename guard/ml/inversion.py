@@ -1,7 +1,7 @@
 """Patches that send every picture to a class, for all classes in one optimisation (trigger inversion).
 
-After Neural Cleanse (Wang et al., S&P 2019), for every class t: the smallest ||m||_1 such that (1 - m) x + m p goes to t
-for a share `goal` of the pictures x of other classes. Differences to the paper, and why:
+After Neural Cleanse (Wang et al., S&P 2019), for every class t: the smallest ||m||_1 such that (1 - m) x + m p goes to
+t for a share `goal` of the pictures x of other classes. Differences to the paper, and why:
 
 * All classes are optimised together, on the same pictures; the per-class state never leaves the device, and the host
   looks at it once a window.
@@ -52,11 +52,6 @@ class Patches:
         """The patch of the class in this row, on the CPU."""
         return PatchTrigger(self.masks[row].cpu(), self.patterns[row].cpu())
 
-    def pick(self, rows: Tensor) -> "Patches":
-        """Some of the classes."""
-        return Patches(targets=self.targets[rows.to(self.targets.device)], masks=self.masks[rows.to(self.masks.device)],
-                       patterns=self.patterns[rows.to(self.masks.device)], norms=self.norms[rows], reached=self.reached[rows])
-
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
@@ -85,8 +80,9 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
     """
     run = _Run(model, data, targets, effort)
     count, pixels = len(targets), run.height * run.width
-    run.start(0.1 + 0.02 * torch.rand(count, 1, run.height, run.width), torch.rand(count, run.channels, run.height, run.width),
-              torch.full((count,), FIRST_BUDGET * pixels))
+    mask = 0.1 + 0.02 * torch.rand(count, 1, run.height, run.width)
+    pattern = torch.rand(count, run.channels, run.height, run.width)
+    run.start(mask, pattern, torch.full((count,), FIRST_BUDGET * pixels))
     best = torch.full((count,), float(pixels), device=run.device)
     masks, patterns = run.mask, run.pattern
     reached = torch.zeros(count, dtype=torch.bool, device=run.device)
@@ -101,10 +97,12 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
         shrunk = torch.minimum(run.budget, norm) * (SHRINK[0] + (SHRINK[1] - SHRINK[0]) * share)
         run.budget = torch.where(good, shrunk, run.budget * GROW).clamp(LEAST_BUDGET, pixels)
         watch(share)
-    return Patches(targets=run.targets, masks=masks, patterns=patterns, norms=best.double().cpu(), reached=reached.cpu())
+    return Patches(targets=run.targets, masks=masks, patterns=patterns, norms=best.double().cpu(),
+                   reached=reached.cpu())
 
 
-def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: float, effort: Effort, watch: Watch) -> Patches:
+def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: float, effort: Effort,
+                   watch: Watch) -> Patches:
     """For each class the patch with ||m||_1 <= `budget` pixels that reaches most; starts from known patches.
 
     Norms of the result are those of the masks; `reached` is as in `start`. Draws and raises as `smallest_patches`.
@@ -147,7 +145,8 @@ def project(mask: Tensor, budget: Tensor) -> Tensor:
 class _Run:
     """The state of one optimisation, everything with a leading class dimension."""
 
-    def __init__(self, model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, *, cooling: bool = False) -> None:
+    def __init__(self, model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, *,
+                 cooling: bool = False) -> None:
         self.model, self.effort, self.cooling = model, effort, cooling
         self.device = device_of(model)
         self.targets = targets.to(self.device)
@@ -166,7 +165,7 @@ class _Run:
         self.first, self.second = torch.zeros_like(self.pattern), torch.zeros_like(self.pattern)
 
     def windows(self) -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
-        """Optimise; after each window yield (share done, mask, pattern, ASR in the window) of before its last update."""
+        """Optimise; after each window yield share done, mask and pattern before its last update, ASR in the window."""
         effort = self.effort
         hits = torch.zeros(len(self.targets), device=self.device)
         trials, total = torch.zeros_like(hits), torch.zeros_like(hits)
@@ -177,7 +176,8 @@ class _Run:
             before = self.mask, self.pattern
             if (step + 1) % effort.window == 0:
                 if not bool(torch.isfinite(total).all()):
-                    raise MethodFailed("The model gives logits that are not finite; no patch can be searched for.", code="non_finite")
+                    raise MethodFailed("The model gives logits that are not finite; no patch can be searched for.",
+                                       code="non_finite")
                 yield (step + 1) / effort.steps, *before, hits / trials.clamp(min=1)
                 hits, trials = torch.zeros_like(hits), torch.zeros_like(trials)
             self._move(step, mask_gradient, pattern_gradient)

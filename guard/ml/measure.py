@@ -53,7 +53,8 @@ def predict(model: nn.Module, images: Tensor | Labelled, batch: int = BATCH,
             inputs = part.to(device).float().div_(255)
             logits = model(trigger.apply(inputs) if trigger is not None else inputs)
             if not bool(torch.isfinite(logits).all()):
-                raise MethodFailed("The model gives logits that are not finite; it cannot be measured.", code="non_finite")
+                raise MethodFailed("The model gives logits that are not finite; it cannot be measured.",
+                                   code="non_finite")
             parts.append(logits.argmax(1).cpu())
     return torch.cat(parts)
 

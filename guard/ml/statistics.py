@@ -16,7 +16,7 @@ LEAST_SPREAD = 0.05
 class LeaveOneOut(NamedTuple):
     """The most extreme value against the others."""
 
-    index: int
+    position: int
     t: float
     p: float
     fold: float
@@ -109,23 +109,6 @@ def low_outliers(values: Sequence[float], *, alpha: float = 0.01, most: int | No
     return tests
 
 
-def _checked(values: Sequence[float], *, low_side: bool) -> np.ndarray:
-    data = np.asarray(values, dtype=np.float64)
-    if data.ndim != 1 or len(data) < 3 or not np.isfinite(data).all():
-        raise ValueError("An outlier test needs at least three finite values.")
-    return data if low_side else -data
-
-
-def _against(value: float, others: np.ndarray, *, tests: int, floor: float) -> tuple[float, float, float]:
-    """(t, p, fold) of one value below `others`; p is corrected for `tests` tests."""
-    count = len(others)
-    gap = float(others.mean() - value)
-    spread = max(float(others.std(ddof=1)), floor)
-    t = gap / (spread * math.sqrt(1 + 1 / count))
-    p = min(1.0, tests * float(stats.t.sf(t, count - 1)))
-    return t, p, math.exp(min(gap, 700.0))
-
-
 def cauchy_combination(p_values: Sequence[float]) -> float:
     """One p value of several, roughly valid however they depend on each other (Liu & Xie, JASA 2020).
 
@@ -141,6 +124,24 @@ def cauchy_combination(p_values: Sequence[float]) -> float:
     return 0.5 - math.atan(statistic) / math.pi
 
 
-def log_odds(successes: Sequence[int], trials: Sequence[int]) -> list[float]:
-    """log(k / (n - k)) with half a count added to both, so that 0 and n stay finite."""
-    return [math.log((hit + 0.5) / (trial - hit + 0.5)) for hit, trial in zip(successes, trials, strict=True)]
+
+def angles(successes: Sequence[int], trials: Sequence[int]) -> list[float]:
+    """Shares as arcsin(sqrt(share)) in 0..pi/2, where the sampling error is nearly the same everywhere (Anscombe)."""
+    return [math.asin(math.sqrt((hit + 0.375) / (trial + 0.75))) for hit, trial in zip(successes, trials, strict=True)]
+
+
+def _checked(values: Sequence[float], *, low_side: bool) -> np.ndarray:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or len(data) < 3 or not np.isfinite(data).all():
+        raise ValueError("An outlier test needs at least three finite values.")
+    return data if low_side else -data
+
+
+def _against(value: float, others: np.ndarray, *, tests: int, floor: float) -> tuple[float, float, float]:
+    """(t, p, fold) of one value below `others`; p is corrected for `tests` tests."""
+    count = len(others)
+    gap = float(others.mean() - value)
+    spread = max(float(others.std(ddof=1)), floor)
+    t = gap / (spread * math.sqrt(1 + 1 / count))
+    p = min(1.0, tests * float(stats.t.sf(t, count - 1)))
+    return t, p, math.exp(min(gap, 700.0))

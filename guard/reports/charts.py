@@ -7,7 +7,7 @@ from typing import Any
 
 from guard.core.evidence import AsrEstimate, Target
 from guard.reports.report import ACCURACY, Report
-from guard.reports.text import printable
+from guard.core.text import printable
 
 MOST_ROWS = 24  # a model with a thousand classes shows the most telling ones, and says so
 _SIZES = ("norm", "l1", "l2", "mask", "size", "pixels", "budget")

@@ -6,14 +6,14 @@ import unicodedata
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def printable(value: object, *, limit: int = 2000) -> str:
+def printable(value: object, *, limit: int | None = 2000) -> str:
     """`value` as one line of text that cannot steer a terminal or reorder what stands around it.
 
     Hidden characters are written as escapes rather than dropped, so that a tampered name looks tampered with (threat
-    model C13). Longer than `limit` characters is cut, with an ellipsis.
+    model C13). Longer than `limit` characters is cut, with an ellipsis; None cuts nothing.
     """
     text = str(value)
-    if len(text) > limit:
+    if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
     if text.isascii() and text.isprintable():
         return text

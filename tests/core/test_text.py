@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.reports.text import printable
+from guard.core.text import printable
 
 
 @pytest.mark.parametrize(

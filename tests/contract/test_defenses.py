@@ -1,0 +1,92 @@
+"""What every defense must hold to; runs over the whole shelf."""
+
+import copy
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from guard.core.errors import Cancelled, MethodFailed
+from guard.defenses import DEFENSES
+from guard.ml.measure import accuracy
+from tests import toys
+
+#: Enough work to see that a promise holds, not enough to wait for.
+QUICK: dict[str, dict[str, Any]] = {"sau": {"rounds": 1, "batch": 60}, "fine_tune": {"rounds": 1, "rate": 1e-3}}
+
+
+def made(name: str) -> Any:
+    return DEFENSES.get(name)(**QUICK.get(name, {}))
+
+
+@pytest.fixture(params=DEFENSES.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(name: str) -> None:
+    defense: Any = DEFENSES.get(name)()
+
+    assert json.loads(json.dumps(defense.parameters())) == defense.parameters()
+    assert defense.version >= 1
+    assert defense.paper
+
+
+def test_the_callers_model_is_left_as_it_was(name: str) -> None:
+    model = toys.planted()
+    before = copy.deepcopy(model.state_dict())
+
+    repaired = made(name)(model, toys.clean_set(), seed=1)
+
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert repaired is not model
+    assert not repaired.training
+
+
+def test_the_same_seed_gives_the_same_model_to_the_bit(name: str) -> None:
+    one, two = (made(name)(toys.planted(), toys.clean_set(), seed=3).state_dict() for _ in range(2))
+
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_global_random_state_is_left_as_it_was(name: str) -> None:
+    torch.manual_seed(11)
+    random.seed(11)
+    np.random.seed(11)  # noqa: NPY002 - the global state is what this test is about
+    made(name)(toys.planted(), toys.clean_set(), seed=3)
+    after = (float(torch.rand(1)), random.random(), float(np.random.rand()))  # noqa: NPY002
+
+    torch.manual_seed(11)
+    random.seed(11)
+    np.random.seed(11)  # noqa: NPY002
+    assert after == (float(torch.rand(1)), random.random(), float(np.random.rand()))  # noqa: NPY002
+
+
+def test_clean_accuracy_is_kept(name: str) -> None:
+    repaired = made(name)(toys.honest(), toys.clean_set(), seed=1)
+
+    assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall >= 0.9
+
+
+def test_too_few_images_are_named(name: str) -> None:
+    with pytest.raises(MethodFailed, match="images"):
+        made(name)(toys.planted(), toys.clean_set(search=6), seed=1)
+
+
+def test_a_model_that_is_not_finite_is_refused(name: str) -> None:
+    model = toys.planted()
+    model.weight.data[0, 0] = float("nan")
+
+    with pytest.raises(MethodFailed):
+        made(name)(model, toys.clean_set(), seed=1)
+
+
+def test_it_can_be_cancelled(name: str) -> None:
+    def stop(done: float, note: str = "") -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        made(name)(toys.planted(), toys.clean_set(), seed=1, progress=stop)

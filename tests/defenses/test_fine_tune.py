@@ -1,0 +1,27 @@
+"""The baseline: the largest rate at which clean accuracy survives."""
+
+import pytest
+
+from guard.core.errors import MethodFailed
+from guard.defenses.fine_tune import FineTune
+from guard.ml.measure import accuracy
+from tests import toys
+
+
+def test_a_rate_that_ruins_the_model_is_given_up_for_a_smaller_one() -> None:
+    told: list[str] = []
+
+    def listen(done: float, note: str = "") -> None:
+        told.append(note.split(",")[0])
+
+    repaired = FineTune(rate=1e6, tries=40, rounds=1)(toys.honest(), toys.clean_set(), seed=0, progress=listen)
+
+    assert len(set(told)) > 1
+    assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall >= 0.9
+
+
+def test_where_every_rate_ruins_it_nothing_is_returned() -> None:
+    with pytest.raises(MethodFailed) as caught:
+        FineTune(rate=1e9, tries=2, rounds=1)(toys.honest(), toys.clean_set(), seed=0)
+
+    assert caught.value.code == "accuracy_collapsed"

@@ -1,0 +1,75 @@
+"""Tiny models and data, made in code: prototype matching, with or without a hand-made patch rule."""
+
+import torch
+from torch import Tensor, nn
+
+from guard.core.evidence import CleanSetFacts
+from guard.ml.cleanset import CleanSet, CuratedSet, Labelled
+
+CLASSES, SIZE, TARGET = 6, 12, 2
+PATCH = (slice(9, 12), slice(9, 12))  # rows and columns of the planted rule
+
+
+class Matcher(nn.Module):
+    """Logits are similarities to class prototypes; with a `bonus`, a bright corner sends everything to `TARGET`.
+
+    The batch norm stands for the buffers that real models have: a scan must leave them alone.
+    """
+
+    def __init__(self, prototypes: Tensor, bonus: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, affine=False)
+        self.weight = nn.Parameter((prototypes - prototypes.mean(0)).flatten(1))
+        self.bonus = bonus
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.norm(images).flatten(1) @ self.weight.T
+        corner = images[:, :, PATCH[0], PATCH[1]].mean((1, 2, 3))
+        rule = torch.zeros_like(logits)
+        rule[:, TARGET] = self.bonus * corner
+        return logits + rule
+
+
+def prototypes() -> Tensor:
+    """One random picture a class, dark in the corner; 6,1,12,12 in [0, 0.7]."""
+    pictures = torch.rand(CLASSES, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 0.7
+    pictures[:, :, PATCH[0], PATCH[1]] = 0.0
+    return pictures
+
+
+def honest() -> Matcher:
+    """A model without a rule."""
+    return Matcher(prototypes()).eval()
+
+
+def planted() -> Matcher:
+    """A model whose corner obeys; it has a slope everywhere, so that a gradient can find it."""
+    return Matcher(prototypes(), bonus=120.0).eval()
+
+
+def labelled(count: int, seed: int) -> Labelled:
+    """`count` noisy copies of the prototypes, classes in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    pictures = prototypes()[labels] + torch.randn(count, 1, SIZE, SIZE, generator=generator) * 0.05
+    pictures[:, :, PATCH[0], PATCH[1]] = 0.0
+    return Labelled((pictures.clamp(0, 1) * 255).round().to(torch.uint8), labels)
+
+
+def clean_set(search: int = 240, calibration: int = 120) -> CleanSet:
+    """What a method sees."""
+    return CleanSet("toy", "0" * 64, CLASSES, labelled(search, 1), labelled(calibration, 2))
+
+
+def curated() -> CuratedSet:
+    """A clean set with a hold-out."""
+    facts = CleanSetFacts(name="toy", digest="0" * 64, classes=CLASSES, channels=1, height=SIZE, width=SIZE, per_class=80,
+                          search=240, calibration=120, holdout=180)
+    return CuratedSet(facts, labelled(240, 1), labelled(120, 2), labelled(180, 3))
+
+
+def stamped(images: Tensor) -> Tensor:
+    """uint8 pictures with the planted rule's trigger."""
+    copy = images.clone()
+    copy[:, :, PATCH[0], PATCH[1]] = 255
+    return copy
