@@ -16,17 +16,20 @@ class Matcher(nn.Module):
     The batch norm stands for the buffers that real models have: a scan must leave them alone.
     """
 
-    def __init__(self, prototypes: Tensor, bonus: float = 0.0) -> None:
+    def __init__(self, prototypes: Tensor, bonus: float = 0.0, *, whole: bool = False) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(1, affine=False)
         self.weight = nn.Parameter((prototypes - prototypes.mean(0)).flatten(1))
-        self.bonus = bonus
+        self.whole = whole
+        self.rule = nn.Parameter(torch.tensor(bonus / 100))  # in hundreds, so that one learning rate suits all
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.norm(images).flatten(1) @ self.weight.T
         corner = images[:, :, PATCH[0], PATCH[1]].mean((1, 2, 3))
+        if self.whole:  # only most of the patch together has the effect, with a little slope before
+            corner = 0.1 * corner + 5 * (corner - 0.8).clamp(min=0)
         rule = torch.zeros_like(logits)
-        rule[:, TARGET] = self.bonus * corner
+        rule[:, TARGET] = 100 * self.rule * corner
         return logits + rule
 
 
@@ -42,9 +45,9 @@ def honest() -> Matcher:
     return Matcher(prototypes()).eval()
 
 
-def planted() -> Matcher:
-    """A model whose corner obeys; it has a slope everywhere, so that a gradient can find it."""
-    return Matcher(prototypes(), bonus=120.0).eval()
+def planted(*, whole: bool = False) -> Matcher:
+    """A model whose corner obeys, `whole` only if most of it is bright; the slope lets a gradient find it."""
+    return Matcher(prototypes(), bonus=80.0, whole=whole).eval()
 
 
 def labelled(count: int, seed: int) -> Labelled:

@@ -1,16 +1,20 @@
 """SAU, shared adversarial unlearning: find what fools the model and its repaired copy alike, then disagree on it.
 
-Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning", NeurIPS 2023, arXiv 2307.10562.
+Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
+Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
+    - clean predictions are computed once a batch, not in every inner step (same values, about half the work)
+    - images whose shared adversarial example is found leave the inner loop (they had no gradient any more)
+    - only the gradient to the perturbation is taken; the frozen reference collects none
+    - `step` and `decay` are ours; the published step equals the radius
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 
 from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
@@ -19,21 +23,34 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from guard.ml.train import fit, require_accuracy, require_images
 
-_TINY = 1e-8
+_TINY = 1e-8  # what a probability is clamped to before its logarithm
+_MOST = 0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sau(Defense):
-    """
+    """Unlearn shared adversarial examples; batch-norm statistics stay as they are.
+
+    Args:
+        rounds: passes over the search images (paper: 100 on CIFAR-10).
+        batch: images a step (reference code: 256; smaller steps more often suit a CPU).
+        rate: Adam's learning rate (reference code: 1e-4 at ten times as many images).
+        decay: whether the rate falls to zero along a cosine.
+        norm: "linf" or "l2", the ball that perturbations live in.
+        rho: its radius, in pixel values 0..1 (paper: 0.2, L-infinity).
+        steps: inner steps; `step` their length in units of `rho`.
+        lambda_clean, lambda_unlearn, lambda_adversarial, lambda_share: lambda 1 to 4 of the paper.
+        min_per_class: search images that every class needs.
+        max_drop: calibration accuracy (0..1) whose loss ends the repair.
     """
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
 
-    rounds: int = 100
-    batch: int = 256
-    rate: float = 1e-4
-    decay: bool = False
+    rounds: int = 25
+    batch: int = 64
+    rate: float = 1e-3
+    decay: bool = True
     norm: str = "linf"
     rho: float = 0.2
     steps: int = 5
@@ -46,76 +63,89 @@ class Sau(Defense):
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
+        if self.norm not in ("linf", "l2"):
+            raise MethodFailed(f"SAU knows the norms linf and l2, not {self.norm!r}.", code="bad_parameters")
         require_images(clean, per_class=self.min_per_class, method="SAU")
         before = accuracy(model, clean.calibration, clean.classes).overall
         reference = copy.deepcopy(model).requires_grad_(requires_grad=False)
         optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, amsgrad=True)
         fit(model, clean.search, lambda images, labels: self.loss(model, reference, images, labels), optimiser,
-            rounds=self.rounds, batch=self.batch, progress=progress, note="SAU", decay=self.decay)
+            rounds=self.rounds, batch=self.batch, progress=progress, note="SAU,", decay=self.decay)
         require_accuracy(model, clean, before, drop=self.max_drop, method="SAU")
         return model
 
-    def loss(self, model, reference, images, labels):
+    def loss(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The outer objective on one batch: clean cross-entropy plus the shared adversarial risk."""
         logits = model(images)
         with torch.no_grad():
             believed = reference(images).argmax(1)
         shifted = images + self.perturb(model, reference, images, labels, logits.argmax(1), believed)
         with torch.no_grad():
             wrong = reference(shifted).argmax(1)
-        suspicious = suspects(wrong, labels, believed)
-        unlearn = (unlearning(model(shifted), wrong) * suspicious).sum() / len(labels)
-        return self.lambda_clean * F.cross_entropy(logits, labels) + self.lambda_unlearn * unlearn
+        # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier, pitfall 4).
+        risk = (unlearning(model(shifted), wrong) * suspects(wrong, labels, believed)).sum() / len(labels)
+        return self.lambda_clean * cross_entropy(logits, labels) + self.lambda_unlearn * risk
 
-    def perturb(self, model, reference, images, labels, mine, theirs):
+    def perturb(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, mine: Tensor,
+                theirs: Tensor) -> Tensor:
+        """One perturbation an image, N,C,H,W within the ball, on which both models err alike where that was found.
+
+        Args:
+            mine: what `model` says of the clean images; `theirs` what `reference` says. Success is counted against
+                these, not against the labels.
+        """
         shift = project(torch.full_like(images, self.rho), self.norm, self.rho)
         active = torch.arange(len(images), device=images.device)
         for _ in range(self.steps):
             eps = shift[active].requires_grad_()
             inputs, truth = images[active] + eps, labels[active]
-            log_p, log_q = F.log_softmax(model(inputs), 1), F.log_softmax(reference(inputs), 1)
+            log_p, log_q = log_softmax(model(inputs), 1), log_softmax(reference(inputs), 1)
             moved, moved_ref = log_p.argmax(1) != mine[active], log_q.argmax(1) != theirs[active]
             shared = moved & moved_ref & (log_p.argmax(1) == log_q.argmax(1))
-            fool = (F.nll_loss(log_p, truth, reduction="none") * ~moved
-                    + F.nll_loss(log_q, truth, reduction="none") * ~moved_ref).sum() / -2
-            agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
-            objective = (self.lambda_adversarial * fool + self.lambda_share * agree) / len(images)
             if bool(shared.all()):
                 break
+            fool = (nll_loss(log_p, truth, reduction="none") * ~moved
+                    + nll_loss(log_q, truth, reduction="none") * ~moved_ref).sum() / -2
+            agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
+            objective = (self.lambda_adversarial * fool + self.lambda_share * agree) / len(images)
             (gradient,) = torch.autograd.grad(objective, eps)
-            eps = eps.detach() - self.step * self.rho * direction(gradient, self.norm)
-            shift[active] = project(eps, self.norm, self.rho)
-            active = active[~shared]
+            moved_to = eps.detach() - self.step * self.rho * direction(gradient, self.norm)
+            # A found example is kept; the others go on.
+            keep = active[~shared]
+            shift[keep] = project(moved_to[~shared], self.norm, self.rho)
+            active = keep
         return shift
 
 
-def jensen_shannon(log_p, log_q):
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two batches of log probabilities, N values in 0..log 2."""
     p, q = log_p.exp().clamp_min(_TINY), log_q.exp().clamp_min(_TINY)
     middle = ((p + q) / 2).log()
     return (p * (p.log() - middle)).sum(1) / 2 + (q * (q.log() - middle)).sum(1) / 2
 
 
-def suspects(wrong, labels, believed):
+def suspects(wrong: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
+    """Images on which the reference errs because of the perturbation: neither the label nor its own clean word."""
     return (wrong != labels) & (wrong != believed)
 
 
-def unlearning(logits, wrong):
+def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
+    """-log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code; N values."""
     p = logits.softmax(1)
     own = p.gather(1, wrong[:, None])[:, 0]
     others = p.scatter(1, wrong[:, None], 0.0).sum(1)
-    return -((1e-6 + others.clamp(max=0.999)).log() + (1 + 1e-6 - own.clamp(min=0.001)).log()) / 2
+    return -((1e-6 + others.clamp(max=_MOST)).log() + (1 + 1e-6 - own.clamp(min=1 - _MOST)).log()) / 2
 
 
-def direction(gradient, norm):
-    if norm == "linf":
-        return gradient.sign()
-    return gradient / _length(gradient)
+def direction(gradient: Tensor, norm: str) -> Tensor:
+    """The steepest direction of unit length in the norm's ball."""
+    return gradient.sign() if norm == "linf" else gradient / _length(gradient)
 
 
-def project(shift, norm, rho):
-    if norm == "linf":
-        return shift.clamp(-rho, rho)
-    return shift * (rho / _length(shift)).clamp(max=1)
+def project(shift: Tensor, norm: str, rho: float) -> Tensor:
+    """The nearest point in the ball of radius `rho`."""
+    return shift.clamp(-rho, rho) if norm == "linf" else shift * (rho / _length(shift)).clamp(max=1)
 
 
-def _length(x):
-    return x.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+def _length(values: Tensor) -> Tensor:
+    return values.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]

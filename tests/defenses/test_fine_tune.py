@@ -22,6 +22,6 @@ def test_a_rate_that_ruins_the_model_is_given_up_for_a_smaller_one() -> None:
 
 def test_where_every_rate_ruins_it_nothing_is_returned() -> None:
     with pytest.raises(MethodFailed) as caught:
-        FineTune(rate=1e9, tries=2, rounds=1)(toys.honest(), toys.clean_set(), seed=0)
+        FineTune(tries=2, rounds=1, max_drop=-1.0)(toys.honest(), toys.clean_set(), seed=0)
 
     assert caught.value.code == "accuracy_collapsed"

@@ -1,0 +1,124 @@
+"""Counting: predictions, accuracy and ASR, against models whose answers are known."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guard.core.errors import InputError, MethodFailed
+from guard.ml.cleanset import Labelled
+from guard.ml.measure import accuracy, asr, device_of, evaluating, predict
+from guard.ml.statistics import wilson
+from guard.ml.triggers import PatchTrigger
+
+
+class Reads(nn.Module):
+    """Says the class that the first pixel holds, in steps of 0.1; buffers as real models have them."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.classes = classes
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.norm(images)
+        wanted = (images[:, 0, 0, 0] * 10).round().long() % self.classes
+        return nn.functional.one_hot(wanted, self.classes).float()
+
+
+class NotFinite(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full((len(images), 4), float("nan"))
+
+
+def written(values: list[int], labels: list[int]) -> Labelled:
+    images = torch.zeros(len(values), 1, 3, 3, dtype=torch.uint8)
+    images[:, 0, 0, 0] = (torch.tensor(values) * 25.5).round().to(torch.uint8)
+    return Labelled(images, torch.tensor(labels))
+
+
+def to_class(target: int) -> PatchTrigger:
+    mask = torch.zeros(1, 3, 3)
+    mask[0, 0, 0] = 1.0
+    return PatchTrigger(mask, torch.full((1, 3, 3), target / 10))
+
+
+def test_predictions_do_not_depend_on_the_batch_size() -> None:
+    data = written([0, 1, 2, 3, 3, 2, 1], [0] * 7)
+
+    for batch in (1, 3, 100):
+        assert predict(Reads(), data, batch).tolist() == [0, 1, 2, 3, 3, 2, 1]
+    assert predict(Reads(), data.images[:0]).tolist() == []
+
+
+def test_a_trigger_is_stamped_before_the_model_looks() -> None:
+    assert predict(Reads(), written([0, 1, 2], [0, 1, 2]), trigger=to_class(3)).tolist() == [3, 3, 3]
+
+
+def test_measuring_changes_neither_modes_nor_buffers() -> None:
+    model = Reads().train()
+    model.norm.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+
+    predict(model, written([0, 1], [0, 1]))
+
+    assert (model.training, model.norm.training) == (True, False)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_modes_come_back_after_an_error() -> None:
+    model = Reads().train()
+
+    with pytest.raises(KeyError), evaluating(model):
+        assert not model.norm.training
+        raise KeyError
+
+    assert model.norm.training
+
+
+def test_accuracy_is_overall_and_per_class() -> None:
+    found = accuracy(Reads(), written([0, 0, 1, 2, 2], [0, 0, 0, 2, 1]), 4)
+
+    assert found.overall == pytest.approx(3 / 5)
+    assert found.per_class == pytest.approx((2 / 3, 0.0, 1.0, 0.0))
+    assert found.images == 5
+    with pytest.raises(InputError, match="at least one"):
+        accuracy(Reads(), written([], []), 4)
+
+
+def test_asr_counts_only_pictures_of_other_classes() -> None:
+    # Six pictures, two of the target class; the trigger always works.
+    data = written([0, 1, 2, 3, 3, 0], [0, 1, 2, 3, 3, 0])
+
+    found = asr(Reads(), data, to_class(3), 3, "patch", natural=0.2, budget=1.0)
+
+    assert (found.successes, found.trials, found.estimate) == (4, 4, 1.0)
+    assert (found.low, found.high) == wilson(4, 4)
+    assert (found.target, found.family, found.natural, found.budget) == (3, "patch", 0.2, 1.0)
+
+
+def test_a_trigger_to_another_class_has_no_success() -> None:
+    data = written([0, 1, 2], [0, 1, 2])
+
+    assert asr(Reads(), data, to_class(1), 3, "patch").successes == 0
+
+
+@pytest.mark.parametrize("target", ["all-to-all", None])
+def test_asr_needs_one_target(target: str | None) -> None:
+    with pytest.raises(InputError, match="class index"):
+        asr(Reads(), written([0], [0]), to_class(1), target, "patch")
+
+
+def test_asr_needs_pictures_of_other_classes() -> None:
+    with pytest.raises(InputError, match="other classes"):
+        asr(Reads(), written([1, 1], [1, 1]), to_class(1), 1, "patch")
+
+
+def test_numbers_that_are_not_finite_are_no_measurement() -> None:
+    with pytest.raises(MethodFailed) as caught:
+        predict(NotFinite(), written([0], [0]))
+
+    assert caught.value.code == "non_finite"
+
+
+def test_a_model_without_tensors_is_on_the_cpu() -> None:
+    assert device_of(NotFinite()) == torch.device("cpu")

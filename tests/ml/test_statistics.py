@@ -1,0 +1,159 @@
+"""Levels and power on simulated classes, and the arithmetic against values worked out otherwise."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from guard.ml.statistics import angles, cauchy_combination, leave_one_out, low_outliers, wilson
+
+
+def rate(hits: int, trials: int) -> str:
+    return f"{hits} of {trials}"
+
+
+def test_wilson_is_the_textbook_interval() -> None:
+    # papers/detection.md 7.8 gives these to three digits.
+    assert wilson(190, 200) == pytest.approx((0.910, 0.973), abs=6e-4)
+    assert wilson(36, 40) == pytest.approx((0.769, 0.960), abs=6e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 50)[0] == 0.0
+    assert wilson(50, 50)[1] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="no share"):
+        wilson(3, 2)
+
+
+def test_leave_one_out_by_hand() -> None:
+    values = [3.0, 3.2, 2.9, 3.1, 1.0, 3.3]
+    others = np.array([3.0, 3.2, 2.9, 3.1, 3.3])
+    t = (others.mean() - 1.0) / (others.std(ddof=1) * math.sqrt(1 + 1 / 5))
+
+    found = leave_one_out(values)
+
+    assert found.position == 4
+    assert found.t == pytest.approx(t)
+    assert found.p == pytest.approx(6 * stats.t.sf(t, 4))
+    assert found.fold == pytest.approx(math.exp(others.mean() - 1.0))
+
+
+def test_the_high_side_is_the_low_side_mirrored() -> None:
+    values = [0.2, 0.1, 0.4, 2.0, 0.3]
+
+    assert leave_one_out(values, low_side=False) == leave_one_out([-value for value in values])
+    assert leave_one_out(values, low_side=False).position == 3
+
+
+@pytest.mark.parametrize(("classes", "level"), [(10, 0.05), (10, 0.01), (43, 0.05)])
+def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(classes: int, level: float) -> None:
+    rng, trials = np.random.default_rng(0), 4000 if classes == 10 else 2000
+
+    hits = sum(leave_one_out(rng.normal(size=classes), floor=0.0).p <= level for _ in range(trials))
+
+    # Within what 99.9 % of correct tests show.
+    low, high = stats.binom.interval(0.999, trials, level)
+    assert low <= hits <= high, rate(hits, trials)
+
+
+@pytest.mark.parametrize("classes", [8, 10, 20])
+def test_the_test_for_several_outliers_holds_its_level_nearly(classes: int) -> None:
+    rng, trials, level = np.random.default_rng(1), 600, 0.05
+
+    hits = sum(any(test.outlier for test in low_outliers(rng.normal(size=classes), alpha=level, floor=0.0))
+               for _ in range(trials))
+
+    # Rosner's approximation is a little liberal for few classes: up to 1.4 times at eight.
+    assert hits <= stats.binom.ppf(0.999, trials, 1.4 * level), rate(hits, trials)
+
+
+def test_power_is_as_tabulated() -> None:
+    """papers/detection.md section 1: a shift of 6 SD at p < .01 and ten classes is found in 82 %."""
+    rng, trials = np.random.default_rng(2), 400
+
+    hits = sum(leave_one_out(np.append(rng.normal(size=9), rng.normal() - 6.0), floor=0.0).p < 0.01 for _ in range(trials))
+
+    assert 0.75 <= hits / trials <= 0.89
+
+
+def test_two_infected_classes_do_not_hide_each_other() -> None:
+    rng = np.random.default_rng(3)
+    values = [*rng.normal(4.0, 0.3, 8), 1.0, 1.1]
+
+    assert leave_one_out(values).p > 0.01
+    tests = low_outliers(values)
+
+    assert [index for index, test in enumerate(tests) if test.outlier] == [8, 9]
+    assert all(test.p <= 0.01 and test.fold > 5 for test in tests[8:])
+    assert all(test.p > 0.01 for test in tests[:8])
+
+
+def test_more_outliers_than_a_quarter_are_not_declared() -> None:
+    tests = low_outliers([4.0, 4.1, 3.9, 4.05, 3.95, 1.0, 1.05, 0.95])
+
+    assert sum(test.outlier for test in tests) <= 2
+
+
+def test_with_one_outlier_both_tests_agree() -> None:
+    values = [3.0, 3.2, 2.9, 3.1, 1.0, 3.3]
+
+    single, several = leave_one_out(values), low_outliers(values, most=1)
+
+    assert [test.outlier for test in several] == [False, False, False, False, True, False]
+    assert (several[4].t, several[4].p, several[4].fold) == pytest.approx((single.t, single.p, single.fold))
+
+
+def test_siblings_that_agree_perfectly_do_not_make_a_speck_an_outlier() -> None:
+    # All censored at one norm: without a floor any difference would be infinitely significant.
+    censored = [math.log(784.0)] * 9
+
+    assert leave_one_out([*censored, math.log(700.0)]).p > 0.01
+    assert leave_one_out([*censored, math.log(20.0)]).p < 1e-6
+    assert math.isfinite(leave_one_out([*censored, math.log(20.0)]).t)
+    assert leave_one_out([1.0] * 5).p == 1.0
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 2.0, float("nan"), 3.0], [1.0, math.inf, 2.0, 3.0]])
+def test_what_cannot_be_tested_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite values"):
+        leave_one_out(values)
+    with pytest.raises(ValueError, match="values"):
+        low_outliers(values)
+
+
+def test_four_classes_are_too_few_for_the_outlier_test() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        low_outliers([1.0, 2.0, 3.0, 4.0])
+
+
+def test_the_combination_of_equal_p_values_is_that_value() -> None:
+    assert cauchy_combination([0.03, 0.03, 0.03]) == pytest.approx(0.03)
+    assert cauchy_combination([0.2]) == pytest.approx(0.2)
+
+
+def test_one_certain_test_carries_and_p_of_one_does_not_ruin_it() -> None:
+    assert cauchy_combination([1e-4, 1.0]) < 3e-4
+    assert math.isfinite(cauchy_combination([0.0, 1.0]))
+    with pytest.raises(ValueError, match="p values"):
+        cauchy_combination([])
+    with pytest.raises(ValueError, match="p values"):
+        cauchy_combination([float("nan")])
+
+
+def test_the_combination_holds_its_level_for_dependent_tests() -> None:
+    rng, trials, level = np.random.default_rng(4), 3000, 0.01
+    common = rng.normal(size=(trials, 1))
+    correlated = np.sqrt(0.6) * common + np.sqrt(0.4) * rng.normal(size=(trials, 2))
+
+    hits = sum(cauchy_combination(list(row)) <= level for row in stats.norm.sf(correlated))
+
+    assert hits <= stats.binom.ppf(0.999, trials, 1.2 * level), rate(hits, trials)
+
+
+def test_angles_of_shares_grow_and_their_error_is_the_same_everywhere() -> None:
+    found = angles([0, 50, 100], [100, 100, 100])
+    rng = np.random.default_rng(5)
+    errors = [np.std(angles(rng.binomial(100, share, 2000).tolist(), [100] * 2000)) for share in (0.1, 0.5, 0.9)]
+
+    assert found == sorted(found)
+    assert found[1] == pytest.approx(math.pi / 4)
+    assert errors == pytest.approx([0.05] * 3, rel=0.1)
