@@ -66,8 +66,8 @@ def clean_set(search: int = 240, calibration: int = 120) -> CleanSet:
 
 def curated() -> CuratedSet:
     """A clean set with a hold-out."""
-    facts = CleanSetFacts(name="toy", digest="0" * 64, classes=CLASSES, channels=1, height=SIZE, width=SIZE, per_class=80,
-                          search=240, calibration=120, holdout=180)
+    facts = CleanSetFacts(name="toy", digest="0" * 64, classes=CLASSES, channels=1, height=SIZE, width=SIZE,
+                          per_class=80, search=240, calibration=120, holdout=180)
     return CuratedSet(facts, labelled(240, 1), labelled(120, 2), labelled(180, 3))
 
 

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
+from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
 from guard.reports.report import Report, outcome_words
-from guard.core.text import printable
 
 STYLES = {
     Verdict.CLEARED: "green", Verdict.PURIFIED: "green", Verdict.REJECTED: "red", Verdict.HELD: "yellow",

@@ -43,7 +43,8 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
             loss = objective(images, labels)
             if not bool(torch.isfinite(loss)):
                 raise MethodFailed(
-                    f"The loss was not finite at step {step + 1}; the model is broken or the rate too high.", code="non_finite",
+                    f"The loss was not finite at step {step + 1}; the model is broken or the rate too high.",
+                    code="non_finite",
                 )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -70,14 +71,14 @@ def require_images(clean: CleanSet, *, per_class: int, method: str) -> None:
     rarest = int(counts.argmin())
     if counts[rarest] < per_class:
         raise MethodFailed(
-            f"{method} needs at least {per_class} search images of every class; class {rarest} has {int(counts[rarest])}. "
-            "Add images to the clean set.", code="too_few_images",
+            f"{method} needs at least {per_class} search images of every class; class {rarest} has "
+            f"{int(counts[rarest])}. Add images to the clean set.", code="too_few_images",
         )
     lacking = torch.bincount(clean.calibration.labels, minlength=clean.classes).argmin()
     if not bool((clean.calibration.labels == lacking).any()):
         raise MethodFailed(
-            f"{method} needs calibration images of every class; class {int(lacking)} has none. Add images to the clean set.",
-            code="too_few_images",
+            f"{method} needs calibration images of every class; class {int(lacking)} has none. Add images to the "
+            "clean set.", code="too_few_images",
         )
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from guard.core.evidence import AsrEstimate, Target
-from guard.reports.report import ACCURACY, Report
 from guard.core.text import printable
+from guard.reports.report import ACCURACY, Report
 
 MOST_ROWS = 24  # a model with a thousand classes shows the most telling ones, and says so
 _SIZES = ("norm", "l1", "l2", "mask", "size", "pixels", "budget")

@@ -9,10 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guard.core.states import Family, Verdict
+from guard.core.text import printable
 from guard.reports.charts import MOST_ROWS, accuracy_chart, evidence_charts, label_of, number, percent, replay_chart
 from guard.reports.pictures import png_uri, stamp_uri
 from guard.reports.report import RecoveredTrigger, Report, outcome_words
-from guard.core.text import printable
 
 _MEANING = {
     Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the trigger families that are "

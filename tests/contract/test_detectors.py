@@ -1,94 +1,174 @@
 """What every detector must hold to; runs over the whole shelf."""
 
-import copy
 import json
+import math
 import random
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
+from guard.core.evidence import Finding
+from guard.core.states import Family
 from guard.detectors import DETECTORS
 from tests import toys
 
 
-@pytest.fixture(params=DETECTORS.names())
-def detector(request: pytest.FixtureRequest) -> Any:
-    return DETECTORS.get(request.param)()
+@pytest.fixture(params=DETECTORS.names(), scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(detector: Any) -> None:
-    assert json.loads(json.dumps(detector.parameters())) == detector.parameters()
+def made(name: str) -> Any:
+    return DETECTORS.get(name)()
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    tensors = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = {key: module.training for key, module in model.named_modules()}
+    grads = {key: (value.requires_grad, value.grad) for key, value in model.named_parameters()}
+    strides = {key: value.stride() for key, value in model.state_dict().items()}
+    return {"tensors": tensors, "modes": modes, "grads": grads, "strides": strides}
+
+
+def said(findings: list[Finding]) -> list[Any]:
+    """Everything about findings, triggers included, in a form that compares to the bit."""
+    tensors = [finding.trigger.to_tensors() if finding.trigger is not None else {} for finding in findings]
+    return [(finding.to_dict(), {key: value.numpy().tobytes() for key, value in own.items()})
+            for finding, own in zip(findings, tensors, strict=True)]
+
+
+def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(name: str) -> None:
+    detector = made(name)
+
+    assert json.loads(json.dumps(detector.parameters(), allow_nan=False)) == detector.parameters()
+    assert set(detector.parameters()) == {field.name for field in fields(detector)}
     assert detector.version >= 1
+    assert detector.paper
     assert detector.families
+    assert detector.families <= set(Family)
 
 
-def test_the_callers_model_is_left_as_it_was(detector: Any) -> None:
-    model = toys.planted().train()
-    before = copy.deepcopy(model.state_dict())
+def test_its_parameters_cannot_change_after_construction(name: str) -> None:
+    detector = made(name)
 
-    detector(model, toys.clean_set(), seed=1)
-
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert model.training
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(FrozenInstanceError):
+        setattr(detector, fields(detector)[0].name, 1)
 
 
-def test_the_same_seed_gives_the_same_findings_to_the_bit(detector: Any) -> None:
-    one, two = (detector(toys.planted(), toys.clean_set(), seed=3) for _ in range(2))
+@pytest.mark.parametrize("training", [False, True])
+def test_the_callers_model_is_left_as_it_was(name: str, training: bool) -> None:
+    model = toys.planted().train(training)
+    before = state(model)
 
-    assert [finding.to_dict() for finding in one] == [finding.to_dict() for finding in two]
+    made(name)(model, toys.clean_set(), seed=1)
+    after = state(model)
 
-
-def test_the_global_random_state_is_left_as_it_was(detector: Any) -> None:
-    torch.manual_seed(11)
-    random.seed(11)
-    np.random.seed(11)  # noqa: NPY002 - the global state is what this test is about
-    detector(toys.planted(), toys.clean_set(), seed=3)
-    after = (float(torch.rand(1)), random.random(), float(np.random.rand()))  # noqa: NPY002
-
-    torch.manual_seed(11)
-    random.seed(11)
-    np.random.seed(11)  # noqa: NPY002
-    assert after == (float(torch.rand(1)), random.random(), float(np.random.rand()))  # noqa: NPY002
+    assert all(torch.equal(before["tensors"][key], value) for key, value in after["tensors"].items())
+    assert {key: before[key] for key in ("modes", "grads", "strides")} == {
+        key: after[key] for key in ("modes", "grads", "strides")}
 
 
-def test_findings_survive_json(detector: Any) -> None:
-    for finding in detector(toys.planted(), toys.clean_set(), seed=0):
-        assert json.loads(json.dumps(finding.to_dict(), allow_nan=False)) == finding.to_dict()
-        assert 0 <= finding.score <= 1
+def test_the_clean_set_is_left_as_it_was(name: str) -> None:
+    clean, again = toys.clean_set(), toys.clean_set()
+
+    made(name)(toys.honest(), clean, seed=1)
+
+    for part in ("search", "calibration"):
+        assert torch.equal(getattr(clean, part).images, getattr(again, part).images)
+        assert torch.equal(getattr(clean, part).labels, getattr(again, part).labels)
 
 
-def test_an_honest_model_is_not_accused(detector: Any) -> None:
-    assert not any(finding.suspicious for finding in detector(toys.honest(), toys.clean_set(), seed=0))
+def test_the_same_seed_gives_the_same_findings_to_the_bit(name: str) -> None:
+    torch.manual_seed(1)
+    one = made(name)(toys.planted(), toys.clean_set(), seed=3)
+    torch.manual_seed(2)
+    two = made(name)(toys.planted(), toys.clean_set(), seed=3)
+
+    assert said(one) == said(two)
 
 
-def test_a_model_that_is_not_finite_cannot_be_looked_at(detector: Any) -> None:
-    model = toys.planted()
-    model.weight.data[0, 0] = float("nan")
+def test_the_global_random_state_is_left_as_it_was(name: str) -> None:
+    def draws() -> tuple[float, float, float]:
+        return float(torch.rand(1)), random.random(), float(np.random.rand())
 
-    with pytest.raises(MethodFailed):
-        detector(model, toys.clean_set(), seed=0)
+    def seed() -> None:
+        torch.manual_seed(11)
+        random.seed(11)
+        np.random.seed(11)
+
+    seed()
+    made(name)(toys.planted(), toys.clean_set(), seed=3)
+    after = draws()
+    seed()
+
+    assert after == draws()
 
 
-def test_it_can_be_cancelled(detector: Any) -> None:
-    def stop(done: float, note: str = "") -> None:
-        raise Cancelled("enough")
+def test_an_honest_model_is_not_accused(name: str) -> None:
+    findings = made(name)(toys.honest(), toys.clean_set(), seed=0)
 
-    with pytest.raises(Cancelled):
-        detector(toys.planted(), toys.clean_set(), seed=0, progress=stop)
+    assert [finding.target for finding in findings if finding.suspicious] == []
 
 
-def test_it_ends_when_its_time_is_up(detector: Any) -> None:
+def test_findings_are_about_its_families_plain_and_finite(name: str) -> None:
+    detector = made(name)
+    findings = detector(toys.planted(), toys.clean_set(), seed=0)
+
+    for finding in findings:
+        assert finding.family in detector.families
+        assert 0.0 <= finding.score <= 1.0
+        assert finding.statement.endswith(".")
+        assert all(math.isfinite(number) for number in finding.numbers.values())
+        assert Finding.from_dict(json.loads(json.dumps(finding.to_dict(), allow_nan=False))) == finding
+
+
+class NotFinite(toys.Matcher):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * math.nan
+
+
+def test_a_model_that_is_not_finite_is_refused(name: str) -> None:
+    broken = toys.planted()
+    broken.weight.data[0, 0] = float("nan")
+
+    for model in (broken, NotFinite(toys.prototypes())):
+        with pytest.raises(MethodFailed):
+            made(name)(model, toys.clean_set(), seed=1)
+
+
+def test_it_can_be_cancelled_at_any_time(name: str) -> None:
+    seen: list[float] = []
+    made(name)(toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done))
+
+    for at in (0, len(seen) // 2, len(seen) - 1):
+        calls = 0
+
+        def stop(done: float, note: str = "", at: int = at) -> None:
+            nonlocal calls
+            if calls == at:
+                raise Cancelled("enough")
+            calls += 1
+
+        with pytest.raises(Cancelled):
+            made(name)(toys.planted(), toys.clean_set(), seed=1, progress=stop)
+
+
+def test_progress_goes_up_from_nothing_to_all(name: str) -> None:
+    seen: list[float] = []
+
+    made(name)(toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done))
+
+    assert len(seen) >= 5
+    assert seen == sorted(seen)
+    assert 0.0 <= seen[0] < 0.1
+    assert seen[-1] == 1.0
+
+
+def test_a_time_budget_ends_it(name: str) -> None:
     with pytest.raises(OutOfTime):
-        detector(toys.planted(), toys.clean_set(), seed=0, seconds=0.0)
-
-
-def test_its_progress_never_goes_back(detector: Any) -> None:
-    told: list[float] = []
-    detector(toys.planted(), toys.clean_set(), seed=0, progress=lambda done, note="": told.append(done))
-
-    assert told == sorted(told)
-    assert told[-1] <= 1.0
+        made(name)(toys.planted(), toys.clean_set(), seed=1, seconds=0.0)

@@ -106,7 +106,8 @@ def finding(*, suspicious: bool, natural: float | None = None, estimate: float =
     """What a detector might say about class 2."""
     asr = AsrEstimate(target=2, family="patch", successes=95, trials=100, estimate=estimate, low=estimate - 0.05,
                       high=min(1.0, estimate + 0.03), natural=natural, budget=9.0)
-    return Finding(family="patch", target=2, suspicious=suspicious, score=score, statement="A small patch leads to class 2.",
+    return Finding(family="patch", target=2, suspicious=suspicious, score=score,
+                   statement="A small patch leads to class 2.",
                    asr=asr)
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from guard.attest.chain import verify_chain
-from guard.core.errors import IntegrityMismatch, LeaseLost, MethodFailed, NotServable
+from guard.core.errors import LeaseLost, MethodFailed, NotServable
 from guard.core.evidence import Outcome
 from guard.core.states import ScanState, Verdict
 from guard.flow import publish, rescue, review, stage
 from guard.flow.leases import hold
 from guard.flow.report import report_for
 from guard.flow.withdraw import withdraw
+from guard.formats._canonical import read_canonical
 from guard.store import alarms, dead_letters, ledger, publications, reviews, scans
 from guard.store.session import reading, transaction
 from tests.flow.place import Place, finding
@@ -84,8 +85,6 @@ def test_a_state_dict_comes_through_the_jail_with_the_same_weights(place: Place)
     plain = place.upload(name="plain")
     stage.work(place.guard, "inspect", plain)
     canonical = place.guard.blobs.path(place.scan(plain).canonical_digest or "")
-    from guard.formats._canonical import read_canonical
-
     _, tensors = read_canonical(canonical)
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
@@ -189,10 +188,12 @@ def test_a_blob_that_was_changed_is_never_published(place: Place) -> None:
     data[-1] ^= 1
     path.write_bytes(bytes(data))
 
-    with pytest.raises(IntegrityMismatch):
-        stage.work(place.guard, "publish", scan_id)
+    stage.work(place.guard, "publish", scan_id)
 
+    assert place.scan(scan_id).state is ScanState.FAILED
     assert place.guard.publisher.state() == []
+    with reading(place.guard.engine) as session:
+        assert [row.kind for row in alarms.open_alarms(session)] == ["publish_refused"]
 
 
 def test_a_scan_that_takes_its_worker_down_again_and_again_ends_in_a_dead_letter(place: Place) -> None:

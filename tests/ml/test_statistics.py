@@ -55,9 +55,9 @@ def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(classes: in
     assert low <= hits <= high, rate(hits, trials)
 
 
-@pytest.mark.parametrize("classes", [8, 10, 20])
+@pytest.mark.parametrize("classes", [8, 10, 12])
 def test_the_test_for_several_outliers_holds_its_level_nearly(classes: int) -> None:
-    rng, trials, level = np.random.default_rng(1), 600, 0.05
+    rng, trials, level = np.random.default_rng(1), 500, 0.05
 
     hits = sum(any(test.outlier for test in low_outliers(rng.normal(size=classes), alpha=level, floor=0.0))
                for _ in range(trials))
@@ -70,7 +70,8 @@ def test_power_is_as_tabulated() -> None:
     """papers/detection.md section 1: a shift of 6 SD at p < .01 and ten classes is found in 82 %."""
     rng, trials = np.random.default_rng(2), 400
 
-    hits = sum(leave_one_out(np.append(rng.normal(size=9), rng.normal() - 6.0), floor=0.0).p < 0.01 for _ in range(trials))
+    samples = [np.append(rng.normal(size=9), rng.normal() - 6.0) for _ in range(trials)]
+    hits = sum(leave_one_out(sample, floor=0.0).p < 0.01 for sample in samples)
 
     assert 0.75 <= hits / trials <= 0.89
 

@@ -1,4 +1,4 @@
-"""The relay on a real broker: what is committed is sent, at least once, and nothing is lost while the broker is away."""
+"""The relay on a real broker: what is committed is sent, and nothing is lost while the broker is away."""
 
 from pathlib import Path
 
