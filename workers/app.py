@@ -4,8 +4,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
 
-from guard.defenses import DEFENSES
-from guard.detectors import DETECTORS
+from guard.flow.decide import preload
 from guard.logs import configure
 from guard.settings import Settings, load_settings
 
@@ -56,8 +55,7 @@ def _preload(**_: object) -> None:
 
     Only imported, never used here: torch's threads do not survive a fork.
     """
-    DETECTORS.all()
-    DEFENSES.all()
+    preload()
 
 
 app = make_app(load_settings())

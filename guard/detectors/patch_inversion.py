@@ -6,7 +6,7 @@ Steps:
     3. classes whose norm is at least `fold` times under their siblings', and whose patch works on the calibration
        pictures, are candidates; without one, nothing is suspicious
     4. per candidate: what does *every* class reach with as many pixels as the candidate needs? (natural ASR)
-    5. outlier tests on the log norms and on those rates (as angles), combined; then the gates
+    5. outlier tests on the log norms and on those rates (as angles), combined; then the gates on p, fold and ASR
 """
 
 import math
@@ -52,15 +52,16 @@ class PatchInversion(Detector):
     not the paper's MAD index (false alarms of 17-33 % at 10 classes) but a generalised ESD test.
 
     A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious if p <= `alpha`,
-    fold >= `fold`, ASR on the calibration part >= `asr` and that ASR exceeds the best sibling's at the same budget by
-    `excess`. `score` is the least of four linear scores, each 0.5 at its gate: log p (1 at alpha squared), log fold
-    (1 at `fold` squared), ASR and excess (1 at 1); so a finding is suspicious exactly if its score is at least 0.5.
+    fold >= `fold` and ASR on the calibration part >= `asr`. `score` is the least of three linear scores, each 0.5 at
+    its gate: log p (1 at alpha squared), log fold (1 at `fold` squared), ASR (1 at 1); so a finding is suspicious
+    exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers themselves;
+    what follows from a high one is the policy's business.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
         batch: pictures a class and step.
-        prescreen_above: with more classes than this, a short search chooses `keep` classes for the full one; the
-            other norms are scaled by the median gain of the kept ones.
+        prescreen_above: with more classes than this, a short search chooses `keep` classes for the full one, the
+            other norms are scaled by the median gain of the kept ones, and p comes from the natural ASR alone.
     """
 
     version: ClassVar[int] = 1
@@ -73,7 +74,6 @@ class PatchInversion(Detector):
     alpha: float = 0.01
     fold: float = 2.0
     asr: float = 0.8
-    excess: float = 0.5
     prescreen_above: int = 20
     prescreen_steps: int = 80
     keep: int = 8
@@ -148,26 +148,26 @@ class PatchInversion(Detector):
         if look is not None:
             siblings = [other for other, sibling in enumerate(look.tests) if other != row and not sibling.outlier]
             natural = float(look.rates[siblings].max())
-            p = cauchy_combination([test.p, look.tests[row].p])
+            # Norms from searches of unequal effort choose candidates, but prove nothing.
+            equal = len(look.tests) <= self.prescreen_above
+            p = cauchy_combination([test.p, look.tests[row].p]) if equal else look.tests[row].p
             numbers |= {"natural_asr": natural, "p_asr": look.tests[row].p}
             if look.rates[row] >= rate:  # the second look may have made more of the same budget
                 rate, trigger = float(look.rates[row]), look.patches.trigger(row)
-        score = self._score(p, test.fold, rate, natural)
+        score = self._score(p, test.fold, rate)
+        if natural is None:  # it was no candidate
+            score = min(score, 0.49)
         numbers |= {"asr_calibration": rate, "p_value": p, "budget": trigger.norm}
-        suspicious = natural is not None and score >= 0.5
+        suspicious = score >= 0.5
         return Finding(family="patch", target=row, suspicious=suspicious, score=score, numbers=numbers, trigger=trigger,
                        statement=_statement(row, numbers, suspicious=suspicious))
 
-    def _score(self, p: float, fold: float, rate: float, natural: float | None) -> float:
-        parts = [
+    def _score(self, p: float, fold: float, rate: float) -> float:
+        return min(
             _half_at(math.log(max(p, 1e-300)), math.log(self.alpha), 2 * math.log(self.alpha)),
             _half_at(math.log(max(fold, 1e-300)), math.log(self.fold), 2 * math.log(self.fold)),
             _half_at(rate, self.asr, 1.0),
-        ]
-        if natural is not None:
-            parts.append(_half_at(rate - natural, self.excess, 1.0))
-        # Without a look at the siblings nothing is suspicious; it was no candidate, whatever its numbers.
-        return min(parts) if natural is not None else min(*parts, 0.49)
+        )
 
 
 def _check(model: nn.Module, clean: CleanSet) -> None:

@@ -1,7 +1,8 @@
 """Stage 3: read the evidence, ask the policy, sign the answer."""
 
-from guard.core.evidence import Evidence
+from guard.core.evidence import CleanSetFacts, Evidence, PurificationFacts
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.flow.conclude import conclude
 from guard.flow.context import Guard
@@ -9,7 +10,7 @@ from guard.flow.leases import Held
 from guard.flow.outcome import OUTCOME
 from guard.flow.repair import facts_from_dict
 from guard.flow.vet import accuracy_of
-from guard.policy import Case, Decision, Policy, decide
+from guard.policy import Case, Policy, decide
 from guard.store import cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
@@ -51,7 +52,8 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
     return make_case(guard.policy, digest, facts, found, facts_from_dict(purification) if purification else None)
 
 
-def make_case(policy, digest, facts, found: tuple[Evidence, ...], purification) -> Case:  # type: ignore[no-untyped-def]
+def make_case(policy: Policy, digest: str, facts: CleanSetFacts, found: tuple[Evidence, ...],
+              purification: PurificationFacts | None) -> Case:
     """The policy's view of one artifact."""
     methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()}
     return Case(
@@ -61,4 +63,7 @@ def make_case(policy, digest, facts, found: tuple[Evidence, ...], purification) 
     )
 
 
-__all__ = ["Decision", "Policy", "case_of", "make_case", "run"]
+def preload() -> None:
+    """Import every method once; a worker does so before it forks, since torch takes seconds to load."""
+    DETECTORS.all()
+    DEFENSES.all()

@@ -24,7 +24,8 @@ from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of
 from guard.ml.triggers import PatchTrigger
 
-FIRST_BUDGET = 0.25  # share of the image that a mask may cover at first
+# The share of the image covered at first. Under a faint mask a rule that needs its whole patch has no slope to follow.
+FIRST_BUDGET = 0.5
 SHRINK = (0.5, 0.9)  # factor of the budget after a success, at the first and at the last window
 GROW = 1.1  # factor after a failure
 MASK_STEP = 0.3  # in units of sqrt(budget), the L2 norm of a full binary mask of that size
@@ -80,7 +81,7 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
     """
     run = _Run(model, data, targets, effort)
     count, pixels = len(targets), run.height * run.width
-    mask = 0.1 + 0.02 * torch.rand(count, 1, run.height, run.width)
+    mask = FIRST_BUDGET + 0.02 * torch.rand(count, 1, run.height, run.width)
     pattern = torch.rand(count, run.channels, run.height, run.width)
     run.start(mask, pattern, torch.full((count,), FIRST_BUDGET * pixels))
     best = torch.full((count,), float(pixels), device=run.device)

@@ -12,9 +12,7 @@ from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.detectors.patch_inversion import PatchInversion
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.inversion import Effort, patches_within, project, smallest_patches, successes
 from guard.ml.measure import asr
-from guard.ml.seeds import seeded
 from tests import toys
 
 
@@ -33,13 +31,19 @@ class Rules(toys.Matcher):
         return logits
 
 
+def border(size: int) -> list[tuple[slice, slice]]:
+    """Eight places of 3x3 pixels: the corners, and the middles of the sides."""
+    starts = (0, (size - 3) // 2, size - 3)
+    places = [(slice(top, top + 3), slice(left, left + 3)) for top in starts for left in starts]
+    return [*places[:4], *places[5:]]
+
+
 def many(classes: int, size: int, channels: int = 1, count: int = 10) -> tuple[Tensor, CleanSet]:
-    """Prototypes that are dark in all corners, and a clean set of noisy copies, `count` a class and part."""
+    """Prototypes that are dark in eight places, and a clean set of noisy copies, `count` a class and part."""
     generator = torch.Generator().manual_seed(7)
     pictures = torch.rand(classes, channels, size, size, generator=generator) * 0.6
-    for rows in (slice(0, 3), slice(size - 3, size)):
-        for columns in (slice(0, 3), slice(size - 3, size)):
-            pictures[:, :, rows, columns] = 0
+    for rows, columns in border(size):
+        pictures[:, :, rows, columns] = 0
     labels = torch.arange(classes * count) % classes
     parts = []
     for _ in range(2):
@@ -69,7 +73,7 @@ def test_numbers_of_the_suspicious_class_pass_every_gate(planted: list[Finding])
     assert numbers["p_value"] <= 0.01
     assert numbers["fold"] >= 2
     assert numbers["asr_calibration"] >= 0.8
-    assert numbers["asr_calibration"] - numbers["natural_asr"] >= 0.5
+    assert numbers["natural_asr"] <= 0.3
     trigger = planted[toys.TARGET].trigger
     assert trigger is not None
     assert numbers["budget"] == pytest.approx(float(trigger.to_tensors()["mask"].sum()), rel=1e-5)
@@ -110,9 +114,7 @@ def test_two_planted_classes_are_both_found_and_are_no_excuse_for_each_other() -
 
 def test_a_rule_that_most_classes_have_is_natural_and_not_suspicious() -> None:
     pictures, clean = many(8, 16)
-    places = [(slice(0, 3), slice(0, 3)), (slice(13, 16), slice(13, 16)), (slice(0, 3), slice(13, 16)),
-              (slice(13, 16), slice(0, 3))]
-    model = Rules({target: places[target % 4] for target in range(7)}, pictures).eval()
+    model = Rules(dict(enumerate(border(16)[:7])), pictures).eval()
 
     assert guilty(PatchInversion()(model, clean, seed=0)) == []
 
@@ -169,68 +171,25 @@ def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
     assert refusal(toys.clean_set(), BreaksWhenStamped(toys.prototypes()).eval()) == "non_finite"
 
 
-def test_projection_is_the_nearest_mask_within_the_budget() -> None:
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.randn(5, 1, 6, 6, generator=generator)
-    budget = torch.tensor([0.5, 2.0, 5.0, 9.0, 1000.0])
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_it_says_the_same_and_repeats_itself_to_the_bit() -> None:
+    pictures, clean = many(10, 16)
+    convolution = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)).requires_grad_()
+    with torch.no_grad():  # the identity, so that convolutions' backward passes take part
+        for layer in convolution:
+            layer.weight.zero_()
+            layer.bias.zero_()
+        convolution[0].weight[0, 0, 1, 1] = convolution[1].weight[0, 0, 1, 1] = 1.0
+    ruled = Rules({}, pictures).eval()
+    ruled.weight.data[3].view(16, 16)[:3, :3] = 4.0
+    model = nn.Sequential(convolution, ruled).eval()
 
-    found = project(masks, budget)
+    here = PatchInversion()(model, clean, seed=0)
+    one, two = (PatchInversion()(model.cuda(), clean, seed=0) for _ in range(2))
 
-    assert float(found.min()) >= 0
-    assert float(found.max()) <= 1
-    assert bool((found.flatten(1).sum(1) <= budget + 1e-4).all())
-    assert torch.equal(found[4], masks[4].clamp(0, 1))
-    assert torch.allclose(project(found, budget), found, atol=1e-5)
-    # No feasible mask is nearer: random ones, and small moves towards the original.
-    for row in range(4):
-        distance = float((found[row] - masks[row]).norm())
-        for _ in range(200):
-            other = torch.rand(1, 1, 6, 6, generator=generator)
-            other = (other * budget[row] / other.sum()).clamp(0, 1)
-            assert float((other[0] - masks[row]).norm()) >= distance - 1e-4
-        moved = project((found[row] + 0.05 * (masks[row] - found[row]))[None], budget[row : row + 1])[0]
-        assert float((moved - masks[row]).norm()) >= distance - 1e-3
-
-
-def test_classes_searched_together_or_alone_need_the_same() -> None:
-    clean, model = toys.clean_set(), toys.planted()
-    effort = Effort(steps=200, batch=16)
-    with seeded(0):
-        together = smallest_patches(model, clean.search, torch.arange(toys.CLASSES), effort, lambda done: None)
-    alone = []
-    for target in range(toys.CLASSES):
-        with seeded(0):
-            alone.append(smallest_patches(model, clean.search, torch.tensor([target]), effort, lambda done: None))
-
-    for row, single in enumerate(alone):
-        assert float(together.norms[row]) == pytest.approx(float(single.norms[0]), rel=0.35)
-
-
-def test_a_class_out_of_reach_is_censored_at_the_whole_image() -> None:
-    class Never(toys.Matcher):
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images) - 1e4 * nn.functional.one_hot(torch.tensor(5), toys.CLASSES)
-
-    model = Never(toys.prototypes()).eval()
-    with seeded(0):
-        found = smallest_patches(model, toys.clean_set().search, torch.tensor([5, 1]), Effort(steps=60, batch=16),
-                                 lambda done: None)
-
-    assert found.reached.tolist() == [False, True]
-    assert float(found.norms[0]) == toys.SIZE**2
-    assert float(found.norms[1]) < toys.SIZE**2
-
-
-def test_a_fixed_budget_is_kept_and_used() -> None:
-    clean, model = toys.clean_set(), toys.planted()
-    with seeded(0):
-        start = smallest_patches(model, clean.search, torch.arange(toys.CLASSES), Effort(steps=100, batch=16),
-                                 lambda done: None)
-        within = patches_within(model, clean.search, start, 4.0, Effort(steps=60, batch=16), lambda done: None)
-    hits, trials = successes(model, clean.calibration, within)
-    rates = (hits / trials).tolist()
-
-    assert bool((within.norms <= 4.0 + 1e-3).all())
-    assert rates[toys.TARGET] >= 0.95
-    assert max(rate for target, rate in enumerate(rates) if target != toys.TARGET) < 0.5
-    assert trials.tolist() == [100] * toys.CLASSES
+    assert guilty(one) == guilty(here) == [3]
+    assert [finding.to_dict() for finding in one] == [finding.to_dict() for finding in two]
+    assert all(first.trigger is not None and second.trigger is not None
+               and torch.equal(first.trigger.to_tensors()["mask"], second.trigger.to_tensors()["mask"])
+               for first, second in zip(one, two, strict=True))

@@ -88,4 +88,4 @@ def test_progress_may_stop_the_job(upload: Path, tmp_path: Path) -> None:
 def test_the_child_sees_no_credentials() -> None:
     seen = child_environment({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "GUARD_S3_SECRET_KEY": "y"})
 
-    assert set(seen) == {"PATH", "HOME", "PYTHONDONTWRITEBYTECODE"}
+    assert set(seen) == {"PATH", "HOME", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY"}
