@@ -23,7 +23,7 @@ from guard.ml.train import fit, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Defense):
-    """Cross-entropy on the search images, SGD with momentum, cosine decay, batch-norm statistics updated.
+    """Cross-entropy on the search images, SGD with momentum, one cycle, batch-norm statistics updated.
 
     Args:
         rounds: passes over the search images.
@@ -54,9 +54,15 @@ class FineTune(Defense):
             def part(done: float, note: str = "", start: float = start) -> None:
                 progress(start + done / self.tries, note)
 
-            candidate = self._tuned(copy.deepcopy(model), clean, rate, part)
-            now = accuracy(candidate, clean.calibration, clean.classes).overall
-            if now >= before - self.max_drop:
+            candidate = copy.deepcopy(model)
+            try:
+                self._tune(candidate, clean, rate, part)
+                now = accuracy(candidate, clean.calibration, clean.classes).overall
+            except MethodFailed as error:
+                if error.code != "non_finite":
+                    raise
+                now = 0.0  # it diverged: the rate is too large, the next one is smaller
+            if now >= before - self.max_drop and _finite(candidate):
                 return candidate
             rate /= 2
         raise MethodFailed(
@@ -65,20 +71,18 @@ class FineTune(Defense):
             code="accuracy_collapsed",
         )
 
-    def _tuned(self, model: nn.Module, clean: CleanSet, rate: float, progress: Progress) -> nn.Module:
+    def _tune(self, model: nn.Module, clean: CleanSet, rate: float, progress: Progress) -> None:
         optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
 
         def objective(images: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(model(images), labels)
 
         model.train()
-        try:
-            fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
-                note=f"fine-tuning at rate {rate:g},", decay=True)
-        except MethodFailed as error:
-            if error.code != "non_finite":
-                raise
-            # A rate that diverges is only too large; its candidate will fail the accuracy check or be refused.
-            for parameter in model.parameters():
-                parameter.data.nan_to_num_(0.0)
-        return model.eval()
+        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
+            note=f"fine-tuning at rate {rate:g},", decay=True)
+        model.eval()
+
+
+def _finite(model: nn.Module) -> bool:
+    """Whether no weight and no running statistic overflowed; accuracy alone need not show it."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())

@@ -35,7 +35,7 @@ class Sau(Defense):
         rounds: passes over the search images (paper: 100 on CIFAR-10).
         batch: images a step (reference code: 256; smaller steps more often suit a CPU).
         rate: Adam's learning rate (reference code: 1e-4 at ten times as many images).
-        decay: whether the rate falls to zero along a cosine.
+        decay: whether the rate rises at first and falls to zero at the end (one cycle); published: constant.
         norm: "linf" or "l2", the ball that perturbations live in.
         rho: its radius, in pixel values 0..1 (paper: 0.2, L-infinity).
         steps: inner steps; `step` their length in units of `rho`.

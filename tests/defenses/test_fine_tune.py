@@ -1,6 +1,8 @@
 """The baseline: the largest rate at which clean accuracy survives."""
 
 import pytest
+import torch
+from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.defenses.fine_tune import FineTune
@@ -18,6 +20,16 @@ def test_a_rate_that_ruins_the_model_is_given_up_for_a_smaller_one() -> None:
 
     assert len(set(told)) > 1
     assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall >= 0.9
+
+
+def test_a_rate_that_diverges_is_given_up_even_where_batch_norm_keeps_the_wreck() -> None:
+    """Running statistics that are not finite belong to the failed try, not to the next one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(400, toys.CLASSES))
+
+    repaired = FineTune(rate=1e25, tries=90, rounds=1, max_drop=0.9)(model, toys.clean_set(), seed=0)
+
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in repaired.state_dict().values())
 
 
 def test_where_every_rate_ruins_it_nothing_is_returned() -> None:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from guard.core.errors import MethodFailed
@@ -106,6 +107,90 @@ def test_repair_lowers_the_shared_adversarial_risk() -> None:
 
     assert shared(before) > 0.5
     assert shared(after) < shared(before) / 2
+
+
+def published(sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor,
+              labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The paper's step as its code computes it: whole batches, clean predictions again in every inner step.
+
+    Returns:
+        The perturbation and the loss.
+    """
+    count, eps = len(images), torch.full_like(images, sau.rho)
+    for _ in range(sau.steps):
+        eps = eps.detach().requires_grad_()
+        p, q = model(images + eps).softmax(1), reference(images + eps).softmax(1)
+        moved = p.argmax(1) != model(images).argmax(1)
+        moved_ref = q.argmax(1) != reference(images).argmax(1)
+        shared = moved & moved_ref & (p.argmax(1) == q.argmax(1))
+        fool = -(cross_entropy(model(images + eps), labels, reduction="none")[~moved].sum()
+                 + cross_entropy(reference(images + eps), labels, reduction="none")[~moved_ref].sum()) / (2 * count)
+        agree = jensen_shannon(p.log(), q.log())[~shared].sum() / count
+        if bool(shared.all()):
+            break
+        (sau.lambda_adversarial * fool + sau.lambda_share * agree).backward()
+        assert eps.grad is not None
+        eps = (eps - sau.step * sau.rho * eps.grad.sign()).clamp(-sau.rho, sau.rho)
+    eps = eps.detach()
+    model.zero_grad()
+    logits = model(torch.cat([images, images + eps]))
+    wrong, believed = reference(images + eps).argmax(1), reference(images).argmax(1)
+    mask = (wrong != labels) & (wrong != believed)
+    return eps, cross_entropy(logits[:count], labels) + unlearning(logits[count:], wrong)[mask].sum() / count
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+def test_the_shorter_computation_gives_the_published_step(drift: float) -> None:
+    """Hoisted clean predictions and images that leave the loop change neither perturbation nor gradient."""
+    images, labels = batch()
+    images = images.double()  # the sign of a gradient near zero would magnify float32's rounding to a full step
+    model, reference = toys.planted().double(), toys.planted().double().requires_grad_(requires_grad=False)
+    model.weight.data += drift * torch.randn(model.weight.shape, generator=torch.Generator().manual_seed(1))
+    sau, twin = Sau(rho=0.25, step=0.4), copy.deepcopy(model)
+
+    shift, loss = published(sau, twin, reference, images, labels)
+    loss.backward()
+    said, believed = model(images).argmax(1), reference(images).argmax(1)
+    ours = sau.perturb(model, reference, images, labels, said, believed)
+    sau.loss(model, reference, images, labels).backward()
+
+    assert float((model(images + ours).argmax(1) != said).float().mean()) > 0.2  # something was found to agree on
+    assert torch.allclose(ours, shift, atol=1e-9)
+    assert model.weight.grad is not None
+    assert twin.weight.grad is not None
+    assert torch.allclose(model.weight.grad, twin.weight.grad, atol=1e-9)
+
+
+def test_at_the_start_sharing_costs_nothing_and_the_adversarial_term_drives() -> None:
+    """With equal models the divergence is zero, so its weight cannot change the first step."""
+    images, labels = batch()
+    model = toys.planted()
+    said = model(images).argmax(1)
+
+    shifts = [
+        Sau(rho=0.1, steps=1, lambda_share=weight).perturb(model, copy.deepcopy(model), images, labels, said, said)
+        for weight in (0.0, 100.0)
+    ]
+
+    assert torch.equal(*shifts)
+    assert len(shifts[0].unique()) > 1
+
+
+def test_perturbing_leaves_no_gradient_behind() -> None:
+    images, labels = batch()
+    model = toys.planted()
+    said = model(images).argmax(1)
+
+    Sau().perturb(model, copy.deepcopy(model), images, labels, said, said)
+
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_ruined_accuracy_is_refused() -> None:
+    with pytest.raises(MethodFailed) as caught:
+        Sau(rate=1e3, rounds=2, lambda_clean=0.0)(toys.planted(), toys.clean_set(), seed=0)
+
+    assert caught.value.code in {"accuracy_collapsed", "non_finite"}
 
 
 def test_an_unknown_norm_is_named() -> None:
