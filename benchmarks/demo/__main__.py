@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.data import FASHION_FOLDER, Dataset, load
+from benchmarks.data import Dataset, load
 from benchmarks.demo import story
 from benchmarks.demo.models import three_models
 from benchmarks.demo.table import checks, print_table
@@ -35,10 +35,10 @@ SCAN_LIMIT_SECONDS = 480.0
 def main() -> int:
     """Run the demo; prints its story and leaves `demo-report.json` and `demo-report.html` in the current folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default=None)
+    # On Fashion-MNIST no defense of this release passed the policy in the one run made: see docs/changelog.md.
+    parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist")
     parser.add_argument("--keep", action="store_true", help="keep the demo's folder")
     options = parser.parse_args()
-    name = options.data or ("fashion-mnist" if FASHION_FOLDER.is_dir() else "mnist")
     console, started = Console(), time.monotonic()
     if not console.is_terminal:
         console = Console(width=150)  # a log or a document, where 80 columns would fold every cell
@@ -49,7 +49,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="guard-demo-"))
     try:
         with interrupted_by_signals():
-            return run(load(name), folder, started, say, console)
+            return run(load(options.data), folder, started, say, console)
     finally:
         if options.keep:
             say(f"everything is kept in {folder}")
