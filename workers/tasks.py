@@ -4,12 +4,12 @@ from typing import Any
 
 import structlog
 from celery.signals import task_failure
-from guard.flow.reconcile import reconcile_guard
 
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError
 from guard.flow import outcome, receive, rescue, stage, sweep
 from guard.flow.context import Guard
+from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans
 from guard.store.session import reading, transaction
 from workers.app import app
