@@ -77,7 +77,7 @@ def write(
     _move(session, scan, state, issued, lease, verdict_id, guard.policy.digest, reasons if then == "failed" else ())
     if task is not None:
         outbox.add(session, task, {"scan_id": scan.id}, issued)
-    if scan.parent_scan_id is not None and verdict is not Verdict.HELD:
+    if scan.parent_scan_id is not None:
         # The parent's tournament waits for this word: on to the next defense, or done.
         outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, issued)
     return verdict_id

@@ -1,6 +1,7 @@
 """Stage 4: the tournament. Defenses in the policy's order; each candidate is a new artifact, vetted like an upload.
 
-The parent scan waits in `purifying` while a candidate's own scan runs; the candidate's verdict wakes it again.
+The parent scan waits in `purifying` while a candidate's own scan runs; the candidate's verdict wakes it again. A held
+candidate waits for its reviewer on its own: the next defense may do without one.
 """
 
 import uuid
@@ -27,7 +28,7 @@ def run(guard: Guard, held: Held) -> None:
     candidates: list[dict[str, Any]] = list(scan.detail.get("candidates", []))
     if candidates and "child" in candidates[-1]:
         verdict = _verdict_of(guard, candidates[-1]["child"])
-        if verdict is None or verdict is Verdict.HELD:
+        if verdict is None:
             return
         candidates[-1]["verdict"] = str(verdict)
         if verdict is Verdict.PURIFIED:

@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from guard.core.errors import InputError
-from guard.store.session import database_url, make_engine, transaction
+from guard.store.session import database_url, make_engine, reading, transaction
 
 _LOCK = 0x6D696772  # any constant: two hosts that upgrade at once take turns on PostgreSQL
 
@@ -44,7 +44,7 @@ def current(url: str) -> str | None:
 
 def current_of(engine: Engine) -> str | None:
     """As `current`, on an engine that is open already: what readiness asks."""
-    with transaction(engine) as session:
+    with reading(engine) as session:
         return MigrationContext.configure(session.connection()).get_current_revision()
 
 

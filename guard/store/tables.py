@@ -77,6 +77,7 @@ class Nomination(Base):
     state: Mapped[NominationState] = mapped_column(Word(NominationState), index=True)
     reason: Mapped[str] = mapped_column(Text)
     scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
+    __table_args__ = (Index("ix_nominations_object", "bucket", "key"),)
 
 
 class Artifact(Base):

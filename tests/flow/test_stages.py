@@ -129,6 +129,24 @@ def test_a_rejected_scan_goes_on_to_purification_and_publishes_nothing(place: Pl
         publish.request(place.guard, scan_id)
 
 
+def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None:
+    parent = decided(place, finding(suspicious=True))
+    child = place.upload(seed=1)
+    assert stage.work(place.guard, "inspect", child)
+    place.with_evidence(child, finding(suspicious=True, natural=0.97))
+    assert stage.work(place.guard, "decide", child)
+    assert [row.verdict for row in place.verdicts(child)] == [Verdict.HELD]
+    beyond = len(place.guard.policy.defenses) - 1  # as if all other defenses had failed before
+    with transaction(place.guard.engine) as session:
+        scans.move(session, parent, ScanState.PURIFYING, place.clock, detail={"candidates": [
+            *({"defense": "x", "failed": "no"} for _ in range(beyond)), {"defense": "y", "child": child}]})
+
+    stage.work(place.guard, "purify", parent)
+
+    assert place.scan(parent).state is ScanState.DONE
+    assert place.scan(parent).detail["candidates"][-1]["verdict"] == "held"
+
+
 def test_a_detector_that_could_not_look_leaves_it_inconclusive(place: Place) -> None:
     scan_id = decided(place, outcome=Outcome.COULD_NOT_LOOK)
 
