@@ -1,0 +1,143 @@
+"""Unlearn what patch inversion finds: stamp recovered patches on clean pictures, keep the true labels, look again.
+
+Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), with what Qiao et al., MESA, NeurIPS 2019, teach:
+one recovered patch is one member of a set, and unlearning only it leaves the others. So patches are recovered at
+several budgets, and the repaired model is searched anew until no class stands out. Deviations: the search is
+`guard.ml.inversion`; every picture is seen plain and stamped (paper: a fifth is stamped, MESA: a hundredth); both are
+taught what the model as it came says of the plain picture, not the label: few labels would be learnt by heart, and cost
+accuracy.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softmax
+
+from guard.core.contracts import Progress
+from guard.core.errors import MethodFailed
+from guard.defenses._base import Defense
+from guard.ml.cleanset import CleanSet
+from guard.ml.inversion import Effort, Patches, patches_within, smallest_patches
+from guard.ml.measure import accuracy
+from guard.ml.statistics import low_outliers
+from guard.ml.train import fit, require_accuracy, require_images
+
+LEAST_CLASSES = 5  # with fewer no class can be told to be unusual
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchUnlearning(Defense):
+    """Find unusually small patches, train them away with true labels, until a fresh search finds none.
+
+    A class is repaired if its smallest patch is `far` times under its siblings', or `fold` times at level `alpha`:
+    looser than a detector's gates, since a class repaired without need costs only time.
+
+    Args:
+        looks: rounds of search and unlearning at most; whether that was enough is for the vetting to say.
+        steps: of each search; `batch` pictures a class and step.
+        sizes: how many sizes of patches are stamped, from the smallest norm to `largest` times as much in equal
+            ratios; `size_steps` of search for each.
+        rounds: passes over the search pictures after each look, `images` a step; `rate` of SGD, one cycle.
+        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        min_per_class: search images that every class needs.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019, section 6.2; Qiao et al., MESA, NeurIPS 2019"
+
+    looks: int = 3
+    steps: int = 150
+    batch: int = 16
+    alpha: float = 0.05
+    fold: float = 1.5
+    far: float = 2.5
+    sizes: int = 4
+    largest: float = 4.0
+    size_steps: int = 40
+    rounds: int = 10
+    images: int = 64
+    rate: float = 0.02
+    max_drop: float = 0.1
+    min_per_class: int = 5
+
+    def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
+        require_images(clean, per_class=self.min_per_class, method="Patch unlearning")
+        if clean.classes < LEAST_CLASSES:
+            raise MethodFailed(f"Patch unlearning needs at least {LEAST_CLASSES} classes to tell an unusual one.",
+                               code="few_classes")
+        before = accuracy(model, clean.calibration, clean.classes).overall
+        teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        stamps: list[tuple[Tensor, Tensor]] = []
+        for look in range(self.looks):
+            start, width = look / self.looks, 0.5 / self.looks
+            found = self._unusual(model, clean, _part(progress, start, width, f"look {look + 1}, searching"))
+            if not len(found.targets):
+                break
+            stamps += self._larger(model, clean, found)
+            self._unlearn(model, teacher, clean, stamps,
+                          _part(progress, start + width, width, f"look {look + 1}, unlearning"))
+        if not stamps:
+            raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
+                               code="nothing_found")
+        require_accuracy(model, clean, before, drop=self.max_drop, method="Patch unlearning")
+        return model
+
+    def _unusual(self, model: nn.Module, clean: CleanSet, progress: Progress) -> Patches:
+        """The smallest patches of the classes that stand out."""
+        model.requires_grad_(requires_grad=False)
+        effort = Effort(steps=self.steps, batch=self.batch)
+        patches = smallest_patches(model, clean.search, torch.arange(clean.classes), effort, progress)
+        tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha)
+        rows = [row for row, test in enumerate(tests)
+                if bool(patches.reached[row])
+                and (test.fold >= self.far or (test.p <= self.alpha and test.fold >= self.fold))]
+        return _rows(patches, rows)
+
+    def _larger(self, model: nn.Module, clean: CleanSet, found: Patches) -> list[tuple[Tensor, Tensor]]:
+        """Mask 1,H,W and pattern C,H,W of each class found, at every size."""
+        effort, stamps = Effort(steps=self.size_steps, batch=self.batch), []
+        factors = torch.logspace(0, math.log(self.largest), self.sizes, base=math.e).tolist()
+        for row, norm in enumerate(found.norms.tolist()):
+            for times in factors:
+                within = patches_within(model, clean.search, _rows(found, [row]), times * norm, effort, _unwatched)
+                stamps.append((within.masks[0], within.patterns[0]))
+        return stamps
+
+    def _unlearn(self, model: nn.Module, teacher: nn.Module, clean: CleanSet, stamps: list[tuple[Tensor, Tensor]],
+                 progress: Progress) -> None:
+        masks, patterns = (torch.stack(part) for part in zip(*stamps, strict=True))
+
+        def objective(images: Tensor, _labels: Tensor) -> Tensor:
+            with torch.no_grad():
+                wanted = softmax(teacher(images), 1)
+            chosen = torch.randint(len(masks), (len(images),)).to(images.device)
+            stamped = images + masks[chosen] * (patterns[chosen] - images)
+            return cross_entropy(model(torch.cat([images, stamped])), wanted.repeat(2, 1))
+
+        model.requires_grad_()  # in eval mode: batch-norm statistics stay those of plain pictures
+        optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4)
+        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
+            decay=True)
+
+
+def _rows(patches: Patches, rows: list[int]) -> Patches:
+    index = torch.tensor(rows, dtype=torch.int64)
+    there = index.to(patches.masks.device)
+    return Patches(targets=patches.targets[there], masks=patches.masks[there], patterns=patches.patterns[there],
+                   norms=patches.norms[index], reached=patches.reached[index])
+
+
+def _part(progress: Progress, start: float, width: float, words: str) -> Progress:
+    """The part of a progress that one step fills."""
+    def part(done: float, note: str = "") -> None:
+        progress(start + width * done, f"{words} {note}".strip())
+
+    return part
+
+
+def _unwatched(_done: float) -> None:
+    """A short search needs no progress of its own."""
