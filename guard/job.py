@@ -1,9 +1,7 @@
-"""The child process of `guard.flow.jobs`: one job, then the end. Started as `python -m guard.job PARENT_PID`."""
+"""The child process of `guard.flow.jobs`: one job, then the end. A fork of `guard.job_server`."""
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +12,6 @@ from guard.core.contracts import Budget, Progress
 from guard.core.errors import GuardError
 from guard.flow import repair, vet
 from guard.flow.jobs import RESULT
-
-PR_SET_PDEATHSIG = 1
 
 
 def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -88,14 +84,11 @@ def _tell() -> Progress:
     return tell
 
 
-def main(parent: int) -> None:
-    """Read the request, do it, leave the result or the error behind."""
-    # A worker that is killed must not leave a scan running: the kernel ends this process with its parent.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the parent ended before this job began")
+def main() -> None:
+    """Read the request from stdin, do it, leave the result or the error behind."""
     request = json.load(sys.stdin)
     out = Path(request["out"])
+    os.chdir(out)
     try:
         answer: dict[str, Any] = {"result": KINDS[request["kind"]](request, out)}
     except GuardError as error:
@@ -110,4 +103,4 @@ def main(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

@@ -234,4 +234,7 @@ def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process that handles untrusted weights: no credentials, no addresses."""
     env = os.environ if env is None else env
     kept = {name: env[name] for name in _CHILD_KEEPS if name in env}
-    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    # NumPy's own threads start when it is imported, and a job server may fork only as long as it has one thread;
+    # torch's threads are others, start with the first computation and are not limited.
+    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "OMP_WAIT_POLICY": "PASSIVE",
+            "OPENBLAS_NUM_THREADS": "1"}

@@ -1,18 +1,22 @@
 """The Celery application: JSON only, late acknowledgement, one message at a time."""
 
+from typing import Any
+
 from celery import Celery
 from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
 
-from guard.flow.decide import preload
+from guard.flow import job_servers, preload
 from guard.logs import configure
-from guard.settings import Settings, load_settings
+from guard.settings import Settings, child_environment, load_settings
 
 QUEUES = ("inspect", "scan", "publish", "control")
 STAGE_QUEUE = {
     "receive": "inspect", "inspect": "inspect", "detect": "scan", "purify": "scan", "decide": "control",
     "publish": "publish",
 }
+RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
+DECIDES = "control"
 VISIBILITY_SECONDS = 12 * 3600  # longer than any job, or Redis delivers a running task a second time
 
 
@@ -50,12 +54,13 @@ def _logs(**_: object) -> None:
 
 
 @worker_init.connect
-def _preload(**_: object) -> None:
-    """Import every method once, before the fork: the deciding stage asks for their versions, and torch takes seconds.
-
-    Only imported, never used here: torch's threads do not survive a fork.
-    """
-    preload()
+def _get_ready(sender: Any, **_: object) -> None:
+    """Before the fork of the pool, so that its processes share what takes seconds to import."""
+    queues = set(sender.app.amqp.queues.consume_from)
+    if queues & RUN_JOBS:
+        job_servers.warm_up(child_environment())  # imports by itself; the first job may have to wait for it
+    if DECIDES in queues:
+        preload.methods()
 
 
 app = make_app(load_settings())

@@ -2,7 +2,6 @@
 
 from guard.core.evidence import CleanSetFacts, Evidence, PurificationFacts
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
-from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.flow.conclude import conclude
 from guard.flow.context import Guard
@@ -61,9 +60,3 @@ def make_case(policy: Policy, digest: str, facts: CleanSetFacts, found: tuple[Ev
         versions={name: method.version for name, method in methods.items()},
         parameters={name: method.parameters() for name, method in methods.items()},
     )
-
-
-def preload() -> None:
-    """Import every method once; a worker does so before it forks, since torch takes seconds to load."""
-    DETECTORS.all()
-    DEFENSES.all()

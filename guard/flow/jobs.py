@@ -1,28 +1,30 @@
 """Run one heavy job in a child process of its own: no secrets in its environment, bounded in time and memory.
 
-The child (`python -m guard.job`) gets a request as JSON on stdin and a private folder; it writes files there, its
-progress as JSON lines on stdout, and at last `result.json`. A poisoned CUDA context, a leak or a crash ends with it.
+The child (`guard.job`, forked by `guard.job_server`) gets a request as JSON on stdin and a private folder; it writes
+files there, its progress as JSON lines on stdout, and at last `result.json`. A poisoned CUDA context, a leak or a
+crash ends with it.
 """
 
 import contextlib
 import json
 import os
 import selectors
-import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
 from guard.core import errors
 from guard.core.errors import GuardError, MethodFailed, OutOfTime
+from guard.flow import job_servers
 
 RESULT = "result.json"
+_TRIES = 2
+_LOOK_SECONDS = 0.5
 LAST_WORDS = 4000  # bytes of the child's stderr kept for the error sentence
 
 
@@ -53,55 +55,52 @@ def run(kind: str, request: Mapping[str, Any], out: Path, *, limits: Limits,
     result = out / RESULT
     result.unlink(missing_ok=True)
     errors_file = out / "stderr.log"
-    with errors_file.open("wb") as stderr:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "guard.job", str(os.getpid())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=out, env=dict(limits.environment),
-            start_new_session=True,
-        )
-        try:
-            _send(child, {"kind": kind, "out": str(out), **request})
-            _watch(child, limits, on_progress)
-        finally:
-            _end(child)
+    for _ in range(_TRIES):
+        with errors_file.open("wb") as stderr, tempfile.TemporaryFile(dir=out) as stdin:
+            stdin.write(json.dumps({"kind": kind, "out": str(out), **request}).encode())
+            stdin.seek(0)
+            with job_servers.child(limits.environment, stdin, stderr) as child:
+                _watch(child, limits, on_progress)
+        if child.pid is not None:
+            break  # otherwise the server died before it began: nothing happened yet
+    if child.peak_bytes > limits.memory_bytes:
+        raise _too_much(limits)  # between two looks
     if not result.exists():
-        raise MethodFailed(_obituary(kind, child.returncode, errors_file), code="job_crashed")
+        raise MethodFailed(_obituary(kind, child.code, errors_file), code="job_crashed")
     answer = json.loads(result.read_text())
     if "error" in answer:
         raise _revive(answer["error"])
     return dict(answer["result"])
 
 
-def _send(child: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
-    stdin: IO[bytes] = child.stdin  # type: ignore[assignment]  # a pipe was asked for
-    with contextlib.suppress(BrokenPipeError), stdin:
-        stdin.write(json.dumps(request).encode())
-
-
-def _watch(child: subprocess.Popen[bytes], limits: Limits, on_progress: Callable[[float, str], None]) -> None:
-    """Read progress until the child closes its stdout, checking clock and memory twice a second."""
+def _watch(child: job_servers.Child, limits: Limits, on_progress: Callable[[float, str], None]) -> None:
+    """Read progress until the child has ended, checking clock and memory twice a second."""
     deadline = time.monotonic() + limits.seconds
-    stdout: IO[bytes] = child.stdout  # type: ignore[assignment]  # a pipe was asked for
     done, note, rest = 0.0, "", b""
     with selectors.DefaultSelector() as selector:
-        selector.register(stdout, selectors.EVENT_READ)
+        selector.register(child.report, selectors.EVENT_READ)
+        selector.register(child.stdout, selectors.EVENT_READ)
         while True:
-            if selector.select(timeout=0.5):
-                data = os.read(stdout.fileno(), 65536)
-                if not data:
-                    break
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    done, note = _progress(line, done, note)
             on_progress(done, note)
+            for key, _ in selector.select(timeout=_LOOK_SECONDS):
+                if key.fd == child.report:
+                    if not child.hear():
+                        return
+                elif data := os.read(child.stdout, 65536):
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        done, note = _progress(line, done, note)
+                else:
+                    selector.unregister(child.stdout)
             if time.monotonic() > deadline:
                 raise OutOfTime(f"The job took longer than {limits.seconds:.0f} s; raise GUARD_SCAN_SECONDS.")
-            if _memory(child.pid) > limits.memory_bytes:
-                raise MethodFailed(
-                    f"The job took more than {limits.memory_bytes >> 20} MiB; raise GUARD_SCAN_MEMORY_BYTES.",
-                    code="out_of_memory",
-                )
-    child.wait(timeout=30)
+            if child.pid is not None and _memory(child.pid) > limits.memory_bytes:
+                raise _too_much(limits)
+
+
+def _too_much(limits: Limits) -> MethodFailed:
+    return MethodFailed(f"The job took more than {limits.memory_bytes >> 20} MiB; raise GUARD_SCAN_MEMORY_BYTES.",
+                        code="out_of_memory")
 
 
 def _progress(line: bytes, done: float, note: str) -> tuple[float, str]:
@@ -119,17 +118,12 @@ def _memory(pid: int) -> int:
     return 0
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    if child.stdout is not None:
-        child.stdout.close()
-
-
 def _obituary(kind: str, code: int | None, log: Path) -> str:
     lines = log.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
-    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+    if code is None:
+        how = "was lost with its server"
+    else:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     return f"The {kind} job {how}" + (f": {lines[-1]}" if lines else ".")
 
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from guard.core.contracts import Budget, Header, TensorInfo
 from guard.core.errors import ArtifactRejected, ManifestRejected, MethodFailed
 from guard.core.manifest import Manifest
+from guard.ml import torchvision_shim
 from guard.ml._growth import bounded
 from guard.ml._recipes import arguments, recipe
+from guard.ml.nets import NETS
 from guard.ml.seeds import seeded
 
 #: How safetensors writes a type.
@@ -131,6 +133,13 @@ def export(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of the network inside `model`: CPU, contiguous, each tensor with its own memory."""
     inner = model.inner if isinstance(model, ImageModel) else model
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in inner.state_dict().items()}
+
+
+def preload() -> None:
+    """Import everything that networks are built with, ahead of the first one."""
+    NETS.all()
+    torchvision_shim.install()
+    import timm  # noqa: F401 - a second or two, paid here
 
 
 def _outline(manifest: Manifest, budget: Budget | None) -> nn.Module:

@@ -51,6 +51,7 @@ TABLE = {
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} settings", SQL),
     "job": _row("core cleansets flow ml", TORCH),
+    "job_server": _row("flow job"),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
     "offline": _row(f"{_USE_CASES} flow bootstrap settings logs"),
     "": _row("offline"),  # guard/__init__.py
