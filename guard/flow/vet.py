@@ -151,8 +151,10 @@ def examine(
     from guard.ml import measure
 
     fits(model.manifest, curated)
+    started = time.monotonic()
     accuracy = measure.accuracy(model, curated.holdout, curated.facts.classes)
-    evidence = [accuracy_evidence(artifact, curated.facts.digest, accuracy, seed)]
+    taken = time.monotonic() - started
+    evidence = [replace(accuracy_evidence(artifact, curated.facts.digest, accuracy, seed), seconds=taken)]
     triggers: dict[str, bytes] = {}
     end = time.monotonic() + seconds
     for index, (name, parameters) in enumerate(detectors.items()):
