@@ -60,7 +60,7 @@ class PatchUnlearning(Defense):
     size_steps: int = 40
     rounds: int = 10
     images: int = 64
-    rate: float = 0.02
+    rate: float = 0.01
     max_drop: float = 0.1
     min_per_class: int = 5
 
@@ -118,10 +118,11 @@ class PatchUnlearning(Defense):
             stamped = images + masks[chosen] * (patterns[chosen] - images)
             return cross_entropy(model(torch.cat([images, stamped])), wanted.repeat(2, 1))
 
-        model.requires_grad_()  # in eval mode: batch-norm statistics stay those of plain pictures
+        model.requires_grad_().train()
         optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4)
         fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
             decay=True)
+        model.eval()
 
 
 def _rows(patches: Patches, rows: list[int]) -> Patches:

@@ -141,11 +141,12 @@ def _look(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", now: d
     removed = {(one.name, one.version) for one in found}
     served = {(one.name, one.version) for one in state if one.ready and one.default} - removed
     newest = {row.name: row for row in books.active if row.id not in refused}  # by age, so the last of a name stays
+    replaced = {name for name, _ in books.underway}  # serving changes over before the books do
     return found + [
         _Difference(kind=Kind.REPUBLISHED, name=row.name, version=row.version, digest=row.digest, row=row,
                     reason="it is vetted and active, but serving did not answer with it by default")
         for row in newest.values()
-        if (row.name, row.version) not in served and (row.name, row.digest) not in books.underway
+        if (row.name, row.version) not in served and row.name not in replaced
     ]
 
 

@@ -228,6 +228,16 @@ def test_a_publish_under_way_is_not_torn_down_but_only_for_its_own_bytes(
     assert world.run() == [(Kind.WITHDRAWN, "digits", "2.0")]
 
 
+def test_a_version_that_is_just_being_replaced_is_not_put_back(world: World, model: Vetted, other: Vetted) -> None:
+    world.publish(model)
+    world.vet(other)
+    world.serve(other, version="2.0")  # the default already, while the books still name 1.0
+
+    assert world.run() == []
+    assert world.asked == []
+    assert world.alarms == set()
+
+
 def test_a_publish_under_way_whose_verdict_does_not_hold_is_torn_down(world: World, model: Vetted) -> None:
     world.vet(model, seconds=60)
     world.serve(model)
