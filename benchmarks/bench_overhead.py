@@ -49,7 +49,8 @@ def main() -> None:
         "verdict": str(watched.report.verdict), "total_s": round(total, 2), "methods_s": round(methods, 2),
         "outside_s": round(total - methods, 2), "outside_share": round((total - methods) / total, 4),
         "stages_s": {state: round(after - at, 1) for (state, at), (_, after) in pairwise(seen)},
-        "load_before": round(load_before, 1), "upload_to_served_s": round(from_upload, 2), "n": 1, "aim": "outside under 5 s and under 10 %",
+        "load_before": round(load_before, 1), "upload_to_served_s": round(from_upload, 2), "n": 1,
+        "aim": "outside under 5 s and under 10 %",
     }
     print(result)
     write("overhead", result, f"# Time of a scan outside the methods\n\n{__doc__}")

@@ -1,8 +1,8 @@
-"""Unlearn what patch inversion finds: stamp recovered patches on clean pictures, keep the true labels, look again.
+"""Unlearn what patch inversion finds: stamp recovered patches on clean pictures, teach the answer without them.
 
-Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), with what Qiao et al., MESA, NeurIPS 2019, teach:
-one recovered patch is one member of a set, and unlearning only it leaves the others. So patches are recovered at
-several budgets, and the repaired model is searched anew until no class stands out. Deviations: the search is
+Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), and Qiao et al., MESA, NeurIPS 2019: one
+recovered patch is one member of a set, and unlearning only it leaves the others. So patches are recovered at several
+budgets, and the repaired model is searched anew until no class stands out. Deviations: the search is
 `guard.ml.inversion`; every picture is seen plain and stamped (paper: a fifth is stamped, MESA: a hundredth); both are
 taught what the model as it came says of the plain picture, not the label: few labels would be learnt by heart, and cost
 accuracy.
