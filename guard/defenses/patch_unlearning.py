@@ -30,7 +30,7 @@ LEAST_CLASSES = 5  # with fewer no class can be told to be unusual
 
 @dataclass(frozen=True, kw_only=True)
 class PatchUnlearning(Defense):
-    """Find unusually small patches, train them away with true labels, until a fresh search finds none.
+    """Find unusually small patches, train them away, until a fresh search finds none.
 
     A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`; at the first look
     the smallest of all already if it is `far` times under them. That is looser than a detector's gates, but not much:
