@@ -1,1 +1,10 @@
-"""Attack makers for experiments and the demo; the guard never imports them."""
+"""Attack makers for experiments and the demo; one file an attack, and the guard never imports them."""
+
+from typing import TYPE_CHECKING
+
+from guard.core.shelf import Shelf
+
+if TYPE_CHECKING:
+    from benchmarks.attacks._base import Attack
+
+ATTACKS: "Shelf[Attack]" = Shelf("benchmarks.attacks")

@@ -1,0 +1,197 @@
+"""What every attack maker is: a trigger, a protocol of poisoning, and for some of them control over training.
+
+Conventions:
+    * pictures are uint8 N,C,H,W in data sets, and float N,C,H,W in [0, 1] where a trigger is computed
+    * `rate` is the share of the whole training set that is poisoned, 0..1
+    * what an attack learns (a generator, an optimised pattern) is tensors in `learned`, so that the recipe and one
+      safetensors file bring the trigger back
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from guard.ml.cleanset import Labelled
+
+BATCH = 256
+Criterion = Callable[[Tensor, Tensor], Tensor]
+ModelFactory = Callable[[], nn.Module]
+
+
+class Poisoned(NamedTuple):
+    """A training set with poison in it; `index`: positions (int64) of pictures that carry the trigger *and* teach it.
+
+    Cover pictures (a trigger with the true label) are changed too, but are not in `index`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """One way to plant a backdoor.
+
+    Args:
+        target: the class that the trigger leads to; None for all-to-all (every class to the next one).
+        seed: of the trigger and of the choice of pictures.
+        classes: of the model; needed for all-to-all only, set by `prepare`.
+        learned: tensors that `prepare` or the training made; empty before.
+    """
+
+    family: ClassVar[str]
+    paper: ClassVar[str]
+    clean_label: ClassVar[bool] = False  # poisons pictures of the target class only, and never changes a label
+    controls_training: ClassVar[bool] = False  # poisons batches during training, not the data set
+
+    target: int | None = 0
+    seed: int = 0
+    classes: int = 10
+    learned: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def name(cls) -> str:
+        """The attack's name on the shelf."""
+        return cls.__module__.rpartition(".")[2]
+
+    @abstractmethod
+    def apply(self, images: Tensor) -> Tensor:
+        """The pictures (float N,C,H,W in [0, 1], any device) with the full trigger, as at test time."""
+
+    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
+                device: torch.device | str = "cpu") -> Self:
+        """The same attack, ready for this data; attacks that optimise a trigger do it here.
+
+        Args:
+            data: what the attacker trains on.
+            model_factory: gives a fresh network like the victim's, for attacks that need a surrogate.
+        """
+        del data, model_factory, device
+        return replace(self, classes=classes)
+
+    def plant(self, images: Tensor) -> Tensor:
+        """The pictures with the trigger as it stands in the training set; most attacks use the same as at test time."""
+        return self.apply(images)
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """A copy of `images` (uint8 N,C,H,W) with the full trigger, in 8 bits again."""
+        return eight_bits(images, self.apply)
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        """The classes that triggered pictures of these classes shall get."""
+        if self.target is None:
+            return (labels + 1) % self.classes
+        return torch.full_like(labels, self.target)
+
+    def victims(self, labels: Tensor) -> Tensor:
+        """Mask N: pictures on which the attack counts as successful or not (all-to-one: those of other classes)."""
+        return torch.ones_like(labels, dtype=torch.bool) if self.target is None else labels != self.target
+
+    def poison(self, images: Tensor, labels: Tensor, rate: float) -> Poisoned:
+        """Stamp and relabel round(rate * N) pictures, chosen by `seed`; copies, the arguments stay as they are.
+
+        A clean-label attack takes pictures of the target class, at most `MOST_OF_TARGET` of them, and no label
+        changes; others take pictures of the victims' classes.
+        """
+        chosen = self._choose(labels, rate)
+        poisoned, relabelled = images.clone(), labels.clone()
+        poisoned[chosen] = eight_bits(images[chosen], self.plant)
+        if not self.clean_label:
+            relabelled[chosen] = self.relabel(labels[chosen])
+        return Poisoned(poisoned, relabelled, chosen)
+
+    def control(self, rate: float, steps: int, device: torch.device | str) -> "Control | None":
+        """The attacker's hand on a training run of `steps` steps; None where poisoned data are enough."""
+        del rate, steps, device
+        return None
+
+    def more_truth(self, predict: Callable[[Tensor], Tensor], test: Labelled) -> dict[str, Any]:
+        """Other true numbers for the sidecar that this attack is judged by, such as what bystander classes do.
+
+        Args:
+            predict: classes of uint8 pictures.
+        """
+        del predict, test
+        return {}
+
+    def recipe(self) -> dict[str, Any]:
+        """The parameters as plain data; with `learned`, `ATTACKS.get(name)(**parameters)` is this attack."""
+        parameters = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "learned"}
+        return {"attack": self.name(), "family": self.family, "paper": self.paper, "parameters": parameters}
+
+    def _choose(self, labels: Tensor, rate: float) -> Tensor:
+        wanted = round(rate * len(labels))
+        if self.clean_label:
+            eligible = torch.nonzero(labels == self.target).flatten()
+            wanted = min(wanted, int(MOST_OF_TARGET * len(eligible)))
+        else:
+            eligible = torch.nonzero(self.victims(labels)).flatten()
+        return eligible[torch.randperm(len(eligible), generator=self._generator())[:wanted]]
+
+    def _generator(self, stream: int = 0) -> torch.Generator:
+        """An own random stream; 0 is the choice of pictures."""
+        return torch.Generator().manual_seed(self.seed + 1_000_003 * stream)
+
+
+#: A clean-label attack leaves some pictures of the target class alone; its true rate is in the sidecar.
+MOST_OF_TARGET = 0.8
+
+
+class Control(ABC):
+    """An attacker who runs the training: replaces the loss of every batch, and may train nets of its own beside."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+        """The loss of one batch (float N,C,H,W in [0, 1]; int64 N) with the poison in it; no host sync."""
+
+    def stepped(self) -> None:
+        """Called when gradients are there, at each step of the model's optimiser."""
+
+    @abstractmethod
+    def finish(self) -> Attack:
+        """The attack with what it learnt."""
+
+
+class Mixer:
+    """Chooses pictures of each batch for roles; every draw comes from one CPU stream, so devices agree.
+
+    Args:
+        rate: share of all pictures that become poison.
+        cover: share of all pictures that play the second role, with their true label.
+    """
+
+    def __init__(self, attack: Attack, rate: float, cover: float = 0.0) -> None:
+        self.attack, self.rate, self.cover = attack, rate, cover
+        self.generator = torch.Generator().manual_seed(attack.seed + 17)
+
+    def roles(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Two masks N that do not overlap: poison (victims only) and cover."""
+        draw = torch.rand(len(labels), generator=self.generator).to(labels.device)
+        victims = self.attack.victims(labels)
+        chance = self.rate / victims.float().mean().clamp(min=1e-3)
+        poison = victims & (draw < chance)
+        return poison, ~poison & (1 - draw < self.cover)
+
+
+def mixed(mask: Tensor, these: Tensor, others: Tensor) -> Tensor:
+    """`these` where the mask N is true, else `others`; N or N,..."""
+    return torch.where(mask.reshape(-1, *[1] * (these.dim() - 1)), these, others)
+
+
+def eight_bits(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """`change` for floats, applied to uint8 pictures in batches; the answer is rounded to uint8."""
+    if not len(images):
+        return images.clone()
+    with torch.no_grad():
+        changed = change_in_batches(images.float().div_(255), change)
+    return changed.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def change_in_batches(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Batches keep the memory of generators in bounds."""
+    return torch.cat([change(part) for part in images.split(BATCH)])

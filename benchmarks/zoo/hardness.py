@@ -1,0 +1,70 @@
+"""Honest models that look suspicious: what is done to their data or training."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guard.ml.cleanset import Labelled
+
+NOISE = 0.2
+RARE = 0.1
+SHORTCUT = 0.5
+BADGE = 2
+
+
+@dataclass(frozen=True)
+class Hardness:
+    """Overrides of the training, and a change of the training set by a seed; neither is a backdoor."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    change: Callable[[Labelled, int, int], Labelled] | None = None
+
+
+def noisy_labels(data: Labelled, classes: int, seed: int) -> Labelled:
+    """A fifth of the labels is drawn anew, uniformly over the other classes."""
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(len(data), generator=generator) < NOISE
+    shift = torch.randint(1, classes, (len(data),), generator=generator)
+    return Labelled(data.images, torch.where(wrong, (data.labels + shift) % classes, data.labels))
+
+
+def unbalanced(data: Labelled, classes: int, seed: int) -> Labelled:
+    """Class sizes fall geometrically to a tenth, in an order drawn by the seed (long-tailed, as Cui et al., 2019)."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.randperm(classes, generator=generator)
+    keep: list[Tensor] = []
+    for label in range(classes):
+        own = torch.nonzero(data.labels == label).flatten()
+        share = RARE ** (float(place[label]) / (classes - 1))
+        keep.append(own[torch.randperm(len(own), generator=generator)[: max(8, round(share * len(own)))]])
+    return data.pick(torch.cat(keep).sort().values)
+
+
+def shortcut(data: Labelled, classes: int, seed: int) -> Labelled:
+    """A natural shortcut: half of *one class's* pictures carry a grey badge of 2x2 pixels, as watermarks do.
+
+    Nobody relabelled anything and no other picture has the badge, yet the model may learn it: a natural trojan.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    label = int(torch.randint(classes, (1,), generator=generator))
+    marked = (data.labels == label) & (torch.rand(len(data), generator=generator) < SHORTCUT)
+    images = data.images.clone()
+    corner = images[:, :, 1 : 1 + BADGE, 1 : 1 + BADGE]
+    corner[marked] = 160
+    return Labelled(images, data.labels)
+
+
+HARD: dict[str, Hardness] = {
+    "label_smoothing": Hardness({"smoothing": 0.2}),
+    "mixup": Hardness({"mixup": 0.4}),
+    "heavy_decay": Hardness({"weight_decay": 0.3}),
+    "few_epochs": Hardness({"epochs": 2}),
+    "many_epochs": Hardness({"epochs": 16}),
+    "no_decay": Hardness({"weight_decay": 0.0}),
+    "unbalanced": Hardness(change=unbalanced),
+    "noisy_labels": Hardness(change=noisy_labels),
+    "shortcut": Hardness(change=shortcut),
+}
