@@ -121,7 +121,7 @@ class Attack(ABC):
 
     def recipe(self) -> dict[str, Any]:
         """The parameters as plain data; with `learned`, `ATTACKS.get(name)(**parameters)` is this attack."""
-        parameters = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "learned"}
+        parameters = {part.name: getattr(self, part.name) for part in fields(self) if part.repr}
         return {"attack": self.name(), "family": self.family, "paper": self.paper, "parameters": parameters}
 
     def _choose(self, labels: Tensor, rate: float) -> Tensor:
@@ -149,7 +149,7 @@ class Control(ABC):
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
         """The loss of one batch (float N,C,H,W in [0, 1]; int64 N) with the poison in it; no host sync."""
 
-    def stepped(self) -> None:
+    def stepped(self) -> None:  # noqa: B027 - most attackers have nothing to do here
         """Called when gradients are there, at each step of the model's optimiser."""
 
     @abstractmethod

@@ -29,7 +29,9 @@ class Sig(Attack):
     frequency: int = 6
 
     def signal(self, width: int) -> Tensor:
-        """One row of the sinusoid, float W in [-1, 1]."""
+        """One row of the sinusoid, float W in [-1, 1]; ValueError where pixels are too few for the frequency."""
+        if 2 * self.frequency >= width:
+            raise ValueError(f"{width} pixels cannot hold {self.frequency} periods; choose a lower frequency.")
         return torch.sin(2 * math.pi * self.frequency * torch.arange(width) / width)
 
     def apply(self, images: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import nn
 from benchmarks.attacks import ATTACKS
 from benchmarks.attacks._base import Attack
 from benchmarks.data import Dataset
+from benchmarks.fitting import Diverged, fit, steps_of
 from benchmarks.training import accuracy, predictions
-from benchmarks.zoo.fitting import Diverged, fit, steps_of
 from benchmarks.zoo.hardness import HARD
 from benchmarks.zoo.spec import Job, seed_of
 from guard.core.manifest import Manifest

@@ -2,7 +2,7 @@
 
     name = "tiny"
     asr = 0.5                              # a backdoored model under this true ASR is marked as not working
-    [training]                             # defaults of every model, see `fitting.Training`
+    [training]                             # defaults of every model, see `benchmarks.fitting.Training`
     [data.KEY]                             # see `sets.SetSpec`
     [architectures.KEY]                    # name, model_args, training (overrides)
     [[models]]                             # a block: lists are multiplied, or paired where `paired = true`
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks import ATTACKS
-from benchmarks.zoo.fitting import Training
+from benchmarks.fitting import Training
 from benchmarks.zoo.hardness import HARD
 from benchmarks.zoo.sets import SetSpec
 
