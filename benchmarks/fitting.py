@@ -103,7 +103,7 @@ def _loss(model: nn.Module, pictures: Tensor, wanted: Tensor, training: Training
     if control is not None:
         return control.loss(model, pictures, wanted, criterion)
     if training.mixup:
-        share = float(torch._sample_dirichlet(torch.full((2,), training.mixup), generator=generator)[0])
+        share = float(torch.distributions.Beta(training.mixup, training.mixup).sample())
         other = torch.randperm(len(wanted), generator=generator).to(wanted.device)
         logits = model(share * pictures + (1 - share) * pictures[other])
         return share * criterion(logits, wanted) + (1 - share) * criterion(logits, wanted[other])

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from benchmarks.data import SPLIT_SEED, Dataset
@@ -92,6 +91,8 @@ def _opened(files: Files, index: Tensor, side: int) -> Labelled:
 
 
 def _picture(file: Path, side: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    from PIL import Image  # not on every machine that only trains
+
     with Image.open(file) as opened:
         colour = opened.convert("RGB")
         if colour.size != (side, side):

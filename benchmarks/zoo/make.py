@@ -115,7 +115,7 @@ def _truth(job: Job, data: Dataset, model: nn.Module, attack: Attack | None) -> 
         "name": job.name, "part": job.part, "data": data.name, "architecture": job.architecture.key,
         "seed": job.seed, "backdoored": attack is not None, "attack": job.attack, "family": None, "target": None,
         "rate": None, "acc": acc, "asr": None, "ra": None, "asr_n": None, "recipe": None, "hardness": job.hardness,
-        "training": vars(job.training), "works": acc >= data_acc(job),
+        "training": vars(job.training), "works": acc >= job.data.acc,
     }
     if attack is not None:
         asr, ra, count = measure(model, attack, data.test)
@@ -124,11 +124,6 @@ def _truth(job: Job, data: Dataset, model: nn.Module, attack: Attack | None) -> 
                   "works": truth["works"] and asr >= job.least_asr}
         truth |= attack.more_truth(partial(predictions, model), data.test)
     return truth
-
-
-def data_acc(job: Job) -> float:
-    """The accuracy that a working model of this data set has."""
-    return job.data.acc
 
 
 def _write(out: Path, job: Job, manifest: Manifest, model: nn.Module, attack: Attack | None,

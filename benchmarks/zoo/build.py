@@ -1,0 +1,116 @@
+"""Building a zoo: its missing models in parallel processes, each one written whole or not at all."""
+
+import functools
+import json
+import multiprocessing
+import platform
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import zoo
+from benchmarks.data import Dataset
+from benchmarks.zoo import make, sets
+from benchmarks.zoo.sets import SetSpec
+from benchmarks.zoo.show import Watch
+from benchmarks.zoo.spec import Job, Spec
+
+#: What zoo.json tells of each model; all of it is in truth.json.
+SUMMARY = ("name", "part", "data", "architecture", "attack", "family", "target", "rate", "hardness", "acc", "asr", "ra",
+           "works", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a build reads and writes, and on what it trains."""
+
+    out: Path
+    data_dir: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+
+
+def build(spec: Spec, place: Place, *, jobs: int, watch: Watch) -> list[str]:
+    """Train what is missing below `place.out`; run it again after an interruption and it goes on.
+
+    Returns:
+        What could not be built, a sentence each. Models that train but do not work are built, and marked.
+    """
+    place.out.mkdir(parents=True, exist_ok=True)
+    for half in place.out.glob("*.part"):
+        shutil.rmtree(half)
+    for needed in {job.data.key for job in spec.jobs}:
+        found = sets.load(spec.sets[needed], place.data_dir)
+        sets.write_cleanset(found.clean, place.out / "cleansets" / f"{needed}.npz")
+    done = {model.name for model in zoo.load(place.out)}
+    missing = [job for job in spec.jobs if job.name not in done]
+    problems = []
+    with watch.building(len(spec.jobs), len(spec.jobs) - len(missing)):
+        for job, answer in _answers(missing, place, jobs):
+            if isinstance(answer, str):
+                problems.append(f"{job.name}: {answer}")
+            watch.built(job.name, answer)
+    write_summary(spec, place)
+    return problems
+
+
+def write_summary(spec: Spec, place: Place) -> None:
+    """`zoo.json`: the spec, the surroundings, and a line about each model that is there."""
+    models = [{key: model.truth[key] for key in SUMMARY} for model in zoo.load(place.out)]
+    document = {"name": spec.name, "surroundings": _surroundings(place.device), "spec": spec.source, "models": models}
+    part = place.out / "zoo.json.part"
+    part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    part.rename(place.out / "zoo.json")
+
+
+def _answers(jobs: list[Job], place: Place, processes: int) -> Iterator[tuple[Job, Mapping[str, Any] | str]]:
+    """Each job with its truth, or with what went wrong, as they finish."""
+    if processes <= 1:
+        for job in jobs:
+            yield job, _attempt(job, place)
+        return
+    # spawn: a forked child cannot use CUDA, and one that inherits OpenMP threads may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        waiting = {pool.submit(_attempt, job, place): job for job in _longest_first(jobs)}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+
+
+def _longest_first(jobs: list[Job]) -> list[Job]:
+    """Controlled training takes two to three times as long; begun first, it does not end last."""
+    slow = {"detector_aware": 3.0, "input_aware": 2.5, "lira": 2.5, "ssba": 2.0, "label_consistent": 1.5}
+    return sorted(jobs, key=lambda job: -job.training.epochs * job.data.train * slow.get(job.attack or "", 1.0))
+
+
+def _attempt(job: Job, place: Place) -> Mapping[str, Any] | str:
+    """One job in its process; an error becomes text, because the other jobs go on."""
+    torch.set_num_threads(place.threads)
+    try:
+        return make.make(job, _loaded(job.data, place.data_dir), place.out, torch.device(place.device))
+    except Exception as error:  # noqa: BLE001 - whatever it was is told, and the build goes on
+        (place.out / f"{job.name}.error.txt").write_text(traceback.format_exc())
+        return f"{type(error).__name__}: {error}"
+
+
+@functools.cache
+def _loaded(spec: SetSpec, folder: Path | None) -> Dataset:
+    return sets.load(spec, folder)
+
+
+def _surroundings(device: str) -> dict[str, Any]:
+    packages = {}
+    for name in ("torch", "timm", "numpy"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "none"
+    named = torch.cuda.get_device_name(0) if device.startswith("cuda") else platform.processor()
+    return {"device": device, "named": named, "python": platform.python_version(), "packages": packages}
