@@ -1,0 +1,1 @@
+"""Attack makers and the zoo builder."""
