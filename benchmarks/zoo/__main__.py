@@ -13,6 +13,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks import zoo
 from benchmarks.zoo import build as building
 from benchmarks.zoo import sets
@@ -38,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             written = sets.export(spec.sets[key], options.out, options.data_dir)
             print(f"{written} {written.stat().st_size / 2**20:.1f} MiB")
         return 0
+    torch.set_num_threads(options.threads)
     chosen = tuple(job for job in spec.jobs if options.only in job.name)
     place = Place(out=options.out, data_dir=options.data_dir, device=options.device, threads=options.threads)
     problems = building.build(replace(spec, jobs=chosen), place, jobs=options.jobs, watch=Watch())

@@ -8,6 +8,7 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,8 +24,8 @@ from benchmarks.zoo.show import Watch
 from benchmarks.zoo.spec import Job, Spec
 
 #: What zoo.json tells of each model; all of it is in truth.json.
-SUMMARY = ("name", "part", "data", "architecture", "attack", "family", "target", "rate", "hardness", "acc", "asr", "ra",
-           "works", "seconds")
+SUMMARY = ("name", "part", "data", "architecture", "seed", "backdoored", "attack", "family", "target", "rate",
+           "hardness", "acc", "asr", "ra", "works", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +79,18 @@ def _answers(jobs: list[Job], place: Place, processes: int) -> Iterator[tuple[Jo
         return
     # spawn: a forked child cannot use CUDA, and one that inherits OpenMP threads may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads,
+                               initargs=(place.threads,))
+    try:
         waiting = {pool.submit(_attempt, job, place): job for job in _longest_first(jobs)}
         for future in as_completed(waiting):
-            yield waiting[future], future.result()
+            try:
+                answer = future.result()
+            except BrokenProcessPool:
+                answer = "a process died, perhaps for want of memory; run the build again, with fewer --jobs"
+            yield waiting[future], answer
+    finally:  # also when a person interrupts: what has not begun is not begun
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _longest_first(jobs: list[Job]) -> list[Job]:
@@ -92,11 +101,12 @@ def _longest_first(jobs: list[Job]) -> list[Job]:
 
 def _attempt(job: Job, place: Place) -> Mapping[str, Any] | str:
     """One job in its process; an error becomes text, because the other jobs go on."""
-    torch.set_num_threads(place.threads)
+    report = place.out / f"{job.name}.error.txt"
+    report.unlink(missing_ok=True)
     try:
         return make.make(job, _loaded(job.data, place.data_dir), place.out, torch.device(place.device))
     except Exception as error:  # noqa: BLE001 - whatever it was is told, and the build goes on
-        (place.out / f"{job.name}.error.txt").write_text(traceback.format_exc())
+        report.write_text(traceback.format_exc())
         return f"{type(error).__name__}: {error}"
 
 

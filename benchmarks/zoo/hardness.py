@@ -46,15 +46,26 @@ def unbalanced(data: Labelled, classes: int, seed: int) -> Labelled:
 def shortcut(data: Labelled, classes: int, seed: int) -> Labelled:
     """A natural shortcut: half of *one class's* pictures carry a grey badge of 2x2 pixels, as watermarks do.
 
-    Nobody relabelled anything and no other picture has the badge, yet the model may learn it: a natural trojan.
+    Nobody relabelled anything and no other picture has the badge, yet the model may learn it: a natural trojan. How
+    far it did stands in the truth (`natural_asr`).
     """
     generator = torch.Generator().manual_seed(seed)
-    label = int(torch.randint(classes, (1,), generator=generator))
-    marked = (data.labels == label) & (torch.rand(len(data), generator=generator) < SHORTCUT)
+    marked = (data.labels == shortcut_class(classes, seed)) & (torch.rand(len(data), generator=generator) < SHORTCUT)
     images = data.images.clone()
-    corner = images[:, :, 1 : 1 + BADGE, 1 : 1 + BADGE]
-    corner[marked] = 160
+    images[marked] = badged(images[marked])
     return Labelled(images, data.labels)
+
+
+def shortcut_class(classes: int, seed: int) -> int:
+    """The class whose pictures carry the badge."""
+    return int(torch.randint(classes, (1,), generator=torch.Generator().manual_seed(seed + 1)))
+
+
+def badged(images: Tensor) -> Tensor:
+    """A copy of uint8 N,C,H,W with the badge."""
+    marked = images.clone()
+    marked[:, :, 1 : 1 + BADGE, 1 : 1 + BADGE] = 160
+    return marked
 
 
 HARD: dict[str, Hardness] = {

@@ -18,7 +18,7 @@ from benchmarks.attacks._base import Attack
 from benchmarks.data import Dataset
 from benchmarks.fitting import Diverged, fit, steps_of
 from benchmarks.training import accuracy, predictions
-from benchmarks.zoo.hardness import HARD
+from benchmarks.zoo.hardness import HARD, badged, shortcut_class
 from benchmarks.zoo.spec import Job, seed_of
 from guard.core.manifest import Manifest
 from guard.ml import architectures
@@ -123,6 +123,11 @@ def _truth(job: Job, data: Dataset, model: nn.Module, attack: Attack | None) -> 
                   "rate": job.rate, "asr": asr, "ra": ra, "asr_n": count, "recipe": attack.recipe(),
                   "works": truth["works"] and asr >= job.least_asr}
         truth |= attack.more_truth(partial(predictions, model), data.test)
+    if job.hardness == "shortcut":
+        label = shortcut_class(data.classes, seed_of(job))
+        others = data.test.pick(data.test.labels != label)
+        natural = predictions(model, badged(others.images)) == label
+        truth |= {"natural_target": label, "natural_asr": float(natural.double().mean())}
     return truth
 
 

@@ -183,14 +183,14 @@ def test_a_set_is_padded_and_coloured_as_its_spec_says() -> None:
 def test_hard_training_sets_are_hard_as_named() -> None:
     data = pictures(1, 2000)
     noisy, long_tailed = hardness.noisy_labels(data, 5, 1), hardness.unbalanced(data, 5, 1)
-    badged = hardness.shortcut(data, 5, 1)
+    marked = hardness.shortcut(data, 5, 1)
 
     assert float((noisy.labels != data.labels).double().mean()) == pytest.approx(hardness.NOISE, abs=0.03)
     counts = torch.bincount(long_tailed.labels).sort().values
     assert float(counts[0] / counts[-1]) == pytest.approx(hardness.RARE, abs=0.01)
-    changed = (badged.images != data.images).flatten(1).any(1)
+    changed = (marked.images != data.images).flatten(1).any(1)
     assert len(data.labels[changed].unique()) == 1
-    assert torch.equal(badged.labels, data.labels)
+    assert torch.equal(marked.labels, data.labels)
 
 
 def test_cifar10_is_read_from_its_binary_version(tmp_path: Path) -> None:
