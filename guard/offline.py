@@ -15,8 +15,8 @@ from guard.core.errors import ArtifactRejected, CleanSetError, InputError, Metho
 from guard.core.evidence import AsrEstimate, PurificationFacts
 from guard.core.states import Verdict
 from guard.defenses import DEFENSES
-from guard.flow import decide as deciding
 from guard.flow import repair, report, vet
+from guard.flow.case import make_case
 from guard.flow.submit import MANIFEST, locate
 from guard.policy import Decision, Policy, decide, load_policy
 from guard.reports.report import Report
@@ -142,7 +142,8 @@ class _Work:
         detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
         examined = vet.examine(model, digest, self.curated, detectors, seed=self.seed, seconds=self.seconds,
                                progress=self.progress)
-        case = deciding.make_case(self.policy, digest, self.curated.facts, examined.evidence, facts)
+        case = make_case(self.policy, digest, self.curated.facts, examined.evidence, facts,
+                                  architecture=model.manifest.architecture)
         return decide(self.policy, case), examined
 
     def report(self, decision: Decision, examined: vet.Examined, inspected: vet.Inspected, name: str, seconds: float,

@@ -20,8 +20,12 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
                       score: float | None, target: Target, asr: AsrEstimate | None, coverage: Sequence[str],
                       reasons: Sequence[str], evidence: Sequence[str], policy_name: str, policy_digest: str,
                       cleanset: str | None, parent: str | None, basis: Mapping[str, Any], issued_at: datetime,
-                      expires_at: datetime) -> dict[str, Any]:
+                      expires_at: datetime, asr_upper: float | None = None,
+                      calibration: str | None = None) -> dict[str, Any]:
     """What was found about one artifact, by which policy, and until when that holds.
+
+    `asr_upper` bounds the rates of all accused triggers at once; `calibration` is the digest of the calibration file
+    that the score comes from.
 
     `evidence` holds evidence keys, `basis` says who decided: `{"kind": "policy"}`, or `{"kind": "review", ...}` with
     reviewer, reason and the verdict that was reviewed.
@@ -34,6 +38,8 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
         "score": score,
         "target": target,
         "asr": None if asr is None else asdict(asr),
+        "asr_upper": asr_upper,
+        "calibration": calibration,
         "coverage": list(coverage),
         "reasons": list(reasons),
         "evidence": list(evidence),

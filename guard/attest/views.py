@@ -27,6 +27,8 @@ class VerdictView:
     score: float | None
     target: Target
     asr: AsrEstimate | None
+    asr_upper: float | None
+    calibration: str | None
     reasons: tuple[str, ...]
     evidence: tuple[str, ...]
     basis: Mapping[str, Any]
@@ -70,6 +72,9 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
             score=_number(said["score"]),
             target=_target(said["target"]),
             asr=None if said["asr"] is None else AsrEstimate(**said["asr"]),
+            # Verdicts signed before these words existed lack them.
+            asr_upper=_number(said.get("asr_upper")),
+            calibration=None if said.get("calibration") is None else _digest(said["calibration"]),
             reasons=_texts(said["reasons"]),
             evidence=_texts(said["evidence"]),
             basis=_basis(said["basis"]),

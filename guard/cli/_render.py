@@ -78,7 +78,8 @@ def _head(report: Report) -> Panel:
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines.append(Text())
     target = label_of(report, report.target) if report.target is not None else "none"
-    lines.append(Text(f"suspicion {number(report.score)}   target class {target}   {report.seconds:.1f} s"))
+    score = "probability of a backdoor" if report.calibration else "suspicion"
+    lines.append(Text(f"{score} {number(report.score)}   target class {target}   {report.seconds:.1f} s"))
     lines.append(Text(f"{_asr_words(report)}   clean accuracy {percent(report.accuracy)}"))
     lines.append(Text(f"covered: {printable(', '.join(report.coverage)) or 'nothing'}"))
     if report.not_covered:
@@ -124,7 +125,8 @@ def _why(candidate: Mapping[str, Any]) -> str:
 def _asr_words(report: Report) -> str:
     if report.natural_only:
         return f"no unusual trigger (the smallest natural one: {_asr(report.asr)})"
-    return f"attack success rate {_asr(report.asr)}"
+    upper = "" if report.asr_upper is None else f", all triggers at once at most {percent(report.asr_upper)}"
+    return f"attack success rate {_asr(report.asr)}{upper}"
 
 
 def _asr(estimate: AsrEstimate | None) -> str:

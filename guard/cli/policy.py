@@ -1,6 +1,5 @@
 """Check a policy file and say what it asks for."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +30,7 @@ def check(
     rules = load_policy(file if file is not None else settings_here().policy_file)
     _check_methods(rules)
     if form is Format.JSON:
-        print_json({"digest": rules.digest, **asdict(rules)})
+        print_json({"digest": rules.digest, **rules.to_dict()})
     else:
         from guard.cli._render import print_table
 
@@ -64,6 +63,16 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ("accuracy to decide at all", f"{accuracy.min_times_chance:g} times chance"),
         ("accuracy that repair may cost", f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} a class"),
         ("natural trojans are", rules.natural),
+        ("combined p that proves / holds", f"{rules.combination.reject_level:g} / {rules.combination.hold_level:g}"),
+        ("calibration", _calibration(rules)),
         ("a person always looks", "yes" if rules.review_always else "no"),
         ("a verdict holds", f"{rules.lifetime_days:g} days"),
     ]
+
+
+def _calibration(rules: "Policy") -> str:
+    if rules.calibration is None:
+        return "none: the rules without reference models decide"
+    used = rules.calibration.calibration
+    return (f"{used.digest}, at most {rules.calibration.max_fpr:.1%} false alarms (its {len(used.honest)} honest "
+            f"models certify {used.least_fpr:.1%} at best)")

@@ -54,6 +54,8 @@ def write(
     score: float | None = None,
     target: Target = None,
     asr: AsrEstimate | None = None,
+    asr_upper: float | None = None,
+    calibration: str | None = None,
     coverage: Sequence[str] = (),
     evidence: Sequence[str] = (),
     parent: str | None = None,
@@ -66,7 +68,8 @@ def write(
     expires = issued + timedelta(seconds=lifetime if lifetime is not None else guard.policy.lifetime_seconds)
     body = statement.verdict_statement(
         digest=subject, name=scan.name, verdict_id=verdict_id, scan_id=scan.id, verdict=verdict, score=score,
-        target=target, asr=asr, coverage=tuple(coverage), reasons=tuple(reasons), evidence=tuple(evidence),
+        target=target, asr=asr, asr_upper=asr_upper, calibration=calibration,
+        coverage=tuple(coverage), reasons=tuple(reasons), evidence=tuple(evidence),
         policy_name=guard.policy.name, policy_digest=guard.policy.digest, cleanset=scan.cleanset_digest,
         parent=parent, basis=dict(basis or {"kind": "policy"}), issued_at=issued, expires_at=expires,
     )

@@ -1,16 +1,15 @@
 """Stage 3: read the evidence, ask the policy, sign the answer."""
 
-from guard.core.evidence import CleanSetFacts, Evidence, PurificationFacts
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.detectors import DETECTORS
+from guard.flow.case import make_case
 from guard.flow.conclude import conclude
 from guard.flow.context import Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import OUTCOME
 from guard.flow.repair import facts_from_dict
-from guard.flow.vet import accuracy_of
-from guard.policy import Case, Policy, decide
-from guard.store import cleansets, evidence
+from guard.policy import Case, decide
+from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
 
@@ -35,7 +34,8 @@ def run(guard: Guard, held: Held) -> None:
         then = "purify"
     conclude(
         guard, held, decision.verdict, subject=subject, reasons=decision.reasons, then=then,
-        score=decision.score, target=decision.target, asr=decision.asr, coverage=decision.coverage,
+        score=decision.score, target=decision.target, asr=decision.asr, asr_upper=decision.asr_upper,
+        calibration=decision.calibration, coverage=decision.coverage,
         evidence=[item.key for item in case.evidence], lifetime=decision.expires_after_seconds,
         parent=case.purification.parent if case.purification else None,
     )
@@ -47,16 +47,8 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
     with reading(guard.engine) as session:
         found = tuple(evidence.for_artifact(session, digest, cleanset))
         facts = cleansets.get(session, cleanset)
+        artifact = artifacts.find(session, digest)
     purification = scan.detail.get("purification")
-    return make_case(guard.policy, digest, facts, found, facts_from_dict(purification) if purification else None)
-
-
-def make_case(policy: Policy, digest: str, facts: CleanSetFacts, found: tuple[Evidence, ...],
-              purification: PurificationFacts | None) -> Case:
-    """The policy's view of one artifact."""
-    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()}
-    return Case(
-        artifact=digest, cleanset=facts, evidence=found, accuracy=accuracy_of(found), purification=purification,
-        versions={name: method.version for name, method in methods.items()},
-        parameters={name: method.parameters() for name, method in methods.items()},
-    )
+    manifest = artifact.manifest if artifact is not None else None
+    return make_case(guard.policy, digest, facts, found, facts_from_dict(purification) if purification else None,
+                     architecture=str(manifest["architecture"]) if manifest else None)

@@ -35,7 +35,8 @@ def from_decision(decision: "Decision", *, digest: str, name: str, policy: str, 
     """A report on what was just decided, with no store behind it."""
     return Report(
         digest=digest, name=name, verdict=decision.verdict, score=decision.score, target=decision.target,
-        asr=decision.asr, coverage=decision.coverage, methods=methods_of(evidence), seconds=seconds, policy=policy,
+        asr=decision.asr, asr_upper=decision.asr_upper, calibration=decision.calibration,
+        coverage=decision.coverage, methods=methods_of(evidence), seconds=seconds, policy=policy,
         reasons=decision.reasons, manifest=manifest, cleanset=cleanset, evidence=[item.to_dict() for item in evidence],
         triggers=recovered(evidence, triggers, pictures), candidates=candidates, replayed_before=replayed_before,
         **_purified(purification),
@@ -66,7 +67,8 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         digest=row.artifact_digest, name=scan.name, verdict=Verdict(row.verdict),
         # A verdict that needed no score (unvettable, inconclusive) is no sign of innocence.
         score=said["score"] if said.get("score") is not None else 1.0,
-        target=said.get("target"), asr=AsrEstimate(**asr) if asr else None, coverage=said.get("coverage", ()),
+        target=said.get("target"), asr=AsrEstimate(**asr) if asr else None, asr_upper=said.get("asr_upper"),
+        calibration=said.get("calibration"), coverage=said.get("coverage", ()),
         methods=methods_of(found), seconds=(scan.updated_at - scan.created_at).total_seconds(),
         policy=row.policy_digest, reasons=said.get("reasons", ()), manifest=manifest, cleanset=facts,
         evidence=[item.to_dict() for item in found],

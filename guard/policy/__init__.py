@@ -1,10 +1,20 @@
 """Evidence to decision: pure functions, no clock, no SQL, no torch."""
 
-from guard.policy.decide import Case, Decision, decide
-from guard.policy.load import load_policy
-from guard.policy.rules import AccuracyRule, CleanSetRule, DefenseRule, DetectorRule, Policy
+from guard.policy.calibration import Calibration
+from guard.policy.case import Case
+from guard.policy.decide import Decision, decide
+from guard.policy.load import load_calibration, load_policy
+from guard.policy.rules import (
+    AccuracyRule,
+    CalibrationRule,
+    CleanSetRule,
+    CombinationRule,
+    DefenseRule,
+    DetectorRule,
+    Policy,
+)
 
 __all__ = [
-    "AccuracyRule", "Case", "CleanSetRule", "Decision", "DefenseRule", "DetectorRule", "Policy", "decide",
-    "load_policy",
+    "AccuracyRule", "Calibration", "CalibrationRule", "Case", "CleanSetRule", "CombinationRule", "Decision",
+    "DefenseRule", "DetectorRule", "Policy", "decide", "load_calibration", "load_policy",
 ]

@@ -2,51 +2,41 @@
 
 The steps, each of which can only make the answer stricter:
     1. whatever is missing, stale, about something else, or not finite decides nothing: inconclusive
-    2. a suspicious finding rejects; it is held where its trigger hardly works, or works as well on sibling classes
+    2. accused are the triggers and classes that a detector flags and that siblings do not match. They reject where they
+       are proven: without reference models by the rules of `guard.policy.combine`, with them by a calibrated score
+       over its threshold. Where they are not, or where the trigger hardly works, a person must look
     3. a purified model must also keep its accuracy and resist its parent's triggers, or is rejected
-    4. what is left is cleared (or purified), unless a person must look
+    4. a natural trigger, a suspicious combination that no detector flags alone: a person must look
+    5. families that were looked at in vain, if they are most: inconclusive
+    6. what is left is cleared (or purified), unless a person must look
 Comparisons are written so that NaN fails them.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from guard.core.evidence import (
-    Accuracy,
-    AsrEstimate,
-    CleanSetFacts,
-    Evidence,
-    Finding,
-    Outcome,
-    PurificationFacts,
-    Target,
-)
+from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome, PurificationFacts, Target
 from guard.core.states import Verdict
+from guard.policy import bounds, doubts
+from guard.policy.calibration import Calibration, probability, why_not
+from guard.policy.case import Case
+from guard.policy.combine import Combined, combine, mostly_in_vain, proven
+from guard.policy.doubts import finite
+from guard.policy.features import features
 from guard.policy.rules import Policy
 
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """All that may be read about one artifact.
-
-    `versions` holds the methods' present versions, `parameters` all parameters that they run with under this policy;
-    without an entry in `parameters`, only the ones that the policy itself sets are compared.
-    """
-
-    artifact: str
-    cleanset: CleanSetFacts
-    evidence: tuple[Evidence, ...]
-    accuracy: Accuracy | None
-    versions: Mapping[str, int] = field(default_factory=dict)
-    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    purification: PurificationFacts | None = None
+Accused = list[tuple[str, Finding]]  # method and finding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A verdict with its reasons. `score` is in 0..1; `purify` says that repairing it is worth a try."""
+    """A verdict with its reasons. `score` is in 0..1; `purify` says that repairing it is worth a try.
+
+    `asr_upper` bounds the rates of all accused triggers at once (of a purified model, of its parent's triggers); None
+    where there are none. `calibration` is the digest of the calibration file that the score comes from.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -54,9 +44,24 @@ class Decision:
     coverage: tuple[str, ...]
     target: Target = None
     asr: AsrEstimate | None = None
+    asr_upper: float | None = None
+    calibration: str | None = None
     purify: bool = False
     natural_trojan: bool = False
     expires_after_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a calibration that applies says: log odds against the threshold that its policy's rate asks for."""
+
+    calibration: Calibration
+    log_odds: float
+    threshold: float
+
+    @property
+    def over(self) -> bool:
+        return not self.log_odds <= self.threshold
 
 
 def decide(policy: Policy, case: Case) -> Decision:
@@ -66,40 +71,110 @@ def decide(policy: Policy, case: Case) -> Decision:
     heard = [item for items in said.values() for item in items if item.outcome is not Outcome.COULD_NOT_LOOK]
     findings = [finding for item in heard for finding in item.findings]
     worst = max(findings, key=_weight, default=None)
-    coverage = tuple(sorted({family for item in heard for family in item.families}))
+    combined = combine(heard)
+    scored, remarks = _calibrated(policy, case, heard)
+    suspicious = [finding for finding in findings if finding.suspicious]
+    accused: Accused = [(item.method, finding) for item in heard for finding in item.findings
+                        if finding.suspicious and not _natural(finding)]
+    upper = _asr_upper(heard, suspicious, case.purification, scored)
 
     def answer(verdict: Verdict, *reasons: str, purify: bool = False, natural: bool = False) -> Decision:
         return Decision(
-            verdict=verdict, reasons=reasons, score=_score(heard), coverage=coverage,
+            verdict=verdict, reasons=(*reasons, *remarks), coverage=combined.covered,
+            score=_score(heard) if scored is None else probability(scored.log_odds),
             target=worst.target if worst is not None and worst.suspicious else None,
-            asr=_telling_asr(worst, case.purification), purify=purify, natural_trojan=natural,
+            asr=_telling_asr(worst, case.purification), asr_upper=upper,
+            calibration=None if scored is None else scored.calibration.digest, purify=purify, natural_trojan=natural,
             expires_after_seconds=policy.lifetime_seconds,
         )
 
-    doubts = (*_missing(policy, said), *_unfit(policy, case), *_not_finite(heard))
-    if doubts:
-        return answer(Verdict.INCONCLUSIVE, *doubts)
-    suspicious = [finding for finding in findings if finding.suspicious]
-    guilty = [finding for finding in suspicious if not _natural(finding)]
-    if guilty:
-        words = [_accusation(policy, finding) for finding in guilty]
-        if case.purification is None and all(_harmless(policy, finding) for finding in guilty):
-            return answer(Verdict.HELD, *words, "A trigger that hardly works is still a sign; a person must look.")
-        # Without a measured trigger nothing could show that a repair has worked.
-        purify = bool(policy.defenses) and case.purification is None and all(finding.asr for finding in guilty)
-        return answer(Verdict.REJECTED, *words, purify=purify)
+    doubted = (*doubts.missing(policy, said), *doubts.unfit(policy, case, calibrated=scored is not None),
+               *doubts.not_finite(heard))
+    if doubted:
+        return answer(Verdict.INCONCLUSIVE, *doubted)
+    if accused:
+        verdict, words = _judge(policy, case, heard, accused, combined, scored)
+        purify = verdict is Verdict.REJECTED and _repairable(policy, case, accused)
+        return answer(verdict, *words, purify=purify)
     faults = () if case.purification is None else tuple(_purification_faults(policy, case.purification))
     if faults:
         return answer(Verdict.REJECTED, *faults, natural=bool(suspicious))
     if suspicious:
         verdict = Verdict.REJECTED if policy.natural == "rejected" else Verdict.HELD
         return answer(verdict, *(_natural_words(finding) for finding in suspicious), natural=True)
-    told = f"under policy {policy.name} version {policy.version} with coverage {', '.join(coverage) or 'of no family'}"
+    if scored is not None and scored.over:
+        return answer(Verdict.HELD, "No method flags a class by itself, but together their numbers are unlike those of "
+                                    "honest models; a person must look.")
+    if combined.p is not None and not combined.p > policy.combination.hold_level and scored is None:
+        return answer(Verdict.HELD, "No method flags a class by itself, but so small p values together are unlikely in "
+                                    f"an honest model (combined p = {combined.p:.2g}); a person must look.")
+    if mostly_in_vain(combined):
+        return answer(Verdict.INCONCLUSIVE, "Of most families nothing could be told on this model: "
+                                            f"{', '.join(combined.in_vain)}.")
+    told = (f"under policy {policy.name} version {policy.version} with coverage "
+            f"{', '.join(combined.covered) or 'of no family'}")
     if policy.review_always:
         return answer(Verdict.HELD, f"Nothing suspicious was found {told}; the policy wants a person to look.")
     if case.purification is not None:
         return answer(Verdict.PURIFIED, f"Purified by {case.purification.defense} and cleared {told}.")
     return answer(Verdict.CLEARED, f"Cleared {told}.")
+
+
+def _calibrated(policy: Policy, case: Case, heard: list[Evidence]) -> tuple[_Scored | None, tuple[str, ...]]:
+    """The calibrated score, if the policy names a calibration and it applies; and what to say about it."""
+    rule = policy.calibration
+    if rule is None:
+        return None, ()
+    own = [item for item in heard if item.method in rule.calibration.methods]
+    why = why_not(
+        rule.calibration, architecture=case.architecture, cleanset=case.cleanset.digest, versions=case.versions,
+        parameters=case.parameters, heard=[item.method for item in own], max_fpr=rule.max_fpr,
+    )
+    threshold = rule.calibration.threshold(rule.max_fpr)
+    if why is not None or threshold is None:
+        return None, (f"The calibration does not apply: {why}. The rules without reference models decided.",)
+    scored = _Scored(rule.calibration, rule.calibration.log_odds(features(own)), threshold)
+    return scored, ((
+        f"The calibrated probability of a backdoor is {probability(scored.log_odds):.1%}, "
+        f"{'over' if scored.over else 'not over'} the threshold of {probability(threshold):.1%} that at most "
+        f"{rule.max_fpr:.1%} of honest models exceed, by {len(rule.calibration.honest)} honest reference models."
+    ),)
+
+
+def _judge(policy: Policy, case: Case, heard: list[Evidence], accused: Accused, combined: Combined,
+           scored: _Scored | None) -> tuple[Verdict, list[str]]:
+    """Verdict and reasons where something is accused: held or rejected, never less."""
+    findings = [finding for _, finding in accused]
+    upper = bounds.of_suspects(heard, findings)
+    words = [_accusation(policy, finding) for finding in findings]
+    if case.purification is not None:
+        return Verdict.REJECTED, words
+    if upper is not None and upper <= policy.asr_limit:
+        return Verdict.HELD, [*words, "A trigger that hardly works is still a sign; a person must look."]
+    if scored is not None and not scored.over:
+        return Verdict.HELD, [*words, "But honest reference models raise such an alarm as well; a person must look."]
+    if scored is None and not proven(accused, combined, policy.combination.reject_level):
+        why = ("no trigger was recovered and no second method accuses the same class"
+               if all(finding.asr is None for finding in findings)
+               else f"all p values together are not unusual (combined p = {combined.p:.2g})")
+        return Verdict.HELD, [*words, f"It is suspicious but not proven: {why}; a person must look."]
+    return Verdict.REJECTED, words
+
+
+def _repairable(policy: Policy, case: Case, accused: Accused) -> bool:
+    """Whether a repair is worth a try: without a measured trigger for each class nothing could show that it worked."""
+    measured = {finding.target for _, finding in accused if finding.asr is not None}
+    return bool(policy.defenses) and case.purification is None and {f.target for _, f in accused} <= measured
+
+
+def _asr_upper(heard: list[Evidence], suspicious: list[Finding], purification: PurificationFacts | None,
+               scored: _Scored | None) -> float | None:
+    if suspicious:
+        margin = scored.calibration.asr_margin if scored is not None else None
+        return bounds.of_suspects(heard, suspicious, margin or 0.0)
+    if purification is not None and purification.replayed:
+        return bounds.overall(purification.replayed)
+    return None
 
 
 def _current(policy: Policy, name: str, case: Case) -> list[Evidence]:
@@ -137,56 +212,6 @@ def _score(heard: list[Evidence]) -> float:
     return max(scores, default=0.0)
 
 
-def _missing(policy: Policy, said: Mapping[str, list[Evidence]]) -> Iterator[str]:
-    required = [name for name, rule in policy.detectors.items() if rule.required]
-    if not required:
-        yield "The policy requires no detector, and nothing to check is no reason to clear."
-    for name in required:
-        blind = [item for item in said[name] if item.outcome is Outcome.COULD_NOT_LOOK]
-        if not said[name]:
-            yield (f"There is no evidence of the required detector {name} in its present version and with its present "
-                   "parameters on this clean set.")
-        elif len(blind) == len(said[name]):
-            yield f"The required detector {name} could not look: {blind[-1].reason}"
-
-
-def _unfit(policy: Policy, case: Case) -> Iterator[str]:
-    facts, rule = case.cleanset, policy.cleanset
-    if not facts.per_class >= rule.min_per_class:
-        yield (f"Clean set {facts.name} has {facts.per_class} images of its rarest class; the policy wants at least "
-               f"{rule.min_per_class}.")
-    if not facts.holdout >= rule.min_holdout:
-        yield f"Clean set {facts.name} has {facts.holdout} hold-out images; the policy wants {rule.min_holdout}."
-    if case.accuracy is None:
-        yield "The clean accuracy of the model was not measured."
-    elif not case.accuracy.overall >= _least_accuracy(policy, facts.classes):
-        yield (f"The clean accuracy is {case.accuracy.overall:.1%}, near chance; check that the clean set's class "
-               "order is the model's.")
-    elif len(case.accuracy.per_class) != facts.classes or not all(map(math.isfinite, case.accuracy.per_class)):
-        yield "The clean accuracy was not measured for every class."
-
-
-def _least_accuracy(policy: Policy, classes: int) -> float:
-    # Some times chance; for few classes, where that would be near or over 100 %, halfway from chance to all right.
-    chance = 1 / classes
-    return min(policy.accuracy.min_times_chance * chance, (1 + chance) / 2)
-
-
-def _not_finite(heard: list[Evidence]) -> Iterator[str]:
-    for item in heard:
-        if not all(_finite(finding) for finding in item.findings):
-            yield f"Detector {item.method} gave a number that is not finite; it decides nothing."
-
-
-def _finite(finding: Finding) -> bool:
-    numbers = [finding.score, *finding.numbers.values()]
-    if finding.asr is not None:
-        asr = finding.asr
-        optional = [number for number in (asr.natural, asr.budget) if number is not None]
-        numbers += [asr.estimate, asr.low, asr.high, *optional]
-    return all(math.isfinite(number) for number in numbers)
-
-
 def _telling_asr(worst: Finding | None, purification: PurificationFacts | None) -> AsrEstimate | None:
     """The rate that a reader should see first.
 
@@ -194,10 +219,10 @@ def _telling_asr(worst: Finding | None, purification: PurificationFacts | None) 
     unusual trigger found, marked as natural by a `natural` rate equal to its own: siblings need as little.
     """
     if worst is not None and worst.suspicious:
-        return worst.asr if _finite(worst) else None
+        return worst.asr if finite(worst) else None
     if purification is not None and purification.replayed:
         return max(purification.replayed, key=lambda estimate: estimate.high)
-    if worst is None or worst.asr is None or not _finite(worst):
+    if worst is None or worst.asr is None or not finite(worst):
         return None
     return replace(worst.asr, natural=worst.asr.estimate)
 
@@ -240,6 +265,8 @@ def _purification_faults(policy: Policy, facts: PurificationFacts) -> Iterator[s
             yield (f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the policy allows "
                    f"{policy.accuracy.max_class_drop:.1%}.")
     for replay in facts.replayed:
-        if not replay.high <= policy.asr_limit:
+        # Each bound is widened for the number of replays, so that all hold at once.
+        upper = bounds.overall([replay], len(facts.replayed))
+        if not upper <= policy.asr_limit:
             yield (f"The parent's trigger for class {replay.target} still works on {replay.estimate:.1%} "
-                   f"({replay.low:.1%} to {replay.high:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")
+                   f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from guard.core.errors import PolicyError
-from guard.policy.rules import AccuracyRule, CleanSetRule, DefenseRule, DetectorRule, Policy
+from guard.policy import calibration as calibrations
+from guard.policy.rules import (
+    AccuracyRule,
+    CalibrationRule,
+    CleanSetRule,
+    CombinationRule,
+    DefenseRule,
+    DetectorRule,
+    Policy,
+)
 
 MAX_WHOLE = 1_000_000_000
 NATURAL = ("held", "rejected")
@@ -27,12 +36,27 @@ def load_policy(path: Path | None = None) -> Policy:
         value = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"The policy file {path} is not valid TOML: {error}.") from error
-    return policy_from(value)
+    return policy_from(value, folder=Path() if path is None else path.parent)
 
 
-def policy_from(data: dict[str, Any]) -> Policy:
-    """Check a decoded policy file. Raises as `load_policy`."""
-    top = _Table("", data, {"policy", "detectors", "purify", "asr", "cleanset", "accuracy", "natural", "review"})
+def load_calibration(path: Path) -> calibrations.Calibration:
+    """Read a calibration file.
+
+    Raises:
+        PolicyError: it is not there, or not what `guard calibrate` writes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(calibrations.MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(f"The calibration file {path} cannot be read: {error.strerror}.") from error
+    return calibrations.parse(data)
+
+
+def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
+    """Check a decoded policy file; a calibration file is looked for in `folder`. Raises as `load_policy`."""
+    top = _Table("", data, {"policy", "detectors", "purify", "asr", "cleanset", "accuracy", "natural", "review",
+                            "combination", "calibration"})
     head = top.table("policy", {"name", "version", "lifetime_days"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):
@@ -43,6 +67,7 @@ def policy_from(data: dict[str, Any]) -> Policy:
     if natural not in NATURAL:
         raise PolicyError(f"natural.action must be one of {', '.join(NATURAL)}.")
     purify = top.table("purify", {"defenses"})
+    combination = top.table("combination", {"reject_level", "hold_level"})
     return Policy(
         name=head.text("name"),
         version=head.whole("version", 1),
@@ -61,7 +86,20 @@ def policy_from(data: dict[str, Any]) -> Policy:
         ),
         natural=natural,
         review_always=top.table("review", {"always"}).flag("always", default=False),
+        combination=CombinationRule(
+            reject_level=combination.number("reject_level", 0.01, high=0.5),
+            hold_level=combination.number("hold_level", 0.001, high=0.5),
+        ),
+        calibration=_calibration(data, top, folder),
     )
+
+
+def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> CalibrationRule | None:
+    if "calibration" not in data:
+        return None
+    table = top.table("calibration", {"file", "max_fpr"})
+    return CalibrationRule(calibration=load_calibration(folder / table.text("file")),
+                           max_fpr=table.number("max_fpr", 0.05, low=1e-6, high=0.5))
 
 
 def _detector(name: str, value: Any) -> DetectorRule:

@@ -1,10 +1,11 @@
 """What a policy says, as frozen values. Every default refuses or is the stricter choice."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from guard.core.digests import json_digest
+from guard.policy.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,26 @@ class AccuracyRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CombinationRule:
+    """How several methods' p values count together; neither matters while there is only one.
+
+    `reject_level`: a recovered trigger proves a backdoor only if the combined p is at most this. `hold_level`: a
+    combined p of at most this holds a model that no method flagged by itself; 0 never does.
+    """
+
+    reject_level: float = 0.01
+    hold_level: float = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRule:
+    """A fitted combination, and the share of honest models (0..1) that it may raise an alarm about."""
+
+    calibration: Calibration
+    max_fpr: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """All rules together; `digest` is in every verdict.
 
@@ -63,11 +84,20 @@ class Policy:
     accuracy: AccuracyRule = field(default_factory=AccuracyRule)
     natural: str = "held"
     review_always: bool = False
+    combination: CombinationRule = field(default_factory=CombinationRule)
+    calibration: CalibrationRule | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 of all rules."""
-        return json_digest(asdict(self))
+        return json_digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the calibration file is named by its digest."""
+        data = asdict(replace(self, calibration=None))
+        if self.calibration is not None:
+            data["calibration"] = {"digest": self.calibration.calibration.digest, "max_fpr": self.calibration.max_fpr}
+        return data
 
     @property
     def lifetime_seconds(self) -> float:

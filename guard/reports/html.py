@@ -144,6 +144,8 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
         clean = report.cleanset
         parts = f"{clean.search} search, {clean.calibration} calibration, {clean.holdout} hold-out"
         facts += [("Clean set", f"{clean.name}: {parts}"), ("SHA-256 of the clean set", clean.digest)]
+    if report.calibration:
+        facts.append(("SHA-256 of the calibration", report.calibration))
     facts += [("Policy", report.policy or "–"), ("Seeds", ", ".join(_seeds(report)) or "–")]
     optional = [("Scan", report.scan_id), ("Verdict", report.verdict_id), ("Issued", report.issued_at),
                 ("Expires", report.expires_at)]

@@ -38,7 +38,10 @@ class RecoveredTrigger:
 class Report:
     """What `guard scan` and `guard purify` answer.
 
-    `score` is in 0..1, higher is more suspicious. `policy` is the digest of the policy that decided. `evidence` holds
+    `score` is in 0..1, higher is more suspicious. `asr_upper` bounds the rates of all accused triggers at once;
+    `calibration` is the digest of the calibration file that the score comes from, if it does.
+
+    `policy` is the digest of the policy that decided. `evidence` holds
     `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
     `parent` on speak about a purification: `acc_before` is the parent's accuracy, `replayed` the triggers recovered
     on the parent and measured on this artifact, `replayed_before` the same triggers on the parent, in the same order,
@@ -51,6 +54,8 @@ class Report:
     score: float
     target: Target = None
     asr: AsrEstimate | None = None
+    asr_upper: float | None = None
+    calibration: str | None = None
     coverage: Sequence[str] = ()
     methods: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
@@ -107,12 +112,14 @@ class Report:
             "score": min(1.0, max(0.0, self.score)) if math.isfinite(self.score) else 1.0,
             "target": self.target,
             "asr": asdict(self.asr) if self.asr else {"estimate": None, "low": None, "high": None},
+            "asr_upper": self.asr_upper,
             "accuracy": self.accuracy,
             "coverage": list(self.coverage),
             "not_covered": self.not_covered,
             "methods": [dict(method) for method in self.methods],
             "seconds": self.seconds,
             "policy": self.policy,
+            "calibration": self.calibration,
             "reasons": list(self.reasons),
             "manifest": self.manifest.to_dict() if self.manifest else None,
             "cleanset": asdict(self.cleanset) if self.cleanset else None,

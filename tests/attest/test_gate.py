@@ -31,15 +31,23 @@ def release(signer: Signer, **fields: Any) -> gate.Approved:
 
 
 def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
-    view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER))
+    view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER, asr_upper=0.97, calibration="c" * 64))
 
     assert dataclasses.asdict(view) == {
         "digest": DIGEST, "verdict_id": "1" * 32, "verdict": Verdict.PURIFIED, "scan_id": "2" * 32, "name": "m",
         "policy_name": "default", "policy_digest": "a" * 64, "coverage": ("patch",), "score": 0.25, "target": 3,
-        "asr": dataclasses.asdict(ASR), "reasons": ("Cleared.",), "evidence": ("f" * 64,),
+        "asr": dataclasses.asdict(ASR), "asr_upper": 0.97, "calibration": "c" * 64, "reasons": ("Cleared.",), "evidence": ("f" * 64,),
         "basis": {"kind": "policy"}, "parent": OTHER, "cleanset": "b" * 64, "issued_at": NOW,
         "expires_at": NOW + timedelta(days=30),
     }
+
+
+def test_a_verdict_from_before_calibrations_is_still_read(signer: Signer) -> None:
+    statement = a_statement()
+    del statement["predicate"]["asr_upper"], statement["predicate"]["calibration"]
+    view = ask(signer, statement)
+
+    assert (view.asr_upper, view.calibration) == (None, None)
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

@@ -7,14 +7,14 @@ from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, 
 from guard.policy import Case, DefenseRule, DetectorRule, Policy
 
 ARTIFACT, CLEANSET, PARENT = "d" * 64, "c" * 64, "e" * 64
-FACTS = CleanSetFacts(name="tens", digest=CLEANSET, classes=3, channels=1, height=8, width=8, per_class=100, search=200,
+FACTS = CleanSetFacts(name="tens", digest=CLEANSET, classes=5, channels=1, height=8, width=8, per_class=100, search=200,
                       calibration=80, holdout=120)
 POLICY = Policy(
     name="strict", version=4, detectors={"a": DetectorRule(params={"steps": 5}), "b": DetectorRule()},
     defenses=(DefenseRule(name="sau"),),
 )
 VERSIONS = {"a": 2, "b": 1, "c": 1}
-ACCURACY = Accuracy(overall=0.95, per_class=(0.9, 0.95, 1.0), images=90)
+ACCURACY = Accuracy(overall=0.95, per_class=(0.9, 0.95, 1.0, 0.9, 0.9), images=90)
 
 
 def an_asr(high: float = 0.98, **fields: Any) -> AsrEstimate:
@@ -40,7 +40,7 @@ def an_evidence(method: str = "a", *findings: Finding, **fields: Any) -> Evidenc
 
 def a_case(*extra: Evidence, **fields: Any) -> Case:
     """What is cleared, and more evidence."""
-    mild = an_evidence("a", a_finding(suspicious=False, score=0.2))
+    mild = an_evidence("a", a_finding(suspicious=False, score=0.2, target=0))
     made = Case(artifact=ARTIFACT, cleanset=FACTS, evidence=(mild, an_evidence("b"), *extra), accuracy=ACCURACY,
                 versions=VERSIONS)
     return dataclasses.replace(made, **fields)
@@ -49,6 +49,7 @@ def a_case(*extra: Evidence, **fields: Any) -> Case:
 def a_purification(**fields: Any) -> PurificationFacts:
     made = PurificationFacts(
         defense="sau", version=1, parameters={}, parent=PARENT, acc_before=ACCURACY,
-        acc_after=Accuracy(overall=0.94, per_class=(0.9, 0.92, 1.0), images=90), replayed=(an_asr(0.05),), seconds=1.0,
+        acc_after=Accuracy(overall=0.94, per_class=(0.9, 0.92, 1.0, 0.9, 0.9), images=90),
+        replayed=(an_asr(0.05),), seconds=1.0,
     )
     return dataclasses.replace(made, **fields)

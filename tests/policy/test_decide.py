@@ -119,7 +119,7 @@ def test_no_defense_or_no_measured_trigger_means_no_repair() -> None:
     unmeasured = decide(POLICY, a_case(an_evidence("a", a_finding(asr=None), seed=1)))
 
     assert decide(replace(POLICY, defenses=()), suspicious).purify is False
-    assert (unmeasured.verdict, unmeasured.purify) == (Verdict.REJECTED, False)
+    assert (unmeasured.verdict, unmeasured.purify) == (Verdict.HELD, False)
     assert "could not be measured" in unmeasured.reasons[0]
 
 
@@ -187,15 +187,15 @@ def test_too_small_a_clean_set_is_inconclusive(fields: dict[str, int], verdict: 
 
 @pytest.mark.parametrize(
     "accuracy",
-    [None, replace(ACCURACY, overall=0.66), replace(ACCURACY, overall=math.nan), replace(ACCURACY, per_class=()),
-     replace(ACCURACY, per_class=(0.9, math.nan, 1.0)), replace(ACCURACY, per_class=(0.9, 0.9))],
+    [None, replace(ACCURACY, overall=0.39), replace(ACCURACY, overall=math.nan), replace(ACCURACY, per_class=()),
+     replace(ACCURACY, per_class=(0.9, math.nan, 1.0, 0.9, 0.9)), replace(ACCURACY, per_class=(0.9, 0.9))],
 )
 def test_a_model_that_is_no_good_or_was_not_measured_is_inconclusive(accuracy: Accuracy | None) -> None:
     assert decide(POLICY, a_case(accuracy=accuracy)).verdict is Verdict.INCONCLUSIVE
 
 
-@pytest.mark.parametrize(("classes", "least"), [(2, 0.75), (3, 2 / 3), (10, 0.2), (1000, 0.002)])
-def test_two_times_chance_is_never_more_than_halfway_to_perfect(classes: int, least: float) -> None:
+@pytest.mark.parametrize(("classes", "least"), [(5, 0.4), (10, 0.2), (1000, 0.002)])
+def test_a_model_must_be_right_twice_as_often_as_chance(classes: int, least: float) -> None:
     facts = replace(FACTS, classes=classes)
 
     def verdict(overall: float) -> Verdict:
@@ -225,12 +225,12 @@ def test_a_repair_that_keeps_accuracy_and_kills_the_trigger_is_purified() -> Non
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"acc_after": Accuracy(overall=0.92, per_class=(0.9, 0.95, 1.0), images=90)}, "clean accuracy"),
-        ({"acc_after": Accuracy(overall=0.94, per_class=(0.79, 0.95, 1.0), images=90)}, "class 0"),
-        ({"acc_after": Accuracy(overall=math.nan, per_class=(0.9, 0.95, 1.0), images=90)}, "clean accuracy"),
-        ({"acc_after": Accuracy(overall=0.94, per_class=(0.9, math.nan, 1.0), images=90)}, "class 1"),
+        ({"acc_after": Accuracy(overall=0.92, per_class=(0.9, 0.95, 1.0, 0.9, 0.9), images=90)}, "clean accuracy"),
+        ({"acc_after": Accuracy(overall=0.94, per_class=(0.79, 0.95, 1.0, 0.9, 0.9), images=90)}, "class 0"),
+        ({"acc_after": Accuracy(overall=math.nan, per_class=(0.9, 0.95, 1.0, 0.9, 0.9), images=90)}, "clean accuracy"),
+        ({"acc_after": Accuracy(overall=0.94, per_class=(0.9, math.nan, 1.0, 0.9, 0.9), images=90)}, "class 1"),
         ({"acc_after": Accuracy(overall=0.94, per_class=(0.9,), images=90)}, "same classes"),
-        ({"acc_before": Accuracy(overall=math.nan, per_class=(0.9, 0.9, 0.9), images=90)}, "clean accuracy"),
+        ({"acc_before": Accuracy(overall=math.nan, per_class=(0.9, 0.9, 0.9, 0.9, 0.9), images=90)}, "clean accuracy"),
         ({"replayed": (an_asr(0.05), an_asr(0.11))}, "still works"),
         ({"replayed": (an_asr(math.nan),)}, "still works"),
     ],
@@ -316,7 +316,7 @@ CASES = st.builds(
     lambda extra, accuracy, repaired, replays: a_case(
         *extra, accuracy=accuracy, purification=a_purification(replayed=tuple(replays)) if repaired else None),
     st.lists(EVIDENCE, max_size=4), st.none() | st.builds(
-        lambda overall: Accuracy(overall=overall, per_class=(0.9, 0.9, 0.9), images=90), ODD),
+        lambda overall: Accuracy(overall=overall, per_class=(0.9, 0.9, 0.9, 0.9, 0.9), images=90), ODD),
     st.booleans(), st.lists(st.builds(an_asr, ODD), max_size=2),
 )
 
@@ -340,7 +340,7 @@ def test_what_is_served_has_no_doubt_in_it_anywhere(case: Case) -> None:
         assert not any(finding.suspicious for finding in findings)
         assert all(math.isfinite(finding.score) for finding in findings)
         assert case.accuracy is not None
-        assert case.accuracy.overall >= 2 / 3
+        assert case.accuracy.overall >= 2 / 5
         assert (decision.verdict is Verdict.PURIFIED) == (case.purification is not None)
     assert decision.reasons
     assert 0 <= decision.score <= 1

@@ -1,0 +1,17 @@
+"""The policy's view of one artifact: its evidence beside the methods as they run now. Needs no store."""
+
+from guard.core.evidence import CleanSetFacts, Evidence, PurificationFacts
+from guard.detectors import DETECTORS
+from guard.flow.vet import accuracy_of
+from guard.policy import Case, Policy
+
+
+def make_case(policy: Policy, digest: str, facts: CleanSetFacts, found: tuple[Evidence, ...],
+              purification: PurificationFacts | None, architecture: str | None = None) -> Case:
+    """All that `policy` may read about the artifact `digest`; `architecture` is what its manifest names."""
+    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()}
+    return Case(
+        artifact=digest, cleanset=facts, evidence=found, accuracy=accuracy_of(found), purification=purification,
+        versions={name: method.version for name, method in methods.items()},
+        parameters={name: method.parameters() for name, method in methods.items()}, architecture=architecture,
+    )

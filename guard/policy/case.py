@@ -1,0 +1,26 @@
+"""What decide() may read about one artifact."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from guard.core.evidence import Accuracy, CleanSetFacts, Evidence, PurificationFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """All that may be read about one artifact.
+
+    `versions` holds the methods' present versions, `parameters` all parameters that they run with under this policy;
+    without an entry in `parameters`, only the ones that the policy itself sets are compared. `architecture` is the
+    manifest's; where it is not known, no calibration applies.
+    """
+
+    artifact: str
+    cleanset: CleanSetFacts
+    evidence: tuple[Evidence, ...]
+    accuracy: Accuracy | None
+    versions: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    purification: PurificationFacts | None = None
+    architecture: str | None = None

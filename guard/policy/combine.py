@@ -1,0 +1,58 @@
+"""Several methods' words without reference models: what is proven, what is only suspicious, what nobody could tell.
+
+Source: detection.md 7.7b (ours). What deviates, and why:
+    * a single p value under 1 % does not hold a model: with ten families it would hold one honest model in ten. Each
+      method's own `suspicious` flag does, and a combined p under `hold_level`
+    * a trigger is proven by its method's own gates (p, effect size, ASR) and the combined p; with one p value there
+      is nothing to combine, and the gates alone decide
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from guard.core.evidence import Evidence, Finding
+from guard.policy.features import cauchy, coverage, p_values
+
+LEAST_CLASSES = 5  # with fewer there is no within-model null
+LEAST_IMAGES = 50
+ALL_TO_ALL = frozenset({"all_to_all", "all-to-all"})
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What all methods say together; `p` is None where fewer than two p values could be combined."""
+
+    p: float | None
+    covered: tuple[str, ...]
+    in_vain: tuple[str, ...]
+
+
+def combine(heard: Sequence[Evidence]) -> Combined:
+    """Combine the p values of all methods and informative families, and sum up what was covered."""
+    values = p_values(heard)
+    seen, in_vain = coverage(heard)
+    p = cauchy(values.values()) if len(values) > 1 else None
+    return Combined(p, tuple(sorted(seen)), tuple(sorted(in_vain)))
+
+
+def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: float) -> bool:
+    """Whether the accused (method, finding) pairs prove a backdoor.
+
+    One of: a trigger was recovered and measured, and all p values together are at most `level`; a mapping of classes
+    to classes was recovered; two methods accuse one class.
+    """
+    accusers = defaultdict(set)
+    for method, finding in accused:
+        accusers[finding.target].add(method)
+    if any(len(methods) > 1 for target, methods in accusers.items() if target is not None):
+        return True
+    if any(finding.family in ALL_TO_ALL for _, finding in accused):
+        return True
+    measured = any(finding.asr is not None for _, finding in accused)
+    return measured and (combined.p is None or combined.p <= level)
+
+
+def mostly_in_vain(combined: Combined) -> bool:
+    """Whether more than half of the families that were looked at could not be told anything about."""
+    return len(combined.in_vain) > len(combined.covered)
