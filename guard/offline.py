@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget, Progress, silent
+from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError, MethodFailed
 from guard.core.evidence import AsrEstimate, PurificationFacts
 from guard.core.states import Verdict
@@ -128,6 +129,38 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
                 return work.report(verdict, seen, child, name, time.monotonic() - started, facts, tried,
                                    repair.asr_of(examined.evidence))
         return work.report(decision, examined, inspected, name, time.monotonic() - started, None, tried)
+
+
+def calibrate(zoo: str | Path, *, cleanset: "str | Path | CuratedSet | None" = None,
+              policy: "str | Path | Policy | None" = None, part: str | None = None, seed: int = 0,
+              device: str | None = None, progress: Progress | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fit how the policy's detectors count together, on a folder of models whose truth is known.
+
+    Args:
+        cleanset: as `scan`; then only models of the data set that it is named after. By default each model's own.
+        part: only models whose truth has this `part`.
+
+    Returns:
+        The calibration document, and what a person should know about it.
+
+    Raises:
+        InputError: the folder holds no models, too few of a kind, or no such clean set.
+    """
+    from guard.flow import calibrate as calibrating
+    from guard.flow import population
+    from guard.policy.calibration import parse
+
+    rules, folder = _policy(policy), Path(zoo)
+    chosen = [member for member in population.members(folder) if part in (None, member.truth.get("part"))]
+    curated = curated_set(cleanset) if cleanset is not None else None
+    if curated is not None:
+        chosen = [member for member in chosen if member.truth["data"] == curated.facts.name]
+    if not chosen:
+        raise InputError(f"No model below {folder} belongs to this part and clean set.", code="empty_zoo")
+    scanned = population.scan_all(folder, chosen, population.detectors_of(rules), curated=curated, seed=seed,
+                                  device=device, progress=progress or silent)
+    document = calibrating.fit(scanned, seed=seed, about=folder.resolve().name)
+    return document, calibrating.summary(parse(canonical_json(document)))
 
 
 class _Work:

@@ -2,36 +2,53 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 from guard.core.evidence import AsrEstimate, Evidence, Finding
 
 ERROR = 0.05  # two-sided, over all looks together; so the upper side alone errs in at most 2.5 %
+BISECTIONS = 40
 
 
-def wilson_upper(successes: int, trials: int, looks: int = 1) -> float:
-    """Upper end of the Wilson interval of a share at error `ERROR` / `looks`; 1 without trials.
+def exact_upper(successes: int, trials: int, looks: int = 1) -> float:
+    """Clopper and Pearson's upper bound of a share (1934), at error `ERROR` / `looks`; 1 without trials.
 
-    By Bonferroni, all of `looks` such bounds hold together at least as often as one at error `ERROR`.
+    By Bonferroni, `looks` such bounds hold together with probability 1 - `ERROR` / 2 or more. Wilson's would not: far
+    out in the tail, where many looks lead, its upper end is too low for shares near 1 (4.3 % instead of 2.5 % for
+    eight looks at 120 pictures).
 
     Raises:
         ValueError: not 0 <= successes <= trials, or fewer than one look.
     """
     if not 0 <= successes <= trials or looks < 1:
         raise ValueError(f"{successes} of {trials} successes in {looks} looks make no bound.")
-    if trials == 0:
+    if successes == trials:
         return 1.0
-    z = NormalDist().inv_cdf(1 - ERROR / (2 * looks))
-    share, spread = successes / trials, z * z / trials
-    centre = share + spread / 2
-    return min(1.0, (centre + z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))) / (1 + spread))
+    level = ERROR / (2 * looks)
+    low, high = successes / trials, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_most(successes, trials, middle) > level else (low, middle)
+    return high
+
+
+def _at_most(successes: int, trials: int, share: float) -> float:
+    """P(X <= successes) for X binomial, 0 < share < 1."""
+    constant, hit, miss = math.lgamma(trials + 1), math.log(share), math.log1p(-share)
+    upper = successes > trials / 2  # the shorter tail
+    terms = range(successes + 1, trials + 1) if upper else range(successes + 1)
+    total = math.fsum(
+        math.exp(constant - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * hit + (trials - k) * miss)
+        for k in terms
+    )
+    return 1 - total if upper else total
 
 
 def overall(estimates: Sequence[AsrEstimate], looks: int | None = None) -> float:
     """An upper bound on every one of the rates at once: the largest bound at error `ERROR` / `looks`.
 
     Args:
-        looks: how many rates were measured, of which these may be the selected ones; default: these.
+        looks: how many rates were measured, of which these may be the selected ones; default: these. With one look
+            the bound is the estimate's own `high` (Wilson).
 
     Returns:
         0..1; a bound that cannot be computed is 1. Never below an estimate's own `high`.
@@ -68,6 +85,6 @@ def _bound(estimate: AsrEstimate, looks: int) -> float:
     if looks == 1:
         return min(1.0, estimate.high)
     try:
-        return max(estimate.high, wilson_upper(estimate.successes, estimate.trials, looks))
+        return max(estimate.high, exact_upper(estimate.successes, estimate.trials, looks))
     except ValueError:
         return 1.0

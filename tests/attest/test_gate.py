@@ -36,7 +36,8 @@ def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
     assert dataclasses.asdict(view) == {
         "digest": DIGEST, "verdict_id": "1" * 32, "verdict": Verdict.PURIFIED, "scan_id": "2" * 32, "name": "m",
         "policy_name": "default", "policy_digest": "a" * 64, "coverage": ("patch",), "score": 0.25, "target": 3,
-        "asr": dataclasses.asdict(ASR), "asr_upper": 0.97, "calibration": "c" * 64, "reasons": ("Cleared.",), "evidence": ("f" * 64,),
+        "asr": dataclasses.asdict(ASR), "asr_upper": 0.97, "calibration": "c" * 64,
+        "reasons": ("Cleared.",), "evidence": ("f" * 64,),
         "basis": {"kind": "policy"}, "parent": OTHER, "cleanset": "b" * 64, "issued_at": NOW,
         "expires_at": NOW + timedelta(days=30),
     }
@@ -139,6 +140,8 @@ def test_a_statement_without_one_of_its_words_is_none(signer: Signer, path: tupl
         place = statement if len(path) == 1 else statement[path[0]]
         if wrong == [] and path[-1] in ("coverage", "reasons", "evidence"):
             continue  # an empty list is a list
+        if wrong == "absent" and path[-1] in ("asr_upper", "calibration"):
+            continue  # verdicts signed before these words existed lack them
         place[path[-1]] = wrong
         if wrong == "absent":
             del place[path[-1]]

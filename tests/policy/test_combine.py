@@ -1,0 +1,200 @@
+"""Several methods without reference models: levels on simulated nulls, the three answers, and abstention."""
+
+import dataclasses
+import math
+import random
+from statistics import NormalDist
+
+import pytest
+from scipy import stats
+
+from guard.core.evidence import Evidence
+from guard.core.states import Verdict
+from guard.ml.statistics import cauchy_combination
+from guard.policy import CombinationRule, DetectorRule, Policy, decide
+from guard.policy.bounds import exact_upper, overall
+from guard.policy.combine import combine
+from guard.policy.features import cauchy, features
+from tests.policy.population import FACTS, POLICY, case, evidence, finding, model
+
+replace = dataclasses.replace
+
+
+def levels(correlation: float, level: float, trials: int = 20_000) -> float:
+    """How often the combination of eight null p values is at most `level`; normals share `correlation`."""
+    rng, normal = random.Random(7), NormalDist()
+    common, own = math.sqrt(correlation), math.sqrt(1 - correlation)
+    hits = 0
+    for _ in range(trials):
+        shared = rng.gauss(0, 1)
+        hits += cauchy([normal.cdf(common * shared + own * rng.gauss(0, 1)) for _ in range(8)]) <= level
+    return hits / trials
+
+
+@pytest.mark.parametrize(("correlation", "level"), [(0.0, 0.05), (0.0, 0.01), (0.5, 0.01), (0.9, 0.01)])
+def test_the_combined_p_keeps_its_level(correlation: float, level: float) -> None:
+    assert levels(correlation, level) == pytest.approx(level, rel=0.2)
+
+
+def test_at_larger_levels_dependence_makes_it_liberal_which_is_why_policies_use_one_percent() -> None:
+    assert 0.05 < levels(0.5, 0.05) < 0.07
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.01, 0.9, 0.3], [0.0, 1.0], [1e-15, 0.2], [1.0, 1.0]])
+def test_it_is_the_one_that_detectors_use(values: list[float]) -> None:
+    assert cauchy(values) == pytest.approx(cauchy_combination(values))
+
+
+@pytest.mark.parametrize("values", [[], [1.1], [math.nan], [-0.1]])
+def test_what_is_no_p_value_is_not_combined(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="p values"):
+        cauchy(values)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 50), (190, 200), (36, 40), (7, 7)])
+def test_the_bound_is_the_exact_one_and_grows_with_the_looks(hits: int, trials: int) -> None:
+    for looks in (1, 8):
+        exact = stats.binomtest(hits, trials).proportion_ci(1 - 0.05 / looks, method="exact").high
+        assert exact_upper(hits, trials, looks) == pytest.approx(exact, abs=1e-9)
+    assert exact_upper(hits, trials, 8) >= exact_upper(hits, trials)
+
+
+def test_one_look_is_bounded_by_its_own_interval_and_broken_numbers_by_nothing() -> None:
+    one = finding("patch", 0.5, hits=100).asr
+    assert one is not None
+
+    assert overall([one]) == one.high
+    assert overall([one, replace(one, high=math.nan)]) == 1.0
+    assert overall([]) == 1.0
+
+
+def test_eight_bounds_hold_together_as_often_as_they_should() -> None:
+    rng = random.Random(3)
+    rates, runs, broken = [0.05, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.6], 1500, 0
+    bounds = [exact_upper(hits, 120, 8) for hits in range(121)]
+    for _ in range(runs):
+        counts = [sum(rng.random() < rate for _ in range(120)) for rate in rates]
+        broken += any(rate > bounds[hits] for rate, hits in zip(rates, counts, strict=True))
+
+    assert broken / runs <= 0.025 + 3 * math.sqrt(0.025 / runs)
+
+
+def test_a_proven_trigger_is_rejected_and_worth_a_repair() -> None:
+    bad = (evidence("patches", finding("patch", 1e-6, hits=265)), evidence("blends", finding("blend", 0.4)))
+    decision = decide(POLICY, case(*bad))
+
+    assert decision.verdict is Verdict.REJECTED
+    assert decision.target == 1
+    assert decision.asr_upper is not None
+    assert decision.asr is not None
+    assert decision.asr.high <= decision.asr_upper <= 1.0
+
+
+def test_one_small_p_among_many_is_suspicious_but_not_proven() -> None:
+    items = (evidence("patches", finding("patch", 0.009, hits=265)),
+             evidence("blends", finding("blend", 0.6), finding("warp", 0.7)))
+    decision = decide(POLICY, case(*items))
+
+    assert decision.verdict is Verdict.HELD
+    assert "not proven" in decision.reasons[1]
+    assert "combined p" in decision.reasons[1]
+
+
+def test_with_one_detector_there_is_nothing_to_combine() -> None:
+    """A policy that names one method decides as it did before there were others."""
+    alone = Policy(name="one", detectors={"patches": DetectorRule(params={"steps": 5})})
+    decision = decide(alone, case(evidence("patches", finding("patch", 0.0099, hits=265))))
+
+    assert decision.verdict is Verdict.REJECTED
+    assert decide(alone, case(evidence("patches", finding("patch", 1e-9, suspicious=False)))).verdict is Verdict.CLEARED
+
+
+def test_two_methods_that_accuse_one_class_need_no_trigger() -> None:
+    def accuse(one: int, other: int) -> Verdict:
+        items = (evidence("patches", replace(finding("patch", 0.009, target=one), asr=None)),
+                 evidence("blends", replace(finding("blend", 0.009, target=other), asr=None)))
+        decision = decide(replace(POLICY, combination=CombinationRule(reject_level=0.0001)), case(*items))
+        assert decision.asr_upper == 1.0  # nothing bounds a trigger that was not recovered
+        assert decision.purify is False
+        return decision.verdict
+
+    assert accuse(3, 3) is Verdict.REJECTED
+    assert accuse(3, 4) is Verdict.HELD
+
+
+def test_a_mapping_of_all_classes_is_proven_by_itself() -> None:
+    mapping = replace(finding("all_to_all", 0.009), target="all-to-all", asr=None)
+
+    assert decide(POLICY, case(evidence("patches", mapping), evidence("blends"))).verdict is Verdict.REJECTED
+
+
+def test_small_p_values_without_a_flag_hold_unless_the_policy_does_not_want_it() -> None:
+    items = (evidence("patches", finding("patch", 1e-7, suspicious=False)), evidence("blends", finding("warp", 0.5)))
+    ignoring = replace(POLICY, combination=CombinationRule(hold_level=0.0))
+
+    assert decide(POLICY, case(*items)).verdict is Verdict.HELD
+    assert decide(ignoring, case(*items)).verdict is Verdict.CLEARED
+
+
+def blind(family: str) -> Evidence:
+    return evidence("blends", replace(finding(family, 1e-9, suspicious=False, informative=0.0), target=None, asr=None),
+                    families=(family,))
+
+
+def test_families_that_were_looked_at_in_vain_are_not_covered_and_most_of_them_are_no_pass() -> None:
+    patches = evidence("patches", finding("patch", 0.4))
+    half = decide(POLICY, case(patches, blind("blend")))
+    most = decide(POLICY, case(patches, blind("blend"), blind("warp")))
+
+    assert (half.verdict, half.coverage) == (Verdict.CLEARED, ("patch",))
+    assert most.verdict is Verdict.INCONCLUSIVE
+    assert "blend, warp" in most.reasons[0]
+
+
+def test_a_family_in_vain_gives_no_p_value_and_another_run_may_inform() -> None:
+    seen = evidence("blends", finding("blend", 0.3), families=("blend",), seed=1)
+
+    assert combine([blind("blend")]).in_vain == ("blend",)
+    assert "blends.blend.p" not in features([blind("blend")])
+    assert combine([blind("blend"), seen]).covered == ("blend",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"cleanset": replace(FACTS, classes=4)}, "4 classes"),
+        ({"cleanset": replace(FACTS, search=30, calibration=9, holdout=10)}, "49 images"),
+        ({"accuracy": replace(case().accuracy, per_class=(0.0, 0.0, *(0.95,) * 8))}, "class order"),  # type: ignore[type-var]
+    ],
+)
+def test_what_cannot_be_judged_is_inconclusive_with_its_reason(fields: dict[str, object], word: str) -> None:
+    decision = decide(POLICY, case(evidence("patches"), evidence("blends"), **fields))
+
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert any(word in reason for reason in decision.reasons)
+
+
+def test_honest_models_are_rarely_rejected_without_references() -> None:
+    rng = random.Random(11)
+    verdicts = [decide(POLICY, case(*model(rng))).verdict for _ in range(2000)]
+
+    assert sum(verdict is Verdict.REJECTED for verdict in verdicts) <= 0.01 * len(verdicts)
+
+
+SEVERITY = {Verdict.CLEARED: 0, Verdict.HELD: 1, Verdict.REJECTED: 2, Verdict.INCONCLUSIVE: 2}
+
+
+def test_a_smaller_p_value_never_makes_the_answer_milder() -> None:
+    rng = random.Random(5)
+    for _ in range(300):
+        items = model(rng, bad=rng.random() < 0.5)
+        harsher = []
+        for item in items:
+            findings = tuple(
+                replace(one, numbers={**one.numbers, "p_value": one.numbers["p_value"] * rng.random()},
+                        score=min(1.0, one.score + 0.1), suspicious=one.suspicious or rng.random() < 0.2)
+                for one in item.findings)
+            harsher.append(replace(item, findings=findings))
+        before, after = decide(POLICY, case(*items)), decide(POLICY, case(*harsher))
+
+        assert SEVERITY[after.verdict] >= SEVERITY[before.verdict], (before, after)
