@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,16 @@ def surroundings() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         "machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(), "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def _version(name: str) -> str | None:
+    """None where it is not installed: a bare GPU machine has no services."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def write(name: str, result: dict[str, Any], readme: str) -> Path:
@@ -34,7 +42,10 @@ def write(name: str, result: dict[str, Any], readme: str) -> Path:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=RECORDS.parent)
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=RECORDS.parent)
+    except FileNotFoundError:  # no git on this machine
+        return ""
     return done.stdout.strip()
 
 

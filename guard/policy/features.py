@@ -23,7 +23,7 @@ P_VALUE = "p_value"
 INFORMATIVE = "informative"
 #: Effect sizes by their name in `numbers`, with the value that means "no effect"; True: on a log scale.
 EFFECTS: Mapping[str, tuple[float, bool]] = {
-    "fold": (1.0, True), "excess": (0.0, False), "share": (0.0, False), "z": (0.0, False), "t_stat": (0.0, False),
+    "fold": (1.0, True), "ratio": (1.0, True), "excess": (0.0, False), "x2x_asr": (0.0, False), "z": (0.0, False),
 }
 MOST_EFFECT = 50.0
 
@@ -59,9 +59,10 @@ def uninformative(heard: Sequence[Evidence]) -> set[tuple[str, str]]:
     """Methods and families that were looked at in vain in every run."""
     said: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for item in heard:
-        blind = {finding.family for finding in item.findings if finding.numbers.get(INFORMATIVE) == 0}
         for family in item.families:
-            said[item.method, family].append(family in blind)
+            told = [finding.numbers[INFORMATIVE] for finding in item.findings
+                    if finding.family == family and INFORMATIVE in finding.numbers]
+            said[item.method, family].append(bool(told) and not any(told))
     return {key for key, blind in said.items() if all(blind)}
 
 

@@ -83,7 +83,7 @@ def test_folds_keep_groups_together_and_are_repeated_by_seed() -> None:
     assert (where != other).any()
     for group in set(groups):
         assert len({int(fold) for fold, own in zip(where, groups, strict=True) if own == group}) == 1
-    assert all(8 == int(((where == fold) & (labels == 0)).sum()) for fold in range(5))
+    assert all(int(((where == fold) & (labels == 0)).sum()) == 8 for fold in range(5))
 
 
 def test_out_of_fold_scores_come_from_the_other_folds() -> None:

@@ -1,0 +1,54 @@
+"""Scan a zoo's models in parallel processes; what is scanned already is not scanned again."""
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from guard.core.errors import GuardError
+from guard.flow import population
+from guard.flow.population import Member, Scanned
+
+Task = tuple[str, Member, dict[str, dict[str, Any]], int, str | None]
+_sets: dict[Path, Any] = {}
+
+
+def scan_zoo(zoo: Path, chosen: Sequence[Member], detectors: dict[str, dict[str, Any]], *, jobs: int, seed: int,
+             device: str | None) -> tuple[list[Scanned], dict[str, str]]:
+    """All models that could be scanned, in the order of `chosen`, and for the others why not."""
+    tasks: list[Task] = [(str(zoo), member, detectors, seed, device) for member in chosen]
+    started, found, failed = time.monotonic(), {}, {}
+    with multiprocessing.get_context("spawn").Pool(max(1, jobs), _one_thread, (jobs,), maxtasksperchild=20) as pool:
+        for count, (name, scanned, error) in enumerate(pool.imap_unordered(_scan, tasks), 1):
+            if scanned is not None:
+                found[name] = scanned
+            else:
+                failed[name] = error
+            spent = time.monotonic() - started
+            print(f"{count}/{len(tasks)} {name} {error or 'scanned'}; {spent:.0f} s, about "
+                  f"{spent / count * (len(tasks) - count):.0f} s left", flush=True)
+    return [found[member.name] for member in chosen if member.name in found], failed
+
+
+def _one_thread(jobs: int) -> None:
+    import torch
+
+    if jobs > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _scan(task: Task) -> tuple[str, Scanned | None, str]:
+    zoo, member, detectors, seed, device = task
+    try:
+        path = population.cleanset_of(Path(zoo), member)
+        if path not in _sets:
+            _sets.clear()
+            _sets[path] = population.read_cleanset(path)
+        return member.name, population.scan(member, _sets[path], detectors, seed=seed, device=device), ""
+    except GuardError as error:
+        return member.name, None, error.sentence
+    except Exception:  # noqa: BLE001 - one broken model must not end an hour's run; it is named in the record
+        return member.name, None, traceback.format_exc(limit=3).strip().splitlines()[-1]
