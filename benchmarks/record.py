@@ -19,7 +19,8 @@ def surroundings() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         "machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
 
 

@@ -1,4 +1,4 @@
-"""Rows to numbers: AUROC with its bootstrap interval, rates with Wilson's, coverage of ASR bounds, levels of p values."""
+"""Rows to numbers: AUROC by bootstrap, rates with Wilson's interval, coverage of ASR bounds, levels of p values."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -154,20 +154,16 @@ def reliability(probabilities: Sequence[float], labels: Sequence[bool]) -> list[
 
 
 def split(scores: Mapping[str, Mapping[str, float]], rows: Rows) -> dict[str, Any]:
-    """AUROC for each left-out value, and over all of them."""
+    """AUROC of each left-out value against the honest models scored beside it, or all scored where there are none."""
     truth = {row["name"]: bool(row["backdoored"]) for row in rows}
     every = {name: score for own in scores.values() for name, score in own.items()}
     honest = {name: score for name, score in every.items() if not truth[name]}
-    found: dict[str, Any] = {}
+    found = {}
     for value, own in scores.items():
-        beside = own if not all(truth[name] for name in own) and len({truth[name] for name in own}) > 1 else {}
-        pool = {**honest, **own} if value not in _architectures(rows) or not beside else own
+        # An attack's few models stand against all honest ones; an architecture's models against its own.
+        pool = own if value in {row["architecture"] for row in rows} else {**honest, **own}
         found[value] = auroc_with_interval(list(pool.values()), [truth[name] for name in pool])
     return {"each": found, "all": auroc_with_interval(list(every.values()), [truth[name] for name in every])}
-
-
-def _architectures(rows: Rows) -> set[str]:
-    return {row["architecture"] for row in rows}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

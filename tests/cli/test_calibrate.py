@@ -34,7 +34,8 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(cli: Cli, tmp_pa
 
 def test_two_models_are_too_few_but_their_scans_stay(cli: Cli, tmp_path: Path) -> None:
     zoo, policy = a_zoo(tmp_path / "zoo"), tmp_path / "p.toml"
-    policy.write_text('[policy]\nname = "p"\n[detectors.patch_inversion]\nparams = {steps = 4, natural_steps = 2, batch = 4}\n')
+    policy.write_text('[policy]\nname = "p"\n[detectors.patch_inversion]\n'
+                      'params = {steps = 4, natural_steps = 2, batch = 4}\n')
     answer = cli("calibrate", "--zoo", zoo, "--out", tmp_path / "c.json", "--policy", policy)
 
     assert answer.code == 4

@@ -1,0 +1,148 @@
+"""The evaluation on synthetic scans: numbers with known answers, a record that is whole, nothing left out."""
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import bench_detect, make_evidence_doc, record
+from benchmarks.detect import numbers
+from benchmarks.detect.rows import held_out
+from guard.core.evidence import Evidence, Outcome
+from guard.detectors.patch_inversion import PatchInversion
+from guard.flow import population
+from guard.flow.population import Member, Scanned
+from guard.flow.vet import accuracy_evidence
+from guard.policy import DetectorRule, Policy
+from tests.policy.population import ACCURACY, CLEANSET, FACTS, finding
+
+POLICY = Policy(name="one", detectors={"patch_inversion": DetectorRule()})
+ATTACKS = ("patch", "blended", "wanet")
+
+
+def scans(honest: int = 24, bad: int = 24, *, part: str = "exam", seed: int = 0) -> list[Scanned]:
+    """One detector; backdoored models have small p values but for a third of those attacked by wanet."""
+    rng, found = random.Random(seed), []
+    for number in range(honest + bad):
+        backdoored, attack = number >= honest, ATTACKS[number % 3]
+        seen = backdoored and (attack != "wanet" or number % 9 != 2)
+        p = 10 ** -rng.uniform(2, 6) if seen else rng.random()
+        hits = 260 if seen else 60
+        digest = f"{seed:032x}{number:032x}"
+        item = Evidence(
+            artifact=digest, method="patch_inversion", version=PatchInversion.version,
+            parameters=PatchInversion().parameters(), cleanset=CLEANSET, seed=0, outcome=Outcome.FINDINGS,
+            families=("patch",), findings=(finding("patch", p, hits=hits, fold=4.0 if seen else 1.1),), seconds=2.0)
+        truth = {"name": f"{part}-{number:02}", "data": "tens", "backdoored": backdoored, "part": part, "hardness": None,
+                 "attack": attack if backdoored else None, "asr": 0.97 if backdoored else None, "acc": 0.95}
+        accuracy = accuracy_evidence(digest, CLEANSET, ACCURACY, 0)
+        architecture = ("cifar_resnet", "preact_resnet18")[number // 2 % 2]
+        found.append(Scanned(Member(Path(f"{part}-{number:02}"), truth), digest, architecture, (accuracy, item)))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_clean_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(population, "read_cleanset", lambda _path: SimpleNamespace(facts=FACTS))
+
+
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.5
+    pairs = [(bad > good) + (bad == good) / 2 for bad in scores[labels] for good in scores[~labels]]
+
+    assert numbers.auroc(scores, labels) == pytest.approx(np.mean(pairs))
+    assert numbers.auroc([1.0, 2.0], [True, True]) is None
+
+
+def test_the_bootstrap_interval_holds_the_value_and_is_repeated() -> None:
+    scores, labels = [0.1, 0.4, 0.35, 0.8, 0.7, 0.2], [False, False, True, True, True, False]
+    one, again = (numbers.auroc_with_interval(scores, labels) for _ in range(2))
+
+    assert one == again
+    assert one["low"] <= one["auroc"] <= one["high"]
+
+
+def test_models_of_the_part_are_judged_by_a_calibration_of_the_others() -> None:
+    result, rows, _ = bench_detect.evaluate(scans(), scans(part="reference", seed=1), POLICY, zoo=Path())
+
+    assert "24 other" not in result["scores_from"]
+    assert "48 other models" in result["scores_from"]
+    assert {row["part"] for row in rows} == {"exam"}
+    assert result["who"] == "calibrated"
+    assert all(row["calibrated"]["applied"] for row in rows)
+    assert result["operating_point"]["separate_references"]
+    assert result["operating_point"]["false_alarms"]["n"] == 24
+
+
+def test_every_model_and_every_attack_is_in_the_result() -> None:
+    result, rows, _ = bench_detect.evaluate(scans(), [], POLICY, zoo=Path())
+
+    assert len(rows) == 48
+    assert sum(own["models"] for own in result["attacks"].values()) == 48
+    assert set(result["attacks"]) == {*ATTACKS, "honest: plain"}
+    missed = result["attacks"]["wanet"]["not_cleared"]
+    assert missed["k"] < missed["n"] == 8
+    assert "out of fold" in result["scores_from"]
+    assert result["auroc"]["calibrated"]["auroc"] > 0.8
+    assert result["detectors"]["patch_inversion"]["could_not_look"] == 0
+    assert result["levels"]["combined"]["n"] == 24
+
+
+def test_a_left_out_attack_or_architecture_is_never_fitted() -> None:
+    every = scans()
+    by_attack, by_architecture = held_out(every, "attack", 0), held_out(every, "architecture", 0)
+    truth = {item.member.name: item.member.truth for item in every}
+
+    assert set(by_attack) == set(ATTACKS)
+    for attack, own in by_attack.items():
+        assert {truth[name]["attack"] for name in own} == {attack, None}
+    assert {"cifar_resnet", "preact_resnet"} == set(by_architecture)
+    assert sum(map(len, by_architecture.values())) == 48
+
+
+def test_too_few_models_to_fit_still_give_the_rules() -> None:
+    result, _, drawn = bench_detect.evaluate(scans(4, 4), [], POLICY, zoo=Path())
+
+    assert result["who"] == "rules"
+    assert "calibrated" not in result["auroc"]
+    assert drawn["probabilities"] is None
+    assert result["operating_point"] is None
+
+
+def test_the_asr_bound_is_compared_with_the_truth() -> None:
+    said: dict[str, Any] = {"verdict": "rejected", "asr": 0.9, "asr_low": 0.85, "asr_upper": 0.95}
+    rows = [{"backdoored": True, "asr": asr, "rules": said} for asr in (0.5, 0.94, 0.99)]
+    found = numbers.asr_bounds(rows, "rules")
+
+    assert (found["covered"]["k"], found["covered"]["n"]) == (2, 3)
+    assert found["median_width"] == pytest.approx(0.1)
+
+
+def test_a_record_is_written_whole_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    monkeypatch.setattr("benchmarks.detect.plots.DRAWS", 20)
+    result, rows, drawn = bench_detect.evaluate(scans(12, 12), [], POLICY, zoo=Path())
+    result |= {"part": "", "failed": {"odd": "It has no tensors."}, "device": "cpu"}
+    folder = bench_detect.write("try", result, rows, drawn)
+    readme, quoted = (folder / "README.md").read_text(), make_evidence_doc.page(tmp_path)
+
+    assert {path.name for path in folder.iterdir()} >= {"result.json", "rows.json", "README.md", "roc.png",
+                                                        "attacks.png", "asr.png", "levels.png", "reliability.png"}
+    assert len(json.loads((folder / "rows.json").read_text())) == 24
+    for word in (*ATTACKS, "odd: It has no tensors.", "patch_inversion"):
+        assert word in readme
+        assert word in quoted
+
+
+def test_without_records_the_document_says_so(tmp_path: Path) -> None:
+    assert "no record of the ensemble yet" in make_evidence_doc.page(tmp_path)
+
+
+def test_the_evidence_page_quotes_the_newest_records() -> None:
+    assert make_evidence_doc.DOCUMENT.read_text() == make_evidence_doc.page(), "python -m benchmarks.make_evidence_doc"
