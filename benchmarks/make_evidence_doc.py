@@ -27,7 +27,7 @@ def records(folder: Path = RECORDS) -> list[Path]:
     newest: dict[str, Path] = {}
     for path in sorted(folder.glob("*/result.json")):
         document = json.loads(path.read_text())
-        if {"who", "auroc", "attacks"} <= set(document["result"]):
+        if {"who", "auroc", "attacks"} <= set(document.get("result", ())):
             newest[document["name"]] = path.parent
     return [newest[name] for name in sorted(newest)]
 
@@ -43,8 +43,8 @@ def _section(path: Path) -> str:
     seen = document["surroundings"]
     pictures = " ".join(f"[{picture.stem}](../benchmarks/records/{path.name}/{picture.name})"
                         for picture in sorted(path.glob("*.png")))
-    return (f"## {document['name']}\n\nRecord [{path.name}](../benchmarks/records/{path.name}/), {seen['date']}, commit "
-            f"{seen['commit']}, {seen['processor']}, device {document['result'].get('device', 'default')}.\n"
+    return (f"## {document['name']}\n\nRecord [{path.name}](../benchmarks/records/{path.name}/), {seen['date']}, "
+            f"commit {seen['commit']}, {seen['processor']}, device {document['result'].get('device', 'default')}.\n"
             f"Plots: {pictures or 'none'}.\n\n{detection(document['result'])}\n")
 
 

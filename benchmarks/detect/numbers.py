@@ -29,12 +29,14 @@ def auroc_with_interval(scores: Sequence[float], labels: Sequence[bool], seed: i
     value, truth, points = auroc(scores, labels), np.asarray(labels, bool), np.asarray(scores, np.float64)
     if value is None:
         return {"auroc": None, "low": None, "high": None, "honest": int((~truth).sum()), "backdoored": int(truth.sum())}
-    rng, good, bad = np.random.default_rng(seed), np.flatnonzero(~truth), np.flatnonzero(truth)
-    draws = []
-    for _ in range(DRAWS):
-        rows = np.concatenate([rng.choice(good, len(good)), rng.choice(bad, len(bad))])
-        draws.append(auroc(points[rows], truth[rows]))
-    low, high = np.quantile(np.array(draws, np.float64), [0.025, 0.975])
+    good, bad = points[~truth], points[truth]
+    wins = (bad[:, None] > good[None, :]) + 0.5 * (bad[:, None] == good[None, :])
+    rng = np.random.default_rng(seed)
+    # How often each model is drawn; a draw's AUROC is then the weighted mean of the same comparisons.
+    own = rng.multinomial(len(bad), np.full(len(bad), 1 / len(bad)), DRAWS)
+    other = rng.multinomial(len(good), np.full(len(good), 1 / len(good)), DRAWS)
+    draws = ((own @ wins) * other).sum(1) / (len(bad) * len(good))
+    low, high = np.quantile(draws, [0.025, 0.975])
     return {"auroc": value, "low": float(low), "high": float(high), "honest": len(good), "backdoored": len(bad)}
 
 

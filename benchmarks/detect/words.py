@@ -47,7 +47,8 @@ def _headline(result: Mapping[str, Any]) -> str:
     lines += [f"| AUROC, {name} | {area(item)} |" for name, item in result["auroc"].items()]
     point = result.get("operating_point")
     if point:
-        lines += [f"| honest models over the threshold of {percent(point['max_fpr'])} | {counted(point['false_alarms'])} |",
+        rate = percent(point["max_fpr"])
+        lines += [f"| honest models over the threshold of {rate} | {counted(point['false_alarms'])} |",
                   f"| models with true ASR > 50 % over the threshold | {counted(point['detected'])} |"]
     for name in ("rules", "calibrated"):
         if name in result["verdicts"]:
