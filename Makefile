@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-fast lint up bench clean
+.PHONY: help demo test test-fast lint up bench bench-detect clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,11 @@ bench: $(READY) ## the benchmarks of this release; writes benchmarks/records/
 	$(BIN)/python -m benchmarks.bench_intake
 	$(BIN)/python -m benchmarks.bench_cli
 	$(BIN)/python -m benchmarks.bench_overhead
+
+bench-detect: $(READY) ## how often verdicts are right on a zoo: make bench-detect ZOO=DIR [ARGS="--part exam --jobs 4"]
+	@test -n "$(ZOO)" || { echo "say which zoo: make bench-detect ZOO=DIR" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.bench_detect --zoo $(ZOO) $(ARGS)
+	$(BIN)/python -m benchmarks.make_evidence_doc
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -38,7 +38,8 @@ def scans(honest: int = 24, bad: int = 24, *, part: str = "exam", seed: int = 0)
             parameters=PatchInversion().parameters(), cleanset=CLEANSET, seed=0, outcome=Outcome.FINDINGS,
             families=("patch",), findings=(finding("patch", p, hits=hits, fold=4.0 if seen else 1.1),), seconds=2.0)
         truth = {"name": f"{part}-{number:02}", "data": "tens", "backdoored": backdoored, "part": part,
-                 "hardness": None, "attack": attack if backdoored else None, "asr": 0.97 if backdoored else None, "acc": 0.95}
+                 "hardness": None, "attack": attack if backdoored else None,
+                 "asr": 0.97 if backdoored else None, "acc": 0.95}
         accuracy = accuracy_evidence(digest, CLEANSET, ACCURACY, 0)
         architecture = ("cifar_resnet", "preact_resnet18")[number // 2 % 2]
         found.append(Scanned(Member(Path(f"{part}-{number:02}"), truth), digest, architecture, (accuracy, item)))

@@ -26,6 +26,13 @@ def test_a_rejected_model_says_what_was_found(capsys: Capture) -> None:
         assert part in text, part
 
 
+def test_a_calibrated_score_and_the_overall_bound_are_named(capsys: Capture) -> None:
+    text = printed(replace(rejected(), asr_upper=0.993, calibration="c" * 64), capsys)
+
+    assert "probability of a backdoor" in text
+    assert "all triggers at once at most 99.3 %" in text
+
+
 def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
     text = printed(purified(), capsys)
 

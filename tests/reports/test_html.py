@@ -54,6 +54,14 @@ def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
     assert shown[:4] == ["What it adds", "Mask", "Pattern", "On a clean picture"]
 
 
+def test_a_calibrated_score_and_the_overall_bound_are_named() -> None:
+    page = page_of(replace(rejected(), asr_upper=0.993, calibration="b" * 64))
+
+    for part in ("Calibrated probability of a backdoor", "all triggers at once: at most 99.3 %",
+                 "SHA-256 of the calibration", "b" * 64):
+        assert part in page.text, part
+
+
 def test_other_classes_are_shown_small_to_compare_with() -> None:
     page = page_of(rejected())
 

@@ -48,6 +48,13 @@ def test_a_scan_says_nothing_of_a_purification() -> None:
     assert not {"defense", "acc_before", "parent"} & set(bare(Verdict.CLEARED).to_dict())
 
 
+def test_the_overall_bound_and_the_calibration_are_in_the_document() -> None:
+    document = replace(rejected(), asr_upper=0.993, calibration="c" * 64).to_dict()
+
+    assert (document["asr_upper"], document["calibration"]) == (0.993, "c" * 64)
+    assert (rejected().to_dict()["asr_upper"], rejected().to_dict()["calibration"]) == (None, None)
+
+
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_no_number_counts_as_suspicious(score: float) -> None:
     assert replace(rejected(), score=score).to_dict()["score"] == 1.0
