@@ -88,7 +88,7 @@ def _heat(folder: Path, attacks: Mapping[str, Any]) -> str:
     for (row, column), value in np.ndenumerate(table):
         axes.text(column, row, "–" if np.isnan(value) else f"{value:.0%}", ha="center", va="center", fontsize=8,
                   color="white" if not value > 0.6 else "black")
-    axes.set_title("Models that are flagged, by attack and detector")
+    axes.set_title("Share flagged, by attack", loc="right")
     return _save(folder, "attacks.png", figure)
 
 
