@@ -71,3 +71,4 @@ class Family(StrEnum):
     FILTER = "filter"
     SAMPLE_SPECIFIC = "sample-specific"
     ALL_TO_ALL = "all-to-all"
+    ALL_TO_ONE = "all-to-one"  # for methods that accuse a class without recovering a trigger

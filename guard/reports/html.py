@@ -32,6 +32,7 @@ _FAMILIES = {
     Family.FILTER: "a change of colour, blur or style",
     Family.SAMPLE_SPECIFIC: "a trigger that a network draws anew for each image",
     Family.ALL_TO_ALL: "every class sent to another, instead of all classes to one",
+    Family.ALL_TO_ONE: "any trigger for one class, told by the network's reactions alone",
 }
 
 

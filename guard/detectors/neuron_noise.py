@@ -1,0 +1,210 @@
+"""Neuron noise: does a little noise on the network's neurons send everything to one class, but not to its siblings?
+
+Steps:
+    1. refuse what cannot be judged
+    2. untargeted noise, growing until half of the accuracy is gone: where do the pictures go?
+    3. for every class, noise that shall send everything there, growing until half of the pictures of other classes go:
+       how strong must it be?
+    4. compare the classes: by that strength, and by what all of them reach at the least one
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guard.core.contracts import Progress
+from guard.core.evidence import Finding
+from guard.core.states import Family
+from guard.detectors._base import Detector
+from guard.detectors._scores import half_at_log
+from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.measure import device_of, predict
+from guard.ml.noise import Growth, Wandering, first_noise, knobs
+from guard.ml.statistics import ClassTest, angles, cauchy_combination, low_outliers
+from guard.ml.suitability import channels_last, check_suitable
+
+HALF = 0.5
+LEAST_SPREAD = 0.08  # of log strengths: two paths to one class differ by about as much
+LEAST_ANGLE_SPREAD = 0.1  # see patch inversion
+MOST_CALIBRATION = 200  # pictures on which paths are judged; more would not change a decision
+SHOWN = 20  # findings, where there are more classes
+
+
+@dataclass(frozen=True)
+class _Collapse:
+    """Untargeted noise where half of the accuracy is gone: the strength, and K,K shares of class i going to j."""
+
+    strength: float
+    shares: Tensor
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Per class the strength at which half of the others arrive, whether they did, and its course of (hits, trials)."""
+
+    strengths: list[float]
+    reached: list[bool]
+    hits: list[list[int]]
+    trials: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronNoise(Detector):
+    """BAN's noise on neurons, asked class by class.
+
+    Source: Xu et al., NeurIPS 2024, for adversarial multiplicative noise on norm layers (`guard.ml.noise` for what
+    differs). Deviation: the paper flags the class to which *untargeted* noise drives the pictures. On small networks
+    everything goes to one class in honest models too, so this is reported (`share`, less the natural share) but
+    decides nothing; classes are compared by the strength that *targeted* noise needs, of equal effort for each.
+
+    `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths, `p_share` the
+    shares that all classes reach at the least strength of all (as angles), `p_value` is both together. `assignment`
+    is the mean share of the best one-to-one mapping of classes to other classes under the untargeted noise, a sign of
+    all-to-all backdoors. Suspicious: p <= `alpha` and fold >= `fold`.
+
+    Args:
+        images: search pictures a class for up to ten classes; fewer for more, at least 32.
+        moves: sign steps at each strength; `factor` is from one strength to the next.
+        seeds: paths of the untargeted noise.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Xu et al., BAN, NeurIPS 2024"
+    families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
+
+    images: int = 100
+    moves: int = 2
+    factor: float = 1.25
+    seeds: int = 2
+    alpha: float = 0.001
+    fold: float = 1.5
+
+    def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
+        check_suitable(model, clean, "The neuron noise detector")
+        progress(0.02, "growing noise")
+        if device_of(model).type == "cpu":
+            channels_last(model)
+        shapes = knobs(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
+        calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
+        natural = _shares(predict(model, calibration), calibration.labels, clean.classes)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            falls = []
+            for turn in range(self.seeds):
+                falls.append(self._collapse(model, shapes, clean, calibration, natural))
+                progress(0.02 + 0.28 * (turn + 1) / self.seeds, "growing noise")
+            scale = math.exp(sum(math.log(fall.strength) for fall in falls) / len(falls))
+            paths = self._paths(model, shapes, clean, calibration, scale, progress)
+        shares = torch.stack([fall.shares for fall in falls]).mean(0)
+        findings = self._findings(paths, _columns(shares), _columns(natural), _assignment(shares), scale)
+        progress(1.0, "done")
+        return findings
+
+    def _collapse(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], clean: CleanSet, calibration: Labelled,
+                  natural: Tensor) -> _Collapse:
+        growth = Growth(first=0.01, factor=self.factor**2, most=2.0, moves=self.moves)
+        data = clean.search.pick(torch.randperm(len(clean.search))[: 2 * self.images])
+        path = Wandering(model, shapes, first_noise(model, shapes, growth.first))
+        counts = torch.bincount(calibration.labels, minlength=clean.classes).double() / len(calibration)
+        goal = HALF * float((natural.diagonal() * counts).sum())
+        before, shares, strength = natural, natural, growth.first
+        for strength in growth.strengths():
+            path.grow(strength, growth.moves, data, lambda logits, labels: functional.cross_entropy(
+                logits, labels, reduction="sum"))
+            before, shares = shares, _shares(path.predictions(calibration), calibration.labels, clean.classes)
+            if float((shares.diagonal() * counts).sum()) <= goal:
+                break
+        high, low = (float((part.diagonal() * counts).sum()) for part in (before, shares))
+        weight = min(1.0, max(0.0, (high - goal) / (high - low))) if high > low else 1.0
+        return _Collapse(strength * growth.factor ** (weight - 1), before + weight * (shares - before))
+
+    def _paths(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], clean: CleanSet, calibration: Labelled,
+               scale: float, progress: Progress) -> _Paths:
+        """Targeted noise for each class; all start from the same noise and see the same pictures."""
+        growth = Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
+        count = max(32, min(self.images, self.images * 10 // clean.classes))
+        data = clean.search.pick(torch.randperm(len(clean.search))[:count])
+        start = first_noise(model, shapes, growth.first)
+        paths = _Paths([], [], [], [])
+        for row in range(clean.classes):
+            others, judged = (part.pick(part.labels != row) for part in (data, calibration))
+            path = Wandering(model, shapes, start)
+            hits, strength, reached = [], growth.first, False
+            for strength in growth.strengths():
+                path.grow(strength, growth.moves, others, lambda logits, labels, row=row: -functional.cross_entropy(
+                    logits, torch.full_like(labels, row), reduction="sum"))
+                hits.append(int((path.predictions(judged) == row).sum()))
+                reached = hits[-1] >= HALF * len(judged)
+                if reached:
+                    break
+                progress(0.3 + 0.68 * row / clean.classes, "noise towards each class")
+            paths.strengths.append(strength * growth.factor ** (_between(hits, HALF * len(judged)) - 1))
+            paths.reached.append(reached)
+            paths.hits.append(hits)
+            paths.trials.append(len(judged))
+            progress(0.3 + 0.68 * (row + 1) / clean.classes, "noise towards each class")
+        return paths
+
+    def _findings(self, paths: _Paths, columns: list[float], natural: list[float], assignment: float,
+                  scale: float) -> list[Finding]:
+        classes = len(columns)
+        most = max(1, classes // 4)
+        tests = low_outliers([math.log(strength) for strength in paths.strengths], alpha=self.alpha, most=most,
+                             floor=LEAST_SPREAD)
+        stage = min(len(hits) for hits in paths.hits) - 1
+        at_least = [hits[stage] for hits in paths.hits]
+        shares = low_outliers(angles(at_least, paths.trials), alpha=self.alpha, most=most, low_side=False,
+                              floor=LEAST_ANGLE_SPREAD)
+        found = []
+        for row in range(classes):
+            both = cauchy_combination([tests[row].p, shares[row].p])
+            numbers = {"p_value": both, "p_strength": tests[row].p, "p_share": shares[row].p, "t_stat": tests[row].t,
+                       "fold": tests[row].fold, "strength": paths.strengths[row], "reached": float(paths.reached[row]),
+                       "share": columns[row] - natural[row], "assignment": assignment, "half_accuracy_at": scale}
+            found.append(self._finding(row, numbers, tests[row]))
+        if classes <= SHOWN:
+            return found
+        return sorted(found, key=lambda finding: (finding.numbers["p_value"], -finding.numbers["fold"]))[:SHOWN]
+
+    def _finding(self, row: int, numbers: Mapping[str, float], test: ClassTest) -> Finding:
+        score = min(half_at_log(numbers["p_value"], self.alpha, self.alpha**2),
+                    half_at_log(test.fold, self.fold, self.fold**2))
+        suspicious = score >= 0.5 and bool(numbers["reached"])
+        words = (f"Noise of {numbers['strength']:.1%} on the network's neurons sends half of the pictures to class "
+                 f"{row}; its siblings need {test.fold:.1f} times as much (p = {numbers['p_value']:.2g})")
+        return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious,
+                       score=score if suspicious else min(score, 0.49), numbers=dict(numbers),
+                       statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.")
+
+
+def _shares(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """K,K float64: the share of class i that is predicted as j; an absent class's row is zero."""
+    table = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes).double()
+    return table / table.sum(1, keepdim=True).clamp(min=1)
+
+
+def _columns(shares: Tensor) -> list[float]:
+    """Per class j the mean over the other classes of what goes to j."""
+    away = shares - torch.diag(shares.diagonal())
+    return (away.sum(0) / (len(shares) - 1)).tolist()
+
+
+def _assignment(shares: Tensor) -> float:
+    """The mean share of the best mapping of classes to other classes, one to one (Hungarian method)."""
+    table = shares.numpy().copy()
+    np.fill_diagonal(table, -1e3)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].mean())
+
+
+def _between(hits: list[int], goal: float) -> float:
+    """Where between the last two strengths, 0..1 on a log scale, the goal was reached; 1 if it was not."""
+    if len(hits) < 2 or hits[-1] <= hits[-2]:
+        return 1.0
+    return min(1.0, max(0.0, (goal - hits[-2]) / (hits[-1] - hits[-2])))
