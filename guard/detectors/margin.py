@@ -84,8 +84,8 @@ class Margin(Detector):
             ground = _ground(model, clean)
             starts = max(2, min(self.starts, self.starts * 10 // clean.classes))
             pictures = _starts(clean.search, clean.classes, starts).to(device_of(model))
-            plain = self._deepest(model, pictures, starts, ground, span(progress, 0.05, 0.5, "margins"), corrected=False)
-            depths = plain
+            watch = span(progress, 0.05, 0.5, "margins")
+            depths = plain = self._deepest(model, pictures, starts, ground, watch, corrected=False)
             if ground.head is not None:
                 watch = span(progress, 0.5, 1.0, "margins beyond the class's own features")
                 depths = self._deepest(model, pictures, starts, ground, watch, corrected=True)
@@ -201,7 +201,8 @@ def _depth(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:
     if not numbers["corrected"]:
-        return f"Class {row} can be exceeded by a margin of {numbers['margin_plain']:.1f}; no head was found to correct it."
-    words = (f"Beyond its own features, class {row} can be driven {numbers['excess']:.1f} clean margins deeper than its "
-             f"siblings (p = {numbers['p_value']:.2g})")
+        return (f"Class {row} can be driven to a margin of {numbers['margin_plain']:.1f}; no last layer was found, so how "
+                "much of it are the class's own features is unknown.")
+    words = (f"Beyond its own features, class {row} can be driven {numbers['excess']:.1f} clean margins deeper than "
+             f"its siblings (p = {numbers['p_value']:.2g})")
     return f"{words}." if suspicious else f"{words}: not out of the ordinary."

@@ -8,7 +8,6 @@ pre-activation nets and shortcuts: papers/detection.md 3.3.)
 
 
 from collections.abc import Callable, Iterable, Mapping
-
 from dataclasses import dataclass, field
 from typing import Any
 

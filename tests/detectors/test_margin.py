@@ -1,0 +1,98 @@
+"""Margins: an inflated row is flagged, a class's own features are no guilt, and when it must not look."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guard.core.errors import MethodFailed
+from guard.core.evidence import Finding
+from guard.detectors.margin import Margin
+from tests import toys
+from tests.detectors import refusals
+
+
+def linear(*, inflated: int | None = None, own: int | None = None) -> nn.Module:
+    """Prototype matching by one linear layer.
+
+    `inflated`: this class's row answers to a corner that is dark in all clean pictures. `own`: this class's row is
+    three times as long in its own direction.
+    """
+    model = nn.Sequential(nn.Flatten(), nn.Linear(toys.SIZE**2, toys.CLASSES))
+    with torch.no_grad():
+        rows = toys.prototypes() - toys.prototypes().mean(0)
+        if inflated is not None:
+            rows[inflated, :, toys.PATCH[0], toys.PATCH[1]] = 10.0
+        model[1].weight.copy_(rows.flatten(1))
+        model[1].bias.zero_()
+        if own is not None:
+            model[1].weight[own] *= 3
+            model[1].bias[own] = -float((model[1].weight @ toys.prototypes().flatten(1).T)[own].topk(2).values.mean())
+    return model.eval()
+
+
+def guilty(findings: list[Finding]) -> list[Any]:
+    return [finding.target for finding in findings if finding.suspicious]
+
+
+def test_an_inflated_row_is_flagged_and_no_other() -> None:
+    """papers/detection.md 7.11 (iii)."""
+    findings = Margin()(linear(inflated=4), toys.clean_set(), seed=0)
+
+    assert guilty(findings) == [4]
+    assert findings[4].numbers["p_value"] <= 0.001
+    assert findings[4].numbers["excess"] >= 1
+    assert findings[4].trigger is None
+    assert all(finding.numbers["corrected"] == 1 for finding in findings)
+
+
+def test_the_same_model_without_it_is_not() -> None:
+    assert guilty(Margin()(linear(), toys.clean_set(), seed=0)) == []
+
+
+def test_a_class_that_is_only_more_itself_is_not_flagged() -> None:
+    findings = Margin()(linear(own=1), toys.clean_set(), seed=0)
+
+    plain = [finding.numbers["margin_plain"] for finding in findings]
+    assert plain[1] == max(plain)
+    assert guilty(findings) == []
+
+
+def test_a_rule_beside_the_head_is_found_too() -> None:
+    assert guilty(Margin()(toys.planted(), toys.clean_set(), seed=0)) == [toys.TARGET]
+
+
+class Headless(toys.Matcher):
+    """Distances instead of a linear layer: no weighted layer leads to the logits."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return -(images.flatten(1)[:, None] - self.weight[None] - 0.35).square().sum(2)
+
+
+def test_without_a_head_it_says_so_and_accuses_nobody() -> None:
+    findings = Margin()(Headless(toys.prototypes()).eval(), toys.clean_set(), seed=0)
+
+    assert {finding.numbers["corrected"] for finding in findings} == {0.0}
+    assert guilty(findings) == []
+    assert all("no last layer" in finding.statement for finding in findings)
+
+
+def test_it_abstains_where_it_could_not_judge() -> None:
+    assert refusals.codes(Margin(steps=2)) == refusals.EXPECTED
+
+
+class BreaksOffTheData(toys.Matcher):
+    """Finite on clean pictures, NaN as soon as the dark corner is touched: a way to blind a scanner."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        touched = images[:, :, toys.PATCH[0], toys.PATCH[1]].amax((1, 2, 3)) > 0.01
+        return super().forward(images).masked_fill(touched[:, None], math.nan)
+
+
+def test_margins_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(MethodFailed) as caught:
+        Margin(steps=5)(BreaksOffTheData(toys.prototypes()).eval(), toys.clean_set(), seed=0)
+
+    assert caught.value.code == "non_finite"

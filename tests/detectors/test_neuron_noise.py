@@ -1,0 +1,65 @@
+"""Neuron noise: a neuron that sleeps on clean pictures and leads to one class is found, and when it must not look."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from guard.core.evidence import Finding
+from guard.detectors.neuron_noise import NeuronNoise
+from tests import toys
+from tests.detectors import refusals
+
+
+def sleeper(strength: float) -> nn.Module:
+    """Prototype matching through a batch norm, and one more neuron, asleep on clean pictures, that leads to `TARGET`.
+
+    Its scaled input is 1 on clean pictures and its shift -1.1: a little noise wakes it.
+    """
+    model = nn.Sequential(nn.Flatten(), nn.Linear(toys.SIZE**2, toys.CLASSES + 1),
+                          nn.BatchNorm1d(toys.CLASSES + 1, eps=0.0), nn.ReLU(),
+                          nn.Linear(toys.CLASSES + 1, toys.CLASSES))
+    with torch.no_grad():
+        rows = (toys.prototypes() - toys.prototypes().mean(0)).flatten(1)
+        model[1].weight.zero_()
+        model[1].weight[:-1] = rows
+        model[1].bias.zero_()
+        model[2].running_mean.fill_(-1.0)
+        model[2].bias.zero_()
+        model[2].bias[-1] = -1.1
+        model[4].weight.copy_(torch.cat([torch.eye(toys.CLASSES), torch.zeros(toys.CLASSES, 1)], 1))
+        model[4].weight[toys.TARGET, -1] = strength
+        model[4].bias.zero_()
+    return model.eval()
+
+
+def guilty(findings: list[Finding]) -> list[Any]:
+    return [finding.target for finding in findings if finding.suspicious]
+
+
+def test_a_sleeping_neuron_is_found_and_its_class_alone_is_flagged() -> None:
+    findings = NeuronNoise()(sleeper(60.0), toys.clean_set(), seed=0)
+
+    assert guilty(findings) == [toys.TARGET]
+    assert findings[toys.TARGET].numbers["fold"] >= 1.5
+    assert findings[toys.TARGET].numbers["p_value"] <= 0.001
+    assert findings[toys.TARGET].numbers["share"] == max(finding.numbers["share"] for finding in findings)
+
+
+def test_the_same_model_without_the_neuron_is_not_flagged() -> None:
+    assert guilty(NeuronNoise()(sleeper(0.0), toys.clean_set(), seed=0)) == []
+
+
+def test_its_numbers_are_shares_and_strengths() -> None:
+    findings = NeuronNoise()(sleeper(0.0), toys.clean_set(), seed=1)
+
+    assert [finding.target for finding in findings] == list(range(toys.CLASSES))
+    for finding in findings:
+        assert 0 <= finding.numbers["assignment"] <= 1
+        assert -1 <= finding.numbers["share"] <= 1
+        assert finding.numbers["strength"] > 0
+        assert 0 <= finding.numbers["p_value"] <= 1
+
+
+def test_it_abstains_where_it_could_not_judge() -> None:
+    assert refusals.codes(NeuronNoise()) == refusals.EXPECTED
