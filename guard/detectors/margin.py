@@ -201,8 +201,8 @@ def _depth(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:
     if not numbers["corrected"]:
-        return (f"Class {row} can be driven to a margin of {numbers['margin_plain']:.1f}; no last layer was found, so how "
-                "much of it are the class's own features is unknown.")
+        return (f"Class {row} can be driven to a margin of {numbers['margin_plain']:.1f}; no last layer was found, so "
+                "how much of it are the class's own features is unknown.")
     words = (f"Beyond its own features, class {row} can be driven {numbers['excess']:.1f} clean margins deeper than "
              f"its siblings (p = {numbers['p_value']:.2g})")
     return f"{words}." if suspicious else f"{words}: not out of the ordinary."

@@ -107,8 +107,8 @@ class WeightStatistics(Detector):
 def lipschitz(layer: Layer, norm: Layer | None) -> Tensor:
     """Each output channel's bound, float64 on the CPU; `norm` is what takes the layer's output, if anything."""
     assert layer.weight is not None
-    filters = layer.weight.detach().double().cpu().flatten(2) if layer.weight.dim() > 2 else None
-    bounds = layer.weight.detach().double().cpu().norm(dim=1) if filters is None else torch.linalg.svdvals(filters)[:, 0]
+    weight = layer.weight.detach().double().cpu()
+    bounds = torch.linalg.svdvals(weight.flatten(2))[:, 0] if weight.dim() > 2 else weight.norm(dim=1)
     if norm is None:
         return bounds
     if norm.weight is not None and norm.weight.numel() == len(bounds):

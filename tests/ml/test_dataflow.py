@@ -36,7 +36,7 @@ def test_in_a_pre_activation_net_norms_behind_a_sum_follow_nothing() -> None:
 
 
 class Reversed(nn.Module):
-    """Registered backwards, with a layer norm over channels behind a permutation, an activation in place, a 1x1 head."""
+    """Registered backwards; a layer norm behind a permutation, an activation in place, a 1x1 head."""
 
     def __init__(self) -> None:
         super().__init__()
