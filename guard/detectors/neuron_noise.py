@@ -34,6 +34,8 @@ HALF = 0.5
 LEAST_SPREAD = 0.08  # of log strengths: two paths to one class differ by about as much
 LEAST_ANGLE_SPREAD = 0.1  # see patch inversion
 MOST_CALIBRATION = 200  # pictures on which paths are judged; more would not change a decision
+LEAST_REACHED = 0.75  # of the classes: strengths that ended at the limit are all alike, which is no small spread
+AGREEMENT = 0.05  # what the shares alone must say before a class is accused
 SHOWN = 20  # findings, where there are more classes
 
 
@@ -67,7 +69,8 @@ class NeuronNoise(Detector):
     `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths, `p_share` the
     shares that all classes reach at the least strength of all (as angles), `p_value` is both together. `assignment`
     is the mean share of the best one-to-one mapping of classes to other classes under the untargeted noise, a sign of
-    all-to-all backdoors. Suspicious: p <= `alpha` and fold >= `fold`.
+    all-to-all backdoors. Suspicious: p <= `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters of
+    the classes can be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
 
     Args:
         images: search pictures a class for up to ten classes; fewer for more, at least 32.
@@ -161,12 +164,14 @@ class NeuronNoise(Detector):
         at_least = [hits[stage] for hits in paths.hits]
         shares = low_outliers(angles(at_least, paths.trials), alpha=self.alpha, most=most, low_side=False,
                               floor=LEAST_ANGLE_SPREAD)
-        found = []
+        found, comparable = [], sum(paths.reached) >= LEAST_REACHED * classes
         for row in range(classes):
-            both = cauchy_combination([tests[row].p, shares[row].p])
-            numbers = {"p_value": both, "p_strength": tests[row].p, "p_share": shares[row].p, "t_stat": tests[row].t,
+            p_strength = tests[row].p if comparable else 1.0
+            both = cauchy_combination([p_strength, shares[row].p])
+            numbers = {"p_value": both, "p_strength": p_strength, "p_share": shares[row].p, "t_stat": tests[row].t,
                        "fold": tests[row].fold, "strength": paths.strengths[row], "reached": float(paths.reached[row]),
-                       "share": columns[row] - natural[row], "assignment": assignment, "half_accuracy_at": scale}
+                       "share": columns[row] - natural[row], "assignment": assignment, "half_accuracy_at": scale,
+                       "comparable": float(comparable)}
             found.append(self._finding(row, numbers, tests[row]))
         if classes <= SHOWN:
             return found
@@ -175,7 +180,8 @@ class NeuronNoise(Detector):
     def _finding(self, row: int, numbers: Mapping[str, float], test: ClassTest) -> Finding:
         score = min(half_at_log(numbers["p_value"], self.alpha, self.alpha**2),
                     half_at_log(test.fold, self.fold, self.fold**2))
-        suspicious = score >= 0.5 and bool(numbers["reached"])
+        agreed = bool(numbers["comparable"]) and bool(numbers["reached"]) and numbers["p_share"] <= AGREEMENT
+        suspicious = score >= 0.5 and agreed
         words = (f"Noise of {numbers['strength']:.1%} on the network's neurons sends half of the pictures to class "
                  f"{row}; its siblings need {test.fold:.1f} times as much (p = {numbers['p_value']:.2g})")
         return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious,
