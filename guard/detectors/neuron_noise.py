@@ -69,8 +69,8 @@ class NeuronNoise(Detector):
     `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths, `p_share` the
     shares that all classes reach at the least strength of all (as angles), `p_value` is both together. `assignment`
     is the mean share of the best one-to-one mapping of classes to other classes under the untargeted noise, a sign of
-    all-to-all backdoors. Suspicious: p <= `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters of
-    the classes can be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
+    all-to-all backdoors. Suspicious: p <= `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters
+    of the classes can be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
 
     Args:
         images: search pictures a class for up to ten classes; fewer for more, at least 32.
@@ -101,7 +101,7 @@ class NeuronNoise(Detector):
             falls = []
             for turn in range(self.seeds):
                 falls.append(self._collapse(model, shapes, clean, calibration, natural))
-                progress(0.02 + 0.28 * (turn + 1) / self.seeds, "growing noise")
+                progress(0.02 + 0.27 * (turn + 1) / self.seeds, "growing noise")
             scale = math.exp(sum(math.log(fall.strength) for fall in falls) / len(falls))
             paths = self._paths(model, shapes, clean, calibration, scale, progress)
         shares = torch.stack([fall.shares for fall in falls]).mean(0)
@@ -130,7 +130,7 @@ class NeuronNoise(Detector):
     def _paths(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], clean: CleanSet, calibration: Labelled,
                scale: float, progress: Progress) -> _Paths:
         """Targeted noise for each class; all start from the same noise and see the same pictures."""
-        growth = Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
+        growth = Growth(first=scale / 3, factor=self.factor, most=scale * 4, moves=self.moves)
         count = max(32, min(self.images, self.images * 10 // clean.classes))
         data = clean.search.pick(torch.randperm(len(clean.search))[:count])
         start = first_noise(model, shapes, growth.first)
