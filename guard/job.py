@@ -10,7 +10,7 @@ from typing import Any
 
 from guard.core.contracts import Budget, Progress
 from guard.core.errors import GuardError
-from guard.flow import repair, vet
+from guard.flow import repair, trial, vet
 from guard.flow.jobs import RESULT
 
 
@@ -56,8 +56,15 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     return {"digest": digest, "facts": repair.facts_to_dict(facts)}
 
 
+def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Try detectors on models whose truth is known."""
+    del out
+    trials = trial.try_all(request["detectors"], device=request["device"], seconds=request["seconds"], progress=_tell())
+    return {"trials": [one.to_dict() for one in trials]}
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
-    "inspect": inspect, "detect": detect, "purify": purify,
+    "inspect": inspect, "detect": detect, "purify": purify, "canary": canary,
 }
 
 

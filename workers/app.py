@@ -16,7 +16,8 @@ STAGE_QUEUE = {
     "publish": "publish",
 }
 RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
-DECIDES = "control"
+NEED_VERSIONS = frozenset({"scan", "control"})  # the canary's key holds them, and the policy asks for them
+consumed: set[str] = set()  # by this worker, known once it starts
 VISIBILITY_SECONDS = 12 * 3600  # longer than any job, or Redis delivers a running task a second time
 
 
@@ -57,9 +58,10 @@ def _logs(**_: object) -> None:
 def _get_ready(sender: Any, **_: object) -> None:
     """Before the fork of the pool, so that its processes share what takes seconds to import."""
     queues = set(sender.app.amqp.queues.consume_from)
+    consumed.update(queues)
     if queues & RUN_JOBS:
         job_servers.warm_up(child_environment())  # imports by itself; the first job may have to wait for it
-    if DECIDES in queues:
+    if queues & NEED_VERSIONS:
         preload.methods()
 
 

@@ -1,18 +1,19 @@
 """One thin task a stage: it takes an id, calls guard.flow, and may arrive twice, late, or out of order."""
 
+import threading
 from typing import Any
 
 import structlog
-from celery.signals import task_failure
+from celery.signals import task_failure, worker_process_init
 
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError
-from guard.flow import outcome, receive, rescue, stage, sweep
+from guard.flow import canary, outcome, receive, rescue, stage, sweep
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans
 from guard.store.session import reading, transaction
-from workers.app import app
+from workers.app import app, consumed
 from workers.retries import after
 
 log = structlog.get_logger()
@@ -24,6 +25,22 @@ def the_guard() -> Guard:
     if not _guards:
         _guards.append(open_guard())
     return _guards[0]
+
+
+@worker_process_init.connect
+def _prove_detectors(**_: Any) -> None:
+    """Run the canary now, beside the waiting for a first scan, which would have to run it otherwise."""
+    if "scan" in consumed:
+        threading.Thread(target=_run_canary, args=(the_guard(),), name="canary", daemon=True).start()
+
+
+def _run_canary(guard: Guard) -> None:
+    try:
+        row = canary.current(guard)
+    except Exception as error:  # noqa: BLE001 - nothing is lost: the detect stage asks for it again
+        log.warning("canary_not_run", error=str(error), kind=type(error).__name__)
+        return
+    log.info("canary_known", passed=row.passed, why=canary.why(row), at=row.at.isoformat())
 
 
 def _run_stage(name: str, scan_id: str) -> None:

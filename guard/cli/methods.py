@@ -39,6 +39,30 @@ def list_(
     return 0
 
 
+@app.command("canary")
+def canary(form: FormatOption = Format.TABLE) -> int:
+    """Let the policy's detectors prove themselves here: flag a model with a known backdoor, pass an honest one."""
+    from guard.cli._environment import settings_here
+
+    with quiet_stdout():
+        from guard.flow import trial
+        from guard.policy import load_policy
+
+        settings = settings_here()
+        rules = load_policy(settings.policy_file).detectors
+        trials = trial.try_all({name: dict(rule.params) for name, rule in rules.items()},
+                               device=settings.device or None)
+    if form is Format.JSON:
+        print_json([one.to_dict() for one in trials])
+    else:
+        from guard.cli._render import print_table
+
+        cells = [(one.method, one.version, "yes" if one.passed else "NO", f"{one.seconds:.1f}", one.sentence)
+                 for one in trials]
+        print_table(("method", ">version", "passed", ">seconds", "what it did"), cells)
+    return 0 if trials and all(one.passed for one in trials) else 2
+
+
 def _of(kind: str) -> list[dict[str, Any]]:
     from guard.core.shelf import Shelf
 

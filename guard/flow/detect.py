@@ -4,7 +4,7 @@ from guard.core.errors import CleanSetError
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState, Verdict
-from guard.flow import jobs
+from guard.flow import canary, jobs
 from guard.flow.context import Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import hand_over
@@ -22,6 +22,8 @@ def run(guard: Guard, held: Held) -> None:
         return
     try:
         cleanset = wanted_cleanset(guard, scan)
+        if not canary.accepted(guard, held):
+            return
         with reading(guard.engine) as session:
             known = [item.key for item in evidence.for_artifact(session, scan.canonical_digest, cleanset.digest)]
         with guard.workspace() as out:

@@ -1,6 +1,6 @@
 """What the named queries return: frozen, detached, one dataclass a table, field names = column names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -214,3 +214,15 @@ class MethodRow:
     name: str
     version: int
     state: MethodState
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryRow:
+    """One run of the canary on a worker: `methods` is the digest of what was tried, `trials` what came of each."""
+
+    id: str
+    worker: str
+    methods: str
+    passed: bool
+    trials: Sequence[Mapping[str, Any]]
+    at: datetime

@@ -222,3 +222,16 @@ class Method(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int]
     state: Mapped[MethodState] = mapped_column(Word(MethodState))
+
+
+class Canary(Base):
+    """What one worker's detectors made of models whose truth is known."""
+
+    __tablename__ = "canaries"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    worker: Mapped[str] = mapped_column(Text)
+    methods: Mapped[str] = mapped_column(DIGEST)
+    passed: Mapped[bool]
+    trials: Mapped[list[dict[str, Any]]] = mapped_column(PlainJson)
+    at: Mapped[datetime] = mapped_column(Utc)
+    __table_args__ = (Index(None, "worker", "methods"),)

@@ -30,3 +30,10 @@ def test_one_kind_can_be_asked_for(cli: Cli) -> None:
     assert {row["kind"] for row in rows} == {"formats"}
     assert "safetensors" in cli("methods", "list", "--kind", "formats").out
     assert cli("methods", "list", "--kind", "spells").code == 4
+
+
+def test_the_canary_is_run_by_hand(cli: Cli) -> None:
+    answer = cli("methods", "canary", "--format", "json")
+
+    assert answer.code == 0
+    assert [(row["method"], row["passed"]) for row in json.loads(answer.out)] == [("patch_inversion", True)]

@@ -1,0 +1,102 @@
+"""No verdict without a canary: a worker's detectors prove themselves on start, and again once a day.
+
+The proof is a run of `guard.flow.trial` in a job like any scan's, on this host, its device and its libraries, with the
+policy's own parameters. It is stored with the worker's name, the methods' versions and the time. The detect stage takes
+up no scan without a passing one of the last day: the scan waits for a worker that has one, and in the end is
+inconclusive.
+"""
+
+import platform
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from importlib.metadata import version
+
+from guard.core.digests import json_digest
+from guard.core.errors import MethodFailed
+from guard.core.states import ScanState, Verdict
+from guard.detectors import DETECTORS
+from guard.flow import jobs, trial
+from guard.flow.context import Guard
+from guard.flow.leases import Held
+from guard.flow.outcome import hand_over
+from guard.store import alarms, canaries, outbox, scans
+from guard.store.rows import CanaryRow
+from guard.store.session import reading, transaction
+
+HOLDS = timedelta(days=1)
+TRIED_AGAIN = timedelta(minutes=5)  # a failure is not final: a device may be free again, a library mended
+PATIENCE = timedelta(minutes=30)  # for another worker, or a person
+_PAUSE_SECONDS = 20.0
+_WAITING = "canary_wait"
+ALARM = "canary_failed"
+
+_one_at_a_time = threading.Lock()  # a stage that comes during the first run waits for it
+
+
+def worker() -> str:
+    """What this host is called in the records."""
+    return platform.node() or "unknown"
+
+
+def methods_digest(guard: Guard) -> str:
+    """One name for everything that a canary proves: methods, versions, parameters, kit, device and torch."""
+    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in guard.policy.detectors.items()}
+    tried = {name: [method.version, method.parameters()] for name, method in methods.items()}
+    return json_digest([tried, trial.kit_digest(), guard.settings.device, version("torch")])
+
+
+def current(guard: Guard, on_progress: Callable[[float, str], None] = lambda _done, _note: None) -> CanaryRow:
+    """This worker's canary for the policy in force: the stored one while it holds, else a new run."""
+    with _one_at_a_time:
+        methods = methods_digest(guard)
+        with reading(guard.engine) as session:
+            row = canaries.latest(session, worker(), methods)
+        if row is not None and guard.now() - row.at < (HOLDS if row.passed else TRIED_AGAIN):
+            return row
+        return _run(guard, methods, on_progress)
+
+
+def accepted(guard: Guard, held: Held) -> bool:
+    """Whether this worker may detect; if not, the scan that is held waits for one that may, or ends inconclusive."""
+    row = current(guard, held.alive)
+    if row.passed:
+        return True
+    scan, now = held.scan(), guard.now()
+    since = datetime.fromisoformat(scan.detail.get(_WAITING, now.isoformat()))
+    if now - since > PATIENCE:
+        sentence = (f"No worker's detectors passed the canary; {worker()} last failed: {why(row)}. Mend it, then scan "
+                    "again.")
+        hand_over(guard, held, Verdict.INCONCLUSIVE, (sentence,))
+        return False
+    with transaction(guard.engine) as session:
+        held.check(session)
+        scans.move(session, scan.id, ScanState.DETECTING, now, lease=held.lease,
+                   detail={**scan.detail, _WAITING: since.isoformat()})
+        outbox.add(session, "detect", {"scan_id": scan.id}, now, delay_seconds=_PAUSE_SECONDS)
+    return False
+
+
+def why(row: CanaryRow) -> str:
+    """What the methods that did not pass have done."""
+    return "; ".join(f"{one['method']}: {one['sentence']}" for one in row.trials if not one["passed"])
+
+
+def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) -> CanaryRow:
+    rules = {name: dict(rule.params) for name, rule in guard.policy.detectors.items()}
+    seconds = guard.settings.scan_seconds
+    request = {"detectors": rules, "device": guard.settings.device, "seconds": seconds}
+    with guard.workspace() as out:
+        try:
+            answer = jobs.run("canary", request, out, limits=guard.limits(seconds + 60), on_progress=on_progress)
+            trials = answer["trials"]
+        except MethodFailed as error:  # it crashed, or took too much time or memory: a worker that cannot scan
+            trials = [{"method": "canary", "passed": False, "sentence": error.sentence}]
+    passed = bool(trials) and all(one["passed"] for one in trials)
+    with transaction(guard.engine) as session:
+        row = canaries.add(session, worker=worker(), methods=methods, passed=passed, trials=trials, now=guard.now())
+        if passed:
+            alarms.clear(session, ALARM, worker(), guard.now())
+        else:
+            alarms.raise_(session, ALARM, worker(), f"No scan is detected on {worker()}: {why(row)}.", guard.now())
+    return row

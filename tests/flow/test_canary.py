@@ -1,0 +1,162 @@
+"""No verdict without a canary: detectors prove themselves on models whose truth is known, or the scan waits."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from guard.core.states import ScanState, Verdict
+from guard.flow import canary, stage, trial
+from guard.policy import Policy, load_policy
+from guard.policy.rules import DetectorRule
+from guard.store import alarms, canaries, outbox
+from guard.store.session import reading, transaction
+from tests.flow.place import Place
+
+#: It never finds anything, and fast: no patch is that much smaller than its siblings.
+BROKEN = {"steps": 5, "natural_steps": 5, "fold": 1e6}
+
+
+def with_policy(place: Place, **params: float) -> Place:
+    policy = replace(place.guard.policy, detectors={"patch_inversion": DetectorRule(params=params)})
+    place.guard = replace(place.guard, policy=policy)
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def waiting_for_detection(place: Place) -> str:
+    place.add_cleanset()
+    scan_id = place.upload()
+    stage.work(place.guard, "inspect", scan_id)
+    with transaction(place.guard.engine) as session:
+        outbox.mark_sent(session, [row.id for row in outbox.due(session, place.clock, 10)], place.clock)
+    return scan_id
+
+
+def stored(place: Place, *, passed: bool) -> None:
+    with transaction(place.guard.engine) as session:
+        canaries.add(session, worker=canary.worker(), methods=canary.methods_digest(place.guard), passed=passed,
+                     trials=[{"method": "patch_inversion", "passed": passed, "sentence": "as stored"}], now=place.clock)
+
+
+def open_alarms(place: Place) -> list[str]:
+    with reading(place.guard.engine) as session:
+        return [row.detail for row in alarms.open_alarms(session, canary.ALARM)]
+
+
+def test_every_detector_of_the_packaged_policy_has_a_model_to_flag() -> None:
+    kit = json.loads((trial.KIT / trial.CONTENTS).read_text())
+
+    assert set(load_policy(None).detectors) <= set(kit)
+    assert all((trial.KIT / file).stat().st_size < 100_000 for file in {*kit.values(), trial.GOOD})
+    assert (trial.KIT / trial.CLEAN).stat().st_size < 300_000
+
+
+def test_a_detector_as_it_is_flags_the_bad_model_and_passes_the_good_one() -> None:
+    (one,) = trial.try_all({"patch_inversion": {}}, device="cpu")
+
+    assert one.passed, one.sentence
+    assert one.parameters["steps"] == 200
+
+
+@pytest.mark.parametrize(("name", "params", "words"), [
+    ("patch_inversion", BROKEN, "it passes patch.safetensors"),
+    ("patch_inversion", {"steps": 0}, "could not look"),
+])
+def test_a_broken_detector_does_not_pass(name: str, params: dict[str, float], words: str) -> None:
+    (one,) = trial.try_all({name: params}, device="cpu")
+
+    assert not one.passed
+    assert words in one.sentence
+
+
+def test_a_detector_without_a_canary_does_not_pass(tmp_path: Path) -> None:
+    for path in trial.KIT.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes() if path.name != trial.CONTENTS else b"{}")
+
+    (one,) = trial.try_all({"patch_inversion": {}}, device="cpu", folder=tmp_path)
+
+    assert not one.passed
+    assert "no model" in one.sentence
+
+
+def test_a_worker_with_a_broken_detector_leaves_the_scan_waiting_and_rings(place: Place) -> None:
+    with_policy(place, **BROKEN)
+    scan_id = waiting_for_detection(place)
+
+    stage.work(place.guard, "detect", scan_id)
+
+    assert place.scan(scan_id).state is ScanState.DETECTING
+    place.clock += timedelta(minutes=1)
+    assert place.messages() == ["detect"]
+    assert "it passes patch.safetensors" in " ".join(open_alarms(place))
+
+
+def test_a_scan_that_no_worker_may_take_ends_inconclusive(place: Place) -> None:
+    with_policy(place, **BROKEN)
+    scan_id = waiting_for_detection(place)
+    stored(place, passed=False)
+    stage.work(place.guard, "detect", scan_id)
+
+    place.clock += canary.PATIENCE + timedelta(seconds=1)
+    stage.work(place.guard, "detect", scan_id)
+    stage.work(place.guard, "decide", scan_id)
+
+    verdict = place.verdicts(scan_id)
+    assert [row.verdict for row in verdict] == [Verdict.INCONCLUSIVE]
+    assert place.scan(scan_id).state is ScanState.DONE
+
+
+def test_a_passed_canary_lets_scans_through_for_a_day_and_no_longer(place: Place) -> None:
+    with_policy(place, **BROKEN)
+    scan_id = waiting_for_detection(place)
+    stored(place, passed=True)
+    stage.work(place.guard, "detect", scan_id)
+    assert place.scan(scan_id).state is ScanState.DECIDING
+
+    place.clock += canary.HOLDS + timedelta(seconds=1)
+
+    assert not canary.current(place.guard).passed
+
+
+def test_a_canary_counts_for_its_own_worker_methods_and_parameters_only(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_policy(place, **BROKEN)
+    stored(place, passed=True)
+    assert canary.current(place.guard).passed
+    before = canary.methods_digest(place.guard)
+
+    other = with_policy(place, **{**BROKEN, "alpha": 0.001})
+    assert canary.methods_digest(other.guard) != before
+    assert not canary.current(other.guard).passed
+
+    with_policy(place, **BROKEN)
+    monkeypatch.setattr(canary.platform, "node", lambda: "another-host")
+    assert not canary.current(place.guard).passed
+
+
+def test_a_passing_run_is_stored_with_worker_versions_and_time_and_clears_the_alarm(place: Place) -> None:
+    with transaction(place.guard.engine) as session:
+        alarms.raise_(session, canary.ALARM, canary.worker(), "it failed", place.clock)
+
+    row = canary.current(place.guard)
+    again = canary.current(place.guard)
+
+    assert row.passed
+    assert again == row
+    assert (row.worker, row.at) == (canary.worker(), place.clock)
+    assert [(one["method"], one["version"]) for one in row.trials] == [("patch_inversion", 1)]
+    assert open_alarms(place) == []
+
+
+def test_a_policy_without_detectors_has_no_canary(place: Place) -> None:
+    place.guard = replace(place.guard, policy=Policy(name="empty"))
+
+    assert not canary.current(place.guard).passed
