@@ -21,7 +21,7 @@ from guard.detectors import DETECTORS
 if TYPE_CHECKING:
     from guard.ml.architectures import ImageModel
     from guard.ml.cleanset import CuratedSet, Labelled
-    from guard.ml.triggers import PatchTrigger
+    from guard.ml.triggers import Trigger
 
 ACCURACY_METHOD = "clean_accuracy"
 ACCURACY_VERSION = 1
@@ -211,7 +211,7 @@ def _measure_triggers(item: Evidence, model: "ImageModel", holdout: "Labelled", 
 
     findings: list[Finding] = []
     for finding in item.findings:
-        if finding.trigger is None or not isinstance(finding.target, int):
+        if finding.trigger is None or finding.target is None:
             findings.append(finding)
             continue
         data = serialise(finding.trigger)
@@ -262,7 +262,7 @@ def smoke_samples(model: "ImageModel", holdout: "Labelled") -> bytes:
     )
 
 
-def restore_trigger(data: bytes) -> "PatchTrigger":
+def restore_trigger(data: bytes) -> "Trigger":
     """A stored trigger, ready to stamp."""
     from guard.ml.trigger_files import deserialise
 

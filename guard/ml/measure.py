@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from guard.core.errors import InputError, MethodFailed
 from guard.core.evidence import Accuracy, AsrEstimate, Target, TriggerLike
+from guard.core.states import Family
 from guard.ml.cleanset import Labelled
 from guard.ml.statistics import wilson
+from guard.ml.triggers import MappedTrigger
 
 BATCH = 256
 
@@ -79,20 +81,35 @@ def asr(model: nn.Module, labelled: Labelled, trigger: TriggerLike, target: Targ
         natural: float | None = None, budget: float | None = None, batch: int = BATCH) -> AsrEstimate:
     """How many pictures whose true class is not the target go to the target once stamped; Wilson 95 % interval.
 
+    An all-to-all trigger carries a mapping: there, all pictures count, and the target of each is its class's image.
+
     Args:
+        target: a class index, or "all-to-all" with a `MappedTrigger`.
         natural: best ASR of a sibling class at the same budget, if known; passed through.
         budget: the size of the trigger in the family's unit; passed through.
 
     Raises:
-        InputError: the target is no class index (all-to-all has no single rate), or no picture has another class.
+        InputError: the target is neither, the mapping does not know a picture's class, or no picture has another class.
         MethodFailed: a logit is not finite.
     """
-    if not isinstance(target, int):
-        raise InputError(f"ASR needs a class index as target, not {target!r}.")
-    others = labelled.pick(labelled.labels != target)
+    wanted = _wanted(labelled, trigger, target)
+    others, wanted = labelled.pick(labelled.labels != wanted), wanted[labelled.labels != wanted]
     if not len(others):
         raise InputError(f"Every picture has class {target}; ASR needs pictures of other classes.")
-    hits = int((predict(model, others, batch, trigger) == target).sum())
+    hits = int((predict(model, others, batch, trigger) == wanted).sum())
     low, high = wilson(hits, len(others))
     return AsrEstimate(target=target, family=family, successes=hits, trials=len(others), estimate=hits / len(others),
                        low=low, high=high, natural=natural, budget=budget)
+
+
+def _wanted(labelled: Labelled, trigger: TriggerLike, target: Target) -> Tensor:
+    """The class that each picture is meant to go to, int64 N."""
+    if isinstance(target, int):
+        return torch.full_like(labelled.labels, target)
+    if target != Family.ALL_TO_ALL or not isinstance(trigger, MappedTrigger):
+        raise InputError(f"ASR needs a class index as target, or all-to-all and a mapping, not {target!r}.")
+    mapping = trigger.mapping.cpu()
+    if len(labelled) and not bool((labelled.labels < len(mapping)).all()):
+        raise InputError(f"The trigger maps {len(mapping)} classes, but a picture has class "
+                         f"{int(labelled.labels.max())}.")
+    return mapping[labelled.labels]

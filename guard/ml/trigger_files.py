@@ -7,7 +7,7 @@ import safetensors.torch
 
 from guard.core.errors import InputError
 from guard.core.evidence import TriggerLike
-from guard.ml.triggers import PatchTrigger, from_tensors
+from guard.ml.triggers import Trigger, from_tensors
 
 FAMILY = "guard.family"
 
@@ -17,15 +17,15 @@ def serialise(trigger: TriggerLike) -> bytes:
     return bytes(safetensors.torch.save(trigger.to_tensors(), metadata={FAMILY: str(trigger.family)}))
 
 
-def deserialise(data: bytes) -> PatchTrigger:
+def deserialise(data: bytes) -> Trigger:
     """The inverse of `serialise`.
 
     Raises:
-        InputError: the bytes hold no trigger.
+        InputError: the bytes hold no trigger, or one that breaks a rule of its family.
     """
     try:
         length = int.from_bytes(data[:8], "little")
         family = json.loads(data[8 : 8 + length])["__metadata__"][FAMILY]
         return from_tensors(family, safetensors.torch.load(data))
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError("These bytes hold no stored trigger.") from error

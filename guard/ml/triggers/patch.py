@@ -1,13 +1,14 @@
-"""Recovered triggers as objects: how to stamp one on pictures, and how to store it as named tensors."""
+"""A static patch: some pixels are replaced, the others stay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from guard.core.errors import InputError
+from guard.core.states import Family
+from guard.ml.triggers._checks import bounded, exactly, stored
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,14 @@ class PatchTrigger:
 
     mask: Tensor
     pattern: Tensor
-    family: ClassVar[str] = "patch"
+    family: ClassVar[str] = str(Family.PATCH)
 
     def __post_init__(self) -> None:
         fits = self.mask.dim() == 3 and self.pattern.dim() == 3 and self.mask.shape[0] == 1
         if not fits or self.mask.shape[1:] != self.pattern.shape[1:]:
             raise InputError("A patch trigger needs a mask of shape 1,H,W and a pattern of shape C,H,W.")
-        for name, tensor in (("mask", self.mask), ("pattern", self.pattern)):
-            if not tensor.is_floating_point() or not bool(((tensor >= 0) & (tensor <= 1)).all()):
-                raise InputError(f"The {name} of a patch trigger must hold finite floats in 0..1.")
+        bounded("patch", "mask", self.mask, 0, 1)
+        bounded("patch", "pattern", self.pattern, 0, 1)
 
     def apply(self, images: Tensor) -> Tensor:
         """`images` (float N,C,H,W in [0, 1], any device) with the patch; a new tensor in [0, 1]."""
@@ -46,17 +46,9 @@ class PatchTrigger:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Named float32 tensors on the CPU, for a blob."""
-        return {"mask": self.mask.detach().float().cpu(), "pattern": self.pattern.detach().float().cpu()}
+        return stored(mask=self.mask, pattern=self.pattern)
 
-
-def from_tensors(family: str, tensors: Mapping[str, Tensor]) -> PatchTrigger:
-    """The inverse of `to_tensors`.
-
-    Raises:
-        InputError: the family has no stored form, or a tensor is missing or out of range.
-    """
-    if family != PatchTrigger.family:
-        raise InputError(f"Triggers of family {family!r} cannot be restored; only 'patch' can.")
-    if set(tensors) != {"mask", "pattern"}:
-        raise InputError("A stored patch trigger must hold the tensors mask and pattern, and no other.")
-    return PatchTrigger(tensors["mask"].to(torch.float32), tensors["pattern"].to(torch.float32))
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchTrigger":
+        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        return cls(*exactly("patch", ("mask", "pattern"), tensors))

@@ -1,0 +1,238 @@
+"""Trigger families as free parameters: how a search draws, stamps and projects T triggers of one family at once.
+
+A *level* is the budget of a family: the size that no trigger of a search exceeds, in the family's own unit. Raw
+parameters are lists of tensors with T in front; the same raw parameters mean a trigger at any level, so that a search
+can change its level while it runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from guard.core.states import Family
+from guard.ml.inversion import project
+from guard.ml.triggers import (
+    AdditiveTrigger,
+    BlendTrigger,
+    FilterTrigger,
+    GeneratorTrigger,
+    PatchTrigger,
+    Trigger,
+    WarpTrigger,
+)
+from guard.ml.triggers.additive import added
+from guard.ml.triggers.blend import blended
+from guard.ml.triggers.generator import generated, layers
+from guard.ml.triggers.tone import filtered
+from guard.ml.triggers.warp import warped
+
+Shape = tuple[int, int, int]  # C,H,W of an image
+STRONG = 5.0  # times the scale of a fresh draw: tanh is then near its ends
+GRAINS = (1, 4, None)  # points a side of random pictures: one colour, smooth, and each pixel for itself
+
+
+class Searchable(Protocol):
+    """One family. `rate` is Adam's; `levels` go up."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def levels(self) -> tuple[float, ...]: ...
+    @property
+    def rate(self) -> float: ...
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        """Fresh raw parameters of `rows` triggers, from torch's global generator, on the CPU."""
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        """Raw parameters of `rows` triggers that nobody has optimised and that use the whole level; drawn as `start`."""
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        """T,N,C,H,W in [0, 1]: images N,C,H,W under each trigger; differentiable in `raw`."""
+
+    def settle(self, raw: Sequence[Tensor], level: float) -> None:
+        """After a step of the optimiser: bring `raw`, in place, back to where the level holds."""
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        """One row as a trigger, on the CPU."""
+
+
+class _Bounded:
+    """Families whose parameters cannot leave the level, whatever their raw values."""
+
+    def settle(self, raw: Sequence[Tensor], level: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches:
+    """x' = (1 - m) x + m p; the level is the share of the image's pixels that the L1 norm of m may reach.
+
+    A step is Adam's for the pattern; the mask is projected, as in `guard.ml.inversion`.
+    """
+
+    family: str = str(Family.PATCH)
+    levels: tuple[float, ...] = (0.0125, 0.025, 0.05, 0.1, 0.2)
+    rate: float = 0.1
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        channels, height, width = shape
+        return [0.5 + 0.02 * torch.rand(rows, 1, height, width), torch.rand(rows, channels, height, width)]
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        _, height, width = shape
+        # Anywhere: the least of the pixels' numbers are settled away.
+        return [torch.rand(rows, 1, height, width), _pictures(rows, shape).sigmoid()]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        mask, pattern = raw
+        return images + mask[:, None] * (pattern[:, None] - images)
+
+    def settle(self, raw: Sequence[Tensor], level: float) -> None:
+        mask, pattern = raw
+        budget = torch.full((len(mask),), level * mask[0].numel(), device=mask.device)
+        mask.data.copy_(project(mask.data, budget))
+        pattern.data.clamp_(0, 1)
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        mask, pattern = (part.detach()[row].cpu() for part in raw)
+        return PatchTrigger(mask, pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blends(_Bounded):
+    """x' = (1 - a) x + a sigmoid(u); the level is a."""
+
+    family: str = str(Family.BLEND)
+    levels: tuple[float, ...] = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
+    rate: float = 0.2
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [0.1 * torch.randn(rows, *shape)]
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [_pictures(rows, shape)]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        return blended(images, level, raw[0].sigmoid()[:, None])
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        return BlendTrigger(torch.tensor(level), raw[0].detach()[row].sigmoid().cpu())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions(_Bounded):
+    """x' = clip(x + e tanh(u)); the level is e."""
+
+    family: str = str(Family.ADDITIVE)
+    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64))
+    rate: float = 0.1
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [0.1 * torch.randn(rows, *shape)]
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [_pictures(rows, shape)]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        return added(images, level * raw[0].tanh()[:, None])
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        return AdditiveTrigger(level * raw[0].detach()[row].tanh().cpu())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warps(_Bounded):
+    """A flow of `points` x `points`; the level is the largest shift in pixels for images of 32, in proportion else."""
+
+    family: str = str(Family.WARP)
+    levels: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    rate: float = 0.1
+    points: int = 4
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [0.5 * torch.randn(rows, 2, self.points, self.points)]
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [STRONG * part for part in self.start(rows, shape)]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        return warped(images, self._flow(raw[0], level))
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        return WarpTrigger(self._flow(raw[0].detach()[row], level).cpu())
+
+    def _flow(self, raw: Tensor, level: float) -> Tensor:
+        return level * raw.tanh()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters(_Bounded):
+    """x' = clip(A x^g + b) with |A - I|, |b| and |log g| / 2 of at most the level."""
+
+    family: str = str(Family.FILTER)
+    levels: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    rate: float = 0.1
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        channels = shape[0]
+        return [0.3 * torch.randn(rows, channels, channels), 0.3 * torch.randn(rows, channels),
+                0.3 * torch.randn(rows, channels)]
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        return [2 * STRONG * part for part in self.start(rows, shape)]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        return filtered(images, *self._parts(raw, level))
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        return FilterTrigger(*(part.detach()[row].cpu() for part in self._parts(raw, level)))
+
+    def _parts(self, raw: Sequence[Tensor], level: float) -> tuple[Tensor, Tensor, Tensor]:
+        matrix, offset, gamma = (level * part.tanh() for part in raw)
+        return matrix + torch.eye(matrix.shape[-1]).to(matrix), offset, (2 * gamma).exp()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generators(_Bounded):
+    """x' = clip(x + e tanh(G(x))) with an own small network G for each target; the level is e."""
+
+    family: str = str(Family.SAMPLE_SPECIFIC)
+    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64))
+    rate: float = 0.01
+    width: int = 8
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+        raw = []
+        for outputs, inputs, height, width in layers(shape[0], self.width).values():
+            weight = torch.randn(rows, outputs, inputs, height, width) * (2 / (9 * (inputs - 1))) ** 0.5
+            weight[:, :, -1] = 0
+            raw.append(weight)
+        return raw
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        *inner, last = self.start(rows, shape)
+        return [*inner, STRONG * last]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+        return generated(images, level, raw)
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+        return GeneratorTrigger(torch.tensor(level), *(part.detach()[row].cpu() for part in raw))
+
+
+def _pictures(rows: int, shape: Shape) -> Tensor:
+    """Random pictures of several grains in turn, T,C,H,W; strong enough for tanh or sigmoid to be near their ends."""
+    channels, height, width = shape
+    found = []
+    for row in range(rows):
+        grain = GRAINS[row % len(GRAINS)]
+        if grain is None:
+            found.append(torch.randn(1, *shape))
+            continue
+        coarse = torch.randn(1, channels, grain, grain)
+        found.append(functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False))
+    return STRONG * torch.cat(found)

@@ -1,0 +1,78 @@
+"""A slight bending of the image by a coarse flow (WaNet: Nguyen & Tran, ICLR 2021)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from guard.core.states import Family
+from guard.ml.triggers._checks import bounded, exactly, shaped, stored
+
+MOST_SHIFT = 64.0  # pixels; a flow that moves more is no trigger but another picture
+MOST_POINTS = 64
+
+
+@dataclass(frozen=True)
+class WarpTrigger:
+    """Each pixel is fetched from where a smooth flow points; edges repeat.
+
+    Args:
+        flow: float 2,k,k, pixels to the right and down at k x k points, 2 <= k <= 64, within -64..64; between the
+            points it is bicubic, with the outer points on the image's edges.
+
+    Raises:
+        InputError: the shape does not fit, or a value is not finite or out of range.
+    """
+
+    flow: Tensor
+    family: ClassVar[str] = str(Family.WARP)
+
+    def __post_init__(self) -> None:
+        side = min(max(self.flow.shape[-1], 2), MOST_POINTS) if self.flow.dim() else 2
+        shaped("warp", "flow", self.flow, 2, side, side)
+        bounded("warp", "flow", self.flow, -MOST_SHIFT, MOST_SHIFT)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """`images` (float N,C,H,W in [0, 1], any device), bent; a new tensor in [0, 1]."""
+        return warped(images, self.flow.to(images)[None])[0]
+
+    @property
+    def norm(self) -> float:
+        """The largest shift at a point of the flow, in pixels along one axis."""
+        return float(self.flow.abs().max())
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Named float32 tensors on the CPU, for a blob."""
+        return stored(flow=self.flow)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "WarpTrigger":
+        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        return cls(*exactly("warp", ("flow",), tensors))
+
+
+def warped(images: Tensor, flows: Tensor) -> Tensor:
+    """T,N,C,H,W: the images N,C,H,W under each of the flows T,2,k,k (see `WarpTrigger`).
+
+    Differentiable in `flows`. One sampling serves all N pictures of a flow, as channels; upsampling is a product with
+    two small matrices, whose gradient is the same on every run, unlike that of CUDA's interpolation.
+    """
+    count, channels, height, width = images.shape
+    rows, columns = _spread(flows.shape[-1], height).to(flows), _spread(flows.shape[-1], width).to(flows)
+    wide = rows @ flows @ columns.T  # T,2,H,W in pixels
+    unit = flows.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # of grid_sample, where a side is 2 long
+    across = torch.linspace(-1, 1, width, device=flows.device, dtype=flows.dtype).expand(height, width)
+    down = torch.linspace(-1, 1, height, device=flows.device, dtype=flows.dtype)[:, None].expand(height, width)
+    grid = torch.stack((across, down), dim=-1) + wide.movedim(1, -1) * unit
+    stacked = images.reshape(1, count * channels, height, width).expand(len(flows), -1, -1, -1)
+    moved = functional.grid_sample(stacked, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return moved.view(len(flows), count, channels, height, width)
+
+
+def _spread(points: int, side: int) -> Tensor:
+    """The matrix side,points that interpolates values at the points bicubically to `side` pixels."""
+    unit = torch.eye(points)[None, None]
+    return functional.interpolate(unit, size=(side, points), mode="bicubic", align_corners=True)[0, 0]
