@@ -104,9 +104,9 @@ def _purification(report: Report) -> list[RenderableType]:
         rows: list[tuple[object, ...]] = [
             ("clean accuracy", percent(before.overall if before else None), percent(after.overall if after else None)),
         ]
-        old = {item.target: item for item in report.replayed_before}
+        old = {(item.target, item.family): item for item in report.replayed_before}
         rows += [
-            (f"trigger to class {label_of(report, item.target)}", _asr(old.get(item.target)), _asr(item))
+            (f"trigger to class {label_of(report, item.target)}", _asr(old.get((item.target, item.family))), _asr(item))
             for item in report.replayed
         ]
         parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))

@@ -31,6 +31,7 @@ from guard.ml.universal import Pace, Search, Watch, descend
 STAMPS: tuple[Searchable, ...] = (Patches(), Blends(), Warps())
 MOST_STEP = 200  # pictures a step; with many classes there are fewer of each
 MOST_MEASURED = 1000  # calibration pictures
+HOPELESS = 0.3  # a stamp that half of the time has not got this far will not come over the gate in the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class AllToAll(Detector):
         def too_strong(rates: Tensor) -> bool:
             return float(rates[-1]) > self.ceiling
 
-        informative = descend(search, too_strong, lambda rates: False, watch)
+        informative = descend(search, too_strong, lambda rates: float(rates[:-1].max()) < HOPELESS, watch)
         # Which picture goes where does not depend on labels; only the counting does.
         own = search.votes(clean.search, classes)
         other = search.votes(control, classes)[-1]

@@ -47,12 +47,12 @@ class HiddenInversion(Detector):
     honest model are at 70 %.
 
     A finding is suspicious if p <= `alpha`, ASR on the calibration part >= `asr`, and it is `excess` over the second
-    class and over what the best of `controls` random triggers of the same level does for this class: many honest models
-    have a class to which they send whatever is strange. So two targets of equal strength in one family excuse each other. `score` is the least of three scores,
-    each 0.5 at its gate: log p (1 at alpha squared), ASR and excess (1 at 1). There is one finding for each suspicious
-    class of a family, or else for its most unusual one. A family that says nothing has one with no target and
-    `informative` 0. `natural_asr` is the best of the siblings that are no outliers themselves and of the random triggers,
-    at the same level.
+    class (so two targets of equal strength in one family excuse each other) and over what the best of `controls`
+    random triggers of the same level does for this class: honest models often have a class for whatever is strange.
+    `score` is the least of three scores, each 0.5 at its gate: log p (1 at alpha squared), ASR and excess (1 at 1).
+    There is one finding for each suspicious class of a family, or else for its most unusual one. A family that says
+    nothing has one with no target and `informative` 0. `natural_asr` is the best of the siblings that are no outliers
+    themselves and of the random triggers, at the same level.
 
     Args:
         ceiling: what the siblings may reach at the level that is kept, 0..1.

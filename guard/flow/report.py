@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.numpy
 
 from guard.attest import dsse
 from guard.cleansets import load
@@ -112,17 +111,19 @@ def _stored_triggers(guard: Guard, evidence: Sequence[Evidence], facts: CleanSet
 
 def recovered(evidence: Sequence[Evidence], data: Mapping[str, bytes], pictures: Pictures) -> list[RecoveredTrigger]:
     """Every stored trigger as pictures, each stamped on one clean image of another class."""
+    from guard.ml.trigger_files import looks
+
     found = []
     for item in evidence:
         for finding in item.findings:
             if finding.trigger_digest is None or finding.trigger_digest not in data:
                 continue
-            tensors = safetensors.numpy.load(data[finding.trigger_digest])
-            mask, pattern = tensors["mask"], tensors["pattern"]
             images, labels = pictures
-            others = np.flatnonzero(labels != finding.target)
-            clean = images[others[0]].astype(np.float32) / 255 if len(others) else None
-            stamped = None if clean is None else (1 - mask) * clean + mask * pattern
+            target = finding.target if isinstance(finding.target, int) else None
+            others = [index for index, label in enumerate(labels) if label != target]
+            clean = images[others[0]] if others else np.full(images.shape[1:], 127, np.uint8)
+            shown = looks(data[finding.trigger_digest], clean)
             found.append(RecoveredTrigger(family=finding.family, target=finding.target, digest=finding.trigger_digest,
-                                          mask=mask[0], pattern=pattern, picture=stamped))
+                                          mask=shown.mask, pattern=shown.pattern,
+                                          picture=shown.stamped if others else None))
     return found

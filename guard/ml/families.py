@@ -49,7 +49,7 @@ class Searchable(Protocol):
         """Fresh raw parameters of `rows` triggers, from torch's global generator, on the CPU."""
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        """Raw parameters of `rows` triggers that nobody has optimised and that use the whole level; drawn as `start`."""
+        """As `start`, but triggers that use the whole level, for what random ones do."""
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
         """T,N,C,H,W in [0, 1]: images N,C,H,W under each trigger; differentiable in `raw`."""
@@ -87,7 +87,7 @@ class Patches:
         # Anywhere: the least of the pixels' numbers are settled away.
         return [torch.rand(rows, 1, height, width), _pictures(rows, shape).sigmoid()]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:  # noqa: ARG002
         mask, pattern = raw
         return images + mask[:, None] * (pattern[:, None] - images)
 
@@ -97,7 +97,7 @@ class Patches:
         mask.data.copy_(project(mask.data, budget))
         pattern.data.clamp_(0, 1)
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:  # noqa: ARG002
         mask, pattern = (part.detach()[row].cpu() for part in raw)
         return PatchTrigger(mask, pattern)
 
@@ -146,14 +146,14 @@ class Additions(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class Warps(_Bounded):
-    """A flow of `points` x `points`; the level is the largest shift in pixels for images of 32, in proportion else."""
+    """A flow of `points` x `points`; the level is the largest shift in pixels, whatever the size of the image."""
 
     family: str = str(Family.WARP)
     levels: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
     rate: float = 0.1
     points: int = 4
 
-    def start(self, rows: int, shape: Shape) -> list[Tensor]:
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:  # noqa: ARG002
         return [0.5 * torch.randn(rows, 2, self.points, self.points)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:

@@ -87,12 +87,12 @@ def replay_chart(report: Report) -> Chart | None:
     if not report.replayed:
         return None
     note = "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to the purified one."
-    before = {estimate.target: estimate for estimate in report.replayed_before}
+    before = {(estimate.target, estimate.family): estimate for estimate in report.replayed_before}
     if not before:
         return Chart("Replayed triggers", note, tuple(_asr_row(report, item, marked=False) for item in report.replayed))
     rows = []
     for item in report.replayed:
-        if (old := before.get(item.target)) is not None:
+        if (old := before.get((item.target, item.family))) is not None:
             rows.append(replace(_asr_row(report, old, marked=True), label=f"{label_of(report, item.target)}, before"))
         rows.append(replace(_asr_row(report, item, marked=False), label=f"{label_of(report, item.target)}, after"))
     return Chart("Replayed triggers", note, tuple(rows))
@@ -133,7 +133,7 @@ def _number_charts(report: Report, method: str, findings: Sequence[Mapping[str, 
         rate = _is_rate(name) and max(finite) <= 1
         top = 1.0 if rate else max(finite)
         rows = [
-            Row(label_of(report, finding["target"]), percent(value) if rate else number(value), _share(value, top),
+            Row(_subject(report, finding, findings), percent(value) if rate else number(value), _share(value, top),
                 marked=bool(finding.get("suspicious")))
             for finding, value in zip(findings, values, strict=True)
         ]
@@ -148,10 +148,19 @@ def _asr_chart(report: Report, method: str, findings: Sequence[Mapping[str, Any]
     if not measured:
         return []
     rows = [
-        _asr_row(report, AsrEstimate(**finding["asr"]), marked=bool(finding.get("suspicious"))) for finding in measured
+        replace(_asr_row(report, AsrEstimate(**finding["asr"]), marked=bool(finding.get("suspicious"))),
+                label=_subject(report, finding, findings))
+        for finding in measured
     ]
     note = "Share of hold-out pictures of other classes that the recovered trigger sends to this class, 95 % interval."
     return [_cut(f"{_words(method)}: attack success on the hold-out", note, rows, smallest=False)]
+
+
+def _subject(report: Report, finding: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
+    """The class that a finding is about, with the family where a method speaks of several."""
+    label = label_of(report, finding["target"])
+    families = {other["family"] for other in findings}
+    return label if len(families) == 1 else f"{label}, {_words(finding['family'])}"
 
 
 def _asr_row(report: Report, estimate: AsrEstimate, *, marked: bool) -> Row:

@@ -88,10 +88,12 @@ def _triggers(report: Report) -> dict[str, Any]:
 
 
 def _trigger_card(report: Report, trigger: RecoveredTrigger, finding: Mapping[str, Any] | None) -> dict[str, Any]:
+    # Only a patch has a mask and a pattern of its own; of other families these are its effect on one picture.
+    where, what = ("Mask", "Pattern") if trigger.family == Family.PATCH else ("Where it acts", "Its effect, amplified")
     pictures = [
         ("What it adds", stamp_uri(trigger.mask, trigger.pattern)),
-        ("Mask", png_uri(trigger.mask)),
-        ("Pattern", png_uri(trigger.pattern)),
+        (where, png_uri(trigger.mask)),
+        (what, png_uri(trigger.pattern)),
     ]
     if trigger.picture is not None:
         pictures.append(("On a clean picture", png_uri(trigger.picture)))

@@ -19,7 +19,8 @@ class RecoveredTrigger:
     """A trigger as something to look at.
 
     `mask` is an H,W array in [0, 1]; `pattern` C,H,W in [0, 1]; `picture` a clean image with the trigger stamped on
-    it, C,H,W in [0, 1], or None. Anything that `numpy.asarray` takes will do.
+    it, C,H,W in [0, 1], or None. Of a family other than patches, mask and pattern are its effect on that picture.
+    Anything that `numpy.asarray` takes will do.
     """
 
     family: str
