@@ -3,8 +3,9 @@
 Steps, for each stamp (patch, blend, warp):
     1. some tries and one control in one optimisation, from the strongest level downwards; the control sees the same
        pictures under permuted labels, where no trigger can move a class as such
-    2. the level that is kept is the largest at which the control fails: what it finds where it succeeds is a trigger
-       that sends everything to one class, so at the level kept not even the easiest class can be reached by all
+    2. the level that is kept is the largest at which the control fails, or else the smallest: what it finds where it
+       succeeds is a trigger that sends everything to one class. Where it fails not even the easiest class can be
+       reached by all, so the norm kept is less than that of any class's all-to-one trigger
     3. the mapping pi is read from the search pictures, its rate and the control's from the calibration pictures
 """
 
@@ -40,8 +41,9 @@ class AllToAll(Detector):
 
     Source: detection.md 7.5 (our own design; the setting is BadNets' all-to-all, Gu et al., 2017, and the X2X of UMD,
     Xiang et al., ICML 2023). `x2x_asr` is the mean over classes of the share that goes to the class's own image;
-    `distinct` the number of images, `cyclic` the share of classes that the best shift explains. The rule that the
-    norm be at most the median class's all-to-one norm holds at the level kept by its choice (step 2).
+    `distinct` the number of images, `cyclic` the share of classes that the best shift explains. The design's rule on
+    norms is in the choice of the level (step 2). Where the control succeeds on more than 1 / `ratio` even at the
+    smallest, `informative` is 0: no rate could pass the gate.
 
     A finding is suspicious if x2x_asr >= `asr`, at least `ratio` times the control's, and the images are at least
     `images` of the classes: fewer are an all-to-one backdoor, of which the other detectors speak, or a few natural
@@ -98,7 +100,7 @@ class AllToAll(Detector):
         def too_strong(rates: Tensor) -> bool:
             return float(rates[-1]) > self.ceiling
 
-        informative = descend(search, too_strong, lambda rates: float(rates[:-1].max()) < HOPELESS, watch)
+        descend(search, too_strong, lambda rates: float(rates[:-1].max()) < HOPELESS, watch)
         # Which picture goes where does not depend on labels; only the counting does.
         own = search.votes(clean.search, classes)
         other = search.votes(control, classes)[-1]
@@ -107,21 +109,20 @@ class AllToAll(Detector):
         calibration = clean.calibration
         rate = float(_rates(search.votes(calibration, classes)[best], mapping))
         control_rate = float(_rates(search.votes(shuffled(calibration), classes)[-1], null))
-        return self._finding(search, best, mapping, rate, control_rate, informative=informative)
+        return self._finding(search, best, mapping, rate, control_rate)
 
-    def _finding(self, search: Search, row: int, mapping: Tensor, rate: float, control: float, *,
-                 informative: bool) -> Finding:
+    def _finding(self, search: Search, row: int, mapping: Tensor, rate: float, control: float) -> Finding:
         distinct = len(mapping.unique())
         ratio = rate / max(control, 1 / len(mapping))
         score = min(half_at(rate, self.asr, 1.0), half_at_log(ratio, self.ratio, self.ratio**2),
                     half_at(distinct / len(mapping), self.images, 1.0))
         numbers = {"x2x_asr": rate, "natural_asr": control, "ratio": ratio, "distinct": float(distinct),
-                   "cyclic": cyclic_share(mapping), "budget": search.level, "informative": float(informative)}
-        suspicious = informative and score >= 0.5
+                   "cyclic": cyclic_share(mapping), "budget": search.level, "informative": float(control * self.ratio <= 1)}
+        suspicious = score >= 0.5
         stamp = search.trigger(row)
         assert isinstance(stamp, (PatchTrigger, BlendTrigger, WarpTrigger))
         return Finding(family=str(Family.ALL_TO_ALL), target=str(Family.ALL_TO_ALL), suspicious=suspicious,
-                       score=score if informative else min(score, 0.49), numbers=numbers,
+                       score=score, numbers=numbers,
                        trigger=MappedTrigger(stamp, mapping),
                        statement=_statement(search.kind.family, mapping, numbers, suspicious=suspicious))
 

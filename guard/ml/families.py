@@ -75,7 +75,7 @@ class Patches:
     """
 
     family: str = str(Family.PATCH)
-    levels: tuple[float, ...] = (0.0125, 0.025, 0.05, 0.1, 0.2)
+    levels: tuple[float, ...] = (0.00625, 0.0125, 0.025, 0.05, 0.1, 0.2)
     rate: float = 0.1
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:

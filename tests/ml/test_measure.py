@@ -8,7 +8,7 @@ from guard.core.errors import InputError, MethodFailed
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import accuracy, asr, device_of, evaluating, predict
 from guard.ml.statistics import wilson
-from guard.ml.triggers import PatchTrigger
+from guard.ml.triggers import MappedTrigger, PatchTrigger
 
 
 class Reads(nn.Module):
@@ -102,9 +102,24 @@ def test_a_trigger_to_another_class_has_no_success() -> None:
 
 
 @pytest.mark.parametrize("target", ["all-to-all", None])
-def test_asr_needs_one_target(target: str | None) -> None:
+def test_asr_needs_a_target_or_a_mapping(target: str | None) -> None:
     with pytest.raises(InputError, match="class index"):
         asr(Reads(), written([0], [0]), to_class(1), target, "patch")
+
+
+def test_asr_of_a_mapping_counts_each_class_towards_its_own_image() -> None:
+    # The trigger says 3 to everything: right for class 2 alone, and no picture is left out.
+    data, mapping = written([0, 1, 2, 3, 2], [0, 1, 2, 3, 2]), torch.tensor([1, 2, 3, 0])
+
+    found = asr(Reads(), data, MappedTrigger(to_class(3), mapping), "all-to-all", "all-to-all", natural=0.1)
+
+    assert (found.successes, found.trials, found.target, found.family) == (2, 5, "all-to-all", "all-to-all")
+    assert (found.low, found.high, found.natural) == (*wilson(2, 5), 0.1)
+
+
+def test_a_mapping_that_does_not_know_a_class_is_refused() -> None:
+    with pytest.raises(InputError, match="class 3"):
+        asr(Reads(), written([3], [3]), MappedTrigger(to_class(3), torch.tensor([1, 0])), "all-to-all", "all-to-all")
 
 
 def test_asr_needs_pictures_of_other_classes() -> None:
