@@ -117,7 +117,8 @@ class AllToAll(Detector):
         score = min(half_at(rate, self.asr, 1.0), half_at_log(ratio, self.ratio, self.ratio**2),
                     half_at(distinct / len(mapping), self.images, 1.0))
         numbers = {"x2x_asr": rate, "natural_asr": control, "ratio": ratio, "distinct": float(distinct),
-                   "cyclic": cyclic_share(mapping), "budget": search.level, "informative": float(control * self.ratio <= 1)}
+                   "cyclic": cyclic_share(mapping), "budget": search.level,
+                   "informative": float(control * self.ratio <= 1)}
         suspicious = score >= 0.5
         stamp = search.trigger(row)
         assert isinstance(stamp, (PatchTrigger, BlendTrigger, WarpTrigger))

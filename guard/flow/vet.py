@@ -16,6 +16,7 @@ from guard.core.digests import canonical_json, sha256
 from guard.core.errors import Cancelled, CleanSetError, GuardError, ManifestRejected
 from guard.core.evidence import Accuracy, Evidence, Finding, Outcome
 from guard.core.manifest import Manifest
+from guard.core.states import Family
 from guard.detectors import DETECTORS
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _measure_triggers(item: Evidence, model: "ImageModel", holdout: "Labelled", 
 
     findings: list[Finding] = []
     for finding in item.findings:
-        if finding.trigger is None or finding.target is None:
+        if finding.trigger is None or not _measurable(finding):
             findings.append(finding)
             continue
         data = serialise(finding.trigger)
@@ -223,6 +224,12 @@ def _measure_triggers(item: Evidence, model: "ImageModel", holdout: "Labelled", 
         )
         findings.append(replace(finding, asr=estimate, trigger_digest=digest, trigger=None))
     return replace(item, findings=tuple(findings))
+
+
+def _measurable(finding: Finding) -> bool:
+    """Whether it is known to which class each picture should go: a target, or a trigger that carries a mapping."""
+    mapped = finding.trigger is not None and finding.trigger.family == Family.ALL_TO_ALL
+    return isinstance(finding.target, int) or (finding.target == Family.ALL_TO_ALL and mapped)
 
 
 def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: int) -> Evidence:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import Labelled
-from guard.ml.families import Searchable
+from guard.ml.families import Searchable, Shape
 from guard.ml.inversion import PASS_IMAGES
 from guard.ml.measure import device_of
 from guard.ml.triggers import Trigger
@@ -77,7 +77,7 @@ class Search:
         self.model, self.kind, self.objective, self.pace, self.level = model, kind, objective, pace, level
         self.device = device_of(model)
         self.images = data.images.to(self.device)
-        raw = kind.start(objective.rows, tuple(data.images.shape[1:]))
+        raw = kind.start(objective.rows, _shape(data))
         self.raw = [part.to(self.device).requires_grad_() for part in raw]
         kind.settle(self.raw, level)
         self.optimiser = torch.optim.Adam(self.raw, lr=kind.rate, betas=BETAS)
@@ -138,7 +138,7 @@ class Search:
 
     def controls(self, data: Labelled, classes: int, rows: int) -> Tensor:
         """As `votes`, for `rows` random triggers at the present level."""
-        raw = [part.to(self.device) for part in self.kind.control(rows, tuple(data.images.shape[1:]))]
+        raw = [part.to(self.device) for part in self.kind.control(rows, _shape(data))]
         self.kind.settle(raw, self.level)
         return self._count(raw, data, classes)
 
@@ -195,6 +195,11 @@ def successes(votes: Tensor, targets: Sequence[int]) -> tuple[list[int], list[in
         hits.append(int(votes[row, others, target].sum()))
         trials.append(int(votes[row, others].sum()))
     return hits, trials
+
+
+def _shape(data: Labelled) -> Shape:
+    channels, height, width = (int(side) for side in data.images.shape[1:])
+    return channels, height, width
 
 
 def _in_turn(labels: Tensor, wanted: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Hidden inversion against rules over the whole image: which class, which family, how sure, and when it says nothing."""
+"""Hidden inversion against rules over the whole image: which class, how sure, and when it says nothing."""
 
 import pytest
 import torch
