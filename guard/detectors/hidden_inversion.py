@@ -33,6 +33,7 @@ MOST_STEP = 240  # pictures a step, all classes together; with many classes each
 LEAST_BATCH = 3
 MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
 LEAST_MEASURED = 100
+RARE = 2  # so many random triggers may work by luck: one that resembles the attacker's is not yet natural
 HOPELESS = 0.3  # a class that half of the time has not brought over this will not come over the gate in the rest
 
 
@@ -47,8 +48,9 @@ class HiddenInversion(Detector):
     honest model are at 70 %.
 
     A finding is suspicious if p <= `alpha`, ASR on the calibration part >= `asr`, and it is `excess` over the second
-    class (so two targets of equal strength in one family excuse each other) and over what the best of `controls`
-    random triggers of the same level does for this class: honest models often have a class for whatever is strange.
+    class (so two targets of equal strength in one family excuse each other) and over what the third best of
+    `controls` random triggers of the same level does for this class: honest models often have a class for whatever is
+    strange.
     `score` is the least of three scores, each 0.5 at its gate: log p (1 at alpha squared), ASR and excess (1 at 1).
     There is one finding for each suspicious class of a family, or else for its most unusual one. A family that says
     nothing has one with no target and `informative` 0. `natural_asr` is the best of the siblings that are no outliers
@@ -73,7 +75,7 @@ class HiddenInversion(Detector):
     alpha: float = 0.01
     asr: float = 0.8
     excess: float = 0.5
-    controls: int = 15
+    controls: int = 16
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "Hidden inversion")
@@ -110,7 +112,8 @@ class HiddenInversion(Detector):
         hits, trials = successes(search.votes(clean.calibration, clean.classes), everyone.tolist())
         rates = [hit / trial for hit, trial in zip(hits, trials, strict=True)]
         random = search.controls(clean.calibration, clean.classes, self.controls)
-        chance = [max(_share(votes, target) for votes in random) for target in range(clean.classes)]
+        chance = [sorted((_share(votes, target) for votes in random), reverse=True)[RARE]
+                  for target in range(clean.classes)]
         if not informative:
             return [_fragile(kind, search.level, _median(rates))]
         tests = low_outliers(angles(hits, trials), alpha=self.alpha, most=most, low_side=False,

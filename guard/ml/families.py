@@ -49,7 +49,10 @@ class Searchable(Protocol):
         """Fresh raw parameters of `rows` triggers, from torch's global generator, on the CPU."""
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        """As `start`, but triggers that use the whole level, for what random ones do."""
+        """As `start`, but an even number of triggers that use the whole level, for what random ones do.
+
+        Half of them are the others' opposites, so that no direction is missing by chance.
+        """
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
         """T,N,C,H,W in [0, 1]: images N,C,H,W under each trigger; differentiable in `raw`."""
@@ -84,7 +87,6 @@ class Patches:
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         _, height, width = shape
-        # Anywhere: the least of the pixels' numbers are settled away.
         return [torch.rand(rows, 1, height, width), _pictures(rows, shape).sigmoid()]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:  # noqa: ARG002
@@ -157,7 +159,7 @@ class Warps(_Bounded):
         return [0.5 * torch.randn(rows, 2, self.points, self.points)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [STRONG * part for part in self.start(rows, shape)]
+        return [STRONG * _and_opposites(part) for part in self.start(_half(rows), shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
         return warped(images, self._flow(raw[0], level))
@@ -183,7 +185,7 @@ class Filters(_Bounded):
                 0.3 * torch.randn(rows, channels)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [2 * STRONG * part for part in self.start(rows, shape)]
+        return [2 * STRONG * _and_opposites(part) for part in self.start(_half(rows), shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
         return filtered(images, *self._parts(raw, level))
@@ -214,8 +216,8 @@ class Generators(_Bounded):
         return raw
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        *inner, last = self.start(rows, shape)
-        return [*inner, STRONG * last]
+        *inner, last = self.start(_half(rows), shape)
+        return [*(torch.cat((part, part)) for part in inner), STRONG * _and_opposites(last)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
         return generated(images, level, raw)
@@ -225,14 +227,24 @@ class Generators(_Bounded):
 
 
 def _pictures(rows: int, shape: Shape) -> Tensor:
-    """Random pictures of several grains in turn, T,C,H,W; strong enough for tanh or sigmoid to be near their ends."""
+    """Random pictures of several grains in turn, then their opposites; for tanh or sigmoid to be near their ends."""
     channels, height, width = shape
     found = []
-    for row in range(rows):
+    for row in range(_half(rows)):
         grain = GRAINS[row % len(GRAINS)]
         if grain is None:
             found.append(torch.randn(1, *shape))
             continue
         coarse = torch.randn(1, channels, grain, grain)
         found.append(functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False))
-    return STRONG * torch.cat(found)
+    return STRONG * _and_opposites(torch.cat(found))
+
+
+def _half(rows: int) -> int:
+    if rows % 2:
+        raise ValueError(f"{rows} controls cannot be pairs of opposites.")
+    return rows // 2
+
+
+def _and_opposites(raw: Tensor) -> Tensor:
+    return torch.cat((raw, -raw))
