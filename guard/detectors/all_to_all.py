@@ -70,7 +70,7 @@ class AllToAll(Detector):
     least: int = 3
     asr: float = 0.6
     ratio: float = 2.0
-    images: float = 0.5
+    images: float = 0.7
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "All-to-all inversion")
