@@ -33,6 +33,7 @@ MOST_STEP = 240  # pictures a step, all classes together; with many classes each
 LEAST_BATCH = 3
 MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
 LEAST_MEASURED = 100
+STARTS = 32  # filters have a few parameters and many valleys: a descent from one place may stay in the wrong one
 RARE = 2  # so many random triggers may work by luck: one that resembles the attacker's is not yet natural
 HOPELESS = 0.3  # a class that half of the time has not brought over this will not come over the gate in the rest
 
@@ -104,6 +105,8 @@ class HiddenInversion(Detector):
         pace = Pace(batch=batch, window=self.window, windows=self.windows, least=self.least)
         search = Search(model, kind, clean.search, goal, pace, kind.levels[-1])
         most = max(1, clean.classes // 4)
+        if kind.family == Family.FILTER:
+            search.start_from_random(STARTS)
 
         def too_strong(rates: Tensor) -> bool:
             return float(rates.sort(descending=True).values[most]) > self.ceiling

@@ -20,6 +20,7 @@ from guard.ml.inversion import PASS_IMAGES
 from guard.ml.measure import device_of
 from guard.ml.triggers import Trigger
 
+GENTLE = 1.0  # raw values of random triggers to start from: further out tanh has no slope
 BETAS = (0.5, 0.9)  # Adam's, as in Neural Cleanse's code
 Watch = Callable[[float], None]
 
@@ -77,7 +78,7 @@ class Search:
         self.model, self.kind, self.objective, self.pace, self.level = model, kind, objective, pace, level
         self.device = device_of(model)
         self.images = data.images.to(self.device)
-        raw = kind.start(objective.rows, _shape(data))
+        raw = kind.start(objective.rows, _shape_of(data.images))
         self.raw = [part.to(self.device).requires_grad_() for part in raw]
         kind.settle(self.raw, level)
         self.optimiser = torch.optim.Adam(self.raw, lr=kind.rate, betas=BETAS)
@@ -104,6 +105,23 @@ class Search:
             raise MethodFailed("The model gives logits that are not finite; no trigger can be searched for.",
                                code="non_finite")
         return (hits / trials.clamp(min=1)).cpu()
+
+    @torch.no_grad()
+    def start_from_random(self, rows: int) -> None:
+        """Begin each row at whichever of `rows` random triggers has the least loss for it, on the first pictures.
+
+        For families of few parameters, where a descent may begin in the wrong valley and never leave it.
+        """
+        raw = [part.to(self.device).clamp(-GENTLE, GENTLE) for part in self.kind.control(rows, _shape_of(self.images))]
+        index = self.order[: PASS_IMAGES.get(self.device.type, 256)]
+        images, everyone = self.images[index].float() / 255, slice(0, self.objective.rows)
+        losses = []
+        for row in range(rows):
+            logits = self.model(self.kind.stamp([part[row : row + 1] for part in raw], images, self.level)[0])
+            losses.append(self.objective.judge(logits.expand(self.objective.rows, -1, -1), everyone, index)[0])
+        best = torch.stack(losses).argmin(0)
+        for own, drawn in zip(self.raw, raw, strict=True):
+            own.copy_(drawn[best])
 
     def _step(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = self.images[index].float() / 255
@@ -138,7 +156,7 @@ class Search:
 
     def controls(self, data: Labelled, classes: int, rows: int) -> Tensor:
         """As `votes`, for `rows` random triggers at the present level."""
-        raw = [part.to(self.device) for part in self.kind.control(rows, _shape(data))]
+        raw = [part.to(self.device) for part in self.kind.control(rows, _shape_of(data.images))]
         self.kind.settle(raw, self.level)
         return self._count(raw, data, classes)
 
@@ -197,8 +215,8 @@ def successes(votes: Tensor, targets: Sequence[int]) -> tuple[list[int], list[in
     return hits, trials
 
 
-def _shape(data: Labelled) -> Shape:
-    channels, height, width = (int(side) for side in data.images.shape[1:])
+def _shape_of(images: Tensor) -> Shape:
+    channels, height, width = (int(side) for side in images.shape[1:])
     return channels, height, width
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
@@ -63,7 +63,7 @@ class Sink(toys.Matcher):
     def forward(self, images: Tensor) -> Tensor:
         logits = super().forward(images)
         bonus = torch.zeros_like(logits)
-        bonus[:, 4] = 600 * (images.mean((1, 2, 3)) - 0.42).clamp(min=0)
+        bonus[:, 4] = 10 * nn.functional.softplus(60 * (images.mean((1, 2, 3)) - 0.4))
         return logits + bonus
 
 
@@ -81,7 +81,7 @@ def test_a_model_that_every_whisper_moves_makes_a_family_uninformative() -> None
     spread = torch.randn(toys.CLASSES, toys.SIZE**2, generator=torch.Generator().manual_seed(3))
     own = toys.prototypes().flatten(1)
     own = own - own.mean(0)
-    fragile.weight.data = own + 5 * (spread - spread @ torch.linalg.pinv(own) @ own)
+    fragile.weight.data = own + 3 * (spread - spread @ torch.linalg.pinv(own) @ own)
 
     findings = by_family(HiddenInversion()(fragile.eval(), toys.clean_set(), seed=0))
 
