@@ -7,41 +7,40 @@ Steps:
        pictures, are candidates; without one, nothing is suspicious
     4. per candidate: what does *every* class reach with as many pixels as the candidate needs? (natural ASR)
     5. outlier tests on the log norms and on those rates (as angles), combined; then the gates on p, fold and ASR
+    6. the smallest patch decides, but it works less often than the attacker's: a suspicious finding carries and
+       reports the strongest patch within a few times its norm that still leaves the siblings behind
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from guard.core.contracts import Progress
-from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.detectors._base import Detector
-from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.inversion import Effort, Patches, patches_within, smallest_patches, successes
-from guard.ml.measure import accuracy, device_of
-from guard.ml.statistics import ClassTest, angles, cauchy_combination, low_outliers
+from guard.ml.cleanset import CleanSet
+from guard.ml.inversion import Effort, Patches, smallest_patches, successes
+from guard.ml.measure import device_of
+from guard.ml.siblings import Look, Siblings, Stronger
+from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
+from guard.ml.suitability import channels_last, check_suitable
 
-LEAST_CLASSES = 5  # with fewer there is no within-model null: reference models would be needed
-LEAST_PER_CLASS = 5  # pictures of each class in the search part
-LEAST_CALIBRATION = 20
-LEAST_ANGLE_SPREAD = 0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
 MOST_CALIBRATION = 1000  # pictures on which K patches are measured; more would not change a decision
+PRESCREEN_WINDOW = 5  # budgets move twice as often as in the full search, so that few steps tell classes apart
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What all classes reach within one candidate's budget."""
+class _Searched:
+    """The smallest patches of all classes, how many outliers there may be, and which classes are asked as siblings."""
 
-    budget: float
     patches: Patches
-    rates: Tensor
-    tests: list[ClassTest]
+    most: int
+    rows: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +54,18 @@ class PatchInversion(Detector):
     fold >= `fold` and ASR on the calibration part >= `asr`. `score` is the least of three linear scores, each 0.5 at
     its gate: log p (1 at alpha squared), log fold (1 at `fold` squared), ASR (1 at 1); so a finding is suspicious
     exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers themselves;
-    what follows from a high one is the policy's business.
+    what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are of the
+    trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
         batch: pictures a class and step.
-        prescreen_above: with more classes than this, a short search chooses `keep` classes for the full one, the
-            other norms are scaled by the median gain of the kept ones, and p comes from the natural ASR alone.
+        prescreen_above: with more classes than this, a short search (`prescreen_steps`, `prescreen_batch`) chooses
+            `keep` classes for the full one, and the other norms are scaled by the median gain of the kept ones. The
+            kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -75,43 +76,52 @@ class PatchInversion(Detector):
     fold: float = 2.0
     asr: float = 0.8
     prescreen_above: int = 20
-    prescreen_steps: int = 80
+    prescreen_steps: int = 60
+    prescreen_batch: int = 8
     keep: int = 8
+    others: int = 16
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
-        _check(model, clean)
+        check_suitable(model, clean, "Patch inversion")
         progress(0.02, "searching for patches")
-        device = device_of(model)
-        if device.type == "cpu":
-            _channels_last(model)
+        if device_of(model).type == "cpu":
+            channels_last(model)
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            patches, most = self._search(model, clean, progress)
+            found = self._search(model, clean, progress)
+            patches = found.patches
             hits, trials = successes(model, calibration, patches)
             rates = hits.double() / trials
-            tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=most)
-            progress(0.7, "comparing classes")
+            tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=found.most)
+            progress(0.65, "comparing classes")
             candidates = [
-                row for row in patches.norms.argsort(stable=True)[:most].tolist()
+                row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
                 if patches.reached[row] and tests[row].fold >= self.fold and rates[row] >= self.asr
             ]
-            looks = self._ask_siblings(model, clean.search, calibration, patches, candidates, most, progress)
+            siblings = Siblings(
+                model=model, search=clean.search, calibration=calibration, patches=patches, rows=found.rows,
+                effort=Effort(steps=self.natural_steps, batch=self.batch), most=found.most, alpha=self.alpha,
+            )
+            looks = self._ask_siblings(siblings, candidates, progress)
+            findings = [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
+                        for row in range(clean.classes)]
+            findings = self._deepen(siblings, findings, looks, progress)
         progress(1.0, "done")
-        return [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
-                for row in range(clean.classes)]
+        return findings
 
-    def _search(self, model: nn.Module, clean: CleanSet, progress: Progress) -> tuple[Patches, int]:
-        """The smallest patches of all classes, and how many outliers there may be."""
+    def _search(self, model: nn.Module, clean: CleanSet, progress: Progress) -> _Searched:
         everyone = torch.arange(clean.classes)
         full = Effort(steps=self.steps, batch=self.batch)
         if clean.classes <= self.prescreen_above:
-            watch = _span(progress, 0.02, 0.65, "searching for patches")
-            return smallest_patches(model, clean.search, everyone, full, watch), max(1, clean.classes // 4)
-        watch = _span(progress, 0.02, 0.4, "prescreening classes")
-        brief = Effort(steps=self.prescreen_steps, batch=self.batch)
+            watch = _span(progress, 0.02, 0.6, "searching for patches")
+            patches = smallest_patches(model, clean.search, everyone, full, watch)
+            return _Searched(patches, max(1, clean.classes // 4), everyone.tolist())
+        watch = _span(progress, 0.02, 0.35, "prescreening classes")
+        brief = Effort(steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW)
         short = smallest_patches(model, clean.search, everyone, brief, watch)
-        kept = short.norms.argsort(stable=True)[: self.keep]
-        watch = _span(progress, 0.4, 0.65, "searching for patches")
+        order = short.norms.argsort(stable=True)
+        kept, rest = order[: self.keep], order[self.keep :]
+        watch = _span(progress, 0.35, 0.6, "searching for patches")
         longer = smallest_patches(model, clean.search, kept, full, watch)
         # Unequal effort alone would make the kept classes outliers; the rest is credited with their median gain.
         gain = float((longer.norms / short.norms[kept]).median())
@@ -119,43 +129,48 @@ class PatchInversion(Detector):
         norms[kept], reached[kept] = longer.norms, longer.reached
         merged = Patches(targets=short.targets, masks=short.masks.index_copy(0, rows, longer.masks),
                          patterns=short.patterns.index_copy(0, rows, longer.patterns), norms=norms, reached=reached)
-        return merged, max(1, self.keep // 2)
+        asked = torch.cat([kept, rest[torch.randperm(len(rest))[: self.others]]])
+        return _Searched(merged, max(1, self.keep // 2), asked.tolist())
 
-    def _ask_siblings(self, model: nn.Module, search: Labelled, calibration: Labelled, patches: Patches,
-                      candidates: list[int], most: int, progress: Progress) -> dict[int, _Look]:
-        """For each candidate what every class reaches within the candidate's norm."""
-        looks: dict[int, _Look] = {}
-        last: _Look | None = None
+    def _ask_siblings(self, siblings: Siblings, candidates: list[int], progress: Progress) -> dict[int, Look]:
+        """For each candidate what its siblings reach within its norm."""
+        looks: dict[int, Look] = {}
+        last: Look | None = None
         for turn, row in enumerate(candidates):
-            budget = float(patches.norms[row])
+            budget = float(siblings.patches.norms[row])
             if last is None or budget > SAME_BUDGET * last.budget:
-                share = 0.29 / len(candidates)
-                watch = _span(progress, 0.7 + turn * share, 0.7 + (turn + 1) * share, "asking sibling classes")
-                effort = Effort(steps=self.natural_steps, batch=self.batch)
-                within = patches_within(model, search, patches, budget, effort, watch)
-                hits, trials = successes(model, calibration, within)
-                shares = angles(hits.tolist(), trials.tolist())
-                tests = low_outliers(shares, alpha=self.alpha, most=most, low_side=False, floor=LEAST_ANGLE_SPREAD)
-                last = _Look(budget, within, hits.double() / trials, tests)
+                share = 0.15 / len(candidates)
+                watch = _span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
+                last = siblings.within(budget, watch)
             looks[row] = last
         return looks
 
-    def _finding(self, row: int, patches: Patches, rate: float, test: ClassTest, look: _Look | None) -> Finding:
+    def _deepen(self, siblings: Siblings, findings: list[Finding], looks: Mapping[int, Look],
+                progress: Progress) -> list[Finding]:
+        """Suspicious findings with the strongest trigger instead of the smallest; nothing else about them changes."""
+        guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
+        for turn, row in enumerate(guilty):
+            share = 0.19 / len(guilty)
+            watch = _span(progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger")
+            better = siblings.stronger(row, looks[row], watch)
+            if better is not None:
+                findings[row] = _strengthened(findings[row], better)
+        return findings
+
+    def _finding(self, row: int, patches: Patches, rate: float, test: ClassTest, look: Look | None) -> Finding:
         trigger, norm, p = patches.trigger(row), float(patches.norms[row]), test.p
         numbers = {"mask_l1": norm, "reached": float(patches.reached[row]), "fold": test.fold, "t_stat": test.t,
                    "p_norm": test.p}
-        natural = None
         if look is not None:
-            siblings = [other for other, sibling in enumerate(look.tests) if other != row and not sibling.outlier]
-            natural = float(look.rates[siblings].max())
             # Norms from searches of unequal effort choose candidates, but prove nothing.
-            equal = len(look.tests) <= self.prescreen_above
-            p = cauchy_combination([test.p, look.tests[row].p]) if equal else look.tests[row].p
-            numbers |= {"natural_asr": natural, "p_asr": look.tests[row].p}
-            if look.rates[row] >= rate:  # the second look may have made more of the same budget
-                rate, trigger = float(look.rates[row]), look.patches.trigger(row)
+            p_asr = min(1.0, look.test(row).p * len(patches.norms) / len(look.rows))  # those not asked count as tests
+            p = cauchy_combination([test.p, p_asr]) if len(look.rows) == len(patches.norms) else p_asr
+            if look.rate(row) >= rate:  # the second look may have made more of the same budget
+                rate, trigger = look.rate(row), look.patches.trigger(look.rows.index(row))
+            numbers |= {"natural_asr": look.natural(row), "natural_smallest": look.natural(row), "p_asr": p_asr,
+                        "asr_smallest": rate}
         score = self._score(p, test.fold, rate)
-        if natural is None:  # it was no candidate
+        if look is None:  # it was no candidate
             score = min(score, 0.49)
         numbers |= {"asr_calibration": rate, "p_value": p, "budget": trigger.norm}
         suspicious = score >= 0.5
@@ -170,38 +185,11 @@ class PatchInversion(Detector):
         )
 
 
-def _check(model: nn.Module, clean: CleanSet) -> None:
-    """Refuse what cannot be judged, before the long search."""
-    if clean.classes < LEAST_CLASSES:
-        raise MethodFailed(
-            f"The model has {clean.classes} classes; with fewer than {LEAST_CLASSES} there are too few siblings to "
-            "compare a class with.", code="few_classes",
-        )
-    labels = torch.cat([clean.search.labels, clean.calibration.labels])
-    if not bool(((labels >= 0) & (labels < clean.classes)).all()):
-        raise MethodFailed(f"The clean set has labels outside 0..{clean.classes - 1}; curate it again.",
-                           code="bad_labels")
-    counts = torch.bincount(clean.search.labels, minlength=clean.classes)
-    rarest = int(counts.argmin())
-    if counts[rarest] < LEAST_PER_CLASS or len(clean.calibration) < LEAST_CALIBRATION:
-        raise MethodFailed(
-            f"Patch inversion needs {LEAST_PER_CLASS} search images of each class and {LEAST_CALIBRATION} calibration "
-            f"images; class {rarest} has {int(counts[rarest])}, calibration {len(clean.calibration)}. Add images.",
-            code="few_images",
-        )
-    seen = accuracy(model, clean.calibration, clean.classes).overall
-    if not seen >= 2 / clean.classes:
-        raise MethodFailed(
-            f"The model is right on {seen:.1%} of the calibration images, near chance; check that the clean set's "
-            "class order is the model's.", code="near_chance",
-        )
-
-
-def _channels_last(model: nn.Module) -> None:
-    """Store 4-d weights as NHWC: the same numbers, but convolutions on a CPU are about 1.5 times as fast."""
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+def _strengthened(finding: Finding, better: Stronger) -> Finding:
+    numbers = {**finding.numbers, "asr_calibration": better.rate, "natural_asr": better.natural,
+               "budget": float(better.patches.norms[0]), "strengthened": better.factor}
+    words = f"{finding.statement} With {numbers['budget']:.1f} pixels it works on {better.rate:.1%}."
+    return replace(finding, numbers=numbers, trigger=better.patches.trigger(0), statement=words)
 
 
 def _span(progress: Progress, start: float, end: float, note: str) -> Callable[[float], None]:
@@ -221,5 +209,5 @@ def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> s
     if "natural_asr" not in numbers:
         return f"{words}."
     words += (f"; its siblings need {numbers['fold']:.1f} times as many, and with as few the best of them reaches "
-              f"{numbers['natural_asr']:.0%} (p = {numbers['p_value']:.2g})")
+              f"{numbers['natural_smallest']:.0%} (p = {numbers['p_value']:.2g})")
     return f"{words}." if suspicious else f"{words}: not out of the ordinary."

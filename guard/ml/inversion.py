@@ -53,6 +53,12 @@ class Patches:
         """The patch of the class in this row, on the CPU."""
         return PatchTrigger(self.masks[row].cpu(), self.patterns[row].cpu())
 
+    def pick(self, rows: list[int]) -> "Patches":
+        """These rows, in this order; a row may come more than once."""
+        here = torch.tensor(rows, device=self.masks.device)
+        return Patches(targets=self.targets[here], masks=self.masks[here], patterns=self.patterns[here],
+                       norms=self.norms[rows], reached=self.reached[rows])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
@@ -102,14 +108,18 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
                    reached=reached.cpu())
 
 
-def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: float, effort: Effort,
+def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: float | Tensor, effort: Effort,
                    watch: Watch) -> Patches:
-    """For each class the patch with ||m||_1 <= `budget` pixels that reaches most; starts from known patches.
+    """For each row the patch with ||m||_1 <= `budget` pixels that reaches most; starts from known patches.
 
     Norms of the result are those of the masks; `reached` is as in `start`. Draws and raises as `smallest_patches`.
+
+    Args:
+        start: a class may stand in several rows.
+        budget: one for all, or float K.
     """
     run = _Run(model, data, start.targets, effort, cooling=True)
-    run.start(start.masks, start.patterns, torch.full((len(start.targets),), float(budget)))
+    run.start(start.masks, start.patterns, torch.as_tensor(budget, dtype=torch.float32).expand(len(start.targets)))
     for share, _, _, _ in run.windows():
         watch(share)
     return replace(start, masks=run.mask, patterns=run.pattern, norms=run.mask.flatten(1).sum(1).double().cpu())

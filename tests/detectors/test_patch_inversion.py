@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.training import train
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.detectors.patch_inversion import PatchInversion
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.measure import asr
+from guard.ml.measure import asr, predict
+from guard.ml.seeds import seeded
 from tests import toys
 
 
@@ -73,7 +75,8 @@ def test_numbers_of_the_suspicious_class_pass_every_gate(planted: list[Finding])
     assert numbers["p_value"] <= 0.01
     assert numbers["fold"] >= 2
     assert numbers["asr_calibration"] >= 0.8
-    assert numbers["natural_asr"] <= 0.3
+    assert numbers["natural_smallest"] <= 0.3
+    assert numbers["natural_asr"] <= 0.5
     trigger = planted[toys.TARGET].trigger
     assert trigger is not None
     assert numbers["budget"] == pytest.approx(float(trigger.to_tensors()["mask"].sum()), rel=1e-5)
@@ -85,6 +88,36 @@ def test_the_trigger_works_on_the_hold_out_that_nobody_has_seen(planted: list[Fi
 
     assert asr(toys.planted(), toys.curated().holdout, trigger, toys.TARGET, "patch").low >= 0.9
     assert asr(toys.honest(), toys.curated().holdout, trigger, toys.TARGET, "patch").high <= 0.1
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    """A small network that has learnt the patch from poisoned pictures, as an attacker would train it."""
+    with seeded(4):
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(16 * 36, toys.CLASSES),
+        )
+    data = toys.labelled(600, 11)
+    poisoned = torch.arange(600) % 7 == 0  # every class in turn
+    images = torch.where(poisoned[:, None, None, None], toys.stamped(data.images), data.images)
+    return train(model, images, data.labels.masked_fill(poisoned, toys.TARGET), epochs=8, seed=4)
+
+
+def test_the_true_triggers_asr_lies_under_the_reported_bound(trained: nn.Module) -> None:
+    """The smallest patch that decides is weaker than the attacker's; the one that is reported is not."""
+    holdout = toys.curated().holdout
+    others = holdout.pick(holdout.labels != toys.TARGET)
+    truth = float((predict(trained, toys.stamped(others.images)) == toys.TARGET).double().mean())
+
+    found = PatchInversion()(trained, toys.clean_set(), seed=0)[toys.TARGET]
+
+    assert truth >= 0.95
+    assert found.suspicious
+    assert found.trigger is not None
+    assert asr(trained, holdout, found.trigger, toys.TARGET, "patch").high >= truth
+    assert found.numbers["asr_calibration"] >= found.numbers["asr_smallest"]
+    assert found.numbers["budget"] >= 0.9 * found.numbers["mask_l1"]
 
 
 def test_the_mask_lies_where_the_rule_was_planted() -> None:
@@ -109,7 +142,8 @@ def test_two_planted_classes_are_both_found_and_are_no_excuse_for_each_other() -
     findings = PatchInversion()(model, clean, seed=0)
 
     assert guilty(findings) == [3, 8]
-    assert all(findings[target].numbers["natural_asr"] < 0.3 for target in (3, 8))
+    assert all(findings[target].numbers["natural_smallest"] < 0.3 for target in (3, 8))
+    assert all(findings[target].numbers["natural_asr"] <= 0.5 for target in (3, 8))
 
 
 def test_a_rule_that_most_classes_have_is_natural_and_not_suspicious() -> None:
