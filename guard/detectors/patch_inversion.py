@@ -11,8 +11,7 @@ Steps:
        reports the strongest patch within a few times its norm that still leaves the siblings behind
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,6 +22,7 @@ from guard.core.contracts import Progress
 from guard.core.evidence import Finding
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
+from guard.ml.gates import least_score, span
 from guard.ml.inversion import Effort, Patches, smallest_patches, successes
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings, Stronger
@@ -113,15 +113,15 @@ class PatchInversion(Detector):
         everyone = torch.arange(clean.classes)
         full = Effort(steps=self.steps, batch=self.batch)
         if clean.classes <= self.prescreen_above:
-            watch = _span(progress, 0.02, 0.6, "searching for patches")
+            watch = span(progress, 0.02, 0.6, "searching for patches")
             patches = smallest_patches(model, clean.search, everyone, full, watch)
             return _Searched(patches, max(1, clean.classes // 4), everyone.tolist())
-        watch = _span(progress, 0.02, 0.35, "prescreening classes")
+        watch = span(progress, 0.02, 0.35, "prescreening classes")
         brief = Effort(steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW)
         short = smallest_patches(model, clean.search, everyone, brief, watch)
         order = short.norms.argsort(stable=True)
         kept, rest = order[: self.keep], order[self.keep :]
-        watch = _span(progress, 0.35, 0.6, "searching for patches")
+        watch = span(progress, 0.35, 0.6, "searching for patches")
         longer = smallest_patches(model, clean.search, kept, full, watch)
         # Unequal effort alone would make the kept classes outliers; the rest is credited with their median gain.
         gain = float((longer.norms / short.norms[kept]).median())
@@ -140,7 +140,7 @@ class PatchInversion(Detector):
             budget = float(siblings.patches.norms[row])
             if last is None or budget > SAME_BUDGET * last.budget:
                 share = 0.15 / len(candidates)
-                watch = _span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
+                watch = span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
                 last = siblings.within(budget, watch)
             looks[row] = last
         return looks
@@ -151,7 +151,7 @@ class PatchInversion(Detector):
         guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
         for turn, row in enumerate(guilty):
             share = 0.19 / len(guilty)
-            watch = _span(progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger")
+            watch = span(progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger")
             better = siblings.stronger(row, looks[row], watch)
             if better is not None:
                 findings[row] = _strengthened(findings[row], better)
@@ -178,11 +178,7 @@ class PatchInversion(Detector):
                        statement=_statement(row, numbers, suspicious=suspicious))
 
     def _score(self, p: float, fold: float, rate: float) -> float:
-        return min(
-            _half_at(math.log(max(p, 1e-300)), math.log(self.alpha), 2 * math.log(self.alpha)),
-            _half_at(math.log(max(fold, 1e-300)), math.log(self.fold), 2 * math.log(self.fold)),
-            _half_at(rate, self.asr, 1.0),
-        )
+        return least_score(p=(p, self.alpha), fold=(fold, self.fold), rate=(rate, self.asr))
 
 
 def _strengthened(finding: Finding, better: Stronger) -> Finding:
@@ -190,16 +186,6 @@ def _strengthened(finding: Finding, better: Stronger) -> Finding:
                "budget": float(better.patches.norms[0]), "strengthened": better.factor}
     words = f"{finding.statement} With {numbers['budget']:.1f} pixels it works on {better.rate:.1%}."
     return replace(finding, numbers=numbers, trigger=better.patches.trigger(0), statement=words)
-
-
-def _span(progress: Progress, start: float, end: float, note: str) -> Callable[[float], None]:
-    """The part of a progress that one step fills."""
-    return lambda done: progress(start + (end - start) * done, note)
-
-
-def _half_at(value: float, gate: float, full: float) -> float:
-    """0.5 at `gate`, 1 at `full`, linear, within 0..1."""
-    return min(1.0, max(0.0, 0.5 + 0.5 * (value - gate) / (full - gate)))
 
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:

@@ -1,0 +1,62 @@
+"""MESA against rules planted by hand: who is accused, what its samples do, and what it costs the innocent."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from guard.core.evidence import Finding
+from guard.detectors.mesa import Mesa
+from guard.ml.measure import asr
+from tests import toys
+
+
+def guilty(findings: list[Finding]) -> list[Any]:
+    return [finding.target for finding in findings if finding.suspicious]
+
+
+@pytest.fixture(scope="module")
+def planted() -> list[Finding]:
+    return Mesa()(toys.planted(whole=True), toys.clean_set(), seed=0)
+
+
+def test_the_planted_class_alone_is_suspicious(planted: list[Finding]) -> None:
+    assert guilty(planted) == [toys.TARGET]
+    assert [finding.target for finding in planted] == list(range(toys.CLASSES))
+    assert all((finding.score >= 0.5) == finding.suspicious for finding in planted)
+
+
+def test_its_samples_work_where_those_of_the_siblings_do_not(planted: list[Finding]) -> None:
+    numbers = planted[toys.TARGET].numbers
+
+    assert numbers["p_value"] <= 0.01
+    assert 0 <= numbers["asr_worst"] <= numbers["asr_mean"] <= numbers["asr_calibration"] <= 1
+    assert numbers["asr_mean"] >= 0.8
+    assert numbers["natural_asr"] <= 0.5
+    assert numbers["information"] > 0.1
+
+
+def test_the_best_sample_bounds_the_planted_rule_on_the_hold_out(planted: list[Finding]) -> None:
+    trigger = planted[toys.TARGET].trigger
+    assert trigger is not None
+    mask = trigger.to_tensors()["mask"]
+
+    estimate = asr(toys.planted(whole=True), toys.curated().holdout, trigger, toys.TARGET, "patch")
+
+    assert estimate.low >= 0.9
+    assert float(mask.sum()) == planted[toys.TARGET].numbers["budget"]
+    assert float(mask[0][toys.PATCH].sum()) >= 5
+
+
+def test_a_model_without_a_candidate_is_not_learnt_at_all() -> None:
+    findings = Mesa()(toys.honest(), toys.clean_set(), seed=0)
+
+    assert guilty(findings) == []
+    assert all(finding.trigger is None for finding in findings)
+
+
+def test_the_papers_square_is_an_option() -> None:
+    findings = Mesa(square=3)(toys.planted(), toys.clean_set(), seed=0)
+
+    assert all(finding.numbers.get("budget", 9.0) == 9.0 for finding in findings)
+    assert torch.tensor([finding.score for finding in findings]).argmax() == toys.TARGET
