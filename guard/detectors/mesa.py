@@ -31,6 +31,7 @@ from guard.ml.trigger_sets import LEAST_PIXELS, Region, TriggerSet, learn_sets
 
 MOST_ASKED = 12  # classes that are compared; of more, the ones with the smallest patches
 MOST_CALIBRATION = 400  # pictures on which samples are measured
+LOOK_ALPHA = 0.1  # the comparison asks whether there is any set of patches, not how far it reaches
 ROOM = 1.5  # pixels of the region, in norms of the smallest patch: masks are soft, these patches are opaque
 MOST_PIXELS = 64
 SEARCH_WINDOW = 5  # as in the prescreen of patch inversion
@@ -54,9 +55,9 @@ class Mesa(Detector):
 
     Not as in the paper: the region is the one that the search found instead of a known 3x3 square, only suspected
     classes are learnt, and the verdict is a test against the sibling classes instead of a look at the rates. A finding
-    is suspicious if p <= `alpha`, fold >= `fold` and the mean ASR of the samples >= `asr`; its score is at least 0.5
-    exactly then. The trigger it carries is the best of `samples` on the calibration part; `asr_mean` and `asr_worst`
-    speak of all, `information` (nats) of how spread out they are. `natural_asr` is the siblings' mean.
+    is suspicious if p <= `alpha`, fold >= `fold` and the mean ASR in the comparison (`asr_look`) >= `asr`; its score is
+    at least 0.5 exactly then. The trigger it carries is the best of `samples` on the calibration part; `asr_mean` and
+    `asr_worst` speak of all, `information` (nats) of how spread out they are. `natural_asr` is the siblings' mean.
 
     Args:
         search_steps: of the short search, with `search_batch` pictures a class and step.
@@ -73,7 +74,7 @@ class Mesa(Detector):
     search_batch: int = 8
     candidates: int = 2
     look_steps: int = 120
-    learn_steps: int = 200
+    learn_steps: int = 300
     batch: int = 16
     samples: int = 24
     alpha: float = 0.01
@@ -108,15 +109,15 @@ class Mesa(Detector):
         p = min(1.0, look.tests[row].p * len(patches.norms) / len(look.rates))  # those not asked count as tests too
         rate, natural = look.rates[row], look.natural(row)
         numbers = {"mask_l1": float(patches.norms[row]), "fold": fold, "p_value": p, "budget": float(look.pixels),
-                   "natural_asr": natural, "asr_mean": rate}
+                   "natural_asr": natural, "asr_look": rate, "asr_calibration": rate}
         trigger: TriggerLike | None = None
-        if self._score(p, fold, rate) >= 0.5:
+        score = self._score(p, fold, rate)
+        if score >= 0.5:
             region = self._region(patches, row, look.pixels)
             effort = Effort(steps=self.learn_steps, batch=self.batch)
             learnt = learn_sets(model, search, [row], [region], effort, span(progress, 0.5, 0.9, "learning patches"))
             trigger, numbers = self._measured(model, calibration, learnt[0], numbers)
-        score = self._score(p, fold, numbers["asr_mean"])
-        words = (f"Sampled patches of {look.pixels} pixels lead to class {row} on {numbers['asr_mean']:.0%} of the "
+        words = (f"Sampled patches of {look.pixels} pixels lead to class {row} on {rate:.0%} of the "
                  f"pictures, those of the best sibling class on {natural:.0%} (p = {p:.2g})")
         suspicious = score >= 0.5
         return Finding(family="patch", target=row, suspicious=suspicious, score=score, numbers=numbers, trigger=trigger,
@@ -130,7 +131,7 @@ class Mesa(Detector):
         rows = patches.norms.argsort(stable=True)[:MOST_ASKED].tolist()
         regions = [self._region(patches, other, pixels) for other in rows]
         effort = Effort(steps=self.look_steps, batch=self.batch)
-        sets = learn_sets(model, search, rows, regions, effort, watch, levels=LEVELS[:1])
+        sets = learn_sets(model, search, rows, regions, effort, watch, levels=LEVELS[:1], alpha=LOOK_ALPHA)
         hits, trials = zip(*(_successes(model, calibration, learnt) for learnt in sets), strict=True)
         tests = low_outliers(angles(hits, trials), alpha=self.alpha, most=max(1, len(rows) // 4), low_side=False,
                              floor=LEAST_ANGLE_SPREAD)

@@ -40,7 +40,7 @@ def pictures(count: int = 60) -> Labelled:
 def learnt() -> TriggerSet:
     with seeded(0):
         return learn_sets(RedOrBlue().eval(), pictures(), [TARGET], [Region.found(mask(), 4)],
-                          Effort(steps=200, batch=16, width=32), lambda done: None, alpha=0.3)[0]
+                          Effort(steps=200, batch=16, width=32), lambda done: None)[0]
 
 
 def test_samples_cover_more_than_one_colour_and_most_of_them_work(learnt: TriggerSet) -> None:
