@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from guard.core.evidence import Finding
 from guard.detectors.mesa import Mesa
@@ -55,8 +56,20 @@ def test_a_model_without_a_candidate_is_not_learnt_at_all() -> None:
     assert all(finding.trigger is None for finding in findings)
 
 
-def test_the_papers_square_is_an_option() -> None:
-    findings = Mesa(square=3)(toys.planted(), toys.clean_set(), seed=0)
+class Anywhere(toys.Matcher):
+    """A bright 3x3 square sends everything to `TARGET`, wherever it is."""
 
-    assert all(finding.numbers.get("budget", 9.0) == 9.0 for finding in findings)
-    assert torch.tensor([finding.score for finding in findings]).argmax() == toys.TARGET
+    def forward(self, images: Tensor) -> Tensor:
+        brightest = nn.functional.avg_pool2d(images, 3, stride=1).amax((1, 2, 3))
+        rule = nn.functional.one_hot(torch.tensor(toys.TARGET), toys.CLASSES) * 400
+        return super().forward(images) + rule * (brightest[:, None] - 0.65).clamp(min=0)
+
+
+def test_a_square_that_works_anywhere_is_found_with_the_papers_prior() -> None:
+    model = Anywhere(toys.prototypes()).eval()
+
+    findings = Mesa(square=3)(model, toys.clean_set(), seed=0)
+
+    assert guilty(findings) == [toys.TARGET]
+    assert findings[toys.TARGET].numbers["budget"] == 9.0
+    assert findings[toys.TARGET].trigger is not None

@@ -13,7 +13,7 @@ from guard.ml.seeds import seeded
 
 LEVELS = torch.tensor([0.9, 0.5])
 BUMPS = torch.tensor([[0.25, 0.25], [0.75, 0.75]])
-EFFORT = Effort(steps=200, batch=32, width=32)
+EFFORT = Effort(steps=500, batch=32, width=32)
 
 
 def two_bumps(patches: Tensor) -> Tensor:
