@@ -32,7 +32,7 @@ from guard.ml.trigger_sets import LEAST_PIXELS, Region, TriggerSet, learn_sets
 MOST_ASKED = 12  # classes that are compared; of more, the ones with the smallest patches
 MOST_CALIBRATION = 400  # pictures on which samples are measured
 LOOK_ALPHA = 0.1  # the comparison asks whether there is any set of patches, not how far it reaches
-ROOM = 1.5  # pixels of the region, in norms of the smallest patch: masks are soft, these patches are opaque
+ROOM = 2.0  # pixels of the region, in norms of the smallest patch: masks are soft, these patches are opaque
 MOST_PIXELS = 64
 SEARCH_WINDOW = 5  # as in the prescreen of patch inversion
 
