@@ -1,7 +1,6 @@
 """Stage 3: read the evidence, ask the policy, sign the answer."""
 
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
-from guard.detectors import DETECTORS
 from guard.flow.case import make_case
 from guard.flow.conclude import conclude
 from guard.flow.context import Guard
