@@ -21,7 +21,7 @@ def purify(
     path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
     cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json; made if missing.")],
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML; the packaged one by default.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or a packaged one: default, ensemble.")] = None,
     defense: Annotated[str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of --defense.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,

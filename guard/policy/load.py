@@ -23,13 +23,14 @@ NATURAL = ("held", "rejected")
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """Read a policy file; None reads the packaged default.
+    """Read a policy file; None reads the packaged default, the bare name of another packaged one reads that.
 
     Raises:
         PolicyError: the file is not there, is no TOML, or breaks a rule; the sentence names the key.
     """
     try:
-        data = files("guard.policy").joinpath("default.toml").read_bytes() if path is None else path.read_bytes()
+        name = "default" if path is None else str(path)
+        data = (files("guard.policy").joinpath(f"{name}.toml") if name in packaged() else Path(name)).read_bytes()
     except OSError as error:
         raise PolicyError(f"The policy file {path} cannot be read: {error.strerror}.") from error
     try:
@@ -37,6 +38,12 @@ def load_policy(path: Path | None = None) -> Policy:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"The policy file {path} is not valid TOML: {error}.") from error
     return policy_from(value, folder=Path() if path is None else path.parent)
+
+
+def packaged() -> list[str]:
+    """The names of the policies that come with the guard."""
+    return sorted(file.name.removesuffix(".toml") for file in files("guard.policy").iterdir()
+                  if file.name.endswith(".toml"))
 
 
 def load_calibration(path: Path) -> calibrations.Calibration:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from guard.core.errors import PolicyError
+from guard.defenses import DEFENSES
+from guard.detectors import DETECTORS
 from guard.policy import load_policy
-from guard.policy.load import policy_from
+from guard.policy.load import packaged, policy_from
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
 
@@ -21,6 +23,16 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert [rule.name for rule in policy.defenses] == ["patch_unlearning", "sau", "fine_tune"]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
+
+
+def test_packaged_policies_are_known_by_name_and_use_only_what_is_on_the_shelves() -> None:
+    assert packaged() == ["default", "ensemble"]
+    ensemble = load_policy(Path("ensemble"))
+
+    assert ensemble.name == "ensemble"
+    assert set(ensemble.detectors) <= set(DETECTORS.names())
+    assert {rule.name for rule in ensemble.defenses} <= set(DEFENSES.names())
+    assert set(load_policy().detectors) <= set(ensemble.detectors)
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
