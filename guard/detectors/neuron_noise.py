@@ -130,7 +130,8 @@ class NeuronNoise(Detector):
     def _paths(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], clean: CleanSet, calibration: Labelled,
                scale: float, progress: Progress) -> _Paths:
         """Targeted noise for each class; all start from the same noise and see the same pictures."""
-        growth = Growth(first=scale / 3, factor=self.factor, most=scale * 4, moves=self.moves)
+        # A strong backdoor takes half of the accuracy at once; its siblings then need many times as much.
+        growth = Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
         count = max(32, min(self.images, self.images * 10 // clean.classes))
         data = clean.search.pick(torch.randperm(len(clean.search))[:count])
         start = first_noise(model, shapes, growth.first)
