@@ -10,6 +10,7 @@ Steps:
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -110,7 +111,7 @@ class Margin(Detector):
             targets = torch.arange(first, first + len(part) // starts, device=part.device).repeat_interleave(starts)
             ahead = turn / len(parts)
             margins = self._climb(model, part, targets, ground if corrected else None,
-                                  lambda done, ahead=ahead: watch(ahead + done / len(parts)))
+                                  partial(_ahead, watch, ahead, len(parts)))
             found.append(margins.view(-1, starts).amax(1))
         deepest = torch.cat(found).double().cpu() / ground.scale
         if not bool(torch.isfinite(deepest).all()):
@@ -146,6 +147,10 @@ class Margin(Detector):
         return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious,
                        score=score if corrected else min(score, 0.49), numbers=numbers,
                        statement=_statement(row, numbers, suspicious=suspicious))
+
+
+def _ahead(watch: Callable[[float], None], before: float, parts: int, done: float) -> None:
+    watch(before + done / parts)
 
 
 def _ground(model: nn.Module, clean: CleanSet) -> _Ground:

@@ -11,6 +11,7 @@ Steps:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -141,8 +142,7 @@ class NeuronNoise(Detector):
             path = Wandering(model, shapes, start)
             hits, strength, reached = [], growth.first, False
             for strength in growth.strengths():
-                path.grow(strength, growth.moves, others, lambda logits, labels, row=row: -functional.cross_entropy(
-                    logits, torch.full_like(labels, row), reduction="sum"))
+                path.grow(strength, growth.moves, others, partial(_towards, row))
                 hits.append(int((path.predictions(judged) == row).sum()))
                 reached = hits[-1] >= HALF * len(judged)
                 if reached:
@@ -188,6 +188,10 @@ class NeuronNoise(Detector):
         return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious,
                        score=score if suspicious else min(score, 0.49), numbers=dict(numbers),
                        statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.")
+
+
+def _towards(row: int, logits: Tensor, labels: Tensor) -> Tensor:
+    return -functional.cross_entropy(logits, torch.full_like(labels, row), reduction="sum")
 
 
 def _shares(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -70,8 +70,9 @@ class Wandering:
             for images, labels in data.batches(_pass_images(self.model), device=device_of(self.model)):
                 with torch.enable_grad():
                     value = gain(self._run(images, noise), labels)
-                    parts = torch.autograd.grad(value, [noise[name] for name in names], allow_unused=True)
-                total = [one if two is None else one + two for one, two in zip(total, parts, strict=True)]
+                    parts = torch.autograd.grad(value, [noise[name] for name in names], materialize_grads=True,
+                                                allow_unused=True)
+                total = [one + two for one, two in zip(total, parts, strict=True)]
             step = 2 * strength / moves
             self.noise = {name: (noise[name].detach() + step * way.sign()).clamp(-strength, strength)
                           for name, way in zip(names, total, strict=True)}
