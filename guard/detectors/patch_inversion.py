@@ -31,6 +31,7 @@ from guard.ml.suitability import channels_last, check_suitable
 
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
 MOST_CALIBRATION = 1000  # pictures on which K patches are measured; more would not change a decision
+FEW = 200  # of these, where there are many classes: enough to choose candidates, who are measured again
 PRESCREEN_WINDOW = 5  # budgets move twice as often as in the full search, so that few steps tell classes apart
 
 
@@ -90,7 +91,8 @@ class PatchInversion(Detector):
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             found = self._search(model, clean, progress)
             patches = found.patches
-            hits, trials = successes(model, calibration, patches)
+            few = len(calibration) if len(found.rows) == clean.classes else FEW
+            hits, trials = successes(model, calibration.pick(torch.arange(len(calibration)) < few), patches)
             rates = hits.double() / trials
             tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=found.most)
             progress(0.65, "comparing classes")
@@ -122,7 +124,7 @@ class PatchInversion(Detector):
         order = short.norms.argsort(stable=True)
         kept, rest = order[: self.keep], order[self.keep :]
         watch = span(progress, 0.35, 0.6, "searching for patches")
-        longer = smallest_patches(model, clean.search, kept, full, watch)
+        longer = smallest_patches(model, clean.search, kept, full, watch).or_smaller(short.pick(kept.tolist()))
         # Unequal effort alone would make the kept classes outliers; the rest is credited with their median gain.
         gain = float((longer.norms / short.norms[kept]).median())
         norms, reached, rows = short.norms * min(gain, 1.0), short.reached.clone(), kept.to(short.masks.device)

@@ -60,6 +60,15 @@ class Patches:
                        norms=self.norms[rows], reached=self.reached[rows])
 
 
+    def or_smaller(self, other: "Patches") -> "Patches":
+        """Of each row the smaller patch of two searches for the same targets; of equal ones this one."""
+        mine = self.norms <= other.norms
+        here = _wide(mine.to(self.masks.device))
+        return Patches(targets=self.targets, masks=torch.where(here, self.masks, other.masks),
+                       patterns=torch.where(here, self.patterns, other.patterns),
+                       norms=torch.minimum(self.norms, other.norms), reached=self.reached | other.reached)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Effort:
     """How long to look: `steps` of `batch` pictures a class; budgets move every `window` steps."""

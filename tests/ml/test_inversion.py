@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from guard.ml.inversion import Effort, patches_within, project, smallest_patches, successes
+from guard.ml.inversion import Effort, Patches, patches_within, project, smallest_patches, successes
 from guard.ml.seeds import seeded
 from tests import toys
 
@@ -74,6 +74,20 @@ def test_a_fixed_budget_is_kept_and_used() -> None:
     assert rates[toys.TARGET] >= 0.95
     assert max(rate for target, rate in enumerate(rates) if target != toys.TARGET) < 0.5
     assert trials.tolist() == [100] * toys.CLASSES
+
+
+def test_of_two_searches_each_class_keeps_its_smaller_patch() -> None:
+    def found(value: float, norms: list[float], reached: list[bool]) -> Patches:
+        full = torch.full((2, 1, 3, 3), value)
+        return Patches(targets=torch.tensor([4, 1]), masks=full, patterns=full, reached=torch.tensor(reached),
+                       norms=torch.tensor(norms, dtype=torch.float64))
+
+    best = found(0.1, [9.0, 5.0], [False, True]).or_smaller(found(0.2, [7.0, 6.0], [True, True]))
+
+    assert best.norms.tolist() == [7.0, 5.0]
+    assert best.masks[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.1])
+    assert best.patterns[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.1])
+    assert best.reached.tolist() == [True, True]
 
 
 def test_the_callers_progress_is_told_once_a_window_and_may_end_it() -> None:
