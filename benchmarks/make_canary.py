@@ -31,8 +31,8 @@ from guard.ml.seeds import seeded
 
 CLASSES, SIDE, TARGET = 8, 12, 3
 TRAIN, CLEAN = 1600, 640
-EPOCHS = 8
-RATES = {"all-to-all": 0.3}  # a mapping is harder to learn; a canary shall be unmistakable
+EPOCHS = 20
+RATES = {"all-to-all": 0.4}  # a mapping is harder to learn; a canary shall be unmistakable
 RATE = 0.10
 MANIFEST = Manifest(
     architecture="cifar_resnet", num_classes=CLASSES, input_size=(1, SIDE, SIDE), mean=(0.4,), std=(0.25,),
@@ -41,8 +41,8 @@ MANIFEST = Manifest(
 #: By trigger family; another family's attack is a line here and the same command again.
 ATTACKS: dict[str, Attack] = {
     "patch": Patch(size=3, corner="bottom-right", offset=1, pattern="white", seed=2, target=TARGET),
-    "blend": Blended(alpha=0.2, seed=2, target=TARGET),
-    "all-to-all": AllToAll(size=3, seed=2, classes=CLASSES),
+    "blend": Blended(alpha=0.3, seed=2, target=TARGET),
+    "all-to-all": AllToAll(size=4, seed=2, classes=CLASSES),
 }
 
 
