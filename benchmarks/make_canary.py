@@ -2,8 +2,9 @@
 
 Eight classes of made-up 12x12 pictures (a smooth pattern a class, shifted, scaled and noisy), so that no one's data is
 in the package; an honest model, and one model a trigger family with a backdoor. Each detector on the shelf is then
-tried with its default parameters: `kit.json` names for each the backdoored model that it flags. A detector that flags
-none, or that flags the honest model, has no canary; it is told, and the guard will not let it decide.
+tried with its default parameters: `kit.json` names for each the backdoored model that it flags. Of a detector that
+flags none it says null: a worker can only prove that it looks and passes the honest model. One that flags the honest
+model is left out, and the guard will not let it decide.
 """
 
 import json
@@ -75,7 +76,8 @@ def main(folder: Path = trial.KIT) -> None:
     (folder / trial.CLEAN).write_bytes(blob)
     curated = CuratedSet.from_arrays(*load_blob(blob, "canary"))
     bad = {name: _flagged(folder, name, curated) for name in DETECTORS.names()}
-    kit = {name: file for name, file in bad.items() if file}
+    kit = {name: file for name, file in bad.items()
+           if file or trial.attempt(name, {}, None, curated, folder=folder).passed}
     (folder / trial.CONTENTS).write_text(json.dumps(kit, indent=2) + "\n")
     print({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
 

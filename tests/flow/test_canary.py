@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from guard.core.errors import GuardError
 from guard.core.states import ScanState, Verdict
+from guard.detectors import DETECTORS
 from guard.flow import canary, stage, trial
 from guard.policy import Policy, load_policy
 from guard.policy.rules import DetectorRule
@@ -50,11 +52,12 @@ def open_alarms(place: Place) -> list[str]:
         return [row.detail for row in alarms.open_alarms(session, canary.ALARM)]
 
 
-def test_every_detector_of_the_packaged_policy_has_a_model_to_flag() -> None:
+def test_every_detector_of_the_packaged_policies_is_in_the_kit() -> None:
     kit = json.loads((trial.KIT / trial.CONTENTS).read_text())
 
-    assert set(load_policy(None).detectors) <= set(kit)
-    assert all((trial.KIT / file).stat().st_size < 100_000 for file in {*kit.values(), trial.GOOD})
+    assert set(load_policy(Path("ensemble")).detectors) <= set(kit)
+    assert all(kit[name] for name in load_policy().detectors)  # these are proven, not only seen to pass
+    assert all((trial.KIT / file).stat().st_size < 100_000 for file in {*filter(None, kit.values()), trial.GOOD})
     assert (trial.KIT / trial.CLEAN).stat().st_size < 300_000
 
 
@@ -76,14 +79,29 @@ def test_a_broken_detector_does_not_pass(name: str, params: dict[str, float], wo
     assert words in one.sentence
 
 
-def test_a_detector_without_a_canary_does_not_pass(tmp_path: Path) -> None:
+def kit_that_says(folder: Path, contents: bytes) -> Path:
     for path in trial.KIT.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes() if path.name != trial.CONTENTS else b"{}")
+        (folder / path.name).write_bytes(path.read_bytes() if path.name != trial.CONTENTS else contents)
+    return folder
 
-    (one,) = trial.try_all({"patch_inversion": {}}, device="cpu", folder=tmp_path)
+
+def test_a_detector_that_the_kit_does_not_know_does_not_pass(tmp_path: Path) -> None:
+    (one,) = trial.try_all({"margin": {}}, device="cpu", folder=kit_that_says(tmp_path, b"{}"))
 
     assert not one.passed
-    assert "no model" in one.sentence
+    assert "made without it" in one.sentence
+
+
+def test_without_a_model_that_it_flags_a_detector_must_still_look_and_pass_the_good_one(tmp_path: Path) -> None:
+    kit = kit_that_says(tmp_path, b'{"margin": null}')
+
+    (able,) = trial.try_all({"margin": {}}, device="cpu", folder=kit)
+    (kit / trial.GOOD).write_bytes((kit / "clean.bin").read_bytes()[:100])
+
+    assert able.passed
+    assert "no model" in able.sentence
+    with pytest.raises(GuardError):
+        trial.try_all({"margin": {}}, device="cpu", folder=kit)
 
 
 def test_a_worker_with_a_broken_detector_leaves_the_scan_waiting_and_rings(place: Place) -> None:
@@ -152,7 +170,8 @@ def test_a_passing_run_is_stored_with_worker_versions_and_time_and_clears_the_al
     assert row.passed
     assert again == row
     assert (row.worker, row.at) == (canary.worker(), place.clock)
-    assert [(one["method"], one["version"]) for one in row.trials] == [("patch_inversion", 1)]
+    assert [(one["method"], one["version"]) for one in row.trials] == [
+        ("patch_inversion", DETECTORS.get("patch_inversion").version)]
     assert open_alarms(place) == []
 
 
