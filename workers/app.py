@@ -5,6 +5,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
+from kombu.transport.redis import QoS
 
 from guard.flow import job_servers, preload
 from guard.logs import configure
@@ -18,6 +19,9 @@ STAGE_QUEUE = {
 RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
 NEED_VERSIONS = frozenset({"scan", "control"})  # the canary's key holds them, and the policy asks for them
 consumed: set[str] = set()  # by this worker, known once it starts
+# kombu 5.7 ends a worker (AttributeError: hostname) if it closes a lost connection with messages under way and tries to
+# give them back through it. Nobody relies on that: leases and rescue do (docs/decisions/0004).
+QoS.restore_at_shutdown = False
 VISIBILITY_SECONDS = 12 * 3600  # longer than any job, or Redis delivers a running task a second time
 
 
