@@ -2,7 +2,7 @@
 
 The honest demo model goes through the whole embedded stack. Total: from the scan's row to `done`, publishing included.
 Methods: the seconds that the detectors' own evidence states. `stages_s` is how long the scan was seen in each state, by
-looking every 0.3 s.
+looking every 0.3 s. The worker's canary, once at its start and once a day, is over before the upload.
 """
 
 import os
@@ -17,10 +17,25 @@ from benchmarks.demo.__main__ import add_cleanset
 from benchmarks.demo.models import train_model
 from benchmarks.record import write
 from guard.bootstrap import open_guard
+from guard.flow import canary
+from guard.flow.context import Guard
 from guard.local.supervisor import Stack
 from guard.settings import load_settings
-from guard.store import evidence
+from guard.store import canaries, evidence
 from guard.store.session import reading
+
+
+def await_canary(guard: Guard, seconds: float = 120.0) -> None:
+    """Return once the worker's detectors have proven themselves; raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with reading(guard.engine) as session:
+            row = canaries.latest(session, canary.worker(), canary.methods_digest(guard))
+        if row is not None and row.passed:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError("no worker has passed its canary")
+        time.sleep(0.5)
 
 
 def main() -> None:
@@ -34,6 +49,7 @@ def main() -> None:
             stack.start()
             guard = open_guard(load_settings(stack.environment()))
             add_cleanset(guard, data)
+            await_canary(guard)
             started = time.monotonic()
             seen: list[tuple[str, float]] = []
             story.upload(guard, (model,))
