@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.data import FASHION_FOLDER, Dataset, load
+from benchmarks.data import Dataset, load
 from benchmarks.demo import story
 from benchmarks.demo.models import three_models
 from benchmarks.demo.table import checks, print_table
@@ -35,9 +35,9 @@ SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo says how long
 def main() -> int:
     """Run the demo; prints its story and leaves `demo-report.json` and `demo-report.html` in the current folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=["mnist", "fashion-mnist"],
-                        default="fashion-mnist" if FASHION_FOLDER.is_dir() else "mnist",
-                        help="default: Fashion-MNIST where Debian's dataset-fashion-mnist is installed, else MNIST")
+    # Not yet Fashion-MNIST where it is installed: there no repair has passed the policy yet (docs/changelog.md).
+    parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist",
+                        help="fashion-mnist needs Debian's dataset-fashion-mnist")
     parser.add_argument("--keep", action="store_true", help="keep the demo's folder")
     options = parser.parse_args()
     console, started = Console(), time.monotonic()
