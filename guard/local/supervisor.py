@@ -241,12 +241,15 @@ def running_environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that `Stack.stop` is reached; main thread only."""
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that `Stack.stop` is reached; main thread only.
+
+    SIGINT is set too: a shell starts what runs in its background with SIGINT ignored, and Python would leave it so.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
