@@ -99,7 +99,7 @@ class PatchUnlearning(Defense):
         smallest = int(patches.norms.argmin())
         if first and tests[smallest].fold >= self.far:
             rows.add(smallest)
-        return _rows(patches, [row for row in sorted(rows) if bool(patches.reached[row])])
+        return patches.pick([row for row in sorted(rows) if bool(patches.reached[row])])
 
     def _larger(self, model: nn.Module, clean: CleanSet, found: Patches) -> list[tuple[Tensor, Tensor]]:
         """Mask 1,H,W and pattern C,H,W of each class found, at every size."""
@@ -107,7 +107,7 @@ class PatchUnlearning(Defense):
         factors = torch.logspace(0, math.log(self.largest), self.sizes, base=math.e).tolist()
         for row, norm in enumerate(found.norms.tolist()):
             for times in factors:
-                within = patches_within(model, clean.search, _rows(found, [row]), times * norm, effort, _unwatched)
+                within = patches_within(model, clean.search, found.pick([row]), times * norm, effort, _unwatched)
                 stamps.append((within.masks[0], within.patterns[0]))
         return stamps
 
@@ -128,13 +128,6 @@ class PatchUnlearning(Defense):
         fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
             decay=True)
         model.eval()
-
-
-def _rows(patches: Patches, rows: list[int]) -> Patches:
-    index = torch.tensor(rows, dtype=torch.int64)
-    there = index.to(patches.masks.device)
-    return Patches(targets=patches.targets[there], masks=patches.masks[there], patterns=patches.patterns[there],
-                   norms=patches.norms[index], reached=patches.reached[index])
 
 
 def _part(progress: Progress, start: float, width: float, words: str) -> Progress:

@@ -19,9 +19,9 @@ from guard.core.contracts import Progress
 from guard.core.evidence import Finding
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.detectors._scores import half_at, half_at_log, span
 from guard.ml.cleanset import CleanSet
 from guard.ml.families import Additions, Blends, Filters, Generators, Searchable, Warps
+from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import device_of
 from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.suitability import channels_last, check_suitable

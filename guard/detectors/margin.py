@@ -22,9 +22,9 @@ from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.detectors._scores import half_at, half_at_log, span
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.dataflow import Layer, flow_of, with_features
+from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import BATCH, device_of
 from guard.ml.statistics import ClassTest, low_outliers
 from guard.ml.suitability import channels_last, check_suitable

@@ -24,8 +24,8 @@ from guard.core.contracts import Progress
 from guard.core.evidence import Finding
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.detectors._scores import half_at_log
 from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of, predict
 from guard.ml.noise import Growth, Wandering, first_noise, knobs
 from guard.ml.statistics import ClassTest, angles, cauchy_combination, low_outliers

@@ -17,9 +17,9 @@ from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.detectors._scores import half_at_log
 from guard.ml.cleanset import CleanSet
 from guard.ml.dataflow import Flow, Layer, flow_of
+from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of
 from guard.ml.statistics import ClassTest, leave_one_out, low_outliers
 from guard.ml.suitability import check_suitable

@@ -54,10 +54,11 @@ class Patches:
         return PatchTrigger(self.masks[row].cpu(), self.patterns[row].cpu())
 
     def pick(self, rows: list[int]) -> "Patches":
-        """These rows, in this order; a row may come more than once."""
-        here = torch.tensor(rows, device=self.masks.device)
+        """These rows, in this order; a row may come more than once, and there may be none."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        here = index.to(self.masks.device)
         return Patches(targets=self.targets[here], masks=self.masks[here], patterns=self.patterns[here],
-                       norms=self.norms[rows], reached=self.reached[rows])
+                       norms=self.norms[index], reached=self.reached[index])
 
 
     def or_smaller(self, other: "Patches") -> "Patches":
