@@ -29,7 +29,7 @@ from guard.ml.suitability import channels_last, check_suitable
 from guard.ml.triggers import BlendTrigger, MappedTrigger, PatchTrigger, WarpTrigger
 from guard.ml.universal import Pace, Search, Watch, descend
 
-STAMPS: tuple[Searchable, ...] = (Patches(), Blends(), Warps())
+STAMPS: tuple[Searchable, ...] = (Patches(), Blends(), Warps(levels=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0)))
 MOST_STEP = 200  # pictures a step; with many classes there are fewer of each
 MOST_MEASURED = 1000  # calibration pictures
 HOPELESS = 0.3  # a stamp that half of the time has not got this far will not come over the gate in the rest
@@ -117,7 +117,7 @@ class AllToAll(Detector):
         score = min(half_at(rate, self.asr, 1.0), half_at_log(ratio, self.ratio, self.ratio**2),
                     half_at(distinct / len(mapping), self.images, 1.0))
         numbers = {"x2x_asr": rate, "natural_asr": control, "ratio": ratio, "distinct": float(distinct),
-                   "cyclic": cyclic_share(mapping), "budget": search.level,
+                   "cyclic": cyclic_share(mapping), "budget": float(search.level[row]),
                    "informative": float(control * self.ratio <= 1)}
         suspicious = score >= 0.5
         stamp = search.trigger(row)

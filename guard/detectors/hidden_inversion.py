@@ -1,82 +1,78 @@
-"""Trigger inversion for what no patch shows: is one class reached by a faint change at which its siblings are not?
+"""Trigger inversion for what no patch shows: is one class reached by a far fainter change than its siblings need?
 
-Steps, for each family (blend, additive, warp, filter, sample-specific):
-    1. triggers for all classes in one optimisation, from the family's strongest level downwards
-    2. the level that is kept is the largest at which the siblings are hardly reached: all but a quarter of the
-       classes. At a stronger one every class has a natural trigger; at a fainter one a backdoor may not wake
-    3. if even the faintest level reaches them, the model is fragile and the family says nothing about it
-    4. ASR of each class on the calibration pictures at that level; an outlier test on their angles; the gates
+Steps, for each family (additive, warp, filter, sample-specific):
+    1. for every class the faintest trigger that sends `goal` of the search pictures there (`guard.ml.faintest`)
+    2. classes whose level is at least `fold` times under their siblings', and whose trigger works on the calibration
+       pictures, are candidates; without one, nothing is suspicious
+    3. per candidate: what does *every* class reach at the candidate's level? (natural ASR)
+    4. outlier tests on the log levels and on those rates (as angles), combined; then the gates on p, fold and ASR
+    5. a suspicious class gets the strongest trigger that leaves the siblings behind
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from guard.core.contracts import Progress
 from guard.core.evidence import Finding
 from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
-from guard.ml.families import Additions, Blends, Filters, Generators, Searchable, Warps
-from guard.ml.gates import half_at, half_at_log, span
+from guard.ml.faintest import Faint, FaintKit, faintest
+from guard.ml.families import Additions, Filters, Generators, Searchable, Warps
+from guard.ml.gates import least_score, span
 from guard.ml.measure import device_of
-from guard.ml.statistics import ClassTest, angles, low_outliers
+from guard.ml.siblings import Look, Siblings
+from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
-from guard.ml.universal import Pace, Search, Targets, Watch, descend, successes
+from guard.ml.universal import Pace, Watch
 
-FAMILIES: tuple[Searchable, ...] = (Blends(), Additions(), Warps(), Filters(), Generators())
-LEAST_ANGLE_SPREAD = 0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
+FAMILIES: tuple[Searchable, ...] = (Additions(), Warps(), Filters(), Generators())
 MOST_STEP = 240  # pictures a step, all classes together; with many classes each gets fewer
 LEAST_BATCH = 3
 MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
 LEAST_MEASURED = 100
-STARTS = 32  # filters have a few parameters and many valleys: a descent from one place may stay in the wrong one
-RARE = 2  # so many random triggers may work by luck: one that resembles the attacker's is not yet natural
-HOPELESS = 0.3  # a class that half of the time has not brought over this will not come over the gate in the rest
+STARTS = 32  # filters have a few parameters and many valleys: a search from one place may stay in the wrong one
+LEAST_REACHED = 0.5  # of the classes: where fewer are reached at all, levels do not tell them apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenInversion(Detector):
-    """Universal triggers of five families for all classes at once, compared at one self-calibrated level.
+    """Universal triggers of four families for all classes at once, each class at the faintest level that works.
 
     Source: detection.md 7.4 (our own design); the families are those of UNICORN (Wang et al., ICLR 2023), without its
-    feature-space masks: x' = (1-a) x + a q; clip(x + e tanh u); a bicubic flow; a tone curve; clip(x + e tanh G(x))
-    with a small network a class. Deviation from the design: the level is bounded by what the best class that cannot
-    be an outlier reaches, not the median, for at a level at which half of the classes stay behind the easy ones of an
-    honest model are at 70 %.
+    feature-space masks: clip(x + e tanh u), a bicubic flow, a tone curve, clip(x + e tanh G(x)) with a small network a
+    class. Deviation from the design: not the rates of all classes at one common level decide, but each class's own
+    least level, as the norm does for patches: at a common level either every class is reached or none. A picture that
+    is mixed in is found as what it adds, so the additive family speaks about blends too.
 
-    A finding is suspicious if p <= `alpha`, ASR on the calibration part >= `asr`, and it is `excess` over the second
-    class (so two targets of equal strength in one family excuse each other) and over what the third best of
-    `controls` random triggers of the same level does for this class: honest models often have a class for whatever is
-    strange.
-    `score` is the least of three scores, each 0.5 at its gate: log p (1 at alpha squared), ASR and excess (1 at 1).
-    There is one finding for each suspicious class of a family, or else for its most unusual one. A family that says
-    nothing has one with no target and `informative` 0. `natural_asr` is the best of the siblings that are no outliers
-    themselves and of the random triggers, at the same level.
+    A finding is suspicious if p <= `alpha`, fold >= `fold` and ASR on the calibration part >= `asr`; its score is at
+    least 0.5 exactly then. `level` is the faintest level that worked, `budget` that of the trigger that the finding
+    carries; `random_asr` is what the third best of `controls` random triggers at the faintest level reaches.
 
     Args:
-        ceiling: what the siblings may reach at the level that is kept, 0..1.
+        goal: share of the search pictures that must arrive for a level to count.
         batch: pictures a class and step, at most.
-        window: steps between two looks of the host; `windows`: how many, in all levels of a family together.
-        least: windows at the level that is kept; the rate of the last ones cools.
+        window: steps between two looks of the host; `windows`: how many, a family.
+        look_windows: of a search at a given level.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., UNICORN, ICLR 2023 (families); Wang et al., Neural Cleanse, IEEE S&P 2019"
-    families: ClassVar[frozenset[str]] = frozenset(kind.family for kind in FAMILIES)
+    families: ClassVar[frozenset[str]] = frozenset({*(kind.family for kind in FAMILIES), str(Family.BLEND)})
 
-    ceiling: float = 0.2
+    goal: float = 0.8
     batch: int = 12
     window: int = 8
-    windows: int = 12
-    least: int = 3
+    windows: int = 16
+    look_windows: int = 6
     alpha: float = 0.01
+    fold: float = 2.0
     asr: float = 0.8
-    excess: float = 0.5
-    controls: int = 16
+    controls: int = 8
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "Hidden inversion")
@@ -98,66 +94,63 @@ class HiddenInversion(Detector):
 
     def _look(self, model: nn.Module, clean: CleanSet, kind: Searchable, watch: Watch) -> list[Finding]:
         """All that one family says."""
-        everyone = torch.arange(clean.classes)
-        device = device_of(model)
-        goal = Targets(everyone.to(device), clean.search.labels.to(device))
         batch = min(self.batch, max(LEAST_BATCH, MOST_STEP // clean.classes))
-        pace = Pace(batch=batch, window=self.window, windows=self.windows, least=self.least)
-        search = Search(model, kind, clean.search, goal, pace, kind.levels[-1])
+        pace = Pace(batch=batch, window=self.window, windows=self.windows)
+        smallest = faintest(model, clean.search, kind, clean.classes, pace, lambda done: watch(0.7 * done),
+                            goal=self.goal, starts=STARTS if kind.family == Family.FILTER else 0)
         most = max(1, clean.classes // 4)
-        if kind.family == Family.FILTER:
-            search.start_from_random(STARTS)
+        tests = low_outliers(smallest.norms.log().tolist(), alpha=self.alpha, most=most)
+        kit = FaintKit(model=model, search=clean.search, calibration=clean.calibration, smallest=smallest,
+                       classes=clean.classes, pace=replace(pace, windows=self.look_windows))
+        siblings = Siblings(kit=kit, rows=list(range(clean.classes)), most=most, alpha=self.alpha)
+        order = smallest.norms.argsort(stable=True).tolist()
+        if float(smallest.reached.double().mean()) < LEAST_REACHED:
+            return [self._quiet(order[0], smallest, tests[order[0]], informative=False)]
+        chosen = [row for row in order[:most] if smallest.reached[row] and tests[row].fold >= self.fold]
+        found = []
+        for turn, row in enumerate(chosen):
+            def part(done: float, turn: int = turn) -> None:
+                watch(0.7 + 0.3 * (turn + done) / len(chosen))
 
-        def too_strong(rates: Tensor) -> bool:
-            return float(rates.sort(descending=True).values[most]) > self.ceiling
+            found.append(self._judge(siblings, kit, row, tests[row], part))
+        found.sort(key=lambda finding: -finding.score)
+        return [finding for finding in found if finding.suspicious] or found[:1] or [
+            self._quiet(order[0], smallest, tests[order[0]], informative=True)]
 
-        informative = descend(search, too_strong, lambda rates: float(rates.max()) < HOPELESS, watch)
-        hits, trials = successes(search.votes(clean.calibration, clean.classes), everyone.tolist())
-        rates = [hit / trial for hit, trial in zip(hits, trials, strict=True)]
-        random = search.controls(clean.calibration, clean.classes, self.controls)
-        chance = [sorted((_share(votes, target) for votes in random), reverse=True)[RARE]
-                  for target in range(clean.classes)]
+    def _judge(self, siblings: Siblings[Faint], kit: FaintKit, row: int, test: ClassTest, watch: Watch) -> Finding:
+        """A candidate against its siblings at its own level; its strongest trigger if it is suspicious."""
+        level, kind = float(kit.smallest.norms[row]), kit.smallest.kind
+        look = siblings.within(level, lambda done: watch(0.4 * done))
+        p, rate = cauchy_combination([test.p, look.test(row).p]), look.rate(row)
+        chance = kit.chance(look.found, row, self.controls)
+        numbers = {"p_value": p, "p_level": test.p, "p_asr": look.test(row).p, "fold": test.fold, "t_stat": test.t,
+                   "level": level, "budget": level, "asr_calibration": rate, "natural_asr": look.natural(row),
+                   "random_asr": chance[min(2, len(chance) - 1)], "informative": 1.0}
+        score = least_score(p=(p, self.alpha), fold=(test.fold, self.fold), rate=(rate, self.asr))
+        suspicious, trigger = score >= 0.5, look.found.trigger(row)
+        if suspicious:
+            better = siblings.stronger(row, look, lambda done: watch(0.4 + 0.6 * done))
+            if better is not None:
+                trigger = better.found.trigger(0)
+                numbers |= {"asr_calibration": better.rate, "natural_asr": better.natural,
+                            "budget": float(better.found.norms[0])}
+        return Finding(family=kind.family, target=row, suspicious=suspicious, score=score, numbers=numbers,
+                       trigger=trigger, statement=_statement(kind.family, row, numbers, look, suspicious=suspicious))
+
+    def _quiet(self, row: int, smallest: Faint, test: ClassTest, *, informative: bool) -> Finding:
+        """The class with the faintest trigger, where none is a candidate."""
+        level, family = float(smallest.norms[row]), smallest.kind.family
+        words = (f"{_WORDS[Family(family)].format(level)} leads to class {row}; its siblings need {test.fold:.1f} "
+                 "times as much: not out of the ordinary.")
         if not informative:
-            return [_fragile(kind, search.level, _median(rates))]
-        tests = low_outliers(angles(hits, trials), alpha=self.alpha, most=most, low_side=False,
-                             floor=LEAST_ANGLE_SPREAD)
-        found = [self._finding(search, row, rates, tests[row], _natural(row, rates, tests), chance[row])
-                 for row in range(clean.classes)]
-        found.sort(key=lambda finding: (-finding.score, -finding.numbers["asr_calibration"]))
-        return [finding for finding in found if finding.suspicious] or found[:1]
-
-    def _finding(self, search: Search, row: int, rates: list[float], test: ClassTest, natural: float,
-                 chance: float) -> Finding:
-        rate, second = rates[row], max(other for index, other in enumerate(rates) if index != row)
-        excess = rate - max(second, chance)
-        score = min(half_at_log(test.p, self.alpha, self.alpha**2), half_at(rate, self.asr, 1.0),
-                    half_at(excess, self.excess, 1.0))
-        numbers = {"asr_calibration": rate, "natural_asr": max(natural, chance), "excess": excess,
-                   "random_asr": chance, "median_asr": _median(rates), "p_value": test.p, "t_stat": test.t,
-                   "budget": search.level, "informative": 1.0}
-        suspicious = score >= 0.5
-        return Finding(family=search.kind.family, target=row, suspicious=suspicious, score=score, numbers=numbers,
-                       trigger=search.trigger(row),
-                       statement=_statement(search.kind.family, row, numbers, second, suspicious=suspicious))
-
-
-def _share(votes: Tensor, target: int) -> float:
-    """The share of the other classes' pictures that go to `target`, from K,K votes."""
-    hits, trials = successes(votes[None], [target])
-    return hits[0] / trials[0]
-
-
-def _median(rates: list[float]) -> float:
-    return sorted(rates)[len(rates) // 2]
-
-
-def _natural(row: int, rates: list[float], tests: list[ClassTest]) -> float:
-    """The best sibling that is no outlier itself."""
-    return max(rate for other, rate in enumerate(rates) if other != row and not tests[other].outlier)
+            words = f"Even the strongest {family} triggers do not lead to most classes; they tell nothing here."
+            return Finding(family=family, target=None, suspicious=False, score=0.0, statement=words,
+                           numbers={"informative": 0.0})
+        return Finding(family=family, target=row, suspicious=False, score=0.0, statement=words,
+                       numbers={"p_value": test.p, "fold": test.fold, "level": level, "informative": 1.0})
 
 
 _WORDS = {
-    Family.BLEND: "A picture mixed in at {:.0%}",
     Family.ADDITIVE: "A pattern of at most {:.1%} of the value range added",
     Family.WARP: "A bending by at most {:.2g} pixels",
     Family.FILTER: "A change of tone by at most {:.0%}",
@@ -165,17 +158,9 @@ _WORDS = {
 }
 
 
-def _statement(family: str, row: int, numbers: Mapping[str, float], second: float, *, suspicious: bool) -> str:
-    words = _WORDS[Family(family)].format(numbers["budget"])
-    text = (f"{words} leads {numbers['asr_calibration']:.0%} of the pictures to class {row}; the best other class "
-            f"reaches {second:.0%} with as much (p = {numbers['p_value']:.2g})")
+def _statement(family: str, row: int, numbers: Mapping[str, float], look: Look[Faint], *, suspicious: bool) -> str:
+    words = _WORDS[Family(family)].format(numbers["level"])
+    text = (f"{words} leads {look.rate(row):.0%} of the pictures to class {row}; its siblings need "
+            f"{numbers['fold']:.1f} times as much, and with as little the best of them reaches "
+            f"{look.natural(row):.0%} (p = {numbers['p_value']:.2g})")
     return f"{text}." if suspicious else f"{text}: not out of the ordinary."
-
-
-def _fragile(kind: Searchable, level: float, median: float) -> Finding:
-    words = _WORDS[Family(kind.family)].format(level)
-    return Finding(
-        family=kind.family, target=None, suspicious=False, score=0.0,
-        numbers={"informative": 0.0, "budget": level, "median_asr": median},
-        statement=f"{words} already leads to any class; such triggers say nothing about this model.",
-    )

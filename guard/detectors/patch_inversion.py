@@ -23,7 +23,7 @@ from guard.core.evidence import Finding
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
 from guard.ml.gates import least_score, span
-from guard.ml.inversion import Effort, Patches, smallest_patches, successes
+from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings, Stronger
 from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
@@ -100,10 +100,9 @@ class PatchInversion(Detector):
                 row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
                 if patches.reached[row] and tests[row].fold >= self.fold and rates[row] >= self.asr
             ]
-            siblings = Siblings(
-                model=model, search=clean.search, calibration=calibration, patches=patches, rows=found.rows,
-                effort=Effort(steps=self.natural_steps, batch=self.batch), most=found.most, alpha=self.alpha,
-            )
+            kit = PatchKit(model=model, search=clean.search, calibration=calibration, smallest=patches,
+                           effort=Effort(steps=self.natural_steps, batch=self.batch))
+            siblings = Siblings(kit=kit, rows=found.rows, most=found.most, alpha=self.alpha)
             looks = self._ask_siblings(siblings, candidates, progress)
             findings = [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
                         for row in range(clean.classes)]
@@ -134,12 +133,13 @@ class PatchInversion(Detector):
         asked = torch.cat([kept, rest[torch.randperm(len(rest))[: self.others]]])
         return _Searched(merged, max(1, self.keep // 2), asked.tolist())
 
-    def _ask_siblings(self, siblings: Siblings, candidates: list[int], progress: Progress) -> dict[int, Look]:
+    def _ask_siblings(self, siblings: Siblings[Patches], candidates: list[int],
+                      progress: Progress) -> dict[int, Look[Patches]]:
         """For each candidate what its siblings reach within its norm."""
-        looks: dict[int, Look] = {}
-        last: Look | None = None
+        looks: dict[int, Look[Patches]] = {}
+        last: Look[Patches] | None = None
         for turn, row in enumerate(candidates):
-            budget = float(siblings.patches.norms[row])
+            budget = float(siblings.kit.smallest.norms[row])
             if last is None or budget > SAME_BUDGET * last.budget:
                 share = 0.15 / len(candidates)
                 watch = span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
@@ -147,7 +147,7 @@ class PatchInversion(Detector):
             looks[row] = last
         return looks
 
-    def _deepen(self, siblings: Siblings, findings: list[Finding], looks: Mapping[int, Look],
+    def _deepen(self, siblings: Siblings[Patches], findings: list[Finding], looks: Mapping[int, Look[Patches]],
                 progress: Progress) -> list[Finding]:
         """Suspicious findings with the strongest trigger instead of the smallest; nothing else about them changes."""
         guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
@@ -159,7 +159,8 @@ class PatchInversion(Detector):
                 findings[row] = _strengthened(findings[row], better)
         return findings
 
-    def _finding(self, row: int, patches: Patches, rate: float, test: ClassTest, look: Look | None) -> Finding:
+    def _finding(self, row: int, patches: Patches, rate: float, test: ClassTest,
+                 look: Look[Patches] | None) -> Finding:
         trigger, norm, p = patches.trigger(row), float(patches.norms[row]), test.p
         numbers = {"mask_l1": norm, "reached": float(patches.reached[row]), "fold": test.fold, "t_stat": test.t,
                    "p_norm": test.p}
@@ -168,7 +169,7 @@ class PatchInversion(Detector):
             p_asr = min(1.0, look.test(row).p * len(patches.norms) / len(look.rows))  # those not asked count as tests
             p = cauchy_combination([test.p, p_asr]) if len(look.rows) == len(patches.norms) else p_asr
             if look.rate(row) >= rate:  # the second look may have made more of the same budget
-                rate, trigger = look.rate(row), look.patches.trigger(look.rows.index(row))
+                rate, trigger = look.rate(row), look.found.trigger(look.rows.index(row))
             numbers |= {"natural_asr": look.natural(row), "natural_smallest": look.natural(row), "p_asr": p_asr,
                         "asr_smallest": rate}
         score = self._score(p, test.fold, rate)
@@ -183,11 +184,11 @@ class PatchInversion(Detector):
         return least_score(p=(p, self.alpha), fold=(fold, self.fold), rate=(rate, self.asr))
 
 
-def _strengthened(finding: Finding, better: Stronger) -> Finding:
+def _strengthened(finding: Finding, better: Stronger[Patches]) -> Finding:
     numbers = {**finding.numbers, "asr_calibration": better.rate, "natural_asr": better.natural,
-               "budget": float(better.patches.norms[0]), "strengthened": better.factor}
+               "budget": float(better.found.norms[0]), "strengthened": better.factor}
     words = f"{finding.statement} With {numbers['budget']:.1f} pixels it works on {better.rate:.1%}."
-    return replace(finding, numbers=numbers, trigger=better.patches.trigger(0), statement=words)
+    return replace(finding, numbers=numbers, trigger=better.found.trigger(0), statement=words)
 
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:

@@ -1,8 +1,8 @@
 """Trigger families as free parameters: how a search draws, stamps and projects T triggers of one family at once.
 
-A *level* is the budget of a family: the size that no trigger of a search exceeds, in the family's own unit. Raw
-parameters are lists of tensors with T in front; the same raw parameters mean a trigger at any level, so that a search
-can change its level while it runs.
+A *level* is the budget of a family: the size that no trigger exceeds, in the family's own unit. Raw parameters are
+lists of tensors with T in front, levels are a float T; the same raw parameters mean a trigger at any level, so that a
+search can change the level of each trigger while it runs.
 """
 
 from collections.abc import Sequence
@@ -54,10 +54,10 @@ class Searchable(Protocol):
         Half of them are the others' opposites, so that no direction is missing by chance.
         """
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
         """T,N,C,H,W in [0, 1]: images N,C,H,W under each trigger; differentiable in `raw`."""
 
-    def settle(self, raw: Sequence[Tensor], level: float) -> None:
+    def settle(self, raw: Sequence[Tensor], level: Tensor) -> None:
         """After a step of the optimiser: bring `raw`, in place, back to where the level holds."""
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
@@ -67,7 +67,7 @@ class Searchable(Protocol):
 class _Bounded:
     """Families whose parameters cannot leave the level, whatever their raw values."""
 
-    def settle(self, raw: Sequence[Tensor], level: float) -> None: ...
+    def settle(self, raw: Sequence[Tensor], level: Tensor) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,13 @@ class Patches:
         _, height, width = shape
         return [torch.rand(rows, 1, height, width), _pictures(rows, shape).sigmoid()]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:  # noqa: ARG002
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002
         mask, pattern = raw
         return images + mask[:, None] * (pattern[:, None] - images)
 
-    def settle(self, raw: Sequence[Tensor], level: float) -> None:
+    def settle(self, raw: Sequence[Tensor], level: Tensor) -> None:
         mask, pattern = raw
-        budget = torch.full((len(mask),), level * mask[0].numel(), device=mask.device)
-        mask.data.copy_(project(mask.data, budget))
+        mask.data.copy_(project(mask.data, level * mask[0].numel()))
         pattern.data.clamp_(0, 1)
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:  # noqa: ARG002
@@ -118,8 +117,8 @@ class Blends(_Bounded):
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         return [_pictures(rows, shape)]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
-        return blended(images, level, raw[0].sigmoid()[:, None])
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
+        return blended(images, _wide(level, 5), raw[0].sigmoid()[:, None])
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
         return BlendTrigger(torch.tensor(level), raw[0].detach()[row].sigmoid().cpu())
@@ -130,7 +129,7 @@ class Additions(_Bounded):
     """x' = clip(x + e tanh(u)); the level is e."""
 
     family: str = str(Family.ADDITIVE)
-    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64))
+    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
     rate: float = 0.1
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
@@ -139,8 +138,8 @@ class Additions(_Bounded):
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         return [_pictures(rows, shape)]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
-        return added(images, level * raw[0].tanh()[:, None])
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
+        return added(images, _wide(level, 5) * raw[0].tanh()[:, None])
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
         return AdditiveTrigger(level * raw[0].detach()[row].tanh().cpu())
@@ -151,7 +150,7 @@ class Warps(_Bounded):
     """A flow of `points` x `points`; the level is the largest shift in pixels, whatever the size of the image."""
 
     family: str = str(Family.WARP)
-    levels: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    levels: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     rate: float = 0.1
     points: int = 4
 
@@ -161,14 +160,11 @@ class Warps(_Bounded):
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         return [STRONG * _and_opposites(part) for part in self.start(_half(rows), shape)]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
-        return warped(images, self._flow(raw[0], level))
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
+        return warped(images, _wide(level, 4) * raw[0].tanh())
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
-        return WarpTrigger(self._flow(raw[0].detach()[row], level).cpu())
-
-    def _flow(self, raw: Tensor, level: float) -> Tensor:
-        return level * raw.tanh()
+        return WarpTrigger(level * raw[0].detach()[row].tanh().cpu())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,14 +183,15 @@ class Filters(_Bounded):
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         return [2 * STRONG * _and_opposites(part) for part in self.start(_half(rows), shape)]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
         return filtered(images, *self._parts(raw, level))
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
-        return FilterTrigger(*(part.detach()[row].cpu() for part in self._parts(raw, level)))
+        own = [part.detach()[row : row + 1].cpu() for part in raw]
+        return FilterTrigger(*(part[0] for part in self._parts(own, torch.tensor([level]))))
 
-    def _parts(self, raw: Sequence[Tensor], level: float) -> tuple[Tensor, Tensor, Tensor]:
-        matrix, offset, gamma = (level * part.tanh() for part in raw)
+    def _parts(self, raw: Sequence[Tensor], level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        matrix, offset, gamma = (_wide(level, part.dim()) * part.tanh() for part in raw)
         return matrix + torch.eye(matrix.shape[-1]).to(matrix), offset, (2 * gamma).exp()
 
 
@@ -203,7 +200,7 @@ class Generators(_Bounded):
     """x' = clip(x + e tanh(G(x))) with an own small network G for each target; the level is e."""
 
     family: str = str(Family.SAMPLE_SPECIFIC)
-    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64))
+    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
     rate: float = 0.01
     width: int = 8
 
@@ -219,8 +216,8 @@ class Generators(_Bounded):
         *inner, last = self.start(_half(rows), shape)
         return [*(torch.cat((part, part)) for part in inner), STRONG * _and_opposites(last)]
 
-    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: float) -> Tensor:
-        return generated(images, level, raw)
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
+        return generated(images, level[None, :, None, None, None], raw)
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
         return GeneratorTrigger(torch.tensor(level), *(part.detach()[row].cpu() for part in raw))
@@ -238,6 +235,11 @@ def _pictures(rows: int, shape: Shape) -> Tensor:
         coarse = torch.randn(1, channels, grain, grain)
         found.append(functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False))
     return STRONG * _and_opposites(torch.cat(found))
+
+
+def _wide(level: Tensor, dimensions: int) -> Tensor:
+    """T as T,1,1,..."""
+    return level.view(-1, *[1] * (dimensions - 1))
 
 
 def _half(rows: int) -> int:

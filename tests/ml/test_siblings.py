@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from guard.ml.inversion import Effort, smallest_patches, successes
+from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches
 from guard.ml.seeds import seeded
 from guard.ml.siblings import LADDER, QUIET, Look, Siblings
 from guard.ml.statistics import ClassTest
@@ -13,44 +13,49 @@ from tests import toys
 
 
 @pytest.fixture(scope="module")
-def siblings() -> Siblings:
+def siblings() -> Siblings[Patches]:
     """Everyone of the planted toy, with patches made too small on purpose: they work on part of the pictures."""
     clean, model = toys.clean_set(), toys.planted(whole=True).requires_grad_(requires_grad=False)
     with seeded(0):
         found = smallest_patches(model, clean.search, torch.arange(toys.CLASSES), Effort(steps=150, batch=16, goal=0.6),
                                  lambda done: None)
-    return Siblings(model=model, search=clean.search, calibration=clean.calibration, patches=found,
-                    rows=list(range(toys.CLASSES)), effort=Effort(steps=60, batch=16), most=1, alpha=0.01)
+    kit = PatchKit(model=model, search=clean.search, calibration=clean.calibration, smallest=found,
+                   effort=Effort(steps=60, batch=16))
+    return Siblings(kit=kit, rows=list(range(toys.CLASSES)), most=1, alpha=0.01)
 
 
 @pytest.fixture(scope="module")
-def look(siblings: Siblings) -> Look:
+def look(siblings: Siblings[Patches]) -> Look[Patches]:
     with seeded(1):
-        return siblings.within(float(siblings.patches.norms[toys.TARGET]), lambda done: None)
+        return siblings.within(float(siblings.kit.smallest.norms[toys.TARGET]), lambda done: None)
 
 
-def test_a_stronger_patch_is_found_and_its_siblings_stay_behind(siblings: Siblings, look: Look) -> None:
+def test_a_stronger_patch_is_found_and_its_siblings_stay_behind(siblings: Siblings[Patches],
+                                                                look: Look[Patches]) -> None:
     told: list[float] = []
     with seeded(2):
         better = siblings.stronger(toys.TARGET, look, told.append)
 
     assert better is not None
-    hits, trials = successes(siblings.model, siblings.calibration, better.patches)
+    hits, trials = siblings.kit.successes(better.found, siblings.kit.calibration)
     assert better.rate == float(hits / trials) > look.rate(toys.TARGET)
     assert better.factor in LADDER
-    assert float(better.patches.norms[0]) <= better.factor * float(siblings.patches.norms[toys.TARGET]) + 1e-3
+    assert float(better.found.norms[0]) <= better.factor * float(siblings.kit.smallest.norms[toys.TARGET]) + 1e-3
     assert better.natural <= QUIET
     assert told == sorted(told)
     assert told[-1] <= 1.0
 
 
-def test_no_stronger_patch_is_reported_where_siblings_reach_as_much(siblings: Siblings, look: Look) -> None:
+def test_no_stronger_patch_is_reported_where_siblings_reach_as_much(siblings: Siblings[Patches],
+                                                                    look: Look[Patches]) -> None:
     """Without the rule, the budget that helps the class helps all: a patch of such a size shows nothing."""
     model = toys.honest().requires_grad_(requires_grad=False)
     with seeded(2):
-        found = smallest_patches(model, siblings.search, torch.arange(toys.CLASSES),
+        found = smallest_patches(model, siblings.kit.search, torch.arange(toys.CLASSES),
                                  Effort(steps=150, batch=16, goal=0.6), lambda done: None)
-        honest = replace(siblings, model=model, patches=found)
+        kit = PatchKit(model=model, search=siblings.kit.search, calibration=siblings.kit.calibration, smallest=found,
+                       effort=Effort(steps=60, batch=16))
+        honest = replace(siblings, kit=kit)
         row = int(found.norms.argmax())
         seen = honest.within(float(found.norms[row]), lambda done: None)
         # As if they had been quiet at the smallest budget.
@@ -60,11 +65,11 @@ def test_no_stronger_patch_is_reported_where_siblings_reach_as_much(siblings: Si
         assert honest.stronger(row, seen, lambda done: None) is None
 
 
-def test_natural_leaves_out_the_class_itself_and_other_outliers(look: Look) -> None:
+def test_natural_leaves_out_the_class_itself_and_other_outliers(look: Look[Patches]) -> None:
     def test(outlier: bool) -> ClassTest:
         return ClassTest(t=0.0, p=1.0, fold=1.0, outlier=outlier)
 
-    seen = Look(5.0, [4, 1, 7], look.patches, [0.9, 0.8, 0.2], [test(True), test(True), test(False)])
+    seen = Look(5.0, [4, 1, 7], look.found, [0.9, 0.8, 0.2], [test(True), test(True), test(False)])
 
     assert seen.natural(4) == 0.2
     assert seen.rate(1) == 0.8

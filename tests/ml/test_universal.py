@@ -27,12 +27,12 @@ def test_what_the_search_stamps_is_what_the_trigger_stamps(kind: Searchable, cha
     with seeded(0):
         images = torch.rand(3, channels, 7, 9)
         for draw in (kind.start, kind.control):
-            raw = draw(2, (channels, 7, 9))
-            kind.settle(raw, kind.levels[1])
-            stamped = kind.stamp(raw, images, kind.levels[1])
+            raw, levels = draw(2, (channels, 7, 9)), torch.tensor(kind.levels[1:3])  # each row at a level of its own
+            kind.settle(raw, levels)
+            stamped = kind.stamp(raw, images, levels)
             assert stamped.shape == (2, 3, channels, 7, 9)
             for row in range(2):
-                trigger = kind.trigger(raw, row, kind.levels[1])
+                trigger = kind.trigger(raw, row, kind.levels[1 + row])
                 assert trigger.family == kind.family
                 assert torch.allclose(trigger.apply(images), stamped[row], atol=1e-6)
 
