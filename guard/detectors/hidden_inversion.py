@@ -1,6 +1,6 @@
 """Trigger inversion for what no patch shows: is one class reached by a far fainter change than its siblings need?
 
-Steps, for each family (additive, warp, filter, sample-specific):
+Steps, for each kind of trigger (fine and smooth patterns and waves that are added; warp, filter, sample-specific):
     1. for every class the faintest trigger that sends `goal` of the search pictures there (`guard.ml.faintest`)
     2. classes whose level is at least `fold` times under their siblings', and whose trigger works on the calibration
        pictures, are candidates; without one, nothing is suspicious
@@ -22,7 +22,7 @@ from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
 from guard.ml.faintest import Faint, FaintKit, faintest
-from guard.ml.families import Additions, Filters, Generators, Searchable, Warps
+from guard.ml.families import Additions, Filters, Generators, Searchable, Warps, Waves
 from guard.ml.gates import least_score, span
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings
@@ -30,24 +30,26 @@ from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 from guard.ml.universal import Pace, Watch
 
-FAMILIES: tuple[Searchable, ...] = (Additions(), Warps(), Filters(), Generators())
+SMOOTH = 8  # points a side of a pattern without fine noise
+FAMILIES: tuple[Searchable, ...] = (Additions(), Additions(points=SMOOTH), Waves(), Warps(), Filters(), Generators())
 MOST_STEP = 240  # pictures a step, all classes together; with many classes each gets fewer
 LEAST_BATCH = 3
 MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
 LEAST_MEASURED = 100
-STARTS = 32  # filters have a few parameters and many valleys: a search from one place may stay in the wrong one
 LEAST_REACHED = 0.5  # of the classes: where fewer are reached at all, levels do not tell them apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenInversion(Detector):
-    """Universal triggers of four families for all classes at once, each class at the faintest level that works.
+    """Universal triggers of six kinds for all classes at once, each class at the faintest level that works.
 
     Source: detection.md 7.4 (our own design); the families are those of UNICORN (Wang et al., ICLR 2023), without its
     feature-space masks: clip(x + e tanh u), a bicubic flow, a tone curve, clip(x + e tanh G(x)) with a small network a
-    class. Deviation from the design: not the rates of all classes at one common level decide, but each class's own
-    least level, as the norm does for patches: at a common level either every class is reached or none. A picture that
-    is mixed in is found as what it adds, so the additive family speaks about blends too.
+    class. Deviations from the design: not the rates of all classes at one common level decide, but each class's own
+    least level, as the norm does for patches: at a common level either every class is reached or none. What is added is
+    searched among all patterns, smooth ones and single waves apart, since networks are so fragile to fine noise that
+    beside it a smooth trigger does not stand out; p is corrected for the kinds of one family. A picture that is mixed
+    in is found as what it adds, so the additive family speaks about blends too.
 
     A finding is suspicious if p <= `alpha`, fold >= `fold` and ASR on the calibration part >= `asr`; its score is at
     least 0.5 exactly then. `level` is the faintest level that worked, `budget` that of the trigger that the finding
@@ -67,7 +69,7 @@ class HiddenInversion(Detector):
     goal: float = 0.8
     batch: int = 12
     window: int = 8
-    windows: int = 16
+    windows: int = 12
     look_windows: int = 6
     alpha: float = 0.01
     fold: float = 2.0
@@ -97,7 +99,7 @@ class HiddenInversion(Detector):
         batch = min(self.batch, max(LEAST_BATCH, MOST_STEP // clean.classes))
         pace = Pace(batch=batch, window=self.window, windows=self.windows)
         smallest = faintest(model, clean.search, kind, clean.classes, pace, lambda done: watch(0.7 * done),
-                            goal=self.goal, starts=STARTS if kind.family == Family.FILTER else 0)
+                            goal=self.goal)
         most = max(1, clean.classes // 4)
         tests = low_outliers(smallest.norms.log().tolist(), alpha=self.alpha, most=most)
         kit = FaintKit(model=model, search=clean.search, calibration=clean.calibration, smallest=smallest,
@@ -121,7 +123,8 @@ class HiddenInversion(Detector):
         """A candidate against its siblings at its own level; its strongest trigger if it is suspicious."""
         level, kind = float(kit.smallest.norms[row]), kit.smallest.kind
         look = siblings.within(level, lambda done: watch(0.4 * done))
-        p, rate = cauchy_combination([test.p, look.test(row).p]), look.rate(row)
+        looks = sum(other.family == kind.family for other in FAMILIES)  # several kinds of one family: each is a look
+        p, rate = min(1.0, looks * cauchy_combination([test.p, look.test(row).p])), look.rate(row)
         chance = kit.chance(look.found, row, self.controls)
         numbers = {"p_value": p, "p_level": test.p, "p_asr": look.test(row).p, "fold": test.fold, "t_stat": test.t,
                    "level": level, "budget": level, "asr_calibration": rate, "natural_asr": look.natural(row),

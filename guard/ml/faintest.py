@@ -6,13 +6,13 @@ apart where "what works at one level?" does not: there either all classes are re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from guard.ml.cleanset import Labelled
-from guard.ml.families import Searchable
+from guard.ml.families import Searchable, Shape
 from guard.ml.triggers import Trigger
 from guard.ml.universal import Pace, Search, Targets, Watch, successes
 
@@ -35,6 +35,7 @@ class Faint:
     raw: list[Tensor]
     norms: Tensor
     reached: Tensor
+    shape: Shape
 
     @property
     def levels(self) -> Tensor:
@@ -44,23 +45,22 @@ class Faint:
     def pick(self, rows: list[int]) -> "Faint":
         """These rows, in this order; a row may come more than once."""
         index = torch.tensor(rows, dtype=torch.int64)
-        return Faint(kind=self.kind, targets=self.targets[index], norms=self.norms[index], reached=self.reached[index],
-                     raw=[part[index.to(part.device)] for part in self.raw])
+        return replace(self, targets=self.targets[index], norms=self.norms[index], reached=self.reached[index],
+                       raw=[part[index.to(part.device)] for part in self.raw])
 
     def trigger(self, row: int) -> Trigger:
         """The trigger of the class in this row, on the CPU."""
-        return self.kind.trigger(self.raw, row, float(self.levels[row]))
+        return self.kind.trigger(self.raw, row, float(self.levels[row]), self.shape)
 
 
 def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, pace: Pace, watch: Watch, *,
-             goal: float = 0.8, starts: int = 0) -> Faint:
+             goal: float = 0.8) -> Faint:
     """Look for each class's faintest trigger; equal effort for each.
 
     Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without gradients.
 
     Args:
         goal: the share of pictures of other classes that must arrive, 0..1.
-        starts: random triggers among which each row chooses its start; 0: starts as the family draws them.
         watch: told the share done, once a window; may raise.
 
     Raises:
@@ -69,8 +69,8 @@ def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, p
     targets = torch.arange(classes)
     most = kind.levels[-1]
     search = _search(model, data, kind, targets, pace, most)
-    if starts:
-        search.start_from_random(starts)
+    if kind.starts:
+        search.start_from_random()
     best = torch.full((classes,), CENSORED * most)
     kept = [part.detach().clone() for part in search.raw]
     reached = torch.zeros(classes, dtype=torch.bool)
@@ -86,7 +86,9 @@ def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, p
         factor = torch.where(good, SHRINK[0] + (SHRINK[1] - SHRINK[0]) * share, GROW)
         search.level = (level * factor).clamp(max=most).to(search.level)
         watch(share)
-    return Faint(kind=kind, targets=targets, raw=kept, norms=best.double(), reached=reached)
+    channels, height, width = (int(side) for side in data.images.shape[1:])
+    return Faint(kind=kind, targets=targets, raw=kept, norms=best.double(), reached=reached,
+                 shape=(channels, height, width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +118,7 @@ class FaintKit:
         for turn in range(self.pace.windows):
             search.window(min(1.0, (self.pace.windows - turn) / COOLING))
             watch((turn + 1) / self.pace.windows)
-        return Faint(kind=start.kind, targets=start.targets, raw=[part.detach() for part in search.raw],
-                     norms=search.level.double().cpu(), reached=start.reached)
+        return replace(start, raw=[part.detach() for part in search.raw], norms=search.level.double().cpu())
 
     def successes(self, found: Faint, data: Labelled) -> tuple[Tensor, Tensor]:
         """How many pictures of other classes each row sends to its class, and of how many: int64 T, T on the CPU."""

@@ -5,15 +5,16 @@ lists of tensors with T in front, levels are a float T; the same raw parameters 
 search can change the level of each trigger while it runs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from guard.core.states import Family
+from guard.ml.drawing import STRONG, and_opposites, drawn_out, half, pictures, wide
 from guard.ml.inversion import project
 from guard.ml.triggers import (
     AdditiveTrigger,
@@ -31,12 +32,10 @@ from guard.ml.triggers.tone import filtered
 from guard.ml.triggers.warp import warped
 
 Shape = tuple[int, int, int]  # C,H,W of an image
-STRONG = 5.0  # times the scale of a fresh draw: tanh is then near its ends
-GRAINS = (1, 4, None)  # points a side of random pictures: one colour, smooth, and each pixel for itself
 
 
 class Searchable(Protocol):
-    """One family. `rate` is Adam's; `levels` go up."""
+    """One family. `rate` is Adam's; `levels` go up; of `starts` random triggers a search takes the best, if not 0."""
 
     @property
     def family(self) -> str: ...
@@ -44,6 +43,8 @@ class Searchable(Protocol):
     def levels(self) -> tuple[float, ...]: ...
     @property
     def rate(self) -> float: ...
+    @property
+    def starts(self) -> int: ...
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
         """Fresh raw parameters of `rows` triggers, from torch's global generator, on the CPU."""
@@ -60,12 +61,14 @@ class Searchable(Protocol):
     def settle(self, raw: Sequence[Tensor], level: Tensor) -> None:
         """After a step of the optimiser: bring `raw`, in place, back to where the level holds."""
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
-        """One row as a trigger, on the CPU."""
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:
+        """One row as a trigger for images of this shape, on the CPU."""
 
 
 class _Bounded:
     """Families whose parameters cannot leave the level, whatever their raw values."""
+
+    starts: ClassVar[int] = 0
 
     def settle(self, raw: Sequence[Tensor], level: Tensor) -> None: ...
 
@@ -80,6 +83,7 @@ class Patches:
     family: str = str(Family.PATCH)
     levels: tuple[float, ...] = (0.00625, 0.0125, 0.025, 0.05, 0.1, 0.2)
     rate: float = 0.1
+    starts: ClassVar[int] = 0
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
         channels, height, width = shape
@@ -87,7 +91,7 @@ class Patches:
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         _, height, width = shape
-        return [torch.rand(rows, 1, height, width), _pictures(rows, shape).sigmoid()]
+        return [torch.rand(rows, 1, height, width), pictures(rows, shape).sigmoid()]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002
         mask, pattern = raw
@@ -98,7 +102,7 @@ class Patches:
         mask.data.copy_(project(mask.data, level * mask[0].numel()))
         pattern.data.clamp_(0, 1)
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:  # noqa: ARG002
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:  # noqa: ARG002
         mask, pattern = (part.detach()[row].cpu() for part in raw)
         return PatchTrigger(mask, pattern)
 
@@ -115,34 +119,81 @@ class Blends(_Bounded):
         return [0.1 * torch.randn(rows, *shape)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [_pictures(rows, shape)]
+        return [pictures(rows, shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
-        return blended(images, _wide(level, 5), raw[0].sigmoid()[:, None])
+        return blended(images, wide(level, 5), raw[0].sigmoid()[:, None])
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:  # noqa: ARG002
         return BlendTrigger(torch.tensor(level), raw[0].detach()[row].sigmoid().cpu())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Additions(_Bounded):
-    """x' = clip(x + e tanh(u)); the level is e."""
+    """x' = clip(x + e tanh(u)); the level is e.
+
+    With `points`, u is a grid of so many points a side, drawn out bilinearly: networks are fragile to fine noise in any
+    direction, so that only among smooth patterns a smooth trigger (a blend, low frequencies) stands out.
+    """
 
     family: str = str(Family.ADDITIVE)
     levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
     rate: float = 0.1
+    points: int | None = None
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [0.1 * torch.randn(rows, *shape)]
+        channels, height, width = shape
+        size = (height, width) if self.points is None else (self.points, self.points)
+        return [0.1 * torch.randn(rows, channels, *size)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [_pictures(rows, shape)]
+        return [pictures(rows, shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
-        return added(images, _wide(level, 5) * raw[0].tanh()[:, None])
+        return added(images, wide(level, 5) * drawn_out(raw[0], images.shape).tanh()[:, None])
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
-        return AdditiveTrigger(level * raw[0].detach()[row].tanh().cpu())
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:
+        whole = drawn_out(raw[0].detach()[row : row + 1], shape)[0]
+        return AdditiveTrigger(level * whole.tanh().cpu())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waves(_Bounded):
+    """x' = clip(x + e sin(2 pi (f y + g x) + p)), the same in all channels; the level is e (SIG's form).
+
+    A descent finds a wave only from close by, so that searches begin at the best of many.
+    """
+
+    family: str = str(Family.ADDITIVE)
+    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
+    rate: float = 0.05
+    most: float = 10.0  # cycles a side
+    starts: ClassVar[int] = 96
+
+    def start(self, rows: int, shape: Shape) -> list[Tensor]:  # noqa: ARG002
+        frequency = self.most * torch.rand(rows, 2)
+        frequency[:, 1] *= torch.where(torch.rand(rows) < 0.5, -1.0, 1.0)  # the other half of all directions
+        straight = torch.rand(rows) < 0.5  # patterns that are drawn by hand run along a side
+        frequency[torch.arange(rows), torch.randint(2, (rows,))] *= ~straight
+        return [frequency, 2 * math.pi * torch.rand(rows)]
+
+    def control(self, rows: int, shape: Shape) -> list[Tensor]:
+        frequency, phase = self.start(half(rows), shape)
+        return [frequency.repeat(2, 1), torch.cat((phase, phase + math.pi))]
+
+    def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
+        return added(images, wide(level, 5) * self._waves(raw, images.shape)[:, None])
+
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:
+        own = [part.detach()[row : row + 1] for part in raw]
+        return AdditiveTrigger(level * self._waves(own, shape)[0].expand(shape).cpu())
+
+    def _waves(self, raw: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+        """T,1,H,W in [-1, 1]."""
+        frequency, phase = raw
+        down, across = (torch.arange(side, device=phase.device) / side for side in shape[-2:])
+        turns = frequency[:, :1, None] * down[None, :, None] + frequency[:, 1:, None] * across[None, None, :]
+        return (2 * math.pi * turns + phase[:, None, None]).sin()[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +209,12 @@ class Warps(_Bounded):
         return [0.5 * torch.randn(rows, 2, self.points, self.points)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [STRONG * _and_opposites(part) for part in self.start(_half(rows), shape)]
+        return [STRONG * and_opposites(part) for part in self.start(half(rows), shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
-        return warped(images, _wide(level, 4) * raw[0].tanh())
+        return warped(images, wide(level, 4) * raw[0].tanh())
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:  # noqa: ARG002
         return WarpTrigger(level * raw[0].detach()[row].tanh().cpu())
 
 
@@ -174,24 +225,25 @@ class Filters(_Bounded):
     family: str = str(Family.FILTER)
     levels: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     rate: float = 0.1
+    starts: ClassVar[int] = 32  # few parameters and many valleys: from one place a search may stay in the wrong one
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
         channels = shape[0]
-        return [0.3 * torch.randn(rows, channels, channels), 0.3 * torch.randn(rows, channels),
-                0.3 * torch.randn(rows, channels)]
+        return [0.8 * torch.randn(rows, channels, channels), 0.8 * torch.randn(rows, channels),
+                0.8 * torch.randn(rows, channels)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [2 * STRONG * _and_opposites(part) for part in self.start(_half(rows), shape)]
+        return [2 * STRONG * and_opposites(part) for part in self.start(half(rows), shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
         return filtered(images, *self._parts(raw, level))
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:  # noqa: ARG002
         own = [part.detach()[row : row + 1].cpu() for part in raw]
         return FilterTrigger(*(part[0] for part in self._parts(own, torch.tensor([level]))))
 
     def _parts(self, raw: Sequence[Tensor], level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        matrix, offset, gamma = (_wide(level, part.dim()) * part.tanh() for part in raw)
+        matrix, offset, gamma = (wide(level, part.dim()) * part.tanh() for part in raw)
         return matrix + torch.eye(matrix.shape[-1]).to(matrix), offset, (2 * gamma).exp()
 
 
@@ -213,40 +265,11 @@ class Generators(_Bounded):
         return raw
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        *inner, last = self.start(_half(rows), shape)
-        return [*(torch.cat((part, part)) for part in inner), STRONG * _and_opposites(last)]
+        *inner, last = self.start(half(rows), shape)
+        return [*(torch.cat((part, part)) for part in inner), STRONG * and_opposites(last)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
         return generated(images, level[None, :, None, None, None], raw)
 
-    def trigger(self, raw: Sequence[Tensor], row: int, level: float) -> Trigger:
+    def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:  # noqa: ARG002
         return GeneratorTrigger(torch.tensor(level), *(part.detach()[row].cpu() for part in raw))
-
-
-def _pictures(rows: int, shape: Shape) -> Tensor:
-    """Random pictures of several grains in turn, then their opposites; for tanh or sigmoid to be near their ends."""
-    channels, height, width = shape
-    found = []
-    for row in range(_half(rows)):
-        grain = GRAINS[row % len(GRAINS)]
-        if grain is None:
-            found.append(torch.randn(1, *shape))
-            continue
-        coarse = torch.randn(1, channels, grain, grain)
-        found.append(functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False))
-    return STRONG * _and_opposites(torch.cat(found))
-
-
-def _wide(level: Tensor, dimensions: int) -> Tensor:
-    """T as T,1,1,..."""
-    return level.view(-1, *[1] * (dimensions - 1))
-
-
-def _half(rows: int) -> int:
-    if rows % 2:
-        raise ValueError(f"{rows} controls cannot be pairs of opposites.")
-    return rows // 2
-
-
-def _and_opposites(raw: Tensor) -> Tensor:
-    return torch.cat((raw, -raw))

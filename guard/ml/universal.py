@@ -20,7 +20,6 @@ from guard.ml.inversion import PASS_IMAGES
 from guard.ml.measure import device_of
 from guard.ml.triggers import Trigger
 
-GENTLE = 1.0  # raw values of random triggers to start from: further out tanh has no slope
 BETAS = (0.5, 0.9)  # Adam's, as in Neural Cleanse's code
 Watch = Callable[[float], None]
 
@@ -112,17 +111,17 @@ class Search:
         return (hits / trials.clamp(min=1)).cpu()
 
     @torch.no_grad()
-    def start_from_random(self, rows: int) -> None:
-        """Begin each row at whichever of `rows` random triggers has the least loss for it, on the first pictures.
+    def start_from_random(self) -> None:
+        """Begin each row at whichever of the family's random starts has the least loss for it, on the first pictures.
 
         For families of few parameters, where a descent may begin in the wrong valley and never leave it. All rows must
         be at one level.
         """
-        raw = [part.to(self.device).clamp(-GENTLE, GENTLE) for part in self.kind.control(rows, _shape_of(self.images))]
+        raw = [part.to(self.device) for part in self.kind.start(self.kind.starts, _shape_of(self.images))]
         index = self.order[: PASS_IMAGES.get(self.device.type, 256)]
         images, everyone = self.images[index].float() / 255, slice(0, self.objective.rows)
         losses = []
-        for row in range(rows):
+        for row in range(self.kind.starts):
             own = [part[row : row + 1] for part in raw]
             logits = self.model(self.kind.stamp(own, images, self.level[:1])[0])
             losses.append(self.objective.judge(logits.expand(self.objective.rows, -1, -1), everyone, index)[0])
@@ -155,7 +154,7 @@ class Search:
 
     def trigger(self, row: int) -> Trigger:
         """One row at its present level, on the CPU."""
-        return self.kind.trigger(self.raw, row, float(self.level[row]))
+        return self.kind.trigger(self.raw, row, float(self.level[row]), _shape_of(self.images))
 
     def votes(self, data: Labelled, classes: int) -> Tensor:
         """T,K,K int64 on the CPU: how many of a class's pictures are classified as what, under each row's trigger."""

@@ -66,9 +66,8 @@ def test_classes_that_are_all_reached_by_a_whisper_accuse_nobody() -> None:
 
     findings = by_family(HiddenInversion()(fragile.eval(), toys.clean_set(), seed=0))
 
-    (finding,) = findings["additive"]
-    assert finding.numbers["level"] <= 0.1
-    assert not finding.suspicious
+    assert min(finding.numbers["level"] for finding in findings["additive"]) <= 0.1
+    assert not any(finding.suspicious for finding in findings["additive"])
 
 
 def test_an_honest_model_is_not_accused_and_a_family_that_hardly_reaches_any_class_says_nothing() -> None:

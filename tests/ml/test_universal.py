@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from guard.ml.families import Additions, Blends, Filters, Generators, Patches, Searchable, Warps
+from guard.ml.families import Additions, Blends, Filters, Generators, Patches, Searchable, Warps, Waves
 from guard.ml.permutations import Departures, cyclic_share, mapping_of, shuffled
 from guard.ml.seeds import seeded
 from guard.ml.universal import Pace, Search, Targets, descend, successes
 from tests import toys
 
-KINDS: tuple[Searchable, ...] = (Patches(), Blends(), Additions(), Warps(), Filters(), Generators())
+KINDS: tuple[Searchable, ...] = (Patches(), Blends(), Additions(), Additions(points=4), Waves(), Warps(), Filters(),
+                                 Generators())
 PACE = Pace(batch=12, window=4, windows=6, least=2)
 
 
@@ -21,7 +22,7 @@ def search(kind: Searchable, level: float, seed: int = 0) -> Search:
                       Targets(torch.arange(toys.CLASSES), clean.search.labels), PACE, level)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.family)
+@pytest.mark.parametrize("kind", KINDS, ids=repr)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_the_search_stamps_is_what_the_trigger_stamps(kind: Searchable, channels: int) -> None:
     with seeded(0):
@@ -32,12 +33,12 @@ def test_what_the_search_stamps_is_what_the_trigger_stamps(kind: Searchable, cha
             stamped = kind.stamp(raw, images, levels)
             assert stamped.shape == (2, 3, channels, 7, 9)
             for row in range(2):
-                trigger = kind.trigger(raw, row, kind.levels[1 + row])
+                trigger = kind.trigger(raw, row, kind.levels[1 + row], (channels, 7, 9))
                 assert trigger.family == kind.family
                 assert torch.allclose(trigger.apply(images), stamped[row], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.family)
+@pytest.mark.parametrize("kind", KINDS, ids=repr)
 def test_an_optimised_trigger_keeps_its_level_and_moves_away_from_its_start(kind: Searchable) -> None:
     run = search(kind, kind.levels[0])
     before = [part.detach().clone() for part in run.raw]
