@@ -16,7 +16,8 @@ from tests import toys
 
 #: Enough work to see that a promise holds, not enough to wait for.
 QUICK: dict[str, dict[str, Any]] = {"sau": {"rounds": 1, "batch": 60}, "fine_tune": {"rounds": 1, "rate": 1e-3},
-                                    "patch_unlearning": {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10}}
+                                    "patch_unlearning": {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10},
+                                    "mesa_removal": {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20}}
 
 
 def made(name: str) -> Any:
