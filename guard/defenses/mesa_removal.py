@@ -41,8 +41,8 @@ STEEPER = 3.0  # from one rate to the next
 class MesaRemoval(Defense):
     """Search for unusual patches, learn their distribution, train it away; again, until nothing new stands out.
 
-    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`; at the first look the
-    smallest of all already if it is `far` times under them.
+    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`; at the first look
+    the smallest of all already if it is `far` times under them.
 
     Args:
         looks: rounds of search and unlearning at most; whether that was enough is for the vetting to say.
