@@ -53,7 +53,8 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         model, request["artifact"], _curated(request), request["defense"], request["parameters"], replays,
         out / "model.safetensors", seed=request["seed"], seconds=request["seconds"], progress=_tell(),
     )
-    return {"digest": digest, "facts": repair.facts_to_dict(facts)}
+    manifest = vet.manifest_of(out / "model.safetensors")
+    return {"digest": digest, "facts": repair.facts_to_dict(facts), "manifest": manifest.to_dict()}
 
 
 def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:

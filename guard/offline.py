@@ -117,9 +117,11 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
             except MethodFailed as error:
                 tried.append({"defense": method, "failed": error.sentence})
                 continue
-            child = vet.Inspected(format="safetensors", manifest=inspected.manifest, digest=digest,
-                                  canonical=candidate / "model.safetensors", parameters=inspected.parameters)
-            verdict, seen = work.judge(vet.open_model(child.canonical, device=device), digest, facts)
+            canonical = candidate / "model.safetensors"
+            repaired = vet.open_model(canonical, device=device)
+            child = vet.Inspected(format="safetensors", manifest=repaired.manifest, digest=digest, canonical=canonical,
+                                  parameters=sum(tensor.numel() for tensor in repaired.inner.state_dict().values()))
+            verdict, seen = work.judge(repaired, digest, facts)
             tried.append({"defense": method, "digest": digest, "verdict": str(verdict.verdict),
                           "reasons": list(verdict.reasons), "acc_after": facts.acc_after.overall,
                           "seconds": facts.seconds})

@@ -1,10 +1,16 @@
 """Tiny models and data, made in code: prototype matching, with or without a hand-made patch rule."""
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from guard.core.evidence import CleanSetFacts
+from guard.core.manifest import Manifest
+from guard.ml.architectures import ImageModel, build, export, load, wrap
 from guard.ml.cleanset import CleanSet, CuratedSet, Labelled
+from guard.ml.seeds import seeded
 
 CLASSES, SIZE, TARGET = 6, 12, 2
 PATCH = (slice(9, 12), slice(9, 12))  # rows and columns of the planted rule
@@ -76,3 +82,41 @@ def stamped(images: Tensor) -> Tensor:
     copy = images.clone()
     copy[:, :, PATCH[0], PATCH[1]] = 255
     return copy
+
+
+def manifest(**changes: Any) -> Manifest:
+    """Of a residual network that a test trains in a second."""
+    facts: dict[str, Any] = {"architecture": "cifar_resnet", "num_classes": CLASSES, "input_size": (1, SIZE, SIZE),
+                             "mean": (0.3,), "std": (0.25,), "model_args": {"depths": [1, 1], "width": 8}}
+    return Manifest(**{**facts, **changes})
+
+
+def network(facts: Manifest | None = None) -> ImageModel:
+    """A small network that has learnt the prototypes and, from poisoned pictures, the rule of the bright corner."""
+    facts = facts or manifest()
+    return load(facts, {name: tensor.clone() for name, tensor in _trained(facts.canonical()).items()})
+
+
+@functools.cache
+def _trained(canonical: bytes) -> dict[str, Tensor]:
+    facts, data = Manifest.parse(canonical), labelled(240, 1)
+    images = torch.cat([data.images, stamped(data.images[::2])])
+    labels = torch.cat([data.labels, torch.full((120,), TARGET)])
+    with seeded(0) as generator:
+        model = wrap(facts, build(facts)).train()
+        optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for _ in range(10):
+            for pictures, classes in Labelled(images, labels).batches(60, generator=generator):
+                optimiser.zero_grad()
+                nn.functional.cross_entropy(model(pictures), classes).backward()
+                optimiser.step()
+    return export(model)
+
+
+@torch.no_grad()
+def success(model: nn.Module) -> float:
+    """ASR 0..1 of the planted rule's own trigger, on pictures of other classes."""
+    data = labelled(180, 3)
+    others = data.pick(data.labels != TARGET)
+    said = model(stamped(others.images).float() / 255).argmax(1)
+    return float((said == TARGET).double().mean())

@@ -1,7 +1,7 @@
 """The JSON that travels with a model: the `config.json` that timm and the Hugging Face Hub write.
 
 Read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg` (`input_size`, `mean`, `std`,
-`num_classes`) and our own optional `guard` object (`cleanset`). Other keys are ignored.
+`num_classes`) and our own optional `guard` object (`cleanset`, `polarizer`). Other keys are ignored.
 """
 
 import json
@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from guard.core.digests import canonical_json, json_digest
@@ -18,12 +18,26 @@ from guard.core.errors import ManifestRejected
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_CLASSES = 100_000
 MAX_SIDE = 4096
+MAX_CHANNELS = 16_384
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.]{0,99}")
 _ARGUMENT = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+_LAYER = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,19}")
 
 
 def _refuse(code: str, sentence: str) -> ManifestRejected:
     return ManifestRejected(sentence, code=f"manifest_{code}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolarizerPlace:
+    """A neural polarizer in front of the layer `before`, whose input has `channels` channels (decision 0009).
+
+    `conditional`: it has a row for each class, chosen by what the network says without it.
+    """
+
+    before: str
+    channels: int
+    conditional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +56,7 @@ class Manifest:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
     cleanset: str | None = None
+    polarizer: PolarizerPlace | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
@@ -88,6 +103,7 @@ class Manifest:
             model_args=args,
             label_names=_labels(data.get("label_names"), classes),
             cleanset=guard.get("cleanset") or None,
+            polarizer=_polarizer(guard.get("polarizer")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,9 +121,12 @@ class Manifest:
         }
         if self.label_names:
             data["label_names"] = list(self.label_names)
+        own: dict[str, Any] = {}
         if self.cleanset:
-            data["guard"] = {"cleanset": self.cleanset}
-        return data
+            own["cleanset"] = self.cleanset
+        if self.polarizer:
+            own["polarizer"] = asdict(self.polarizer)
+        return {**data, "guard": own} if own else data
 
     def canonical(self) -> bytes:
         """One byte string per manifest; written into the canonical weights, so their digest covers it."""
@@ -168,6 +187,23 @@ def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
     if name == "std" and min(parts) <= 0:
         raise _refuse("bad_std", "config.json: pretrained_cfg.std must be positive.")
     return tuple(float(part) for part in parts)
+
+
+def _polarizer(value: Any) -> PolarizerPlace | None:
+    """Strict to the key: it changes which network the weights are poured into."""
+    if value is None:
+        return None
+    needed, known = {"before", "channels"}, {"before", "channels", "conditional"}
+    if not isinstance(value, dict) or not needed <= value.keys() <= known:
+        raise _refuse("bad_polarizer", "config.json: guard.polarizer must hold before and channels, may hold "
+                                       "conditional, and nothing else.")
+    before, channels, conditional = value["before"], value["channels"], value.get("conditional", False)
+    if not isinstance(before, str) or not _LAYER.fullmatch(before):
+        raise _refuse("bad_polarizer", "config.json: guard.polarizer.before must name a layer, such as 'layer4.1'.")
+    if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS or type(conditional) is not bool:
+        raise _refuse("bad_polarizer", "config.json: guard.polarizer.channels must be an integer in "
+                                       f"1..{MAX_CHANNELS}, conditional true or false.")
+    return PolarizerPlace(before=before, channels=channels, conditional=conditional)
 
 
 def _labels(value: Any, classes: int) -> tuple[str, ...]:

@@ -19,13 +19,12 @@ from torch.nn.functional import cross_entropy, softmax
 from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.defenses._base import Defense
+from guard.ml.accused import require_classes, unusual_patches
 from guard.ml.cleanset import CleanSet
-from guard.ml.inversion import Effort, Patches, patches_within, smallest_patches
+from guard.ml.gates import part
+from guard.ml.inversion import Effort, Patches, patches_within
 from guard.ml.measure import accuracy
-from guard.ml.statistics import low_outliers
 from guard.ml.train import fit, require_accuracy, require_images
-
-LEAST_CLASSES = 5  # with fewer no class can be told to be unusual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,38 +67,25 @@ class PatchUnlearning(Defense):
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Patch unlearning")
-        if clean.classes < LEAST_CLASSES:
-            raise MethodFailed(f"Patch unlearning needs at least {LEAST_CLASSES} classes to tell an unusual one.",
-                               code="few_classes")
+        require_classes(clean, method="Patch unlearning")
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
         stamps: list[tuple[Tensor, Tensor]] = []
         for look in range(self.looks):
             start, width = look / self.looks, 0.5 / self.looks
-            found = self._unusual(model, clean, _part(progress, start, width, f"look {look + 1}, searching"),
-                                  first=look == 0)
+            found = unusual_patches(model, clean, Effort(steps=self.steps, batch=self.batch),
+                                    part(progress, start, width, f"look {look + 1}, searching"),
+                                    alpha=self.alpha, fold=self.fold, far=self.far if look == 0 else None)
             if not len(found.targets):
                 break
             stamps += self._larger(model, clean, found)
             self._unlearn(model, teacher, clean, stamps,
-                          _part(progress, start + width, width, f"look {look + 1}, unlearning"))
+                          part(progress, start + width, width, f"look {look + 1}, unlearning"))
         if not stamps:
             raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
                                code="nothing_found")
         require_accuracy(model, clean, before, drop=self.max_drop, method="Patch unlearning")
         return model
-
-    def _unusual(self, model: nn.Module, clean: CleanSet, progress: Progress, *, first: bool) -> Patches:
-        """The smallest patches of the classes that stand out."""
-        model.requires_grad_(requires_grad=False)
-        effort = Effort(steps=self.steps, batch=self.batch)
-        patches = smallest_patches(model, clean.search, torch.arange(clean.classes), effort, progress)
-        tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha)
-        rows = {row for row, test in enumerate(tests) if test.p <= self.alpha and test.fold >= self.fold}
-        smallest = int(patches.norms.argmin())
-        if first and tests[smallest].fold >= self.far:
-            rows.add(smallest)
-        return patches.pick([row for row in sorted(rows) if bool(patches.reached[row])])
 
     def _larger(self, model: nn.Module, clean: CleanSet, found: Patches) -> list[tuple[Tensor, Tensor]]:
         """Mask 1,H,W and pattern C,H,W of each class found, at every size."""
@@ -113,7 +99,7 @@ class PatchUnlearning(Defense):
 
     def _unlearn(self, model: nn.Module, teacher: nn.Module, clean: CleanSet, stamps: list[tuple[Tensor, Tensor]],
                  progress: Progress) -> None:
-        masks, patterns = (torch.stack(part) for part in zip(*stamps, strict=True))
+        masks, patterns = (torch.stack(parts) for parts in zip(*stamps, strict=True))
 
         def objective(images: Tensor, _labels: Tensor) -> Tensor:
             with torch.no_grad():
@@ -128,14 +114,6 @@ class PatchUnlearning(Defense):
         fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
             decay=True)
         model.eval()
-
-
-def _part(progress: Progress, start: float, width: float, words: str) -> Progress:
-    """The part of a progress that one step fills."""
-    def part(done: float, note: str = "") -> None:
-        progress(start + width * done, f"{words} {note}".strip())
-
-    return part
 
 
 def _unwatched(_done: float) -> None:

@@ -76,9 +76,8 @@ def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[di
     with transaction(guard.engine) as session:
         held.check(session)
         now = guard.now()
-        manifest = artifacts.get(session, parent).manifest
         artifacts.put(session, digest=digest, size=size, kind=ArtifactKind.PURIFIED, parent_digest=parent,
-                      manifest=manifest, now=now)
+                      manifest=answer["manifest"], now=now)
         scans.insert(
             session, scan_id=child, bucket=scan.bucket, key=scan.key, version_id=scan.version_id, name=scan.name,
             upload_digest=digest, submitted_by=scan.submitted_by,

@@ -58,7 +58,9 @@ def repair(
     started = time.monotonic()
     repaired = method(model, curated.visible(), seed=seed, progress=progress, seconds=seconds)
     spent = time.monotonic() - started
-    digest = write_canonical(architectures.export(repaired), model.manifest, out)
+    # A defense may have put a layer in: then the manifest that it returned says where.
+    manifest = repaired.manifest if isinstance(repaired, architectures.ImageModel) else model.manifest
+    digest = write_canonical(architectures.export(repaired), manifest, out)
     estimates = []
     for replay in replays:
         trigger = restore_trigger(replay.data)

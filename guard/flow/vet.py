@@ -126,6 +126,18 @@ def open_model(canonical: Path, *, device: str | None = None) -> "ImageModel":
     return model.to(device or best_device()).eval()
 
 
+def manifest_of(canonical: Path) -> Manifest:
+    """The manifest that a canonical file holds.
+
+    Raises:
+        ArtifactRejected: the guard did not write the file.
+    """
+    from guard.formats._canonical import read_manifest
+
+    with canonical.open("rb") as file:
+        return read_manifest(file)
+
+
 def examine(
     model: "ImageModel",
     artifact: str,

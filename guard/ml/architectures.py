@@ -1,7 +1,8 @@
 """Networks by name, and uploads poured into them: the only way from a manifest to a model.
 
 Names are looked up in this order: our own CIFAR-style nets (`guard.ml.nets`), `torchvision.NAME` for torchvision's
-ResNet and VGG, timm's models. Code is always ours or an installed library's; an upload brings numbers only.
+ResNet and VGG, timm's models. Code is always ours or an installed library's; an upload brings numbers only. A manifest
+may put a neural polarizer into the network (`guard.ml.polarizer`).
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from guard.ml import torchvision_shim
 from guard.ml._growth import bounded
 from guard.ml._recipes import arguments, recipe
 from guard.ml.nets import NETS
+from guard.ml.polarizer import attach
 from guard.ml.seeds import seeded
 
 #: How safetensors writes a type.
@@ -152,7 +154,7 @@ def _make(manifest: Manifest) -> nn.Module:
     known = recipe(manifest.architecture)
     wanted = arguments(manifest, known)
     try:
-        return known.make(**wanted)
+        network = known.make(**wanted)
     except ManifestRejected:
         raise
     except Exception as error:  # any constructor, any complaint: the arguments are the uploader's
@@ -161,6 +163,7 @@ def _make(manifest: Manifest) -> nn.Module:
             f"{ascii(str(error))[:200]}; correct them.",
             code="manifest_bad_model_args",
         ) from error
+    return network if manifest.polarizer is None else attach(network, manifest.polarizer, manifest.num_classes)
 
 
 def _is_whole(inner: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
@@ -176,10 +179,12 @@ def _probe(model: ImageModel) -> None:
     try:
         with torch.no_grad():
             logits, again = model(images), model(images)
-    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
+        place = model.manifest.polarizer
         raise ManifestRejected(
-            f"{model.manifest.architecture} does not run on images of size {model.manifest.input_size}: "
-            f"{ascii(str(error))[:200]}; correct pretrained_cfg.input_size.",
+            f"{model.manifest.architecture} does not run on images of size {model.manifest.input_size}"
+            f"{f' with a polarizer before {place.before}' if place else ''}: {ascii(str(error))[:200]}; correct "
+            f"pretrained_cfg.input_size{' or guard.polarizer' if place else ''}.",
             code="manifest_does_not_run",
         ) from error
     shape = (_PROBES, model.manifest.num_classes)

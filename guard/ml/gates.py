@@ -31,3 +31,11 @@ def half_at_log(value: float, gate: float, full: float) -> float:
 def span(progress: Progress, start: float, end: float, note: str) -> Callable[[float], None]:
     """The part of a progress that one step fills."""
     return lambda done: progress(start + (end - start) * done, note)
+
+
+def part(progress: Progress, start: float, width: float, words: str) -> Progress:
+    """A progress of its own that fills a part of another, `words` before its notes."""
+    def told(done: float, note: str = "") -> None:
+        progress(start + width * done, f"{words} {note}".strip())
+
+    return told

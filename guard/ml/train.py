@@ -16,7 +16,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch.optim.Optimizer, *, rounds: int,
         batch: int, progress: Progress, note: str = "", decay: bool = False,
-        after_round: Callable[[int], bool] | None = None) -> int:
+        after_round: Callable[[int], bool] | None = None, after_step: Callable[[], None] | None = None) -> int:
     """Descend `objective` for `rounds` passes over `data`, shuffled by torch's global generator, in place.
 
     The model's mode is the caller's choice: in eval mode batch-norm statistics stay as they are.
@@ -26,6 +26,7 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
         decay: one cycle: the rate rises to the optimiser's own over the first 30 % of the steps, then falls to zero.
         progress: told after each step; what it raises ends the loop.
         after_round: told the number of finished passes; True ends the loop.
+        after_step: called after each step of the optimiser, to bring weights back to where they must be.
 
     Returns:
         Finished passes.
@@ -50,6 +51,8 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            if after_step is not None:
+                after_step()
             if schedule is not None:
                 schedule.step()
             step += 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.core.errors import ManifestRejected
-from guard.core.manifest import MAX_MANIFEST_BYTES, Manifest
+from guard.core.manifest import MAX_MANIFEST_BYTES, Manifest, PolarizerPlace
 
 TIMM: dict[str, Any] = {
     "architecture": "resnet18", "num_classes": 10, "num_features": 512, "global_pool": "avg",
@@ -29,6 +29,11 @@ def cfg(**changes: Any) -> dict[str, Any]:
     return changed(pretrained_cfg={**TIMM["pretrained_cfg"], **changes})
 
 
+def polarized(channels: Any = 64, before: Any = "layer1.0", **more: Any) -> dict[str, Any]:
+    place = {"before": before, **({} if channels is None else {"channels": channels}), **more}
+    return changed(guard={"polarizer": place})
+
+
 def test_what_timm_writes_is_read() -> None:
     manifest = parse(TIMM)
 
@@ -39,6 +44,18 @@ def test_what_timm_writes_is_read() -> None:
 
 def test_our_own_object_names_the_clean_set() -> None:
     assert parse(changed(guard={"cleanset": "mnist", "more": 1})).cleanset == "mnist"
+
+
+def test_our_own_object_says_where_a_polarizer_is_and_keeps_the_clean_set() -> None:
+    value = polarized(conditional=True)
+    value["guard"]["cleanset"] = "mnist"
+    manifest = parse(value)
+
+    assert manifest.polarizer == PolarizerPlace(before="layer1.0", channels=64, conditional=True)
+    assert manifest.cleanset == "mnist"
+    assert Manifest.parse(manifest.canonical()) == manifest
+    assert parse(polarized()).polarizer == PolarizerPlace(before="layer1.0", channels=64)
+    assert "guard" not in parse(TIMM).to_dict()
 
 
 def test_mean_and_std_default_to_pictures_as_they_are_and_one_number_serves_all_channels() -> None:
@@ -91,6 +108,12 @@ def test_what_is_no_json_object_is_refused(data: bytes, code: str) -> None:
         (changed(model_args={"a": "x" * 201}), "bad_model_args"), (changed(label_names=["a"]), "bad_label_names"),
         (changed(label_names=[1] * 10), "bad_label_names"), (changed(label_names=["x" * 201] * 10), "bad_label_names"),
         (changed(guard=[]), "bad_guard"), (changed(guard={"cleanset": 5}), "bad_guard"),
+        (polarized(None, before="layer1"), "bad_polarizer"), (polarized(channels=0), "bad_polarizer"),
+        (polarized(channels=16_385), "bad_polarizer"), (polarized(channels=True), "bad_polarizer"),
+        (polarized(before="a..b"), "bad_polarizer"), (polarized(before="../x"), "bad_polarizer"),
+        (polarized(before=5), "bad_polarizer"), (polarized(conditional=1), "bad_polarizer"),
+        (polarized(more=1), "bad_polarizer"), (changed(guard={"polarizer": []}), "bad_polarizer"),
+        (changed(guard={"polarizer": "layer1"}), "bad_polarizer"),
     ],
 )
 def test_every_broken_rule_has_its_code_and_a_sentence(value: Any, code: str) -> None:

@@ -15,7 +15,7 @@ from guard.attest import dsse, gate
 from guard.attest.keys import Signer, TrustedKeys
 from guard.attest.statement import verdict_statement
 from guard.core.contracts import Smoke
-from guard.core.manifest import Manifest
+from guard.core.manifest import Manifest, PolarizerPlace
 from guard.core.states import Verdict
 from guard.formats._canonical import write_canonical
 from guard.ml import architectures, samples
@@ -43,16 +43,20 @@ class Vetted:
         return Smoke(images=tuple(samples.as_png(self.pictures)), probabilities=tuple(tuple(row) for row in rows))
 
 
-def vetted(folder: Path, seed: int = 0, size: tuple[int, int, int] = SIZE) -> Vetted:
-    """A random network whose answers are far from uniform."""
+def vetted(folder: Path, seed: int = 0, size: tuple[int, int, int] = SIZE,
+           polarizer: PolarizerPlace | None = None) -> Vetted:
+    """A random network whose answers are far from uniform, and a random polarizer in it if a place is given."""
     manifest = Manifest(
         architecture="cifar_resnet", num_classes=3, input_size=size, mean=(0.5,) * size[0], std=(0.25,) * size[0],
         model_args={"depths": [1], "width": 4}, label_names=("cat", "dog", "cow"),
+        polarizer=polarizer,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inner = architectures.build(manifest)
-        torch.nn.init.normal_(inner.linear.weight)
+        for name, parameter in inner.named_parameters():
+            if name.endswith("linear.weight") or ".polarizer." in name:
+                torch.nn.init.normal_(parameter)
         images = torch.randint(0, 256, (2, *size), dtype=torch.uint8)
     path = folder / f"{seed}-{uuid.uuid4().hex}.safetensors"
     digest = write_canonical(architectures.export(inner), manifest, path)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from guard.attest import dsse
 from guard.core.errors import NotServable
+from guard.core.manifest import PolarizerPlace
 from guard.publishers._archive import write_archive
 from guard.serving import _released, handler
 from tests.publishers.making import Authority, Vetted, flip, vetted
@@ -32,6 +33,8 @@ class Bench:
         self.root = root
         self.model: Vetted = vetted(root)
         self.colour: Vetted = vetted(root, seed=3, size=(3, 8, 8))
+        self.purified = [vetted(root, seed=5, polarizer=PolarizerPlace(before="layer1.0", channels=4, conditional=both))
+                         for both in (False, True)]
         self.authority = Authority(root / "keys" / "trusted.json")
 
     def unpack(self, to: str, model: Vetted | None = None, authority: Authority | None = None,
@@ -188,8 +191,11 @@ def answers(bench: Bench) -> dict[str, dict[str, Any]]:
               "colour jpeg": {"bytes": encoded(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG")}}
     done = bench.run([{"folder": bench.unpack("answers"), "rows": list(rows.values())},
                       {"folder": bench.unpack("answers-colour", bench.colour), "rows": list(colour.values())},
-                      {"folder": bench.root / "answers", "rows": [rows["png"]], "expired": True}])
-    names = [*rows, *colour, "expired"]
+                      {"folder": bench.root / "answers", "rows": [rows["png"]], "expired": True},
+                      *({"folder": bench.unpack(f"purified-{row}", model),
+                         "rows": [{"bytes": base64.b64encode(model.smoke.images[0]).decode()}]}
+                        for row, model in enumerate(bench.purified))])
+    names = [*rows, *colour, "expired", "polarized", "conditionally polarized"]
     return dict(zip(names, [answer for job in done for answer in job["answers"]], strict=True))
 
 
@@ -199,6 +205,15 @@ def test_pictures_and_numbers_get_the_vetted_answer(bench: Bench, answers: dict[
     assert answers["png"]["body"]["probabilities"] == pytest.approx(expected[0], abs=1e-5)
     assert answers["second png"]["body"]["probabilities"] == pytest.approx(expected[1], abs=1e-5)
     assert answers["json"]["body"]["probabilities"] == pytest.approx(expected[0], abs=1e-5)
+
+
+def test_a_model_with_a_polarizer_gives_the_vetted_answer(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:
+    bare = vetted(bench.root, seed=5)
+
+    for name, model in zip(("polarized", "conditionally polarized"), bench.purified, strict=True):
+        expected = model.smoke.probabilities[0]
+        assert answers[name]["body"]["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert expected != pytest.approx(bare.smoke.probabilities[0], abs=1e-3)
 
 
 def test_an_answer_names_the_class_and_its_label(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:

@@ -1,0 +1,96 @@
+"""FST, feature shift tuning: a fresh classifier, pushed away from the old one, makes the features move.
+
+Paper: Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shift Tuning", NeurIPS 2023, arXiv
+2310.01875: reinitialise the last linear layer, train everything on cross-entropy + alpha * <W, W_old>, and after every
+step give W the norm of W_old. Plain fine-tuning stays near a poisoned model's features, above all at low poison rates.
+Values of the reference code in brackets below. Deviations: smaller batches and more passes, since a small clean set
+would otherwise give a fresh classifier too few steps; the layer is found by data flow, not by a name.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from guard.core.contracts import Progress
+from guard.core.errors import MethodFailed
+from guard.defenses._base import Defense
+from guard.ml.cleanset import CleanSet
+from guard.ml.dataflow import flow_of
+from guard.ml.measure import accuracy, device_of
+from guard.ml.train import fit, require_accuracy, require_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fst(Defense):
+    """Tune all weights from a fresh head on; batch-norm statistics updated.
+
+    Args:
+        rounds: passes over the search images (10, with more pictures).
+        batch: images a step (128).
+        rate, momentum: of SGD (0.01, 0.9), one cycle.
+        alpha: weight of the inner product with the old head (0.1).
+        min_per_class: search images that every class needs.
+        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Min et al., Feature Shift Tuning, NeurIPS 2023, arXiv 2310.01875"
+
+    rounds: int = 20
+    batch: int = 32
+    rate: float = 0.01
+    momentum: float = 0.9
+    alpha: float = 0.1
+    min_per_class: int = 5
+    max_drop: float = 0.1
+
+    def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
+        require_images(clean, per_class=self.min_per_class, method="FST")
+        before = accuracy(model, clean.calibration, clean.classes).overall
+        weight, bias = head_of(model, clean)
+        old = weight.detach().clone()
+        norm = old.norm()
+        reinitialise(weight, bias)
+
+        def objective(images: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(model(images), labels) + self.alpha * (weight * old).sum()
+
+        @torch.no_grad()
+        def keep_norm() -> None:
+            weight.mul_(norm / weight.norm().clamp_min(1e-12))
+
+        keep_norm()
+        optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=self.momentum)
+        model.train()
+        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
+            note="FST,", decay=True, after_step=keep_norm)
+        model.eval()
+        require_accuracy(model, clean, before, drop=self.max_drop, method="FST")
+        return model
+
+
+def head_of(model: nn.Module, clean: CleanSet) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """Weight K,D (K,D,1,1 of a convolution) and bias K of the layer that gives the logits.
+
+    Raises:
+        MethodFailed: `no_head`, or no parameter of the model is its weight.
+    """
+    flow = flow_of(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
+    parameters = dict(model.named_parameters())
+    layer = flow.layers[flow.head] if flow.head is not None else None
+    if layer is None or layer.weight_name not in parameters:
+        raise MethodFailed("FST finds no last linear layer with one output a class; this architecture has no "
+                           "classifier that it could start anew.", code="no_head")
+    return parameters[layer.weight_name], parameters.get(layer.bias_name)
+
+
+@torch.no_grad()
+def reinitialise(weight: Tensor, bias: Tensor | None) -> None:
+    """Fresh values, uniform within 1 / sqrt(D), drawn from torch's global CPU generator."""
+    bound = weight[0].numel() ** -0.5
+    for tensor in (weight, bias):
+        if tensor is not None:
+            tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound))

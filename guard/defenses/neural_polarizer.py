@@ -1,0 +1,165 @@
+"""Neural Polarizer (NPD): a small learnable layer inside the frozen network filters what the trigger does to features.
+
+Paper: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via Purifying Poisoned
+Features", NeurIPS 2023, arXiv 2306.16697; numbers of its reference code in brackets below. The layer is a module of
+the returned network (`guard.ml.polarizer`), and the manifest names its place. Deviations, and why:
+    - its place is found for each architecture: before the last layer or block behind which there are still two weighted
+      layers and the head, and which nothing goes around (published: a ResNet block's inner branch, past its shortcut)
+    - it starts as the identity, so that no warm-up is needed; no batch norm, which once frozen is the same affine map
+    - the bound of the perturbation is given for a pixel, so that it means the same at every size of picture
+    - the clean pass that names the runner-up is also the one that is trained on
+    - `conditional` follows CNPD (arXiv 2502.18520): the polarizer is told what the network says without it, and
+      pictures are driven to any other class instead of the runner-up, which is not always the attacker's
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from guard.core.contracts import Progress
+from guard.core.errors import MethodFailed
+from guard.core.manifest import PolarizerPlace
+from guard.defenses._base import Defense
+from guard.ml.architectures import ImageModel, wrap
+from guard.ml.cleanset import CleanSet
+from guard.ml.measure import accuracy, device_of
+from guard.ml.polarizer import Conditioned, Polarizer, attach, polarizer_of
+from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.waypoints import waypoints
+
+LAYERS_AFTER = 3  # two and the head: with fewer the polarizer could do no more than another head
+PROBES = 4
+_SLACK = 1.0001  # in the logarithm of 1 - p, as published
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralPolarizer(Defense):
+    """Train one affine layer so that perturbed pictures are read as without the perturbation; all else stays.
+
+    Args:
+        rounds: passes over the search images (50).
+        batch: images a step (128).
+        rate, momentum, decay: of SGD (0.01, 0.9, 5e-4).
+        steps: of the perturbation (2), each of `step` (0.1) along the gradient's sign, in pixel values 0..1.
+        rho: root mean square over a picture that the perturbation may reach (L2 norm 3 on 3x32x32, which is 0.054).
+        enough: share of the batch whose success ends the steps (0.6).
+        weight_clean, weight_consistent, weight_boosted, weight_target: lambda 1 to 4 (1, 0.4, 0.4, 0.4).
+        conditional: a row of the polarizer for each class; answers take two passes then.
+        min_per_class: search images that every class needs.
+        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "Zhu et al., Neural Polarizer, NeurIPS 2023, arXiv 2306.16697"
+
+    rounds: int = 50
+    batch: int = 64
+    rate: float = 0.01
+    momentum: float = 0.9
+    decay: float = 5e-4
+    steps: int = 2
+    step: float = 0.1
+    rho: float = 0.054
+    enough: float = 0.6
+    weight_clean: float = 1.0
+    weight_consistent: float = 0.4
+    weight_boosted: float = 0.4
+    weight_target: float = 0.4
+    conditional: bool = False
+    min_per_class: int = 5
+    max_drop: float = 0.1
+
+    def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
+        require_images(clean, per_class=self.min_per_class, method="Neural Polarizer")
+        if any(isinstance(module, Polarizer) for module in model.modules()):
+            raise MethodFailed("The model has a polarizer already; repair the model it was made from.",
+                               code="polarized")
+        before = accuracy(model, clean.calibration, clean.classes).overall
+        place = self.place(model, clean)
+        model.requires_grad_(requires_grad=False)
+        polarized = inserted(model, place, clean.classes)
+        optimiser = torch.optim.SGD(polarizer_of(polarized).requires_grad_().parameters(), lr=self.rate,
+                                    momentum=self.momentum, weight_decay=self.decay)
+        fit(polarized, clean.search, lambda images, labels: self.loss(polarized, images, labels), optimiser,
+            rounds=self.rounds, batch=self.batch, progress=progress, note="Neural Polarizer,")
+        require_accuracy(polarized, clean, before, drop=self.max_drop, method="Neural Polarizer")
+        return polarized
+
+    def place(self, model: nn.Module, clean: CleanSet) -> PolarizerPlace:
+        """Where this network's polarizer goes.
+
+        Raises:
+            MethodFailed: `no_place`.
+        """
+        network = model.inner if isinstance(model, ImageModel) else model
+        images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
+        for point in waypoints(model, network, images):
+            if point.layers_after >= LAYERS_AFTER:
+                return PolarizerPlace(before=point.name, channels=point.channels, conditional=self.conditional)
+        raise MethodFailed("Neural Polarizer finds no layer that everything passes through and that has two weighted "
+                           "layers and the head behind it; this architecture cannot carry one.", code="no_place")
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The outer objective on one batch."""
+        logits = model(images)
+        said = logits.detach().argmax(1)
+        others = logits.detach().scatter(1, labels[:, None], -torch.inf)
+        targets = _any_other(labels, logits.shape[1]) if self.conditional else others.argmax(1)
+        shifted = (images + self.perturb(model, images, targets)).clamp(0, 1)
+        moved = model(shifted)
+        wrong = moved.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+        return (self.weight_clean * cross_entropy(logits, labels)
+                + self.weight_consistent * cross_entropy(moved, said)
+                + self.weight_boosted * not_that(moved, wrong).mean()
+                + self.weight_target * not_that(moved, targets).mean())
+
+    def perturb(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """One perturbation an image, N,C,H,W of root mean square at most `rho`, that leads to `targets` (int64 N).
+
+        The model is the polarized one, so that the polarizer meets what still works; a conditional one must also be
+        fooled without its polarizer, or it is told another class than an attacked picture would tell.
+        """
+        shift = torch.zeros_like(images)
+        for _ in range(self.steps):
+            eps = shift.requires_grad_()
+            logits = self._fooled(model, (images + eps).clamp(0, 1))
+            if float((logits[-1].argmax(1) == targets).float().mean()) > self.enough:
+                break
+            objective = torch.stack([cross_entropy(part, targets, reduction="sum") for part in logits]).sum()
+            (gradient,) = torch.autograd.grad(objective, eps)
+            shift = eps.detach() - self.step * gradient.sign()
+            size = shift.square().flatten(1).mean(1).sqrt().clamp_min(1e-12)[:, None, None, None]
+            shift = shift * (self.rho / size).clamp(max=1)
+        return shift.detach()
+
+    def _fooled(self, model: nn.Module, images: Tensor) -> list[Tensor]:
+        """What must say the target: the polarized model's logits, for a conditional one after the bare network's."""
+        network = model.inner if isinstance(model, ImageModel) else model
+        if not isinstance(network, Conditioned):
+            return [model(images)]
+        if isinstance(model, ImageModel):
+            images = (images - model.mean) / model.std
+        bare = network.network(images)
+        return [bare, network.told(images, bare.detach().argmax(1))]
+
+
+def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
+    """The model with a fresh polarizer, whose manifest says so if it has one; shares the model's tensors."""
+    device = device_of(model)
+    if not isinstance(model, ImageModel):
+        return attach(model, place, classes).to(device).eval()
+    network = attach(model.inner, place, classes)
+    return wrap(replace(model.manifest, polarizer=place), network).to(device).eval()
+
+
+def not_that(logits: Tensor, wrong: Tensor) -> Tensor:
+    """-log(1 - p_wrong), N values, bounded as published."""
+    return -(_SLACK - logits.softmax(1).gather(1, wrong[:, None])[:, 0]).log()
+
+
+def _any_other(labels: Tensor, classes: int) -> Tensor:
+    """A class other than each label, drawn from torch's global CPU generator."""
+    return (labels + torch.randint(1, classes, labels.shape).to(labels)) % classes
