@@ -20,6 +20,7 @@ from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
+from guard.ml.gates import part
 from guard.ml.inversion import Effort, Patches, patches_within, smallest_patches
 from guard.ml.measure import accuracy
 from guard.ml.statistics import low_outliers
@@ -76,13 +77,13 @@ class PatchUnlearning(Defense):
         stamps: list[tuple[Tensor, Tensor]] = []
         for look in range(self.looks):
             start, width = look / self.looks, 0.5 / self.looks
-            found = self._unusual(model, clean, _part(progress, start, width, f"look {look + 1}, searching"),
+            found = self._unusual(model, clean, part(progress, start, start + width, f"look {look + 1}, searching"),
                                   first=look == 0)
             if not len(found.targets):
                 break
             stamps += self._larger(model, clean, found)
             self._unlearn(model, teacher, clean, stamps,
-                          _part(progress, start + width, width, f"look {look + 1}, unlearning"))
+                          part(progress, start + width, start + 2 * width, f"look {look + 1}, unlearning"))
         if not stamps:
             raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
                                code="nothing_found")
@@ -128,14 +129,6 @@ class PatchUnlearning(Defense):
         fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
             decay=True)
         model.eval()
-
-
-def _part(progress: Progress, start: float, width: float, words: str) -> Progress:
-    """The part of a progress that one step fills."""
-    def part(done: float, note: str = "") -> None:
-        progress(start + width * done, f"{words} {note}".strip())
-
-    return part
 
 
 def _unwatched(_done: float) -> None:

@@ -31,3 +31,12 @@ def half_at_log(value: float, gate: float, full: float) -> float:
 def span(progress: Progress, start: float, end: float, note: str) -> Callable[[float], None]:
     """The part of a progress that one step fills."""
     return lambda done: progress(start + (end - start) * done, note)
+
+
+def part(progress: Progress, start: float, end: float, words: str = "") -> Progress:
+    """As `span`, for a step that has notes of its own; `words` stand before them."""
+
+    def inner(done: float, note: str = "") -> None:
+        progress(start + (end - start) * done, f"{words} {note}".strip())
+
+    return inner
