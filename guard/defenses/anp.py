@@ -84,8 +84,7 @@ class Anp(Defense):
         # Batch norms work as in training, as published; their running statistics drift in this copy only.
         twin = copy.deepcopy(model).requires_grad_(requires_grad=False).train()
         own = {name: twin.get_parameter(name) for site in sites for name in (site.weight, site.bias) if name}
-        masks = {site: torch.ones_like(own[site.weight].flatten(1)[:, 0] if own[site.weight].dim() > 1
-                                       else own[site.weight]).requires_grad_() for site in sites}
+        masks = {site: own[site.weight].new_ones(len(own[site.weight])).requires_grad_() for site in sites}
         # Made once and filled anew for each batch.
         noise = {name: torch.zeros(len(weight), device=weight.device, requires_grad=True)
                  for name, weight in own.items()}
