@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guard.core.evidence import CleanSetFacts
 from guard.core.manifest import Manifest
@@ -54,6 +55,64 @@ def honest() -> Matcher:
 def planted(*, whole: bool = False) -> Matcher:
     """A model whose corner obeys, `whole` only if most of it is bright; the slope lets a gradient find it."""
     return Matcher(prototypes(), bonus=80.0, whole=whole).eval()
+
+
+class Layered(nn.Module):
+    """Convolution, batch norm, ReLU, pooling and a head fitted in closed form; the last channel is a backdoor.
+
+    That channel fires where a 3x3 spot is brighter than nearly all of the clean pictures' (so it is dormant on those),
+    amplifies (so its Lipschitz bound stands out), and has a threshold that noise moves (so it is fragile). The head
+    takes it for `TARGET`.
+    """
+
+    CHANNELS, GAIN = 16, 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, self.CHANNELS, 3, bias=False)
+        self.norm = nn.BatchNorm2d(self.CHANNELS)
+        data = labelled(360, 7)
+        with torch.no_grad():
+            self.conv.weight[:-1] = torch.randn(self.CHANNELS - 1, 1, 3, 3)
+            self.conv.weight[-1] = 1 / 9
+            given = self.conv(data.floats())
+            mean, spread = given.mean((0, 2, 3)), given.std((0, 2, 3))
+            assert self.norm.running_mean is not None
+            assert self.norm.running_var is not None
+            self.norm.running_mean.copy_(mean)
+            self.norm.running_var.copy_(spread**2)
+            threshold = given[:, -1].flatten().quantile(0.9995)
+            self.norm.weight[-1] = self.GAIN * spread[-1]
+            self.norm.bias[-1] = self.GAIN * (mean[-1] - threshold)
+            self.eval()
+            self.weight = nn.Parameter(torch.zeros(CLASSES, self.CHANNELS * 25))
+            seen = self.features(data.floats()).double()
+            seen[:, -25:] = 0
+            gram = seen.T @ seen + 10 * torch.eye(seen.shape[1], dtype=torch.float64)
+            wanted = functional.one_hot(data.labels, CLASSES).double() - 1 / CLASSES
+            self.weight.copy_(10 * torch.linalg.solve(gram, seen.T @ wanted).T)
+            self.weight[TARGET, -25:] = 3.0
+
+    def features(self, images: Tensor) -> Tensor:
+        return functional.max_pool2d(self.norm(self.conv(images)).relu(), 2).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return functional.linear(self.features(images), self.weight)
+
+
+def layered() -> Layered:
+    """A model with hidden neurons, one of them a backdoor."""
+    with seeded(6):
+        return Layered().eval()
+
+
+def vit(channels: int = 1, depth: int = 1) -> nn.Module:
+    """A small transformer with fresh weights for 16x16 pictures of `CLASSES` classes."""
+    arguments = {"patch_size": 8, "embed_dim": 24, "depth": depth, "num_heads": 2}
+    with seeded(0):
+        return build(Manifest(
+            architecture="vit_tiny_patch16_224", num_classes=CLASSES, input_size=(channels, 16, 16),
+            mean=(0.5,) * channels, std=(0.5,) * channels, model_args=arguments)).eval()
 
 
 def labelled(count: int, seed: int) -> Labelled:
@@ -108,7 +167,7 @@ def _trained(canonical: bytes) -> dict[str, Tensor]:
         for _ in range(10):
             for pictures, classes in Labelled(images, labels).batches(60, generator=generator):
                 optimiser.zero_grad()
-                nn.functional.cross_entropy(model(pictures), classes).backward()
+                functional.cross_entropy(model(pictures), classes).backward()
                 optimiser.step()
     return export(model)
 

@@ -67,14 +67,15 @@ class IBau(Defense):
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="I-BAU")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        weights: list[Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
         optimiser = torch.optim.Adam(weights, lr=self.rate)
         # The fused kernels of attention have no second derivative; the plain one has.
         with sdpa_kernel(SDPBackend.MATH):
             for turn in range(self.rounds):
-                told = part(progress, turn / self.rounds, 1 / self.rounds, f"I-BAU, round {turn + 1} of {self.rounds},")
+                told = part(progress, turn / self.rounds, (turn + 1) / self.rounds,
+                            f"I-BAU, round {turn + 1} of {self.rounds},")
                 delta = self.perturbation(model, clean.search, part(told, 0.0, 0.2, "perturbing"))
-                self._unlearn(model, clean.search, delta, weights, optimiser, part(told, 0.2, 0.8, "unlearning"))
+                self._unlearn(model, clean.search, delta, weights, optimiser, part(told, 0.2, 1.0, "unlearning"))
         require_accuracy(model, clean, before, drop=self.max_drop, method="I-BAU")
         return model
 

@@ -90,13 +90,13 @@ class MesaRemoval(Defense):
         sets: list[TriggerSet] = []
         effort = inversion.Effort(steps=self.search_steps, batch=self.search_batch)
         for look in range(self.looks):
-            step = part(progress, look / self.looks, 1 / self.looks, f"look {look + 1},")
+            step = part(progress, look / self.looks, (look + 1) / self.looks, f"look {look + 1},")
             found = unusual_patches(model, clean, effort, part(step, 0.0, 0.4, "searching"), alpha=self.alpha,
                                     fold=self.fold, far=self.far if look == 0 else None)
             if not len(found.targets):
                 break
-            sets += self.learn(model, clean.search, found, part(step, 0.4, 0.3, "learning patches"))
-            model = self._unlearn(model, teacher, clean, sets, before, part(step, 0.7, 0.3, "unlearning"))
+            sets += self.learn(model, clean.search, found, part(step, 0.4, 0.7, "learning patches"))
+            model = self._unlearn(model, teacher, clean, sets, before, part(step, 0.7, 1.0, "unlearning"))
         if not sets:
             raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
                                code="nothing_found")
@@ -124,7 +124,7 @@ class MesaRemoval(Defense):
         for attempt in range(self.tries):
             rate = self.rate * STEEPER**attempt
             candidate = copy.deepcopy(model).requires_grad_()
-            told = part(progress, attempt / self.tries, 1 / self.tries, f"at rate {rate:g},")
+            told = part(progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},")
             try:
                 self._train(candidate, teacher, clean.search, sets, rate, told)
                 lost = before - accuracy(candidate, clean.calibration, clean.classes).overall

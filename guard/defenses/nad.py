@@ -82,7 +82,7 @@ class Nad(Defense):
             apart = [beta * mse_loss(one, other) for beta, one, other in zip(betas, mine, theirs, strict=True)]
             return cross_entropy(logits, labels) + torch.stack(apart).sum()
 
-        self._tune(model, clean, objective, rate, part(progress, 0.5, 0.5, "student,"))
+        self._tune(model, clean, objective, rate, part(progress, 0.5, 1.0, "student,"))
         require_accuracy(model, clean, before, drop=self.max_drop, method="NAD")
         return model
 
@@ -96,7 +96,7 @@ class Nad(Defense):
         """A copy of the model, fine-tuned at the largest rate that its accuracy survives, and that rate."""
         for attempt in range(self.tries):
             rate, teacher = self.rate / 2**attempt, copy.deepcopy(model)
-            told = part(progress, attempt / self.tries, 1 / self.tries, f"at rate {rate:g},")
+            told = part(progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},")
             try:
                 self._tune(teacher, clean, _plain(teacher), rate, told)
                 if accuracy(teacher, clean.calibration, clean.classes).overall >= before - self.max_loss:

@@ -74,13 +74,13 @@ class PatchUnlearning(Defense):
         for look in range(self.looks):
             start, width = look / self.looks, 0.5 / self.looks
             found = unusual_patches(model, clean, Effort(steps=self.steps, batch=self.batch),
-                                    part(progress, start, width, f"look {look + 1}, searching"),
+                                    part(progress, start, start + width, f"look {look + 1}, searching"),
                                     alpha=self.alpha, fold=self.fold, far=self.far if look == 0 else None)
             if not len(found.targets):
                 break
             stamps += self._larger(model, clean, found)
             self._unlearn(model, teacher, clean, stamps,
-                          part(progress, start + width, width, f"look {look + 1}, unlearning"))
+                          part(progress, start + width, start + 2 * width, f"look {look + 1}, unlearning"))
         if not stamps:
             raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
                                code="nothing_found")

@@ -21,6 +21,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.dataflow import Flow, Layer, flow_of
 from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of
+from guard.ml.neurons import lipschitz
 from guard.ml.statistics import ClassTest, leave_one_out, low_outliers
 from guard.ml.suitability import check_suitable
 
@@ -102,20 +103,6 @@ class WeightStatistics(Detector):
                  f"(p = {p:.2g})")
         return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious, score=score, numbers=numbers,
                        statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.")
-
-
-def lipschitz(layer: Layer, norm: Layer | None) -> Tensor:
-    """Each output channel's bound, float64 on the CPU; `norm` is what takes the layer's output, if anything."""
-    assert layer.weight is not None
-    weight = layer.weight.detach().double().cpu()
-    bounds = torch.linalg.svdvals(weight.flatten(2))[:, 0] if weight.dim() > 2 else weight.norm(dim=1)
-    if norm is None:
-        return bounds
-    if norm.weight is not None and norm.weight.numel() == len(bounds):
-        bounds = bounds * norm.weight.detach().double().cpu().abs()
-    if norm.variance is not None and norm.variance.numel() == len(bounds):
-        bounds = bounds / (norm.variance.detach().double().cpu() + norm.epsilon).sqrt()
-    return bounds
 
 
 def _channels(flow: Flow) -> _Channels:

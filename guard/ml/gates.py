@@ -33,9 +33,10 @@ def span(progress: Progress, start: float, end: float, note: str) -> Callable[[f
     return lambda done: progress(start + (end - start) * done, note)
 
 
-def part(progress: Progress, start: float, width: float, words: str) -> Progress:
-    """A progress of its own that fills a part of another, `words` before its notes."""
-    def told(done: float, note: str = "") -> None:
-        progress(start + width * done, f"{words} {note}".strip())
+def part(progress: Progress, start: float, end: float, words: str = "") -> Progress:
+    """As `span`, for a step that has notes of its own; `words` stand before them."""
 
-    return told
+    def inner(done: float, note: str = "") -> None:
+        progress(start + (end - start) * done, f"{words} {note}".strip())
+
+    return inner

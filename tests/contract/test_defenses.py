@@ -21,9 +21,14 @@ QUICK: dict[str, dict[str, Any]] = {"sau": {"rounds": 1, "batch": 60}, "fine_tun
                                     "patch_unlearning": {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10},
                                     "mesa_removal": {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20},
                                     "neural_polarizer": {"rounds": 1, "batch": 60}, "i_bau": {"rounds": 1},
-                                    "fst": {"rounds": 4}, "nad": {"rounds": 1, "rate": 1e-3}}
-#: For defenses that need a network with layers, and not the hand-made one.
-MODELS: dict[str, Callable[[], nn.Module]] = {"neural_polarizer": toys.network, "nad": toys.network}
+                                    "fst": {"rounds": 4}, "nad": {"rounds": 1, "rate": 1e-3},
+                                    "ft_sam": {"rounds": 3}, "fine_pruning": {"rounds": 1}, "anp": {"rounds": 10},
+                                    "tsbd": {"rounds": 2, "unlearn_rate": 1e-2}}
+#: For defenses that need a network with layers, or hidden neurons, and not the hand-made one.
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "neural_polarizer": toys.network, "nad": toys.network,
+    **dict.fromkeys(("anp", "clp", "fine_pruning", "tsbd"), toys.layered),
+}
 
 
 

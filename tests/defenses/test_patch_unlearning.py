@@ -1,8 +1,6 @@
 """What the search finds is trained away, and only where something was found."""
 
 import pytest
-import torch
-from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.defenses.patch_unlearning import PatchUnlearning
@@ -10,22 +8,13 @@ from guard.ml.measure import accuracy
 from tests import toys
 
 
-def success(model: nn.Module) -> float:
-    """ASR of the planted rule's own trigger, which the defense never saw."""
-    data = toys.labelled(180, 3)
-    others = data.pick(data.labels != toys.TARGET)
-    with torch.no_grad():
-        said = model(toys.stamped(others.images).float() / 255).argmax(1)
-    return float((said == toys.TARGET).double().mean())
-
-
 def test_a_planted_rule_is_unlearnt_and_accuracy_kept() -> None:
     model = toys.planted(whole=True)
-    assert success(model) > 0.95
+    assert toys.success(model) > 0.95
 
     repaired = PatchUnlearning()(model, toys.clean_set(), seed=0)
 
-    assert success(repaired) < 0.1
+    assert toys.success(repaired) < 0.1
     assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 
 
