@@ -23,7 +23,7 @@ from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
 from guard.ml.faintest import Faint, FaintKit, faintest
 from guard.ml.families import Additions, Filters, Generators, Searchable, Warps, Waves
-from guard.ml.gates import least_score, span
+from guard.ml.gates import half_at, least_score, span
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings
 from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
@@ -36,6 +36,7 @@ MOST_STEP = 240  # pictures a step, all classes together; with many classes each
 LEAST_BATCH = 3
 MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
 LEAST_MEASURED = 100
+OUTLIER = 0.01  # level at which a class counts as an outlier itself, and no longer as a sibling
 LEAST_REACHED = 0.5  # of the classes: where fewer are reached at all, levels do not tell them apart
 
 
@@ -51,9 +52,10 @@ class HiddenInversion(Detector):
     beside it a smooth trigger does not stand out; p is corrected for the kinds of one family. A picture that is mixed
     in is found as what it adds, so the additive family speaks about blends too.
 
-    A finding is suspicious if p <= `alpha`, fold >= `fold` and ASR on the calibration part >= `asr`; its score is at
-    least 0.5 exactly then. `level` is the faintest level that worked, `budget` that of the trigger that the finding
-    carries; `random_asr` is what the third best of `controls` random triggers at the faintest level reaches.
+    A finding is suspicious if p <= `alpha`, fold >= `fold`, ASR on the calibration part >= `asr`, and `excess` over
+    what the best sibling reaches at its level; its score is at least 0.5 exactly then. `level` is the faintest level
+    that worked, `budget` that of the trigger that the finding carries; `random_asr` is what the third best of
+    `controls` random triggers at the faintest level reaches.
 
     Args:
         goal: share of the search pictures that must arrive for a level to count.
@@ -71,9 +73,10 @@ class HiddenInversion(Detector):
     window: int = 8
     windows: int = 12
     look_windows: int = 6
-    alpha: float = 0.01
+    alpha: float = 0.05
     fold: float = 2.0
     asr: float = 0.8
+    excess: float = 0.4
     controls: int = 8
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
@@ -101,10 +104,10 @@ class HiddenInversion(Detector):
         smallest = faintest(model, clean.search, kind, clean.classes, pace, lambda done: watch(0.7 * done),
                             goal=self.goal)
         most = max(1, clean.classes // 4)
-        tests = low_outliers(smallest.norms.log().tolist(), alpha=self.alpha, most=most)
+        tests = low_outliers(smallest.norms.log().tolist(), alpha=OUTLIER, most=most)
         kit = FaintKit(model=model, search=clean.search, calibration=clean.calibration, smallest=smallest,
                        classes=clean.classes, pace=replace(pace, windows=self.look_windows))
-        siblings = Siblings(kit=kit, rows=list(range(clean.classes)), most=most, alpha=self.alpha)
+        siblings = Siblings(kit=kit, rows=list(range(clean.classes)), most=most, alpha=OUTLIER)
         order = smallest.norms.argsort(stable=True).tolist()
         if float(smallest.reached.double().mean()) < LEAST_REACHED:
             return [self._quiet(order[0], smallest, tests[order[0]], informative=False)]
@@ -128,8 +131,10 @@ class HiddenInversion(Detector):
         chance = kit.chance(look.found, row, self.controls)
         numbers = {"p_value": p, "p_level": test.p, "p_asr": look.test(row).p, "fold": test.fold, "t_stat": test.t,
                    "level": level, "budget": level, "asr_calibration": rate, "natural_asr": look.natural(row),
-                   "random_asr": chance[min(2, len(chance) - 1)], "informative": 1.0}
-        score = least_score(p=(p, self.alpha), fold=(test.fold, self.fold), rate=(rate, self.asr))
+                   "excess": rate - look.natural(row), "random_asr": chance[min(2, len(chance) - 1)],
+                   "informative": 1.0}
+        score = min(least_score(p=(p, self.alpha), fold=(test.fold, self.fold), rate=(rate, self.asr)),
+                    half_at(numbers["excess"], self.excess, 1.0))
         suspicious, trigger = score >= 0.5, look.found.trigger(row)
         if suspicious:
             better = siblings.stronger(row, look, lambda done: watch(0.4 + 0.6 * done))

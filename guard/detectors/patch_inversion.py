@@ -22,7 +22,7 @@ from guard.core.contracts import Progress
 from guard.core.evidence import Finding
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
-from guard.ml.gates import least_score, span
+from guard.ml.gates import half_at, least_score, span
 from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings, Stronger
@@ -51,12 +51,14 @@ class PatchInversion(Detector):
     Source: Wang et al., S&P 2019, for the inverse problem; for what differs see `guard.ml.inversion`. The verdict is
     not the paper's MAD index (false alarms of 17-33 % at 10 classes) but a generalised ESD test.
 
-    A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious if p <= `alpha`,
-    fold >= `fold` and ASR on the calibration part >= `asr`. `score` is the least of three linear scores, each 0.5 at
-    its gate: log p (1 at alpha squared), log fold (1 at `fold` squared), ASR (1 at 1); so a finding is suspicious
-    exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers themselves;
-    what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are of the
-    trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided.
+    A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious if ASR on the
+    calibration part >= `asr` and either p <= `alpha` and fold >= `fold`, or p <= `alpha_far`, fold >= `fold_far` and
+    its siblings stay `excess` behind at its norm: where classes differ much from one another p has little power, but
+    their siblings do not stay behind by chance. `score` is the least of linear scores, each 0.5 at its gate: log p (1
+    at alpha squared), log fold (1 at `fold` squared), shares (1 at 1), and the larger of both ways; so a finding is
+    suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers
+    themselves; what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are
+    of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
@@ -66,7 +68,7 @@ class PatchInversion(Detector):
             kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -75,6 +77,9 @@ class PatchInversion(Detector):
     batch: int = 16
     alpha: float = 0.01
     fold: float = 2.0
+    alpha_far: float = 0.05
+    fold_far: float = 2.5
+    excess: float = 0.4
     asr: float = 0.8
     prescreen_above: int = 20
     prescreen_steps: int = 60
@@ -172,7 +177,7 @@ class PatchInversion(Detector):
                 rate, trigger = look.rate(row), look.found.trigger(look.rows.index(row))
             numbers |= {"natural_asr": look.natural(row), "natural_smallest": look.natural(row), "p_asr": p_asr,
                         "asr_smallest": rate}
-        score = self._score(p, test.fold, rate)
+        score = self._score(p, test.fold, rate, numbers.get("natural_asr"))
         if look is None:  # it was no candidate
             score = min(score, 0.49)
         numbers |= {"asr_calibration": rate, "p_value": p, "budget": trigger.norm}
@@ -180,8 +185,13 @@ class PatchInversion(Detector):
         return Finding(family="patch", target=row, suspicious=suspicious, score=score, numbers=numbers, trigger=trigger,
                        statement=_statement(row, numbers, suspicious=suspicious))
 
-    def _score(self, p: float, fold: float, rate: float) -> float:
-        return least_score(p=(p, self.alpha), fold=(fold, self.fold), rate=(rate, self.asr))
+    def _score(self, p: float, fold: float, rate: float, natural: float | None) -> float:
+        score = least_score(p=(p, self.alpha), fold=(fold, self.fold), rate=(rate, self.asr))
+        if natural is None:
+            return score
+        far = min(least_score(p=(p, self.alpha_far), fold=(fold, self.fold_far), rate=(rate, self.asr)),
+                  half_at(rate - natural, self.excess, 1.0))
+        return max(score, far)
 
 
 def _strengthened(finding: Finding, better: Stronger[Patches]) -> Finding:

@@ -19,6 +19,7 @@ from guard.ml.universal import Pace, Search, Targets, Watch, successes
 SHRINK = (0.5, 0.9)  # factor of the level after a success, at the first and at the last window
 GROW = 1.1  # factor after a failure
 CENSORED = 1.5  # a class that was never reached counts with so many times the strongest level
+HOPELESS = 0.3  # a family that halfway has brought no class so far will not bring most of them over the goal
 COOLING = 3  # windows in which a search at a fixed level slows down
 
 
@@ -86,6 +87,8 @@ def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, p
         factor = torch.where(good, SHRINK[0] + (SHRINK[1] - SHRINK[0]) * share, GROW)
         search.level = (level * factor).clamp(max=most).to(search.level)
         watch(share)
+        if share >= 0.5 and not reached.any() and float(rates.max()) < HOPELESS:
+            break
     channels, height, width = (int(side) for side in data.images.shape[1:])
     return Faint(kind=kind, targets=targets, raw=kept, norms=best.double(), reached=reached,
                  shape=(channels, height, width))

@@ -37,10 +37,10 @@ def test_every_family_is_spoken_of_and_scores_agree_with_suspicion(planted: list
 def test_numbers_of_a_suspicious_class_pass_every_gate(planted: list[Finding]) -> None:
     for finding in planted:
         if finding.suspicious:
-            assert finding.numbers["p_value"] <= 0.01
+            assert finding.numbers["p_value"] <= 0.05
             assert finding.numbers["asr_calibration"] >= 0.8
             assert finding.numbers["fold"] >= 2
-            assert finding.numbers["natural_asr"] <= 0.5
+            assert finding.numbers["excess"] >= 0.4
             assert finding.numbers["level"] <= finding.numbers["budget"]
             assert finding.trigger is not None
             assert finding.trigger.family == finding.family

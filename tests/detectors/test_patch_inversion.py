@@ -227,3 +227,17 @@ def test_on_a_gpu_it_says_the_same_and_repeats_itself_to_the_bit() -> None:
     assert all(first.trigger is not None and second.trigger is not None
                and torch.equal(first.trigger.to_tensors()["mask"], second.trigger.to_tensors()["mask"])
                for first, second in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize(("p", "fold", "rate", "natural", "flagged"), [
+    (0.009, 2.1, 0.9, 0.85, True),  # p is sure: how far the siblings are behind is the policy's business
+    (0.04, 3.0, 0.9, 0.45, True),  # p is not, but siblings are far behind
+    (0.04, 3.0, 0.9, 0.55, False),
+    (0.04, 2.3, 0.9, 0.3, False),
+    (0.06, 9.0, 0.95, 0.1, False),
+    (0.04, 3.0, 0.7, 0.1, False),
+    (0.04, 3.0, 0.9, None, False),  # siblings were not asked
+])
+def test_a_class_is_flagged_by_a_sure_p_or_by_siblings_far_behind(p: float, fold: float, rate: float,
+                                                                  natural: float | None, flagged: bool) -> None:
+    assert (PatchInversion()._score(p, fold, rate, natural) >= 0.5) == flagged
