@@ -79,7 +79,7 @@ class PatchInversion(Detector):
     fold: float = 2.0
     alpha_far: float = 0.05
     fold_far: float = 2.5
-    excess: float = 0.4
+    excess: float = 0.45
     asr: float = 0.8
     prescreen_above: int = 20
     prescreen_steps: int = 60
