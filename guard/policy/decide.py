@@ -83,7 +83,7 @@ def decide(policy: Policy, case: Case) -> Decision:
             verdict=verdict, reasons=(*reasons, *remarks), coverage=combined.covered,
             score=_score(heard) if scored is None else probability(scored.log_odds),
             target=worst.target if worst is not None and worst.suspicious else None,
-            asr=_telling_asr(worst, case.purification), asr_upper=upper,
+            asr=_telling_asr(findings, worst, case.purification), asr_upper=upper,
             calibration=None if scored is None else scored.calibration.digest, purify=purify, natural_trojan=natural,
             expires_after_seconds=policy.lifetime_seconds,
         )
@@ -212,19 +212,25 @@ def _score(heard: list[Evidence]) -> float:
     return max(scores, default=0.0)
 
 
-def _telling_asr(worst: Finding | None, purification: PurificationFacts | None) -> AsrEstimate | None:
+def _telling_asr(findings: list[Finding], worst: Finding | None,
+                 purification: PurificationFacts | None) -> AsrEstimate | None:
     """The rate that a reader should see first.
 
-    Of a suspicious trigger its own; of a purified model the parent's triggers, replayed; else that of the most
-    unusual trigger found, marked as natural by a `natural` rate equal to its own: siblings need as little.
+    Of the accused class the loudest trigger that was measured, which need not be what accuses loudest; of a purified
+    model the parent's triggers, replayed; else that of the most unusual trigger found, marked as natural by a `natural`
+    rate equal to its own: siblings need as little.
     """
+    measured = [finding for finding in findings if finding.asr is not None and finite(finding)]
     if worst is not None and worst.suspicious:
-        return worst.asr if finite(worst) else None
+        measured = [finding for finding in measured if finding.suspicious and finding.target == worst.target]
+        return max(measured, key=_weight).asr if measured and finite(worst) else None
     if purification is not None and purification.replayed:
         return max(purification.replayed, key=lambda estimate: estimate.high)
-    if worst is None or worst.asr is None or not finite(worst):
+    if not measured or worst is None or not finite(worst):
         return None
-    return replace(worst.asr, natural=worst.asr.estimate)
+    natural = max(measured, key=_weight).asr
+    assert natural is not None
+    return replace(natural, natural=natural.estimate)
 
 
 def _natural(finding: Finding) -> bool:
@@ -240,7 +246,7 @@ def _harmless(policy: Policy, finding: Finding) -> bool:
 
 def _accusation(policy: Policy, finding: Finding) -> str:
     if finding.asr is None:
-        return f"{finding.statement} Its ASR could not be measured."
+        return f"{finding.statement} An ASR could not be measured, for no trigger was recovered."
     asr = finding.asr
     over = "not over" if _harmless(policy, finding) else "over"
     return (f"{finding.statement} On {asr.trials} hold-out images its ASR is {asr.estimate:.1%} "

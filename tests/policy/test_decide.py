@@ -123,6 +123,18 @@ def test_no_defense_or_no_measured_trigger_means_no_repair() -> None:
     assert "could not be measured" in unmeasured.reasons[0]
 
 
+def test_the_asr_shown_is_a_measured_one_of_the_accused_class_whoever_accuses_loudest() -> None:
+    silent = an_evidence("b", a_finding(score=1.0, asr=None), parameters={})
+    other = an_evidence("a", a_finding(score=0.95, target=3, asr=an_asr(0.4, target=3)), a_finding(score=0.8))
+    mild = an_evidence("b", a_finding(score=0.45, suspicious=False, asr=None), parameters={})
+
+    assert decide(POLICY, a_case(silent, other)).asr == an_asr()
+    assert decide(POLICY, a_case(silent)).asr is None  # the mild patch of class 0 is not what is accused
+    cleared = decide(POLICY, a_case(mild))
+    assert cleared.asr is not None
+    assert cleared.asr.natural == cleared.asr.estimate == an_asr().estimate
+
+
 def test_a_suspicious_finding_whose_trigger_hardly_works_is_held_not_cleared() -> None:
     at, over = (decide(POLICY, a_case(an_evidence("a", a_finding(asr=an_asr(high)), seed=1)))
                 for high in (0.10, 0.1000001))
