@@ -13,7 +13,7 @@ from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
-from guard.reports.report import Report, outcome_words
+from guard.reports.report import Report, outcome_words, told
 
 STYLES = {
     Verdict.CLEARED: "green", Verdict.PURIFIED: "green", Verdict.REJECTED: "red", Verdict.HELD: "yellow",
@@ -110,6 +110,8 @@ def _purification(report: Report) -> list[RenderableType]:
             for item in report.replayed
         ]
         parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))
+        if report.parameters:
+            parts.append(Text(f"with {printable(told(report.parameters))}", style="dim"))
     if report.candidates:
         rows = [
             (item.get("defense", ""), item.get("verdict", "failed"), _why(item)) for item in report.candidates

@@ -37,7 +37,7 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
     text = printed(purified(), capsys)
 
     for part in ("PURIFIED", "purified by sau", "89.6 %", "88.3 %", "trigger to class 3 · Dress", "97.0 % (",
-                 "2.6 % ("):
+                 "2.6 % (", "with norm=linf, rho=0.2"):
         assert part in text, part
 
 

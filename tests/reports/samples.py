@@ -93,6 +93,7 @@ def purified() -> Report:
         rejected(), digest="b" * 64, verdict=Verdict.PURIFIED, score=0.18, target=None,
         asr=estimate(7, 56, 0.08, 0.094), reasons=("Every rule of the policy holds.",), triggers=(),
         methods=methods_of(evidence), evidence=[item.to_dict() for item in evidence], parent="a" * 64, defense="sau",
+        defense_version=1, parameters={"rho": 0.2, "norm": "linf"},
         acc_before=Accuracy(overall=0.896, per_class=before, images=600),
         acc_after=Accuracy(overall=0.883, per_class=after, images=600),
         replayed=(estimate(TARGET, 14, 0.015, 0.043),), replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),

@@ -89,6 +89,7 @@ def test_a_purified_model_shows_before_and_after() -> None:
     assert "70.0 % → 63.0 %" in text
     assert "3 · Dress, before" in text
     assert "Purified from " + "a" * 64 in text
+    assert "Parameters of sau norm=linf, rho=0.2" in text
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

@@ -40,6 +40,7 @@ def test_a_purified_document_adds_accuracies_as_plain_numbers() -> None:
 
     assert (document["defense"], document["acc_before"], document["acc_after"]) == ("sau", 0.896, 0.883)
     assert document["parent"] == "a" * 64
+    assert (document["defense_version"], document["parameters"]) == (1, {"rho": 0.2, "norm": "linf"})
     assert document["replayed"][0]["target"] == document["replayed_before"][0]["target"] == 3
     assert len(document["acc_after_per_class"]) == 10
 
