@@ -14,6 +14,7 @@ from guard.core.contracts import Budget, Progress, silent
 from guard.core.errors import ArtifactRejected, CleanSetError
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Outcome, Target
 from guard.flow import repair, vet
+from guard.flow.proof import Replay
 from guard.flow.submit import locate
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _network(model: "ImageModel") -> tuple[object, ...]:
     return facts.architecture, facts.num_classes, facts.input_size, dict(facts.model_args), shapes
 
 
-def _replayed(replay: repair.Replay, a: "ImageModel", b: "ImageModel", holdout: "Labelled") -> Replayed:
+def _replayed(replay: Replay, a: "ImageModel", b: "ImageModel", holdout: "Labelled") -> Replayed:
     from guard.ml import measure
 
     trigger = vet.restore_trigger(replay.data)

@@ -82,7 +82,8 @@ def _purified(facts: PurificationFacts | None) -> dict[str, Any]:
         return {}
     return {"parent": facts.parent, "defense": facts.defense, "defense_version": facts.version,
             "parameters": facts.parameters, "acc_before": facts.acc_before,
-            "acc_after": facts.acc_after, "replayed": facts.replayed}
+            "acc_after": facts.acc_after, "replayed": facts.replayed, "resampled": facts.resampled,
+            "relearned": facts.relearned, "unproved": facts.unproved}
 
 
 def _candidates(scan: ScanRow) -> list[dict[str, Any]]:

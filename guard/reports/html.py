@@ -10,7 +10,17 @@ from markupsafe import Markup
 
 from guard.core.states import Family, Verdict
 from guard.core.text import printable
-from guard.reports.charts import MOST_ROWS, accuracy_chart, evidence_charts, label_of, number, percent, replay_chart
+from guard.reports.charts import (
+    MOST_ROWS,
+    accuracy_chart,
+    evidence_charts,
+    label_of,
+    number,
+    percent,
+    relearned_chart,
+    replay_chart,
+    resampled_chart,
+)
 from guard.reports.pictures import png_uri, stamp_uri
 from guard.reports.report import RecoveredTrigger, Report, outcome_words, told
 
@@ -61,6 +71,7 @@ def render_html(report: Report) -> str:
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),
         replays=replay_chart(report),
+        proofs=[chart for chart in (resampled_chart(report), relearned_chart(report)) if chart is not None],
         facts=_facts(report),
         findings=_suspicious(report),
         outcome_words=outcome_words,

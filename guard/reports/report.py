@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Outcome, Target
+from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Outcome, Relearned, Resampled, Target
 from guard.core.manifest import Manifest
 from guard.core.states import EXIT_CODES, Family, Verdict
 
@@ -46,7 +46,8 @@ class Report:
     `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
     `parent` on speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
     accuracy, `replayed` the triggers recovered on the parent and measured on this artifact, `replayed_before` the same
-    triggers on the parent, in the same order, `candidates` one mapping (`defense`, then `verdict` and `reasons`, or
+    triggers on the parent, in the same order, `resampled`, `relearned` and `unproved` as in `PurificationFacts`,
+    `candidates` one mapping (`defense`, then `verdict` and `reasons`, or
     `failed`) for each defense that was tried.
     """
 
@@ -75,6 +76,9 @@ class Report:
     acc_after: Accuracy | None = None
     replayed: Sequence[AsrEstimate] = ()
     replayed_before: Sequence[AsrEstimate] = ()
+    resampled: Sequence[Resampled] = ()
+    relearned: Sequence[Relearned] = ()
+    unproved: Sequence[str] = ()
     candidates: Sequence[Mapping[str, Any]] = ()
     scan_id: str | None = None
     verdict_id: str | None = None
@@ -152,6 +156,9 @@ class Report:
                 "acc_after_per_class": list(after.per_class) if after else None,
                 "replayed": [asdict(estimate) for estimate in self.replayed],
                 "replayed_before": [asdict(estimate) for estimate in self.replayed_before],
+                "resampled": [asdict(sample) for sample in self.resampled],
+                "relearned": [{**asdict(taught), "lead": taught.lead} for taught in self.relearned],
+                "unproved": list(self.unproved),
             }
         if self.candidates:
             data["candidates"] = [dict(candidate) for candidate in self.candidates]
