@@ -12,6 +12,7 @@ from guard.core.contracts import Budget, Progress
 from guard.core.errors import GuardError
 from guard.flow import repair, trial, vet
 from guard.flow.jobs import RESULT
+from guard.flow.proof import Replay
 
 
 def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Make one candidate: `out/model.safetensors`."""
     model = vet.open_model(Path(request["model"]), device=request["device"])
     replays = [
-        repair.Replay(target=item["target"], digest=item["digest"], data=Path(item["path"]).read_bytes(),
+        Replay(target=item["target"], digest=item["digest"], data=Path(item["path"]).read_bytes(),
                       natural=item["natural"], budget=item["budget"])
         for item in request["replays"]
     ]

@@ -18,6 +18,7 @@ from guard.core.states import Verdict
 from guard.defenses import DEFENSES
 from guard.flow import repair, report, vet
 from guard.flow.case import make_case
+from guard.flow.parameters import checked
 from guard.flow.submit import MANIFEST, locate
 from guard.policy import Decision, Policy, decide, load_policy
 from guard.reports.report import Report
@@ -115,16 +116,16 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
                 digest, facts = repair.repair(model, inspected.digest, curated, method, parameters, replays,
                                               candidate / "model.safetensors", seed=seed, progress=work.progress)
             except MethodFailed as error:
-                tried.append({"defense": method, "failed": error.sentence})
+                tried.append({"defense": method, "parameters": parameters, "failed": error.sentence})
                 continue
             canonical = candidate / "model.safetensors"
             repaired = vet.open_model(canonical, device=device)
             child = vet.Inspected(format="safetensors", manifest=repaired.manifest, digest=digest, canonical=canonical,
                                   parameters=sum(tensor.numel() for tensor in repaired.inner.state_dict().values()))
             verdict, seen = work.judge(repaired, digest, facts)
-            tried.append({"defense": method, "digest": digest, "verdict": str(verdict.verdict),
-                          "reasons": list(verdict.reasons), "acc_after": facts.acc_after.overall,
-                          "seconds": facts.seconds})
+            tried.append({"defense": method, "parameters": dict(facts.parameters), "digest": digest,
+                          "verdict": str(verdict.verdict), "reasons": list(verdict.reasons),
+                          "acc_after": facts.acc_after.overall, "seconds": facts.seconds})
             if verdict.verdict is Verdict.PURIFIED or defense is not None:
                 if verdict.verdict is Verdict.PURIFIED:
                     _write(target, child)
@@ -254,13 +255,7 @@ def _order(policy: Policy, defense: str | None, params: Mapping[str, Any] | None
     listed = {rule.name: dict(rule.params) for rule in policy.defenses}
     if defense is None:
         return list(listed.items())
-    cls = DEFENSES.get(defense)
-    parameters = {**listed.get(defense, {}), **dict(params or {})}
-    try:
-        cls(**parameters)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{defense} does not take these parameters: {error}.", code="bad_parameters") from error
-    return [(defense, parameters)]
+    return [(defense, checked(DEFENSES.get(defense), {**listed.get(defense, {}), **dict(params or {})}))]
 
 
 def _write(out: Path, inspected: vet.Inspected) -> None:

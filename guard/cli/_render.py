@@ -9,11 +9,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from guard.core.evidence import AsrEstimate
+from guard.core.evidence import AsrEstimate, Relearned
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
-from guard.reports.report import Report, outcome_words
+from guard.reports.report import Report, outcome_words, told
 
 STYLES = {
     Verdict.CLEARED: "green", Verdict.PURIFIED: "green", Verdict.REJECTED: "red", Verdict.HELD: "yellow",
@@ -109,13 +109,26 @@ def _purification(report: Report) -> list[RenderableType]:
             (f"trigger to class {label_of(report, item.target)}", _asr(old.get((item.target, item.family))), _asr(item))
             for item in report.replayed
         ]
+        rows += [(f"fresh patches to class {label_of(report, sample.after.target)}", _asr(sample.before),
+                  _asr(sample.after)) for sample in report.resampled]
         parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))
+        parts += [_relearned(report, taught) for taught in report.relearned]
+        parts += [Text(f"not measured: {printable(words)}", style="dim") for words in report.unproved]
+        if report.parameters:
+            parts.append(Text(f"with {printable(told(report.parameters))}", style="dim"))
     if report.candidates:
         rows = [
             (item.get("defense", ""), item.get("verdict", "failed"), _why(item)) for item in report.candidates
         ]
         parts.append(table(("candidate", "verdict", "why"), rows))
     return parts
+
+
+def _relearned(report: Report, taught: Relearned) -> Text:
+    best = max(rates[-1] for rates in taught.rivals)
+    return Text(f"taught {taught.pictures} pictures anew: class {label_of(report, taught.target)} at "
+                f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at {percent(best)} "
+                f"(largest lead {number(100 * taught.lead)} points)")
 
 
 def _why(candidate: Mapping[str, Any]) -> str:

@@ -62,12 +62,18 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ("clean set", f"{enough.min_per_class} a class, {enough.min_holdout} in the hold-out, at least"),
         ("accuracy to decide at all", f"{accuracy.min_times_chance:g} times chance"),
         ("accuracy that repair may cost", f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} a class"),
+        ("proof of a repair", _proof(rules)),
         ("natural trojans are", rules.natural),
         ("combined p that proves / holds", f"{rules.combination.reject_level:g} / {rules.combination.hold_level:g}"),
         ("calibration", _calibration(rules)),
         ("a person always looks", "yes" if rules.review_always else "no"),
         ("a verdict holds", f"{rules.lifetime_days:g} days"),
     ]
+
+
+def _proof(rules: "Policy") -> str:
+    limits = (("fresh patches", rules.proof.max_resampled), ("lead when taught anew", rules.proof.max_lead))
+    return ", ".join(f"{name} at most {limit:.0%}" for name, limit in limits if limit is not None) or "reported only"
 
 
 def _calibration(rules: "Policy") -> str:

@@ -23,7 +23,8 @@ def purify(
     out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json; made if missing.")],
     policy: Annotated[Path | None, typer.Option(help="Policy TOML, or a packaged one: default, ensemble.")] = None,
     defense: Annotated[str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")] = None,
-    param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of --defense.")] = None,
+    param: Annotated[list[str] | None, typer.Option("--set", "--param", metavar="NAME=VALUE",
+                                                    help="A parameter of --defense; once for each.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
     device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
     form: ReportFormatOption = ReportFormat.TABLE,
@@ -34,7 +35,7 @@ def purify(
     """
     params = parameters(param or [])
     if params and defense is None:
-        raise InputError("--param goes with --defense NAME.", code="param_without_defense")
+        raise InputError("--set goes with --defense NAME.", code="param_without_defense")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder.", code="bad_out")
     from guard import offline

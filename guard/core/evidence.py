@@ -1,5 +1,6 @@
 """What methods say about an artifact: findings, ASR estimates, evidence. Plain data, JSON in and out."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -156,10 +157,46 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """Fresh patches from a distribution that was learnt on the parent, one a hold-out picture, on parent and child.
+
+    Their `budget` is the region's size in pixels.
+    """
+
+    before: AsrEstimate
+    after: AsrEstimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearned:
+    """How fast a parent's trigger comes back on a copy of the child that is taught `pictures` of it.
+
+    `asr` is its ASR (0..1) after each of `steps`, `rivals` that of triggers of the same mask at a random place in
+    random colours, taught in the same way.
+    """
+
+    target: Target
+    family: str
+    budget: float
+    pictures: int
+    steps: tuple[int, ...]
+    asr: tuple[float, ...]
+    rivals: tuple[tuple[float, ...], ...]
+
+    @property
+    def lead(self) -> float:
+        """The largest lead in ASR (-1..1) over the best rival after a step; NaN where one could not be measured."""
+        best = [max(rates) if all(map(math.isfinite, rates)) else math.nan for rates in zip(*self.rivals, strict=True)]
+        leads = [own - other for own, other in zip(self.asr[1:], best[1:], strict=True)]
+        return max(leads) if leads and all(map(math.isfinite, leads)) else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
 class PurificationFacts:
     """How a purified candidate compares with its parent on the hold-out.
 
-    `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child.
+    `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child. `resampled` and
+    `relearned` look beyond those triggers, for patches; `unproved` says for what they could not, and why.
     """
 
     defense: str
@@ -170,3 +207,6 @@ class PurificationFacts:
     acc_after: Accuracy
     replayed: tuple[AsrEstimate, ...]
     seconds: float
+    resampled: tuple[Resampled, ...] = ()
+    relearned: tuple[Relearned, ...] = ()
+    unproved: tuple[str, ...] = ()

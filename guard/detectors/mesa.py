@@ -27,7 +27,7 @@ from guard.ml.mesa import LEVELS, Effort
 from guard.ml.siblings import LEAST_ANGLE_SPREAD
 from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
-from guard.ml.trigger_sets import LEAST_PIXELS, Region, TriggerSet, learn_sets
+from guard.ml.trigger_sets import LEAST_PIXELS, Region, TriggerSet, learn_sets, successes
 
 MOST_ASKED = 12  # classes that are compared; of more, the ones with the smallest patches
 MOST_CALIBRATION = 400  # pictures on which samples are measured
@@ -132,7 +132,7 @@ class Mesa(Detector):
         regions = [self._region(patches, other, pixels) for other in rows]
         effort = Effort(steps=self.look_steps, batch=self.batch)
         sets = learn_sets(model, search, rows, regions, effort, watch, levels=LEVELS[:1], alpha=LOOK_ALPHA)
-        hits, trials = zip(*(_successes(model, calibration, learnt) for learnt in sets), strict=True)
+        hits, trials = zip(*(successes(model, calibration, learnt) for learnt in sets), strict=True)
         tests = low_outliers(angles(hits, trials), alpha=self.alpha, most=max(1, len(rows) // 4), low_side=False,
                              floor=LEAST_ANGLE_SPREAD)
         rates = {other: hit / trial for other, hit, trial in zip(rows, hits, trials, strict=True)}
@@ -158,16 +158,6 @@ class Mesa(Detector):
 
     def _score(self, p: float, fold: float, rate: float) -> float:
         return least_score(p=(p, self.alpha), fold=(fold, self.fold), rate=(rate, self.asr))
-
-
-@torch.no_grad()
-def _successes(model: nn.Module, data: Labelled, learnt: TriggerSet) -> tuple[int, int]:
-    """How many pictures of other classes go to the class, each with a sample of its own; and of how many."""
-    others = data.pick(data.labels != learnt.target)
-    hits = torch.zeros((), dtype=torch.int64, device=device_of(model))
-    for images, _ in others.batches(256, device=device_of(model)):
-        hits += (model(learnt.stamp(images)).argmax(1) == learnt.target).sum()
-    return int(hits), len(others)
 
 
 def _quiet(row: int, patches: Patches, test: ClassTest) -> Finding:

@@ -3,29 +3,20 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Progress, silent
-from guard.core.evidence import Accuracy, AsrEstimate, Evidence, PurificationFacts, Target
+from guard.core.evidence import Accuracy, AsrEstimate, Evidence, PurificationFacts, Relearned, Resampled
 from guard.defenses import DEFENSES
+from guard.flow import proof
+from guard.flow.proof import Replay
 from guard.flow.vet import fits, restore_trigger
 
 if TYPE_CHECKING:
     from guard.ml.architectures import ImageModel
     from guard.ml.cleanset import CuratedSet
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A trigger recovered on the parent, to be tried on every candidate."""
-
-    target: Target
-    digest: str
-    data: bytes
-    natural: float | None = None
-    budget: float | None = None
 
 
 def repair(
@@ -68,10 +59,11 @@ def repair(
             measure.asr(repaired, curated.holdout, trigger, replay.target, trigger.family,
                         natural=replay.natural, budget=replay.budget)
         )
+    beyond = proof.prove(model, repaired, curated, replays, seed=seed, progress=progress)
     facts = PurificationFacts(
         defense=defense, version=method.version, parameters=method.parameters(), parent=parent, acc_before=before,
         acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), replayed=tuple(estimates),
-        seconds=spent,
+        seconds=spent, resampled=beyond.resampled, relearned=beyond.relearned, unproved=beyond.unproved,
     )
     return digest, facts
 
@@ -106,6 +98,10 @@ def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
 
 def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
     """The inverse of `facts_to_dict`."""
+    def relearned(value: Mapping[str, Any]) -> Relearned:
+        return Relearned(**{**value, "steps": tuple(value["steps"]), "asr": tuple(value["asr"]),
+                            "rivals": tuple(tuple(rates) for rates in value["rivals"])})
+
     def accuracy(value: Mapping[str, Any]) -> Accuracy:
         return Accuracy(overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"])
 
@@ -115,5 +111,10 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
             "acc_before": accuracy(data["acc_before"]),
             "acc_after": accuracy(data["acc_after"]),
             "replayed": tuple(AsrEstimate(**item) for item in data["replayed"]),
+            # Facts that were stored before these were measured have none of them.
+            "resampled": tuple(Resampled(**{key: AsrEstimate(**value) for key, value in item.items()})
+                               for item in data.get("resampled", ())),
+            "relearned": tuple(relearned(item) for item in data.get("relearned", ())),
+            "unproved": tuple(data.get("unproved", ())),
         }
     )

@@ -80,8 +80,10 @@ def report_for(guard: Guard, scan_id: str) -> Report:
 def _purified(facts: PurificationFacts | None) -> dict[str, Any]:
     if facts is None:
         return {}
-    return {"parent": facts.parent, "defense": facts.defense, "acc_before": facts.acc_before,
-            "acc_after": facts.acc_after, "replayed": facts.replayed}
+    return {"parent": facts.parent, "defense": facts.defense, "defense_version": facts.version,
+            "parameters": facts.parameters, "acc_before": facts.acc_before,
+            "acc_after": facts.acc_after, "replayed": facts.replayed, "resampled": facts.resampled,
+            "relearned": facts.relearned, "unproved": facts.unproved}
 
 
 def _candidates(scan: ScanRow) -> list[dict[str, Any]]:

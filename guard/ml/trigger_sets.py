@@ -121,6 +121,16 @@ def learn_sets(model: nn.Module, data: Labelled, targets: Sequence[int], regions
             for row, (target, region) in enumerate(zip(targets, regions, strict=True))]
 
 
+@torch.no_grad()
+def successes(model: nn.Module, data: Labelled, learnt: TriggerSet) -> tuple[int, int]:
+    """How many pictures of other classes go to the class, each with a fresh sample of its own; and of how many."""
+    others = data.pick(data.labels != learnt.target)
+    hits = torch.zeros((), dtype=torch.int64, device=device_of(model))
+    for images, _ in others.batches(256, device=device_of(model)):
+        hits += (model(learnt.stamp(images)).argmax(1) == learnt.target).sum()
+    return int(hits), len(others)
+
+
 class _Testing:
     """The testing function: log p of each row's class for patches R,B,D, each on another picture."""
 

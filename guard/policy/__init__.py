@@ -12,9 +12,10 @@ from guard.policy.rules import (
     DefenseRule,
     DetectorRule,
     Policy,
+    ProofRule,
 )
 
 __all__ = [
     "AccuracyRule", "Calibration", "CalibrationRule", "Case", "CleanSetRule", "CombinationRule", "Decision",
-    "DefenseRule", "DetectorRule", "Policy", "decide", "load_calibration", "load_policy",
+    "DefenseRule", "DetectorRule", "Policy", "ProofRule", "decide", "load_calibration", "load_policy",
 ]

@@ -19,7 +19,7 @@ from typing import Any
 
 from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome, PurificationFacts, Target
 from guard.core.states import Verdict
-from guard.policy import bounds, doubts
+from guard.policy import bounds, doubts, proofs
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
 from guard.policy.combine import Combined, combine, mostly_in_vain, proven
@@ -276,3 +276,4 @@ def _purification_faults(policy: Policy, facts: PurificationFacts) -> Iterator[s
         if not upper <= policy.asr_limit:
             yield (f"The parent's trigger for class {replay.target} still works on {replay.estimate:.1%} "
                    f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")
+    yield from proofs.faults(policy.proof, facts)

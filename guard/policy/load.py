@@ -16,6 +16,7 @@ from guard.policy.rules import (
     DefenseRule,
     DetectorRule,
     Policy,
+    ProofRule,
 )
 
 MAX_WHOLE = 1_000_000_000
@@ -63,7 +64,7 @@ def load_calibration(path: Path) -> calibrations.Calibration:
 def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     """Check a decoded policy file; a calibration file is looked for in `folder`. Raises as `load_policy`."""
     top = _Table("", data, {"policy", "detectors", "purify", "asr", "cleanset", "accuracy", "natural", "review",
-                            "combination", "calibration"})
+                            "combination", "calibration", "proof"})
     head = top.table("policy", {"name", "version", "lifetime_days"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):
@@ -91,6 +92,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
             max_drop=accuracy.number("max_drop", 0.02),
             max_class_drop=accuracy.number("max_class_drop", 0.10),
         ),
+        proof=_proof(top),
         natural=natural,
         review_always=top.table("review", {"always"}).flag("always", default=False),
         combination=CombinationRule(
@@ -99,6 +101,12 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         ),
         calibration=_calibration(data, top, folder),
     )
+
+
+def _proof(top: "_Table") -> ProofRule:
+    table = top.table("proof", {"max_resampled", "max_lead"})
+    limits = {key: table.number(key, 0.0) for key in ("max_resampled", "max_lead") if table.has(key)}
+    return ProofRule(**limits)
 
 
 def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> CalibrationRule | None:
@@ -140,6 +148,9 @@ class _Table:
 
     def table(self, key: str, keys: set[str]) -> "_Table":
         return _Table(key, self._value.get(key, {}), keys)
+
+    def has(self, key: str) -> bool:
+        return key in self._value
 
     def raw(self, key: str, default: Any) -> Any:
         value = self._value.get(key, default)

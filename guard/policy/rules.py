@@ -47,6 +47,18 @@ class AccuracyRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProofRule:
+    """What a purified model must resist beyond its parent's triggers; None asks nothing, and it is only reported.
+
+    `max_resampled` (0..1) is compared with the upper end of the ASR of fresh patches from the parent's distribution,
+    `max_lead` (0..1) with the lead in ASR of the parent's trigger over random ones when both are taught anew.
+    """
+
+    max_resampled: float | None = None
+    max_lead: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CombinationRule:
     """How several methods' p values count together; neither matters while there is only one.
 
@@ -82,6 +94,7 @@ class Policy:
     asr_limit: float = 0.10
     cleanset: CleanSetRule = field(default_factory=CleanSetRule)
     accuracy: AccuracyRule = field(default_factory=AccuracyRule)
+    proof: ProofRule = field(default_factory=ProofRule)
     natural: str = "held"
     review_always: bool = False
     combination: CombinationRule = field(default_factory=CombinationRule)
@@ -95,6 +108,8 @@ class Policy:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the calibration file is named by its digest."""
         data = asdict(replace(self, calibration=None))
+        if self.proof == ProofRule():
+            del data["proof"]  # a policy that asks for no proof keeps the digest that it had before there were any
         if self.calibration is not None:
             data["calibration"] = {"digest": self.calibration.calibration.digest, "max_fpr": self.calibration.max_fpr}
         return data

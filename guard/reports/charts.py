@@ -98,6 +98,37 @@ def replay_chart(report: Report) -> Chart | None:
     return Chart("Replayed triggers", note, tuple(rows))
 
 
+def resampled_chart(report: Report) -> Chart | None:
+    """Fresh patches of the parent's distribution, before and after."""
+    if not report.resampled:
+        return None
+    note = ("Patches that nobody has seen: drawn from the distribution learnt on the uploaded model, another one on "
+            "each hold-out picture.")
+    rows = []
+    for sample in report.resampled:
+        name = label_of(report, sample.after.target)
+        rows.append(replace(_asr_row(report, sample.before, marked=True), label=f"{name}, before"))
+        rows.append(replace(_asr_row(report, sample.after, marked=False), label=f"{name}, after"))
+    return Chart("Fresh patches of the same kind", note, tuple(rows))
+
+
+def relearned_chart(report: Report) -> Chart | None:
+    """How fast the parent's trigger comes back; the tick is the best of the random triggers."""
+    if not report.relearned:
+        return None
+    first = report.relearned[0]
+    note = (f"A copy of the purified model is taught {first.pictures} pictures of the trigger for a few steps. The "
+            f"mark is the best of {len(first.rivals)} random triggers taught alike: a bar far beyond it says that the "
+            "backdoor was hidden rather than removed.")
+    rows = []
+    for taught in report.relearned:
+        for step, rate, best in zip(taught.steps, taught.asr, map(max, zip(*taught.rivals, strict=True)), strict=True):
+            label = f"{label_of(report, taught.target)}, {step} step{'' if step == 1 else 's'}"
+            text = f"{percent(rate)} (random: {percent(best)})"
+            rows.append(Row(label, text, _share(rate, 1), tick=_share(best, 1)))
+    return Chart("Learning the trigger anew", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
+
+
 def percent(value: float | None) -> str:
     """`0.981` -> `98.1 %`; not measured or not finite -> a dash."""
     return f"{value * 100:.1f} %" if value is not None and math.isfinite(value) else "–"

@@ -10,9 +10,19 @@ from markupsafe import Markup
 
 from guard.core.states import Family, Verdict
 from guard.core.text import printable
-from guard.reports.charts import MOST_ROWS, accuracy_chart, evidence_charts, label_of, number, percent, replay_chart
+from guard.reports.charts import (
+    MOST_ROWS,
+    accuracy_chart,
+    evidence_charts,
+    label_of,
+    number,
+    percent,
+    relearned_chart,
+    replay_chart,
+    resampled_chart,
+)
 from guard.reports.pictures import png_uri, stamp_uri
-from guard.reports.report import RecoveredTrigger, Report, outcome_words
+from guard.reports.report import RecoveredTrigger, Report, outcome_words, told
 
 _MEANING = {
     Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the trigger families that are "
@@ -61,6 +71,7 @@ def render_html(report: Report) -> str:
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),
         replays=replay_chart(report),
+        proofs=[chart for chart in (resampled_chart(report), relearned_chart(report)) if chart is not None],
         facts=_facts(report),
         findings=_suspicious(report),
         outcome_words=outcome_words,
@@ -134,6 +145,8 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [("SHA-256 of the weights", report.digest)]
     if report.parent:
         facts.append(("Purified from", report.parent))
+    if report.defense and report.parameters:
+        facts.append((f"Parameters of {report.defense}", told(report.parameters)))
     if report.manifest is not None:
         model = report.manifest
         facts += [

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Outcome, Target
+from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Outcome, Relearned, Resampled, Target
 from guard.core.manifest import Manifest
 from guard.core.states import EXIT_CODES, Family, Verdict
 
@@ -44,9 +44,11 @@ class Report:
 
     `policy` is the digest of the policy that decided. `evidence` holds
     `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
-    `parent` on speak about a purification: `acc_before` is the parent's accuracy, `replayed` the triggers recovered
-    on the parent and measured on this artifact, `replayed_before` the same triggers on the parent, in the same order,
-    `candidates` one mapping (`defense`, then `verdict` and `reasons`, or `failed`) for each defense that was tried.
+    `parent` on speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
+    accuracy, `replayed` the triggers recovered on the parent and measured on this artifact, `replayed_before` the same
+    triggers on the parent, in the same order, `resampled`, `relearned` and `unproved` as in `PurificationFacts`,
+    `candidates` one mapping (`defense`, then `verdict` and `reasons`, or
+    `failed`) for each defense that was tried.
     """
 
     digest: str
@@ -68,10 +70,15 @@ class Report:
     triggers: Sequence[RecoveredTrigger] = field(default=(), repr=False)
     parent: str | None = None
     defense: str | None = None
+    defense_version: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     acc_before: Accuracy | None = None
     acc_after: Accuracy | None = None
     replayed: Sequence[AsrEstimate] = ()
     replayed_before: Sequence[AsrEstimate] = ()
+    resampled: Sequence[Resampled] = ()
+    relearned: Sequence[Relearned] = ()
+    unproved: Sequence[str] = ()
     candidates: Sequence[Mapping[str, Any]] = ()
     scan_id: str | None = None
     verdict_id: str | None = None
@@ -141,12 +148,17 @@ class Report:
             data = {
                 "parent": self.parent,
                 "defense": self.defense,
+                "defense_version": self.defense_version,
+                "parameters": dict(self.parameters),
                 "acc_before": before.overall if before else None,
                 "acc_after": after.overall if after else None,
                 "acc_before_per_class": list(before.per_class) if before else None,
                 "acc_after_per_class": list(after.per_class) if after else None,
                 "replayed": [asdict(estimate) for estimate in self.replayed],
                 "replayed_before": [asdict(estimate) for estimate in self.replayed_before],
+                "resampled": [asdict(sample) for sample in self.resampled],
+                "relearned": [{**asdict(taught), "lead": taught.lead} for taught in self.relearned],
+                "unproved": list(self.unproved),
             }
         if self.candidates:
             data["candidates"] = [dict(candidate) for candidate in self.candidates]
@@ -159,6 +171,11 @@ def methods_of(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
         {"name": item.method, "version": item.version, "seconds": item.seconds, "outcome": str(item.outcome)}
         for item in evidence
     ]
+
+
+def told(parameters: Mapping[str, Any]) -> str:
+    """`rho=0.1, rounds=20`, by name."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
 
 
 def outcome_words(item: Mapping[str, Any]) -> str:

@@ -60,7 +60,8 @@ def test_what_cannot_be_vetted_is_not_written(cli: Cli, clean: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--defense", "wonder"), ("--param", "epochs=1"), ("--defense", "fine_tune", "--param", "epochs"),
+    [("--defense", "wonder"), ("--param", "epochs=1"), ("--set", "epochs=1"),
+     ("--defense", "fine_tune", "--param", "epochs"),
      ("--defense", "fine_tune", "--param", "wonder=1")],
 )
 def test_what_cannot_be_run_is_a_usage_error(arguments: tuple[str, ...], cli: Cli, clean: Path, tmp_path: Path) -> None:
@@ -73,6 +74,34 @@ def test_what_cannot_be_run_is_a_usage_error(arguments: tuple[str, ...], cli: Cl
 
 def test_the_place_must_be_a_folder(cli: Cli, clean: Path, tmp_path: Path) -> None:
     assert cli("purify", "x", "--cleanset", clean, "--out", clean).code == 4
+
+
+def test_set_changes_the_defense_and_is_recorded(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--out", tmp_path / "out",
+                 "--defense", "fine_tune", "--set", "rounds=1", "--set", "rate=1", "--format", "json")
+    document = json.loads(answer.out)
+    last = document["candidates"][-1]
+
+    assert last["parameters"]["rounds"] == 1, document
+    assert (last["parameters"]["rate"], type(last["parameters"]["rate"])) == (1.0, float)
+    if "failed" not in last:
+        assert document["parameters"] == last["parameters"]
+        assert document["defense_version"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [("roh=0.1", "rho (float)"), ("rounds=2.5", "a whole number, not 2.5"), ("rho=true", "a number, not True"),
+     ("rho=NaN", "a number, not nan"), ("norm=3", "a text, not 3")],
+)
+def test_a_wrong_parameter_is_one_sentence_before_any_search(pair: str, words: str, cli: Cli, clean: Path,
+                                                            tmp_path: Path) -> None:
+    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--out", tmp_path / "out",
+                 "--defense", "sau", "--set", pair)
+
+    assert (answer.code, answer.out) == (4, "")
+    assert words in answer.err
+    assert len(answer.err.splitlines()) == 1
 
 
 def test_parameters_are_json_or_text() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Finding, Outcome
+from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Finding, Outcome, Relearned, Resampled
 from guard.core.manifest import Manifest
 from guard.core.states import Verdict
 from guard.reports import RecoveredTrigger, Report
@@ -93,8 +93,13 @@ def purified() -> Report:
         rejected(), digest="b" * 64, verdict=Verdict.PURIFIED, score=0.18, target=None,
         asr=estimate(7, 56, 0.08, 0.094), reasons=("Every rule of the policy holds.",), triggers=(),
         methods=methods_of(evidence), evidence=[item.to_dict() for item in evidence], parent="a" * 64, defense="sau",
+        defense_version=1, parameters={"rho": 0.2, "norm": "linf"},
         acc_before=Accuracy(overall=0.896, per_class=before, images=600),
         acc_after=Accuracy(overall=0.883, per_class=after, images=600),
+        resampled=(Resampled(before=estimate(TARGET, 513, 0.93, 0.97), after=estimate(TARGET, 27, 0.035, 0.072)),),
+        relearned=(Relearned(target=TARGET, family="patch", budget=8.9, pictures=10, steps=(0, 1, 2),
+                             asr=(0.02, 0.3, 0.81), rivals=((0.0, 0.1, 0.2), (0.01, 0.05, 0.22))),),
+        unproved=("The trigger for class 5 is no patch (blend); it was replayed alone.",),
         replayed=(estimate(TARGET, 14, 0.015, 0.043),), replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),
     )
 

@@ -89,6 +89,17 @@ def test_a_purified_model_shows_before_and_after() -> None:
     assert "70.0 % → 63.0 %" in text
     assert "3 · Dress, before" in text
     assert "Purified from " + "a" * 64 in text
+    assert "Parameters of sau norm=linf, rho=0.2" in text
+
+
+def test_a_purified_model_shows_its_proof() -> None:
+    text = page_of(purified()).text
+
+    assert "Fresh patches of the same kind" in text
+    assert "5.0 % (3.5 % to 7.2 %)" in text
+    assert "3 · Dress, 2 steps" in text
+    assert "81.0 % (random: 22.0 %)" in text
+    assert "Not measured: The trigger for class 5 is no patch" in text
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

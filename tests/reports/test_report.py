@@ -40,6 +40,10 @@ def test_a_purified_document_adds_accuracies_as_plain_numbers() -> None:
 
     assert (document["defense"], document["acc_before"], document["acc_after"]) == ("sau", 0.896, 0.883)
     assert document["parent"] == "a" * 64
+    assert (document["defense_version"], document["parameters"]) == (1, {"rho": 0.2, "norm": "linf"})
+    assert document["resampled"][0]["before"]["successes"] == 513
+    assert document["relearned"][0]["lead"] == pytest.approx(0.59)
+    assert document["unproved"][0].startswith("The trigger for class 5")
     assert document["replayed"][0]["target"] == document["replayed_before"][0]["target"] == 3
     assert len(document["acc_after_per_class"]) == 10
 

@@ -1,0 +1,115 @@
+"""How fast a trigger comes back: a few steps on a handful of its pictures, beside triggers drawn at random.
+
+A repair may hide a backdoor instead of removing it; then a handful of pictures wakes it again. Any trigger is learnt
+sooner or later, so what counts is the lead over triggers of the same mask at a random place with random colours, on the
+same model, for the same class, with the same pictures.
+
+The steps are gradient steps of a set length in units of the weights' norm: a learning rate that wakes one network does
+nothing to another, or destroys it. Clean pictures are in every step; without them a model learns to say one class.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from guard.core.errors import MethodFailed
+from guard.core.evidence import TriggerLike
+from guard.ml.cleanset import Labelled
+from guard.ml.measure import device_of, predict
+from guard.ml.triggers import PatchTrigger
+
+CHECKS = (0, 1, 2, 4, 8)  # steps after which success is measured
+MOST_MEASURED = 200  # pictures on which it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """`handful` stamped pictures and `clean` plain ones a step; a step's length is `stride` times the weights' norm."""
+
+    handful: int = 10
+    clean: int = 40
+    stride: float = 0.005
+    rivals: int = 3
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Success (0..1) after each of `CHECKS`: of the trigger, and of each rival drawn at random."""
+
+    trigger: tuple[float, ...]
+    rivals: tuple[tuple[float, ...], ...]
+
+
+def relearn(model: nn.Module, data: Labelled, measured: Labelled, trigger: PatchTrigger, target: int, probe: Probe,
+            watch: Callable[[float], None]) -> Curves:
+    """Teach copies of `model` a trigger and its rivals; draws from torch's global CPU generator.
+
+    Args:
+        data: where the handful and the clean pictures come from.
+        measured: where success is measured, on at most `MOST_MEASURED` pictures of other classes.
+
+    Raises:
+        MethodFailed: no picture of another class, or a loss or logit is not finite.
+    """
+    others, shown = data.pick(data.labels != target), measured.pick(measured.labels != target)
+    if not len(others) or not len(shown):
+        raise MethodFailed(f"Every picture has class {target}; nothing can be taught.", code="too_few_images")
+    few = others.pick(torch.randperm(len(others))[: probe.handful])
+    plain = [data.pick(torch.randperm(len(data))[: probe.clean]) for _ in range(CHECKS[-1])]
+    shown = shown.pick(torch.randperm(len(shown))[:MOST_MEASURED])
+    rivals = [random_like(trigger) for _ in range(probe.rivals)]
+    curves = []
+    for turn, one in enumerate((trigger, *rivals)):
+        curves.append(_curve(model, few, plain, shown, one, target, probe.stride))
+        watch((turn + 1) / (1 + len(rivals)))
+    return Curves(curves[0], tuple(curves[1:]))
+
+
+def random_like(trigger: PatchTrigger) -> PatchTrigger:
+    """A patch with the same mask elsewhere, in colours drawn uniformly."""
+    height, width = trigger.mask.shape[1:]
+    shift = int(torch.randint(height, ())), int(torch.randint(width, ()))
+    return PatchTrigger(trigger.mask.cpu().roll(shift, (1, 2)), torch.rand(trigger.pattern.shape))
+
+
+def _curve(model: nn.Module, few: Labelled, plain: list[Labelled], shown: Labelled, trigger: TriggerLike, target: int,
+           stride: float) -> tuple[float, ...]:
+    own = copy.deepcopy(model).eval().requires_grad_()
+    device = device_of(own)
+    stamped = trigger.apply(few.floats(device))
+    wanted = torch.full((len(few),), target, device=device)
+    found = [_success(own, shown, trigger, target)]
+    for step, clean in enumerate(plain, 1):
+        images, labels = torch.cat([stamped, clean.floats(device)]), torch.cat([wanted, clean.labels.to(device)])
+        _step(own, cross_entropy(own(images), labels), stride)
+        if step in CHECKS:
+            found.append(_success(own, shown, trigger, target))
+    return tuple(found)
+
+
+def _step(model: nn.Module, loss: Tensor, stride: float) -> None:
+    """Down the loss by `stride` times the norm of all weights together, in place."""
+    weights = list(model.parameters())
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, weights, allow_unused=True)
+    pairs = [(weight, slope) for weight, slope in zip(weights, found, strict=True) if slope is not None]
+    steepness = _norm([slope for _, slope in pairs])
+    if not bool(torch.isfinite(steepness)) or not bool(torch.isfinite(loss)):
+        raise MethodFailed("The model's gradients are not finite; it cannot be taught.", code="non_finite")
+    if not float(steepness):
+        return
+    length = stride * _norm([weight.detach() for weight, _ in pairs]) / steepness
+    with torch.no_grad():
+        for weight, slope in pairs:
+            weight.sub_(length * slope)
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    return torch.stack([tensor.pow(2).sum() for tensor in tensors]).sum().sqrt()
+
+
+def _success(model: nn.Module, shown: Labelled, trigger: TriggerLike, target: int) -> float:
+    return float((predict(model, shown, trigger=trigger) == target).double().mean())

@@ -1,0 +1,34 @@
+"""Faults of a purified model that only its proof shows: samples that still work, a backdoor that is easily woken."""
+
+from collections.abc import Iterator
+
+from guard.core.evidence import PurificationFacts, Target
+from guard.core.states import Family
+from guard.policy import bounds
+from guard.policy.rules import ProofRule
+
+
+def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
+    """One sentence a broken limit. Every class whose patch was replayed must have been measured; NaN breaks a limit."""
+    replayed = {one.target for one in facts.replayed if one.family == Family.PATCH}
+    if rule.max_resampled is not None:
+        yield from _unmeasured(replayed - {one.after.target for one in facts.resampled}, "with fresh patches", facts)
+        for sample in facts.resampled:
+            upper = bounds.overall([sample.after], len(facts.resampled))
+            if not upper <= rule.max_resampled:
+                yield (f"Fresh patches from the parent's distribution still lead to class {sample.after.target} on "
+                       f"{sample.after.estimate:.1%} (up to {upper:.1%}) of the hold-out, over "
+                       f"{rule.max_resampled:.0%}.")
+    if rule.max_lead is not None:
+        yield from _unmeasured(replayed - {one.target for one in facts.relearned}, "by teaching it anew", facts)
+        for taught in facts.relearned:
+            if not taught.lead <= rule.max_lead:
+                yield (f"The parent's trigger for class {taught.target} is learnt anew far faster than a random one "
+                       f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} steps on "
+                       f"{taught.pictures} pictures, over {100 * rule.max_lead:.0f}).")
+
+
+def _unmeasured(targets: set[Target], how: str, facts: PurificationFacts) -> Iterator[str]:
+    for target in sorted(targets, key=str):
+        why = " ".join(facts.unproved)
+        yield f"The policy wants the repair of class {target} proved {how}, which was not done. {why}".rstrip()

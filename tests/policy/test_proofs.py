@@ -1,0 +1,82 @@
+"""Limits of [proof]: none by default, a sentence where one is broken, and no pass for what was not measured."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from guard.core.errors import PolicyError
+from guard.core.evidence import PurificationFacts, Relearned, Resampled
+from guard.core.states import Verdict
+from guard.policy import Policy, ProofRule, decide
+from guard.policy.load import policy_from
+from tests.policy.making import POLICY, a_case, a_purification, an_asr
+
+BOTH = ProofRule(max_resampled=0.1, max_lead=0.3)
+
+
+def facts(high: float = 0.05, rates: tuple[float, ...] = (0.0, 0.1, 0.2), **more: object) -> PurificationFacts:
+    taught = Relearned(target=1, family="patch", budget=9.0, pictures=10, steps=(0, 1, 2), asr=rates,
+                       rivals=((0.0, 0.0, 0.1), (0.0, 0.05, 0.0)))
+    sample = Resampled(before=an_asr(0.98), after=an_asr(high))
+    return a_purification(**{"resampled": (sample,), "relearned": (taught,), **more})
+
+
+def verdict(found: PurificationFacts, rule: ProofRule = BOTH) -> tuple[Verdict, str]:
+    decision = decide(replace(POLICY, proof=rule), a_case(purification=found))
+    return decision.verdict, " ".join(decision.reasons)
+
+
+def test_what_resists_is_purified() -> None:
+    assert verdict(facts())[0] is Verdict.PURIFIED
+
+
+def test_fresh_patches_that_work_reject() -> None:
+    found, words = verdict(facts(high=0.6))
+
+    assert found is Verdict.REJECTED
+    assert "Fresh patches from the parent's distribution still lead to class 1 on 54.0%" in words
+
+
+def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does_not() -> None:
+    assert verdict(facts(rates=(0.0, 0.1, 0.39)))[0] is Verdict.PURIFIED
+    found, words = verdict(facts(rates=(0.0, 0.5, 0.1)))
+
+    assert found is Verdict.REJECTED
+    assert "a lead of 45 points of ASR within 2 steps on 10 pictures, over 30" in words
+
+
+@pytest.mark.parametrize("broken", [
+    facts(high=math.nan), facts(rates=(0.0, math.nan, 0.1)), facts(rates=(0.0, 0.1, math.nan)),
+    facts(resampled=()), facts(relearned=()),
+], ids=["rate", "lead", "last", "no-sample", "not-taught"])
+def test_what_was_not_measured_is_no_proof(broken: PurificationFacts) -> None:
+    assert verdict(broken)[0] is Verdict.REJECTED
+    assert verdict(broken, ProofRule())[0] is Verdict.PURIFIED
+
+
+def test_the_reason_why_it_was_not_measured_is_told() -> None:
+    assert "no time was left" in verdict(facts(resampled=(), unproved=("There was no time was left.",)))[1]
+
+
+def test_a_trigger_that_is_no_patch_needs_no_such_proof() -> None:
+    found = facts(resampled=(), relearned=(), replayed=(an_asr(0.05, family="blend"),))
+
+    assert verdict(found)[0] is Verdict.PURIFIED
+
+
+def test_limits_are_read_and_refused_like_any_other() -> None:
+    basic = {"policy": {"name": "x"}, "detectors": {"a": {}}}
+
+    assert policy_from(basic).proof == ProofRule()
+    assert policy_from({**basic, "proof": {"max_lead": 0.3}}).proof == ProofRule(max_lead=0.3)
+    for wrong in ({"max_lead": math.nan}, {"max_resampled": 2}, {"max_resampled": True}, {"wonder": 1}):
+        with pytest.raises(PolicyError, match=r"proof\.|unknown key"):
+            policy_from({**basic, "proof": wrong})
+
+
+def test_a_policy_without_limits_keeps_its_digest() -> None:
+    plain = Policy(name="x")
+
+    assert "proof" not in plain.to_dict()
+    assert replace(plain, proof=BOTH).digest != plain.digest
