@@ -67,8 +67,11 @@ def test_a_model_registered_behind_the_guards_back_is_removed(site: Site) -> Non
 
     site.until(lambda: management(site, "GET", "/models/foreign").status_code == 404, seconds=30, why="removal")
 
-    with reading(site.guard.engine) as session:
-        assert any("foreign" in row.subject for row in alarms.open_alarms(session))
+    def alarmed() -> bool:
+        with reading(site.guard.engine) as session:
+            return any("foreign" in row.subject for row in alarms.open_alarms(session))
+
+    site.until(alarmed, seconds=10, why="the alarm, which is written after the removal")
 
 
 def test_a_flipped_byte_in_an_extracted_archive_is_noticed(site: Site) -> None:
