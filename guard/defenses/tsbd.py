@@ -49,7 +49,7 @@ class Tsbd(Defense):
         weights: share of these neurons' sub-weights that are zeroed (authors' code: 0.7).
         radius: how far each tensor is moved uphill; `alpha` = lambda / radius (authors' code: 0.05 and 0.7).
         rounds: passes of step 4, `batch` images a step, SGD's `rate` constant (authors' code: 20, 256, 0.01).
-        max_drop: calibration accuracy (0..1) that may be lost.
+        max_drop: calibration accuracy (0..1) that may be lost; 0.01 would be two pictures of 200, which is noise.
         min_per_class: search images that every class needs.
     """
 
@@ -59,7 +59,7 @@ class Tsbd(Defense):
     unlearn_rate: float = 1e-4
     patience: int = 5
     unlearn_rounds: int = 60
-    least_ratio: float = 0.05
+    least_ratio: float = 0.01
     most_ratio: float = 0.7
     ratios: int = 7
     weights: float = 0.7
@@ -68,7 +68,7 @@ class Tsbd(Defense):
     rounds: int = 20
     batch: int = 64
     rate: float = 0.01
-    max_drop: float = 0.01
+    max_drop: float = 0.02
     min_per_class: int = 5
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
