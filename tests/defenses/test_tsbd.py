@@ -107,8 +107,20 @@ def test_the_largest_ratio_at_which_accuracy_comes_back_is_taken() -> None:
     assert zeros == pytest.approx(int(0.7 * int(16 * 0.17) * 9 + 1e-6) / 144)  # of 1, 2, 4, 8, 17, 34, 70 %
 
 
-def test_where_accuracy_never_comes_back_the_clean_set_is_named() -> None:
-    with pytest.raises(MethodFailed, match="clean set") as caught:
+class Hanging(Judge):
+    """Never satisfied."""
+
+    most = -1.0
+
+
+def test_where_accuracy_never_comes_back_the_smallest_ratio_is_left_to_the_policy() -> None:
+    repaired = Hanging(unlearn_rate=1e-2)(toys.layered(), toys.clean_set(), seed=0)
+
+    assert int((repaired.get_parameter("conv.weight") == 0).sum()) == int(0.7 * 9)  # of one neuron
+
+
+def test_ruined_accuracy_is_refused() -> None:
+    with pytest.raises(MethodFailed) as caught:
         Tsbd(unlearn_rate=1e-2, rounds=1, max_drop=-1.0)(toys.layered(), toys.clean_set(), seed=0)
 
     assert caught.value.code == "accuracy_collapsed"
