@@ -1,9 +1,10 @@
 """Logging, set up once a process: JSON lines on stderr, constant event names, control characters escaped.
 
 Modules write `_LOG = structlog.get_logger()` and `_LOG.info("scan_created", scan_id=...)`: the event is a constant, the
-facts are fields.
+facts are fields. Libraries that use Python's own logging (Celery above all) are heard from `warning` on, likewise.
 """
 
+import logging
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -14,7 +15,6 @@ from guard.core.errors import InputError
 from guard.core.text import printable
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
 
 
 def configure(level: str = "info", *, json: bool = True, stream: TextIO | None = None) -> None:
@@ -33,19 +33,40 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
     render: Any = structlog.processors.JSONRenderer(sort_keys=True, default=repr) if json else (
         structlog.dev.ConsoleRenderer(colors=False)
     )
+    steps: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    finish: list[Any] = [structlog.processors.format_exc_info, _escape_fields, render]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _escape_fields,
-            render,
-        ],
+        processors=[*steps, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level.lower()]),
         logger_factory=lambda *_args: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
+    handler = _Libraries(stream)
+    handler.setLevel(max(logging.WARNING, LEVELS[level.lower()]))
+    # Without it a library's last words are lost: Celery hangs a handler that writes nothing on its own loggers.
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*steps, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish]))
+    root = logging.getLogger()
+    for old in [one for one in root.handlers if isinstance(one, _Libraries)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+
+
+class _Libraries(logging.StreamHandler[Any]):
+    """Python's own logging, to a stream or to what stderr is at the time of the line."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        logging.Handler.__init__(self)
+        self._stream = stream
+
+    @property
+    def stream(self) -> TextIO:
+        return self._stream or sys.stderr
 
 
 def _escape_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

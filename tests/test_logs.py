@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,3 +107,28 @@ def test_whatever_is_shown_is_printable_and_plain_text_is_left_alone(text: str) 
 
 def test_letters_of_every_script_stay_readable() -> None:
     assert printable("Ünïcode 模型 модель") == "Ünïcode 模型 модель"
+
+
+def test_a_librarys_last_words_are_logged_once_in_the_same_form() -> None:
+    """Celery says why a worker ends through Python's own logging."""
+    logged()
+    _, stream = logged()
+    try:
+        raise ValueError("worker gone")
+    except ValueError:
+        logging.getLogger("celery.worker").critical("Unrecoverable error\x1b[2J", exc_info=True)
+
+    line = json.loads(stream.getvalue())
+
+    assert (line["level"], line["logger"]) == ("critical", "celery.worker")
+    assert line["event"].startswith("Unrecoverable error")
+    assert "\x1b" not in line["event"]
+    assert "worker gone" in line["exception"]
+
+
+def test_a_library_is_not_heard_below_warning() -> None:
+    _, stream = logged("debug")
+
+    logging.getLogger("botocore").info("chatter")
+
+    assert stream.getvalue() == ""

@@ -5,7 +5,6 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
-from kombu.transport.redis import QoS
 
 from guard.flow import job_servers, preload
 from guard.logs import configure
@@ -19,9 +18,6 @@ STAGE_QUEUE = {
 RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
 NEED_VERSIONS = frozenset({"scan", "control"})  # the canary's key holds them, and the policy asks for them
 consumed: set[str] = set()  # by this worker, known once it starts
-# kombu 5.7 ends a worker (AttributeError: hostname) if it closes a lost connection with messages under way and tries to
-# give them back through it. Nobody relies on that: leases and rescue do (docs/decisions/0004).
-QoS.restore_at_shutdown = False
 VISIBILITY_SECONDS = 12 * 3600  # longer than any job, or Redis delivers a running task a second time
 
 
@@ -33,7 +29,8 @@ def make_app(settings: Settings) -> Celery:
         task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1,
         task_default_queue="control", task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_routes={f"guard.{stage}": {"queue": queue} for stage, queue in STAGE_QUEUE.items()},
-        broker_connection_retry_on_startup=True, broker_connection_max_retries=None,
+        broker_transport="workers.transport:Transport", broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=True, worker_hijack_root_logger=False,
         # The job's own limit ends it first; this one is for a worker that hangs in spite of that.
         task_time_limit=int(settings.scan_seconds) + 300,
