@@ -58,7 +58,7 @@ class AllToAll(Detector):
         least: windows at the level that is kept.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Gu et al., BadNets, 2017 (all-to-all); Xiang et al., UMD, ICML 2023"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ALL)})
 

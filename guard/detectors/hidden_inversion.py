@@ -64,7 +64,7 @@ class HiddenInversion(Detector):
         look_windows: of a search at a given level.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Wang et al., UNICORN, ICLR 2023 (families); Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({*(kind.family for kind in FAMILIES), str(Family.BLEND)})
 

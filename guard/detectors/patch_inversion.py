@@ -68,7 +68,7 @@ class PatchInversion(Detector):
             kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 

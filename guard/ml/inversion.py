@@ -22,6 +22,7 @@ from torch.nn import functional
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of
+from guard.ml.precision import searching
 from guard.ml.triggers import PatchTrigger
 
 # The share of the image covered at first. Under a faint mask a rule that needs its whole patch has no slope to follow.
@@ -242,7 +243,8 @@ class _Run:
         with torch.enable_grad():
             stamped = _stamp(images[None], mask[:, None], pattern[:, None]).flatten(0, 1)
             wanted = targets.repeat_interleave(len(images))
-            logits = self.model(stamped)
+            with searching(self.device):
+                logits = self.model(stamped).float()
             losses = functional.cross_entropy(logits, wanted, reduction="none").view_as(weight) * weight
             loss = losses.sum(1) / weight.sum(1).clamp(min=1)
             gradients = torch.autograd.grad(loss.sum(), (mask, pattern))

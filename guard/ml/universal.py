@@ -18,6 +18,7 @@ from guard.ml.cleanset import Labelled
 from guard.ml.families import Searchable, Shape
 from guard.ml.inversion import PASS_IMAGES
 from guard.ml.measure import device_of
+from guard.ml.precision import searching
 from guard.ml.triggers import Trigger
 
 BETAS = (0.5, 0.9)  # Adam's, as in Neural Cleanse's code
@@ -138,7 +139,8 @@ class Search:
             part = slice(first, min(first + rows, self.objective.rows))
             with torch.enable_grad():
                 stamped = self.kind.stamp([raw[part] for raw in self.raw], images, self.level[part])
-                logits = self.model(stamped.flatten(0, 1)).unflatten(0, stamped.shape[:2])
+                with searching(self.device):
+                    logits = self.model(stamped.flatten(0, 1)).float().unflatten(0, stamped.shape[:2])
                 losses, good, valid = self.objective.judge(logits, part, index)
                 losses.sum().backward()
             parts.append((losses.detach(), good, valid))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from guard.ml import precision
 from guard.ml.inversion import Effort, Patches, patches_within, project, smallest_patches, successes
 from guard.ml.seeds import seeded
 from tests import toys
@@ -118,3 +119,19 @@ def test_pictures_of_the_target_class_count_for_nothing() -> None:
 
     assert len(own) > 0
     assert (hits.tolist(), trials.tolist()) == (with_own.tolist(), trials_with_own.tolist())
+
+
+def test_a_search_in_bfloat16_finds_what_one_in_float32_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, model = toys.clean_set(), toys.planted()
+    norms = []
+    for half in (False, True):
+        monkeypatch.setattr(precision, "_multiplies", lambda _kind, half=half: half)
+        with seeded(0):
+            found = smallest_patches(model, clean.search, torch.arange(toys.CLASSES), Effort(steps=200, batch=16),
+                                     lambda done: None)
+        assert found.masks.dtype == torch.float32
+        norms.append(found.norms)
+
+    assert not torch.equal(*norms)
+    assert norms[0].argmin() == norms[1].argmin()
+    assert float((norms[1] / norms[0]).log().abs().max()) < 0.3
