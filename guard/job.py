@@ -11,6 +11,7 @@ from typing import Any
 from guard.core.contracts import Budget, Progress
 from guard.core.errors import GuardError
 from guard.flow import repair, trial, vet
+from guard.flow.case import settled_by
 from guard.flow.jobs import RESULT
 from guard.flow.proof import Replay
 
@@ -31,10 +32,11 @@ def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
 def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Run detectors; triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`."""
     model = vet.open_model(Path(request["model"]), device=request["device"])
-    known = frozenset(request["known"])
+    known, curated = frozenset(request["known"]), _curated(request)
+    settled = settled_by(request["policy"], request["artifact"], curated.facts)
     examined = vet.examine(
-        model, request["artifact"], _curated(request), request["detectors"], seed=request["seed"],
-        seconds=request["seconds"], progress=_tell(), known=known.__contains__,
+        model, request["artifact"], curated, request["detectors"], seed=request["seed"],
+        seconds=request["seconds"], progress=_tell(), known=known.__contains__, settled=settled,
     )
     for digest, data in examined.triggers.items():
         (out / digest).write_bytes(data)

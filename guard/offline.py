@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from guard.core.contracts import Budget, Progress, silent
 from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError, MethodFailed
-from guard.core.evidence import AsrEstimate, PurificationFacts
+from guard.core.evidence import AsrEstimate, Evidence, PurificationFacts
 from guard.core.states import Verdict
 from guard.defenses import DEFENSES
 from guard.flow import repair, report, vet
 from guard.flow.case import make_case
 from guard.flow.parameters import checked
 from guard.flow.submit import MANIFEST, locate
-from guard.policy import Decision, Policy, decide, load_policy
+from guard.policy import Case, Decision, Policy, decide, load_policy, settled
 from guard.reports.report import Report
 
 if TYPE_CHECKING:
@@ -176,11 +176,14 @@ class _Work:
             facts: PurificationFacts | None = None) -> tuple[Decision, vet.Examined]:
         """Run the policy's detectors and decide."""
         detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
+
+        def case(evidence: tuple[Evidence, ...]) -> Case:
+            return make_case(self.policy, digest, self.curated.facts, evidence, facts,
+                             architecture=model.manifest.architecture)
+
         examined = vet.examine(model, digest, self.curated, detectors, seed=self.seed, seconds=self.seconds,
-                               progress=self.progress)
-        case = make_case(self.policy, digest, self.curated.facts, examined.evidence, facts,
-                                  architecture=model.manifest.architecture)
-        return decide(self.policy, case), examined
+                               progress=self.progress, settled=lambda so_far: settled(self.policy, case(so_far)))
+        return decide(self.policy, case(examined.evidence)), examined
 
     def report(self, decision: Decision, examined: vet.Examined, inspected: vet.Inspected, name: str, seconds: float,
                facts: PurificationFacts | None = None, tried: list[dict[str, Any]] | None = None,

@@ -1,9 +1,12 @@
 """The policy's view of one artifact: its evidence beside the methods as they run now. Needs no store."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from guard.core.evidence import CleanSetFacts, Evidence, PurificationFacts
 from guard.detectors import DETECTORS
 from guard.flow.vet import accuracy_of
-from guard.policy import Case, Policy
+from guard.policy import Case, Policy, settled
 
 
 def make_case(policy: Policy, digest: str, facts: CleanSetFacts, found: tuple[Evidence, ...],
@@ -15,3 +18,12 @@ def make_case(policy: Policy, digest: str, facts: CleanSetFacts, found: tuple[Ev
         versions={name: method.version for name, method in methods.items()},
         parameters={name: method.parameters() for name, method in methods.items()}, architecture=architecture,
     )
+
+
+def settled_by(rules: Mapping[str, Any] | None, artifact: str,
+               facts: CleanSetFacts) -> Callable[[tuple[Evidence, ...]], bool]:
+    """For `vet.examine`: whether evidence so far rejects by these rules (`Policy.to_dict`); None never stops early."""
+    if rules is None:
+        return lambda _evidence: False
+    policy = Policy.from_dict(rules)
+    return lambda evidence: settled(policy, make_case(policy, artifact, facts, evidence, None))

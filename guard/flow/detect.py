@@ -8,6 +8,7 @@ from guard.flow import canary, jobs
 from guard.flow.context import Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import hand_over
+from guard.policy import Policy
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
@@ -32,7 +33,7 @@ def run(guard: Guard, held: Held) -> None:
                 "cleanset": str(guard.blobs.path(cleanset.digest)), "cleanset_name": cleanset.name,
                 "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
                 "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds, "device": guard.settings.device,
-                "known": known,
+                "known": known, "policy": stopping(guard.policy),
             }
             answer = jobs.run("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + 60),
                               on_progress=held.alive)
@@ -50,6 +51,11 @@ def run(guard: Guard, held: Held) -> None:
         scans.move(session, scan.id, ScanState.DECIDING, guard.now(), lease=held.lease,
                    cleanset_digest=cleanset.digest, cleanset_name=cleanset.name, detail={**scan.detail, "smoke": smoke})
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
+
+
+def stopping(policy: Policy) -> dict[str, object] | None:
+    """The rules by which a job stops early; None where the policy never does."""
+    return policy.to_dict() if policy.stop_early and policy.calibration is None else None
 
 
 def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:

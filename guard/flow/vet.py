@@ -148,6 +148,7 @@ def examine(
     seconds: float = math.inf,
     progress: Progress = silent,
     known: Callable[[str], bool] = lambda _key: False,
+    settled: Callable[[tuple[Evidence, ...]], bool] = lambda _evidence: False,
 ) -> Examined:
     """Run every detector once and measure each recovered trigger on the hold-out, which no detector sees.
 
@@ -156,6 +157,7 @@ def examine(
         detectors: parameters by detector name.
         seconds: time budget of all detectors together.
         known: tells whether evidence with this key is stored already; such a detector is not run again.
+        settled: asked after each detector, with all evidence so far; true spares the detectors after it.
 
     Raises:
         CleanSetError: the clean set does not fit the model.
@@ -175,6 +177,8 @@ def examine(
         item = _run_detector(name, parameters, model, artifact, curated, seed, end - time.monotonic(), step, known)
         if item is not None:
             evidence.append(_measure_triggers(item, model, curated.holdout, triggers))
+        if settled(tuple(evidence)):
+            break
     return Examined(
         evidence=tuple(evidence),
         accuracy=accuracy,

@@ -2,7 +2,7 @@
 
 from guard.policy.calibration import Calibration
 from guard.policy.case import Case
-from guard.policy.decide import Decision, decide
+from guard.policy.decide import Decision, decide, settled
 from guard.policy.load import load_calibration, load_policy
 from guard.policy.rules import (
     AccuracyRule,
@@ -17,5 +17,5 @@ from guard.policy.rules import (
 
 __all__ = [
     "AccuracyRule", "Calibration", "CalibrationRule", "Case", "CleanSetRule", "CombinationRule", "Decision",
-    "DefenseRule", "DetectorRule", "Policy", "ProofRule", "decide", "load_calibration", "load_policy",
+    "DefenseRule", "DetectorRule", "Policy", "ProofRule", "decide", "load_calibration", "load_policy", "settled",
 ]

@@ -8,10 +8,10 @@ Source: detection.md 7.7b (ours). What deviates, and why:
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from guard.core.evidence import Evidence, Finding
+from guard.core.evidence import Evidence, Finding, Outcome
 from guard.policy.features import cauchy, coverage, p_values
 
 LEAST_CLASSES = 5  # with fewer there is no within-model null
@@ -51,6 +51,19 @@ def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: fl
         return True
     measured = any(finding.asr is not None for _, finding in accused)
     return measured and (combined.p is None or combined.p <= level)
+
+
+def enough(said: Mapping[str, Sequence[Evidence]], level: float) -> bool:
+    """Whether what is there is unusual at `level`, whatever the methods that have not looked yet would say.
+
+    Each of those counts as one more look that found nothing (Bonferroni), so that stopping raises no false alarms.
+
+    Args:
+        said: evidence by method, of every method of the policy; empty where one has not looked.
+    """
+    looked = [items for items in said.values() if items]
+    values = p_values([item for items in looked for item in items if item.outcome is not Outcome.COULD_NOT_LOOK])
+    return bool(values) and cauchy(values.values()) <= level * len(looked) / len(said)
 
 
 def mostly_in_vain(combined: Combined) -> bool:

@@ -1,7 +1,8 @@
 """decide(policy, case): the one place where evidence becomes a verdict.
 
 The steps, each of which can only make the answer stricter:
-    1. whatever is missing, stale, about something else, or not finite decides nothing: inconclusive
+    1. whatever is missing, stale, about something else, or not finite decides nothing: inconclusive. Where the policy
+       stops early, a proof of a backdoor stands without the detectors that were spared
     2. accused are the triggers and classes that a detector flags and that siblings do not match. They reject where they
        are proven: without reference models by the rules of `guard.policy.combine`, with them by a calibrated score
        over its threshold. Where they are not, or where the trigger hardly works, a person must look
@@ -22,7 +23,7 @@ from guard.core.states import Verdict
 from guard.policy import bounds, doubts, proofs
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
-from guard.policy.combine import Combined, combine, mostly_in_vain, proven
+from guard.policy.combine import Combined, combine, enough, mostly_in_vain, proven
 from guard.policy.doubts import finite
 from guard.policy.features import features
 from guard.policy.rules import Policy
@@ -88,14 +89,19 @@ def decide(policy: Policy, case: Case) -> Decision:
             expires_after_seconds=policy.lifetime_seconds,
         )
 
-    doubted = (*doubts.missing(policy, said), *doubts.unfit(policy, case, calibrated=scored is not None),
-               *doubts.not_finite(heard))
-    if doubted:
-        return answer(Verdict.INCONCLUSIVE, *doubted)
+    lacking = tuple(doubts.missing(policy, said))
+    doubted = (*doubts.unfit(policy, case, calibrated=scored is not None), *doubts.not_finite(heard))
+    # With reference models there is no early stop: a calibrated score needs every method.
+    early = (policy.stop_early and policy.calibration is None and bool(accused)
+             and enough(said, policy.combination.reject_level))
+    if doubted or (lacking and not early):
+        return answer(Verdict.INCONCLUSIVE, *lacking, *doubted)
     if accused:
         verdict, words = _judge(policy, case, heard, accused, combined, scored)
+        if lacking and verdict is not Verdict.REJECTED:
+            return answer(Verdict.INCONCLUSIVE, *lacking)
         purify = verdict is Verdict.REJECTED and _repairable(policy, case, accused)
-        return answer(verdict, *words, purify=purify)
+        return answer(verdict, *words, *(f"Proven all the same. {word}" for word in lacking), purify=purify)
     faults = () if case.purification is None else tuple(_purification_faults(policy, case.purification))
     if faults:
         return answer(Verdict.REJECTED, *faults, natural=bool(suspicious))
@@ -159,6 +165,11 @@ def _judge(policy: Policy, case: Case, heard: list[Evidence], accused: Accused, 
                else f"all p values together are not unusual (combined p = {combined.p:.2g})")
         return Verdict.HELD, [*words, f"It is suspicious but not proven: {why}; a person must look."]
     return Verdict.REJECTED, words
+
+
+def settled(policy: Policy, case: Case) -> bool:
+    """Whether the detectors that have not looked yet may be spared: what is there already rejects the model."""
+    return policy.stop_early and decide(policy, case).verdict is Verdict.REJECTED
 
 
 def _repairable(policy: Policy, case: Case, accused: Accused) -> bool:

@@ -64,7 +64,7 @@ def load_calibration(path: Path) -> calibrations.Calibration:
 def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     """Check a decoded policy file; a calibration file is looked for in `folder`. Raises as `load_policy`."""
     top = _Table("", data, {"policy", "detectors", "purify", "asr", "cleanset", "accuracy", "natural", "review",
-                            "combination", "calibration", "proof"})
+                            "combination", "calibration", "proof", "time"})
     head = top.table("policy", {"name", "version", "lifetime_days"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):
@@ -95,6 +95,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         proof=_proof(top),
         natural=natural,
         review_always=top.table("review", {"always"}).flag("always", default=False),
+        stop_early=top.table("time", {"stop_early"}).flag("stop_early", default=False),
         combination=CombinationRule(
             reject_level=combination.number("reject_level", 0.01, high=0.5),
             hold_level=combination.number("hold_level", 0.001, high=0.5),

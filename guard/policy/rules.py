@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from guard.core.digests import json_digest
+from guard.core.errors import PolicyError
 from guard.policy.calibration import Calibration
 
 
@@ -83,7 +84,8 @@ class Policy:
     """All rules together; `digest` is in every verdict.
 
     `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a trigger that sibling
-    classes have as well: `held` or `rejected`.
+    classes have as well: `held` or `rejected`. `stop_early` lets detectors that come later in the policy not look at
+    a model that earlier ones have proven to be backdoored; it never shortens the way to a pass.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Policy:
     proof: ProofRule = field(default_factory=ProofRule)
     natural: str = "held"
     review_always: bool = False
+    stop_early: bool = False
     combination: CombinationRule = field(default_factory=CombinationRule)
     calibration: CalibrationRule | None = None
 
@@ -110,9 +113,28 @@ class Policy:
         data = asdict(replace(self, calibration=None))
         if self.proof == ProofRule():
             del data["proof"]  # a policy that asks for no proof keeps the digest that it had before there were any
+        if not self.stop_early:
+            del data["stop_early"]  # likewise
         if self.calibration is not None:
             data["calibration"] = {"digest": self.calibration.calibration.digest, "max_fpr": self.calibration.max_fpr}
         return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Policy":
+        """The inverse of `to_dict`, for a policy without a calibration.
+
+        Raises:
+            PolicyError: it names one, which its digest cannot bring back.
+        """
+        if data.get("calibration") is not None:
+            raise PolicyError("A policy with a calibration cannot be read from its digest.")
+        nested: dict[str, Any] = {
+            "detectors": {name: DetectorRule(**rule) for name, rule in data["detectors"].items()},
+            "defenses": tuple(DefenseRule(**rule) for rule in data["defenses"]),
+            "cleanset": CleanSetRule(**data["cleanset"]), "accuracy": AccuracyRule(**data["accuracy"]),
+            "proof": ProofRule(**data.get("proof", {})), "combination": CombinationRule(**data["combination"]),
+        }
+        return cls(**{**data, **nested})
 
     @property
     def lifetime_seconds(self) -> float:

@@ -71,6 +71,29 @@ def test_a_backdoored_model_is_never_cleared(cli: Cli, clean: Path, tmp_path: Pa
     assert "data:image/png" in page.read_text()
 
 
+STOPPING = """
+[policy]
+name = "stopping"
+[time]
+stop_early = true
+[detectors.patch_inversion]
+[detectors.margin]
+[detectors.weight_statistics]
+"""
+
+
+def test_a_policy_that_stops_early_spares_detectors_on_proof_and_never_on_the_way_to_a_pass(
+        cli: Cli, clean: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "stopping.toml"
+    policy.write_text(STOPPING)
+    bad, honest = (json.loads(cli("scan", saved(tmp_path / name, backdoored=name == "bad"), "--cleanset", clean,
+                                  "--policy", policy, "--format", "json").out) for name in ("bad", "honest"))
+
+    assert bad["verdict"] == "rejected"
+    assert [method["name"] for method in bad["methods"]] == ["clean_accuracy", "patch_inversion"]
+    assert {"patch_inversion", "margin", "weight_statistics"} < {method["name"] for method in honest["methods"]}
+
+
 def test_a_model_that_knows_nothing_is_inconclusive(cli: Cli, clean: Path, tmp_path: Path) -> None:
     answer = cli("scan", saved(tmp_path / "blank", steps=0), "--cleanset", clean)
 

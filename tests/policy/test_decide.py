@@ -1,6 +1,7 @@
 """decide(): each rule alone, and the direction in which evidence may push."""
 
 import dataclasses
+import json
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from guard.attest.statement import verdict_statement
 from guard.core.digests import canonical_json
 from guard.core.evidence import Accuracy, Evidence, Outcome
 from guard.core.states import SERVABLE_VERDICTS, Verdict
-from guard.policy import Case, DetectorRule, Policy, decide
+from guard.policy import Case, DetectorRule, Policy, ProofRule, decide, settled
 from tests.policy.making import (
     ACCURACY,
     ARTIFACT,
@@ -364,3 +365,31 @@ def test_the_order_of_evidence_does_not_matter(case: Case) -> None:
 
     assert (one.verdict, sorted(one.reasons), one.score, one.purify) == (
         other.verdict, sorted(other.reasons), other.score, other.purify)
+
+
+@pytest.mark.parametrize(
+    ("stop_early", "p", "verdict"),
+    [(True, 1e-6, Verdict.REJECTED), (False, 1e-6, Verdict.INCONCLUSIVE), (True, 0.007, Verdict.INCONCLUSIVE)],
+)
+def test_a_proof_stands_without_the_detectors_after_it_where_the_policy_stops_early(
+        stop_early: bool, p: float, verdict: Verdict) -> None:
+    """0.007 is under the level of 0.01, but not if the detector that did not look counts as a look."""
+    policy = dataclasses.replace(POLICY, stop_early=stop_early)
+    case = a_case(evidence=(an_evidence("a", a_finding(numbers={"p_value": p})),))
+
+    assert decide(policy, case).verdict is verdict
+    assert settled(policy, case) is (verdict is Verdict.REJECTED)
+
+
+def test_no_policy_stops_early_towards_a_pass() -> None:
+    policy = dataclasses.replace(POLICY, stop_early=True)
+    case = a_case(evidence=(an_evidence("a", a_finding(suspicious=False, score=0.1)),))
+
+    assert not settled(policy, case)
+    assert decide(policy, case).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_policy_comes_back_from_what_a_job_is_told() -> None:
+    policy = dataclasses.replace(POLICY, stop_early=True, proof=ProofRule(max_lead=0.2))
+
+    assert Policy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
