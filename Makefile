@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-fast lint up bench bench-detect clean
+.PHONY: help demo test test-fast lint up bench bench-detect bench-purify clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,10 @@ bench-detect: $(READY) ## how often verdicts are right on a zoo: make bench-dete
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-detect ZOO=DIR" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.bench_detect --zoo $(ZOO) $(ARGS)
 	$(BIN)/python -m benchmarks.make_evidence_doc
+
+bench-purify: $(READY) ## what each defense makes of a zoo: make bench-purify ZOO=DIR [ARGS="--only patch --jobs 2"]
+	@test -n "$(ZOO)" || { echo "say which zoo: make bench-purify ZOO=DIR" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.bench_purify --zoo $(ZOO) $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -1,0 +1,1 @@
+"""What each defense makes of a zoo's models: runs, numbers, tables."""

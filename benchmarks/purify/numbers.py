@@ -1,0 +1,106 @@
+"""Rows to tables: means by defense and clean fraction, by attack, and paired differences."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+DRAWS = 2000
+BASELINE = "fine_tune"
+Rows = Sequence[Mapping[str, Any]]
+
+
+def summary(rows: Rows) -> list[dict[str, Any]]:
+    """One line a defense and fraction; failed repairs are counted, and stand with the model as it was."""
+    found = []
+    for fraction, name in sorted({(row["fraction"], row["defense"]) for row in rows}):
+        own = [row for row in rows if (row["fraction"], row["defense"]) == (fraction, name)]
+        bad = [row for row in own if row["backdoored"]]
+        honest = [row["loss"] for row in own if not row["backdoored"] and row.get("after")]
+        done = [row for row in bad if row.get("after")]
+        line: dict[str, Any] = {"defense": name, "fraction": fraction, "backdoored": len(bad), "repaired": len(done),
+                                "failed": _counts(row.get("failed") for row in own)}
+        if done:
+            line |= {"asr_before": fmean(row["before"]["asr"] for row in done),
+                     "asr": fmean(row["after"]["asr"] for row in done),
+                     "worst_attack_asr": max(by_attack(done).values()),
+                     "acc_loss": fmean(row["loss"] for row in done),
+                     "worst_class_loss": max(row["worst_class_loss"] for row in done),
+                     "der": interval([row["der"] for row in done]),
+                     "seconds": median(row["seconds"] for row in done),
+                     "peak_mib": max(row["peak_mib"] for row in done)}
+        if honest:
+            line |= {"honest": len(honest), "honest_loss": fmean(honest), "honest_worst_loss": max(honest)}
+        if any("verdict" in row for row in own):
+            line |= {"verdicts": _counts(row.get("verdict") for row in own),
+                     "winners": _counts(row.get("winner") for row in own)}
+        found.append(line)
+    return found
+
+
+def by_attack(rows: Rows) -> dict[str, float]:
+    """Mean ASR after the repair, by attack."""
+    attacks = sorted({str(row["attack"]) for row in rows})
+    return {name: fmean(row["after"]["asr"] for row in rows if row["attack"] == name) for name in attacks}
+
+
+def against(rows: Rows, baseline: str = BASELINE) -> list[dict[str, Any]]:
+    """DER of each defense minus that of the baseline on the same models, with a paired interval."""
+    known = {(row["fraction"], row["defense"], row["model"], row["seed"]): row["der"] for row in rows
+             if row["backdoored"] and row.get("after")}
+    found = []
+    for fraction, name in sorted({key[:2] for key in known}):
+        pairs = [(der, known[fraction, baseline, *key[2:]]) for key, der in known.items()
+                 if key[:2] == (fraction, name) and (fraction, baseline, *key[2:]) in known]
+        if name != baseline and pairs:
+            found.append({"defense": name, "fraction": fraction, "models": len(pairs),
+                          "der_gain": interval([one - other for one, other in pairs])})
+    return found
+
+
+def interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+    """Mean and its 95 % percentile bootstrap interval over models."""
+    points = np.asarray(values, np.float64)
+    draws = np.random.default_rng(seed).choice(points, (DRAWS, len(points))).mean(1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"mean": float(points.mean()), "low": float(low), "high": float(high)}
+
+
+def _counts(values: Any) -> dict[str, int]:
+    known = [str(value) for value in values if value is not None]
+    return {name: known.count(name) for name in sorted(set(known))}
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The tables, as Markdown."""
+    columns = ("defense", "clean", "repaired", "ASR before", "ASR", "worst attack", "ACC loss", "worst class", "DER",
+               "honest: ACC loss (worst)", "seconds", "failed")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for line in result["summary"]:
+        der = line.get("der")
+        honest = f"{_share(line['honest_loss'])} ({_share(line['honest_worst_loss'])})" if "honest" in line else "–"
+        failed = ", ".join(f"{name} {count}" for name, count in line["failed"].items()) or "–"
+        lines.append(
+            f"| {line['defense']} | {line['fraction']:.0%} | {line['repaired']}/{line['backdoored']} | "
+            f"{_share(line.get('asr_before'))} | {_share(line.get('asr'))} | {_share(line.get('worst_attack_asr'))} | "
+            f"{_share(line.get('acc_loss'))} | {_share(line.get('worst_class_loss'))} | {_number(der)} | {honest} | "
+            f"{line.get('seconds', '–')} | {failed} |")
+    lines += ["", f"DER minus that of {BASELINE} on the same models:", "", "| defense | clean | models | gain |",
+              "|---|---|---|---|"]
+    lines += [f"| {line['defense']} | {line['fraction']:.0%} | {line['models']} | {_number(line['der_gain'])} |"
+              for line in result["against"]]
+    lines += ["", "Mean ASR after the repair, by attack:", ""]
+    attacks = sorted({name for line in result["attacks"] for name in line["asr"]})
+    lines += ["| defense | clean | " + " | ".join(attacks) + " |", "|---|---|" + "---|" * len(attacks)]
+    lines += [f"| {line['defense']} | {line['fraction']:.0%} | "
+              + " | ".join(_share(line["asr"].get(name)) for name in attacks) + " |" for line in result["attacks"]]
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _number(value: Mapping[str, float] | None) -> str:
+    return "–" if value is None else f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

@@ -1,0 +1,173 @@
+"""One defense on one model of a zoo, in a process of its own; what is done already is not done again."""
+
+import json
+import multiprocessing
+import os
+import resource
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.attacks._base import Attack
+from benchmarks.data import Dataset
+from benchmarks.training import predictions
+from benchmarks.zoo import ZooModel, make, sets, spec
+from guard.core.digests import json_digest
+from guard.core.errors import GuardError
+from guard.defenses import DEFENSES
+from guard.flow import population
+from guard.ml.cleanset import CuratedSet, Labelled
+from guard.policy import Policy
+
+TOURNAMENT = "tournament"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A `defense` (a name on the shelf, or `TOURNAMENT` by `policy`) with its defaults on one model.
+
+    `fraction` is the clean pictures that it may see, as a share of the training set; the hold-out comes on top, since
+    the guard measures on it and no defense sees it.
+    """
+
+    folder: Path
+    defense: str
+    fraction: float
+    seed: int
+    policy: Policy
+    data_dir: Path | None = None
+    device: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that the answer depends on but the model."""
+        if self.defense == TOURNAMENT:
+            what: Any = self.policy.digest
+        else:
+            method = DEFENSES.get(self.defense)()
+            what = [method.version, method.parameters()]
+        return json_digest([self.defense, self.fraction, self.seed, what])
+
+    @property
+    def file(self) -> Path:
+        return self.folder / f"purify-{self.defense}-{self.fraction:g}-{self.seed}.json"
+
+
+def rows(tasks: Sequence[Task], jobs: int) -> Iterator[dict[str, Any]]:
+    """A row for each task, as they finish; a new process each, so that its peak of memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(max(1, jobs), _one_thread, (jobs,), maxtasksperchild=1) as pool:
+        yield from pool.imap_unordered(_row, tasks)
+
+
+def _one_thread(jobs: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, jobs)))
+
+
+def _row(task: Task) -> dict[str, Any]:
+    try:
+        row = json.loads(task.file.read_text())
+        if row["key"] == task.key:
+            return dict(row)
+    except (OSError, ValueError, KeyError):
+        pass
+    model = ZooModel(task.folder, json.loads((task.folder / "truth.json").read_text()))
+    row = {"key": task.key, "model": model.name, "defense": task.defense, "fraction": task.fraction, "seed": task.seed}
+    row |= {name: model.truth[name] for name in ("attack", "rate", "data", "architecture", "backdoored", "target")}
+    try:
+        row |= _done(task, model)
+    except GuardError as error:
+        row |= {"failed": error.code, "why": error.sentence}
+    except Exception:  # noqa: BLE001 - a crash is a result of this defense, and the other tasks go on
+        row |= {"failed": "crashed", "why": traceback.format_exc(limit=2).strip().splitlines()[-1]}
+    partial = task.file.with_suffix(f".partial-{os.getpid()}")
+    partial.write_text(json.dumps(row, indent=1, allow_nan=False) + "\n")
+    partial.replace(task.file)
+    return row
+
+
+def _done(task: Task, model: ZooModel) -> dict[str, Any]:
+    import guard
+
+    zoo, attack = task.folder.parent, model.attack()
+    data = _pictures(zoo, str(model.truth["data"]), task.data_dir)
+    curated = fraction_of(population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed)
+    network = guard.load_model(task.folder).to(task.device or "cpu")
+    before = measured(network, attack, data.test)
+    started, memory = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    said: dict[str, Any] = {}
+    child: nn.Module | None
+    if task.defense == TOURNAMENT:
+        child, said = _tournament(task, curated)
+    else:
+        child = DEFENSES.get(task.defense)()(network, curated.visible(), seed=task.seed)
+    said |= {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
+        curated.calibration), "peak_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024)}
+    after = None if child is None else measured(child.to(task.device or "cpu"), attack, data.test)
+    return said | {"before": before, "after": after, **({} if after is None else compared(before, after))}
+
+
+def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The model that would be served, and what the guard says; None where nothing would be."""
+    import guard
+
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        report = guard.purify(task.folder, cleanset=curated, out=out, policy=task.policy, seed=task.seed,
+                              device=task.device)
+        served = guard.load_model(out) if out.exists() else None
+    return served, {"verdict": str(report.verdict), "winner": report.defense, "candidates": [
+        {key: item.get(key) for key in ("defense", "verdict", "failed", "seconds")} for item in report.candidates]}
+
+
+@torch.no_grad()
+def measured(model: nn.Module, attack: Attack | None, test: Labelled) -> dict[str, Any]:
+    """True ACC, recall by class, ASR and RA (None for honest models)."""
+    said = predictions(model, test.images)
+    recall = [float((said[test.labels == label] == label).double().mean()) for label in test.labels.unique().tolist()]
+    asr, ra, _ = make.measure(model, attack, test) if attack is not None else (None, None, 0)
+    return {"acc": float((said == test.labels).double().mean()), "recall": recall, "asr": asr, "ra": ra}
+
+
+def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Loss of accuracy (may be negative), the worst class's loss of recall, and DER (BackdoorBench, see metrics)."""
+    loss = before["acc"] - after["acc"]
+    worst = max(one - two for one, two in zip(before["recall"], after["recall"], strict=True))
+    fall = None if before["asr"] is None else max(0.0, before["asr"] - after["asr"])
+    return {"loss": loss, "worst_class_loss": worst, "der": None if fall is None else (fall - max(0.0, loss) + 1) / 2}
+
+
+def fraction_of(curated: CuratedSet, images: int, seed: int) -> CuratedSet:
+    """The set with only `images` pictures that methods see, classes and parts in equal shares, drawn by the seed.
+
+    Raises:
+        ValueError: it holds fewer.
+    """
+    whole = len(curated.search) + len(curated.calibration)
+    if images > whole:
+        raise ValueError(f"The clean set shows {whole} pictures to methods; {images} were asked for.")
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(part: Labelled) -> Labelled:
+        chosen: list[Tensor] = []
+        for label in part.labels.unique():
+            own = torch.nonzero(part.labels == label).flatten()
+            count = max(1, round(len(own) * images / whole))
+            chosen.append(own[torch.randperm(len(own), generator=generator)[:count]])
+        return part.pick(torch.cat(chosen).sort().values)
+
+    search, calibration = some(curated.search), some(curated.calibration)
+    counts = torch.bincount(torch.cat([search.labels, calibration.labels, curated.holdout.labels]))
+    facts = replace(curated.facts, search=len(search), calibration=len(calibration), per_class=int(counts.min()))
+    return CuratedSet(facts, search, calibration, curated.holdout)
+
+
+def _pictures(zoo: Path, name: str, data_dir: Path | None) -> Dataset:
+    source = json.loads((zoo / "zoo.json").read_text())["spec"]
+    return sets.load(spec.parse(source).sets[name], data_dir)
