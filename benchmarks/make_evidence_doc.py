@@ -1,17 +1,20 @@
-"""Write docs/evidence.md from the newest detection records; a test compares the two. It quotes records, nothing else.
+"""Write docs/evidence.md from the newest records of a kind; a test compares the two. It quotes records, nothing else.
 
     python -m benchmarks.make_evidence_doc
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detect.words import counted
 from benchmarks.detect.words import page as detection
+from benchmarks.purify.numbers import page as purification
 from benchmarks.record import RECORDS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "evidence.md"
-HEAD = """# Evidence: how often verdicts are right
+HEAD = """# Evidence: how often verdicts are right, and what repairs are worth
 
 Made by `python -m benchmarks.make_evidence_doc` from `benchmarks/records/`; change nothing by hand. Each section quotes
 one record, which also holds a row for each model, the plots, the hardware and the commit. A record speaks about its zoo
@@ -22,30 +25,46 @@ There is no record of the ensemble yet. `make bench-detect ZOO=DIR` writes one.
 """
 
 
-def records(folder: Path = RECORDS) -> list[Path]:
-    """The newest record of each name that `benchmarks.bench_detect` wrote, by name."""
-    newest: dict[str, Path] = {}
+def seeds(result: dict[str, Any]) -> str:
+    """What another seed changes."""
+    flips = "; ".join(f"{name} ({' then '.join(item['verdicts'])})" for name, item in result["flipped"].items())
+    name, same = result["policy"]["name"], counted(result["same_to_the_bit"])
+    return (f"Verdict of policy {name} changed with the seed: {counted(result['flips'])}. Evidence the same to the bit "
+            f"with the same seed: {same}.\n\n{flips and f'Changed: {flips}.'}")
+
+
+#: What a record of a kind has, and how it is told.
+KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
+    ({"who", "auroc", "attacks"}, detection), ({"summary", "against", "attacks"}, purification),
+    ({"flips", "same_to_the_bit"}, seeds),
+)
+
+
+def records(folder: Path = RECORDS) -> list[tuple[Path, Callable[[dict[str, Any]], str]]]:
+    """The newest record of each name, with how it is told, by kind and name."""
+    newest: dict[tuple[int, str], Path] = {}
     for path in sorted(folder.glob("*/result.json")):
         document = json.loads(path.read_text())
-        if {"who", "auroc", "attacks"} <= set(document.get("result", ())):
-            newest[document["name"]] = path.parent
-    return [newest[name] for name in sorted(newest)]
+        for place, (words, _) in enumerate(KINDS):
+            if words <= set(document.get("result", ())):
+                newest[place, document["name"]] = path.parent
+    return [(newest[place, name], KINDS[place][1]) for place, name in sorted(newest)]
 
 
 def page(folder: Path = RECORDS) -> str:
     """The whole document."""
-    sections = [_section(path) for path in records(folder)]
+    sections = [_section(path, tell) for path, tell in records(folder)]
     return HEAD + ("\n" + "\n".join(sections) if sections else NONE)
 
 
-def _section(path: Path) -> str:
+def _section(path: Path, tell: Callable[[dict[str, Any]], str]) -> str:
     document: dict[str, Any] = json.loads((path / "result.json").read_text())
     seen = document["surroundings"]
     pictures = " ".join(f"[{picture.stem}](../benchmarks/records/{path.name}/{picture.name})"
                         for picture in sorted(path.glob("*.png")))
     return (f"## {document['name']}\n\nRecord [{path.name}](../benchmarks/records/{path.name}/), {seen['date']}, "
             f"commit {seen['commit']}, {seen['processor']}, device {document['result'].get('device', 'default')}.\n"
-            f"Plots: {pictures or 'none'}.\n\n{detection(document['result'])}\n")
+            f"Plots: {pictures or 'none'}.\n\n{tell(document['result'])}\n")
 
 
 if __name__ == "__main__":

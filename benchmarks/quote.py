@@ -1,24 +1,62 @@
-"""Quote the newest demo record in README.md; a test compares the two."""
+"""Quote the newest records in README.md: the demo's transcript, and what the default policy misses; a test compares.
 
+    python -m benchmarks.quote
+"""
+
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.detect.words import counted
 from benchmarks.record import RECORDS
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- demo: begin -->", "<!-- demo: end -->"
+DEFAULT = "detect-default"  # the name of the records about the default policy
+HALF = 0.5
 
 
-def transcript() -> str:
+def transcript(folder: Path = RECORDS) -> str:
     """What the newest recorded `make demo` printed."""
-    newest = sorted(RECORDS.glob("*-demo/transcript.txt"))[-1]
-    return f"\nAs printed ({newest.parent.name}):\n\n```\n{newest.read_text().rstrip()}\n```\n"
+    newest = sorted(folder.glob("*-demo/transcript.txt"))[-1]
+    return f"As printed ({newest.parent.name}):\n\n```\n{newest.read_text().rstrip()}\n```"
 
 
-def quoted() -> str:
+def missed(folder: Path = RECORDS) -> str:
+    """How often the default policy was right on its newest zoo, and which attacks it mostly misses."""
+    newest = sorted(folder.glob(f"*-{DEFAULT}/result.json"))
+    if not newest:
+        return "- How often it is right is **not measured yet** on models that nobody had seen."
+    document = json.loads(newest[-1].read_text())
+    result = document["result"]
+    rates, commit = result["verdicts"]["rules"], document["surroundings"]["commit"]
+    honest, found = counted(rates["honest_not_cleared"]), counted(rates["strong_not_cleared"])
+    strong = {name: line["strong_not_cleared"] for name, line in result["attacks"].items()
+              if line["strong_not_cleared"]["n"]}
+    gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items() if item["share"] <= HALF]
+    return (f"- Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}): held or "
+            f"rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is over "
+            f"50 %. **Mostly missed**: {', '.join(gaps) or 'no attack'}.")
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"demo": transcript, "missed": missed}
+
+
+def quoted(name: str) -> str:
     """What stands in README.md now."""
-    return README.read_text().partition(BEGIN)[2].partition(END)[0]
+    begin, end = _marks(name)
+    return README.read_text().partition(begin)[2].partition(end)[0].strip()
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def main() -> None:
+    for name, make in BLOCKS.items():
+        begin, end = _marks(name)
+        before, _, rest = README.read_text().partition(begin)
+        README.write_text(f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":
-    text = README.read_text()
-    README.write_text(text.partition(BEGIN)[0] + BEGIN + transcript() + END + text.partition(END)[2])
+    main()
