@@ -1,5 +1,8 @@
 """Policy files: the packaged one loads, everything doubtful is refused by name."""
 
+import inspect
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 from guard.core.errors import PolicyError
 from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
-from guard.policy import load_policy
+from guard.policy import load, load_policy
 from guard.policy.load import packaged, policy_from
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
@@ -128,3 +131,20 @@ def test_the_digest_names_every_rule_and_nothing_else(tmp_path: Path) -> None:
     assert len({base.digest, *digests}) == len(changes) + 1
     assert policy_from({**LEAST, "asr": {"limit": 0.1}, "natural": {}}).digest == base.digest
     assert load_policy().digest == load_policy().digest
+
+
+PAGE = Path(__file__).parents[2] / "docs/policy.md"
+
+
+def test_the_page_about_policies_has_every_key_and_loads() -> None:
+    example = tomllib.loads(PAGE.read_text().partition("```toml\n")[2].partition("```")[0])
+    source = inspect.getsource(load)
+    found = re.findall(r'\.table\("(\w+)", \{([^}]*)\}', source)
+    tables = {name: set(re.findall(r'"(\w+)"', keys)) for name, keys in found if name != "calibration"}
+
+    policy = policy_from(example)
+
+    assert set(policy.detectors) == {"patch_inversion", "margin"}
+    assert policy.proof.max_lead == 0.3
+    assert {name: set(example[name]) for name in tables} == tables
+    assert "[calibration]" in PAGE.read_text()
