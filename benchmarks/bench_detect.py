@@ -23,7 +23,7 @@ from guard.core.digests import canonical_json
 from guard.core.errors import InputError
 from guard.detectors import DETECTORS
 from guard.flow import calibrate, population
-from guard.flow.population import Scanned
+from guard.flow.population import Member, Scanned
 from guard.policy import Calibration, DetectorRule, Policy, load_calibration, load_policy
 from guard.policy.calibration import parse, probability
 
@@ -34,6 +34,11 @@ def main() -> None:
         load_policy(), detectors={name: DetectorRule() for name in DETECTORS.names()})
     members = population.members(options.zoo)
     chosen = [member for member in members if options.part in (None, member.truth.get("part"))]
+    if options.scanned:
+        left = [member for member in chosen if not _looked_at(member, population.detectors_of(policy))]
+        chosen = [member for member in chosen if member not in left]
+    else:
+        left = []
     others = [] if options.part is None or options.calibration else [one for one in members if one not in chosen]
     scanned, failed = scan_zoo(options.zoo, [*chosen, *others], population.detectors_of(policy), jobs=options.jobs,
                                seed=options.seed, device=options.device)
@@ -47,8 +52,13 @@ def main() -> None:
         zoo=options.zoo, max_fpr=options.max_fpr, seed=options.seed)
     result |= {"part": options.part or "", "zoo": options.zoo.resolve().name, "seed": options.seed,
                "device": options.device or "default",
+               "not_scanned": [member.name for member in left],
                "failed": {name: why for name, why in failed.items() if name in names}}
     write(options.name, result, rows, drawn)
+
+
+def _looked_at(member: Member, detectors: Mapping[str, Any]) -> bool:
+    return all((member.folder / f"scan-{name}.json").exists() for name in detectors)
 
 
 def evaluate(exam: Sequence[Scanned], reference: Sequence[Scanned], policy: Policy, *, zoo: Path,
@@ -160,6 +170,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="detect")
     parser.add_argument("--scan-only", action="store_true")
+    parser.add_argument("--scanned", action="store_true",
+                        help="judge only models that every detector has looked at already; the others are named")
     return parser.parse_args()
 
 

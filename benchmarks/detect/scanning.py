@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from guard.core.errors import GuardError
 from guard.flow import population
 from guard.flow.population import Member, Scanned
 
+ORDER_SEED = 5
 Task = tuple[str, Member, dict[str, dict[str, Any]], int, str | None]
 _sets: dict[Path, Any] = {}
 
@@ -20,6 +22,7 @@ def scan_zoo(zoo: Path, chosen: Sequence[Member], detectors: dict[str, dict[str,
              device: str | None) -> tuple[list[Scanned], dict[str, str]]:
     """All models that could be scanned, in the order of `chosen`, and for the others why not."""
     tasks: list[Task] = [(str(zoo), member, detectors, seed, device) for member in chosen]
+    random.Random(ORDER_SEED).shuffle(tasks)  # of a run that is cut short, what is there is no choice of names
     started, found, failed = time.monotonic(), {}, {}
     with multiprocessing.get_context("spawn").Pool(max(1, jobs), _one_thread, (jobs,), maxtasksperchild=20) as pool:
         for count, (name, scanned, error) in enumerate(pool.imap_unordered(_scan, tasks), 1):

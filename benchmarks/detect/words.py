@@ -26,7 +26,8 @@ def page(result: Mapping[str, Any]) -> str:
     who = result["who"]
     parts = [
         (f"{result['models']['honest']} honest and {result['models']['backdoored']} backdoored models"
-        f"{' of part ' + result['part'] if result['part'] else ''}; {len(result['failed'])} could not be scanned. "
+        f"{' of part ' + result['part'] if result['part'] else ''}; {len(result['failed'])} could not be scanned"
+         f"{_left(result)}. "
         f"Intervals are 95 %. Scores: {result['scores_from']}."),
         _headline(result), "### Each detector alone", _detectors(result["detectors"]),
         f"### By attack (verdicts: {who}; nothing left out)", _attacks(result["attacks"]),
@@ -40,6 +41,11 @@ def page(result: Mapping[str, Any]) -> str:
     if result["failed"]:
         parts += ["### Could not be scanned", "\n".join(f"* {name}: {why}" for name, why in result["failed"].items())]
     return "\n\n".join(parts)
+
+
+def _left(result: Mapping[str, Any]) -> str:
+    left = len(result.get("not_scanned", ()))
+    return f", {left} were not scanned yet (scans are made in random order)" if left else ""
 
 
 def _headline(result: Mapping[str, Any]) -> str:
