@@ -33,10 +33,26 @@ def seeds(result: dict[str, Any]) -> str:
             f"with the same seed: {same}.\n\n{flips and f'Changed: {flips}.'}")
 
 
+def claims(result: dict[str, Any]) -> str:
+    """What two papers say, and what was seen here."""
+    tied, tuned, bounded = (result["summary"][name] for name in ("correlation", "activeness", "bound"))
+    if not tied["models"] or not tuned["models"]:
+        return "No model could be asked."
+    return (
+        f"Models with {result['only'] or 'any word'} in the name, {result['clean_fraction']:.0%} clean pictures.\n\n"
+        f"* TSBD, clean and poison unlearning change the same neurons: positive in {tied['positive']} of "
+        f"{tied['models']} models, mean rank correlation {tied['spearman']:.2f}.\n"
+        "* TSBD, activeness-aware fine-tuning brings the backdoor back less than plain fine-tuning from the same reset "
+        f"weights: in {tuned['lower_asr']} of {tuned['models']} models; mean ASR {tuned['active']['asr']:.1%} against "
+        f"{tuned['plain']['asr']:.1%}, ACC {tuned['active']['acc']:.1%} against {tuned['plain']['acc']:.1%}.\n"
+        f"* SAU, the shared adversarial risk (found by its own search: a lower bound) is no less than the ASR: in "
+        f"{bounded['held']} of {bounded['pairs']} pairs of model and child.")
+
+
 #: What a record of a kind has, and how it is told.
 KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
     ({"who", "auroc", "attacks"}, detection), ({"summary", "against", "attacks"}, purification),
-    ({"flips", "same_to_the_bit"}, seeds),
+    ({"flips", "same_to_the_bit"}, seeds), ({"summary", "clean_fraction", "neurons"}, claims),
 )
 
 
