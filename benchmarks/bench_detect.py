@@ -34,12 +34,12 @@ def main() -> None:
         load_policy(), detectors={name: DetectorRule() for name in DETECTORS.names()})
     members = population.members(options.zoo)
     chosen = [member for member in members if options.part in (None, member.truth.get("part"))]
+    others = [] if options.part is None or options.calibration else [one for one in members if one not in chosen]
     if options.scanned:
         left = [member for member in chosen if not _looked_at(member, population.detectors_of(policy))]
         chosen = [member for member in chosen if member not in left]
     else:
         left = []
-    others = [] if options.part is None or options.calibration else [one for one in members if one not in chosen]
     scanned, failed = scan_zoo(options.zoo, [*chosen, *others], population.detectors_of(policy), jobs=options.jobs,
                                seed=options.seed, device=options.device)
     if options.scan_only:
