@@ -61,8 +61,8 @@ def enough(said: Mapping[str, Sequence[Evidence]], level: float) -> bool:
     Args:
         said: evidence by method, of every method of the policy; empty where one has not looked.
     """
-    looked = [items for items in said.values() if items]
-    values = p_values([item for items in looked for item in items if item.outcome is not Outcome.COULD_NOT_LOOK])
+    heard = [item for items in said.values() for item in items if item.outcome is not Outcome.COULD_NOT_LOOK]
+    values, looked = p_values(heard), {item.method for item in heard}  # who was blind has not looked either
     return bool(values) and cauchy(values.values()) <= level * len(looked) / len(said)
 
 

@@ -393,3 +393,11 @@ def test_a_policy_comes_back_from_what_a_job_is_told() -> None:
     policy = dataclasses.replace(POLICY, stop_early=True, proof=ProofRule(max_lead=0.2))
 
     assert Policy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+
+
+def test_a_detector_that_was_blind_makes_no_proof_easier() -> None:
+    policy = dataclasses.replace(POLICY, stop_early=True)
+    blind = an_evidence("b", outcome=Outcome.COULD_NOT_LOOK, reason="It ran out of time.")
+    case = a_case(evidence=(an_evidence("a", a_finding(numbers={"p_value": 0.007})), blind))
+
+    assert decide(policy, case).verdict is Verdict.INCONCLUSIVE
