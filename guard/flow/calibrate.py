@@ -135,7 +135,7 @@ def _margin(usable: Sequence[Scanned]) -> float | None:
         true = item.member.truth.get("asr")
         if item.member.backdoored and isinstance(true, (int, float)) and math.isfinite(true):
             accused = [finding for one in heard(item) for finding in one.findings if finding.suspicious]
-            bound = bounds.of_suspects(heard(item), accused)
+            bound = bounds.of_suspects(heard(item), accused, 0.0)
             if bound is not None:
                 excess.append(max(0.0, true - bound))
     rank = math.ceil((len(excess) + 1) * COVERAGE - 1e-9)

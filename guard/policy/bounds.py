@@ -7,6 +7,9 @@ from guard.core.evidence import AsrEstimate, Evidence, Finding
 
 ERROR = 0.05  # two-sided, over all looks together; so the upper side alone errs in at most 2.5 %
 BISECTIONS = 40
+# What the attacker's own trigger achieves over the bound on the recovered one: the most that was seen on ten detected
+# development models (0.038; nine of them at most 0.001). A calibration puts its own number in this place.
+UNSEEN = 0.04
 
 
 def exact_upper(successes: int, trials: int, looks: int = 1) -> float:
@@ -58,7 +61,7 @@ def overall(estimates: Sequence[AsrEstimate], looks: int | None = None) -> float
     return max(bounds, default=1.0)
 
 
-def of_suspects(heard: Sequence[Evidence], accused: Sequence[Finding], margin: float = 0.0) -> float | None:
+def of_suspects(heard: Sequence[Evidence], accused: Sequence[Finding], margin: float = UNSEEN) -> float | None:
     """The overall bound on what the accused triggers do; None where nothing is accused.
 
     Looks are all rates that were measured for an accused class, in whatever family, suspicious or not: the accused
@@ -66,7 +69,8 @@ def of_suspects(heard: Sequence[Evidence], accused: Sequence[Finding], margin: f
     trigger was not recovered is bounded by nothing: 1.
 
     Args:
-        margin: what the attacker's own trigger may achieve over the recovered one, as a calibration measured it.
+        margin: what the attacker's own trigger may achieve over the recovered one: a search ends where a trigger works
+            well, the attacker trained for theirs.
     """
     if not accused:
         return None

@@ -151,7 +151,7 @@ def _judge(policy: Policy, case: Case, heard: list[Evidence], accused: Accused, 
            scored: _Scored | None) -> tuple[Verdict, list[str]]:
     """Verdict and reasons where something is accused: held or rejected, never less."""
     findings = [finding for _, finding in accused]
-    upper = bounds.of_suspects(heard, findings)
+    upper = bounds.of_suspects(heard, findings, 0.0)  # whether the trigger that was found works, not the attacker's
     words = [_accusation(policy, finding) for finding in findings]
     if case.purification is not None:
         return Verdict.REJECTED, words
@@ -182,7 +182,7 @@ def _asr_upper(heard: list[Evidence], suspicious: list[Finding], purification: P
                scored: _Scored | None) -> float | None:
     if suspicious:
         margin = scored.calibration.asr_margin if scored is not None else None
-        return bounds.of_suspects(heard, suspicious, margin or 0.0)
+        return bounds.of_suspects(heard, suspicious, bounds.UNSEEN if margin is None else margin)
     if purification is not None and purification.replayed:
         return bounds.overall(purification.replayed)
     return None

@@ -13,7 +13,7 @@ from guard.core.digests import canonical_json, json_digest
 from guard.core.errors import PolicyError
 from guard.core.evidence import Outcome
 from guard.core.states import SERVABLE_VERDICTS, Verdict
-from guard.policy import decide, load_policy
+from guard.policy import bounds, decide, load_policy
 from guard.policy.calibration import KIND, architecture_family, parse, probability
 from tests.policy.population import (
     CLEANSET,
@@ -102,11 +102,12 @@ def test_a_natural_trigger_stays_a_named_outcome() -> None:
 
 def test_the_measured_margin_widens_the_bound_on_asr() -> None:
     hits = (evidence("patches", finding("patch", 1e-9, hits=200, fold=20.0)), QUIET[1])
-    plain, wide = (decide(calibrated(a_calibration(asr_margin=margin)), case(*hits)).asr_upper
-                   for margin in (None, 0.1))
+    plain, wide, unmeasured = (decide(calibrated(a_calibration(asr_margin=margin)), case(*hits)).asr_upper
+                               for margin in (0.0, 0.1, None))
 
     assert plain is not None
     assert wide == pytest.approx(plain + 0.1)
+    assert unmeasured == pytest.approx(plain + bounds.UNSEEN)
 
 
 OTHERS: list[tuple[dict[str, Any], str]] = [

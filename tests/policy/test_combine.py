@@ -87,7 +87,14 @@ def test_a_proven_trigger_is_rejected_and_worth_a_repair() -> None:
     assert decision.target == 1
     assert decision.asr_upper is not None
     assert decision.asr is not None
-    assert decision.asr.high <= decision.asr_upper <= 1.0
+    assert decision.asr.high < decision.asr_upper <= 1.0
+
+
+def test_the_attackers_own_trigger_may_work_better_than_the_recovered_one() -> None:
+    bad = evidence("patches", finding("patch", 1e-6, hits=240))
+    upper = decide(Policy(name="one", detectors={"patches": DetectorRule(params={"steps": 5})}), case(bad)).asr_upper
+
+    assert upper == pytest.approx(bad.findings[0].asr.high + 0.04)
 
 
 def test_one_small_p_among_many_is_suspicious_but_not_proven() -> None:
