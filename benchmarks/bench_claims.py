@@ -39,6 +39,7 @@ from guard.flow import population
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.neurons import flow_on, hidden_layers
 from guard.ml.seeds import seeded
+from guard.ml.shared_adversarial import risk
 from guard.ml.sharpness import uphill
 from guard.ml.train import fit
 
@@ -100,28 +101,18 @@ def _loss(model: nn.Module, share: float, radius: float, images: Tensor, labels:
     return uphill(model, images, labels, partial(each, radius=radius), share=share)
 
 
-def risk(model: nn.Module, reference: nn.Module, data: Labelled, method: Sau) -> float:
-    """Share of pictures with a perturbation in the ball on which both err alike, against their own clean words."""
-    images, labels = data.floats()[:RISK_IMAGES], data.labels[:RISK_IMAGES]
-    with torch.no_grad():
-        mine, theirs = model(images).argmax(1), reference(images).argmax(1)
-    shift = method.perturb(model, reference, images, labels, mine, theirs)
-    with torch.no_grad():
-        one, other = model(images + shift).argmax(1), reference(images + shift).argmax(1)
-    return float(((one == other) & (one != mine) & (other != theirs)).double().mean())
-
-
 def bound(model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled, seed: int) -> dict[str, Any]:
     """(c): shared adversarial risk beside ASR, by what was done to the model."""
     frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-    method = replace(Sau(), steps=20, step=0.25)  # a finer search than the defense's own: it is only done once
+    ball = replace(Sau().ball, steps=20, step=0.25)  # a finer search than the defense's own: it is only done once
+    data = clean.calibration.pick(torch.arange(min(RISK_IMAGES, len(clean.calibration))))
     children: dict[str, nn.Module] = {"as it is": frozen}
     for name in ("fine_tune", "sau"):
         try:
             children[name] = DEFENSES.get(name)()(model, clean, seed=seed).requires_grad_(requires_grad=False)
         except MethodFailed:
             continue
-    return {name: both(child, attack, test) | {"risk": risk(child, frozen, clean.calibration, method)}
+    return {name: both(child, attack, test) | {"risk": risk(child, frozen, data, ball)}
             for name, child in children.items()}
 
 

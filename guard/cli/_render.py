@@ -113,6 +113,12 @@ def _purification(report: Report) -> list[RenderableType]:
                   _asr(sample.after)) for sample in report.resampled]
         parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))
         parts += [_relearned(report, taught) for taught in report.relearned]
+        parts += [Text(f"with a perturbation of {percent(one.radius)} on top: class "
+                       f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, without the "
+                       f"trigger {percent(one.alone.estimate)}") for one in report.woken]
+        if (risk := report.shared) is not None:
+            parts.append(Text(f"led to the same mistake by at most {percent(risk.radius)}: {percent(risk.after)} of "
+                              f"{risk.images} pictures ({percent(risk.before)} before)"))
         parts += [Text(f"not measured: {printable(words)}", style="dim") for words in report.unproved]
         if report.parameters:
             parts.append(Text(f"with {printable(told(report.parameters))}", style="dim"))

@@ -72,7 +72,9 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
 
 
 def _proof(rules: "Policy") -> str:
-    limits = (("fresh patches", rules.proof.max_resampled), ("lead when taught anew", rules.proof.max_lead))
+    proof = rules.proof
+    limits = (("fresh patches", proof.max_resampled), ("lead when taught anew", proof.max_lead),
+              ("lead when perturbed", proof.max_woken))
     return ", ".join(f"{name} at most {limit:.0%}" for name, limit in limits if limit is not None) or "reported only"
 
 

@@ -192,11 +192,42 @@ class Relearned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Woken:
+    """What a perturbation of at most `radius` (0..1), one for all pictures, adds to a parent's trigger on the child.
+
+    `stamped` is the ASR of the trigger with a perturbation learnt on top of it, `alone` that of one learnt without.
+    """
+
+    radius: float
+    stamped: AsrEstimate
+    alone: AsrEstimate
+
+    @property
+    def lead(self) -> float:
+        """How much the trigger helps (-1..1)."""
+        return self.stamped.estimate - self.alone.estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRisk:
+    """Share of `images` hold-out pictures with a perturbation within `radius` on which two networks err alike.
+
+    `after` is that of parent and child, `before` the parent's own. A search found them: the true shares are larger.
+    """
+
+    radius: float
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PurificationFacts:
     """How a purified candidate compares with its parent on the hold-out.
 
     `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child. `resampled` and
-    `relearned` look beyond those triggers, for patches; `unproved` says for what they could not, and why.
+    `relearned` look beyond those triggers, for patches, `woken` for all that lead to one class, `shared` beyond any
+    trigger; `unproved` says for what they could not, and why.
     """
 
     defense: str
@@ -209,4 +240,6 @@ class PurificationFacts:
     seconds: float
     resampled: tuple[Resampled, ...] = ()
     relearned: tuple[Relearned, ...] = ()
+    woken: tuple[Woken, ...] = ()
+    shared: SharedRisk | None = None
     unproved: tuple[str, ...] = ()

@@ -14,16 +14,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, nll_loss
+from torch.nn.functional import cross_entropy
 
 from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
+from guard.ml.shared_adversarial import Ball
 from guard.ml.train import fit, require_accuracy, require_images
 
-_TINY = 1e-8  # what a probability is clamped to before its logarithm
 _MOST = 0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
 
 
@@ -79,49 +79,18 @@ class Sau(Defense):
         logits = model(images)
         with torch.no_grad():
             believed = reference(images).argmax(1)
-        shifted = images + self.perturb(model, reference, images, labels, logits.argmax(1), believed)
+        shifted = images + self.ball.find(model, reference, images, labels, logits.argmax(1), believed)
         with torch.no_grad():
             wrong = reference(shifted).argmax(1)
         # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier, pitfall 4).
         risk = (unlearning(model(shifted), wrong) * suspects(wrong, labels, believed)).sum() / len(labels)
         return self.lambda_clean * cross_entropy(logits, labels) + self.lambda_unlearn * risk
 
-    def perturb(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, mine: Tensor,
-                theirs: Tensor) -> Tensor:
-        """One perturbation an image, N,C,H,W within the ball, on which both models err alike where that was found.
-
-        Args:
-            mine: what `model` says of the clean images; `theirs` what `reference` says. Success is counted against
-                these, not against the labels.
-        """
-        shift = project(torch.full_like(images, self.rho), self.norm, self.rho)
-        active = torch.arange(len(images), device=images.device)
-        for _ in range(self.steps):
-            eps = shift[active].requires_grad_()
-            inputs, truth = images[active] + eps, labels[active]
-            log_p, log_q = log_softmax(model(inputs), 1), log_softmax(reference(inputs), 1)
-            moved, moved_ref = log_p.argmax(1) != mine[active], log_q.argmax(1) != theirs[active]
-            shared = moved & moved_ref & (log_p.argmax(1) == log_q.argmax(1))
-            if bool(shared.all()):
-                break
-            fool = (nll_loss(log_p, truth, reduction="none") * ~moved
-                    + nll_loss(log_q, truth, reduction="none") * ~moved_ref).sum() / -2
-            agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
-            objective = (self.lambda_adversarial * fool + self.lambda_share * agree) / len(images)
-            (gradient,) = torch.autograd.grad(objective, eps)
-            moved_to = eps.detach() - self.step * self.rho * direction(gradient, self.norm)
-            # A found example is kept; the others go on.
-            keep = active[~shared]
-            shift[keep] = project(moved_to[~shared], self.norm, self.rho)
-            active = keep
-        return shift
-
-
-def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of two batches of log probabilities, N values in 0..log 2."""
-    p, q = log_p.exp().clamp_min(_TINY), log_q.exp().clamp_min(_TINY)
-    middle = ((p + q) / 2).log()
-    return (p * (p.log() - middle)).sum(1) / 2 + (q * (q.log() - middle)).sum(1) / 2
+    @property
+    def ball(self) -> Ball:
+        """Where the inner search looks, and how."""
+        return Ball(norm=self.norm, rho=self.rho, steps=self.steps, step=self.step, fool=self.lambda_adversarial,
+                    agree=self.lambda_share)
 
 
 def suspects(wrong: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
@@ -135,17 +104,3 @@ def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
     own = p.gather(1, wrong[:, None])[:, 0]
     others = p.scatter(1, wrong[:, None], 0.0).sum(1)
     return -((1e-6 + others.clamp(max=_MOST)).log() + (1 + 1e-6 - own.clamp(min=1 - _MOST)).log()) / 2
-
-
-def direction(gradient: Tensor, norm: str) -> Tensor:
-    """The steepest direction of unit length in the norm's ball."""
-    return gradient.sign() if norm == "linf" else gradient / _length(gradient)
-
-
-def project(shift: Tensor, norm: str, rho: float) -> Tensor:
-    """The nearest point in the ball of radius `rho`."""
-    return shift.clamp(-rho, rho) if norm == "linf" else shift * (rho / _length(shift)).clamp(max=1)
-
-
-def _length(values: Tensor) -> Tensor:
-    return values.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]

@@ -1,18 +1,23 @@
-"""What a purified child is asked beyond its parent's triggers: samples of their distribution, and to learn them anew.
+"""What a purified child is asked beyond its parent's triggers.
 
-For patches alone: of other families no distribution is learnt. Both take seconds on a small network; what could not be
-measured is said, and a policy that has a limit for it then refuses.
+    * patches: do samples of their distribution work, and how fast are they learnt anew?
+    * every trigger that leads to one class: does a small perturbation on top of it wake the backdoor?
+    * no trigger at all: how often can parent and child be led to the same mistake?
+
+Each takes seconds on a small network; what could not be measured is said, and a policy that has a limit for it then
+refuses.
 """
 
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guard.core.contracts import Progress, silent
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
-from guard.core.evidence import AsrEstimate, Relearned, Resampled, Target
+from guard.core.evidence import AsrEstimate, Relearned, Resampled, SharedRisk, Target, Woken
 from guard.core.states import Family
 from guard.flow.vet import restore_trigger
 
@@ -20,7 +25,9 @@ if TYPE_CHECKING:
     from guard.ml.architectures import ImageModel
     from guard.ml.cleanset import CuratedSet
     from guard.ml.trigger_sets import TriggerSet
-    from guard.ml.triggers import PatchTrigger
+    from guard.ml.triggers import PatchTrigger, Trigger
+
+T = TypeVar("T")
 
 MOST_TARGETS = 4  # classes that are looked at; a model with more backdoors than that has no repair
 SECONDS = 45.0  # of all; a job of the service has a minute beside its defense
@@ -28,6 +35,7 @@ STEPS, BATCH = 150, 16  # of the generators
 ROOM = 2.0  # pixels of the region, in norms of the recovered patch: masks are soft, samples are opaque
 LEARNT = 0.5  # ASR (lower end) on the parent, under which samples prove nothing about the child
 LARGEST = 0.2  # of the picture, as in MESA removal
+RISK_IMAGES, RISK_STEPS = 100, 10  # pictures and steps of the search for shared adversarial examples
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,14 @@ class Proof:
 
     resampled: tuple[Resampled, ...] = ()
     relearned: tuple[Relearned, ...] = ()
+    woken: tuple[Woken, ...] = ()
+    shared: SharedRisk | None = None
     unproved: tuple[str, ...] = ()
 
 
 def prove(parent: "ImageModel", child: Any, curated: "CuratedSet", replays: Sequence[Replay], *, seed: int = 0,
           seconds: float = SECONDS, progress: Progress = silent) -> Proof:
-    """Ask both questions for the smallest recovered patch of each class; same seed, same answer, on one machine.
+    """Ask all questions; same seed, same answer, on one machine.
 
     Args:
         child: the repaired module; takes float images in [0, 1], N,C,H,W, and returns logits N,K. Left as it is.
@@ -64,31 +74,43 @@ def prove(parent: "ImageModel", child: Any, curated: "CuratedSet", replays: Sequ
     from guard.ml.seeds import seeded
 
     end = time.monotonic() + seconds
+    unproved: list[str] = []
 
     def watch(_done: float) -> None:
         if time.monotonic() > end:
             raise OutOfTime(f"It ran out of the {seconds:g} seconds that it has.")
         progress(1.0, "proving the repair")
 
+    def ask(what: str, question: Callable[[], T]) -> list[T]:
+        try:
+            with seeded(seed):
+                return [question()]
+        except Cancelled:
+            raise
+        except MethodFailed as error:
+            unproved.append(f"{what} could not be measured: {error.sentence}")
+            return []
+
     resampled: list[Resampled] = []
     relearned: list[Relearned] = []
-    unproved: list[str] = []
     for target, trigger in _smallest(replays, unproved):
-        try:
-            with seeded(seed):
-                resampled.append(_resample(parent, child, curated, trigger, target, watch))
-        except Cancelled:
-            raise
-        except MethodFailed as error:
-            unproved.append(f"Fresh patches for class {target} could not be measured: {error.sentence}")
-        try:
-            with seeded(seed):
-                relearned.append(_relearn(child, curated, trigger, target, watch))
-        except Cancelled:
-            raise
-        except MethodFailed as error:
-            unproved.append(f"How fast class {target} is learnt anew could not be measured: {error.sentence}")
-    return Proof(tuple(resampled), tuple(relearned), tuple(unproved))
+        resampled += ask(f"Fresh patches for class {target}",
+                         partial(_resample, parent, child, curated, trigger, target, watch))
+        relearned += ask(f"How fast class {target} is learnt anew",
+                         partial(_relearn, child, curated, trigger, target, watch))
+    woken = [found for target, any_trigger in _of_each_class(replays)
+             for found in ask(f"What wakes class {target}", partial(_wake, child, curated, any_trigger, target, watch))]
+    shared = ask("The shared adversarial risk", partial(_share, parent, child, curated, watch))
+    return Proof(tuple(resampled), tuple(relearned), tuple(woken), shared[0] if shared else None, tuple(unproved))
+
+
+def _of_each_class(replays: Sequence[Replay]) -> list[tuple[int, "Trigger"]]:
+    """The first trigger of each class, whatever its family, for at most `MOST_TARGETS` classes."""
+    found: dict[int, Trigger] = {}
+    for replay in replays:
+        if isinstance(replay.target, int) and replay.target not in found:
+            found[replay.target] = restore_trigger(replay.data)
+    return sorted(found.items())[:MOST_TARGETS]
 
 
 def _smallest(replays: Sequence[Replay], unproved: list[str]) -> Iterator[tuple[int, "PatchTrigger"]]:
@@ -97,8 +119,8 @@ def _smallest(replays: Sequence[Replay], unproved: list[str]) -> Iterator[tuple[
     for replay in replays:
         trigger = restore_trigger(replay.data)
         if trigger.family != Family.PATCH or not isinstance(replay.target, int):
-            unproved.append(f"The trigger for class {replay.target} is no patch ({trigger.family}); it was replayed "
-                            "alone.")
+            unproved.append(f"The trigger for class {replay.target} is no patch ({trigger.family}); no samples of "
+                            "its kind were drawn, and it was not taught anew.")
         elif replay.target not in found or trigger.norm < found[replay.target].norm:
             found[replay.target] = trigger  # type: ignore[assignment]  # its family says so
     for place, target in enumerate(sorted(found)):
@@ -128,15 +150,20 @@ def _resample(parent: "ImageModel", child: Any, curated: "CuratedSet", trigger: 
 
 
 def _estimate(model: Any, curated: "CuratedSet", learnt: "TriggerSet", pixels: int) -> AsrEstimate:
-    from guard.ml.statistics import wilson
     from guard.ml.trigger_sets import successes
 
     hits, trials = successes(model, curated.holdout, learnt)
     if not trials:
         raise MethodFailed(f"Every hold-out picture has class {learnt.target}.", code="too_few_images")
+    return _counted(hits, trials, learnt.target, str(Family.PATCH), float(pixels))
+
+
+def _counted(hits: int, trials: int, target: int, family: str, budget: float | None) -> AsrEstimate:
+    from guard.ml.statistics import wilson
+
     low, high = wilson(hits, trials)
-    return AsrEstimate(target=learnt.target, family=str(Family.PATCH), successes=hits, trials=trials,
-                       estimate=hits / trials, low=low, high=high, budget=float(pixels))
+    return AsrEstimate(target=target, family=family, successes=hits, trials=trials, estimate=hits / trials, low=low,
+                       high=high, budget=budget)
 
 
 def _relearn(child: Any, curated: "CuratedSet", trigger: "PatchTrigger", target: int,
@@ -147,3 +174,24 @@ def _relearn(child: Any, curated: "CuratedSet", trigger: "PatchTrigger", target:
     curves = relearning.relearn(child, curated.search, curated.holdout, trigger, target, probe, watch)
     return Relearned(target=target, family=str(Family.PATCH), budget=trigger.norm, pictures=probe.handful,
                      steps=relearning.CHECKS, asr=curves.trigger, rivals=curves.rivals)
+
+
+def _wake(child: Any, curated: "CuratedSet", trigger: "Trigger", target: int, watch: Callable[[float], None]) -> Woken:
+    from guard.ml.waking import Waker, wake
+
+    waker = Waker()
+    estimates = [_counted(*wake(child, curated.search, curated.holdout, worn, target, waker, watch), target,
+                          str(trigger.family), None) for worn in (trigger, None)]
+    return Woken(radius=waker.radius, stamped=estimates[0], alone=estimates[1])
+
+
+def _share(parent: "ImageModel", child: Any, curated: "CuratedSet", watch: Callable[[float], None]) -> SharedRisk:
+    from guard.ml.samples import spread
+    from guard.ml.shared_adversarial import Ball, risk
+
+    ball, shown = Ball(steps=RISK_STEPS, step=2 / RISK_STEPS), spread(curated.holdout, RISK_IMAGES)
+    frozen = copy.deepcopy(parent).requires_grad_(requires_grad=False)
+    before = risk(frozen, frozen, shown, ball)
+    watch(0.5)
+    after = risk(copy.deepcopy(child).requires_grad_(requires_grad=False), frozen, shown, ball)
+    return SharedRisk(radius=ball.rho, images=len(shown), before=before, after=after)

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Progress, silent
-from guard.core.evidence import Accuracy, AsrEstimate, Evidence, PurificationFacts, Relearned, Resampled
+from guard.core.evidence import (
+    Accuracy,
+    AsrEstimate,
+    Evidence,
+    PurificationFacts,
+    Relearned,
+    Resampled,
+    SharedRisk,
+    Woken,
+)
 from guard.defenses import DEFENSES
 from guard.flow import proof
 from guard.flow.proof import Replay
@@ -63,7 +72,8 @@ def repair(
     facts = PurificationFacts(
         defense=defense, version=method.version, parameters=method.parameters(), parent=parent, acc_before=before,
         acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), replayed=tuple(estimates),
-        seconds=spent, resampled=beyond.resampled, relearned=beyond.relearned, unproved=beyond.unproved,
+        seconds=spent, resampled=beyond.resampled, relearned=beyond.relearned, woken=beyond.woken, shared=beyond.shared,
+        unproved=beyond.unproved,
     )
     return digest, facts
 
@@ -102,6 +112,10 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
         return Relearned(**{**value, "steps": tuple(value["steps"]), "asr": tuple(value["asr"]),
                             "rivals": tuple(tuple(rates) for rates in value["rivals"])})
 
+    def woken(value: Mapping[str, Any]) -> Woken:
+        return Woken(radius=value["radius"], stamped=AsrEstimate(**value["stamped"]),
+                     alone=AsrEstimate(**value["alone"]))
+
     def accuracy(value: Mapping[str, Any]) -> Accuracy:
         return Accuracy(overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"])
 
@@ -115,6 +129,8 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
             "resampled": tuple(Resampled(**{key: AsrEstimate(**value) for key, value in item.items()})
                                for item in data.get("resampled", ())),
             "relearned": tuple(relearned(item) for item in data.get("relearned", ())),
+            "woken": tuple(woken(item) for item in data.get("woken", ())),
+            "shared": SharedRisk(**shared) if (shared := data.get("shared")) else None,
             "unproved": tuple(data.get("unproved", ())),
         }
     )

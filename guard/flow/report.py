@@ -83,7 +83,7 @@ def _purified(facts: PurificationFacts | None) -> dict[str, Any]:
     return {"parent": facts.parent, "defense": facts.defense, "defense_version": facts.version,
             "parameters": facts.parameters, "acc_before": facts.acc_before,
             "acc_after": facts.acc_after, "replayed": facts.replayed, "resampled": facts.resampled,
-            "relearned": facts.relearned, "unproved": facts.unproved}
+            "relearned": facts.relearned, "woken": facts.woken, "shared": facts.shared, "unproved": facts.unproved}
 
 
 def _candidates(scan: ScanRow) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,12 @@ from guard.ml.statistics import wilson
 from guard.ml.triggers import MappedTrigger
 
 BATCH = 256
+
+
+class Stamps(Protocol):
+    """Whatever changes float images N,C,H,W in [0, 1] into others."""
+
+    def apply(self, images: Tensor) -> Tensor: ...
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -37,7 +44,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor | Labelled, batch: int = BATCH,
-            trigger: TriggerLike | None = None) -> Tensor:
+            trigger: Stamps | None = None) -> Tensor:
     """Predicted classes, int64 N on the CPU, with `trigger` stamped on the pictures if one is given.
 
     Args:

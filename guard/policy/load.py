@@ -105,8 +105,9 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
 
 
 def _proof(top: "_Table") -> ProofRule:
-    table = top.table("proof", {"max_resampled", "max_lead"})
-    limits = {key: table.number(key, 0.0) for key in ("max_resampled", "max_lead") if table.has(key)}
+    keys = ("max_resampled", "max_lead", "max_woken")
+    table = top.table("proof", set(keys))
+    limits = {key: table.number(key, 0.0) for key in keys if table.has(key)}
     return ProofRule(**limits)
 
 

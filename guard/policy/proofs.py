@@ -26,6 +26,16 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
                 yield (f"The parent's trigger for class {taught.target} is learnt anew far faster than a random one "
                        f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} steps on "
                        f"{taught.pictures} pictures, over {100 * rule.max_lead:.0f}).")
+    if rule.max_woken is not None:
+        wanted: set[Target] = {one.target for one in facts.replayed if isinstance(one.target, int)}
+        known = {one.stamped.target for one in facts.woken}
+        yield from _unmeasured(wanted - known, "with a perturbation on top", facts)
+        for woken in facts.woken:
+            if not woken.lead <= rule.max_woken:
+                yield (f"A perturbation of at most {woken.radius:.1%} wakes the parent's trigger for class "
+                       f"{woken.stamped.target}: {woken.stamped.estimate:.1%} of the hold-out, "
+                       f"{woken.alone.estimate:.1%} without the trigger; the policy allows a lead of "
+                       f"{100 * rule.max_woken:.0f} points.")
 
 
 def _unmeasured(targets: set[Target], how: str, facts: PurificationFacts) -> Iterator[str]:

@@ -52,11 +52,13 @@ class ProofRule:
     """What a purified model must resist beyond its parent's triggers; None asks nothing, and it is only reported.
 
     `max_resampled` (0..1) is compared with the upper end of the ASR of fresh patches from the parent's distribution,
-    `max_lead` (0..1) with the lead in ASR of the parent's trigger over random ones when both are taught anew.
+    `max_lead` (0..1) with the lead in ASR of the parent's trigger over random ones when both are taught anew,
+    `max_woken` (0..1) with what the trigger adds to the ASR of a small perturbation.
     """
 
     max_resampled: float | None = None
     max_lead: float | None = None
+    max_woken: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

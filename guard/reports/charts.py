@@ -129,6 +129,32 @@ def relearned_chart(report: Report) -> Chart | None:
     return Chart("Learning the trigger anew", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
 
 
+def woken_chart(report: Report) -> Chart | None:
+    """A small perturbation on top of the parent's trigger; the tick is the same without the trigger."""
+    if not report.woken:
+        return None
+    note = (f"One perturbation for all pictures, of at most {percent(report.woken[0].radius)} of the value range, is "
+            "learnt against the purified model on top of the uploaded model's trigger. The mark is one learnt without "
+            "the trigger: a bar far beyond it says that the trigger still helps.")
+    rows = [replace(_asr_row(report, one.stamped, marked=False), tick=_share(one.alone.estimate, 1),
+                    text=f"{percent(one.stamped.estimate)} (without: {percent(one.alone.estimate)})")
+            for one in report.woken]
+    return Chart("Waking the trigger", note, tuple(rows))
+
+
+def shared_chart(report: Report) -> Chart | None:
+    """Shared adversarial examples, before and after."""
+    risk = report.shared
+    if risk is None:
+        return None
+    note = (f"Share of {risk.images} hold-out pictures on which a perturbation of at most {percent(risk.radius)} of "
+            "the value range was found that leads the uploaded model and this one to the same mistake. What both still "
+            "have in common of a backdoor is within the true share, of which a search finds a part.")
+    rows = (Row("uploaded model", percent(risk.before), _share(risk.before, 1)),
+            Row("uploaded and purified", percent(risk.after), _share(risk.after, 1)))
+    return Chart("Shared adversarial examples", note, rows)
+
+
 def percent(value: float | None) -> str:
     """`0.981` -> `98.1 %`; not measured or not finite -> a dash."""
     return f"{value * 100:.1f} %" if value is not None and math.isfinite(value) else "–"

@@ -20,6 +20,8 @@ from guard.reports.charts import (
     relearned_chart,
     replay_chart,
     resampled_chart,
+    shared_chart,
+    woken_chart,
 )
 from guard.reports.pictures import png_uri, stamp_uri
 from guard.reports.report import RecoveredTrigger, Report, outcome_words, told
@@ -71,7 +73,8 @@ def render_html(report: Report) -> str:
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),
         replays=replay_chart(report),
-        proofs=[chart for chart in (resampled_chart(report), relearned_chart(report)) if chart is not None],
+        proofs=[chart for draw in (resampled_chart, relearned_chart, woken_chart, shared_chart)
+                if (chart := draw(report)) is not None],
         facts=_facts(report),
         findings=_suspicious(report),
         outcome_words=outcome_words,

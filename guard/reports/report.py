@@ -6,7 +6,18 @@ from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Outcome, Relearned, Resampled, Target
+from guard.core.evidence import (
+    Accuracy,
+    AsrEstimate,
+    CleanSetFacts,
+    Evidence,
+    Outcome,
+    Relearned,
+    Resampled,
+    SharedRisk,
+    Target,
+    Woken,
+)
 from guard.core.manifest import Manifest
 from guard.core.states import EXIT_CODES, Family, Verdict
 
@@ -46,7 +57,7 @@ class Report:
     `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
     `parent` on speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
     accuracy, `replayed` the triggers recovered on the parent and measured on this artifact, `replayed_before` the same
-    triggers on the parent, in the same order, `resampled`, `relearned` and `unproved` as in `PurificationFacts`,
+    triggers on the parent, in the same order, `resampled` to `unproved` as in `PurificationFacts`,
     `candidates` one mapping (`defense`, then `verdict` and `reasons`, or
     `failed`) for each defense that was tried.
     """
@@ -78,6 +89,8 @@ class Report:
     replayed_before: Sequence[AsrEstimate] = ()
     resampled: Sequence[Resampled] = ()
     relearned: Sequence[Relearned] = ()
+    woken: Sequence[Woken] = ()
+    shared: SharedRisk | None = None
     unproved: Sequence[str] = ()
     candidates: Sequence[Mapping[str, Any]] = ()
     scan_id: str | None = None
@@ -158,6 +171,8 @@ class Report:
                 "replayed_before": [asdict(estimate) for estimate in self.replayed_before],
                 "resampled": [asdict(sample) for sample in self.resampled],
                 "relearned": [{**asdict(taught), "lead": taught.lead} for taught in self.relearned],
+                "woken": [{**asdict(one), "lead": one.lead} for one in self.woken],
+                "shared": None if self.shared is None else asdict(self.shared),
                 "unproved": list(self.unproved),
             }
         if self.candidates:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from guard.core.errors import MethodFailed
-from guard.defenses.sau import Sau, jensen_shannon, project, suspects, unlearning
+from guard.defenses.sau import Sau, suspects, unlearning
 from guard.ml.measure import predict
+from guard.ml.shared_adversarial import jensen_shannon, project
 from tests import toys
 
 
@@ -25,7 +26,7 @@ def test_perturbations_stay_in_the_ball(norm: str) -> None:
     model = toys.planted()
     said = model(images).argmax(1)
 
-    shift = Sau(norm=norm, rho=0.3).perturb(model, copy.deepcopy(model), images, labels, said, said)
+    shift = Sau(norm=norm, rho=0.3).ball.find(model, copy.deepcopy(model), images, labels, said, said)
 
     size = shift.abs().flatten(1).max(1).values if norm == "linf" else shift.flatten(1).norm(dim=1)
     assert float(size.max()) <= 0.3 + 1e-6
@@ -99,7 +100,7 @@ def test_repair_lowers_the_shared_adversarial_risk() -> None:
 
     def shared(model: torch.nn.Module) -> float:
         said = predict(before, toys.labelled(60, 4))
-        shift = sau.perturb(before, before, images, labels, said, said)
+        shift = sau.ball.find(before, before, images, labels, said, said)
         with torch.no_grad():
             wrong = before(images + shift).argmax(1)
             mask = suspects(wrong, labels, said)
@@ -151,7 +152,7 @@ def test_the_shorter_computation_gives_the_published_step(drift: float) -> None:
     shift, loss = published(sau, twin, reference, images, labels)
     loss.backward()
     said, believed = model(images).argmax(1), reference(images).argmax(1)
-    ours = sau.perturb(model, reference, images, labels, said, believed)
+    ours = sau.ball.find(model, reference, images, labels, said, believed)
     sau.loss(model, reference, images, labels).backward()
 
     assert float((model(images + ours).argmax(1) != said).float().mean()) > 0.2  # something was found to agree on
@@ -168,7 +169,7 @@ def test_at_the_start_sharing_costs_nothing_and_the_adversarial_term_drives() ->
     said = model(images).argmax(1)
 
     shifts = [
-        Sau(rho=0.1, steps=1, lambda_share=weight).perturb(model, copy.deepcopy(model), images, labels, said, said)
+        Sau(rho=0.1, steps=1, lambda_share=weight).ball.find(model, copy.deepcopy(model), images, labels, said, said)
         for weight in (0.0, 100.0)
     ]
 
@@ -181,7 +182,7 @@ def test_perturbing_leaves_no_gradient_behind() -> None:
     model = toys.planted()
     said = model(images).argmax(1)
 
-    Sau().perturb(model, copy.deepcopy(model), images, labels, said, said)
+    Sau().ball.find(model, copy.deepcopy(model), images, labels, said, said)
 
     assert all(parameter.grad is None for parameter in model.parameters())
 

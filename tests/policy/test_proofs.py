@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from guard.core.errors import PolicyError
-from guard.core.evidence import PurificationFacts, Relearned, Resampled
+from guard.core.evidence import PurificationFacts, Relearned, Resampled, Woken
 from guard.core.states import Verdict
 from guard.policy import Policy, ProofRule, decide
 from guard.policy.load import policy_from
@@ -44,6 +44,22 @@ def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does
 
     assert found is Verdict.REJECTED
     assert "a lead of 45 points of ASR within 2 steps on 10 pictures, over 30" in words
+
+
+def woken(stamped: float, alone: float) -> Woken:
+    return Woken(radius=0.03, stamped=replace(an_asr(0.5), estimate=stamped),
+                 alone=replace(an_asr(0.5), estimate=alone))
+
+
+def test_a_trigger_that_a_perturbation_wakes_rejects_unless_it_needs_no_trigger() -> None:
+    rule = ProofRule(max_woken=0.3)
+
+    assert verdict(facts(woken=(woken(0.95, 0.8),)), rule)[0] is Verdict.PURIFIED
+    found, words = verdict(facts(woken=(woken(0.95, 0.2),)), rule)
+    assert found is Verdict.REJECTED
+    assert "wakes the parent's trigger for class 1: 95.0% of the hold-out, 20.0% without" in words
+    for missing in (facts(), facts(woken=(woken(math.nan, 0.2),))):
+        assert verdict(missing, rule)[0] is Verdict.REJECTED
 
 
 @pytest.mark.parametrize("broken", [

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Evidence, Finding, Outcome, Relearned, Resampled
+from guard.core.evidence import (
+    Accuracy,
+    AsrEstimate,
+    CleanSetFacts,
+    Evidence,
+    Finding,
+    Outcome,
+    Relearned,
+    Resampled,
+    SharedRisk,
+    Woken,
+)
 from guard.core.manifest import Manifest
 from guard.core.states import Verdict
 from guard.reports import RecoveredTrigger, Report
@@ -99,7 +110,10 @@ def purified() -> Report:
         resampled=(Resampled(before=estimate(TARGET, 513, 0.93, 0.97), after=estimate(TARGET, 27, 0.035, 0.072)),),
         relearned=(Relearned(target=TARGET, family="patch", budget=8.9, pictures=10, steps=(0, 1, 2),
                              asr=(0.02, 0.3, 0.81), rivals=((0.0, 0.1, 0.2), (0.01, 0.05, 0.22))),),
-        unproved=("The trigger for class 5 is no patch (blend); it was replayed alone.",),
+        woken=(Woken(radius=8 / 255, stamped=estimate(TARGET, 81, 0.12, 0.18),
+                     alone=estimate(TARGET, 54, 0.07, 0.13)),),
+        shared=SharedRisk(radius=0.2, images=100, before=0.97, after=0.31),
+        unproved=("The trigger for class 5 is no patch (blend); no samples of its kind were drawn.",),
         replayed=(estimate(TARGET, 14, 0.015, 0.043),), replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),
     )
 

@@ -96,6 +96,8 @@ def test_a_purified_model_shows_its_proof() -> None:
     text = page_of(purified()).text
 
     assert "Fresh patches of the same kind" in text
+    assert "Waking the trigger" in text
+    assert "Shared adversarial examples" in text
     assert "5.0 % (3.5 % to 7.2 %)" in text
     assert "3 · Dress, 2 steps" in text
     assert "81.0 % (random: 22.0 %)" in text

@@ -1,0 +1,113 @@
+"""Shared adversarial examples: a perturbation on which two networks err alike.
+
+Source: Wei et al., "Shared Adversarial Unlearning", NeurIPS 2023, arXiv 2307.10562: what is left of a network's
+backdoor in its repaired copy is bounded by how often both can be led to the same wrong class. The search here finds
+only some of these examples, so that a measured risk lies below the true one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, nll_loss
+
+from guard.core.errors import MethodFailed
+from guard.ml.cleanset import Labelled
+from guard.ml.measure import device_of, evaluating
+
+_TINY = 1e-8  # what a probability is clamped to before its logarithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ball:
+    """Where perturbations live and how they are sought.
+
+    Args:
+        norm: "linf" or "l2"; `rho` its radius, in pixel values 0..1.
+        steps: of the search; `step` their length in units of `rho`.
+        fool, agree: weights of the two aims, to err and to err alike (lambda 3 and 4 of the paper).
+    """
+
+    norm: str = "linf"
+    rho: float = 0.2
+    steps: int = 5
+    step: float = 1.0
+    fool: float = 0.01
+    agree: float = 1.0
+
+    def find(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, mine: Tensor,
+             theirs: Tensor) -> Tensor:
+        """One perturbation an image, N,C,H,W within the ball, on which both models err alike where that was found.
+
+        Args:
+            mine: what `model` says of the clean images; `theirs` what `reference` says. Success is counted against
+                these, not against the labels.
+        """
+        shift = project(torch.full_like(images, self.rho), self.norm, self.rho)
+        active = torch.arange(len(images), device=images.device)
+        for _ in range(self.steps):
+            eps = shift[active].requires_grad_()
+            inputs, truth = images[active] + eps, labels[active]
+            log_p, log_q = log_softmax(model(inputs), 1), log_softmax(reference(inputs), 1)
+            moved, moved_ref = log_p.argmax(1) != mine[active], log_q.argmax(1) != theirs[active]
+            shared = moved & moved_ref & (log_p.argmax(1) == log_q.argmax(1))
+            if bool(shared.all()):
+                break
+            fool = (nll_loss(log_p, truth, reduction="none") * ~moved
+                    + nll_loss(log_q, truth, reduction="none") * ~moved_ref).sum() / -2
+            agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
+            (gradient,) = torch.autograd.grad((self.fool * fool + self.agree * agree) / len(images), eps)
+            moved_to = eps.detach() - self.step * self.rho * direction(gradient, self.norm)
+            # A found example is kept; the others go on.
+            keep = active[~shared]
+            shift[keep] = project(moved_to[~shared], self.norm, self.rho)
+            active = keep
+        return shift
+
+
+def risk(model: nn.Module, reference: nn.Module, data: Labelled, ball: Ball, batch: int = 64) -> float:
+    """Share (0..1) of pictures with a perturbation in the ball on which both err alike, against their own clean words.
+
+    Raises:
+        MethodFailed: no pictures, or a logit is not finite.
+    """
+    if not len(data):
+        raise MethodFailed("A risk needs at least one picture.", code="too_few_images")
+    device, hits = device_of(model), 0
+    with evaluating(model), evaluating(reference):
+        for images, labels in data.batches(batch, device=device):
+            with torch.no_grad():
+                mine, theirs = _said(model, images), _said(reference, images)
+            shifted = images + ball.find(model, reference, images, labels, mine, theirs)
+            with torch.no_grad():
+                one, other = _said(model, shifted), _said(reference, shifted)
+            hits += int(((one == other) & (one != mine) & (other != theirs)).sum())
+    return hits / len(data)
+
+
+def _said(model: nn.Module, images: Tensor) -> Tensor:
+    logits = model(images)
+    if not bool(torch.isfinite(logits).all()):
+        raise MethodFailed("The model gives logits that are not finite; it cannot be measured.", code="non_finite")
+    return logits.argmax(1)
+
+
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two batches of log probabilities, N values in 0..log 2."""
+    p, q = log_p.exp().clamp_min(_TINY), log_q.exp().clamp_min(_TINY)
+    middle = ((p + q) / 2).log()
+    return (p * (p.log() - middle)).sum(1) / 2 + (q * (q.log() - middle)).sum(1) / 2
+
+
+def direction(gradient: Tensor, norm: str) -> Tensor:
+    """The steepest direction of unit length in the norm's ball."""
+    return gradient.sign() if norm == "linf" else gradient / _length(gradient)
+
+
+def project(shift: Tensor, norm: str, rho: float) -> Tensor:
+    """The nearest point in the ball of radius `rho`."""
+    return shift.clamp(-rho, rho) if norm == "linf" else shift * (rho / _length(shift)).clamp(max=1)
+
+
+def _length(values: Tensor) -> Tensor:
+    return values.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
