@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def main() -> int:
     # Not yet Fashion-MNIST where it is installed: there no repair has passed the policy yet (docs/changelog.md).
     parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist",
                         help="fashion-mnist needs Debian's dataset-fashion-mnist")
+    parser.add_argument("--first", metavar="DEFENSE", help="let this defense repair first, as `neural_polarizer`, whose "
+                        "result holds a layer more; the policy is the default one otherwise")
     parser.add_argument("--keep", action="store_true", help="keep the demo's folder")
     options = parser.parse_args()
     console, started = Console(), time.monotonic()
@@ -50,7 +53,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="guard-demo-"))
     try:
         with interrupted_by_signals():
-            return run(load(options.data), folder, started, say, console)
+            return run(load(options.data), folder, started, say, console, first=options.first)
     finally:
         if options.keep:
             say(f"everything is kept in {folder}")
@@ -58,14 +61,15 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(data: Dataset, folder: Path, started: float, say: Any, console: Console) -> int:
-    """The story itself."""
+def run(data: Dataset, folder: Path, started: float, say: Any, console: Console, *, first: str | None = None) -> int:
+    """The story itself; `first` is the defense that is tried before those of the default policy."""
     canary = folder / "payload-ran"
     say(f"data set {data.name}: {len(data.train)} images to train on, {len(data.clean)} clean ones for the guard")
     models = three_models(data, folder / "uploads", canary, say)
     say(f"trained three models; true ACC {', '.join(f'{model.acc:.1%}' for model in models)}")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
-    with Stack(folder / "stack", environment | {"GUARD_LEASE_SECONDS": "15"}) as stack:
+    own = {"GUARD_LEASE_SECONDS": "15"} | ({"GUARD_POLICY_FILE": str(policy_with(first, folder))} if first else {})
+    with Stack(folder / "stack", environment | own) as stack:
         stack.start(lambda status: say(f"{status.component} {status.state}") if status.state == "ready" else None)
         guard = open_guard(load_settings(stack.environment()))
         add_cleanset(guard, data)
@@ -85,6 +89,14 @@ def run(data: Dataset, folder: Path, started: float, say: Any, console: Console)
         write_reports(watched, served, truths, results, seconds)
     say("wrote demo-report.json and demo-report.html")
     return 0 if all(results.values()) else 1
+
+
+def policy_with(first: str, folder: Path) -> Path:
+    """The default policy with one more defense, tried before the others."""
+    text = (resources.files("guard.policy") / "default.toml").read_text()
+    path, place = folder / "policy.toml", text.index("[[purify.defenses]]")
+    path.write_text(f'{text[:place]}[[purify.defenses]]\nname = "{first}"\n\n{text[place:]}')
+    return path
 
 
 def add_cleanset(guard: Guard, data: Dataset) -> None:

@@ -135,12 +135,14 @@ def levels(rows: Rows) -> dict[str, Any]:
 
 
 def honest_p(rows: Rows) -> dict[str, list[float]]:
-    """The p values of honest models, per detector and combined."""
+    """The p values of honest models: combined, of the class that all methods accuse most, and per detector."""
     found: dict[str, list[float]] = {"combined": []}
     for row in rows:
         if not row["backdoored"]:
             if row["combined_p"] is not None:
                 found["combined"].append(row["combined_p"])
+            if row.get("class_p") is not None:
+                found.setdefault("one class", []).append(row["class_p"])
             for name, said in row["detectors"].items():
                 if said["p"] is not None:
                     found.setdefault(name, []).append(said["p"])

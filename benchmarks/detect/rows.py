@@ -42,7 +42,8 @@ def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts
     combined = combine(said)
     values = features(said)
     row["combined_p"] = combined.p if combined.p is not None else min(p_values(said).values(), default=None)
-    row["rules_score"] = LEVEL[rules.verdict] + values.get("all.p", 0.0) / 24
+    row["class_p"] = None if combined.accord is None else combined.accord.p
+    row["rules_score"] = LEVEL[rules.verdict] + max(values.get("all.p", 0.0), values.get("class.p", 0.0)) / 24
     if calibrated.calibration is not None:
         case = make_case(calibrated, item.digest, facts, item.evidence, None, item.architecture)
         row["calibrated"] = _said(decide(calibrated, case))

@@ -65,6 +65,7 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ("proof of a repair", _proof(rules)),
         ("natural trojans are", rules.natural),
         ("combined p that proves / holds", f"{rules.combination.reject_level:g} / {rules.combination.hold_level:g}"),
+        ("p of one class that holds", f"{rules.combination.class_level:g}"),
         ("calibration", _calibration(rules)),
         ("a person always looks", "yes" if rules.review_always else "no"),
         ("a verdict holds", f"{rules.lifetime_days:g} days"),

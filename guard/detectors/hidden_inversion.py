@@ -26,7 +26,7 @@ from guard.ml.families import Additions, Filters, Generators, Searchable, Warps,
 from guard.ml.gates import half_at, least_score, span
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings
-from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
+from guard.ml.statistics import ClassTest, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 from guard.ml.universal import Pace, Watch
 
@@ -37,6 +37,7 @@ LEAST_BATCH = 3
 MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
 LEAST_MEASURED = 100
 OUTLIER = 0.01  # level at which a class counts as an outlier itself, and no longer as a sibling
+ALONE_SPREAD = 0.1  # of log levels, the least that is believed where a class is judged with other methods' words
 LEAST_REACHED = 0.5  # of the classes: where fewer are reached at all, levels do not tell them apart
 
 
@@ -55,7 +56,9 @@ class HiddenInversion(Detector):
     A finding is suspicious if p <= `alpha`, fold >= `fold`, ASR on the calibration part >= `asr`, and `excess` over
     what the best sibling reaches at its level; its score is at least 0.5 exactly then. `level` is the faintest level
     that worked, `budget` that of the trigger that the finding carries; `random_asr` is what the third best of
-    `controls` random triggers at the faintest level reaches.
+    `controls` random triggers at the faintest level reaches. The last finding accuses nobody: it says for every class
+    how unusual its level is in the kind where it is most so (`p_class_0` and so on, corrected for the kinds and not for
+    the classes), for what several methods say of one class together.
 
     Args:
         goal: share of the search pictures that must arrive for a level to count.
@@ -64,7 +67,7 @@ class HiddenInversion(Detector):
         look_windows: of a search at a given level.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "Wang et al., UNICORN, ICLR 2023 (families); Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({*(kind.family for kind in FAMILIES), str(Family.BLEND)})
 
@@ -88,17 +91,21 @@ class HiddenInversion(Detector):
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:measured])
         seen = CleanSet(clean.name, clean.digest, clean.classes, clean.search, calibration)
         findings: list[Finding] = []
+        alone: list[list[float]] = []
         share = 0.97 / len(FAMILIES)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             for turn, kind in enumerate(FAMILIES):
                 start = 0.02 + turn * share
                 watch = span(progress, start, start + share, f"searching for {kind.family} triggers")
-                findings += self._look(model, seen, kind, watch)
+                found, tests = self._look(model, seen, kind, watch)
+                findings += found
+                alone += tests
         progress(1.0, "done")
-        return findings
+        return [*findings, *_together(alone)]
 
-    def _look(self, model: nn.Module, clean: CleanSet, kind: Searchable, watch: Watch) -> list[Finding]:
-        """All that one family says."""
+    def _look(self, model: nn.Module, clean: CleanSet, kind: Searchable,
+              watch: Watch) -> tuple[list[Finding], list[list[float]]]:
+        """All that one family says; and p of each class alone, in a list that is empty where it tells nothing."""
         batch = min(self.batch, max(LEAST_BATCH, MOST_STEP // clean.classes))
         pace = Pace(batch=batch, window=self.window, windows=self.windows)
         smallest = faintest(model, clean.search, kind, clean.classes, pace, lambda done: watch(0.7 * done),
@@ -110,7 +117,8 @@ class HiddenInversion(Detector):
         siblings = Siblings(kit=kit, rows=list(range(clean.classes)), most=most, alpha=OUTLIER)
         order = smallest.norms.argsort(stable=True).tolist()
         if float(smallest.reached.double().mean()) < LEAST_REACHED:
-            return [self._quiet(order[0], smallest, tests[order[0]], informative=False)]
+            return [self._quiet(order[0], smallest, tests[order[0]], informative=False)], []
+        alone = [test.p for test in apart(smallest.norms.log().tolist(), floor=ALONE_SPREAD)]
         chosen = [row for row in order[:most] if smallest.reached[row] and tests[row].fold >= self.fold]
         found = []
         for turn, row in enumerate(chosen):
@@ -119,8 +127,9 @@ class HiddenInversion(Detector):
 
             found.append(self._judge(siblings, kit, row, tests[row], part))
         found.sort(key=lambda finding: -finding.score)
-        return [finding for finding in found if finding.suspicious] or found[:1] or [
+        told = [finding for finding in found if finding.suspicious] or found[:1] or [
             self._quiet(order[0], smallest, tests[order[0]], informative=True)]
+        return told, [alone]
 
     def _judge(self, siblings: Siblings[Faint], kit: FaintKit, row: int, test: ClassTest, watch: Watch) -> Finding:
         """A candidate against its siblings at its own level; its strongest trigger if it is suspicious."""
@@ -156,6 +165,18 @@ class HiddenInversion(Detector):
                            numbers={"informative": 0.0})
         return Finding(family=family, target=row, suspicious=False, score=0.0, statement=words,
                        numbers={"p_value": test.p, "fold": test.fold, "level": level, "informative": 1.0})
+
+
+def _together(alone: list[list[float]]) -> list[Finding]:
+    """Each class at its most unusual kind, for other methods to add their words; nothing where no kind could tell."""
+    if not alone:
+        return []
+    classes = [min(1.0, len(alone) * min(values)) for values in zip(*alone, strict=True)]
+    numbers = {f"p_class_{row}": p for row, p in enumerate(classes)} | {"classes": float(len(classes))}
+    least = min(range(len(classes)), key=lambda row: classes[row])
+    return [Finding(family=str(Family.ADDITIVE), target=None, suspicious=False, score=0.0, numbers=numbers,
+                    statement=f"Over {len(alone)} kinds of triggers class {least} needs the least beside its siblings "
+                              f"(p = {classes[least]:.2g} for this class alone).")]
 
 
 _WORDS = {

@@ -4,7 +4,8 @@ Steps:
     1. refuse what cannot be judged; find the head and each class's own direction among the features it sees
     2. for all classes and starts at once, pictures of the greatest margin, once as the model is and once with the
        features' component along the class's own direction taken away
-    3. compare the classes: an outlier among what is left is suspicious
+    3. compare the classes: an outlier among what is left, for how near clean pictures of other classes come to it, is
+       suspicious
 """
 
 import math
@@ -26,7 +27,7 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.dataflow import Layer, flow_of, with_features
 from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import BATCH, device_of
-from guard.ml.statistics import ClassTest, low_outliers
+from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 LEAST_SPREAD = 0.15  # of clean margins: two searches of one class differ by about as much
@@ -34,13 +35,19 @@ LEAST_MARGIN = 0.1  # of clean margins; below it, margins count as this on a log
 PASS_IMAGES = {"cpu": 128, "cuda": 1024}
 SHOWN = 20  # findings, where there are more classes
 BETAS = (0.9, 0.999)
+NEAR = 0.9  # quantile of other classes' clean pictures by how near they come to a class
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """What clean pictures say: `scale` is their mean margin in logits; per class its direction, K,D of length one."""
+    """What clean pictures say: `scale` is their mean margin in logits; per class its direction, K,D of length one.
+
+    `near` is, per class, the `NEAR` quantile of the margin into it that clean pictures of other classes have, in units
+    of `scale`: at most about 0, and nearer to it for a class that is easily mistaken.
+    """
 
     scale: float
+    near: list[float]
     head: Layer | None
     centre: Tensor
     directions: Tensor
@@ -56,7 +63,12 @@ class Margin(Detector):
     lies along the class's clean mean direction is taken away before the head. A penalty did not help: on MNIST the
     digit 8 has several times its siblings' margin in honest models, all of it along its own direction.
 
-    `excess` is how much deeper the corrected margin is than the siblings' mean, in clean pictures' mean margins.
+    Some classes are easily mistaken for others (shirt, coat, pullover), and reach deeper in honest models too. So a
+    class is compared with a line through its siblings over how near clean pictures come to each (`near`): without it,
+    p was too small on honest models. The line and its quantile were chosen on development models.
+
+    `excess` is how much deeper the corrected margin is than that line lets expect, in clean pictures' mean margins;
+    `p_class` is the p value of this class alone, `p_value` corrected for all classes.
     `p_plain` speaks of margins without correction, on a log scale. Where no head was found (`corrected` 0) only those
     are there, and nothing is suspicious by them. Suspicious: p <= `alpha` and excess >= `excess`.
 
@@ -66,7 +78,7 @@ class Margin(Detector):
         steps, rate: of Adam; the rate falls to zero linearly.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Wang et al., MM-BD, IEEE S&P 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
 
@@ -92,9 +104,10 @@ class Margin(Detector):
                 depths = self._deepest(model, pictures, starts, ground, watch, corrected=True)
         most = max(1, clean.classes // 4)
         logs = low_outliers(plain.clamp(min=LEAST_MARGIN).log().tolist(), alpha=self.alpha, most=most, low_side=False)
-        tests = logs if ground.head is None else low_outliers(
-            depths.tolist(), alpha=self.alpha, most=most, low_side=False, floor=LEAST_SPREAD)
-        rows = sorted(range(clean.classes), key=lambda row: tests[row].p)[:SHOWN] if clean.classes > SHOWN else range(
+        explained = ground.near if clean.classes >= LEAST_FOR_LINE else None
+        tests = apart(depths.tolist(), explained=explained, low_side=False, floor=LEAST_SPREAD)
+        ranks = [logs[row].p if ground.head is None else tests[row].p for row in range(clean.classes)]
+        rows = sorted(range(clean.classes), key=lambda row: ranks[row])[:SHOWN] if clean.classes > SHOWN else range(
             clean.classes)
         progress(1.0, "done")
         return [self._finding(row, float(depths[row]), float(plain[row]), tests[row], logs[row], ground)
@@ -135,14 +148,17 @@ class Margin(Detector):
         with torch.no_grad():
             return _margins(model, pictures, targets, ground)
 
-    def _finding(self, row: int, depth: float, plain: float, test: ClassTest, log_test: ClassTest,
+    def _finding(self, row: int, depth: float, plain: float, test: Apart, log_test: ClassTest,
                  ground: _Ground) -> Finding:
         corrected = ground.head is not None
-        excess = math.log(test.fold) if corrected else 0.0
-        numbers = {"p_value": test.p, "t_stat": test.t, "excess": excess, "margin": depth * ground.scale,
+        excess = test.gap if corrected else 0.0
+        p = min(1.0, len(ground.near) * test.p) if corrected else log_test.p
+        numbers = {"p_value": p, "excess": excess, "margin": depth * ground.scale,
                    "margin_plain": plain * ground.scale, "p_plain": log_test.p, "clean_margin": ground.scale,
-                   "corrected": float(corrected)}
-        score = min(half_at_log(test.p, self.alpha, self.alpha**2), half_at(excess, self.excess, 2 * self.excess))
+                   "near": ground.near[row], "corrected": float(corrected)}
+        if corrected:
+            numbers |= {"t_stat": test.t, "p_class": test.p, "classes": float(len(ground.near))}
+        score = min(half_at_log(p, self.alpha, self.alpha**2), half_at(excess, self.excess, 2 * self.excess))
         suspicious = corrected and score >= 0.5
         return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious,
                        score=score if corrected else min(score, 0.49), numbers=numbers,
@@ -166,13 +182,15 @@ def _ground(model: nn.Module, clean: CleanSet) -> _Ground:
             features.append(seen)
         labels = clean.search.labels.to(device)
         scale = float(_depth(torch.cat(logits), labels).double().mean())
+        near = [float(_into(torch.cat(logits)[labels != row], row).double().quantile(NEAR))
+                for row in range(clean.classes)]
         seen = torch.cat(features)
         means = torch.stack([seen[labels == row].mean(0) for row in range(clean.classes)])
         centre = means.mean(0)
     if not math.isfinite(scale) or scale <= 0:
         raise MethodFailed("On clean pictures the model's margins are not positive on average; it is near chance.",
                            code="near_chance")
-    return _Ground(scale, head, centre, functional.normalize(means - centre, dim=1))
+    return _Ground(scale, [value / scale for value in near], head, centre, functional.normalize(means - centre, dim=1))
 
 
 def _starts(search: Labelled, classes: int, starts: int) -> Tensor:
@@ -204,10 +222,15 @@ def _depth(logits: Tensor, targets: Tensor) -> Tensor:
     return own - logits.scatter(1, targets[:, None], -math.inf).amax(1)
 
 
+def _into(logits: Tensor, target: int) -> Tensor:
+    """As `_depth`, all rows for one class."""
+    return _depth(logits, torch.full((len(logits),), target, device=logits.device))
+
+
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:
     if not numbers["corrected"]:
         return (f"Class {row} can be driven to a margin of {numbers['margin_plain']:.1f}; no last layer was found, so "
                 "how much of it are the class's own features is unknown.")
     words = (f"Beyond its own features, class {row} can be driven {numbers['excess']:.1f} clean margins deeper than "
-             f"its siblings (p = {numbers['p_value']:.2g})")
+             f"its siblings let expect (p = {numbers['p_value']:.2g})")
     return f"{words}." if suspicious else f"{words}: not out of the ordinary."

@@ -28,7 +28,7 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of, predict
 from guard.ml.noise import Growth, Wandering, first_noise, knobs
-from guard.ml.statistics import ClassTest, angles, cauchy_combination, low_outliers
+from guard.ml.statistics import ClassTest, angles, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 HALF = 0.5
@@ -72,6 +72,7 @@ class NeuronNoise(Detector):
     is the mean share of the best one-to-one mapping of classes to other classes under the untargeted noise, a sign of
     all-to-all backdoors. Suspicious: p <= `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters
     of the classes can be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
+    `p_class` is the p value of this class's strength alone, uncorrected, for what several methods say of one class.
 
     Args:
         images: search pictures a class for up to ten classes; fewer for more, at least 32.
@@ -79,7 +80,7 @@ class NeuronNoise(Detector):
         seeds: paths of the untargeted noise.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Xu et al., BAN, NeurIPS 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
 
@@ -165,6 +166,7 @@ class NeuronNoise(Detector):
         at_least = [hits[stage] for hits in paths.hits]
         shares = low_outliers(angles(at_least, paths.trials), alpha=self.alpha, most=most, low_side=False,
                               floor=LEAST_ANGLE_SPREAD)
+        alone = apart([math.log(strength) for strength in paths.strengths], floor=LEAST_SPREAD)
         found, comparable = [], sum(paths.reached) >= LEAST_REACHED * classes
         for row in range(classes):
             p_strength = tests[row].p if comparable else 1.0
@@ -173,6 +175,8 @@ class NeuronNoise(Detector):
                        "fold": tests[row].fold, "strength": paths.strengths[row], "reached": float(paths.reached[row]),
                        "share": columns[row] - natural[row], "assignment": assignment, "half_accuracy_at": scale,
                        "comparable": float(comparable)}
+            if comparable:
+                numbers |= {"p_class": alone[row].p, "classes": float(classes)}
             found.append(self._finding(row, numbers, tests[row]))
         if classes <= SHOWN:
             return found

@@ -26,12 +26,13 @@ from guard.ml.gates import half_at, least_score, span
 from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings, Stronger
-from guard.ml.statistics import ClassTest, cauchy_combination, low_outliers
+from guard.ml.statistics import ClassTest, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
 MOST_CALIBRATION = 1000  # pictures on which K patches are measured; more would not change a decision
 FEW = 200  # of these, where there are many classes: enough to choose candidates, who are measured again
+ALONE_SPREAD = 0.1  # of log norms, the least that is believed where a class is judged with other methods' words
 PRESCREEN_WINDOW = 5  # budgets move twice as often as in the full search, so that few steps tell classes apart
 
 
@@ -58,7 +59,9 @@ class PatchInversion(Detector):
     at alpha squared), log fold (1 at `fold` squared), shares (1 at 1), and the larger of both ways; so a finding is
     suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers
     themselves; what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are
-    of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided.
+    of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is
+    the p value of this class's norm alone, uncorrected, for what several methods say of one class together; where norms
+    come from searches of unequal effort there is none.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
@@ -68,7 +71,7 @@ class PatchInversion(Detector):
             kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -99,7 +102,9 @@ class PatchInversion(Detector):
             few = len(calibration) if len(found.rows) == clean.classes else FEW
             hits, trials = successes(model, calibration.pick(torch.arange(len(calibration)) < few), patches)
             rates = hits.double() / trials
-            tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=found.most)
+            logs = patches.norms.log().tolist()
+            tests = low_outliers(logs, alpha=self.alpha, most=found.most)
+            alone = apart(logs, floor=ALONE_SPREAD) if len(found.rows) == clean.classes else None
             progress(0.65, "comparing classes")
             candidates = [
                 row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
@@ -111,6 +116,10 @@ class PatchInversion(Detector):
             looks = self._ask_siblings(siblings, candidates, progress)
             findings = [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
                         for row in range(clean.classes)]
+            if alone is not None:
+                findings = [replace(finding, numbers={**finding.numbers, "p_class": test.p,
+                                                      "classes": float(clean.classes)})
+                            for finding, test in zip(findings, alone, strict=True)]
             findings = self._deepen(siblings, findings, looks, progress)
         progress(1.0, "done")
         return findings

@@ -109,6 +109,77 @@ def low_outliers(values: Sequence[float], *, alpha: float = 0.01, most: int | No
     return tests
 
 
+LEAST_FOR_LINE = 7  # classes; a line through fewer siblings follows every one of them
+SURE = 0.01
+
+
+@dataclass(frozen=True)
+class Apart:
+    """One class against what its siblings let expect: `t`, its one-sided `p` (0..1, for this class alone), `gap`."""
+
+    t: float
+    p: float
+    gap: float
+
+
+def apart(values: Sequence[float], *, explained: Sequence[float] | None = None, most: int | None = None,
+          low_side: bool = True, floor: float = LEAST_SPREAD) -> list[Apart]:
+    """Each value against a prediction from the others: their mean, or their line over a covariate.
+
+    A class that is easily mistaken for others has the larger margin in honest models as well; the line takes that
+    away. A slope that would turn the covariate's meaning around counts as zero. Nothing is corrected for the number of
+    classes: these are the p values of single classes, which several methods' words are combined from.
+
+    Up to `most` classes that are outliers at `SURE` after correction, alone or once others are left out, do not mask
+    one another: no class is compared with them.
+
+    Args:
+        values: n >= 5 finite numbers; n >= 7 with a covariate.
+        explained: a covariate, larger for a class that may be expected to be more extreme to the tested side.
+        most: default n // 4, at least 1.
+        low_side: whether low values are the suspicious ones.
+        floor: the least standard deviation believed.
+
+    Raises:
+        ValueError: too few values, or one is not finite.
+    """
+    data = _checked(values, low_side=low_side)
+    along = None if explained is None else -_checked(explained, low_side=True)
+    if len(data) < (5 if along is None else LEAST_FOR_LINE):
+        raise ValueError(f"{len(data)} values are too few to tell what a class should be like.")
+    left, out, sure = list(range(len(data))), [], 0
+    for _ in range(max(1, len(data) // 4) if most is None else most):
+        tests = {row: _expected(data, along, row, [other for other in left if other != row], floor) for row in left}
+        lowest = min(left, key=lambda row: tests[row].p)
+        left.remove(lowest)
+        out.append(lowest)
+        if (len(left) + 1) * tests[lowest].p <= SURE:
+            sure = len(out)
+    declared = out[:sure]
+    return [_expected(data, along, row, [other for other in range(len(data)) if other != row and other not in declared],
+                      floor) for row in range(len(data))]
+
+
+def _expected(data: np.ndarray, along: np.ndarray | None, row: int, others: list[int], floor: float) -> Apart:
+    """How far `data[row]` lies below what `others` let expect."""
+    known = data[others]
+    slope, far, terms = 0.0, 0.0, 1
+    left = known - known.mean()
+    if along is not None:
+        where = along[others] - along[others].mean()
+        width = float((where**2).sum())
+        terms = 2
+        if width > 0:
+            slope = max(0.0, float((where * left).sum()) / width)
+            left = left - slope * where
+            far = float(along[row] - along[others].mean())
+    spread = max(math.sqrt(float((left**2).sum()) / (len(others) - terms)), floor)
+    reach = 1 + 1 / len(others) + (far**2 / width if far else 0.0)
+    gap = float(known.mean() + slope * far - data[row])
+    t = gap / (spread * math.sqrt(reach))
+    return Apart(t=t, p=float(stats.t.sf(t, len(others) - terms)), gap=gap)
+
+
 def cauchy_combination(p_values: Sequence[float]) -> float:
     """One p value of several, roughly valid however they depend on each other (Liu & Xie, JASA 2020).
 
@@ -122,7 +193,6 @@ def cauchy_combination(p_values: Sequence[float]) -> float:
         raise ValueError("Only p values, and at least one, can be combined.")
     statistic = float(np.tan((0.5 - np.clip(values, 1e-12, 0.99)) * math.pi).mean())
     return 0.5 - math.atan(statistic) / math.pi
-
 
 
 def angles(successes: Sequence[int], trials: Sequence[int]) -> list[float]:

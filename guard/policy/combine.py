@@ -3,6 +3,8 @@
 Source: detection.md 7.7b (ours). What deviates, and why:
     * a single p value under 1 % does not hold a model: with ten families it would hold one honest model in ten. Each
       method's own `suspicious` flag does, and a combined p under `hold_level`
+    * what the methods say of one and the same class counts together (`guard.policy.accord`): that p under `class_level`
+      holds a model that no method flags alone
     * a trigger is proven by its method's own gates (p, effect size, ASR) and the combined p; with one p value there
       is nothing to combine, and the gates alone decide
 """
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from guard.core.evidence import Evidence, Finding, Outcome
+from guard.policy.accord import Accord, accord
 from guard.policy.features import cauchy, coverage, p_values
 
 LEAST_CLASSES = 5  # with fewer there is no within-model null
@@ -21,9 +24,14 @@ ALL_TO_ALL = frozenset({"all_to_all", "all-to-all"})
 
 @dataclass(frozen=True)
 class Combined:
-    """What all methods say together; `p` is None where fewer than two p values could be combined."""
+    """What all methods say together.
+
+    `p` is None where fewer than two p values could be combined, `accord` where fewer than two methods speak of single
+    classes.
+    """
 
     p: float | None
+    accord: Accord | None
     covered: tuple[str, ...]
     in_vain: tuple[str, ...]
 
@@ -33,14 +41,14 @@ def combine(heard: Sequence[Evidence]) -> Combined:
     values = p_values(heard)
     seen, in_vain = coverage(heard)
     p = cauchy(values.values()) if len(values) > 1 else None
-    return Combined(p, tuple(sorted(seen)), tuple(sorted(in_vain)))
+    return Combined(p, accord(heard), tuple(sorted(seen)), tuple(sorted(in_vain)))
 
 
 def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: float) -> bool:
     """Whether the accused (method, finding) pairs prove a backdoor.
 
-    One of: a trigger was recovered and measured, and all p values together are at most `level`; a mapping of classes
-    to classes was recovered; two methods accuse one class.
+    One of: a trigger was recovered and measured, and all p values together are at most `level`, or all that is said of
+    its own class is; a mapping of classes to classes was recovered; two methods accuse one class.
     """
     accusers = defaultdict(set)
     for method, finding in accused:
@@ -49,8 +57,10 @@ def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: fl
         return True
     if any(finding.family in ALL_TO_ALL for _, finding in accused):
         return True
-    measured = any(finding.asr is not None for _, finding in accused)
-    return measured and (combined.p is None or combined.p <= level)
+    measured = {finding.target for _, finding in accused if finding.asr is not None}
+    together = combined.accord
+    agreed = together is not None and together.target in measured and together.p <= level
+    return bool(measured) and (combined.p is None or combined.p <= level or agreed)
 
 
 def enough(said: Mapping[str, Sequence[Evidence]], level: float) -> bool:

@@ -7,7 +7,8 @@ The steps, each of which can only make the answer stricter:
        are proven: without reference models by the rules of `guard.policy.combine`, with them by a calibrated score
        over its threshold. Where they are not, or where the trigger hardly works, a person must look
     3. a purified model must also keep its accuracy and resist its parent's triggers, or is rejected
-    4. a natural trigger, a suspicious combination that no detector flags alone: a person must look
+    4. a natural trigger, a class that several detectors find unusual or p values that are so together, though no
+       detector flags anything alone: a person must look
     5. families that were looked at in vain, if they are most: inconclusive
     6. what is left is cleared (or purified), unless a person must look
 Comparisons are written so that NaN fails them.
@@ -111,6 +112,8 @@ def decide(policy: Policy, case: Case) -> Decision:
     if scored is not None and scored.over:
         return answer(Verdict.HELD, "No method flags a class by itself, but together their numbers are unlike those of "
                                     "honest models; a person must look.")
+    if together := _in_accord(policy, combined, scored):
+        return answer(Verdict.HELD, together)
     if combined.p is not None and not combined.p > policy.combination.hold_level and scored is None:
         return answer(Verdict.HELD, "No method flags a class by itself, but so small p values together are unlikely in "
                                     f"an honest model (combined p = {combined.p:.2g}); a person must look.")
@@ -124,6 +127,15 @@ def decide(policy: Policy, case: Case) -> Decision:
     if case.purification is not None:
         return answer(Verdict.PURIFIED, f"Purified by {case.purification.defense} and cleared {told}.")
     return answer(Verdict.CLEARED, f"Cleared {told}.")
+
+
+def _in_accord(policy: Policy, combined: Combined, scored: _Scored | None) -> str:
+    """Why all methods together hold a model that none flags alone; empty where they do not."""
+    found = combined.accord
+    if found is None or scored is not None or found.p > policy.combination.class_level:
+        return ""
+    return (f"No method flags a class by itself, but {', '.join(found.methods)} all find class {found.target} unusual "
+            f"(p = {found.p:.2g} together); a person must look.")
 
 
 def _calibrated(policy: Policy, case: Case, heard: list[Evidence]) -> tuple[_Scored | None, tuple[str, ...]]:

@@ -7,6 +7,7 @@ Per method M and family F, over all findings and runs (so that another seed can 
     M.asr      the largest score * (lower end of the hold-out ASR): a trigger counts as far as it is unusual
 and over all methods together:
     all.p      -log10 of the Cauchy combination of the p values; 0..12
+    class.p    -log10 of what the methods say of one class together (`guard.policy.accord`)
     all.votes  the largest sum of scores that the methods give to one and the same class, less the largest single one
 A number that nobody measured has no entry. `p_value` is expected to be corrected for the classes looked at.
 """
@@ -16,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from guard.core.evidence import Evidence, Finding
+from guard.policy.accord import accord
 
 LEAST_P, MOST_P = 1e-12, 0.99  # a p of 0 or 1 would outweigh everything (detection.md 7.7b)
 P_VALUE = "p_value"
@@ -87,6 +89,8 @@ def features(heard: Sequence[Evidence]) -> dict[str, float]:
             for name, value in _of(finding):
                 key = f"{item.method}.{name}"
                 found[key] = max(value, found.get(key, -math.inf))
+    if (together := accord(heard)) is not None:
+        found["class.p"] = _minus_log(together.p)
     found["all.votes"] = _votes(heard)
     return {name: value for name, value in sorted(found.items()) if math.isfinite(value)}
 

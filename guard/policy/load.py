@@ -75,7 +75,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     if natural not in NATURAL:
         raise PolicyError(f"natural.action must be one of {', '.join(NATURAL)}.")
     purify = top.table("purify", {"defenses"})
-    combination = top.table("combination", {"reject_level", "hold_level"})
+    combination = top.table("combination", {"reject_level", "hold_level", "class_level"})
     return Policy(
         name=head.text("name"),
         version=head.whole("version", 1),
@@ -99,6 +99,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         combination=CombinationRule(
             reject_level=combination.number("reject_level", 0.01, high=0.5),
             hold_level=combination.number("hold_level", 0.001, high=0.5),
+            class_level=combination.number("class_level", 0.01, high=0.5),
         ),
         calibration=_calibration(data, top, folder),
     )

@@ -63,14 +63,16 @@ class ProofRule:
 
 @dataclass(frozen=True, kw_only=True)
 class CombinationRule:
-    """How several methods' p values count together; neither matters while there is only one.
+    """How several methods' p values count together; nothing of it matters while there is only one.
 
     `reject_level`: a recovered trigger proves a backdoor only if the combined p is at most this. `hold_level`: a
-    combined p of at most this holds a model that no method flagged by itself; 0 never does.
+    combined p of at most this holds a model that no method flagged by itself; 0 never does. `class_level`: the same for
+    what all methods say of one class.
     """
 
     reject_level: float = 0.01
     hold_level: float = 0.001
+    class_level: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)

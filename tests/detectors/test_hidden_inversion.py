@@ -66,7 +66,7 @@ def test_classes_that_are_all_reached_by_a_whisper_accuse_nobody() -> None:
 
     findings = by_family(HiddenInversion()(fragile.eval(), toys.clean_set(), seed=0))
 
-    assert min(finding.numbers["level"] for finding in findings["additive"]) <= 0.1
+    assert min(finding.numbers["level"] for finding in findings["additive"] if "level" in finding.numbers) <= 0.1
     assert not any(finding.suspicious for finding in findings["additive"])
 
 

@@ -48,6 +48,16 @@ def test_an_inflated_row_is_flagged_and_no_other() -> None:
     assert all(finding.numbers["corrected"] == 1 for finding in findings)
 
 
+def test_each_class_is_judged_for_itself_too() -> None:
+    findings = Margin()(linear(inflated=4), toys.clean_set(), seed=0)
+    alone = [finding.numbers["p_class"] for finding in findings]
+
+    assert min(alone) == alone[4]
+    assert findings[4].numbers["p_value"] == pytest.approx(min(1.0, toys.CLASSES * alone[4]))
+    assert {finding.numbers["classes"] for finding in findings} == {toys.CLASSES}
+    assert all(finding.numbers["near"] < 0.5 for finding in findings)
+
+
 def test_the_same_model_without_it_is_not() -> None:
     assert guilty(Margin()(linear(), toys.clean_set(), seed=0)) == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from guard.ml.statistics import angles, cauchy_combination, leave_one_out, low_outliers, wilson
+from guard.ml.statistics import angles, apart, cauchy_combination, leave_one_out, low_outliers, wilson
 
 
 def rate(hits: int, trials: int) -> str:
@@ -158,3 +158,60 @@ def test_angles_of_shares_grow_and_their_error_is_the_same_everywhere() -> None:
     assert found == sorted(found)
     assert found[1] == pytest.approx(math.pi / 4)
     assert errors == pytest.approx([0.05] * 3, rel=0.1)
+
+
+def test_a_class_alone_is_tested_exactly_as_a_new_value_of_its_siblings() -> None:
+    values = [0.1, 0.3, 0.2, 0.25, 0.9, 0.15]
+    others = values[:4] + values[5:]
+    found = apart(values, low_side=False, floor=0.0)[4]
+    t = (0.9 - np.mean(others)) / (np.std(others, ddof=1) * math.sqrt(1 + 1 / 5))
+
+    assert found.t == pytest.approx(t)
+    assert found.p == pytest.approx(stats.t.sf(t, 4))
+    assert found.gap == pytest.approx(0.9 - np.mean(others))
+
+
+def test_what_a_covariate_explains_is_no_sign_and_what_it_does_not_is() -> None:
+    near = [-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, -0.9, -0.7]
+    noise = [0.01, -0.02, 0.0, 0.02, -0.01, 0.0, 0.01, -0.01]
+    honest = [2 + near[row] + noise[row] for row in range(8)]
+    bad = [value + (0.5 if row == 6 else 0.0) for row, value in enumerate(honest)]  # still below the largest one
+    plain = apart(bad, low_side=False)
+    by_line = apart(bad, explained=near, low_side=False)
+
+    assert min(test.p for test in apart(honest, explained=near, low_side=False)) > 0.05
+    assert plain[6].p > 0.2
+    assert by_line[6].p < 0.001
+    assert by_line[6].gap == pytest.approx(0.5, abs=0.05)
+    reversed_meaning = apart(bad, explained=[-value for value in near], low_side=False)
+    assert reversed_meaning[6].gap == pytest.approx(plain[6].gap)  # a slope the wrong way counts as none
+
+
+@pytest.mark.parametrize("line", [False, True])
+def test_a_class_alone_keeps_its_level(line: bool) -> None:
+    rng, trials = np.random.default_rng(8), 400
+    found = []
+    for _ in range(trials):
+        near = rng.normal(size=10)
+        values = rng.normal(size=10) + (2 * near if line else 0)
+        found += [test.p for test in apart(values.tolist(), explained=near.tolist() if line else None, low_side=False,
+                                           floor=0.0)]
+    hits = sum(p <= 0.05 for p in found)
+
+    assert 0.03 <= hits / len(found) <= 0.075, rate(hits, len(found))
+
+
+def test_two_outliers_do_not_mask_one_another() -> None:
+    values = [0.0, 0.1, -0.1, 0.05, -0.05, 0.02, 0.08, -0.03, 5.0, 6.0]
+    tests = apart(values, low_side=False)
+
+    assert tests[8].p < 1e-6
+    assert tests[9].p < 1e-6
+    assert min(test.p for test in tests[:8]) > 0.02
+
+
+def test_too_few_classes_for_a_line_or_a_test_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        apart([1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ValueError, match="too few"):
+        apart([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], explained=[0.0] * 6)
