@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import speed_words
 from benchmarks.detect.words import counted
 from benchmarks.detect.words import page as detection
 from benchmarks.purify.numbers import page as purification
@@ -53,6 +54,8 @@ def claims(result: dict[str, Any]) -> str:
 KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
     ({"who", "auroc", "attacks"}, detection), ({"summary", "against", "attacks"}, purification),
     ({"flips", "same_to_the_bit"}, seeds), ({"summary", "clean_fraction", "neurons"}, claims),
+    ({"totals", "bfloat16"}, speed_words.ensemble), ({"ratios", "quality"}, speed_words.inversion),
+    ({"ratios", "detector"}, speed_words.classes),
 )
 
 

@@ -39,8 +39,8 @@ def main() -> int:
     # Not yet Fashion-MNIST where it is installed: there no repair has passed the policy yet (docs/changelog.md).
     parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist",
                         help="fashion-mnist needs Debian's dataset-fashion-mnist")
-    parser.add_argument("--first", metavar="DEFENSE", help="let this defense repair first, as `neural_polarizer`, whose "
-                        "result holds a layer more; the policy is the default one otherwise")
+    parser.add_argument("--first", metavar="DEFENSE", help="a defense that repairs first, as neural_polarizer, whose "
+                        "result holds a layer more; otherwise the default policy")
     parser.add_argument("--keep", action="store_true", help="keep the demo's folder")
     options = parser.parse_args()
     console, started = Console(), time.monotonic()

@@ -1,0 +1,42 @@
+"""Records of speed in words, for docs/evidence.md."""
+
+from typing import Any
+
+
+def inversion(result: dict[str, Any]) -> str:
+    """All classes at once against class by class, and Neural Cleanse."""
+    ratios = result["ratios"]
+    told = [("the same search, class by class", "one_by_one_over_together"),
+            ("the same search, class by class as one would first write it", "plainly_over_together"),
+            ("Neural Cleanse until it is as good", "neural_cleanse_over_together"),
+            ("Neural Cleanse, all steps of its paper", "paper_over_together"),
+            ("Neural Cleanse, all steps, over the whole detector", "paper_over_detector")]
+    lines = [f"| {words} | {ratios[f'{name}_cpu_seconds']:.2f} |" for words, name in told
+             if f"{name}_cpu_seconds" in ratios]
+    flagged = "; ".join(f"seed {row['seed']}: Neural Cleanse {row['paper']['flagged']}, the detector "
+                        f"{row['detector']['flagged']}" for row in result["runs"] if "paper" in row)
+    return (f"Patch inversion of {result['classes']} classes at once, {result['threads']} thread(s), {result['n']} "
+            "seed(s); processor time of another way over it:\n\n| way | times as long |\n|---|---|\n" + "\n".join(lines)
+            + (f"\n\nClasses flagged (true target {result['model']['target']}): {flagged}." if flagged else ""))
+
+
+def ensemble(result: dict[str, Any]) -> str:
+    """What every detector together costs."""
+    totals = result["totals"]
+    return (
+        f"Every detector on the demo's honest and backdoored network, {result['threads']} thread(s), {result['n']} "
+        f"run(s): {totals['cpu_seconds_a_model']:.0f} processor seconds a model. The network's own passes, run bare, "
+        f"take {totals['throughput']:.0%} of that. One pass over the clean pictures a detector takes "
+        f"{totals['clean_share']:.1%}. Searches in float32 instead of bfloat16 (used here: "
+        f"{'yes' if result['bfloat16'] else 'no'}) take {totals['float32_over_default']:.2f} times as long; flags were "
+        f"the same in {totals['same_flags']} runs of a detector.")
+
+
+def classes(result: dict[str, Any]) -> str:
+    """What more classes cost."""
+    counts = sorted({row["classes"] for row in result["runs"]})
+    ratios = result["ratios"]
+    return (f"{result['detector']}, {counts[-1]} classes over {counts[0]}, {result['threads']} thread(s): processor "
+            f"time {ratios['honest_cpu_seconds']:.2f} times without and {ratios['rule_cpu_seconds']:.2f} times with a "
+            f"planted rule; pictures through the model {ratios['honest_pictures']:.2f} and "
+            f"{ratios['rule_pictures']:.2f} times.")
