@@ -8,7 +8,6 @@ Steps:
        suspicious
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.dataflow import Layer, flow_of, with_features
 from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import BATCH, device_of
+from guard.ml.nearness import depth, nearness
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
@@ -35,15 +35,13 @@ LEAST_MARGIN = 0.1  # of clean margins; below it, margins count as this on a log
 PASS_IMAGES = {"cpu": 128, "cuda": 1024}
 SHOWN = 20  # findings, where there are more classes
 BETAS = (0.9, 0.999)
-NEAR = 0.9  # quantile of other classes' clean pictures by how near they come to a class
 
 
 @dataclass(frozen=True)
 class _Ground:
     """What clean pictures say: `scale` is their mean margin in logits; per class its direction, K,D of length one.
 
-    `near` is, per class, the `NEAR` quantile of the margin into it that clean pictures of other classes have, in units
-    of `scale`: at most about 0, and nearer to it for a class that is easily mistaken.
+    `near` says of each class how near clean pictures of other classes come to it (`guard.ml.nearness`).
     """
 
     scale: float
@@ -181,16 +179,11 @@ def _ground(model: nn.Module, clean: CleanSet) -> _Ground:
             logits.append(given)
             features.append(seen)
         labels = clean.search.labels.to(device)
-        scale = float(_depth(torch.cat(logits), labels).double().mean())
-        near = [float(_into(torch.cat(logits)[labels != row], row).double().quantile(NEAR))
-                for row in range(clean.classes)]
+        scale, near = nearness(torch.cat(logits), labels, clean.classes)
         seen = torch.cat(features)
         means = torch.stack([seen[labels == row].mean(0) for row in range(clean.classes)])
         centre = means.mean(0)
-    if not math.isfinite(scale) or scale <= 0:
-        raise MethodFailed("On clean pictures the model's margins are not positive on average; it is near chance.",
-                           code="near_chance")
-    return _Ground(scale, [value / scale for value in near], head, centre, functional.normalize(means - centre, dim=1))
+    return _Ground(scale, near, head, centre, functional.normalize(means - centre, dim=1))
 
 
 def _starts(search: Labelled, classes: int, starts: int) -> Tensor:
@@ -206,25 +199,14 @@ def _starts(search: Labelled, classes: int, starts: int) -> Tensor:
 
 def _margins(model: nn.Module, pictures: Tensor, targets: Tensor, ground: _Ground | None) -> Tensor:
     if ground is None or ground.head is None:
-        return _depth(model(pictures), targets)
+        return depth(model(pictures), targets)
     own = ground.directions[targets]
 
     def without_own(features: Tensor) -> Tensor:
         along = ((features - ground.centre) * own).sum(1, keepdim=True)
         return -along.clamp(min=0) * own
 
-    return _depth(with_features(model, ground.head, pictures, without_own)[0], targets)
-
-
-def _depth(logits: Tensor, targets: Tensor) -> Tensor:
-    """Each row's logit of its target less the greatest other one."""
-    own = logits.gather(1, targets[:, None])[:, 0]
-    return own - logits.scatter(1, targets[:, None], -math.inf).amax(1)
-
-
-def _into(logits: Tensor, target: int) -> Tensor:
-    """As `_depth`, all rows for one class."""
-    return _depth(logits, torch.full((len(logits),), target, device=logits.device))
+    return depth(with_features(model, ground.head, pictures, without_own)[0], targets)
 
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:
