@@ -15,7 +15,6 @@ Comparisons are written so that NaN fails them.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,20 +102,14 @@ def decide(policy: Policy, case: Case) -> Decision:
             return answer(Verdict.INCONCLUSIVE, *lacking)
         purify = verdict is Verdict.REJECTED and _repairable(policy, case, accused)
         return answer(verdict, *words, *(f"Proven all the same. {word}" for word in lacking), purify=purify)
-    faults = () if case.purification is None else tuple(_purification_faults(policy, case.purification))
+    faults = () if case.purification is None else tuple(proofs.all_faults(policy, case.purification))
     if faults:
         return answer(Verdict.REJECTED, *faults, natural=bool(suspicious))
     if suspicious:
         verdict = Verdict.REJECTED if policy.natural == "rejected" else Verdict.HELD
         return answer(verdict, *(_natural_words(finding) for finding in suspicious), natural=True)
-    if scored is not None and scored.over:
-        return answer(Verdict.HELD, "No method flags a class by itself, but together their numbers are unlike those of "
-                                    "honest models; a person must look.")
-    if together := _in_accord(policy, combined, scored):
-        return answer(Verdict.HELD, together)
-    if combined.p is not None and not combined.p > policy.combination.hold_level and scored is None:
-        return answer(Verdict.HELD, "No method flags a class by itself, but so small p values together are unlikely in "
-                                    f"an honest model (combined p = {combined.p:.2g}); a person must look.")
+    if together := _together(policy, combined, scored):
+        return answer(Verdict.HELD, f"No method flags a class by itself, but {together}; a person must look.")
     if mostly_in_vain(combined):
         return answer(Verdict.INCONCLUSIVE, "Of most families nothing could be told on this model: "
                                             f"{', '.join(combined.in_vain)}.")
@@ -129,13 +122,16 @@ def decide(policy: Policy, case: Case) -> Decision:
     return answer(Verdict.CLEARED, f"Cleared {told}.")
 
 
-def _in_accord(policy: Policy, combined: Combined, scored: _Scored | None) -> str:
-    """Why all methods together hold a model that none flags alone; empty where they do not."""
-    found = combined.accord
-    if found is None or scored is not None or found.p > policy.combination.class_level:
-        return ""
-    return (f"No method flags a class by itself, but {', '.join(found.methods)} all find class {found.target} unusual "
-            f"(p = {found.p:.2g} together); a person must look.")
+def _together(policy: Policy, combined: Combined, scored: _Scored | None) -> str:
+    """What is suspicious although no method flags it alone; empty where nothing is."""
+    if scored is not None:
+        return "together their numbers are unlike those of honest models" if scored.over else ""
+    found, rule = combined.accord, policy.combination
+    if found is not None and not found.p > rule.class_level:
+        return f"{', '.join(found.methods)} all find class {found.target} unusual (p = {found.p:.2g} together)"
+    if combined.p is not None and not combined.p > rule.hold_level:
+        return f"so small p values together are unlikely in an honest model (combined p = {combined.p:.2g})"
+    return ""
 
 
 def _calibrated(policy: Policy, case: Case, heard: list[Evidence]) -> tuple[_Scored | None, tuple[str, ...]]:
@@ -280,23 +276,3 @@ def _natural_words(finding: Finding) -> str:
     natural = finding.asr.natural if finding.asr is not None and finding.asr.natural is not None else 0.0
     return (f"{finding.statement} But a sibling class reaches {natural:.1%} at the same budget: perhaps a natural "
             "trigger of the task; a person must look.")
-
-
-def _purification_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
-    drop = facts.acc_before.overall - facts.acc_after.overall
-    if not drop <= policy.accuracy.max_drop:
-        yield (f"{facts.defense} cost {drop:.1%} of clean accuracy; the policy allows {policy.accuracy.max_drop:.1%}.")
-    before_all, after_all = facts.acc_before.per_class, facts.acc_after.per_class
-    if len(before_all) != len(after_all):
-        yield f"The accuracy before and after {facts.defense} was not measured on the same classes."
-    for index, (before, after) in enumerate(zip(before_all, after_all, strict=False)):
-        if not before - after <= policy.accuracy.max_class_drop:
-            yield (f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the policy allows "
-                   f"{policy.accuracy.max_class_drop:.1%}.")
-    for replay in facts.replayed:
-        # Each bound is widened for the number of replays, so that all hold at once.
-        upper = bounds.overall([replay], len(facts.replayed))
-        if not upper <= policy.asr_limit:
-            yield (f"The parent's trigger for class {replay.target} still works on {replay.estimate:.1%} "
-                   f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")
-    yield from proofs.faults(policy.proof, facts)

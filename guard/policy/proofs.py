@@ -1,11 +1,32 @@
-"""Faults of a purified model that only its proof shows: samples that still work, a backdoor that is easily woken."""
+"""Faults of a purified model: lost accuracy, triggers that still work, a backdoor that is easily woken."""
 
 from collections.abc import Iterator
 
 from guard.core.evidence import PurificationFacts, Target
 from guard.core.states import Family
 from guard.policy import bounds
-from guard.policy.rules import ProofRule
+from guard.policy.rules import Policy, ProofRule
+
+
+def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
+    """One sentence a broken rule: what the repair cost, the parent's triggers that still work, and `faults`."""
+    drop = facts.acc_before.overall - facts.acc_after.overall
+    if not drop <= policy.accuracy.max_drop:
+        yield (f"{facts.defense} cost {drop:.1%} of clean accuracy; the policy allows {policy.accuracy.max_drop:.1%}.")
+    before_all, after_all = facts.acc_before.per_class, facts.acc_after.per_class
+    if len(before_all) != len(after_all):
+        yield f"The accuracy before and after {facts.defense} was not measured on the same classes."
+    for index, (before, after) in enumerate(zip(before_all, after_all, strict=False)):
+        if not before - after <= policy.accuracy.max_class_drop:
+            yield (f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the policy allows "
+                   f"{policy.accuracy.max_class_drop:.1%}.")
+    for replay in facts.replayed:
+        # Each bound is widened for the number of replays, so that all hold at once.
+        upper = bounds.overall([replay], len(facts.replayed))
+        if not upper <= policy.asr_limit:
+            yield (f"The parent's trigger for class {replay.target} still works on {replay.estimate:.1%} "
+                   f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")
+    yield from faults(policy.proof, facts)
 
 
 def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
