@@ -31,6 +31,8 @@ from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_out
 from guard.ml.suitability import channels_last, check_suitable
 
 LEAST_SPREAD = 0.15  # of clean margins: two searches of one class differ by about as much
+SHALLOW = 0.3  # clean margins; added before the logarithm, since honest classes are at about zero
+LEAST_LOG_SPREAD = 0.3
 LEAST_MARGIN = 0.1  # of clean margins; below it, margins count as this on a log scale
 PASS_IMAGES = {"cpu": 128, "cuda": 1024}
 SHOWN = 20  # findings, where there are more classes
@@ -63,7 +65,8 @@ class Margin(Detector):
 
     Some classes are easily mistaken for others (shirt, coat, pullover), and reach deeper in honest models too. So a
     class is compared with a line through its siblings over how near clean pictures come to each (`near`): without it,
-    p was too small on honest models. The line and its quantile were chosen on development models.
+    p was too small on honest models. So it was for margins themselves, which have a long tail: p is of their logs,
+    0.3 added. Line, quantile and scale were chosen on models that later examinations do not use.
 
     `excess` is how much deeper the corrected margin is than that line lets expect, in clean pictures' mean margins;
     `p_class` is the p value of this class alone, `p_value` corrected for all classes.
@@ -76,7 +79,7 @@ class Margin(Detector):
         steps, rate: of Adam; the rate falls to zero linearly.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Wang et al., MM-BD, IEEE S&P 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
 
@@ -103,12 +106,14 @@ class Margin(Detector):
         most = max(1, clean.classes // 4)
         logs = low_outliers(plain.clamp(min=LEAST_MARGIN).log().tolist(), alpha=self.alpha, most=most, low_side=False)
         explained = ground.near if clean.classes >= LEAST_FOR_LINE else None
-        tests = apart(depths.tolist(), explained=explained, low_side=False, floor=LEAST_SPREAD)
+        deep = (depths.clamp(min=0) + SHALLOW).log().tolist()  # margins have a long tail; their logs have none
+        tests = apart(deep, explained=explained, low_side=False, floor=LEAST_LOG_SPREAD)
+        gaps = [test.gap for test in apart(depths.tolist(), explained=explained, low_side=False, floor=LEAST_SPREAD)]
         ranks = [logs[row].p if ground.head is None else tests[row].p for row in range(clean.classes)]
         rows = sorted(range(clean.classes), key=lambda row: ranks[row])[:SHOWN] if clean.classes > SHOWN else range(
             clean.classes)
         progress(1.0, "done")
-        return [self._finding(row, float(depths[row]), float(plain[row]), tests[row], logs[row], ground)
+        return [self._finding(row, float(depths[row]), float(plain[row]), tests[row], gaps[row], logs[row], ground)
                 for row in rows]
 
     def _deepest(self, model: nn.Module, pictures: Tensor, starts: int, ground: _Ground,
@@ -146,10 +151,10 @@ class Margin(Detector):
         with torch.no_grad():
             return _margins(model, pictures, targets, ground)
 
-    def _finding(self, row: int, depth: float, plain: float, test: Apart, log_test: ClassTest,
+    def _finding(self, row: int, depth: float, plain: float, test: Apart, gap: float, log_test: ClassTest,
                  ground: _Ground) -> Finding:
         corrected = ground.head is not None
-        excess = test.gap if corrected else 0.0
+        excess = gap if corrected else 0.0
         p = min(1.0, len(ground.near) * test.p) if corrected else log_test.p
         numbers = {"p_value": p, "excess": excess, "margin": depth * ground.scale,
                    "margin_plain": plain * ground.scale, "p_plain": log_test.p, "clean_margin": ground.scale,

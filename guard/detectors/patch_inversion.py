@@ -21,12 +21,13 @@ from torch import nn
 from guard.core.contracts import Progress
 from guard.core.evidence import Finding
 from guard.detectors._base import Detector
+from guard.ml import reference
 from guard.ml.cleanset import CleanSet
 from guard.ml.gates import half_at, least_score, span
 from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
 from guard.ml.siblings import Look, Siblings, Stronger
-from guard.ml.statistics import ClassTest, apart, cauchy_combination, low_outliers
+from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
@@ -60,8 +61,9 @@ class PatchInversion(Detector):
     suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers
     themselves; what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are
     of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is
-    the p value of this class's norm alone, uncorrected, for what several methods say of one class together; where norms
-    come from searches of unequal effort there is none.
+    the p value of this class's norm alone, uncorrected, for what several methods say of one class together: beside what
+    a reference lets expect that was trained on the clean set (`guard.ml.reference`). Where norms come from searches of
+    unequal effort there is none.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
@@ -69,9 +71,10 @@ class PatchInversion(Detector):
         prescreen_above: with more classes than this, a short search (`prescreen_steps`, `prescreen_batch`) chooses
             `keep` classes for the full one, and the other norms are scaled by the median gain of the kept ones. The
             kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
+        reference_rounds: passes over the clean set of the reference that `p_class` is compared with; 0 for none.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -89,6 +92,7 @@ class PatchInversion(Detector):
     prescreen_batch: int = 8
     keep: int = 8
     others: int = 16
+    reference_rounds: int = 20
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "Patch inversion")
@@ -104,7 +108,7 @@ class PatchInversion(Detector):
             rates = hits.double() / trials
             logs = patches.norms.log().tolist()
             tests = low_outliers(logs, alpha=self.alpha, most=found.most)
-            alone = apart(logs, floor=ALONE_SPREAD) if len(found.rows) == clean.classes else None
+            alone = self._alone(model, clean, logs, progress) if len(found.rows) == clean.classes else None
             progress(0.65, "comparing classes")
             candidates = [
                 row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
@@ -123,6 +127,14 @@ class PatchInversion(Detector):
             findings = self._deepen(siblings, findings, looks, progress)
         progress(1.0, "done")
         return findings
+
+    def _alone(self, model: nn.Module, clean: CleanSet, logs: list[float], progress: Progress) -> list[Apart]:
+        """Each class's norm beside what a reference of the same task lets expect, if one could be trained."""
+        watch = span(progress, 0.6, 0.65, "asking a reference")
+        usual = reference.log_norms(clean, self.reference_rounds, Effort(steps=self.steps, batch=self.batch), watch,
+                                    device_of(model)) if self.reference_rounds else None
+        explained = None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
+        return apart(logs, explained=explained, floor=ALONE_SPREAD)
 
     def _search(self, model: nn.Module, clean: CleanSet, progress: Progress) -> _Searched:
         everyone = torch.arange(clean.classes)

@@ -39,7 +39,7 @@ def accord(heard: Sequence[Evidence]) -> Accord | None:
     targets = sorted({target for table in tables.values() for target in table})
     found = {target: fisher([table.get(target, 1.0) for table in tables.values()]) for target in targets}
     target = min(targets, key=lambda one: found[one])
-    return Accord(target, min(1.0, classes * found[target]), tuple(sorted(tables)))
+    return Accord(target, corrected(found[target], classes), tuple(sorted(tables)))
 
 
 def by_class(heard: Sequence[Evidence]) -> dict[str, dict[int, float]]:
@@ -72,6 +72,11 @@ def fisher(p_values: Sequence[float]) -> float:
         term *= half / k
         total += term
     return min(1.0, math.exp(-half) * total)
+
+
+def corrected(p: float, tests: int) -> float:
+    """The chance that the least of so many independent p values is at most `p` (Sidak, 1967)."""
+    return 1.0 if p >= 1 else -math.expm1(tests * math.log1p(-p))
 
 
 def _classes(heard: Sequence[Evidence]) -> int:

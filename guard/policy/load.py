@@ -99,7 +99,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         combination=CombinationRule(
             reject_level=combination.number("reject_level", 0.01, high=0.5),
             hold_level=combination.number("hold_level", 0.001, high=0.5),
-            class_level=combination.number("class_level", 0.01, high=0.5),
+            class_level=combination.number("class_level", 0.03, high=0.5),
         ),
         calibration=_calibration(data, top, folder),
     )

@@ -72,7 +72,7 @@ class CombinationRule:
 
     reject_level: float = 0.01
     hold_level: float = 0.001
-    class_level: float = 0.01
+    class_level: float = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)

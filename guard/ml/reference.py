@@ -1,0 +1,104 @@
+"""A reference that nobody outside has touched: a small network that the guard trains on the clean set.
+
+Some classes of a task are reached by smaller triggers than others in every honest model. One honest model of the same
+task shows which, and that takes away what the task explains before a model's classes are compared with each other. The
+reference needs no model from anywhere: the clean set is enough, since only the order of the classes counts, and not how
+good the network is.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from guard.core.manifest import Manifest
+from guard.ml import architectures
+from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.inversion import Effort, smallest_patches
+from guard.ml.measure import accuracy
+from guard.ml.seeds import seeded
+from guard.ml.suitability import channels_last
+from guard.ml.train import fit
+
+SEED = 0  # not the scan's: the reference belongs to the clean set
+LARGEST = 64  # pixels a side; larger pictures are asked at half their size until they fit
+RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
+LEAST_LEARNT = 0.5  # accuracy on what it was trained on
+KEPT = 4
+_known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
+
+
+def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float], None],
+              device: torch.device | str = "cpu") -> tuple[float, ...] | None:
+    """Log norms of the smallest patch of each class on a network trained on the clean set's visible parts.
+
+    The same clean set gives the same answer, whatever the global random state, which stays as it is; the last few
+    answers are kept in memory.
+
+    Args:
+        rounds: passes over the pictures.
+        effort: of the search for patches.
+        watch: told the share done; may raise.
+
+    Returns:
+        K numbers, or None where the pictures are too few to learn the task from.
+    """
+    key = _key(clean, rounds, effort, device)
+    if key not in _known:
+        with seeded(SEED):
+            _known[key] = _asked(clean, rounds, effort, watch, device)
+        if len(_known) > KEPT:
+            _known.popitem(last=False)
+    return _known[key]
+
+
+def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float], None],
+           device: torch.device | str) -> tuple[float, ...] | None:
+    every = _shrunk(Labelled(torch.cat([clean.search.images, clean.calibration.images]),
+                             torch.cat([clean.search.labels, clean.calibration.labels])))
+    model = _fresh(every, clean.classes).to(device).train()
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        down, across = (int(step) for step in torch.randint(-SHIFT, SHIFT + 1, (2,)))
+        return cross_entropy(model(images.roll((down, across), (2, 3))), labels, label_smoothing=SMOOTHING)
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+    fit(model, every, loss, optimiser, rounds=rounds, batch=BATCH, decay=True,
+        progress=lambda done, _note="": watch(0.6 * done))
+    if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
+        return None
+    frozen = model.eval().requires_grad_(requires_grad=False)
+    found = smallest_patches(frozen, _shrunk(clean.search), torch.arange(clean.classes), effort,
+                             lambda done: watch(0.6 + 0.4 * done))
+    return tuple(found.norms.log().tolist())
+
+
+def _fresh(data: Labelled, classes: int) -> nn.Module:
+    channels, height, width = data.images.shape[1:]
+    pixels = data.images.float() / 255
+    manifest = Manifest(
+        architecture="cifar_resnet", num_classes=classes, input_size=(channels, height, width),
+        mean=(float(pixels.mean()),) * channels, std=(max(float(pixels.std()), 1e-3),) * channels,
+        model_args={"depths": [1, 1, 1], "width": 8},
+    )
+    model = architectures.wrap(manifest, architectures.build(manifest))
+    channels_last(model)
+    return model
+
+
+def _shrunk(data: Labelled) -> Labelled:
+    images = data.images
+    while max(images.shape[-2:]) > LARGEST:
+        images = torch.nn.functional.avg_pool2d(images.float(), 2).round().to(torch.uint8)
+    return Labelled(images, data.labels)
+
+
+def _key(clean: CleanSet, rounds: int, effort: Effort, device: torch.device | str) -> str:
+    found = hashlib.sha256(f"{clean.classes} {rounds} {effort} {device} {clean.search.images.shape}".encode())
+    for part in (clean.search, clean.calibration):
+        for tensor in (part.images, part.labels):
+            found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,58 @@
+"""The guard's own reference: the same for the same clean set, and it knows which class a task makes easy."""
+
+import torch
+
+from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.inversion import Effort
+from guard.ml.reference import log_norms
+from guard.ml.seeds import seeded
+from tests import toys
+
+EFFORT = Effort(steps=60, batch=8)
+
+
+def clean(*, easy: int | None = None) -> CleanSet:
+    """Noisy prototypes; pictures of the class `easy` are the others' with a bright corner, which alone tells it."""
+    parts = []
+    for count, seed in ((240, 1), (120, 2)):
+        data = toys.labelled(count, seed)
+        images = data.images.clone()
+        if easy is not None:
+            own = torch.nonzero(data.labels == easy).flatten()
+            images[own] = data.images[torch.nonzero(data.labels != easy).flatten()[: len(own)]]
+            images[own] = toys.stamped(images[own])
+        parts.append(Labelled(images, data.labels))
+    return CleanSet("toys", "0" * 64, toys.CLASSES, *parts)
+
+
+def _unwatched(_done: float) -> None:
+    """Nobody looks."""
+
+
+def test_the_same_pictures_give_the_same_answer_and_leave_the_random_state_alone() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    first = log_norms(clean(), 6, EFFORT, _unwatched)
+    assert torch.equal(torch.rand(4), wanted)
+    log_norms(clean(easy=1), 5, EFFORT, _unwatched)
+    with seeded(9):
+        again = log_norms(clean(), 6, EFFORT, _unwatched)
+
+    assert first is not None
+    assert len(first) == toys.CLASSES
+    assert again == first
+
+
+def test_a_class_that_the_task_makes_easy_needs_the_smallest_patch_on_the_reference_too() -> None:
+    norms = log_norms(clean(easy=4), 20, Effort(steps=200, batch=16), _unwatched)
+
+    assert norms is not None
+    assert min(range(toys.CLASSES), key=lambda row: norms[row]) == 4
+
+
+def test_pictures_that_teach_nothing_give_no_reference() -> None:
+    data = toys.labelled(60, 1)
+    noise = Labelled(torch.randint(0, 256, data.images.shape, dtype=torch.uint8), data.labels)
+
+    assert log_norms(CleanSet("noise", "0" * 64, toys.CLASSES, noise, noise), 1, EFFORT, _unwatched) is None
