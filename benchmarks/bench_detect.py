@@ -51,7 +51,7 @@ def main() -> None:
         exam, reference, policy, calibration=load_calibration(options.calibration) if options.calibration else None,
         zoo=options.zoo, max_fpr=options.max_fpr, seed=options.seed)
     result |= {"part": options.part or "", "zoo": options.zoo.resolve().name, "seed": options.seed,
-               "device": options.device or "default",
+               "device": options.device or "default", "note": options.note,
                "not_scanned": [member.name for member in left],
                "failed": {name: why for name, why in failed.items() if name in names}}
     write(options.name, result, rows, drawn)
@@ -169,6 +169,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="detect")
+    parser.add_argument("--note", default="", help="a sentence for the record, as what the zoo was used for before")
     parser.add_argument("--scan-only", action="store_true")
     parser.add_argument("--scanned", action="store_true",
                         help="judge only models that every detector has looked at already; the others are named")

@@ -26,9 +26,11 @@ def page(result: Mapping[str, Any]) -> str:
     who = result["who"]
     parts = [
         (f"{result['models']['honest']} honest and {result['models']['backdoored']} backdoored models"
-        f"{' of part ' + result['part'] if result['part'] else ''}; {len(result['failed'])} could not be scanned"
+         f"{' of part ' + result['part'] if result['part'] else ''}"
+         f"{' of zoo ' + result['zoo'] if result.get('zoo') else ''}; {len(result['failed'])} could not be scanned"
          f"{_left(result)}. "
-        f"Intervals are 95 %. Scores: {result['scores_from']}."),
+         f"Intervals are 95 %. Scores: {result['scores_from']}."
+         f"{' ' + result['note'] if result.get('note') else ''}"),
         _headline(result), "### Each detector alone", _detectors(result["detectors"]),
         f"### By attack (verdicts: {who}; nothing left out)", _attacks(result["attacks"]),
     ]
