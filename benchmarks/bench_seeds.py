@@ -63,9 +63,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--again", type=int, default=5)
     parser.add_argument("--only", default="")
+    parser.add_argument("--scanned", action="store_true", help="only models that both seeds have looked at already")
     options = parser.parse_args()
     policy = load_policy(options.policy)
     chosen = [member for member in population.members(options.zoo) if options.only in member.name]
+    if options.scanned:
+        chosen = [member for member in chosen if all(
+            (options.zoo / "seeds" / f"{policy.name}-{seed}" / member.name / f"scan-{name}.json").exists()
+            for seed in options.seeds for name in policy.detectors)]
     (one, own), (two, _) = (verdicts(options.zoo, f"{policy.name}-{seed}", chosen, policy, seed, options.jobs)
                             for seed in options.seeds)
     _, same = verdicts(options.zoo, f"{policy.name}-{options.seeds[0]}-again", chosen[: options.again], policy,
@@ -73,7 +78,7 @@ def main() -> None:
     both = sorted(set(one) & set(two))
     flips = [name for name in both if one[name]["rules"]["verdict"] != two[name]["rules"]["verdict"]]
     result = {
-        "policy": policy.to_dict(), "zoo": options.zoo.resolve().name, "seeds": list(options.seeds),
+        "models": len(both), "policy": policy.to_dict(), "zoo": options.zoo.resolve().name, "seeds": list(options.seeds),
         "flips": numbers.share(name in flips for name in both),
         "same_to_the_bit": numbers.share(own[name] == item for name, item in same.items()),
         "flipped": {name: {"backdoored": one[name]["backdoored"], "asr": one[name]["asr"],

@@ -37,4 +37,4 @@ def test_the_canary_is_run_by_hand(cli: Cli) -> None:
 
     assert answer.code == 0
     tried = [(row["method"], row["passed"]) for row in json.loads(answer.out)]
-    assert tried == [("patch_inversion", True), ("margin", True)]
+    assert tried == [("patch_inversion", True), ("margin", True), ("weight_statistics", True)]
