@@ -78,7 +78,8 @@ def main() -> None:
     both = sorted(set(one) & set(two))
     flips = [name for name in both if one[name]["rules"]["verdict"] != two[name]["rules"]["verdict"]]
     result = {
-        "models": len(both), "policy": policy.to_dict(), "zoo": options.zoo.resolve().name, "seeds": list(options.seeds),
+        "models": len(both), "policy": policy.to_dict(),
+        "zoo": options.zoo.resolve().name, "seeds": list(options.seeds),
         "flips": numbers.share(name in flips for name in both),
         "same_to_the_bit": numbers.share(own[name] == item for name, item in same.items()),
         "flipped": {name: {"backdoored": one[name]["backdoored"], "asr": one[name]["asr"],
