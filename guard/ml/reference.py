@@ -26,6 +26,7 @@ from guard.ml.train import fit
 SEED = 0  # not the scan's: the reference belongs to the clean set
 LARGEST = 64  # pixels a side; larger pictures are asked at half their size until they fit
 RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
+MOST_SEEN = 30_000  # pictures in training, each pass counted: a large clean set is not looked at as often
 LEAST_LEARNT = 0.5  # accuracy on what it was trained on
 KEPT = 4
 _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
@@ -39,7 +40,7 @@ def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[flo
     answers are kept in memory.
 
     Args:
-        rounds: passes over the pictures.
+        rounds: passes over the pictures; fewer where they are many.
         effort: of the search for patches.
         watch: told the share done; may raise.
 
@@ -66,7 +67,8 @@ def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float]
         return cross_entropy(model(images.roll((down, across), (2, 3))), labels, label_smoothing=SMOOTHING)
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
-    fit(model, every, loss, optimiser, rounds=rounds, batch=BATCH, decay=True,
+    passes = max(1, min(rounds, MOST_SEEN // len(every)))
+    fit(model, every, loss, optimiser, rounds=passes, batch=BATCH, decay=True,
         progress=lambda done, _note="": watch(0.6 * done))
     if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
         return None
