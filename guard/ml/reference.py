@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy
 
+from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.ml import architectures
 from guard.ml.cleanset import CleanSet, Labelled
@@ -28,7 +29,7 @@ LARGEST = 64  # pixels a side; larger pictures are asked at half their size unti
 RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
 MOST_SEEN = 30_000  # pictures in training, each pass counted: a large clean set is not looked at as often
 LEAST_LEARNT = 0.5  # accuracy on what it was trained on
-KEPT = 4
+KEPT, PART = 4, 256
 _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
 
 
@@ -45,7 +46,7 @@ def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[flo
         watch: told the share done; may raise.
 
     Returns:
-        K numbers, or None where the pictures are too few to learn the task from.
+        K numbers, or None where the task could not be learnt from the pictures.
     """
     key = _key(clean, rounds, effort, device)
     if key not in _known:
@@ -58,8 +59,8 @@ def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[flo
 
 def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float], None],
            device: torch.device | str) -> tuple[float, ...] | None:
-    every = _shrunk(Labelled(torch.cat([clean.search.images, clean.calibration.images]),
-                             torch.cat([clean.search.labels, clean.calibration.labels])))
+    search, calibration = _shrunk(clean.search), _shrunk(clean.calibration)
+    every = Labelled(torch.cat([search.images, calibration.images]), torch.cat([search.labels, calibration.labels]))
     model = _fresh(every, clean.classes).to(device).train()
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -68,12 +69,17 @@ def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float]
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     passes = max(1, min(rounds, MOST_SEEN // len(every)))
-    fit(model, every, loss, optimiser, rounds=passes, batch=BATCH, decay=True,
-        progress=lambda done, _note="": watch(0.6 * done))
+    try:
+        fit(model, every, loss, optimiser, rounds=passes, batch=BATCH, decay=True,
+            progress=lambda done, _note="": watch(0.6 * done))
+    except MethodFailed as error:
+        if error.code != "non_finite":  # out of time, for instance
+            raise
+        return None  # the guard's own network is at fault, not the model that is looked at
     if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
         return None
     frozen = model.eval().requires_grad_(requires_grad=False)
-    found = smallest_patches(frozen, _shrunk(clean.search), torch.arange(clean.classes), effort,
+    found = smallest_patches(frozen, search, torch.arange(clean.classes), effort,
                              lambda done: watch(0.6 + 0.4 * done))
     return tuple(found.norms.log().tolist())
 
@@ -92,15 +98,19 @@ def _fresh(data: Labelled, classes: int) -> nn.Module:
 
 
 def _shrunk(data: Labelled) -> Labelled:
-    images = data.images
+    """Pictures of at most `LARGEST` a side, a few at a time: as floats a large set would fill the memory."""
+    return Labelled(torch.cat([_halved(part) for part in data.images.split(PART)]), data.labels)
+
+
+def _halved(images: Tensor) -> Tensor:
     while max(images.shape[-2:]) > LARGEST:
-        images = torch.nn.functional.avg_pool2d(images.float(), 2).round().to(torch.uint8)
-    return Labelled(images, data.labels)
+        images = avg_pool2d(images.float(), 2, ceil_mode=True).round().to(torch.uint8)
+    return images
 
 
 def _key(clean: CleanSet, rounds: int, effort: Effort, device: torch.device | str) -> str:
     found = hashlib.sha256(f"{clean.classes} {rounds} {effort} {device} {clean.search.images.shape}".encode())
     for part in (clean.search, clean.calibration):
         for tensor in (part.images, part.labels):
-            found.update(tensor.contiguous().numpy().tobytes())
+            found.update(tensor.contiguous().numpy().data)
     return found.hexdigest()

@@ -1,10 +1,12 @@
 """The guard's own reference: the same for the same clean set, and it knows which class a task makes easy."""
 
+import pytest
 import torch
 
+from guard.core.errors import OutOfTime
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.inversion import Effort
-from guard.ml.reference import log_norms
+from guard.ml.reference import PART, _shrunk, log_norms
 from guard.ml.seeds import seeded
 from tests import toys
 
@@ -49,6 +51,28 @@ def test_a_class_that_the_task_makes_easy_needs_the_smallest_patch_on_the_refere
 
     assert norms is not None
     assert min(range(toys.CLASSES), key=lambda row: norms[row]) == 4
+
+
+def test_large_pictures_are_asked_at_a_size_that_costs_little() -> None:
+    count = PART + 3
+    images = torch.randint(0, 256, (count, 1, 130, 60), dtype=torch.uint8)
+    small = toys.labelled(30, 1)
+
+    shrunk = _shrunk(Labelled(images, torch.zeros(count, dtype=torch.int64)))
+
+    assert shrunk.images.shape == (count, 1, 33, 15)
+    assert shrunk.images.dtype == torch.uint8
+    assert float((shrunk.images.float().mean() - images.float().mean()).abs()) < 1
+    assert torch.equal(_shrunk(small).images, small.images)
+
+
+def test_a_search_that_runs_out_of_time_ends_and_is_not_remembered() -> None:
+    def stop(_done: float) -> None:
+        raise OutOfTime("It ran out of time.")
+
+    with pytest.raises(OutOfTime):
+        log_norms(clean(easy=2), 6, EFFORT, stop)
+    assert log_norms(clean(easy=2), 6, EFFORT, _unwatched) is not None
 
 
 def test_pictures_that_teach_nothing_give_no_reference() -> None:
