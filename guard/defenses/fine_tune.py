@@ -30,23 +30,24 @@ class FineTune(Defense):
         batch: images a step.
         rate: the first learning rate tried; halved after each try that lost too much accuracy.
         tries: how many rates are tried.
-        max_drop: calibration accuracy (0..1) that a try may lose.
+        max_drop: calibration accuracy (0..1) that a try may lose; one picture may always be lost.
         min_per_class: search images that every class needs.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "baseline; see Liu et al., Fine-Pruning, RAID 2018, section 4"
 
     rounds: int = 20
     batch: int = 64
     rate: float = 0.1
-    tries: int = 5
+    tries: int = 8
     max_drop: float = 0.01
     min_per_class: int = 5
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Fine-tuning")
         before = accuracy(model, clean.calibration, clean.classes).overall
+        allowed = max(self.max_drop, 1 / len(clean.calibration))
         now, rate = 0.0, self.rate
         for index in range(self.tries):
             start = index / self.tries
@@ -58,11 +59,11 @@ class FineTune(Defense):
             try:
                 self._tune(candidate, clean, rate, part)
                 now = accuracy(candidate, clean.calibration, clean.classes).overall
-            except MethodFailed as error:
-                if error.code != "non_finite":
+            except MethodFailed as failure:
+                if failure.code != "non_finite":
                     raise
                 now = 0.0  # it diverged: the rate is too large, the next one is smaller
-            if now >= before - self.max_drop and _finite(candidate):
+            if now >= before - allowed and _finite(candidate):
                 return candidate
             rate /= 2
         raise MethodFailed(

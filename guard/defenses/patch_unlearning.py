@@ -19,10 +19,10 @@ from torch.nn.functional import cross_entropy, softmax
 from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.defenses._base import Defense
-from guard.ml.accused import require_classes, unusual_patches
+from guard.ml.accused import Stamps, grown, require_classes, together, unusual_patches
 from guard.ml.cleanset import CleanSet
 from guard.ml.gates import part
-from guard.ml.inversion import Effort, Patches, patches_within
+from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
 from guard.ml.train import fit, require_accuracy, require_images
 
@@ -70,7 +70,7 @@ class PatchUnlearning(Defense):
         require_classes(clean, method="Patch unlearning")
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
-        stamps: list[tuple[Tensor, Tensor]] = []
+        stamps: list[Stamps] = []
         for look in range(self.looks):
             start, width = look / self.looks, 0.5 / self.looks
             found = unusual_patches(model, clean, Effort(steps=self.steps, batch=self.batch),
@@ -78,8 +78,9 @@ class PatchUnlearning(Defense):
                                     alpha=self.alpha, fold=self.fold, far=self.far if look == 0 else None)
             if not len(found.targets):
                 break
-            stamps += self._larger(model, clean, found)
-            self._unlearn(model, teacher, clean, stamps,
+            stamps += grown(model, clean.search, found, Effort(steps=self.size_steps, batch=self.batch),
+                            sizes=self.sizes, largest=self.largest)
+            self._unlearn(model, teacher, clean, together(stamps),
                           part(progress, start + width, start + 2 * width, f"look {look + 1}, unlearning"))
         if not stamps:
             raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
@@ -87,27 +88,14 @@ class PatchUnlearning(Defense):
         require_accuracy(model, clean, before, drop=self.max_drop, method="Patch unlearning")
         return model
 
-    def _larger(self, model: nn.Module, clean: CleanSet, found: Patches) -> list[tuple[Tensor, Tensor]]:
-        """Mask 1,H,W and pattern C,H,W of each class found, at every size."""
-        effort, stamps = Effort(steps=self.size_steps, batch=self.batch), []
-        factors = torch.logspace(0, math.log(self.largest), self.sizes, base=math.e).tolist()
-        for row, norm in enumerate(found.norms.tolist()):
-            for times in factors:
-                within = patches_within(model, clean.search, found.pick([row]), times * norm, effort, _unwatched)
-                stamps.append((within.masks[0], within.patterns[0]))
-        return stamps
-
-    def _unlearn(self, model: nn.Module, teacher: nn.Module, clean: CleanSet, stamps: list[tuple[Tensor, Tensor]],
+    def _unlearn(self, model: nn.Module, teacher: nn.Module, clean: CleanSet, stamps: Stamps,
                  progress: Progress) -> None:
-        masks, patterns = (torch.stack(parts) for parts in zip(*stamps, strict=True))
-
         def objective(images: Tensor, _labels: Tensor) -> Tensor:
             with torch.no_grad():
                 wanted = softmax(teacher(images), 1)
             some = math.ceil(self.stamped * len(images))  # the batch was shuffled: its first ones are as good as any
-            chosen = torch.randint(len(masks), (some,)).to(images.device)
-            stamped = images[:some] + masks[chosen] * (patterns[chosen] - images[:some])
-            return cross_entropy(model(torch.cat([images, stamped])), torch.cat([wanted, wanted[:some]]))
+            inputs = torch.cat([images, stamps.on_some(images[:some])])
+            return cross_entropy(model(inputs), torch.cat([wanted, wanted[:some]]))
 
         model.requires_grad_().train()
         optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4)
@@ -115,6 +103,3 @@ class PatchUnlearning(Defense):
             decay=True)
         model.eval()
 
-
-def _unwatched(_done: float) -> None:
-    """A short search needs no progress of its own."""

@@ -21,10 +21,8 @@ from guard.core.errors import MethodFailed
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.shared_adversarial import Ball
+from guard.ml.shared_adversarial import Ball, loss
 from guard.ml.train import fit, require_accuracy, require_images
-
-_MOST = 0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +77,8 @@ class Sau(Defense):
         logits = model(images)
         with torch.no_grad():
             believed = reference(images).argmax(1)
-        shifted = images + self.ball.find(model, reference, images, labels, logits.argmax(1), believed)
-        with torch.no_grad():
-            wrong = reference(shifted).argmax(1)
-        # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier, pitfall 4).
-        risk = (unlearning(model(shifted), wrong) * suspects(wrong, labels, believed)).sum() / len(labels)
-        return self.lambda_clean * cross_entropy(logits, labels) + self.lambda_unlearn * risk
+        shared = loss(model, reference, images, labels, logits.argmax(1), believed, self.ball)
+        return self.lambda_clean * cross_entropy(logits, labels) + self.lambda_unlearn * shared
 
     @property
     def ball(self) -> Ball:
@@ -92,15 +86,3 @@ class Sau(Defense):
         return Ball(norm=self.norm, rho=self.rho, steps=self.steps, step=self.step, fool=self.lambda_adversarial,
                     agree=self.lambda_share)
 
-
-def suspects(wrong: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
-    """Images on which the reference errs because of the perturbation: neither the label nor its own clean word."""
-    return (wrong != labels) & (wrong != believed)
-
-
-def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
-    """-log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code; N values."""
-    p = logits.softmax(1)
-    own = p.gather(1, wrong[:, None])[:, 0]
-    others = p.scatter(1, wrong[:, None], 0.0).sum(1)
-    return -((1e-6 + others.clamp(max=_MOST)).log() + (1 + 1e-6 - own.clamp(min=1 - _MOST)).log()) / 2

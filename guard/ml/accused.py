@@ -1,15 +1,33 @@
-"""Which classes have an unusually small patch: the question that unlearning defenses ask before and after."""
+"""Which classes have an unusually small patch, and what such patches look like when they may be larger.
+
+Unlearning defenses ask this before and after: the smallest patch is one of many that obey the attacker.
+"""
+
+import math
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
-from guard.ml.cleanset import CleanSet
-from guard.ml.inversion import Effort, Patches, smallest_patches
+from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.inversion import Effort, Patches, patches_within, smallest_patches
 from guard.ml.statistics import low_outliers
 
 LEAST_CLASSES = 5  # with fewer no class can be told to be unusual
+
+
+class Stamps(NamedTuple):
+    """Patches to train on: masks M,1,H,W and patterns M,C,H,W, both 0..1."""
+
+    masks: Tensor
+    patterns: Tensor
+
+    def on_some(self, images: Tensor) -> Tensor:
+        """Images N,C,H,W, each under one of the patches, drawn from torch's global CPU generator."""
+        chosen = torch.randint(len(self.masks), (len(images),)).to(images.device)
+        return images + self.masks[chosen] * (self.patterns[chosen] - images)
 
 
 def require_classes(clean: CleanSet, *, method: str) -> None:
@@ -44,3 +62,25 @@ def unusual_patches(model: nn.Module, clean: CleanSet, effort: Effort, progress:
     if far is not None and tests[smallest].fold >= far:
         rows.add(smallest)
     return patches.pick([row for row in sorted(rows) if bool(patches.reached[row])])
+
+
+def grown(model: nn.Module, data: Labelled, found: Patches, effort: Effort, *, sizes: int,
+          largest: float) -> list[Stamps]:
+    """Each patch found, searched anew at `sizes` norms in equal ratios, from its own to `largest` times as much."""
+    factors = torch.logspace(0, math.log(largest), sizes, base=math.e).tolist()
+    stamps = []
+    for row, norm in enumerate(found.norms.tolist()):
+        for times in factors:
+            within = patches_within(model, data, found.pick([row]), times * norm, effort, _unwatched)
+            stamps.append(Stamps(within.masks, within.patterns))
+    return stamps
+
+
+def together(stamps: list[Stamps]) -> Stamps:
+    """All of several."""
+    masks, patterns = (torch.cat(parts) for parts in zip(*stamps, strict=True))
+    return Stamps(masks, patterns)
+
+
+def _unwatched(_done: float) -> None:
+    """A short search needs no progress of its own."""

@@ -16,6 +16,7 @@ from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of, evaluating
 
 _TINY = 1e-8  # what a probability is clamped to before its logarithm
+_MOST = 0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,33 @@ class Ball:
             shift[keep] = project(moved_to[~shared], self.norm, self.rho)
             active = keep
         return shift
+
+
+def loss(model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, mine: Tensor, theirs: Tensor,
+         ball: Ball) -> Tensor:
+    """What `model` is to descend in order not to err where `reference` errs, on one batch; a scalar.
+
+    Args:
+        mine, theirs: what the two say of the clean images.
+    """
+    shifted = images + ball.find(model, reference, images, labels, mine, theirs)
+    with torch.no_grad():
+        wrong = reference(shifted).argmax(1)
+    # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier, pitfall 4).
+    return (unlearning(model(shifted), wrong) * suspects(wrong, labels, theirs)).sum() / len(labels)
+
+
+def suspects(wrong: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
+    """Images on which the reference errs because of the perturbation: neither the label nor its own clean word."""
+    return (wrong != labels) & (wrong != believed)
+
+
+def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
+    """-log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code; N values."""
+    p = logits.softmax(1)
+    own = p.gather(1, wrong[:, None])[:, 0]
+    others = p.scatter(1, wrong[:, None], 0.0).sum(1)
+    return -((1e-6 + others.clamp(max=_MOST)).log() + (1 + 1e-6 - own.clamp(min=1 - _MOST)).log()) / 2
 
 
 def risk(model: nn.Module, reference: nn.Module, data: Labelled, ball: Ball, batch: int = 64) -> float:

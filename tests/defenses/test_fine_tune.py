@@ -1,5 +1,8 @@
 """The baseline: the largest rate at which clean accuracy survives."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +37,22 @@ def test_a_rate_that_diverges_is_given_up_even_where_batch_norm_keeps_the_wreck(
 
 def test_where_every_rate_ruins_it_nothing_is_returned() -> None:
     with pytest.raises(MethodFailed) as caught:
-        FineTune(tries=2, rounds=1, max_drop=-1.0)(toys.honest(), toys.clean_set(), seed=0)
+        FineTune(rate=1e6, tries=2, rounds=1)(toys.honest(), toys.clean_set(), seed=0)
 
     assert caught.value.code == "accuracy_collapsed"
+
+
+@pytest.mark.parametrize(("lost", "kept"), [(1, True), (2, False)])
+def test_one_of_few_pictures_may_be_lost(monkeypatch: pytest.MonkeyPatch, lost: int, kept: bool) -> None:
+    """Of 40 calibration pictures one percent is less than a picture."""
+    clean, right = toys.clean_set(), iter([36, *[36 - lost] * 2])
+    clean = replace(clean, calibration=clean.calibration.pick(torch.arange(40)))
+    monkeypatch.setattr("guard.defenses.fine_tune.accuracy",
+                        lambda *_: SimpleNamespace(overall=next(right) / 40))
+    tune = FineTune(tries=2, rounds=1)
+
+    if kept:
+        assert tune(toys.honest(), clean, seed=0) is not None
+    else:
+        with pytest.raises(MethodFailed, match="accuracy"):
+            tune(toys.honest(), clean, seed=0)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from guard.core.errors import MethodFailed
-from guard.defenses.sau import Sau, suspects, unlearning
+from guard.defenses.sau import Sau
 from guard.ml.measure import predict
-from guard.ml.shared_adversarial import jensen_shannon, project
+from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
 from tests import toys
 
 

@@ -1,0 +1,69 @@
+"""What fools the model is unlearnt, and the model as it came teaches the rest."""
+
+import pytest
+import torch
+
+from guard.core.errors import MethodFailed
+from guard.defenses.shared_distillation import SharedDistillation, views
+from guard.ml.measure import accuracy
+from tests import toys
+
+#: The toy's weights are far apart: a network's rates would not move them.
+QUICK = SharedDistillation(search_steps=100, steps=80, settle_steps=30, rate=0.05, settle_rate=0.02)
+
+
+def test_a_planted_patch_is_unlearnt_and_accuracy_kept() -> None:
+    model = toys.planted(whole=True)
+    assert toys.success(model) > 0.95
+
+    repaired = QUICK(model, toys.clean_set(), seed=0)
+
+    assert toys.success(repaired) < 0.1
+    assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
+
+
+def test_no_label_is_learnt() -> None:
+    """Labels only say on which shared examples to act: with none of these, wrong labels change nothing."""
+    model, clean = toys.honest(), toys.clean_set()
+    mute = SharedDistillation(search_steps=20, steps=20, settle_steps=10, weight=0.0, far=1e9, alpha=0.0)
+    search = type(clean.search)(clean.search.images, clean.search.labels.roll(1))
+    wrong = type(clean)(clean.name, clean.digest, clean.classes, search, clean.calibration)
+
+    told_right, told_wrong = (mute(model, data, seed=0)(clean.search.floats()) for data in (clean, wrong))
+
+    assert torch.equal(told_right.argmax(1), clean.search.labels)
+    assert torch.equal(told_wrong.argmax(1), clean.search.labels)
+
+
+def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
+    clean, told = toys.clean_set(), set()
+    few = type(clean)(clean.name, clean.digest, 4, clean.search.pick(clean.search.labels < 4),
+                      clean.calibration.pick(clean.calibration.labels < 4))
+
+    SharedDistillation(steps=4, settle_steps=4)(toys.honest(), few, seed=0,
+                                                progress=lambda _done, note="": told.add(note))
+
+    assert any("unlearning" in note for note in told)
+    assert not any("searching" in note for note in told)
+
+
+def test_ruin_is_refused() -> None:
+    with pytest.raises(MethodFailed) as caught:
+        SharedDistillation(steps=4, settle_steps=4, rate=1e3)(toys.honest(), toys.clean_set(), seed=0)
+
+    assert caught.value.code in {"accuracy_collapsed", "non_finite"}
+
+
+def test_views_are_the_pictures_their_blends_and_moved_ones() -> None:
+    torch.manual_seed(3)
+    images = torch.rand(6, 1, 8, 8)
+
+    plain, blends, moved = views(images, 2).chunk(3)
+
+    assert torch.equal(plain, images)
+    low, high = images.amin(0), images.amax(0)
+    assert bool(((blends >= low - 1e-6) & (blends <= high + 1e-6)).all())
+    assert not torch.equal(blends, images)
+    shifts = [torch.roll(images, (-down, -right), (2, 3))[:, :, 2:6, 2:6]
+              for down in range(-2, 3) for right in range(-2, 3)]
+    assert any(torch.equal(moved[:, :, 2:6, 2:6], one) for one in shifts)
