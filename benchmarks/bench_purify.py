@@ -1,15 +1,19 @@
 """What each defense makes of a zoo's models: ACC, ASR, RA, DER, the worst class, seconds and memory.
 
     python -m benchmarks.bench_purify --zoo DIR [--data-dir DIR] [--defenses a,b,tournament] [--fractions 0.05]
-        [--seeds 0] [--only TEXT] [--policy P] [--jobs N] [--device D]
+        [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--policy P] [--jobs N] [--device D]
 
 Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
 seed; ASR is the attacker's own trigger's on the zoo's test part. Backdoored models that do not work are left out;
 honest ones are repaired as well: what does a defense cost a model that needed none? `tournament` is `guard purify` by
-the policy, which detects first. What is done lies in DIR/<model>/purify-*.json, and a run that was ended goes on.
+the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect held or
+rejected, `--sample` so many of the models, drawn at random by a fixed seed. What is done lies in
+DIR/<model>/purify-*.json, and a run that was ended goes on.
 """
 
 import argparse
+import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,7 @@ from guard.policy import load_policy
 def main() -> None:
     options = _options()
     policy = load_policy(options.policy)
-    models = [model for model in zoo.load(options.zoo) if options.only in model.name
-              and (model.truth["works"] or not model.truth["backdoored"])]
+    models = chosen(zoo.load(options.zoo), options)
     tasks = [
         Task(folder=model.folder, defense=name, fraction=fraction, seed=seed, policy=policy,
              data_dir=options.data_dir, device=options.device)
@@ -39,10 +42,24 @@ def main() -> None:
         print(f"{len(found)}/{len(tasks)} {row['model']} {row['defense']}: {_short(row)}; {spent:.0f} s, about "
               f"{spent / len(found) * (len(tasks) - len(found)):.0f} s left", flush=True)
     result = evaluate(found) | {
-        "zoo": options.zoo.resolve().name, "only": options.only, "seeds": options.seeds, "policy": policy.to_dict(),
+        "zoo": options.zoo.resolve().name, "only": options.only, "detected": options.detected and options.detected.name,
+        "models": [model.name for model in models], "seeds": options.seeds, "policy": policy.to_dict(),
         "device": options.device or "default", "parameters": {
             name: DEFENSES.get(name)().parameters() for name in options.defenses.split(",") if name != TOURNAMENT}}
     print(record.write(options.name, result, f"# Defenses on a zoo\n\n{__doc__}\n{numbers.page(result)}\n"))
+
+
+def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.ZooModel]:
+    """The models that the options ask for, by name."""
+    some = [model for model in models if options.only in model.name
+            and (model.truth["works"] or not model.truth["backdoored"])]
+    if options.detected is not None:
+        rows = json.loads((options.detected / "rows.json").read_text())
+        accused = {row["name"] for row in rows if row["backdoored"] and row["rules"]["verdict"] in ("held", "rejected")}
+        some = [model for model in some if model.name in accused]
+    if options.sample is not None and options.sample < len(some):
+        some = sorted(random.Random(0).sample(some, options.sample), key=lambda model: model.name)
+    return some
 
 
 def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -54,7 +71,8 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
             [row for row in done if (row["defense"], row["fraction"]) == (name, fraction)])}
         for name, fraction in sorted({(row["defense"], row["fraction"]) for row in done})
     ]
-    return {"summary": numbers.summary(rows), "against": numbers.against(rows), "attacks": attacks, "rows": rows}
+    return {"summary": numbers.summary(rows), "against": numbers.against(rows),
+            "tournament": numbers.beside(rows, TOURNAMENT), "attacks": attacks, "rows": rows}
 
 
 def _short(row: dict[str, Any]) -> str:
@@ -74,6 +92,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.05])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", default="")
+    parser.add_argument("--detected", type=Path)
+    parser.add_argument("--sample", type=int)
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")

@@ -59,6 +59,26 @@ def against(rows: Rows, baseline: str = BASELINE) -> list[dict[str, Any]]:
     return found
 
 
+def beside(rows: Rows, champion: str) -> list[dict[str, Any]]:
+    """What `champion` has more than each other defense on the models that both repaired, with paired intervals.
+
+    DER (more is better), ASR, loss of accuracy and the worst class's loss of recall (less is better).
+    """
+    done = {(row["fraction"], row["defense"], row["model"], row["seed"]): row for row in rows
+            if row["backdoored"] and row.get("after")}
+    found = []
+    for fraction, name in sorted({key[:2] for key in done if key[1] != champion}):
+        pairs = [(done[fraction, champion, *key[2:]], row) for key, row in done.items()
+                 if key[:2] == (fraction, name) and (fraction, champion, *key[2:]) in done]
+        if pairs:
+            found.append({"defense": name, "fraction": fraction, "models": len(pairs),
+                          "der": interval([one["der"] - other["der"] for one, other in pairs]),
+                          "asr": interval([one["after"]["asr"] - other["after"]["asr"] for one, other in pairs]),
+                          **{key: interval([one[key] - other[key] for one, other in pairs])
+                             for key in ("loss", "worst_class_loss")}})
+    return found
+
+
 def interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
     """Mean and its 95 % percentile bootstrap interval over models."""
     points = np.asarray(values, np.float64)
@@ -90,6 +110,12 @@ def page(result: Mapping[str, Any]) -> str:
               "|---|---|---|---|"]
     lines += [f"| {line['defense']} | {line['fraction']:.0%} | {line['models']} | {_number(line['der_gain'])} |"
               for line in result["against"]]
+    if result.get("tournament"):
+        lines += ["", "The tournament minus each defense on the models that both repaired:", "",
+                  "| defense | clean | models | DER | ASR | ACC loss | worst class |", "|" + "---|" * 7]
+        lines += [f"| {line['defense']} | {line['fraction']:.0%} | {line['models']} | {_number(line['der'])} | "
+                  f"{_number(line['asr'])} | {_number(line['loss'])} | {_number(line['worst_class_loss'])} |"
+                  for line in result["tournament"]]
     lines += ["", "Mean ASR after the repair, by attack:", ""]
     attacks = sorted({name for line in result["attacks"] for name in line["asr"]})
     lines += ["| defense | clean | " + " | ".join(attacks) + " |", "|---|---|" + "---|" * len(attacks)]

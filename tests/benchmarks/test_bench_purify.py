@@ -1,5 +1,8 @@
 """The evaluation of defenses: numbers with known answers, failures counted, nothing left out."""
 
+import json
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from benchmarks import bench_purify
 from benchmarks.purify import numbers
 from benchmarks.purify.running import compared, fraction_of
+from benchmarks.zoo import ZooModel
 from guard.ml.cleanset import Labelled
 from tests import toys
 
@@ -81,3 +85,31 @@ def test_more_pictures_than_there_are_is_an_error_that_says_how_many() -> None:
 def is_part(some: Labelled, whole: Labelled) -> bool:
     known = {picture.numpy().tobytes() for picture in whole.images}
     return all(picture.numpy().tobytes() in known for picture in some.images)
+
+
+def test_the_tournament_stands_beside_each_defense_on_the_models_that_both_repaired() -> None:
+    rows = [*ROWS, a_row("patch-1", "tournament", 0.0, loss=0.03), a_row("patch-2", "tournament", 0.0, loss=0.03)]
+
+    lines = {line["defense"]: line for line in numbers.beside(rows, "tournament")}
+
+    assert set(lines) == {"a", "fine_tune"}
+    assert lines["a"]["models"] == 2
+    assert lines["a"]["asr"]["mean"] == pytest.approx(-0.05)
+    assert lines["a"]["loss"]["mean"] == pytest.approx(0.02)
+    assert lines["a"]["der"]["mean"] == pytest.approx((0.05 - 0.02) / 2)
+
+
+def test_only_what_a_record_caught_is_repaired(tmp_path: Path) -> None:
+    rows = [{"name": "one", "backdoored": True, "rules": {"verdict": "held"}},
+            {"name": "two", "backdoored": True, "rules": {"verdict": "cleared"}},
+            {"name": "three", "backdoored": False, "rules": {"verdict": "held"}}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    models = [ZooModel(tmp_path / row["name"], {"name": row["name"], "works": True, "backdoored": row["backdoored"]})
+              for row in rows]
+
+    def options(**changes: Any) -> Namespace:
+        return Namespace(**{"only": "", "detected": None, "sample": None, **changes})
+
+    assert [one.name for one in bench_purify.chosen(models, options(detected=tmp_path))] == ["one"]
+    assert len(bench_purify.chosen(models, options(sample=2))) == 2
+    assert bench_purify.chosen(models, options(sample=2)) == bench_purify.chosen(models, options(sample=2))
