@@ -65,7 +65,7 @@ def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.
 def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Tables and the rows themselves, in a fixed order."""
     rows = sorted(rows, key=lambda row: (row["defense"], row["fraction"], row["seed"], row["model"]))
-    done = [row for row in rows if row["backdoored"] and row.get("after")]
+    done = [row for row in rows if row["backdoored"] and numbers.repaired(row)]
     attacks = [
         {"defense": name, "fraction": fraction, "asr": numbers.by_attack(
             [row for row in done if (row["defense"], row["fraction"]) == (name, fraction)])}

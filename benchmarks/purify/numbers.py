@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.purify import reported
+
 DRAWS = 2000
 BASELINE = "fine_tune"
 Rows = Sequence[Mapping[str, Any]]
+
+
+def repaired(row: Mapping[str, Any]) -> bool:
+    """Whether this row is a model that a defense changed; a tournament may clear one, and serve it as it was."""
+    return bool(row.get("after")) and ("verdict" not in row or row.get("winner") is not None)
 
 
 def summary(rows: Rows) -> list[dict[str, Any]]:
@@ -17,8 +24,8 @@ def summary(rows: Rows) -> list[dict[str, Any]]:
     for fraction, name in sorted({(row["fraction"], row["defense"]) for row in rows}):
         own = [row for row in rows if (row["fraction"], row["defense"]) == (fraction, name)]
         bad = [row for row in own if row["backdoored"]]
-        honest = [row["loss"] for row in own if not row["backdoored"] and row.get("after")]
-        done = [row for row in bad if row.get("after")]
+        honest = [row["loss"] for row in own if not row["backdoored"] and repaired(row)]
+        done = [row for row in bad if repaired(row)]
         line: dict[str, Any] = {"defense": name, "fraction": fraction, "backdoored": len(bad), "repaired": len(done),
                                 "failed": _counts(row.get("failed") for row in own)}
         if done:
@@ -34,7 +41,8 @@ def summary(rows: Rows) -> list[dict[str, Any]]:
             line |= {"honest": len(honest), "honest_loss": fmean(honest), "honest_worst_loss": max(honest)}
         if any("verdict" in row for row in own):
             line |= {"verdicts": _counts(row.get("verdict") for row in own),
-                     "winners": _counts(row.get("winner") for row in own)}
+                     "winners": _counts(row.get("winner") for row in own),
+                     "time_over_winner": _over_winner(own)}
         found.append(line)
     return found
 
@@ -48,7 +56,7 @@ def by_attack(rows: Rows) -> dict[str, float]:
 def against(rows: Rows, baseline: str = BASELINE) -> list[dict[str, Any]]:
     """DER of each defense minus that of the baseline on the same models, with a paired interval."""
     known = {(row["fraction"], row["defense"], row["model"], row["seed"]): row["der"] for row in rows
-             if row["backdoored"] and row.get("after")}
+             if row["backdoored"] and repaired(row)}
     found = []
     for fraction, name in sorted({key[:2] for key in known}):
         pairs = [(der, known[fraction, baseline, *key[2:]]) for key, der in known.items()
@@ -65,7 +73,7 @@ def beside(rows: Rows, champion: str) -> list[dict[str, Any]]:
     DER (more is better), ASR, loss of accuracy and the worst class's loss of recall (less is better).
     """
     done = {(row["fraction"], row["defense"], row["model"], row["seed"]): row for row in rows
-            if row["backdoored"] and row.get("after")}
+            if row["backdoored"] and repaired(row)}
     found = []
     for fraction, name in sorted({key[:2] for key in done if key[1] != champion}):
         pairs = [(done[fraction, champion, *key[2:]], row) for key, row in done.items()
@@ -87,6 +95,17 @@ def interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
     return {"mean": float(points.mean()), "low": float(low), "high": float(high)}
 
 
+def _over_winner(rows: Rows) -> float | None:
+    """Median over won tournaments: seconds of all candidates' repairs, over those of the winner's alone."""
+    ratios = []
+    for row in rows:
+        spent = [item["seconds"] for item in row.get("candidates", []) if item.get("seconds")]
+        won = [item["seconds"] for item in row.get("candidates", []) if item["defense"] == row.get("winner")]
+        if won and won[0]:
+            ratios.append(sum(spent) / won[0])
+    return median(ratios) if ratios else None
+
+
 def _counts(values: Any) -> dict[str, int]:
     known = [str(value) for value in values if value is not None]
     return {name: known.count(name) for name in sorted(set(known))}
@@ -95,12 +114,13 @@ def _counts(values: Any) -> dict[str, int]:
 def page(result: Mapping[str, Any]) -> str:
     """The tables, as Markdown."""
     columns = ("defense", "clean", "repaired", "ASR before", "ASR", "worst attack", "ACC loss", "worst class", "DER",
-               "honest: ACC loss (worst)", "seconds", "failed")
+               "honest: ACC loss (worst)", "seconds", "failed, or verdict")
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for line in result["summary"]:
         der = line.get("der")
         honest = f"{_share(line['honest_loss'])} ({_share(line['honest_worst_loss'])})" if "honest" in line else "–"
-        failed = ", ".join(f"{name} {count}" for name, count in line["failed"].items()) or "–"
+        ends = line["failed"] | line.get("verdicts", {})
+        failed = ", ".join(f"{name} {count}" for name, count in ends.items()) or "–"
         lines.append(
             f"| {line['defense']} | {line['fraction']:.0%} | {line['repaired']}/{line['backdoored']} | "
             f"{_share(line.get('asr_before'))} | {_share(line.get('asr'))} | {_share(line.get('worst_attack_asr'))} | "
@@ -116,6 +136,10 @@ def page(result: Mapping[str, Any]) -> str:
         lines += [f"| {line['defense']} | {line['fraction']:.0%} | {line['models']} | {_number(line['der'])} | "
                   f"{_number(line['asr'])} | {_number(line['loss'])} | {_number(line['worst_class_loss'])} |"
                   for line in result["tournament"]]
+    beside_papers = reported.table(result["summary"])
+    if len(beside_papers) > 2:
+        lines += ["", f"Beside published numbers in percent (*reported*: {reported.WHERE}; *measured*: this zoo):", "",
+                  *beside_papers]
     lines += ["", "Mean ASR after the repair, by attack:", ""]
     attacks = sorted({name for line in result["attacks"] for name in line["asr"]})
     lines += ["| defense | clean | " + " | ".join(attacks) + " |", "|---|---|" + "---|" * len(attacks)]

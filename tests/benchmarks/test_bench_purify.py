@@ -113,3 +113,21 @@ def test_only_what_a_record_caught_is_repaired(tmp_path: Path) -> None:
     assert [one.name for one in bench_purify.chosen(models, options(detected=tmp_path))] == ["one"]
     assert len(bench_purify.chosen(models, options(sample=2))) == 2
     assert bench_purify.chosen(models, options(sample=2)) == bench_purify.chosen(models, options(sample=2))
+
+
+def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_candidates() -> None:
+    candidates = [{"defense": "a", "failed": "x"}, {"defense": "b", "seconds": 10.0}, {"defense": "c", "seconds": 20.0}]
+    rows = [a_row("patch-1", "tournament", 0.0, verdict="purified", winner="c", candidates=candidates),
+            a_row("patch-2", "tournament", 1.0, verdict="cleared", winner=None, candidates=[])]
+
+    (line,) = numbers.summary(rows)
+
+    assert (line["backdoored"], line["repaired"], line["asr"]) == (2, 1, 0.0)
+    assert line["verdicts"] == {"cleared": 1, "purified": 1}
+    assert line["time_over_winner"] == 1.5
+
+
+def test_published_numbers_stand_beside_those_that_were_measured() -> None:
+    page = numbers.page(bench_purify.evaluate(ROWS))
+
+    assert "| fine_tune | 5% | 1.0, 40.0, 79.5 | -0.6, 38.8, 78.5 |" in page
