@@ -6,8 +6,8 @@
 Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
 seed; ASR is the attacker's own trigger's on the zoo's test part. Backdoored models that do not work are left out;
 honest ones are repaired as well: what does a defense cost a model that needed none? `tournament` is `guard purify` by
-the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect held or
-rejected, `--sample` so many of the models, drawn at random by a fixed seed. What is done lies in
+the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect
+rejected, which are those that the guard repairs, `--sample` so many of the models, drawn at random by a fixed seed. What is done lies in
 DIR/<model>/purify-*.json, and a run that was ended goes on.
 """
 
@@ -55,7 +55,7 @@ def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.
             and (model.truth["works"] or not model.truth["backdoored"])]
     if options.detected is not None:
         rows = json.loads((options.detected / "rows.json").read_text())
-        accused = {row["name"] for row in rows if row["backdoored"] and row["rules"]["verdict"] in ("held", "rejected")}
+        accused = {row["name"] for row in rows if row["backdoored"] and row["rules"]["verdict"] == "rejected"}
         some = [model for model in some if model.name in accused]
     if options.sample is not None and options.sample < len(some):
         some = sorted(random.Random(0).sample(some, options.sample), key=lambda model: model.name)

@@ -99,10 +99,10 @@ def test_the_tournament_stands_beside_each_defense_on_the_models_that_both_repai
     assert lines["a"]["der"]["mean"] == pytest.approx((0.05 - 0.02) / 2)
 
 
-def test_only_what_a_record_caught_is_repaired(tmp_path: Path) -> None:
-    rows = [{"name": "one", "backdoored": True, "rules": {"verdict": "held"}},
-            {"name": "two", "backdoored": True, "rules": {"verdict": "cleared"}},
-            {"name": "three", "backdoored": False, "rules": {"verdict": "held"}}]
+def test_only_what_a_record_rejected_is_repaired(tmp_path: Path) -> None:
+    rows = [{"name": "one", "backdoored": True, "rules": {"verdict": "rejected"}},
+            {"name": "two", "backdoored": True, "rules": {"verdict": "held"}},
+            {"name": "three", "backdoored": False, "rules": {"verdict": "rejected"}}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     models = [ZooModel(tmp_path / row["name"], {"name": row["name"], "works": True, "backdoored": row["backdoored"]})
               for row in rows]
