@@ -6,9 +6,9 @@
 Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
 seed; ASR is the attacker's own trigger's on the zoo's test part. Backdoored models that do not work are left out;
 honest ones are repaired as well: what does a defense cost a model that needed none? `tournament` is `guard purify` by
-the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect
-rejected, which are those that the guard repairs, `--sample` so many of the models, drawn at random by a fixed seed. What is done lies in
-DIR/<model>/purify-*.json, and a run that was ended goes on.
+the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect rejected,
+which are those that the guard repairs, `--sample` so many of the models, drawn at random by a fixed seed. What is done
+lies in DIR/<model>/purify-*.json, and a run that was ended goes on.
 """
 
 import argparse
