@@ -29,6 +29,7 @@ from benchmarks.attacks.patch_anywhere import PatchAnywhere
 from benchmarks.data import Dataset
 from benchmarks.fitting import Training
 from benchmarks.fitting import fit as train
+from benchmarks.purify.mesa_words import page, summary
 from benchmarks.training import accuracy
 from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.contracts import silent
@@ -115,31 +116,6 @@ def one_pattern(model: nn.Module, data: Dataset, clean: CleanSet, seed: int) -> 
 def both(model: nn.Module, attack: PatchAnywhere, test: Labelled) -> dict[str, float]:
     asr, _, _ = make.measure(model, attack, test)
     return {"acc": accuracy(model, test), "asr": asr}
-
-
-def summary(rows: list[dict[str, Any]], least: float = 0.5) -> dict[str, Any]:
-    """Mean and worst ASR and mean ACC of each, over the patterns whose attack reached `least`."""
-    worked = [row for row in rows if row["before"]["asr"] >= least]
-    found: dict[str, Any] = {"patterns": len(rows), "worked": len(worked)}
-    for name in ("before", "fine-tuning", "point", "ensemble"):
-        rates = [row[name]["asr"] for row in worked]
-        found[name] = {"asr": sum(rates) / len(rates), "worst_asr": max(rates),
-                       "acc": sum(row[name]["acc"] for row in worked) / len(worked)} if worked else None
-    return found
-
-
-def page(result: dict[str, Any]) -> str:
-    """Measured beside reported, as Markdown."""
-    reported = {"before": "98.7 % / –", "point": "10.5 % / 51.4 %", "ensemble": "3.6 % / 8.2 %"}
-    found = result["summary"]
-    lines = [f"{found['worked']} of {found['patterns']} attacks reached an ASR of 50 %; others are left out below.", "",
-             "| repair | mean ASR | worst ASR | mean ACC | reported mean / worst (CIFAR-10, 51 two-colour patches) |",
-             "|---|---|---|---|---|"]
-    for name in ("before", "fine-tuning", "point", "ensemble"):
-        if found[name]:
-            lines.append(f"| {name} | {found[name]['asr']:.1%} | {found[name]['worst_asr']:.1%} | "
-                         f"{found[name]['acc']:.1%} | {reported.get(name, '–')} |")
-    return "\n".join(lines)
 
 
 def main() -> None:

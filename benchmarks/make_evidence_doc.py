@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import speed_words
 from benchmarks.detect.words import counted
 from benchmarks.detect.words import page as detection
+from benchmarks.purify import mesa_words
 from benchmarks.purify.numbers import page as purification
 from benchmarks.record import RECORDS
 
@@ -54,8 +55,9 @@ def claims(result: dict[str, Any]) -> str:
 KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
     ({"who", "auroc", "attacks"}, detection), ({"summary", "against", "attacks"}, purification),
     ({"flips", "same_to_the_bit"}, seeds), ({"summary", "clean_fraction", "neurons"}, claims),
+    ({"summary", "levels", "stamped"}, mesa_words.page),
     ({"totals", "bfloat16"}, speed_words.ensemble), ({"ratios", "quality"}, speed_words.inversion),
-    ({"ratios", "detector"}, speed_words.classes),
+    ({"ratios", "detector"}, speed_words.classes), ({"sau_ratio", "peak_over_fine_tuning"}, speed_words.repairs),
 )
 
 

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import resource
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.attacks._base import Attack
 from benchmarks.data import Dataset
+from benchmarks.memory import Peak
 from benchmarks.training import predictions
 from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.digests import json_digest
@@ -100,15 +100,16 @@ def _done(task: Task, model: ZooModel) -> dict[str, Any]:
     curated = fraction_of(population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed)
     network = guard.load_model(task.folder).to(task.device or "cpu")
     before = measured(network, attack, data.test)
-    started, memory = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
     said: dict[str, Any] = {}
     child: nn.Module | None
-    if task.defense == TOURNAMENT:
-        child, said = _tournament(task, curated)
-    else:
-        child = DEFENSES.get(task.defense)()(network, curated.visible(), seed=task.seed)
+    with Peak() as peak:
+        if task.defense == TOURNAMENT:
+            child, said = _tournament(task, curated)
+        else:
+            child = DEFENSES.get(task.defense)()(network, curated.visible(), seed=task.seed)
     said |= {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
-        curated.calibration), "peak_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024)}
+        curated.calibration), "peak_mib": round(peak.mib)}
     after = None if child is None else measured(child.to(task.device or "cpu"), attack, data.test)
     return said | {"before": before, "after": after, **({} if after is None else compared(before, after))}
 

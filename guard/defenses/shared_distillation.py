@@ -78,7 +78,7 @@ class SharedDistillation(Defense):
     settle_batch: int = 64
     settle_rate: float = 5e-4
     max_drop: float = 0.1
-    min_per_class: int = 5
+    min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Shared distillation")

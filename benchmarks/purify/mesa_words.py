@@ -1,0 +1,34 @@
+"""What a test of MESA's claim found, as numbers and words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+REPAIRS = ("before", "fine-tuning", "point", "ensemble")
+LEAST = 0.5  # ASR of an attack that worked
+#: Mean and worst ASR in percent: Qiao et al., NeurIPS 2019, poster; CIFAR-10, ResNet-18, 51 patches of two colours.
+REPORTED = {"before": "98.7 / –", "point": "10.5 / 51.4", "ensemble": "3.6 / 8.2"}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and worst ASR and mean ACC after each repair, over the patterns whose attack worked."""
+    worked = [row for row in rows if row["before"]["asr"] >= LEAST]
+    found: dict[str, Any] = {"patterns": len(rows), "worked": len(worked)}
+    for name in REPAIRS:
+        rates = [row[name]["asr"] for row in worked]
+        found[name] = {"asr": sum(rates) / len(rates), "worst_asr": max(rates),
+                       "acc": sum(row[name]["acc"] for row in worked) / len(worked)} if worked else None
+    return found
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Measured beside reported, as Markdown."""
+    found = result["summary"]
+    who = (f"{found['worked']} of {found['patterns']} attacks on {result['model']} (ACC {result['acc']:.1%}) reached "
+           f"an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean pictures.")
+    lines = [who, "", "| repair | *measured*: mean ASR | worst ASR | mean ACC | *reported*: mean / worst ASR, % |",
+             "|---|---|---|---|---|"]
+    for name in REPAIRS:
+        if found[name]:
+            lines.append(f"| {name} | {found[name]['asr']:.1%} | {found[name]['worst_asr']:.1%} | "
+                         f"{found[name]['acc']:.1%} | {REPORTED.get(name, '–')} |")
+    return "\n".join(lines)
