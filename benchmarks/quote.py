@@ -1,10 +1,11 @@
-"""Quote the newest records in README.md: the demo's transcript, and what the default policy misses; a test compares.
+"""Quote the newest records in README.md: the demo's transcript, and what the policies miss; a test compares.
 
     python -m benchmarks.quote
 """
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.detect.words import counted
@@ -12,6 +13,7 @@ from benchmarks.record import RECORDS
 
 README = Path(__file__).parents[1] / "README.md"
 DEFAULT = "detect-default"  # the name of the records about the default policy
+ENSEMBLE = "detect-ensemble"  # and of those about every detector
 HALF = 0.5
 
 
@@ -21,9 +23,9 @@ def transcript(folder: Path = RECORDS) -> str:
     return f"As printed ({newest.parent.name}):\n\n```\n{newest.read_text().rstrip()}\n```"
 
 
-def missed(folder: Path = RECORDS) -> str:
-    """How often the default policy was right on its newest zoo, and which attacks it mostly misses."""
-    newest = sorted(folder.glob(f"*-{DEFAULT}/result.json"))
+def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
+    """How often a policy was right on its newest zoo, and which attacks it mostly misses; `kind` names its records."""
+    newest = sorted(folder.glob(f"*-{kind}/result.json"))
     if not newest:
         return "- How often it is right is **not measured yet** on models that nobody had seen."
     document = json.loads(newest[-1].read_text())
@@ -33,12 +35,13 @@ def missed(folder: Path = RECORDS) -> str:
     strong = {name: line["strong_not_cleared"] for name, line in result["attacks"].items()
               if line["strong_not_cleared"]["n"]}
     gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items() if item["share"] <= HALF]
-    return (f"- Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}): held or "
-            f"rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is over "
+    return (f"- {who}Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}): held "
+            f"or rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is over "
             f"50 %. **Mostly missed**: {', '.join(gaps) or 'no attack'}.")
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"demo": transcript, "missed": missed}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo": transcript, "missed": missed, "ensemble": partial(missed, ENSEMBLE, "Policy `ensemble`. ")}
 
 
 def quoted(name: str) -> str:

@@ -31,8 +31,8 @@ def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps({"surroundings": {"commit": "abc1234"}, "result": result}))
 
-    words = missed(tmp_path)
+    words = missed(folder=tmp_path)
 
     assert "tact (0 of 3 found), sig (2 of 4 found)." in words
     assert "1/30 = 3.3%" in words
-    assert "not measured yet" in missed(tmp_path / "nothing")
+    assert "not measured yet" in missed(folder=tmp_path / "nothing")
