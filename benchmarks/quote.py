@@ -34,7 +34,8 @@ def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
     honest, found = counted(rates["honest_not_cleared"]), counted(rates["strong_not_cleared"])
     strong = {name: line["strong_not_cleared"] for name, line in result["attacks"].items()
               if line["strong_not_cleared"]["n"]}
-    gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items() if item["share"] <= HALF]
+    gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items()
+            if item["share"] <= HALF]
     return (f"- {who}Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}): held "
             f"or rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is over "
             f"50 %. **Mostly missed**: {', '.join(gaps) or 'no attack'}.")

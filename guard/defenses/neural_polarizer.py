@@ -12,7 +12,7 @@ the returned network (`guard.ml.polarizer`), and the manifest names its place. D
       pictures are driven to any other class instead of the runner-up, which is not always the attacker's
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,18 +20,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.contracts import Progress
-from guard.core.errors import MethodFailed
-from guard.core.manifest import PolarizerPlace
 from guard.defenses._base import Defense
-from guard.ml.architectures import ImageModel, wrap
+from guard.defenses._polarizing import inserted, place_for
+from guard.ml.architectures import ImageModel
 from guard.ml.cleanset import CleanSet
-from guard.ml.measure import accuracy, device_of
-from guard.ml.polarizer import Conditioned, Polarizer, attach, polarizer_of
+from guard.ml.measure import accuracy
+from guard.ml.polarizer import Conditioned, polarizer_of
 from guard.ml.train import fit, require_accuracy, require_images
-from guard.ml.waypoints import waypoints
 
-LAYERS_AFTER = 3  # two and the head: with fewer the polarizer could do no more than another head
-PROBES = 4
 _SLACK = 1.0001  # in the logarithm of 1 - p, as published
 
 
@@ -74,11 +70,8 @@ class NeuralPolarizer(Defense):
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Neural Polarizer")
-        if any(isinstance(module, Polarizer) for module in model.modules()):
-            raise MethodFailed("The model has a polarizer already; repair the model it was made from.",
-                               code="polarized")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        place = self.place(model, clean)
+        place = place_for(model, clean, conditional=self.conditional)
         model.requires_grad_(requires_grad=False)
         polarized = inserted(model, place, clean.classes)
         optimiser = torch.optim.SGD(polarizer_of(polarized).requires_grad_().parameters(), lr=self.rate,
@@ -87,20 +80,6 @@ class NeuralPolarizer(Defense):
             rounds=self.rounds, batch=self.batch, progress=progress, note="Neural Polarizer,")
         require_accuracy(polarized, clean, before, drop=self.max_drop, method="Neural Polarizer")
         return polarized
-
-    def place(self, model: nn.Module, clean: CleanSet) -> PolarizerPlace:
-        """Where this network's polarizer goes.
-
-        Raises:
-            MethodFailed: `no_place`.
-        """
-        network = model.inner if isinstance(model, ImageModel) else model
-        images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
-        for point in waypoints(model, network, images):
-            if point.layers_after >= LAYERS_AFTER:
-                return PolarizerPlace(before=point.name, channels=point.channels, conditional=self.conditional)
-        raise MethodFailed("Neural Polarizer finds no layer that everything passes through and that has two weighted "
-                           "layers and the head behind it; this architecture cannot carry one.", code="no_place")
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The outer objective on one batch."""
@@ -144,15 +123,6 @@ class NeuralPolarizer(Defense):
             images = (images - model.mean) / model.std
         bare = network.network(images)
         return [bare, network.told(images, bare.detach().argmax(1))]
-
-
-def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
-    """The model with a fresh polarizer, whose manifest says so if it has one; shares the model's tensors."""
-    device = device_of(model)
-    if not isinstance(model, ImageModel):
-        return attach(model, place, classes).to(device).eval()
-    network = attach(model.inner, place, classes)
-    return wrap(replace(model.manifest, polarizer=place), network).to(device).eval()
 
 
 def not_that(logits: Tensor, wrong: Tensor) -> Tensor:

@@ -24,11 +24,13 @@ QUICK: dict[str, dict[str, Any]] = {"sau": {"rounds": 1, "batch": 60}, "fine_tun
                                     "fst": {"rounds": 4}, "nad": {"rounds": 1, "rate": 1e-3},
                                     "ft_sam": {"rounds": 3}, "fine_pruning": {"rounds": 1}, "anp": {"rounds": 10},
                                     "tsbd": {"rounds": 2, "unlearn_rate": 1e-2},
+                                    "distilled_polarizer": {"looks": 1, "search_steps": 20, "steps": 4,
+                                                            "size_steps": 5, "settle_steps": 4},
                                     "shared_distillation": {"looks": 1, "search_steps": 100, "size_steps": 10,
                                                             "steps": 4, "settle_steps": 4}}
 #: For defenses that need a network with layers, or hidden neurons, and not the hand-made one.
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "neural_polarizer": toys.network, "nad": toys.network,
+    **dict.fromkeys(("neural_polarizer", "distilled_polarizer", "nad"), toys.network),
     **dict.fromkeys(("anp", "clp", "fine_pruning", "tsbd"), toys.layered),
 }
 

@@ -12,8 +12,9 @@ from torch import nn
 import guard
 from guard.core.errors import ArtifactRejected, MethodFailed
 from guard.core.manifest import Manifest, PolarizerPlace
+from guard.defenses._polarizing import inserted, place_for
 from guard.defenses.fine_tune import FineTune
-from guard.defenses.neural_polarizer import NeuralPolarizer, inserted, not_that
+from guard.defenses.neural_polarizer import NeuralPolarizer, not_that
 from guard.flow import repair, vet
 from guard.formats._canonical import write_canonical
 from guard.ml import architectures
@@ -59,7 +60,7 @@ def test_the_trunk_is_left_to_the_bit_and_the_polarizer_has_moved(conditional: b
 def test_a_fresh_polarizer_changes_no_answer(facts: Manifest, conditional: bool) -> None:
     model, pictures = fresh(facts), torch.rand(4, *facts.input_size)
     before = model(pictures)
-    found = replace(QUICK, conditional=conditional).place(model, _set_of(facts))
+    found = place_for(model, _set_of(facts), conditional=conditional)
 
     after = inserted(model, found, facts.num_classes)
 
@@ -78,7 +79,7 @@ def _set_of(facts: Manifest) -> toys.CleanSet:
 ])
 def test_each_architecture_has_its_own_place_with_two_layers_and_the_head_behind_it(
         facts: Manifest, before: str, channels: int) -> None:
-    place = QUICK.place(fresh(facts), _set_of(facts))
+    place = place_for(fresh(facts), _set_of(facts))
 
     assert (place.before.removesuffix(".0"), place.channels) == (before, channels)
 
@@ -86,7 +87,7 @@ def test_each_architecture_has_its_own_place_with_two_layers_and_the_head_behind
 def test_it_learns_what_the_paper_asks_and_keeps_accuracy() -> None:
     data, start = toys.labelled(60, 4), NeuralPolarizer(rho=0.2)
     model = toys.network()
-    fresh_one = inserted(toys.network(), QUICK.place(model, toys.clean_set()), toys.CLASSES)
+    fresh_one = inserted(toys.network(), place_for(model, toys.clean_set()), toys.CLASSES)
 
     after = NeuralPolarizer(rho=0.2, rounds=12, batch=60)(model, toys.clean_set(), seed=0)
 

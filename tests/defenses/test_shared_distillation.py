@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from guard.core.errors import MethodFailed
-from guard.defenses.shared_distillation import SharedDistillation, views
+from guard.defenses._distilled import views
+from guard.defenses.shared_distillation import SharedDistillation
 from guard.ml.measure import accuracy
 from tests import toys
 

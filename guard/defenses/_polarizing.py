@@ -1,0 +1,43 @@
+"""Where a polarizer goes in a network, and putting it there; for every defense that trains one."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from guard.core.errors import MethodFailed
+from guard.core.manifest import PolarizerPlace
+from guard.ml.architectures import ImageModel, wrap
+from guard.ml.cleanset import CleanSet
+from guard.ml.measure import device_of
+from guard.ml.polarizer import Polarizer, attach
+from guard.ml.waypoints import waypoints
+
+LAYERS_AFTER = 3  # two and the head: with fewer the polarizer could do no more than another head
+PROBES = 4
+
+
+def place_for(model: nn.Module, clean: CleanSet, *, conditional: bool = False) -> PolarizerPlace:
+    """Where this network's polarizer goes: before the last layer or block that `LAYERS_AFTER` weighted layers follow.
+
+    Raises:
+        MethodFailed: `no_place`, or `polarized`: it has one already.
+    """
+    if any(isinstance(module, Polarizer) for module in model.modules()):
+        raise MethodFailed("The model has a polarizer already; repair the model it was made from.", code="polarized")
+    network = model.inner if isinstance(model, ImageModel) else model
+    images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
+    for point in waypoints(model, network, images):
+        if point.layers_after >= LAYERS_AFTER:
+            return PolarizerPlace(before=point.name, channels=point.channels, conditional=conditional)
+    raise MethodFailed("Neural Polarizer finds no layer that everything passes through and that has two weighted "
+                       "layers and the head behind it; this architecture cannot carry one.", code="no_place")
+
+
+def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
+    """The model with a fresh polarizer, whose manifest says so if it has one; shares the model's tensors."""
+    device = device_of(model)
+    if not isinstance(model, ImageModel):
+        return attach(model, place, classes).to(device).eval()
+    network = attach(model.inner, place, classes)
+    return wrap(replace(model.manifest, polarizer=place), network).to(device).eval()
