@@ -37,8 +37,8 @@ def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
     gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items()
             if item["share"] <= HALF]
     return (f"- {who}Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}): "
-            f"held or rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is over "
-            f"50 %. **Mostly missed**: {', '.join(gaps) or 'no attack'}.")
+            f"held or rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is "
+            f"over 50 %. **Mostly missed**: {', '.join(gaps) or 'no attack'}.")
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
