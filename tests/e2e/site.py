@@ -21,7 +21,7 @@ from guard.store.rows import LedgerRow, PublicationRow, ScanRow
 from guard.store.session import reading
 
 T = TypeVar("T")
-PATIENCE = 240.0
+PATIENCE = 600.0  # a repair and its vetting take minutes on two cores
 
 
 @dataclass
