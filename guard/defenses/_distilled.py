@@ -1,6 +1,6 @@
 """What distilled repairs share: unlearn what fools the model, and let the model as it came teach everything else.
 
-Own method, put together from the papers for clean sets of a few hundred pictures, where each alone costs accuracy:
+Own method, put together from the papers for clean sets of a few hundred pictures, on which each alone costs accuracy:
     - shared adversarial examples (Wei et al., SAU, NeurIPS 2023) for triggers that change many pixels a little
     - unusually small patches at several sizes (Wang et al., Neural Cleanse, S&P 2019; Qiao et al., MESA, NeurIPS 2019)
       for triggers that change few pixels a lot
@@ -27,6 +27,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.gates import part
 from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
+from guard.ml.samples import spread
 from guard.ml.shared_adversarial import Ball, loss
 from guard.ml.train import fit, require_accuracy, require_images
 
@@ -129,11 +130,13 @@ class Distilled(Defense):
                                             said[:count].argmax(1), ball)
             return cost
 
-        rounds = math.ceil(steps / math.ceil(len(clean.search) / batch))
+        # No more pictures than the steps can show: a pass over a large set would be a longer training.
+        shown_ever = spread(clean.search, math.ceil(steps) * batch)
+        rounds = math.ceil(steps / math.ceil(len(shown_ever) / batch))
         for parameter in weights:  # a search of patches has turned gradients off
             parameter.requires_grad_()
         optimiser = torch.optim.Adam(weights, lr=rate, amsgrad=True)
-        fit(model, clean.search, objective, optimiser, rounds=rounds, batch=batch, progress=progress, decay=True)
+        fit(model, shown_ever, objective, optimiser, rounds=rounds, batch=batch, progress=progress, decay=True)
 
 
 def views(images: Tensor, moved: int) -> Tensor:

@@ -48,6 +48,16 @@ def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
     assert not any("searching" in note for note in told)
 
 
+def test_a_large_clean_set_makes_no_phase_longer() -> None:
+    notes: list[str] = []
+    short = SharedDistillation(looks=1, search_steps=2, steps=3, batch=8, settle_steps=2, settle_batch=8)
+
+    short(toys.honest(), toys.clean_set(search=240), seed=0, progress=lambda _done, note="": notes.append(note))
+
+    assert sum("unlearning" in note for note in notes) == 3
+    assert sum("settling" in note for note in notes) == 2
+
+
 def test_ruin_is_refused() -> None:
     with pytest.raises(MethodFailed) as caught:
         SharedDistillation(steps=4, settle_steps=4, rate=1e3)(toys.honest(), toys.clean_set(), seed=0)
