@@ -102,4 +102,3 @@ class PatchUnlearning(Defense):
         fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
             decay=True)
         model.eval()
-

@@ -85,4 +85,3 @@ class Sau(Defense):
         """Where the inner search looks, and how."""
         return Ball(norm=self.norm, rho=self.rho, steps=self.steps, step=self.step, fool=self.lambda_adversarial,
                     agree=self.lambda_share)
-
