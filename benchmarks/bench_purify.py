@@ -44,7 +44,7 @@ def main() -> None:
     result = evaluate(found) | {
         "zoo": options.zoo.resolve().name, "only": options.only, "detected": options.detected and options.detected.name,
         "models": [model.name for model in models], "seeds": options.seeds, "policy": policy.to_dict(),
-        "device": options.device or "default", "parameters": {
+        "device": options.device or "default", "note": options.note, "parameters": {
             name: DEFENSES.get(name)().parameters() for name in options.defenses.split(",") if name != TOURNAMENT}}
     print(record.write(options.name, result, f"# Defenses on a zoo\n\n{__doc__}\n{numbers.page(result)}\n"))
 
@@ -98,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")
     parser.add_argument("--name", default="purify")
+    parser.add_argument("--note", default="", help="what a reader of the record must know")
     return parser.parse_args()
 
 

@@ -115,7 +115,8 @@ def page(result: Mapping[str, Any]) -> str:
     """The tables, as Markdown."""
     columns = ("defense", "clean", "repaired", "ASR before", "ASR", "worst attack", "ACC loss", "worst class", "DER",
                "honest: ACC loss (worst)", "seconds", "failed, or verdict")
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = [result["note"], ""] if result.get("note") else []
+    lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for line in result["summary"]:
         der = line.get("der")
         honest = f"{_share(line['honest_loss'])} ({_share(line['honest_worst_loss'])})" if "honest" in line else "–"
