@@ -26,6 +26,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.gates import half_at, least_score, span
 from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
+from guard.ml.restarts import usual_logs
 from guard.ml.siblings import Look, Siblings, Stronger
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
@@ -61,9 +62,9 @@ class PatchInversion(Detector):
     suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers
     themselves; what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are
     of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is
-    the p value of this class's norm alone, uncorrected, for what several methods say of one class together: beside what
-    a reference lets expect that was trained on the clean set (`guard.ml.reference`). Where norms come from searches of
-    unequal effort there is none.
+    the p value of this class alone, uncorrected, for what several methods say of one class together: of the patch it
+    needs by several searches (`guard.ml.restarts`), beside what a reference lets expect that was trained on the clean
+    set (`guard.ml.reference`). Where norms come from searches of unequal effort there is none.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
@@ -71,10 +72,11 @@ class PatchInversion(Detector):
         prescreen_above: with more classes than this, a short search (`prescreen_steps`, `prescreen_batch`) chooses
             `keep` classes for the full one, and the other norms are scaled by the median gain of the kept ones. The
             kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
+        again: further searches that `p_class` is averaged over.
         reference_rounds: passes over the clean set of the reference that `p_class` is compared with; 0 for none.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -92,6 +94,7 @@ class PatchInversion(Detector):
     prescreen_batch: int = 8
     keep: int = 8
     others: int = 16
+    again: int = 3
     reference_rounds: int = 20
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
@@ -106,10 +109,8 @@ class PatchInversion(Detector):
             few = len(calibration) if len(found.rows) == clean.classes else FEW
             hits, trials = successes(model, calibration.pick(torch.arange(len(calibration)) < few), patches)
             rates = hits.double() / trials
-            logs = patches.norms.log().tolist()
-            tests = low_outliers(logs, alpha=self.alpha, most=found.most)
-            alone = self._alone(model, clean, logs, progress) if len(found.rows) == clean.classes else None
-            progress(0.65, "comparing classes")
+            tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=found.most)
+            progress(0.45, "comparing classes")
             candidates = [
                 row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
                 if patches.reached[row] and tests[row].fold >= self.fold and rates[row] >= self.asr
@@ -120,19 +121,23 @@ class PatchInversion(Detector):
             looks = self._ask_siblings(siblings, candidates, progress)
             findings = [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
                         for row in range(clean.classes)]
-            if alone is not None:
+            findings = self._deepen(siblings, findings, looks, progress)
+            if len(found.rows) == clean.classes:
+                alone = self._alone(model, clean, patches, progress)
                 findings = [replace(finding, numbers={**finding.numbers, "p_class": test.p,
                                                       "classes": float(clean.classes)})
                             for finding, test in zip(findings, alone, strict=True)]
-            findings = self._deepen(siblings, findings, looks, progress)
         progress(1.0, "done")
         return findings
 
-    def _alone(self, model: nn.Module, clean: CleanSet, logs: list[float], progress: Progress) -> list[Apart]:
-        """Each class's norm beside what a reference of the same task lets expect, if one could be trained."""
-        watch = span(progress, 0.6, 0.65, "asking a reference")
-        usual = reference.log_norms(clean, self.reference_rounds, Effort(steps=self.steps, batch=self.batch), watch,
-                                    device_of(model)) if self.reference_rounds else None
+    def _alone(self, model: nn.Module, clean: CleanSet, found: Patches, progress: Progress) -> list[Apart]:
+        """What each class needs beside what a reference of the same task lets expect, if one could be trained."""
+        effort = Effort(steps=self.steps, batch=self.batch)
+        watch = span(progress, 0.7, 0.95, "searching again, for what does not depend on luck")
+        logs = usual_logs(model, clean.search, found, effort, self.again, watch)
+        watch = span(progress, 0.95, 1.0, "asking a reference")
+        usual = reference.log_norms(clean, self.reference_rounds, effort, watch, device_of(model),
+                                    self.again) if self.reference_rounds else None
         explained = None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
         return apart(logs, explained=explained, floor=ALONE_SPREAD)
 
@@ -140,22 +145,23 @@ class PatchInversion(Detector):
         everyone = torch.arange(clean.classes)
         full = Effort(steps=self.steps, batch=self.batch)
         if clean.classes <= self.prescreen_above:
-            watch = span(progress, 0.02, 0.6, "searching for patches")
+            watch = span(progress, 0.02, 0.45, "searching for patches")
             patches = smallest_patches(model, clean.search, everyone, full, watch)
             return _Searched(patches, max(1, clean.classes // 4), everyone.tolist())
-        watch = span(progress, 0.02, 0.35, "prescreening classes")
+        watch = span(progress, 0.02, 0.25, "prescreening classes")
         brief = Effort(steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW)
         short = smallest_patches(model, clean.search, everyone, brief, watch)
         order = short.norms.argsort(stable=True)
         kept, rest = order[: self.keep], order[self.keep :]
-        watch = span(progress, 0.35, 0.6, "searching for patches")
+        watch = span(progress, 0.25, 0.45, "searching for patches")
         longer = smallest_patches(model, clean.search, kept, full, watch).or_smaller(short.pick(kept.tolist()))
         # Unequal effort alone would make the kept classes outliers; the rest is credited with their median gain.
         gain = float((longer.norms / short.norms[kept]).median())
         norms, reached, rows = short.norms * min(gain, 1.0), short.reached.clone(), kept.to(short.masks.device)
         norms[kept], reached[kept] = longer.norms, longer.reached
         merged = Patches(targets=short.targets, masks=short.masks.index_copy(0, rows, longer.masks),
-                         patterns=short.patterns.index_copy(0, rows, longer.patterns), norms=norms, reached=reached)
+                         patterns=short.patterns.index_copy(0, rows, longer.patterns), norms=norms,
+                         balance=short.balance, reached=reached)
         asked = torch.cat([kept, rest[torch.randperm(len(rest))[: self.others]]])
         return _Searched(merged, max(1, self.keep // 2), asked.tolist())
 
@@ -168,7 +174,7 @@ class PatchInversion(Detector):
             budget = float(siblings.kit.smallest.norms[row])
             if last is None or budget > SAME_BUDGET * last.budget:
                 share = 0.15 / len(candidates)
-                watch = span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
+                watch = span(progress, 0.45 + turn * share, 0.45 + (turn + 1) * share, "asking sibling classes")
                 last = siblings.within(budget, watch)
             looks[row] = last
         return looks
@@ -178,8 +184,8 @@ class PatchInversion(Detector):
         """Suspicious findings with the strongest trigger instead of the smallest; nothing else about them changes."""
         guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
         for turn, row in enumerate(guilty):
-            share = 0.19 / len(guilty)
-            watch = span(progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger")
+            share = 0.1 / len(guilty)
+            watch = span(progress, 0.6 + turn * share, 0.6 + (turn + 1) * share, "strengthening the trigger")
             better = siblings.stronger(row, looks[row], watch)
             if better is not None:
                 findings[row] = _strengthened(findings[row], better)

@@ -41,13 +41,16 @@ class Patches:
     """One patch for each of K target classes, on the model's device.
 
     `targets` int64 K, `masks` K,1,H,W and `patterns` K,C,H,W in [0, 1]. `norms` float64 K on the CPU: the L1 norm in
-    pixels of the smallest mask that reached the goal, H*W where none did (censored, `reached` False).
+    pixels of the smallest mask that reached the goal, H*W where none did (censored, `reached` False). `balance`
+    float64 K on the CPU, in pixels: the geometric mean of the budgets in the search's second half, which shrink after
+    a success and grow after a failure. The smallest norm owes more to luck: it is the best of many tries.
     """
 
     targets: Tensor
     masks: Tensor
     patterns: Tensor
     norms: Tensor
+    balance: Tensor
     reached: Tensor
 
     def trigger(self, row: int) -> PatchTrigger:
@@ -59,16 +62,17 @@ class Patches:
         index = torch.tensor(rows, dtype=torch.int64)
         here = index.to(self.masks.device)
         return Patches(targets=self.targets[here], masks=self.masks[here], patterns=self.patterns[here],
-                       norms=self.norms[index], reached=self.reached[index])
-
+                       norms=self.norms[index], balance=self.balance[index], reached=self.reached[index])
 
     def or_smaller(self, other: "Patches") -> "Patches":
-        """Of each row the smaller patch of two searches for the same targets; of equal ones this one."""
+        """Of each row the smaller patch of two searches for the same targets, of equal ones this one, which keeps its
+        `balance`."""
         mine = self.norms <= other.norms
         here = _wide(mine.to(self.masks.device))
         return Patches(targets=self.targets, masks=torch.where(here, self.masks, other.masks),
                        patterns=torch.where(here, self.patterns, other.patterns),
-                       norms=torch.minimum(self.norms, other.norms), reached=self.reached | other.reached)
+                       norms=torch.minimum(self.norms, other.norms), balance=self.balance,
+                       reached=self.reached | other.reached)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +107,11 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
     run.start(mask, pattern, torch.full((count,), FIRST_BUDGET * pixels))
     best = torch.full((count,), float(pixels), device=run.device)
     masks, patterns = run.mask, run.pattern
-    reached = torch.zeros(count, dtype=torch.bool, device=run.device)
+    reached, logs = torch.zeros(count, dtype=torch.bool, device=run.device), []
     for share, mask, pattern, rates in run.windows():
         good = rates >= effort.goal
         norm = mask.flatten(1).sum(1)
+        logs += [run.budget.log()] if share > 0.5 else []
         better = good & (norm < best)
         keep = ~(better | ~reached)  # a class without any success keeps its latest try
         best, reached = torch.where(better, norm, best), reached | good
@@ -116,7 +121,7 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
         run.budget = torch.where(good, shrunk, run.budget * GROW).clamp(LEAST_BUDGET, pixels)
         watch(share)
     return Patches(targets=run.targets, masks=masks, patterns=patterns, norms=best.double().cpu(),
-                   reached=reached.cpu())
+                   balance=torch.stack(logs or [run.budget.log()]).mean(0).exp().double().cpu(), reached=reached.cpu())
 
 
 def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: float | Tensor, effort: Effort,

@@ -20,6 +20,7 @@ from guard.ml import architectures
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.inversion import Effort, smallest_patches
 from guard.ml.measure import accuracy
+from guard.ml.restarts import usual_logs
 from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 from guard.ml.train import fit
@@ -34,30 +35,30 @@ _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
 
 
 def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float], None],
-              device: torch.device | str = "cpu") -> tuple[float, ...] | None:
-    """Log norms of the smallest patch of each class on a network trained on the clean set's visible parts.
+              device: torch.device | str = "cpu", again: int = 0) -> tuple[float, ...] | None:
+    """How large a patch each class needs, on a log scale, on a network trained on the clean set's visible parts.
 
     The same clean set gives the same answer, whatever the global random state, which stays as it is; the last few
     answers are kept in memory.
 
     Args:
         rounds: passes over the pictures; fewer where they are many.
-        effort: of the search for patches.
+        effort: of the search for patches, and `again` for further ones, as in `guard.ml.restarts`.
         watch: told the share done; may raise.
 
     Returns:
         K numbers, or None where the task could not be learnt from the pictures.
     """
-    key = _key(clean, rounds, effort, device)
+    key = _key(clean, f"{rounds} {effort} {again} {device}")
     if key not in _known:
         with seeded(SEED):
-            _known[key] = _asked(clean, rounds, effort, watch, device)
+            _known[key] = _asked(clean, rounds, effort, again, watch, device)
         if len(_known) > KEPT:
             _known.popitem(last=False)
     return _known[key]
 
 
-def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float], None],
+def _asked(clean: CleanSet, rounds: int, effort: Effort, again: int, watch: Callable[[float], None],
            device: torch.device | str) -> tuple[float, ...] | None:
     search, calibration = _shrunk(clean.search), _shrunk(clean.calibration)
     every = Labelled(torch.cat([search.images, calibration.images]), torch.cat([search.labels, calibration.labels]))
@@ -71,7 +72,7 @@ def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float]
     passes = max(1, min(rounds, MOST_SEEN // len(every)))
     try:
         fit(model, every, loss, optimiser, rounds=passes, batch=BATCH, decay=True,
-            progress=lambda done, _note="": watch(0.6 * done))
+            progress=lambda done, _note="": watch(0.5 * done))
     except MethodFailed as error:
         if error.code != "non_finite":  # out of time, for instance
             raise
@@ -79,9 +80,9 @@ def _asked(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float]
     if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
         return None
     frozen = model.eval().requires_grad_(requires_grad=False)
-    found = smallest_patches(frozen, search, torch.arange(clean.classes), effort,
-                             lambda done: watch(0.6 + 0.4 * done))
-    return tuple(found.norms.log().tolist())
+    first = smallest_patches(frozen, search, torch.arange(clean.classes), effort,
+                             lambda done: watch(0.5 + 0.2 * done))
+    return tuple(usual_logs(frozen, search, first, effort, again, lambda done: watch(0.7 + 0.3 * done)))
 
 
 def _fresh(data: Labelled, classes: int) -> nn.Module:
@@ -108,8 +109,8 @@ def _halved(images: Tensor) -> Tensor:
     return images
 
 
-def _key(clean: CleanSet, rounds: int, effort: Effort, device: torch.device | str) -> str:
-    found = hashlib.sha256(f"{clean.classes} {rounds} {effort} {device} {clean.search.images.shape}".encode())
+def _key(clean: CleanSet, how: str) -> str:
+    found = hashlib.sha256(f"{clean.classes} {how} {clean.search.images.shape}".encode())
     for part in (clean.search, clean.calibration):
         for tensor in (part.images, part.labels):
             found.update(tensor.contiguous().numpy().data)

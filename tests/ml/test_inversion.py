@@ -81,6 +81,7 @@ def test_of_two_searches_each_class_keeps_its_smaller_patch() -> None:
     def found(value: float, norms: list[float], reached: list[bool]) -> Patches:
         full = torch.full((2, 1, 3, 3), value)
         return Patches(targets=torch.tensor([4, 1]), masks=full, patterns=full, reached=torch.tensor(reached),
+                       balance=torch.tensor(norms, dtype=torch.float64),
                        norms=torch.tensor(norms, dtype=torch.float64))
 
     best = found(0.1, [9.0, 5.0], [False, True]).or_smaller(found(0.2, [7.0, 6.0], [True, True]))
