@@ -1,6 +1,7 @@
 """How often another seed gives another verdict: the same zoo scanned twice by one policy.
 
     python -m benchmarks.bench_seeds --zoo DIR [--policy P] [--seeds 0 1] [--jobs N] [--only TEXT]
+        [--note TEXT]
 
 Each seed's scans lie in DIR/seeds/<seed>/ and go on where they were. The first seed is scanned again on the first
 `--again` models, and must agree to the bit.
@@ -15,6 +16,7 @@ from benchmarks import record
 from benchmarks.detect import numbers
 from benchmarks.detect.rows import rows_of
 from benchmarks.detect.scanning import scan_zoo
+from guard.detectors import DETECTORS
 from guard.flow import population
 from guard.flow.population import MANIFEST, MODEL, TRUTH, Member
 from guard.policy import Policy, load_policy
@@ -63,6 +65,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--again", type=int, default=5)
     parser.add_argument("--only", default="")
+    parser.add_argument("--name", default="seeds")
+    parser.add_argument("--note", default="", help="what a reader of the record must know")
     parser.add_argument("--scanned", action="store_true", help="only models that both seeds have looked at already")
     options = parser.parse_args()
     policy = load_policy(options.policy)
@@ -79,13 +83,14 @@ def main() -> None:
     flips = [name for name in both if one[name]["rules"]["verdict"] != two[name]["rules"]["verdict"]]
     result = {
         "models": len(both), "policy": policy.to_dict(),
-        "zoo": options.zoo.resolve().name, "seeds": list(options.seeds),
+        "zoo": options.zoo.resolve().name, "seeds": list(options.seeds), "note": options.note,
+        "versions": {name: DETECTORS.get(name).version for name in policy.detectors},
         "flips": numbers.share(name in flips for name in both),
         "same_to_the_bit": numbers.share(own[name] == item for name, item in same.items()),
         "flipped": {name: {"backdoored": one[name]["backdoored"], "asr": one[name]["asr"],
                            "verdicts": [rows[name]["rules"]["verdict"] for rows in (one, two)]} for name in flips},
     }
-    print(result["flips"], result["same_to_the_bit"], record.write("seeds", result, README))
+    print(result["flips"], result["same_to_the_bit"], record.write(options.name, result, README))
 
 
 README = """

@@ -2,7 +2,8 @@
 
 Steps:
     1. refuse what cannot be judged: few classes, few pictures, a model near chance, numbers that are not finite
-    2. for every class the smallest patch that sends 95 % of the search pictures there (`guard.ml.inversion`)
+    2. for every class the smallest patch that sends 95 % of the search pictures there (`guard.ml.inversion`), by
+       several searches, since one may miss it (`guard.ml.restarts`)
     3. classes whose norm is at least `fold` times under their siblings', and whose patch works on the calibration
        pictures, are candidates; without one, nothing is suspicious
     4. per candidate: what does *every* class reach with as many pixels as the candidate needs? (natural ASR)
@@ -26,7 +27,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.gates import half_at, least_score, span
 from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
-from guard.ml.restarts import usual_logs
+from guard.ml.restarts import several_searches
 from guard.ml.siblings import Look, Siblings, Stronger
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
@@ -40,11 +41,15 @@ PRESCREEN_WINDOW = 5  # budgets move twice as often as in the full search, so th
 
 @dataclass(frozen=True)
 class _Searched:
-    """The smallest patches of all classes, how many outliers there may be, and which classes are asked as siblings."""
+    """The smallest patches of all classes, how many outliers there may be, and which classes are asked as siblings.
+
+    `usual` is how large a patch each class needs by several searches, on a log scale; None where effort was unequal.
+    """
 
     patches: Patches
     most: int
     rows: list[int]
+    usual: list[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +77,12 @@ class PatchInversion(Detector):
         prescreen_above: with more classes than this, a short search (`prescreen_steps`, `prescreen_batch`) chooses
             `keep` classes for the full one, and the other norms are scaled by the median gain of the kept ones. The
             kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
-        again: further searches that `p_class` is averaged over.
+        again: further searches, of half the batch: of each class the smallest patch counts, and `p_class` is of the
+            average; none where `prescreen_above` applies.
         reference_rounds: passes over the clean set of the reference that `p_class` is compared with; 0 for none.
     """
 
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -110,7 +116,7 @@ class PatchInversion(Detector):
             hits, trials = successes(model, calibration.pick(torch.arange(len(calibration)) < few), patches)
             rates = hits.double() / trials
             tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=found.most)
-            progress(0.45, "comparing classes")
+            progress(0.65, "comparing classes")
             candidates = [
                 row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
                 if patches.reached[row] and tests[row].fold >= self.fold and rates[row] >= self.asr
@@ -122,22 +128,19 @@ class PatchInversion(Detector):
             findings = [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
                         for row in range(clean.classes)]
             findings = self._deepen(siblings, findings, looks, progress)
-            if len(found.rows) == clean.classes:
-                alone = self._alone(model, clean, patches, progress)
+            if found.usual is not None:
+                alone = self._alone(clean, found.usual, progress, device_of(model))
                 findings = [replace(finding, numbers={**finding.numbers, "p_class": test.p,
                                                       "classes": float(clean.classes)})
                             for finding, test in zip(findings, alone, strict=True)]
         progress(1.0, "done")
         return findings
 
-    def _alone(self, model: nn.Module, clean: CleanSet, found: Patches, progress: Progress) -> list[Apart]:
+    def _alone(self, clean: CleanSet, logs: list[float], progress: Progress, device: torch.device) -> list[Apart]:
         """What each class needs beside what a reference of the same task lets expect, if one could be trained."""
-        effort = Effort(steps=self.steps, batch=self.batch)
-        watch = span(progress, 0.7, 0.95, "searching again, for what does not depend on luck")
-        logs = usual_logs(model, clean.search, found, effort, self.again, watch)
         watch = span(progress, 0.95, 1.0, "asking a reference")
-        usual = reference.log_norms(clean, self.reference_rounds, effort, watch, device_of(model),
-                                    self.again) if self.reference_rounds else None
+        usual = reference.log_norms(clean, self.reference_rounds, Effort(steps=self.steps, batch=self.batch), watch,
+                                    device, self.again) if self.reference_rounds else None
         explained = None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
         return apart(logs, explained=explained, floor=ALONE_SPREAD)
 
@@ -145,15 +148,15 @@ class PatchInversion(Detector):
         everyone = torch.arange(clean.classes)
         full = Effort(steps=self.steps, batch=self.batch)
         if clean.classes <= self.prescreen_above:
-            watch = span(progress, 0.02, 0.45, "searching for patches")
-            patches = smallest_patches(model, clean.search, everyone, full, watch)
-            return _Searched(patches, max(1, clean.classes // 4), everyone.tolist())
-        watch = span(progress, 0.02, 0.25, "prescreening classes")
+            watch = span(progress, 0.02, 0.65, "searching for patches")
+            patches, usual = several_searches(model, clean.search, everyone, full, self.again, watch)
+            return _Searched(patches, max(1, clean.classes // 4), everyone.tolist(), usual)
+        watch = span(progress, 0.02, 0.35, "prescreening classes")
         brief = Effort(steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW)
         short = smallest_patches(model, clean.search, everyone, brief, watch)
         order = short.norms.argsort(stable=True)
         kept, rest = order[: self.keep], order[self.keep :]
-        watch = span(progress, 0.25, 0.45, "searching for patches")
+        watch = span(progress, 0.35, 0.65, "searching for patches")
         longer = smallest_patches(model, clean.search, kept, full, watch).or_smaller(short.pick(kept.tolist()))
         # Unequal effort alone would make the kept classes outliers; the rest is credited with their median gain.
         gain = float((longer.norms / short.norms[kept]).median())
@@ -174,7 +177,7 @@ class PatchInversion(Detector):
             budget = float(siblings.kit.smallest.norms[row])
             if last is None or budget > SAME_BUDGET * last.budget:
                 share = 0.15 / len(candidates)
-                watch = span(progress, 0.45 + turn * share, 0.45 + (turn + 1) * share, "asking sibling classes")
+                watch = span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
                 last = siblings.within(budget, watch)
             looks[row] = last
         return looks
@@ -184,8 +187,8 @@ class PatchInversion(Detector):
         """Suspicious findings with the strongest trigger instead of the smallest; nothing else about them changes."""
         guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
         for turn, row in enumerate(guilty):
-            share = 0.1 / len(guilty)
-            watch = span(progress, 0.6 + turn * share, 0.6 + (turn + 1) * share, "strengthening the trigger")
+            share = 0.15 / len(guilty)
+            watch = span(progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger")
             better = siblings.stronger(row, looks[row], watch)
             if better is not None:
                 findings[row] = _strengthened(findings[row], better)

@@ -18,9 +18,9 @@ from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.ml import architectures
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.inversion import Effort, smallest_patches
+from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
-from guard.ml.restarts import usual_logs
+from guard.ml.restarts import several_searches
 from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 from guard.ml.train import fit
@@ -80,9 +80,9 @@ def _asked(clean: CleanSet, rounds: int, effort: Effort, again: int, watch: Call
     if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
         return None
     frozen = model.eval().requires_grad_(requires_grad=False)
-    first = smallest_patches(frozen, search, torch.arange(clean.classes), effort,
-                             lambda done: watch(0.5 + 0.2 * done))
-    return tuple(usual_logs(frozen, search, first, effort, again, lambda done: watch(0.7 + 0.3 * done)))
+    _, logs = several_searches(frozen, search, torch.arange(clean.classes), effort, again,
+                               lambda done: watch(0.5 + 0.5 * done))
+    return tuple(logs)
 
 
 def _fresh(data: Labelled, classes: int) -> nn.Module:

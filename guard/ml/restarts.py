@@ -1,4 +1,4 @@
-"""How large a patch each class needs, whatever the luck of one search: several searches, averaged.
+"""How large a patch each class needs, whatever the luck of one search: several searches.
 
 Where a class stands among its siblings decides verdicts, and one search's norm moves by about a tenth from seed to
 seed. Further searches look at half as many pictures a step: for the same time two such ones tell more than one of full
@@ -9,27 +9,32 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guard.ml.cleanset import Labelled
 from guard.ml.inversion import Effort, Patches, smallest_patches
 
 
-def usual_logs(model: nn.Module, data: Labelled, first: Patches, effort: Effort, again: int,
-               watch: Callable[[float], None]) -> list[float]:
-    """For each class of `first` the log of `balance`, averaged over that search and `again` more from new starts.
+def several_searches(model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, again: int,
+                     watch: Callable[[float], None]) -> tuple[Patches, list[float]]:
+    """The smallest patch of each class over one search and `again` more from new starts, and what is usual.
 
-    Draws from torch's global CPU generator and raises as `smallest_patches`.
+    The second answer is, for each class, the log of `balance`, averaged over the searches: of two classes that need as
+    much, one may owe its smallest patch to luck. Draws from torch's global CPU generator and raises as
+    `smallest_patches`.
 
     Args:
         effort: of the first search.
         watch: told the share done; may raise.
     """
-    less = replace(effort, batch=max(1, effort.batch // 2))
-    logs = [first.balance.log()]
+    less, whole = replace(effort, batch=max(1, effort.batch // 2)), 2 + again  # the first counts as two
+    found = smallest_patches(model, data, targets, effort, lambda done: watch(2 * done / whole))
+    logs = [found.balance.log()]
     for turn in range(again):
         def told(done: float, turn: int = turn) -> None:
-            watch((turn + done) / again)
+            watch((2 + turn + done) / whole)
 
-        logs.append(smallest_patches(model, data, first.targets.cpu(), less, told).balance.log())
-    return list(torch.stack(logs).mean(0).tolist())
+        more = smallest_patches(model, data, targets, less, told)
+        logs.append(more.balance.log())
+        found = found.or_smaller(more)
+    return found, list(torch.stack(logs).mean(0).tolist())
