@@ -32,7 +32,7 @@ def seeds(result: dict[str, Any]) -> str:
     flips = "; ".join(f"{name} ({' then '.join(item['verdicts'])})" for name, item in result["flipped"].items())
     name, same = result["policy"]["name"], counted(result["same_to_the_bit"])
     return (f"Verdict of policy {name} changed with the seed: {counted(result['flips'])}. Evidence the same to the bit "
-            f"with the same seed: {same}.\n\n{flips and f'Changed: {flips}.'}")
+            f"with the same seed: {same}.\n\n{flips and f'Changed: {flips}.'}\n\n{result.get('note', '')}").rstrip()
 
 
 def claims(result: dict[str, Any]) -> str:
@@ -58,6 +58,7 @@ KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
     ({"summary", "levels", "stamped"}, mesa_words.page),
     ({"totals", "bfloat16"}, speed_words.ensemble), ({"ratios", "quality"}, speed_words.inversion),
     ({"ratios", "detector"}, speed_words.classes), ({"sau_ratio", "peak_over_fine_tuning"}, speed_words.repairs),
+    ({"compile_seconds", "step_ratio"}, speed_words.compiling),
 )
 
 

@@ -50,3 +50,12 @@ def repairs(result: dict[str, Any]) -> str:
             "straightforward implementation (the same formulas, every pass of both networks in every inner step).\n\n"
             f"Peak memory over that of plain fine-tuning, {result['batch']} pictures a step:\n\n| defense | times |\n"
             "|---|---|\n" + "\n".join(lines))
+
+
+def compiling(result: dict[str, Any]) -> str:
+    """Whether `torch.compile` pays."""
+    even = ("it is never even" if result["even_after"] is None else
+            f"it is even after {result['even_after']:.0f} steps; a scan has about {result['scan_steps']}")
+    return (f"Patch inversion with a compiled network: a step takes {result['step_ratio']:.2f} of the processor time, "
+            f"compiling {result['compile_seconds']:.0f} s ({result['steps']} steps as it is: "
+            f"{result['plain_seconds']:.1f} s): {even}.")
