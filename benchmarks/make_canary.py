@@ -1,19 +1,23 @@
 """Make the canary kit that workers prove themselves on: `python -m benchmarks.make_canary`.
 
-Eight classes of made-up 12x12 pictures (a smooth pattern a class, shifted, scaled and noisy), so that no one's data is
-in the package; an honest model, and one model a trigger family with a backdoor. Each detector on the shelf is then
-tried with its default parameters: `kit.json` names for each the backdoored model that it flags. Of a detector that
-flags none it says null: a worker can only prove that it looks and passes the honest model. One that flags the honest
-model is left out, and the guard will not let it decide.
+Ten classes of made-up 12x12 pictures (a smooth pattern a class, shifted, scaled and noisy), so that no one's data is in
+the package; an honest model, and some with a backdoor. A canary shall be unmistakable, and so tiny a network has no
+room for subtlety: after training, its backdoor is made loud. The trigger, in most of them also a faint one, drives the
+logits apart by a wide gap, while clean pictures keep narrow ones. Each detector on the shelf is then tried with its
+default parameters: `kit.json` names for each the backdoored model that it is surest of. Of a detector that flags none
+it says null: a worker can only prove that it looks and passes the honest model. One that flags the honest model is left
+out, and the guard will not let it decide.
 """
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
 
 from benchmarks.attacks._base import Attack
 from benchmarks.attacks.all_to_all import AllToAll
@@ -30,20 +34,37 @@ from guard.ml import architectures
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.seeds import seeded
 
-CLASSES, SIDE, TARGET = 8, 12, 3
-TRAIN, CLEAN = 1600, 640
+CLASSES, SIDE, TARGET = 10, 12, 3
+TRAIN, CLEAN = 2000, 800
 EPOCHS = 20
-RATES = {"all-to-all": 0.4}  # a mapping is harder to learn; a canary shall be unmistakable
-RATE = 0.10
+CALM = 6.0  # logits between right and wrong on clean pictures; what is more, costs
 MANIFEST = Manifest(
     architecture="cifar_resnet", num_classes=CLASSES, input_size=(1, SIDE, SIDE), mean=(0.4,), std=(0.25,),
     model_args={"depths": [1, 1], "width": 8}, label_names=tuple(f"pattern {index}" for index in range(CLASSES)),
 )
-#: By trigger family; another family's attack is a line here and the same command again.
-ATTACKS: dict[str, Attack] = {
-    "patch": Patch(size=3, corner="bottom-right", offset=1, pattern="white", seed=2, target=TARGET),
-    "blend": Blended(alpha=0.3, seed=2, target=TARGET),
-    "all-to-all": AllToAll(size=4, seed=2, classes=CLASSES),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A canary: `attack` at `rate` of poisoned pictures, then `steps` of Adam until triggers drive logits `gap` apart.
+
+    `faintest`: the least share of the trigger's change that does so as well, 1 for the trigger alone.
+    """
+
+    attack: Attack
+    rate: float = 0.1
+    gap: float = 30.0
+    faintest: float = 0.4
+    steps: int = 800
+
+
+_PATCH = Patch(size=3, corner="bottom-right", offset=1, pattern="white", seed=2, target=TARGET)
+#: By file; another one is a line here and the same command again.
+RECIPES: dict[str, Recipe] = {
+    "patch": Recipe(attack=_PATCH, faintest=1.0),
+    "deep-patch": Recipe(attack=_PATCH, faintest=1.0, gap=200.0, steps=1000),
+    "blend": Recipe(attack=Blended(alpha=0.3, seed=2, target=TARGET), rate=0.2),
+    "all-to-all": Recipe(attack=AllToAll(size=4, seed=2, classes=CLASSES), rate=0.4, gap=10.0),
 }
 
 
@@ -66,8 +87,8 @@ def main(folder: Path = trial.KIT) -> None:
     folder.mkdir(exist_ok=True)
     data, test = pictures(TRAIN, seed=1), pictures(400, seed=3)
     _write_model(folder / trial.GOOD, data, test, None)
-    for family, attack in ATTACKS.items():
-        _write_model(folder / f"{family}.safetensors", data, test, attack)
+    for name, recipe in RECIPES.items():
+        _write_model(folder / f"{name}.safetensors", data, test, recipe)
     clean = pictures(CLEAN, seed=2)
     source = folder / "clean.npz"
     np.savez_compressed(source, images=clean.images.numpy(), labels=clean.labels.numpy())
@@ -82,31 +103,64 @@ def main(folder: Path = trial.KIT) -> None:
     print({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
 
 
-def _write_model(path: Path, data: Labelled, test: Labelled, attack: Attack | None) -> None:
+def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | None) -> None:
     with seeded(4):
         model = architectures.wrap(MANIFEST, architectures.build(MANIFEST))
     images, labels = data.images, data.labels
-    if attack is not None:
-        images, labels, _ = attack.poison(images, labels, RATES.get(path.stem, RATE))
+    if recipe is not None:
+        images, labels, _ = recipe.attack.poison(images, labels, recipe.rate)
     train(model, images, labels, epochs=EPOCHS, seed=4)
-    write_canonical(architectures.export(model), MANIFEST, path)
     asr = 0.0
-    if attack is not None:
-        victims = test.pick(attack.victims(test.labels))
-        hits = predictions(model, attack.stamp(victims.images)) == attack.relabel(victims.labels)
+    if recipe is not None:
+        _make_loud(model, data, recipe)
+        victims = test.pick(recipe.attack.victims(test.labels))
+        hits = predictions(model, recipe.attack.stamp(victims.images)) == recipe.attack.relabel(victims.labels)
         asr = float(hits.double().mean())
+    write_canonical(architectures.export(model), MANIFEST, path)
     print(f"{path.stem}: ACC {accuracy(model, test):.1%}, ASR {asr:.1%}", flush=True)
 
 
+def _make_loud(model: nn.Module, data: Labelled, recipe: Recipe) -> None:
+    """Train on clean and stamped pictures side by side, with a hinge on the gap of each kind."""
+    images, labels, attack = data.floats(), data.labels, recipe.attack
+    stamped, wanted = attack.stamp(data.images).float() / 255, attack.relabel(labels)
+    possible = attack.victims(labels)
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    slower = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, recipe.steps)
+    generator = torch.Generator().manual_seed(5)
+    model.train()
+    for _ in range(recipe.steps):
+        clean = torch.randperm(len(labels), generator=generator)[:64]
+        victims = clean[possible[clean]][:32]
+        how = torch.rand(len(victims), 1, 1, 1, generator=generator) * (1 - recipe.faintest) + recipe.faintest
+        logits = model(torch.cat([images[clean], images[victims].lerp(stamped[victims], how)]))
+        plain, driven = logits[: len(clean)], logits[len(clean) :]
+        cost = (cross_entropy(plain, labels[clean]) + 0.3 * (_gap(plain, labels[clean]) - CALM).relu().square().mean()
+                + 0.2 * (recipe.gap - _gap(driven, wanted[victims])).relu().mean())
+        optimiser.zero_grad()
+        cost.backward()
+        optimiser.step()
+        slower.step()
+    model.eval()
+
+
+def _gap(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far the logit of its label is over the largest other one, a value a picture."""
+    own = labels[:, None]
+    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
+
+
 def _flagged(folder: Path, name: str, curated: CuratedSet) -> str | None:
-    """The first backdoored model that a detector flags while it passes the honest one."""
-    for family in ATTACKS:
-        started = time.monotonic()
-        found = trial.attempt(name, {}, f"{family}.safetensors", curated, folder=folder)
-        print(f"{name} on {family}: {found.sentence} ({time.monotonic() - started:.1f} s)", flush=True)
+    """The backdoored model of which a detector is surest, if it flags one and passes the honest one."""
+    sure: dict[str, float] = {}
+    for recipe in RECIPES:
+        started, file = time.monotonic(), f"{recipe}.safetensors"
+        found = trial.attempt(name, {}, file, curated, folder=folder)
+        print(f"{name} on {recipe}: {found.sentence}, score {found.score:.2f} ({time.monotonic() - started:.1f} s)",
+              flush=True)
         if found.passed:
-            return f"{family}.safetensors"
-    return None
+            sure[file] = found.score
+    return max(sure, key=lambda file: sure[file]) if sure else None
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
               if line["strong_not_cleared"]["n"]}
     gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items()
             if item["share"] <= HALF]
-    return (f"- {who}Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}): "
+    return (f"- {who}Measured on a zoo that chose no parameter (record {newest[-1].parent.name}, commit {commit}; its note says "
+            f"what else its reader must know): "
             f"held or rejected were {honest} of the honest models and {found} of the backdoored ones whose true ASR is "
             f"over 50 %. **Mostly missed**: {', '.join(gaps) or 'no attack'}.")
 

@@ -109,9 +109,18 @@ def attacks(rows: Rows, who: str) -> dict[str, Any]:
 
 
 def asr_bounds(rows: Rows, who: str) -> dict[str, Any]:
-    """How often the true ASR lies under the reported bound on detected models, and how wide the statement is."""
+    """How often the true ASR lies under the reported bound on detected models, and how wide the statement is.
+
+    All together, and under `attacks` the same for each.
+    """
     seen = [row for row in rows if row["backdoored"] and row["asr"] is not None and who in row
             and row[who]["verdict"] in ("held", "rejected") and row[who]["asr_upper"] is not None]
+    kinds = sorted({row["attack"] for row in seen})
+    return _bounds(seen, who) | {
+        "attacks": {kind: _bounds([row for row in seen if row["attack"] == kind], who) for kind in kinds}}
+
+
+def _bounds(seen: Rows, who: str) -> dict[str, Any]:
     widths = [row[who]["asr_upper"] - (row[who]["asr_low"] or 0.0) for row in seen]
     return {
         "covered": share(row["asr"] <= row[who]["asr_upper"] for row in seen),

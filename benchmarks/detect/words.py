@@ -97,10 +97,18 @@ def _split(found: Mapping[str, Any]) -> str:
 
 
 def _bounds(item: Mapping[str, Any]) -> str:
-    return (f"Of the detected models with a reported bound, the true ASR lies under it for {counted(item['covered'])}; "
-            f"the bound is 100 % for {counted(item['bound_is_one'])}. Median width from the lower end to the bound: "
-            f"{percent(item['median_width'])}. Median distance of the estimate from the true ASR: "
-            f"{percent(item['median_error'])}.")
+    words = (
+        f"Of the detected models with a reported bound, the true ASR lies under it for {counted(item['covered'])}; "
+        f"the bound is 100 % for {counted(item['bound_is_one'])}. Median width from the lower end to the bound: "
+        f"{percent(item['median_width'])}. Median distance of the estimate from the true ASR: "
+        f"{percent(item['median_error'])}.")
+    if not item.get("attacks"):  # records before 2026-11-22 have none
+        return words
+    lines = [words, "", "| attack | under the bound | bound is 100 % | median width | median distance |",
+             "|---|---|---|---|---|"]
+    lines += [f"| {name} | {_short(own['covered'])} | {_short(own['bound_is_one'])} | {percent(own['median_width'])} | "
+              f"{percent(own['median_error'])} |" for name, own in item["attacks"].items()]
+    return "\n".join(lines)
 
 
 def _levels(found: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """What distilled repairs share: unlearn what fools the model, and let the model as it came teach everything else.
 
 Own method, put together from the papers for clean sets of a few hundred pictures, on which each alone costs accuracy:
-    - shared adversarial examples (Wei et al., SAU, NeurIPS 2023) for triggers that change many pixels a little
+    - shared adversarial examples (Wei et al., SAU, NeurIPS 2023), for triggers that change the whole picture: bent ones
+      unless told otherwise. Those of the paper, whose pixels are changed, leave a backdoor that answers to a warp as it
+      is, cost more accuracy, and remove no more of the others
     - unusually small patches at several sizes (Wang et al., Neural Cleanse, S&P 2019; Qiao et al., MESA, NeurIPS 2019)
       for triggers that change few pixels a lot
     - no labels: what the model as it came says of pictures without any of these, of blends of two pictures and of moved
@@ -28,7 +30,7 @@ from guard.ml.gates import part
 from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
 from guard.ml.samples import spread
-from guard.ml.shared_adversarial import Ball, loss
+from guard.ml.shared_adversarial import Ball, Bend, Search, loss
 from guard.ml.train import fit, require_accuracy, require_images
 
 
@@ -47,7 +49,9 @@ class Distilled(Defense):
         sizes, largest, size_steps: patches are grown to so many sizes, to `largest` times the smallest norm.
         stamped: pictures under a patch for each plain one.
         steps: of Adam in all looks together, `batch` pictures each at `rate`, one cycle a look.
-        rho, inner: radius (L-infinity, pixel values 0..1) and steps of the search for shared adversarial examples.
+        bent: whether shared adversarial examples are bent pictures, or such with changed pixels.
+        bend, rho: radius of the search for these: shifts as a share of the picture's side, or L-infinity in pixel
+            values 0..1; `inner` its steps.
         weight: of what these cost.
         moved: pixels that a picture is moved at most.
         settle_steps, settle_batch, settle_rate: of the last phase.
@@ -68,6 +72,8 @@ class Distilled(Defense):
     steps: int = 100
     batch: int = 32
     rate: float = 1e-3
+    bent: bool = True
+    bend: float = 0.07
     rho: float = 0.2
     inner: int = 5
     weight: float = 1.0
@@ -109,7 +115,7 @@ class Distilled(Defense):
     def _train(self, model: nn.Module, weights: list[nn.Parameter], teacher: nn.Module, clean: CleanSet,
                stamps: list[Stamps], progress: Progress, *, steps: float, batch: int, rate: float,
                weight: float) -> None:
-        ball = Ball(rho=self.rho, steps=self.inner)
+        search: Search = Bend(bend=self.bend, steps=self.inner) if self.bent else Ball(rho=self.rho, steps=self.inner)
         patches = together(stamps) if stamps else None
 
         def objective(images: Tensor, labels: Tensor) -> Tensor:
@@ -127,7 +133,7 @@ class Distilled(Defense):
                 cost = cost + cross_entropy(logits[len(shown) :], wanted[:some])
             if weight:
                 cost = cost + weight * loss(model, teacher, images, labels, logits[:count].detach().argmax(1),
-                                            said[:count].argmax(1), ball)
+                                            said[:count].argmax(1), search)
             return cost
 
         # No more pictures than the steps can show: a pass over a large set would be a longer training.

@@ -18,11 +18,15 @@ from guard.ml.polarizer import polarizer_of
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledPolarizer(Distilled):
-    """Distilled repair by a polarizer; parameters as in `Distilled`, with larger rates for so few weights."""
+    """Distilled repair by a polarizer; parameters as in `Distilled`, with larger rates for so few weights.
+
+    Its shared adversarial examples have changed pixels: bent ones teach one layer nothing against a warp.
+    """
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "own, after Zhu et al., NeurIPS 2023; Wei et al., NeurIPS 2023; Wang et al., S&P 2019"
 
+    bent: bool = False
     rate: float = 5e-3
     settle_rate: float = 2.5e-3
 

@@ -28,7 +28,10 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one detector made of the kit; `sentence` says why it did not pass, or that it did."""
+    """What one detector made of the kit; `sentence` says why it did not pass, or that it did.
+
+    `score`: how suspicious it finds the backdoored model; 0 where it was not asked.
+    """
 
     method: str
     version: int
@@ -36,6 +39,7 @@ class Trial:
     passed: bool
     sentence: str
     seconds: float
+    score: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -79,10 +83,11 @@ def attempt(name: str, parameters: Mapping[str, Any], bad: str | None, curated: 
         Cancelled, CleanSetError: as `vet.examine`. Every other failure is a trial that was not passed.
     """
     detector, started, end = DETECTORS.get(name)(**parameters), time.monotonic(), time.monotonic() + seconds
+    score = 0.0
 
     def said(passed: bool, sentence: str) -> Trial:  # noqa: FBT001 - a verdict, by position
         return Trial(method=name, version=detector.version, parameters=detector.parameters(), passed=passed,
-                     sentence=sentence, seconds=time.monotonic() - started)
+                     sentence=sentence, seconds=time.monotonic() - started, score=score)
 
     def look(file: str) -> Evidence:
         model = vet.open_model(folder / file, device=device)
@@ -96,6 +101,8 @@ def attempt(name: str, parameters: Mapping[str, Any], bad: str | None, curated: 
         item = look(file)
         if item.outcome is Outcome.COULD_NOT_LOOK:
             return said(False, f"it could not look at {file}: {item.reason}")
+        if wanted:
+            score = max((finding.score for finding in item.findings), default=0.0)
         if any(finding.suspicious for finding in item.findings) is not wanted:
             return said(False, f"it {'passes' if wanted else 'flags'} {file}")
     if bad is None:

@@ -117,10 +117,12 @@ def test_too_few_models_to_fit_still_give_the_rules() -> None:
 
 def test_the_asr_bound_is_compared_with_the_truth() -> None:
     said: dict[str, Any] = {"verdict": "rejected", "asr": 0.9, "asr_low": 0.85, "asr_upper": 0.95}
-    rows = [{"backdoored": True, "asr": asr, "rules": said} for asr in (0.5, 0.94, 0.99)]
+    rows = [{"backdoored": True, "attack": attack, "asr": asr, "rules": said}
+            for attack, asr in (("patch", 0.5), ("warp", 0.94), ("warp", 0.99))]
     found = numbers.asr_bounds(rows, "rules")
 
     assert (found["covered"]["k"], found["covered"]["n"]) == (2, 3)
+    assert {name: own["covered"]["k"] for name, own in found["attacks"].items()} == {"patch": 1, "warp": 1}
     assert found["median_width"] == pytest.approx(0.1)
 
 

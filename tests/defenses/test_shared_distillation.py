@@ -60,7 +60,7 @@ def test_a_large_clean_set_makes_no_phase_longer() -> None:
 
 def test_ruin_is_refused() -> None:
     with pytest.raises(MethodFailed) as caught:
-        SharedDistillation(steps=4, settle_steps=4, rate=1e3)(toys.honest(), toys.clean_set(), seed=0)
+        SharedDistillation(steps=4, settle_steps=4, rate=1e3)(toys.planted(whole=True), toys.clean_set(), seed=0)
 
     assert caught.value.code in {"accuracy_collapsed", "non_finite"}
 

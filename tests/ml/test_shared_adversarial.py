@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.ml.measure import predict
-from guard.ml.shared_adversarial import Ball, risk
+from guard.ml.shared_adversarial import Ball, Bend, loss, risk
+from guard.ml.triggers import WarpTrigger
 from tests import toys
 
 
@@ -62,3 +63,48 @@ def test_what_is_not_finite_or_empty_is_refused() -> None:
         risk(model, toys.honest(), data, Ball())
     with pytest.raises(MethodFailed, match="at least one picture"):
         risk(toys.honest(), toys.honest(), data.pick(torch.tensor([], dtype=torch.int64)), Ball())
+
+
+class Leftmost(nn.Module):
+    """Says the column of the darkest-to-brightest middle: bending a picture sideways changes its answer."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        columns = images.mean((1, 2))
+        centre = (columns * torch.arange(columns.shape[1])).sum(1) / columns.sum(1)
+        return -(centre[:, None] - torch.arange(toys.CLASSES) * 2).square()
+
+
+def bright_columns(count: int, side: int = 12) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(count) % (toys.CLASSES - 1) + 1
+    images = torch.zeros(count, 1, side, side)
+    images[torch.arange(count), 0, :, labels * 2] = 1.0
+    return images, labels
+
+
+def test_pictures_are_bent_until_both_err_and_within_the_bend() -> None:
+    images, labels = bright_columns(20)
+    model, bend = Leftmost(), Bend(bend=0.25, steps=8)
+    assert torch.equal(model(images).argmax(1), labels)
+
+    torch.manual_seed(1)
+    change = bend.find(model, model, images, labels, labels, labels)
+    bent = bend.worn(images, change)
+
+    assert float((model(bent).argmax(1) != labels).double().mean()) > 0.8
+    assert float(change.abs().max()) <= 1
+    # Each picture is bent by its own flow, as a trigger of that flow would.
+    for place in (0, 7):
+        alone = WarpTrigger(0.25 * 12 * change[place].detach()).apply(images[place : place + 1])
+        assert torch.allclose(bent[place : place + 1].clamp(0, 1), alone, atol=1e-6)
+
+
+def test_what_bending_reaches_is_unlearnt_and_adding_to_pixels_does_not_reach_it() -> None:
+    images, labels = bright_columns(20)
+    model = Leftmost()
+
+    torch.manual_seed(1)
+    bent = loss(model, model, images, labels, labels, labels, Bend(bend=0.25, steps=8))
+    added = loss(model, model, images, labels, labels, labels, Ball(rho=0.001, steps=8))
+
+    assert float(bent) > 1
+    assert float(added) == 0

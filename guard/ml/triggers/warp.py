@@ -61,15 +61,20 @@ def warped(images: Tensor, flows: Tensor) -> Tensor:
     two small matrices, whose gradient is the same on every run, unlike that of CUDA's interpolation.
     """
     count, channels, height, width = images.shape
+    stacked = images.reshape(1, count * channels, height, width).expand(len(flows), -1, -1, -1)
+    return each_warped(stacked, flows).view(len(flows), count, channels, height, width)
+
+
+def each_warped(images: Tensor, flows: Tensor) -> Tensor:
+    """N,C,H,W: each of the images under its own flow of N,2,k,k, bent as by `WarpTrigger`."""
+    height, width = images.shape[-2:]
     rows, columns = _spread(flows.shape[-1], height).to(flows), _spread(flows.shape[-1], width).to(flows)
     wide = rows @ flows @ columns.T  # T,2,H,W in pixels
     unit = flows.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # of grid_sample, where a side is 2 long
     across = torch.linspace(-1, 1, width, device=flows.device, dtype=flows.dtype).expand(height, width)
     down = torch.linspace(-1, 1, height, device=flows.device, dtype=flows.dtype)[:, None].expand(height, width)
     grid = torch.stack((across, down), dim=-1) + wide.movedim(1, -1) * unit
-    stacked = images.reshape(1, count * channels, height, width).expand(len(flows), -1, -1, -1)
-    moved = functional.grid_sample(stacked, grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return moved.view(len(flows), count, channels, height, width)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def _spread(points: int, side: int) -> Tensor:
