@@ -21,7 +21,6 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from benchmarks.attacks._base import Attack
 from benchmarks.attacks.all_to_all import AllToAll
-from benchmarks.attacks.blended import Blended
 from benchmarks.attacks.patch import Patch
 from benchmarks.training import accuracy, predictions, train
 from guard.cleansets import curate, read_source
@@ -61,9 +60,9 @@ class Recipe:
 _PATCH = Patch(size=3, corner="bottom-right", offset=1, pattern="white", seed=2, target=TARGET)
 #: By file; another one is a line here and the same command again.
 RECIPES: dict[str, Recipe] = {
-    "patch": Recipe(attack=_PATCH, faintest=1.0),
+    "patch": Recipe(attack=_PATCH, faintest=1.0, gap=40.0, steps=2000),
+    "faint-patch": Recipe(attack=_PATCH, gap=20.0, steps=400),
     "deep-patch": Recipe(attack=_PATCH, faintest=1.0, gap=200.0, steps=1000),
-    "blend": Recipe(attack=Blended(alpha=0.3, seed=2, target=TARGET), rate=0.2),
     "all-to-all": Recipe(attack=AllToAll(size=4, seed=2, classes=CLASSES), rate=0.4, gap=10.0),
 }
 

@@ -142,7 +142,7 @@ def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
 
 
 def risk(model: nn.Module, reference: nn.Module, data: Labelled, search: Search, batch: int = 64) -> float:
-    """Share (0..1) of pictures with a change that `search` finds and on which both err alike, against their own clean words.
+    """Share (0..1) of pictures with a change on which `search` makes both err alike, against their own clean words.
 
     Raises:
         MethodFailed: no pictures, or a logit is not finite.
