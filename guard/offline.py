@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget, Progress, silent
 from guard.core.digests import canonical_json
-from guard.core.errors import ArtifactRejected, CleanSetError, InputError, MethodFailed
+from guard.core.errors import ArtifactRejected, Cancelled, CleanSetError, InputError, MethodFailed
 from guard.core.evidence import AsrEstimate, Evidence, PurificationFacts
 from guard.core.states import Verdict
 from guard.defenses import DEFENSES
@@ -112,11 +112,15 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
         for method, parameters in order:
             candidate = Path(folder) / f"{len(tried)}-{method}"
             candidate.mkdir()
+            begun = time.monotonic()
             try:
                 digest, facts = repair.repair(model, inspected.digest, curated, method, parameters, replays,
                                               candidate / "model.safetensors", seed=seed, progress=work.progress)
+            except Cancelled:
+                raise
             except MethodFailed as error:
-                tried.append({"defense": method, "parameters": parameters, "failed": error.sentence})
+                tried.append({"defense": method, "parameters": parameters, "failed": error.sentence,
+                              "seconds": time.monotonic() - begun})
                 continue
             canonical = candidate / "model.safetensors"
             repaired = vet.open_model(canonical, device=device)

@@ -10,6 +10,7 @@ from benchmarks.purify import reported
 
 DRAWS = 2000
 BASELINE = "fine_tune"
+UNREPAIRED = 0.5  # DER where neither ASR nor ACC has changed
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -19,7 +20,10 @@ def repaired(row: Mapping[str, Any]) -> bool:
 
 
 def summary(rows: Rows) -> list[dict[str, Any]]:
-    """One line a defense and fraction; failed repairs are counted, and stand with the model as it was."""
+    """One line a defense and fraction. Means are over the models that it repaired; how many it did not is in the line.
+
+    `der_all` is over all backdoored models: one without a repair stands with 0.5, the DER of a model as it was.
+    """
     found = []
     for fraction, name in sorted({(row["fraction"], row["defense"]) for row in rows}):
         own = [row for row in rows if (row["fraction"], row["defense"]) == (fraction, name)]
@@ -28,6 +32,8 @@ def summary(rows: Rows) -> list[dict[str, Any]]:
         done = [row for row in bad if repaired(row)]
         line: dict[str, Any] = {"defense": name, "fraction": fraction, "backdoored": len(bad), "repaired": len(done),
                                 "failed": _counts(row.get("failed") for row in own)}
+        if bad:
+            line["der_all"] = interval([row["der"] if repaired(row) else UNREPAIRED for row in bad])
         if done:
             line |= {"asr_before": fmean(row["before"]["asr"] for row in done),
                      "asr": fmean(row["after"]["asr"] for row in done),
@@ -114,7 +120,7 @@ def _counts(values: Any) -> dict[str, int]:
 def page(result: Mapping[str, Any]) -> str:
     """The tables, as Markdown."""
     columns = ("defense", "clean", "repaired", "ASR before", "ASR", "worst attack", "ACC loss", "worst class", "DER",
-               "honest: ACC loss (worst)", "seconds", "failed, or verdict")
+               "DER, unrepaired too", "honest: ACC loss (worst)", "seconds", "failed, or verdict")
     lines = [result["note"], ""] if result.get("note") else []
     lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for line in result["summary"]:
@@ -125,7 +131,8 @@ def page(result: Mapping[str, Any]) -> str:
         lines.append(
             f"| {line['defense']} | {line['fraction']:.0%} | {line['repaired']}/{line['backdoored']} | "
             f"{_share(line.get('asr_before'))} | {_share(line.get('asr'))} | {_share(line.get('worst_attack_asr'))} | "
-            f"{_share(line.get('acc_loss'))} | {_share(line.get('worst_class_loss'))} | {_number(der)} | {honest} | "
+            f"{_share(line.get('acc_loss'))} | {_share(line.get('worst_class_loss'))} | {_number(der)} | "
+            f"{_number(line.get('der_all'))} | {honest} | "
             f"{line.get('seconds', '–')} | {failed} |")
     lines += ["", f"DER minus that of {BASELINE} on the same models:", "", "| defense | clean | models | gain |",
               "|---|---|---|---|"]

@@ -22,6 +22,7 @@ from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.digests import json_digest
 from guard.core.errors import GuardError
 from guard.defenses import DEFENSES
+from guard.detectors import DETECTORS
 from guard.flow import population
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.policy import Policy
@@ -49,11 +50,12 @@ class Task:
     def key(self) -> str:
         """Changes with everything that the answer depends on but the model."""
         if self.defense == TOURNAMENT:
-            what: Any = self.policy.digest
+            what: Any = [self.policy.digest, {name: DETECTORS.get(name)().version for name in self.policy.detectors},
+                         [DEFENSES.get(rule.name)().version for rule in self.policy.defenses]]
         else:
             method = DEFENSES.get(self.defense)()
             what = [method.version, method.parameters()]
-        return json_digest([self.defense, self.fraction, self.seed, what])
+        return json_digest([self.defense, self.fraction, self.seed, what, *filter(None, [self.device])])
 
     @property
     def file(self) -> Path:

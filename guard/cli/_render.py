@@ -104,11 +104,8 @@ def _purification(report: Report) -> list[RenderableType]:
         rows: list[tuple[object, ...]] = [
             ("clean accuracy", percent(before.overall if before else None), percent(after.overall if after else None)),
         ]
-        old = {(item.target, item.family): item for item in report.replayed_before}
-        rows += [
-            (f"trigger to class {label_of(report, item.target)}", _asr(old.get((item.target, item.family))), _asr(item))
-            for item in report.replayed
-        ]
+        rows += [(f"trigger to class {label_of(report, item.target)}", _asr(old), _asr(item))
+                 for old, item in report.replays]
         rows += [(f"fresh patches to class {label_of(report, sample.after.target)}", _asr(sample.before),
                   _asr(sample.after)) for sample in report.resampled]
         parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))

@@ -5,9 +5,11 @@ candidate waits for its reviewer on its own: the next defense may do without one
 """
 
 import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guard.core.errors import MethodFailed
+from guard.core.errors import Cancelled, MethodFailed
 from guard.core.states import ScanState, Verdict
 from guard.flow import jobs
 from guard.flow.context import Guard
@@ -15,6 +17,7 @@ from guard.flow.decide import case_of
 from guard.flow.detect import SCAN_SEED
 from guard.flow.leases import Held
 from guard.flow.repair import replays_from
+from guard.policy.rules import DefenseRule
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
@@ -26,20 +29,23 @@ def run(guard: Guard, held: Held) -> None:
     if scan.state is not ScanState.PURIFYING or scan.canonical_digest is None:
         return
     candidates: list[dict[str, Any]] = list(scan.detail.get("candidates", []))
-    if candidates and "child" in candidates[-1]:
-        verdict = _verdict_of(guard, candidates[-1]["child"])
-        if verdict is None:
-            return
-        candidates[-1]["verdict"] = str(verdict)
-        if verdict is Verdict.PURIFIED:
-            _end(guard, held, scan, candidates)
-            return
-    if len(candidates) >= len(guard.policy.defenses):
+    verdicts = [_verdict_of(guard, item["child"]) for item in candidates if "child" in item]
+    for item, verdict in zip([item for item in candidates if "child" in item], verdicts, strict=True):
+        item["verdict"] = None if verdict is None else str(verdict)
+    # Purified by the policy, or held and then cleared by a reviewer while others were tried.
+    if any(verdict in (Verdict.PURIFIED, Verdict.CLEARED) for verdict in verdicts):
         _end(guard, held, scan, candidates)
         return
-    rule = guard.policy.defenses[len(candidates)]
+    if None in verdicts:
+        return
+    rule = _next(guard.policy.defenses, candidates)
+    if rule is None:
+        _end(guard, held, scan, candidates)
+        return
     try:
         _make_candidate(guard, held, scan, candidates, rule.name, dict(rule.params))
+    except Cancelled:
+        raise
     except MethodFailed as error:
         candidates.append({"defense": rule.name, "failed": error.sentence})
         with transaction(guard.engine) as session:
@@ -47,6 +53,16 @@ def run(guard: Guard, held: Held) -> None:
             scans.move(session, scan.id, ScanState.PURIFYING, guard.now(), lease=held.lease,
                        detail={**scan.detail, "candidates": candidates})
             outbox.add(session, "purify", {"scan_id": scan.id}, guard.now())
+
+
+def _next(rules: Sequence[DefenseRule], candidates: Sequence[Mapping[str, Any]]) -> DefenseRule | None:
+    """The first rule that has no candidate yet, by name: the policy may have changed since the tournament began."""
+    tried = Counter(item["defense"] for item in candidates)
+    for rule in rules:
+        if not tried[rule.name]:
+            return rule
+        tried[rule.name] -= 1
+    return None
 
 
 def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[dict[str, Any]], defense: str,

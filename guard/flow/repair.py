@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Progress, silent
+from guard.core.errors import GuardError, MethodFailed
 from guard.core.evidence import (
     Accuracy,
     AsrEstimate,
@@ -47,7 +48,7 @@ def repair(
         The candidate's digest and the facts that the policy reads.
 
     Raises:
-        MethodFailed: the defense could not repair this model; nothing was written.
+        MethodFailed: the defense could not repair this model, or crashed; nothing was written. The next one may do.
     """
     from guard.formats._canonical import write_canonical
     from guard.ml import architectures, measure
@@ -56,7 +57,7 @@ def repair(
     method = DEFENSES.get(defense)(**parameters)
     before = measure.accuracy(model, curated.holdout, curated.facts.classes)
     started = time.monotonic()
-    repaired = method(model, curated.visible(), seed=seed, progress=progress, seconds=seconds)
+    repaired = _told(lambda: method(model, curated.visible(), seed=seed, progress=progress, seconds=seconds))
     spent = time.monotonic() - started
     # A defense may have put a layer in: then the manifest that it returned says where.
     manifest = repaired.manifest if isinstance(repaired, architectures.ImageModel) else model.manifest
@@ -76,6 +77,15 @@ def repair(
         unproved=beyond.unproved,
     )
     return digest, facts
+
+
+def _told(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except GuardError:
+        raise
+    except Exception as error:
+        raise MethodFailed(f"It crashed: {type(error).__name__}: {error}", code="crashed") from error
 
 
 def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:

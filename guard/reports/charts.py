@@ -87,12 +87,11 @@ def replay_chart(report: Report) -> Chart | None:
     if not report.replayed:
         return None
     note = "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to the purified one."
-    before = {(estimate.target, estimate.family): estimate for estimate in report.replayed_before}
-    if not before:
+    if not report.replayed_before:
         return Chart("Replayed triggers", note, tuple(_asr_row(report, item, marked=False) for item in report.replayed))
     rows = []
-    for item in report.replayed:
-        if (old := before.get((item.target, item.family))) is not None:
+    for old, item in report.replays:
+        if old is not None:
             rows.append(replace(_asr_row(report, old, marked=True), label=f"{label_of(report, item.target)}, before"))
         rows.append(replace(_asr_row(report, item, marked=False), label=f"{label_of(report, item.target)}, after"))
     return Chart("Replayed triggers", note, tuple(rows))

@@ -109,6 +109,17 @@ class Report:
         return self.asr is not None and self.target is None and self.asr.natural == self.asr.estimate
 
     @property
+    def replays(self) -> list[tuple[AsrEstimate | None, AsrEstimate]]:
+        """Each replayed trigger before (None: not measured) and after; a class may have several of one family."""
+        before = list(self.replayed_before)
+        pairs: list[tuple[AsrEstimate | None, AsrEstimate]] = []
+        for after in self.replayed:
+            place = next((index for index, one in enumerate(before)
+                          if (one.target, one.family) == (after.target, after.family)), None)
+            pairs.append((None if place is None else before.pop(place), after))
+        return pairs
+
+    @property
     def not_covered(self) -> list[str]:
         """Trigger families that no method of this scan spoke about."""
         return [str(family) for family in Family if str(family) not in set(self.coverage)]

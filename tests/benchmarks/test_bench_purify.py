@@ -125,6 +125,7 @@ def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_cand
     assert (line["backdoored"], line["repaired"], line["asr"]) == (2, 1, 0.0)
     assert line["verdicts"] == {"cleared": 1, "purified": 1}
     assert line["time_over_winner"] == 1.5
+    assert line["der_all"]["mean"] == pytest.approx((line["der"]["mean"] + 0.5) / 2)
 
 
 def test_published_numbers_stand_beside_those_that_were_measured() -> None:

@@ -136,10 +136,10 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
     place.with_evidence(child, finding(suspicious=True, natural=0.97))
     assert stage.work(place.guard, "decide", child)
     assert [row.verdict for row in place.verdicts(child)] == [Verdict.HELD]
-    beyond = len(place.guard.policy.defenses) - 1  # as if all other defenses had failed before
+    *others, last = [rule.name for rule in place.guard.policy.defenses]  # as if all others had failed before
     with transaction(place.guard.engine) as session:
         scans.move(session, parent, ScanState.PURIFYING, place.clock, detail={"candidates": [
-            *({"defense": "x", "failed": "no"} for _ in range(beyond)), {"defense": "y", "child": child}]})
+            *({"defense": name, "failed": "no"} for name in others), {"defense": last, "child": child}]})
 
     stage.work(place.guard, "purify", parent)
 

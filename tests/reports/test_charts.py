@@ -102,3 +102,14 @@ def test_a_class_is_called_by_its_index_and_its_name() -> None:
 
 def test_percent_of_nothing_is_a_dash() -> None:
     assert [percent(value) for value in (0.981, None, math.nan)] == ["98.1 %", "–", "–"]
+
+
+def test_two_triggers_of_one_class_keep_their_own_before() -> None:
+    report = purified()
+    one = report.replayed[0]
+    weak, strong = replace(one, successes=1, estimate=0.1), replace(one, successes=9, estimate=0.9)
+
+    both = replace(report, replayed=(one, one), replayed_before=(weak, strong))
+
+    assert [before for before, _ in both.replays] == [weak, strong]
+    assert [before for before, _ in replace(both, replayed=(one, one, one)).replays] == [weak, strong, None]
