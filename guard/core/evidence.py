@@ -227,7 +227,8 @@ class PurificationFacts:
 
     `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child. `resampled` and
     `relearned` look beyond those triggers, for patches, `woken` for all that lead to one class, `shared` beyond any
-    trigger; `unproved` says for what they could not, and why.
+    trigger; `unproved` says for what they could not, and why. `swapped` has for each class how many pictures the parent
+    had right and the child has wrong, and the other way round; none in facts from before it was counted.
     """
 
     defense: str
@@ -243,3 +244,4 @@ class PurificationFacts:
     woken: tuple[Woken, ...] = ()
     shared: SharedRisk | None = None
     unproved: tuple[str, ...] = ()
+    swapped: tuple[tuple[int, int], ...] = ()

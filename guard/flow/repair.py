@@ -75,6 +75,7 @@ def repair(
         acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), replayed=tuple(estimates),
         seconds=spent, resampled=beyond.resampled, relearned=beyond.relearned, woken=beyond.woken, shared=beyond.shared,
         unproved=beyond.unproved,
+        swapped=measure.swapped(model, repaired, curated.holdout, curated.facts.classes),
     )
     return digest, facts
 
@@ -142,5 +143,6 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
             "woken": tuple(woken(item) for item in data.get("woken", ())),
             "shared": SharedRisk(**shared) if (shared := data.get("shared")) else None,
             "unproved": tuple(data.get("unproved", ())),
+            "swapped": tuple((lost, gained) for lost, gained in data.get("swapped", ())),
         }
     )

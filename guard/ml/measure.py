@@ -84,6 +84,19 @@ def accuracy(model: nn.Module, labelled: Labelled, classes: int, batch: int = BA
     return Accuracy(overall=float(hits.double().mean()), per_class=tuple(per_class), images=len(labelled))
 
 
+def swapped(before: nn.Module, after: nn.Module, labelled: Labelled, classes: int,
+            batch: int = BATCH) -> tuple[tuple[int, int], ...]:
+    """For each class, how many pictures only `before` has right, and how many only `after`.
+
+    Raises:
+        MethodFailed: a logit is not finite.
+    """
+    first, then = (predict(model, labelled, batch) == labelled.labels for model in (before, after))
+    lost, gained = (torch.bincount(labelled.labels[hits], minlength=classes).tolist()
+                    for hits in (first & ~then, then & ~first))
+    return tuple(zip(lost, gained, strict=True))
+
+
 def asr(model: nn.Module, labelled: Labelled, trigger: TriggerLike, target: Target, family: str,
         natural: float | None = None, budget: float | None = None, batch: int = BATCH) -> AsrEstimate:
     """How many pictures whose true class is not the target go to the target once stamped; Wilson 95 % interval.

@@ -1,11 +1,15 @@
 """Faults of a purified model: lost accuracy, triggers that still work, a backdoor that is easily woken."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 from guard.core.evidence import PurificationFacts, Target
 from guard.core.states import Family
 from guard.policy import bounds
 from guard.policy.rules import Policy, ProofRule
+
+ERROR = 0.05  # of all classes together
+CERTAIN = 2.0  # limits that no class may lose, whatever chance explains
 
 
 def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
@@ -17,7 +21,7 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
     if len(before_all) != len(after_all):
         yield f"The accuracy before and after {facts.defense} was not measured on the same classes."
     for index, (before, after) in enumerate(zip(before_all, after_all, strict=False)):
-        if not before - after <= policy.accuracy.max_class_drop:
+        if _lost(before - after, facts.swapped[index : index + 1], policy.accuracy.max_class_drop, len(before_all)):
             yield (f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the policy allows "
                    f"{policy.accuracy.max_class_drop:.1%}.")
     for replay in facts.replayed:
@@ -27,6 +31,25 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
             yield (f"The parent's trigger for class {replay.target} still works on {replay.estimate:.1%} "
                    f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")
     yield from faults(policy.proof, facts)
+
+
+def _lost(drop: float, swaps: Sequence[tuple[int, int]], limit: float, classes: int) -> bool:
+    """Whether a class has lost too much: twice the limit always, less only where chance does not explain it.
+
+    The worst of many classes with a few dozen pictures each is mostly the unluckiest one (decision 0015).
+    """
+    if drop <= limit:
+        return False
+    if math.isnan(drop) or not swaps:
+        return True
+    lost, gained = swaps[0]
+    return drop > CERTAIN * limit or _by_chance(lost, gained) <= ERROR / classes
+
+
+def _by_chance(lost: int, gained: int) -> float:
+    """McNemar's exact p, one-sided: so many lost or more, if a swap were as likely a gain."""
+    swaps = lost + gained
+    return sum(math.comb(swaps, more) for more in range(lost, swaps + 1)) / 2**swaps
 
 
 def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from guard.core.errors import InputError, MethodFailed
 from guard.ml.cleanset import Labelled
-from guard.ml.measure import accuracy, asr, device_of, evaluating, predict
+from guard.ml.measure import accuracy, asr, device_of, evaluating, predict, swapped
 from guard.ml.statistics import wilson
 from guard.ml.triggers import MappedTrigger, PatchTrigger
 
@@ -82,6 +82,21 @@ def test_accuracy_is_overall_and_per_class() -> None:
     assert found.images == 5
     with pytest.raises(InputError, match="at least one"):
         accuracy(Reads(), written([], []), 4)
+
+
+class Zero(Reads):
+    """Always says class 0."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images * 0)
+
+
+def test_swaps_are_counted_by_class_and_direction() -> None:
+    data = written([0, 1, 0, 2, 2, 1], [0, 0, 0, 2, 2, 2])
+
+    assert swapped(Reads(), Zero(), data, 4) == ((0, 1), (0, 0), (2, 0), (0, 0))
+    assert swapped(Zero(), Reads(), data, 4) == ((1, 0), (0, 0), (0, 2), (0, 0))
+    assert swapped(Reads(), Reads(), data, 4) == ((0, 0),) * 4
 
 
 def test_asr_counts_only_pictures_of_other_classes() -> None:

@@ -255,6 +255,26 @@ def test_a_repair_that_costs_too_much_or_leaves_the_trigger_is_rejected(fields: 
     assert word in decision.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("recall", "swaps", "verdict"),
+    [
+        (0.75, (12, 4), Verdict.PURIFIED),  # 15 points of 53 pictures, p = 0.04 for this class, 0.19 for five
+        (0.75, (9, 1), Verdict.PURIFIED),  # p = 0.011, the level is 0.01
+        (0.75, (8, 0), Verdict.REJECTED),  # p = 0.004
+        (0.75, (80, 30), Verdict.REJECTED),  # as many points of 333 pictures
+        (0.69, (12, 4), Verdict.REJECTED),  # over twice the limit
+        (0.85, (8, 0), Verdict.PURIFIED),  # under the limit
+        (math.nan, (0, 0), Verdict.REJECTED),
+    ],
+)
+def test_a_class_has_lost_too_much_where_chance_does_not_explain_it(recall: float, swaps: tuple[int, int],
+                                                                    verdict: Verdict) -> None:
+    after = Accuracy(overall=0.94, per_class=(recall, 0.95, 1.0, 0.9, 0.9), images=90)
+    facts = a_purification(acc_after=after, swapped=(swaps, (0, 0), (0, 0), (0, 0), (0, 0)))
+
+    assert decide(POLICY, a_case(purification=facts)).verdict is verdict
+
+
 @pytest.mark.parametrize("high", [0.98, 0.05])
 def test_a_repaired_model_that_is_suspicious_again_is_rejected_and_not_repaired_again(high: float) -> None:
     case = a_case(an_evidence("a", a_finding(asr=an_asr(high)), seed=1), purification=a_purification())
