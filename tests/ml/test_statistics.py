@@ -44,15 +44,14 @@ def test_the_high_side_is_the_low_side_mirrored() -> None:
     assert leave_one_out(values, low_side=False).position == 3
 
 
-@pytest.mark.parametrize(("classes", "level"), [(10, 0.05), (10, 0.01), (43, 0.05)])
-def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(classes: int, level: float) -> None:
-    rng, trials = np.random.default_rng(0), 4000 if classes == 10 else 2000
+@pytest.mark.parametrize(("classes", "level", "trials"), [(10, 0.05, 8000), (10, 0.01, 30_000), (43, 0.05, 6000)])
+def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(classes: int, level: float, trials: int) -> None:
+    """papers/detection.md 7.11 (i): within a fifth of the level; chance alone moves it by a sixteenth."""
+    rng = np.random.default_rng(0)
 
     hits = sum(leave_one_out(rng.normal(size=classes), floor=0.0).p <= level for _ in range(trials))
 
-    # Within what 99.9 % of correct tests show.
-    low, high = stats.binom.interval(0.999, trials, level)
-    assert low <= hits <= high, rate(hits, trials)
+    assert hits / trials == pytest.approx(level, rel=0.2), rate(hits, trials)
 
 
 @pytest.mark.parametrize("classes", [8, 10, 12])
