@@ -20,7 +20,8 @@ PAGE = "report.html"
 def purify(
     path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
     cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
-    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json; made if missing.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for model.safetensors and config.json; by default "
+                                                  "NAME-purified in this folder.", show_default=False)] = None,
     policy: Annotated[Path | None, typer.Option(help="Policy TOML, or a packaged one: default, ensemble.")] = None,
     defense: Annotated[str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")] = None,
     param: Annotated[list[str] | None, typer.Option("--set", "--param", metavar="NAME=VALUE",
@@ -36,6 +37,7 @@ def purify(
     params = parameters(param or [])
     if params and defense is None:
         raise InputError("--set goes with --defense NAME.", code="param_without_defense")
+    out = out or Path(f"{path.resolve().stem}-purified")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder.", code="bad_out")
     from guard import offline
@@ -46,6 +48,8 @@ def purify(
     if form is ReportFormat.HTML:
         out.mkdir(parents=True, exist_ok=True)
     code = answer(report, form, out / PAGE)
+    if report.verdict in {Verdict.PURIFIED, Verdict.CLEARED} and (out / "model.safetensors").is_file():
+        typer.echo(f"The model is in {out}.", err=True)
     # The parent's own clearance is an answer too, but an asked-for defense whose child fails must not exit 0.
     return code if defense is None or report.verdict is Verdict.PURIFIED else code or 1
 

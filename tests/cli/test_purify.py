@@ -48,6 +48,17 @@ def test_an_honest_model_needs_no_repair(cli: Cli, clean: Path, tmp_path: Path) 
     assert (out / "model.safetensors").is_file() == (answer.code == 0)
 
 
+def test_without_a_place_it_is_beside_who_asks_and_named_after_the_model(cli: Cli, clean: Path, tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--defense", "fine_tune")
+    made = tmp_path / "bad-purified"
+
+    assert made.is_dir() == (answer.code == 0)
+    assert ("in bad-purified" in answer.err) == (answer.code == 0)
+    assert "--out" not in answer.err
+
+
 def test_what_cannot_be_vetted_is_not_written(cli: Cli, clean: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "model.onnx", tmp_path / "out"
     file.write_bytes(b"\x08\x07\x12\x07pytorch")
