@@ -1,9 +1,10 @@
-"""CIFAR-10, GTSRB and Tiny-ImageNet from folders that a user has; nothing is downloaded, no pickle is opened.
+"""CIFAR-10, GTSRB, Tiny-ImageNet and emoji from folders that a user has; nothing is downloaded, no pickle is opened.
 
 Layouts (below the data folder):
     cifar-10-batches-bin/         the *binary* version: data_batch_1..5.bin, test_batch.bin, batches.meta.txt
     GTSRB/Final_Training/Images/  class folders of .ppm; GTSRB/Final_Test/Images/ with GT-final_test.csv
     tiny-imagenet-200/            wnids.txt, train/<wnid>/images/, val/images/ with val_annotations.txt
+    emoji-datasource-google/, emoji-datasource-twitter/  npm packages; see `benchmarks.zoo.emoji`
 The training part comes from the training split; clean and test parts share the test split (validation split of Tiny).
 """
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import SPLIT_SEED, Dataset
+from benchmarks.zoo import emoji
 from guard.ml.cleanset import Labelled
 
 GTSRB_SIDE = 32
@@ -31,7 +33,7 @@ def load(source: str, folder: Path | None, sizes: tuple[int, int, int]) -> Datas
         ValueError: unknown source, or too few pictures of a class.
     """
     readers: dict[str, Callable[[Path, tuple[int, int, int]], Dataset]] = {
-        "cifar10": _cifar10, "gtsrb": _gtsrb, "tiny-imagenet": _tiny_imagenet,
+        "cifar10": _cifar10, "gtsrb": _gtsrb, "tiny-imagenet": _tiny_imagenet, "emoji": emoji.load,
     }
     if source not in readers:
         raise ValueError(f"{source!r} is no data set; use mnist, fashion-mnist, {', '.join(readers)}.")

@@ -30,7 +30,7 @@ class SetSpec:
 
     Args:
         key: the name in the spec; also of the clean set's file.
-        source: "mnist", "fashion-mnist", "cifar10", "gtsrb" or "tiny-imagenet".
+        source: "mnist", "fashion-mnist", "cifar10", "gtsrb", "tiny-imagenet" or "emoji".
         train: pictures of each part, over all classes together.
         acc: an honest model under this accuracy counts as not working, 0..1.
     """

@@ -231,6 +231,40 @@ def test_gtsrb_is_read_from_its_folders(tmp_path: Path) -> None:
         _told_by_red(part)
 
 
+def test_emoji_are_read_from_two_packages_and_no_emoji_is_in_two_parts(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = [{"image": f"{number}.png", "category": category, "has_img_google": True, "has_img_twitter": number != 5}
+            for number, category in enumerate(["Flags", "Objects"] * 12 + ["Component"])]
+    for style in ("google", "twitter"):
+        place = tmp_path / f"emoji-datasource-{style}"
+        (place / "img" / style / "64").mkdir(parents=True)
+        (place / "emoji.json").write_text(json.dumps(rows))
+        for number, row in enumerate(rows):
+            # Green tells the emoji, red the class; nothing is drawn on the transparent left half.
+            drawn = Image.new("RGBA", (64, 64), (20 * (number % 2), 10 * number, 0, 255))
+            drawn.paste((0, 0, 0, 0), (0, 0, 32, 64))
+            drawn.save(place / "img" / style / "64" / row["image"])
+
+    found = folders.load("emoji", tmp_path, (12, 8, 10))
+    again = folders.load("emoji", tmp_path, (12, 8, 10))
+
+    assert found.class_names == ("Flags", "Objects")
+    parts = (found.train, found.clean, found.test)
+    assert [len(part) for part in parts] == [12, 8, 10]
+    told = [set(part.images[:, 1, 16, 31].tolist()) for part in parts]
+    assert sum(map(len, told)) == len(set().union(*told))
+    assert 50 not in set().union(*told)  # one style has no picture of it
+    for part in parts:
+        assert bool((part.images[:, :, 16, 0] == 255).all())
+        assert torch.equal(part.images[:, 0, 16, 31].long(), 20 * part.labels)
+    assert torch.equal(found.train.images, again.train.images)
+    with pytest.raises(ValueError, match=r"only 2[24] pictures"):
+        folders.load("emoji", tmp_path, (40, 8, 10))
+    with pytest.raises(FileNotFoundError, match="unpack the npm package"):
+        folders.load("emoji", tmp_path / "elsewhere", (12, 8, 10))
+
+
 def test_tiny_imagenet_is_read_from_its_folder(tmp_path: Path) -> None:
     place = tmp_path / "tiny-imagenet-200"
     for label, name in enumerate(("n01", "n02")):
