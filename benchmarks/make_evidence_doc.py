@@ -32,12 +32,10 @@ def seeds(result: dict[str, Any]) -> str:
     flips = "; ".join(f"{name} ({' then '.join(item['verdicts'])})" for name, item in result["flipped"].items())
     name, same = result["policy"]["name"], counted(result["same_to_the_bit"])
     versions = ", ".join(f"{method} {version}" for method, version in result.get("versions", {}).items())
-    parts = [
-        f"Verdict of policy {name} changed with the seed: {counted(result['flips'])}. Evidence the same to the bit with "
-        f"the same seed: {same}. Versions of methods: {versions or 'not recorded'}.",
-        f"Changed: {flips}." if flips else "", result.get("note", ""),
-    ]
-    return "\n\n".join(filter(None, parts))
+    said = (f"Verdict of policy {name} changed with the seed: {counted(result['flips'])}. Evidence the same to the bit "
+            f"with the same seed: {same}. Versions of methods: {versions or 'not recorded'}.")
+    parts = (said, f"Changed: {flips}." if flips else "", result.get("note", ""))
+    return "\n\n".join(part for part in parts if part)
 
 
 def claims(result: dict[str, Any]) -> str:
