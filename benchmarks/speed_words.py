@@ -59,3 +59,12 @@ def compiling(result: dict[str, Any]) -> str:
     return (f"Patch inversion with a compiled network: a step takes {result['step_ratio']:.2f} of the processor time, "
             f"compiling {result['compile_seconds']:.0f} s ({result['steps']} steps as it is: "
             f"{result['plain_seconds']:.1f} s): {even}.")
+
+
+def layouts(result: dict[str, Any]) -> str:
+    """Whether channels-last weights and bfloat16 change a verdict."""
+    lines = [f"| {way} | {item['same_verdict']}/{item['models']} | {item['same_flags']}/{item['models']} | "
+             f"{item['time_ratio']:.2f} |" for way, item in result["layouts"].items()]
+    return (f"Policy {result['policy']} on models of zoo {result['zoo']}, beside scans as shipped:\n\n"
+            "| way | same verdict | same flags of all methods | processor time over the shipped way's |\n"
+            "|---|---|---|---|\n" + "\n".join(lines))
