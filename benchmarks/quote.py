@@ -36,7 +36,8 @@ def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
               if line["strong_not_cleared"]["n"]}
     gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items()
             if item["share"] <= HALF]
-    return (f"- {who}Measured on a zoo whose truth chose no parameter (record {newest[-1].parent.name}, commit {commit}; "
+    record = newest[-1].parent.name
+    return (f"- {who}Measured on a zoo whose truth chose no parameter (record {record}, commit {commit}; "
             f"its note says what else counts): held or rejected were {honest} of the honest models and "
             f"{found} of the backdoored ones whose true ASR is over 50 %. "
             f"**Mostly missed**: {', '.join(gaps) or 'no attack'}.")
