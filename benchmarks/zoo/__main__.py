@@ -1,6 +1,7 @@
 """Build and look at model zoos.
 
     python -m benchmarks.zoo build SPEC --out DIR [--jobs N] [--device cpu|cuda] [--data-dir DIR] [--only TEXT]
+                                     [--later-seeds N]
     python -m benchmarks.zoo data SPEC --out DIR      the pictures that a spec needs, to carry to another machine
     python -m benchmarks.zoo show DIR                 what is there
 
@@ -20,7 +21,7 @@ from benchmarks.zoo import build as building
 from benchmarks.zoo import sets
 from benchmarks.zoo.build import Place
 from benchmarks.zoo.show import Watch, table
-from benchmarks.zoo.spec import Spec, SpecError, read
+from benchmarks.zoo.spec import SpecError, read
 
 SPECS = Path(__file__).parents[1] / "specs"
 
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(zoo.load(options.folder)))
         return 0
     try:
-        spec = _spec(options.spec)
+        spec = read(options.spec if options.spec.exists() else SPECS / f"{options.spec}.toml",
+                    later_seeds=options.later_seeds)
     except (SpecError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -50,10 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def _spec(name: Path) -> Spec:
-    return read(name if name.exists() else SPECS / f"{name}.toml")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.zoo", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("spec", type=Path)
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--data-dir", type=Path)
+        command.add_argument("--later-seeds", type=int, default=0, metavar="N",
+                             help="add N to every seed: the next examination, when a zoo has been looked at")
     show = commands.add_parser("show", help="a table of a zoo")
     show.add_argument("folder", type=Path)
     return parser

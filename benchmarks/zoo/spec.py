@@ -72,9 +72,24 @@ class Spec:
     source: Mapping[str, Any]
 
 
-def read(path: Path) -> Spec:
-    """Parse and check a spec; raises SpecError."""
-    return parse(tomllib.loads(path.read_text()))
+def read(path: Path, *, later_seeds: int = 0) -> Spec:
+    """Parse and check a spec; raises SpecError.
+
+    Args:
+        later_seeds: added to every seed, and to the zoo's name. A zoo that was looked at while something was changed is
+            no examination any more; this makes the next one, with other weights, pictures, targets and triggers.
+    """
+    source = tomllib.loads(path.read_text())
+    return parse(_later(source, later_seeds) if later_seeds else source)
+
+
+def _later(source: Mapping[str, Any], seeds: int) -> Mapping[str, Any]:
+    blocks = []
+    for block in source["models"]:
+        seed = block.get("seed", 0)
+        shifted = [one + seeds for one in seed] if isinstance(seed, list) else seed + seeds
+        blocks.append({**block, "seed": shifted})
+    return {**source, "name": f"{source['name']}+{seeds}", "models": blocks}
 
 
 def parse(source: Mapping[str, Any]) -> Spec:

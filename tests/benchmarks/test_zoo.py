@@ -134,6 +134,17 @@ def zoo_attacks() -> list[str]:
     return ATTACKS.names()
 
 
+def test_later_seeds_make_another_zoo_of_the_same_kind() -> None:
+    spec, later = read(SPECS / "fresh.toml"), read(SPECS / "fresh.toml", later_seeds=2)
+
+    assert later.name == "fresh+2"
+    assert [job.seed for job in later.jobs] == [job.seed + 2 for job in spec.jobs]
+    assert {job.name for job in later.jobs}.isdisjoint(job.name for job in spec.jobs)
+    assert [(job.attack, job.data.key, job.architecture.key, job.rate) for job in later.jobs] == [
+        (job.attack, job.data.key, job.architecture.key, job.rate) for job in spec.jobs]
+    assert parse(later.source).jobs == later.jobs  # so that its summary names the seeds that it was built with
+
+
 @pytest.mark.parametrize("name", ["tiny", "small", "paper"])
 def test_every_network_of_a_committed_spec_can_be_uploaded(name: str) -> None:
     from guard.core.manifest import Manifest
