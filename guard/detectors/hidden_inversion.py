@@ -51,10 +51,12 @@ class HiddenInversion(Detector):
     least level, as the norm does for patches: at a common level either every class is reached or none. What is added is
     searched among all patterns, smooth ones and single waves apart, since networks are so fragile to fine noise that
     beside it a smooth trigger does not stand out; p is corrected for the kinds of one family. A picture that is mixed
-    in is found as what it adds, so the additive family speaks about blends too.
+    in is found as what it adds, so the additive family speaks about blends too; where it could tell nothing, a finding
+    without numbers says so of blends.
 
-    A finding is suspicious if p <= `alpha`, fold >= `fold`, ASR on the calibration part >= `asr`, and `excess` over
-    what the best sibling reaches at its level; its score is at least 0.5 exactly then. `level` is the faintest level
+    A finding is suspicious if `p_method` <= `alpha` (`p_value` corrected for the families, so that `alpha` is the level
+    of the whole method), fold >= `fold`, ASR on the calibration part >= `asr`, and `excess` over what the best sibling
+    reaches at its level; its score is at least 0.5 exactly then. `level` is the faintest level
     that worked, `budget` that of the trigger that the finding carries; `random_asr` is what the third best of
     `controls` random triggers at the faintest level reaches. The last finding accuses nobody: it says for every class
     how unusual its level is in the kind where it is most so (`p_class_0` and so on, corrected for the kinds and not for
@@ -67,7 +69,7 @@ class HiddenInversion(Detector):
         look_windows: of a search at a given level.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     paper: ClassVar[str] = "Wang et al., UNICORN, ICLR 2023 (families); Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({*(kind.family for kind in FAMILIES), str(Family.BLEND)})
 
@@ -101,7 +103,7 @@ class HiddenInversion(Detector):
                 findings += found
                 alone += tests
         progress(1.0, "done")
-        return [*findings, *_together(alone)]
+        return [*findings, *_blends(findings), *_together(alone)]
 
     def _look(self, model: nn.Module, clean: CleanSet, kind: Searchable,
               watch: Watch) -> tuple[list[Finding], list[list[float]]]:
@@ -135,14 +137,14 @@ class HiddenInversion(Detector):
         """A candidate against its siblings at its own level; its strongest trigger if it is suspicious."""
         level, kind = float(kit.smallest.norms[row]), kit.smallest.kind
         look = siblings.within(level, lambda done: watch(0.4 * done))
-        looks = sum(other.family == kind.family for other in FAMILIES)  # several kinds of one family: each is a look
-        p, rate = min(1.0, looks * cauchy_combination([test.p, look.test(row).p])), look.rate(row)
+        p, rate = _of_family(kind, cauchy_combination([test.p, look.test(row).p])), look.rate(row)
+        p_method = min(1.0, p * len({other.family for other in FAMILIES}))
         chance = kit.chance(look.found, row, self.controls)
-        numbers = {"p_value": p, "p_level": test.p, "p_asr": look.test(row).p, "fold": test.fold, "t_stat": test.t,
-                   "level": level, "budget": level, "asr_calibration": rate, "natural_asr": look.natural(row),
-                   "excess": rate - look.natural(row), "random_asr": chance[min(2, len(chance) - 1)],
-                   "informative": 1.0}
-        score = min(least_score(p=(p, self.alpha), fold=(test.fold, self.fold), rate=(rate, self.asr)),
+        numbers = {"p_value": p, "p_method": p_method, "p_level": test.p, "p_asr": look.test(row).p,
+                   "fold": test.fold, "t_stat": test.t, "level": level, "budget": level, "asr_calibration": rate,
+                   "natural_asr": look.natural(row), "excess": rate - look.natural(row),
+                   "random_asr": chance[min(2, len(chance) - 1)], "informative": 1.0}
+        score = min(least_score(p=(p_method, self.alpha), fold=(test.fold, self.fold), rate=(rate, self.asr)),
                     half_at(numbers["excess"], self.excess, 1.0))
         suspicious, trigger = score >= 0.5, look.found.trigger(row)
         if suspicious:
@@ -164,7 +166,22 @@ class HiddenInversion(Detector):
             return Finding(family=family, target=None, suspicious=False, score=0.0, statement=words,
                            numbers={"informative": 0.0})
         return Finding(family=family, target=row, suspicious=False, score=0.0, statement=words,
-                       numbers={"p_value": test.p, "fold": test.fold, "level": level, "informative": 1.0})
+                       numbers={"p_value": _of_family(smallest.kind, test.p), "fold": test.fold, "level": level,
+                                "informative": 1.0})
+
+
+def _of_family(kind: Searchable, p: float) -> float:
+    """p of one kind, corrected for the kinds of its family: each was a look."""
+    return min(1.0, p * sum(other.family == kind.family for other in FAMILIES))
+
+
+def _blends(findings: list[Finding]) -> list[Finding]:
+    """That nothing can be told of blends, where nothing could be of any pattern that is added; else nothing."""
+    added = [finding.numbers["informative"] for finding in findings if finding.family == Family.ADDITIVE]
+    if any(added):
+        return []
+    return [Finding(family=str(Family.BLEND), target=None, suspicious=False, score=0.0, numbers={"informative": 0.0},
+                    statement="Patterns that are added tell nothing here, and so nothing of pictures mixed in.")]
 
 
 def _together(alone: list[list[float]]) -> list[Finding]:

@@ -137,8 +137,10 @@ def test_a_model_that_is_not_finite_is_refused(name: str) -> None:
     broken.weight.data[0, 0] = float("nan")
 
     for model in (broken, NotFinite(toys.prototypes())):
-        with pytest.raises(MethodFailed):
+        with pytest.raises(MethodFailed) as caught:
             made(name)(model, toys.clean_set(), seed=1)
+
+        assert caught.value.code == "non_finite"
 
 
 def test_it_can_be_cancelled_at_any_time(name: str) -> None:

@@ -12,6 +12,7 @@ from guard.ml.measure import accuracy, asr
 from guard.ml.triggers import MappedTrigger
 from guard.policy import Case, DefenseRule, DetectorRule, Policy, decide
 from tests import rules, toys
+from tests.detectors import refusals
 
 
 def look(model: torch.nn.Module) -> Finding:
@@ -54,6 +55,14 @@ def test_what_sends_everything_to_one_class_or_nowhere_is_no_mapping(model: torc
 
     assert not finding.suspicious
     assert finding.score < 0.5
+
+
+def test_it_abstains_where_it_could_not_judge() -> None:
+    assert refusals.codes(AllToAll()) == refusals.EXPECTED
+
+
+def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
+    assert refusals.code(AllToAll(windows=4, least=1), refusals.breaks_off_the_data()) == "non_finite"
 
 
 class Vetted(rules.Permuted):

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from guard.core.errors import MethodFailed
-from guard.core.evidence import Finding
+from guard.core.evidence import Evidence, Finding, Outcome
 from guard.detectors.hidden_inversion import HiddenInversion
 from guard.ml.measure import asr
+from guard.policy.features import coverage
 from tests import rules, toys
+from tests.detectors import refusals
 
 
 def by_family(findings: list[Finding]) -> dict[str, list[Finding]]:
@@ -37,7 +38,8 @@ def test_every_family_is_spoken_of_and_scores_agree_with_suspicion(planted: list
 def test_numbers_of_a_suspicious_class_pass_every_gate(planted: list[Finding]) -> None:
     for finding in planted:
         if finding.suspicious:
-            assert finding.numbers["p_value"] <= 0.05
+            assert finding.numbers["p_method"] <= 0.05
+            assert finding.numbers["p_method"] == pytest.approx(4 * finding.numbers["p_value"])  # a look a family
             assert finding.numbers["asr_calibration"] >= 0.8
             assert finding.numbers["fold"] >= 2
             assert finding.numbers["excess"] >= 0.4
@@ -79,11 +81,19 @@ def test_an_honest_model_is_not_accused_and_a_family_that_hardly_reaches_any_cla
     assert finding.numbers == {"informative": 0.0}
 
 
-def test_too_few_classes_are_refused() -> None:
-    clean = toys.clean_set()
-    few = type(clean)(clean.name, clean.digest, 4, clean.search, clean.calibration)
+def test_where_nothing_can_be_told_no_family_counts_as_covered() -> None:
+    out_of_reach = HiddenInversion(windows=2, look_windows=1, goal=1.01)
+    findings = out_of_reach(toys.honest(), toys.clean_set(), seed=0)
+    heard = Evidence(method="hidden_inversion", version=out_of_reach.version, parameters=out_of_reach.parameters(),
+                     artifact="a" * 64, cleanset="b" * 64, seed=0, outcome=Outcome.NOTHING,
+                     findings=tuple(findings), families=tuple(sorted(HiddenInversion.families)), seconds=1.0)
 
-    with pytest.raises(MethodFailed) as caught:
-        HiddenInversion()(toys.honest(), few, seed=0)
+    assert coverage([heard]) == (set(), set(HiddenInversion.families))
 
-    assert caught.value.code == "few_classes"
+
+def test_it_abstains_where_it_could_not_judge() -> None:
+    assert refusals.codes(HiddenInversion()) == refusals.EXPECTED
+
+
+def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
+    assert refusals.code(HiddenInversion(windows=2, look_windows=1), refusals.breaks_off_the_data()) == "non_finite"

@@ -10,6 +10,7 @@ from guard.core.evidence import Finding
 from guard.detectors.mesa import Mesa
 from guard.ml.measure import asr
 from tests import toys
+from tests.detectors import refusals
 
 
 def guilty(findings: list[Finding]) -> list[Any]:
@@ -73,3 +74,11 @@ def test_a_square_that_works_anywhere_is_found_with_the_papers_prior() -> None:
     assert guilty(findings) == [toys.TARGET]
     assert findings[toys.TARGET].numbers["budget"] == 9.0
     assert findings[toys.TARGET].trigger is not None
+
+
+def test_it_abstains_where_it_could_not_judge() -> None:
+    assert refusals.codes(Mesa()) == refusals.EXPECTED
+
+
+def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
+    assert refusals.code(Mesa(search_steps=10), refusals.breaks_off_the_data()) == "non_finite"

@@ -1,7 +1,5 @@
 """Patch inversion against rules planted by hand: where, how many, how sure, and when it must not look."""
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.training import train
-from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.detectors.patch_inversion import PatchInversion
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import asr, predict
 from guard.ml.seeds import seeded
 from tests import toys
+from tests.detectors import refusals
 
 
 class Rules(toys.Matcher):
@@ -174,35 +172,12 @@ def test_colour_pictures_and_odd_shapes_work() -> None:
         "mask": (1, 13, 13), "pattern": (3, 13, 13)}
 
 
-def refusal(clean: CleanSet, model: nn.Module | None = None) -> str:
-    with pytest.raises(MethodFailed) as caught:
-        PatchInversion(steps=10)(model or toys.honest(), clean, seed=0)
-    return caught.value.code
-
-
 def test_it_abstains_where_it_could_not_judge() -> None:
-    whole = toys.clean_set()
-    shuffled = Labelled(whole.calibration.images, (whole.calibration.labels + 1) % toys.CLASSES)
-    outside = Labelled(whole.search.images, whole.search.labels + 1)
-
-    assert refusal(replace(whole, classes=4)) == "few_classes"
-    assert refusal(replace(whole, search=whole.search.pick(torch.arange(24)))) == "few_images"
-    assert refusal(replace(whole, search=whole.search.pick(whole.search.labels != 3))) == "few_images"
-    assert refusal(replace(whole, calibration=whole.calibration.pick(torch.arange(12)))) == "few_images"
-    assert refusal(replace(whole, calibration=shuffled)) == "near_chance"
-    assert refusal(replace(whole, search=outside)) == "bad_labels"
-
-
-class BreaksWhenStamped(toys.Matcher):
-    """Finite on clean pictures, NaN as soon as the dark corner is touched: a way to blind a scanner."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        touched = images[:, :, toys.PATCH[0], toys.PATCH[1]].amax((1, 2, 3)) > 0.01
-        return super().forward(images).masked_fill(touched[:, None], math.nan)
+    assert refusals.codes(PatchInversion(steps=10)) == refusals.EXPECTED
 
 
 def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
-    assert refusal(toys.clean_set(), BreaksWhenStamped(toys.prototypes()).eval()) == "non_finite"
+    assert refusals.code(PatchInversion(steps=10), refusals.breaks_off_the_data()) == "non_finite"
 
 
 @pytest.mark.gpu
