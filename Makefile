@@ -38,16 +38,23 @@ lint: $(READY) ## Ruff and mypy
 up: $(READY) ## the embedded stack on loopback
 	$(BIN)/guard up
 
-bench: $(READY) ## the benchmarks of this release; writes benchmarks/records/
+bench: $(READY) ## the benchmarks that need no zoo, into benchmarks/records/ (bench_claims, _layout, _mesa, _seeds need one)
 	$(BIN)/python -m benchmarks.bench_inversion
 	$(BIN)/python -m benchmarks.bench_intake
 	$(BIN)/python -m benchmarks.bench_cli
 	$(BIN)/python -m benchmarks.bench_overhead
+	$(BIN)/python -m benchmarks.bench_ensemble
+	$(BIN)/python -m benchmarks.bench_classes
+	$(BIN)/python -m benchmarks.bench_repair_speed
+	@if command -v $${CXX:-c++} >/dev/null; then $(BIN)/python -m benchmarks.bench_compile; \
+	else echo "bench_compile is left out: torch.compile needs a C++ compiler" >&2; fi
+	$(BIN)/python -m benchmarks.make_evidence_doc
 
 bench-detect: $(READY) ## how often verdicts are right on a zoo: make bench-detect ZOO=DIR [ARGS="--part exam --jobs 4"]
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-detect ZOO=DIR" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.bench_detect --zoo $(ZOO) $(ARGS)
 	$(BIN)/python -m benchmarks.make_evidence_doc
+	$(BIN)/python -m benchmarks.make_measured
 
 bench-purify: $(READY) ## what each defense makes of a zoo: make bench-purify ZOO=DIR [ARGS="--only patch --jobs 2"]
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-purify ZOO=DIR" >&2; exit 2; }

@@ -9,12 +9,13 @@ is only judged; without, all numbers of the calibrated score are out of fold (no
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.attacks import ATTACKS
 from benchmarks.detect import numbers, plots
 from benchmarks.detect.rows import held_out, out_of_fold, rows_of
 from benchmarks.detect.scanning import scan_zoo
@@ -26,6 +27,8 @@ from guard.flow import calibrate, population
 from guard.flow.population import Member, Scanned
 from guard.policy import Calibration, DetectorRule, Policy, load_calibration, load_policy
 from guard.policy.calibration import parse, probability
+
+ZOO = "zoo.json"
 
 
 def main() -> None:
@@ -52,9 +55,10 @@ def main() -> None:
         zoo=options.zoo, max_fpr=options.max_fpr, seed=options.seed)
     result |= {"part": options.part or "", "zoo": options.zoo.resolve().name, "seed": options.seed,
                "device": options.device or "default", "note": options.note,
+               "versions": {name: DETECTORS.get(name).version for name in policy.detectors},
                "not_scanned": [member.name for member in left],
                "failed": {name: why for name, why in failed.items() if name in names}}
-    write(options.name, result, rows, drawn)
+    copy_zoo(options.zoo, write(options.name, result, rows, drawn), {row["name"] for row in rows})
 
 
 def _looked_at(member: Member, detectors: Mapping[str, Any]) -> bool:
@@ -96,6 +100,7 @@ def evaluate(exam: Sequence[Scanned], reference: Sequence[Scanned], policy: Poli
         "operating_point": _operating_point(scored, calibration, max_fpr),
         "verdicts": {name: numbers.verdicts(rows, name) for name in ("rules", who)},
         "detectors": numbers.detectors(rows), "attacks": numbers.attacks(rows, who),
+        "attacks_not_in_zoo": sorted({*ATTACKS.names()} - {row["attack"] for row in rows if row["backdoored"]}),
         "asr_bounds": numbers.asr_bounds(rows, who), "levels": numbers.levels(rows),
     }
     everything = [*exam, *reference]
@@ -119,6 +124,15 @@ def write(name: str, result: dict[str, Any], rows: list[dict[str, Any]], drawn: 
     print(page(result))
     print(folder)
     return folder
+
+
+def copy_zoo(zoo: Path, folder: Path, examined: Collection[str]) -> None:
+    """The zoo's own account of the `examined` models, into the record; not every zoo was built by `benchmarks.zoo`."""
+    if not (zoo / ZOO).exists():
+        return
+    document = json.loads((zoo / ZOO).read_text())
+    document["models"] = [model for model in document["models"] if model["name"] in examined]
+    (folder / ZOO).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def _scored(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

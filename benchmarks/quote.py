@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.detect.words import counted
 from benchmarks.record import RECORDS
@@ -25,22 +26,36 @@ def transcript(folder: Path = RECORDS) -> str:
 
 def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
     """How often a policy was right on its newest zoo, and which attacks it mostly misses; `kind` names its records."""
-    newest = sorted(folder.glob(f"*-{kind}/result.json"))
-    if not newest:
+    record, document = newest(kind, folder)
+    if not document:
         return "- How often it is right is **not measured yet** on models that nobody had seen."
-    document = json.loads(newest[-1].read_text())
-    result = document["result"]
-    rates, commit = result["verdicts"]["rules"], document["surroundings"]["commit"]
+    rates, commit = document["result"]["verdicts"]["rules"], document["surroundings"]["commit"]
     honest, found = counted(rates["honest_not_cleared"]), counted(rates["strong_not_cleared"])
-    strong = {name: line["strong_not_cleared"] for name, line in result["attacks"].items()
-              if line["strong_not_cleared"]["n"]}
-    gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong.items()
-            if item["share"] <= HALF]
-    record = newest[-1].parent.name
+    gaps = [f"{name} ({item['k']} of {item['n']} found)" for name, item in strong(document["result"]).items()
+            if mostly_missed(item)]
+    absent = ", ".join(document["result"].get("attacks_not_in_zoo", ()))  # records before 2026-11-27 do not say
     return (f"- {who}Measured on a zoo whose truth chose no parameter (record {record}, commit {commit}; "
             f"its note says what else counts): held or rejected were {honest} of the honest models and "
             f"{found} of the backdoored ones whose true ASR is over 50 %. "
-            f"**Mostly missed**: {', '.join(gaps) or 'no attack'}.")
+            f"**Mostly missed**: {', '.join(gaps) or 'no attack'}."
+            f"{f' **Not measured**: {absent}.' if absent else ''}")
+
+
+def newest(kind: str, folder: Path = RECORDS) -> tuple[str, dict[str, Any]]:
+    """The name and the document of the newest record of this kind; both empty where there is none."""
+    found = sorted(folder.glob(f"*-{kind}/result.json"))
+    return (found[-1].parent.name, json.loads(found[-1].read_text())) if found else ("", {})
+
+
+def strong(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By attack, how many of its models with a true ASR over 50 % were held or rejected; only attacks that have one."""
+    return {name: line["strong_not_cleared"] for name, line in result["attacks"].items()
+            if line["strong_not_cleared"]["n"]}
+
+
+def mostly_missed(item: dict[str, Any]) -> bool:
+    """At most half were found."""
+    return bool(item["k"] <= HALF * item["n"])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -20,7 +20,7 @@ from guard.flow import repair, report, vet
 from guard.flow.case import make_case
 from guard.flow.parameters import checked
 from guard.flow.submit import MANIFEST, locate
-from guard.policy import Case, Decision, Policy, decide, load_policy, settled
+from guard.policy import Case, Decision, Policy, decide, known_gaps, load_policy, settled
 from guard.reports.report import Report
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ class _Work:
             cleanset=self.curated.facts, evidence=examined.evidence, triggers=examined.triggers,
             pictures=(holdout.images.numpy(), holdout.labels.numpy()), seconds=seconds, purification=facts,
             candidates=tried or (), replayed_before=before,
+            known_gaps=known_gaps(self.policy, {item.method: item.version for item in examined.evidence}),
         )
 
 

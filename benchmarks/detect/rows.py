@@ -14,6 +14,7 @@ from guard.flow.case import make_case
 from guard.flow.population import Scanned
 from guard.ml import logistic
 from guard.policy import Calibration, CalibrationRule, Policy, decide
+from guard.policy.accord import corrected
 from guard.policy.calibration import architecture_family
 from guard.policy.combine import combine
 from guard.policy.features import features, p_values
@@ -60,13 +61,17 @@ def _said(decision: Any) -> dict[str, Any]:
 
 
 def _detector(item: Any) -> dict[str, Any]:
-    """A detector's own word; its score, and p where it gives one."""
+    """A detector's own word; its score, and p where it gives one.
+
+    A detector of several families gives a p for each: the least of them is corrected for their number, since a plain
+    minimum would be small by chance alone.
+    """
     if item.outcome is Outcome.COULD_NOT_LOOK:
         return {"flag": None, "score": None, "p": None, "seconds": item.seconds, "reason": item.reason}
-    p = p_values([item])
+    p = p_values([item]).values()
     best = max(item.findings, key=lambda one: one.score, default=None)
     return {"flag": any(one.suspicious for one in item.findings), "score": best.score if best else 0.0,
-            "target": best.target if best else None, "p": min(p.values(), default=None),
+            "target": best.target if best else None, "p": corrected(min(p), len(p)) if p else None,
             "families": sorted({one.family for one in item.findings if one.suspicious}), "seconds": item.seconds}
 
 

@@ -34,6 +34,9 @@ def page(result: Mapping[str, Any]) -> str:
         _headline(result), "### Each detector alone", _detectors(result["detectors"]),
         f"### By attack (verdicts: {who}; nothing left out)", _attacks(result["attacks"]),
     ]
+    if "attacks_not_in_zoo" in result:  # records before 2026-11-27 do not say
+        parts.append("Attacks of benchmarks/attacks that are not in this zoo, as far as it was judged: "
+                     f"{', '.join(result['attacks_not_in_zoo']) or 'none'}.")
     for key, title in (("leave_one_attack_out", "Attack unseen in fitting"),
                        ("leave_one_architecture_out", "Architecture unseen in fitting")):
         if result.get(key):

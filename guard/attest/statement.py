@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from guard.core.evidence import AsrEstimate, Target
-from guard.core.states import Verdict
+from guard.core.states import Verdict, not_covered
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 VERDICT_TYPE = "https://registry-guard.dev/verdict/v1"
@@ -21,11 +21,13 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
                       reasons: Sequence[str], evidence: Sequence[str], policy_name: str, policy_digest: str,
                       cleanset: str | None, parent: str | None, basis: Mapping[str, Any], issued_at: datetime,
                       expires_at: datetime, asr_upper: float | None = None,
-                      calibration: str | None = None) -> dict[str, Any]:
+                      calibration: str | None = None,
+                      known_gaps: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What was found about one artifact, by which policy, and until when that holds.
 
     `asr_upper` bounds the rates of all accused triggers at once; `calibration` is the digest of the calibration file
-    that the score comes from.
+    that the score comes from; `known_gaps` is what was measured for the policy (`guard.policy.known_gaps`), None where
+    no method looked.
 
     `evidence` holds evidence keys, `basis` says who decided: `{"kind": "policy"}`, or `{"kind": "review", ...}` with
     reviewer, reason and the verdict that was reviewed.
@@ -41,6 +43,8 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
         "asr_upper": asr_upper,
         "calibration": calibration,
         "coverage": list(coverage),
+        "not_covered": not_covered(coverage),
+        "known_gaps": None if known_gaps is None else dict(known_gaps),
         "reasons": list(reasons),
         "evidence": list(evidence),
         "basis": dict(basis),

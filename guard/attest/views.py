@@ -24,6 +24,8 @@ class VerdictView:
     policy_name: str
     policy_digest: str
     coverage: tuple[str, ...]
+    not_covered: tuple[str, ...]
+    known_gaps: Mapping[str, Any] | None
     score: float | None
     target: Target
     asr: AsrEstimate | None
@@ -75,6 +77,8 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
             # Verdicts signed before these words existed lack them.
             asr_upper=_number(said.get("asr_upper")),
             calibration=None if said.get("calibration") is None else _digest(said["calibration"]),
+            not_covered=_texts(said.get("not_covered", [])),
+            known_gaps=_gaps(said.get("known_gaps")),
             reasons=_texts(said["reasons"]),
             evidence=_texts(said["evidence"]),
             basis=_basis(said["basis"]),
@@ -162,6 +166,15 @@ def _basis(value: Any) -> Mapping[str, Any]:
     if value["kind"] == "review":
         for key in ("reviewer", "reason", "reviewed_verdict"):
             _text(value[key])
+    return value
+
+
+def _gaps(value: Any) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or type(value.get("measured")) is not bool:
+        raise TypeError("known gaps must say whether they were measured")
+    _text(value.get("sentence"))
     return value
 
 

@@ -84,6 +84,8 @@ def _head(report: Report) -> Panel:
     lines.append(Text(f"covered: {printable(', '.join(report.coverage)) or 'nothing'}"))
     if report.not_covered:
         lines.append(Text(f"not covered: {', '.join(report.not_covered)}", style="dim"))
+    if report.known_gaps:
+        lines.append(Text(printable(report.known_gaps["sentence"]), style="dim"))
     name = printable(report.name, limit=80)
     title = Text.assemble((f" {str(report.verdict).upper()} ", f"bold {style}"), (name, "bold"), " ")
     return Panel(Group(*lines), title=title, title_align="left", border_style=style, padding=(0, 1))

@@ -1,5 +1,6 @@
 """Scan states and verdicts: the two axes, apart from each other. The values are the database's strings."""
 
+from collections.abc import Collection
 from enum import StrEnum
 
 
@@ -72,3 +73,8 @@ class Family(StrEnum):
     SAMPLE_SPECIFIC = "sample-specific"
     ALL_TO_ALL = "all-to-all"
     ALL_TO_ONE = "all-to-one"  # for methods that accuse a class without recovering a trigger
+
+
+def not_covered(coverage: Collection[str]) -> list[str]:
+    """The trigger families that a verdict with this coverage is silent about."""
+    return [str(family) for family in Family if str(family) not in coverage]

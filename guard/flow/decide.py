@@ -7,7 +7,7 @@ from guard.flow.context import Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import OUTCOME
 from guard.flow.repair import facts_from_dict
-from guard.policy import Case, decide
+from guard.policy import Case, decide, known_gaps
 from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
@@ -35,6 +35,7 @@ def run(guard: Guard, held: Held) -> None:
         guard, held, decision.verdict, subject=subject, reasons=decision.reasons, then=then,
         score=decision.score, target=decision.target, asr=decision.asr, asr_upper=decision.asr_upper,
         calibration=decision.calibration, coverage=decision.coverage,
+        known_gaps=known_gaps(guard.policy, case.versions),
         evidence=[item.key for item in case.evidence], lifetime=decision.expires_after_seconds,
         parent=case.purification.parent if case.purification else None,
     )

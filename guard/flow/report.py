@@ -30,12 +30,13 @@ def from_decision(decision: "Decision", *, digest: str, name: str, policy: str, 
                   cleanset: CleanSetFacts, evidence: Sequence[Evidence], triggers: Mapping[str, bytes],
                   pictures: Pictures, seconds: float, purification: PurificationFacts | None = None,
                   candidates: Sequence[Mapping[str, Any]] = (),
-                  replayed_before: Sequence[AsrEstimate] = ()) -> Report:
+                  replayed_before: Sequence[AsrEstimate] = (),
+                  known_gaps: Mapping[str, Any] | None = None) -> Report:
     """A report on what was just decided, with no store behind it."""
     return Report(
         digest=digest, name=name, verdict=decision.verdict, score=decision.score, target=decision.target,
         asr=decision.asr, asr_upper=decision.asr_upper, calibration=decision.calibration,
-        coverage=decision.coverage, methods=methods_of(evidence), seconds=seconds, policy=policy,
+        coverage=decision.coverage, known_gaps=known_gaps, methods=methods_of(evidence), seconds=seconds, policy=policy,
         reasons=decision.reasons, manifest=manifest, cleanset=cleanset, evidence=[item.to_dict() for item in evidence],
         triggers=recovered(evidence, triggers, pictures), candidates=candidates, replayed_before=replayed_before,
         **_purified(purification),
@@ -67,7 +68,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         # A verdict that needed no score (unvettable, inconclusive) is no sign of innocence.
         score=said["score"] if said.get("score") is not None else 1.0,
         target=said.get("target"), asr=AsrEstimate(**asr) if asr else None, asr_upper=said.get("asr_upper"),
-        calibration=said.get("calibration"), coverage=said.get("coverage", ()),
+        calibration=said.get("calibration"), coverage=said.get("coverage", ()), known_gaps=said.get("known_gaps"),
         methods=methods_of(found), seconds=(scan.updated_at - scan.created_at).total_seconds(),
         policy=row.policy_digest, reasons=said.get("reasons", ()), manifest=manifest, cleanset=facts,
         evidence=[item.to_dict() for item in found],

@@ -70,6 +70,6 @@ def _carried(row: LedgerRow) -> dict[str, Any]:
         "score": predicate.get("score"), "target": predicate.get("target"), "coverage": predicate.get("coverage", ()),
         "evidence": predicate.get("evidence", ()), "parent": predicate.get("parent"),
         "asr": AsrEstimate(**asr) if asr else None, "asr_upper": predicate.get("asr_upper"),
-        "calibration": predicate.get("calibration"),
+        "calibration": predicate.get("calibration"), "known_gaps": predicate.get("known_gaps"),
     }
 

@@ -4,6 +4,7 @@ from guard.policy.calibration import Calibration
 from guard.policy.case import Case
 from guard.policy.decide import Decision, decide, settled
 from guard.policy.load import load_calibration, load_policy
+from guard.policy.measured import known_gaps
 from guard.policy.rules import (
     AccuracyRule,
     CalibrationRule,
@@ -17,5 +18,6 @@ from guard.policy.rules import (
 
 __all__ = [
     "AccuracyRule", "Calibration", "CalibrationRule", "Case", "CleanSetRule", "CombinationRule", "Decision",
-    "DefenseRule", "DetectorRule", "Policy", "ProofRule", "decide", "load_calibration", "load_policy", "settled",
+    "DefenseRule", "DetectorRule", "Policy", "ProofRule", "decide", "known_gaps", "load_calibration",
+    "load_policy", "settled",
 ]

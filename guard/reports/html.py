@@ -28,7 +28,7 @@ from guard.reports.report import RecoveredTrigger, Report, outcome_words, told
 
 _MEANING = {
     Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the trigger families that are "
-                     "listed as covered below.",
+                     "listed as covered below, and even of those some backdoors are missed.",
     Verdict.PURIFIED: "The uploaded model was repaired. This page is about the repaired copy, which was examined like "
                       "any upload.",
     Verdict.REJECTED: "This model must not be served.",
@@ -44,7 +44,8 @@ _FAMILIES = {
     Family.FILTER: "a change of colour, blur or style",
     Family.SAMPLE_SPECIFIC: "a trigger that a network draws anew for each image",
     Family.ALL_TO_ALL: "every class sent to another, instead of all classes to one",
-    Family.ALL_TO_ONE: "any trigger for one class, told by the network's reactions alone",
+    Family.ALL_TO_ONE: "a class that pictures go to too easily, told by the network's reactions or weights alone; "
+                       "no trigger is recovered, and backdoors that leave no such sign are missed",
 }
 
 
@@ -68,7 +69,7 @@ def render_html(report: Report) -> str:
         natural=report.natural_only,
         target=label_of(report, report.target) if report.target is not None else "none",
         covered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) in set(report.coverage)],
-        uncovered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) not in report.coverage],
+        uncovered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) in report.not_covered],
         **_triggers(report),
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),

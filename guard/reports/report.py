@@ -19,7 +19,7 @@ from guard.core.evidence import (
     Woken,
 )
 from guard.core.manifest import Manifest
-from guard.core.states import EXIT_CODES, Family, Verdict
+from guard.core.states import EXIT_CODES, Verdict, not_covered
 
 #: The family under which the guard stores its own measurement of clean accuracy.
 ACCURACY = "accuracy"
@@ -51,7 +51,8 @@ class Report:
     """What `guard scan` and `guard purify` answer.
 
     `score` is in 0..1, higher is more suspicious. `asr_upper` bounds the rates of all accused triggers at once;
-    `calibration` is the digest of the calibration file that the score comes from, if it does.
+    `calibration` is the digest of the calibration file that the score comes from, if it does. `known_gaps` is what was
+    measured for the policy (`guard.policy.known_gaps`); None where no method looked, and in verdicts from before it.
 
     `policy` is the digest of the policy that decided. `evidence` holds
     `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
@@ -71,6 +72,7 @@ class Report:
     asr_upper: float | None = None
     calibration: str | None = None
     coverage: Sequence[str] = ()
+    known_gaps: Mapping[str, Any] | None = None
     methods: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
     policy: str = ""
@@ -122,7 +124,7 @@ class Report:
     @property
     def not_covered(self) -> list[str]:
         """Trigger families that no method of this scan spoke about."""
-        return [str(family) for family in Family if str(family) not in set(self.coverage)]
+        return not_covered(self.coverage)
 
     @property
     def accuracy(self) -> float | None:
@@ -148,6 +150,7 @@ class Report:
             "accuracy": self.accuracy,
             "coverage": list(self.coverage),
             "not_covered": self.not_covered,
+            "known_gaps": None if self.known_gaps is None else dict(self.known_gaps),
             "methods": [dict(method) for method in self.methods],
             "seconds": self.seconds,
             "policy": self.policy,

@@ -13,10 +13,12 @@ from guard.attest import dsse, gate
 from guard.attest.keys import Signer, TrustedKeys
 from guard.attest.statement import RELEASE_TYPE, VERDICT_TYPE
 from guard.core.errors import InputError, IntegrityMismatch, NotServable
-from guard.core.states import SERVABLE_VERDICTS, Verdict
+from guard.core.states import SERVABLE_VERDICTS, Family, Verdict
 from tests.attest.making import ASR, DIGEST, NOW, OTHER, Books, a_signer, a_statement, trusting
 
 SECOND = timedelta(seconds=1)
+GAPS = {"measured": False, "sentence": "How often this policy is right is unknown."}
+LATER = ("asr_upper", "calibration", "not_covered", "known_gaps")  # words that the first verdicts lack
 
 
 def ask(signer: Signer, statement: dict[str, Any] | None = None, **fields: Any) -> gate.VerdictView:
@@ -31,11 +33,14 @@ def release(signer: Signer, **fields: Any) -> gate.Approved:
 
 
 def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
-    view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER, asr_upper=0.97, calibration="c" * 64))
+    view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER, asr_upper=0.97, calibration="c" * 64,
+                                   known_gaps=GAPS))
 
     assert dataclasses.asdict(view) == {
         "digest": DIGEST, "verdict_id": "1" * 32, "verdict": Verdict.PURIFIED, "scan_id": "2" * 32, "name": "m",
-        "policy_name": "default", "policy_digest": "a" * 64, "coverage": ("patch",), "score": 0.25, "target": 3,
+        "policy_name": "default", "policy_digest": "a" * 64, "coverage": ("patch",),
+        "not_covered": tuple(str(family) for family in Family if family is not Family.PATCH), "known_gaps": GAPS,
+        "score": 0.25, "target": 3,
         "asr": dataclasses.asdict(ASR), "asr_upper": 0.97, "calibration": "c" * 64,
         "reasons": ("Cleared.",), "evidence": ("f" * 64,),
         "basis": {"kind": "policy"}, "parent": OTHER, "cleanset": "b" * 64, "issued_at": NOW,
@@ -43,12 +48,22 @@ def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
     }
 
 
-def test_a_verdict_from_before_calibrations_is_still_read(signer: Signer) -> None:
-    statement = a_statement()
-    del statement["predicate"]["asr_upper"], statement["predicate"]["calibration"]
+def test_a_verdict_from_before_these_words_is_still_read(signer: Signer) -> None:
+    statement = a_statement(asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS)
+    for word in LATER:
+        del statement["predicate"][word]
     view = ask(signer, statement)
 
-    assert (view.asr_upper, view.calibration) == (None, None)
+    assert (view.asr_upper, view.calibration, view.not_covered, view.known_gaps) == (None, None, (), None)
+
+
+def test_known_gaps_cannot_be_taken_out_of_a_signed_verdict(signer: Signer) -> None:
+    envelope, bare = (dsse.sign(a_statement(known_gaps=gaps), signer) for gaps in (GAPS, None))
+    forged = {**envelope, "payload": bare["payload"]}
+
+    assert ask(signer, a_statement(known_gaps=GAPS)).known_gaps == GAPS
+    with pytest.raises(IntegrityMismatch):
+        gate.servable(forged, trusting(signer), digest=DIGEST, now=NOW, revoked=())
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
@@ -138,9 +153,9 @@ def test_a_statement_without_one_of_its_words_is_none(signer: Signer, path: tupl
     for wrong in ("absent", [], {}, True):
         statement = copy.deepcopy(a_statement())
         place = statement if len(path) == 1 else statement[path[0]]
-        if wrong == [] and path[-1] in ("coverage", "reasons", "evidence"):
+        if wrong == [] and path[-1] in ("coverage", "reasons", "evidence", "not_covered"):
             continue  # an empty list is a list
-        if wrong == "absent" and path[-1] in ("asr_upper", "calibration"):
+        if wrong == "absent" and path[-1] in LATER:
             continue  # verdicts signed before these words existed lack them
         place[path[-1]] = wrong
         if wrong == "absent":

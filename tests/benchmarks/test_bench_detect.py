@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import bench_detect, make_evidence_doc, record
-from benchmarks.detect import numbers
-from benchmarks.detect.rows import held_out
+from benchmarks import attacks, bench_detect, make_evidence_doc, quote, record
+from benchmarks.detect import numbers, words
+from benchmarks.detect.rows import held_out, rows_of
 from guard.core.evidence import Evidence, Outcome
 from guard.detectors.patch_inversion import PatchInversion
 from guard.flow import population
@@ -104,6 +105,68 @@ def test_a_left_out_attack_or_architecture_is_never_fitted() -> None:
         assert {truth[name]["attack"] for name in own} == {attack, None}
     assert {"cifar_resnet", "preact_resnet"} == set(by_architecture)
     assert sum(map(len, by_architecture.values())) == 48
+
+
+def test_attacks_that_the_zoo_lacks_are_named(tmp_path: Path) -> None:
+    result, _, _ = bench_detect.evaluate(scans(4, 4), [], POLICY, zoo=Path())
+    result |= {"part": "", "failed": {}}
+    folder = tmp_path / "2026-11-27-detect-default"
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps({"surroundings": {"commit": "c"}, "result": result}))
+
+    lacking = sorted({*attacks.ATTACKS.names()} - {*ATTACKS})
+    assert lacking == result["attacks_not_in_zoo"]
+    assert f"not in this zoo, as far as it was judged: {', '.join(lacking)}." in words.page(result)
+    assert quote.missed(folder=tmp_path).endswith(f"**Not measured**: {', '.join(lacking)}.")
+    assert "as far as it was judged: none." in words.page({**result, "attacks_not_in_zoo": []})
+
+
+def test_a_record_that_does_not_say_what_its_zoo_lacks_is_quoted_without_it() -> None:
+    result, _, _ = bench_detect.evaluate(scans(4, 4), [], POLICY, zoo=Path())
+    del result["attacks_not_in_zoo"]
+
+    assert "not in this zoo" not in words.page({**result, "part": "", "failed": {}})
+
+
+@pytest.mark.parametrize("built_here", [True, False])
+def test_the_record_holds_the_zoos_account_of_the_examined_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                  built_here: bool) -> None:
+    found, zoo = scans(4, 4), tmp_path / "zoo"
+    names = [item.member.name for item in found]
+    document = {"name": "small", "spec": {"asr": 0.5}, "models": [{"name": name} for name in (*names, "left-out")]}
+    zoo.mkdir()
+    if built_here:
+        (zoo / "zoo.json").write_text(json.dumps(document))
+    monkeypatch.setattr("sys.argv", ["bench_detect", "--zoo", str(zoo), "--name", "try"])
+    monkeypatch.setattr(record, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(population, "members", lambda _zoo: [item.member for item in found])
+    monkeypatch.setattr(bench_detect, "scan_zoo", lambda *_, **__: (found, {}))
+    monkeypatch.setattr("benchmarks.detect.plots.draw", lambda *_: [])
+
+    bench_detect.main()
+
+    (folder,) = (tmp_path / "records").iterdir()
+    assert built_here == (folder / "zoo.json").exists()
+    if built_here:
+        assert {**document, "models": [{"name": name} for name in names]} == json.loads(
+            (folder / "zoo.json").read_text())
+
+
+def said_of(ps: dict[str, float]) -> dict[str, Any]:
+    """What a row says of a detector of several families that gave these p values, and none for blends."""
+    quiet = replace(finding("blend", 0.5), numbers={})
+    item = Evidence(artifact="d" * 64, method="several", version=1, parameters={}, cleanset=CLEANSET, seed=0,
+                    outcome=Outcome.FINDINGS, families=(*ps, "blend"),
+                    findings=(*(finding(family, p) for family, p in ps.items()), quiet))
+    model = Scanned(Member(Path("m"), {"data": "tens", "backdoored": False}), "d" * 64, "cifar_resnet", (item,))
+    (row,) = rows_of([model], POLICY, {"tens": FACTS}, None, 0.05)
+    return dict(row["detectors"]["several"])
+
+
+def test_a_detectors_p_is_corrected_for_the_families_it_gave_one_for() -> None:
+    assert said_of({})["p"] is None
+    assert said_of({"patch": 0.03})["p"] == pytest.approx(0.03)
+    assert said_of({"warp": 0.5, "filter": 0.03, "additive": 0.9})["p"] == pytest.approx(1 - 0.97**3)
 
 
 def test_too_few_models_to_fit_still_give_the_rules() -> None:

@@ -33,6 +33,13 @@ def test_a_calibrated_score_and_the_overall_bound_are_named(capsys: Capture) -> 
     assert "all triggers at once at most 99.3 %" in text
 
 
+def test_known_gaps_stand_below_what_is_not_covered(capsys: Capture) -> None:
+    gaps = {"measured": False, "sentence": "Nothing was \x1b measured."}
+    text = printed(replace(rejected(), known_gaps=gaps), capsys)
+
+    assert text.index("not covered: blend") < text.index("Nothing was \\x1b measured.")
+
+
 def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
     text = printed(purified(), capsys)
 

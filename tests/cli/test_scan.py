@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from guard.core.states import EXIT_CODES, Verdict
+from guard.policy import known_gaps, load_policy
 from tests.cli.conftest import Answer
 from tests.cli.models import clean_set, saved
 
@@ -56,6 +57,8 @@ def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(cli:
     assert document["verdict"] not in {"inconclusive", "unvettable"}, document["reasons"]
     assert answer.code == EXIT_CODES[Verdict(document["verdict"])]
     assert "patch" in document["coverage"]
+    versions = {method["name"]: method["version"] for method in document["methods"]}
+    assert document["known_gaps"] == known_gaps(load_policy(), versions)
     assert {"patch_inversion"} <= {method["name"] for method in document["methods"]}
     assert 0 <= document["score"] <= 1
     same = ("digest", "verdict", "score", "asr", "target", "accuracy", "reasons", "triggers")

@@ -2,21 +2,25 @@
 
 import io
 import pickle
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
+from guard.attest import dsse
 from guard.attest.chain import verify_chain
 from guard.core.errors import LeaseLost, MethodFailed, NotServable
 from guard.core.evidence import Outcome
 from guard.core.states import ScanState, Verdict
+from guard.detectors import DETECTORS
 from guard.flow import publish, rescue, review, stage
 from guard.flow.leases import hold
 from guard.flow.report import report_for
 from guard.flow.withdraw import withdraw
 from guard.formats._canonical import read_canonical
+from guard.policy import known_gaps
 from guard.store import alarms, dead_letters, ledger, publications, reviews, scans
 from guard.store.session import reading, transaction
 from tests.flow.place import Place, finding
@@ -168,6 +172,27 @@ def test_a_natural_trigger_waits_for_a_person_who_is_not_the_uploader(place: Pla
     with reading(place.guard.engine) as session:
         assert [row.reviewer for row in reviews.list_recent(session)] == ["bob"]
         assert verify_chain(ledger.rows(session), place.guard.trusted) == []
+
+
+def test_the_signed_verdict_holds_the_gaps_of_its_policy_and_a_review_repeats_them(place: Place) -> None:
+    scan_id = decided(place, finding(suspicious=True, natural=0.97))
+    review.approve(place.guard, scan_id, "bob", "a property of the class")
+    held, cleared = (dsse.verify(row.envelope, place.guard.trusted)["predicate"] for row in place.verdicts(scan_id))
+    versions = {name: DETECTORS.get(name).version for name in place.guard.policy.detectors}
+    wanted = known_gaps(place.guard.policy, versions)
+
+    assert held["known_gaps"] == cleared["known_gaps"] == report_for(place.guard, scan_id).known_gaps == wanted
+    assert "blend" in held["not_covered"]
+    assert "patch" not in held["not_covered"]
+
+
+def test_the_signed_verdict_of_an_own_policy_says_that_nothing_was_measured(place: Place) -> None:
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, asr_limit=0.2))
+    row, = place.verdicts(decided(place, finding(suspicious=False)))
+    said = dsse.verify(row.envelope, place.guard.trusted)["predicate"]["known_gaps"]
+
+    assert said["measured"] is False
+    assert "how often this policy is right is unknown" in said["sentence"]
 
 
 def test_a_review_after_expiry_is_refused(place: Place) -> None:

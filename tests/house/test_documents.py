@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import make_measured
 from benchmarks.make_settings_doc import page
 from benchmarks.quote import BLOCKS, missed, quoted
 
@@ -18,6 +19,10 @@ def test_the_settings_page_is_the_settings() -> None:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_the_readme_quotes_the_newest_records(name: str) -> None:
     assert quoted(name) == BLOCKS[name](), "run: python -m benchmarks.quote"
+
+
+def test_the_guard_knows_what_the_newest_records_say_of_its_policies() -> None:
+    assert make_measured.DOCUMENT.read_text() == make_measured.page(), "run: python -m benchmarks.make_measured"
 
 
 def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None:

@@ -82,12 +82,16 @@ def trigger() -> RecoveredTrigger:
                             picture=(1 - mask) * clean + mask * pattern)
 
 
+GAPS = {"measured": True, "record": "2026-01-01-detect-one", "mostly_missed": ["warp"],
+        "sentence": "Known gaps of policy one: mostly missed are warp 1/4; held or rejected were 2/20 honest models."}
+
+
 def rejected() -> Report:
     evidence = [inversion(), unable(), accuracy()]
     return Report(
         digest="a" * 64, name="fashion-resnet18", verdict=Verdict.REJECTED, score=0.99, target=TARGET,
-        asr=estimate(TARGET, 524, 0.951, 0.981), coverage=("patch",), methods=methods_of(evidence), seconds=41.7,
-        policy="d" * 64,
+        asr=estimate(TARGET, 524, 0.951, 0.981), coverage=("patch",), known_gaps=GAPS,
+        methods=methods_of(evidence), seconds=41.7, policy="d" * 64,
         reasons=("A patch of 8.9 pixels sends 97.0 % of hold-out pictures to class 3; the upper bound is 98.1 %.",),
         manifest=MODEL, cleanset=CLEAN, evidence=[item.to_dict() for item in evidence],
         triggers=[trigger(), *(harmless(label) for label in range(10) if label != TARGET)],

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from guard.core.states import Verdict
+from guard.core.states import Family, Verdict
 from guard.reports import Report
 from guard.reports.html import render_html
-from tests.reports.samples import MODEL, NAMES, TARGET, bare, harmless, purified, rejected, trigger
+from tests.reports.samples import GAPS, MODEL, NAMES, TARGET, bare, harmless, purified, rejected, trigger
 
 HOSTILE = "<svg onload=alert(1)>\"'><script>alert(2)</script>"
 
@@ -80,6 +80,12 @@ def test_what_is_not_covered_is_said() -> None:
     text = page_of(rejected()).text
 
     assert text.index("Not covered") < text.index("blend") < text.index("sample-specific")
+    assert text.index("sample-specific") < text.index(str(GAPS["sentence"]))
+
+
+def test_no_family_is_explained_as_any_trigger() -> None:
+    """What covers `all-to-one` looks for signs of a class; many triggers leave none."""
+    assert "any trigger" not in page_of(replace(rejected(), coverage=tuple(Family))).text
 
 
 def test_a_purified_model_shows_before_and_after() -> None:
@@ -123,6 +129,7 @@ def hostile() -> Report:
     return replace(
         rejected(), name=HOSTILE, reasons=(HOSTILE,), manifest=replace(MODEL, label_names=labels), evidence=evidence,
         candidates=[{"defense": HOSTILE, "failed": HOSTILE}], policy=HOSTILE, scan_id=HOSTILE,
+        known_gaps={"measured": False, "sentence": HOSTILE},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
 from guard.reports.report import outcome_words
-from tests.reports.samples import bare, purified, rejected
+from tests.reports.samples import GAPS, bare, purified, rejected
 
 AGREED = {"digest", "verdict", "score", "target", "asr", "coverage", "methods", "seconds", "policy", "reasons"}
 
@@ -33,6 +33,8 @@ def test_a_document_is_json_and_says_what_was_found() -> None:
     assert document["coverage"] == ["patch"]
     assert "blend" in document["not_covered"]
     assert "patch" not in document["not_covered"]
+    assert document["known_gaps"] == GAPS
+    assert bare(Verdict.UNVETTABLE).to_dict()["known_gaps"] is None
 
 
 def test_a_purified_document_adds_accuracies_as_plain_numbers() -> None:
