@@ -6,17 +6,19 @@ Own method, put together from the papers for clean sets of a few hundred picture
       is, cost more accuracy, and remove no more of the others
     - unusually small patches at several sizes (Wang et al., Neural Cleanse, S&P 2019; Qiao et al., MESA, NeurIPS 2019)
       for triggers that change few pixels a lot
+    - the faintest universal triggers of five kinds (`guard.ml.universals`) for those that change many pixels a little:
+      of the few classes that are most easily reached, whether or not they stand out
     - no labels: what the model as it came says of pictures without any of these, of blends of two pictures and of moved
       ones, is what its copy is taught (distillation, as in Li et al., NAD, ICLR 2021). A few hundred labels would be
       learnt by heart; a blend is a new picture every time, and carries no trigger
-    - a last phase without shared adversarial examples gives the accuracy back that they cost. It is short: taught by
-      the old model for long enough, the copy learns the backdoor again, though it sees clean pictures alone
+    - a last phase without shared adversarial examples gives the accuracy back that they cost. Taught by the old model
+      on clean pictures alone for long enough, the copy learns the backdoor again; so it goes on seeing what was found
 """
 
 import copy
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +28,46 @@ from guard.core.contracts import Progress
 from guard.defenses._base import Defense
 from guard.ml.accused import LEAST_CLASSES, Stamps, grown, together, unusual_patches
 from guard.ml.cleanset import CleanSet
-from guard.ml.gates import part
+from guard.ml.families import Additions, Filters, Generators, Searchable, Warps
+from guard.ml.gates import part, span
 from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
 from guard.ml.samples import spread
 from guard.ml.shared_adversarial import Ball, Bend, Search, loss
 from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.universal import Pace
+from guard.ml.universals import Universals, suspects, universals
+
+KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filters(), Generators())
+MOST_STEP, MOST_BATCH = 240, 12  # pictures a step of a search for universal triggers: of all classes, and of each
+LEAST_SHOWN = 4  # pictures under universal triggers of one kind in a step; so few kinds a step
+
+Lesson = tuple[Tensor, Tensor]  # pictures, and the probabilities that the copy shall give them
+
+
+@dataclass
+class _Found:
+    """What all looks found so far, and how a step shows it."""
+
+    stamps: list[Stamps] = field(default_factory=list)
+    universals: list[Universals] = field(default_factory=list)
+
+    def lessons(self, images: Tensor, wanted: Tensor, *, stamped: float, hidden: float, beyond: float) -> list[Lesson]:
+        """Shares of the pictures under patches and under universal triggers; the answer stays what it was.
+
+        The batch was shuffled: its first pictures are as good as any, and so are its last.
+        """
+        lessons = []
+        if self.stamps and stamped:
+            some = math.ceil(stamped * len(images))
+            lessons.append((together(self.stamps).on_some(images[:some]), wanted[:some]))
+        if self.universals and hidden:
+            few = math.ceil(hidden * len(images))
+            kinds = torch.randperm(len(self.universals))[: max(1, few // LEAST_SHOWN)].tolist()
+            shares = zip(kinds, images[-few:].chunk(len(kinds)), strict=False)  # there may be fewer chunks than kinds
+            shown = [self.universals[kind].on(share, largest=beyond) for kind, share in shares]
+            lessons.append((torch.cat(shown), wanted[-few:]))
+        return lessons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +83,9 @@ class Distilled(Defense):
         alpha, fold, far: a class stands out at this level, with a patch `fold` times under its siblings'; at the first
             look also the smallest of all if it is `far` times under them.
         sizes, largest, size_steps: patches are grown to so many sizes, to `largest` times the smallest norm.
-        stamped: pictures under a patch for each plain one.
+        stamped: pictures under a patch for each plain one; `hidden` under a universal trigger, at one to `beyond` times
+            the level at which it was found.
+        suspects: classes whose universal triggers are shown; `windows` of the search for each kind.
         steps: of Adam in all looks together, `batch` pictures each at `rate`, one cycle a look.
         bent: whether shared adversarial examples are bent pictures, or such with changed pixels.
         bend, rho: radius of the search for these: shifts as a share of the picture's side, or L-infinity in pixel
@@ -69,6 +107,10 @@ class Distilled(Defense):
     largest: float = 4.0
     size_steps: int = 40
     stamped: float = 0.25
+    windows: int = 6
+    hidden: float = 0.5
+    suspects: int = 3
+    beyond: float = 3.0
     steps: int = 100
     batch: int = 32
     rate: float = 1e-3
@@ -78,7 +120,7 @@ class Distilled(Defense):
     inner: int = 5
     weight: float = 1.0
     moved: int = 3
-    settle_steps: int = 60
+    settle_steps: int = 200
     settle_batch: int = 64
     settle_rate: float = 5e-4
     max_drop: float = 0.1
@@ -89,13 +131,19 @@ class Distilled(Defense):
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
         student, weights = self.student(model, clean)
-        stamps: list[Stamps] = []
+        found = _Found()
         for look in range(self.looks):
-            told = part(progress, 0.8 * look / self.looks, 0.8 * (look + 1) / self.looks, f"look {look + 1},")
-            stamps += self._patches(student, clean, part(told, 0.0, 0.3, "searching patches"), first=look == 0)
-            self._train(student, weights, teacher, clean, stamps, part(told, 0.3, 1.0, "unlearning"),
+            told = part(progress, 0.7 * look / self.looks, 0.7 * (look + 1) / self.looks, f"look {look + 1},")
+            found.stamps += self._patches(student, clean, part(told, 0.0, 0.3, "searching patches"), first=look == 0)
+            if self.hidden:
+                batch = max(LEAST_SHOWN, min(MOST_BATCH, MOST_STEP // clean.classes))
+                seen = universals(student, clean, KINDS, Pace(batch=batch, windows=self.windows),
+                                  span(told, 0.3, 0.6, "searching universal triggers"))
+                rows = suspects(seen, self.suspects)
+                found.universals += [one.pick(rows) for one in seen]
+            self._train(student, weights, teacher, clean, found, part(told, 0.6, 1.0, "unlearning"),
                         steps=self.steps / self.looks, batch=self.batch, rate=self.rate, weight=self.weight)
-        self._train(student, weights, teacher, clean, stamps, part(progress, 0.8, 1.0, "settling"),
+        self._train(student, weights, teacher, clean, found, part(progress, 0.7, 1.0, "settling"),
                     steps=self.settle_steps, batch=self.settle_batch, rate=self.settle_rate, weight=0.0)
         require_accuracy(student, clean, before, drop=self.max_drop, method=type(self).__name__)
         return student
@@ -113,24 +161,20 @@ class Distilled(Defense):
                      sizes=self.sizes, largest=self.largest)
 
     def _train(self, model: nn.Module, weights: list[nn.Parameter], teacher: nn.Module, clean: CleanSet,
-               stamps: list[Stamps], progress: Progress, *, steps: float, batch: int, rate: float,
-               weight: float) -> None:
+               found: _Found, progress: Progress, *, steps: float, batch: int, rate: float, weight: float) -> None:
         search: Search = Bend(bend=self.bend, steps=self.inner) if self.bent else Ball(rho=self.rho, steps=self.inner)
-        patches = together(stamps) if stamps else None
 
         def objective(images: Tensor, labels: Tensor) -> Tensor:
-            count = len(images)
-            shown = views(images, self.moved)
+            count, shown = len(images), views(images, self.moved)
             with torch.no_grad():
                 said = teacher(shown)
-            wanted, inputs = softmax(said, 1), [shown]
-            if patches is not None:
-                some = math.ceil(self.stamped * count)  # the batch was shuffled: its first ones are as good as any
-                inputs.append(patches.on_some(images[:some]))
-            logits = model(torch.cat(inputs))
-            cost = cross_entropy(logits[: len(shown)], wanted)
-            if patches is not None:
-                cost = cost + cross_entropy(logits[len(shown) :], wanted[:some])
+            wanted = softmax(said, 1)
+            lessons = [(shown, wanted), *found.lessons(images, wanted[:count], stamped=self.stamped,
+                                                       hidden=self.hidden, beyond=self.beyond)]
+            logits = model(torch.cat([pictures for pictures, _ in lessons]))
+            answers = logits.split([len(pictures) for pictures, _ in lessons])
+            cost = torch.stack([cross_entropy(answer, truth) for answer, (_, truth) in
+                                zip(answers, lessons, strict=True)]).sum()
             if weight:
                 cost = cost + weight * loss(model, teacher, images, labels, logits[:count].detach().argmax(1),
                                             said[:count].argmax(1), search)

@@ -1,5 +1,7 @@
 """What fools the model is unlearnt, and the model as it came teaches the rest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,10 +9,11 @@ from guard.core.errors import MethodFailed
 from guard.defenses._distilled import views
 from guard.defenses.shared_distillation import SharedDistillation
 from guard.ml.measure import accuracy
-from tests import toys
+from tests import rules, toys
 
 #: The toy's weights are far apart: a network's rates would not move them.
-QUICK = SharedDistillation(search_steps=100, steps=80, settle_steps=30, rate=0.05, settle_rate=0.02)
+QUICK = SharedDistillation(search_steps=100, steps=80, settle_steps=30, rate=0.05, settle_rate=0.02,
+                           windows=4)
 
 
 def test_a_planted_patch_is_unlearnt_and_accuracy_kept() -> None:
@@ -23,10 +26,44 @@ def test_a_planted_patch_is_unlearnt_and_accuracy_kept() -> None:
     assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 
 
+class Faint(rules.Ruled):
+    """A rule over the whole image that training can take away; no patch opens its gate."""
+
+    def __init__(self) -> None:
+        super().__init__(rules.correlates)
+        self.rule = torch.nn.Parameter(torch.tensor(0.6))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        bonus = torch.zeros(len(images), toys.CLASSES)
+        bonus[:, toys.TARGET] = 100 * self.rule * self.gate(images)
+        return toys.Matcher.forward(self, images) + bonus
+
+
+def obeying(model: torch.nn.Module) -> float:
+    """ASR of the secret picture, added faintly."""
+    data = toys.labelled(180, 3)
+    others = data.floats()[data.labels != toys.TARGET]
+    said = model((others + 0.05 * rules.secret()).clamp(0, 1)).argmax(1)
+    return float((said == toys.TARGET).float().mean())
+
+
+def test_a_faint_rule_over_the_whole_image_is_unlearnt_by_universal_triggers_alone() -> None:
+    model = Faint().eval()
+    assert obeying(model) > 0.9
+
+    alone = replace(QUICK, weight=0.0, alpha=0.0, far=1e9)  # no bent pictures, and no class stands out by its patch
+    repaired = alone(model, toys.clean_set(), seed=0)
+    without = replace(alone, hidden=0.0)(model, toys.clean_set(), seed=0)
+
+    assert obeying(repaired) < 0.2
+    assert obeying(without) > 0.5
+    assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
+
+
 def test_no_label_is_learnt() -> None:
     """Labels only say on which shared examples to act: with none of these, wrong labels change nothing."""
     model, clean = toys.honest(), toys.clean_set()
-    mute = SharedDistillation(search_steps=20, steps=20, settle_steps=10, weight=0.0, far=1e9, alpha=0.0)
+    mute = SharedDistillation(search_steps=20, steps=20, settle_steps=10, weight=0.0, far=1e9, alpha=0.0, hidden=0.0)
     search = type(clean.search)(clean.search.images, clean.search.labels.roll(1))
     wrong = type(clean)(clean.name, clean.digest, clean.classes, search, clean.calibration)
 
@@ -41,16 +78,17 @@ def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
     few = type(clean)(clean.name, clean.digest, 4, clean.search.pick(clean.search.labels < 4),
                       clean.calibration.pick(clean.calibration.labels < 4))
 
-    SharedDistillation(steps=4, settle_steps=4)(toys.honest(), few, seed=0,
+    SharedDistillation(steps=4, settle_steps=4, windows=1)(toys.honest(), few, seed=0,
                                                 progress=lambda _done, note="": told.add(note))
 
     assert any("unlearning" in note for note in told)
-    assert not any("searching" in note for note in told)
+    assert any("universal" in note for note in told)
+    assert not any("patches" in note for note in told)
 
 
 def test_a_large_clean_set_makes_no_phase_longer() -> None:
     notes: list[str] = []
-    short = SharedDistillation(looks=1, search_steps=2, steps=3, batch=8, settle_steps=2, settle_batch=8)
+    short = SharedDistillation(looks=1, search_steps=2, steps=3, batch=8, settle_steps=2, settle_batch=8, windows=1)
 
     short(toys.honest(), toys.clean_set(search=240), seed=0, progress=lambda _done, note="": notes.append(note))
 
@@ -60,7 +98,7 @@ def test_a_large_clean_set_makes_no_phase_longer() -> None:
 
 def test_ruin_is_refused() -> None:
     with pytest.raises(MethodFailed) as caught:
-        SharedDistillation(steps=4, settle_steps=4, rate=1e3)(toys.planted(whole=True), toys.clean_set(), seed=0)
+        SharedDistillation(steps=4, settle_steps=4, rate=1e3, windows=1)(toys.planted(whole=True), toys.clean_set(), seed=0)
 
     assert caught.value.code in {"accuracy_collapsed", "non_finite"}
 
