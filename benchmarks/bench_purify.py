@@ -1,14 +1,15 @@
 """What each defense makes of a zoo's models: ACC, ASR, RA, DER, the worst class, seconds and memory.
 
     python -m benchmarks.bench_purify --zoo DIR [--data-dir DIR] [--defenses a,b,tournament] [--fractions 0.05]
-        [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--policy P] [--jobs N] [--device D]
+        [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--honest N] [--policy P] [--jobs N] [--device D]
 
 Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
 seed; ASR is the attacker's own trigger's on the zoo's test part. Backdoored models that do not work are left out;
 honest ones are repaired as well: what does a defense cost a model that needed none? `tournament` is `guard purify` by
 the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect rejected,
-which are those that the guard repairs, `--sample` so many of the models, drawn at random by a fixed seed. What is done
-lies in DIR/<model>/purify-*.json, and a run that was ended goes on.
+which are those that the guard repairs, `--sample` so many of the models, drawn at random by a fixed seed; `--honest`
+so many honest models beside them, drawn alike. What is done lies in DIR/<model>/purify-*.json, and a run that was ended
+goes on. The pictures need matplotlib.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, zoo
-from benchmarks.purify import numbers, running
+from benchmarks.purify import numbers, plots, running, words
 from benchmarks.purify.running import TOURNAMENT, Task
 from guard.defenses import DEFENSES
 from guard.policy import load_policy
@@ -43,36 +44,51 @@ def main() -> None:
               f"{spent / len(found) * (len(tasks) - len(found)):.0f} s left", flush=True)
     result = evaluate(found) | {
         "zoo": options.zoo.resolve().name, "only": options.only, "detected": options.detected and options.detected.name,
+        "sample": options.sample, "honest": options.honest,
         "models": [model.name for model in models], "seeds": options.seeds, "policy": policy.to_dict(),
         "device": options.device or "default", "note": options.note, "parameters": {
             name: DEFENSES.get(name)().parameters() for name in options.defenses.split(",") if name != TOURNAMENT}}
-    print(record.write(options.name, result, f"# Defenses on a zoo\n\n{__doc__}\n{numbers.page(result)}\n"))
+    print(write(options.name, result))
 
 
 def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.ZooModel]:
     """The models that the options ask for, by name."""
     some = [model for model in models if options.only in model.name
             and (model.truth["works"] or not model.truth["backdoored"])]
+    honest = [model for model in some if not model.truth["backdoored"]]
+    if options.honest is not None:
+        some = [model for model in some if model.truth["backdoored"]]
     if options.detected is not None:
         rows = json.loads((options.detected / "rows.json").read_text())
         accused = {row["name"] for row in rows if row["backdoored"] and row["rules"]["verdict"] == "rejected"}
         some = [model for model in some if model.name in accused]
-    if options.sample is not None and options.sample < len(some):
-        some = sorted(random.Random(0).sample(some, options.sample), key=lambda model: model.name)
+    some = _drawn(some, options.sample)
+    if options.honest is not None:
+        some = sorted([*some, *_drawn(honest, options.honest)], key=lambda model: model.name)
     return some
+
+
+def _drawn(models: list[zoo.ZooModel], count: int | None) -> list[zoo.ZooModel]:
+    """`count` of the models, the same ones each time; all where there are no more."""
+    if count is None or count >= len(models):
+        return models
+    return sorted(random.Random(0).sample(models, count), key=lambda model: model.name)
 
 
 def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Tables and the rows themselves, in a fixed order."""
     rows = sorted(rows, key=lambda row: (row["defense"], row["fraction"], row["seed"], row["model"]))
-    done = [row for row in rows if row["backdoored"] and numbers.repaired(row)]
-    attacks = [
-        {"defense": name, "fraction": fraction, "asr": numbers.by_attack(
-            [row for row in done if (row["defense"], row["fraction"]) == (name, fraction)])}
-        for name, fraction in sorted({(row["defense"], row["fraction"]) for row in done})
-    ]
     return {"summary": numbers.summary(rows), "against": numbers.against(rows),
-            "tournament": numbers.beside(rows, TOURNAMENT), "attacks": attacks, "rows": rows}
+            "tournament": numbers.beside(rows, TOURNAMENT), "attacks": numbers.attacks(rows), "rows": rows}
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """The record: result.json, README.md, pictures."""
+    folder = record.write(name, result, f"# Defenses on a zoo\n\n{__doc__}\n{words.page(result)}\n")
+    pictures = plots.draw(folder, result["rows"])
+    with (folder / "README.md").open("a") as file:
+        file.write("\n" + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures) + "\n")
+    return folder
 
 
 def _short(row: dict[str, Any]) -> str:
@@ -94,6 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="")
     parser.add_argument("--detected", type=Path)
     parser.add_argument("--sample", type=int)
+    parser.add_argument("--honest", type=int, help="so many honest models, beside what --detected and --sample leave")
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")

@@ -12,7 +12,7 @@ from benchmarks import speed_words
 from benchmarks.detect.words import counted
 from benchmarks.detect.words import page as detection
 from benchmarks.purify import mesa_words
-from benchmarks.purify.numbers import page as purification
+from benchmarks.purify.words import page as purification
 from benchmarks.record import RECORDS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "evidence.md"

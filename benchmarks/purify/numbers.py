@@ -1,50 +1,51 @@
-"""Rows to tables: means by defense and clean fraction, by attack, and paired differences."""
+"""Rows to numbers: means by defense and clean fraction, by attack, and paired differences; `words` tells them.
 
-from collections.abc import Mapping, Sequence
+Intervals are 95 % bootstrap intervals over models: the rows of one model, one a seed, are drawn together.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.purify import reported
-
 DRAWS = 2000
 BASELINE = "fine_tune"
 UNREPAIRED = 0.5  # DER where neither ASR nor ACC has changed
-Rows = Sequence[Mapping[str, Any]]
+PROCESS_PEAK, DEVICE_PEAK = "peak_mib", "peak_device_mib"  # growth of the process; of the device, where it is CUDA
+AIM = 0.01  # ACC that a repair may cost an honest model
+ROUNDING = 1e-9  # of a difference of two shares
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 
 
-def repaired(row: Mapping[str, Any]) -> bool:
+def repaired(row: Row) -> bool:
     """Whether this row is a model that a defense changed; a tournament may clear one, and serve it as it was."""
     return bool(row.get("after")) and ("verdict" not in row or row.get("winner") is not None)
 
 
 def summary(rows: Rows) -> list[dict[str, Any]]:
-    """One line a defense and fraction. Means are over the models that it repaired; how many it did not is in the line.
+    """One line a defense and fraction. Means are over the runs that it repaired; how many it did not is in the line.
 
-    `der_all` is over all backdoored models: one without a repair stands with 0.5, the DER of a model as it was.
+    `der_all` is over all runs on backdoored models: one without a repair stands with 0.5, the DER of a model as it was.
+    `ceiling` and `ceiling_all` are what these DER would be with no ASR left and no accuracy lost.
     """
+    asr_before = {row["model"]: row["before"]["asr"] for row in rows if row.get("before") and row["backdoored"]}
     found = []
     for fraction, name in sorted({(row["fraction"], row["defense"]) for row in rows}):
         own = [row for row in rows if (row["fraction"], row["defense"]) == (fraction, name)]
         bad = [row for row in own if row["backdoored"]]
-        honest = [row["loss"] for row in own if not row["backdoored"] and repaired(row)]
-        done = [row for row in bad if repaired(row)]
-        line: dict[str, Any] = {"defense": name, "fraction": fraction, "backdoored": len(bad), "repaired": len(done),
-                                "failed": _counts(row.get("failed") for row in own)}
+        line: dict[str, Any] = {
+            "defense": name, "fraction": fraction, "seeds": sorted({row["seed"] for row in own}),
+            "models": len({row["model"] for row in bad}), "backdoored": len(bad),
+            "repaired": sum(map(repaired, bad)), "failed": _counts(row.get("failed") for row in own),
+            "memory": memory(own, rows)}
         if bad:
-            line["der_all"] = interval([row["der"] if repaired(row) else UNREPAIRED for row in bad])
-        if done:
-            line |= {"asr_before": fmean(row["before"]["asr"] for row in done),
-                     "asr": fmean(row["after"]["asr"] for row in done),
-                     "worst_attack_asr": max(by_attack(done).values()),
-                     "acc_loss": fmean(row["loss"] for row in done),
-                     "worst_class_loss": max(row["worst_class_loss"] for row in done),
-                     "der": interval([row["der"] for row in done]),
-                     "seconds": median(row["seconds"] for row in done),
-                     "peak_mib": max(row["peak_mib"] for row in done)}
-        if honest:
-            line |= {"honest": len(honest), "honest_loss": fmean(honest), "honest_worst_loss": max(honest)}
+            known = [asr_before[row["model"]] for row in bad if row["model"] in asr_before]
+            line |= {"der_all": _over(bad, lambda row: row["der"] if repaired(row) else UNREPAIRED),
+                     "ceiling_all": _ceiling(known) if len(known) == len(bad) else None}
+        line |= _of_repaired([row for row in bad if repaired(row)])
+        line |= _of_honest([row for row in own if not row["backdoored"]])
         if any("verdict" in row for row in own):
             line |= {"verdicts": _counts(row.get("verdict") for row in own),
                      "winners": _counts(row.get("winner") for row in own),
@@ -53,10 +54,89 @@ def summary(rows: Rows) -> list[dict[str, Any]]:
     return found
 
 
+def _of_repaired(done: Rows) -> dict[str, Any]:
+    if not done:
+        return {}
+    asr = _over(done, lambda row: row["after"]["asr"])
+    return {"asr_before": fmean(row["before"]["asr"] for row in done), "asr": asr["mean"], "asr_interval": asr,
+            "worst_attack_asr": max(by_attack(done).values()),
+            **{f"ra_{when}": _mean(row[when].get("ra") for row in done) for when in ("before", "after")},
+            "acc_loss": fmean(row["loss"] for row in done),
+            "worst_class_loss": max(row["worst_class_loss"] for row in done),
+            "der": _over(done, lambda row: row["der"]),
+            "ceiling": _ceiling([row["before"]["asr"] for row in done]),
+            "seconds": median(row["seconds"] for row in done)}
+
+
+def _of_honest(own: Rows) -> dict[str, Any]:
+    """What a repair costs models that needed none; `honest` counts those that were changed, of `honest_runs`."""
+    changed = [row for row in own if repaired(row)]
+    found: dict[str, Any] = {}
+    if own:
+        found = {"honest_runs": len(own), "honest_models": len({row["model"] for row in own})}
+    if changed:
+        loss = _over(changed, lambda row: row["loss"])
+        found |= {"honest": len(changed), "honest_loss": loss["mean"], "honest_interval": loss,
+                  "honest_worst_loss": max(row["loss"] for row in changed),
+                  "honest_over_aim": sum(row["loss"] > AIM + ROUNDING for row in changed),
+                  "honest_worst_class_loss": max(row["worst_class_loss"] for row in changed),
+                  "honest_seconds": median(row["seconds"] for row in changed)}
+    return found
+
+
+def memory(own: Rows, rows: Rows) -> dict[str, Any] | None:
+    """The largest peak in MiB, and the peaks' sum over that of `BASELINE` in the same `runs`; None: not measured.
+
+    Single ratios would say little: a small network's peak is lost in what an allocator rounds up.
+    """
+    key = DEVICE_PEAK if any(DEVICE_PEAK in row for row in own) else PROCESS_PEAK
+    peaks = {_place(row): float(row[key]) for row in own if row.get(key) is not None}
+    if not peaks:
+        return None
+    base = {_place(row): float(row[key]) for row in rows if row["defense"] == BASELINE and row.get(key) is not None}
+    shared = peaks.keys() & base.keys()
+    below = sum(base[place] for place in shared)
+    return {"of": "device" if key == DEVICE_PEAK else "process", "mib": max(peaks.values()), "runs": len(shared),
+            "over_baseline": sum(peaks[place] for place in shared) / below if below else None}
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["fraction"], row["model"], row["seed"]
+
+
+def _ceiling(asr_before: Sequence[float]) -> float:
+    return (1 + fmean(asr_before)) / 2
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _over(rows: Rows, value: Callable[[Row], float]) -> dict[str, float]:
+    return interval([value(row) for row in rows], [row["model"] for row in rows])
+
+
 def by_attack(rows: Rows) -> dict[str, float]:
     """Mean ASR after the repair, by attack."""
     attacks = sorted({str(row["attack"]) for row in rows})
     return {name: fmean(row["after"]["asr"] for row in rows if row["attack"] == name) for name in attacks}
+
+
+def attacks(rows: Rows) -> list[dict[str, Any]]:
+    """By defense and fraction: mean ASR after the repair of each attack's models, and how many runs on them, `n`.
+
+    `n` is [repaired, all].
+    """
+    found = []
+    bad = [row for row in rows if row["backdoored"]]
+    for name, fraction in sorted({(row["defense"], row["fraction"]) for row in bad}):
+        own = [row for row in bad if (row["defense"], row["fraction"]) == (name, fraction)]
+        done = [row for row in own if repaired(row)]
+        counts = {attack: [sum(row["attack"] == attack for row in some) for some in (done, own)]
+                  for attack in sorted({str(row["attack"]) for row in own})}
+        found.append({"defense": name, "fraction": fraction, "asr": by_attack(done), "n": counts})
+    return found
 
 
 def against(rows: Rows, baseline: str = BASELINE) -> list[dict[str, Any]]:
@@ -65,11 +145,12 @@ def against(rows: Rows, baseline: str = BASELINE) -> list[dict[str, Any]]:
              if row["backdoored"] and repaired(row)}
     found = []
     for fraction, name in sorted({key[:2] for key in known}):
-        pairs = [(der, known[fraction, baseline, *key[2:]]) for key, der in known.items()
-                 if key[:2] == (fraction, name) and (fraction, baseline, *key[2:]) in known]
+        pairs = {key[2:]: der - known[fraction, baseline, *key[2:]] for key, der in known.items()
+                 if key[:2] == (fraction, name) and (fraction, baseline, *key[2:]) in known}
         if name != baseline and pairs:
-            found.append({"defense": name, "fraction": fraction, "models": len(pairs),
-                          "der_gain": interval([one - other for one, other in pairs])})
+            models = [model for model, _seed in pairs]
+            found.append({"defense": name, "fraction": fraction, "models": len(set(models)), "runs": len(pairs),
+                          "der_gain": interval(list(pairs.values()), models)})
     return found
 
 
@@ -85,18 +166,27 @@ def beside(rows: Rows, champion: str) -> list[dict[str, Any]]:
         pairs = [(done[fraction, champion, *key[2:]], row) for key, row in done.items()
                  if key[:2] == (fraction, name) and (fraction, champion, *key[2:]) in done]
         if pairs:
-            found.append({"defense": name, "fraction": fraction, "models": len(pairs),
-                          "der": interval([one["der"] - other["der"] for one, other in pairs]),
-                          "asr": interval([one["after"]["asr"] - other["after"]["asr"] for one, other in pairs]),
-                          **{key: interval([one[key] - other[key] for one, other in pairs])
-                             for key in ("loss", "worst_class_loss")}})
+            models = [one["model"] for one, _ in pairs]
+            gaps = {"der": [one["der"] - other["der"] for one, other in pairs],
+                    "asr": [one["after"]["asr"] - other["after"]["asr"] for one, other in pairs],
+                    **{key: [one[key] - other[key] for one, other in pairs] for key in ("loss", "worst_class_loss")}}
+            found.append({"defense": name, "fraction": fraction, "models": len(set(models)), "runs": len(pairs),
+                          **{key: interval(values, models) for key, values in gaps.items()}})
     return found
 
 
-def interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """Mean and its 95 % percentile bootstrap interval over models."""
+def interval(values: Sequence[float], models: Sequence[str] | None = None, seed: int = 0) -> dict[str, float]:
+    """Mean and its 95 % percentile bootstrap interval over models.
+
+    Args:
+        models: whose each value is, by default another model's each. A model is drawn with all of its values: another
+            seed on the same model is no further model.
+    """
     points = np.asarray(values, np.float64)
-    draws = np.random.default_rng(seed).choice(points, (DRAWS, len(points))).mean(1)
+    owner = np.unique(models, return_inverse=True)[1] if models is not None else np.arange(len(points))
+    sums, counts = np.bincount(owner, points), np.bincount(owner)
+    drawn = np.random.default_rng(seed).choice(len(sums), (DRAWS, len(sums)))
+    draws = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"mean": float(points.mean()), "low": float(low), "high": float(high)}
 
@@ -106,7 +196,8 @@ def _over_winner(rows: Rows) -> float | None:
     ratios = []
     for row in rows:
         spent = [item["seconds"] for item in row.get("candidates", []) if item.get("seconds")]
-        won = [item["seconds"] for item in row.get("candidates", []) if item["defense"] == row.get("winner")]
+        # By its verdict: a policy may try one defense twice, on the parent and on what another one left.
+        won = [item["seconds"] for item in row.get("candidates", []) if item.get("verdict") == "purified"]
         if won and won[0]:
             ratios.append(sum(spent) / won[0])
     return median(ratios) if ratios else None
@@ -115,50 +206,3 @@ def _over_winner(rows: Rows) -> float | None:
 def _counts(values: Any) -> dict[str, int]:
     known = [str(value) for value in values if value is not None]
     return {name: known.count(name) for name in sorted(set(known))}
-
-
-def page(result: Mapping[str, Any]) -> str:
-    """The tables, as Markdown."""
-    columns = ("defense", "clean", "repaired", "ASR before", "ASR", "worst attack", "ACC loss", "worst class", "DER",
-               "DER, unrepaired too", "honest: ACC loss (worst)", "seconds", "failed, or verdict")
-    lines = [result["note"], ""] if result.get("note") else []
-    lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for line in result["summary"]:
-        der = line.get("der")
-        honest = f"{_share(line['honest_loss'])} ({_share(line['honest_worst_loss'])})" if "honest" in line else "–"
-        ends = line["failed"] | line.get("verdicts", {})
-        failed = ", ".join(f"{name} {count}" for name, count in ends.items()) or "–"
-        lines.append(
-            f"| {line['defense']} | {line['fraction']:.0%} | {line['repaired']}/{line['backdoored']} | "
-            f"{_share(line.get('asr_before'))} | {_share(line.get('asr'))} | {_share(line.get('worst_attack_asr'))} | "
-            f"{_share(line.get('acc_loss'))} | {_share(line.get('worst_class_loss'))} | {_number(der)} | "
-            f"{_number(line.get('der_all'))} | {honest} | "
-            f"{line.get('seconds', '–')} | {failed} |")
-    lines += ["", f"DER minus that of {BASELINE} on the same models:", "", "| defense | clean | models | gain |",
-              "|---|---|---|---|"]
-    lines += [f"| {line['defense']} | {line['fraction']:.0%} | {line['models']} | {_number(line['der_gain'])} |"
-              for line in result["against"]]
-    if result.get("tournament"):
-        lines += ["", "The tournament minus each defense on the models that both repaired:", "",
-                  "| defense | clean | models | DER | ASR | ACC loss | worst class |", "|" + "---|" * 7]
-        lines += [f"| {line['defense']} | {line['fraction']:.0%} | {line['models']} | {_number(line['der'])} | "
-                  f"{_number(line['asr'])} | {_number(line['loss'])} | {_number(line['worst_class_loss'])} |"
-                  for line in result["tournament"]]
-    beside_papers = reported.table(result["summary"])
-    if len(beside_papers) > 2:
-        lines += ["", f"Beside published numbers in percent (*reported*: {reported.WHERE}; *measured*: this zoo):", "",
-                  *beside_papers]
-    lines += ["", "Mean ASR after the repair, by attack:", ""]
-    attacks = sorted({name for line in result["attacks"] for name in line["asr"]})
-    lines += ["| defense | clean | " + " | ".join(attacks) + " |", "|---|---|" + "---|" * len(attacks)]
-    lines += [f"| {line['defense']} | {line['fraction']:.0%} | "
-              + " | ".join(_share(line["asr"].get(name)) for name in attacks) + " |" for line in result["attacks"]]
-    return "\n".join(lines)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _number(value: Mapping[str, float] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

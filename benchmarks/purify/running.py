@@ -83,7 +83,7 @@ def _row(task: Task) -> dict[str, Any]:
     row = {"key": task.key, "model": model.name, "defense": task.defense, "fraction": task.fraction, "seed": task.seed}
     row |= {name: model.truth[name] for name in ("attack", "rate", "data", "architecture", "backdoored", "target")}
     try:
-        row |= _done(task, model)
+        _fill(row, task, model)
     except GuardError as error:
         row |= {"failed": error.code, "why": error.sentence}
     except Exception:  # noqa: BLE001 - a crash is a result of this defense, and the other tasks go on
@@ -94,26 +94,38 @@ def _row(task: Task) -> dict[str, Any]:
     return row
 
 
-def _done(task: Task, model: ZooModel) -> dict[str, Any]:
+def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
+    """Add what was measured, as it comes: a defense that fails leaves what the model did before."""
     import guard
 
-    zoo, attack = task.folder.parent, model.attack()
+    zoo, attack, device = task.folder.parent, model.attack(), torch.device(task.device or "cpu")
     data = _pictures(zoo, str(model.truth["data"]), task.data_dir)
     curated = fraction_of(population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed)
-    network = guard.load_model(task.folder).to(task.device or "cpu")
-    before = measured(network, attack, data.test)
+    network = guard.load_model(task.folder).to(device)
+    row["before"] = measured(network, attack, data.test)
+    held = _device_memory(device)
     started = time.perf_counter()
-    said: dict[str, Any] = {}
     child: nn.Module | None
     with Peak() as peak:
         if task.defense == TOURNAMENT:
             child, said = _tournament(task, curated)
         else:
-            child = DEFENSES.get(task.defense)()(network, curated.visible(), seed=task.seed)
-    said |= {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
+            child, said = DEFENSES.get(task.defense)()(network, curated.visible(), seed=task.seed), {}
+    row |= said | {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
         curated.calibration), "peak_mib": round(peak.mib)}
-    after = None if child is None else measured(child.to(task.device or "cpu"), attack, data.test)
-    return said | {"before": before, "after": after, **({} if after is None else compared(before, after))}
+    if held is not None:
+        row["peak_device_mib"] = round((torch.cuda.max_memory_allocated(device) - held) / 2**20)
+    row["after"] = None if child is None else measured(child.to(device), attack, data.test)
+    if row["after"] is not None:
+        row |= compared(row["before"], row["after"])
+
+
+def _device_memory(device: torch.device) -> int | None:
+    """Bytes that are allocated on a CUDA device, whose high-water mark starts here; None for other devices."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    return int(torch.cuda.memory_allocated(device))
 
 
 def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict[str, Any]]:

@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import bench_purify
-from benchmarks.purify import numbers
+from benchmarks import bench_purify, make_evidence_doc, record
+from benchmarks.purify import numbers, running, words
 from benchmarks.purify.running import compared, fraction_of
 from benchmarks.zoo import ZooModel
 from guard.ml.cleanset import Labelled
+from guard.policy import load_policy
 from tests import toys
 
 
 def a_row(model: str, defense: str, asr: float | None, *, loss: float = 0.01, **fields: Any) -> dict[str, Any]:
-    before: dict[str, Any] = {"acc": 0.9, "recall": [0.9, 0.9], "asr": None if asr is None else 1.0, "ra": None}
-    after = {"acc": 0.9 - loss, "recall": [0.9, 0.9 - 2 * loss], "asr": asr, "ra": None}
+    before: dict[str, Any] = {"acc": 0.9, "recall": [0.9, 0.9], "asr": None if asr is None else 1.0,
+                              "ra": None if asr is None else 0.0}
+    after = {"acc": 0.9 - loss, "recall": [0.9, 0.9 - 2 * loss], "asr": asr, "ra": None if asr is None else 0.9 - asr}
     return {"model": model, "defense": defense, "fraction": 0.05, "seed": 0, "attack": model.partition("-")[0],
             "backdoored": asr is not None, "before": before, "after": after, "seconds": 2.0, "peak_mib": 10,
             **compared(before, after), **fields}
@@ -56,10 +58,11 @@ def test_gain_over_the_baseline_is_paired_by_model() -> None:
     assert gains[0]["der_gain"] == {key: pytest.approx(0.1) for key in ("mean", "low", "high")}
 
 
-def test_the_page_names_every_attack_that_was_repaired() -> None:
-    page = numbers.page(bench_purify.evaluate(ROWS))
+def test_the_page_names_every_attack() -> None:
+    page = words.page(bench_purify.evaluate(ROWS))
 
-    assert "| defense | clean | patch | wanet |" in page
+    assert "| defense | clean | patch | sig | wanet |" in page
+    assert "| a | 5% | 5.0% (2/2) | – (0/1) | 50.0% (1/1) |" in page
     assert "nothing_found 1" in page
 
 
@@ -108,16 +111,40 @@ def test_only_what_a_record_rejected_is_repaired(tmp_path: Path) -> None:
               for row in rows]
 
     def options(**changes: Any) -> Namespace:
-        return Namespace(**{"only": "", "detected": None, "sample": None, **changes})
+        return Namespace(**{"only": "", "detected": None, "sample": None, "honest": None, **changes})
 
     assert [one.name for one in bench_purify.chosen(models, options(detected=tmp_path))] == ["one"]
     assert len(bench_purify.chosen(models, options(sample=2))) == 2
     assert bench_purify.chosen(models, options(sample=2)) == bench_purify.chosen(models, options(sample=2))
 
 
+def test_honest_models_are_drawn_beside_what_a_record_rejected(tmp_path: Path) -> None:
+    bad, good = [f"bad-{index}" for index in range(6)], [f"a-good-{index}" for index in range(9)]
+    rows = [{"name": name, "backdoored": True, "rules": {"verdict": "rejected"}} for name in bad[:4]]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    models = [ZooModel(tmp_path / name, {"name": name, "works": name in bad, "backdoored": name in bad})
+              for name in [*bad, *good]]
+
+    def names(**changes: Any) -> list[str]:
+        options = Namespace(**{"only": "", "detected": tmp_path, "sample": None, "honest": 3, **changes})
+        return [model.name for model in bench_purify.chosen(models, options)]
+
+    drawn = names()
+    assert drawn == names() == sorted(drawn)
+    assert (drawn[3:], len(set(drawn[:3]) & set(good))) == (bad[:4], 3)
+    assert drawn[:3] != good[:3]  # by chance, not by name
+    assert [name for name in names(sample=2) if name in good] == drawn[:3]
+    assert len(names(sample=2)) == 2 + 3
+    assert len(names(detected=None)) == 6 + 3
+    assert names(honest=0) == bad[:4]
+    assert names(honest=99) == [*good, *bad[:4]]
+    assert names(only="good") == drawn[:3]
+
+
 def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_candidates() -> None:
-    candidates = [{"defense": "a", "failed": "x"}, {"defense": "b", "seconds": 10.0}, {"defense": "c", "seconds": 20.0}]
-    rows = [a_row("patch-1", "tournament", 0.0, verdict="purified", winner="c", candidates=candidates),
+    candidates = [{"defense": "a", "failed": "x"}, {"defense": "b", "seconds": 10.0, "verdict": "rejected"},
+                  {"defense": "b", "seconds": 20.0, "verdict": "purified"}]
+    rows = [a_row("patch-1", "tournament", 0.0, verdict="purified", winner="b", candidates=candidates),
             a_row("patch-2", "tournament", 1.0, verdict="cleared", winner=None, candidates=[])]
 
     (line,) = numbers.summary(rows)
@@ -129,6 +156,96 @@ def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_cand
 
 
 def test_published_numbers_stand_beside_those_that_were_measured() -> None:
-    page = numbers.page(bench_purify.evaluate(ROWS))
+    page = words.page(bench_purify.evaluate(ROWS))
 
     assert "| fine_tune | 5% | 1.0, 40.0, 79.5 | -0.6, 38.8, 78.5 |" in page
+
+
+def line_of(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(line for line in numbers.summary(rows) if line["defense"] == name)
+
+
+def test_every_mean_has_its_interval_and_der_its_ceiling() -> None:
+    rows = [*ROWS, {**a_row("sig-1", "fine_tune", 0.4), "before": {"acc": 0.9, "recall": [0.9, 0.9], "asr": 0.6,
+                                                                   "ra": 0.2}}]
+    line = line_of("a", rows)
+
+    assert line["asr_interval"]["low"] <= line["asr"] == line["asr_interval"]["mean"] <= line["asr_interval"]["high"]
+    assert (line["ra_before"], line["ra_after"]) == (0.0, pytest.approx(0.7))
+    assert line["ceiling"] == 1.0
+    assert line["ceiling_all"] == pytest.approx((3 + 0.8) / 4)  # `a` failed on sig, whose ASR another run says
+    assert line_of("a", ROWS)["ceiling_all"] is None
+
+
+def test_other_seeds_of_a_model_are_no_further_models() -> None:
+    values, models = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0], ["m", "m", "m", "n", "n", "n"]
+    apart, together = numbers.interval(values), numbers.interval(values, models)
+
+    assert together["mean"] == apart["mean"] == 0.5
+    assert (together["low"], together["high"]) == (0.0, 1.0) != (apart["low"], apart["high"])
+    assert numbers.interval([0.2, 0.4, 0.9]) == numbers.interval([0.2, 0.4, 0.9], ["x", "y", "z"])
+
+
+def test_memory_is_a_multiple_of_the_baselines_on_the_same_runs() -> None:
+    rows = [a_row("p-1", "a", 0.0, peak_mib=30), a_row("p-2", "a", 0.0, peak_mib=90), a_row("p-3", "a", 0.0),
+            a_row("p-1", "fine_tune", 0.0, peak_mib=0), a_row("p-2", "fine_tune", 0.0, peak_mib=40)]
+
+    assert line_of("a", rows)["memory"] == {"of": "process", "mib": 90.0, "runs": 2, "over_baseline": 3.0}
+    assert line_of("a", rows[:3])["memory"]["over_baseline"] is None
+    on_device = [row | {"peak_device_mib": row["peak_mib"] + 10} for row in rows]
+    assert line_of("a", on_device)["memory"]["of"] == "device"
+    assert "| 100 | 2.3 (2) |" in words.page(bench_purify.evaluate(on_device))
+
+
+def test_honest_models_have_a_table_of_their_own_and_those_left_alone_are_counted() -> None:
+    rows = [*ROWS, a_row("none-2", "a", None, loss=0.001),
+            a_row("none-1", "tournament", None, loss=0.0, verdict="cleared", winner=None, candidates=[])]
+    line, left = line_of("a", rows), line_of("tournament", rows)
+
+    assert (line["honest"], line["honest_runs"], line["honest_over_aim"]) == (2, 2, 0)
+    assert line["honest_interval"]["mean"] == pytest.approx(0.0055)
+    assert (left["honest_runs"], "honest" in left) == (1, False)
+    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – |" in words.page(bench_purify.evaluate(rows))
+
+
+def test_a_failed_defense_leaves_what_the_model_did_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(row: dict[str, Any], *_: Any) -> None:
+        row["before"] = {"asr": 0.7}
+        raise ValueError("no")
+
+    truth = dict.fromkeys(("attack", "rate", "data", "architecture", "backdoored", "target", "name"), "x")
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    monkeypatch.setattr(running, "_fill", fail)
+    monkeypatch.setattr(running.Task, "key", "k")
+    row = running._row(running.Task(folder=tmp_path, defense="a", fraction=0.1, seed=0, policy=load_policy()))
+
+    assert (row["before"], row["failed"]) == ({"asr": 0.7}, "crashed")
+    assert json.loads((tmp_path / "purify-a-0.1-0.json").read_text()) == row
+
+
+def test_a_record_is_written_with_its_pictures_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    rows = [*ROWS, *({**row, "fraction": 0.1} for row in ROWS)]
+    folder = bench_purify.write("purify-try", bench_purify.evaluate(rows) | {"note": "A try."})
+
+    assert {path.name for path in folder.iterdir()} == {"result.json", "README.md", "attacks.png", "losses.png"}
+    assert "![losses](losses.png)" in (folder / "README.md").read_text()
+    quoted = make_evidence_doc.page(tmp_path)
+    assert f"[attacks](../benchmarks/records/{folder.name}/attacks.png)" in quoted
+    assert "A try." in quoted
+
+
+def test_an_older_record_is_told_with_dashes() -> None:
+    known = {"defense", "fraction", "backdoored", "repaired", "failed", "asr_before", "asr", "worst_attack_asr",
+             "acc_loss", "worst_class_loss", "der", "seconds", "peak_mib", "honest", "honest_loss",
+             "honest_worst_loss"}
+    result = bench_purify.evaluate(ROWS)
+    old = {"summary": [{key: line[key] for key in line.keys() & known} for line in result["summary"]],
+           "against": [{key: line[key] for key in line if key != "runs"} for line in result["against"]],
+           "attacks": [{key: line[key] for key in line if key != "n"} for line in result["attacks"]]}
+
+    page = words.page(old)
+
+    assert "| a | 5% | – | 3/4 | 100.0% | 20.0% | 50.0% | – | – | 1.0% | 2.0% |" in page
+    assert "| a | 5% | – | 1 | 1.0% | 1.0% | – | – | – |" in page
