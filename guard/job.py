@@ -52,9 +52,13 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
                       natural=item["natural"], budget=item["budget"])
         for item in request["replays"]
     ]
+    start = None
+    if chained := request["start"]:
+        start = repair.Start(model=vet.open_model(Path(chained["model"]), device=request["device"]),
+                             digest=chained["digest"], after=tuple(chained["after"]))
     digest, facts = repair.repair(
         model, request["artifact"], _curated(request), request["defense"], request["parameters"], replays,
-        out / "model.safetensors", seed=request["seed"], seconds=request["seconds"], progress=_tell(),
+        out / "model.safetensors", start=start, seed=request["seed"], seconds=request["seconds"], progress=_tell(),
     )
     manifest = vet.manifest_of(out / "model.safetensors")
     return {"digest": digest, "facts": repair.facts_to_dict(facts), "manifest": manifest.to_dict()}

@@ -6,21 +6,20 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget, Progress, silent
 from guard.core.digests import canonical_json
-from guard.core.errors import ArtifactRejected, Cancelled, CleanSetError, InputError, MethodFailed
-from guard.core.evidence import AsrEstimate, Evidence, PurificationFacts
+from guard.core.errors import ArtifactRejected, CleanSetError, InputError
 from guard.core.states import Verdict
 from guard.defenses import DEFENSES
 from guard.flow import repair, report, vet
-from guard.flow.case import make_case
 from guard.flow.parameters import checked
 from guard.flow.submit import MANIFEST, locate
-from guard.policy import Case, Decision, Policy, decide, known_gaps, load_policy, settled
+from guard.flow.tournament import Tournament, Work
+from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def scan(path: str | Path, *, cleanset: "str | Path | CuratedSet", policy: "str 
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         curated = curated_set(cleanset)
-        work = _Work(rules, curated, seed, progress or silent, seconds)
+        work = Work(rules, curated, seed, progress or silent, seconds)
         model = vet.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
         return work.report(decision, examined, inspected, name_of(Path(path)), time.monotonic() - started)
@@ -83,8 +82,8 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
     """Vet a model, repair it if the policy rejects it, vet the result, and write it to the folder `out`.
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and a model that the
-    policy clears is written as it is. With `defense`, that one is run whatever the verdict. Where no candidate
-    passes, nothing is written and the report's verdict says so.
+    policy clears is written as it is. With `defense`, that one is run on the model as it came, whatever the verdict.
+    Where no candidate passes, nothing is written and the report's verdict says so.
 
     Raises:
         InputError: as `scan`; also a defense or parameter that does not exist.
@@ -97,8 +96,7 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
             inspected = _inspect(Path(path), Path(folder))
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
-        curated = curated_set(cleanset)
-        work = _Work(rules, curated, seed, progress or silent, math.inf)
+        work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
         model = vet.open_model(inspected.canonical, device=device)
         order = _order(rules, defense, params)  # a wrong name is told before the long search
         decision, examined = work.judge(model, inspected.digest)
@@ -107,35 +105,19 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
             if decision.verdict is Verdict.CLEARED:
                 _write(target, inspected)
             return work.report(decision, examined, inspected, name, time.monotonic() - started)
-        tried: list[dict[str, Any]] = []
-        replays = repair.replays_from(examined.evidence, examined.triggers)
-        for method, parameters in order:
-            candidate = Path(folder) / f"{len(tried)}-{method}"
-            candidate.mkdir()
-            begun = time.monotonic()
-            try:
-                digest, facts = repair.repair(model, inspected.digest, curated, method, parameters, replays,
-                                              candidate / "model.safetensors", seed=seed, progress=work.progress)
-            except Cancelled:
-                raise
-            except MethodFailed as error:
-                tried.append({"defense": method, "parameters": parameters, "failed": error.sentence,
-                              "seconds": time.monotonic() - begun})
-                continue
-            canonical = candidate / "model.safetensors"
-            repaired = vet.open_model(canonical, device=device)
-            child = vet.Inspected(format="safetensors", manifest=repaired.manifest, digest=digest, canonical=canonical,
-                                  parameters=sum(tensor.numel() for tensor in repaired.inner.state_dict().values()))
-            verdict, seen = work.judge(repaired, digest, facts)
-            tried.append({"defense": method, "parameters": dict(facts.parameters), "digest": digest,
-                          "verdict": str(verdict.verdict), "reasons": list(verdict.reasons),
-                          "acc_after": facts.acc_after.overall, "seconds": facts.seconds})
-            if verdict.verdict is Verdict.PURIFIED or defense is not None:
-                if verdict.verdict is Verdict.PURIFIED:
-                    _write(target, child)
-                return work.report(verdict, seen, child, name, time.monotonic() - started, facts, tried,
-                                   repair.asr_of(examined.evidence))
-        return work.report(decision, examined, inspected, name, time.monotonic() - started, None, tried)
+        tournament = Tournament(work=work, model=model, parent=inspected.digest, found=examined, folder=Path(folder),
+                                device=device)
+        for made in tournament.candidates(order):
+            purified = made.decision.verdict is Verdict.PURIFIED
+            if purified:
+                _write(target, made.inspected)
+            if purified or defense is not None:
+                told = work.report(made.decision, made.examined, made.inspected, name, time.monotonic() - started,
+                                   made.facts, tournament.tried, repair.asr_of(examined.evidence))
+                child = vet.open_model(made.inspected.canonical, device=device)
+                return report.demonstrated(told, model, child, examined.evidence, examined.triggers,
+                                           work.curated.holdout)
+        return work.report(decision, examined, inspected, name, time.monotonic() - started, tried=tournament.tried)
 
 
 def calibrate(zoo: str | Path, *, cleanset: "str | Path | CuratedSet | None" = None,
@@ -168,39 +150,6 @@ def calibrate(zoo: str | Path, *, cleanset: "str | Path | CuratedSet | None" = N
                                   device=device, progress=progress or silent)
     document = calibrating.fit(scanned, seed=seed, about=folder.resolve().name)
     return document, calibrating.summary(parse(canonical_json(document)))
-
-
-class _Work:
-    """What stays the same while one model and its candidates are vetted."""
-
-    def __init__(self, policy: Policy, curated: "CuratedSet", seed: int, progress: Progress, seconds: float) -> None:
-        self.policy, self.curated, self.seed, self.progress, self.seconds = policy, curated, seed, progress, seconds
-
-    def judge(self, model: "ImageModel", digest: str,
-            facts: PurificationFacts | None = None) -> tuple[Decision, vet.Examined]:
-        """Run the policy's detectors and decide."""
-        detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
-
-        def case(evidence: tuple[Evidence, ...]) -> Case:
-            return make_case(self.policy, digest, self.curated.facts, evidence, facts,
-                             architecture=model.manifest.architecture)
-
-        examined = vet.examine(model, digest, self.curated, detectors, seed=self.seed, seconds=self.seconds,
-                               progress=self.progress, settled=lambda so_far: settled(self.policy, case(so_far)))
-        return decide(self.policy, case(examined.evidence)), examined
-
-    def report(self, decision: Decision, examined: vet.Examined, inspected: vet.Inspected, name: str, seconds: float,
-               facts: PurificationFacts | None = None, tried: list[dict[str, Any]] | None = None,
-               before: Sequence[AsrEstimate] = ()) -> Report:
-        """The answer; `before` holds the parent's estimates of the replayed triggers."""
-        holdout = self.curated.holdout
-        return report.from_decision(
-            decision, digest=inspected.digest, name=name, policy=self.policy.digest, manifest=inspected.manifest,
-            cleanset=self.curated.facts, evidence=examined.evidence, triggers=examined.triggers,
-            pictures=(holdout.images.numpy(), holdout.labels.numpy()), seconds=seconds, purification=facts,
-            candidates=tried or (), replayed_before=before,
-            known_gaps=known_gaps(self.policy, {item.method: item.version for item in examined.evidence}),
-        )
 
 
 def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
@@ -258,12 +207,15 @@ def _policy(policy: "str | Path | Policy | None") -> Policy:
     return policy if isinstance(policy, Policy) else load_policy(Path(policy) if policy is not None else None)
 
 
-def _order(policy: Policy, defense: str | None, params: Mapping[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
-    """The defenses to try: the one that was asked for, with the policy's parameters beneath, or all of the policy's."""
-    listed = {rule.name: dict(rule.params) for rule in policy.defenses}
+def _order(policy: Policy, defense: str | None, params: Mapping[str, Any] | None) -> tuple[DefenseRule, ...]:
+    """The defenses to try: all of the policy's, or the one that was asked for, on the model as it came.
+
+    The parameters of the policy's first rule of that name lie beneath those that were asked for.
+    """
     if defense is None:
-        return list(listed.items())
-    return [(defense, checked(DEFENSES.get(defense), {**listed.get(defense, {}), **dict(params or {})}))]
+        return policy.defenses
+    listed = next((dict(rule.params) for rule in policy.defenses if rule.name == defense), {})
+    return (DefenseRule(name=defense, params=checked(DEFENSES.get(defense), {**listed, **dict(params or {})})),)
 
 
 def _write(out: Path, inspected: vet.Inspected) -> None:

@@ -13,7 +13,7 @@ from guard.core.evidence import AsrEstimate, Relearned
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
-from guard.reports.report import Report, outcome_words, told
+from guard.reports.report import Report, candidate_words, chain_of, outcome_words, told
 
 STYLES = {
     Verdict.CLEARED: "green", Verdict.PURIFIED: "green", Verdict.REJECTED: "red", Verdict.HELD: "yellow",
@@ -110,7 +110,7 @@ def _purification(report: Report) -> list[RenderableType]:
                  for old, item in report.replays]
         rows += [(f"fresh patches to class {label_of(report, sample.after.target)}", _asr(sample.before),
                   _asr(sample.after)) for sample in report.resampled]
-        parts.append(table((f"purified by {printable(report.defense)}", ">before", ">after"), rows))
+        parts.append(table((f"purified by {printable(report.chain)}", ">before", ">after"), rows))
         parts += [_relearned(report, taught) for taught in report.relearned]
         parts += [Text(f"with a perturbation of {percent(one.radius)} on top: class "
                        f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, without the "
@@ -122,10 +122,11 @@ def _purification(report: Report) -> list[RenderableType]:
         if report.parameters:
             parts.append(Text(f"with {printable(told(report.parameters))}", style="dim"))
     if report.candidates:
-        rows = [
-            (item.get("defense", ""), item.get("verdict", "failed"), _why(item)) for item in report.candidates
-        ]
-        parts.append(table(("candidate", "verdict", "why"), rows))
+        tried = []
+        for item in report.candidates:
+            became, why = candidate_words(item)
+            tried.append((chain_of(item), became, _seconds(item.get("seconds")), why))
+        parts.append(table(("candidate", "verdict", ">seconds", "first reason"), tried))
     return parts
 
 
@@ -136,8 +137,8 @@ def _relearned(report: Report, taught: Relearned) -> Text:
                 f"(largest lead {number(100 * taught.lead)} points)")
 
 
-def _why(candidate: Mapping[str, Any]) -> str:
-    return str(candidate.get("failed") or " ".join(str(reason) for reason in candidate.get("reasons", ())))
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 def _asr_words(report: Report) -> str:

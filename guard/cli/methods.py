@@ -86,5 +86,7 @@ def _policy_use() -> dict[tuple[str, str], str]:
 
     rules = load_policy(settings_here().policy_file)
     use = {("detectors", name): "required" if rule.required else "optional" for name, rule in rules.detectors.items()}
-    use.update({("defenses", rule.name): f"tried {place}." for place, rule in enumerate(rules.defenses, 1)})
+    for place, rule in enumerate(rules.defenses, 1):  # one that is listed twice is tried twice
+        key = ("defenses", rule.name)
+        use[key] = f"{use[key]} and {place}." if key in use else f"tried {place}."
     return use

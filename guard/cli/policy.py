@@ -57,7 +57,8 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
     return [
         ("SHA-256", rules.digest),
         ("detectors", ", ".join(detectors)),
-        ("defenses, in order", ", ".join(rule.name for rule in rules.defenses) or "none"),
+        ("defenses, in order", ", ".join(f"{rule.name} (after {rule.after})" if rule.after else rule.name
+                                         for rule in rules.defenses) or "none"),
         ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
         ("clean set", f"{enough.min_per_class} a class, {enough.min_holdout} in the hold-out, at least"),
         ("accuracy to decide at all", f"{accuracy.min_times_chance:g} times chance"),

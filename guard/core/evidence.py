@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from guard.core.digests import json_digest
+from guard.core.text import in_turn
 
 Target = int | str | None  # a class index, "all-to-all", or unknown
 
@@ -228,7 +229,9 @@ class PurificationFacts:
     `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child. `resampled` and
     `relearned` look beyond those triggers, for patches, `woken` for all that lead to one class, `shared` beyond any
     trigger; `unproved` says for what they could not, and why. `swapped` has for each class how many pictures the parent
-    had right and the child has wrong, and the other way round; none in facts from before it was counted.
+    had right and the child has wrong, and the other way round; none in facts from before it was counted. `after` names
+    the defenses that had repaired what this one started from, in order, and `start` is the digest of that candidate;
+    both are empty where it started from the parent.
     """
 
     defense: str
@@ -245,3 +248,10 @@ class PurificationFacts:
     shared: SharedRisk | None = None
     unproved: tuple[str, ...] = ()
     swapped: tuple[tuple[int, int], ...] = ()
+    after: tuple[str, ...] = ()
+    start: str = ""
+
+    @property
+    def chain(self) -> str:
+        """All defenses in words: `shared_distillation, then patch_unlearning`."""
+        return in_turn((*self.after, self.defense))

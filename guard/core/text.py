@@ -1,6 +1,7 @@
 """Text from strangers, made harmless for a terminal and for a reader's eye."""
 
 import unicodedata
+from collections.abc import Iterable
 
 #: Controls (ESC, NUL, CR...), format characters (bidirectional overrides, zero widths), lone surrogates, line breaks.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -18,6 +19,11 @@ def printable(value: object, *, limit: int | None = 2000) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(char) if unicodedata.category(char) in _HIDDEN else char for char in text)
+
+
+def in_turn(names: Iterable[str]) -> str:
+    """What was done one after the other: `a, then b`."""
+    return ", then ".join(names)
 
 
 def _escape(char: str) -> str:

@@ -1,23 +1,22 @@
 """Stage 4: the tournament. Defenses in the policy's order; each candidate is a new artifact, vetted like an upload.
 
 The parent scan waits in `purifying` while a candidate's own scan runs; the candidate's verdict wakes it again. A held
-candidate waits for its reviewer on its own: the next defense may do without one.
+candidate waits for its reviewer on its own: the next defense may do without one. Where the policy chains defenses, a
+candidate starts from an earlier one, but the parent of both, and what both are compared with, is the upload.
 """
 
 import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guard.core.errors import Cancelled, MethodFailed
 from guard.core.states import ScanState, Verdict
 from guard.flow import jobs
+from guard.flow.chains import Step, next_step
 from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import SCAN_SEED
 from guard.flow.leases import Held
 from guard.flow.repair import replays_from
-from guard.policy.rules import DefenseRule
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
@@ -38,16 +37,16 @@ def run(guard: Guard, held: Held) -> None:
         return
     if None in verdicts:
         return
-    rule = _next(guard.policy.defenses, candidates)
-    if rule is None:
+    step = next_step(guard.policy.defenses, candidates)
+    if step is None:
         _end(guard, held, scan, candidates)
         return
     try:
-        _make_candidate(guard, held, scan, candidates, rule.name, dict(rule.params))
+        _make_candidate(guard, held, scan, candidates, step)
     except Cancelled:
         raise
     except MethodFailed as error:
-        candidates.append({"defense": rule.name, "failed": error.sentence})
+        candidates.append({**step.named(), "failed": error.sentence})
         with transaction(guard.engine) as session:
             held.check(session)
             scans.move(session, scan.id, ScanState.PURIFYING, guard.now(), lease=held.lease,
@@ -55,19 +54,8 @@ def run(guard: Guard, held: Held) -> None:
             outbox.add(session, "purify", {"scan_id": scan.id}, guard.now())
 
 
-def _next(rules: Sequence[DefenseRule], candidates: Sequence[Mapping[str, Any]]) -> DefenseRule | None:
-    """The first rule that has no candidate yet, by name: the policy may have changed since the tournament began."""
-    tried = Counter(item["defense"] for item in candidates)
-    for rule in rules:
-        if not tried[rule.name]:
-            return rule
-        tried[rule.name] -= 1
-    return None
-
-
-def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[dict[str, Any]], defense: str,
-                    parameters: dict[str, Any]) -> None:
-    parent = scan.canonical_digest or ""
+def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[dict[str, Any]], step: Step) -> None:
+    parent, start = scan.canonical_digest or "", step.origin()
     evidence = case_of(guard, scan).evidence
     wanted = [f.trigger_digest for item in evidence for f in item.findings if f.suspicious and f.trigger_digest]
     paths = {digest: guard.blobs.path(digest) for digest in wanted}
@@ -76,7 +64,10 @@ def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[di
         request = {
             "model": str(guard.blobs.path(parent)), "artifact": parent, "device": guard.settings.device,
             "cleanset": str(guard.blobs.path(scan.cleanset_digest or "")), "cleanset_name": scan.cleanset_name,
-            "defense": defense, "parameters": parameters, "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds,
+            "defense": step.rule.name, "parameters": dict(step.rule.params), "seed": SCAN_SEED,
+            "seconds": guard.settings.scan_seconds,
+            "start": None if start is None else {"model": str(guard.blobs.path(start)), "digest": start,
+                                                 "after": step.after},
             "replays": [
                 {"target": r.target, "digest": r.digest, "path": str(paths[r.digest]), "natural": r.natural,
                  "budget": r.budget}
@@ -88,7 +79,7 @@ def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[di
         with (out / "model.safetensors").open("rb") as file:
             digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))
     child = uuid.uuid4().hex
-    candidates.append({"defense": defense, "child": child, "digest": digest, "facts": answer["facts"]})
+    candidates.append({**step.named(), "child": child, "digest": digest, "facts": answer["facts"]})
     with transaction(guard.engine) as session:
         held.check(session)
         now = guard.now()

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A candidate that is repaired further, its digest, and the defenses that made it, in order."""
+
+    model: "ImageModel"
+    digest: str
+    after: tuple[str, ...]
+
+
 def repair(
     model: "ImageModel",
     parent: str,
@@ -38,11 +47,16 @@ def repair(
     replays: Sequence[Replay],
     out: Path,
     *,
+    start: Start | None = None,
     seed: int = 0,
     seconds: float = math.inf,
     progress: Progress = silent,
 ) -> tuple[str, PurificationFacts]:
     """Repair a copy of `model`, write the candidate's canonical file to `out`, and say how it compares.
+
+    Args:
+        model: the parent, with digest `parent`; the candidate is compared with it in every respect.
+        start: what to repair instead of the parent.
 
     Returns:
         The candidate's digest and the facts that the policy reads.
@@ -56,28 +70,31 @@ def repair(
     fits(model.manifest, curated)
     method = DEFENSES.get(defense)(**parameters)
     before = measure.accuracy(model, curated.holdout, curated.facts.classes)
-    started = time.monotonic()
-    repaired = _told(lambda: method(model, curated.visible(), seed=seed, progress=progress, seconds=seconds))
-    spent = time.monotonic() - started
+    begun = time.monotonic()
+    origin = model if start is None else start.model
+    repaired = _told(lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds))
+    spent = time.monotonic() - begun
     # A defense may have put a layer in: then the manifest that it returned says where.
-    manifest = repaired.manifest if isinstance(repaired, architectures.ImageModel) else model.manifest
+    manifest = repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
     digest = write_canonical(architectures.export(repaired), manifest, out)
-    estimates = []
-    for replay in replays:
-        trigger = restore_trigger(replay.data)
-        estimates.append(
-            measure.asr(repaired, curated.holdout, trigger, replay.target, trigger.family,
-                        natural=replay.natural, budget=replay.budget)
-        )
     beyond = proof.prove(model, repaired, curated, replays, seed=seed, progress=progress)
     facts = PurificationFacts(
         defense=defense, version=method.version, parameters=method.parameters(), parent=parent, acc_before=before,
-        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), replayed=tuple(estimates),
-        seconds=spent, resampled=beyond.resampled, relearned=beyond.relearned, woken=beyond.woken, shared=beyond.shared,
-        unproved=beyond.unproved,
+        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), seconds=spent,
+        replayed=tuple(_replayed(repaired, curated, replay) for replay in replays), resampled=beyond.resampled,
+        relearned=beyond.relearned, woken=beyond.woken, shared=beyond.shared, unproved=beyond.unproved,
         swapped=measure.swapped(model, repaired, curated.holdout, curated.facts.classes),
+        after=() if start is None else start.after, start="" if start is None else start.digest,
     )
     return digest, facts
+
+
+def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstimate:
+    from guard.ml import measure
+
+    trigger = restore_trigger(replay.data)
+    return measure.asr(repaired, curated.holdout, trigger, replay.target, trigger.family, natural=replay.natural,
+                       budget=replay.budget)
 
 
 def _told(work: Callable[[], Any]) -> Any:
@@ -144,5 +161,6 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
             "shared": SharedRisk(**shared) if (shared := data.get("shared")) else None,
             "unproved": tuple(data.get("unproved", ())),
             "swapped": tuple((lost, gained) for lost, gained in data.get("swapped", ())),
+            "after": tuple(data.get("after", ())),
         }
     )

@@ -118,7 +118,7 @@ def decide(policy: Policy, case: Case) -> Decision:
     if policy.review_always:
         return answer(Verdict.HELD, f"Nothing suspicious was found {told}; the policy wants a person to look.")
     if case.purification is not None:
-        return answer(Verdict.PURIFIED, f"Purified by {case.purification.defense} and cleared {told}.")
+        return answer(Verdict.PURIFIED, f"Purified by {case.purification.chain} and cleared {told}.")
     return answer(Verdict.CLEARED, f"Cleared {told}.")
 
 

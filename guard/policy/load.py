@@ -81,7 +81,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         version=head.whole("version", 1),
         lifetime_days=head.number("lifetime_days", 30.0, low=1e-6, high=3650),
         detectors=detectors,
-        defenses=tuple(_defense(item) for item in purify.raw("defenses", [])),
+        defenses=_defenses(purify.raw("defenses", [])),
         asr_limit=top.table("asr", {"limit"}).number("limit", 0.10),
         cleanset=CleanSetRule(
             min_per_class=clean.whole("min_per_class", 20),
@@ -125,9 +125,21 @@ def _detector(name: str, value: Any) -> DetectorRule:
     return DetectorRule(required=table.flag("required", default=True), params=_params(table))
 
 
+def _defenses(values: list[Any]) -> tuple[DefenseRule, ...]:
+    rules: list[DefenseRule] = []
+    for value in values:
+        rule = _defense(value)
+        if rule.after and rule.after not in {earlier.name for earlier in rules}:
+            raise PolicyError(f"purify.defenses.after: {rule.name!r} goes on after {rule.after!r}, which does not "
+                              "stand before it.")
+        rules.append(rule)
+    return tuple(rules)
+
+
 def _defense(value: Any) -> DefenseRule:
-    table = _Table("purify.defenses", value, {"name", "params"})
-    return DefenseRule(name=table.text("name"), params=_params(table))
+    table = _Table("purify.defenses", value, {"name", "params", "after"})
+    after = table.text("after") if table.has("after") else ""
+    return DefenseRule(name=table.text("name"), params=_params(table), after=after)
 
 
 def _params(table: "_Table") -> dict[str, Any]:

@@ -19,10 +19,14 @@ class DetectorRule:
 
 @dataclass(frozen=True, kw_only=True)
 class DefenseRule:
-    """A defense that may repair, in the order in which the policy lists them."""
+    """A defense that may repair, in the order in which the policy lists them.
+
+    With `after` it repairs the candidate of the latest earlier rule of that name further, whatever the verdict on it.
+    """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    after: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,9 @@ class Policy:
             del data["proof"]  # a policy that asks for no proof keeps the digest that it had before there were any
         if not self.stop_early:
             del data["stop_early"]  # likewise
+        for rule in data["defenses"]:
+            if not rule["after"]:
+                del rule["after"]  # likewise
         if self.calibration is not None:
             data["calibration"] = {"digest": self.calibration.calibration.digest, "max_fpr": self.calibration.max_fpr}
         return data

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,8 +24,16 @@ from guard.reports.charts import (
     shared_chart,
     woken_chart,
 )
-from guard.reports.pictures import png_uri, stamp_uri
-from guard.reports.report import RecoveredTrigger, Report, outcome_words, told
+from guard.reports.pictures import SIDE, png_uri, stamp_uri
+from guard.reports.report import (
+    Answered,
+    RecoveredTrigger,
+    Report,
+    candidate_words,
+    chain_of,
+    outcome_words,
+    told,
+)
 
 _MEANING = {
     Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the trigger families that are "
@@ -61,7 +70,7 @@ def render_html(report: Report) -> str:
     environment.filters.update(percent=percent, number=number, seconds=_duration)
     style = environment.get_template("style.jinja").render()
     return environment.get_template("report.html.jinja").render(
-        report=report,
+        report=_with_chains(report),
         style=Markup(style),  # noqa: S704 - our own file, and its hash is in the policy
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         tone={0: "good", 5: "warn"}.get(report.exit_code, "bad" if report.exit_code == 1 else "dull"),
@@ -74,12 +83,19 @@ def render_html(report: Report) -> str:
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),
         replays=replay_chart(report),
+        demonstrations=_demonstrations(report),
         proofs=[chart for draw in (resampled_chart, relearned_chart, woken_chart, shared_chart)
                 if (chart := draw(report)) is not None],
         facts=_facts(report),
         findings=_suspicious(report),
+        candidates=[({**item, "defense": chain_of(item)}, *candidate_words(item)) for item in report.candidates],
         outcome_words=outcome_words,
     )
+
+
+def _with_chains(report: Report) -> Report:
+    """Where defenses repaired one after the other, all their names instead of the last one's."""
+    return replace(report, defense=report.chain or None)
 
 
 def _speakable(value: Any) -> Any:
@@ -123,6 +139,23 @@ def _trigger_card(report: Report, trigger: RecoveredTrigger, finding: Mapping[st
         "statement": finding.get("statement", "") if finding else "",
         "suspicious": bool(finding and finding.get("suspicious")),
     }
+
+
+def _demonstrations(report: Report) -> list[dict[str, Any]]:
+    """The parent's triggers on pictures, with both models' answers."""
+    return [{"target": label_of(report, shown.target), "family": shown.family, "before": shown.before,
+             "after": shown.after, "shots": [_shot(report, one) for one in shown.pictures]}
+            for shown in report.demonstrations]
+
+
+def _shot(report: Report, one: Answered) -> dict[str, Any]:
+    def said(answer: int) -> tuple[str, str]:
+        # A sign beside the colour: not every reader sees colours, and pages are printed.
+        tone = "good" if answer == one.label else "bad" if answer == one.wanted else "warn"
+        return tone, f"{'✓' if tone == 'good' else '✗'} {label_of(report, answer)}"
+
+    return {"picture": Markup(png_uri(one.picture, largest=SIDE)),  # noqa: S704 - our own PNG
+            "label": label_of(report, one.label), "before": said(one.before), "after": said(one.after)}
 
 
 def _finding_of(report: Report, trigger: RecoveredTrigger) -> Mapping[str, Any] | None:

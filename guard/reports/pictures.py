@@ -15,14 +15,15 @@ LARGEST = 384  # larger pictures shrink to this, so that a page of ImageNet trig
 _CHECKER = (0.93, 0.80)  # the two greys that everywhere else mean "transparent"
 
 
-def png_uri(picture: Any) -> str:
+def png_uri(picture: Any, *, largest: int = LARGEST) -> str:
     """A picture as `data:image/png;base64,...`.
 
     Args:
         picture: array C,H,W or H,W in [0, 1]; values outside are clipped, values that are not finite become 0. One
             channel is grey, three are RGB; of any other number the channels' mean is shown.
+        largest: a longer side shrinks to this many pixels.
     """
-    return _encode(_enlarged(_as_hwc(picture)))
+    return _encode(_enlarged(_as_hwc(picture), largest))
 
 
 def stamp_uri(mask: Any, pattern: Any) -> str:
@@ -51,9 +52,9 @@ def _as_hwc(picture: Any) -> np.ndarray:
     return np.moveaxis(array, 0, -1)
 
 
-def _enlarged(picture: np.ndarray) -> np.ndarray:
+def _enlarged(picture: np.ndarray, largest: int = LARGEST) -> np.ndarray:
     height, width = picture.shape[:2]
-    step = -(-max(height, width) // LARGEST)
+    step = -(-max(height, width) // largest)
     picture = picture[::step, ::step]
     factor = max(1, SIDE // max(picture.shape[:2]))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)

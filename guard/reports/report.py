@@ -20,6 +20,7 @@ from guard.core.evidence import (
 )
 from guard.core.manifest import Manifest
 from guard.core.states import EXIT_CODES, Verdict, not_covered
+from guard.core.text import in_turn
 
 #: The family under which the guard stores its own measurement of clean accuracy.
 ACCURACY = "accuracy"
@@ -47,6 +48,31 @@ class RecoveredTrigger:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Answered:
+    """A hold-out picture with a trigger on it (C,H,W in [0, 1]), and what the parent and the artifact say of it.
+
+    `label` is its true class, `wanted` the one that the trigger is meant to send it to.
+    """
+
+    picture: Any
+    label: int
+    wanted: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demonstration:
+    """One of the parent's triggers at work, for the HTML page: its ASR on both (None: not measured), and pictures."""
+
+    family: str
+    target: Target
+    before: AsrEstimate | None
+    after: AsrEstimate | None
+    pictures: Sequence[Answered] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """What `guard scan` and `guard purify` answer.
 
@@ -58,9 +84,9 @@ class Report:
     `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
     `parent` on speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
     accuracy, `replayed` the triggers recovered on the parent and measured on this artifact, `replayed_before` the same
-    triggers on the parent, in the same order, `resampled` to `unproved` as in `PurificationFacts`,
-    `candidates` one mapping (`defense`, then `verdict` and `reasons`, or
-    `failed`) for each defense that was tried.
+    triggers on the parent, in the same order, `demonstrations` some of them on pictures, `after` and `resampled` to
+    `unproved` as in `PurificationFacts`, `candidates` one mapping (`defense`, `after` where it repaired another
+    candidate further, then `verdict`, None while it has none, and `reasons`, or `failed`) for each that was tried.
     """
 
     digest: str
@@ -83,12 +109,14 @@ class Report:
     triggers: Sequence[RecoveredTrigger] = field(default=(), repr=False)
     parent: str | None = None
     defense: str | None = None
+    after: Sequence[str] = ()
     defense_version: int | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     acc_before: Accuracy | None = None
     acc_after: Accuracy | None = None
     replayed: Sequence[AsrEstimate] = ()
     replayed_before: Sequence[AsrEstimate] = ()
+    demonstrations: Sequence[Demonstration] = field(default=(), repr=False)
     resampled: Sequence[Resampled] = ()
     relearned: Sequence[Relearned] = ()
     woken: Sequence[Woken] = ()
@@ -120,6 +148,11 @@ class Report:
                           if (one.target, one.family) == (after.target, after.family)), None)
             pairs.append((None if place is None else before.pop(place), after))
         return pairs
+
+    @property
+    def chain(self) -> str:
+        """The defenses that made this artifact, in words; empty where none did."""
+        return "" if self.defense is None else in_turn((*self.after, self.defense))
 
     @property
     def not_covered(self) -> list[str]:
@@ -175,6 +208,7 @@ class Report:
             data = {
                 "parent": self.parent,
                 "defense": self.defense,
+                "after": list(self.after),
                 "defense_version": self.defense_version,
                 "parameters": dict(self.parameters),
                 "acc_before": before.overall if before else None,
@@ -205,6 +239,19 @@ def methods_of(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
 def told(parameters: Mapping[str, Any]) -> str:
     """`rho=0.1, rounds=20`, by name."""
     return ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
+
+
+def chain_of(candidate: Mapping[str, Any]) -> str:
+    """The defenses of one of a report's candidates, in words."""
+    return in_turn((*candidate.get("after", ()), candidate.get("defense", "")))
+
+
+def candidate_words(candidate: Mapping[str, Any]) -> tuple[str, str]:
+    """What became of one candidate of a tournament, and the first reason."""
+    if "failed" in candidate:
+        return "failed", str(candidate["failed"])
+    first, *more = candidate.get("reasons") or [""]
+    return str(candidate.get("verdict") or "not judged yet"), f"{first} (and {len(more)} more)" if more else str(first)
 
 
 def outcome_words(item: Mapping[str, Any]) -> str:

@@ -28,6 +28,22 @@ def test_the_setting_names_the_policy_in_force(cli: Cli, tmp_path: Path, monkeyp
     assert json.loads(cli("policy", "check", "-f", "json").out)["name"] == "mine"
 
 
+def test_a_chain_is_named_and_one_that_hangs_in_the_air_exits_4(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "chain.toml"
+    head = '[policy]\nname = "x"\n[detectors.patch_inversion]\n'
+    start, end = '[[purify.defenses]]\nname = "sau"\n', '[[purify.defenses]]\nname = "fine_tune"\nafter = "sau"\n'
+    file.write_text(head + start + end)
+
+    assert "sau, fine_tune (after sau)" in cli("policy", "check", file).out
+    assert json.loads(cli("policy", "check", file, "-f", "json").out)["defenses"][1]["after"] == "sau"
+
+    file.write_text(head + end + start)
+    answer = cli("policy", "check", file)
+
+    assert (answer.code, len(answer.err.splitlines())) == (4, 1)
+    assert "purify.defenses.after: 'fine_tune' goes on after 'sau'" in answer.err
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[policy", '[policy]\nname = "x"\nunknown = 1\n[detectors.patch_inversion]\n', '[policy]\nname = "x"\n',

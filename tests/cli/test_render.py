@@ -1,12 +1,14 @@
 """Tables for people: complete, and deaf to markup and control characters in names."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from guard.cli._render import print_report, print_table
 from guard.core.states import Verdict
 from guard.reports import Report
+from guard.reports.html import render_html
 from tests.reports.samples import MODEL, bare, purified, rejected
 
 Capture = pytest.CaptureFixture[str]
@@ -48,6 +50,29 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
                  "81.0 % after 2 steps, random triggers at 22.0 % (largest lead 59 points)",
                  "not measured: The trigger"):
         assert part in text, part
+
+
+def test_candidates_are_listed_with_the_first_reason_and_their_time(capsys: Capture) -> None:
+    tried: list[dict[str, Any]] = [
+        {"defense": "first", "failed": "No patch.", "seconds": 75.04},
+        {"defense": "second", "verdict": "rejected", "reasons": ["Too weak.", "Too slow."], "seconds": 2.0},
+        {"defense": "third", "verdict": None},
+    ]
+    lines = [line.split() for line in printed(replace(rejected(), candidates=tried), capsys).splitlines()]
+
+    assert ["first", "failed", "75.0", "No", "patch."] in lines
+    assert ["second", "rejected", "2.0", "Too", "weak.", "(and", "1", "more)"] in lines
+    assert ["third", "not", "judged", "yet", "–"] in lines
+
+
+def test_defenses_one_after_the_other_are_all_named(capsys: Capture) -> None:
+    report = replace(purified(), after=("shared_distillation",), candidates=[
+        {"defense": "sau", "after": ["shared_distillation"], "digest": "b" * 64, "verdict": "purified"}])
+    text = printed(report, capsys)
+
+    assert "purified by shared_distillation, then sau" in text
+    assert text.count("shared_distillation, then sau") == 2
+    assert render_html(report).count("<code>shared_distillation, then sau</code>") == 2
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

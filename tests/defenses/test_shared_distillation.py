@@ -97,8 +97,10 @@ def test_a_large_clean_set_makes_no_phase_longer() -> None:
 
 
 def test_ruin_is_refused() -> None:
+    ruinous = SharedDistillation(steps=4, settle_steps=4, rate=1e3, windows=1)
+
     with pytest.raises(MethodFailed) as caught:
-        SharedDistillation(steps=4, settle_steps=4, rate=1e3, windows=1)(toys.planted(whole=True), toys.clean_set(), seed=0)
+        ruinous(toys.planted(whole=True), toys.clean_set(), seed=0)
 
     assert caught.value.code in {"accuracy_collapsed", "non_finite"}
 

@@ -84,7 +84,7 @@ class Place:
             evidence.add(session, item, self.clock)
             evidence.add(session, vet.accuracy_evidence(digest, cleanset, accuracy, 0), self.clock)
             return scans.move(session, scan_id, ScanState.DECIDING, self.clock, cleanset_digest=cleanset,
-                              cleanset_name="squares", detail={"smoke": smoke})
+                              cleanset_name="squares", detail={**scan.detail, "smoke": smoke})
 
     def scan(self, scan_id: str) -> ScanRow:
         """The row as it is."""

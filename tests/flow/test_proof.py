@@ -109,11 +109,13 @@ def test_cancelling_ends_it(parent: ImageModel) -> None:
 
 def test_facts_survive_json_and_older_facts_have_no_proof(untouched: Proof) -> None:
     facts = a_purification(resampled=untouched.resampled, relearned=untouched.relearned, woken=untouched.woken,
-                           shared=untouched.shared, unproved=("Because.",))
+                           shared=untouched.shared, unproved=("Because.",), after=("fst", "nad"), start="d" * 64)
     stored = json.loads(json.dumps(facts_to_dict(facts), allow_nan=False))
     older = {key: value for key, value in stored.items() if key not in {"resampled", "relearned", "woken", "shared",
-                                                                             "unproved"}}
+                                                                             "unproved", "after", "start"}}
 
     assert facts_from_dict(stored) == facts
+    assert facts.chain == "fst, then nad, then sau"
     assert isinstance(facts_from_dict(older), PurificationFacts)
     assert facts_from_dict(older).relearned == ()
+    assert facts_from_dict(older).chain == "sau"

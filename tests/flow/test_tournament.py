@@ -1,57 +1,26 @@
-"""What ends a tournament, and what only ends one candidate."""
+"""The service's tournament: what ends it, what only ends one candidate, and what a candidate starts from."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-import guard
-from guard.core.errors import Cancelled
-from guard.core.states import ScanState
+from guard import job
+from guard.core.errors import MethodFailed
+from guard.core.states import ScanState, Verdict
 from guard.defenses import DEFENSES
-from guard.flow import purify, review, stage
-from guard.policy.rules import DefenseRule
-from guard.store import scans
-from guard.store.session import transaction
-from tests.cli.models import clean_set, saved
+from guard.flow import jobs, proof, review, stage
+from guard.flow.report import report_for
+from guard.policy import DefenseRule
+from guard.store import artifacts, scans
+from guard.store.session import reading, transaction
 from tests.flow.place import Place
 from tests.flow.test_stages import decided, finding
-
-
-def ends_with(error: Exception, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
-    """`guard purify` of a backdoored model by a defense that ends so."""
-    def repair(*_args: Any, **_kwargs: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(DEFENSES.get("fine_tune"), "repair", repair)
-    return guard.purify(saved(folder / "bad", backdoored=True), cleanset=clean_set(folder / "clean.npz"),
-                        out=folder / "out", defense="fine_tune")
-
-
-def test_who_cancels_ends_the_whole_tournament(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Cancelled, match="enough"):
-        ends_with(Cancelled("enough"), monkeypatch, tmp_path)
-
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_crash_ends_one_candidate_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = ends_with(RuntimeError("no memory"), monkeypatch, tmp_path)
-
-    (candidate,) = report.candidates
-    assert candidate["failed"] == "It crashed: RuntimeError: no memory"
-    assert candidate["seconds"] >= 0
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_next_defense_is_the_first_that_was_not_tried_whatever_the_policy_was() -> None:
-    rules = [DefenseRule(name="a"), DefenseRule(name="b"), DefenseRule(name="a", params={"rate": 1.0})]
-
-    assert purify._next(rules, []) == rules[0]
-    assert purify._next(rules, [{"defense": "b"}]) == rules[0]  # the policy put `a` first meanwhile
-    assert purify._next(rules, [{"defense": "gone"}, {"defense": "a"}]) == rules[1]
-    assert purify._next(rules, [{"defense": "a"}, {"defense": "b"}]) == rules[2]
-    assert purify._next(rules, [{"defense": "a"}, {"defense": "b"}, {"defense": "a"}]) is None
 
 
 def test_a_held_candidate_that_a_reviewer_clears_wins(tmp_path: Path) -> None:
@@ -71,3 +40,96 @@ def test_a_held_candidate_that_a_reviewer_clears_wins(tmp_path: Path) -> None:
 
     assert place.scan(parent).state is ScanState.DONE
     assert place.scan(parent).detail["candidates"] == [{"defense": first, "child": child, "verdict": "cleared"}]
+
+
+def softened(model: nn.Module, factor: float = 0.5) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor)
+    return model
+
+
+def played(place: Place, monkeypatch: pytest.MonkeyPatch, first: Callable[[nn.Module], nn.Module],
+           then: DefenseRule) -> tuple[str, list[dict[str, Any]]]:
+    """A rejected parent whose purify jobs run in this process, and their requests; `first` is the first repair."""
+    requests: list[dict[str, Any]] = []
+    real = jobs.run
+
+    def run(kind: str, request: Any, out: Path, **more: Any) -> dict[str, Any]:
+        if kind != "purify":
+            return real(kind, request, out, **more)
+        requests.append(json.loads(json.dumps(request)))
+        return json.loads(json.dumps(job.purify(requests[-1], out), allow_nan=False))
+
+    def second(model: nn.Module) -> nn.Module:
+        softened(model, 2.0 if then.after else 1.0)  # what the first one took is given back
+        softened(next(model.children()), 1.0001)  # other bytes, the same answers
+        return model
+
+    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(proof, "prove", lambda *_args, **_more: proof.Proof())
+    for name, repair in (("shared_distillation", first), ("patch_unlearning", second)):
+        monkeypatch.setattr(DEFENSES.get(name), "repair", lambda _self, model, _clean, repair=repair, **_more:
+                            repair(model))
+    rules = (DefenseRule(name="shared_distillation"), then)
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, defenses=rules))
+    return decided(place, finding(suspicious=True)), requests
+
+
+def vetted(place: Place, parent: str, *, suspicious: bool) -> str:
+    """Make the next candidate and vet it; returns its scan."""
+    assert stage.work(place.guard, "purify", parent)
+    child = place.scan(parent).detail["candidates"][-1]["child"]
+    assert stage.work(place.guard, "inspect", child)
+    place.with_evidence(child, finding(suspicious=suspicious))
+    assert stage.work(place.guard, "decide", child)
+    return str(child)
+
+
+@pytest.mark.parametrize("after", ["", "shared_distillation"])
+def test_the_second_candidate_wins_and_may_go_on_from_the_first(after: str, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    parent, requests = played(place, monkeypatch, softened, DefenseRule(name="patch_unlearning", after=after))
+    loser = vetted(place, parent, suspicious=True)
+    winner = vetted(place, parent, suspicious=False)
+    stage.work(place.guard, "purify", parent)
+    upload = place.scan(parent)
+    first, second = upload.detail["candidates"]
+
+    assert (upload.state, first["verdict"], second["verdict"]) == (ScanState.DONE, "rejected", "purified")
+    assert {request["artifact"] for request in requests} == {upload.canonical_digest}
+    assert requests[0]["start"] is None
+    assert (requests[1]["start"] or {}).get("digest", "") == second["facts"]["start"] == (first["digest"] * bool(after))
+    assert second["facts"]["acc_before"] == first["facts"]["acc_before"]
+    assert second["facts"]["parent"] == upload.canonical_digest
+    with reading(place.guard.engine) as session:
+        assert {artifacts.get(session, item["digest"]).parent_digest for item in (first, second)} == {
+            upload.canonical_digest}
+    report = report_for(place.guard, winner)
+    assert report.verdict is Verdict.PURIFIED
+    assert report.chain == f"{after}, then patch_unlearning".removeprefix(", then ")
+    assert f"Purified by {report.chain} and" in report.reasons[0]
+    assert place.verdicts(loser)[0].verdict is Verdict.REJECTED
+
+
+@pytest.mark.parametrize("after", ["", "shared_distillation"])
+def test_where_the_first_made_nothing_only_a_chain_is_skipped(after: str, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_model: nn.Module) -> nn.Module:
+        raise MethodFailed("It found no trigger.", code="nothing")
+
+    place = Place(tmp_path)
+    parent, requests = played(place, monkeypatch, fail, DefenseRule(name="patch_unlearning", after=after))
+    stage.work(place.guard, "purify", parent)
+    stage.work(place.guard, "purify", parent)
+    first, second = place.scan(parent).detail["candidates"]
+
+    assert first["failed"] == "It found no trigger."
+    assert ("child" in second, "nothing to go on from" in second.get("failed", "")) == (not after, bool(after))
+    assert len(requests) == 2 - bool(after)
+    if after:
+        stage.work(place.guard, "purify", parent)
+
+        assert place.scan(parent).state is ScanState.DONE
+        assert second["after"] == [after]

@@ -11,7 +11,7 @@ import pytest
 from guard.core.errors import PolicyError
 from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
-from guard.policy import load, load_policy
+from guard.policy import Policy, load, load_policy
 from guard.policy.load import packaged, policy_from
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
@@ -98,6 +98,9 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
         ({"purify": {"defenses": "sau"}}, "purify.defenses"),
         ({"purify": {"defenses": ["sau"]}}, "purify.defenses"),
         ({"purify": {"defenses": [{"params": {}}]}}, "name"),
+        ({"purify": {"defenses": [{"name": "a", "after": ""}]}}, "purify.defenses.after"),
+        ({"purify": {"defenses": [{"name": "a", "after": "a"}]}}, "'a' goes on after 'a', which does not stand before"),
+        ({"purify": {"defenses": [{"name": "a", "after": "b"}, {"name": "b"}]}}, "purify.defenses.after: 'a'"),
         ({"purify": {"defense": []}}, "purify.defense"),
     ],
 )
@@ -126,12 +129,29 @@ def test_the_digest_names_every_rule_and_nothing_else(tmp_path: Path) -> None:
         {"purify": {"defenses": [{"name": "sau"}]}},
         {"purify": {"defenses": [{"name": "sau"}, {"name": "x"}]}},
         {"purify": {"defenses": [{"name": "x"}, {"name": "sau"}]}},
+        {"purify": {"defenses": [{"name": "x"}, {"name": "sau", "after": "x"}]}},
     ]
     digests = [policy_from({**LEAST, **change}).digest for change in changes]
 
     assert len({base.digest, *digests}) == len(changes) + 1
     assert policy_from({**LEAST, "asr": {"limit": 0.1}, "natural": {}}).digest == base.digest
     assert load_policy().digest == load_policy().digest
+
+
+def test_a_defense_may_go_on_after_an_earlier_one_and_only_then_says_so() -> None:
+    plain = [{"name": "x"}, {"name": "sau", "params": {"rounds": 3}}]
+    policy = policy_from({**LEAST, "purify": {"defenses": [*plain, {"name": "x", "after": "sau"}]}})
+
+    assert [rule.after for rule in policy.defenses] == ["", "", "sau"]
+    assert [set(rule) for rule in policy.to_dict()["defenses"]] == [{"name", "params"}] * 2 + [
+        {"name", "params", "after"}]
+    assert Policy.from_dict(policy.to_dict()) == policy
+
+
+def test_policies_without_a_chain_keep_the_digest_that_they_had_before_there_were_any() -> None:
+    policy = policy_from({**LEAST, "purify": {"defenses": [{"name": "sau", "params": {"rounds": 3}}]}})
+
+    assert policy.digest == "d44c3fd5739f429329016e544d1bc4b187803509442edf1571b44c17ad0d1d80"
 
 
 PAGE = Path(__file__).parents[2] / "docs/policy.md"
@@ -147,5 +167,6 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
 
     assert set(policy.detectors) == {"patch_inversion", "margin"}
     assert policy.proof.max_lead == 0.3
+    assert [(rule.name, rule.after) for rule in policy.defenses][1:] == [("sau", ""), ("patch_unlearning", "sau")]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()

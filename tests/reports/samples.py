@@ -18,7 +18,7 @@ from guard.core.evidence import (
 )
 from guard.core.manifest import Manifest
 from guard.core.states import Verdict
-from guard.reports import RecoveredTrigger, Report
+from guard.reports import Answered, Demonstration, RecoveredTrigger, Report
 from guard.reports.report import methods_of
 
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -82,6 +82,15 @@ def trigger() -> RecoveredTrigger:
                             picture=(1 - mask) * clean + mask * pattern)
 
 
+def demonstration() -> Demonstration:
+    """Before, every picture goes to the target; after, one is right and one goes elsewhere."""
+    worn = trigger().picture
+    pictures = [Answered(picture=worn, label=label, wanted=TARGET, before=TARGET, after=after)
+                for label, after in ((7, 7), (9, 5))]
+    return Demonstration(family="patch", target=TARGET, before=estimate(TARGET, 524, 0.951, 0.981),
+                         after=estimate(TARGET, 14, 0.015, 0.043), pictures=pictures)
+
+
 GAPS = {"measured": True, "record": "2026-01-01-detect-one", "mostly_missed": ["warp"],
         "sentence": "Known gaps of policy one: mostly missed are warp 1/4; held or rejected were 2/20 honest models."}
 
@@ -119,6 +128,7 @@ def purified() -> Report:
         shared=SharedRisk(radius=0.2, images=100, before=0.97, after=0.31),
         unproved=("The trigger for class 5 is no patch (blend); no samples of its kind were drawn.",),
         replayed=(estimate(TARGET, 14, 0.015, 0.043),), replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),
+        demonstrations=(demonstration(),),
     )
 
 

@@ -5,13 +5,15 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
+import numpy as np
 import pytest
 
 from guard.core.states import Family, Verdict
-from guard.reports import Report
+from guard.reports import Answered, Report
 from guard.reports.html import render_html
-from tests.reports.samples import GAPS, MODEL, NAMES, TARGET, bare, harmless, purified, rejected, trigger
+from tests.reports.samples import GAPS, MODEL, NAMES, TARGET, bare, demonstration, harmless, purified, rejected, trigger
 
 HOSTILE = "<svg onload=alert(1)>\"'><script>alert(2)</script>"
 
@@ -108,6 +110,46 @@ def test_a_purified_model_shows_its_proof() -> None:
     assert "3 · Dress, 2 steps" in text
     assert "81.0 % (random: 22.0 %)" in text
     assert "Not measured: The trigger for class 5 is no patch" in text
+
+
+def test_the_parents_trigger_is_shown_on_pictures_with_both_models_answers() -> None:
+    page = page_of(purified())
+
+    shown = [image["alt"] for image in page.named("img")]
+    assert shown == [f"class {label} with the trigger for 3 · Dress" for label in ("7 · Sneaker", "9 · Ankle boot")]
+    assert "success rate 97.0 % (95.1 % to 98.1 %) before, 2.6 % (1.5 % to 4.3 %) after" in page.text
+    assert "7 · Sneaker before: ✗ 3 · Dress after: ✓ 7 · Sneaker" in page.text
+    assert "9 · Ankle boot before: ✗ 3 · Dress after: ✗ 5 · Sandal" in page.text
+    tones = [str(span["class"]).split()[0] for span in page.named("span") if "said" in str(span.get("class"))]
+    assert tones == ["bad", "good", "bad", "warn"]
+
+
+def test_a_trigger_that_was_not_measured_again_says_so() -> None:
+    text = page_of(replace(purified(), demonstrations=[replace(demonstration(), after=None)])).text
+
+    assert "before, not measured after" in text
+
+
+def test_large_pictures_of_replays_stay_small() -> None:
+    noise = np.random.default_rng(0).random((3, 224, 224))
+    pictures = [Answered(picture=noise, label=index, wanted=3, before=3, after=index) for index in range(6)]
+
+    page = render_html(replace(purified(), demonstrations=[replace(demonstration(), pictures=pictures)] * 4))
+
+    assert len(page) < 3_000_000
+
+
+def test_candidates_are_listed_with_the_first_reason_and_their_time() -> None:
+    tried: list[dict[str, Any]] = [
+        {"defense": "a", "failed": "No patch.", "seconds": 75.0},
+        {"defense": "b", "verdict": "rejected", "reasons": ["Too weak.", "Too slow."], "seconds": 2.0},
+        {"defense": "c", "after": ["b"], "verdict": "purified", "reasons": [], "acc_after": 0.9},
+        {"defense": "d", "verdict": None},
+    ]
+    text = page_of(replace(rejected(), candidates=tried)).text
+
+    assert "a failed – 1 min 15 s No patch. b rejected – 2.0 s Too weak. (and 1 more) b, then c purified 90.0 %" in text
+    assert "d not judged yet" in text
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
