@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.core.manifest import PolarizerPlace
 from guard.ml.architectures import ImageModel, wrap
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
-from guard.ml.polarizer import Polarizer, attach
+from guard.ml.polarizer import Conditioned, Halves, Polarizer, attach
 from guard.ml.waypoints import waypoints
 
 LAYERS_AFTER = 3  # two and the head: with fewer the polarizer could do no more than another head
@@ -41,3 +41,18 @@ def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module
         return attach(model, place, classes).to(device).eval()
     network = attach(model.inner, place, classes)
     return wrap(replace(model.manifest, polarizer=place), network).to(device).eval()
+
+
+def halved(model: nn.Module, clean: CleanSet) -> Halves:
+    """A polarized model in two; `rest` without a class is what a conditional one's bare network says."""
+    images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
+    network = model.inner if isinstance(model, ImageModel) else model
+    network = network.network if isinstance(network, Conditioned) else network
+
+    def run(images: Tensor) -> Tensor:
+        if isinstance(model, ImageModel):
+            images = (images - model.mean) / model.std
+        logits: Tensor = network(images)
+        return logits
+
+    return Halves(network, run, images)

@@ -7,13 +7,16 @@ the returned network (`guard.ml.polarizer`), and the manifest names its place. D
       layers and the head, and which nothing goes around (published: a ResNet block's inner branch, past its shortcut)
     - it starts as the identity, so that no warm-up is needed; no batch norm, which once frozen is the same affine map
     - the bound of the perturbation is given for a pixel, so that it means the same at every size of picture
-    - the clean pass that names the runner-up is also the one that is trained on
+    - the clean pass that names the runner-up is also the one that is trained on, and where the search begins; the trunk
+      sees every change of a batch once, and what it gave serves the bare, the told and the trained answers. Features
+      kept from one pass over the pictures to the next would save nothing more: the search's first step needs the
+      trunk's graph of the clean pictures, and that pass gives them anyway
     - `conditional` follows CNPD (arXiv 2502.18520): the polarizer is told what the network says without it, and
       pictures are driven to any other class instead of the runner-up, which is not always the attacker's
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +24,26 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.contracts import Progress
 from guard.defenses._base import Defense
-from guard.defenses._polarizing import inserted, place_for
-from guard.ml.architectures import ImageModel
+from guard.defenses._polarizing import halved, inserted, place_for
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.polarizer import Conditioned, polarizer_of
+from guard.ml.polarizer import Halves, polarizer_of
 from guard.ml.train import fit, require_accuracy, require_images
 
 _SLACK = 1.0001  # in the logarithm of 1 - p, as published
+
+
+class Shifted(NamedTuple):
+    """A change of pictures, N,C,H,W, and what reaches the polarizer of the pictures under it."""
+
+    shift: Tensor
+    features: Tensor
+
+    @classmethod
+    def of(cls, halves: Halves, images: Tensor, shift: Tensor, *, slope: bool = True) -> "Shifted":
+        """The trunk's one pass over a change; features are differentiable in it unless `slope` is False."""
+        shift = shift.detach().requires_grad_(slope)
+        return cls(shift, halves.trunk((images + shift).clamp(0, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +63,7 @@ class NeuralPolarizer(Defense):
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Zhu et al., Neural Polarizer, NeurIPS 2023, arXiv 2306.16697"
 
     rounds: int = 50
@@ -76,53 +91,53 @@ class NeuralPolarizer(Defense):
         polarized = inserted(model, place, clean.classes)
         optimiser = torch.optim.SGD(polarizer_of(polarized).requires_grad_().parameters(), lr=self.rate,
                                     momentum=self.momentum, weight_decay=self.decay)
-        fit(polarized, clean.search, lambda images, labels: self.loss(polarized, images, labels), optimiser,
+        halves = halved(polarized, clean)
+        fit(polarized, clean.search, lambda images, labels: self.loss(halves, images, labels), optimiser,
             rounds=self.rounds, batch=self.batch, progress=progress, note="Neural Polarizer,")
         require_accuracy(polarized, clean, before, drop=self.max_drop, method="Neural Polarizer")
         return polarized
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, halves: Halves, images: Tensor, labels: Tensor) -> Tensor:
         """The outer objective on one batch."""
-        logits = model(images)
+        clean = Shifted.of(halves, images, torch.zeros_like(images))
+        logits = self._answers(halves, clean.features.detach())[-1]
         said = logits.detach().argmax(1)
         others = logits.detach().scatter(1, labels[:, None], -torch.inf)
         targets = _any_other(labels, logits.shape[1]) if self.conditional else others.argmax(1)
-        shifted = (images + self.perturb(model, images, targets)).clamp(0, 1)
-        moved = model(shifted)
+        found = self.perturb(halves, images, targets, clean)
+        moved = self._answers(halves, found.features)[-1]
         wrong = moved.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
         return (self.weight_clean * cross_entropy(logits, labels)
                 + self.weight_consistent * cross_entropy(moved, said)
                 + self.weight_boosted * not_that(moved, wrong).mean()
                 + self.weight_target * not_that(moved, targets).mean())
 
-    def perturb(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    def perturb(self, halves: Halves, images: Tensor, targets: Tensor, start: Shifted) -> Shifted:
         """One perturbation an image, N,C,H,W of root mean square at most `rho`, that leads to `targets` (int64 N).
 
         The model is the polarized one, so that the polarizer meets what still works; a conditional one must also be
-        fooled without its polarizer, or it is told another class than an attacked picture would tell.
+        fooled without its polarizer, or it is told another class than an attacked picture would tell. The search begins
+        at `start`, whose graph it uses up; the result has none.
         """
-        shift = torch.zeros_like(images)
-        for _ in range(self.steps):
-            eps = shift.requires_grad_()
-            logits = self._fooled(model, (images + eps).clamp(0, 1))
+        here = start
+        for turn in range(self.steps):
+            logits = self._answers(halves, here.features)
             if float((logits[-1].argmax(1) == targets).float().mean()) > self.enough:
                 break
             objective = torch.stack([cross_entropy(part, targets, reduction="sum") for part in logits]).sum()
-            (gradient,) = torch.autograd.grad(objective, eps)
-            shift = eps.detach() - self.step * gradient.sign()
+            (gradient,) = torch.autograd.grad(objective, here.shift)
+            shift = here.shift.detach() - self.step * gradient.sign()
             size = shift.square().flatten(1).mean(1).sqrt().clamp_min(1e-12)[:, None, None, None]
-            shift = shift * (self.rho / size).clamp(max=1)
-        return shift.detach()
+            # Nothing is asked of the last step's slope.
+            here = Shifted.of(halves, images, shift * (self.rho / size).clamp(max=1), slope=turn < self.steps - 1)
+        return Shifted(here.shift.detach(), here.features.detach())
 
-    def _fooled(self, model: nn.Module, images: Tensor) -> list[Tensor]:
-        """What must say the target: the polarized model's logits, for a conditional one after the bare network's."""
-        network = model.inner if isinstance(model, ImageModel) else model
-        if not isinstance(network, Conditioned):
-            return [model(images)]
-        if isinstance(model, ImageModel):
-            images = (images - model.mean) / model.std
-        bare = network.network(images)
-        return [bare, network.told(images, bare.detach().argmax(1))]
+    def _answers(self, halves: Halves, features: Tensor) -> list[Tensor]:
+        """Logits of the polarized model, for a conditional one after the bare network's."""
+        if not self.conditional:
+            return [halves.rest(features)]
+        bare = halves.rest(features)
+        return [bare, halves.rest(features, bare.detach().argmax(1))]
 
 
 def not_that(logits: Tensor, wrong: Tensor) -> Tensor:

@@ -2,13 +2,19 @@
 
 Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
 Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
-    - clean predictions are computed once a batch, not in every inner step (same values, about half the work)
+    - clean predictions are computed once a batch, the reference's once in all, not in every inner step (same values,
+      about half the work)
+    - the clean pass that is trained on comes after the search, so that its graph is not held meanwhile
     - images whose shared adversarial example is found leave the inner loop (they had no gradient any more)
     - only the gradient to the perturbation is taken; the frozen reference collects none
     - `step` and `decay` are ours; the published step equals the radius
+    - the weights kept are those of the best of the last rounds, by accuracy on clean calibration images less the loss
+      of the class that lost most; published: the last round's. Unlearning what the reference says of shared adversarial
+      examples can hurt the class that it says (dossier, section 8)
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,9 +24,10 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.evidence import Accuracy
 from guard.defenses._base import Defense
-from guard.ml.cleanset import CleanSet
-from guard.ml.measure import accuracy
+from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.measure import accuracy, device_of, predict
 from guard.ml.shared_adversarial import Ball, loss
 from guard.ml.train import fit, require_accuracy, require_images
 
@@ -38,11 +45,12 @@ class Sau(Defense):
         rho: its radius, in pixel values 0..1 (paper: 0.2, L-infinity).
         steps: inner steps; `step` their length in units of `rho`.
         lambda_clean, lambda_unlearn, lambda_adversarial, lambda_share: lambda 1 to 4 of the paper.
+        judged: share (0..1) of the rounds, the last ones, whose best weights are kept (see `worth`); 0: the last.
         min_per_class: search images that every class needs.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
 
     rounds: int = 25
@@ -57,6 +65,7 @@ class Sau(Defense):
     lambda_unlearn: float = 1.0
     lambda_adversarial: float = 0.01
     lambda_share: float = 1.0
+    judged: float = 0.25
     min_per_class: int = 5
     max_drop: float = 0.1
 
@@ -64,24 +73,65 @@ class Sau(Defense):
         if self.norm not in ("linf", "l2"):
             raise MethodFailed(f"SAU knows the norms linf and l2, not {self.norm!r}.", code="bad_parameters")
         require_images(clean, per_class=self.min_per_class, method="SAU")
-        before = accuracy(model, clean.calibration, clean.classes).overall
+        before = accuracy(model, clean.calibration, clean.classes)
         reference = copy.deepcopy(model).requires_grad_(requires_grad=False)
         optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, amsgrad=True)
-        fit(model, clean.search, lambda images, labels: self.loss(model, reference, images, labels), optimiser,
-            rounds=self.rounds, batch=self.batch, progress=progress, note="SAU,", decay=self.decay)
-        require_accuracy(model, clean, before, drop=self.max_drop, method="SAU")
+        kept = _Kept(model, clean, before, after=self.rounds - math.ceil(self.judged * self.rounds))
+        labels, believed = (words.to(device_of(model)) for words in (clean.search.labels,
+                                                                     predict(reference, clean.search)))
+        # Numbered instead of labelled, so that a shuffled batch finds both.
+        numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
+        fit(model, numbered, lambda images, at: self.loss(model, reference, images, labels[at], believed[at]),
+            optimiser, rounds=self.rounds, batch=self.batch, progress=progress, note="SAU,", decay=self.decay,
+            after_round=kept.look)
+        kept.restore()
+        require_accuracy(model, clean, before.overall, drop=self.max_drop, method="SAU")
         return model
 
-    def loss(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The outer objective on one batch: clean cross-entropy plus the shared adversarial risk."""
-        logits = model(images)
+    def loss(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
+        """The outer objective on one batch: clean cross-entropy plus the shared adversarial risk.
+
+        Args:
+            believed: what the reference says of the images (int64 N).
+        """
         with torch.no_grad():
-            believed = reference(images).argmax(1)
-        shared = loss(model, reference, images, labels, logits.argmax(1), believed, self.ball)
-        return self.lambda_clean * cross_entropy(logits, labels) + self.lambda_unlearn * shared
+            mine = model(images).argmax(1)
+        shared = loss(model, reference, images, labels, mine, believed, self.ball)
+        return self.lambda_clean * cross_entropy(model(images), labels) + self.lambda_unlearn * shared
 
     @property
     def ball(self) -> Ball:
         """Where the inner search looks, and how."""
         return Ball(norm=self.norm, rho=self.rho, steps=self.steps, step=self.step, fool=self.lambda_adversarial,
                     agree=self.lambda_share)
+
+
+def worth(before: Accuracy, now: Accuracy) -> float:
+    """Accuracy, less the recall that the class lost that lost most; in -1..1."""
+    lost = max(old - new for old, new in zip(before.per_class, now.per_class, strict=True))
+    return now.overall - max(0.0, lost)
+
+
+class _Kept:
+    """The weights of the most worth after a round later than `after`, of equal ones the latest."""
+
+    def __init__(self, model: nn.Module, clean: CleanSet, before: Accuracy, *, after: int) -> None:
+        self._model, self._clean, self._before, self._after = model, clean, before, after
+        self._best = -math.inf
+        self._weights: list[Tensor] = []
+
+    def look(self, finished: int) -> bool:
+        """Judge the weights as they are; never ends the loop."""
+        if finished > self._after:
+            now = worth(self._before, accuracy(self._model, self._clean.calibration, self._clean.classes))
+            if now >= self._best:
+                # Buffers need no copy: batch-norm statistics stay as they are.
+                self._best, self._weights = now, [weight.detach().clone() for weight in self._model.parameters()]
+        return False
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the best weights back, if any were judged."""
+        if self._weights:
+            for weight, best in zip(self._model.parameters(), self._weights, strict=True):
+                weight.copy_(best)

@@ -6,12 +6,17 @@ us). A published polarizer is a 1x1 convolution and a batch norm whose statistic
 map. It starts as the identity, which the published one does not.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.core.errors import ManifestRejected
 from guard.core.manifest import PolarizerPlace
+from guard.ml.waypoints import SAME
 
 
 class Polarizer(nn.Module):
@@ -105,3 +110,147 @@ def polarizer_of(model: nn.Module) -> Polarizer:
         if isinstance(module, Polarizer):
             return module
     raise LookupError("The model has no polarizer.")
+
+
+def polarized_in(model: nn.Module) -> Polarized:
+    """The layer inside a model that has a polarizer in front of it.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, Polarized):
+            return module
+    raise LookupError("The model has no polarizer.")
+
+
+class Halves:
+    """A network in two: the frozen half up to the polarizer's entrance, and the rest; each runs without the other.
+
+    The rest runs the network's own code, in which the modules that had finished before the polarizer give zeros of
+    the right shape instead of working, and features come in at the polarizer. That is right where nothing goes around
+    it, as at every place that `guard.ml.waypoints` finds. It is tried on `probe`; where answers differ the network is
+    left whole: then `trunk` gives the images back, and `rest` is everything (`whole` says so).
+
+    Args:
+        network: in eval mode, polarizer inside; frozen up to there.
+        run: images to logits, through `network`, once.
+        probe: float images N,C,H,W as `run` takes them.
+    """
+
+    def __init__(self, network: nn.Module, run: Callable[[Tensor], Tensor], probe: Tensor) -> None:
+        self.whole = False
+        self._network, self._run = network, run
+        self._polarized = polarized_in(network)
+        self._shape = probe.shape
+        self._outlines: dict[torch.Size, dict[nn.Module, list[Tensor]]] = {}
+        with torch.no_grad():
+            expected = run(probe)
+            found = self.rest(self.trunk(probe))
+        spread = float((expected - expected.mean(0)).abs().max())
+        self.whole = not float((found - expected).abs().max()) <= SAME * spread
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """What reaches the polarizer, differentiable in the images; nothing behind it is computed."""
+        self._shape = images.shape
+        if self.whole:
+            return images
+        if images.shape not in self._outlines:
+            self._outlines[images.shape] = self._outline(images)
+        return self._entering(images)
+
+    def rest(self, features: Tensor, said: Tensor | None = None) -> Tensor:
+        """Logits N,K of features as `trunk` gave them last; `said` (int64 N) as in `Polarizer`."""
+        polarizer = self._polarized.polarizer
+        polarizer.said = said
+        try:
+            if self.whole:
+                return self._run(features)
+            with self._idle(features):
+                return self._run(features.new_zeros(self._shape))
+        finally:
+            polarizer.said = None
+
+    def _entering(self, images: Tensor) -> Tensor:
+        handle = self._polarized.register_forward_pre_hook(_reached)
+        try:
+            self._run(images)
+        except _Reached as reached:
+            return reached.features
+        finally:
+            handle.remove()
+        raise LookupError("The network does not run its polarizer.")
+
+    @torch.no_grad()
+    def _outline(self, images: Tensor) -> dict[nn.Module, list[Tensor]]:
+        """What each module gives that runs before the polarizer, but not inside another such, as tensors without data.
+
+        A module is called as often as it has entries. One that gives anything but a tensor is not among them.
+        """
+        depth = 0
+        finished: list[tuple[int, nn.Module, Any]] = []
+
+        def enter(_module: nn.Module, _args: Any) -> None:
+            nonlocal depth
+            depth += 1
+
+        def leave(module: nn.Module, _args: Any, output: Any) -> None:
+            nonlocal depth
+            depth -= 1
+            while finished and finished[-1][0] > depth:  # what ran inside this one
+                finished.pop()
+            finished.append((depth, module, output.to("meta") if isinstance(output, Tensor) else None))
+
+        with ExitStack() as hooks:
+            for module in self._network.modules():
+                if module is not self._polarized and module is not self._network:
+                    hooks.callback(module.register_forward_pre_hook(enter).remove)
+                    hooks.callback(module.register_forward_hook(leave).remove)
+            self._entering(images)
+        found: dict[nn.Module, list[Any]] = {}
+        for _, module, output in finished:
+            found.setdefault(module, []).append(output)
+        return {module: outputs for module, outputs in found.items() if all(one is not None for one in outputs)}
+
+    @contextmanager
+    def _idle(self, features: Tensor) -> Iterator[None]:
+        """Inside, the modules of the trunk do nothing, and the polarizer gets `features`."""
+        passed = False
+
+        def give(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            nonlocal passed
+            passed = True
+            return (features, *args[1:])
+
+        def idle(module: nn.Module, outputs: list[Tensor]) -> Callable[..., Any]:
+            own, turn = module.forward, iter(outputs)
+            # A module may run again behind the polarizer, as one ReLU for many layers; there it works.
+            return lambda *args, **kwargs: (own(*args, **kwargs) if passed
+                                            else torch.zeros_like(next(turn), device=features.device))
+
+        with ExitStack() as undo:
+            undo.callback(self._polarized.register_forward_pre_hook(give).remove)
+            for module, outputs in self._outlines[self._shape].items():
+                working = idle(module, outputs)  # before its own `forward` is hidden
+                undo.callback(_restored, module, vars(module).get("forward"))
+                vars(module)["forward"] = working
+            yield
+
+
+class _Reached(Exception):
+    """Carries the polarizer's input out of a pass."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+def _reached(_module: nn.Module, args: tuple[Any, ...]) -> None:
+    raise _Reached(args[0])
+
+
+def _restored(module: nn.Module, own: Callable[..., Any] | None) -> None:
+    """Undo a replaced `forward`; `own` is what the instance had of its own, None for its class's."""
+    del vars(module)["forward"]
+    if own is not None:
+        vars(module)["forward"] = own

@@ -1,12 +1,19 @@
-"""The straightforward SAU is the same method: what differs is what it costs."""
+"""Straightforward ways are the same methods; every defense of the shelf is measured; aims are told."""
 
 import copy
+from functools import partial
 
 import pytest
+import torch
 
+from benchmarks import bench_repair_speed as bench
 from benchmarks.bench_repair_speed import straightforward
 from benchmarks.speed_words import repairs
+from guard.defenses import DEFENSES
 from guard.defenses.sau import Sau
+from guard.defenses.tsbd import Tsbd, each
+from guard.ml.cleanset import Labelled
+from guard.ml.sharpness import uphill
 from tests import toys
 
 
@@ -16,10 +23,10 @@ def test_both_ways_have_the_same_loss(rho: float) -> None:
     reference = copy.deepcopy(model)
     sau = Sau(rho=rho)
 
-    ours = sau.loss(model, reference, data.floats(), data.labels)
+    ours = sau.loss(model, reference, data.floats(), data.labels, reference(data.floats()).argmax(1))
     plain = straightforward(sau, model, reference, data.floats(), data.labels)
 
-    assert float(ours) == pytest.approx(float(plain), rel=1e-4)
+    assert float(ours.detach()) == pytest.approx(float(plain.detach()), rel=1e-4)
 
 
 def test_a_defense_that_gave_up_has_no_memory() -> None:
@@ -27,3 +34,99 @@ def test_a_defense_that_gave_up_has_no_memory() -> None:
 
     assert "takes 0.40 of the processor time" in words
     assert "| sau | 1.50 |\n| tsbd | – |" in words
+
+
+def test_a_step_of_the_authors_tsbd_moves_the_weights_as_ours() -> None:
+    tsbd, data = Tsbd(), toys.labelled(60, 4)
+    mine, theirs = toys.network().train(), toys.network().train()
+    own, other = (torch.optim.SGD(model.parameters(), lr=0.01) for model in (mine, theirs))
+    ascent = partial(each, radius=tsbd.radius)
+
+    bench.descending(lambda images, labels: uphill(mine, images, labels, ascent, share=tsbd.alpha), own)(
+        data.floats(), data.labels)
+    bench.twice(tsbd, theirs, other, data.floats(), data.labels)
+
+    before = toys.network()
+    assert any(not torch.equal(*pair) for pair in zip(mine.parameters(), before.parameters(), strict=True))
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(mine.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> toys.CleanSet:
+    """The benchmark's own network and pictures are too large for a test."""
+    monkeypatch.setattr(bench, "network", toys.network)
+    monkeypatch.setattr(bench, "CLASSES", toys.CLASSES)
+    monkeypatch.setattr(bench, "pictures", lambda count: toys.clean_set(search=count))
+    return toys.clean_set(search=128)
+
+
+def test_saus_two_ways_are_timed(toy: toys.CleanSet) -> None:
+    ways = bench.sau_ways(toy.search)
+    numbered = Labelled(toy.search.images, torch.arange(len(toy.search)))
+
+    spent = bench.by_turns(ways, numbered, 1)
+
+    assert set(spent) == {"ours", "plain"}
+    assert all(seconds > 0 for seconds in spent.values())
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_polarizers_ways_run_with_and_without_reuse(toy: toys.CleanSet, conditional: bool) -> None:
+    ways = bench.npd_ways(toy, conditional=conditional)
+
+    assert set(bench.by_turns(ways, toy.search, 1)) == {"ours", "plain"}
+
+
+def test_turns_take_every_batch_and_one_to_warm_up() -> None:
+    seen: dict[str, list[int]] = {"one": [], "two": []}
+    steps = {name: lambda images, _, counts=counts: counts.append(len(images)) for name, counts in seen.items()}
+
+    spent = bench.by_turns(steps, toys.labelled(100, 1), 2)
+
+    assert seen == {"one": [64, 64, 36, 64, 36], "two": [64, 64, 36, 64, 36]}
+    assert set(spent) == {"one", "two"}
+
+
+def test_every_defense_of_the_shelf_is_measured_with_parameters_that_it_has() -> None:
+    assert sorted(DEFENSES.names()) == sorted(bench.PASSES)
+    for name, parameters in bench.PASSES.items():
+        assert DEFENSES.get(name)(**parameters)
+
+
+@pytest.mark.parametrize("name", [bench.PLAIN, "neural_polarizer", "sau"])
+def test_memory_is_measured(toy: toys.CleanSet, name: str) -> None:
+    threads = torch.get_num_threads()
+    try:
+        grown = bench.memory(name, 128)
+    finally:
+        torch.set_num_threads(threads)
+
+    assert grown is not None
+    assert 0 <= grown < 1000
+
+
+def test_plain_fine_tuning_trains_in_place() -> None:
+    model, before = toys.network(), toys.network()
+
+    bench.fine_tuned(model, toys.labelled(60, 4))
+
+    assert not torch.equal(next(model.parameters()), next(before.parameters()))
+
+
+def test_an_aim_is_reached_up_to_its_limit_and_never_unmeasured() -> None:
+    rows = bench.aims(0.5, {"i_bau": 2.9, "sau": 2.9, "tsbd": 2.2, "clp": None})
+
+    assert [(row["limit"], row["reached"]) for row in rows] == [
+        (0.5, True), (3.0, True), (2.2, False), (2.2, True), (2.2, False)]
+
+
+def test_the_page_says_of_each_aim_whether_it_is_reached() -> None:
+    over = {"sau": 2.5, "clp": None}
+    page = bench.words({
+        "images": 8, "batch": 4, "sau_ratio": 0.4, "peak_over_fine_tuning": over, "aims": bench.aims(0.4, over),
+        "ratios": {"neural_polarizer": 0.9, "conditional_polarizer": 0.5, "tsbd": 0.8}})
+
+    assert "| SAU's pass over a straightforward one | 0.40 | 0.5 | yes |" in page
+    assert "| memory of sau over plain fine-tuning | 2.50 | 2.2 | no |" in page
+    assert "| memory of clp over plain fine-tuning | – | 2.2 | no |" in page
+    assert "Neural Polarizer 0.90, conditional 0.50" in page

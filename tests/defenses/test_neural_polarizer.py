@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 import guard
 from guard.core.errors import ArtifactRejected, MethodFailed
 from guard.core.manifest import Manifest, PolarizerPlace
-from guard.defenses._polarizing import inserted, place_for
+from guard.defenses._polarizing import halved, inserted, place_for
 from guard.defenses.fine_tune import FineTune
-from guard.defenses.neural_polarizer import NeuralPolarizer, not_that
+from guard.defenses.neural_polarizer import NeuralPolarizer, Shifted, not_that
 from guard.flow import repair, vet
 from guard.formats._canonical import write_canonical
 from guard.ml import architectures
@@ -26,6 +27,8 @@ from tests import toys
 QUICK = NeuralPolarizer(rounds=5, batch=60)
 VIT = Manifest(architecture="test_vit", num_classes=toys.CLASSES, input_size=(3, 32, 32), mean=(0.5,) * 3,
                std=(0.5,) * 3)
+
+PREACT = toys.manifest(architecture="preact_resnet18", model_args={"width": 4})
 
 
 @cache
@@ -72,9 +75,95 @@ def _set_of(facts: Manifest) -> toys.CleanSet:
     return toys.CleanSet("random", "0" * 64, toys.CLASSES, data, data)
 
 
+def polarized(model: nn.Module, clean: toys.CleanSet, *, conditional: bool = False) -> nn.Module:
+    """With a polarizer that has moved from the identity."""
+    torch.manual_seed(1)
+    model.requires_grad_(requires_grad=False)
+    made = inserted(model, place_for(model, clean, conditional=conditional), toys.CLASSES)
+    for parameter in polarizer_of(made).requires_grad_().parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return made
+
+
+def plain_loss(defense: NeuralPolarizer, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The objective with a whole pass of the network for each answer, and the search's gradient from its images."""
+    assert isinstance(model, ImageModel)
+    network, mean, std = model.inner, model.mean, model.std
+
+    def answers_of(pictures: Tensor) -> list[Tensor]:
+        inputs = (pictures - mean) / std
+        if not isinstance(network, Conditioned):
+            return [network(inputs)]
+        bare = network.network(inputs)
+        return [bare, network.told(inputs, bare.argmax(1))]
+
+    logits = model(images)
+    other = (labels + torch.randint(1, logits.shape[1], labels.shape)) % logits.shape[1]
+    runner_up = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+    targets, shift = other if defense.conditional else runner_up, torch.zeros_like(images)
+    for _ in range(defense.steps):
+        eps = shift.requires_grad_()
+        answers = answers_of((images + eps).clamp(0, 1))
+        if float((answers[-1].argmax(1) == targets).float().mean()) > defense.enough:
+            break
+        loss = torch.stack([cross_entropy(answer, targets, reduction="sum") for answer in answers]).sum()
+        shift = shift.detach() - defense.step * torch.autograd.grad(loss, eps)[0].sign()
+        size = shift.square().flatten(1).mean(1).sqrt()[:, None, None, None]
+        shift = shift * (defense.rho / size).clamp(max=1)
+    moved = model((images + shift.detach()).clamp(0, 1))
+    wrong = moved.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+    return (cross_entropy(logits, labels) + 0.4 * cross_entropy(moved, logits.detach().argmax(1))
+            + 0.4 * not_that(moved, wrong).mean() + 0.4 * not_that(moved, targets).mean())
+
+
+@pytest.mark.parametrize("facts", [toys.manifest(), PREACT, VIT], ids=lambda facts: facts.architecture)
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("enough", [0.6, 0.0])  # with nothing enough the search ends as soon as one picture obeys
+def test_reusing_the_trunks_features_changes_neither_loss_nor_gradient(
+        facts: Manifest, conditional: bool, enough: float) -> None:
+    clean = _set_of(facts)
+    model = polarized(toys.network() if facts == toys.manifest() else fresh(facts), clean, conditional=conditional)
+    images, labels = clean.search.floats(), clean.search.labels
+    defense, halves = NeuralPolarizer(rho=0.2, conditional=conditional, enough=enough), halved(model, clean)
+    weights = list(polarizer_of(model).parameters())
+    torch.manual_seed(5)
+    expected = plain_loss(defense, model, images, labels)
+    torch.manual_seed(5)
+
+    found = defense.loss(halves, images, labels)
+
+    assert not halves.whole
+    assert torch.allclose(found, expected, rtol=1e-4)
+    halves.whole = True  # as for a network that cannot be halved
+    torch.manual_seed(5)
+    assert torch.allclose(defense.loss(halves, images, labels), expected, rtol=1e-4)
+    for one, other in zip(*(torch.autograd.grad(loss, weights) for loss in (found, expected)), strict=True):
+        assert torch.allclose(one, other, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(("conditional", "plainly"), [(False, 4), (True, 8)])
+def test_the_trunk_runs_once_for_each_change_of_a_batch(conditional: bool, plainly: int) -> None:
+    model = polarized(toys.network(), toys.clean_set(), conditional=conditional)
+    halves, data, passes = halved(model, toys.clean_set()), toys.labelled(60, 4), 0
+    defense = NeuralPolarizer(conditional=conditional, enough=1.0)  # so that both steps are made
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    defense.loss(halves, data.floats(), data.labels)  # sees the batch's shape first
+    next(module for name, module in model.named_modules() if name.endswith("layer1.0.conv1")
+         ).register_forward_hook(count)
+    defense.loss(halves, data.floats(), data.labels)
+    ours, passes = passes, 0
+    plain_loss(defense, model, data.floats(), data.labels)
+
+    assert (ours, passes) == (3, plainly)
+
+
 @pytest.mark.parametrize(("facts", "before", "channels"), [
     (toys.manifest(), "layer2", 8),
-    (toys.manifest(architecture="preact_resnet18", model_args={"width": 4}), "layer4.1", 32),
+    (PREACT, "layer4.1", 32),
     (VIT, "blocks.5", 64),
 ])
 def test_each_architecture_has_its_own_place_with_two_layers_and_the_head_behind_it(
@@ -91,18 +180,21 @@ def test_it_learns_what_the_paper_asks_and_keeps_accuracy() -> None:
 
     after = NeuralPolarizer(rho=0.2, rounds=12, batch=60)(model, toys.clean_set(), seed=0)
 
-    torch.manual_seed(0)
-    assert start.loss(after, data.floats(), data.labels) < 0.8 * start.loss(fresh_one, data.floats(), data.labels)
+    lost, before = (float(start.loss(halved(one, toys.clean_set()), data.floats(), data.labels).detach())
+                    for one in (after, fresh_one))
+    assert lost < 0.8 * before
     assert accuracy(after, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 
 
 def test_perturbations_stay_in_the_ball_and_lead_to_their_targets() -> None:
-    model, data = toys.network(), toys.labelled(60, 4)
-    targets = (data.labels + 1) % toys.CLASSES
-    defense = NeuralPolarizer(rho=0.2, steps=4)
+    model, data = polarized(toys.network(), toys.clean_set()), toys.labelled(60, 4)
+    targets, halves = (data.labels + 1) % toys.CLASSES, halved(model, toys.clean_set())
+    start = Shifted.of(halves, data.floats(), torch.zeros_like(data.floats()))
 
-    shift = defense.perturb(model, data.floats(), targets)
+    shift, features = NeuralPolarizer(rho=0.2, steps=4).perturb(halves, data.floats(), targets, start)
 
+    assert torch.equal(features, halves.trunk((data.floats() + shift).clamp(0, 1)))
+    assert not features.requires_grad
     assert float(shift.square().flatten(1).mean(1).sqrt().max()) <= 0.2 + 1e-6
     assert float((model(data.floats() + shift).argmax(1) == targets).float().mean()) > 0.5
 

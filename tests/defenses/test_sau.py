@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from guard.core.errors import MethodFailed
-from guard.defenses.sau import Sau
-from guard.ml.measure import predict
+from guard.core.evidence import Accuracy
+from guard.defenses.sau import Sau, worth
+from guard.ml.measure import accuracy, predict
 from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
 from tests import toys
 
@@ -77,7 +79,7 @@ def test_clean_cross_entropy_alone_is_left_when_nothing_is_suspicious() -> None:
     images, labels = batch()
     model = toys.honest()
 
-    loss = Sau(rho=1e-6).loss(model, copy.deepcopy(model), images, labels)
+    loss = Sau(rho=1e-6).loss(model, copy.deepcopy(model), images, labels, model(images).argmax(1))
 
     assert torch.allclose(loss, cross_entropy(model(images), labels), atol=1e-5)
 
@@ -86,7 +88,7 @@ def test_the_frozen_reference_collects_no_gradient() -> None:
     images, labels = batch()
     model, reference = toys.planted(), toys.planted().requires_grad_(requires_grad=False)
 
-    Sau().loss(model, reference, images, labels).backward()
+    Sau().loss(model, reference, images, labels, reference(images).argmax(1)).backward()
 
     assert all(parameter.grad is None for parameter in reference.parameters())
 
@@ -153,7 +155,7 @@ def test_the_shorter_computation_gives_the_published_step(drift: float) -> None:
     loss.backward()
     said, believed = model(images).argmax(1), reference(images).argmax(1)
     ours = sau.ball.find(model, reference, images, labels, said, believed)
-    sau.loss(model, reference, images, labels).backward()
+    sau.loss(model, reference, images, labels, believed).backward()
 
     assert float((model(images + ours).argmax(1) != said).float().mean()) > 0.2  # something was found to agree on
     assert torch.allclose(ours, shift, atol=1e-9)
@@ -192,6 +194,66 @@ def test_ruined_accuracy_is_refused() -> None:
         Sau(rate=1e3, rounds=2, lambda_clean=0.0)(toys.planted(), toys.clean_set(), seed=0)
 
     assert caught.value.code in {"accuracy_collapsed", "non_finite"}
+
+
+def forgetting(at: int) -> Callable[..., Tensor]:
+    """Clean cross-entropy; in step `at` (from 1) the model loses what it knows of class 3."""
+    steps = 0
+
+    def loss(_sau: Sau, model: toys.Matcher, _reference: nn.Module, images: Tensor, labels: Tensor,
+             _believed: Tensor) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            model.weight.data[3] *= -1
+        return cross_entropy(model(images), labels)
+
+    return loss
+
+
+def test_each_picture_comes_with_its_label_and_the_references_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, before, seen = toys.clean_set(), toys.network(), []
+
+    def loss(_sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor,
+             believed: Tensor) -> Tensor:
+        known = {tuple(picture.flatten().tolist()): int(label)
+                 for picture, label in zip(clean.search.floats(), clean.search.labels, strict=True)}
+        seen.append([known[tuple(picture.flatten().tolist())] for picture in images] == labels.tolist()
+                    and torch.equal(before(images).argmax(1), believed)
+                    and torch.equal(reference(images).argmax(1), believed))
+        return cross_entropy(model(images), labels)
+
+    monkeypatch.setattr(Sau, "loss", loss)
+    Sau(rounds=2, batch=100)(before, clean, seed=0)
+
+    assert seen == [True] * 6
+
+
+@pytest.mark.parametrize(("judged", "recall"), [(0.25, 1.0), (0.0, 0.0), (0.1, 0.0)])
+def test_a_class_that_the_last_round_loses_is_kept(
+        monkeypatch: pytest.MonkeyPatch, judged: float, recall: float) -> None:
+    """One step a round; of 8 rounds the last two are judged, with a share of a tenth the last alone."""
+    monkeypatch.setattr(Sau, "loss", forgetting(8))
+    sau = Sau(rounds=8, batch=240, decay=False, judged=judged, max_drop=1.0)
+
+    after = sau(toys.honest(), toys.clean_set(), seed=0)
+
+    assert accuracy(after, toys.labelled(180, 3), toys.CLASSES).per_class[3] == recall
+
+
+def test_of_rounds_that_are_worth_the_same_the_last_is_kept() -> None:
+    weights = [Sau(rounds=8, batch=60, judged=judged)(toys.honest(), toys.clean_set(), seed=0).weight
+               for judged in (0.0, 1.0)]
+
+    assert torch.equal(*weights)
+
+
+def test_worth_is_accuracy_less_the_largest_loss_of_a_class() -> None:
+    def facts(*recalls: float) -> Accuracy:
+        return Accuracy(overall=sum(recalls) / len(recalls), per_class=recalls, images=10)
+
+    assert worth(facts(1.0, 0.5), facts(0.8, 0.4)) == pytest.approx(0.6 - 0.2)
+    assert worth(facts(0.6, 0.5), facts(0.8, 0.6)) == pytest.approx(0.7)
 
 
 def test_an_unknown_norm_is_named() -> None:
