@@ -1,7 +1,7 @@
 """How often a policy was right where that was measured: its known gaps, for the verdict's document.
 
 `measured.json` is quoted from the newest detection records by `python -m benchmarks.make_measured`. It speaks about the
-packaged policies as they were measured: with another version, or one changed rule, nothing is known.
+packaged policies as they were measured: with one changed rule about detection nothing is known.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 from guard.core.digests import json_digest
 from guard.policy.rules import Policy
 
-#: What changes no word about an upload: its name, how long a verdict holds, and how it may be repaired.
-NOT_ABOUT_DETECTION = ("name", "lifetime_days", "defenses", "proof")
+#: What changes no word about an upload: name and version, how long a verdict holds, and how it may be repaired.
+NOT_ABOUT_DETECTION = ("name", "version", "lifetime_days", "defenses", "proof")
 #: What of an entry goes into a verdict; the digest of the rules only says whether the entry applies.
 TOLD = ("record", "commit", "zoo", "policy", "without", "versions", "honest_not_cleared", "backdoored_not_cleared",
         "attacks", "mostly_missed", "not_measured")
@@ -26,7 +26,7 @@ def load_measured() -> dict[str, Any]:
 
 
 def detection_digest(policy: Policy) -> str:
-    """SHA-256 of the version and of every rule that has a say in whether an upload is cleared."""
+    """SHA-256 of every rule that has a say in whether an upload is cleared."""
     return json_digest({key: value for key, value in policy.to_dict().items() if key not in NOT_ABOUT_DETECTION})
 
 

@@ -24,7 +24,7 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert policy.detectors["patch_inversion"].required
     assert policy.asr_limit == 0.10
     assert [rule.name for rule in policy.defenses] == [
-        "patch_unlearning", "shared_distillation", "distilled_polarizer", "sau", "fine_tune"]
+        "patch_unlearning", "shared_distillation", "shared_distillation", "distilled_polarizer", "sau", "fine_tune"]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
