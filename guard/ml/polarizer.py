@@ -106,10 +106,7 @@ def polarizer_of(model: nn.Module) -> Polarizer:
     Raises:
         LookupError: there is none.
     """
-    for module in model.modules():
-        if isinstance(module, Polarizer):
-            return module
-    raise LookupError("The model has no polarizer.")
+    return polarized_in(model).polarizer
 
 
 def polarized_in(model: nn.Module) -> Polarized:
