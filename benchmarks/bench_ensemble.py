@@ -1,14 +1,16 @@
-"""What every detector costs on the demo's models: total, how much of it is the model's own passes, and bfloat16's part.
+"""What every detector costs: total, how much of it is the model's own passes, and bfloat16's part.
 
     python -m benchmarks.bench_ensemble [--threads 2] [--repeats 2]
+    python -m benchmarks.bench_ensemble --zoo DIR --models NAME NAME --device cuda --searches default
 
-Each detector looks at the demo's honest and backdoored network (28 x 28, ten classes) alone. Every forward pass is
-counted by its batch, with and without gradients; afterwards the bare network runs the same passes (forward, and
-backward to its input where there were gradients) in the same precision and layout, a sample of each kind. `throughput`
-is the time of those bare passes over the detector's: 1 would be a search that costs nothing beside the network.
-`clean_share` is what one pass over the calibration part costs, once a detector, over the total: the most that a cache
-of clean activations which all detectors share could save. With `float32` the searches run without bfloat16: do flags
-agree?
+Each detector looks alone at the demo's honest and backdoored network (28 x 28, ten classes), or at models of a zoo.
+Seconds are the processor's on a CPU; on a GPU they are the wall clock's, with the device drained at both ends. Every
+forward pass is counted by its batch, with and without gradients; afterwards the bare network runs the same passes
+(forward, and backward to its input where there were gradients) in the same precision and layout, a sample of each kind.
+`throughput` is the time of those bare passes over the detector's: 1 would be a search that costs nothing beside the
+network. `clean_share` is what one pass over the calibration part costs, once a detector, over the total: the most that
+a cache of clean activations which all detectors share could save. With `float32` the searches run without bfloat16: do
+flags agree?
 """
 
 import argparse
@@ -16,10 +18,12 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +32,13 @@ from benchmarks.data import Dataset, curated, mnist
 from benchmarks.demo.models import TARGET, train_model
 from benchmarks.record import write
 from guard.detectors import DETECTORS
+from guard.flow import population
 from guard.ml import architectures, inversion, precision, universal
 from guard.ml.cleanset import CleanSet
-from guard.ml.measure import accuracy
+from guard.ml.measure import accuracy, device_of
 
 SAMPLES = 5  # bare passes of each kind
+AT_ONCE = 10  # of them between two looks at a GPU
 KINDS = 40  # of passes that are timed, the most expensive ones; the rest count as their neighbours do
 Pass = tuple[int, bool, bool]  # pictures, with gradients, in bfloat16
 
@@ -43,19 +49,54 @@ class Counting:
     passes: ClassVar[Counter[Pass]] = Counter()
 
     def __call__(self, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        Counting.passes[len(given[0]), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")] += 1
+        images = given[0]
+        Counting.passes[len(images), torch.is_grad_enabled(), torch.is_autocast_enabled(images.device.type)] += 1
 
 
-def networks(data: Dataset) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Examined:
+    """A network, the clean set that its scan sees, and what is told of it."""
+
+    name: str
+    model: nn.Module
+    clean: CleanSet
+    facts: dict[str, Any]
+
+
+def clock(device: torch.device) -> float:
+    """Processor seconds; on a GPU the wall clock, once everything that was asked for is done."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def of_zoo(zoo: Path, names: list[str], device: str) -> list[Examined]:
+    """These models of a zoo, on a device."""
+    found = []
+    for member in population.members(zoo):
+        if member.name not in names:
+            continue
+        curated = population.read_cleanset(population.cleanset_of(zoo, member))
+        manifest = architectures.Manifest.parse((member.folder / population.MANIFEST).read_bytes())
+        weights = safetensors.torch.load_file(member.folder / population.MODEL)
+        model = architectures.load(manifest, weights).eval().to(device)
+        facts = {key: member.truth[key] for key in ("architecture", "data", "target", "acc", "asr")}
+        facts |= {"parameters": sum(weight.numel() for weight in model.parameters()), "input": manifest.input_size}
+        found.append(Examined(member.name, model, curated.visible(), facts))
+    return found
+
+
+def of_demo(data: Dataset) -> list[Examined]:
     """The demo's honest and backdoored models."""
-    found: dict[str, tuple[nn.Module, dict[str, Any]]] = {}
+    found, clean = [], curated(data.clean, data.classes, data.name).visible()
     with tempfile.TemporaryDirectory() as folder:
         for name, seed, attack in (("honest", 1, None), ("backdoored", 2, Patch(seed=2))):
             truth, weights = train_model(data, Path(folder), name, seed=seed, attack=attack,
                                          target=TARGET if attack else None)
             manifest = architectures.Manifest.parse((truth.folder / "config.json").read_bytes())
-            found[name] = (architectures.load(manifest, weights).eval(),
-                           {"target": truth.target, "acc": truth.acc, "asr": truth.asr})
+            found.append(Examined(name, architectures.load(manifest, weights).eval(), clean,
+                                  {"target": truth.target, "acc": truth.acc, "asr": truth.asr}))
     return found
 
 
@@ -68,17 +109,17 @@ def looked(detector: str, model: nn.Module, clean: CleanSet, seed: int, *, searc
         if searches == "float32":
             for module in (inversion, universal):
                 stack.enter_context(patch.object(module, "searching", lambda _device: nullcontext()))
-        start = time.process_time()
+        start = clock(device_of(model))
         findings = DETECTORS.get(detector)()(model, clean, seed=seed)
-        spent = time.process_time() - start
-    return {"detector": detector, "searches": searches, "cpu_seconds": round(spent, 2),
+        spent = clock(device_of(model)) - start
+    return {"detector": detector, "searches": searches, "seconds": round(spent, 2),
             "flagged": sorted({str(finding.target) for finding in findings if finding.suspicious}),
             "passes": sum(Counting.passes.values()), "pictures": sum(n * size for (size, _, _), n in
                                                                      Counting.passes.items())}
 
 
 def bare_seconds(model: nn.Module, pictures: Tensor, passes: Counter[Pass]) -> float:
-    """Processor seconds of these passes by the network alone."""
+    """Seconds of these passes by the network alone."""
     model = model.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
     ranked = sorted(passes.items(), key=lambda item: -item[0][0] * item[1])
     known, pictures_known, pictures_left = 0.0, 0, sum(size * count for (size, _, _), count in ranked[KINDS:])
@@ -91,24 +132,27 @@ def bare_seconds(model: nn.Module, pictures: Tensor, passes: Counter[Pass]) -> f
 def _one_pass(model: nn.Module, pictures: Tensor, kind: Pass) -> float:
     size, gradients, low = kind
     images = pictures[torch.arange(size) % len(pictures)].contiguous()
+    at_once = AT_ONCE if images.device.type == "cuda" else 1  # a GPU is not drained after each pass of a search either
     best = float("inf")
     for _ in range(SAMPLES):
         given = images.clone().requires_grad_(gradients)
-        start = time.process_time()
-        with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16, enabled=low):
-            total = model(given).float().sum()
-        if gradients:
-            torch.autograd.grad(total, given)
-        best = min(best, time.process_time() - start)
+        start = clock(images.device)
+        for _ in range(at_once):
+            with torch.set_grad_enabled(gradients), torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+                total = model(given).float().sum()
+            if gradients:
+                torch.autograd.grad(total, given)
+        best = min(best, (clock(images.device) - start) / at_once)
     return best
 
 
-def row_of(name: str, model: nn.Module, clean: CleanSet, detector: str, seed: int, searches: str) -> dict[str, Any]:
+def row_of(examined: Examined, detector: str, seed: int, searches: str) -> dict[str, Any]:
     """As `looked`, with the bare passes beside it."""
-    row = looked(detector, model, clean, seed, searches=searches)
-    bare = bare_seconds(model, clean.search.floats(), Counting.passes)
-    row |= {"model": name, "seed": seed, "bare_cpu_seconds": round(bare, 2),
-            "throughput": round(bare / row["cpu_seconds"], 3)}
+    model = examined.model
+    row = looked(detector, model, examined.clean, seed, searches=searches)
+    bare = bare_seconds(model, examined.clean.search.floats().to(device_of(model)), Counting.passes)
+    row |= {"model": examined.name, "seed": seed, "bare_seconds": round(bare, 2),
+            "throughput": round(bare / row["seconds"], 3)}
     print(row, flush=True)
     return row
 
@@ -117,40 +161,53 @@ def totals(rows: list[dict[str, Any]], clean_pass: float) -> dict[str, Any]:
     """Of all detectors together, as the policy would run them (bfloat16 where the hardware multiplies it)."""
     own = [row for row in rows if row["searches"] == "default"]
     runs = len({(row["model"], row["seed"]) for row in own})
-    seconds = sum(row["cpu_seconds"] for row in own)
+    seconds = sum(row["seconds"] for row in own)
     same = [(row, other) for row in own for other in rows if other["searches"] == "float32"
             and all(row[key] == other[key] for key in ("model", "seed", "detector"))]
-    return {
-        "cpu_seconds_a_model": round(seconds / runs, 1),
-        "throughput": round(sum(row["bare_cpu_seconds"] for row in own) / seconds, 3),
+    found = {
+        "seconds_a_model": round(seconds / runs, 1),
+        "throughput": round(sum(row["bare_seconds"] for row in own) / seconds, 3),
         "clean_share": round(clean_pass * len(own) / seconds, 4),
-        "float32_over_default": round(sum(other["cpu_seconds"] for _, other in same)
-                                      / sum(row["cpu_seconds"] for row, _ in same), 2),
-        "same_flags": f"{sum(a['flagged'] == b['flagged'] for a, b in same)} of {len(same)}",
     }
+    if same:
+        found |= {"float32_over_default": round(sum(other["seconds"] for _, other in same)
+                                                / sum(row["seconds"] for row, _ in same), 2),
+                  "same_flags": f"{sum(a['flagged'] == b['flagged'] for a, b in same)} of {len(same)}"}
+    return found
 
 
 def main() -> None:
     """Measure and write a record."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    if options.device == "cuda":
+        torch.zeros(1, device="cuda")  # the device's own start belongs to no detector
+    models = of_zoo(options.zoo, options.models, options.device) if options.zoo else of_demo(mnist())
+    if not models:
+        raise SystemExit("none of the named models is in the zoo")
+    rows = [row_of(examined, detector, seed, searches) for seed in range(options.repeats) for examined in models
+            for detector in DETECTORS.names() for searches in options.searches]
+    first = models[0]
+    start = clock(device_of(first.model))
+    accuracy(first.model, first.clean.calibration, first.clean.classes)
+    clean_pass = clock(device_of(first.model)) - start
+    result = {"threads": options.threads, "n": options.repeats, "device": options.device,
+              "named": torch.cuda.get_device_name() if options.device == "cuda" else "",
+              "bfloat16": precision._multiplies(options.device), "models": {one.name: one.facts for one in models},
+              "clean_pass_seconds": round(clean_pass, 3), "totals": totals(rows, clean_pass), "runs": rows}
+    print(result["totals"], write(options.name, result, f"# What a scan by every detector costs\n\n{__doc__}"))
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    data = mnist()
-    clean = curated(data.clean, data.classes, data.name).visible()
-    models = networks(data)
-    rows = [row_of(name, model, clean, detector, seed, searches)
-            for seed in range(options.repeats) for name, (model, _) in models.items()
-            for detector in DETECTORS.names() for searches in ("default", "float32")]
-    model = next(iter(models.values()))[0]
-    start = time.process_time()
-    accuracy(model, clean.calibration, clean.classes)
-    clean_pass = time.process_time() - start
-    result = {"threads": options.threads, "n": options.repeats, "bfloat16": precision._multiplies("cpu"),
-              "models": {name: facts for name, (_, facts) in models.items()}, "clean_pass_cpu_seconds":
-              round(clean_pass, 3), "totals": totals(rows, clean_pass), "runs": rows}
-    print(result["totals"], write("ensemble", result, f"# What a scan by every detector costs\n\n{__doc__}"))
+    parser.add_argument("--zoo", type=Path, help="a folder of models; default: the demo's two")
+    parser.add_argument("--models", nargs="+", default=[], help="names of models in the zoo")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for models of a zoo")
+    parser.add_argument("--searches", nargs="+", default=["default", "float32"], choices=("default", "float32"))
+    parser.add_argument("--name", default="ensemble")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def surroundings() -> dict[str, Any]:
     """Hardware, versions and commit."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": _commit(),
         "machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
@@ -40,6 +40,12 @@ def write(name: str, result: dict[str, Any], readme: str) -> Path:
     (folder / "result.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
     (folder / "README.md").write_text(readme.strip() + "\n")
     return folder
+
+
+def _commit() -> str:
+    """Short, "+changes" if files differ; a copy of the tree without git is told its commit by `GUARD_BENCH_COMMIT`."""
+    told = os.environ.get("GUARD_BENCH_COMMIT")
+    return told or _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
 
 
 def _git(*words: str) -> str:

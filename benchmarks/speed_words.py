@@ -22,14 +22,19 @@ def inversion(result: dict[str, Any]) -> str:
 
 def ensemble(result: dict[str, Any]) -> str:
     """What every detector together costs."""
-    totals = result["totals"]
-    return (
-        f"Every detector on the demo's honest and backdoored network, {result['threads']} thread(s), {result['n']} "
-        f"run(s): {totals['cpu_seconds_a_model']:.0f} processor seconds a model. The network's own passes, run bare, "
+    totals, device = result["totals"], result.get("device", "cpu")
+    kind = "processor" if device == "cpu" else "wall clock"
+    # records before November 27 were of processor seconds alone
+    seconds = totals.get("seconds_a_model", totals.get("cpu_seconds_a_model"))
+    told = (
+        f"Every detector on {', '.join(result['models'])}, {result.get('named') or device}, {result['threads']} "
+        f"thread(s), {result['n']} run(s): {seconds:.0f} {kind} seconds a model. The network's own passes, run bare, "
         f"take {totals['throughput']:.0%} of that. One pass over the clean pictures a detector takes "
-        f"{totals['clean_share']:.1%}. Searches in float32 instead of bfloat16 (used here: "
-        f"{'yes' if result['bfloat16'] else 'no'}) take {totals['float32_over_default']:.2f} times as long; flags were "
-        f"the same in {totals['same_flags']} runs of a detector.")
+        f"{totals['clean_share']:.1%}. Searches multiply bfloat16: {'yes' if result['bfloat16'] else 'no'}.")
+    if "same_flags" not in totals:
+        return told
+    return told + (f" In float32 they take {totals['float32_over_default']:.2f} times as long; flags were the same in "
+                   f"{totals['same_flags']} runs of a detector.")
 
 
 def classes(result: dict[str, Any]) -> str:
