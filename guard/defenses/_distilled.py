@@ -18,6 +18,7 @@ Own method, put together from the papers for clean sets of a few hundred picture
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +41,7 @@ from guard.ml.universals import Universals, suspects, universals
 
 KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filters(), Generators())
 MOST_STEP, MOST_BATCH = 240, 12  # pictures a step of a search for universal triggers: of all classes, and of each
+VIEWS = 3  # of each picture: itself, blended with another, moved
 LEAST_SHOWN = 4  # pictures under universal triggers of one kind in a step; so few kinds a step
 
 Lesson = tuple[Tensor, Tensor]  # pictures, and the probabilities that the copy shall give them
@@ -164,21 +166,21 @@ class Distilled(Defense):
                found: _Found, progress: Progress, *, steps: float, batch: int, rate: float, weight: float) -> None:
         search: Search = Bend(bend=self.bend, steps=self.inner) if self.bent else Ball(rho=self.rho, steps=self.inner)
 
-        def objective(images: Tensor, labels: Tensor) -> Tensor:
-            count, shown = len(images), views(images, self.moved)
+        def objective(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+            """Term by term: together, views and lessons would take the memory of a four times larger batch."""
+            shown = views(images, self.moved)
             with torch.no_grad():
                 said = teacher(shown)
-            wanted = softmax(said, 1)
-            lessons = [(shown, wanted), *found.lessons(images, wanted[:count], stamped=self.stamped,
-                                                       hidden=self.hidden, beyond=self.beyond)]
-            logits = model(torch.cat([pictures for pictures, _ in lessons]))
-            answers = logits.split([len(pictures) for pictures, _ in lessons])
-            cost = torch.stack([cross_entropy(answer, truth) for answer, (_, truth) in
-                                zip(answers, lessons, strict=True)]).sum()
+            wanted, guesses = softmax(said, 1), []
+            for pictures, truth in zip(shown.chunk(VIEWS), wanted.chunk(VIEWS), strict=True):
+                logits = model(pictures)
+                guesses.append(logits.detach().argmax(1))
+                yield cross_entropy(logits, truth) / VIEWS
+            for pictures, truth in found.lessons(images, wanted[: len(images)], stamped=self.stamped,
+                                                 hidden=self.hidden, beyond=self.beyond):
+                yield cross_entropy(model(pictures), truth)
             if weight:
-                cost = cost + weight * loss(model, teacher, images, labels, logits[:count].detach().argmax(1),
-                                            said[:count].argmax(1), search)
-            return cost
+                yield weight * loss(model, teacher, images, labels, guesses[0], said[: len(images)].argmax(1), search)
 
         # No more pictures than the steps can show: a pass over a large set would be a longer training.
         shown_ever = spread(clean.search, math.ceil(steps) * batch)
@@ -190,7 +192,7 @@ class Distilled(Defense):
 
 
 def views(images: Tensor, moved: int) -> Tensor:
-    """3N,C,H,W: images, blends of two, and all moved by the same at most `moved` pixels, edges repeated."""
+    """VIEWS * N,C,H,W: images, blends of two, and all moved by the same at most `moved` pixels, edges repeated."""
     count, (height, width) = len(images), images.shape[-2:]
     blends = images.lerp(images[torch.randperm(count).to(images.device)], torch.rand(count, 1, 1, 1).to(images))
     down, right = torch.randint(2 * moved + 1, (2,)).tolist()

@@ -1,6 +1,6 @@
 """The one fine-tuning loop: passes over labelled pictures, an objective, and the checks that every repair needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from guard.core.errors import MethodFailed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
 
-#: Images (float32 N,C,H,W in [0, 1]) and labels (int64 N), both on the model's device, to the loss to descend.
-Objective = Callable[[Tensor, Tensor], Tensor]
+#: Images (float32 N,C,H,W in [0, 1]) and labels (int64 N), both on the model's device, to the loss to descend: one, or
+#: the terms of a sum one after the other, so that a term's graph is freed before the next one is built.
+Objective = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
 
 
 def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch.optim.Optimizer, *, rounds: int,
@@ -43,13 +44,14 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
     for finished in range(1, rounds + 1):
         for images, labels in data.batches(batch, generator=generator, device=device):
             loss = objective(images, labels)
-            if not bool(torch.isfinite(loss)):
-                raise MethodFailed(
-                    f"The loss was not finite at step {step + 1}; the model is broken or the rate too high.",
-                    code="non_finite",
-                )
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for term in (loss,) if isinstance(loss, Tensor) else loss:
+                if not bool(torch.isfinite(term)):
+                    raise MethodFailed(
+                        f"The loss was not finite at step {step + 1}; the model is broken or the rate too high.",
+                        code="non_finite",
+                    )
+                term.backward()
             optimiser.step()
             if after_step is not None:
                 after_step()

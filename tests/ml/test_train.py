@@ -47,6 +47,38 @@ def test_the_loss_goes_down() -> None:
     assert bool(cross_entropy(model(data.floats()), data.labels) < before / 2)
 
 
+def test_terms_are_descended_as_their_sum_and_each_is_made_when_the_one_before_is_used_up() -> None:
+    one, two, made = toys.honest(), toys.honest(), []
+
+    def term(model: nn.Module, images: Tensor, labels: Tensor, sign: float) -> Tensor:
+        return sign * cross_entropy(model(images * sign), labels)
+
+    def terms(images: Tensor, labels: Tensor):
+        for sign in (1.0, -0.5):
+            made.append(sum(weight.grad is not None for weight in two.parameters()))
+            yield term(two, images, labels, sign)
+
+    torch.manual_seed(3)
+    run(one, lambda images, labels: term(one, images, labels, 1.0) + term(one, images, labels, -0.5), rounds=1)
+    torch.manual_seed(3)
+    run(two, terms, rounds=1)
+
+    assert made[:2] == [0, len(list(two.parameters()))]
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_later_term_that_is_not_finite_moves_no_weight() -> None:
+    model = toys.honest()
+    before = [weight.detach().clone() for weight in model.parameters()]
+
+    with pytest.raises(MethodFailed, match="not finite"):
+        run(model, lambda images, labels: iter((cross_entropy(model(images), labels),
+                                                cross_entropy(model(images), labels) * torch.nan)))
+
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
 def test_progress_is_told_after_every_step_and_ends_at_one() -> None:
     told: list[float] = []
 
