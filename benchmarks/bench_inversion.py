@@ -13,7 +13,8 @@ On the demo's network (28 x 28, ten classes) with a backdoor. Five ways to get o
   steps;
 * Neural Cleanse by its paper: all 1,000 steps of every class, and classes judged by its anomaly index (median absolute
   deviation of the norms, small ones only, outliers over 2). The whole detector stands beside it: searches, siblings,
-  the strongest patch.
+  the strongest patch; as in the service its reference has been prepared with the clean set (`prepare`), once for all
+  models. `first_scan` counts that too.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from benchmarks.demo.models import train_model
 from benchmarks.record import write
 from guard.core.contracts import silent
 from guard.detectors.patch_inversion import PatchInversion
-from guard.ml import architectures, inversion
+from guard.ml import architectures, inversion, reference
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.inversion import Effort, smallest_patches
 from guard.ml.seeds import seeded
@@ -113,6 +114,14 @@ def by_the_paper(model: nn.Module, data: Labelled, classes: int, seed: int) -> d
             "anomaly_index": rounded(index.tolist()), "flagged": torch.nonzero(index > 2).flatten().tolist()}
 
 
+def prepared(clean: CleanSet) -> dict[str, float]:
+    """What a worker does once with a clean set, for the scans of all models to come."""
+    reference.forget()
+    start = clocks()
+    PatchInversion().prepare(clean, torch.device("cpu"))
+    return since(start)
+
+
 def whole_detector(model: nn.Module, clean: CleanSet, seed: int) -> dict[str, Any]:
     start = clocks()
     findings = PatchInversion()(model, clean, seed=seed)
@@ -125,6 +134,12 @@ def rounded(values: list[float]) -> list[float]:
 
 def ratio(rows: list[dict[str, Any]], slow: str, clock: str, fast: str = "together") -> float:
     return round(sum(row[slow][clock] for row in rows) / sum(row[fast][clock] for row in rows), 2)
+
+
+def first_scan(rows: list[dict[str, Any]], clock: str) -> float:
+    """As `ratio` of the paper's way to the detector, on the first model that is examined with a clean set."""
+    ours = sum(row["prepare"][clock] + row["detector"][clock] for row in rows)
+    return round(sum(row["paper"][clock] for row in rows) / ours, 2)
 
 
 def backdoored_model() -> tuple[nn.Module, CleanSet, dict[str, Any]]:
@@ -172,6 +187,7 @@ def main() -> None:
             row["plainly"] = one_by_one(plain(model), search, 10, effort, seed)
         row["neural_cleanse"] = cleansed(fast(model), search, row["together"]["norms"], seed)
         row["paper"] = by_the_paper(fast(model), search, 10, seed)
+        row["prepare"] = prepared(clean)
         row["detector"] = whole_detector(model, clean, seed)
         rows.append(row)
         print({name: value["seconds"] for name, value in row.items() if name != "seed"}, flush=True)
@@ -179,6 +195,7 @@ def main() -> None:
               for slow in ("one_by_one", "plainly", "neural_cleanse", "paper") for clock in ("seconds", "cpu_seconds")}
     ratios |= {f"paper_over_detector_{clock}": ratio(rows, "paper", clock, "detector")
                for clock in ("seconds", "cpu_seconds")}
+    ratios |= {f"paper_over_first_scan_{clock}": first_scan(rows, clock) for clock in ("seconds", "cpu_seconds")}
     result = {"model": facts, "threads": options.threads, "n": len(rows), "effort": {"steps": effort.steps,
               "batch": effort.batch}, "classes": 10, "search_images": len(search), "ratios": ratios,
               "quality": quality(rows), "runs": rows}

@@ -10,7 +10,8 @@ def inversion(result: dict[str, Any]) -> str:
             ("the same search, class by class as one would first write it", "plainly_over_together"),
             ("Neural Cleanse until it is as good", "neural_cleanse_over_together"),
             ("Neural Cleanse, all steps of its paper", "paper_over_together"),
-            ("Neural Cleanse, all steps, over the whole detector", "paper_over_detector")]
+            ("Neural Cleanse, all steps, over the whole detector", "paper_over_detector"),
+            ("Neural Cleanse, all steps, over the first scan with a clean set", "paper_over_first_scan")]
     lines = [f"| {words} | {ratios[f'{name}_cpu_seconds']:.2f} |" for words, name in told
              if f"{name}_cpu_seconds" in ratios]
     flagged = "; ".join(f"seed {row['seed']}: Neural Cleanse {row['paper']['flagged']}, the detector "

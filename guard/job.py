@@ -10,6 +10,7 @@ from typing import Any
 
 from guard.core.contracts import Budget, Progress
 from guard.core.errors import GuardError
+from guard.flow import prepare as preparing
 from guard.flow import repair, trial, vet
 from guard.flow.case import settled_by
 from guard.flow.jobs import RESULT
@@ -29,10 +30,17 @@ def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     }
 
 
+def prepare(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """What detectors need of a clean set; sees no model."""
+    del out
+    return preparing.prepare(_curated(request), request["detectors"], device=request["device"], progress=_tell())
+
+
 def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Run detectors; triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`."""
     model = vet.open_model(Path(request["model"]), device=request["device"])
     known, curated = frozenset(request["known"]), _curated(request)
+    preparing.take_over(request["prepared"])
     settled = settled_by(request["policy"], request["artifact"], curated.facts)
     examined = vet.examine(
         model, request["artifact"], curated, request["detectors"], seed=request["seed"],
@@ -72,7 +80,7 @@ def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
-    "inspect": inspect, "detect": detect, "purify": purify, "canary": canary,
+    "inspect": inspect, "prepare": prepare, "detect": detect, "purify": purify, "canary": canary,
 }
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, final
 
+import torch
 from torch import nn
 
 from guard.core.contracts import Progress, silent
@@ -41,6 +42,13 @@ class Detector(ABC):
 
         Raises:
             MethodFailed: it could not look, and why.
+        """
+
+    def prepare(self, clean: CleanSet, device: torch.device, *, progress: Progress = silent) -> None:  # noqa: B027
+        """Work out what depends on the clean set alone, and leave it where `examine` finds it in this process.
+
+        Most detectors have nothing such. What is left must not depend on who asks: `guard.flow.prepared` carries it to
+        the scans of all models that are examined with this clean set on this machine.
         """
 
     def parameters(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from guard.ml.families import Blends, Patches, Searchable, Warps
 from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import device_of
 from guard.ml.permutations import Departures, cyclic_share, mapping_of, shuffled
+from guard.ml.precision import repeatable
 from guard.ml.suitability import channels_last, check_suitable
 from guard.ml.triggers import BlendTrigger, MappedTrigger, PatchTrigger, WarpTrigger
 from guard.ml.universal import Pace, Search, Watch, descend
@@ -81,7 +82,7 @@ class AllToAll(Detector):
         seen = CleanSet(clean.name, clean.digest, clean.classes, clean.search, calibration)
         found: list[Finding] = []
         share = 0.97 / len(STAMPS)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             for turn, kind in enumerate(STAMPS):
                 start = 0.02 + turn * share
                 found.append(self._look(model, seen, kind, span(progress, start, start + share,

@@ -25,6 +25,7 @@ from guard.ml.faintest import Faint, FaintKit, faintest
 from guard.ml.families import Additions, Filters, Generators, Searchable, Warps, Waves
 from guard.ml.gates import half_at, least_score, span
 from guard.ml.measure import device_of
+from guard.ml.precision import repeatable
 from guard.ml.siblings import Look, Siblings
 from guard.ml.statistics import ClassTest, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
@@ -95,7 +96,7 @@ class HiddenInversion(Detector):
         findings: list[Finding] = []
         alone: list[list[float]] = []
         share = 0.97 / len(FAMILIES)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             for turn, kind in enumerate(FAMILIES):
                 start = 0.02 + turn * share
                 watch = span(progress, start, start + share, f"searching for {kind.family} triggers")

@@ -27,6 +27,7 @@ from guard.ml.dataflow import Layer, flow_of, with_features
 from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import BATCH, device_of
 from guard.ml.nearness import depth, nearness
+from guard.ml.precision import repeatable
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
@@ -94,7 +95,7 @@ class Margin(Detector):
         progress(0.02, "looking at clean pictures")
         if device_of(model).type == "cpu":
             channels_last(model)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             ground = _ground(model, clean)
             starts = max(2, min(self.starts, self.starts * 10 // clean.classes))
             pictures = _starts(clean.search, clean.classes, starts).to(device_of(model))

@@ -24,6 +24,7 @@ from guard.ml.gates import least_score, span
 from guard.ml.inversion import Patches, smallest_patches
 from guard.ml.measure import device_of, predict
 from guard.ml.mesa import LEVELS, Effort
+from guard.ml.precision import repeatable
 from guard.ml.siblings import LEAST_ANGLE_SPREAD
 from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
@@ -88,7 +89,7 @@ class Mesa(Detector):
         if device_of(model).type == "cpu":
             channels_last(model)
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             effort = inversion.Effort(steps=self.search_steps, batch=self.search_batch, window=SEARCH_WINDOW)
             patches = smallest_patches(model, clean.search, torch.arange(clean.classes), effort,
                                        span(progress, 0.02, 0.4, "searching for patches"))

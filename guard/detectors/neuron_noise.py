@@ -28,6 +28,7 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of, predict
 from guard.ml.noise import Growth, Wandering, first_noise, knobs
+from guard.ml.precision import repeatable
 from guard.ml.statistics import ClassTest, angles, apart, cauchy_combination, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
@@ -99,7 +100,7 @@ class NeuronNoise(Detector):
         shapes = knobs(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
         natural = _shares(predict(model, calibration), calibration.labels, clean.classes)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             falls = []
             for turn in range(self.seeds):
                 falls.append(self._collapse(model, shapes, clean, calibration, natural))

@@ -12,14 +12,14 @@ Steps:
        reports the strongest patch within a few times its norm that still leaves the siblings behind
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from guard.core.contracts import Progress
+from guard.core.contracts import Progress, silent
 from guard.core.evidence import Finding
 from guard.detectors._base import Detector
 from guard.ml import reference
@@ -27,6 +27,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.gates import half_at, least_score, span
 from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
+from guard.ml.precision import repeatable
 from guard.ml.restarts import several_searches
 from guard.ml.siblings import Look, Siblings, Stronger
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, cauchy_combination, low_outliers
@@ -109,7 +110,7 @@ class PatchInversion(Detector):
         if device_of(model).type == "cpu":
             channels_last(model)
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with repeatable():
             found = self._search(model, clean, progress)
             patches = found.patches
             few = len(calibration) if len(found.rows) == clean.classes else FEW
@@ -136,11 +137,21 @@ class PatchInversion(Detector):
         progress(1.0, "done")
         return findings
 
+    def prepare(self, clean: CleanSet, device: torch.device, *, progress: Progress = silent) -> None:
+        """The reference's answer, which takes longer than the search on a model of its size."""
+        if clean.classes <= self.prescreen_above:
+            with repeatable():
+                self._usual(clean, lambda done: progress(done, "asking a reference"), device)
+
+    def _usual(self, clean: CleanSet, watch: Callable[[float], None], device: torch.device) -> tuple[float, ...] | None:
+        if not self.reference_rounds:
+            return None
+        effort = Effort(steps=self.steps, batch=self.batch)
+        return reference.log_norms(clean, self.reference_rounds, effort, watch, device, self.again)
+
     def _alone(self, clean: CleanSet, logs: list[float], progress: Progress, device: torch.device) -> list[Apart]:
         """What each class needs beside what a reference of the same task lets expect, if one could be trained."""
-        watch = span(progress, 0.95, 1.0, "asking a reference")
-        usual = reference.log_norms(clean, self.reference_rounds, Effort(steps=self.steps, batch=self.batch), watch,
-                                    device, self.again) if self.reference_rounds else None
+        usual = self._usual(clean, span(progress, 0.95, 1.0, "asking a reference"), device)
         explained = None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
         return apart(logs, explained=explained, floor=ALONE_SPREAD)
 

@@ -8,6 +8,7 @@ from guard.flow import canary, jobs
 from guard.flow.context import Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import hand_over
+from guard.flow.prepared import prepared
 from guard.policy import Policy
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
@@ -27,13 +28,14 @@ def run(guard: Guard, held: Held) -> None:
             return
         with reading(guard.engine) as session:
             known = [item.key for item in evidence.for_artifact(session, scan.canonical_digest, cleanset.digest)]
+        made = prepared(guard, held, cleanset)
         with guard.workspace() as out:
             request = {
                 "model": str(guard.blobs.path(scan.canonical_digest)), "artifact": scan.canonical_digest,
                 "cleanset": str(guard.blobs.path(cleanset.digest)), "cleanset_name": cleanset.name,
                 "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
                 "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds, "device": guard.settings.device,
-                "known": known, "policy": stopping(guard.policy),
+                "known": known, "policy": stopping(guard.policy), "prepared": made,
             }
             answer = jobs.run("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + 60),
                               on_progress=held.alive)

@@ -173,7 +173,7 @@ def examine(
     triggers: dict[str, bytes] = {}
     end = time.monotonic() + seconds
     for index, (name, parameters) in enumerate(detectors.items()):
-        step = _part_of(progress, index, len(detectors), name)
+        step = part_of(progress, index, len(detectors), name)
         item = _run_detector(name, parameters, model, artifact, curated, seed, end - time.monotonic(), step, known)
         if item is not None:
             evidence.append(_measure_triggers(item, model, curated.holdout, triggers))
@@ -187,7 +187,8 @@ def examine(
     )
 
 
-def _part_of(progress: Progress, index: int, count: int, name: str) -> Progress:
+def part_of(progress: Progress, index: int, count: int, name: str) -> Progress:
+    """The progress of method `index` of `count`, within that of all."""
     def step(done: float, note: str = "") -> None:
         progress((index + done) / count, f"{name} {note}".strip())
 

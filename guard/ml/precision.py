@@ -17,6 +17,13 @@ def searching(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, dtype=torch.bfloat16) if _multiplies(device.type) else nullcontext()
 
 
+def repeatable() -> AbstractContextManager[object]:
+    """The context in which convolutions on a GPU repeat themselves to the bit, in full float32; no matter on a CPU."""
+    flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return flags
+
+
 @lru_cache
 def _multiplies(kind: str) -> bool:
     if kind == "cuda":

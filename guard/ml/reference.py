@@ -7,8 +7,9 @@ good the network is.
 """
 
 import hashlib
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 from guard.ml.train import fit
 
+VERSION = 1  # rises with any change of an answer: answers are kept
 SEED = 0  # not the scan's: the reference belongs to the clean set
 LARGEST = 64  # pixels a side; larger pictures are asked at half their size until they fit
 RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
@@ -56,6 +58,25 @@ def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[flo
         if len(_known) > KEPT:
             _known.popitem(last=False)
     return _known[key]
+
+
+def remembered() -> dict[str, list[float] | None]:
+    """The answers in memory, JSON-ready, for a process to come; the keys name clean set, search, device and version."""
+    return {key: None if answer is None else list(answer) for key, answer in _known.items()}
+
+
+def remember(answers: Mapping[str, object]) -> None:
+    """Take over what `remembered` gave in another process of this machine; what is no such answer is left out."""
+    for key, answer in list(answers.items())[-KEPT:]:
+        if answer is None:
+            _known[key] = None
+        elif isinstance(answer, list) and all(isinstance(one, float) and math.isfinite(one) for one in answer):
+            _known[key] = tuple(answer)
+
+
+def forget() -> None:
+    """Work everything out anew from here on, for measuring."""
+    _known.clear()
 
 
 def _asked(clean: CleanSet, rounds: int, effort: Effort, again: int, watch: Callable[[float], None],
@@ -110,7 +131,7 @@ def _halved(images: Tensor) -> Tensor:
 
 
 def _key(clean: CleanSet, how: str) -> str:
-    found = hashlib.sha256(f"{clean.classes} {how} {clean.search.images.shape}".encode())
+    found = hashlib.sha256(f"{VERSION} {clean.classes} {how} {clean.search.images.shape}".encode())
     for part in (clean.search, clean.calibration):
         for tensor in (part.images, part.labels):
             found.update(tensor.contiguous().numpy().data)

@@ -1,5 +1,6 @@
 """Patch inversion against rules planted by hand: where, how many, how sure, and when it must not look."""
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from benchmarks.training import train
 from guard.core.evidence import Finding
 from guard.detectors.patch_inversion import PatchInversion
+from guard.ml import reference
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import asr, predict
 from guard.ml.seeds import seeded
@@ -65,6 +67,18 @@ def test_the_planted_class_alone_is_suspicious(planted: list[Finding]) -> None:
     assert guilty(planted) == [toys.TARGET]
     assert [finding.target for finding in planted] == list(range(toys.CLASSES))
     assert all((finding.score >= 0.5) == finding.suspicious for finding in planted)
+
+
+def test_what_was_prepared_is_not_worked_out_again_and_changes_no_finding(
+        planted: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_given: object) -> None:
+        raise AssertionError("the reference is asked again")
+
+    monkeypatch.setattr(reference, "_known", OrderedDict())
+    PatchInversion().prepare(toys.clean_set(), torch.device("cpu"))
+    monkeypatch.setattr(reference, "_asked", never)
+
+    assert PatchInversion()(toys.planted(), toys.clean_set(), seed=0) == planted
 
 
 def test_numbers_of_the_suspicious_class_pass_every_gate(planted: list[Finding]) -> None:

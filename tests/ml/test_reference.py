@@ -1,9 +1,13 @@
 """The guard's own reference: the same for the same clean set, and it knows which class a task makes easy."""
 
+import json
+from collections import OrderedDict
+
 import pytest
 import torch
 
 from guard.core.errors import OutOfTime
+from guard.ml import reference
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.inversion import Effort
 from guard.ml.reference import PART, _shrunk, log_norms
@@ -80,3 +84,26 @@ def test_pictures_that_teach_nothing_give_no_reference() -> None:
     noise = Labelled(torch.randint(0, 256, data.images.shape, dtype=torch.uint8), data.labels)
 
     assert log_norms(CleanSet("noise", "0" * 64, toys.CLASSES, noise, noise), 1, EFFORT, _unwatched) is None
+
+
+def test_what_is_carried_to_another_process_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(_done: float) -> None:
+        raise AssertionError("it is worked out again")
+
+    monkeypatch.setattr(reference, "_known", OrderedDict())
+    answer = log_norms(clean(), 6, EFFORT, _unwatched)
+    carried = json.loads(json.dumps(reference.remembered()))
+    monkeypatch.setattr(reference, "_known", OrderedDict())
+    reference.remember(carried)
+
+    assert answer is not None
+    assert log_norms(clean(), 6, EFFORT, never) == answer
+
+
+@pytest.mark.parametrize("answer", ["text", [1.0, float("nan")], [1.0, "two"], {"a": 1.0}])
+def test_what_is_no_answer_is_not_taken_over(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "_known", OrderedDict())
+
+    reference.remember({"a key": answer})
+
+    assert reference.remembered() == {}
