@@ -4,6 +4,7 @@ A reference that a detector trains on the clean set takes longer than the search
 every model. It is kept below the data folder, since floats differ between machines; what cannot be read is made anew.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -65,7 +66,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Keep it; a full disk costs the next scan the work, not this one its end."""
     partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_text(json.dumps(found, allow_nan=False))
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.write_text(json.dumps(found, allow_nan=False))
+        partial.replace(path)
+    except OSError as error:
+        log.warning("what was prepared for a clean set could not be kept in %s: %s", path.parent, error)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

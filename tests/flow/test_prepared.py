@@ -109,3 +109,10 @@ def test_where_it_cannot_be_made_the_scan_goes_on_without(place: Place) -> None:
 
     assert made(place, facts) == {}
     assert kept(place) == []
+
+
+def test_where_it_cannot_be_kept_it_is_used_all_the_same(place: Place) -> None:
+    facts = facts_of(place)
+    (place.guard.settings.data_dir / "prepared").write_text("a file where the folder should be")
+
+    assert len(made(place, facts)["references"]) == 1
