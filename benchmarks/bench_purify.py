@@ -62,13 +62,13 @@ def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.
         rows = json.loads((options.detected / "rows.json").read_text())
         accused = {row["name"] for row in rows if row["backdoored"] and row["rules"]["verdict"] == "rejected"}
         some = [model for model in some if model.name in accused]
-    some = _drawn(some, options.sample)
+    some = drawn(some, options.sample)
     if options.honest is not None:
-        some = sorted([*some, *_drawn(honest, options.honest)], key=lambda model: model.name)
+        some = sorted([*some, *drawn(honest, options.honest)], key=lambda model: model.name)
     return some
 
 
-def _drawn(models: list[zoo.ZooModel], count: int | None) -> list[zoo.ZooModel]:
+def drawn(models: list[zoo.ZooModel], count: int | None) -> list[zoo.ZooModel]:
     """`count` of the models, the same ones each time; all where there are no more."""
     if count is None or count >= len(models):
         return models

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from guard.core.errors import GuardError
 from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.flow import population
+from guard.flow.repair import facts_from_dict, proved
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.policy import Policy
 
@@ -64,11 +65,11 @@ class Task:
 
 def rows(tasks: Sequence[Task], jobs: int) -> Iterator[dict[str, Any]]:
     """A row for each task, as they finish; a new process each, so that its peak of memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(max(1, jobs), _one_thread, (jobs,), maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("spawn").Pool(max(1, jobs), one_thread, (jobs,), maxtasksperchild=1) as pool:
         yield from pool.imap_unordered(_row, tasks)
 
 
-def _one_thread(jobs: int) -> None:
+def one_thread(jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, jobs)))
 
 
@@ -137,8 +138,15 @@ def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict
         report = guard.purify(task.folder, cleanset=curated, out=out, policy=task.policy, seed=task.seed,
                               device=task.device)
         served = guard.load_model(out) if out.exists() else None
-    return served, {"verdict": str(report.verdict), "winner": report.defense, "candidates": [
-        {key: item.get(key) for key in ("defense", "verdict", "failed", "seconds")} for item in report.candidates]}
+    return served, {"verdict": str(report.verdict), "winner": report.defense, "reasons": list(report.reasons),
+                    "candidates": [_told(item) for item in report.candidates]}
+
+
+def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of it and why, and what a signed verdict says of the repair."""
+    told = {key: candidate.get(key) for key in ("defense", "verdict", "failed", "seconds", "reasons")}
+    facts = candidate.get("facts")
+    return told | ({"proof": proved(facts_from_dict(facts))} if facts else {})
 
 
 @torch.no_grad()

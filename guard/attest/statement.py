@@ -22,12 +22,14 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
                       cleanset: str | None, parent: str | None, basis: Mapping[str, Any], issued_at: datetime,
                       expires_at: datetime, asr_upper: float | None = None,
                       calibration: str | None = None,
-                      known_gaps: Mapping[str, Any] | None = None) -> dict[str, Any]:
+                      known_gaps: Mapping[str, Any] | None = None,
+                      purification: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What was found about one artifact, by which policy, and until when that holds.
 
     `asr_upper` bounds the rates of all accused triggers at once; `calibration` is the digest of the calibration file
     that the score comes from; `known_gaps` is what was measured for the policy (`guard.policy.known_gaps`), None where
-    no method looked.
+    no method looked. `purification` is how a repaired artifact was made and proved (`guard.flow.repair.proved`), None
+    for an upload.
 
     `evidence` holds evidence keys, `basis` says who decided: `{"kind": "policy"}`, or `{"kind": "review", ...}` with
     reviewer, reason and the verdict that was reviewed.
@@ -51,6 +53,7 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
         "cleanset": cleanset,
         "policy": {"name": policy_name, "digest": policy_digest},
         "parent": parent,
+        "purification": None if purification is None else dict(purification),
         "issued_at": iso(issued_at),
         "expires_at": iso(expires_at),
     }

@@ -35,6 +35,7 @@ class VerdictView:
     evidence: tuple[str, ...]
     basis: Mapping[str, Any]
     parent: str | None
+    purification: Mapping[str, Any] | None
     cleanset: str | None
     issued_at: datetime
     expires_at: datetime
@@ -83,6 +84,7 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
             evidence=_texts(said["evidence"]),
             basis=_basis(said["basis"]),
             parent=None if said["parent"] is None else _digest(said["parent"]),
+            purification=_repair(said.get("purification")),
             cleanset=None if said["cleanset"] is None else _digest(said["cleanset"]),
             issued_at=_time(said["issued_at"]),
             expires_at=_time(said["expires_at"]),
@@ -175,6 +177,16 @@ def _gaps(value: Any) -> Mapping[str, Any] | None:
     if not isinstance(value, dict) or type(value.get("measured")) is not bool:
         raise TypeError("known gaps must say whether they were measured")
     _text(value.get("sentence"))
+    return value
+
+
+def _repair(value: Any) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not _texts(value["defenses"]):
+        raise TypeError("a repair must name who made it")
+    if not isinstance(value["replayed"], list) or not isinstance(value["unproved"], list):
+        raise TypeError("a repair must say what was asked of it")
     return value
 
 

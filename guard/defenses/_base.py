@@ -14,6 +14,7 @@ from guard.core.contracts import Progress, silent
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
+from guard.ml.precision import repeatable
 from guard.ml.seeds import seeded
 
 
@@ -47,12 +48,14 @@ class Defense(ABC):
                  seconds: float = math.inf) -> nn.Module:
         """Run `repair` on a copy; the result is in eval mode, finite, with gradients on for its parameters.
 
+        The same seed gives the same weights to the bit on one machine, on a GPU as well.
+
         Raises:
             MethodFailed: it could not repair; also for non-finite weights. Subclasses OutOfTime, Cancelled.
         """
         own = copy.deepcopy(model).eval().requires_grad_()
         watch = guarded(progress, deadline=time.monotonic() + seconds)
-        with seeded(seed):
+        with seeded(seed), repeatable():
             repaired = self.repair(own, clean, progress=watch).eval()
         for name, tensor in repaired.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -11,6 +11,8 @@ Own method, put together from the papers for clean sets of a few hundred picture
     - no labels: what the model as it came says of pictures without any of these, of blends of two pictures and of moved
       ones, is what its copy is taught (distillation, as in Li et al., NAD, ICLR 2021). A few hundred labels would be
       learnt by heart; a blend is a new picture every time, and carries no trigger
+    - calibration pictures are taught as well: no parameter is chosen by them, and with more pictures less accuracy is
+      lost. What `max_drop` catches is ruin; what a repair costs is for the vetting to say, on pictures held out
     - a last phase without shared adversarial examples gives the accuracy back that they cost. Taught by the old model
       on clean pictures alone for long enough, the copy learns the backdoor again; so it goes on seeing what was found
 """
@@ -183,7 +185,7 @@ class Distilled(Defense):
                 yield weight * loss(model, teacher, images, labels, guesses[0], said[: len(images)].argmax(1), search)
 
         # No more pictures than the steps can show: a pass over a large set would be a longer training.
-        shown_ever = spread(clean.search, math.ceil(steps) * batch)
+        shown_ever = spread(clean.together(), math.ceil(steps) * batch)
         rounds = math.ceil(steps / math.ceil(len(shown_ever) / batch))
         for parameter in weights:  # a search of patches has turned gradients off
             parameter.requires_grad_()

@@ -23,7 +23,7 @@ class DistilledPolarizer(Distilled):
     Its shared adversarial examples have changed pixels: bent ones teach one layer nothing against a warp.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "own, after Zhu et al., NeurIPS 2023; Wei et al., NeurIPS 2023; Wang et al., S&P 2019"
 
     bent: bool = False

@@ -57,6 +57,7 @@ def write(
     asr_upper: float | None = None,
     calibration: str | None = None,
     known_gaps: Mapping[str, Any] | None = None,
+    purification: Mapping[str, Any] | None = None,
     coverage: Sequence[str] = (),
     evidence: Sequence[str] = (),
     parent: str | None = None,
@@ -70,7 +71,7 @@ def write(
     body = statement.verdict_statement(
         digest=subject, name=scan.name, verdict_id=verdict_id, scan_id=scan.id, verdict=verdict, score=score,
         target=target, asr=asr, asr_upper=asr_upper, calibration=calibration, known_gaps=known_gaps,
-        coverage=tuple(coverage), reasons=tuple(reasons), evidence=tuple(evidence),
+        purification=purification, coverage=tuple(coverage), reasons=tuple(reasons), evidence=tuple(evidence),
         policy_name=guard.policy.name, policy_digest=guard.policy.digest, cleanset=scan.cleanset_digest,
         parent=parent, basis=dict(basis or {"kind": "policy"}), issued_at=issued, expires_at=expires,
     )

@@ -6,7 +6,7 @@ from guard.flow.conclude import conclude
 from guard.flow.context import Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import OUTCOME
-from guard.flow.repair import facts_from_dict
+from guard.flow.repair import facts_from_dict, proved
 from guard.policy import Case, decide, known_gaps
 from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
@@ -38,6 +38,7 @@ def run(guard: Guard, held: Held) -> None:
         known_gaps=known_gaps(guard.policy, case.versions),
         evidence=[item.key for item in case.evidence], lifetime=decision.expires_after_seconds,
         parent=case.purification.parent if case.purification else None,
+        purification=proved(case.purification) if case.purification else None,
     )
 
 

@@ -134,6 +134,28 @@ def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
     return asdict(facts)
 
 
+def proved(facts: PurificationFacts) -> dict[str, Any]:
+    """What a signed verdict says of a repair: who made it, what it cost, what was asked of it; JSON-ready.
+
+    A number that could not be measured is None.
+    """
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "defenses": [*facts.after, facts.defense], "version": facts.version, "parameters": dict(facts.parameters),
+        "acc_before": finite(facts.acc_before.overall), "acc_after": finite(facts.acc_after.overall),
+        "images": facts.acc_after.images,
+        "replayed": [asdict(one) for one in facts.replayed],
+        "resampled": [asdict(one.after) for one in facts.resampled],
+        "relearned": [{"target": one.target, "lead": finite(one.lead)} for one in facts.relearned],
+        "woken": [{"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
+                  for one in facts.woken],
+        "shared": asdict(facts.shared) if facts.shared else None,
+        "unproved": list(facts.unproved),
+    }
+
+
 def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
     """The inverse of `facts_to_dict`."""
     def relearned(value: Mapping[str, Any]) -> Relearned:

@@ -71,5 +71,6 @@ def _carried(row: LedgerRow) -> dict[str, Any]:
         "evidence": predicate.get("evidence", ()), "parent": predicate.get("parent"),
         "asr": AsrEstimate(**asr) if asr else None, "asr_upper": predicate.get("asr_upper"),
         "calibration": predicate.get("calibration"), "known_gaps": predicate.get("known_gaps"),
+        "purification": predicate.get("purification"),
     }
 

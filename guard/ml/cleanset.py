@@ -49,6 +49,11 @@ class CleanSet:
     search: Labelled
     calibration: Labelled
 
+    def together(self) -> Labelled:
+        """Both parts, for a method that chooses nothing by what it sees of the calibration part."""
+        return Labelled(torch.cat([self.search.images, self.calibration.images]),
+                        torch.cat([self.search.labels, self.calibration.labels]))
+
 
 @dataclass(frozen=True)
 class CuratedSet:

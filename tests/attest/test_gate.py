@@ -18,7 +18,8 @@ from tests.attest.making import ASR, DIGEST, NOW, OTHER, Books, a_signer, a_stat
 
 SECOND = timedelta(seconds=1)
 GAPS = {"measured": False, "sentence": "How often this policy is right is unknown."}
-LATER = ("asr_upper", "calibration", "not_covered", "known_gaps")  # words that the first verdicts lack
+REPAIR = {"defenses": ["sau"], "version": 2, "replayed": [], "unproved": ["No patch was recovered."]}
+LATER = ("asr_upper", "calibration", "not_covered", "known_gaps", "purification")  # words that the first verdicts lack
 
 
 def ask(signer: Signer, statement: dict[str, Any] | None = None, **fields: Any) -> gate.VerdictView:
@@ -34,7 +35,7 @@ def release(signer: Signer, **fields: Any) -> gate.Approved:
 
 def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
     view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER, asr_upper=0.97, calibration="c" * 64,
-                                   known_gaps=GAPS))
+                                   known_gaps=GAPS, purification=REPAIR))
 
     assert dataclasses.asdict(view) == {
         "digest": DIGEST, "verdict_id": "1" * 32, "verdict": Verdict.PURIFIED, "scan_id": "2" * 32, "name": "m",
@@ -43,18 +44,27 @@ def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
         "score": 0.25, "target": 3,
         "asr": dataclasses.asdict(ASR), "asr_upper": 0.97, "calibration": "c" * 64,
         "reasons": ("Cleared.",), "evidence": ("f" * 64,),
-        "basis": {"kind": "policy"}, "parent": OTHER, "cleanset": "b" * 64, "issued_at": NOW,
+        "basis": {"kind": "policy"}, "parent": OTHER, "purification": REPAIR, "cleanset": "b" * 64, "issued_at": NOW,
         "expires_at": NOW + timedelta(days=30),
     }
 
 
 def test_a_verdict_from_before_these_words_is_still_read(signer: Signer) -> None:
-    statement = a_statement(asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS)
+    statement = a_statement(asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS, purification=REPAIR)
     for word in LATER:
         del statement["predicate"][word]
     view = ask(signer, statement)
 
     assert (view.asr_upper, view.calibration, view.not_covered, view.known_gaps) == (None, None, (), None)
+    assert view.purification is None
+
+
+@pytest.mark.parametrize("word", REPAIR.keys() - {"version"})
+def test_a_signed_repair_that_lacks_a_word_is_no_verdict(word: str, signer: Signer) -> None:
+    cut = {key: value for key, value in REPAIR.items() if key != word}
+
+    with pytest.raises(IntegrityMismatch):
+        ask(signer, a_statement(purification=cut))
 
 
 def test_known_gaps_cannot_be_taken_out_of_a_signed_verdict(signer: Signer) -> None:

@@ -112,3 +112,15 @@ def test_it_can_be_cancelled(name: str) -> None:
 
     with pytest.raises(Cancelled):
         made(name)(planted(name), toys.clean_set(), seed=1, progress=stop)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_it_keeps_accuracy_there_and_repeats_itself_to_the_bit(name: str) -> None:
+    model = planted(name).cuda()
+
+    one, two = (made(name)(model, toys.clean_set(), seed=3) for _ in range(2))
+
+    assert {value.device.type for value in one.state_dict().values()} == {"cuda"}
+    assert accuracy(one, toys.labelled(180, 3), toys.CLASSES).overall >= 0.9
+    assert all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())

@@ -73,6 +73,16 @@ def test_no_label_is_learnt() -> None:
     assert torch.equal(told_wrong.argmax(1), clean.search.labels)
 
 
+def test_calibration_pictures_are_taught_as_well() -> None:
+    short = SharedDistillation(looks=1, search_steps=2, steps=3, settle_steps=2, windows=1)
+    clean = toys.clean_set()
+    other = replace(clean, calibration=toys.labelled(len(clean.calibration), 5))
+
+    one, two = (short(toys.planted(), data, seed=0).state_dict() for data in (clean, other))
+
+    assert any(not torch.equal(one[name], value) for name, value in two.items())
+
+
 def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
     clean, told = toys.clean_set(), set()
     few = type(clean)(clean.name, clean.digest, 4, clean.search.pick(clean.search.labels < 4),

@@ -2,14 +2,16 @@
 
 import copy
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from guard.core.errors import Cancelled
-from guard.core.evidence import PurificationFacts
+from guard.core.evidence import PurificationFacts, Relearned
 from guard.flow.proof import MOST_TARGETS, Proof, Replay, prove
-from guard.flow.repair import facts_from_dict, facts_to_dict
+from guard.flow.repair import facts_from_dict, facts_to_dict, proved
 from guard.ml.architectures import ImageModel
 from guard.ml.seeds import seeded
 from guard.ml.trigger_files import serialise
@@ -119,3 +121,12 @@ def test_facts_survive_json_and_older_facts_have_no_proof(untouched: Proof) -> N
     assert isinstance(facts_from_dict(older), PurificationFacts)
     assert facts_from_dict(older).relearned == ()
     assert facts_from_dict(older).chain == "sau"
+
+
+def test_a_lead_that_could_not_be_measured_is_signed_as_unknown() -> None:
+    broken = Relearned(target=1, family="patch", budget=9.0, pictures=10, steps=(0, 2), asr=(0.0, math.nan),
+                       rivals=((0.0, 0.1),))
+    whole = replace(broken, asr=(0.0, 0.6))
+    said = json.loads(json.dumps(proved(a_purification(relearned=(broken, whole))), allow_nan=False))
+
+    assert said["relearned"] == [{"target": 1, "lead": None}, {"target": 1, "lead": 0.5}]

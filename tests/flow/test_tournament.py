@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from guard import job
+from guard.attest import dsse
 from guard.core.errors import MethodFailed
 from guard.core.states import ScanState, Verdict
 from guard.defenses import DEFENSES
 from guard.flow import jobs, proof, review, stage
 from guard.flow.report import report_for
 from guard.policy import DefenseRule
-from guard.store import artifacts, scans
+from guard.store import artifacts, ledger, scans
 from guard.store.session import reading, transaction
 from tests.flow.place import Place
 from tests.flow.test_stages import decided, finding
@@ -86,6 +87,13 @@ def vetted(place: Place, parent: str, *, suspicious: bool) -> str:
     return str(child)
 
 
+def signed(place: Place, scan_id: str) -> dict[str, Any]:
+    """What the verdict in force on a scan says, by its signature."""
+    with reading(place.guard.engine) as session:
+        row = ledger.get(session, str(scans.get(session, scan_id).verdict_id))
+    return dict(dsse.verify(row.envelope, place.guard.trusted)["predicate"])
+
+
 @pytest.mark.parametrize("after", ["", "shared_distillation"])
 def test_the_second_candidate_wins_and_may_go_on_from_the_first(after: str, tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +116,10 @@ def test_the_second_candidate_wins_and_may_go_on_from_the_first(after: str, tmp_
             upload.canonical_digest}
     report = report_for(place.guard, winner)
     assert report.verdict is Verdict.PURIFIED
+    assert signed(place, parent)["purification"] is None
+    said = signed(place, winner)["purification"]
+    assert said["defenses"] == ([after] if after else []) + ["patch_unlearning"]
+    assert said["acc_after"] == second["facts"]["acc_after"]["overall"]
     assert report.chain == f"{after}, then patch_unlearning".removeprefix(", then ")
     assert f"Purified by {report.chain} and" in report.reasons[0]
     assert place.verdicts(loser)[0].verdict is Verdict.REJECTED
