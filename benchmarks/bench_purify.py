@@ -4,12 +4,12 @@
         [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--honest N] [--policy P] [--jobs N] [--device D]
 
 Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
-seed; ASR is the attacker's own trigger's on the zoo's test part. Backdoored models that do not work are left out;
-honest ones are repaired as well: what does a defense cost a model that needed none? `tournament` is `guard purify` by
-the policy, which detects first. `--detected` takes only the backdoored models that a record of bench_detect rejected,
-which are those that the guard repairs, `--sample` so many of the models, drawn at random by a fixed seed; `--honest`
-so many honest models beside them, drawn alike. What is done lies in DIR/<model>/purify-*.json, and a run that was ended
-goes on. The pictures need matplotlib.
+seed; `policy-2` is the policy's second defense as that sets it. ASR is the attacker's own trigger's on the zoo's test
+part. Backdoored models that do not work are left out; honest ones are repaired as well: what does a defense cost a
+model that needed none? `tournament` is `guard purify` by the policy, which detects first. `--detected` takes only the
+backdoored models that a record of bench_detect rejected, which are those that the guard repairs, `--sample` so many of
+the models, drawn at random by a fixed seed; `--honest` so many honest models beside them, drawn alike. What is done
+lies in DIR/<model>/purify-*.json, and a run that was ended goes on. The pictures need matplotlib.
 """
 
 import argparse
@@ -47,7 +47,8 @@ def main() -> None:
         "sample": options.sample, "honest": options.honest,
         "models": [model.name for model in models], "seeds": options.seeds, "policy": policy.to_dict(),
         "device": options.device or "default", "note": options.note, "parameters": {
-            name: DEFENSES.get(name)().parameters() for name in options.defenses.split(",") if name != TOURNAMENT}}
+            task.defense: {"defense": type(task.method()).__name__, **task.method().parameters()}
+            for task in tasks if task.defense != TOURNAMENT}}
     print(write(options.name, result))
 
 

@@ -22,18 +22,19 @@ from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.digests import json_digest
 from guard.core.errors import GuardError
 from guard.defenses import DEFENSES
+from guard.defenses._base import Defense
 from guard.detectors import DETECTORS
 from guard.flow import population
 from guard.flow.repair import facts_from_dict, proved
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.policy import Policy
 
-TOURNAMENT = "tournament"
+TOURNAMENT, STEP = "tournament", "policy-"  # the latter with a number from 1: a defense as the policy sets it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A `defense` (a name on the shelf, or `TOURNAMENT` by `policy`) with its defaults on one model.
+    """A `defense` on one model: a name on the shelf with its defaults, the `policy`'s `STEP` or its `TOURNAMENT`.
 
     `fraction` is the clean pictures that it may see, as a share of the training set; the hold-out comes on top, since
     the guard measures on it and no defense sees it.
@@ -54,9 +55,16 @@ class Task:
             what: Any = [self.policy.digest, {name: DETECTORS.get(name)().version for name in self.policy.detectors},
                          [DEFENSES.get(rule.name)().version for rule in self.policy.defenses]]
         else:
-            method = DEFENSES.get(self.defense)()
+            method = self.method()
             what = [method.version, method.parameters()]
         return json_digest([self.defense, self.fraction, self.seed, what, *filter(None, [self.device])])
+
+    def method(self) -> Defense:
+        """The defense, if it is a single one."""
+        if not self.defense.startswith(STEP):
+            return DEFENSES.get(self.defense)()
+        rule = self.policy.defenses[int(self.defense.removeprefix(STEP)) - 1]
+        return DEFENSES.get(rule.name)(**rule.params)
 
     @property
     def file(self) -> Path:
@@ -111,7 +119,7 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
         if task.defense == TOURNAMENT:
             child, said = _tournament(task, curated)
         else:
-            child, said = DEFENSES.get(task.defense)()(network, curated.visible(), seed=task.seed), {}
+            child, said = task.method()(network, curated.visible(), seed=task.seed), {}
     row |= said | {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
         curated.calibration), "peak_mib": round(peak.mib)}
     if held is not None:
