@@ -20,8 +20,9 @@ Own method, put together from the papers for clean sets of a few hundred picture
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ from guard.ml.universals import Universals, suspects, universals
 KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filters(), Generators())
 MOST_STEP, MOST_BATCH = 240, 12  # pictures a step of a search for universal triggers: of all classes, and of each
 VIEWS = 3  # of each picture: itself, blended with another, moved
+WIDE = 900  # inputs of a neuron, more than in any of the networks that rates were chosen on
 LEAST_SHOWN = 4  # pictures under universal triggers of one kind in a step; so few kinds a step
 
 Lesson = tuple[Tensor, Tensor]  # pictures, and the probabilities that the copy shall give them
@@ -90,7 +92,7 @@ class Distilled(Defense):
         stamped: pictures under a patch for each plain one; `hidden` under a universal trigger, at one to `beyond` times
             the level at which it was found.
         suspects: classes whose universal triggers are shown; `windows` of the search for each kind.
-        steps: of Adam in all looks together, `batch` pictures each at `rate`, one cycle a look.
+        steps: of Adam in all looks together, `batch` pictures each at `rate` (see `by_fan_in`), one cycle a look.
         bent: whether shared adversarial examples are bent pictures, or such with changed pixels.
         bend, rho: radius of the search for these: shifts as a share of the picture's side, or L-infinity in pixel
             values 0..1; `inner` its steps.
@@ -189,8 +191,21 @@ class Distilled(Defense):
         rounds = math.ceil(steps / math.ceil(len(shown_ever) / batch))
         for parameter in weights:  # a search of patches has turned gradients off
             parameter.requires_grad_()
-        optimiser = torch.optim.Adam(weights, lr=rate, amsgrad=True)
+        optimiser = torch.optim.Adam(by_fan_in(weights, rate), amsgrad=True)
         fit(model, shown_ever, objective, optimiser, rounds=rounds, batch=batch, progress=progress, decay=True)
+
+
+def by_fan_in(weights: Sequence[nn.Parameter], rate: float) -> list[dict[str, Any]]:
+    """Adam's parameter groups: `rate`, less for neurons of more than `WIDE` inputs, in proportion.
+
+    Each of Adam's steps moves every weight by about the rate, and an answer by that times the inputs: a rate that suits
+    narrow networks ruins wide ones (Yang et al., Tensor Programs V, NeurIPS 2021).
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for weight in weights:
+        inputs = weight[0].numel() if weight.dim() > 1 else 1
+        groups.setdefault(rate * min(1.0, WIDE / inputs), []).append(weight)
+    return [{"params": some, "lr": own} for own, some in groups.items()]
 
 
 def views(images: Tensor, moved: int) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from guard.ml.upsampling import drawn_out_to
+
 STRONG = 5.0  # times the scale of a fresh draw: tanh is then near its ends
 GRAINS = (1, 4, None)  # points a side of random pictures: one colour, smooth, and each pixel for itself
 
@@ -28,7 +30,7 @@ def drawn_out(raw: Tensor, shape: Sequence[int]) -> Tensor:
     """T,C,H,W of a grid that may have fewer points than the image."""
     if raw.shape[-2:] == tuple(shape[-2:]):
         return raw
-    return functional.interpolate(raw, size=tuple(shape[-2:]), mode="bilinear", align_corners=False)
+    return drawn_out_to(raw, *shape[-2:], mode="bilinear", corners=False)
 
 
 def wide(level: Tensor, dimensions: int) -> Tensor:

@@ -24,7 +24,7 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
 
     Args:
         batch: images a step; the passes' last step takes what is left.
-        decay: one cycle: the rate rises to the optimiser's own over the first 30 % of the steps, then falls to zero.
+        decay: one cycle: each group's rate rises to its own over the first 30 % of the steps, then falls to zero.
         progress: told after each step; what it raises ends the loop.
         after_round: told the number of finished passes; True ends the loop.
         after_step: called after each step of the optimiser, to bring weights back to where they must be.
@@ -39,8 +39,8 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
     # An own generator: what an objective draws from the global one then cannot change the order of the pictures.
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     total, step = rounds * -(-len(data) // batch), 0
-    rate = optimiser.param_groups[0]["lr"]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total, cycle_momentum=False) if decay else None
+    rates = [group["lr"] for group in optimiser.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total, cycle_momentum=False) if decay else None
     for finished in range(1, rounds + 1):
         for images, labels in data.batches(batch, generator=generator, device=device):
             loss = objective(images, labels)

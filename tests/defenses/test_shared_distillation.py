@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from guard.core.errors import MethodFailed
-from guard.defenses._distilled import views
+from guard.defenses._distilled import WIDE, by_fan_in, views
 from guard.defenses.shared_distillation import SharedDistillation
 from guard.ml.measure import accuracy
 from tests import rules, toys
@@ -128,3 +128,11 @@ def test_views_are_the_pictures_their_blends_and_moved_ones() -> None:
     shifts = [torch.roll(images, (-down, -right), (2, 3))[:, :, 2:6, 2:6]
               for down in range(-2, 3) for right in range(-2, 3)]
     assert any(torch.equal(moved[:, :, 2:6, 2:6], one) for one in shifts)
+
+
+def test_a_wide_layer_moves_as_much_less_as_it_has_more_inputs() -> None:
+    narrow, wide = torch.nn.Linear(8, 3), torch.nn.Linear(4 * WIDE, 3)
+
+    groups = by_fan_in([*narrow.parameters(), *wide.parameters()], 0.1)
+
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(0.1, 3), (0.025, 1)]

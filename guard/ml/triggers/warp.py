@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from guard.core.states import Family
 from guard.ml.triggers._checks import bounded, exactly, shaped, stored
+from guard.ml.upsampling import drawn_out_to
 
 MOST_SHIFT = 64.0  # pixels; a flow that moves more is no trigger but another picture
 MOST_POINTS = 64
@@ -57,8 +58,7 @@ class WarpTrigger:
 def warped(images: Tensor, flows: Tensor) -> Tensor:
     """T,N,C,H,W: the images N,C,H,W under each of the flows T,2,k,k (see `WarpTrigger`).
 
-    Differentiable in `flows`. One sampling serves all N pictures of a flow, as channels; upsampling is a product with
-    two small matrices, whose gradient is the same on every run, unlike that of CUDA's interpolation.
+    Differentiable in `flows`. One sampling serves all N pictures of a flow, as channels.
     """
     count, channels, height, width = images.shape
     stacked = images.reshape(1, count * channels, height, width).expand(len(flows), -1, -1, -1)
@@ -68,16 +68,9 @@ def warped(images: Tensor, flows: Tensor) -> Tensor:
 def each_warped(images: Tensor, flows: Tensor) -> Tensor:
     """N,C,H,W: each of the images under its own flow of N,2,k,k, bent as by `WarpTrigger`."""
     height, width = images.shape[-2:]
-    rows, columns = _spread(flows.shape[-1], height).to(flows), _spread(flows.shape[-1], width).to(flows)
-    wide = rows @ flows @ columns.T  # T,2,H,W in pixels
+    wide = drawn_out_to(flows, height, width, mode="bicubic", corners=True)  # T,2,H,W in pixels
     unit = flows.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # of grid_sample, where a side is 2 long
     across = torch.linspace(-1, 1, width, device=flows.device, dtype=flows.dtype).expand(height, width)
     down = torch.linspace(-1, 1, height, device=flows.device, dtype=flows.dtype)[:, None].expand(height, width)
     grid = torch.stack((across, down), dim=-1) + wide.movedim(1, -1) * unit
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
-
-
-def _spread(points: int, side: int) -> Tensor:
-    """The matrix side,points that interpolates values at the points bicubically to `side` pixels."""
-    unit = torch.eye(points)[None, None]
-    return functional.interpolate(unit, size=(side, points), mode="bicubic", align_corners=True)[0, 0]
