@@ -82,8 +82,9 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
     """Vet a model, repair it if the policy rejects it, vet the result, and write it to the folder `out`.
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and a model that the
-    policy clears is written as it is. With `defense`, that one is run on the model as it came, whatever the verdict.
-    Where no candidate passes, nothing is written and the report's verdict says so.
+    policy clears is written as it is. One that it holds is repaired as well where a trigger was measured: whoever calls
+    this has looked (the service leaves it to a reviewer). With `defense`, that one is run on the model as it came,
+    whatever the verdict. Where no candidate passes, nothing is written and the report's verdict says so.
 
     Raises:
         InputError: as `scan`; also a defense or parameter that does not exist.
@@ -101,7 +102,7 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
         order = _order(rules, defense, params)  # a wrong name is told before the long search
         decision, examined = work.judge(model, inspected.digest)
         name = name_of(Path(path))
-        if defense is None and not decision.purify:
+        if defense is None and not decision.repairable:
             if decision.verdict is Verdict.CLEARED:
                 _write(target, inspected)
             return work.report(decision, examined, inspected, name, time.monotonic() - started)

@@ -47,7 +47,8 @@ class Decision:
     asr: AsrEstimate | None = None
     asr_upper: float | None = None
     calibration: str | None = None
-    purify: bool = False
+    repairable: bool = False  # suspicious, with a measured trigger for each accused class
+    purify: bool = False  # repairable, and rejected
     natural_trojan: bool = False
     expires_after_seconds: float = 0.0
 
@@ -79,13 +80,14 @@ def decide(policy: Policy, case: Case) -> Decision:
                         if finding.suspicious and not _natural(finding)]
     upper = _asr_upper(heard, suspicious, case.purification, scored)
 
-    def answer(verdict: Verdict, *reasons: str, purify: bool = False, natural: bool = False) -> Decision:
+    def answer(verdict: Verdict, *reasons: str, repairable: bool = False, natural: bool = False) -> Decision:
         return Decision(
             verdict=verdict, reasons=(*reasons, *remarks), coverage=combined.covered,
             score=_score(heard) if scored is None else probability(scored.log_odds),
             target=worst.target if worst is not None and worst.suspicious else None,
             asr=_telling_asr(findings, worst, case.purification), asr_upper=upper,
-            calibration=None if scored is None else scored.calibration.digest, purify=purify, natural_trojan=natural,
+            calibration=None if scored is None else scored.calibration.digest, repairable=repairable,
+            purify=repairable and verdict is Verdict.REJECTED, natural_trojan=natural,
             expires_after_seconds=policy.lifetime_seconds,
         )
 
@@ -100,8 +102,8 @@ def decide(policy: Policy, case: Case) -> Decision:
         verdict, words = _judge(policy, case, heard, accused, combined, scored)
         if lacking and verdict is not Verdict.REJECTED:
             return answer(Verdict.INCONCLUSIVE, *lacking)
-        purify = verdict is Verdict.REJECTED and _repairable(policy, case, accused)
-        return answer(verdict, *words, *(f"Proven all the same. {word}" for word in lacking), purify=purify)
+        return answer(verdict, *words, *(f"Proven all the same. {word}" for word in lacking),
+                      repairable=_repairable(policy, case, accused))
     faults = () if case.purification is None else tuple(proofs.all_faults(policy, case.purification))
     if faults:
         return answer(Verdict.REJECTED, *faults, natural=bool(suspicious))

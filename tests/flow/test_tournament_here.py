@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,33 @@ def test_a_named_defense_repairs_the_upload_with_the_parameters_of_the_first_rul
 
     assert (report.verdict, report.chain) == (Verdict.PURIFIED, "fine_tune")
     assert report.parameters["rounds"] == 3
+
+
+def test_a_held_model_is_repaired_for_whoever_asks_if_a_trigger_was_measured(
+        ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsure(own: Any, model: nn.Module, clean: Any, *, progress: Any) -> list[Finding]:
+        (accused,) = looks(own, model, clean, progress=progress)
+        other = Finding(family="blend", target=0, suspicious=False, score=0.1, statement="", numbers={"p_value": 0.9})
+        return [replace(accused, numbers={"p_value": 0.5}), other]
+
+    monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", unsure)
+    policy = Policy(name="ring", detectors={"patch_inversion": DetectorRule()}, defenses=(FIRST,))
+    ring.play("shared_distillation", lambda _own, model: model)
+    before = guard.purify(ring.model, cleanset=ring.clean, out=ring.out, policy=policy)
+    ring.play("shared_distillation", ring.heal)
+    after = guard.purify(ring.model, cleanset=ring.clean, out=ring.out, policy=policy)
+
+    assert before.verdict is Verdict.HELD
+    assert [item["verdict"] for item in before.candidates] == ["rejected"]
+    assert after.verdict is Verdict.PURIFIED
+    assert after.replayed
+
+
+def test_what_only_a_reviewer_wants_to_see_is_not_repaired(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", lambda *_args, **_more: [])
+    policy = Policy(name="ring", detectors={"patch_inversion": DetectorRule()}, defenses=(FIRST,), review_always=True)
+    report = guard.purify(ring.model, cleanset=ring.clean, out=ring.out, policy=policy)
+
+    assert report.verdict is Verdict.HELD
+    assert not report.candidates
+    assert not ring.out.exists()
