@@ -86,7 +86,7 @@ class Settings:
     sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
     sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
 
-    policy_file: Path | None = _row(None, "policy TOML, or a packaged one: default, ensemble; empty: default")
+    policy_file: Path | None = _row(None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default")
     default_cleanset: str = _row("", "clean set for models whose config.json names none")
     signing_key_file: Path = _row(_UNSET, "Ed25519 private key that signs verdicts",
                                   derived="<data_dir>/keys/signing.pem")

@@ -16,7 +16,7 @@ def calibrate(
     zoo: Annotated[Path, typer.Option(help="A folder of model folders, each with truth.json; cleansets/ beside them.")],
     out: Annotated[Path, typer.Option(help="Where the calibration file is written.")],
     cleanset: Annotated[str | None, typer.Option(help="A stored name or an .npz, and only the models it fits.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or a packaged one: default, ensemble.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")] = None,
     part: Annotated[str | None, typer.Option(help="Only models whose truth names this part of the zoo.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scans and of the folds.")] = 0,
     device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,

@@ -22,7 +22,7 @@ def purify(
     cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
     out: Annotated[Path | None, typer.Option(help="Folder for model.safetensors and config.json; by default "
                                                   "NAME-purified in this folder.", show_default=False)] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or a packaged one: default, ensemble.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")] = None,
     defense: Annotated[str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")] = None,
     param: Annotated[list[str] | None, typer.Option("--set", "--param", metavar="NAME=VALUE",
                                                     help="A parameter of --defense; once for each.")] = None,

@@ -17,7 +17,7 @@ app = typer.Typer(rich_markup_mode=None)
 def scan(
     path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
     cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or a packaged one: default, ensemble.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
     device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Time budget of all detectors together.")] = math.inf,

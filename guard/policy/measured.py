@@ -1,7 +1,7 @@
 """How often a policy was right where that was measured: its known gaps, for the verdict's document.
 
-`measured.json` is quoted from the newest detection records by `python -m benchmarks.make_measured`. It speaks about the
-packaged policies as they were measured: with one changed rule about detection nothing is known.
+`measured.json` is quoted from the newest detection records by `python -m benchmarks.make_measured`. It speaks about
+policies with the rules about detection of those that were measured: with one changed rule nothing is known.
 """
 
 import json
@@ -38,10 +38,11 @@ def known_gaps(policy: Policy, versions: Mapping[str, int] | None = None, *,
         versions: of the methods that looked; those that were measured in another version are named in `changed`.
         measured: instead of the packaged numbers.
     """
-    entry = (load_measured() if measured is None else measured).get(policy.name)
-    called = f"policy {policy.name} version {policy.version}"
-    # A name alone proves nothing: anybody may change a copy of a packaged policy and keep its name.
-    if entry is None or entry["rules"] != detection_digest(policy):
+    called, rules = f"policy {policy.name} version {policy.version}", detection_digest(policy)
+    # A name proves nothing: anybody may change a copy of a packaged policy and keep its name, or keep its rules.
+    known = (load_measured() if measured is None else measured).values()
+    entry = next((entry for entry in known if entry["rules"] == rules), None)
+    if entry is None:
         return {"measured": False,
                 "sentence": f"Known gaps: {called} was not measured: how often this policy is right is unknown."}
     changed = sorted(name for name, version in (versions or {}).items()

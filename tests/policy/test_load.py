@@ -3,6 +3,7 @@
 import inspect
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load, load_policy
 from guard.policy.load import packaged, policy_from
+from guard.policy.rules import ProofRule
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
 
@@ -30,13 +32,20 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
 
 
 def test_packaged_policies_are_known_by_name_and_use_only_what_is_on_the_shelves() -> None:
-    assert packaged() == ["default", "ensemble"]
+    assert packaged() == ["default", "ensemble", "strict"]
     ensemble = load_policy(Path("ensemble"))
 
     assert ensemble.name == "ensemble"
     assert set(ensemble.detectors) <= set(DETECTORS.names())
     assert {rule.name for rule in ensemble.defenses} <= set(DEFENSES.names())
     assert set(load_policy().detectors) <= set(ensemble.detectors)
+
+
+def test_the_strict_policy_is_the_default_one_with_limits_on_the_proof() -> None:
+    default, strict = load_policy(), load_policy(Path("strict"))
+
+    assert strict.proof == ProofRule(max_resampled=0.10, max_woken=0.10, max_lead=0.30)
+    assert replace(strict, name=default.name, version=default.version, proof=default.proof) == default
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
