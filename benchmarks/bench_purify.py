@@ -9,7 +9,8 @@ part. Backdoored models that do not work are left out; honest ones are repaired 
 model that needed none? `tournament` is `guard purify` by the policy, which detects first. `--detected` takes only the
 backdoored models that a record of bench_detect rejected, which are those that the guard repairs, `--sample` so many of
 the models, drawn at random by a fixed seed; `--honest` so many honest models beside them, drawn alike. What is done
-lies in DIR/<model>/purify-*.json, and a run that was ended goes on. The pictures need matplotlib.
+lies in DIR/<model>/purify-*.json, a run that was ended goes on, and `--done` makes the record of what is there. The
+pictures need matplotlib.
 """
 
 import argparse
@@ -36,6 +37,8 @@ def main() -> None:
         for fraction in options.fractions for seed in options.seeds for name in options.defenses.split(",")
         for model in models
     ]
+    if options.done:
+        tasks = [task for task in tasks if running.done(task) is not None]
     found, started = [], time.monotonic()
     for row in running.rows(tasks, options.jobs):
         found.append(row)
@@ -115,6 +118,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")
+    parser.add_argument("--done", action="store_true", help="make the record of what is done already, and do no more")
     parser.add_argument("--name", default="purify")
     parser.add_argument("--note", default="", help="what a reader of the record must know")
     return parser.parse_args()

@@ -81,13 +81,18 @@ def one_thread(jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, jobs)))
 
 
-def _row(task: Task) -> dict[str, Any]:
+def done(task: Task) -> dict[str, Any] | None:
+    """The row of a task that was finished with everything as it is now."""
     try:
         row = json.loads(task.file.read_text())
-        if row["key"] == task.key:
-            return dict(row)
+        return dict(row) if row["key"] == task.key else None
     except (OSError, ValueError, KeyError):
-        pass
+        return None
+
+
+def _row(task: Task) -> dict[str, Any]:
+    if (known := done(task)) is not None:
+        return known
     model = ZooModel(task.folder, json.loads((task.folder / "truth.json").read_text()))
     row = {"key": task.key, "model": model.name, "defense": task.defense, "fraction": task.fraction, "seed": task.seed}
     row |= {name: model.truth[name] for name in ("attack", "rate", "data", "architecture", "backdoored", "target")}

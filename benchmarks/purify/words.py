@@ -13,7 +13,7 @@ Column = tuple[str, Callable[[Line], str]]
 def page(result: Mapping[str, Any]) -> str:
     """Everything that was measured; no headline of level 1. What an older record did not measure is a dash."""
     summary = result["summary"]
-    parts = [result.get("note", ""), _table(REPAIRS, summary), _ceilings(summary)]
+    parts = [result.get("note", ""), _table(REPAIRS, summary), _steps(result), _ceilings(summary)]
     honest = [line for line in summary if "honest" in line or line.get("honest_runs")]
     if honest:
         parts += ["Honest models, which needed no repair:", _table(HONEST, honest)]
@@ -30,6 +30,14 @@ def page(result: Mapping[str, Any]) -> str:
                   "\n".join(beside_papers)]
     parts += ["Mean ASR after the repair, by attack (runs that were repaired):", _attacks(result["attacks"])]
     return "\n\n".join(part for part in parts if part)
+
+
+def _steps(result: Line) -> str:
+    """Which defenses the policy's numbers stand for, if any was measured."""
+    shown = {line["defense"] for line in result["summary"]}
+    words = [f"policy-{place} is {rule['name']}" + "".join(f", {key} {value}" for key, value in rule["params"].items())
+             for place, rule in enumerate(result.get("policy", {}).get("defenses", []), 1) if f"policy-{place}" in shown]
+    return "; ".join(words) + "." if words else ""
 
 
 def _table(columns: Sequence[Column], lines: Sequence[Line]) -> str:

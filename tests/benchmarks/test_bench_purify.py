@@ -10,10 +10,11 @@ import torch
 
 from benchmarks import bench_purify, make_evidence_doc, record
 from benchmarks.purify import numbers, running, words
-from benchmarks.purify.running import compared, fraction_of
+from benchmarks.purify.running import Task, compared, fraction_of
 from benchmarks.zoo import ZooModel
+from guard.defenses import DEFENSES
 from guard.ml.cleanset import Labelled
-from guard.policy import load_policy
+from guard.policy import DefenseRule, DetectorRule, Policy, load_policy
 from tests import toys
 
 
@@ -249,3 +250,25 @@ def test_an_older_record_is_told_with_dashes() -> None:
 
     assert "| a | 5% | – | 3/4 | 100.0% | 20.0% | 50.0% | – | – | 1.0% | 2.0% |" in page
     assert "| a | 5% | – | 1 | 1.0% | 1.0% | – | – | – |" in page
+
+
+def a_task(folder: Path, rho: float) -> Task:
+    rules = (DefenseRule(name="fst"), DefenseRule(name="sau", params={"rho": rho}))
+    policy = Policy(name="p", detectors={"margin": DetectorRule()}, defenses=rules)
+    return Task(folder=folder, defense="policy-2", fraction=0.05, seed=0, policy=policy)
+
+
+def test_a_policys_defense_is_the_one_that_it_names_with_its_parameters(tmp_path: Path) -> None:
+    method = a_task(tmp_path, 0.1).method()
+
+    assert isinstance(method, DEFENSES.get("sau"))
+    assert method.parameters()["rho"] == 0.1
+
+
+def test_what_is_done_counts_only_while_everything_is_as_it_was(tmp_path: Path) -> None:
+    task = a_task(tmp_path, 0.1)
+    assert running.done(task) is None
+    task.file.write_text(json.dumps({"key": task.key, "model": "one"}))
+
+    assert running.done(task) == {"key": task.key, "model": "one"}
+    assert running.done(a_task(tmp_path, 0.2)) is None
