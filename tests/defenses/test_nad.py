@@ -1,6 +1,7 @@
 """Attention maps, where they are taken, and that the student's come nearer to its teacher's."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from torch.nn.functional import mse_loss
 
 from guard.core.contracts import silent
 from guard.core.errors import MethodFailed
+from guard.core.evidence import Accuracy
 from guard.core.manifest import Manifest
 from guard.defenses.nad import Nad, attention, layers
 from guard.ml import architectures
+from guard.ml.cleanset import Labelled
 from guard.ml.measure import accuracy
 from guard.ml.seeds import seeded
 from tests import toys
@@ -81,10 +84,22 @@ def test_where_every_rate_ruins_the_teacher_nothing_is_returned() -> None:
         told.add(note.split(",")[1])
 
     with pytest.raises(MethodFailed) as caught:
-        Nad(rounds=1, rate=0.02, tries=2, max_loss=-1.0)(toys.network(), toys.clean_set(), seed=0, progress=listen)
+        Nad(rounds=1, rate=200.0, tries=2)(toys.network(), toys.clean_set(), seed=0, progress=listen)
 
     assert caught.value.code == "accuracy_collapsed"
-    assert told == {" at rate 0.02", " at rate 0.01"}
+    assert told == {" at rate 200", " at rate 100"}
+
+
+def test_where_no_rate_keeps_all_accuracy_the_one_that_keeps_most_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = iter([0.9, 0.93, 0.92])  # of 1.0 before
+
+    def judged(model: nn.Module, data: Labelled, classes: int) -> Accuracy:
+        return replace(accuracy(model, data, classes), overall=next(kept))
+
+    monkeypatch.setattr("guard.defenses.nad.accuracy", judged)
+    _, rate = Nad(rounds=1, rate=0.04, tries=3)._teacher(toys.network(), toys.clean_set(), 1.0, silent)
+
+    assert rate == 0.02
 
 
 def test_no_feature_map_is_named() -> None:
