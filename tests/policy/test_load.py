@@ -26,8 +26,8 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert policy.detectors["patch_inversion"].required
     assert policy.asr_limit == 0.10
     assert [(rule.name, rule.params.get("weight")) for rule in policy.defenses] == [
-        ("shared_distillation", 0.0), ("shared_distillation", None), ("distilled_polarizer", None),
-        ("patch_unlearning", None)]
+        ("shared_distillation", 0.0), ("patch_unlearning", None), ("shared_distillation", None),
+        ("distilled_polarizer", None)]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
