@@ -1,15 +1,15 @@
 """Whether MESA's claim holds at our scale: a learnt distribution of triggers repairs better than one recovered trigger.
 
-    python -m benchmarks.bench_mesa --model DIR [--data-dir DIR] [--patterns N]
+    python -m benchmarks.bench_mesa --model DIR [--data-dir DIR] [--patterns N] [--stamped SHARE]
 
 Qiao et al., NeurIPS 2019: an honest network (of a zoo) is fine-tuned with a few of its pictures under a 3x3 patch of
 random colours at a random place; then (a) samples of the ensemble of generators (success levels 0.9, 0.8, 0.5) or (b)
 one patch found by descent on its pixels stand on clean pictures with their true labels, and the network is trained on.
 The prior of both is the size of 3x3 alone; the same clean pictures, rate, passes and share of stamped pictures; the
 claim is about the worst ASR over the patterns. Deviations: 10 % of the training pictures are poisoned, not 1 %, in 20
-passes (5 % in 6 passes reached half the pictures with one of six patterns), and 20 % of the clean ones are stamped, not
-1 %, since there are a tenth as many; batch-norm statistics stay as they are. The true patch is the evaluator's; repairs
-know its size and target class.
+passes (5 % in 6 passes reached half the pictures with one of six patterns), and 20 % of the clean ones are stamped
+(`--stamped`), not 1 %, since there are a tenth as many; batch-norm statistics stay as they are. The true patch is the
+evaluator's; repairs know its size and target class.
 """
 
 import argparse
@@ -85,13 +85,13 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
 
 
-def repaired(model: nn.Module, clean: CleanSet, stamp: Stamp | None) -> nn.Module:
+def repaired(model: nn.Module, clean: CleanSet, stamp: Stamp | None, stamped: float) -> nn.Module:
     """The same training for both; without a stamp it is plain fine-tuning."""
     child = copy.deepcopy(model).eval().requires_grad_()
 
     def objective(images: Tensor, labels: Tensor) -> Tensor:
         if stamp is not None:
-            some = round(STAMPED * len(images))  # the batch was shuffled
+            some = round(stamped * len(images))  # the batch was shuffled
             with torch.no_grad():
                 images = torch.cat([stamp(images[:some]), images[some:]])
         return functional.cross_entropy(child(images), labels)
@@ -101,7 +101,7 @@ def repaired(model: nn.Module, clean: CleanSet, stamp: Stamp | None) -> nn.Modul
     return child.eval()
 
 
-def one_pattern(model: nn.Module, data: Dataset, clean: CleanSet, seed: int) -> dict[str, Any]:
+def one_pattern(model: nn.Module, data: Dataset, clean: CleanSet, seed: int, stamped: float) -> dict[str, Any]:
     """ACC and ASR of one attacked network and of its repairs."""
     attack = PatchAnywhere(target=seed % data.classes, seed=seed, size=SIDE, pattern="random")
     bad = attacked(model, data, attack)
@@ -110,7 +110,7 @@ def one_pattern(model: nn.Module, data: Dataset, clean: CleanSet, seed: int) -> 
         stamps = {"fine-tuning": None, "point": point(bad, clean.search, seed % data.classes),
                   "ensemble": distribution(bad, clean.search, seed % data.classes)}
         for name, stamp in stamps.items():
-            row[name] = both(repaired(bad, clean, stamp), attack, data.test)
+            row[name] = both(repaired(bad, clean, stamp, stamped), attack, data.test)
     return row
 
 
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--patterns", type=int, default=6)
+    parser.add_argument("--stamped", type=float, default=STAMPED, help="share of the clean pictures under a trigger")
     parser.add_argument("--name", default="mesa-claim")
     options = parser.parse_args()
     member = ZooModel(options.model, json.loads((options.model / "truth.json").read_text()))
@@ -132,10 +133,10 @@ def main() -> None:
     clean = population.read_cleanset(member.cleanset).visible()
     model, rows = guard.load_model(member.folder), []
     for seed in range(1, options.patterns + 1):
-        rows.append(one_pattern(model, data, clean, seed))
+        rows.append(one_pattern(model, data, clean, seed, options.stamped))
         print(json.dumps(rows[-1]), flush=True)
     result = {"model": member.name, "acc": accuracy(model, data.test), "clean": len(clean.search),
-              "poisoning_rate": RATE, "levels": list(LEVELS), "stamped": STAMPED, "passes": PASSES,
+              "poisoning_rate": RATE, "levels": list(LEVELS), "stamped": options.stamped, "passes": PASSES,
               "summary": summary(rows), "rows": rows}
     print(record.write(options.name, result, f"# MESA's claim\n\n{__doc__}\n{page(result)}\n"))
 

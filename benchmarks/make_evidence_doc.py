@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import speed_words
 from benchmarks.detect.words import counted
 from benchmarks.detect.words import page as detection
-from benchmarks.purify import mesa_words
+from benchmarks.purify import claims_words, mesa_words
 from benchmarks.purify.words import page as purification
 from benchmarks.record import RECORDS
 
@@ -40,18 +40,8 @@ def seeds(result: dict[str, Any]) -> str:
 
 def claims(result: dict[str, Any]) -> str:
     """What two papers say, and what was seen here."""
-    tied, tuned, bounded = (result["summary"][name] for name in ("correlation", "activeness", "bound"))
-    if not tied["models"] or not tuned["models"]:
-        return "No model could be asked."
-    return (
-        f"Models with {result['only'] or 'any word'} in the name, {result['clean_fraction']:.0%} clean pictures.\n\n"
-        f"* TSBD, clean and poison unlearning change the same neurons: positive in {tied['positive']} of "
-        f"{tied['models']} models, mean rank correlation {tied['spearman']:.2f}.\n"
-        "* TSBD, activeness-aware fine-tuning brings the backdoor back less than plain fine-tuning from the same reset "
-        f"weights: in {tuned['lower_asr']} of {tuned['models']} models; mean ASR {tuned['active']['asr']:.1%} against "
-        f"{tuned['plain']['asr']:.1%}, ACC {tuned['active']['acc']:.1%} against {tuned['plain']['acc']:.1%}.\n"
-        f"* SAU, the shared adversarial risk (found by its own search: a lower bound) is no less than the ASR: in "
-        f"{bounded['held']} of {bounded['pairs']} pairs of model and child.")
+    return (f"Whether TSBD's and SAU's claims hold (what each letter stands for: the record's own page); "
+            f"{result['clean_fraction']:.0%} clean pictures.\n\n{claims_words.page(result)}")
 
 
 #: What a record of a kind has, and how it is told.

@@ -24,7 +24,8 @@ def page(result: Mapping[str, Any]) -> str:
     """Measured beside reported, as Markdown."""
     found = result["summary"]
     who = (f"{found['worked']} of {found['patterns']} attacks on {result['model']} (ACC {result['acc']:.1%}) reached "
-           f"an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean pictures.")
+           f"an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean pictures, {result['stamped']:.0%} of "
+           "them under a trigger.")
     lines = [who, "", "| repair | *measured*: mean ASR | worst ASR | mean ACC | *reported*: mean / worst ASR, % |",
              "|---|---|---|---|---|"]
     for name in REPAIRS:
