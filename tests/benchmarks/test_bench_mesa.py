@@ -23,7 +23,9 @@ def test_an_attack_that_did_not_work_counts_for_no_repair() -> None:
     assert (found["patterns"], found["worked"]) == (3, 2)
     assert found["point"] == {"asr": pytest.approx(0.3), "worst_asr": 0.4, "acc": pytest.approx(0.9)}
     assert found["ensemble"]["worst_asr"] == 0.3
-    assert "| point | 30.0% | 40.0% |" in page({"summary": found, "model": "m", "acc": 0.9, "clean": 10, "stamped": 0.2})
+    told = page({"summary": found, "model": "m", "acc": 0.9, "clean": 10, "stamped": 0.2})
+    assert "| point | 30.0% | 40.0% |" in told
+    assert "10 clean pictures, 20% of them under a trigger." in told
 
 
 def test_the_one_patch_that_is_recovered_has_the_known_size_and_lands_anywhere() -> None:
