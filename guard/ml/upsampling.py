@@ -13,12 +13,12 @@ from torch.nn import functional
 def drawn_out_to(grids: Tensor, height: int, width: int, *, mode: Literal["bilinear", "bicubic"],
                  corners: bool) -> Tensor:
     """T,C,height,width of T,C,k,l grids; differentiable. `corners`: the outer points lie on the picture's edges."""
-    rows, columns = (_matrix(points, side, mode, corners).to(grids)
+    rows, columns = (_matrix(points, side, mode=mode, corners=corners).to(grids)
                      for points, side in zip(grids.shape[-2:], (height, width), strict=True))
     return rows @ grids @ columns.T
 
 
-def _matrix(points: int, side: int, mode: str, corners: bool) -> Tensor:  # noqa: FBT001 - as its caller has it
+def _matrix(points: int, side: int, *, mode: str, corners: bool) -> Tensor:
     """The matrix side,points that interpolates values at the points."""
     unit = torch.eye(points)[None, None]
     return functional.interpolate(unit, size=(side, points), mode=mode, align_corners=corners)[0, 0]
