@@ -37,10 +37,9 @@ def main() -> None:
         for fraction in options.fractions for seed in options.seeds for name in options.defenses.split(",")
         for model in models
     ]
-    if options.done:
-        tasks = [task for task in tasks if running.done(task) is not None]
+    finished = [row for task in tasks if (row := running.done(task)) is not None] if options.done else None
     found, started = [], time.monotonic()
-    for row in running.rows(tasks, options.jobs):
+    for row in running.rows(tasks, options.jobs) if finished is None else finished:
         found.append(row)
         spent = time.monotonic() - started
         print(f"{len(found)}/{len(tasks)} {row['model']} {row['defense']}: {_short(row)}; {spent:.0f} s, about "

@@ -24,8 +24,8 @@ def test_every_plug_in_is_listed_with_its_version_and_use(cli: Cli) -> None:
     assert all(isinstance(row["version"], int) for row in rows if row["kind"] in kinds[:2])
     inversion = next(row for row in rows if row["name"] == "patch_inversion")
     assert (inversion["policy"], inversion["families"]) == ("required", ["patch"])
-    assert next(row for row in rows if row["name"] == "sau")["policy"] == "tried 5."
-    assert next(row for row in rows if row["name"] == "shared_distillation")["policy"] == "tried 2. and 3."
+    assert next(row for row in rows if row["name"] == "patch_unlearning")["policy"] == "tried 2."
+    assert next(row for row in rows if row["name"] == "shared_distillation")["policy"] == "tried 1. and 3."
 
 
 def test_a_defense_that_is_tried_twice_says_so(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
