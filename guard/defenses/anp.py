@@ -65,7 +65,7 @@ class Anp(Defense):
     rounds: int = 50
     batch: int = 64
     max_drop: float = 0.02
-    min_per_class: int = 5
+    min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="ANP")

@@ -48,7 +48,7 @@ class Clp(Defense):
     most_u: float = 5.0
     step: float = 0.25
     max_drop: float = 0.02
-    min_per_class: int = 5
+    min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="CLP")

@@ -48,7 +48,7 @@ class FinePruning(Defense):
     rounds: int = 20
     batch: int = 64
     rate: float = 0.01
-    min_per_class: int = 5
+    min_per_class: int = 2
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:

@@ -42,7 +42,7 @@ class FineTune(Defense):
     rate: float = 0.1
     tries: int = 8
     max_drop: float = 0.01
-    min_per_class: int = 5
+    min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Fine-tuning")

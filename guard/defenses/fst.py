@@ -44,7 +44,7 @@ class Fst(Defense):
     rate: float = 0.01
     momentum: float = 0.9
     alpha: float = 0.1
-    min_per_class: int = 5
+    min_per_class: int = 2
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:

@@ -61,7 +61,7 @@ class IBau(Defense):
     terms: int = 5
     inner_rate: float = 0.1
     portion: float = 0.01
-    min_per_class: int = 5
+    min_per_class: int = 2
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:

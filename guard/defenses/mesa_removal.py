@@ -80,7 +80,7 @@ class MesaRemoval(Defense):
     goal: float = 0.05
     max_loss: float = 0.01
     max_drop: float = 0.1
-    min_per_class: int = 5
+    min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="MESA removal")

@@ -64,7 +64,7 @@ class Nad(Defense):
     beta_low: float = 500.0
     beta_middle: float = 1000.0
     beta_high: float = 1000.0
-    min_per_class: int = 5
+    min_per_class: int = 2
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:

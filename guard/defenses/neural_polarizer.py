@@ -80,7 +80,7 @@ class NeuralPolarizer(Defense):
     weight_boosted: float = 0.4
     weight_target: float = 0.4
     conditional: bool = False
-    min_per_class: int = 5
+    min_per_class: int = 2
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:

@@ -63,7 +63,7 @@ class PatchUnlearning(Defense):
     images: int = 64
     rate: float = 0.01
     max_drop: float = 0.1
-    min_per_class: int = 5
+    min_per_class: int = 2
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Patch unlearning")

@@ -66,7 +66,7 @@ class Sau(Defense):
     lambda_adversarial: float = 0.01
     lambda_share: float = 1.0
     judged: float = 0.25
-    min_per_class: int = 5
+    min_per_class: int = 2
     max_drop: float = 0.1
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
