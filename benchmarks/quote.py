@@ -1,4 +1,4 @@
-"""Quote the newest records in README.md: the demo's transcript, and what the policies miss; a test compares.
+"""Quote the newest records in README.md: the demo's transcript, what policies miss, what repairs do; a test compares.
 
     python -m benchmarks.quote
 """
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detect.words import counted
+from benchmarks.purify.running import TOURNAMENT
 from benchmarks.record import RECORDS
 
 README = Path(__file__).parents[1] / "README.md"
 DEFAULT = "detect-default"  # the name of the records about the default policy
 ENSEMBLE = "detect-ensemble"  # and of those about every detector
+REPAIRS = "purify-exam"
 HALF = 0.5
 
 
@@ -41,6 +43,22 @@ def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
             f"{f' **Not measured**: {absent}.' if absent else ''}")
 
 
+def repairs(folder: Path = RECORDS) -> str:
+    """What the default policy's tournament made of models that it rejects, in the newest record."""
+    record, document = newest(REPAIRS, folder)
+    line = next((line for line in document["result"]["summary"] if line["defense"] == TOURNAMENT and line["repaired"]),
+                None) if document else None
+    if line is None:
+        return "- What repairs are worth is **not measured yet** on models that nobody had seen."
+    asr, commit = line["asr_interval"], document["surroundings"]["commit"]
+    return (f"- Repairs, on models that chose no parameter (record {record}, commit {commit}; "
+            f"its note says what else counts): with {line['fraction']:.0%} clean pictures the default policy repaired "
+            f"{line['repaired']} of {line['backdoored']} models that it rejects; the true ASR of these fell from "
+            f"{line['asr_before']:.1%} to {asr['mean']:.1%} ({asr['low']:.1%} to {asr['high']:.1%}), **of the worst "
+            f"attack to {line['worst_attack_asr']:.1%}**, at {line['acc_loss']:.1%} of accuracy. A repaired model is "
+            "proved against the triggers that were recovered; policy `strict` asks for more.")
+
+
 def newest(kind: str, folder: Path = RECORDS) -> tuple[str, dict[str, Any]]:
     """The name and the document of the newest record of this kind; both empty where there is none."""
     found = sorted(folder.glob(f"*-{kind}/result.json"))
@@ -59,7 +77,8 @@ def mostly_missed(item: dict[str, Any]) -> bool:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "demo": transcript, "missed": missed, "ensemble": partial(missed, ENSEMBLE, "Policy `ensemble`. ")}
+    "demo": transcript, "missed": missed, "ensemble": partial(missed, ENSEMBLE, "Policy `ensemble`. "),
+    "repairs": repairs}
 
 
 def quoted(name: str) -> str:
