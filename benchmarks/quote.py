@@ -56,7 +56,7 @@ def repairs(folder: Path = RECORDS) -> str:
             f"{line['repaired']} of {line['backdoored']} models that it rejects; the true ASR of these fell from "
             f"{line['asr_before']:.1%} to {asr['mean']:.1%} ({asr['low']:.1%} to {asr['high']:.1%}), **of the worst "
             f"attack to {line['worst_attack_asr']:.1%}**, at {line['acc_loss']:.1%} of accuracy. A repaired model is "
-            "proved against the triggers that were recovered; policy `strict` asks for more.")
+            "proved against the triggers that were recovered, and within limits against what may wake them.")
 
 
 def newest(kind: str, folder: Path = RECORDS) -> tuple[str, dict[str, Any]]:

@@ -13,6 +13,8 @@ Own method, put together from the papers for clean sets of a few hundred picture
       learnt by heart; a blend is a new picture every time, and carries no trigger
     - calibration pictures are taught as well: no parameter is chosen by them, and with more pictures less accuracy is
       lost. What `max_drop` catches is ruin; what a repair costs is for the vetting to say, on pictures held out
+    - a head that is fitted anew to clean pictures alone, before anything else: a target class's row is long in
+      directions that no clean picture uses, so that none could correct it
     - a last phase without shared adversarial examples gives the accuracy back that they cost. Taught by the old model
       on clean pictures alone for long enough, the copy learns the backdoor again; so it goes on seeing what was found
 """
@@ -32,10 +34,12 @@ from guard.core.contracts import Progress
 from guard.defenses._base import Defense
 from guard.ml.accused import LEAST_CLASSES, Stamps, grown, together, unusual_patches
 from guard.ml.cleanset import CleanSet
+from guard.ml.dataflow import with_features
 from guard.ml.families import Additions, Filters, Generators, Searchable, Warps
 from guard.ml.gates import part, span
+from guard.ml.heads import layer_of, refit
 from guard.ml.inversion import Effort
-from guard.ml.measure import accuracy
+from guard.ml.measure import accuracy, device_of
 from guard.ml.samples import spread
 from guard.ml.shared_adversarial import Ball, Bend, Search, loss
 from guard.ml.train import fit, require_accuracy, require_images
@@ -46,6 +50,7 @@ KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filt
 MOST_STEP, MOST_BATCH = 240, 12  # pictures a step of a search for universal triggers: of all classes, and of each
 VIEWS = 3  # of each picture: itself, blended with another, moved
 WIDE = 900  # inputs of a neuron, more than in any of the networks that rates were chosen on
+HEAD_PICTURES = 1000  # that a new head is fitted to, with `VIEWS` of each; of a small set several times
 LEAST_SHOWN = 4  # pictures under universal triggers of one kind in a step; so few kinds a step
 
 Lesson = tuple[Tensor, Tensor]  # pictures, and the probabilities that the copy shall give them
@@ -97,6 +102,8 @@ class Distilled(Defense):
         bend, rho: radius of the search for these: shifts as a share of the picture's side, or L-infinity in pixel
             values 0..1; `inner` its steps.
         weight: of what these cost.
+        head_decay: of the head that the repair starts with, fitted to clean pictures alone (`guard.ml.heads`); 0 keeps
+            the model's own, as does a network whose last layer is not linear in what it sees.
         moved: pixels that a picture is moved at most.
         settle_steps, settle_batch, settle_rate: of the last phase.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
@@ -125,6 +132,7 @@ class Distilled(Defense):
     rho: float = 0.2
     inner: int = 5
     weight: float = 1.0
+    head_decay: float = 0.01
     moved: int = 3
     settle_steps: int = 200
     settle_batch: int = 64
@@ -137,6 +145,8 @@ class Distilled(Defense):
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
         student, weights = self.student(model, clean)
+        if self.head_decay:
+            weights = self._new_head(student, weights, clean)
         found = _Found()
         for look in range(self.looks):
             told = part(progress, 0.7 * look / self.looks, 0.7 * (look + 1) / self.looks, f"look {look + 1},")
@@ -157,6 +167,25 @@ class Distilled(Defense):
     @abstractmethod
     def student(self, model: nn.Module, clean: CleanSet) -> tuple[nn.Module, list[nn.Parameter]]:
         """What is repaired (`model` changed, or something around it), and its parameters that are trained."""
+
+    def _new_head(self, model: nn.Module, weights: list[nn.Parameter], clean: CleanSet) -> list[nn.Parameter]:
+        """Fit the head to what the model as it came says of clean pictures' views; it is trained on with the rest."""
+        found = layer_of(model, clean)
+        if found is None:
+            return weights
+        layer, head = found
+        pictures, features, logits = spread(clean.together(), HEAD_PICTURES), [], []
+        with torch.no_grad():
+            for _ in range(math.ceil(HEAD_PICTURES / len(pictures))):
+                shuffled = pictures.pick(torch.randperm(len(pictures)))  # a set may be sorted; blends shall not be
+                for images, _labels in shuffled.batches(self.batch, device=device_of(model)):
+                    said, seen = with_features(model, layer, views(images, self.moved))
+                    logits.append(said)
+                    features.append(seen)
+        if not refit(head, torch.cat(features), torch.cat(logits), self.head_decay):
+            return weights
+        known = {id(weight) for weight in weights}
+        return weights + [part for part in head if part is not None and id(part) not in known]
 
     def _patches(self, model: nn.Module, clean: CleanSet, progress: Progress, *, first: bool) -> list[Stamps]:
         if clean.classes < LEAST_CLASSES:

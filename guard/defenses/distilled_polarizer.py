@@ -1,8 +1,9 @@
-"""A neural polarizer that learns what shared distillation learns: one small layer is trained, all else stays.
+"""A neural polarizer that learns what shared distillation learns: one small layer and the head are trained.
 
 The layer is that of Zhu et al., Neural Polarizer, NeurIPS 2023, which trains it on perturbed pictures and labels; what
-it is taught here is in `guard.defenses._distilled`. With the network's own weights frozen there is less that a few
-pictures can spoil, and less that can be unlearnt: one layer cannot undo everything.
+it is taught here is in `guard.defenses._distilled`. With the other weights frozen there is less that a few pictures can
+spoil, and less that can be unlearnt. A head of its own is not in the paper: without one, the row of a target class
+stays as unusual as it was, which detectors see.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class DistilledPolarizer(Distilled):
     Its shared adversarial examples have changed pixels: bent ones teach one layer nothing against a warp.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     paper: ClassVar[str] = "own, after Zhu et al., NeurIPS 2023; Wei et al., NeurIPS 2023; Wang et al., S&P 2019"
 
     bent: bool = False

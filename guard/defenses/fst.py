@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.contracts import Progress
-from guard.core.errors import MethodFailed
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
-from guard.ml.dataflow import flow_of
-from guard.ml.measure import accuracy, device_of
+from guard.ml.heads import head_of
+from guard.ml.measure import accuracy
 from guard.ml.train import fit, require_accuracy, require_images
 
 
@@ -50,7 +49,7 @@ class Fst(Defense):
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="FST")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        weight, bias = head_of(model, clean)
+        weight, bias = head_of(model, clean, method="FST")
         old = weight.detach().clone()
         norm = old.norm()
         reinitialise(weight, bias)
@@ -70,21 +69,6 @@ class Fst(Defense):
         model.eval()
         require_accuracy(model, clean, before, drop=self.max_drop, method="FST")
         return model
-
-
-def head_of(model: nn.Module, clean: CleanSet) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Weight K,D (K,D,1,1 of a convolution) and bias K of the layer that gives the logits.
-
-    Raises:
-        MethodFailed: `no_head`, or no parameter of the model is its weight.
-    """
-    flow = flow_of(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
-    parameters = dict(model.named_parameters())
-    layer = flow.layers[flow.head] if flow.head is not None else None
-    if layer is None or layer.weight_name not in parameters:
-        raise MethodFailed("FST finds no last linear layer with one output a class; this architecture has no "
-                           "classifier that it could start anew.", code="no_head")
-    return parameters[layer.weight_name], parameters.get(layer.bias_name)
 
 
 @torch.no_grad()

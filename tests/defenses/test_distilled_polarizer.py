@@ -1,4 +1,6 @@
-"""Only the layer that is put in is trained, and it is taught what shared distillation teaches."""
+"""Only the layer that is put in and the head are trained; they are taught what shared distillation teaches."""
+
+from dataclasses import replace
 
 import torch
 
@@ -9,18 +11,26 @@ from tests import toys
 QUICK = DistilledPolarizer(looks=1, search_steps=20, size_steps=5, steps=6, settle_steps=4)
 
 
-def test_the_networks_own_weights_stay_and_the_manifest_names_the_layer() -> None:
+def changed(quick: DistilledPolarizer) -> set[str]:
+    """Names of the network's own tensors that a repair moved; what it put in must have moved as well."""
     model = toys.network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    repaired = QUICK(model, toys.clean_set(), seed=0)
+    repaired = quick(model, toys.clean_set(), seed=0)
 
     assert isinstance(repaired, ImageModel)
     assert repaired.manifest.polarizer is not None
     after = repaired.state_dict()
-    kept = [name for name in after if "polarizer" not in name]
-    own = {name.replace(".layer.", "."): name for name in kept}
-    assert len(own) == len(before)
-    assert all(torch.equal(after[own[name]], tensor) for name, tensor in before.items())
-    moved = next(tensor for name, tensor in after.items() if name.endswith("polarizer.weight"))
-    assert not torch.equal(moved, torch.eye(len(moved)))
+    put_in = next(tensor for name, tensor in after.items() if name.endswith("polarizer.weight"))
+    assert not torch.equal(put_in, torch.eye(len(put_in)))
+    own = {name.replace(".layer.", "."): tensor for name, tensor in after.items() if "polarizer" not in name}
+    assert own.keys() == before.keys()
+    return {name for name, tensor in before.items() if not torch.equal(own[name], tensor)}
+
+
+def test_of_the_networks_own_weights_only_the_head_moves() -> None:
+    assert changed(QUICK) == {"inner.linear.weight", "inner.linear.bias"}
+
+
+def test_the_head_may_be_kept() -> None:
+    assert not changed(replace(QUICK, head_decay=0.0))

@@ -6,8 +6,9 @@ from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
-from guard.defenses.fst import Fst, head_of, reinitialise
+from guard.defenses.fst import Fst, reinitialise
 from guard.ml import architectures
+from guard.ml.heads import head_of
 from guard.ml.measure import accuracy
 from tests import toys
 
@@ -55,7 +56,7 @@ def test_accuracy_comes_back() -> None:
 def test_the_head_is_found_by_data_flow(facts: Manifest, name: str) -> None:
     model = architectures.wrap(facts, architectures.build(facts)).eval()
 
-    weight, bias = head_of(model, toys.clean_set())
+    weight, bias = head_of(model, toys.clean_set(), method="FST")
 
     assert weight is dict(model.named_parameters())[name]
     assert bias is not None

@@ -107,7 +107,7 @@ def test_a_large_clean_set_makes_no_phase_longer() -> None:
 
 
 def test_ruin_is_refused() -> None:
-    ruinous = SharedDistillation(steps=4, settle_steps=4, rate=1e3, windows=1)
+    ruinous = SharedDistillation(steps=4, settle_steps=4, rate=1e3, windows=1, head_decay=0.0)
 
     with pytest.raises(MethodFailed) as caught:
         ruinous(toys.planted(whole=True), toys.clean_set(), seed=0)
