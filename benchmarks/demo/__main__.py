@@ -30,6 +30,9 @@ from guard.settings import load_settings
 from guard.store import cleansets
 from guard.store.session import transaction
 
+#: What repairs first, before the default policy's own defenses: its result holds a layer more, which is worth showing.
+FIRST = "distilled_polarizer"
+PARAMS = {FIRST: "{hidden = 0.0, weight = 0.0, settle_steps = 60}"}  # as the default policy's first defense: quick
 SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo says how long it took
 
 
@@ -39,8 +42,9 @@ def main() -> int:
     # Not yet Fashion-MNIST where it is installed: there no repair has passed the policy yet (docs/changelog.md).
     parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist",
                         help="fashion-mnist needs Debian's dataset-fashion-mnist")
-    parser.add_argument("--first", metavar="DEFENSE", help="a defense that repairs first, as neural_polarizer, whose "
-                        "result holds a layer more; otherwise the default policy")
+    parser.add_argument("--first", metavar="DEFENSE", default=FIRST,
+                        help=f"tried before the default policy's own (default: {FIRST}, whose result holds a layer "
+                             "more); 'none': the policy as it is")
     parser.add_argument("--keep", action="store_true", help="keep the demo's folder")
     options = parser.parse_args()
     console, started = Console(), time.monotonic()
@@ -53,7 +57,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="guard-demo-"))
     try:
         with interrupted_by_signals():
-            return run(load(options.data), folder, started, say, console, first=options.first)
+            return run(load(options.data), folder, started, say, console,
+                       first=None if options.first == "none" else options.first)
     finally:
         if options.keep:
             say(f"everything is kept in {folder}")
@@ -95,7 +100,8 @@ def policy_with(first: str, folder: Path) -> Path:
     """The default policy with one more defense, tried before the others."""
     text = (resources.files("guard.policy") / "default.toml").read_text()
     path, place = folder / "policy.toml", text.index("[[purify.defenses]]")
-    path.write_text(f'{text[:place]}[[purify.defenses]]\nname = "{first}"\n\n{text[place:]}')
+    params = f"params = {PARAMS[first]}\n" if first in PARAMS else ""
+    path.write_text(f'{text[:place]}[[purify.defenses]]\nname = "{first}"\n{params}\n{text[place:]}')
     return path
 
 

@@ -1,5 +1,6 @@
 """What the demo must have shown, and the table it ends with."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from rich.table import Table
 
 from benchmarks.demo.story import Watched
 from guard.core.evidence import AsrEstimate
+from guard.core.manifest import Manifest
+from guard.reports.report import candidate_words, chain_of
 
 PURIFIED_ASR_LIMIT = 0.10
 
@@ -61,10 +64,22 @@ def print_table(console: Console, watched: list[Watched], served: dict[str, str]
             replayed = ", ".join(f"{r.estimate:.1%} (up to {r.high:.1%})" for r in item.child.replayed)
             console.print(f"  {item.model.name} purified: {' '.join(item.child.reasons)} Parent's trigger on the "
                           f"hold-out: {replayed}.", highlight=False, markup=False)
+        for line in repaired(item.report.candidates, item.child.manifest if item.child is not None else None):
+            console.print(f"  {item.model.name}, {line}", highlight=False, markup=False)
     console.print()
     for claim, held in results.items():
         console.print(f"  [{'green' if held else 'red'}]{'yes' if held else 'NO '}[/]  {claim}", highlight=False)
     console.print(f"\n  all in: {seconds:.0f} s", highlight=False)
+
+
+def repaired(candidates: Sequence[Mapping[str, Any]], served: Manifest | None) -> Iterator[str]:
+    """Who tried to repair and what became of it, in turn; and the layer that the winner put in, if it did."""
+    for place, candidate in enumerate(candidates, 1):
+        outcome, why = candidate_words(candidate)
+        yield f"repair {place} by {chain_of(candidate)}: {outcome}. {why}"
+    if served is not None and served.polarizer is not None:
+        yield (f"served with a layer that the upload had not: a polarizer before {served.polarizer.before}, "
+               f"{served.polarizer.channels} channels.")
 
 
 def _interval(asr: AsrEstimate) -> str:

@@ -1,13 +1,37 @@
-"""The demo's own policy: the default one, with one more defense ahead."""
+"""The demo's own policy, which is the default one with one more defense ahead; and what it says of repairs."""
 
 from pathlib import Path
 
-from benchmarks.demo.__main__ import policy_with
+import pytest
+
+from benchmarks.demo.__main__ import FIRST, policy_with
+from benchmarks.demo.table import repaired
+from guard.core.manifest import Manifest, PolarizerPlace
+from guard.defenses import DEFENSES
 from guard.policy import load_policy
 
 
-def test_the_named_defense_is_tried_first_and_nothing_else_changes(tmp_path: Path) -> None:
-    plain, own = load_policy(), load_policy(policy_with("neural_polarizer", tmp_path))
+@pytest.mark.parametrize("name", [FIRST, "neural_polarizer"])
+def test_the_named_defense_is_tried_first_and_nothing_else_changes(tmp_path: Path, name: str) -> None:
+    plain, own = load_policy(), load_policy(policy_with(name, tmp_path))
 
-    assert [rule.name for rule in own.defenses] == ["neural_polarizer", *(rule.name for rule in plain.defenses)]
+    assert own.defenses[1:] == plain.defenses
+    assert own.defenses[0].name == name
+    assert DEFENSES.get(name)(**own.defenses[0].params)
     assert {**own.to_dict(), "defenses": 0} == {**plain.to_dict(), "defenses": 0}
+
+
+def test_who_repaired_is_told_in_turn_with_the_layer_that_was_put_in() -> None:
+    candidates = [{"defense": "sau", "failed": "It crashed."},
+                  {"defense": "fst", "verdict": "held", "reasons": ["A person must look.", "More."]},
+                  {"defense": FIRST, "verdict": "purified", "reasons": ["Purified."]}]
+    served = Manifest(architecture="cifar_resnet", num_classes=3, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,),
+                      polarizer=PolarizerPlace(before="layer3.0", channels=32))
+
+    assert list(repaired(candidates, served)) == [
+        "repair 1 by sau: failed. It crashed.",
+        "repair 2 by fst: held. A person must look. (and 1 more)",
+        f"repair 3 by {FIRST}: purified. Purified.",
+        "served with a layer that the upload had not: a polarizer before layer3.0, 32 channels.",
+    ]
+    assert not list(repaired([], None))
