@@ -16,10 +16,13 @@ from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import SCAN_SEED
 from guard.flow.leases import Held
+from guard.flow.proof import SECONDS
 from guard.flow.repair import replays_from
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
+
+SPARE = 60.0  # seconds of a job beside its defense and the proof: to start, to read and to write
 
 
 def run(guard: Guard, held: Held) -> None:
@@ -74,7 +77,7 @@ def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[di
                 for r in replays
             ],
         }
-        answer = jobs.run("purify", request, out, limits=guard.limits(guard.settings.scan_seconds + 60),
+        answer = jobs.run("purify", request, out, limits=guard.limits(guard.settings.scan_seconds + SECONDS + SPARE),
                           on_progress=held.alive)
         with (out / "model.safetensors").open("rb") as file:
             digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))
