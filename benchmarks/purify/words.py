@@ -157,7 +157,7 @@ HONEST: list[Column] = [
     ("worst class", _share_of("honest_worst_class_loss")), ("seconds", _plain("honest_seconds", "{:.1f}")),
 ]
 COSTS: list[Column] = [
-    *_WHO, ("seeds", _seeds), ("repaired", _repaired), ("seconds", _plain("seconds")),
+    *_WHO, ("seeds", _seeds), ("repaired", _repaired), ("seconds", _plain("seconds", "{:.1f}")),
     ("time over the winner's alone", _plain("time_over_winner", "{:.2f}")), ("peak MiB", _peak),
     (f"over {BASELINE} (runs)", _multiple),
 ]
