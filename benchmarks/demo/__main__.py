@@ -32,7 +32,8 @@ from guard.store.session import transaction
 
 #: What repairs first, before the default policy's own defenses: its result holds a layer more, which is worth showing.
 FIRST = "distilled_polarizer"
-PARAMS = {FIRST: "{hidden = 0.0, weight = 0.0, settle_steps = 60}"}  # as the default policy's first defense: quick
+#: As quick as the default policy's first defense; with its usual head this network's child is held or not by chance.
+PARAMS = {FIRST: "{hidden = 0.0, weight = 0.0, settle_steps = 60, head_decay = 0.05}"}
 SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo says how long it took
 
 
