@@ -13,8 +13,8 @@ Own method, put together from the papers for clean sets of a few hundred picture
       learnt by heart; a blend is a new picture every time, and carries no trigger
     - calibration pictures are taught as well: no parameter is chosen by them, and with more pictures less accuracy is
       lost. What `max_drop` catches is ruin; what a repair costs is for the vetting to say, on pictures held out
-    - a head that is fitted anew to clean pictures alone, before anything else: a target class's row is long in
-      directions that no clean picture uses, so that none could correct it
+    - a head that is fitted anew to clean pictures alone, between the first search and the first step: a target class's
+      row is long in directions that no clean picture uses, so that none could correct it
     - a last phase without shared adversarial examples gives the accuracy back that they cost. Taught by the old model
       on clean pictures alone for long enough, the copy learns the backdoor again; so it goes on seeing what was found
 """
@@ -102,8 +102,8 @@ class Distilled(Defense):
         bend, rho: radius of the search for these: shifts as a share of the picture's side, or L-infinity in pixel
             values 0..1; `inner` its steps.
         weight: of what these cost.
-        head_decay: of the head that the repair starts with, fitted to clean pictures alone (`guard.ml.heads`); 0 keeps
-            the model's own, as does a network whose last layer is not linear in what it sees.
+        head_decay: of the head that the training starts with, fitted to clean pictures alone (`guard.ml.heads`); 0
+            keeps the model's own, as does a network whose last layer is not linear in what it sees.
         moved: pixels that a picture is moved at most.
         settle_steps, settle_batch, settle_rate: of the last phase.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
@@ -145,8 +145,6 @@ class Distilled(Defense):
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
         student, weights = self.student(model, clean)
-        if self.head_decay:
-            weights = self._new_head(student, weights, clean)
         found = _Found()
         for look in range(self.looks):
             told = part(progress, 0.7 * look / self.looks, 0.7 * (look + 1) / self.looks, f"look {look + 1},")
@@ -157,6 +155,8 @@ class Distilled(Defense):
                                   span(told, 0.3, 0.6, "searching universal triggers"))
                 rows = suspects(seen, self.suspects)
                 found.universals += [one.pick(rows) for one in seen]
+            if look == 0 and self.head_decay:  # not before a search: it would find less of what the head knows
+                weights = self._new_head(student, weights, clean)
             self._train(student, weights, teacher, clean, found, part(told, 0.6, 1.0, "unlearning"),
                         steps=self.steps / self.looks, batch=self.batch, rate=self.rate, weight=self.weight)
         self._train(student, weights, teacher, clean, found, part(progress, 0.7, 1.0, "settling"),

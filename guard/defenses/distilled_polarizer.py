@@ -24,7 +24,7 @@ class DistilledPolarizer(Distilled):
     Its shared adversarial examples have changed pixels: bent ones teach one layer nothing against a warp.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     paper: ClassVar[str] = "own, after Zhu et al., NeurIPS 2023; Wei et al., NeurIPS 2023; Wang et al., S&P 2019"
 
     bent: bool = False

@@ -16,7 +16,7 @@ from guard.ml.cleanset import CleanSet
 class SharedDistillation(Distilled):
     """Distilled repair of the model's own weights; parameters as in `Distilled`."""
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     paper: ClassVar[str] = "own, after Wei et al., NeurIPS 2023; Wang et al., S&P 2019; Li et al., ICLR 2021"
 
     def student(self, model: nn.Module, clean: CleanSet) -> tuple[nn.Module, list[nn.Parameter]]:

@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.defenses._distilled import WIDE, by_fan_in, views
 from guard.defenses.shared_distillation import SharedDistillation
+from guard.ml.accused import Stamps
+from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from tests import rules, toys
 
@@ -81,6 +84,24 @@ def test_calibration_pictures_are_taught_as_well() -> None:
     one, two = (short(toys.planted(), data, seed=0).state_dict() for data in (clean, other))
 
     assert any(not torch.equal(one[name], value) for name, value in two.items())
+
+
+def test_the_first_search_sees_the_models_own_head_and_later_ones_a_new_one() -> None:
+    heads: list[torch.Tensor] = []
+
+    class Watched(SharedDistillation):
+        def _patches(self, model: torch.nn.Module, clean: CleanSet, progress: Progress, *, first: bool) -> list[Stamps]:
+            heads.append(model.get_parameter("inner.linear.weight").detach().clone())
+            return super()._patches(model, clean, progress, first=first)
+
+    model = toys.network()
+    own = model.get_parameter("inner.linear.weight").detach().clone()
+    barely = Watched(looks=2, search_steps=2, steps=2, settle_steps=2, windows=1, rate=1e-9, settle_rate=1e-9)
+
+    barely(model, toys.clean_set(), seed=0)
+
+    assert torch.equal(heads[0], own)
+    assert float((heads[1] - own).abs().max()) > 1e-3
 
 
 def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
