@@ -22,8 +22,9 @@ Own method, put together from the papers for clean sets of a few hundred picture
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -156,7 +157,7 @@ class Distilled(Defense):
                 rows = suspects(seen, self.suspects)
                 found.universals += [one.pick(rows) for one in seen]
             if look == 0 and self.head_decay:  # not before a search: it would find less of what the head knows
-                weights = self._new_head(student, weights, clean)
+                weights = self._new_head(student, weights, clean, partial(told, 0.6, "fitting a new head"))
             self._train(student, weights, teacher, clean, found, part(told, 0.6, 1.0, "unlearning"),
                         steps=self.steps / self.looks, batch=self.batch, rate=self.rate, weight=self.weight)
         self._train(student, weights, teacher, clean, found, part(progress, 0.7, 1.0, "settling"),
@@ -168,7 +169,8 @@ class Distilled(Defense):
     def student(self, model: nn.Module, clean: CleanSet) -> tuple[nn.Module, list[nn.Parameter]]:
         """What is repaired (`model` changed, or something around it), and its parameters that are trained."""
 
-    def _new_head(self, model: nn.Module, weights: list[nn.Parameter], clean: CleanSet) -> list[nn.Parameter]:
+    def _new_head(self, model: nn.Module, weights: list[nn.Parameter], clean: CleanSet,
+                  watch: Callable[[], None]) -> list[nn.Parameter]:
         """Fit the head to what the model as it came says of clean pictures' views; it is trained on with the rest."""
         found = layer_of(model, clean)
         if found is None:
@@ -182,7 +184,7 @@ class Distilled(Defense):
                     said, seen = with_features(model, layer, views(images, self.moved))
                     logits.append(said)
                     features.append(seen)
-        if not refit(head, torch.cat(features), torch.cat(logits), self.head_decay):
+        if not refit(head, torch.cat(features), torch.cat(logits), self.head_decay, watch):
             return weights
         known = {id(weight) for weight in weights}
         return weights + [part for part in head if part is not None and id(part) not in known]

@@ -5,6 +5,8 @@ Signatures in DNN Weights", ICCVW 2021). No clean picture says anything about th
 are; a head that is fitted from nothing with a penalty on its weights has none of them.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
@@ -43,7 +45,7 @@ def layer_of(model: nn.Module, clean: CleanSet) -> tuple[Layer, Head] | None:
     return layer, (parameters[layer.weight_name], parameters.get(layer.bias_name))
 
 
-def refit(head: Head, features: Tensor, logits: Tensor, decay: float) -> bool:
+def refit(head: Head, features: Tensor, logits: Tensor, decay: float, watch: Callable[[], None] = lambda: None) -> bool:
     """Replace the head by the one that gives these logits' probabilities with the least weights.
 
     Minimises cross-entropy + decay / 2 * v * |W|^2 from W = 0, with v the mean variance of a feature; the bias is free.
@@ -52,6 +54,7 @@ def refit(head: Head, features: Tensor, logits: Tensor, decay: float) -> bool:
     Args:
         features: what the head sees, N,D; `logits` what it makes of them, N,K.
         decay: larger than 0.
+        watch: called at each step; what it raises ends the fit, and nothing was changed.
 
     Returns:
         False, and nothing was changed, where the logits are not features times weights: something follows the head.
@@ -70,6 +73,7 @@ def refit(head: Head, features: Tensor, logits: Tensor, decay: float) -> bool:
     solver = torch.optim.LBFGS(free, max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
+        watch()
         solver.zero_grad()
         with torch.enable_grad():
             value = cross_entropy(seen @ fresh.T + shift, wanted) + cost * fresh.square().sum()

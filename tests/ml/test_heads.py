@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from guard.core.errors import MethodFailed
+from guard.core.errors import Cancelled, MethodFailed
 from guard.ml.dataflow import with_features
 from guard.ml.heads import head_of, layer_of, refit
 from tests import toys
@@ -77,3 +77,16 @@ def test_a_networks_own_head_and_features_fit_together() -> None:
 
     assert head[0] is head_of(model, clean, method="A test")[0]
     assert refit(head, seen, said, DECAY)
+
+
+def test_a_fit_that_is_cancelled_changes_nothing() -> None:
+    head, seen = nn.Linear(10, 3), features()
+    before = head.weight.detach().clone()
+
+    def stop() -> None:
+        raise Cancelled("It was cancelled.")
+
+    with pytest.raises(Cancelled):
+        refit((head.weight, head.bias), seen, head(seen), DECAY, stop)
+
+    assert torch.equal(head.weight, before)
