@@ -108,8 +108,9 @@ def _purification(report: Report) -> list[RenderableType]:
         ]
         rows += [(f"trigger to class {label_of(report, item.target)}", _asr(old), _asr(item))
                  for old, item in report.replays]
-        rows += [(f"fresh patches to class {label_of(report, sample.after.target)}", _asr(sample.before),
-                  _asr(sample.after)) for sample in report.resampled]
+        rows += [(f"fresh patches to class {label_of(report, sample.after.target)}"
+                  + (f" ({sample.searches} new searches)" if sample.searches else ""),
+                  _asr(sample.before), _asr(sample.after)) for sample in report.resampled]
         parts.append(table((f"purified by {printable(report.chain)}", ">before", ">after"), rows))
         parts += [_relearned(report, taught) for taught in report.relearned]
         parts += [Text(f"with a perturbation of {percent(one.radius)} on top: class "

@@ -161,11 +161,13 @@ class Accuracy:
 class Resampled:
     """Fresh patches from a distribution that was learnt on the parent, one a hold-out picture, on parent and child.
 
-    Their `budget` is the region's size in pixels.
+    Their `budget` is the region's size in pixels. Where no distribution could be learnt, they were found by so many new
+    searches on the parent (`searches`), and the budget is what each may cover.
     """
 
     before: AsrEstimate
     after: AsrEstimate
+    searches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

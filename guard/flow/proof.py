@@ -11,7 +11,7 @@ a policy that has a limit for it then refuses.
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ from guard.flow.vet import restore_trigger
 if TYPE_CHECKING:
     from guard.ml.architectures import ImageModel
     from guard.ml.cleanset import CuratedSet
-    from guard.ml.trigger_sets import TriggerSet
+    from guard.ml.trigger_sets import Patched
     from guard.ml.triggers import PatchTrigger, Trigger
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ SECONDS = 300.0  # of all; a job of the service has as many beside its defense
 STEPS, BATCH = 150, 16  # of the generators
 ROOM = 2.0  # pixels of the region, in norms of the recovered patch: masks are soft, samples are opaque
 LEARNT = 0.5  # ASR (lower end) on the parent, under which samples prove nothing about the child
+SEARCHES = 8  # for single patches, where no distribution can be learnt
 LARGEST = 0.2  # of the picture, as in MESA removal
 RISK_IMAGES, RISK_STEPS = 100, 10  # pictures and steps of the search for shared adversarial examples
 
@@ -133,29 +134,51 @@ def _smallest(replays: Sequence[Replay], unproved: list[str]) -> Iterator[tuple[
 def _resample(parent: "ImageModel", child: Any, curated: "CuratedSet", trigger: "PatchTrigger", target: int,
               watch: Callable[[float], None]) -> Resampled:
     from guard.ml.mesa import Effort
-    from guard.ml.seeds import seeded
     from guard.ml.trigger_sets import LEAST_PIXELS, Region, learn_sets
 
     pixels = min(max(round(ROOM * trigger.norm), LEAST_PIXELS), int(LARGEST * trigger.mask.numel()))
     frozen = copy.deepcopy(parent).eval().requires_grad_(requires_grad=False)
     learnt = learn_sets(frozen, curated.search, [target], [Region.found(trigger.mask, pixels)],
                         Effort(steps=STEPS, batch=BATCH), watch)[0]
-    with seeded(0):  # both see the same patches on the same pictures
-        before = _estimate(frozen, curated, learnt, pixels)
-    if not before.low >= LEARNT:
-        raise MethodFailed(f"What was learnt works on {before.estimate:.1%} of the parent's own pictures only.",
+    found = _on_both(frozen, child, curated, learnt, pixels)
+    return found if found.before.low >= LEARNT else _search_anew(frozen, child, curated, target, pixels, found, watch)
+
+
+def _search_anew(frozen: "ImageModel", child: Any, curated: "CuratedSet", target: int, pixels: int, learnt: Resampled,
+                 watch: Callable[[float], None]) -> Resampled:
+    """Patches of single searches, since those of a distribution hardly work on the parent itself (`learnt`)."""
+    from guard.ml.inversion import Effort
+    from guard.ml.searched_sets import search_set
+
+    useless = f"What was learnt works on {learnt.before.estimate:.1%} of the parent's own pictures only"
+    try:
+        patches = search_set(frozen, curated.search, target, pixels, SEARCHES, Effort(steps=STEPS, batch=BATCH), watch)
+    except MethodFailed as error:
+        raise MethodFailed(f"{useless}. {error.sentence}", code=error.code) from error
+    found = replace(_on_both(frozen, child, curated, patches, pixels), searches=len(patches.stamps.masks))
+    if not found.before.low >= LEARNT:
+        raise MethodFailed(f"{useless}, and what {found.searches} new searches found on {found.before.estimate:.1%}.",
                            code="not_learnt")
-    with seeded(0):
-        return Resampled(before=before, after=_estimate(child, curated, learnt, pixels))
+    return found
 
 
-def _estimate(model: Any, curated: "CuratedSet", learnt: "TriggerSet", pixels: int) -> AsrEstimate:
+def _on_both(frozen: "ImageModel", child: Any, curated: "CuratedSet", patches: "Patched", pixels: int) -> Resampled:
+    from guard.ml.seeds import seeded
+
+    estimates = []
+    for model in (frozen, child):
+        with seeded(0):  # both see the same patches on the same pictures
+            estimates.append(_estimate(model, curated, patches, pixels))
+    return Resampled(before=estimates[0], after=estimates[1])
+
+
+def _estimate(model: Any, curated: "CuratedSet", patches: "Patched", pixels: int) -> AsrEstimate:
     from guard.ml.trigger_sets import successes
 
-    hits, trials = successes(model, curated.holdout, learnt)
+    hits, trials = successes(model, curated.holdout, patches)
     if not trials:
-        raise MethodFailed(f"Every hold-out picture has class {learnt.target}.", code="too_few_images")
-    return _counted(hits, trials, learnt.target, str(Family.PATCH), float(pixels))
+        raise MethodFailed(f"Every hold-out picture has class {patches.target}.", code="too_few_images")
+    return _counted(hits, trials, patches.target, str(Family.PATCH), float(pixels))
 
 
 def _counted(hits: int, trials: int, target: int, family: str, budget: float | None) -> AsrEstimate:

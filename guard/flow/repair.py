@@ -147,7 +147,7 @@ def proved(facts: PurificationFacts) -> dict[str, Any]:
         "acc_before": finite(facts.acc_before.overall), "acc_after": finite(facts.acc_after.overall),
         "images": facts.acc_after.images,
         "replayed": [asdict(one) for one in facts.replayed],
-        "resampled": [asdict(one.after) for one in facts.resampled],
+        "resampled": [asdict(one.after) | {"searches": one.searches} for one in facts.resampled],
         "relearned": [{"target": one.target, "lead": finite(one.lead)} for one in facts.relearned],
         "woken": [{"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
                   for one in facts.woken],
@@ -166,6 +166,10 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
         return Woken(radius=value["radius"], stamped=AsrEstimate(**value["stamped"]),
                      alone=AsrEstimate(**value["alone"]))
 
+    def resampled(value: Mapping[str, Any]) -> Resampled:
+        return Resampled(before=AsrEstimate(**value["before"]), after=AsrEstimate(**value["after"]),
+                         searches=value.get("searches", 0))
+
     def accuracy(value: Mapping[str, Any]) -> Accuracy:
         return Accuracy(overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"])
 
@@ -176,8 +180,7 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
             "acc_after": accuracy(data["acc_after"]),
             "replayed": tuple(AsrEstimate(**item) for item in data["replayed"]),
             # Facts that were stored before these were measured have none of them.
-            "resampled": tuple(Resampled(**{key: AsrEstimate(**value) for key, value in item.items()})
-                               for item in data.get("resampled", ())),
+            "resampled": tuple(resampled(item) for item in data.get("resampled", ())),
             "relearned": tuple(relearned(item) for item in data.get("relearned", ())),
             "woken": tuple(woken(item) for item in data.get("woken", ())),
             "shared": SharedRisk(**shared) if (shared := data.get("shared")) else None,

@@ -6,6 +6,7 @@ suspected, then `distribution.stamp(images)` in its training loop, every picture
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,17 @@ class Region:
         tops = torch.randint(self.height - int(side) + 1, (count, 1))
         lefts = torch.randint(self.width - int(side) + 1, (count, 1))
         return self.places - corner + tops * self.width + lefts
+
+
+class Patched(Protocol):
+    """Many patches of one class."""
+
+    @property
+    def target(self) -> int:
+        """The class to which they lead."""
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """`images` (float N,C,H,W in [0, 1]), each under a patch drawn anew from torch's global CPU generator."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +134,12 @@ def learn_sets(model: nn.Module, data: Labelled, targets: Sequence[int], regions
 
 
 @torch.no_grad()
-def successes(model: nn.Module, data: Labelled, learnt: TriggerSet) -> tuple[int, int]:
+def successes(model: nn.Module, data: Labelled, patches: Patched) -> tuple[int, int]:
     """How many pictures of other classes go to the class, each with a fresh sample of its own; and of how many."""
-    others = data.pick(data.labels != learnt.target)
+    others = data.pick(data.labels != patches.target)
     hits = torch.zeros((), dtype=torch.int64, device=device_of(model))
     for images, _ in others.batches(256, device=device_of(model)):
-        hits += (model(learnt.stamp(images)).argmax(1) == learnt.target).sum()
+        hits += (model(patches.stamp(images)).argmax(1) == patches.target).sum()
     return int(hits), len(others)
 
 

@@ -60,7 +60,8 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
         for sample in facts.resampled:
             upper = bounds.overall([sample.after], len(facts.resampled))
             if not upper <= rule.max_resampled:
-                yield (f"Fresh patches from the parent's distribution still lead to class {sample.after.target} on "
+                source = "found on the parent by new searches" if sample.searches else "from the parent's distribution"
+                yield (f"Fresh patches {source} still lead to class {sample.after.target} on "
                        f"{sample.after.estimate:.1%} (up to {upper:.1%}) of the hold-out, over "
                        f"{rule.max_resampled:.0%}.")
     if rule.max_lead is not None:

@@ -98,14 +98,15 @@ def replay_chart(report: Report) -> Chart | None:
 
 
 def resampled_chart(report: Report) -> Chart | None:
-    """Fresh patches of the parent's distribution, before and after."""
+    """Fresh patches of the parent's distribution, or of new searches, before and after."""
     if not report.resampled:
         return None
     note = ("Patches that nobody has seen: drawn from the distribution learnt on the uploaded model, another one on "
-            "each hold-out picture.")
+            "each hold-out picture; where none could be learnt, found by new searches.")
     rows = []
     for sample in report.resampled:
         name = label_of(report, sample.after.target)
+        name += f", {sample.searches} new searches" if sample.searches else ""
         rows.append(replace(_asr_row(report, sample.before, marked=True), label=f"{name}, before"))
         rows.append(replace(_asr_row(report, sample.after, marked=False), label=f"{name}, after"))
     return Chart("Fresh patches of the same kind", note, tuple(rows))

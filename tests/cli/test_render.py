@@ -52,6 +52,13 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
         assert part in text, part
 
 
+def test_fresh_patches_of_new_searches_say_so(capsys: Capture) -> None:
+    report = purified()
+    searched = tuple(replace(one, searches=8) for one in report.resampled)
+
+    assert "3 · Dress (8 new searches)" in " ".join(printed(replace(report, resampled=searched), capsys).split())
+
+
 def test_candidates_are_listed_with_the_first_reason_and_their_time(capsys: Capture) -> None:
     tried: list[dict[str, Any]] = [
         {"defense": "first", "failed": "No patch.", "seconds": 75.04},

@@ -36,6 +36,8 @@ def test_fresh_patches_that_work_reject() -> None:
 
     assert found is Verdict.REJECTED
     assert "Fresh patches from the parent's distribution still lead to class 1 on 54.0%" in words
+    searched = Resampled(before=an_asr(0.98), after=an_asr(0.6), searches=8)
+    assert "Fresh patches found on the parent by new searches still" in verdict(facts(resampled=(searched,)))[1]
 
 
 def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does_not() -> None:

@@ -110,6 +110,8 @@ def test_a_purified_model_shows_its_proof() -> None:
     assert "3 · Dress, 2 steps" in text
     assert "81.0 % (random: 22.0 %)" in text
     assert "Not measured: The trigger for class 5 is no patch" in text
+    searched = tuple(replace(one, searches=8) for one in purified().resampled)
+    assert "3 · Dress, 8 new searches, before" in page_of(replace(purified(), resampled=searched)).text
 
 
 def test_the_parents_trigger_is_shown_on_pictures_with_both_models_answers() -> None:
