@@ -5,8 +5,8 @@
 All on the same network (PreAct-ResNet18 by its depth, a quarter of its width) with the same pictures, batches and
 steps, by turns; processor time is measured. The straightforward loops:
     - SAU: the paper's algorithm without the savings of ours: both networks look at the clean pictures in every inner
-      step, all pictures take part in every step, and gradients of all weights are computed where only that of the
-      perturbation is used
+      step, all pictures take part in every step, gradients of all weights are computed where only that of the
+      perturbation is used, and weights lie as torch lays them
     - Neural Polarizer: a pass of the whole network for each answer, where ours runs the half before the polarizer once
       for each change of a batch; both steps of the search are made
     - TSBD's last stage: as in the authors' code two passes of a copy, and a third of the model for its statistics
@@ -22,7 +22,7 @@ import copy
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from statistics import median
 from typing import Any
@@ -48,6 +48,7 @@ from guard.ml.polarizer import polarizer_of
 from guard.ml.seeds import seeded
 from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
 from guard.ml.sharpness import uphill
+from guard.ml.suitability import channels_last
 
 CLASSES, SIDE, BATCH = 10, 32, 64
 PLAIN = "plain fine-tuning"  # in the record, beside the names of the shelf
@@ -74,7 +75,8 @@ PASSES: dict[str, dict[str, Any]] = {
     "tsbd": {"rounds": 1, "ratios": 1, "unlearn_rate": 1.0, "unlearn_rounds": 2, "max_drop": 1.0},
 }
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # of images, and of labels or of positions in the data
+#: Of images, and of labels or of positions in the data; one term, or several that are added up.
+Loss = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
 Step = Callable[[Tensor, Tensor], None]
 
 
@@ -140,7 +142,9 @@ def descending(loss: Loss, optimiser: torch.optim.Optimizer) -> Step:
     """A step down a loss."""
     def step(images: Tensor, truth: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss(images, truth).backward()
+        terms = loss(images, truth)
+        for term in (terms,) if isinstance(terms, Tensor) else terms:
+            term.backward()
         optimiser.step()
 
     return step
@@ -163,15 +167,17 @@ def sau_ways(data: Labelled) -> dict[str, Step]:
     sau, steps = Sau(), {}
     for name in ("ours", "plain"):
         model = network().requires_grad_()
+        if name == "ours":
+            channels_last(model)
         reference = copy.deepcopy(model).requires_grad_(name == "plain")
         believed = predict(reference, data)  # once for all passes, as in a repair
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-5, amsgrad=True)
 
         def loss(images: Tensor, at: Tensor, name: str = name, model: nn.Module = model,
-                 reference: nn.Module = reference, believed: Tensor = believed) -> Tensor:
+                 reference: nn.Module = reference, believed: Tensor = believed) -> Iterable[Tensor]:
             if name == "plain":
-                return straightforward(sau, model, reference, images, data.labels[at])
-            return sau.loss(model, reference, images, data.labels[at], believed[at])
+                return [straightforward(sau, model, reference, images, data.labels[at])]
+            return sau.terms(model, reference, images, data.labels[at], believed[at])
 
         steps[name] = descending(loss, optimiser)
     return steps

@@ -3,8 +3,9 @@
 Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
 Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
     - clean predictions are computed once a batch, the reference's once in all, not in every inner step (same values,
-      about half the work)
-    - the clean pass that is trained on comes after the search, so that its graph is not held meanwhile
+      about half the work); the model's are those of the clean pass that is trained on, which goes back at once, so that
+      its graph is not held meanwhile
+    - convolution weights are stored as NHWC while it runs (same numbers but for rounding)
     - images whose shared adversarial example is found leave the inner loop (they had no gradient any more)
     - only the gradient to the perturbation is taken; the frozen reference collects none
     - `step` and `decay` are ours; the published step equals the radius
@@ -15,6 +16,7 @@ Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +31,7 @@ from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of, predict
 from guard.ml.shared_adversarial import Ball, loss
+from guard.ml.suitability import channels_first, channels_last
 from guard.ml.train import fit, require_accuracy, require_images
 
 
@@ -50,7 +53,7 @@ class Sau(Defense):
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
 
     rounds: int = 25
@@ -74,6 +77,7 @@ class Sau(Defense):
             raise MethodFailed(f"SAU knows the norms linf and l2, not {self.norm!r}.", code="bad_parameters")
         require_images(clean, per_class=self.min_per_class, method="SAU")
         before = accuracy(model, clean.calibration, clean.classes)
+        channels_last(model)
         reference = copy.deepcopy(model).requires_grad_(requires_grad=False)
         optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, amsgrad=True)
         kept = _Kept(model, clean, before, after=self.rounds - math.ceil(self.judged * self.rounds))
@@ -81,23 +85,26 @@ class Sau(Defense):
                                                                      predict(reference, clean.search)))
         # Numbered instead of labelled, so that a shuffled batch finds both.
         numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
-        fit(model, numbered, lambda images, at: self.loss(model, reference, images, labels[at], believed[at]),
+        fit(model, numbered, lambda images, at: self.terms(model, reference, images, labels[at], believed[at]),
             optimiser, rounds=self.rounds, batch=self.batch, progress=progress, note="SAU,", decay=self.decay,
             after_round=kept.look)
         kept.restore()
+        channels_first(model)
         require_accuracy(model, clean, before.overall, drop=self.max_drop, method="SAU")
         return model
 
-    def loss(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
-        """The outer objective on one batch: clean cross-entropy plus the shared adversarial risk.
+    def terms(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor,
+              believed: Tensor) -> Iterator[Tensor]:
+        """The outer objective on one batch: clean cross-entropy, then the shared adversarial risk, to be added up.
 
         Args:
             believed: what the reference says of the images (int64 N).
         """
-        with torch.no_grad():
-            mine = model(images).argmax(1)
-        shared = loss(model, reference, images, labels, mine, believed, self.ball)
-        return self.lambda_clean * cross_entropy(model(images), labels) + self.lambda_unlearn * shared
+        logits = model(images)
+        mine = logits.detach().argmax(1)
+        yield self.lambda_clean * cross_entropy(logits, labels)
+        del logits
+        yield self.lambda_unlearn * loss(model, reference, images, labels, mine, believed, self.ball)
 
     @property
     def ball(self) -> Ball:

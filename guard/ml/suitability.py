@@ -48,6 +48,15 @@ def check_suitable(model: nn.Module, clean: CleanSet, method: str) -> None:
 
 def channels_last(model: nn.Module) -> None:
     """Store 4-d weights as NHWC: the same numbers, but convolutions on a CPU are about 1.5 times as fast."""
+    _lay(model, torch.channels_last)
+
+
+def channels_first(model: nn.Module) -> None:
+    """Undo `channels_last`: a file holds weights in torch's own order."""
+    _lay(model, torch.contiguous_format)
+
+
+def _lay(model: nn.Module, order: torch.memory_format) -> None:
     for parameter in model.parameters():
         if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.contiguous(memory_format=order)
