@@ -69,7 +69,10 @@ def _of_repaired(done: Rows) -> dict[str, Any]:
 
 
 def _of_honest(own: Rows) -> dict[str, Any]:
-    """What a repair costs models that needed none; `honest` counts those that were changed, of `honest_runs`."""
+    """What a repair costs models that needed none; `honest` counts those that were changed, of `honest_runs`.
+
+    In `honest_all` a run that left its model as it was counts as one without loss.
+    """
     changed = [row for row in own if repaired(row)]
     found: dict[str, Any] = {}
     if own:
@@ -77,6 +80,7 @@ def _of_honest(own: Rows) -> dict[str, Any]:
     if changed:
         loss = _over(changed, lambda row: row["loss"])
         found |= {"honest": len(changed), "honest_loss": loss["mean"], "honest_interval": loss,
+                  "honest_all": _over(own, lambda row: row["loss"] if repaired(row) else 0.0),
                   "honest_worst_loss": max(row["loss"] for row in changed),
                   "honest_over_aim": sum(row["loss"] > AIM + ROUNDING for row in changed),
                   "honest_worst_class_loss": max(row["worst_class_loss"] for row in changed),

@@ -72,6 +72,15 @@ def _with_interval(key: str, interval: str) -> Callable[[Line], str]:
     return tell
 
 
+def _mean_of(key: str) -> Callable[[Line], str]:
+    """The mean in percent of an estimate with its interval."""
+    def tell(line: Line) -> str:
+        known = line.get(key)
+        return f"{share(known['mean'])} ({share(known['low'])} to {share(known['high'])})" if known else "–"
+
+    return tell
+
+
 def _of_at_most(key: str, ceiling: str) -> Callable[[Line], str]:
     def tell(line: Line) -> str:
         most = line.get(ceiling)
@@ -153,7 +162,8 @@ REPAIRS: list[Column] = [
 ]
 HONEST: list[Column] = [
     *_WHO, ("seeds", _seeds), ("changed", _changed), ("ACC loss", _with_interval("honest_loss", "honest_interval")),
-    ("worst model", _share_of("honest_worst_loss")), (f"over {100 * AIM:g} point", _over_aim),
+    ("unchanged too", _mean_of("honest_all")), ("worst model", _share_of("honest_worst_loss")),
+    (f"over {100 * AIM:g} point", _over_aim),
     ("worst class", _share_of("honest_worst_class_loss")), ("seconds", _plain("honest_seconds", "{:.1f}")),
 ]
 COSTS: list[Column] = [

@@ -205,8 +205,11 @@ def test_honest_models_have_a_table_of_their_own_and_those_left_alone_are_counte
 
     assert (line["honest"], line["honest_runs"], line["honest_over_aim"]) == (2, 2, 0)
     assert line["honest_interval"]["mean"] == pytest.approx(0.0055)
+    given_up = a_row("none-3", "a", None) | {"failed": "nothing_found", "after": None}
+    assert line_of("a", [*rows, given_up])["honest_all"]["mean"] == pytest.approx(0.011 / 3)
+    assert "| 0.4% (0.0% to 1.0%) |" in words.page(bench_purify.evaluate([*rows, given_up]))
     assert (left["honest_runs"], "honest" in left) == (1, False)
-    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – |" in words.page(bench_purify.evaluate(rows))
+    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – | – |" in words.page(bench_purify.evaluate(rows))
 
 
 def test_a_failed_defense_leaves_what_the_model_did_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +252,7 @@ def test_an_older_record_is_told_with_dashes() -> None:
     page = words.page(old)
 
     assert "| a | 5% | – | 3/4 | 100.0% | 20.0% | 50.0% | – | – | 1.0% | 2.0% |" in page
-    assert "| a | 5% | – | 1 | 1.0% | 1.0% | – | – | – |" in page
+    assert "| a | 5% | – | 1 | 1.0% | – | 1.0% | – | – | – |" in page
 
 
 def a_task(folder: Path, rho: float) -> Task:
