@@ -10,12 +10,13 @@ from guard.policy.rules import Policy, ProofRule
 
 ERROR = 0.05  # of all classes together
 CERTAIN = 2.0  # limits that no class may lose, whatever chance explains
+ROUNDING = 1e-9  # of differences of shares: 9 of 450 pictures are 2 %, and not a little more
 
 
 def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
     """One sentence a broken rule: what the repair cost, the parent's triggers that still work, and `faults`."""
     drop = facts.acc_before.overall - facts.acc_after.overall
-    if not drop <= policy.accuracy.max_drop:
+    if not _within(drop, policy.accuracy.max_drop):
         yield (f"{facts.defense} cost {drop:.1%} of clean accuracy; the policy allows {policy.accuracy.max_drop:.1%}.")
     before_all, after_all = facts.acc_before.per_class, facts.acc_after.per_class
     if len(before_all) != len(after_all):
@@ -33,17 +34,22 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
     yield from faults(policy.proof, facts)
 
 
+def _within(difference: float, limit: float) -> bool:
+    """Whether a difference of two shares is at most the limit; NaN is not."""
+    return difference <= limit + ROUNDING
+
+
 def _lost(drop: float, swaps: Sequence[tuple[int, int]], limit: float, classes: int) -> bool:
     """Whether a class has lost too much: twice the limit always, less only where chance does not explain it.
 
     The worst of many classes with a few dozen pictures each is mostly the unluckiest one (decision 0015).
     """
-    if drop <= limit:
+    if _within(drop, limit):
         return False
     if math.isnan(drop) or not swaps:
         return True
     lost, gained = swaps[0]
-    return drop > CERTAIN * limit or _by_chance(lost, gained) <= ERROR / classes
+    return not _within(drop, CERTAIN * limit) or _by_chance(lost, gained) <= ERROR / classes
 
 
 def _by_chance(lost: int, gained: int) -> float:
@@ -67,7 +73,7 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
     if rule.max_lead is not None:
         yield from _unmeasured(replayed - {one.target for one in facts.relearned}, "by teaching it anew", facts)
         for taught in facts.relearned:
-            if not taught.lead <= rule.max_lead:
+            if not _within(taught.lead, rule.max_lead):
                 yield (f"The parent's trigger for class {taught.target} is learnt anew far faster than a random one "
                        f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} steps on "
                        f"{taught.pictures} pictures, over {100 * rule.max_lead:.0f}).")
@@ -76,7 +82,7 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
         known = {one.stamped.target for one in facts.woken}
         yield from _unmeasured(wanted - known, "with a perturbation on top", facts)
         for woken in facts.woken:
-            if not woken.lead <= rule.max_woken:
+            if not _within(woken.lead, rule.max_woken):
                 yield (f"A perturbation of at most {woken.radius:.1%} wakes the parent's trigger for class "
                        f"{woken.stamped.target}: {woken.stamped.estimate:.1%} of the hold-out, "
                        f"{woken.alone.estimate:.1%} without the trigger; the policy allows a lead of "

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from guard.core.errors import PolicyError
-from guard.core.evidence import PurificationFacts, Relearned, Resampled, Woken
+from guard.core.evidence import Accuracy, PurificationFacts, Relearned, Resampled, Woken
 from guard.core.states import Verdict
 from guard.policy import Policy, ProofRule, decide
 from guard.policy.load import policy_from
@@ -98,3 +98,26 @@ def test_a_policy_without_limits_keeps_its_digest() -> None:
 
     assert "proof" not in plain.to_dict()
     assert replace(plain, proof=BOTH).digest != plain.digest
+
+
+def cost(before: int, after: int, of: int) -> tuple[Verdict, str]:
+    """The verdict on a repair after which so many pictures are still answered rightly, in every class alike."""
+    one, two = (Accuracy(overall=right / of, per_class=(right / of,) * 5, images=of) for right in (before, after))
+    return verdict(facts(acc_before=one, acc_after=two))
+
+
+def test_a_loss_of_just_what_is_allowed_passes_and_one_picture_more_does_not() -> None:
+    """363 / 450 - 354 / 450 is a little over 0.02 in floating point."""
+    assert 363 / 450 - 354 / 450 > 0.02
+    assert cost(363, 354, 450)[0] is Verdict.PURIFIED
+    assert cost(363, 353, 450)[0] is Verdict.REJECTED
+    assert "cost 2.2% of clean accuracy" in cost(363, 353, 450)[1]
+
+
+def test_a_lead_of_just_what_is_allowed_passes() -> None:
+    rule, taught = ProofRule(max_lead=0.1), facts(rates=(0.0, 0.1, 0.4)).relearned[0]
+    at_limit = replace(taught, rivals=((0.0, 0.0, 0.3),))
+
+    assert 0.4 - 0.3 > 0.1
+    assert verdict(facts(relearned=(at_limit,)), rule)[0] is Verdict.PURIFIED
+    assert verdict(facts(relearned=(replace(at_limit, asr=(0.0, 0.1, 0.41)),)), rule)[0] is Verdict.REJECTED
