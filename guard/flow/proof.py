@@ -154,6 +154,8 @@ def _search_anew(frozen: "ImageModel", child: Any, curated: "CuratedSet", target
     try:
         patches = search_set(frozen, curated.search, target, pixels, SEARCHES, Effort(steps=STEPS, batch=BATCH), watch)
     except MethodFailed as error:
+        if error.code != "not_learnt":  # cancelled, or out of time
+            raise
         raise MethodFailed(f"{useless}. {error.sentence}", code=error.code) from error
     found = replace(_on_both(frozen, child, curated, patches, pixels), searches=len(patches.stamps.masks))
     if not found.before.low >= LEARNT:

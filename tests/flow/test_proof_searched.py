@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from guard.core.errors import MethodFailed
+from guard.core.errors import Cancelled, MethodFailed
 from guard.core.evidence import CleanSetFacts
-from guard.flow.proof import SEARCHES, Replay, prove
+from guard.flow.proof import SEARCHES, STEPS, Replay, prove
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.inversion import Effort
+from guard.ml.mesa import WINDOW
 from guard.ml.searched_sets import search_set
 from guard.ml.seeds import seeded
 from guard.ml.trigger_files import serialise
@@ -78,6 +79,20 @@ def test_a_class_without_so_small_a_patch_stays_unmeasured_and_says_what_was_tri
 
     assert found.resampled == ()
     assert "works on 0.0% of the parent's own pictures only. None of 8 new searches" in found.unproved[0]
+
+
+def test_cancelling_in_a_new_search_ends_it() -> None:
+    """Told once, in the first look at the watch after the distribution's own."""
+    parent, looks = LooksThrough(400.0).eval(), -(-STEPS // WINDOW)
+
+    def stop(_done: float, _note: str = "") -> None:
+        nonlocal looks
+        looks -= 1
+        if looks == -1:
+            raise Cancelled("A person said so.")
+
+    with pytest.raises(Cancelled):
+        prove(parent, parent, curated(), [recovered()], progress=stop)
 
 
 def test_searched_patches_keep_to_their_room_and_land_one_on_each_picture() -> None:
