@@ -1,6 +1,6 @@
 """Whether what two papers claim holds at our scale, on working backdoored models of a zoo.
 
-    python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--sample N] [--seeds 0] [--jobs N]
+    python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--within] [--sample N] [--jobs N]
 
 TSBD (Lin et al., NeurIPS 2024): (a) neurons that clean unlearning changes most are those that poison unlearning changes
 most: rank correlation of neuron weight change (NWC) over all hidden neurons; (b) fine-tuning with the gradient penalty
@@ -117,18 +117,37 @@ def bound(model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled, see
     """(c): shared adversarial risk beside ASR, by what was done to the model."""
     frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     ball = replace(Sau().ball, steps=20, step=0.25)  # a finer search than the defense's own: it is only done once
-    data = clean.calibration.pick(torch.arange(min(RISK_IMAGES, len(clean.calibration))))
+    data = few(clean.calibration)
     children: dict[str, nn.Module] = {"as it is": frozen}
     for name in ("fine_tune", "sau"):
         try:
             children[name] = DEFENSES.get(name)()(model, clean, seed=seed).requires_grad_(requires_grad=False)
         except MethodFailed:
             continue
+    inside = within(attack, data)
+    return {name: both(child, attack, test) | {"risk": risk(child, frozen, data, ball), "within": inside}
+            for name, child in children.items()}
+
+
+def within(attack: Attack, data: Labelled) -> float:
+    """Share (0..1) of the attack's victims in `data` whose stamped picture stays inside SAU's ball."""
     victims = data.pick(attack.victims(data.labels))
     change = (attack.stamp(victims.images).float() - victims.images.float()).flatten(1).abs().amax(1) / 255
-    within = float((change <= ball.rho).double().mean())
-    return {name: both(child, attack, test) | {"risk": risk(child, frozen, data, ball), "within": within}
-            for name, child in children.items()}
+    return float((change <= Sau().ball.rho).double().mean())
+
+
+def few(data: Labelled) -> Labelled:
+    return data.pick(torch.arange(min(RISK_IMAGES, len(data))))
+
+
+def asked_of(options: argparse.Namespace) -> list[ZooModel]:
+    """The models that the options name, before any is drawn."""
+    found = [model for model in zoo.load(options.zoo)
+             if model.truth["backdoored"] and model.truth["works"] and options.only in model.name]
+    if not options.within:
+        return found
+    return [model for model in found if (attack := model.attack()) is not None
+            and within(attack, few(population.read_cleanset(model.cleanset).calibration)) == 1]
 
 
 def both(model: nn.Module, attack: Attack, test: Labelled) -> dict[str, float]:
@@ -161,22 +180,22 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--within", action="store_true", help="only models whose trigger stays inside SAU's ball")
     parser.add_argument("--sample", type=int, help="so many of the models, drawn at random by a fixed seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--name", default="claims")
     parser.add_argument("--note", default="", help="what a reader of the record must know")
     options = parser.parse_args()
-    models = drawn([model for model in zoo.load(options.zoo) if model.truth["backdoored"] and model.truth["works"]
-                    and options.only in model.name], options.sample)
+    models = drawn(asked_of(options), options.sample)
     rows = []
     with multiprocessing.get_context("spawn").Pool(options.jobs, one_thread, (options.jobs,)) as pool:
         for row in pool.imap(_asked, [(model, options.data_dir, seed) for model in models for seed in options.seeds]):
             rows.append(row)
             print(json.dumps(row), flush=True)
-    result = {"zoo": options.zoo.resolve().name, "only": options.only, "sample": options.sample,
-              "clean_fraction": FRACTION, "neurons": NEURONS, "weights": WEIGHTS, "top": TOP, "note": options.note,
-              "summary": summary(rows), "rows": rows}
+    result = {"zoo": options.zoo.resolve().name, "only": options.only, "within": options.within,
+              "sample": options.sample, "clean_fraction": FRACTION, "neurons": NEURONS, "weights": WEIGHTS, "top": TOP,
+              "note": options.note, "summary": summary(rows), "rows": rows}
     print(record.write(options.name, result, f"# Two papers' claims\n\n{__doc__}\n{page(result)}\n"))
 
 

@@ -49,7 +49,7 @@ def main() -> None:
         "sample": options.sample, "honest": options.honest,
         "models": [model.name for model in models], "seeds": options.seeds, "policy": policy.to_dict(),
         "device": options.device or "default", "note": options.note, "parameters": {
-            task.defense: {"defense": type(task.method()).__name__, **task.method().parameters()}
+            task.defense: [{"defense": type(method).__name__, **method.parameters()} for method in task.methods()]
             for task in tasks if task.defense != TOURNAMENT}}
     print(write(options.name, result))
 

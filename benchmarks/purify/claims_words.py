@@ -17,6 +17,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     tuned = [(row["model"], item) for row in rows for item in row.get("activeness", [])]
     bounded = [item for row in rows for item in row.get("bound", {}).values()]
     inside = [item for item in bounded if item["within"] == 1]
+    kinds = {name: [row["bound"][name] for row in rows if row.get("bound", {}).get(name, {}).get("within") == 1]
+             for name in dict.fromkeys(name for row in rows for name in row.get("bound", {}))}
     return {
         "correlation": {"runs": len(tied), "positive": sum(item["spearman"] > 0 for _, item in tied),
                         **{key: _over(tied, lambda item, key=key: item[key])  # type: ignore[misc]
@@ -24,6 +26,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "activeness": [_tuned([pair for pair in tuned if pair[1]["neurons"] == share])
                        for share in sorted({item["neurons"] for _, item in tuned})],
         "bound": {"all": _held(bounded), INSIDE: _held(inside)},
+        "bound_by": {name: {**_held(items), **{key: fmean(item[key] for item in items) for key in ("risk", "asr")}}
+                     for name, items in kinds.items() if items},
     }
 
 
@@ -49,7 +53,7 @@ def page(result: Row) -> str:
     """The numbers as Markdown; whether a claim held is the reader's to see beside what would have to be so."""
     found = result["summary"]
     return "\n\n".join(filter(None, [result["note"], _tied(found["correlation"], result["top"]),
-                                     _penalty(found["activeness"]), _bounds(found["bound"])]))
+                                     _penalty(found["activeness"]), _bounds(found["bound"]), _by(found["bound_by"])]))
 
 
 def _tied(found: Row, top: float) -> str:
@@ -76,6 +80,16 @@ def _penalty(found: Sequence[Row]) -> str:
 def _bounds(found: Row) -> str:
     return (f"(c) The estimated risk was no less than the ASR in {_share(found['all'])} pairs, and in "
             f"{_share(found[INSIDE])} of those whose trigger stays inside the ball on every picture.")
+
+
+def _by(found: Mapping[str, Row]) -> str:
+    if not found:
+        return ""
+    head = ("what was done to the model", "pairs inside the ball", "mean risk", "mean ASR", "risk no less in")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {name} | {one['pairs']} | {one['risk']:.1%} | {one['asr']:.1%} | {_share(one)} |"
+              for name, one in found.items()]
+    return "\n".join(lines)
 
 
 def _share(held: Mapping[str, int]) -> str:

@@ -199,12 +199,22 @@ def _over_winner(rows: Rows) -> float | None:
     """Median over won tournaments: seconds of all candidates' repairs, over those of the winner's alone."""
     ratios = []
     for row in rows:
-        spent = [item["seconds"] for item in row.get("candidates", []) if item.get("seconds")]
+        tried = row.get("candidates", [])
         # By its verdict: a policy may try one defense twice, on the parent and on what another one left.
-        won = [item["seconds"] for item in row.get("candidates", []) if item.get("verdict") == "purified"]
-        if won and won[0]:
-            ratios.append(sum(spent) / won[0])
+        places = [place for place, item in enumerate(tried) if item.get("verdict") == "purified"]
+        if places and (alone := sum(item["seconds"] for item in _links(tried, places[0]))):
+            ratios.append(sum(item.get("seconds") or 0 for item in tried) / alone)
     return median(ratios) if ratios else None
+
+
+def _links(tried: Rows, place: int) -> list[Row]:
+    """A candidate and those that it goes on from: a chain run alone makes each of its links."""
+    item = tried[place]
+    if not (after := item.get("after")):
+        return [item]
+    start = max(earlier for earlier in range(place)
+                if [*tried[earlier].get("after", ()), tried[earlier]["defense"]] == after)
+    return [*_links(tried, start), item]
 
 
 def _counts(values: Any) -> dict[str, int]:

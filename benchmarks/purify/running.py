@@ -55,16 +55,20 @@ class Task:
             what: Any = [self.policy.digest, {name: DETECTORS.get(name)().version for name in self.policy.detectors},
                          [DEFENSES.get(rule.name)().version for rule in self.policy.defenses]]
         else:
-            method = self.method()
-            what = [method.version, method.parameters()]
+            what = [item for method in self.methods() for item in (method.version, method.parameters())]
         return json_digest([self.defense, self.fraction, self.seed, what, *filter(None, [self.device])])
 
-    def method(self) -> Defense:
-        """The defense, if it is a single one."""
+    def methods(self) -> list[Defense]:
+        """The defense, if it is a single one, after those that the policy has it go on from."""
         if not self.defense.startswith(STEP):
-            return DEFENSES.get(self.defense)()
-        rule = self.policy.defenses[int(self.defense.removeprefix(STEP)) - 1]
-        return DEFENSES.get(rule.name)(**rule.params)
+            return [DEFENSES.get(self.defense)()]
+        place, methods = int(self.defense.removeprefix(STEP)) - 1, []
+        while True:
+            rule = self.policy.defenses[place]
+            methods.insert(0, DEFENSES.get(rule.name)(**rule.params))
+            if not rule.after:
+                return methods
+            place = max(index for index in range(place) if self.policy.defenses[index].name == rule.after)
 
     @property
     def file(self) -> Path:
@@ -124,7 +128,9 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
         if task.defense == TOURNAMENT:
             child, said = _tournament(task, curated)
         else:
-            child, said = task.method()(network, curated.visible(), seed=task.seed), {}
+            child, said = network, {}
+            for method in task.methods():
+                child = method(child, curated.visible(), seed=task.seed)
     row |= said | {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
         curated.calibration), "peak_mib": round(peak.mib)}
     if held is not None:
@@ -158,6 +164,7 @@ def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict
 def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """What became of it and why, and what a signed verdict says of the repair."""
     told = {key: candidate.get(key) for key in ("defense", "verdict", "failed", "seconds", "reasons")}
+    told |= {"after": list(candidate["after"])} if candidate.get("after") else {}
     facts = candidate.get("facts")
     return told | ({"proof": proved(facts_from_dict(facts))} if facts else {})
 

@@ -135,7 +135,13 @@ def _relearned(report: Report, taught: Relearned) -> Text:
     best = max(rates[-1] for rates in taught.rivals)
     return Text(f"taught {taught.pictures} pictures anew: class {label_of(report, taught.target)} at "
                 f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at {percent(best)} "
-                f"(largest lead {number(100 * taught.lead)} points)")
+                f"(largest lead {number(100 * taught.lead)} points{_apart(taught.leads)})")
+
+
+def _apart(leads: Sequence[float]) -> str:
+    if len(leads) < 2:
+        return ""
+    return f" in the mean of {len(leads)} draws, alone {number(100 * min(leads))} to {number(100 * max(leads))}"
 
 
 def _seconds(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """What methods say about an artifact: findings, ASR estimates, evidence. Plain data, JSON in and out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -175,7 +175,8 @@ class Relearned:
     """How fast a parent's trigger comes back on a copy of the child that is taught `pictures` of it.
 
     `asr` is its ASR (0..1) after each of `steps`, `rivals` that of triggers of the same mask at a random place in
-    random colours, taught in the same way.
+    random colours, taught in the same way. Over several draws of pictures and rivals all are means, of the best
+    rival's rates, the second's, and so on; then `leads` has each draw's own.
     """
 
     target: Target
@@ -185,13 +186,19 @@ class Relearned:
     steps: tuple[int, ...]
     asr: tuple[float, ...]
     rivals: tuple[tuple[float, ...], ...]
+    leads: tuple[float, ...] = ()
 
     @property
     def lead(self) -> float:
         """The largest lead in ASR (-1..1) over the best rival after a step; NaN where one could not be measured."""
-        best = [max(rates) if all(map(math.isfinite, rates)) else math.nan for rates in zip(*self.rivals, strict=True)]
-        leads = [own - other for own, other in zip(self.asr[1:], best[1:], strict=True)]
-        return max(leads) if leads and all(map(math.isfinite, leads)) else math.nan
+        return lead_of(self.asr, self.rivals)
+
+
+def lead_of(asr: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
+    """As `Relearned.lead`; before the first step nothing has been learnt, so that it does not count."""
+    best = [max(rates) if all(map(math.isfinite, rates)) else math.nan for rates in zip(*rivals, strict=True)]
+    leads = [own - other for own, other in zip(asr[1:], best[1:], strict=True)]
+    return max(leads) if leads and all(map(math.isfinite, leads)) else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

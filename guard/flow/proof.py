@@ -198,7 +198,7 @@ def _relearn(child: Any, curated: "CuratedSet", trigger: "PatchTrigger", target:
     probe = relearning.Probe()
     curves = relearning.relearn(child, curated.search, curated.holdout, trigger, target, probe, watch)
     return Relearned(target=target, family=str(Family.PATCH), budget=trigger.norm, pictures=probe.handful,
-                     steps=relearning.CHECKS, asr=curves.trigger, rivals=curves.rivals)
+                     steps=relearning.CHECKS, asr=curves.trigger, rivals=curves.rivals, leads=curves.leads)
 
 
 def _wake(child: Any, curated: "CuratedSet", trigger: "Trigger", target: int, watch: Callable[[float], None]) -> Woken:

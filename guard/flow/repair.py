@@ -148,7 +148,8 @@ def proved(facts: PurificationFacts) -> dict[str, Any]:
         "images": facts.acc_after.images,
         "replayed": [asdict(one) for one in facts.replayed],
         "resampled": [asdict(one.after) | {"searches": one.searches} for one in facts.resampled],
-        "relearned": [{"target": one.target, "lead": finite(one.lead)} for one in facts.relearned],
+        "relearned": [{"target": one.target, "lead": finite(one.lead), "leads": [finite(each) for each in one.leads]}
+                      for one in facts.relearned],
         "woken": [{"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
                   for one in facts.woken],
         "shared": asdict(facts.shared) if facts.shared else None,
@@ -160,7 +161,8 @@ def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
     """The inverse of `facts_to_dict`."""
     def relearned(value: Mapping[str, Any]) -> Relearned:
         return Relearned(**{**value, "steps": tuple(value["steps"]), "asr": tuple(value["asr"]),
-                            "rivals": tuple(tuple(rates) for rates in value["rivals"])})
+                            "rivals": tuple(tuple(rates) for rates in value["rivals"]),
+                            "leads": tuple(value.get("leads", ()))})
 
     def woken(value: Mapping[str, Any]) -> Woken:
         return Woken(radius=value["radius"], stamped=AsrEstimate(**value["stamped"]),

@@ -11,37 +11,46 @@ nothing to another, or destroys it. Clean pictures are in every step; without th
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import starmap
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
-from guard.core.evidence import TriggerLike
+from guard.core.evidence import TriggerLike, lead_of
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of, predict
 from guard.ml.triggers import PatchTrigger
 
 CHECKS = (0, 1, 2, 4, 8)  # steps after which success is measured
-MOST_MEASURED = 200  # pictures on which it is
+MOST_MEASURED = 100  # pictures on which it is, in each draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """`handful` stamped pictures and `clean` plain ones a step; a step's length is `stride` times the weights' norm."""
+    """`handful` stamped pictures and `clean` plain ones a step; a step's length is `stride` times the weights' norm.
+
+    One handful says little: on the same model one is learnt at once and the next hardly, so `draws` are averaged.
+    """
 
     handful: int = 10
     clean: int = 40
     stride: float = 0.005
     rivals: int = 3
+    draws: int = 5
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Success (0..1) after each of `CHECKS`: of the trigger, and of each rival drawn at random."""
+    """Success (0..1) after each of `CHECKS`: of the trigger, and of the best rival, the second best, and so on.
+
+    All are means over the draws; `leads` are the draws' own.
+    """
 
     trigger: tuple[float, ...]
     rivals: tuple[tuple[float, ...], ...]
+    leads: tuple[float, ...]
 
 
 def relearn(model: nn.Module, data: Labelled, measured: Labelled, trigger: PatchTrigger, target: int, probe: Probe,
@@ -49,8 +58,8 @@ def relearn(model: nn.Module, data: Labelled, measured: Labelled, trigger: Patch
     """Teach copies of `model` a trigger and its rivals; draws from torch's global CPU generator.
 
     Args:
-        data: where the handful and the clean pictures come from.
-        measured: where success is measured, on at most `MOST_MEASURED` pictures of other classes.
+        data: where the handfuls and the clean pictures come from.
+        measured: where success is measured, in each draw on at most `MOST_MEASURED` pictures of other classes.
 
     Raises:
         MethodFailed: no picture of another class, or a loss or logit is not finite.
@@ -58,15 +67,24 @@ def relearn(model: nn.Module, data: Labelled, measured: Labelled, trigger: Patch
     others, shown = data.pick(data.labels != target), measured.pick(measured.labels != target)
     if not len(others) or not len(shown):
         raise MethodFailed(f"Every picture has class {target}; nothing can be taught.", code="too_few_images")
+    draws = []
+    for turn in range(probe.draws):
+        draws.append(_draw(model, data, others, shown, trigger, target, probe))
+        watch((turn + 1) / probe.draws)
+    own, rivals = (torch.tensor(rates, dtype=torch.float64) for rates in zip(*draws, strict=True))
+    ranked = rivals.sort(dim=1, descending=True).values.mean(0)
+    return Curves(tuple(own.mean(0).tolist()), tuple(map(tuple, ranked.tolist())), tuple(starmap(lead_of, draws)))
+
+
+def _draw(model: nn.Module, data: Labelled, others: Labelled, shown: Labelled, trigger: PatchTrigger, target: int,
+          probe: Probe) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+    """Success of the trigger and of each rival, all taught with the same pictures."""
     few = others.pick(torch.randperm(len(others))[: probe.handful])
     plain = [data.pick(torch.randperm(len(data))[: probe.clean]) for _ in range(CHECKS[-1])]
-    shown = shown.pick(torch.randperm(len(shown))[:MOST_MEASURED])
+    some = shown.pick(torch.randperm(len(shown))[:MOST_MEASURED])
     rivals = [random_like(trigger) for _ in range(probe.rivals)]
-    curves = []
-    for turn, one in enumerate((trigger, *rivals)):
-        curves.append(_curve(model, few, plain, shown, one, target, probe.stride))
-        watch((turn + 1) / (1 + len(rivals)))
-    return Curves(curves[0], tuple(curves[1:]))
+    own, *theirs = [_curve(model, few, plain, some, one, target, probe.stride) for one in (trigger, *rivals)]
+    return own, theirs
 
 
 def random_like(trigger: PatchTrigger) -> PatchTrigger:

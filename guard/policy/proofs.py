@@ -74,9 +74,10 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
         yield from _unmeasured(replayed - {one.target for one in facts.relearned}, "by teaching it anew", facts)
         for taught in facts.relearned:
             if not _within(taught.lead, rule.max_lead):
+                drawn = f", in the mean of {len(taught.leads)} draws" if len(taught.leads) > 1 else ""
                 yield (f"The parent's trigger for class {taught.target} is learnt anew far faster than a random one "
                        f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} steps on "
-                       f"{taught.pictures} pictures, over {100 * rule.max_lead:.0f}).")
+                       f"{taught.pictures} pictures{drawn}, over {100 * rule.max_lead:.0f}).")
     if rule.max_woken is not None:
         wanted: set[Target] = {one.target for one in facts.replayed if isinstance(one.target, int)}
         known = {one.stamped.target for one in facts.woken}

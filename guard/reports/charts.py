@@ -120,6 +120,8 @@ def relearned_chart(report: Report) -> Chart | None:
     note = (f"A copy of the purified model is taught {first.pictures} pictures of the trigger for a few steps. The "
             f"mark is the best of {len(first.rivals)} random triggers taught alike: a bar far beyond it says that the "
             "backdoor was hidden rather than removed.")
+    if len(first.leads) > 1:
+        note += f" All are means over {len(first.leads)} draws of pictures and random triggers."
     rows = []
     for taught in report.relearned:
         for step, rate, best in zip(taught.steps, taught.asr, map(max, zip(*taught.rivals, strict=True)), strict=True):

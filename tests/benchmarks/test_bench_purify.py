@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_cand
     assert line["der_all"]["mean"] == pytest.approx((line["der"]["mean"] + 0.5) / 2)
 
 
+def test_a_chain_run_alone_takes_the_time_of_all_its_links() -> None:
+    candidates = [{"defense": "a", "seconds": 10.0, "verdict": "rejected"}, {"defense": "b", "seconds": 15.0},
+                  {"defense": "a", "after": ["a"], "seconds": 5.0, "verdict": "rejected"},
+                  {"defense": "b", "after": ["a", "a"], "seconds": 20.0, "verdict": "purified"}]
+
+    (line,) = numbers.summary([a_row("patch-1", "tournament", 0.0, verdict="purified", winner="b",
+                                     candidates=candidates)])
+
+    assert line["time_over_winner"] == (10 + 15 + 5 + 20) / (10 + 5 + 20)
+
+
 def test_published_numbers_stand_beside_those_that_were_measured() -> None:
     page = words.page(bench_purify.evaluate(ROWS))
 
@@ -262,10 +274,18 @@ def a_task(folder: Path, rho: float) -> Task:
 
 
 def test_a_policys_defense_is_the_one_that_it_names_with_its_parameters(tmp_path: Path) -> None:
-    method = a_task(tmp_path, 0.1).method()
+    (method,) = a_task(tmp_path, 0.1).methods()
 
     assert isinstance(method, DEFENSES.get("sau"))
     assert method.parameters()["rho"] == 0.1
+
+
+def test_a_policys_chained_defense_brings_all_its_links(tmp_path: Path) -> None:
+    task = a_task(tmp_path, 0.1)
+    longer = (*task.policy.defenses, DefenseRule(name="fst", after="sau"), DefenseRule(name="anp", after="fst"))
+    chained = replace(task, defense="policy-4", policy=replace(task.policy, defenses=longer))
+
+    assert [type(method) for method in chained.methods()] == [DEFENSES.get(name) for name in ("sau", "fst", "anp")]
 
 
 def test_what_is_done_counts_only_while_everything_is_as_it_was(tmp_path: Path) -> None:

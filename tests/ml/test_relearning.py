@@ -1,5 +1,7 @@
 """A hidden backdoor wakes faster than random triggers; one that was never there does not."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -29,12 +31,18 @@ def curves(bonus: float, seed: int = 0) -> Curves:
     return found
 
 
+def taught(draws: int) -> Curves:
+    model = toys.Matcher(toys.prototypes(), bonus=0.0).eval()
+    probe = Probe(draws=draws, stride=0.02)  # so long a step that rivals are learnt too
+    return relearn(model, toys.labelled(240, 1), toys.labelled(180, 3), corner(), toys.TARGET, probe, _unwatched)
+
+
 def _unwatched(_done: float) -> None:
     """Nobody looks."""
 
 
 def lead(found: Curves) -> float:
-    return max(own - max(others) for own, others in zip(found.trigger, zip(*found.rivals, strict=True), strict=True))
+    return max(own - other for own, other in zip(found.trigger, best(found), strict=True))
 
 
 def test_what_is_nearly_awake_leads_what_is_drawn_at_random() -> None:
@@ -57,6 +65,26 @@ def test_a_network_that_never_saw_it_learns_it_no_faster_than_random_ones() -> N
 
 def test_the_same_seed_gives_the_same_curves() -> None:
     assert curves(bonus=2.0, seed=3) == curves(bonus=2.0, seed=3)
+
+
+def test_draws_are_averaged_and_each_has_its_own_lead() -> None:
+    with seeded(5):
+        first, second = (taught(draws=1) for _ in range(2))
+    with seeded(5):
+        together = taught(draws=2)
+
+    assert together.leads == first.leads + second.leads
+    assert together.trigger == pytest.approx(means(first.trigger, second.trigger))
+    assert first.rivals != second.rivals
+    assert together.rivals[0] == pytest.approx(means(best(first), best(second)))
+
+
+def means(*curves: Sequence[float]) -> list[float]:
+    return [sum(rates) / len(rates) for rates in zip(*curves, strict=True)]
+
+
+def best(found: Curves) -> list[float]:
+    return [max(rates) for rates in zip(*found.rivals, strict=True)]
 
 
 def test_a_rival_has_the_same_mask_elsewhere_and_other_colours() -> None:
