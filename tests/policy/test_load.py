@@ -25,9 +25,9 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert policy.name == "default"
     assert policy.detectors["patch_inversion"].required
     assert policy.asr_limit == 0.10
-    assert [(rule.name, rule.params.get("weight")) for rule in policy.defenses] == [
-        ("shared_distillation", 0.0), ("patch_unlearning", None), ("shared_distillation", None),
-        ("distilled_polarizer", None)]
+    assert [(rule.name, rule.after) for rule in policy.defenses] == [
+        ("shared_distillation", ""), ("patch_unlearning", ""), ("distilled_polarizer", "shared_distillation"),
+        ("shared_distillation", "shared_distillation")]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
