@@ -4,13 +4,13 @@
         [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--honest N] [--policy P] [--jobs N] [--device D]
 
 Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
-seed; `policy-2` is the policy's second defense as that sets it. ASR is the attacker's own trigger's on the zoo's test
-part. Backdoored models that do not work are left out; honest ones are repaired as well: what does a defense cost a
-model that needed none? `tournament` is `guard purify` by the policy, which detects first. `--detected` takes only the
-backdoored models that a record of bench_detect rejected, which are those that the guard repairs, `--sample` so many of
-the models, drawn at random by a fixed seed; `--honest` so many honest models beside them, drawn alike. What is done
-lies in DIR/<model>/purify-*.json, a run that was ended goes on, and `--done` makes the record of what is there. The
-pictures need matplotlib.
+seed; `policy-2` is the policy's second defense as that sets it, after those that it goes on from. ASR is the attacker's
+own trigger's on the zoo's test part. Backdoored models that do not work are left out; honest ones are repaired as well:
+what does a defense cost a model that needed none? `tournament` is `guard purify` by the policy, which detects first.
+`--detected` takes only the backdoored models that a record of bench_detect rejected, which are those that the guard
+repairs, `--sample` so many of the models, drawn at random by a fixed seed; `--honest` so many honest models beside
+them, drawn alike. What is done lies in DIR/<model>/purify-*.json, a run that was ended goes on, and `--done` makes the
+record of what is there. The pictures need matplotlib.
 """
 
 import argparse

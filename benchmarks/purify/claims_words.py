@@ -53,7 +53,8 @@ def page(result: Row) -> str:
     """The numbers as Markdown; whether a claim held is the reader's to see beside what would have to be so."""
     found = result["summary"]
     return "\n\n".join(filter(None, [result["note"], _tied(found["correlation"], result["top"]),
-                                     _penalty(found["activeness"]), _bounds(found["bound"]), _by(found["bound_by"])]))
+                                     _penalty(found["activeness"]), _bounds(found["bound"]),
+                                     _by(found.get("bound_by", {}))]))
 
 
 def _tied(found: Row, top: float) -> str:

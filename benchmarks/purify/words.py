@@ -36,7 +36,8 @@ def _steps(result: Line) -> str:
     """Which defenses the policy's numbers stand for, if any was measured."""
     shown = {line["defense"] for line in result["summary"]}
     rules = enumerate(result.get("policy", {}).get("defenses", []), 1)
-    words = [f"policy-{place} is {rule['name']}" + "".join(f", {key} {value}" for key, value in rule["params"].items())
+    words = [", ".join([f"policy-{place} is {rule['name']}" + (f" after {rule['after']}" if rule.get("after") else ""),
+                        *(f"{key} {value}" for key, value in rule["params"].items())])
              for place, rule in rules if f"policy-{place}" in shown]
     return "; ".join(words) + "." if words else ""
 

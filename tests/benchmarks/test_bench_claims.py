@@ -38,4 +38,6 @@ def test_the_page_has_a_line_for_each_share_and_survives_a_model_without_answers
     assert "| 15% | 3 (2) |" in text
     assert "in 2 of 3 pairs, and in 2 of 2 of those" in text
     assert "| as it is | 2 | 95.0% | 90.0% | 2 of 2 |" in text
+    older = {key: value for key, value in summary(rows).items() if key != "bound_by"}
+    assert "in 2 of 2 of those" in page({"summary": older, "top": 0.15, "note": ""})
     assert page({"summary": summary([]), "top": 0.15, "note": ""}).startswith("(a) No model could be asked.")
