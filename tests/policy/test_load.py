@@ -27,7 +27,7 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert policy.asr_limit == 0.10
     assert [(rule.name, rule.after) for rule in policy.defenses] == [
         ("shared_distillation", ""), ("patch_unlearning", ""), ("distilled_polarizer", "shared_distillation"),
-        ("shared_distillation", "shared_distillation")]
+        ("shared_distillation", "shared_distillation"), ("distilled_polarizer", "")]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
