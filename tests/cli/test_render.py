@@ -47,7 +47,8 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
 
     for part in ("PURIFIED", "purified by sau", "89.6 %", "88.3 %", "trigger to class 3 · Dress", "97.0 % (",
                  "2.6 % (", "with norm=linf, rho=0.2", "fresh patches to class 3 · Dress", "5.0 % (3.5 %",
-                 "81.0 % after 2 steps, random triggers at 22.0 % (largest lead 59 points)",
+                 "81.0 % after 2 steps, random triggers at 22.0 % (largest lead 59 points",
+                 "in the mean of 2 draws",
                  "not measured: The trigger"):
         assert part in text, part
 

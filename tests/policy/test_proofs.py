@@ -121,3 +121,11 @@ def test_a_lead_of_just_what_is_allowed_passes() -> None:
     assert 0.4 - 0.3 > 0.1
     assert verdict(facts(relearned=(at_limit,)), rule)[0] is Verdict.PURIFIED
     assert verdict(facts(relearned=(replace(at_limit, asr=(0.0, 0.1, 0.41)),)), rule)[0] is Verdict.REJECTED
+
+
+def test_a_refusal_says_how_many_draws_a_lead_is_the_mean_of() -> None:
+    one = facts(rates=(0.0, 0.1, 0.9)).relearned[0]
+
+    assert "on 10 pictures, over" in verdict(facts(relearned=(one,)), ProofRule(max_lead=0.1))[1]
+    assert "on 10 pictures, in the mean of 2 draws, over" in verdict(
+        facts(relearned=(replace(one, leads=(0.5, 0.9)),)), ProofRule(max_lead=0.1))[1]

@@ -122,7 +122,7 @@ def purified() -> Report:
         acc_after=Accuracy(overall=0.883, per_class=after, images=600),
         resampled=(Resampled(before=estimate(TARGET, 513, 0.93, 0.97), after=estimate(TARGET, 27, 0.035, 0.072)),),
         relearned=(Relearned(target=TARGET, family="patch", budget=8.9, pictures=10, steps=(0, 1, 2),
-                             asr=(0.02, 0.3, 0.81), rivals=((0.0, 0.1, 0.2), (0.01, 0.05, 0.22))),),
+                             asr=(0.02, 0.3, 0.81), rivals=((0.01, 0.1, 0.22), (0.0, 0.05, 0.2)), leads=(0.31, 0.87)),),
         woken=(Woken(radius=8 / 255, stamped=estimate(TARGET, 81, 0.12, 0.18),
                      alone=estimate(TARGET, 54, 0.07, 0.13)),),
         shared=SharedRisk(radius=0.2, images=100, before=0.97, after=0.31),

@@ -45,6 +45,7 @@ def test_a_purified_document_adds_accuracies_as_plain_numbers() -> None:
     assert (document["defense_version"], document["parameters"]) == (1, {"rho": 0.2, "norm": "linf"})
     assert document["resampled"][0]["before"]["successes"] == 513
     assert document["relearned"][0]["lead"] == pytest.approx(0.59)
+    assert document["relearned"][0]["leads"] == [0.31, 0.87]
     assert document["woken"][0]["lead"] == pytest.approx((81 - 54) / document["woken"][0]["alone"]["trials"])
     assert document["shared"] == {"radius": 0.2, "images": 100, "before": 0.97, "after": 0.31}
     assert document["unproved"][0].startswith("The trigger for class 5")
