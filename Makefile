@@ -21,6 +21,9 @@ setup: $(READY) ## make the virtual environment
 demo: $(READY) ## the whole path on real data: upload, scan, purify, serve (under ten minutes)
 	$(BIN)/python -m benchmarks.demo
 
+# One thread each: the tests' tensors are so small that further threads mostly wait for one another.
+test test-fast: export OMP_NUM_THREADS ?= 1
+
 test: $(READY) ## all tests, with branch coverage of guard/
 	$(BIN)/python -m coverage erase
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m coverage run -m pytest tests

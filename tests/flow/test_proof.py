@@ -128,7 +128,8 @@ def test_facts_survive_json_and_older_facts_have_no_proof(untouched: Proof) -> N
 def test_a_lead_that_could_not_be_measured_is_signed_as_unknown() -> None:
     broken = Relearned(target=1, family="patch", budget=9.0, pictures=10, steps=(0, 2), asr=(0.0, math.nan),
                        rivals=((0.0, 0.1),))
-    whole = replace(broken, asr=(0.0, 0.6))
+    whole = replace(broken, asr=(0.0, 0.6), leads=(0.4, math.nan))
     said = json.loads(json.dumps(proved(a_purification(relearned=(broken, whole))), allow_nan=False))
 
-    assert said["relearned"] == [{"target": 1, "lead": None}, {"target": 1, "lead": 0.5}]
+    assert said["relearned"] == [{"target": 1, "lead": None, "leads": []},
+                                 {"target": 1, "lead": 0.5, "leads": [0.4, None]}]

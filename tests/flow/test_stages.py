@@ -140,10 +140,11 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
     place.with_evidence(child, finding(suspicious=True, natural=0.97))
     assert stage.work(place.guard, "decide", child)
     assert [row.verdict for row in place.verdicts(child)] == [Verdict.HELD]
-    *others, last = [rule.name for rule in place.guard.policy.defenses]  # as if all others had failed before
+    *others, last = [{"defense": rule.name, **({"after": [rule.after]} if rule.after else {})}
+                     for rule in place.guard.policy.defenses]  # as if all others had failed before
     with transaction(place.guard.engine) as session:
         scans.move(session, parent, ScanState.PURIFYING, place.clock, detail={"candidates": [
-            *({"defense": name, "failed": "no"} for name in others), {"defense": last, "child": child}]})
+            *({**named, "failed": "no"} for named in others), {**last, "child": child}]})
 
     stage.work(place.guard, "purify", parent)
 
