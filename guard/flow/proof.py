@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_TARGETS = 4  # classes that are looked at; a model with more backdoors than that has no repair
-SECONDS = 300.0  # of all; a job of the service has as many beside its defense
+SECONDS = 600.0  # of all; a job of the service has as many beside its defense
 STEPS, BATCH = 150, 16  # of the generators
 ROOM = 2.0  # pixels of the region, in norms of the recovered patch: masks are soft, samples are opaque
 LEARNT = 0.5  # ASR (lower end) on the parent, under which samples prove nothing about the child
