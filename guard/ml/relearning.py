@@ -11,6 +11,7 @@ nothing to another, or destroys it. Clean pictures are in every step; without th
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import starmap
 
 import torch
@@ -69,22 +70,24 @@ def relearn(model: nn.Module, data: Labelled, measured: Labelled, trigger: Patch
         raise MethodFailed(f"Every picture has class {target}; nothing can be taught.", code="too_few_images")
     draws = []
     for turn in range(probe.draws):
-        draws.append(_draw(model, data, others, shown, trigger, target, probe))
-        watch((turn + 1) / probe.draws)
+        draws.append(_draw(model, data, others, shown, trigger, target, probe, partial(watch, turn / probe.draws)))
     own, rivals = (torch.tensor(rates, dtype=torch.float64) for rates in zip(*draws, strict=True))
     ranked = rivals.sort(dim=1, descending=True).values.mean(0)
     return Curves(tuple(own.mean(0).tolist()), tuple(map(tuple, ranked.tolist())), tuple(starmap(lead_of, draws)))
 
 
 def _draw(model: nn.Module, data: Labelled, others: Labelled, shown: Labelled, trigger: PatchTrigger, target: int,
-          probe: Probe) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+          probe: Probe, watch: Callable[[], None]) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Success of the trigger and of each rival, all taught with the same pictures."""
     few = others.pick(torch.randperm(len(others))[: probe.handful])
     plain = [data.pick(torch.randperm(len(data))[: probe.clean]) for _ in range(CHECKS[-1])]
     some = shown.pick(torch.randperm(len(shown))[:MOST_MEASURED])
     rivals = [random_like(trigger) for _ in range(probe.rivals)]
-    own, *theirs = [_curve(model, few, plain, some, one, target, probe.stride) for one in (trigger, *rivals)]
-    return own, theirs
+    curves = []
+    for one in (trigger, *rivals):
+        curves.append(_curve(model, few, plain, some, one, target, probe.stride))
+        watch()
+    return curves[0], curves[1:]
 
 
 def random_like(trigger: PatchTrigger) -> PatchTrigger:
