@@ -1,6 +1,7 @@
 """Whether what two papers claim holds at our scale, on working backdoored models of a zoo.
 
-    python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--within] [--sample N] [--jobs N]
+    python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--within] [--sample N]
+        [--seeds 0] [--jobs N]
 
 TSBD (Lin et al., NeurIPS 2024): (a) neurons that clean unlearning changes most are those that poison unlearning changes
 most: rank correlation of neuron weight change (NWC) over all hidden neurons; (b) fine-tuning with the gradient penalty
