@@ -1,9 +1,10 @@
 """What repairs cost, as ratios in one run: ours beside straightforward loops, and each defense's memory.
 
-    python -m benchmarks.bench_repair_speed [--images N] [--rounds N] [--memory-images N]
+    python -m benchmarks.bench_repair_speed [--images N] [--rounds N] [--memory-images N] [--device cuda] [--width N]
 
-All on the same network (PreAct-ResNet18 by its depth, a quarter of its width) with the same pictures, batches and
-steps, by turns; processor time is measured. The straightforward loops:
+All on the same network (PreAct-ResNet18 by its depth, a quarter of its width unless `--width` is told) with the same
+pictures, batches and steps, by turns; processor time is measured, on a GPU wall time, and there no memory. The
+straightforward loops:
     - SAU: the paper's algorithm without the savings of ours: both networks look at the clean pictures in every inner
       step, all pictures take part in every step, gradients of all weights are computed where only that of the
       perturbation is used, and weights lie as torch lays them
@@ -43,14 +44,14 @@ from guard.defenses.sau import Sau
 from guard.defenses.tsbd import Tsbd, each
 from guard.ml import architectures
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.measure import predict
+from guard.ml.measure import device_of, predict
 from guard.ml.polarizer import polarizer_of
 from guard.ml.seeds import seeded
 from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
 from guard.ml.sharpness import uphill
 from guard.ml.suitability import channels_last
 
-CLASSES, SIDE, BATCH = 10, 32, 64
+CLASSES, SIDE, BATCH, WIDTH = 10, 32, 64, 16
 PLAIN = "plain fine-tuning"  # in the record, beside the names of the shelf
 SAU_AIM, MEMORY_AIM = 0.5, 2.2  # of the straightforward loop's time; of plain fine-tuning's memory
 BASES = 3  # processes whose median is that of plain fine-tuning: every ratio depends on it
@@ -80,12 +81,12 @@ Loss = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
 Step = Callable[[Tensor, Tensor], None]
 
 
-def network() -> nn.Module:
-    """The network that all are measured on, with fresh weights."""
+def network(width: int = WIDTH, device: str = "cpu") -> nn.Module:
+    """The network that all are measured on, with fresh weights; 64 channels wide is full width."""
     manifest = Manifest(architecture="preact_resnet18", num_classes=CLASSES, input_size=(3, SIDE, SIDE),
-                        mean=(0.5,) * 3, std=(0.25,) * 3, model_args={"width": 16})
+                        mean=(0.5,) * 3, std=(0.25,) * 3, model_args={"width": width})
     with seeded(0):
-        return architectures.wrap(manifest, architectures.build(manifest)).eval()
+        return architectures.wrap(manifest, architectures.build(manifest)).eval().to(device)
 
 
 def pictures(count: int) -> CleanSet:
@@ -150,44 +151,54 @@ def descending(loss: Loss, optimiser: torch.optim.Optimizer) -> Step:
     return step
 
 
-def by_turns(steps: Mapping[str, Step], data: Labelled, rounds: int) -> dict[str, float]:
-    """Processor seconds of `rounds` passes of each, after one step that is not counted; batch by batch in turn."""
-    spent = dict.fromkeys(steps, 0.0)
+def by_turns(steps: Mapping[str, Step], data: Labelled, rounds: int, device: str = "cpu") -> dict[str, float]:
+    """Seconds of `rounds` passes of each, after one step that is not counted; batch by batch in turn.
+
+    Of the processor; on a GPU by the clock, until its work is done.
+    """
+    spent, now = dict.fromkeys(steps, 0.0), time.process_time if device == "cpu" else _when_done
     for turn in range(rounds + 1):
-        for images, labels in data.batches(BATCH) if turn else [next(data.batches(BATCH))]:
+        for images, labels in data.batches(BATCH, device=device):
             for name, step in steps.items():
-                started = time.process_time()
+                started = now()
                 step(images, labels)
-                spent[name] += (time.process_time() - started) * bool(turn)
+                spent[name] += (now() - started) * bool(turn)
+            if not turn:
+                break
     return spent
 
 
-def sau_ways(data: Labelled) -> dict[str, Step]:
+def _when_done() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def sau_ways(data: Labelled, build: Callable[[], nn.Module] = network) -> dict[str, Step]:
     """Ours and the straightforward one; for positions in `data`."""
-    sau, steps = Sau(), {}
+    sau, steps, known = Sau(), {}, data.labels.to(device_of(build()))
     for name in ("ours", "plain"):
-        model = network().requires_grad_()
+        model = build().requires_grad_()
         if name == "ours":
             channels_last(model)
         reference = copy.deepcopy(model).requires_grad_(name == "plain")
-        believed = predict(reference, data)  # once for all passes, as in a repair
+        believed = predict(reference, data).to(known)  # once for all passes, as in a repair
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-5, amsgrad=True)
 
         def loss(images: Tensor, at: Tensor, name: str = name, model: nn.Module = model,
                  reference: nn.Module = reference, believed: Tensor = believed) -> Iterable[Tensor]:
             if name == "plain":
-                return [straightforward(sau, model, reference, images, data.labels[at])]
-            return sau.terms(model, reference, images, data.labels[at], believed[at])
+                return [straightforward(sau, model, reference, images, known[at])]
+            return sau.terms(model, reference, images, known[at], believed[at])
 
         steps[name] = descending(loss, optimiser)
     return steps
 
 
-def npd_ways(clean: CleanSet, *, conditional: bool) -> dict[str, Step]:
+def npd_ways(clean: CleanSet, build: Callable[[], nn.Module] = network, *, conditional: bool) -> dict[str, Step]:
     """With and without reuse of what the frozen half gives."""
     steps = {}
     for name in ("ours", "plain"):
-        model = network().requires_grad_(requires_grad=False)
+        model = build().requires_grad_(requires_grad=False)
         polarized = inserted(model, place_for(model, clean, conditional=conditional), CLASSES)
         halves = halved(polarized, clean)
         halves.whole = halves.whole or name == "plain"
@@ -197,9 +208,9 @@ def npd_ways(clean: CleanSet, *, conditional: bool) -> dict[str, Step]:
     return steps
 
 
-def tsbd_ways() -> dict[str, Step]:
+def tsbd_ways(build: Callable[[], nn.Module] = network) -> dict[str, Step]:
     """Ours and the authors'."""
-    tsbd, mine, theirs = Tsbd(), network().requires_grad_().train(), network().requires_grad_().train()
+    tsbd, mine, theirs = Tsbd(), build().requires_grad_().train(), build().requires_grad_().train()
     ascent = partial(each, radius=tsbd.radius)
     own, other = (torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9) for model in (mine, theirs))
     return {"ours": descending(lambda images, labels: uphill(mine, images, labels, ascent, share=tsbd.alpha), own),
@@ -253,11 +264,28 @@ def words(result: dict[str, Any]) -> str:
     """The record's page: ratios, and whether each aim is reached."""
     lines = [f"| {row['aim']} | {'–' if row['value'] is None else format(row['value'], '.2f')} | {row['limit']:g} | "
              f"{'yes' if row['reached'] else 'no'} |" for row in result["aims"]]
-    ratios = result["ratios"]
-    return (f"{repairs(result)}\n\nProcessor time over the straightforward way's: Neural Polarizer "
-            f"{ratios['neural_polarizer']:.2f}, conditional {ratios['conditional_polarizer']:.2f}; a step of TSBD's "
-            f"last stage {ratios['tsbd']:.2f}.\n\n| aim | measured | at most | reached |\n|---|---|---|---|\n"
-            + "\n".join(lines))
+    return f"{repairs(result)}\n\n| aim | measured | at most | reached |\n|---|---|---|---|\n" + "\n".join(lines)
+
+
+def timed(images: int, rounds: int, width: int, device: str) -> dict[str, dict[str, float]]:
+    """Seconds of each way of each defense."""
+    clean, build = pictures(images), partial(network, width, device)
+    numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
+    seconds = {"sau": by_turns(sau_ways(clean.search, build), numbered, rounds, device)}
+    for name, ways in (("neural_polarizer", npd_ways(clean, build, conditional=False)),
+                       ("conditional_polarizer", npd_ways(clean, build, conditional=True)), ("tsbd", tsbd_ways(build))):
+        seconds[name] = by_turns(ways, clean.search, rounds, device)
+        print(json.dumps({name: seconds[name]}), flush=True)
+    return seconds
+
+
+def held(images: int) -> tuple[float, dict[str, float | None]]:
+    """MiB of plain fine-tuning, and of each defense."""
+    grown = {}
+    for name in DEFENSES.names():
+        grown[name] = apart(name, images)
+        print(json.dumps({name: grown[name]}), flush=True)
+    return median(apart(PLAIN, images) or 0.0 for _ in range(BASES)), grown
 
 
 def main() -> None:
@@ -265,26 +293,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2 * BATCH, help="pictures of a timed pass")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory-images", type=int, default=2 * BATCH)
+    parser.add_argument("--width", type=int, default=WIDTH, help="channels of the timed network's first layers")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="repair-speed")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    clean = pictures(options.images)
-    numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
-    seconds = {"sau": by_turns(sau_ways(clean.search), numbered, options.rounds)}
-    for name, ways in (("neural_polarizer", npd_ways(clean, conditional=False)),
-                       ("conditional_polarizer", npd_ways(clean, conditional=True)), ("tsbd", tsbd_ways())):
-        seconds[name] = by_turns(ways, clean.search, options.rounds)
-        print(json.dumps({name: seconds[name]}), flush=True)
-    grown = {}
-    for name in DEFENSES.names():
-        grown[name] = apart(name, options.memory_images)
-        print(json.dumps({name: grown[name]}), flush=True)
-    base = median(apart(PLAIN, options.memory_images) or 0.0 for _ in range(BASES))
+    seconds = timed(options.images, options.rounds, options.width, options.device)
+    base, grown = held(options.memory_images) if options.device == "cpu" else (0.0, {})
     ratios = {name: spent["ours"] / spent["plain"] for name, spent in seconds.items()}
     over = {name: None if value is None or not base else value / base for name, value in grown.items()}
-    result = {"images": options.images, "rounds": options.rounds, "batch": BATCH, "seconds": seconds, "ratios": ratios,
-              "sau_ratio": ratios["sau"], "memory_images": options.memory_images, "peak_mib": {PLAIN: base, **grown},
+    result = {"images": options.images, "rounds": options.rounds, "batch": BATCH, "width": options.width,
+              "device": options.device, "seconds": seconds, "ratios": ratios, "sau_ratio": ratios["sau"],
               "peak_over_fine_tuning": over, "aims": aims(ratios["sau"], over)}
+    if options.device == "cpu":
+        result |= {"memory_images": options.memory_images, "peak_mib": {PLAIN: base, **grown}}
+    else:
+        result["named"] = torch.cuda.get_device_name()
     print(record.write(options.name, result, f"# What repairs cost\n\n{__doc__}\n{words(result)}\n"))
 
 

@@ -62,7 +62,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> toys.CleanSet:
 
 
 def test_saus_two_ways_are_timed(toy: toys.CleanSet) -> None:
-    ways = bench.sau_ways(toy.search)
+    ways = bench.sau_ways(toy.search, toys.network)
     numbered = Labelled(toy.search.images, torch.arange(len(toy.search)))
 
     spent = bench.by_turns(ways, numbered, 1)
@@ -73,7 +73,7 @@ def test_saus_two_ways_are_timed(toy: toys.CleanSet) -> None:
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_the_polarizers_ways_run_with_and_without_reuse(toy: toys.CleanSet, conditional: bool) -> None:
-    ways = bench.npd_ways(toy, conditional=conditional)
+    ways = bench.npd_ways(toy, toys.network, conditional=conditional)
 
     assert set(bench.by_turns(ways, toy.search, 1)) == {"ours", "plain"}
 
