@@ -1,8 +1,8 @@
 """Whether MESA's claim holds at our scale: a learnt distribution of triggers repairs better than one recovered trigger.
 
-    python -m benchmarks.bench_mesa --model DIR [--data-dir DIR] [--patterns N] [--stamped SHARE]
+    python -m benchmarks.bench_mesa --models DIR... [--data-dir DIR] [--patterns N] [--stamped SHARE]
 
-Qiao et al., NeurIPS 2019: an honest network (of a zoo) is fine-tuned with a few of its pictures under a 3x3 patch of
+Qiao et al., NeurIPS 2019: each honest network (of a zoo) is fine-tuned with a few of its pictures under a 3x3 patch of
 random colours at a random place; then (a) samples of the ensemble of generators (success levels 0.9, 0.8, 0.5) or (b)
 one patch found by descent on its pixels stand on clean pictures with their true labels, and the network is trained on.
 The prior of both is the size of 3x3 alone; the same clean pictures, rate, passes and share of stamped pictures; the
@@ -17,6 +17,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -121,23 +122,28 @@ def both(model: nn.Module, attack: PatchAnywhere, test: Labelled) -> dict[str, f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--models", type=Path, nargs="+", required=True)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--patterns", type=int, default=6)
     parser.add_argument("--stamped", type=float, default=STAMPED, help="share of the clean pictures under a trigger")
     parser.add_argument("--name", default="mesa-claim")
     options = parser.parse_args()
-    member = ZooModel(options.model, json.loads((options.model / "truth.json").read_text()))
-    source = json.loads((options.model.parent / "zoo.json").read_text())["spec"]
-    data = sets.load(spec.parse(source).sets[str(member.truth["data"])], options.data_dir)
-    clean = population.read_cleanset(member.cleanset).visible()
-    model, rows = guard.load_model(member.folder), []
-    for seed in range(1, options.patterns + 1):
-        rows.append(one_pattern(model, data, clean, seed, options.stamped))
-        print(json.dumps(rows[-1]), flush=True)
-    result = {"model": member.name, "acc": accuracy(model, data.test), "clean": len(clean.search),
+    rows, accs, clean = [], [], []
+    for folder in options.models:
+        member = ZooModel(folder, json.loads((folder / "truth.json").read_text()))
+        source = json.loads((folder.parent / "zoo.json").read_text())["spec"]
+        data = sets.load(spec.parse(source).sets[str(member.truth["data"])], options.data_dir)
+        shown, model = population.read_cleanset(member.cleanset).visible(), guard.load_model(folder)
+        accs.append(accuracy(model, data.test))
+        clean.append(len(shown.search))
+        for seed in range(1, options.patterns + 1):
+            rows.append({"model": member.name, **one_pattern(model, data, shown, seed, options.stamped)})
+            print(json.dumps(rows[-1]), flush=True)
+    names = sorted({row["model"] for row in rows})
+    result = {"model": ", ".join(names), "acc": fmean(accs), "clean": " or ".join(map(str, sorted(set(clean)))),
               "poisoning_rate": RATE, "levels": list(LEVELS), "stamped": options.stamped, "passes": PASSES,
-              "summary": summary(rows), "rows": rows}
+              "summary": summary(rows), "models": {name: summary([row for row in rows if row["model"] == name])
+                                                   for name in names}, "rows": rows}
     print(record.write(options.name, result, f"# MESA's claim\n\n{__doc__}\n{page(result)}\n"))
 
 

@@ -1,6 +1,7 @@
 """What repairs cost, as ratios in one run: ours beside straightforward loops, and each defense's memory.
 
     python -m benchmarks.bench_repair_speed [--images N] [--rounds N] [--memory-images N] [--device cuda] [--width N]
+        [--zoo DIR --sample N]
 
 All on the same network (PreAct-ResNet18 by its depth, a quarter of its width unless `--width` is told) with the same
 pictures, batches and steps, by turns; processor time is measured, on a GPU wall time, and there no memory. The
@@ -15,43 +16,46 @@ straightforward loops:
 Memory is by how much a process grew at most over what it had with network and pictures loaded; each defense of the
 shelf, at its defaults but with few steps of the same batch (a search sees as many pictures, all classes together), in a
 process of its own, beside plain steps of fine-tuning (median of three processes). The network is fresh and pictures are
-noise: hardly any leaves SAU's search early, and gates that would end a defense before its work are opened.
+noise: hardly any leaves SAU's search early, and gates that would end a defense before its work are opened. With a zoo
+SAU's pass is timed on backdoored models of it as well, drawn at random, with clean pictures.
 """
 
 import argparse
-import copy
 import json
 import multiprocessing
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, nll_loss
+from torch import nn
+from torch.nn.functional import cross_entropy
 
-from benchmarks import record
+import guard
+from benchmarks import record, zoo
+from benchmarks.bench_purify import drawn
 from benchmarks.memory import Peak
+from benchmarks.repair_ways import (
+    BATCH,
+    CLASSES,
+    SIDE,
+    WIDTH,
+    by_turns,
+    descending,
+    network,
+    npd_ways,
+    sau_ways,
+    tsbd_ways,
+)
 from benchmarks.speed_words import repairs
 from guard.core.errors import MethodFailed
-from guard.core.manifest import Manifest
 from guard.defenses import DEFENSES
-from guard.defenses._polarizing import halved, inserted, place_for
-from guard.defenses.neural_polarizer import NeuralPolarizer
-from guard.defenses.sau import Sau
-from guard.defenses.tsbd import Tsbd, each
-from guard.ml import architectures
+from guard.flow import population
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.measure import device_of, predict
-from guard.ml.polarizer import polarizer_of
-from guard.ml.seeds import seeded
-from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
-from guard.ml.sharpness import uphill
-from guard.ml.suitability import channels_last
+from guard.ml.samples import spread
 
-CLASSES, SIDE, BATCH, WIDTH = 10, 32, 64, 16
 PLAIN = "plain fine-tuning"  # in the record, beside the names of the shelf
 SAU_AIM, MEMORY_AIM = 0.5, 2.2  # of the straightforward loop's time; of plain fine-tuning's memory
 BASES = 3  # processes whose median is that of plain fine-tuning: every ratio depends on it
@@ -76,18 +80,6 @@ PASSES: dict[str, dict[str, Any]] = {
     "tsbd": {"rounds": 1, "ratios": 1, "unlearn_rate": 1.0, "unlearn_rounds": 2, "max_drop": 1.0},
 }
 
-#: Of images, and of labels or of positions in the data; one term, or several that are added up.
-Loss = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
-Step = Callable[[Tensor, Tensor], None]
-
-
-def network(width: int = WIDTH, device: str = "cpu") -> nn.Module:
-    """The network that all are measured on, with fresh weights; 64 channels wide is full width."""
-    manifest = Manifest(architecture="preact_resnet18", num_classes=CLASSES, input_size=(3, SIDE, SIDE),
-                        mean=(0.5,) * 3, std=(0.25,) * 3, model_args={"width": width})
-    with seeded(0):
-        return architectures.wrap(manifest, architectures.build(manifest)).eval().to(device)
-
 
 def pictures(count: int) -> CleanSet:
     """Noise: time and memory do not depend on what is in the pictures."""
@@ -95,126 +87,6 @@ def pictures(count: int) -> CleanSet:
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     data = Labelled(images, torch.arange(count) % CLASSES)
     return CleanSet("noise", "0" * 64, CLASSES, data, data.pick(torch.arange(min(count, 10 * CLASSES))))
-
-
-def straightforward(sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """SAU's loss on one batch, as its formulas say it."""
-    shift = project(torch.full_like(images, sau.rho), sau.norm, sau.rho)
-    for _ in range(sau.steps):
-        eps = shift.clone().requires_grad_()
-        mine, theirs = model(images).argmax(1), reference(images).argmax(1)
-        log_p, log_q = log_softmax(model(images + eps), 1), log_softmax(reference(images + eps), 1)
-        moved, moved_ref = log_p.argmax(1) != mine, log_q.argmax(1) != theirs
-        shared = moved & moved_ref & (log_p.argmax(1) == log_q.argmax(1))
-        fool = (nll_loss(log_p, labels, reduction="none") * ~moved
-                + nll_loss(log_q, labels, reduction="none") * ~moved_ref).sum() / -2
-        agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
-        ((sau.lambda_adversarial * fool + sau.lambda_share * agree) / len(images)).backward()
-        assert eps.grad is not None
-        shift = project(eps.detach() - sau.step * sau.rho * eps.grad.sign(), sau.norm, sau.rho)
-    logits = model(images)
-    wrong, believed = reference(images + shift).argmax(1), reference(images).argmax(1)
-    risk = (unlearning(model(images + shift), wrong) * suspects(wrong, labels, believed)).sum() / len(labels)
-    return sau.lambda_clean * cross_entropy(logits, labels) + sau.lambda_unlearn * risk
-
-
-def twice(tsbd: Tsbd, model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    """A step of TSBD's last stage on one batch, as the authors' code takes it."""
-    copied = copy.deepcopy(model)
-    weights = dict(copied.named_parameters())
-
-    def slopes() -> dict[str, Tensor]:
-        return dict(zip(weights, torch.autograd.grad(cross_entropy(copied(images), labels), list(weights.values())),
-                        strict=True))
-
-    here = slopes()
-    with torch.no_grad():
-        for name, shift in each(weights, here, radius=tsbd.radius).items():
-            weights[name].add_(shift)
-    there = slopes()
-    for name, weight in model.named_parameters():
-        weight.grad = (1 - tsbd.alpha) * here[name] + tsbd.alpha * there[name]
-    optimiser.step()
-    with torch.no_grad():
-        model(images)
-
-
-def descending(loss: Loss, optimiser: torch.optim.Optimizer) -> Step:
-    """A step down a loss."""
-    def step(images: Tensor, truth: Tensor) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        terms = loss(images, truth)
-        for term in (terms,) if isinstance(terms, Tensor) else terms:
-            term.backward()
-        optimiser.step()
-
-    return step
-
-
-def by_turns(steps: Mapping[str, Step], data: Labelled, rounds: int, device: str = "cpu") -> dict[str, float]:
-    """Seconds of `rounds` passes of each, after one step that is not counted; batch by batch in turn.
-
-    Of the processor; on a GPU by the clock, until its work is done.
-    """
-    spent, now = dict.fromkeys(steps, 0.0), time.process_time if device == "cpu" else _when_done
-    for turn in range(rounds + 1):
-        for images, labels in data.batches(BATCH, device=device):
-            for name, step in steps.items():
-                started = now()
-                step(images, labels)
-                spent[name] += (now() - started) * bool(turn)
-            if not turn:
-                break
-    return spent
-
-
-def _when_done() -> float:
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def sau_ways(data: Labelled, build: Callable[[], nn.Module] = network) -> dict[str, Step]:
-    """Ours and the straightforward one; for positions in `data`."""
-    sau, steps, known = Sau(), {}, data.labels.to(device_of(build()))
-    for name in ("ours", "plain"):
-        model = build().requires_grad_()
-        if name == "ours":
-            channels_last(model)
-        reference = copy.deepcopy(model).requires_grad_(name == "plain")
-        believed = predict(reference, data).to(known)  # once for all passes, as in a repair
-        optimiser = torch.optim.Adam(model.parameters(), lr=1e-5, amsgrad=True)
-
-        def loss(images: Tensor, at: Tensor, name: str = name, model: nn.Module = model,
-                 reference: nn.Module = reference, believed: Tensor = believed) -> Iterable[Tensor]:
-            if name == "plain":
-                return [straightforward(sau, model, reference, images, known[at])]
-            return sau.terms(model, reference, images, known[at], believed[at])
-
-        steps[name] = descending(loss, optimiser)
-    return steps
-
-
-def npd_ways(clean: CleanSet, build: Callable[[], nn.Module] = network, *, conditional: bool) -> dict[str, Step]:
-    """With and without reuse of what the frozen half gives."""
-    steps = {}
-    for name in ("ours", "plain"):
-        model = build().requires_grad_(requires_grad=False)
-        polarized = inserted(model, place_for(model, clean, conditional=conditional), CLASSES)
-        halves = halved(polarized, clean)
-        halves.whole = halves.whole or name == "plain"
-        loss = partial(NeuralPolarizer(conditional=conditional, enough=1.0).loss, halves)
-        weights = polarizer_of(polarized).requires_grad_().parameters()
-        steps[name] = descending(loss, torch.optim.SGD(weights, lr=1e-5))
-    return steps
-
-
-def tsbd_ways(build: Callable[[], nn.Module] = network) -> dict[str, Step]:
-    """Ours and the authors'."""
-    tsbd, mine, theirs = Tsbd(), build().requires_grad_().train(), build().requires_grad_().train()
-    ascent = partial(each, radius=tsbd.radius)
-    own, other = (torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9) for model in (mine, theirs))
-    return {"ours": descending(lambda images, labels: uphill(mine, images, labels, ascent, share=tsbd.alpha), own),
-            "plain": partial(twice, tsbd, theirs, other)}
 
 
 def memory(name: str, images: int) -> float | None:
@@ -249,10 +121,10 @@ def fine_tuned(model: nn.Module, data: Labelled) -> None:
     by_turns({PLAIN: step}, data, 1)
 
 
-def aims(sau_ratio: float, over: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """Each aim of issue 4 with what was measured; unmeasured is not reached."""
-    rows: list[dict[str, Any]] = [{"aim": "SAU's pass over a straightforward one", "limit": SAU_AIM,
-                                   "value": sau_ratio, "reached": sau_ratio <= SAU_AIM}]
+def aims(sau: Mapping[str, float], over: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """Each aim of issue 4 with what was measured (of SAU's pass by on what); unmeasured is not reached."""
+    rows: list[dict[str, Any]] = [{"aim": f"SAU's pass over a straightforward one, {what}", "limit": SAU_AIM,
+                                   "value": ratio, "reached": ratio <= SAU_AIM} for what, ratio in sau.items()]
     for name, value in over.items():
         limit = MEMORY_AIMS.get(name, MEMORY_AIM)
         rows.append({"aim": f"memory of {name} over plain fine-tuning", "limit": limit, "value": value,
@@ -279,6 +151,22 @@ def timed(images: int, rounds: int, width: int, device: str) -> dict[str, dict[s
     return seconds
 
 
+def on_trained(models: Sequence[zoo.ZooModel], images: int, rounds: int, device: str) -> dict[str, dict[str, float]]:
+    """Seconds of SAU's two ways on each model, with so many of its clean pictures."""
+    seconds = {}
+    for model in models:
+        shown = spread(population.read_cleanset(model.cleanset).visible().search, images)
+        numbered = Labelled(shown.images, torch.arange(len(shown)))
+        ways = sau_ways(shown, partial(_loaded, model.folder, device))
+        seconds[model.name] = by_turns(ways, numbered, rounds, device)
+        print(json.dumps({model.name: seconds[model.name]}), flush=True)
+    return seconds
+
+
+def _loaded(folder: Path, device: str) -> nn.Module:
+    return guard.load_model(folder).eval().to(device)
+
+
 def held(images: int) -> tuple[float, dict[str, float | None]]:
     """MiB of plain fine-tuning, and of each defense."""
     grown = {}
@@ -292,22 +180,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=int, default=2 * BATCH, help="pictures of a timed pass")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory-images", type=int, default=2 * BATCH)
+    parser.add_argument("--memory-images", type=int, default=2 * BATCH, help="0: times alone")
     parser.add_argument("--width", type=int, default=WIDTH, help="channels of the timed network's first layers")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--zoo", type=Path, help="SAU's pass is timed on backdoored models of it as well")
+    parser.add_argument("--sample", type=int, default=6, help="how many of them")
     parser.add_argument("--name", default="repair-speed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seconds = timed(options.images, options.rounds, options.width, options.device)
-    base, grown = held(options.memory_images) if options.device == "cpu" else (0.0, {})
     ratios = {name: spent["ours"] / spent["plain"] for name, spent in seconds.items()}
+    sau = {"fresh network and noise": ratios["sau"]}
+    models = [model for model in zoo.load(options.zoo) if model.truth["backdoored"] and model.truth["works"]
+              ] if options.zoo else []
+    models = drawn(models, options.sample)
+    trained = on_trained(models, options.images, options.rounds, options.device)
+    if trained:
+        sau[f"trained networks (median of {len(trained)})"] = median(
+            spent["ours"] / spent["plain"] for spent in trained.values())
+    looked = options.device == "cpu" and options.memory_images > 0
+    base, grown = held(options.memory_images) if looked else (0.0, {})
     over = {name: None if value is None or not base else value / base for name, value in grown.items()}
     result = {"images": options.images, "rounds": options.rounds, "batch": BATCH, "width": options.width,
               "device": options.device, "seconds": seconds, "ratios": ratios, "sau_ratio": ratios["sau"],
-              "peak_over_fine_tuning": over, "aims": aims(ratios["sau"], over)}
-    if options.device == "cpu":
+              "trained": trained, "zoo": options.zoo and options.zoo.name,
+              "peak_over_fine_tuning": over, "aims": aims(sau, over)}
+    if looked:
         result |= {"memory_images": options.memory_images, "peak_mib": {PLAIN: base, **grown}}
-    else:
+    if options.device != "cpu":
         result["named"] = torch.cuda.get_device_name()
     print(record.write(options.name, result, f"# What repairs cost\n\n{__doc__}\n{words(result)}\n"))
 

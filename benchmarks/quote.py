@@ -51,9 +51,13 @@ def repairs(folder: Path = RECORDS) -> str:
     if line is None:
         return "- What repairs are worth is **not measured yet** on models that nobody had seen."
     asr, commit = line["asr_interval"], document["surroundings"]["commit"]
+    # records before November 28 had a single seed and do not count the models apart
+    runs, models = line["backdoored"], line.get("models", line["backdoored"])
+    repaired = f"{line['repaired']} of {runs} " + ("" if models == runs else f"times ({models} models, "
+                                                  f"{runs // models} seeds) the ") + "models that it rejects"
     return (f"- Repairs, on models that chose no parameter (record {record}, commit {commit}; "
             f"its note says what else counts): with {line['fraction']:.0%} clean pictures the default policy repaired "
-            f"{line['repaired']} of {line['backdoored']} models that it rejects; the true ASR of these fell from "
+            f"{repaired}; the true ASR of these fell from "
             f"{line['asr_before']:.1%} to {asr['mean']:.1%} ({asr['low']:.1%} to {asr['high']:.1%}), **of the worst "
             f"attack to {line['worst_attack_asr']:.1%}**, at {line['acc_loss']:.1%} of accuracy. A repaired model is "
             "proved against the triggers that were recovered, and within limits against what may wake them.")

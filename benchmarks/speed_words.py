@@ -1,5 +1,6 @@
 """Records of speed in words, for docs/evidence.md."""
 
+from statistics import median
 from typing import Any
 
 
@@ -58,6 +59,10 @@ def repairs(result: dict[str, Any]) -> str:
     if ratios := result.get("ratios"):
         told += (f"\n\nThe same of others: Neural Polarizer {ratios['neural_polarizer']:.2f}, conditional "
                  f"{ratios['conditional_polarizer']:.2f}; a step of TSBD's last stage {ratios['tsbd']:.2f}.")
+    if trained := result.get("trained"):
+        each = [spent["ours"] / spent["plain"] for spent in trained.values()]
+        told += (f"\n\nOn {len(each)} backdoored models of zoo {result['zoo']}, drawn at random, with clean pictures: "
+                 f"{min(each):.2f} to {max(each):.2f}, median {median(each):.2f}.")
     lines = [f"| {name} | {'–' if value is None else f'{value:.2f}'} |"
              for name, value in result["peak_over_fine_tuning"].items()]
     if not lines:
