@@ -52,6 +52,7 @@ KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
     ({"totals", "bfloat16"}, speed_words.ensemble), ({"ratios", "quality"}, speed_words.inversion),
     ({"ratios", "detector"}, speed_words.classes), ({"sau_ratio", "peak_over_fine_tuning"}, speed_words.repairs),
     ({"compile_seconds", "step_ratio"}, speed_words.compiling), ({"layouts", "rows"}, speed_words.layouts),
+    ({"limit", "proofs"}, speed_words.proofs),
 )
 
 

@@ -71,6 +71,15 @@ def repairs(result: dict[str, Any]) -> str:
             "| defense | times |\n|---|---|\n" + "\n".join(lines))
 
 
+def proofs(result: dict[str, Any]) -> str:
+    """How long a proof takes."""
+    lines = [f"| {run['width']} | {run['triggers']} | {run['seconds']:.0f} | {run['seconds'] / result['limit']:.0%} | "
+             f"{'; '.join(run['unproved']) or '–'} |" for run in result["proofs"]]
+    return (f"One proof on {result['device']}, {result['threads']} thread(s); {result['limit']:.0f} s are allowed:\n\n"
+            "| channels of the first layer | classes with a patch | seconds | of what is allowed | not answered |\n"
+            "|---|---|---|---|---|\n" + "\n".join(lines))
+
+
 def compiling(result: dict[str, Any]) -> str:
     """Whether `torch.compile` pays."""
     even = ("it is never even" if result["even_after"] is None else
