@@ -1,5 +1,6 @@
 """The Celery application: JSON only, late acknowledgement, one message at a time."""
 
+import math
 from typing import Any
 
 from celery import Celery
@@ -7,6 +8,8 @@ from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
 
 from guard.flow import job_servers, preload
+from guard.flow.context import SPARE
+from guard.flow.proof import SECONDS as PROOF_SECONDS
 from guard.logs import configure
 from guard.settings import Settings, child_environment, load_settings
 
@@ -18,11 +21,22 @@ STAGE_QUEUE = {
 RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
 NEED_VERSIONS = frozenset({"scan", "control"})  # the canary's key holds them, and the policy asks for them
 consumed: set[str] = set()  # by this worker, known once it starts
-VISIBILITY_SECONDS = 12 * 3600  # longer than any job, or Redis delivers a running task a second time
+GRACE = 300  # seconds after all of a stage's jobs should have ended: for a worker that hangs in spite of their limits
+VISIBILITY_SECONDS = 12 * 3600  # longer than any stage, or Redis delivers a running task a second time
+
+
+def longest_stage(seconds: float) -> float:
+    """Of all stages, at most so long if a job's methods may take `seconds`.
+
+    A detection may run three jobs, one after the other: the canary, what a clean set gives, the search. A repair is
+    followed by its proof.
+    """
+    return max(3 * (seconds + SPARE), seconds + PROOF_SECONDS + SPARE)
 
 
 def make_app(settings: Settings) -> Celery:
     """Build the application; importing this module must not load torch (forked children would hang)."""
+    limit = math.ceil(longest_stage(settings.scan_seconds)) + GRACE
     app = Celery("guard", broker=settings.redis_url, include=["workers.tasks"])
     app.conf.update(
         task_serializer="json", accept_content=["json"], result_serializer="json", task_ignore_result=True,
@@ -32,11 +46,10 @@ def make_app(settings: Settings) -> Celery:
         broker_transport="workers.transport:Transport", broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=True, worker_hijack_root_logger=False,
-        # The job's own limit ends it first; this one is for a worker that hangs in spite of that.
-        task_time_limit=int(settings.scan_seconds) + 300,
+        task_time_limit=limit,
         broker_transport_options={
-            "visibility_timeout": VISIBILITY_SECONDS, "unacked_restore_interval": 2, "unacked_restore_throttle": 1,
-            "socket_timeout": 10, "socket_connect_timeout": 5,
+            "visibility_timeout": max(VISIBILITY_SECONDS, limit + GRACE), "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1, "socket_timeout": 10, "socket_connect_timeout": 5,
         },
         beat_schedule={
             "sweep": {"task": "guard.sweep", "schedule": settings.sweep_seconds},

@@ -17,7 +17,7 @@ from guard.core.errors import MethodFailed
 from guard.core.states import ScanState, Verdict
 from guard.detectors import DETECTORS
 from guard.flow import jobs, trial
-from guard.flow.context import Guard
+from guard.flow.context import SPARE, Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import hand_over
 from guard.store import alarms, canaries, outbox, scans
@@ -88,7 +88,7 @@ def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) 
     request = {"detectors": rules, "device": guard.settings.device, "seconds": seconds}
     with guard.workspace() as out:
         try:
-            answer = jobs.run("canary", request, out, limits=guard.limits(seconds + 60), on_progress=on_progress)
+            answer = jobs.run("canary", request, out, limits=guard.limits(seconds + SPARE), on_progress=on_progress)
             trials = answer["trials"]
         except MethodFailed as error:  # it crashed, or took too much time or memory: a worker that cannot scan
             trials = [{"method": "canary", "passed": False, "sentence": error.sentence}]

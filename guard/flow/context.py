@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from guard.policy import Policy
     from guard.settings import Settings
 
+SPARE = 60.0  # seconds of a job beside its methods: to start, to read and to write
+
 
 def utc_now() -> datetime:
     """The one clock of the guard."""

@@ -5,7 +5,7 @@ from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState, Verdict
 from guard.flow import canary, jobs
-from guard.flow.context import Guard
+from guard.flow.context import SPARE, Guard
 from guard.flow.leases import Held
 from guard.flow.outcome import hand_over
 from guard.flow.prepared import prepared
@@ -37,7 +37,7 @@ def run(guard: Guard, held: Held) -> None:
                 "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds, "device": guard.settings.device,
                 "known": known, "policy": stopping(guard.policy), "prepared": made,
             }
-            answer = jobs.run("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + 60),
+            answer = jobs.run("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + SPARE),
                               on_progress=held.alive)
             for digest in answer["triggers"]:
                 guard.blobs.put_bytes((out / digest).read_bytes())

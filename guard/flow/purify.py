@@ -12,7 +12,7 @@ from guard.core.errors import Cancelled, MethodFailed
 from guard.core.states import ScanState, Verdict
 from guard.flow import jobs
 from guard.flow.chains import Step, next_step
-from guard.flow.context import Guard
+from guard.flow.context import SPARE, Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import SCAN_SEED
 from guard.flow.leases import Held
@@ -21,8 +21,6 @@ from guard.flow.repair import replays_from
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
-
-SPARE = 60.0  # seconds of a job beside its defense and the proof: to start, to read and to write
 
 
 def run(guard: Guard, held: Held) -> None:
