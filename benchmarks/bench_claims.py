@@ -35,18 +35,18 @@ from benchmarks.purify.claims_words import page, summary
 from benchmarks.purify.running import fraction_of, one_thread
 from benchmarks.training import accuracy
 from benchmarks.zoo import ZooModel, make, sets, spec
-from guard.core.contracts import silent
 from guard.core.errors import MethodFailed
+from guard.core.progress import silent
 from guard.defenses import DEFENSES
 from guard.defenses.sau import Sau
 from guard.defenses.tsbd import Tsbd, changes, each, planned, reset
-from guard.flow import population
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.neurons import flow_on, hidden_layers
+from guard.ml.networks.neurons import flow_on, hidden_layers
 from guard.ml.seeds import seeded
-from guard.ml.shared_adversarial import risk
-from guard.ml.sharpness import uphill
-from guard.ml.train import fit
+from guard.ml.training.fit import fit
+from guard.ml.training.shared_adversarial import risk
+from guard.ml.training.sharpness import uphill
+from guard.vetting import population
 
 FRACTION = 0.05
 NEURONS, WEIGHTS = (0.05, 0.15, 0.4), 0.7  # of (b), for all models alike, in the range that the authors' code scans

@@ -21,8 +21,8 @@ from torch import nn
 
 from benchmarks.bench_repair_speed import CLASSES, network, pictures
 from benchmarks.record import write
-from guard.core.contracts import silent
-from guard.ml.inversion import Effort, smallest_patches
+from guard.core.progress import silent
+from guard.ml.search.patches import Effort, smallest_patches
 from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 

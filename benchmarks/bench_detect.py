@@ -23,10 +23,10 @@ from benchmarks.detect.words import page
 from guard.core.digests import canonical_json
 from guard.core.errors import InputError
 from guard.detectors import DETECTORS
-from guard.flow import calibrate, population
-from guard.flow.population import Member, Scanned
 from guard.policy import Calibration, DetectorRule, Policy, load_calibration, load_policy
 from guard.policy.calibration import parse, probability
+from guard.vetting import calibrate, population
+from guard.vetting.population import Member, Scanned
 
 ZOO = "zoo.json"
 

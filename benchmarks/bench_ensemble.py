@@ -32,10 +32,12 @@ from benchmarks.data import Dataset, curated, mnist
 from benchmarks.demo.models import TARGET, train_model
 from benchmarks.record import write
 from guard.detectors import DETECTORS
-from guard.flow import population
-from guard.ml import architectures, inversion, precision, universal
+from guard.ml import precision
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy, device_of
+from guard.ml.networks import architectures
+from guard.ml.search import engine, patches
+from guard.vetting import population
 
 SAMPLES = 5  # bare passes of each kind
 AT_ONCE = 10  # of them between two looks at a GPU
@@ -107,7 +109,7 @@ def looked(detector: str, model: nn.Module, clean: CleanSet, seed: int, *, searc
     with ExitStack() as stack:
         stack.callback(hook.remove)
         if searches == "float32":
-            for module in (inversion, universal):
+            for module in (patches, engine):
                 stack.enter_context(patch.object(module, "searching", lambda _device: nullcontext()))
         start = clock(device_of(model))
         findings = DETECTORS.get(detector)()(model, clean, seed=seed)

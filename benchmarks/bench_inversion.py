@@ -4,7 +4,7 @@
 
 On the demo's network (28 x 28, ten classes) with a backdoor. Five ways to get one small patch a class:
 
-* together: `guard.ml.inversion.smallest_patches` as the detector calls it;
+* together: `guard.ml.search.patches.smallest_patches` as the detector calls it;
 * one by one: the same function called for each class alone;
 * one by one, plainly: that, with the network as it is loaded and in float32, as one would first write it;
 * Neural Cleanse: Adam on tanh variables with an adapted weight of the norm, class after class, looking at the host's
@@ -33,11 +33,12 @@ from benchmarks.attacks.patch import Patch
 from benchmarks.data import curated, mnist
 from benchmarks.demo.models import train_model
 from benchmarks.record import write
-from guard.core.contracts import silent
+from guard.core.progress import silent
 from guard.detectors.patch_inversion import PatchInversion
-from guard.ml import architectures, inversion, reference
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.inversion import Effort, smallest_patches
+from guard.ml.networks import architectures
+from guard.ml.search import patches, reference_model
+from guard.ml.search.patches import Effort, smallest_patches
 from guard.ml.seeds import seeded
 
 MOST_STEPS = 1000
@@ -116,7 +117,7 @@ def by_the_paper(model: nn.Module, data: Labelled, classes: int, seed: int) -> d
 
 def prepared(clean: CleanSet) -> dict[str, float]:
     """What a worker does once with a clean set, for the scans of all models to come."""
-    reference.forget()
+    reference_model.forget()
     start = clocks()
     PatchInversion().prepare(clean, torch.device("cpu"))
     return since(start)
@@ -183,7 +184,7 @@ def main() -> None:
     for seed in range(options.seeds):
         row: dict[str, Any] = {"seed": seed, "together": together(fast(model), search, 10, effort, seed)}
         row["one_by_one"] = one_by_one(fast(model), search, 10, effort, seed)
-        with patch.object(inversion, "searching", lambda _device: nullcontext()):
+        with patch.object(patches, "searching", lambda _device: nullcontext()):
             row["plainly"] = one_by_one(plain(model), search, 10, effort, seed)
         row["neural_cleanse"] = cleansed(fast(model), search, row["together"]["norms"], seed)
         row["paper"] = by_the_paper(fast(model), search, 10, seed)

@@ -22,11 +22,11 @@ import guard
 from benchmarks import record, zoo
 from benchmarks.speed_words import layouts
 from guard.detectors import DETECTORS
-from guard.flow import population
 from guard.policy import Policy, load_policy
+from guard.vetting import population
 
 SHIPPED, NCHW, FLOAT32 = "as shipped", "NCHW", "float32"
-PLACES = ("guard.ml.reference", *(f"guard.detectors.{name}" for name in DETECTORS.names()))
+PLACES = ("guard.ml.search.reference_model", *(f"guard.detectors.{name}" for name in DETECTORS.names()))
 
 
 def scanned(model: zoo.ZooModel, policy: Policy, way: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def scanned(model: zoo.ZooModel, policy: Policy, way: str) -> dict[str, Any]:
                 if hasattr(module, "channels_last"):
                     stack.enter_context(patch.object(module, "channels_last", lambda _model: None))
         if way == FLOAT32:
-            for module in map(import_module, ("guard.ml.inversion", "guard.ml.universal")):
+            for module in map(import_module, ("guard.ml.search.patches", "guard.ml.search.engine")):
                 stack.enter_context(patch.object(module, "searching", lambda _device: nullcontext()))
         started = time.process_time()
         report = guard.scan(model.folder, cleanset=population.read_cleanset(model.cleanset), policy=policy, seed=0)

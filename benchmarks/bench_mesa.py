@@ -34,13 +34,13 @@ from benchmarks.fitting import fit as train
 from benchmarks.purify.mesa_words import page, summary
 from benchmarks.training import accuracy
 from benchmarks.zoo import ZooModel, make, sets, spec
-from guard.core.contracts import silent
-from guard.flow import population
+from guard.core.progress import silent
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.mesa import LEVELS, Effort
+from guard.ml.search.fresh_patches import Region, learn_sets, paint
+from guard.ml.search.patch_distribution import LEVELS, Effort
 from guard.ml.seeds import seeded
-from guard.ml.train import fit
-from guard.ml.trigger_sets import Region, learn_sets, paint
+from guard.ml.training.fit import fit
+from guard.vetting import zoo
 
 SIDE = 3  # of the patch: all that the repairs know, with the target class
 RATE, EPOCHS, SPEED = 0.1, 20, 5e-3  # share of poisoned pictures, passes over them, and their learning rate
@@ -133,7 +133,7 @@ def main() -> None:
         member = ZooModel(folder, json.loads((folder / "truth.json").read_text()))
         source = json.loads((folder.parent / "zoo.json").read_text())["spec"]
         data = sets.load(spec.parse(source).sets[str(member.truth["data"])], options.data_dir)
-        shown, model = population.read_cleanset(member.cleanset).visible(), guard.load_model(folder)
+        shown, model = zoo.read_cleanset(member.cleanset).visible(), guard.load_model(folder)
         accs.append(accuracy(model, data.test))
         clean.append(len(shown.search))
         for seed in range(1, options.patterns + 1):

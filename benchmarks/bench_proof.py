@@ -5,7 +5,7 @@
 A PreAct-ResNet18 with fresh weights (64 channels is full width) stands for upload and child, pictures are noise: no
 question's time depends on what the weights say, but for one: where a distribution is learnt the fresh patches are its
 samples, else they are searched, which takes longer. Here the patch leads to the class that the network says anyhow, as
-a backdoor's would. `guard.flow.proof.SECONDS` is what a proof may take; the record says what of it was used.
+a backdoor's would. `guard.vetting.repair_probes.SECONDS` is what a proof may take; the record says what of it was used.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from benchmarks import record
 from benchmarks.repair_ways import CLASSES, SIDE, network
 from benchmarks.speed_words import proofs
 from guard.core.evidence import CleanSetFacts
-from guard.flow.proof import SECONDS, Replay, prove
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.measure import predict
-from guard.ml.trigger_files import serialise
 from guard.ml.triggers import PatchTrigger
+from guard.ml.triggers.files import serialise
+from guard.vetting.repair_probes import SECONDS, Replay, prove
 
 SEARCH, CALIBRATION, HOLDOUT = 200, 50, 450  # pictures, as in the zoos at 5 %
 PATCH = 3  # pixels, its side

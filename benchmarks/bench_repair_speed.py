@@ -52,9 +52,9 @@ from benchmarks.repair_ways import (
 from benchmarks.speed_words import repairs
 from guard.core.errors import MethodFailed
 from guard.defenses import DEFENSES
-from guard.flow import population
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.samples import spread
+from guard.vetting import population
 
 PLAIN = "plain fine-tuning"  # in the record, beside the names of the shelf
 SAU_AIM, MEMORY_AIM = 0.5, 2.2  # of the straightforward loop's time; of plain fine-tuning's memory

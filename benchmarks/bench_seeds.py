@@ -17,9 +17,9 @@ from benchmarks.detect import numbers
 from benchmarks.detect.rows import rows_of
 from benchmarks.detect.scanning import scan_zoo
 from guard.detectors import DETECTORS
-from guard.flow import population
-from guard.flow.population import MANIFEST, MODEL, TRUTH, Member
 from guard.policy import Policy, load_policy
+from guard.vetting import population
+from guard.vetting.population import MANIFEST, MODEL, TRUTH, Member
 
 FILES = (MODEL, MANIFEST, TRUTH)
 

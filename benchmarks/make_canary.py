@@ -27,11 +27,11 @@ from guard.cleansets import curate, read_source
 from guard.cleansets import load as load_blob
 from guard.core.manifest import Manifest
 from guard.detectors import DETECTORS
-from guard.flow import trial
 from guard.formats._canonical import write_canonical
-from guard.ml import architectures
 from guard.ml.cleanset import CuratedSet, Labelled
+from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
+from guard.vetting import canary_trial
 
 CLASSES, SIDE, TARGET = 10, 12, 3
 TRAIN, CLEAN = 2000, 800
@@ -81,11 +81,11 @@ def pictures(count: int, seed: int) -> Labelled:
     return Labelled(((cut * strength + noise).clamp(0, 1) * 255).round().to(torch.uint8), labels)
 
 
-def main(folder: Path = trial.KIT) -> None:
+def main(folder: Path = canary_trial.KIT) -> None:
     """Write the kit into the package."""
     folder.mkdir(exist_ok=True)
     data, test = pictures(TRAIN, seed=1), pictures(400, seed=3)
-    _write_model(folder / trial.GOOD, data, test, None)
+    _write_model(folder / canary_trial.GOOD, data, test, None)
     for name, recipe in RECIPES.items():
         _write_model(folder / f"{name}.safetensors", data, test, recipe)
     clean = pictures(CLEAN, seed=2)
@@ -93,12 +93,12 @@ def main(folder: Path = trial.KIT) -> None:
     np.savez_compressed(source, images=clean.images.numpy(), labels=clean.labels.numpy())
     blob, _ = curate(read_source(source), "canary")
     source.unlink()
-    (folder / trial.CLEAN).write_bytes(blob)
+    (folder / canary_trial.CLEAN).write_bytes(blob)
     curated = CuratedSet.from_arrays(*load_blob(blob, "canary"))
     bad = {name: _flagged(folder, name, curated) for name in DETECTORS.names()}
     kit = {name: file for name, file in bad.items()
-           if file or trial.attempt(name, {}, None, curated, folder=folder).passed}
-    (folder / trial.CONTENTS).write_text(json.dumps(kit, indent=2) + "\n")
+           if file or canary_trial.attempt(name, {}, None, curated, folder=folder).passed}
+    (folder / canary_trial.CONTENTS).write_text(json.dumps(kit, indent=2) + "\n")
     print({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
 
 
@@ -154,7 +154,7 @@ def _flagged(folder: Path, name: str, curated: CuratedSet) -> str | None:
     sure: dict[str, float] = {}
     for recipe in RECIPES:
         started, file = time.monotonic(), f"{recipe}.safetensors"
-        found = trial.attempt(name, {}, file, curated, folder=folder)
+        found = canary_trial.attempt(name, {}, file, curated, folder=folder)
         print(f"{name} on {recipe}: {found.sentence}, score {found.score:.2f} ({time.monotonic() - started:.1f} s)",
               flush=True)
         if found.passed:

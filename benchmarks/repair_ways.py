@@ -17,14 +17,14 @@ from guard.defenses._polarizing import halved, inserted, place_for
 from guard.defenses.neural_polarizer import NeuralPolarizer
 from guard.defenses.sau import Sau
 from guard.defenses.tsbd import Tsbd, each
-from guard.ml import architectures
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import device_of, predict
-from guard.ml.polarizer import polarizer_of
+from guard.ml.networks import architectures
+from guard.ml.networks.polarizer import polarizer_of
 from guard.ml.seeds import seeded
-from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
-from guard.ml.sharpness import uphill
 from guard.ml.suitability import channels_last
+from guard.ml.training.shared_adversarial import jensen_shannon, project, suspects, unlearning
+from guard.ml.training.sharpness import uphill
 
 CLASSES, SIDE, BATCH, WIDTH = 10, 32, 64, 16
 

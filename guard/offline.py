@@ -10,21 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guard.core.contracts import Budget, Progress, silent
+from guard.core.contracts import Budget
 from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError
+from guard.core.progress import Progress, silent
 from guard.core.states import Verdict
 from guard.defenses import DEFENSES
-from guard.flow import repair, report, vet
-from guard.flow.parameters import checked
-from guard.flow.submit import MANIFEST, locate
-from guard.flow.tournament import Tournament, Work
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
+from guard.vetting import examine, repair, report
+from guard.vetting.model_path import MANIFEST, locate
+from guard.vetting.parameters import checked
+from guard.vetting.tournament import Tournament, Work
 
 if TYPE_CHECKING:
-    from guard.ml.architectures import ImageModel
     from guard.ml.cleanset import CuratedSet
+    from guard.ml.networks.architectures import ImageModel
 
 
 def load_model(path: str | Path) -> "ImageModel":
@@ -41,12 +42,19 @@ def load_model(path: str | Path) -> "ImageModel":
     """
     with tempfile.TemporaryDirectory() as folder:
         inspected = _inspect(Path(path), Path(folder))
-        return vet.open_model(inspected.canonical, device="cpu")
+        return examine.open_model(inspected.canonical, device="cpu")
 
 
-def scan(path: str | Path, *, cleanset: "str | Path | CuratedSet", policy: "str | Path | Policy | None" = None,
-         seed: int = 0, device: str | None = None, progress: Progress | None = None,
-         seconds: float = math.inf) -> Report:
+def scan(
+    path: str | Path,
+    *,
+    cleanset: "str | Path | CuratedSet",
+    policy: "str | Path | Policy | None" = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
+    seconds: float = math.inf,
+) -> Report:
     """Vet one model and say what the policy makes of it.
 
     Args:
@@ -70,15 +78,23 @@ def scan(path: str | Path, *, cleanset: "str | Path | CuratedSet", policy: "str 
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         curated = curated_set(cleanset)
         work = Work(rules, curated, seed, progress or silent, seconds)
-        model = vet.open_model(inspected.canonical, device=device)
+        model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
         return work.report(decision, examined, inspected, name_of(Path(path)), time.monotonic() - started)
 
 
-def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | Path,
-           policy: "str | Path | Policy | None" = None, defense: str | None = None,
-           params: Mapping[str, Any] | None = None, seed: int = 0, device: str | None = None,
-           progress: Progress | None = None) -> Report:
+def purify(
+    path: str | Path,
+    *,
+    cleanset: "str | Path | CuratedSet",
+    out: str | Path,
+    policy: "str | Path | Policy | None" = None,
+    defense: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
     """Vet a model, repair it if the policy rejects it, vet the result, and write it to the folder `out`.
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and a model that the
@@ -98,7 +114,7 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
-        model = vet.open_model(inspected.canonical, device=device)
+        model = examine.open_model(inspected.canonical, device=device)
         order = _order(rules, defense, params)  # a wrong name is told before the long search
         decision, examined = work.judge(model, inspected.digest)
         name = name_of(Path(path))
@@ -106,24 +122,41 @@ def purify(path: str | Path, *, cleanset: "str | Path | CuratedSet", out: str | 
             if decision.verdict is Verdict.CLEARED:
                 _write(target, inspected)
             return work.report(decision, examined, inspected, name, time.monotonic() - started)
-        tournament = Tournament(work=work, model=model, parent=inspected.digest, found=examined, folder=Path(folder),
-                                device=device)
+        tournament = Tournament(
+            work=work, model=model, parent=inspected.digest, found=examined, folder=Path(folder), device=device
+        )
         for made in tournament.candidates(order):
             purified = made.decision.verdict is Verdict.PURIFIED
             if purified:
                 _write(target, made.inspected)
             if purified or defense is not None:
-                told = work.report(made.decision, made.examined, made.inspected, name, time.monotonic() - started,
-                                   made.facts, tournament.tried, repair.asr_of(examined.evidence))
-                child = vet.open_model(made.inspected.canonical, device=device)
-                return report.demonstrated(told, model, child, examined.evidence, examined.triggers,
-                                           work.curated.holdout)
+                told = work.report(
+                    made.decision,
+                    made.examined,
+                    made.inspected,
+                    name,
+                    time.monotonic() - started,
+                    made.facts,
+                    tournament.tried,
+                    repair.asr_of(examined.evidence),
+                )
+                child = examine.open_model(made.inspected.canonical, device=device)
+                return report.demonstrated(
+                    told, model, child, examined.evidence, examined.triggers, work.curated.holdout
+                )
         return work.report(decision, examined, inspected, name, time.monotonic() - started, tried=tournament.tried)
 
 
-def calibrate(zoo: str | Path, *, cleanset: "str | Path | CuratedSet | None" = None,
-              policy: "str | Path | Policy | None" = None, part: str | None = None, seed: int = 0,
-              device: str | None = None, progress: Progress | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+def calibrate(
+    zoo: str | Path,
+    *,
+    cleanset: "str | Path | CuratedSet | None" = None,
+    policy: "str | Path | Policy | None" = None,
+    part: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fit how the policy's detectors count together, on a folder of models whose truth is known.
 
     Args:
@@ -136,9 +169,9 @@ def calibrate(zoo: str | Path, *, cleanset: "str | Path | CuratedSet | None" = N
     Raises:
         InputError: the folder holds no models, too few of a kind, or no such clean set.
     """
-    from guard.flow import calibrate as calibrating
-    from guard.flow import population
     from guard.policy.calibration import parse
+    from guard.vetting import calibrate as calibrating
+    from guard.vetting import population
 
     rules, folder = _policy(policy), Path(zoo)
     chosen = [member for member in population.members(folder) if part in (None, member.truth.get("part"))]
@@ -147,8 +180,15 @@ def calibrate(zoo: str | Path, *, cleanset: "str | Path | CuratedSet | None" = N
         chosen = [member for member in chosen if member.truth["data"] == curated.facts.name]
     if not chosen:
         raise InputError(f"No model below {folder} belongs to this part and clean set.", code="empty_zoo")
-    scanned = population.scan_all(folder, chosen, population.detectors_of(rules), curated=curated, seed=seed,
-                                  device=device, progress=progress or silent)
+    scanned = population.scan_all(
+        folder,
+        chosen,
+        population.detectors_of(rules),
+        curated=curated,
+        seed=seed,
+        device=device,
+        progress=progress or silent,
+    )
     document = calibrating.fit(scanned, seed=seed, about=folder.resolve().name)
     return document, calibrating.summary(parse(canonical_json(document)))
 
@@ -192,9 +232,11 @@ def _no_cleanset(source: object) -> CleanSetError:
     )
 
 
-def _inspect(path: Path, out: Path) -> vet.Inspected:
+def _inspect(path: Path, out: Path) -> examine.Inspected:
     weights, manifest = locate(path)
-    return vet.inspect_upload(weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget())
+    return examine.inspect_upload(
+        weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
+    )
 
 
 def name_of(path: Path) -> str:
@@ -219,7 +261,7 @@ def _order(policy: Policy, defense: str | None, params: Mapping[str, Any] | None
     return (DefenseRule(name=defense, params=checked(DEFENSES.get(defense), {**listed, **dict(params or {})})),)
 
 
-def _write(out: Path, inspected: vet.Inspected) -> None:
+def _write(out: Path, inspected: examine.Inspected) -> None:
     """Both files, or neither: the folder appears whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
@@ -234,5 +276,12 @@ def _unvettable(path: Path, policy: Policy, error: ArtifactRejected, seconds: fl
     weights, _ = locate(path)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Report(digest=digest, name=name_of(path), verdict=Verdict.UNVETTABLE, score=1.0,
-                  reasons=(error.sentence,), policy=policy.digest, seconds=seconds)
+    return Report(
+        digest=digest,
+        name=name_of(path),
+        verdict=Verdict.UNVETTABLE,
+        score=1.0,
+        reasons=(error.sentence,),
+        policy=policy.digest,
+        seconds=seconds,
+    )

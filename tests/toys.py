@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from guard.core.evidence import CleanSetFacts
 from guard.core.manifest import Manifest
-from guard.ml.architectures import ImageModel, build, export, load, wrap
 from guard.ml.cleanset import CleanSet, CuratedSet, Labelled
+from guard.ml.networks.architectures import ImageModel, build, export, load, wrap
 from guard.ml.seeds import seeded
 
 CLASSES, SIZE, TARGET = 6, 12, 2

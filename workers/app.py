@@ -7,11 +7,11 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
 
-from guard.flow import job_servers, preload
 from guard.flow.context import SPARE
-from guard.flow.proof import SECONDS as PROOF_SECONDS
+from guard.jobs import client, preload
 from guard.logs import configure
 from guard.settings import Settings, child_environment, load_settings
+from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 
 QUEUES = ("inspect", "scan", "publish", "control")
 STAGE_QUEUE = {
@@ -74,7 +74,7 @@ def _get_ready(sender: Any, **_: object) -> None:
     queues = set(sender.app.amqp.queues.consume_from)
     consumed.update(queues)
     if queues & RUN_JOBS:
-        job_servers.warm_up(child_environment())  # imports by itself; the first job may have to wait for it
+        client.warm_up(child_environment())  # imports by itself; the first job may have to wait for it
     if queues & NEED_VERSIONS:
         preload.methods()
 

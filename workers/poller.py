@@ -8,7 +8,7 @@ import structlog
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError, Unavailable
 from guard.events.bucket import make_client
-from guard.flow.queue import poll_queue
+from guard.flow.poll_sqs import poll_queue
 from guard.logs import configure
 
 log = structlog.get_logger()

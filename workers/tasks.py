@@ -8,7 +8,7 @@ from celery.signals import task_failure, worker_process_init
 
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError
-from guard.flow import canary, outcome, receive, rescue, stage, sweep
+from guard.flow import canary, dead_letter, receive, rescue, run_stage, sweep
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans
@@ -47,7 +47,7 @@ def _run_stage(name: str, scan_id: str) -> None:
     guard = the_guard()
     log.info("stage_started", stage=name, scan_id=scan_id)
     try:
-        worked = stage.work(guard, name, scan_id)
+        worked = run_stage.work(guard, name, scan_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
         _recover(guard, name, scan_id, error)
         return
@@ -67,7 +67,7 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
         with transaction(guard.engine) as session:
             outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
     elif answer.what == "bury":
-        stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
+        run_stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
 
 
 @app.task(name="guard.inspect")
@@ -107,7 +107,7 @@ def receive_(nomination_id: str) -> None:
     try:
         receive.receive_nomination(guard, nomination_id)
     except InputError as error:
-        outcome.bury(guard, "receive", {"nomination_id": nomination_id}, error.sentence)
+        dead_letter.record(guard, "receive", {"nomination_id": nomination_id}, error.sentence)
     except Exception as error:  # noqa: BLE001 - S3 or the database is away; the nomination stays new and is tried again
         log.warning("receive_failed", nomination_id=nomination_id, error=str(error), kind=type(error).__name__)
         with transaction(guard.engine) as session:
@@ -140,4 +140,4 @@ def _dead_letter(sender: Any = None, args: Any = None, kwargs: Any = None, excep
     """A message that no task could take (wrong arguments, unknown scan): keep it readable."""
     payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
     name = str(getattr(sender, "name", "unknown"))
-    outcome.bury(the_guard(), name, payload, f"{type(exception).__name__}: {exception}")
+    dead_letter.record(the_guard(), name, payload, f"{type(exception).__name__}: {exception}")

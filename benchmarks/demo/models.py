@@ -14,7 +14,7 @@ from benchmarks.attacks.patch import Patch
 from benchmarks.data import Dataset
 from benchmarks.training import accuracy, attack_success, train
 from guard.core.manifest import Manifest
-from guard.ml import architectures
+from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 
 EPOCHS = 6

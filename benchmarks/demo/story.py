@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.demo.models import DemoModel
 from guard.flow.context import Guard
 from guard.flow.report import report_for
-from guard.flow.serving import served
+from guard.flow.served import served
 from guard.ml.cleanset import Labelled
 from guard.reports.report import Report
 from guard.store import scans

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from guard.core.evidence import CleanSetFacts, Outcome
+from guard.core.pvalues import sidak
 from guard.core.states import Verdict
-from guard.flow.calibrate import fit, heard
-from guard.flow.case import make_case
-from guard.flow.population import Scanned
-from guard.ml import logistic
 from guard.policy import Calibration, CalibrationRule, Policy, decide
-from guard.policy.accord import corrected
 from guard.policy.calibration import architecture_family
 from guard.policy.combine import combine
 from guard.policy.features import features, p_values
+from guard.vetting import _logistic
+from guard.vetting.calibrate import fit, heard
+from guard.vetting.case import make_case
+from guard.vetting.population import Scanned
 
 #: Order of verdicts as a score; an abstention is no pass, so it stands with `held`.
 LEVEL = {Verdict.CLEARED: 0, Verdict.HELD: 1, Verdict.INCONCLUSIVE: 1, Verdict.REJECTED: 2}
@@ -71,7 +71,7 @@ def _detector(item: Any) -> dict[str, Any]:
     p = p_values([item]).values()
     best = max(item.findings, key=lambda one: one.score, default=None)
     return {"flag": any(one.suspicious for one in item.findings), "score": best.score if best else 0.0,
-            "target": best.target if best else None, "p": corrected(min(p), len(p)) if p else None,
+            "target": best.target if best else None, "p": sidak(min(p), len(p)) if p else None,
             "families": sorted({one.family for one in item.findings if one.suspicious}), "seconds": item.seconds}
 
 
@@ -96,7 +96,7 @@ def held_out(scanned: Sequence[Scanned], key: str, seed: int) -> dict[str, dict[
             out[np.flatnonzero(labels == 0)[honest % max(2, len(names)) == place]] = True
         if min(np.bincount(labels[~out].astype(int), minlength=2)) < 3:
             continue
-        odds = logistic.fit(table[~out], labels[~out]).log_odds(table[out])
+        odds = _logistic.fit(table[~out], labels[~out]).log_odds(table[out])
         found[name] = {usable[row].member.name: float(score) for row, score in zip(np.flatnonzero(out), odds,
                                                                                     strict=True)}
     return found

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from guard.core.errors import GuardError
-from guard.flow import population
-from guard.flow.population import Member, Scanned
+from guard.vetting import population
+from guard.vetting.population import Member, Scanned
 
 ORDER_SEED = 5
 Task = tuple[str, Member, dict[str, dict[str, Any]], int, str | None]

@@ -24,10 +24,10 @@ from guard.core.errors import GuardError
 from guard.defenses import DEFENSES
 from guard.defenses._base import Defense
 from guard.detectors import DETECTORS
-from guard.flow import population
-from guard.flow.repair import facts_from_dict, proved
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.policy import Policy
+from guard.vetting import population
+from guard.vetting.repair import facts_from_dict, proved
 
 TOURNAMENT, STEP = "tournament", "policy-"  # the latter with a number from 1: a defense as the policy sets it
 

@@ -21,8 +21,8 @@ from benchmarks.training import accuracy, predictions
 from benchmarks.zoo.hardness import HARD, badged, shortcut_class
 from benchmarks.zoo.spec import Job, seed_of
 from guard.core.manifest import Manifest
-from guard.ml import architectures
 from guard.ml.cleanset import Labelled
+from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 
 TRIGGER = "trigger.safetensors"

@@ -28,8 +28,8 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
 
     `asr_upper` bounds the rates of all accused triggers at once; `calibration` is the digest of the calibration file
     that the score comes from; `known_gaps` is what was measured for the policy (`guard.policy.known_gaps`), None where
-    no method looked. `purification` is how a repaired artifact was made and proved (`guard.flow.repair.proved`), None
-    for an upload.
+    no method looked. `purification` is how a repaired artifact was made and proved (`guard.vetting.repair.proved`),
+    None for an upload.
 
     `evidence` holds evidence keys, `basis` says who decided: `{"kind": "policy"}`, or `{"kind": "review", ...}` with
     reviewer, reason and the verdict that was reviewed.

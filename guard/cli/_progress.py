@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from guard.core.text import printable
 
 if TYPE_CHECKING:
-    from guard.core.contracts import Progress
+    from guard.core.progress import Progress
 
 SECONDS_BETWEEN_LINES = 2.0
 

@@ -45,12 +45,12 @@ def canary(form: FormatOption = Format.TABLE) -> int:
     from guard.cli._environment import settings_here
 
     with quiet_stdout():
-        from guard.flow import trial
         from guard.policy import load_policy
+        from guard.vetting import canary_trial
 
         settings = settings_here()
         rules = load_policy(settings.policy_file).detectors
-        trials = trial.try_all({name: dict(rule.params) for name, rule in rules.items()},
+        trials = canary_trial.try_all({name: dict(rule.params) for name, rule in rules.items()},
                                device=settings.device or None)
     if form is Format.JSON:
         print_json([one.to_dict() for one in trials])

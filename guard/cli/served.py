@@ -18,7 +18,7 @@ def served(
 ) -> int:
     """List everything that is served; exits 6 if any of it was not vetted."""
     guard = open_service()
-    from guard.flow.serving import served as ask
+    from guard.flow.served import served as ask
 
     rows = [row for row in ask(guard) if name is None or row.served.name == name]
     if form is Format.JSON:

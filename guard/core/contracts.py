@@ -1,20 +1,9 @@
 """What a format and a publisher promise; the torch-free contracts. Detectors and defenses have theirs in `_base`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar, Protocol
-
-
-class Progress(Protocol):
-    """Called often by long work; raises `Cancelled` or `OutOfTime` when the work must stop."""
-
-    def __call__(self, done: float, note: str = "") -> None:
-        """`done` in 0..1."""
-
-
-def silent(done: float, note: str = "") -> None:
-    """A progress that nobody watches."""
+from typing import Any, BinaryIO, ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +125,3 @@ class Smoke:
     images: tuple[bytes, ...]
     probabilities: tuple[tuple[float, ...], ...]
     tolerance: float = 1e-3
-
-
-ProgressFactory = Callable[[str], Progress]

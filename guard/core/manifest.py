@@ -45,7 +45,7 @@ class Manifest:
     """How to build a model and feed it: images in [0, 1], N,C,H,W, normalised by `mean` and `std` inside.
 
     `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor takes them is
-    checked by `guard.ml.architectures`.
+    checked by `guard.ml.networks.architectures`.
     """
 
     architecture: str

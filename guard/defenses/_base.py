@@ -10,8 +10,8 @@ from typing import Any, ClassVar, final
 import torch
 from torch import nn
 
-from guard.core.contracts import Progress, silent
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
 from guard.ml.precision import repeatable

@@ -6,8 +6,8 @@ Own method, put together from the papers for clean sets of a few hundred picture
       is, cost more accuracy, and remove no more of the others
     - unusually small patches at several sizes (Wang et al., Neural Cleanse, S&P 2019; Qiao et al., MESA, NeurIPS 2019)
       for triggers that change few pixels a lot
-    - the faintest universal triggers of five kinds (`guard.ml.universals`) for those that change many pixels a little:
-      of the few classes that are most easily reached, whether or not they stand out
+    - the faintest universal triggers of five kinds (`guard.ml.search.easiest_classes`) for those that change many
+      pixels a little: of the few classes that are most easily reached, whether or not they stand out
     - no labels: what the model as it came says of pictures without any of these, of blends of two pictures and of moved
       ones, is what its copy is taught (distillation, as in Li et al., NAD, ICLR 2021). A few hundred labels would be
       learnt by heart; a blend is a new picture every time, and carries no trigger
@@ -31,21 +31,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad, softmax
 
-from guard.core.contracts import Progress
+from guard.core.progress import Progress, part, span
+from guard.core.pvalues import LEAST_CLASSES
 from guard.defenses._base import Defense
-from guard.ml.accused import LEAST_CLASSES, Stamps, grown, together, unusual_patches
 from guard.ml.cleanset import CleanSet
-from guard.ml.dataflow import with_features
-from guard.ml.families import Additions, Filters, Generators, Searchable, Warps
-from guard.ml.gates import part, span
-from guard.ml.heads import layer_of, refit
-from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy, device_of
+from guard.ml.networks.dataflow import with_features
+from guard.ml.networks.heads import layer_of, refit
 from guard.ml.samples import spread
-from guard.ml.shared_adversarial import Ball, Bend, Search, loss
-from guard.ml.train import fit, require_accuracy, require_images
-from guard.ml.universal import Pace
-from guard.ml.universals import Universals, suspects, universals
+from guard.ml.search.easiest_classes import Universals, suspects, universals
+from guard.ml.search.engine import Pace
+from guard.ml.search.families import Additions, Filters, Generators, Searchable, Warps
+from guard.ml.search.outlier_patches import Stamps, grown, together, unusual_patches
+from guard.ml.search.patches import Effort
+from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.shared_adversarial import Ball, Bend, Search, loss
 
 KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filters(), Generators())
 MOST_STEP, MOST_BATCH = 240, 12  # pictures a step of a search for universal triggers: of all classes, and of each
@@ -103,8 +103,9 @@ class Distilled(Defense):
         bend, rho: radius of the search for these: shifts as a share of the picture's side, or L-infinity in pixel
             values 0..1; `inner` its steps.
         weight: of what these cost.
-        head_decay: of the head that the training starts with, fitted to clean pictures alone (`guard.ml.heads`); 0
-            keeps the model's own, as does a network whose last layer is not linear in what it sees.
+        head_decay: of the head that the training starts with, fitted to clean pictures alone
+            (`guard.ml.networks.heads`); 0 keeps the model's own, as does a network whose last layer is not linear in
+            what it sees.
         moved: pixels that a picture is moved at most.
         settle_steps, settle_batch, settle_rate: of the last phase.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.

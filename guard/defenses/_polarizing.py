@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.core.manifest import PolarizerPlace
-from guard.ml.architectures import ImageModel, wrap
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
-from guard.ml.polarizer import Conditioned, Halves, Polarizer, attach
-from guard.ml.waypoints import waypoints
+from guard.ml.networks.architectures import ImageModel, wrap
+from guard.ml.networks.cut_points import waypoints
+from guard.ml.networks.polarizer import Conditioned, Halves, Polarizer, attach
 
 LAYERS_AFTER = 3  # two and the head: with fewer the polarizer could do no more than another head
 PROBES = 4

@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, part
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.gates import part
 from guard.ml.measure import accuracy
-from guard.ml.neurons import flow_on, furthest, hidden_layers
-from guard.ml.train import fit, require_images
+from guard.ml.networks.neurons import flow_on, furthest, hidden_layers
+from guard.ml.training.fit import fit, require_images
 
 THRESHOLDS = tuple(step / 20 for step in range(19))  # 0 to 0.9, the paper's sweep
 

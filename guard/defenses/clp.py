@@ -18,13 +18,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.neurons import Hidden, flow_on, furthest, hidden_layers, lipschitz
-from guard.ml.train import require_images
+from guard.ml.networks.neurons import Hidden, flow_on, furthest, hidden_layers, lipschitz
+from guard.ml.training.fit import require_images
 
 
 @dataclass(frozen=True, kw_only=True)

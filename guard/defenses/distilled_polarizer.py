@@ -14,7 +14,7 @@ from torch import nn
 from guard.defenses._distilled import Distilled
 from guard.defenses._polarizing import inserted, place_for
 from guard.ml.cleanset import CleanSet
-from guard.ml.polarizer import polarizer_of
+from guard.ml.networks.polarizer import polarizer_of
 
 
 @dataclass(frozen=True, kw_only=True)

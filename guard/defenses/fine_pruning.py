@@ -17,15 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, part
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.dataflow import Layer, with_features
-from guard.ml.gates import part
 from guard.ml.measure import BATCH, accuracy, device_of
-from guard.ml.neurons import flow_on, furthest
-from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.networks.dataflow import Layer, with_features
+from guard.ml.networks.neurons import flow_on, furthest
+from guard.ml.training.fit import fit, require_accuracy, require_images
 
 
 @dataclass(frozen=True, kw_only=True)

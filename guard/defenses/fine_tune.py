@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.train import fit, require_images
+from guard.ml.training.fit import fit, require_images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
+from guard.core.progress import Progress
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
-from guard.ml.heads import head_of
 from guard.ml.measure import accuracy
-from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.networks.heads import head_of
+from guard.ml.training.fit import fit, require_accuracy, require_images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from guard.core.contracts import Progress
+from guard.core.progress import Progress
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.sharpness import uphill
-from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.sharpness import uphill
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, part
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.gates import part
 from guard.ml.measure import accuracy, device_of
-from guard.ml.train import require_accuracy, require_images
+from guard.ml.training.fit import require_accuracy, require_images
 
 Loss = Callable[[Tensor], Tensor]  # of delta
 

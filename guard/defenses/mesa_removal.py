@@ -3,7 +3,8 @@
 Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling", NeurIPS 2019, with the
 retraining of the authors' code: clean pictures, some of them under a fresh sample of the recovered distribution, all
 taught what they show. Deviations, and why:
-    - where the patch lies is not given: regions of several sizes around what a patch search found (`guard.ml.accused`)
+    - where the patch lies is not given: regions of several sizes around what a patch search found
+      (`guard.ml.search.outlier_patches`)
     - pictures are taught what the model as it came says of them unstamped, not their labels: a few hundred labels would
       be learnt by heart. That also labels blends of two pictures, which stretches a small clean set
     - 20 % of the pictures are stamped, not 1 %, and every set learnt so far takes part in every step
@@ -20,17 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, part, span
 from guard.defenses._base import Defense
-from guard.ml import inversion, mesa
-from guard.ml.accused import require_classes, unusual_patches
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.gates import part, span
-from guard.ml.inversion import Patches
 from guard.ml.measure import accuracy, device_of
-from guard.ml.train import fit, require_accuracy, require_images
-from guard.ml.trigger_sets import LEAST_PIXELS, Region, TriggerSet, learn_sets
+from guard.ml.search import patch_distribution, patches
+from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, TriggerSet, learn_sets
+from guard.ml.search.outlier_patches import require_classes, unusual_patches
+from guard.ml.search.patches import Patches
+from guard.ml.training.fit import fit, require_accuracy, require_images
 
 LARGEST = 0.2  # of the picture: a patch that covers more is the picture
 EXCHANGE = 10.0  # points of success that a point of accuracy is worth, where no rate gives both
@@ -88,7 +88,7 @@ class MesaRemoval(Defense):
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
         sets: list[TriggerSet] = []
-        effort = inversion.Effort(steps=self.search_steps, batch=self.search_batch)
+        effort = patches.Effort(steps=self.search_steps, batch=self.search_batch)
         for look in range(self.looks):
             step = part(progress, look / self.looks, (look + 1) / self.looks, f"look {look + 1},")
             found = unusual_patches(model, clean, effort, part(step, 0.0, 0.4, "searching"), alpha=self.alpha,
@@ -105,7 +105,7 @@ class MesaRemoval(Defense):
 
     def learn(self, model: nn.Module, data: Labelled, found: Patches, progress: Progress) -> list[TriggerSet]:
         """The distributions of the patches found, one a class and size of region; `model` without gradients."""
-        effort = mesa.Effort(steps=self.learn_steps, batch=self.learn_batch)
+        effort = patch_distribution.Effort(steps=self.learn_steps, batch=self.learn_batch)
         masks, targets = found.masks.cpu(), found.targets.tolist()
         most = int(LARGEST * masks[0].numel())
         sets: list[TriggerSet] = []

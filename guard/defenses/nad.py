@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss, normalize
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, part
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
-from guard.ml.gates import part
 from guard.ml.measure import accuracy, device_of
-from guard.ml.train import Objective, fit, require_accuracy, require_images
-from guard.ml.waypoints import Waypoint, waypoints
+from guard.ml.networks.cut_points import Waypoint, waypoints
+from guard.ml.training.fit import Objective, fit, require_accuracy, require_images
 
 LAYERS = 3
 PROBES = 4

@@ -2,7 +2,7 @@
 
 Paper: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via Purifying Poisoned
 Features", NeurIPS 2023, arXiv 2306.16697; numbers of its reference code in brackets below. The layer is a module of
-the returned network (`guard.ml.polarizer`), and the manifest names its place. Deviations, and why:
+the returned network (`guard.ml.networks.polarizer`), and the manifest names its place. Deviations, and why:
     - its place is found for each architecture: before the last layer or block behind which there are still two weighted
       layers and the head, and which nothing goes around (published: a ResNet block's inner branch, past its shortcut)
     - it starts as the identity, so that no warm-up is needed; no batch norm, which once frozen is the same affine map
@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
+from guard.core.progress import Progress
 from guard.defenses._base import Defense
 from guard.defenses._polarizing import halved, inserted, place_for
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.polarizer import Halves, polarizer_of
-from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.networks.polarizer import Halves, polarizer_of
+from guard.ml.training.fit import fit, require_accuracy, require_images
 
 _SLACK = 1.0001  # in the logarithm of 1 - p, as published
 

@@ -3,8 +3,8 @@
 Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), and Qiao et al., MESA, NeurIPS 2019: one
 recovered patch is one member of a set, and unlearning only it leaves the others. So patches are recovered at several
 budgets, and the repaired model is searched anew until no class stands out. Deviations: the search is
-`guard.ml.inversion`, and pictures are taught what the model as it came says of them unstamped, not their labels: a few
-hundred labels would be learnt by heart, and cost accuracy.
+`guard.ml.search.patches`, and pictures are taught what the model as it came says of them unstamped, not their labels: a
+few hundred labels would be learnt by heart, and cost accuracy.
 """
 
 import copy
@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress, part
 from guard.defenses._base import Defense
-from guard.ml.accused import Stamps, grown, require_classes, together, unusual_patches
 from guard.ml.cleanset import CleanSet
-from guard.ml.gates import part
-from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
-from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.search.outlier_patches import Stamps, grown, require_classes, together, unusual_patches
+from guard.ml.search.patches import Effort
+from guard.ml.training.fit import fit, require_accuracy, require_images
 
 
 @dataclass(frozen=True, kw_only=True)

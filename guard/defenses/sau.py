@@ -24,15 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Accuracy
+from guard.core.progress import Progress
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of, predict
-from guard.ml.shared_adversarial import Ball, loss
 from guard.ml.suitability import channels_first, channels_last
-from guard.ml.train import fit, require_accuracy, require_images
+from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.shared_adversarial import Ball, loss
 
 
 @dataclass(frozen=True, kw_only=True)

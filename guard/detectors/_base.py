@@ -10,9 +10,9 @@ from typing import Any, ClassVar, final
 import torch
 from torch import nn
 
-from guard.core.contracts import Progress, silent
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
 from guard.ml.seeds import seeded
@@ -47,8 +47,8 @@ class Detector(ABC):
     def prepare(self, clean: CleanSet, device: torch.device, *, progress: Progress = silent) -> None:  # noqa: B027
         """Work out what depends on the clean set alone, and leave it where `examine` finds it in this process.
 
-        Most detectors have nothing such. What is left must not depend on who asks: `guard.flow.prepared` carries it to
-        the scans of all models that are examined with this clean set on this machine.
+        Most detectors have nothing such. What is left must not depend on who asks: `guard.flow._cleanset_cache` carries
+        it to the scans of all models that are examined with this clean set on this machine.
         """
 
     def parameters(self) -> dict[str, Any]:

@@ -16,19 +16,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from guard.core.contracts import Progress
 from guard.core.evidence import Finding
+from guard.core.progress import Progress, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
-from guard.ml.families import Blends, Patches, Searchable, Warps
-from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import device_of
-from guard.ml.permutations import Departures, cyclic_share, mapping_of, shuffled
 from guard.ml.precision import repeatable
+from guard.ml.scoring import half_at, half_at_log
+from guard.ml.search.engine import Pace, Search, Watch, descend
+from guard.ml.search.families import Blends, Patches, Searchable, Warps
+from guard.ml.search.label_permutations import Departures, cyclic_share, mapping_of, shuffled
 from guard.ml.suitability import channels_last, check_suitable
 from guard.ml.triggers import BlendTrigger, MappedTrigger, PatchTrigger, WarpTrigger
-from guard.ml.universal import Pace, Search, Watch, descend
 
 STAMPS: tuple[Searchable, ...] = (Patches(), Blends(), Warps(levels=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0)))
 MOST_STEP = 200  # pictures a step; with many classes there are fewer of each

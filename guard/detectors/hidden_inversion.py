@@ -1,7 +1,7 @@
 """Trigger inversion for what no patch shows: is one class reached by a far fainter change than its siblings need?
 
 Steps, for each kind of trigger (fine and smooth patterns and waves that are added; warp, filter, sample-specific):
-    1. for every class the faintest trigger that sends `goal` of the search pictures there (`guard.ml.faintest`)
+    1. for every class the faintest trigger that sends `goal` of the search pictures there (`guard.ml.search.minimal`)
     2. classes whose level is at least `fold` times under their siblings', and whose trigger works on the calibration
        pictures, are candidates; without one, nothing is suspicious
     3. per candidate: what does *every* class reach at the candidate's level? (natural ASR)
@@ -16,20 +16,21 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from guard.core.contracts import Progress
 from guard.core.evidence import Finding
+from guard.core.progress import Progress, span
+from guard.core.pvalues import cauchy
 from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
-from guard.ml.faintest import Faint, FaintKit, faintest
-from guard.ml.families import Additions, Filters, Generators, Searchable, Warps, Waves
-from guard.ml.gates import half_at, least_score, span
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
-from guard.ml.siblings import Look, Siblings
-from guard.ml.statistics import ClassTest, apart, cauchy_combination, low_outliers
+from guard.ml.scoring import half_at, least_score
+from guard.ml.search.engine import Pace, Watch
+from guard.ml.search.families import Additions, Filters, Generators, Searchable, Warps, Waves
+from guard.ml.search.minimal import Faint, FaintKit, faintest
+from guard.ml.search.natural_asr import Look, Siblings
+from guard.ml.statistics import ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
-from guard.ml.universal import Pace, Watch
 
 SMOOTH = 8  # points a side of a pattern without fine noise
 FAMILIES: tuple[Searchable, ...] = (Additions(), Additions(points=SMOOTH), Waves(), Warps(), Filters(), Generators())
@@ -138,7 +139,7 @@ class HiddenInversion(Detector):
         """A candidate against its siblings at its own level; its strongest trigger if it is suspicious."""
         level, kind = float(kit.smallest.norms[row]), kit.smallest.kind
         look = siblings.within(level, lambda done: watch(0.4 * done))
-        p, rate = _of_family(kind, cauchy_combination([test.p, look.test(row).p])), look.rate(row)
+        p, rate = _of_family(kind, cauchy([test.p, look.test(row).p])), look.rate(row)
         p_method = min(1.0, p * len({other.family for other in FAMILIES}))
         chance = kit.chance(look.found, row, self.controls)
         numbers = {"p_value": p, "p_method": p_method, "p_level": test.p, "p_asr": look.test(row).p,

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.progress import Progress, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
+from guard.ml.class_margins import depth, nearness
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.dataflow import Layer, flow_of, with_features
-from guard.ml.gates import half_at, half_at_log, span
 from guard.ml.measure import BATCH, device_of
-from guard.ml.nearness import depth, nearness
+from guard.ml.networks.dataflow import Layer, flow_of, with_features
 from guard.ml.precision import repeatable
+from guard.ml.scoring import half_at, half_at_log
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
@@ -44,7 +44,7 @@ BETAS = (0.9, 0.999)
 class _Ground:
     """What clean pictures say: `scale` is their mean margin in logits; per class its direction, K,D of length one.
 
-    `near` says of each class how near clean pictures of other classes come to it (`guard.ml.nearness`).
+    `near` says of each class how near clean pictures of other classes come to it (`guard.ml.class_margins`).
     """
 
     scale: float

@@ -15,20 +15,20 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from guard.core.contracts import Progress
 from guard.core.evidence import Finding, TriggerLike
+from guard.core.progress import Progress, span
 from guard.detectors._base import Detector
-from guard.ml import inversion
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.gates import least_score, span
-from guard.ml.inversion import Patches, smallest_patches
 from guard.ml.measure import device_of, predict
-from guard.ml.mesa import LEVELS, Effort
 from guard.ml.precision import repeatable
-from guard.ml.siblings import LEAST_ANGLE_SPREAD
+from guard.ml.scoring import least_score
+from guard.ml.search import patches as patch_search
+from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, TriggerSet, learn_sets, successes
+from guard.ml.search.natural_asr import LEAST_ANGLE_SPREAD
+from guard.ml.search.patch_distribution import LEVELS, Effort
+from guard.ml.search.patches import Patches, smallest_patches
 from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
-from guard.ml.trigger_sets import LEAST_PIXELS, Region, TriggerSet, learn_sets, successes
 
 MOST_ASKED = 12  # classes that are compared; of more, the ones with the smallest patches
 MOST_CALIBRATION = 400  # pictures on which samples are measured
@@ -52,7 +52,9 @@ class _Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesa(Detector):
-    """Max-entropy staircase approximation of the trigger distribution (`guard.ml.mesa`), after a short patch search.
+    """Max-entropy staircase approximation of the trigger distribution (`guard.ml.search.patch_distribution`).
+
+    After a short patch search.
 
     Not as in the paper: the region is the one that the search found instead of a known 3x3 square, only suspected
     classes are learnt, and the verdict is a test against the sibling classes instead of a look at the rates. A finding
@@ -90,7 +92,7 @@ class Mesa(Detector):
             channels_last(model)
         calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
         with repeatable():
-            effort = inversion.Effort(steps=self.search_steps, batch=self.search_batch, window=SEARCH_WINDOW)
+            effort = patch_search.Effort(steps=self.search_steps, batch=self.search_batch, window=SEARCH_WINDOW)
             patches = smallest_patches(model, clean.search, torch.arange(clean.classes), effort,
                                        span(progress, 0.02, 0.4, "searching for patches"))
             tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=max(1, clean.classes // 4))

@@ -20,16 +20,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guard.core.contracts import Progress
 from guard.core.evidence import Finding
+from guard.core.progress import Progress
+from guard.core.pvalues import cauchy
 from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of, predict
-from guard.ml.noise import Growth, Wandering, first_noise, knobs
 from guard.ml.precision import repeatable
-from guard.ml.statistics import ClassTest, angles, apart, cauchy_combination, low_outliers
+from guard.ml.scoring import half_at_log
+from guard.ml.search.neuron_noise import Growth, Wandering, first_noise, knobs
+from guard.ml.statistics import ClassTest, angles, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 HALF = 0.5
@@ -63,10 +64,10 @@ class _Paths:
 class NeuronNoise(Detector):
     """BAN's noise on neurons, asked class by class.
 
-    Source: Xu et al., NeurIPS 2024, for adversarial multiplicative noise on norm layers (`guard.ml.noise` for what
-    differs). Deviation: the paper flags the class to which *untargeted* noise drives the pictures. On small networks
-    everything goes to one class in honest models too, so this is reported (`share`, less the natural share) but
-    decides nothing; classes are compared by the strength that *targeted* noise needs, of equal effort for each.
+    Source: Xu et al., NeurIPS 2024, for adversarial multiplicative noise on norm layers (`guard.ml.search.neuron_noise`
+    for what differs). Deviation: the paper flags the class to which *untargeted* noise drives the pictures. On small
+    networks everything goes to one class in honest models too, so this is reported (`share`, less the natural share)
+    but decides nothing; classes are compared by the strength that *targeted* noise needs, of equal effort for each.
 
     `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths, `p_share` the
     shares that all classes reach at the least strength of all (as angles), `p_value` is both together. `assignment`
@@ -171,7 +172,7 @@ class NeuronNoise(Detector):
         found, comparable = [], sum(paths.reached) >= LEAST_REACHED * classes
         for row in range(classes):
             p_strength = tests[row].p if comparable else 1.0
-            both = cauchy_combination([p_strength, shares[row].p])
+            both = cauchy([p_strength, shares[row].p])
             numbers = {"p_value": both, "p_strength": p_strength, "p_share": shares[row].p, "t_stat": tests[row].t,
                        "fold": tests[row].fold, "strength": paths.strengths[row], "reached": float(paths.reached[row]),
                        "share": columns[row] - natural[row], "assignment": assignment, "half_accuracy_at": scale,

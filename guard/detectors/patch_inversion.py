@@ -2,8 +2,8 @@
 
 Steps:
     1. refuse what cannot be judged: few classes, few pictures, a model near chance, numbers that are not finite
-    2. for every class the smallest patch that sends 95 % of the search pictures there (`guard.ml.inversion`), by
-       several searches, since one may miss it (`guard.ml.restarts`)
+    2. for every class the smallest patch that sends 95 % of the search pictures there (`guard.ml.search.patches`), by
+       several searches, since one may miss it (`guard.ml.search.multistart`)
     3. classes whose norm is at least `fold` times under their siblings', and whose patch works on the calibration
        pictures, are candidates; without one, nothing is suspicious
     4. per candidate: what does *every* class reach with as many pixels as the candidate needs? (natural ASR)
@@ -19,18 +19,19 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from guard.core.contracts import Progress, silent
 from guard.core.evidence import Finding
+from guard.core.progress import Progress, silent, span
+from guard.core.pvalues import cauchy
 from guard.detectors._base import Detector
-from guard.ml import reference
 from guard.ml.cleanset import CleanSet
-from guard.ml.gates import half_at, least_score, span
-from guard.ml.inversion import Effort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
-from guard.ml.restarts import several_searches
-from guard.ml.siblings import Look, Siblings, Stronger
-from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, cauchy_combination, low_outliers
+from guard.ml.scoring import half_at, least_score
+from guard.ml.search import reference_model
+from guard.ml.search.multistart import several_searches
+from guard.ml.search.natural_asr import Look, Siblings, Stronger
+from guard.ml.search.patches import Effort, Patches, PatchKit, smallest_patches, successes
+from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
@@ -57,8 +58,8 @@ class _Searched:
 class PatchInversion(Detector):
     """Neural Cleanse with all classes at once, a calibrated test, and siblings asked at the same budget.
 
-    Source: Wang et al., S&P 2019, for the inverse problem; for what differs see `guard.ml.inversion`. The verdict is
-    not the paper's MAD index (false alarms of 17-33 % at 10 classes) but a generalised ESD test.
+    Source: Wang et al., S&P 2019, for the inverse problem; for what differs see `guard.ml.search.patches`. The verdict
+    is not the paper's MAD index (false alarms of 17-33 % at 10 classes) but a generalised ESD test.
 
     A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious if ASR on the
     calibration part >= `asr` and either p <= `alpha` and fold >= `fold`, or p <= `alpha_far`, fold >= `fold_far` and
@@ -69,8 +70,8 @@ class PatchInversion(Detector):
     themselves; what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are
     of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is
     the p value of this class alone, uncorrected, for what several methods say of one class together: of the patch it
-    needs by several searches (`guard.ml.restarts`), beside what a reference lets expect that was trained on the clean
-    set (`guard.ml.reference`). Where norms come from searches of unequal effort there is none.
+    needs by several searches (`guard.ml.search.multistart`), beside what a reference lets expect that was trained on
+    the clean set (`guard.ml.search.reference_model`). Where norms come from searches of unequal effort there is none.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
@@ -147,7 +148,7 @@ class PatchInversion(Detector):
         if not self.reference_rounds:
             return None
         effort = Effort(steps=self.steps, batch=self.batch)
-        return reference.log_norms(clean, self.reference_rounds, effort, watch, device, self.again)
+        return reference_model.log_norms(clean, self.reference_rounds, effort, watch, device, self.again)
 
     def _alone(self, clean: CleanSet, logs: list[float], progress: Progress, device: torch.device) -> list[Apart]:
         """What each class needs beside what a reference of the same task lets expect, if one could be trained."""
@@ -213,7 +214,7 @@ class PatchInversion(Detector):
         if look is not None:
             # Norms from searches of unequal effort choose candidates, but prove nothing.
             p_asr = min(1.0, look.test(row).p * len(patches.norms) / len(look.rows))  # those not asked count as tests
-            p = cauchy_combination([test.p, p_asr]) if len(look.rows) == len(patches.norms) else p_asr
+            p = cauchy([test.p, p_asr]) if len(look.rows) == len(patches.norms) else p_asr
             if look.rate(row) >= rate:  # the second look may have made more of the same budget
                 rate, trigger = look.rate(row), look.found.trigger(look.rows.index(row))
             numbers |= {"natural_asr": look.natural(row), "natural_smallest": look.natural(row), "p_asr": p_asr,

@@ -14,17 +14,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.progress import Progress
 from guard.core.states import Family
 from guard.detectors._base import Detector
+from guard.ml.class_margins import nearness_of
 from guard.ml.cleanset import CleanSet
-from guard.ml.dataflow import Flow, Layer, flow_of
-from guard.ml.gates import half_at_log
 from guard.ml.measure import device_of
-from guard.ml.nearness import nearness_of
-from guard.ml.neurons import lipschitz
+from guard.ml.networks.dataflow import Flow, Layer, flow_of
+from guard.ml.networks.neurons import lipschitz
+from guard.ml.scoring import half_at_log
 from guard.ml.statistics import LEAST_FOR_LINE, ClassTest, apart, leave_one_out, low_outliers
 from guard.ml.suitability import check_suitable
 
@@ -63,7 +63,7 @@ class WeightStatistics(Detector):
     several attacks (detection.md 3.3), so a finding is suspicious only at p <= `alpha` and fold >= `fold`, far beyond
     what other detectors ask; the finding about channels, of no class, never is. `p_class` is the p value of one class's
     mean alone (Fields et al., "Trojan Signatures in DNN Weights", ICCVW 2021: the target's weights are larger), beside
-    what the task explains (`guard.ml.nearness`); uncorrected, for what several methods say of one class together.
+    what the task explains (`guard.ml.class_margins`); uncorrected, for what several methods say of one class together.
     """
 
     version: ClassVar[int] = 2

@@ -1,9 +1,9 @@
 """No verdict without a canary: a worker's detectors prove themselves on start, and again once a day.
 
-The proof is a run of `guard.flow.trial` in a job like any scan's, on this host, its device and its libraries, with the
-policy's own parameters. It is stored with the worker's name, the methods' versions and the time. The detect stage takes
-up no scan without a passing one of the last day: the scan waits for a worker that has one, and in the end is
-inconclusive.
+The proof is a run of `guard.vetting.canary_trial` in a job like any scan's, on this host, its device and its libraries,
+with the policy's own parameters. It is stored with the worker's name, the methods' versions and the time. The detect
+stage takes up no scan without a passing one of the last day: the scan waits for a worker that has one, and in the end
+is inconclusive.
 """
 
 import platform
@@ -16,13 +16,14 @@ from guard.core.digests import json_digest
 from guard.core.errors import MethodFailed
 from guard.core.states import ScanState, Verdict
 from guard.detectors import DETECTORS
-from guard.flow import jobs, trial
+from guard.flow._handover import hand_over
+from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
-from guard.flow.leases import Held
-from guard.flow.outcome import hand_over
+from guard.jobs.run import run_job
 from guard.store import alarms, canaries, outbox, scans
 from guard.store.rows import CanaryRow
 from guard.store.session import reading, transaction
+from guard.vetting import canary_trial
 
 HOLDS = timedelta(days=1)
 TRIED_AGAIN = timedelta(minutes=5)  # a failure is not final: a device may be free again, a library mended
@@ -43,7 +44,7 @@ def methods_digest(guard: Guard) -> str:
     """One name for everything that a canary proves: methods, versions, parameters, kit, device and torch."""
     methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in guard.policy.detectors.items()}
     tried = {name: [method.version, method.parameters()] for name, method in methods.items()}
-    return json_digest([tried, trial.kit_digest(), guard.settings.device, version("torch")])
+    return json_digest([tried, canary_trial.kit_digest(), guard.settings.device, version("torch")])
 
 
 def current(guard: Guard, on_progress: Callable[[float, str], None] = lambda _done, _note: None) -> CanaryRow:
@@ -88,7 +89,7 @@ def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) 
     request = {"detectors": rules, "device": guard.settings.device, "seconds": seconds}
     with guard.workspace() as out:
         try:
-            answer = jobs.run("canary", request, out, limits=guard.limits(seconds + SPARE), on_progress=on_progress)
+            answer = run_job("canary", request, out, limits=guard.limits(seconds + SPARE), on_progress=on_progress)
             trials = answer["trials"]
         except MethodFailed as error:  # it crashed, or took too much time or memory: a worker that cannot scan
             trials = [{"method": "canary", "passed": False, "sentence": error.sentence}]

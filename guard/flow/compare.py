@@ -10,17 +10,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from guard.core.contracts import Budget, Progress, silent
+from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, CleanSetError
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Outcome, Target
-from guard.flow import repair, vet
-from guard.flow.proof import Replay
-from guard.flow.submit import locate
+from guard.core.progress import Progress, silent
+from guard.vetting import examine, repair
+from guard.vetting.model_path import locate
+from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
-    from guard.ml.architectures import ImageModel
     from guard.ml.cleanset import CuratedSet, Labelled
-    from guard.ml.differences import Moved
+    from guard.ml.networks.architectures import ImageModel
+    from guard.ml.networks.compare import Moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def compare(a: Path, b: Path, curated: "CuratedSet | None", *, names: tuple[str,
         ArtifactRejected: a rule of the format, the manifest or the architecture is broken; the name is said.
         MethodFailed: a logit is not finite.
     """
-    from guard.ml.differences import agreement, moved
+    from guard.ml.networks.compare import agreement, moved
 
     with TemporaryDirectory() as folder:
         opened = []
@@ -126,7 +127,7 @@ def compare(a: Path, b: Path, curated: "CuratedSet | None", *, names: tuple[str,
         return Comparison(a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched)
     found: tuple[tuple[Evidence, ...], tuple[Replayed, ...]] | tuple[None, tuple[()]] = (None, ())
     if detectors is not None:
-        examined = vet.examine(model_a, side_a.digest, curated, detectors, seed=seed, seconds=seconds,
+        examined = examine.examine(model_a, side_a.digest, curated, detectors, seed=seed, seconds=seconds,
                                progress=progress)
         replays = repair.replays_from(examined.evidence, examined.triggers)
         found = examined.evidence, tuple(_replayed(one, model_a, model_b, curated.holdout) for one in replays)
@@ -141,13 +142,13 @@ def _open(path: Path, name: str, out: Path, curated: "CuratedSet | None",
 
     weights, manifest = locate(path)
     try:
-        inspected = vet.inspect_upload(weights, weights.name, manifest.read_bytes() if manifest else None, out,
+        inspected = examine.inspect_upload(weights, weights.name, manifest.read_bytes() if manifest else None, out,
                                        budget=Budget())
         if curated is not None:
-            vet.fits(inspected.manifest, curated)
+            examine.fits(inspected.manifest, curated)
     except (ArtifactRejected, CleanSetError) as error:
         raise type(error)(f"{name}: {error.sentence}", code=error.code) from error
-    model = vet.open_model(inspected.canonical, device=device)
+    model = examine.open_model(inspected.canonical, device=device)
     accuracy = None if curated is None else measure.accuracy(model, curated.holdout, curated.facts.classes)
     side = Side(
         name=name, digest=inspected.digest, architecture=inspected.manifest.architecture,
@@ -167,7 +168,7 @@ def _network(model: "ImageModel") -> tuple[object, ...]:
 def _replayed(replay: Replay, a: "ImageModel", b: "ImageModel", holdout: "Labelled") -> Replayed:
     from guard.ml import measure
 
-    trigger = vet.restore_trigger(replay.data)
+    trigger = examine.restore_trigger(replay.data)
     on = [measure.asr(model, holdout, trigger, replay.target, trigger.family, natural=replay.natural,
                       budget=replay.budget) for model in (a, b)]
     return Replayed(target=replay.target, family=trigger.family, digest=replay.digest, a=on[0], b=on[1])

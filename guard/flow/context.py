@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guard.core.contracts import Publisher
-from guard.flow.jobs import Limits
+from guard.jobs.run import Limits
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

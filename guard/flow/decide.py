@@ -1,16 +1,16 @@
 """Stage 3: read the evidence, ask the policy, sign the answer."""
 
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
-from guard.flow.case import make_case
-from guard.flow.conclude import conclude
+from guard.flow._handover import OUTCOME
+from guard.flow._lease import Held
+from guard.flow._verdict import conclude
 from guard.flow.context import Guard
-from guard.flow.leases import Held
-from guard.flow.outcome import OUTCOME
-from guard.flow.repair import facts_from_dict, proved
 from guard.policy import Case, decide, known_gaps
 from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
+from guard.vetting.case import make_case
+from guard.vetting.repair import facts_from_dict, proved
 
 
 def run(guard: Guard, held: Held) -> None:

@@ -4,11 +4,12 @@ from guard.core.errors import CleanSetError
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState, Verdict
-from guard.flow import canary, jobs
+from guard.flow import canary
+from guard.flow._cleanset_cache import prepared
+from guard.flow._handover import hand_over
+from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
-from guard.flow.leases import Held
-from guard.flow.outcome import hand_over
-from guard.flow.prepared import prepared
+from guard.jobs.run import run_job
 from guard.policy import Policy
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
@@ -37,7 +38,7 @@ def run(guard: Guard, held: Held) -> None:
                 "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds, "device": guard.settings.device,
                 "known": known, "policy": stopping(guard.policy), "prepared": made,
             }
-            answer = jobs.run("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + SPARE),
+            answer = run_job("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + SPARE),
                               on_progress=held.alive)
             for digest in answer["triggers"]:
                 guard.blobs.put_bytes((out / digest).read_bytes())

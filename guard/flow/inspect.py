@@ -6,10 +6,10 @@ from pathlib import Path
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected
 from guard.core.states import ScanState, Verdict
-from guard.flow import jobs
+from guard.flow._handover import hand_over
+from guard.flow._lease import Held
 from guard.flow.context import Guard
-from guard.flow.leases import Held
-from guard.flow.outcome import hand_over
+from guard.jobs.run import run_job
 from guard.store import artifacts, outbox, scans
 from guard.store.rows import ArtifactKind
 from guard.store.session import transaction
@@ -33,7 +33,7 @@ def run(guard: Guard, held: Held) -> None:
             "budget": asdict(Budget(file_bytes=guard.settings.max_upload_bytes)),
         }
         try:
-            answer = jobs.run("inspect", request, out, limits=guard.limits(), on_progress=held.alive)
+            answer = run_job("inspect", request, out, limits=guard.limits(), on_progress=held.alive)
         except ArtifactRejected as error:
             hand_over(guard, held, Verdict.UNVETTABLE, (error.sentence,))
             return

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from guard.events import Nomination, parse_event
 from guard.events.auth import Seen, Unauthorised, check_auth, signature_of
 from guard.events.parse import MAX_BODY_BYTES, decode
-from guard.flow import keys
+from guard.flow import _object_keys
 from guard.store import intake, nominations, outbox
 from guard.store.rows import NominationState
 from guard.store.session import transaction
@@ -49,7 +49,7 @@ def nominate(engine: "Engine", wanted: Iterable[Nomination], now: datetime, *, b
 
 
 def _record(session: Session, item: Nomination, now: datetime, buckets: Collection[str]) -> str:
-    refused = keys.unusable(item.bucket, item.key, item.version_id)
+    refused = _object_keys.unusable(item.bucket, item.key, item.version_id)
     ignored = _ignored(item, buckets)
     if not refused and not ignored:
         waiting = intake.open_nomination(session, item.bucket, item.key, item.version_id)
@@ -58,8 +58,13 @@ def _record(session: Session, item: Nomination, now: datetime, buckets: Collecti
     new = uuid.uuid4().hex
     # What cannot be shown is escaped, so that the row can be stored and read.
     nominations.add(
-        session, nomination_id=new, bucket=keys.shown(item.bucket), key=keys.shown(item.key),
-        version_id=None if item.version_id is None else keys.shown(item.version_id), source=item.source, now=now,
+        session,
+        nomination_id=new,
+        bucket=_object_keys.shown(item.bucket),
+        key=_object_keys.shown(item.key),
+        version_id=None if item.version_id is None else _object_keys.shown(item.version_id),
+        source=item.source,
+        now=now,
     )
     if refused or ignored:
         state = NominationState.REFUSED if refused else NominationState.IGNORED
@@ -74,5 +79,4 @@ def _ignored(item: Nomination, buckets: Collection[str]) -> str:
         return "The bucket is not one that uploads are taken from (GUARD_INTAKE_BUCKETS)."
     if item.removed:
         return "The object was removed; there is nothing to vet."
-    return keys.not_a_model(item.key)
-
+    return _object_keys.not_a_model(item.key)

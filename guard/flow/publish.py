@@ -13,8 +13,8 @@ from guard.attest import gate
 from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.states import ScanState
+from guard.flow._lease import Held
 from guard.flow.context import Guard
-from guard.flow.leases import Held
 from guard.store import alarms, ledger, outbox, publications, revocations, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction

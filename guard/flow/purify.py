@@ -10,17 +10,17 @@ from typing import Any
 
 from guard.core.errors import Cancelled, MethodFailed
 from guard.core.states import ScanState, Verdict
-from guard.flow import jobs
-from guard.flow.chains import Step, next_step
+from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import SCAN_SEED
-from guard.flow.leases import Held
-from guard.flow.proof import SECONDS
-from guard.flow.repair import replays_from
+from guard.jobs.run import run_job
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
+from guard.vetting.next_defense import Step, next_step
+from guard.vetting.repair import replays_from
+from guard.vetting.repair_probes import SECONDS
 
 
 def run(guard: Guard, held: Held) -> None:
@@ -75,7 +75,7 @@ def _make_candidate(guard: Guard, held: Held, scan: ScanRow, candidates: list[di
                 for r in replays
             ],
         }
-        answer = jobs.run("purify", request, out, limits=guard.limits(guard.settings.scan_seconds + SECONDS + SPARE),
+        answer = run_job("purify", request, out, limits=guard.limits(guard.settings.scan_seconds + SECONDS + SPARE),
                           on_progress=held.alive)
         with (out / "model.safetensors").open("rb") as file:
             digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))

@@ -18,7 +18,7 @@ import structlog
 from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MAX_MANIFEST_BYTES
 from guard.events import Nomination
-from guard.flow import keys
+from guard.flow import _object_keys
 from guard.flow.nominate import nominate
 from guard.store import artifacts, intake, nominations, outbox, scans
 from guard.store.rows import ArtifactKind, NominationRow, NominationState
@@ -73,13 +73,24 @@ class _Intake:
 def receive_nomination(guard: "Guard", nomination_id: str) -> Received:
     """`receive` with what the Guard holds."""
     return receive(
-        nomination_id, engine=guard.engine, blobs=guard.blobs, bucket=guard.make_bucket, limits=guard.settings,
+        nomination_id,
+        engine=guard.engine,
+        blobs=guard.blobs,
+        bucket=guard.make_bucket,
+        limits=guard.settings,
         now=guard.now,
     )
 
 
-def receive(nomination_id: str, *, engine: "Engine", blobs: "Blobs", bucket: "Callable[[str], Bucket]", limits: Limits,
-            now: Callable[[], datetime]) -> Received:
+def receive(
+    nomination_id: str,
+    *,
+    engine: "Engine",
+    blobs: "Blobs",
+    bucket: "Callable[[str], Bucket]",
+    limits: Limits,
+    now: Callable[[], datetime],
+) -> Received:
     """Take in the object that was nominated. Any number of times, in any order, it is one scan an object version.
 
     Args:
@@ -98,8 +109,9 @@ def receive(nomination_id: str, *, engine: "Engine", blobs: "Blobs", bucket: "Ca
         done = _take(step, row)
     except (ArtifactRejected, InputError) as error:
         done = _settle(step, row, NominationState.REFUSED, reason=error.sentence)
-    _LOG.info("nomination_received", nomination_id=row.id, state=str(done.state), scan_id=done.scan_id,
-              reason=done.reason)
+    _LOG.info(
+        "nomination_received", nomination_id=row.id, state=str(done.state), scan_id=done.scan_id, reason=done.reason
+    )
     return done
 
 
@@ -108,9 +120,9 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     facts = _facts(step.bucket, row)
     # (2) Limits hold before anything is read.
     _refuse(facts, step.limits)
-    if keys.is_manifest(row.key):
+    if _object_keys.is_manifest(row.key):
         return _nominate_beside(step, row)
-    name = keys.model_name(row.key)
+    name = _object_keys.model_name(row.key)
     # (3) A scan that had a manifest is all there is to do for this version.
     with reading(step.engine) as session:
         there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
@@ -157,7 +169,7 @@ def _refuse(facts: "ObjectFacts", limits: Limits) -> None:
 
 def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
     """The text of the `config.json` beside `key` and what pins it; judged later, stored as it is."""
-    found = bucket.read_small(keys.folder(key) + keys.MANIFEST, MAX_MANIFEST_BYTES)
+    found = bucket.read_small(_object_keys.folder(key) + _object_keys.MANIFEST, MAX_MANIFEST_BYTES)
     if found is None:
         return None
     data, facts = found
@@ -186,8 +198,16 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
         new = uuid.uuid4().hex
         artifacts.put(session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now)
         made = scans.insert(
-            session, scan_id=new, bucket=facts.bucket, key=facts.key, version_id=scan.pin, name=scan.name, now=now,
-            upload_digest=scan.digest, manifest=scan.manifest, submitted_by=_claim(scan.submitted_by),
+            session,
+            scan_id=new,
+            bucket=facts.bucket,
+            key=facts.key,
+            version_id=scan.pin,
+            name=scan.name,
+            now=now,
+            upload_digest=scan.digest,
+            manifest=scan.manifest,
+            submitted_by=_claim(scan.submitted_by),
         )
         if made.id != new:
             # Another worker was faster: look again, with its scan in view; perhaps it saw no manifest.
@@ -200,11 +220,15 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
 
 def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
     """A `config.json` came: nominate the weights beside it that have no scan with a manifest yet."""
-    folder = keys.folder(row.key)
+    folder = _object_keys.folder(row.key)
     wanted = []
     for facts in step.bucket.latest(folder):
-        own = keys.folder(facts.key) == folder and facts.size > 0 and not keys.is_manifest(facts.key)
-        if not own or keys.not_a_model(facts.key) or keys.unusable(facts.bucket, facts.key, facts.version_id):
+        own = _object_keys.folder(facts.key) == folder and facts.size > 0 and not _object_keys.is_manifest(facts.key)
+        if (
+            not own
+            or _object_keys.not_a_model(facts.key)
+            or _object_keys.unusable(facts.bucket, facts.key, facts.version_id)
+        ):
             continue
         with reading(step.engine) as session:
             there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
@@ -219,11 +243,12 @@ def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
 def _wait(step: _Intake, row: NominationRow) -> Received:
     with transaction(step.engine) as session:
         outbox.add(session, "receive", {"nomination_id": row.id}, step.now(), delay_seconds=MANIFEST_PAUSE_SECONDS)
-    return Received(row.id, NominationState.NEW, reason=f"Waiting for {keys.MANIFEST} beside it.")
+    return Received(row.id, NominationState.NEW, reason=f"Waiting for {_object_keys.MANIFEST} beside it.")
 
 
-def _settle(step: _Intake, row: NominationRow, state: NominationState, *, reason: str = "",
-            scan_id: str | None = None) -> Received:
+def _settle(
+    step: _Intake, row: NominationRow, state: NominationState, *, reason: str = "", scan_id: str | None = None
+) -> Received:
     with transaction(step.engine) as session:
         nominations.settle(session, row.id, state, reason=reason, scan_id=scan_id)
     return Received(row.id, state, scan_id, reason)

@@ -7,7 +7,7 @@ from guard.attest import dsse
 from guard.core.errors import InputError, NotServable
 from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
-from guard.flow.conclude import write
+from guard.flow._verdict import write
 from guard.flow.context import Guard
 from guard.store import ledger, reviews, scans
 from guard.store.rows import Decided, LedgerRow, ScanRow

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from guard.core.errors import InputError
 from guard.events import Nomination
 from guard.flow.context import Guard
 from guard.flow.receive import nominate
 from guard.store import nominations, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading
-
-MANIFEST = "config.json"
+from guard.vetting.model_path import MANIFEST, locate
 
 
 def submit(guard: Guard, bucket: str, key: str, version_id: str | None = None) -> str:
@@ -35,27 +33,6 @@ def submit_file(guard: Guard, path: Path, name: str) -> str:
     key = f"models/{name}/{weights.name}"
     version = bucket.upload(weights, key)
     return submit(guard, bucket.name, key, version)
-
-
-def locate(path: Path) -> tuple[Path, Path | None]:
-    """The weights file and the manifest that belong to a path on disk.
-
-    Raises:
-        InputError: there is no such file, or the folder holds no single model.
-    """
-    if path.is_file():
-        manifest = path.with_name(MANIFEST)
-        return path, (manifest if manifest.is_file() else None)
-    if not path.is_dir():
-        raise InputError(f"{path} is not there; give a model file or a folder with model.safetensors and {MANIFEST}.")
-    usual = path / "model.safetensors"
-    found = [usual] if usual.is_file() else sorted(
-        item for item in path.iterdir() if item.is_file() and item.suffix not in {".json", ".md", ".txt", ".html"}
-    )
-    if len(found) != 1:
-        raise InputError(f"{path} holds {len(found)} model files; it should hold model.safetensors and {MANIFEST}.")
-    manifest = path / MANIFEST
-    return found[0], manifest if manifest.is_file() else None
 
 
 def scan_of(guard: Guard, nomination_id: str) -> ScanRow | None:

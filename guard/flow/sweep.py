@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from guard.events import Nomination
-from guard.flow import keys
+from guard.flow import _object_keys
 from guard.flow.nominate import nominate
 from guard.store import intake
 from guard.store.session import reading
@@ -46,12 +46,12 @@ def sweep(engine: "Engine", bucket: "Bucket", now: datetime, *, limit: int = 100
         Unavailable: the store or the database did not answer; what was nominated stays.
     """
     made = 0
-    for batch in _batches(facts for facts in bucket.latest() if not keys.not_a_model(facts.key)):
+    for batch in _batches(facts for facts in bucket.latest() if not _object_keys.not_a_model(facts.key)):
         if made >= limit:
             break
         with reading(engine) as session:
-            known = intake.known(session, bucket.name, [keys.shown(facts.key) for facts in batch])
-        fresh = [facts for facts in batch if (keys.shown(facts.key), facts.pin) not in known][: limit - made]
+            known = intake.known(session, bucket.name, [_object_keys.shown(facts.key) for facts in batch])
+        fresh = [facts for facts in batch if (_object_keys.shown(facts.key), facts.pin) not in known][: limit - made]
         wanted = [Nomination(facts.bucket, facts.key, facts.pin, "sweep") for facts in fresh]
         made += len(nominate(engine, wanted, now, buckets=(bucket.name,)))
     if made:

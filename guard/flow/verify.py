@@ -3,7 +3,7 @@
 from guard.attest.chain import verify_chain
 from guard.core.errors import GuardError, Unavailable
 from guard.flow.context import Guard
-from guard.flow.serving import served
+from guard.flow.served import served
 from guard.store import ledger
 from guard.store.session import reading
 

@@ -2,8 +2,8 @@
 
 import time
 
-from guard.core.contracts import Progress
 from guard.core.errors import OutOfTime
+from guard.core.progress import Progress
 
 
 def guarded(progress: Progress, *, deadline: float) -> Progress:

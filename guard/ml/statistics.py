@@ -180,21 +180,6 @@ def _expected(data: np.ndarray, along: np.ndarray | None, row: int, others: list
     return Apart(t=t, p=float(stats.t.sf(t, len(others) - terms)), gap=gap)
 
 
-def cauchy_combination(p_values: Sequence[float]) -> float:
-    """One p value of several, roughly valid however they depend on each other (Liu & Xie, JASA 2020).
-
-    Values are clipped to [1e-12, 0.99]: p = 1 would give minus infinity.
-
-    Raises:
-        ValueError: no values, or one outside 0..1.
-    """
-    values = np.asarray(p_values, dtype=np.float64)
-    if not len(values) or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("Only p values, and at least one, can be combined.")
-    statistic = float(np.tan((0.5 - np.clip(values, 1e-12, 0.99)) * math.pi).mean())
-    return 0.5 - math.atan(statistic) / math.pi
-
-
 def angles(successes: Sequence[int], trials: Sequence[int]) -> list[float]:
     """Shares as arcsin(sqrt(share)) in 0..pi/2, where the sampling error is nearly the same everywhere (Anscombe)."""
     return [math.asin(math.sqrt((hit + 0.375) / (trial + 0.75))) for hit, trial in zip(successes, trials, strict=True)]

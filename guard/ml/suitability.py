@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from guard.core.errors import MethodFailed
+from guard.core.pvalues import LEAST_CLASSES
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 
-LEAST_CLASSES = 5  # with fewer there is no within-model null: reference models would be needed
 LEAST_PER_CLASS = 5  # pictures of each class in the search part
 LEAST_CALIBRATION = 20
 

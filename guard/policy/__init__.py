@@ -3,8 +3,8 @@
 from guard.policy.calibration import Calibration
 from guard.policy.case import Case
 from guard.policy.decide import Decision, decide, settled
+from guard.policy.known_gaps import known_gaps
 from guard.policy.load import load_calibration, load_policy
-from guard.policy.measured import known_gaps
 from guard.policy.rules import (
     AccuracyRule,
     CalibrationRule,

@@ -1,6 +1,6 @@
 """A calibration file applied: features to a probability, and a threshold that certifies a false-alarm rate.
 
-The file (JSON, written by `guard calibrate`; `guard.flow.calibrate` fits it) names the reference population that it
+The file (JSON, written by `guard calibrate`; `guard.vetting.calibrate` fits it) names the reference population that it
 speaks about: pairs of architecture family and clean set, methods with version and parameters. Outside of these it says
 nothing. Weights are never negative, so that a more suspicious feature never lowers the probability. Pure Python.
 """

@@ -3,8 +3,8 @@
 Source: detection.md 7.7b (ours). What deviates, and why:
     * a single p value under 1 % does not hold a model: with ten families it would hold one honest model in ten. Each
       method's own `suspicious` flag does, and a combined p under `hold_level`
-    * what the methods say of one and the same class counts together (`guard.policy.accord`): that p under `class_level`
-      holds a model that no method flags alone
+    * what the methods say of one and the same class counts together (`guard.policy.per_class`): that p under
+      `class_level` holds a model that no method flags alone
     * a trigger is proven by its method's own gates (p, effect size, ASR) and the combined p; with one p value there
       is nothing to combine, and the gates alone decide
 """
@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from guard.core.evidence import Evidence, Finding, Outcome
-from guard.policy.accord import Accord, accord
-from guard.policy.features import cauchy, coverage, p_values
+from guard.core.pvalues import cauchy
+from guard.policy.features import coverage, p_values
+from guard.policy.per_class import Accord, accord
 
-LEAST_CLASSES = 5  # with fewer there is no within-model null
 LEAST_IMAGES = 50
 ALL_TO_ALL = frozenset({"all_to_all", "all-to-all"})
 

@@ -20,11 +20,11 @@ from typing import Any
 
 from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome, PurificationFacts, Target
 from guard.core.states import Verdict
-from guard.policy import bounds, doubts, proofs
+from guard.policy import abstain, asr_bounds, repair_limits
+from guard.policy.abstain import finite
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
 from guard.policy.combine import Combined, combine, enough, mostly_in_vain, proven
-from guard.policy.doubts import finite
 from guard.policy.features import features
 from guard.policy.rules import Policy
 
@@ -91,8 +91,8 @@ def decide(policy: Policy, case: Case) -> Decision:
             expires_after_seconds=policy.lifetime_seconds,
         )
 
-    lacking = tuple(doubts.missing(policy, said))
-    doubted = (*doubts.unfit(policy, case, calibrated=scored is not None), *doubts.not_finite(heard))
+    lacking = tuple(abstain.missing(policy, said))
+    doubted = (*abstain.unfit(policy, case, calibrated=scored is not None), *abstain.not_finite(heard))
     # With reference models there is no early stop: a calibrated score needs every method.
     early = (policy.stop_early and policy.calibration is None and bool(accused)
              and enough(said, policy.combination.reject_level))
@@ -104,7 +104,7 @@ def decide(policy: Policy, case: Case) -> Decision:
             return answer(Verdict.INCONCLUSIVE, *lacking)
         return answer(verdict, *words, *(f"Proven all the same. {word}" for word in lacking),
                       repairable=_repairable(policy, case, accused))
-    faults = () if case.purification is None else tuple(proofs.all_faults(policy, case.purification))
+    faults = () if case.purification is None else tuple(repair_limits.all_faults(policy, case.purification))
     if faults:
         return answer(Verdict.REJECTED, *faults, natural=bool(suspicious))
     if suspicious:
@@ -161,7 +161,7 @@ def _judge(policy: Policy, case: Case, heard: list[Evidence], accused: Accused, 
            scored: _Scored | None) -> tuple[Verdict, list[str]]:
     """Verdict and reasons where something is accused: held or rejected, never less."""
     findings = [finding for _, finding in accused]
-    upper = bounds.of_suspects(heard, findings, 0.0)  # whether the trigger that was found works, not the attacker's
+    upper = asr_bounds.of_suspects(heard, findings, 0.0)  # whether the trigger that was found works, not the attacker's
     words = [_accusation(policy, finding) for finding in findings]
     if case.purification is not None:
         return Verdict.REJECTED, words
@@ -192,9 +192,9 @@ def _asr_upper(heard: list[Evidence], suspicious: list[Finding], purification: P
                scored: _Scored | None) -> float | None:
     if suspicious:
         margin = scored.calibration.asr_margin if scored is not None else None
-        return bounds.of_suspects(heard, suspicious, bounds.UNSEEN if margin is None else margin)
+        return asr_bounds.of_suspects(heard, suspicious, asr_bounds.UNSEEN if margin is None else margin)
     if purification is not None and purification.replayed:
-        return bounds.overall(purification.replayed)
+        return asr_bounds.overall(purification.replayed)
     return None
 
 

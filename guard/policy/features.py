@@ -7,7 +7,7 @@ Per method M and family F, over all findings and runs (so that another seed can 
     M.asr      the largest score * (lower end of the hold-out ASR): a trigger counts as far as it is unusual
 and over all methods together:
     all.p      -log10 of the Cauchy combination of the p values; 0..12
-    class.p    -log10 of what the methods say of one class together (`guard.policy.accord`)
+    class.p    -log10 of what the methods say of one class together (`guard.policy.per_class`)
     all.votes  the largest sum of scores that the methods give to one and the same class, less the largest single one
 A number that nobody measured has no entry. `p_value` is expected to be corrected for the classes looked at.
 """
@@ -17,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from guard.core.evidence import Evidence, Finding
-from guard.policy.accord import accord
+from guard.core.pvalues import LEAST_P, cauchy
+from guard.policy.per_class import accord
 
-LEAST_P, MOST_P = 1e-12, 0.99  # a p of 0 or 1 would outweigh everything (detection.md 7.7b)
 P_VALUE = "p_value"
 #: In `numbers`: 0 says that the method could tell nothing about this family on this model.
 INFORMATIVE = "informative"
@@ -28,21 +28,6 @@ EFFECTS: Mapping[str, tuple[float, bool]] = {
     "fold": (1.0, True), "ratio": (1.0, True), "excess": (0.0, False), "x2x_asr": (0.0, False), "z": (0.0, False),
 }
 MOST_EFFECT = 50.0
-
-
-def cauchy(p_values: Iterable[float]) -> float:
-    """One p value of several, roughly valid however they depend on each other (Liu & Xie, JASA 2020).
-
-    Pure Python twin of `guard.ml.statistics.cauchy_combination`.
-
-    Raises:
-        ValueError: no values, or one outside 0..1.
-    """
-    values = list(p_values)
-    if not values or not all(0 <= value <= 1 for value in values):
-        raise ValueError("Only p values, and at least one, can be combined.")
-    total = sum(math.tan((0.5 - min(max(value, LEAST_P), MOST_P)) * math.pi) for value in values)
-    return 0.5 - math.atan(total / len(values)) / math.pi
 
 
 def p_values(heard: Sequence[Evidence]) -> dict[tuple[str, str], float]:

@@ -20,7 +20,7 @@ from guard.core.contracts import Budget
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.manifest import Manifest
 from guard.formats._canonical import read_canonical
-from guard.ml.architectures import load
+from guard.ml.networks.architectures import load
 
 WEIGHTS = "weights.safetensors"
 RELEASE = "release.dsse.json"

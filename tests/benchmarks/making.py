@@ -7,7 +7,7 @@ import torch
 from benchmarks.attacks import ATTACKS
 from benchmarks.attacks._base import Attack
 from guard.ml.cleanset import Labelled
-from guard.ml.nets.cifar_resnet import CifarResnet
+from guard.ml.networks.nets.cifar_resnet import CifarResnet
 
 CLASSES, SIDE, TARGET = 5, 16, 2
 #: As short as an attack can be made without another protocol.

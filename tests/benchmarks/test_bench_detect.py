@@ -15,10 +15,10 @@ from benchmarks.detect import numbers, words
 from benchmarks.detect.rows import held_out, rows_of
 from guard.core.evidence import Evidence, Outcome
 from guard.detectors.patch_inversion import PatchInversion
-from guard.flow import population
-from guard.flow.population import Member, Scanned
-from guard.flow.vet import accuracy_evidence
 from guard.policy import DetectorRule, Policy
+from guard.vetting import population
+from guard.vetting.examine import accuracy_evidence
+from guard.vetting.population import Member, Scanned
 from tests.policy.population import ACCURACY, CLEANSET, FACTS, finding
 
 POLICY = Policy(name="one", detectors={"patch_inversion": DetectorRule()})

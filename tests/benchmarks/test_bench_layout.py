@@ -12,8 +12,11 @@ def row(model: str, way: str, verdict: str, flagged: list[str], seconds: float) 
 
 
 ROWS = [
-    row("a", SHIPPED, "cleared", [], 2.0), row("a", NCHW, "cleared", [], 3.0), row("a", FLOAT32, "held", ["1"], 4.0),
-    row("b", SHIPPED, "rejected", ["3"], 2.0), row("b", NCHW, "rejected", ["3"], 3.0),
+    row("a", SHIPPED, "cleared", [], 2.0),
+    row("a", NCHW, "cleared", [], 3.0),
+    row("a", FLOAT32, "held", ["1"], 4.0),
+    row("b", SHIPPED, "rejected", ["3"], 2.0),
+    row("b", NCHW, "rejected", ["3"], 3.0),
     row("b", FLOAT32, "rejected", ["2"], 5.0),
 ]
 
@@ -32,4 +35,6 @@ def test_every_place_that_changes_the_layout_is_known() -> None:
     """What a detector does not import cannot be switched off; then both ways would be the same."""
     places = [name for name in bench_layout.PLACES if hasattr(bench_layout.import_module(name), "channels_last")]
 
-    assert {"guard.detectors.patch_inversion", "guard.detectors.margin", "guard.ml.reference"} <= set(places)
+    assert {"guard.detectors.patch_inversion", "guard.detectors.margin", "guard.ml.search.reference_model"} <= set(
+        places
+    )

@@ -7,11 +7,11 @@ import torch
 
 from benchmarks import bench_proof as bench
 from benchmarks.speed_words import proofs
-from guard.flow.proof import Proof, Replay
-from guard.flow.vet import restore_trigger
-from guard.ml.architectures import ImageModel
 from guard.ml.cleanset import CuratedSet
 from guard.ml.measure import predict
+from guard.ml.networks.architectures import ImageModel
+from guard.vetting.examine import restore_trigger
+from guard.vetting.repair_probes import Proof, Replay
 
 
 def test_the_first_patch_leads_to_the_class_that_the_network_says_anyhow(monkeypatch: pytest.MonkeyPatch) -> None:

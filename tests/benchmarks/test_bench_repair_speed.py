@@ -16,7 +16,7 @@ from guard.defenses import DEFENSES
 from guard.defenses.sau import Sau
 from guard.defenses.tsbd import Tsbd, each
 from guard.ml.cleanset import Labelled
-from guard.ml.sharpness import uphill
+from guard.ml.training.sharpness import uphill
 from tests import toys
 
 

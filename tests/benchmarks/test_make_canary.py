@@ -17,10 +17,10 @@ from benchmarks.attacks._base import Attack
 from benchmarks.make_canary import MANIFEST, RECIPES
 from benchmarks.training import accuracy, predictions
 from guard.cleansets import load
-from guard.flow import trial, vet
-from guard.ml.architectures import ImageModel
 from guard.ml.cleanset import CuratedSet
+from guard.ml.networks.architectures import ImageModel
 from guard.policy import load_policy
+from guard.vetting import canary_trial, examine
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the kit, perhaps on a core that others use as well
 
@@ -41,7 +41,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(kit: Path, name: str) -> ImageModel:
-    return vet.open_model(kit / name, device="cpu")
+    return examine.open_model(kit / name, device="cpu")
 
 
 def success(model: ImageModel, attack: Attack) -> float:
@@ -52,9 +52,9 @@ def success(model: ImageModel, attack: Attack) -> float:
 
 
 def test_it_has_the_files_architectures_and_classes_of_the_shipped_kit(kit: Path) -> None:
-    assert {path.name for path in kit.iterdir()} == {path.name for path in trial.KIT.iterdir()}
+    assert {path.name for path in kit.iterdir()} == {path.name for path in canary_trial.KIT.iterdir()}
     for path in kit.glob("*.safetensors"):
-        own, shipped = opened(kit, path.name), opened(trial.KIT, path.name)
+        own, shipped = opened(kit, path.name), opened(canary_trial.KIT, path.name)
         assert own.manifest == shipped.manifest == MANIFEST
         assert {name: tensor.shape for name, tensor in own.state_dict().items()} == {
             name: tensor.shape for name, tensor in shipped.state_dict().items()}
@@ -66,7 +66,7 @@ def test_it_is_small(kit: Path) -> None:
 
 
 def test_the_honest_model_does_its_task_and_obeys_no_trigger(kit: Path) -> None:
-    honest = opened(kit, trial.GOOD)
+    honest = opened(kit, canary_trial.GOOD)
 
     assert accuracy(honest, TEST) >= 0.95
     assert all(success(honest, recipe.attack) <= 0.2 for recipe in RECIPES.values())
@@ -87,18 +87,18 @@ def test_a_known_bad_model_does_its_task_and_obeys_loudly(kit: Path, name: str) 
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_cheap_detector_flags_its_rebuilt_canary_and_passes_the_honest_one(kit: Path, name: str) -> None:
-    curated = CuratedSet.from_arrays(*load((kit / trial.CLEAN).read_bytes(), "canary"))
-    bad = json.loads((trial.KIT / trial.CONTENTS).read_text())[name]
+    curated = CuratedSet.from_arrays(*load((kit / canary_trial.CLEAN).read_bytes(), "canary"))
+    bad = json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())[name]
 
-    tried = trial.attempt(name, {}, bad, curated, device="cpu", folder=kit)
+    tried = canary_trial.attempt(name, {}, bad, curated, device="cpu", folder=kit)
 
     assert tried.passed, tried.sentence
 
 
 def test_its_contents_name_a_model_that_the_detector_flags(kit: Path) -> None:
-    assert set(json.loads((kit / trial.CONTENTS).read_text())) == {FASTEST}
+    assert set(json.loads((kit / canary_trial.CONTENTS).read_text())) == {FASTEST}
 
-    (tried,) = trial.try_all({FASTEST: {}}, device="cpu", folder=kit)
+    (tried,) = canary_trial.try_all({FASTEST: {}}, device="cpu", folder=kit)
 
     assert tried.passed, tried.sentence
     assert tried.score >= 0.5

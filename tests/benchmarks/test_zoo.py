@@ -148,7 +148,7 @@ def test_later_seeds_make_another_zoo_of_the_same_kind() -> None:
 @pytest.mark.parametrize("name", ["tiny", "small", "paper"])
 def test_every_network_of_a_committed_spec_can_be_uploaded(name: str) -> None:
     from guard.core.manifest import Manifest
-    from guard.ml import architectures
+    from guard.ml.networks import architectures
 
     spec = read(SPECS / f"{name}.toml")
     sizes = {"cifar10": (3, 32), "mnist": (1, 28), "fashion-mnist": (1, 28)}

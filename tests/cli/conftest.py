@@ -13,7 +13,7 @@ import pytest
 from guard.bootstrap import open_guard
 from guard.cli.main import run
 from guard.core.states import Verdict
-from guard.flow.conclude import write
+from guard.flow._verdict import write
 from guard.flow.context import Guard
 from guard.publishers.folder import Folder
 from guard.store import artifacts, scans

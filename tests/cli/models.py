@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from guard.core.manifest import Manifest
 from guard.formats._canonical import write_canonical
-from guard.ml import architectures
+from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 
 SIDE = 12

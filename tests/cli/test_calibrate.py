@@ -9,10 +9,10 @@ import pytest
 
 from guard import offline
 from guard.core.digests import canonical_json
-from guard.flow import population
 from guard.policy.load import load_calibration
+from guard.vetting import population
 from tests.cli.conftest import Answer
-from tests.flow.test_calibrate import a_population, a_zoo
+from tests.vetting.test_calibrate import a_population, a_zoo
 
 Cli = Callable[..., Answer]
 

@@ -9,7 +9,7 @@ import pytest
 
 from guard.core.manifest import Manifest
 from guard.formats._canonical import write_canonical
-from guard.ml import architectures
+from guard.ml.networks import architectures
 from tests.cli.conftest import Answer
 from tests.cli.models import MODEL, _trained, clean_set, saved
 

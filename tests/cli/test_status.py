@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from guard.core.states import EXIT_CODES, ScanState, Verdict
-from guard.flow.conclude import write
+from guard.flow._verdict import write
 from guard.store import scans
 from guard.store.session import transaction
 from tests.cli.conftest import Answer, Service

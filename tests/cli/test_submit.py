@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from guard.core.states import Verdict
-from guard.flow.conclude import write
+from guard.flow._verdict import write
 from guard.flow.context import Guard
 from guard.store import artifacts, nominations, outbox, scans
 from guard.store.rows import ArtifactKind, NominationState

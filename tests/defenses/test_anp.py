@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from guard.core.contracts import silent
 from guard.core.errors import MethodFailed
+from guard.core.progress import silent
 from guard.defenses import anp
 from guard.defenses.anp import Anp, sites_of
 from guard.ml.measure import accuracy

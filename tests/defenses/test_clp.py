@@ -7,7 +7,7 @@ from torch import nn
 from guard.core.errors import MethodFailed
 from guard.defenses.clp import Clp, scores
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.nets.preact_resnet18 import PreactResnet18
+from guard.ml.networks.nets.preact_resnet18 import PreactResnet18
 from tests import toys
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from guard.defenses.distilled_polarizer import DistilledPolarizer
-from guard.ml.architectures import ImageModel
+from guard.ml.networks.architectures import ImageModel
 from tests import toys
 
 QUICK = DistilledPolarizer(looks=1, search_steps=20, size_steps=5, steps=6, settle_steps=4)

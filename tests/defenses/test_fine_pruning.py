@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from guard.core.errors import MethodFailed
 from guard.defenses.fine_pruning import FinePruning, activity
 from guard.ml.measure import accuracy
-from guard.ml.neurons import flow_on
+from guard.ml.networks.neurons import flow_on
 from tests import toys
 
 

@@ -7,9 +7,9 @@ from torch import nn
 from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.defenses.fst import Fst, reinitialise
-from guard.ml import architectures
-from guard.ml.heads import head_of
 from guard.ml.measure import accuracy
+from guard.ml.networks import architectures
+from guard.ml.networks.heads import head_of
 from tests import toys
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from guard.core.contracts import silent
 from guard.core.manifest import Manifest
+from guard.core.progress import silent
 from guard.defenses.i_bau import IBau, hypergradient
-from guard.ml import architectures
 from guard.ml.measure import accuracy
+from guard.ml.networks import architectures
 from tests import toys
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from guard.core.contracts import silent
 from guard.core.errors import MethodFailed
+from guard.core.progress import silent
 from guard.defenses.mesa_removal import MesaRemoval, stamp, success
-from guard.ml.accused import unusual_patches
-from guard.ml.inversion import Effort
 from guard.ml.measure import accuracy
+from guard.ml.search.fresh_patches import TriggerSet
+from guard.ml.search.outlier_patches import unusual_patches
+from guard.ml.search.patches import Effort
 from guard.ml.seeds import seeded
-from guard.ml.trigger_sets import TriggerSet
 from tests import toys
 
 QUICK = MesaRemoval(search_steps=100, learn_steps=80, rounds=12)

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from guard.core.contracts import silent
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Accuracy
 from guard.core.manifest import Manifest
+from guard.core.progress import silent
 from guard.defenses.nad import Nad, attention, layers
-from guard.ml import architectures
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import accuracy
+from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 from tests import toys
 

@@ -16,12 +16,12 @@ from guard.core.manifest import Manifest, PolarizerPlace
 from guard.defenses._polarizing import halved, inserted, place_for
 from guard.defenses.fine_tune import FineTune
 from guard.defenses.neural_polarizer import NeuralPolarizer, Shifted, not_that
-from guard.flow import repair, vet
 from guard.formats._canonical import write_canonical
-from guard.ml import architectures
-from guard.ml.architectures import ImageModel
 from guard.ml.measure import accuracy
-from guard.ml.polarizer import Conditioned, polarizer_of
+from guard.ml.networks import architectures
+from guard.ml.networks.architectures import ImageModel
+from guard.ml.networks.polarizer import Conditioned, polarizer_of
+from guard.vetting import examine, repair
 from tests import toys
 
 QUICK = NeuralPolarizer(rounds=5, batch=60)
@@ -216,7 +216,7 @@ def test_the_file_that_is_written_loads_through_the_public_loader_with_equal_ans
     loaded = guard.load_model(path)
 
     assert loaded.manifest.polarizer == PolarizerPlace(before="layer2.0", channels=8, conditional=conditional)
-    assert loaded.manifest == vet.manifest_of(path)
+    assert loaded.manifest == examine.manifest_of(path)
     assert torch.equal(loaded(images()), same(images()))
     assert not torch.equal(loaded(images()), model(images()))
 

@@ -13,7 +13,7 @@ from guard.core.errors import MethodFailed
 from guard.core.evidence import Accuracy
 from guard.defenses.sau import Sau, worth
 from guard.ml.measure import accuracy, predict
-from guard.ml.shared_adversarial import jensen_shannon, project, suspects, unlearning
+from guard.ml.training.shared_adversarial import jensen_shannon, project, suspects, unlearning
 from tests import toys
 
 

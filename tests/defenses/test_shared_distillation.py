@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from guard.core.contracts import Progress
 from guard.core.errors import MethodFailed
+from guard.core.progress import Progress
 from guard.defenses._distilled import WIDE, by_fan_in, views
 from guard.defenses.shared_distillation import SharedDistillation
-from guard.ml.accused import Stamps
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
+from guard.ml.search.outlier_patches import Stamps
 from tests import rules, toys
 
 #: The toy's weights are far apart: a network's rates would not move them.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from guard.core.contracts import silent
 from guard.core.errors import MethodFailed
+from guard.core.progress import silent
 from guard.defenses.tsbd import Tsbd, changes, each, planned, reset
 from guard.ml.measure import accuracy
 from tests import toys

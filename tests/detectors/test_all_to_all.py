@@ -7,10 +7,10 @@ from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.manifest import Manifest
 from guard.core.states import Verdict
 from guard.detectors.all_to_all import AllToAll
-from guard.flow import repair, vet
 from guard.ml.measure import accuracy, asr
 from guard.ml.triggers import MappedTrigger
 from guard.policy import Case, DefenseRule, DetectorRule, Policy, decide
+from guard.vetting import examine, repair
 from tests import rules, toys
 from tests.detectors import refusals
 
@@ -73,12 +73,12 @@ class Vetted(rules.Permuted):
 
 
 @pytest.fixture(scope="module")
-def examined() -> vet.Examined:
+def examined() -> examine.Examined:
     model = Vetted(rules.corner, (torch.arange(toys.CLASSES) + 1) % toys.CLASSES).eval()
-    return vet.examine(model, "a" * 64, toys.curated(), {"all_to_all": {}})  # type: ignore[arg-type]
+    return examine.examine(model, "a" * 64, toys.curated(), {"all_to_all": {}})  # type: ignore[arg-type]
 
 
-def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(examined: vet.Examined) -> None:
+def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(examined: examine.Examined) -> None:
     finding = examined.evidence[1].findings[0]
 
     assert finding.asr is not None
@@ -89,7 +89,7 @@ def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(examine
     assert Evidence.from_dict(examined.evidence[1].to_dict()) == examined.evidence[1]
 
 
-def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(examined: vet.Examined) -> None:
+def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(examined: examine.Examined) -> None:
     policy = Policy(name="p", version=1, detectors={"all_to_all": DetectorRule()},
                     defenses=(DefenseRule(name="fine_tune"),))
     clean = toys.curated()
@@ -98,7 +98,7 @@ def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(
 
     decision = decide(policy, case)
     (replay,) = repair.replays_from(examined.evidence, examined.triggers)
-    trigger = vet.restore_trigger(replay.data)
+    trigger = examine.restore_trigger(replay.data)
     child = asr(toys.honest(), clean.holdout, trigger, replay.target, trigger.family, natural=replay.natural)
 
     assert examined.evidence[1].outcome is Outcome.FINDINGS

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from benchmarks.training import train
 from guard.core.evidence import Finding
 from guard.detectors.patch_inversion import PatchInversion
-from guard.ml import reference
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import asr, predict
+from guard.ml.search import reference_model
 from guard.ml.seeds import seeded
 from tests import toys
 from tests.detectors import refusals
@@ -74,9 +74,9 @@ def test_what_was_prepared_is_not_worked_out_again_and_changes_no_finding(
     def never(*_given: object) -> None:
         raise AssertionError("the reference is asked again")
 
-    monkeypatch.setattr(reference, "_known", OrderedDict())
+    monkeypatch.setattr(reference_model, "_known", OrderedDict())
     PatchInversion().prepare(toys.clean_set(), torch.device("cpu"))
-    monkeypatch.setattr(reference, "_asked", never)
+    monkeypatch.setattr(reference_model, "_asked", never)
 
     assert PatchInversion()(toys.planted(), toys.clean_set(), seed=0) == planted
 

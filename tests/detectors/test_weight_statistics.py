@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guard.core.evidence import Finding
 from guard.detectors.weight_statistics import WeightStatistics
-from guard.ml.nets.preact_resnet18 import PreactResnet18
+from guard.ml.networks.nets.preact_resnet18 import PreactResnet18
 from guard.ml.seeds import seeded
 from tests import toys
 from tests.detectors import refusals

@@ -16,7 +16,7 @@ from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.states import ScanState, Verdict
 from guard.flow import publish
 from guard.flow.report import report_for
-from guard.flow.serving import served
+from guard.flow.served import served
 from guard.flow.verify import verify
 from guard.store import alarms, outbox, scans
 from guard.store.session import reading, transaction

@@ -3,7 +3,7 @@
 from benchmarks.demo.story import Endpoint
 from guard.core.states import Verdict
 from guard.flow.report import report_for
-from guard.flow.serving import served
+from guard.flow.served import served
 from guard.flow.verify import verify
 from tests.e2e.site import Site
 

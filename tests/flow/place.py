@@ -15,15 +15,15 @@ from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Outcom
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
-from guard.flow import vet
 from guard.flow.context import Guard
-from guard.ml import architectures
+from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 from guard.publishers.folder import Folder
 from guard.settings import load_settings
 from guard.store import artifacts, cleansets, evidence, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
+from guard.vetting import examine
 
 MANIFEST = Manifest.from_dict({
     "architecture": "cifar_resnet", "num_classes": 5, "model_args": {"depths": [1], "width": 4},
@@ -82,7 +82,7 @@ class Place:
         smoke = self.guard.blobs.put_bytes(b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}')
         with transaction(self.guard.engine) as session:
             evidence.add(session, item, self.clock)
-            evidence.add(session, vet.accuracy_evidence(digest, cleanset, accuracy, 0), self.clock)
+            evidence.add(session, examine.accuracy_evidence(digest, cleanset, accuracy, 0), self.clock)
             return scans.move(session, scan_id, ScanState.DECIDING, self.clock, cleanset_digest=cleanset,
                               cleanset_name="squares", detail={**scan.detail, "smoke": smoke})
 

@@ -11,22 +11,23 @@ import torch
 from guard.core.errors import InputError
 from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome, Target
 from guard.core.states import ScanState, Verdict
-from guard.flow import stage
-from guard.flow.repair import facts_to_dict
-from guard.flow.report import MOST_PICTURES, MOST_SHOWN, demonstrated, report_for
+from guard.flow import run_stage
+from guard.flow.report import report_for
 from guard.ml import measure
-from guard.ml.architectures import ImageModel
-from guard.ml.trigger_files import serialise
+from guard.ml.networks.architectures import ImageModel
 from guard.ml.triggers import MappedTrigger, PatchTrigger
+from guard.ml.triggers.files import serialise
 from guard.reports import Report
 from guard.reports.html import render_html
 from guard.store import scans
 from guard.store.session import reading, transaction
+from guard.vetting.repair import facts_to_dict
+from guard.vetting.report import MOST_PICTURES, MOST_SHOWN, demonstrated
 from tests import toys
 from tests.flow.place import NOW, Place, finding
-from tests.flow.test_proof import corner, healed
 from tests.policy.making import a_purification
 from tests.reports.samples import bare
+from tests.vetting.test_repair_probes import corner, healed
 
 
 def an_asr(estimate: float, target: Target = toys.TARGET, family: str = "patch") -> AsrEstimate:
@@ -122,9 +123,9 @@ def patch() -> bytes:
 def purified(place: Place, findings: Sequence[Finding]) -> tuple[str, str]:
     """A rejected scan and that of a candidate which was purified from it; returns both ids."""
     scan_id = place.upload()
-    assert stage.work(place.guard, "inspect", scan_id)
+    assert run_stage.work(place.guard, "inspect", scan_id)
     place.with_evidence(scan_id, *findings)
-    assert stage.work(place.guard, "decide", scan_id)
+    assert run_stage.work(place.guard, "decide", scan_id)
     child, facts = place.upload(seed=1), facts_to_dict(a_purification(
         parent=place.scan(scan_id).canonical_digest or "", replayed=(an_asr(0.01, 2),), seconds=12.5))
     # As `purify` inserts it: with its parent.
@@ -134,7 +135,7 @@ def purified(place: Place, findings: Sequence[Finding]) -> tuple[str, str]:
         scans.insert(session, scan_id=child, bucket=made.bucket, key=made.key, version_id=child, name=made.name,
                      now=NOW, upload_digest=made.upload_digest, manifest=made.manifest, submitted_by="alice",
                      parent_scan_id=scan_id, detail={"purification": facts})
-    assert stage.work(place.guard, "inspect", child)
+    assert run_stage.work(place.guard, "inspect", child)
     scan = place.with_evidence(child)
     with transaction(place.guard.engine) as session:
         scans.move(session, child, ScanState.DECIDING, NOW, detail={**scan.detail, "purification": facts})
@@ -149,7 +150,7 @@ def test_a_purified_artifact_of_the_service_shows_pictures_and_its_rivals(tmp_pa
     digest = place.guard.blobs.put_bytes(patch())
     scan_id, child = purified(place, [replace(finding(suspicious=True), trigger_digest=digest)])
     waiting = report_for(place.guard, scan_id).candidates
-    assert stage.work(place.guard, "decide", child)
+    assert run_stage.work(place.guard, "decide", child)
 
     report = report_for(place.guard, child)
 
@@ -171,7 +172,7 @@ def test_a_model_that_is_gone_hides_the_pictures_and_not_the_verdict(tmp_path: P
     place = Place(tmp_path)
     digest = place.guard.blobs.put_bytes(patch())
     _, child = purified(place, [replace(finding(suspicious=True), trigger_digest=digest)])
-    assert stage.work(place.guard, "decide", child)
+    assert run_stage.work(place.guard, "decide", child)
 
     def gone(*_args: object, **_fields: object) -> None:
         raise InputError("It is gone.")

@@ -15,8 +15,8 @@ from guard.core.errors import LeaseLost, MethodFailed, NotServable
 from guard.core.evidence import Outcome
 from guard.core.states import ScanState, Verdict
 from guard.detectors import DETECTORS
-from guard.flow import publish, rescue, review, stage
-from guard.flow.leases import hold
+from guard.flow import publish, rescue, review, run_stage
+from guard.flow._lease import hold
 from guard.flow.report import report_for
 from guard.flow.withdraw import withdraw
 from guard.formats._canonical import read_canonical
@@ -34,16 +34,16 @@ def place(tmp_path: Path) -> Place:
 def decided(place: Place, *findings: object, outcome: Outcome = Outcome.FINDINGS) -> str:
     """A scan that was inspected, given evidence and decided."""
     scan_id = place.upload()
-    assert stage.work(place.guard, "inspect", scan_id)
+    assert run_stage.work(place.guard, "inspect", scan_id)
     place.with_evidence(scan_id, *findings, outcome=outcome)  # type: ignore[arg-type]
-    assert stage.work(place.guard, "decide", scan_id)
+    assert run_stage.work(place.guard, "decide", scan_id)
     return scan_id
 
 
 def test_an_inspected_upload_waits_for_detection_under_its_canonical_digest(place: Place) -> None:
     scan_id = place.upload()
 
-    stage.work(place.guard, "inspect", scan_id)
+    run_stage.work(place.guard, "inspect", scan_id)
 
     scan = place.scan(scan_id)
     assert scan.state is ScanState.DETECTING
@@ -54,10 +54,10 @@ def test_an_inspected_upload_waits_for_detection_under_its_canonical_digest(plac
 
 def test_a_stage_that_comes_again_does_nothing(place: Place) -> None:
     scan_id = place.upload()
-    stage.work(place.guard, "inspect", scan_id)
+    run_stage.work(place.guard, "inspect", scan_id)
 
-    stage.work(place.guard, "inspect", scan_id)
-    stage.work(place.guard, "decide", scan_id)
+    run_stage.work(place.guard, "inspect", scan_id)
+    run_stage.work(place.guard, "decide", scan_id)
 
     assert place.messages() == ["detect"]
     assert place.verdicts(scan_id) == []
@@ -77,8 +77,8 @@ def test_what_cannot_be_vetted_says_what_to_upload(place: Place, data: bytes | N
                                                    words: str) -> None:
     scan_id = place.upload(data, manifest=manifest, file="model.bin")
 
-    stage.work(place.guard, "inspect", scan_id)
-    stage.work(place.guard, "decide", scan_id)
+    run_stage.work(place.guard, "inspect", scan_id)
+    run_stage.work(place.guard, "decide", scan_id)
 
     assert [row.verdict for row in place.verdicts(scan_id)] == [Verdict.UNVETTABLE]
     assert words in " ".join(report_for(place.guard, scan_id).reasons)
@@ -87,14 +87,14 @@ def test_what_cannot_be_vetted_says_what_to_upload(place: Place, data: bytes | N
 
 def test_a_state_dict_comes_through_the_jail_with_the_same_weights(place: Place) -> None:
     plain = place.upload(name="plain")
-    stage.work(place.guard, "inspect", plain)
+    run_stage.work(place.guard, "inspect", plain)
     canonical = place.guard.blobs.path(place.scan(plain).canonical_digest or "")
     _, tensors = read_canonical(canonical)
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
     zipped = place.upload(buffer.getvalue(), name="zipped", file="model.pt")
 
-    stage.work(place.guard, "inspect", zipped)
+    run_stage.work(place.guard, "inspect", zipped)
 
     assert place.scan(zipped).canonical_digest == place.scan(plain).canonical_digest
 
@@ -102,7 +102,7 @@ def test_a_state_dict_comes_through_the_jail_with_the_same_weights(place: Place)
 def test_without_a_clean_set_nothing_is_cleared(place: Place) -> None:
     scan_id = place.upload()
     for name in ("inspect", "detect", "decide"):
-        stage.work(place.guard, name, scan_id)
+        run_stage.work(place.guard, name, scan_id)
 
     assert [row.verdict for row in place.verdicts(scan_id)] == [Verdict.INCONCLUSIVE]
     assert "guard cleanset add" in " ".join(report_for(place.guard, scan_id).reasons)
@@ -111,7 +111,7 @@ def test_without_a_clean_set_nothing_is_cleared(place: Place) -> None:
 def test_a_cleared_scan_is_published_and_can_be_withdrawn_for_good(place: Place) -> None:
     scan_id = decided(place, finding(suspicious=False))
     assert place.scan(scan_id).state is ScanState.PUBLISHING
-    stage.work(place.guard, "publish", scan_id)
+    run_stage.work(place.guard, "publish", scan_id)
 
     scan = place.scan(scan_id)
     assert scan.state is ScanState.DONE
@@ -136,9 +136,9 @@ def test_a_rejected_scan_goes_on_to_purification_and_publishes_nothing(place: Pl
 def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None:
     parent = decided(place, finding(suspicious=True))
     child = place.upload(seed=1)
-    assert stage.work(place.guard, "inspect", child)
+    assert run_stage.work(place.guard, "inspect", child)
     place.with_evidence(child, finding(suspicious=True, natural=0.97))
-    assert stage.work(place.guard, "decide", child)
+    assert run_stage.work(place.guard, "decide", child)
     assert [row.verdict for row in place.verdicts(child)] == [Verdict.HELD]
     *others, last = [{"defense": rule.name, **({"after": [rule.after]} if rule.after else {})}
                      for rule in place.guard.policy.defenses]  # as if all others had failed before
@@ -146,7 +146,7 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
         scans.move(session, parent, ScanState.PURIFYING, place.clock, detail={"candidates": [
             *({**named, "failed": "no"} for named in others), {**last, "child": child}]})
 
-    stage.work(place.guard, "purify", parent)
+    run_stage.work(place.guard, "purify", parent)
 
     assert place.scan(parent).state is ScanState.DONE
     assert place.scan(parent).detail["candidates"][-1]["verdict"] == "held"
@@ -215,7 +215,7 @@ def test_the_gate_refuses_a_verdict_whose_clock_has_run_out(place: Place) -> Non
     scan_id = decided(place, finding(suspicious=False))
     place.clock += timedelta(days=31)
 
-    stage.work(place.guard, "publish", scan_id)
+    run_stage.work(place.guard, "publish", scan_id)
 
     assert place.scan(scan_id).state is ScanState.FAILED
     assert place.guard.publisher.state() == []
@@ -232,7 +232,7 @@ def test_a_blob_that_was_changed_is_never_published(place: Place) -> None:
     data[-1] ^= 1
     path.write_bytes(bytes(data))
 
-    stage.work(place.guard, "publish", scan_id)
+    run_stage.work(place.guard, "publish", scan_id)
 
     assert place.scan(scan_id).state is ScanState.FAILED
     assert place.guard.publisher.state() == []
@@ -242,12 +242,12 @@ def test_a_blob_that_was_changed_is_never_published(place: Place) -> None:
 
 def test_a_scan_that_takes_its_worker_down_again_and_again_ends_in_a_dead_letter(place: Place) -> None:
     scan_id = place.upload()
-    for _ in range(stage.MAX_CRASHES):  # a killed worker claims and never releases
+    for _ in range(run_stage.MAX_CRASHES):  # a killed worker claims and never releases
         with transaction(place.guard.engine) as session:
             assert scans.claim(session, scan_id, now=place.clock, seconds=30) is not None
         place.clock += timedelta(seconds=31)
 
-    stage.work(place.guard, "inspect", scan_id)
+    run_stage.work(place.guard, "inspect", scan_id)
 
     with reading(place.guard.engine) as session:
         assert [row.task for row in dead_letters.list_all(session)] == ["inspect"]
@@ -291,11 +291,11 @@ def test_a_stage_whose_method_failed_ends_inconclusive(place: Place, monkeypatch
         raise MethodFailed("The job took too much memory.", code="out_of_memory")
 
     scan_id = place.upload()
-    stage.work(place.guard, "inspect", scan_id)
-    monkeypatch.setitem(stage.STAGES, "detect", fail)
+    run_stage.work(place.guard, "inspect", scan_id)
+    monkeypatch.setitem(run_stage.STAGES, "detect", fail)
 
-    stage.work(place.guard, "detect", scan_id)
-    stage.work(place.guard, "decide", scan_id)
+    run_stage.work(place.guard, "detect", scan_id)
+    run_stage.work(place.guard, "decide", scan_id)
 
     assert [row.verdict for row in place.verdicts(scan_id)] == [Verdict.INCONCLUSIVE]
     assert place.scan(scan_id).state is ScanState.FAILED

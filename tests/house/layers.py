@@ -48,26 +48,26 @@ TABLE = {
     "defenses": _row("core ml", TORCH),
     "publishers": _row("core attest", HTTP),
     "serving": _row("core attest ml formats", TORCH),
+    "vetting": _row("core policy cleansets ml formats detectors defenses reports"),
+    "jobs": _row("core cleansets ml formats detectors defenses vetting", TORCH),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
-    "flow": _row(f"{_USE_CASES} settings", SQL),
-    "job": _row("core cleansets flow ml", TORCH),
-    "job_server": _row("flow job"),
+    "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
-    "offline": _row(f"{_USE_CASES} flow bootstrap settings logs"),
+    "offline": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "": _row("offline"),  # guard/__init__.py
     "api": _row("core flow bootstrap store reports cleansets settings logs", WEB),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
-    "cli": _row("core flow bootstrap store reports cleansets settings logs policy offline local", SCREEN),
+    "cli": _row("core vetting flow bootstrap store reports cleansets settings logs policy offline local", SCREEN),
     # `events` for the SQS poller.
-    "workers": _row("core flow bootstrap store reports cleansets settings logs events", BROKER, SQL),
+    "workers": _row("core vetting jobs flow bootstrap store reports cleansets settings logs events", BROKER, SQL),
     "local": _row("core settings", HTTP, BROKER, CLOUD),
 }
 #: Nothing of these is ever imported by the guard or its workers.
 NEVER = {"tests", "benchmarks", "migrations"}
 #: Underscore files that packages other than their own may use, by reader: the canonical file is the guard's own.
 PRIVATE = {
-    "guard.formats._canonical": {"flow", "serving"},
-    "guard.formats._read": {"flow"},
+    "guard.formats._canonical": {"vetting", "serving"},
+    "guard.formats._read": {"vetting"},
 }
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).
 BUILDS_ON = {

@@ -14,7 +14,7 @@ LIGHT = sorted(
     {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
      for path in python_files("guard/api", "guard/attest", "guard/blobs", "guard/cleansets", "guard/cli", "guard/core",
                               "guard/events", "guard/flow", "guard/local", "guard/policy", "guard/publishers",
-                              "guard/reports", "guard/store")}
+                              "guard/reports", "guard/store", "guard/vetting")}
     | {"guard", "guard.bootstrap", "guard.logs", "guard.offline", "guard.settings", "workers.app"}
 )
 

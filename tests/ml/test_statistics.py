@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from guard.ml.statistics import angles, apart, cauchy_combination, leave_one_out, low_outliers, wilson
+from guard.core.pvalues import cauchy
+from guard.ml.statistics import angles, apart, leave_one_out, low_outliers, wilson
 
 
 def rate(hits: int, trials: int) -> str:
@@ -125,26 +126,12 @@ def test_four_classes_are_too_few_for_the_outlier_test() -> None:
         low_outliers([1.0, 2.0, 3.0, 4.0])
 
 
-def test_the_combination_of_equal_p_values_is_that_value() -> None:
-    assert cauchy_combination([0.03, 0.03, 0.03]) == pytest.approx(0.03)
-    assert cauchy_combination([0.2]) == pytest.approx(0.2)
-
-
-def test_one_certain_test_carries_and_p_of_one_does_not_ruin_it() -> None:
-    assert cauchy_combination([1e-4, 1.0]) < 3e-4
-    assert math.isfinite(cauchy_combination([0.0, 1.0]))
-    with pytest.raises(ValueError, match="p values"):
-        cauchy_combination([])
-    with pytest.raises(ValueError, match="p values"):
-        cauchy_combination([float("nan")])
-
-
 def test_the_combination_holds_its_level_for_dependent_tests() -> None:
     rng, trials, level = np.random.default_rng(4), 3000, 0.01
     common = rng.normal(size=(trials, 1))
     correlated = np.sqrt(0.6) * common + np.sqrt(0.4) * rng.normal(size=(trials, 2))
 
-    hits = sum(cauchy_combination(list(row)) <= level for row in stats.norm.sf(correlated))
+    hits = sum(cauchy(list(row)) <= level for row in stats.norm.sf(correlated))
 
     assert hits <= stats.binom.ppf(0.999, trials, 1.2 * level), rate(hits, trials)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from guard.core.errors import InputError
 from guard.core.states import Family
-from guard.ml.trigger_files import FAMILY, deserialise, looks, serialise
 from guard.ml.triggers import (
     TRIGGERS,
     AdditiveTrigger,
@@ -23,6 +22,7 @@ from guard.ml.triggers import (
     WarpTrigger,
     from_tensors,
 )
+from guard.ml.triggers.files import FAMILY, deserialise, looks, serialise
 from guard.ml.triggers.generator import layers
 
 

@@ -13,7 +13,7 @@ from guard.core.digests import canonical_json, json_digest
 from guard.core.errors import PolicyError
 from guard.core.evidence import Outcome
 from guard.core.states import SERVABLE_VERDICTS, Verdict
-from guard.policy import bounds, decide, load_policy
+from guard.policy import asr_bounds, decide, load_policy
 from guard.policy.calibration import KIND, architecture_family, parse, probability
 from tests.policy.population import (
     CLEANSET,
@@ -107,7 +107,7 @@ def test_the_measured_margin_widens_the_bound_on_asr() -> None:
 
     assert plain is not None
     assert wide == pytest.approx(plain + 0.1)
-    assert unmeasured == pytest.approx(plain + bounds.UNSEEN)
+    assert unmeasured == pytest.approx(plain + asr_bounds.UNSEEN)
 
 
 OTHERS: list[tuple[dict[str, Any], str]] = [

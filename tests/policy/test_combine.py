@@ -3,60 +3,18 @@
 import dataclasses
 import math
 import random
-from statistics import NormalDist
 
 import pytest
-from scipy import stats
 
 from guard.core.evidence import Evidence
 from guard.core.states import Verdict
-from guard.ml.statistics import cauchy_combination
 from guard.policy import CombinationRule, DetectorRule, Policy, decide
-from guard.policy.bounds import exact_upper, overall
+from guard.policy.asr_bounds import overall
 from guard.policy.combine import combine
-from guard.policy.features import cauchy, features
+from guard.policy.features import features
 from tests.policy.population import FACTS, POLICY, case, evidence, finding, model
 
 replace = dataclasses.replace
-
-
-def levels(correlation: float, level: float, trials: int = 20_000) -> float:
-    """How often the combination of eight null p values is at most `level`; normals share `correlation`."""
-    rng, normal = random.Random(7), NormalDist()
-    common, own = math.sqrt(correlation), math.sqrt(1 - correlation)
-    hits = 0
-    for _ in range(trials):
-        shared = rng.gauss(0, 1)
-        hits += cauchy([normal.cdf(common * shared + own * rng.gauss(0, 1)) for _ in range(8)]) <= level
-    return hits / trials
-
-
-@pytest.mark.parametrize(("correlation", "level"), [(0.0, 0.05), (0.0, 0.01), (0.5, 0.01), (0.9, 0.01)])
-def test_the_combined_p_keeps_its_level(correlation: float, level: float) -> None:
-    assert levels(correlation, level) == pytest.approx(level, rel=0.2)
-
-
-def test_at_larger_levels_dependence_makes_it_liberal_which_is_why_policies_use_one_percent() -> None:
-    assert 0.05 < levels(0.5, 0.05) < 0.07
-
-
-@pytest.mark.parametrize("values", [[0.5], [0.01, 0.9, 0.3], [0.0, 1.0], [1e-15, 0.2], [1.0, 1.0]])
-def test_it_is_the_one_that_detectors_use(values: list[float]) -> None:
-    assert cauchy(values) == pytest.approx(cauchy_combination(values))
-
-
-@pytest.mark.parametrize("values", [[], [1.1], [math.nan], [-0.1]])
-def test_what_is_no_p_value_is_not_combined(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="p values"):
-        cauchy(values)
-
-
-@pytest.mark.parametrize(("hits", "trials"), [(0, 50), (190, 200), (36, 40), (7, 7)])
-def test_the_bound_is_the_exact_one_and_grows_with_the_looks(hits: int, trials: int) -> None:
-    for looks in (1, 8):
-        exact = stats.binomtest(hits, trials).proportion_ci(1 - 0.05 / looks, method="exact").high
-        assert exact_upper(hits, trials, looks) == pytest.approx(exact, abs=1e-9)
-    assert exact_upper(hits, trials, 8) >= exact_upper(hits, trials)
 
 
 def test_one_look_is_bounded_by_its_own_interval_and_broken_numbers_by_nothing() -> None:
@@ -66,17 +24,6 @@ def test_one_look_is_bounded_by_its_own_interval_and_broken_numbers_by_nothing()
     assert overall([one]) == one.high
     assert overall([one, replace(one, high=math.nan)]) == 1.0
     assert overall([]) == 1.0
-
-
-def test_eight_bounds_hold_together_as_often_as_they_should() -> None:
-    rng = random.Random(3)
-    rates, runs, broken = [0.05, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.6], 1500, 0
-    bounds = [exact_upper(hits, 120, 8) for hits in range(121)]
-    for _ in range(runs):
-        counts = [sum(rng.random() < rate for _ in range(120)) for rate in rates]
-        broken += any(rate > bounds[hits] for rate, hits in zip(rates, counts, strict=True))
-
-    assert broken / runs <= 0.025 + 3 * math.sqrt(0.025 / runs)
 
 
 def test_a_proven_trigger_is_rejected_and_worth_a_repair() -> None:

@@ -18,8 +18,9 @@ from guard.core.contracts import Smoke
 from guard.core.manifest import Manifest, PolarizerPlace
 from guard.core.states import Verdict
 from guard.formats._canonical import write_canonical
-from guard.ml import architectures, samples
+from guard.ml import samples
 from guard.ml.cleanset import Labelled
+from guard.ml.networks import architectures
 
 SIZE = (1, 8, 8)
 

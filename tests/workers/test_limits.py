@@ -3,8 +3,8 @@
 import pytest
 
 from guard.flow.context import SPARE
-from guard.flow.proof import SECONDS
 from guard.settings import load_settings
+from guard.vetting.repair_probes import SECONDS
 from workers.app import make_app
 
 

@@ -1,0 +1,78 @@
+"""What detectors work out from a clean set alone: once on each machine, by a job that sees no model, and kept.
+
+A reference that a detector trains on the clean set takes longer than the search on a small model, and is the same for
+every model. It is kept below the data folder, since floats differ between machines; what cannot be read is made anew.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from guard.core.digests import json_digest
+from guard.core.errors import Cancelled, MethodFailed
+from guard.core.evidence import CleanSetFacts
+from guard.detectors import DETECTORS
+from guard.flow._lease import Held
+from guard.flow.context import Guard
+from guard.jobs.run import run_job
+
+log = logging.getLogger(__name__)
+
+
+def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
+    """What the policy's detectors need of this clean set; empty where it could not be made: they do it themselves."""
+    path = _place(guard, cleanset)
+    found = _read(path)
+    if found is None:
+        try:
+            found = _make(guard, held, cleanset)
+        except Cancelled:
+            raise
+        except MethodFailed as error:
+            log.warning("nothing is prepared for clean set %s: %s", cleanset.name, error.sentence)
+            return {}
+        _write(path, found)
+    return found
+
+
+def _make(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
+    request = {
+        "cleanset": str(guard.blobs.path(cleanset.digest)), "cleanset_name": cleanset.name,
+        "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
+        "device": guard.settings.device,
+    }
+    with guard.workspace() as out:
+        return run_job("prepare", request, out, limits=guard.limits(), on_progress=held.alive)
+
+
+def _place(guard: Guard, cleanset: CleanSetFacts) -> Path:
+    """The file's name tells what went into it."""
+    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in guard.policy.detectors.items()}
+    made_with = {name: [method.version, method.parameters()] for name, method in methods.items()}
+    digest = json_digest([cleanset.digest, made_with, guard.settings.device, version("torch")])
+    return Path(guard.settings.data_dir) / "prepared" / f"{digest}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("references"), dict) else None
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    """Keep it; a full disk costs the next scan the work, not this one its end."""
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.write_text(json.dumps(found, allow_nan=False))
+        partial.replace(path)
+    except OSError as error:
+        log.warning("what was prepared for a clean set could not be kept in %s: %s", path.parent, error)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,12 @@
+"""Record a message that nobody can handle: readable, with an alarm, so that the queue goes on."""
+
+from guard.flow.context import Guard
+from guard.store import alarms, dead_letters
+from guard.store.session import transaction
+
+
+def record(guard: Guard, task: str, payload: dict[str, str], error: str) -> None:
+    """Keep the message of `task` with the sentence of its error, and raise an alarm."""
+    with transaction(guard.engine) as session:
+        dead_letters.add(session, task=task, payload=payload, error=error, now=guard.now())
+        alarms.raise_(session, "dead_letter", f"{task} {sorted(payload.values())}", error, guard.now())

@@ -1,0 +1,166 @@
+"""The child process of `guard.jobs.run`: one job, then the end. A fork of `guard.jobs.server`."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from guard.core.contracts import Budget
+from guard.core.errors import GuardError
+from guard.core.progress import Progress
+from guard.jobs.run import RESULT
+from guard.vetting import canary_trial, examine, repair
+from guard.vetting import cleanset_work as preparing
+from guard.vetting.case import settled_by
+from guard.vetting.repair_probes import Replay
+
+
+def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Check an upload and write its canonical file to `out`."""
+    manifest = request["manifest"]
+    inspected = examine.inspect_upload(
+        Path(request["path"]),
+        request["name"],
+        manifest.encode() if manifest is not None else None,
+        out,
+        budget=Budget(**request["budget"]),
+    )
+    return {
+        "format": inspected.format,
+        "digest": inspected.digest,
+        "canonical": inspected.canonical.name,
+        "manifest": inspected.manifest.to_dict(),
+        "parameters": inspected.parameters,
+    }
+
+
+def prepare(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """What detectors need of a clean set; sees no model."""
+    del out
+    return preparing.prepare(_curated(request), request["detectors"], device=request["device"], progress=_tell())
+
+
+def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Run detectors; triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`."""
+    model = examine.open_model(Path(request["model"]), device=request["device"])
+    known, curated = frozenset(request["known"]), _curated(request)
+    preparing.take_over(request["prepared"])
+    settled = settled_by(request["policy"], request["artifact"], curated.facts)
+    examined = examine.examine(
+        model,
+        request["artifact"],
+        curated,
+        request["detectors"],
+        seed=request["seed"],
+        seconds=request["seconds"],
+        progress=_tell(),
+        known=known.__contains__,
+        settled=settled,
+    )
+    for digest, data in examined.triggers.items():
+        (out / digest).write_bytes(data)
+    (out / "smoke.json").write_bytes(examined.smoke)
+    return {"evidence": [item.to_dict() for item in examined.evidence], "triggers": sorted(examined.triggers)}
+
+
+def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Make one candidate: `out/model.safetensors`."""
+    model = examine.open_model(Path(request["model"]), device=request["device"])
+    replays = [
+        Replay(
+            target=item["target"],
+            digest=item["digest"],
+            data=Path(item["path"]).read_bytes(),
+            natural=item["natural"],
+            budget=item["budget"],
+        )
+        for item in request["replays"]
+    ]
+    start = None
+    if chained := request["start"]:
+        start = repair.Start(
+            model=examine.open_model(Path(chained["model"]), device=request["device"]),
+            digest=chained["digest"],
+            after=tuple(chained["after"]),
+        )
+    digest, facts = repair.repair(
+        model,
+        request["artifact"],
+        _curated(request),
+        request["defense"],
+        request["parameters"],
+        replays,
+        out / "model.safetensors",
+        start=start,
+        seed=request["seed"],
+        seconds=request["seconds"],
+        progress=_tell(),
+    )
+    manifest = examine.manifest_of(out / "model.safetensors")
+    return {"digest": digest, "facts": repair.facts_to_dict(facts), "manifest": manifest.to_dict()}
+
+
+def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Try detectors on models whose truth is known."""
+    del out
+    trials = canary_trial.try_all(
+        request["detectors"], device=request["device"], seconds=request["seconds"], progress=_tell()
+    )
+    return {"trials": [one.to_dict() for one in trials]}
+
+
+KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
+    "inspect": inspect,
+    "prepare": prepare,
+    "detect": detect,
+    "purify": purify,
+    "canary": canary,
+}
+
+
+def _curated(request: Mapping[str, Any]) -> Any:
+    from guard.cleansets import load
+    from guard.ml.cleanset import CuratedSet
+
+    facts, images, labels, split = load(Path(request["cleanset"]).read_bytes(), request["cleanset_name"])
+    return CuratedSet.from_arrays(facts, images, labels, split)
+
+
+def _tell() -> Progress:
+    """Progress as JSON lines, at most ten a second."""
+    last = 0.0
+
+    def tell(done: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 0.1 or done >= 1:
+            last = now
+            sys.stdout.write(json.dumps({"done": round(done, 4), "note": note}) + "\n")
+            sys.stdout.flush()
+
+    return tell
+
+
+def main() -> None:
+    """Read the request from stdin, do it, leave the result or the error behind."""
+    request = json.load(sys.stdin)
+    out = Path(request["out"])
+    os.chdir(out)
+    try:
+        answer: dict[str, Any] = {"result": KINDS[request["kind"]](request, out)}
+    except GuardError as error:
+        answer = {"error": {"type": type(error).__name__, "code": error.code, "sentence": error.sentence}}
+        if type(error).__module__ != "guard.core.errors":
+            answer["error"]["type"] = next(
+                cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "guard.core.errors"
+            )
+    partial = out / "result.partial"
+    partial.write_text(json.dumps(answer, allow_nan=False))
+    partial.rename(out / RESULT)
+
+
+if __name__ == "__main__":
+    main()

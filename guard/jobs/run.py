@@ -1,0 +1,135 @@
+"""Run one heavy job in a child process of its own: no secrets in its environment, bounded in time and memory.
+
+The child (`guard.jobs.child`, forked by `guard.jobs.server`) gets a request as JSON on stdin and a private folder; it
+writes files there, its progress as JSON lines on stdout, and at last `result.json`. A poisoned CUDA context, a leak or
+a crash ends with it.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from guard.core import errors
+from guard.core.errors import GuardError, MethodFailed, OutOfTime
+from guard.jobs import client
+
+RESULT = "result.json"
+_TRIES = 2
+_LOOK_SECONDS = 0.5
+LAST_WORDS = 4000  # bytes of the child's stderr kept for the error sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a job may use; `environment` is everything that the child sees."""
+
+    seconds: float
+    memory_bytes: int
+    environment: Mapping[str, str]
+
+
+def run_job(kind: str, request: Mapping[str, Any], out: Path, *, limits: Limits,
+        on_progress: Callable[[float, str], None] = lambda _done, _note: None) -> dict[str, Any]:
+    """Run one job to its end and return its result.
+
+    Args:
+        kind: a name from `guard.jobs.child.KINDS`.
+        request: JSON-ready; paths and plain parameters.
+        out: an existing private folder; the job's files stay there for the caller to take.
+        on_progress: called at least every second; an exception from it ends the child and is passed on.
+
+    Raises:
+        GuardError: the error the job ended with, of its own class.
+        OutOfTime: it ran longer than `limits.seconds`.
+        MethodFailed: it crashed or took more memory than `limits.memory_bytes`.
+    """
+    result = out / RESULT
+    result.unlink(missing_ok=True)
+    errors_file = out / "stderr.log"
+    for _ in range(_TRIES):
+        with errors_file.open("wb") as stderr, tempfile.TemporaryFile(dir=out) as stdin:
+            stdin.write(json.dumps({"kind": kind, "out": str(out), **request}).encode())
+            stdin.seek(0)
+            with client.child(limits.environment, stdin, stderr) as child:
+                _watch(child, limits, on_progress)
+        if child.pid is not None:
+            break  # otherwise the server died before it began: nothing happened yet
+    if child.peak_bytes > limits.memory_bytes:
+        raise _too_much(limits)  # between two looks
+    if not result.exists():
+        raise MethodFailed(_obituary(kind, child.code, errors_file), code="job_crashed")
+    answer = json.loads(result.read_text())
+    if "error" in answer:
+        raise _revive(answer["error"])
+    return dict(answer["result"])
+
+
+def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, str], None]) -> None:
+    """Read progress until the child has ended, checking clock and memory twice a second."""
+    deadline = time.monotonic() + limits.seconds
+    done, note, rest = 0.0, "", b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.report, selectors.EVENT_READ)
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            on_progress(done, note)
+            for key, _ in selector.select(timeout=_LOOK_SECONDS):
+                if key.fd == child.report:
+                    if not child.hear():
+                        return
+                elif data := os.read(child.stdout, 65536):
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        done, note = _progress(line, done, note)
+                else:
+                    selector.unregister(child.stdout)
+            if time.monotonic() > deadline:
+                raise OutOfTime(f"The job took longer than {limits.seconds:.0f} s; raise GUARD_SCAN_SECONDS.")
+            if child.pid is not None and _memory(child.pid) > limits.memory_bytes:
+                raise _too_much(limits)
+
+
+def _too_much(limits: Limits) -> MethodFailed:
+    return MethodFailed(f"The job took more than {limits.memory_bytes >> 20} MiB; raise GUARD_SCAN_MEMORY_BYTES.",
+                        code="out_of_memory")
+
+
+def _progress(line: bytes, done: float, note: str) -> tuple[float, str]:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        value = json.loads(line)
+        return float(value["done"]), str(value["note"])[:200]
+    return done, note
+
+
+def _memory(pid: int) -> int:
+    with contextlib.suppress(psutil.Error):
+        family = [psutil.Process(pid)]
+        family += family[0].children(recursive=True)
+        return sum(member.memory_info().rss for member in family)
+    return 0
+
+
+def _obituary(kind: str, code: int | None, log: Path) -> str:
+    lines = log.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
+    if code is None:
+        how = "was lost with its server"
+    else:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    return f"The {kind} job {how}" + (f": {lines[-1]}" if lines else ".")
+
+
+def _revive(error: Mapping[str, str]) -> GuardError:
+    """The job's error as an object of its own class; a class we do not know is a failed method."""
+    cls = getattr(errors, error["type"], MethodFailed)
+    if not (isinstance(cls, type) and issubclass(cls, GuardError)):
+        cls = MethodFailed
+    return cls(error["sentence"], code=error["code"])

@@ -1,0 +1,4 @@
+"""Networks.
+
+Built from a manifest, read (data flow, neurons, head, cut points), compared, and extended by a polarizer.
+"""

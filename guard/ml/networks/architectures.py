@@ -1,0 +1,218 @@
+"""Networks by name, and uploads poured into them: the only way from a manifest to a model.
+
+Names are looked up in this order: our own CIFAR-style nets (`guard.ml.networks.nets`), `torchvision.NAME` for
+torchvision's ResNet and VGG, timm's models. Code is always ours or an installed library's; an upload brings numbers
+only. A manifest may put a neural polarizer into the network (`guard.ml.networks.polarizer`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guard.core.contracts import Budget, Header, TensorInfo
+from guard.core.errors import ArtifactRejected, ManifestRejected, MethodFailed
+from guard.core.manifest import Manifest
+from guard.ml.networks import torchvision_shim
+from guard.ml.networks._growth import bounded
+from guard.ml.networks._recipes import arguments, recipe
+from guard.ml.networks.nets import NETS
+from guard.ml.networks.polarizer import attach
+from guard.ml.seeds import seeded
+
+#: How safetensors writes a type.
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}
+SHOWN = 5  # names that an error sentence lists
+_PROBES = 2
+
+
+class ImageModel(nn.Module):
+    """A classifier that takes float images in [0, 1], N,C,H,W, and returns logits N,K; normalisation is inside.
+
+    `inner` is the network itself, `manifest` what it was built from. The normalisation is not in the state dict.
+
+    Raises:
+        MethodFailed: from `forward`, when the images have another shape.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, inner: nn.Module, manifest: Manifest) -> None:
+        super().__init__()
+        self.inner = inner
+        self.manifest = manifest
+        shape = (1, manifest.input_size[0], 1, 1)
+        self.register_buffer("mean", torch.tensor(manifest.mean).reshape(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(manifest.std).reshape(shape), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dim() != 4 or tuple(images.shape[1:]) != self.manifest.input_size:
+            raise MethodFailed(
+                f"The model takes images of shape N,{','.join(map(str, self.manifest.input_size))}, not "
+                f"{','.join(map(str, images.shape))}; resize them.",
+                code="wrong_shape",
+            )
+        logits: Tensor = self.inner((images - self.mean) / self.std)
+        return logits
+
+
+def expected(manifest: Manifest, *, budget: Budget | None = None) -> dict[str, TensorInfo]:
+    """The tensors that a state dict of this architecture holds, by name; takes no memory for them.
+
+    Raises:
+        ManifestRejected: the architecture or an argument is unknown, they contradict each other, or `over_budget`.
+    """
+    return {info.name: info for info in _infos(_outline(manifest, budget).state_dict())}
+
+
+def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -> None:
+    """Compare what a file holds with what the architecture needs: the same names, shapes and types, no more, no less.
+
+    Types must be exactly the architecture's (float32, counters int64): a half-precision copy is another model.
+
+    Raises:
+        ArtifactRejected: `architecture_mismatch`; or as `expected`.
+    """
+    needed = expected(manifest, budget=budget)
+    held = {info.name: info for info in header.tensors}
+    problems = [
+        *_listed("lacks", needed.keys() - held.keys()),
+        *_listed("has, but the architecture does not,", held.keys() - needed.keys()),
+    ]
+    wrong = [name for name in sorted(needed.keys() & held.keys()) if needed[name] != held[name]]
+    problems += [f"holds {name} as {_shown(held[name])}, not {_shown(needed[name])}" for name in wrong[:SHOWN]]
+    if problems:
+        raise ArtifactRejected(
+            f"The weights do not fit {manifest.architecture} with {manifest.num_classes} classes: the file "
+            f"{'; it '.join(problems)}. Check architecture, num_classes and model_args in config.json.",
+            code="architecture_mismatch",
+        )
+
+
+def build(manifest: Manifest, *, budget: Budget | None = None) -> nn.Module:
+    """The bare network with fresh weights, drawn from torch's global generator, on the CPU, in training mode.
+
+    Raises:
+        ManifestRejected: as `expected`, before any memory is taken.
+    """
+    _outline(manifest, budget)
+    return _make(manifest)
+
+
+def wrap(manifest: Manifest, inner: nn.Module) -> ImageModel:
+    """A network as methods take it."""
+    return ImageModel(inner, manifest)
+
+
+def load(manifest: Manifest, tensors: Mapping[str, Tensor], *, budget: Budget | None = None) -> ImageModel:
+    """Pour tensors into the architecture and try it on random images; in eval mode, on the CPU.
+
+    The model may share memory with `tensors`. The global random state is left alone.
+
+    Raises:
+        ManifestRejected: as `expected`, or the network does not run on images of the manifest's size.
+        ArtifactRejected: as `check`, or `bad_logits`: not N,K, not finite, or not the same twice.
+    """
+    check(manifest, Header(format="tensors", tensors=_infos(tensors)), budget=budget)
+    inner = _outline(manifest, budget)
+    if _is_whole(inner, tensors):
+        inner.load_state_dict(dict(tensors), strict=True, assign=True)
+    else:  # some tensor is computed, not stored: compute it for real
+        with seeded(0):
+            inner = _make(manifest)
+        inner.load_state_dict(dict(tensors), strict=True)
+    model = wrap(manifest, inner.requires_grad_()).eval()
+    _probe(model)
+    return model
+
+
+def export(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the network inside `model`: CPU, contiguous, each tensor with its own memory."""
+    inner = model.inner if isinstance(model, ImageModel) else model
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in inner.state_dict().items()}
+
+
+def preload() -> None:
+    """Import everything that networks are built with, ahead of the first one."""
+    NETS.all()
+    torchvision_shim.install()
+    import timm  # noqa: F401 - a second or two, paid here
+
+
+def _outline(manifest: Manifest, budget: Budget | None) -> nn.Module:
+    """The network on the meta device, which has shapes but no memory, grown within the budget."""
+    with torch.device("meta"), bounded(budget or Budget()):
+        return _make(manifest)
+
+
+def _make(manifest: Manifest) -> nn.Module:
+    known = recipe(manifest.architecture)
+    wanted = arguments(manifest, known)
+    try:
+        network = known.make(**wanted)
+    except ManifestRejected:
+        raise
+    except Exception as error:  # any constructor, any complaint: the arguments are the uploader's
+        raise ManifestRejected(
+            f"{manifest.architecture} cannot be built with these model_args: {type(error).__name__}: "
+            f"{ascii(str(error))[:200]}; correct them.",
+            code="manifest_bad_model_args",
+        ) from error
+    return network if manifest.polarizer is None else attach(network, manifest.polarizer, manifest.num_classes)
+
+
+def _is_whole(inner: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the stored tensors are all that the network holds: no computed buffer, no tensor as a plain attribute."""
+    if any(name not in tensors for name, _ in inner.named_buffers()):
+        return False
+    return not any(isinstance(value, Tensor) for module in inner.modules() for value in vars(module).values())
+
+
+def _probe(model: ImageModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((_PROBES, *model.manifest.input_size), generator=generator)
+    try:
+        with torch.no_grad():
+            logits, again = model(images), model(images)
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
+        place = model.manifest.polarizer
+        raise ManifestRejected(
+            f"{model.manifest.architecture} does not run on images of size {model.manifest.input_size}"
+            f"{f' with a polarizer before {place.before}' if place else ''}: {ascii(str(error))[:200]}; correct "
+            f"pretrained_cfg.input_size{' or guard.polarizer' if place else ''}.",
+            code="manifest_does_not_run",
+        ) from error
+    shape = (_PROBES, model.manifest.num_classes)
+    if not isinstance(logits, Tensor) or logits.shape != shape or not bool(torch.isfinite(logits).all()):
+        raise ArtifactRejected(
+            f"On random images the model does not give {model.manifest.num_classes} finite logits each; check "
+            "num_classes, and train it again if its weights have run away.",
+            code="bad_logits",
+        )
+    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
+        raise ArtifactRejected(
+            "The model gives two answers to one picture; use an architecture that keeps no state.", code="bad_logits"
+        )
+
+
+def _infos(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(name=name, dtype=DTYPES.get(tensor.dtype, str(tensor.dtype)), shape=tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    )
+
+
+def _listed(words: str, names: set[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return [f"{words} {shown}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")]
+
+
+def _shown(info: TensorInfo) -> str:
+    return f"{info.dtype}{list(info.shape)}"

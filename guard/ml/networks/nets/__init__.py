@@ -1,0 +1,10 @@
+"""The CIFAR-style networks of the papers, by name. One file a network; the folder is the registry."""
+
+from typing import TYPE_CHECKING
+
+from guard.core.shelf import Shelf
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NETS: "Shelf[nn.Module]" = Shelf("guard.ml.networks.nets")

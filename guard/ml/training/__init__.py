@@ -1,0 +1,1 @@
+"""Training loops and probes that train: fitting, sharpness, shared adversarial examples, re-learning, reactivation."""

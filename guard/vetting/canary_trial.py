@@ -1,0 +1,117 @@
+"""Let a detector prove itself on the canary kit: it must flag a model with a known backdoor and pass an honest one.
+
+No database: a job's child process runs it for the worker, `guard methods canary` in its own process. The kit is made by
+`python -m benchmarks.make_canary` and lies in the package.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guard.core.digests import json_digest, sha256
+from guard.core.evidence import Evidence, Outcome
+from guard.core.progress import Progress, silent
+from guard.detectors import DETECTORS
+from guard.vetting import examine
+
+if TYPE_CHECKING:
+    from guard.ml.cleanset import CuratedSet
+
+KIT = Path(__file__).with_name("canary_kit")
+CONTENTS, CLEAN, GOOD = "kit.json", "clean.bin", "honest.safetensors"
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What one detector made of the kit; `sentence` says why it did not pass, or that it did.
+
+    `score`: how suspicious it finds the backdoored model; 0 where it was not asked.
+    """
+
+    method: str
+    version: int
+    parameters: Mapping[str, Any]
+    passed: bool
+    sentence: str
+    seconds: float
+    score: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def kit_digest(folder: Path = KIT) -> str:
+    """One name for all bytes of the kit."""
+    return json_digest({path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir()) if path.is_file()})
+
+
+def try_all(detectors: Mapping[str, Mapping[str, Any]], *, device: str | None = None, seconds: float = math.inf,
+            progress: Progress = silent, folder: Path = KIT) -> tuple[Trial, ...]:
+    """Try every detector with these parameters, by name.
+
+    Args:
+        device: torch device; default as for scans.
+        seconds: time budget of all together.
+    """
+    bad = json.loads((folder / CONTENTS).read_text())
+    curated, end, trials = _curated(folder), time.monotonic() + seconds, []
+    for index, (name, parameters) in enumerate(detectors.items()):
+        progress(index / len(detectors), f"canary of {name}")
+        if name not in bad:
+            detector = DETECTORS.get(name)(**parameters)
+            trials.append(Trial(method=name, version=detector.version, parameters=detector.parameters(), passed=False,
+                                sentence="the canary kit was made without it", seconds=0.0))
+            continue
+        trials.append(attempt(name, parameters, bad[name], curated, device=device,
+                              seconds=end - time.monotonic(), folder=folder))
+    return tuple(trials)
+
+
+def attempt(name: str, parameters: Mapping[str, Any], bad: str | None, curated: "CuratedSet", *,
+            device: str | None = None, seconds: float = math.inf, folder: Path = KIT) -> Trial:
+    """Try one detector on the honest model of the kit and on `bad`, a file of the kit.
+
+    Without `bad` (no model of the kit is one that it flags) it must still look at the honest one, and pass it.
+
+    Raises:
+        Cancelled, CleanSetError: as `vet.examine`. Every other failure is a trial that was not passed.
+    """
+    detector, started, end = DETECTORS.get(name)(**parameters), time.monotonic(), time.monotonic() + seconds
+    score = 0.0
+
+    def said(passed: bool, sentence: str) -> Trial:  # noqa: FBT001 - a verdict, by position
+        return Trial(method=name, version=detector.version, parameters=detector.parameters(), passed=passed,
+                     sentence=sentence, seconds=time.monotonic() - started, score=score)
+
+    def look(file: str) -> Evidence:
+        model = examine.open_model(folder / file, device=device)
+        examined = examine.examine(model, sha256((folder / file).read_bytes()), curated, {name: parameters}, seed=SEED,
+                               seconds=end - time.monotonic())
+        return next(item for item in examined.evidence if item.method == name)
+
+    for file, wanted in ((bad, True), (GOOD, False)):
+        if file is None:
+            continue
+        item = look(file)
+        if item.outcome is Outcome.COULD_NOT_LOOK:
+            return said(False, f"it could not look at {file}: {item.reason}")
+        if wanted:
+            score = max((finding.score for finding in item.findings), default=0.0)
+        if any(finding.suspicious for finding in item.findings) is not wanted:
+            return said(False, f"it {'passes' if wanted else 'flags'} {file}")
+    if bad is None:
+        return said(True, f"it passes {GOOD}; no model of the kit is one that it flags")
+    return said(True, f"it flags {bad} and passes {GOOD}")
+
+
+def _curated(folder: Path) -> "CuratedSet":
+    from guard.cleansets import load
+    from guard.ml.cleanset import CuratedSet
+
+    return CuratedSet.from_arrays(*load((folder / CLEAN).read_bytes(), "canary"))

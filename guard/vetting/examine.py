@@ -1,0 +1,286 @@
+"""The part of a scan that touches a model: inspect an upload, run detectors, measure on the hold-out.
+
+No database and no network: paths in, plain data out. A job's child process runs it for the service, and
+`guard scan` runs it in its own process.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guard.core.contracts import Budget
+from guard.core.digests import canonical_json, sha256
+from guard.core.errors import Cancelled, CleanSetError, GuardError, ManifestRejected
+from guard.core.evidence import Accuracy, Evidence, Finding, Outcome
+from guard.core.manifest import Manifest
+from guard.core.progress import Progress, part_of, silent
+from guard.core.states import Family
+from guard.detectors import DETECTORS
+
+if TYPE_CHECKING:
+    from guard.ml.cleanset import CuratedSet, Labelled
+    from guard.ml.networks.architectures import ImageModel
+    from guard.ml.triggers import Trigger
+
+ACCURACY_METHOD = "clean_accuracy"
+ACCURACY_VERSION = 1
+SMOKE_IMAGES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """An upload whose every rule held, rewritten canonically."""
+
+    format: str
+    manifest: Manifest
+    canonical: Path
+    digest: str
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What the detectors said, plus what the guard itself measured on the hold-out.
+
+    `triggers` maps a digest to the safetensors bytes of a recovered trigger; `smoke` is the JSON that a publisher
+    compares the serving system's answers with.
+    """
+
+    evidence: tuple[Evidence, ...]
+    accuracy: Accuracy
+    triggers: Mapping[str, bytes] = field(default_factory=dict)
+    smoke: bytes = b""
+
+
+def inspect_upload(path: Path, name: str, manifest: bytes | None, out: Path, *, budget: Budget) -> Inspected:
+    """Check an upload and write its canonical file into the folder `out`.
+
+    Args:
+        path: the uploaded bytes; never executed, and unpickled only in the jail.
+        name: the uploader's file name, for formats that bytes alone cannot tell.
+        manifest: the bytes of `config.json`, or None where none was uploaded.
+
+    Raises:
+        ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
+    """
+    from guard.formats._canonical import MANIFEST_KEY, write_canonical
+    from guard.formats._read import open_tensors
+    from guard.ml.networks import architectures
+
+    # The format speaks first: whoever uploads a pickle should hear about the pickle, not about a missing manifest.
+    fmt, header, tensors = open_tensors(path, name, budget=budget)
+    if manifest is not None:
+        facts = Manifest.parse(manifest)
+    else:
+        embedded = header.metadata.get(MANIFEST_KEY)
+        if embedded is None:
+            raise ManifestRejected(
+                "There is no config.json beside the weights; upload one that names architecture, num_classes and "
+                "pretrained_cfg.input_size, as timm writes it.",
+                code="manifest_missing",
+            )
+        facts = Manifest.parse(embedded.encode())
+    architectures.check(facts, header, budget=budget)
+    target = out / "model.safetensors"
+    digest = write_canonical(tensors, facts, target)
+    count = sum(math.prod(tensor.shape) for tensor in header.tensors)
+    return Inspected(format=fmt, manifest=facts, canonical=target, digest=digest, parameters=count)
+
+
+def fits(manifest: Manifest, curated: "CuratedSet") -> None:
+    """Refuse a clean set that cannot speak about this model.
+
+    Raises:
+        CleanSetError: channels, image size or number of classes differ.
+    """
+    facts = curated.facts
+    have = (facts.channels, facts.height, facts.width)
+    if manifest.input_size != have:
+        raise CleanSetError(
+            f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds {_size(have)}; "
+            "name a clean set of the model's own size.",
+            code="cleanset_wrong_size",
+        )
+    if manifest.num_classes != facts.classes:
+        raise CleanSetError(
+            f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has {facts.classes}; "
+            "name a clean set with the model's own classes.",
+            code="cleanset_wrong_classes",
+        )
+
+
+def _size(size: tuple[int, int, int]) -> str:
+    return "x".join(str(side) for side in size)
+
+
+def open_model(canonical: Path, *, device: str | None = None) -> "ImageModel":
+    """Load a canonical file into its architecture, in eval mode, on `device` (default: CUDA where there is one)."""
+    from guard.formats._canonical import read_canonical
+    from guard.ml.devices import best_device
+    from guard.ml.networks import architectures
+
+    manifest, tensors = read_canonical(canonical)
+    model = architectures.load(manifest, tensors)
+    return model.to(device or best_device()).eval()
+
+
+def manifest_of(canonical: Path) -> Manifest:
+    """The manifest that a canonical file holds.
+
+    Raises:
+        ArtifactRejected: the guard did not write the file.
+    """
+    from guard.formats._canonical import read_manifest
+
+    with canonical.open("rb") as file:
+        return read_manifest(file)
+
+
+def examine(
+    model: "ImageModel",
+    artifact: str,
+    curated: "CuratedSet",
+    detectors: Mapping[str, Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+    known: Callable[[str], bool] = lambda _key: False,
+    settled: Callable[[tuple[Evidence, ...]], bool] = lambda _evidence: False,
+) -> Examined:
+    """Run every detector once and measure each recovered trigger on the hold-out, which no detector sees.
+
+    Args:
+        artifact: digest of the canonical file that `model` was loaded from.
+        detectors: parameters by detector name.
+        seconds: time budget of all detectors together.
+        known: tells whether evidence with this key is stored already; such a detector is not run again.
+        settled: asked after each detector, with all evidence so far; true spares the detectors after it.
+
+    Raises:
+        CleanSetError: the clean set does not fit the model.
+        Cancelled: `progress` said so. Every other failure of a detector becomes evidence that it could not look.
+    """
+    from guard.ml import measure
+
+    fits(model.manifest, curated)
+    started = time.monotonic()
+    accuracy = measure.accuracy(model, curated.holdout, curated.facts.classes)
+    taken = time.monotonic() - started
+    evidence = [replace(accuracy_evidence(artifact, curated.facts.digest, accuracy, seed), seconds=taken)]
+    triggers: dict[str, bytes] = {}
+    end = time.monotonic() + seconds
+    for index, (name, parameters) in enumerate(detectors.items()):
+        step = part_of(progress, index, len(detectors), name)
+        item = _run_detector(name, parameters, model, artifact, curated, seed, end - time.monotonic(), step, known)
+        if item is not None:
+            evidence.append(_measure_triggers(item, model, curated.holdout, triggers))
+        if settled(tuple(evidence)):
+            break
+    return Examined(
+        evidence=tuple(evidence),
+        accuracy=accuracy,
+        triggers=triggers,
+        smoke=smoke_samples(model, curated.holdout),
+    )
+
+
+def _run_detector(name: str, parameters: Mapping[str, Any], model: "ImageModel", artifact: str,
+                  curated: "CuratedSet", seed: int, seconds: float, progress: Progress,
+                  known: Callable[[str], bool]) -> Evidence | None:
+    detector = DETECTORS.get(name)(**parameters)
+    blank = Evidence(
+        artifact=artifact, method=name, version=detector.version, parameters=detector.parameters(),
+        cleanset=curated.facts.digest, seed=seed, outcome=Outcome.COULD_NOT_LOOK,
+        families=tuple(sorted(detector.families)),
+    )
+    if known(blank.key):
+        return None
+    started = time.monotonic()
+    try:
+        findings = detector(model, curated.visible(), seed=seed, progress=progress, seconds=max(0.0, seconds))
+    except Cancelled:
+        raise
+    except GuardError as error:
+        return replace(blank, reason=error.sentence, seconds=time.monotonic() - started)
+    except Exception as error:  # noqa: BLE001 - a crash of one method is evidence, never a pass and never the scan's end
+        return replace(blank, reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - started)
+    return replace(
+        blank,
+        outcome=Outcome.FINDINGS if findings else Outcome.NOTHING,
+        findings=tuple(findings),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _measure_triggers(item: Evidence, model: "ImageModel", holdout: "Labelled", triggers: dict[str, bytes]) -> Evidence:
+    from guard.ml import measure
+    from guard.ml.triggers.files import serialise
+
+    findings: list[Finding] = []
+    for finding in item.findings:
+        if finding.trigger is None or not _measurable(finding):
+            findings.append(finding)
+            continue
+        data = serialise(finding.trigger)
+        digest = sha256(data)
+        triggers[digest] = data
+        estimate = measure.asr(
+            model, holdout, finding.trigger, finding.target, finding.family,
+            natural=finding.numbers.get("natural_asr"), budget=finding.numbers.get("budget"),
+        )
+        findings.append(replace(finding, asr=estimate, trigger_digest=digest, trigger=None))
+    return replace(item, findings=tuple(findings))
+
+
+def _measurable(finding: Finding) -> bool:
+    """Whether it is known to which class each picture should go: a target, or a trigger that carries a mapping."""
+    mapped = finding.trigger is not None and finding.trigger.family == Family.ALL_TO_ALL
+    return isinstance(finding.target, int) or (finding.target == Family.ALL_TO_ALL and mapped)
+
+
+def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: int) -> Evidence:
+    """The guard's own measurement of clean accuracy, in the form in which everything is stored."""
+    numbers = {"overall": accuracy.overall, "images": float(accuracy.images)}
+    numbers.update({f"class_{index}": recall for index, recall in enumerate(accuracy.per_class)})
+    statement = f"Clean accuracy on {accuracy.images} hold-out images is {accuracy.overall:.1%}."
+    finding = Finding(family="accuracy", target=None, suspicious=False, score=0.0, statement=statement, numbers=numbers)
+    return Evidence(
+        artifact=artifact, method=ACCURACY_METHOD, version=ACCURACY_VERSION, parameters={}, cleanset=cleanset,
+        seed=seed, outcome=Outcome.FINDINGS, families=(), findings=(finding,),
+    )
+
+
+def accuracy_of(evidence: tuple[Evidence, ...] | list[Evidence]) -> Accuracy | None:
+    """Read the accuracy back out of stored evidence; None where it was never measured."""
+    for item in evidence:
+        if item.method == ACCURACY_METHOD and item.findings:
+            numbers = item.findings[0].numbers
+            recalls = tuple(numbers[f"class_{index}"] for index in range(len(numbers) - 2))
+            return Accuracy(overall=numbers["overall"], per_class=recalls, images=int(numbers["images"]))
+    return None
+
+
+def smoke_samples(model: "ImageModel", holdout: "Labelled") -> bytes:
+    """A few hold-out pictures as PNG and what this model says of them, as canonical JSON."""
+    import base64
+
+    from guard.ml import samples
+
+    some = samples.spread(holdout, SMOKE_IMAGES)
+    return canonical_json(
+        {
+            "images": [base64.b64encode(data).decode() for data in samples.as_png(some)],
+            "probabilities": [[round(value, 6) for value in row] for row in samples.probabilities(model, some)],
+        }
+    )
+
+
+def restore_trigger(data: bytes) -> "Trigger":
+    """A stored trigger, ready to stamp."""
+    from guard.ml.triggers.files import deserialise
+
+    return deserialise(data)

@@ -1,0 +1,28 @@
+"""From a path on disk to the weights file and the manifest that belong together."""
+
+from pathlib import Path
+
+from guard.core.errors import InputError
+
+MANIFEST = "config.json"
+
+
+def locate(path: Path) -> tuple[Path, Path | None]:
+    """The weights file and the manifest that belong to a path on disk.
+
+    Raises:
+        InputError: there is no such file, or the folder holds no single model.
+    """
+    if path.is_file():
+        manifest = path.with_name(MANIFEST)
+        return path, (manifest if manifest.is_file() else None)
+    if not path.is_dir():
+        raise InputError(f"{path} is not there; give a model file or a folder with model.safetensors and {MANIFEST}.")
+    usual = path / "model.safetensors"
+    found = [usual] if usual.is_file() else sorted(
+        item for item in path.iterdir() if item.is_file() and item.suffix not in {".json", ".md", ".txt", ".html"}
+    )
+    if len(found) != 1:
+        raise InputError(f"{path} holds {len(found)} model files; it should hold model.safetensors and {MANIFEST}.")
+    manifest = path / MANIFEST
+    return found[0], manifest if manifest.is_file() else None

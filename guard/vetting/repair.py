@@ -1,0 +1,194 @@
+"""One candidate of the purification tournament: run a defense, replay the parent's triggers on the child."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guard.core.errors import GuardError, MethodFailed
+from guard.core.evidence import (
+    Accuracy,
+    AsrEstimate,
+    Evidence,
+    PurificationFacts,
+    Relearned,
+    Resampled,
+    SharedRisk,
+    Woken,
+)
+from guard.core.progress import Progress, silent
+from guard.defenses import DEFENSES
+from guard.vetting import repair_probes
+from guard.vetting.examine import fits, restore_trigger
+from guard.vetting.repair_probes import Replay
+
+if TYPE_CHECKING:
+    from guard.ml.cleanset import CuratedSet
+    from guard.ml.networks.architectures import ImageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A candidate that is repaired further, its digest, and the defenses that made it, in order."""
+
+    model: "ImageModel"
+    digest: str
+    after: tuple[str, ...]
+
+
+def repair(
+    model: "ImageModel",
+    parent: str,
+    curated: "CuratedSet",
+    defense: str,
+    parameters: Mapping[str, Any],
+    replays: Sequence[Replay],
+    out: Path,
+    *,
+    start: Start | None = None,
+    seed: int = 0,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+) -> tuple[str, PurificationFacts]:
+    """Repair a copy of `model`, write the candidate's canonical file to `out`, and say how it compares.
+
+    Args:
+        model: the parent, with digest `parent`; the candidate is compared with it in every respect.
+        start: what to repair instead of the parent.
+
+    Returns:
+        The candidate's digest and the facts that the policy reads.
+
+    Raises:
+        MethodFailed: the defense could not repair this model, or crashed; nothing was written. The next one may do.
+    """
+    from guard.formats._canonical import write_canonical
+    from guard.ml import measure
+    from guard.ml.networks import architectures
+
+    fits(model.manifest, curated)
+    method = DEFENSES.get(defense)(**parameters)
+    before = measure.accuracy(model, curated.holdout, curated.facts.classes)
+    begun = time.monotonic()
+    origin = model if start is None else start.model
+    repaired = _told(lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds))
+    spent = time.monotonic() - begun
+    # A defense may have put a layer in: then the manifest that it returned says where.
+    manifest = repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
+    digest = write_canonical(architectures.export(repaired), manifest, out)
+    beyond = repair_probes.prove(model, repaired, curated, replays, seed=seed, progress=progress)
+    facts = PurificationFacts(
+        defense=defense, version=method.version, parameters=method.parameters(), parent=parent, acc_before=before,
+        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), seconds=spent,
+        replayed=tuple(_replayed(repaired, curated, replay) for replay in replays), resampled=beyond.resampled,
+        relearned=beyond.relearned, woken=beyond.woken, shared=beyond.shared, unproved=beyond.unproved,
+        swapped=measure.swapped(model, repaired, curated.holdout, curated.facts.classes),
+        after=() if start is None else start.after, start="" if start is None else start.digest,
+    )
+    return digest, facts
+
+
+def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstimate:
+    from guard.ml import measure
+
+    trigger = restore_trigger(replay.data)
+    return measure.asr(repaired, curated.holdout, trigger, replay.target, trigger.family, natural=replay.natural,
+                       budget=replay.budget)
+
+
+def _told(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except GuardError:
+        raise
+    except Exception as error:
+        raise MethodFailed(f"It crashed: {type(error).__name__}: {error}", code="crashed") from error
+
+
+def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:
+    """The suspicious triggers among `evidence`, with their stored bytes looked up by digest in `data`."""
+    return [
+        Replay(
+            target=finding.target, digest=finding.trigger_digest, data=data[finding.trigger_digest],
+            natural=finding.numbers.get("natural_asr"), budget=finding.numbers.get("budget"),
+        )
+        for item in evidence
+        for finding in item.findings
+        if finding.suspicious and finding.trigger_digest is not None
+    ]
+
+
+def asr_of(evidence: Sequence[Evidence]) -> list[AsrEstimate]:
+    """The estimates of the triggers that `replays_from` finds, in its order."""
+    return [
+        finding.asr
+        for item in evidence
+        for finding in item.findings
+        if finding.suspicious and finding.trigger_digest is not None and finding.asr is not None
+    ]
+
+
+def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
+    """JSON-ready."""
+    return asdict(facts)
+
+
+def proved(facts: PurificationFacts) -> dict[str, Any]:
+    """What a signed verdict says of a repair: who made it, what it cost, what was asked of it; JSON-ready.
+
+    A number that could not be measured is None.
+    """
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "defenses": [*facts.after, facts.defense], "version": facts.version, "parameters": dict(facts.parameters),
+        "acc_before": finite(facts.acc_before.overall), "acc_after": finite(facts.acc_after.overall),
+        "images": facts.acc_after.images,
+        "replayed": [asdict(one) for one in facts.replayed],
+        "resampled": [asdict(one.after) | {"searches": one.searches} for one in facts.resampled],
+        "relearned": [{"target": one.target, "lead": finite(one.lead), "leads": [finite(each) for each in one.leads]}
+                      for one in facts.relearned],
+        "woken": [{"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
+                  for one in facts.woken],
+        "shared": asdict(facts.shared) if facts.shared else None,
+        "unproved": list(facts.unproved),
+    }
+
+
+def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
+    """The inverse of `facts_to_dict`."""
+    def relearned(value: Mapping[str, Any]) -> Relearned:
+        return Relearned(**{**value, "steps": tuple(value["steps"]), "asr": tuple(value["asr"]),
+                            "rivals": tuple(tuple(rates) for rates in value["rivals"]),
+                            "leads": tuple(value.get("leads", ()))})
+
+    def woken(value: Mapping[str, Any]) -> Woken:
+        return Woken(radius=value["radius"], stamped=AsrEstimate(**value["stamped"]),
+                     alone=AsrEstimate(**value["alone"]))
+
+    def resampled(value: Mapping[str, Any]) -> Resampled:
+        return Resampled(before=AsrEstimate(**value["before"]), after=AsrEstimate(**value["after"]),
+                         searches=value.get("searches", 0))
+
+    def accuracy(value: Mapping[str, Any]) -> Accuracy:
+        return Accuracy(overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"])
+
+    return PurificationFacts(
+        **{
+            **data,
+            "acc_before": accuracy(data["acc_before"]),
+            "acc_after": accuracy(data["acc_after"]),
+            "replayed": tuple(AsrEstimate(**item) for item in data["replayed"]),
+            # Facts that were stored before these were measured have none of them.
+            "resampled": tuple(resampled(item) for item in data.get("resampled", ())),
+            "relearned": tuple(relearned(item) for item in data.get("relearned", ())),
+            "woken": tuple(woken(item) for item in data.get("woken", ())),
+            "shared": SharedRisk(**shared) if (shared := data.get("shared")) else None,
+            "unproved": tuple(data.get("unproved", ())),
+            "swapped": tuple((lost, gained) for lost, gained in data.get("swapped", ())),
+            "after": tuple(data.get("after", ())),
+        }
+    )
