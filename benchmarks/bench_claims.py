@@ -1,16 +1,17 @@
 """Whether what two papers claim holds at our scale, on working backdoored models of a zoo.
 
-    python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--within] [--sample N]
-        [--seeds 0] [--jobs N]
+    python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--within] [--sample
+        N] [--seeds 0] [--jobs N]
 
-TSBD (Lin et al., NeurIPS 2024): (a) neurons that clean unlearning changes most are those that poison unlearning changes
-most: rank correlation of neuron weight change (NWC) over all hidden neurons; (b) fine-tuning with the gradient penalty
-brings the backdoor back less than plain fine-tuning from the same reset weights, for several shares of reset neurons.
-SAU (Wei et al., NeurIPS 2023): (c) the shared adversarial risk of a model and its reference is no less than the ASR:
-for the model itself, after plain fine-tuning, and after SAU. The risk is estimated by SAU's own search in its
-L-infinity ball, so it is a lower bound of the true one; triggers that leave the ball are not promised anything, so
-the pairs are counted apart by whether the trigger stays in it.
-Poison and the true trigger are the evaluator's; the defenses' own steps see clean pictures only.
+TSBD (Lin et al., NeurIPS 2024): (a) neurons that clean unlearning changes most are those that
+poison unlearning changes most: rank correlation of neuron weight change (NWC) over all hidden
+neurons; (b) fine-tuning with the gradient penalty brings the backdoor back less than plain
+fine-tuning from the same reset weights, for several shares of reset neurons. SAU (Wei et al.,
+NeurIPS 2023): (c) the shared adversarial risk of a model and its reference is no less than the ASR:
+for the model itself, after plain fine-tuning, and after SAU. The risk is estimated by SAU's own
+search in its L-infinity ball, so it is a lower bound of the true one; triggers that leave the ball
+are not promised anything, so the pairs are counted apart by whether the trigger stays in it. Poison
+and the true trigger are the evaluator's; the defenses' own steps see clean pictures only.
 """
 
 import argparse
@@ -49,13 +50,19 @@ from guard.ml.training.sharpness import uphill
 from guard.vetting import population
 
 FRACTION = 0.05
-NEURONS, WEIGHTS = (0.05, 0.15, 0.4), 0.7  # of (b), for all models alike, in the range that the authors' code scans
+NEURONS, WEIGHTS = (
+    (0.05, 0.15, 0.4),
+    0.7,
+)  # of (b), for all models alike, in the range that the authors' code scans
 TOP = 0.15  # of the neurons, for what two orders of (a) share
 RISK_IMAGES = 200
 
 
 def poison_unlearnt(model: nn.Module, clean: CleanSet, attack: Attack, method: Tsbd) -> nn.Module:
-    """A copy that has forgotten the trigger: the loss of stamped pictures with the attack's classes is climbed."""
+    """A copy that has forgotten the trigger.
+
+    The loss of stamped pictures with the attack's classes is climbed.
+    """
     copied = copy.deepcopy(model).train()
     victims = clean.search.pick(attack.victims(clean.search.labels))
     data = Labelled(attack.stamp(victims.images), attack.relabel(victims.labels))
@@ -66,35 +73,70 @@ def poison_unlearnt(model: nn.Module, clean: CleanSet, attack: Attack, method: T
             optimiser.param_groups[0]["lr"] *= 2
         return accuracy(copied, data) <= 1 / clean.classes
 
-    fit(copied, data, lambda images, labels: -cross_entropy(copied(images), labels), optimiser,
-        rounds=method.unlearn_rounds, batch=method.batch, progress=silent, after_round=forgotten)
+    fit(
+        copied,
+        data,
+        lambda images, labels: -cross_entropy(copied(images), labels),
+        optimiser,
+        rounds=method.unlearn_rounds,
+        batch=method.batch,
+        progress=silent,
+        after_round=forgotten,
+    )
     return copied
 
 
 def correlation(model: nn.Module, clean: CleanSet, attack: Attack) -> dict[str, float]:
-    """(a): Spearman's and Pearson's correlation of the two NWCs, and the share of the top neurons that they share."""
+    """(a).
+
+    Spearman's and Pearson's correlation of the two NWCs, and the share of the top neurons that they
+    share.
+    """
     method = Tsbd()
-    names = [hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))]
-    ours, theirs = (torch.cat([change.sum(1) for change in changes(model, other, names).values()])
-                    for other in (method.unlearn(model, clean, silent), poison_unlearnt(model, clean, attack, method)))
+    names = [
+        hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))
+    ]
+    ours, theirs = (
+        torch.cat([change.sum(1) for change in changes(model, other, names).values()])
+        for other in (
+            method.unlearn(model, clean, silent),
+            poison_unlearnt(model, clean, attack, method),
+        )
+    )
     top = max(1, round(TOP * len(ours)))
     both = set(ours.topk(top).indices.tolist()) & set(theirs.topk(top).indices.tolist())
-    return {"spearman": float(stats.spearmanr(ours, theirs).statistic),
-            "pearson": float(stats.pearsonr(ours, theirs).statistic), "top_shared": len(both) / top,
-            "by_chance": top / len(ours), "neurons": len(ours)}
+    return {
+        "spearman": float(stats.spearmanr(ours, theirs).statistic),
+        "pearson": float(stats.pearsonr(ours, theirs).statistic),
+        "top_shared": len(both) / top,
+        "by_chance": top / len(ours),
+        "neurons": len(ours),
+    }
 
 
-def activeness(model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled) -> list[dict[str, Any]]:
-    """(b): ACC and ASR after fine-tuning from the same reset weights, with the gradient penalty and without."""
+def activeness(
+    model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled
+) -> list[dict[str, Any]]:
+    """(b).
+
+    ACC and ASR after fine-tuning from the same reset weights, with the gradient penalty and
+    without.
+    """
     method = Tsbd()
-    names = [hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))]
+    names = [
+        hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))
+    ]
     moved = changes(model, method.unlearn(model, clean, silent), names)
-    return [tuned_twice(model, planned(moved, neurons=share, weights=WEIGHTS), clean, attack, test) | {"neurons": share}
-            for share in NEURONS]
+    return [
+        tuned_twice(model, planned(moved, neurons=share, weights=WEIGHTS), clean, attack, test)
+        | {"neurons": share}
+        for share in NEURONS
+    ]
 
 
-def tuned_twice(model: nn.Module, masks: dict[str, Tensor], clean: CleanSet, attack: Attack,
-                test: Labelled) -> dict[str, Any]:
+def tuned_twice(
+    model: nn.Module, masks: dict[str, Tensor], clean: CleanSet, attack: Attack, test: Labelled
+) -> dict[str, Any]:
     """The masked weights reset, then fine-tuned in both ways."""
     method, start = Tsbd(), copy.deepcopy(model)
     reset(start, masks)
@@ -103,7 +145,15 @@ def tuned_twice(model: nn.Module, masks: dict[str, Tensor], clean: CleanSet, att
         tuned = copy.deepcopy(start).train()
         optimiser = torch.optim.SGD(tuned.parameters(), lr=method.rate, momentum=0.9)
         objective = partial(_loss, tuned, share, method.radius)
-        fit(tuned, clean.search, objective, optimiser, rounds=method.rounds, batch=method.batch, progress=silent)
+        fit(
+            tuned,
+            clean.search,
+            objective,
+            optimiser,
+            rounds=method.rounds,
+            batch=method.batch,
+            progress=silent,
+        )
         found[name] = both(tuned.eval(), attack, test)
     return found
 
@@ -114,26 +164,38 @@ def _loss(model: nn.Module, share: float, radius: float, images: Tensor, labels:
     return uphill(model, images, labels, partial(each, radius=radius), share=share)
 
 
-def bound(model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled, seed: int) -> dict[str, Any]:
+def bound(
+    model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled, seed: int
+) -> dict[str, Any]:
     """(c): shared adversarial risk beside ASR, by what was done to the model."""
     frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-    ball = replace(Sau().ball, steps=20, step=0.25)  # a finer search than the defense's own: it is only done once
+    ball = replace(
+        Sau().ball, steps=20, step=0.25
+    )  # a finer search than the defense's own: it is only done once
     data = few(clean.calibration)
     children: dict[str, nn.Module] = {"as it is": frozen}
     for name in ("fine_tune", "sau"):
         try:
-            children[name] = DEFENSES.get(name)()(model, clean, seed=seed).requires_grad_(requires_grad=False)
+            children[name] = DEFENSES.get(name)()(model, clean, seed=seed).requires_grad_(
+                requires_grad=False
+            )
         except MethodFailed:
             continue
     inside = within(attack, data)
-    return {name: both(child, attack, test) | {"risk": risk(child, frozen, data, ball), "within": inside}
-            for name, child in children.items()}
+    return {
+        name: both(child, attack, test)
+        | {"risk": risk(child, frozen, data, ball), "within": inside}
+        for name, child in children.items()
+    }
 
 
 def within(attack: Attack, data: Labelled) -> float:
-    """Share (0..1) of the attack's victims in `data` whose stamped picture stays inside SAU's ball."""
+    """Share (0..1) of the attack's victims in `data` whose stamped picture stays inside SAU's
+    ball."""
     victims = data.pick(attack.victims(data.labels))
-    change = (attack.stamp(victims.images).float() - victims.images.float()).flatten(1).abs().amax(1) / 255
+    change = (attack.stamp(victims.images).float() - victims.images.float()).flatten(1).abs().amax(
+        1
+    ) / 255
     return float((change <= Sau().ball.rho).double().mean())
 
 
@@ -143,12 +205,19 @@ def few(data: Labelled) -> Labelled:
 
 def asked_of(options: argparse.Namespace) -> list[ZooModel]:
     """The models that the options name, before any is drawn."""
-    found = [model for model in zoo.load(options.zoo)
-             if model.truth["backdoored"] and model.truth["works"] and options.only in model.name]
+    found = [
+        model
+        for model in zoo.load(options.zoo)
+        if model.truth["backdoored"] and model.truth["works"] and options.only in model.name
+    ]
     if not options.within:
         return found
-    return [model for model in found if (attack := model.attack()) is not None
-            and within(attack, few(population.read_cleanset(model.cleanset).calibration)) == 1]
+    return [
+        model
+        for model in found
+        if (attack := model.attack()) is not None
+        and within(attack, few(population.read_cleanset(model.cleanset).calibration)) == 1
+    ]
 
 
 def both(model: nn.Module, attack: Attack, test: Labelled) -> dict[str, float]:
@@ -165,9 +234,11 @@ def looked_at(model: ZooModel, data_dir: Path | None, seed: int) -> dict[str, An
     attack, network = model.attack(), guard.load_model(model.folder)
     assert attack is not None
     row: dict[str, Any] = {"model": model.name, "attack": model.truth["attack"], "seed": seed}
-    for name, ask in (("correlation", partial(correlation, network, clean, attack)),
-                      ("activeness", partial(activeness, network, clean, attack, data.test)),
-                      ("bound", partial(bound, network, clean, attack, data.test, seed))):
+    for name, ask in (
+        ("correlation", partial(correlation, network, clean, attack)),
+        ("activeness", partial(activeness, network, clean, attack, data.test)),
+        ("bound", partial(bound, network, clean, attack, data.test, seed)),
+    ):
         try:
             with seeded(seed):
                 row[name] = ask()
@@ -181,8 +252,12 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--only", default="")
-    parser.add_argument("--within", action="store_true", help="only models whose trigger stays inside SAU's ball")
-    parser.add_argument("--sample", type=int, help="so many of the models, drawn at random by a fixed seed")
+    parser.add_argument(
+        "--within", action="store_true", help="only models whose trigger stays inside SAU's ball"
+    )
+    parser.add_argument(
+        "--sample", type=int, help="so many of the models, drawn at random by a fixed seed"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--name", default="claims")
@@ -190,14 +265,30 @@ def main() -> None:
     options = parser.parse_args()
     models = drawn(asked_of(options), options.sample)
     rows = []
-    with multiprocessing.get_context("spawn").Pool(options.jobs, one_thread, (options.jobs,)) as pool:
-        for row in pool.imap(_asked, [(model, options.data_dir, seed) for model in models for seed in options.seeds]):
+    with multiprocessing.get_context("spawn").Pool(
+        options.jobs, one_thread, (options.jobs,)
+    ) as pool:
+        for row in pool.imap(
+            _asked, [(model, options.data_dir, seed) for model in models for seed in options.seeds]
+        ):
             rows.append(row)
             print(json.dumps(row), flush=True)
-    result = {"zoo": options.zoo.resolve().name, "only": options.only, "within": options.within,
-              "sample": options.sample, "clean_fraction": FRACTION, "neurons": NEURONS, "weights": WEIGHTS, "top": TOP,
-              "note": options.note, "summary": summary(rows), "rows": rows}
-    print(record.write(options.name, result, f"# Two papers' claims\n\n{__doc__}\n{page(result)}\n"))
+    result = {
+        "zoo": options.zoo.resolve().name,
+        "only": options.only,
+        "within": options.within,
+        "sample": options.sample,
+        "clean_fraction": FRACTION,
+        "neurons": NEURONS,
+        "weights": WEIGHTS,
+        "top": TOP,
+        "note": options.note,
+        "summary": summary(rows),
+        "rows": rows,
+    }
+    print(
+        record.write(options.name, result, f"# Two papers' claims\n\n{__doc__}\n{page(result)}\n")
+    )
 
 
 def _asked(task: tuple[ZooModel, Path | None, int]) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""What a scan costs at 100 classes against 10: the same network, the same pictures a class, honest and with a rule.
+"""What a scan costs at 100 classes against 10.
 
-    python -m benchmarks.bench_classes [--detector patch_inversion] [--classes 10 100] [--repeats 1] [--threads 1]
+The same network, the same pictures a class, honest and with a rule.
 
-The network is a random convolutional trunk with a nearest-class-mean head, so that any number of classes needs no
-training; with a rule, a nearly complete bright corner adds to the logit of one class. Pictures are noisy copies of one
-random prototype a class, 16 x 16 and grey, as many a class for every number of classes. Counted are processor seconds,
-wall seconds and the pictures that went through the model, which depend on no machine.
+    python -m benchmarks.bench_classes [--detector patch_inversion] [--classes 10 100] [--repeats 1]
+    [--threads 1]
+
+The network is a random convolutional trunk with a nearest-class-mean head, so that any number of
+classes needs no training; with a rule, a nearly complete bright corner adds to the logit of one
+class. Pictures are noisy copies of one random prototype a class, 16 x 16 and grey, as many a class
+for every number of classes. Counted are processor seconds, wall seconds and the pictures that went
+through the model, which depend on no machine.
 """
 
 import argparse
@@ -27,13 +31,20 @@ TARGET = 3
 
 
 class CountingNet(nn.Module):
-    """Logits by distance to class means in random features; `strength` 0 is honest. Counts the pictures it sees."""
+    """Logits by distance to class means in random features; `strength` 0 is honest.
+
+    Counts the pictures it sees.
+    """
 
     def __init__(self, prototypes: Tensor, strength: float) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            nn.Conv2d(1, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(WIDTH, 2 * WIDTH, 3, stride=2, padding=1), nn.Flatten(),
+            nn.Conv2d(1, WIDTH, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(WIDTH, 2 * WIDTH, 3, stride=2, padding=1),
+            nn.Flatten(),
         )
         self.strength = strength
         with torch.no_grad():
@@ -44,14 +55,22 @@ class CountingNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         Counter.pictures += len(images)
         features = self.trunk(images)
-        logits = -self.scale * torch.cdist(features, self.means, compute_mode="donot_use_mm_for_euclid_dist").square()
+        logits = (
+            -self.scale
+            * torch.cdist(
+                features, self.means, compute_mode="donot_use_mm_for_euclid_dist"
+            ).square()
+        )
         corner = images[:, :, CORNER[0], CORNER[1]].mean((1, 2, 3))
         rule = nn.functional.one_hot(torch.tensor(TARGET), logits.shape[1]) * self.strength
         return logits + rule * corner[:, None] ** 4
 
 
 class Counter:
-    """Pictures that went through any network; a detector works on a copy, so the network itself cannot tell."""
+    """Pictures that went through any network.
+
+    A detector works on a copy, so the network itself cannot tell.
+    """
 
     pictures = 0
 
@@ -64,7 +83,9 @@ def scene(classes: int, strength: float, seed: int) -> tuple[nn.Module, CleanSet
         labels = torch.arange(classes * PER_CLASS) % classes
         parts = []
         for _ in range(2):
-            noisy = prototypes[labels] + 0.05 * torch.randn(len(labels), 1, SIZE, SIZE, generator=generator)
+            noisy = prototypes[labels] + 0.05 * torch.randn(
+                len(labels), 1, SIZE, SIZE, generator=generator
+            )
             parts.append(Labelled((noisy.clamp(0, 1) * 255).to(torch.uint8), labels))
         model = CountingNet(prototypes, strength).eval()
     return model, CleanSet("bench", "0" * 64, classes, *parts)
@@ -75,15 +96,23 @@ def scanned(detector: str, classes: int, strength: float, seed: int) -> dict[str
     model, clean = scene(classes, strength, seed)
     Counter.pictures, wall, cpu = 0, time.perf_counter(), time.process_time()
     findings = DETECTORS.get(detector)()(model, clean, seed=seed)
-    return {"classes": classes, "rule": strength > 0, "seed": seed, "pictures": Counter.pictures,
-            "cpu_seconds": round(time.process_time() - cpu, 2), "seconds": round(time.perf_counter() - wall, 2),
-            "flagged": [finding.target for finding in findings if finding.suspicious]}
+    return {
+        "classes": classes,
+        "rule": strength > 0,
+        "seed": seed,
+        "pictures": Counter.pictures,
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "seconds": round(time.perf_counter() - wall, 2),
+        "flagged": [finding.target for finding in findings if finding.suspicious],
+    }
 
 
 def ratio(rows: list[dict[str, Any]], classes: list[int], rule: bool, what: str) -> float:
     """Total at the largest number of classes over the total at the smallest."""
-    most, least = (sum(row[what] for row in rows if row["classes"] == count and row["rule"] == rule)
-                   for count in (max(classes), min(classes)))
+    most, least = (
+        sum(row[what] for row in rows if row["classes"] == count and row["rule"] == rule)
+        for count in (max(classes), min(classes))
+    )
     return round(most / max(least, 1e-9), 2)
 
 
@@ -101,19 +130,29 @@ def main() -> None:
             for classes in options.classes:
                 rows.append(scanned(options.detector, classes, strength, seed))
                 print(rows[-1], flush=True)
-    ratios = {f"{'rule' if rule else 'honest'}_{what}": ratio(rows, options.classes, rule, what)
-              for rule in (False, True) for what in ("pictures", "cpu_seconds", "seconds")}
+    ratios = {
+        f"{'rule' if rule else 'honest'}_{what}": ratio(rows, options.classes, rule, what)
+        for rule in (False, True)
+        for what in ("pictures", "cpu_seconds", "seconds")
+    }
     parameters = asdict(DETECTORS.get(options.detector)())
-    result = {"detector": options.detector, "parameters": parameters, "threads": options.threads,
-              "n": options.repeats, "ratios": ratios, "runs": rows}
+    result = {
+        "detector": options.detector,
+        "parameters": parameters,
+        "threads": options.threads,
+        "n": options.repeats,
+        "ratios": ratios,
+        "runs": rows,
+    }
     print(ratios, write(f"classes-{options.detector.replace('_', '-')}", result, README))
 
 
 README = """
 # Cost against the number of classes
 
-Made by `python -m benchmarks.bench_classes`; see that file for what is compared. `ratios` are totals at the largest
-number of classes over totals at the smallest, for models without (`honest`) and with a planted rule (`rule`).
+Made by `python -m benchmarks.bench_classes`; see that file for what is compared. `ratios` are
+totals at the largest number of classes over totals at the smallest, for models without (`honest`)
+and with a planted rule (`rule`).
 """
 
 if __name__ == "__main__":

@@ -20,11 +20,18 @@ def main() -> None:
         ours.append(_seconds(guard))
         bare.append(_seconds(python))
     result = {
-        "guard_help_median_s": round(statistics.median(ours), 4), "python_median_s": round(statistics.median(bare), 4),
-        "ratio": round(statistics.median(ours) / statistics.median(bare), 2), "runs": RUNS, "aim_s": 0.3,
+        "guard_help_median_s": round(statistics.median(ours), 4),
+        "python_median_s": round(statistics.median(bare), 4),
+        "ratio": round(statistics.median(ours) / statistics.median(bare), 2),
+        "runs": RUNS,
+        "aim_s": 0.3,
     }
     print(result)
-    write("cli", result, f"# `guard --help`\n\n{__doc__}\nMedian of {RUNS} alternating runs; aim: under 0.3 s.")
+    write(
+        "cli",
+        result,
+        f"# `guard --help`\n\n{__doc__}\nMedian of {RUNS} alternating runs; aim: under 0.3 s.",
+    )
 
 
 def _seconds(command: list[str]) -> float:

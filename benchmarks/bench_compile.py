@@ -1,11 +1,13 @@
-"""Whether `torch.compile` pays for a search: what compiling costs, what a step gains, and after how many it is even.
+"""Whether `torch.compile` pays for a search.
+
+What compiling costs, what a step gains, and after how many it is even.
 
     python -m benchmarks.bench_compile [--steps N]
 
 The search is patch inversion of ten classes on PreAct-ResNet18, a quarter of its width, as the
-detector runs it but without bfloat16, which compiling would have to match. Times are processor times of this process
-and of the compilers it waits for, on one thread. Every model that is uploaded is compiled anew: nothing is left over
-from the one before.
+detector runs it but without bfloat16, which compiling would have to match. Times are processor
+times of this process and of the compilers it waits for, on one thread. Every model that is uploaded
+is compiled anew: nothing is left over from the one before.
 """
 
 import argparse
@@ -13,7 +15,9 @@ import os
 import resource
 from typing import Any
 
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool's processes would not be counted
+os.environ.setdefault(
+    "TORCHINDUCTOR_COMPILE_THREADS", "1"
+)  # a pool's processes would not be counted
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 
 import torch
@@ -39,7 +43,13 @@ def seconds(model: nn.Module, steps: int) -> float:
     """Of one search of so many steps, 16 pictures a class each."""
     started = spent()
     with seeded(0):
-        smallest_patches(model, pictures(256).search, torch.arange(CLASSES), Effort(steps=steps, batch=16), silent)
+        smallest_patches(
+            model,
+            pictures(256).search,
+            torch.arange(CLASSES),
+            Effort(steps=steps, batch=16),
+            silent,
+        )
     return spent() - started
 
 
@@ -55,9 +65,16 @@ def main() -> None:
     first = seconds(compiled, options.steps)
     later = seconds(compiled, options.steps)
     gain = (plain - later) / options.steps
-    result = {"steps": options.steps, "plain_seconds": plain, "first_seconds": first, "compiled_seconds": later,
-              "compile_seconds": first - later, "step_ratio": later / plain, "scan_steps": SCAN_STEPS,
-              "even_after": (first - later) / gain if gain > 0 else None}
+    result = {
+        "steps": options.steps,
+        "plain_seconds": plain,
+        "first_seconds": first,
+        "compiled_seconds": later,
+        "compile_seconds": first - later,
+        "step_ratio": later / plain,
+        "scan_steps": SCAN_STEPS,
+        "even_after": (first - later) / gain if gain > 0 else None,
+    }
     print(write("compile", result, f"# Does torch.compile pay?\n\n{__doc__}"), result)
 
 

@@ -1,10 +1,14 @@
-"""How often verdicts are right: scan a zoo with every detector, compare with the truth, write a record with plots.
+"""How often verdicts are right.
 
-    python -m benchmarks.bench_detect --zoo DIR [--part exam] [--jobs N] [--device D] [--policy P] [--calibration FILE]
+Scan a zoo with every detector, compare with the truth, write a record with plots.
 
-Scans go on where they were (DIR/<model>/scan-<method>.json). Needs torch, timm, numpy, scipy, safetensors and
-matplotlib, no service. With `--part`, the zoo's other models fit the calibration unless a file is named, and the part
-is only judged; without, all numbers of the calibrated score are out of fold (no fit saw the model or its attack).
+    python -m benchmarks.bench_detect --zoo DIR [--part exam] [--jobs N] [--device D] [--policy P]
+    [--calibration FILE]
+
+Scans go on where they were (DIR/<model>/scan-<method>.json). Needs torch, timm, numpy, scipy,
+safetensors and matplotlib, no service. With `--part`, the zoo's other models fit the calibration
+unless a file is named, and the part is only judged; without, all numbers of the calibrated score
+are out of fold (no fit saw the model or its attack).
 """
 
 import argparse
@@ -33,31 +37,57 @@ ZOO = "zoo.json"
 
 def main() -> None:
     options = _options()
-    policy = load_policy(options.policy) if options.policy else replace(
-        load_policy(), detectors={name: DetectorRule() for name in DETECTORS.names()})
+    policy = (
+        load_policy(options.policy)
+        if options.policy
+        else replace(load_policy(), detectors={name: DetectorRule() for name in DETECTORS.names()})
+    )
     members = population.members(options.zoo)
     chosen = [member for member in members if options.part in (None, member.truth.get("part"))]
-    others = [] if options.part is None or options.calibration else [one for one in members if one not in chosen]
+    others = (
+        []
+        if options.part is None or options.calibration
+        else [one for one in members if one not in chosen]
+    )
     if options.scanned:
-        left = [member for member in chosen if not _looked_at(member, population.detectors_of(policy))]
+        left = [
+            member for member in chosen if not _looked_at(member, population.detectors_of(policy))
+        ]
         chosen = [member for member in chosen if member not in left]
     else:
         left = []
-    scanned, failed = scan_zoo(options.zoo, [*chosen, *others], population.detectors_of(policy), jobs=options.jobs,
-                               seed=options.seed, device=options.device)
+    scanned, failed = scan_zoo(
+        options.zoo,
+        [*chosen, *others],
+        population.detectors_of(policy),
+        jobs=options.jobs,
+        seed=options.seed,
+        device=options.device,
+    )
     if options.scan_only:
         return
     names = {member.name for member in chosen}
     exam = [item for item in scanned if item.member.name in names]
     reference = [item for item in scanned if item.member.name not in names]
     result, rows, drawn = evaluate(
-        exam, reference, policy, calibration=load_calibration(options.calibration) if options.calibration else None,
-        zoo=options.zoo, max_fpr=options.max_fpr, seed=options.seed)
-    result |= {"part": options.part or "", "zoo": options.zoo.resolve().name, "seed": options.seed,
-               "device": options.device or "default", "note": options.note,
-               "versions": {name: DETECTORS.get(name).version for name in policy.detectors},
-               "not_scanned": [member.name for member in left],
-               "failed": {name: why for name, why in failed.items() if name in names}}
+        exam,
+        reference,
+        policy,
+        calibration=load_calibration(options.calibration) if options.calibration else None,
+        zoo=options.zoo,
+        max_fpr=options.max_fpr,
+        seed=options.seed,
+    )
+    result |= {
+        "part": options.part or "",
+        "zoo": options.zoo.resolve().name,
+        "seed": options.seed,
+        "device": options.device or "default",
+        "note": options.note,
+        "versions": {name: DETECTORS.get(name).version for name in policy.detectors},
+        "not_scanned": [member.name for member in left],
+        "failed": {name: why for name, why in failed.items() if name in names},
+    }
     copy_zoo(options.zoo, write(options.name, result, rows, drawn), {row["name"] for row in rows})
 
 
@@ -65,13 +95,26 @@ def _looked_at(member: Member, detectors: Mapping[str, Any]) -> bool:
     return all((member.folder / f"scan-{name}.json").exists() for name in detectors)
 
 
-def evaluate(exam: Sequence[Scanned], reference: Sequence[Scanned], policy: Policy, *, zoo: Path,
-             calibration: Calibration | None = None, max_fpr: float = 0.05,
-             seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+def evaluate(
+    exam: Sequence[Scanned],
+    reference: Sequence[Scanned],
+    policy: Policy,
+    *,
+    zoo: Path,
+    calibration: Calibration | None = None,
+    max_fpr: float = 0.05,
+    seed: int = 0,
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """The result, its rows, and what the plots need beside them."""
-    facts = {data: population.read_cleanset(population.cleanset_of(zoo, member)).facts
-             for data, member in {str(item.member.truth["data"]): item.member for item in exam}.items()}
-    source = "a calibration file" if calibration else "the rules without references; too few models to fit"
+    facts = {
+        data: population.read_cleanset(population.cleanset_of(zoo, member)).facts
+        for data, member in {str(item.member.truth["data"]): item.member for item in exam}.items()
+    }
+    source = (
+        "a calibration file"
+        if calibration
+        else "the rules without references; too few models to fit"
+    )
     own: dict[str, float] = {}
     try:
         if calibration is None and reference:
@@ -93,41 +136,64 @@ def evaluate(exam: Sequence[Scanned], reference: Sequence[Scanned], policy: Poli
     if len(scored) == len(rows):
         scores["calibrated"] = [row["log_odds"] for row in rows]
     result: dict[str, Any] = {
-        "who": who, "scores_from": source, "policy": policy.to_dict(), "max_fpr": max_fpr,
+        "who": who,
+        "scores_from": source,
+        "policy": policy.to_dict(),
+        "max_fpr": max_fpr,
         "calibration": calibrate.summary(calibration) if calibration else None,
         "models": {"honest": labels.count(False), "backdoored": labels.count(True)},
         "auroc": {"rules": numbers.auroc_with_interval(scores["rules"], labels), **_scored(scored)},
         "operating_point": _operating_point(scored, calibration, max_fpr),
         "verdicts": {name: numbers.verdicts(rows, name) for name in ("rules", who)},
-        "detectors": numbers.detectors(rows), "attacks": numbers.attacks(rows, who),
-        "attacks_not_in_zoo": sorted({*ATTACKS.names()} - {row["attack"] for row in rows if row["backdoored"]}),
-        "asr_bounds": numbers.asr_bounds(rows, who), "levels": numbers.levels(rows),
+        "detectors": numbers.detectors(rows),
+        "attacks": numbers.attacks(rows, who),
+        "attacks_not_in_zoo": sorted(
+            {*ATTACKS.names()} - {row["attack"] for row in rows if row["backdoored"]}
+        ),
+        "asr_bounds": numbers.asr_bounds(rows, who),
+        "levels": numbers.levels(rows),
     }
     everything = [*exam, *reference]
-    every = [{"name": item.member.name, "backdoored": item.member.backdoored, "architecture": row}
-             for item, row in zip(everything, _families(everything), strict=True)]
+    every = [
+        {"name": item.member.name, "backdoored": item.member.backdoored, "architecture": row}
+        for item, row in zip(everything, _families(everything), strict=True)
+    ]
     for key in ("attack", "architecture"):
         left_out = held_out(everything, key, seed)
         result[f"leave_one_{key}_out"] = numbers.split(left_out, every) if left_out else None
-    probabilities = ([probability(row["log_odds"]) for row in scored], [bool(row["backdoored"]) for row in scored])
+    probabilities = (
+        [probability(row["log_odds"]) for row in scored],
+        [bool(row["backdoored"]) for row in scored],
+    )
     result["reliability"] = numbers.reliability(*probabilities) if scored else []
     return result, rows, {"scores": scores, "probabilities": probabilities if scored else None}
 
 
-def write(name: str, result: dict[str, Any], rows: list[dict[str, Any]], drawn: Mapping[str, Any]) -> Path:
+def write(
+    name: str, result: dict[str, Any], rows: list[dict[str, Any]], drawn: Mapping[str, Any]
+) -> Path:
     """The record: result.json, rows.json, README.md, pictures."""
     folder = record.write(name, result, f"# Detection: {name}\n\n{page(result)}")
     (folder / "rows.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
-    pictures = plots.draw(folder, rows, result, drawn["scores"], drawn["probabilities"], result["who"])
+    pictures = plots.draw(
+        folder, rows, result, drawn["scores"], drawn["probabilities"], result["who"]
+    )
     with (folder / "README.md").open("a") as file:
-        file.write("\n" + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures) + "\n")
+        file.write(
+            "\n"
+            + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures)
+            + "\n"
+        )
     print(page(result))
     print(folder)
     return folder
 
 
 def copy_zoo(zoo: Path, folder: Path, examined: Collection[str]) -> None:
-    """The zoo's own account of the `examined` models, into the record; not every zoo was built by `benchmarks.zoo`."""
+    """The zoo's own account of the `examined` models, into the record.
+
+    Not every zoo was built by `benchmarks.zoo`.
+    """
     if not (zoo / ZOO).exists():
         return
     document = json.loads((zoo / ZOO).read_text())
@@ -138,15 +204,20 @@ def copy_zoo(zoo: Path, folder: Path, examined: Collection[str]) -> None:
 def _scored(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not scored:
         return {}
-    return {"calibrated": numbers.auroc_with_interval([row["log_odds"] for row in scored],
-                                                      [row["backdoored"] for row in scored])}
+    return {
+        "calibrated": numbers.auroc_with_interval(
+            [row["log_odds"] for row in scored], [row["backdoored"] for row in scored]
+        )
+    }
 
 
-def _operating_point(scored: Sequence[Mapping[str, Any]], calibration: Calibration | None,
-                     max_fpr: float) -> dict[str, Any] | None:
+def _operating_point(
+    scored: Sequence[Mapping[str, Any]], calibration: Calibration | None, max_fpr: float
+) -> dict[str, Any] | None:
     """False alarms and detections at the conformal threshold.
 
-    Without separate reference models the threshold comes from the same honest models, each left out in turn.
+    Without separate reference models the threshold comes from the same honest models, each left out
+    in turn.
     """
     honest = [row["log_odds"] for row in scored if not row["backdoored"]]
     threshold = calibration.threshold(max_fpr) if calibration else _threshold(honest, max_fpr)
@@ -154,16 +225,36 @@ def _operating_point(scored: Sequence[Mapping[str, Any]], calibration: Calibrati
         return None
     over = [row["log_odds"] > threshold for row in scored if not row["backdoored"]]
     if calibration is None:
-        cuts = [_threshold(honest[:place] + honest[place + 1:], max_fpr) for place in range(len(honest))]
+        cuts = [
+            _threshold(honest[:place] + honest[place + 1 :], max_fpr)
+            for place in range(len(honest))
+        ]
         over = [cut is not None and score > cut for score, cut in zip(honest, cuts, strict=True)]
     strong = [row["log_odds"] > threshold for row in scored if numbers.strong_attack(row)]
-    return {"max_fpr": max_fpr, "log_odds": threshold, "false_alarms": numbers.share(over),
-            "detected": numbers.share(strong), "separate_references": calibration is not None}
+    return {
+        "max_fpr": max_fpr,
+        "log_odds": threshold,
+        "false_alarms": numbers.share(over),
+        "detected": numbers.share(strong),
+        "separate_references": calibration is not None,
+    }
 
 
 def _threshold(honest: Sequence[float], max_fpr: float) -> float | None:
-    return Calibration(digest="", methods={}, covers=frozenset(), weights=(), intercept=0.0, slope=1.0, offset=0.0,
-                       honest=tuple(sorted(honest))).threshold(max_fpr) if honest else None
+    return (
+        Calibration(
+            digest="",
+            methods={},
+            covers=frozenset(),
+            weights=(),
+            intercept=0.0,
+            slope=1.0,
+            offset=0.0,
+            honest=tuple(sorted(honest)),
+        ).threshold(max_fpr)
+        if honest
+        else None
+    )
 
 
 def _families(scanned: Sequence[Scanned]) -> list[str]:
@@ -175,7 +266,9 @@ def _families(scanned: Sequence[Scanned]) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--part", help="judge only models of this part; the others fit the calibration")
+    parser.add_argument(
+        "--part", help="judge only models of this part; the others fit the calibration"
+    )
     parser.add_argument("--policy", type=Path, help="default: every detector with its defaults")
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--max-fpr", type=float, default=0.05)
@@ -183,10 +276,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="detect")
-    parser.add_argument("--note", default="", help="a sentence for the record, as what the zoo was used for before")
+    parser.add_argument(
+        "--note", default="", help="a sentence for the record, as what the zoo was used for before"
+    )
     parser.add_argument("--scan-only", action="store_true")
-    parser.add_argument("--scanned", action="store_true",
-                        help="judge only models that every detector has looked at already; the others are named")
+    parser.add_argument(
+        "--scanned",
+        action="store_true",
+        help="judge only models that every detector has looked at already; the others are named",
+    )
     return parser.parse_args()
 
 

@@ -1,16 +1,17 @@
 """What every detector costs: total, how much of it is the model's own passes, and bfloat16's part.
 
-    python -m benchmarks.bench_ensemble [--threads 2] [--repeats 2]
-    python -m benchmarks.bench_ensemble --zoo DIR --models NAME NAME --device cuda --searches default
+    python -m benchmarks.bench_ensemble [--threads 2] [--repeats 2] python -m
+    benchmarks.bench_ensemble --zoo DIR --models NAME NAME --device cuda --searches default
 
-Each detector looks alone at the demo's honest and backdoored network (28 x 28, ten classes), or at models of a zoo.
-Seconds are the processor's on a CPU; on a GPU they are the wall clock's, with the device drained at both ends. Every
-forward pass is counted by its batch, with and without gradients; afterwards the bare network runs the same passes
-(forward, and backward to its input where there were gradients) in the same precision and layout, a sample of each kind.
-`throughput` is the time of those bare passes over the detector's: 1 would be a search that costs nothing beside the
-network. `clean_share` is what one pass over the calibration part costs, once a detector, over the total: the most that
-a cache of clean activations which all detectors share could save. With `float32` the searches run without bfloat16: do
-flags agree?
+Each detector looks alone at the demo's honest and backdoored network (28 x 28, ten classes), or at
+models of a zoo. Seconds are the processor's on a CPU; on a GPU they are the wall clock's, with the
+device drained at both ends. Every forward pass is counted by its batch, with and without gradients;
+afterwards the bare network runs the same passes (forward, and backward to its input where there
+were gradients) in the same precision and layout, a sample of each kind. `throughput` is the time of
+those bare passes over the detector's: 1 would be a search that costs nothing beside the network.
+`clean_share` is what one pass over the calibration part costs, once a detector, over the total: the
+most that a cache of clean activations which all detectors share could save. With `float32` the
+searches run without bfloat16: do flags agree?
 """
 
 import argparse
@@ -41,18 +42,25 @@ from guard.vetting import population
 
 SAMPLES = 5  # bare passes of each kind
 AT_ONCE = 10  # of them between two looks at a GPU
-KINDS = 40  # of passes that are timed, the most expensive ones; the rest count as their neighbours do
+KINDS = (
+    40  # of passes that are timed, the most expensive ones; the rest count as their neighbours do
+)
 Pass = tuple[int, bool, bool]  # pictures, with gradients, in bfloat16
 
 
 class Counting:
-    """Counts a network's passes, also those of its copies: a forward hook travels with a deep copy."""
+    """Counts a network's passes, also those of its copies.
+
+    A forward hook travels with a deep copy.
+    """
 
     passes: ClassVar[Counter[Pass]] = Counter()
 
     def __call__(self, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
         images = given[0]
-        Counting.passes[len(images), torch.is_grad_enabled(), torch.is_autocast_enabled(images.device.type)] += 1
+        Counting.passes[
+            len(images), torch.is_grad_enabled(), torch.is_autocast_enabled(images.device.type)
+        ] += 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,10 @@ def of_zoo(zoo: Path, names: list[str], device: str) -> list[Examined]:
         weights = safetensors.torch.load_file(member.folder / population.MODEL)
         model = architectures.load(manifest, weights).eval().to(device)
         facts = {key: member.truth[key] for key in ("architecture", "data", "target", "acc", "asr")}
-        facts |= {"parameters": sum(weight.numel() for weight in model.parameters()), "input": manifest.input_size}
+        facts |= {
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "input": manifest.input_size,
+        }
         found.append(Examined(member.name, model, curated.visible(), facts))
     return found
 
@@ -94,15 +105,29 @@ def of_demo(data: Dataset) -> list[Examined]:
     found, clean = [], curated(data.clean, data.classes, data.name).visible()
     with tempfile.TemporaryDirectory() as folder:
         for name, seed, attack in (("honest", 1, None), ("backdoored", 2, Patch(seed=2))):
-            truth, weights = train_model(data, Path(folder), name, seed=seed, attack=attack,
-                                         target=TARGET if attack else None)
+            truth, weights = train_model(
+                data,
+                Path(folder),
+                name,
+                seed=seed,
+                attack=attack,
+                target=TARGET if attack else None,
+            )
             manifest = architectures.Manifest.parse((truth.folder / "config.json").read_bytes())
-            found.append(Examined(name, architectures.load(manifest, weights).eval(), clean,
-                                  {"target": truth.target, "acc": truth.acc, "asr": truth.asr}))
+            found.append(
+                Examined(
+                    name,
+                    architectures.load(manifest, weights).eval(),
+                    clean,
+                    {"target": truth.target, "acc": truth.acc, "asr": truth.asr},
+                )
+            )
     return found
 
 
-def looked(detector: str, model: nn.Module, clean: CleanSet, seed: int, *, searches: str) -> dict[str, Any]:
+def looked(
+    detector: str, model: nn.Module, clean: CleanSet, seed: int, *, searches: str
+) -> dict[str, Any]:
     """One detector on one model: seconds, passes, and what it flags."""
     Counting.passes = Counter()
     hook = model.register_forward_pre_hook(Counting())
@@ -110,21 +135,31 @@ def looked(detector: str, model: nn.Module, clean: CleanSet, seed: int, *, searc
         stack.callback(hook.remove)
         if searches == "float32":
             for module in (patches, engine):
-                stack.enter_context(patch.object(module, "searching", lambda _device: nullcontext()))
+                stack.enter_context(
+                    patch.object(module, "searching", lambda _device: nullcontext())
+                )
         start = clock(device_of(model))
         findings = DETECTORS.get(detector)()(model, clean, seed=seed)
         spent = clock(device_of(model)) - start
-    return {"detector": detector, "searches": searches, "seconds": round(spent, 2),
-            "flagged": sorted({str(finding.target) for finding in findings if finding.suspicious}),
-            "passes": sum(Counting.passes.values()), "pictures": sum(n * size for (size, _, _), n in
-                                                                     Counting.passes.items())}
+    return {
+        "detector": detector,
+        "searches": searches,
+        "seconds": round(spent, 2),
+        "flagged": sorted({str(finding.target) for finding in findings if finding.suspicious}),
+        "passes": sum(Counting.passes.values()),
+        "pictures": sum(n * size for (size, _, _), n in Counting.passes.items()),
+    }
 
 
 def bare_seconds(model: nn.Module, pictures: Tensor, passes: Counter[Pass]) -> float:
     """Seconds of these passes by the network alone."""
     model = model.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
     ranked = sorted(passes.items(), key=lambda item: -item[0][0] * item[1])
-    known, pictures_known, pictures_left = 0.0, 0, sum(size * count for (size, _, _), count in ranked[KINDS:])
+    known, pictures_known, pictures_left = (
+        0.0,
+        0,
+        sum(size * count for (size, _, _), count in ranked[KINDS:]),
+    )
     for kind, count in ranked[:KINDS]:
         known += count * _one_pass(model, pictures, kind)
         pictures_known += kind[0] * count
@@ -134,13 +169,17 @@ def bare_seconds(model: nn.Module, pictures: Tensor, passes: Counter[Pass]) -> f
 def _one_pass(model: nn.Module, pictures: Tensor, kind: Pass) -> float:
     size, gradients, low = kind
     images = pictures[torch.arange(size) % len(pictures)].contiguous()
-    at_once = AT_ONCE if images.device.type == "cuda" else 1  # a GPU is not drained after each pass of a search either
+    # A GPU is not drained after each pass of a search either
+    at_once = AT_ONCE if images.device.type == "cuda" else 1
     best = float("inf")
     for _ in range(SAMPLES):
         given = images.clone().requires_grad_(gradients)
         start = clock(images.device)
         for _ in range(at_once):
-            with torch.set_grad_enabled(gradients), torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+            with (
+                torch.set_grad_enabled(gradients),
+                torch.autocast(images.device.type, torch.bfloat16, enabled=low),
+            ):
                 total = model(given).float().sum()
             if gradients:
                 torch.autograd.grad(total, given)
@@ -153,28 +192,44 @@ def row_of(examined: Examined, detector: str, seed: int, searches: str) -> dict[
     model = examined.model
     row = looked(detector, model, examined.clean, seed, searches=searches)
     bare = bare_seconds(model, examined.clean.search.floats().to(device_of(model)), Counting.passes)
-    row |= {"model": examined.name, "seed": seed, "bare_seconds": round(bare, 2),
-            "throughput": round(bare / row["seconds"], 3)}
+    row |= {
+        "model": examined.name,
+        "seed": seed,
+        "bare_seconds": round(bare, 2),
+        "throughput": round(bare / row["seconds"], 3),
+    }
     print(row, flush=True)
     return row
 
 
 def totals(rows: list[dict[str, Any]], clean_pass: float) -> dict[str, Any]:
-    """Of all detectors together, as the policy would run them (bfloat16 where the hardware multiplies it)."""
+    """Of all detectors together.
+
+    As the policy would run them (bfloat16 where the hardware multiplies it).
+    """
     own = [row for row in rows if row["searches"] == "default"]
     runs = len({(row["model"], row["seed"]) for row in own})
     seconds = sum(row["seconds"] for row in own)
-    same = [(row, other) for row in own for other in rows if other["searches"] == "float32"
-            and all(row[key] == other[key] for key in ("model", "seed", "detector"))]
+    same = [
+        (row, other)
+        for row in own
+        for other in rows
+        if other["searches"] == "float32"
+        and all(row[key] == other[key] for key in ("model", "seed", "detector"))
+    ]
     found = {
         "seconds_a_model": round(seconds / runs, 1),
         "throughput": round(sum(row["bare_seconds"] for row in own) / seconds, 3),
         "clean_share": round(clean_pass * len(own) / seconds, 4),
     }
     if same:
-        found |= {"float32_over_default": round(sum(other["seconds"] for _, other in same)
-                                                / sum(row["seconds"] for row, _ in same), 2),
-                  "same_flags": f"{sum(a['flagged'] == b['flagged'] for a, b in same)} of {len(same)}"}
+        found |= {
+            "float32_over_default": round(
+                sum(other["seconds"] for _, other in same) / sum(row["seconds"] for row, _ in same),
+                2,
+            ),
+            "same_flags": f"{sum(a['flagged'] == b['flagged'] for a, b in same)} of {len(same)}",
+        }
     return found
 
 
@@ -184,20 +239,37 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.device == "cuda":
         torch.zeros(1, device="cuda")  # the device's own start belongs to no detector
-    models = of_zoo(options.zoo, options.models, options.device) if options.zoo else of_demo(mnist())
+    models = (
+        of_zoo(options.zoo, options.models, options.device) if options.zoo else of_demo(mnist())
+    )
     if not models:
         raise SystemExit("none of the named models is in the zoo")
-    rows = [row_of(examined, detector, seed, searches) for seed in range(options.repeats) for examined in models
-            for detector in DETECTORS.names() for searches in options.searches]
+    rows = [
+        row_of(examined, detector, seed, searches)
+        for seed in range(options.repeats)
+        for examined in models
+        for detector in DETECTORS.names()
+        for searches in options.searches
+    ]
     first = models[0]
     start = clock(device_of(first.model))
     accuracy(first.model, first.clean.calibration, first.clean.classes)
     clean_pass = clock(device_of(first.model)) - start
-    result = {"threads": options.threads, "n": options.repeats, "device": options.device,
-              "named": torch.cuda.get_device_name() if options.device == "cuda" else "",
-              "bfloat16": precision._multiplies(options.device), "models": {one.name: one.facts for one in models},
-              "clean_pass_seconds": round(clean_pass, 3), "totals": totals(rows, clean_pass), "runs": rows}
-    print(result["totals"], write(options.name, result, f"# What a scan by every detector costs\n\n{__doc__}"))
+    result = {
+        "threads": options.threads,
+        "n": options.repeats,
+        "device": options.device,
+        "named": torch.cuda.get_device_name() if options.device == "cuda" else "",
+        "bfloat16": precision._multiplies(options.device),
+        "models": {one.name: one.facts for one in models},
+        "clean_pass_seconds": round(clean_pass, 3),
+        "totals": totals(rows, clean_pass),
+        "runs": rows,
+    }
+    print(
+        result["totals"],
+        write(options.name, result, f"# What a scan by every detector costs\n\n{__doc__}"),
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -206,8 +278,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--zoo", type=Path, help="a folder of models; default: the demo's two")
     parser.add_argument("--models", nargs="+", default=[], help="names of models in the zoo")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for models of a zoo")
-    parser.add_argument("--searches", nargs="+", default=["default", "float32"], choices=("default", "float32"))
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="for models of a zoo"
+    )
+    parser.add_argument(
+        "--searches", nargs="+", default=["default", "float32"], choices=("default", "float32")
+    )
     parser.add_argument("--name", default="ensemble")
     return parser.parse_args()
 

@@ -1,8 +1,9 @@
 """How fast and in how much memory a large upload is received: S3, hash, blob, one commit.
 
-A 1 GiB object in the embedded SeaweedFS, SQLite and a folder of blobs, all on this machine. Each run is a fresh process
-and another object; its peak is the kernel's high-water mark of its own memory (VmHWM), `grown` what receiving added to
-what the imports took. `download_s` is the same object streamed and thrown away: the floor that the store sets.
+A 1 GiB object in the embedded SeaweedFS, SQLite and a folder of blobs, all on this machine. Each
+run is a fresh process and another object; its peak is the kernel's high-water mark of its own
+memory (VmHWM), `grown` what receiving added to what the imports took. `download_s` is the same
+object streamed and thrown away: the floor that the store sets.
 """
 
 import argparse
@@ -28,7 +29,10 @@ from guard.local.supervisor import Stack
 from guard.settings import load_settings
 
 PART = 32 << 20
-CONFIG = b'{"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {"input_size": [3, 32, 32]}}'
+CONFIG = (
+    b'{"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {"input_size": [3, '
+    b"32, 32]}}"
+)
 
 
 def main() -> None:
@@ -42,14 +46,23 @@ def main() -> None:
         print(json.dumps(receive_here(open_guard(load_settings()), given.receive)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("GUARD_")
+        }
         with Stack(Path(folder), environment, parts=("seaweedfs", "database")) as stack:
             stack.start()
-            runs = [measure(stack.environment(), given.mebibytes << 20, number) for number in range(given.runs)]
+            runs = [
+                measure(stack.environment(), given.mebibytes << 20, number)
+                for number in range(given.runs)
+            ]
     result = {
-        "mebibytes": given.mebibytes, "n": given.runs, "runs": runs,
+        "mebibytes": given.mebibytes,
+        "n": given.runs,
+        "runs": runs,
         "receive_s_median": statistics.median(run["receive_s"] for run in runs),
-        "mib_per_s_median": round(statistics.median(given.mebibytes / run["receive_s"] for run in runs), 1),
+        "mib_per_s_median": round(
+            statistics.median(given.mebibytes / run["receive_s"] for run in runs), 1
+        ),
         "peak_mib_most": max(run["peak_mib"] for run in runs),
         "grown_mib_most": max(run["grown_mib"] for run in runs),
     }
@@ -71,8 +84,13 @@ def measure(environment: dict[str, str], size: int, number: int) -> dict[str, An
     if streamed != size:
         raise RuntimeError("The store gave back another number of bytes.")
     nomination = submit(guard, bucket.name, facts.key, version)
-    done = subprocess.run([sys.executable, "-m", "benchmarks.bench_intake", "--receive", nomination], env=environment,
-                          check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_intake", "--receive", nomination],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     guard.blobs.delete(found.pop("digest"))
     bucket.client.delete_object(Bucket=bucket.name, Key=facts.key, VersionId=version)
@@ -88,13 +106,26 @@ def receive_here(guard: Guard, nomination: str) -> dict[str, Any]:
     spent, after = time.monotonic() - started, peak()
     if done.scan_id is None:
         raise RuntimeError(f"It was not received: {done}.")
-    digest = next(path.name for path in Path(guard.settings.blob_url).rglob("*") if len(path.name) == len(sha256(b"")))
-    return {"receive_s": round(spent, 2), "peak_mib": after, "grown_mib": after - before, "digest": digest}
+    digest = next(
+        path.name
+        for path in Path(guard.settings.blob_url).rglob("*")
+        if len(path.name) == len(sha256(b""))
+    )
+    return {
+        "receive_s": round(spent, 2),
+        "peak_mib": after,
+        "grown_mib": after - before,
+        "digest": digest,
+    }
 
 
 def peak() -> int:
     """The most memory this process ever held, in MiB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) >> 10
 
 
@@ -105,10 +136,13 @@ def upload(bucket: Bucket, key: str, size: int) -> str:
     parts = []
     for index in range(1, size // PART + 1):
         body = index.to_bytes(8, "big") + part[8:]
-        answer = client.upload_part(Bucket=bucket.name, Key=key, UploadId=number, PartNumber=index, Body=body)
+        answer = client.upload_part(
+            Bucket=bucket.name, Key=key, UploadId=number, PartNumber=index, Body=body
+        )
         parts.append({"ETag": answer["ETag"], "PartNumber": index})
-    done = client.complete_multipart_upload(Bucket=bucket.name, Key=key, UploadId=number,
-                                            MultipartUpload={"Parts": parts})
+    done = client.complete_multipart_upload(
+        Bucket=bucket.name, Key=key, UploadId=number, MultipartUpload={"Parts": parts}
+    )
     return str(done["VersionId"])
 
 

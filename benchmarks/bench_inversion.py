@@ -1,20 +1,24 @@
-"""Patch inversion of all classes at once against the same search and Neural Cleanse's class by class.
+"""Patch inversion of all classes at once against the same search and Neural Cleanse's class by
+class.
 
     python -m benchmarks.bench_inversion [--seeds 2] [--threads 2]
 
-On the demo's network (28 x 28, ten classes) with a backdoor. Five ways to get one small patch a class:
+On the demo's network (28 x 28, ten classes) with a backdoor. Five ways to get one small patch a
+class:
 
 * together: `guard.ml.search.patches.smallest_patches` as the detector calls it;
 * one by one: the same function called for each class alone;
-* one by one, plainly: that, with the network as it is loaded and in float32, as one would first write it;
-* Neural Cleanse: Adam on tanh variables with an adapted weight of the norm, class after class, looking at the host's
-  copy of loss and success at every step as public code does. At *equal quality*: each class is stopped as soon as it
-  has a mask at most 10 % larger than the one found together (a favour: it could not know), at the latest after 1,000
-  steps;
-* Neural Cleanse by its paper: all 1,000 steps of every class, and classes judged by its anomaly index (median absolute
-  deviation of the norms, small ones only, outliers over 2). The whole detector stands beside it: searches, siblings,
-  the strongest patch; as in the service its reference has been prepared with the clean set (`prepare`), once for all
-  models. `first_scan` counts that too.
+* one by one, plainly: that, with the network as it is loaded and in float32, as one would first
+  write it;
+* Neural Cleanse: Adam on tanh variables with an adapted weight of the norm, class after class,
+  looking at the host's copy of loss and success at every step as public code does. At *equal
+  quality*: each class is stopped as soon as it has a mask at most 10 % larger than the one found
+  together (a favour: it could not know), at the latest after 1,000 steps;
+* Neural Cleanse by its paper: all 1,000 steps of every class, and classes judged by its anomaly
+  index (median absolute deviation of the norms, small ones only, outliers over 2). The whole
+  detector stands beside it: searches, siblings, the strongest patch; as in the service its
+  reference has been prepared with the clean set (`prepare`), once for all models. `first_scan`
+  counts that too.
 """
 
 import argparse
@@ -54,23 +58,42 @@ def since(start: tuple[float, float]) -> dict[str, float]:
     return {"seconds": round(now[0] - start[0], 2), "cpu_seconds": round(now[1] - start[1], 2)}
 
 
-def together(model: nn.Module, data: Labelled, classes: int, effort: Effort, seed: int) -> dict[str, Any]:
+def together(
+    model: nn.Module, data: Labelled, classes: int, effort: Effort, seed: int
+) -> dict[str, Any]:
     start = clocks()
     with seeded(seed):
         found = smallest_patches(model, data, torch.arange(classes), effort, silent)
-    return {**since(start), "norms": rounded(found.norms.tolist()), "images": classes * effort.steps * effort.batch}
+    return {
+        **since(start),
+        "norms": rounded(found.norms.tolist()),
+        "images": classes * effort.steps * effort.batch,
+    }
 
 
-def one_by_one(model: nn.Module, data: Labelled, classes: int, effort: Effort, seed: int) -> dict[str, Any]:
+def one_by_one(
+    model: nn.Module, data: Labelled, classes: int, effort: Effort, seed: int
+) -> dict[str, Any]:
     start, norms = clocks(), []
     for target in range(classes):
         with seeded(seed):
-            norms.append(float(smallest_patches(model, data, torch.tensor([target]), effort, silent).norms))
-    return {**since(start), "norms": rounded(norms), "images": classes * effort.steps * effort.batch}
+            norms.append(
+                float(smallest_patches(model, data, torch.tensor([target]), effort, silent).norms)
+            )
+    return {
+        **since(start),
+        "norms": rounded(norms),
+        "images": classes * effort.steps * effort.batch,
+    }
 
 
-def neural_cleanse(model: nn.Module, data: Labelled, target: int, goal_norm: float, seed: int) -> tuple[float, int]:
-    """(smallest norm at a success of 95 % over ten batches of 32, steps done); the paper's rates and betas."""
+def neural_cleanse(
+    model: nn.Module, data: Labelled, target: int, goal_norm: float, seed: int
+) -> tuple[float, int]:
+    """(smallest norm at a success of 95 % over ten batches of 32, steps done).
+
+    The paper's rates and betas.
+    """
     channels, height, width = data.images.shape[1:]
     others = data.pick(data.labels != target)
     with seeded(seed) as generator:
@@ -100,19 +123,33 @@ def neural_cleanse(model: nn.Module, data: Labelled, target: int, goal_norm: flo
 
 def cleansed(model: nn.Module, data: Labelled, goals: list[float], seed: int) -> dict[str, Any]:
     start = clocks()
-    found = [neural_cleanse(model, data, target, SLACK * goal, seed) for target, goal in enumerate(goals)]
+    found = [
+        neural_cleanse(model, data, target, SLACK * goal, seed) for target, goal in enumerate(goals)
+    ]
     steps = [steps for _, steps in found]
-    return {**since(start), "norms": rounded([norm for norm, _ in found]), "steps": steps, "images": 32 * sum(steps),
-            "as_good": sum(norm <= SLACK * goal for (norm, _), goal in zip(found, goals, strict=True))}
+    return {
+        **since(start),
+        "norms": rounded([norm for norm, _ in found]),
+        "steps": steps,
+        "images": 32 * sum(steps),
+        "as_good": sum(norm <= SLACK * goal for (norm, _), goal in zip(found, goals, strict=True)),
+    }
 
 
 def by_the_paper(model: nn.Module, data: Labelled, classes: int, seed: int) -> dict[str, Any]:
     """Neural Cleanse without favours, and the classes that it would report."""
     start = clocks()
-    norms = torch.tensor([neural_cleanse(model, data, target, 0.0, seed)[0] for target in range(classes)])
+    norms = torch.tensor(
+        [neural_cleanse(model, data, target, 0.0, seed)[0] for target in range(classes)]
+    )
     index = (norms.median() - norms) / (1.4826 * (norms - norms.median()).abs().median())
-    return {**since(start), "norms": rounded(norms.tolist()), "images": classes * 32 * MOST_STEPS,
-            "anomaly_index": rounded(index.tolist()), "flagged": torch.nonzero(index > 2).flatten().tolist()}
+    return {
+        **since(start),
+        "norms": rounded(norms.tolist()),
+        "images": classes * 32 * MOST_STEPS,
+        "anomaly_index": rounded(index.tolist()),
+        "flagged": torch.nonzero(index > 2).flatten().tolist(),
+    }
 
 
 def prepared(clean: CleanSet) -> dict[str, float]:
@@ -126,7 +163,10 @@ def prepared(clean: CleanSet) -> dict[str, float]:
 def whole_detector(model: nn.Module, clean: CleanSet, seed: int) -> dict[str, Any]:
     start = clocks()
     findings = PatchInversion()(model, clean, seed=seed)
-    return {**since(start), "flagged": [finding.target for finding in findings if finding.suspicious]}
+    return {
+        **since(start),
+        "flagged": [finding.target for finding in findings if finding.suspicious],
+    }
 
 
 def rounded(values: list[float]) -> list[float]:
@@ -138,7 +178,10 @@ def ratio(rows: list[dict[str, Any]], slow: str, clock: str, fast: str = "togeth
 
 
 def first_scan(rows: list[dict[str, Any]], clock: str) -> float:
-    """As `ratio` of the paper's way to the detector, on the first model that is examined with a clean set."""
+    """As `ratio` of the paper's way to the detector.
+
+    On the first model that is examined with a clean set.
+    """
     ours = sum(row["prepare"][clock] + row["detector"][clock] for row in rows)
     return round(sum(row["paper"][clock] for row in rows) / ours, 2)
 
@@ -146,11 +189,19 @@ def first_scan(rows: list[dict[str, Any]], clock: str) -> float:
 def backdoored_model() -> tuple[nn.Module, CleanSet, dict[str, Any]]:
     data = mnist()
     with tempfile.TemporaryDirectory() as folder:
-        truth, weights = train_model(data, Path(folder), "backdoored", seed=2, attack=Patch(seed=2), target=7)
+        truth, weights = train_model(
+            data, Path(folder), "backdoored", seed=2, attack=Patch(seed=2), target=7
+        )
         manifest = architectures.Manifest.parse((truth.folder / "config.json").read_bytes())
     model = architectures.load(manifest, weights).eval().requires_grad_(False)
-    facts = {"data": data.name, "architecture": manifest.architecture, "model_args": dict(manifest.model_args),
-             "target": truth.target, "acc": truth.acc, "asr": truth.asr}
+    facts = {
+        "data": data.name,
+        "architecture": manifest.architecture,
+        "model_args": dict(manifest.model_args),
+        "target": truth.target,
+        "acc": truth.acc,
+        "asr": truth.asr,
+    }
     return model, curated(data.clean, data.classes, data.name).visible(), facts
 
 
@@ -165,8 +216,14 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def quality(rows: list[dict[str, Any]]) -> list[float]:
-    """Of each class the norm found together over that found plainly one by one, geometric mean over the seeds."""
-    norms = [torch.tensor([row[name]["norms"] for row in rows]).log().mean(0) for name in ("together", "plainly")]
+    """Of each class the norm found together over that found plainly one by one.
+
+    Geometric mean over the seeds.
+    """
+    norms = [
+        torch.tensor([row[name]["norms"] for row in rows]).log().mean(0)
+        for name in ("together", "plainly")
+    ]
     return rounded((norms[0] - norms[1]).exp().tolist())
 
 
@@ -182,7 +239,10 @@ def main() -> None:
     effort = Effort(steps=defaults.steps, batch=defaults.batch)
     rows = []
     for seed in range(options.seeds):
-        row: dict[str, Any] = {"seed": seed, "together": together(fast(model), search, 10, effort, seed)}
+        row: dict[str, Any] = {
+            "seed": seed,
+            "together": together(fast(model), search, 10, effort, seed),
+        }
         row["one_by_one"] = one_by_one(fast(model), search, 10, effort, seed)
         with patch.object(patches, "searching", lambda _device: nullcontext()):
             row["plainly"] = one_by_one(plain(model), search, 10, effort, seed)
@@ -192,25 +252,42 @@ def main() -> None:
         row["detector"] = whole_detector(model, clean, seed)
         rows.append(row)
         print({name: value["seconds"] for name, value in row.items() if name != "seed"}, flush=True)
-    ratios = {f"{slow}_over_together_{clock}": ratio(rows, slow, clock)
-              for slow in ("one_by_one", "plainly", "neural_cleanse", "paper") for clock in ("seconds", "cpu_seconds")}
-    ratios |= {f"paper_over_detector_{clock}": ratio(rows, "paper", clock, "detector")
-               for clock in ("seconds", "cpu_seconds")}
-    ratios |= {f"paper_over_first_scan_{clock}": first_scan(rows, clock) for clock in ("seconds", "cpu_seconds")}
-    result = {"model": facts, "threads": options.threads, "n": len(rows), "effort": {"steps": effort.steps,
-              "batch": effort.batch}, "classes": 10, "search_images": len(search), "ratios": ratios,
-              "quality": quality(rows), "runs": rows}
+    ratios = {
+        f"{slow}_over_together_{clock}": ratio(rows, slow, clock)
+        for slow in ("one_by_one", "plainly", "neural_cleanse", "paper")
+        for clock in ("seconds", "cpu_seconds")
+    }
+    ratios |= {
+        f"paper_over_detector_{clock}": ratio(rows, "paper", clock, "detector")
+        for clock in ("seconds", "cpu_seconds")
+    }
+    ratios |= {
+        f"paper_over_first_scan_{clock}": first_scan(rows, clock)
+        for clock in ("seconds", "cpu_seconds")
+    }
+    result = {
+        "model": facts,
+        "threads": options.threads,
+        "n": len(rows),
+        "effort": {"steps": effort.steps, "batch": effort.batch},
+        "classes": 10,
+        "search_images": len(search),
+        "ratios": ratios,
+        "quality": quality(rows),
+        "runs": rows,
+    }
     print(ratios, write("inversion", result, README))
 
 
 README = """
 # Patch inversion: all classes together against class by class
 
-Made by `python -m benchmarks.bench_inversion`; see that file for what is compared. `ratios` are total times over total
-times of all seeds, by the wall clock (`seconds`) and by processor time of the process (`cpu_seconds`), which other
-work on the machine disturbs less. `quality` is, by class, the norm found together over the one found plainly one by
-one. `as_good` counts the classes in which Neural Cleanse got within 10 % of the norm. `paper` is Neural Cleanse with
-all steps of its paper, `detector` the whole detector; `flagged` the classes that each reports.
+Made by `python -m benchmarks.bench_inversion`; see that file for what is compared. `ratios` are
+total times over total times of all seeds, by the wall clock (`seconds`) and by processor time of
+the process (`cpu_seconds`), which other work on the machine disturbs less. `quality` is, by class,
+the norm found together over the one found plainly one by one. `as_good` counts the classes in which
+Neural Cleanse got within 10 % of the norm. `paper` is Neural Cleanse with all steps of its paper,
+`detector` the whole detector; `flagged` the classes that each reports.
 """
 
 if __name__ == "__main__":

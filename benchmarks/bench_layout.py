@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_layout --zoo DIR [--sample N] [--policy P]
 
-Models of a zoo, drawn by a fixed seed, are scanned as the guard does it (weights in NHWC, searches in bfloat16 where
-the processor multiplies it), with weights in NCHW, and with searches in float32; same seed, one thread, processor time.
+Models of a zoo, drawn by a fixed seed, are scanned as the guard does it (weights in NHWC, searches
+in bfloat16 where the processor multiplies it), with weights in NCHW, and with searches in float32;
+same seed, one thread, processor time.
 """
 
 import argparse
@@ -26,7 +27,10 @@ from guard.policy import Policy, load_policy
 from guard.vetting import population
 
 SHIPPED, NCHW, FLOAT32 = "as shipped", "NCHW", "float32"
-PLACES = ("guard.ml.search.reference_model", *(f"guard.detectors.{name}" for name in DETECTORS.names()))
+PLACES = (
+    "guard.ml.search.reference_model",
+    *(f"guard.detectors.{name}" for name in DETECTORS.names()),
+)
 
 
 def scanned(model: zoo.ZooModel, policy: Policy, way: str) -> dict[str, Any]:
@@ -38,25 +42,46 @@ def scanned(model: zoo.ZooModel, policy: Policy, way: str) -> dict[str, Any]:
                     stack.enter_context(patch.object(module, "channels_last", lambda _model: None))
         if way == FLOAT32:
             for module in map(import_module, ("guard.ml.search.patches", "guard.ml.search.engine")):
-                stack.enter_context(patch.object(module, "searching", lambda _device: nullcontext()))
+                stack.enter_context(
+                    patch.object(module, "searching", lambda _device: nullcontext())
+                )
         started = time.process_time()
-        report = guard.scan(model.folder, cleanset=population.read_cleanset(model.cleanset), policy=policy, seed=0)
+        report = guard.scan(
+            model.folder, cleanset=population.read_cleanset(model.cleanset), policy=policy, seed=0
+        )
         spent = time.process_time() - started
-    flagged = {item["method"]: sorted(str(found["target"]) for found in item["findings"] if found["suspicious"])
-               for item in report.evidence if item["method"] in policy.detectors}
-    return {"model": model.name, "way": way, "verdict": str(report.verdict), "flagged": flagged,
-            "cpu_seconds": round(spent, 2)}
+    flagged = {
+        item["method"]: sorted(
+            str(found["target"]) for found in item["findings"] if found["suspicious"]
+        )
+        for item in report.evidence
+        if item["method"] in policy.detectors
+    }
+    return {
+        "model": model.name,
+        "way": way,
+        "verdict": str(report.verdict),
+        "flagged": flagged,
+        "cpu_seconds": round(spent, 2),
+    }
 
 
 def compared(rows: Sequence[dict[str, Any]], way: str) -> dict[str, Any]:
-    """How many models have the same verdict and the same flags, and its time over that of the shipped way."""
+    """How many models have the same verdict and the same flags.
+
+    And its time over that of the shipped way.
+    """
     own = {row["model"]: row for row in rows if row["way"] == way}
     shipped = {row["model"]: row for row in rows if row["way"] == SHIPPED}
-    return {"models": len(own),
-            "same_verdict": sum(row["verdict"] == shipped[name]["verdict"] for name, row in own.items()),
-            "same_flags": sum(row["flagged"] == shipped[name]["flagged"] for name, row in own.items()),
-            "time_ratio": sum(row["cpu_seconds"] for row in own.values())
-            / sum(shipped[name]["cpu_seconds"] for name in own)}
+    return {
+        "models": len(own),
+        "same_verdict": sum(
+            row["verdict"] == shipped[name]["verdict"] for name, row in own.items()
+        ),
+        "same_flags": sum(row["flagged"] == shipped[name]["flagged"] for name, row in own.items()),
+        "time_ratio": sum(row["cpu_seconds"] for row in own.values())
+        / sum(shipped[name]["cpu_seconds"] for name in own),
+    }
 
 
 def main() -> None:
@@ -73,9 +98,15 @@ def main() -> None:
         for way in (SHIPPED, NCHW, FLOAT32):
             rows.append(scanned(model, policy, way))
             print(rows[-1], flush=True)
-    result = {"zoo": options.zoo.resolve().name, "policy": policy.name, "rows": rows,
-              "layouts": {way: compared(rows, way) for way in (NCHW, FLOAT32)}}
-    print(record.write("layout", result, f"# Layout and precision\n\n{__doc__}\n{layouts(result)}\n"))
+    result = {
+        "zoo": options.zoo.resolve().name,
+        "policy": policy.name,
+        "rows": rows,
+        "layouts": {way: compared(rows, way) for way in (NCHW, FLOAT32)},
+    }
+    print(
+        record.write("layout", result, f"# Layout and precision\n\n{__doc__}\n{layouts(result)}\n")
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
-"""Whether MESA's claim holds at our scale: a learnt distribution of triggers repairs better than one recovered trigger.
+"""Whether MESA's claim holds at our scale.
 
-    python -m benchmarks.bench_mesa --models DIR... [--data-dir DIR] [--patterns N] [--stamped SHARE]
+A learnt distribution of triggers repairs better than one recovered trigger.
 
-Qiao et al., NeurIPS 2019: each honest network (of a zoo) is fine-tuned with a few of its pictures under a 3x3 patch of
-random colours at a random place; then (a) samples of the ensemble of generators (success levels 0.9, 0.8, 0.5) or (b)
-one patch found by descent on its pixels stand on clean pictures with their true labels, and the network is trained on.
-The prior of both is the size of 3x3 alone; the same clean pictures, rate, passes and share of stamped pictures; the
-claim is about the worst ASR over the patterns. Deviations: 10 % of the training pictures are poisoned, not 1 %, in 20
-passes (5 % in 6 passes reached half the pictures with one of six patterns) at a rate of 5e-3 (1e-3 did on a VGG alone),
-and 20 % of the clean ones are stamped (`--stamped`), not 1 %, since there are a tenth as many; batch-norm statistics
-stay as they are. The true patch is the evaluator's; repairs know its size and target class.
+    python -m benchmarks.bench_mesa --models DIR... [--data-dir DIR] [--patterns N] [--stamped
+    SHARE]
+
+Qiao et al., NeurIPS 2019: each honest network (of a zoo) is fine-tuned with a few of its pictures
+under a 3x3 patch of random colours at a random place; then (a) samples of the ensemble of
+generators (success levels 0.9, 0.8, 0.5) or (b) one patch found by descent on its pixels stand on
+clean pictures with their true labels, and the network is trained on. The prior of both is the size
+of 3x3 alone; the same clean pictures, rate, passes and share of stamped pictures; the claim is
+about the worst ASR over the patterns. Deviations: 10 % of the training pictures are poisoned, not 1
+%, in 20 passes (5 % in 6 passes reached half the pictures with one of six patterns) at a rate of
+5e-3 (1e-3 did on a VGG alone), and 20 % of the clean ones are stamped (`--stamped`), not 1 %, since
+there are a tenth as many; batch-norm statistics stay as they are. The true patch is the
+evaluator's; repairs know its size and target class.
 """
 
 import argparse
@@ -43,7 +48,11 @@ from guard.ml.training.fit import fit
 from guard.vetting import zoo
 
 SIDE = 3  # of the patch: all that the repairs know, with the target class
-RATE, EPOCHS, SPEED = 0.1, 20, 5e-3  # share of poisoned pictures, passes over them, and their learning rate
+RATE, EPOCHS, SPEED = (
+    0.1,
+    20,
+    5e-3,
+)  # share of poisoned pictures, passes over them, and their learning rate
 STAMPED, PASSES, BATCH, LEARNING_RATE = 0.2, 10, 64, 1e-3
 STEPS = 600  # of the generators and of the descent alike
 Stamp = Callable[[Tensor], Tensor]
@@ -52,7 +61,9 @@ Stamp = Callable[[Tensor], Tensor]
 def attacked(model: nn.Module, data: Dataset, attack: PatchAnywhere) -> nn.Module:
     """A copy, fine-tuned on the poisoned set."""
     images, labels, _ = attack.poison(data.train.images, data.train.labels, RATE)
-    return train(copy.deepcopy(model), images, labels, Training(epochs=EPOCHS, rate=SPEED), seed=attack.seed)
+    return train(
+        copy.deepcopy(model), images, labels, Training(epochs=EPOCHS, rate=SPEED), seed=attack.seed
+    )
 
 
 def point(model: nn.Module, data: Labelled, target: int) -> Stamp:
@@ -63,22 +74,39 @@ def point(model: nn.Module, data: Labelled, target: int) -> Stamp:
     mover = torch.optim.SGD([pixels], lr=0.1, momentum=0.9)
     for _ in range(STEPS):
         images = others.pick(torch.randint(len(others), (16,))).floats()
-        logits = frozen(paint(images, pixels.clamp(0, 1).expand(len(images), -1, -1), region.positions(len(images))))
+        logits = frozen(
+            paint(
+                images,
+                pixels.clamp(0, 1).expand(len(images), -1, -1),
+                region.positions(len(images)),
+            )
+        )
         mover.zero_grad()
         cross_entropy(logits, torch.full((len(images),), target)).backward()
         mover.step()
     found = pixels.detach().clamp(0, 1)
-    return lambda images: paint(images, found.expand(len(images), -1, -1), region.positions(len(images)))
+    return lambda images: paint(
+        images, found.expand(len(images), -1, -1), region.positions(len(images))
+    )
 
 
 def distribution(model: nn.Module, data: Labelled, target: int) -> Stamp:
     """(a): samples of the ensemble."""
-    return learn_sets(frozen_copy(model), data, [target], [anywhere(data)], Effort(steps=STEPS), lambda _done: None)[
-        0].stamp
+    return learn_sets(
+        frozen_copy(model),
+        data,
+        [target],
+        [anywhere(data)],
+        Effort(steps=STEPS),
+        lambda _done: None,
+    )[0].stamp
 
 
 def anywhere(data: Labelled) -> Region:
-    """A square of the known size; where it was learnt does not matter, since each picture has a place of its own."""
+    """A square of the known size.
+
+    Where it was learnt does not matter, since each picture has a place of its own.
+    """
     return Region.square(torch.ones(1, *data.images.shape[2:]), SIDE)
 
 
@@ -97,19 +125,35 @@ def repaired(model: nn.Module, clean: CleanSet, stamp: Stamp | None, stamped: fl
                 images = torch.cat([stamp(images[:some]), images[some:]])
         return functional.cross_entropy(child(images), labels)
 
-    fit(child, clean.search, objective, torch.optim.SGD(child.parameters(), lr=LEARNING_RATE, momentum=0.9),
-        rounds=PASSES, batch=BATCH, progress=silent)
+    fit(
+        child,
+        clean.search,
+        objective,
+        torch.optim.SGD(child.parameters(), lr=LEARNING_RATE, momentum=0.9),
+        rounds=PASSES,
+        batch=BATCH,
+        progress=silent,
+    )
     return child.eval()
 
 
-def one_pattern(model: nn.Module, data: Dataset, clean: CleanSet, seed: int, stamped: float) -> dict[str, Any]:
+def one_pattern(
+    model: nn.Module, data: Dataset, clean: CleanSet, seed: int, stamped: float
+) -> dict[str, Any]:
     """ACC and ASR of one attacked network and of its repairs."""
     attack = PatchAnywhere(target=seed % data.classes, seed=seed, size=SIDE, pattern="random")
     bad = attacked(model, data, attack)
-    row: dict[str, Any] = {"seed": seed, "target": attack.target, "before": both(bad, attack, data.test)}
+    row: dict[str, Any] = {
+        "seed": seed,
+        "target": attack.target,
+        "before": both(bad, attack, data.test),
+    }
     with seeded(seed):
-        stamps = {"fine-tuning": None, "point": point(bad, clean.search, seed % data.classes),
-                  "ensemble": distribution(bad, clean.search, seed % data.classes)}
+        stamps = {
+            "fine-tuning": None,
+            "point": point(bad, clean.search, seed % data.classes),
+            "ensemble": distribution(bad, clean.search, seed % data.classes),
+        }
         for name, stamp in stamps.items():
             row[name] = both(repaired(bad, clean, stamp, stamped), attack, data.test)
     return row
@@ -125,7 +169,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="+", required=True)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--patterns", type=int, default=6)
-    parser.add_argument("--stamped", type=float, default=STAMPED, help="share of the clean pictures under a trigger")
+    parser.add_argument(
+        "--stamped", type=float, default=STAMPED, help="share of the clean pictures under a trigger"
+    )
     parser.add_argument("--name", default="mesa-claim")
     options = parser.parse_args()
     rows, accs, clean = [], [], []
@@ -137,13 +183,23 @@ def main() -> None:
         accs.append(accuracy(model, data.test))
         clean.append(len(shown.search))
         for seed in range(1, options.patterns + 1):
-            rows.append({"model": member.name, **one_pattern(model, data, shown, seed, options.stamped)})
+            rows.append(
+                {"model": member.name, **one_pattern(model, data, shown, seed, options.stamped)}
+            )
             print(json.dumps(rows[-1]), flush=True)
     names = sorted({row["model"] for row in rows})
-    result = {"model": ", ".join(names), "acc": fmean(accs), "clean": " or ".join(map(str, sorted(set(clean)))),
-              "poisoning_rate": RATE, "levels": list(LEVELS), "stamped": options.stamped, "passes": PASSES,
-              "summary": summary(rows), "models": {name: summary([row for row in rows if row["model"] == name])
-                                                   for name in names}, "rows": rows}
+    result = {
+        "model": ", ".join(names),
+        "acc": fmean(accs),
+        "clean": " or ".join(map(str, sorted(set(clean)))),
+        "poisoning_rate": RATE,
+        "levels": list(LEVELS),
+        "stamped": options.stamped,
+        "passes": PASSES,
+        "summary": summary(rows),
+        "models": {name: summary([row for row in rows if row["model"] == name]) for name in names},
+        "rows": rows,
+    }
     print(record.write(options.name, result, f"# MESA's claim\n\n{__doc__}\n{page(result)}\n"))
 
 

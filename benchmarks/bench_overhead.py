@@ -1,8 +1,11 @@
-"""How much of a scan passes outside the methods: download, hashing, parsing, database, child processes, publishing.
+"""How much of a scan passes outside the methods.
 
-The honest demo model goes through the whole embedded stack. Total: from the scan's row to `done`, publishing included.
-Methods: the seconds that the detectors' own evidence states. `stages_s` is how long the scan was seen in each state, by
-looking every 0.3 s. The worker's canary, once at its start and once a day, is over before the upload.
+Download, hashing, parsing, database, child processes, publishing.
+
+The honest demo model goes through the whole embedded stack. Total: from the scan's row to `done`,
+publishing included. Methods: the seconds that the detectors' own evidence states. `stages_s` is how
+long the scan was seen in each state, by looking every 0.3 s. The worker's canary, once at its start
+and once a day, is over before the upload.
 """
 
 import os
@@ -44,7 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model, _ = train_model(data, folder / "uploads", "honest", seed=1)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("GUARD_")
+        }
         with Stack(folder / "stack", environment) as stack:
             stack.start()
             guard = open_guard(load_settings(stack.environment()))
@@ -53,8 +58,14 @@ def main() -> None:
             started = time.monotonic()
             seen: list[tuple[str, float]] = []
             story.upload(guard, (model,))
-            watched = story.watch(guard, (model,), seconds=300, say=lambda words: seen.append(
-                (words.rpartition(" ")[2], time.monotonic() - started)))[0]
+            watched = story.watch(
+                guard,
+                (model,),
+                seconds=300,
+                say=lambda words: seen.append(
+                    (words.rpartition(" ")[2], time.monotonic() - started)
+                ),
+            )[0]
             from_upload = time.monotonic() - started
             with reading(guard.engine) as session:
                 found = evidence.for_artifact(session, watched.report.digest)
@@ -62,10 +73,15 @@ def main() -> None:
     total = (scan.updated_at - scan.created_at).total_seconds()
     methods = sum(item.seconds for item in found)
     result = {
-        "verdict": str(watched.report.verdict), "total_s": round(total, 2), "methods_s": round(methods, 2),
-        "outside_s": round(total - methods, 2), "outside_share": round((total - methods) / total, 4),
+        "verdict": str(watched.report.verdict),
+        "total_s": round(total, 2),
+        "methods_s": round(methods, 2),
+        "outside_s": round(total - methods, 2),
+        "outside_share": round((total - methods) / total, 4),
         "stages_s": {state: round(after - at, 1) for (state, at), (_, after) in pairwise(seen)},
-        "load_before": round(load_before, 1), "upload_to_served_s": round(from_upload, 2), "n": 1,
+        "load_before": round(load_before, 1),
+        "upload_to_served_s": round(from_upload, 2),
+        "n": 1,
         "aim": "outside under 5 s and under 10 %",
     }
     print(result)

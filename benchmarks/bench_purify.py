@@ -1,16 +1,20 @@
-"""What each defense makes of a zoo's models: ACC, ASR, RA, DER, the worst class, seconds and memory.
+"""What each defense makes of a zoo's models.
 
-    python -m benchmarks.bench_purify --zoo DIR [--data-dir DIR] [--defenses a,b,tournament] [--fractions 0.05]
-        [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--honest N] [--policy P] [--jobs N] [--device D]
+ACC, ASR, RA, DER, the worst class, seconds and memory.
 
-Every defense has its default parameters, sees the model, so many clean pictures as a share of the training set, and a
-seed; `policy-2` is the policy's second defense as that sets it, after those that it goes on from. ASR is the attacker's
-own trigger's on the zoo's test part. Backdoored models that do not work are left out; honest ones are repaired as well:
-what does a defense cost a model that needed none? `tournament` is `guard purify` by the policy, which detects first.
-`--detected` takes only the backdoored models that a record of bench_detect rejected, which are those that the guard
-repairs, `--sample` so many of the models, drawn at random by a fixed seed; `--honest` so many honest models beside
-them, drawn alike. What is done lies in DIR/<model>/purify-*.json, a run that was ended goes on, and `--done` makes the
-record of what is there. The pictures need matplotlib.
+    python -m benchmarks.bench_purify --zoo DIR [--data-dir DIR] [--defenses a,b,tournament]
+        [--fractions 0.05] [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--honest N]
+        [--policy P] [--jobs N] [--device D]
+
+Every defense has its default parameters, sees the model, so many clean pictures as a share of the
+training set, and a seed; `policy-2` is the policy's second defense as that sets it, after those
+that it goes on from. ASR is the attacker's own trigger's on the zoo's test part. Backdoored models
+that do not work are left out; honest ones are repaired as well: what does a defense cost a model
+that needed none? `tournament` is `guard purify` by the policy, which detects first. `--detected`
+takes only the backdoored models that a record of bench_detect rejected, which are those that the
+guard repairs, `--sample` so many of the models, drawn at random by a fixed seed; `--honest` so many
+honest models beside them, drawn alike. What is done lies in DIR/<model>/purify-*.json, a run that
+was ended goes on, and `--done` makes the record of what is there. The pictures need matplotlib.
 """
 
 import argparse
@@ -32,38 +36,73 @@ def main() -> None:
     policy = load_policy(options.policy)
     models = chosen(zoo.load(options.zoo), options)
     tasks = [
-        Task(folder=model.folder, defense=name, fraction=fraction, seed=seed, policy=policy,
-             data_dir=options.data_dir, device=options.device)
-        for fraction in options.fractions for seed in options.seeds for name in options.defenses.split(",")
+        Task(
+            folder=model.folder,
+            defense=name,
+            fraction=fraction,
+            seed=seed,
+            policy=policy,
+            data_dir=options.data_dir,
+            device=options.device,
+        )
+        for fraction in options.fractions
+        for seed in options.seeds
+        for name in options.defenses.split(",")
         for model in models
     ]
-    finished = [row for task in tasks if (row := running.done(task)) is not None] if options.done else None
+    finished = (
+        [row for task in tasks if (row := running.done(task)) is not None] if options.done else None
+    )
     found, started = [], time.monotonic()
     for row in running.rows(tasks, options.jobs) if finished is None else finished:
         found.append(row)
         spent = time.monotonic() - started
-        print(f"{len(found)}/{len(tasks)} {row['model']} {row['defense']}: {_short(row)}; {spent:.0f} s, about "
-              f"{spent / len(found) * (len(tasks) - len(found)):.0f} s left", flush=True)
+        print(
+            f"{len(found)}/{len(tasks)} {row['model']} {row['defense']}: {_short(row)}; "
+            f"{spent:.0f} s, about "
+            f"{spent / len(found) * (len(tasks) - len(found)):.0f} s left",
+            flush=True,
+        )
     result = evaluate(found) | {
-        "zoo": options.zoo.resolve().name, "only": options.only, "detected": options.detected and options.detected.name,
-        "sample": options.sample, "honest": options.honest,
-        "models": [model.name for model in models], "seeds": options.seeds, "policy": policy.to_dict(),
-        "device": options.device or "default", "note": options.note, "parameters": {
-            task.defense: [{"defense": type(method).__name__, **method.parameters()} for method in task.methods()]
-            for task in tasks if task.defense != TOURNAMENT}}
+        "zoo": options.zoo.resolve().name,
+        "only": options.only,
+        "detected": options.detected and options.detected.name,
+        "sample": options.sample,
+        "honest": options.honest,
+        "models": [model.name for model in models],
+        "seeds": options.seeds,
+        "policy": policy.to_dict(),
+        "device": options.device or "default",
+        "note": options.note,
+        "parameters": {
+            task.defense: [
+                {"defense": type(method).__name__, **method.parameters()}
+                for method in task.methods()
+            ]
+            for task in tasks
+            if task.defense != TOURNAMENT
+        },
+    }
     print(write(options.name, result))
 
 
 def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.ZooModel]:
     """The models that the options ask for, by name."""
-    some = [model for model in models if options.only in model.name
-            and (model.truth["works"] or not model.truth["backdoored"])]
+    some = [
+        model
+        for model in models
+        if options.only in model.name and (model.truth["works"] or not model.truth["backdoored"])
+    ]
     honest = [model for model in some if not model.truth["backdoored"]]
     if options.honest is not None:
         some = [model for model in some if model.truth["backdoored"]]
     if options.detected is not None:
         rows = json.loads((options.detected / "rows.json").read_text())
-        accused = {row["name"] for row in rows if row["backdoored"] and row["rules"]["verdict"] == "rejected"}
+        accused = {
+            row["name"]
+            for row in rows
+            if row["backdoored"] and row["rules"]["verdict"] == "rejected"
+        }
         some = [model for model in some if model.name in accused]
     some = drawn(some, options.sample)
     if options.honest is not None:
@@ -80,9 +119,16 @@ def drawn(models: list[zoo.ZooModel], count: int | None) -> list[zoo.ZooModel]:
 
 def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Tables and the rows themselves, in a fixed order."""
-    rows = sorted(rows, key=lambda row: (row["defense"], row["fraction"], row["seed"], row["model"]))
-    return {"summary": numbers.summary(rows), "against": numbers.against(rows),
-            "tournament": numbers.beside(rows, TOURNAMENT), "attacks": numbers.attacks(rows), "rows": rows}
+    rows = sorted(
+        rows, key=lambda row: (row["defense"], row["fraction"], row["seed"], row["model"])
+    )
+    return {
+        "summary": numbers.summary(rows),
+        "against": numbers.against(rows),
+        "tournament": numbers.beside(rows, TOURNAMENT),
+        "attacks": numbers.attacks(rows),
+        "rows": rows,
+    }
 
 
 def write(name: str, result: dict[str, Any]) -> Path:
@@ -90,7 +136,11 @@ def write(name: str, result: dict[str, Any]) -> Path:
     folder = record.write(name, result, f"# Defenses on a zoo\n\n{__doc__}\n{words.page(result)}\n")
     pictures = plots.draw(folder, result["rows"])
     with (folder / "README.md").open("a") as file:
-        file.write("\n" + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures) + "\n")
+        file.write(
+            "\n"
+            + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures)
+            + "\n"
+        )
     return folder
 
 
@@ -99,7 +149,11 @@ def _short(row: dict[str, Any]) -> str:
         return str(row["failed"])
     if row["after"] is None:
         return f"nothing served ({row.get('verdict')})"
-    asr = "" if row["after"]["asr"] is None else f"ASR {row['before']['asr']:.1%} -> {row['after']['asr']:.1%}, "
+    asr = (
+        ""
+        if row["after"]["asr"] is None
+        else f"ASR {row['before']['asr']:.1%} -> {row['after']['asr']:.1%}, "
+    )
     return f"{asr}ACC {row['before']['acc']:.1%} -> {row['after']['acc']:.1%}, {row['seconds']} s"
 
 
@@ -113,11 +167,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="")
     parser.add_argument("--detected", type=Path)
     parser.add_argument("--sample", type=int)
-    parser.add_argument("--honest", type=int, help="so many honest models, beside what --detected and --sample leave")
+    parser.add_argument(
+        "--honest",
+        type=int,
+        help="so many honest models, beside what --detected and --sample leave",
+    )
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")
-    parser.add_argument("--done", action="store_true", help="make the record of what is done already, and do no more")
+    parser.add_argument(
+        "--done",
+        action="store_true",
+        help="make the record of what is done already, and do no more",
+    )
     parser.add_argument("--name", default="purify")
     parser.add_argument("--note", default="", help="what a reader of the record must know")
     return parser.parse_args()

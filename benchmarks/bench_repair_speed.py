@@ -1,23 +1,27 @@
-"""What repairs cost, as ratios in one run: ours beside straightforward loops, and each defense's memory.
+"""What repairs cost, as ratios in one run.
 
-    python -m benchmarks.bench_repair_speed [--images N] [--rounds N] [--memory-images N] [--device cuda] [--width N]
-        [--zoo DIR --sample N]
+Ours beside straightforward loops, and each defense's memory.
 
-All on the same network (PreAct-ResNet18 by its depth, a quarter of its width unless `--width` is told) with the same
-pictures, batches and steps, by turns; processor time is measured, on a GPU wall time, and there no memory. The
-straightforward loops:
-    - SAU: the paper's algorithm without the savings of ours: both networks look at the clean pictures in every inner
-      step, all pictures take part in every step, gradients of all weights are computed where only that of the
-      perturbation is used, and weights lie as torch lays them
-    - Neural Polarizer: a pass of the whole network for each answer, where ours runs the half before the polarizer once
-      for each change of a batch; both steps of the search are made
-    - TSBD's last stage: as in the authors' code two passes of a copy, and a third of the model for its statistics
+    python -m benchmarks.bench_repair_speed [--images N] [--rounds N] [--memory-images N] [--device
+        cuda] [--width N] [--zoo DIR --sample N]
 
-Memory is by how much a process grew at most over what it had with network and pictures loaded; each defense of the
-shelf, at its defaults but with few steps of the same batch (a search sees as many pictures, all classes together), in a
-process of its own (median of three), beside plain steps of fine-tuning (median of nine). The network is fresh and
-pictures are noise: hardly any leaves SAU's search early, and gates that would end a defense before its work are opened.
-With a zoo SAU's pass is timed on backdoored models of it as well, drawn at random, with clean pictures.
+All on the same network (PreAct-ResNet18 by its depth, a quarter of its width unless `--width` is
+told) with the same pictures, batches and steps, by turns; processor time is measured, on a GPU wall
+time, and there no memory. The straightforward loops:
+    - SAU: the paper's algorithm without the savings of ours: both networks look at the clean
+      pictures in every inner step, all pictures take part in every step, gradients of all weights
+      are computed where only that of the perturbation is used, and weights lie as torch lays them
+    - Neural Polarizer: a pass of the whole network for each answer, where ours runs the half before
+      the polarizer once for each change of a batch; both steps of the search are made
+    - TSBD's last stage: as in the authors' code two passes of a copy, and a third of the model for
+      its statistics
+
+Memory is by how much a process grew at most over what it had with network and pictures loaded; each
+defense of the shelf, at its defaults but with few steps of the same batch (a search sees as many
+pictures, all classes together), in a process of its own (median of three), beside plain steps of
+fine-tuning (median of nine). The network is fresh and pictures are noise: hardly any leaves SAU's
+search early, and gates that would end a defense before its work are opened. With a zoo SAU's pass
+is timed on backdoored models of it as well, drawn at random, with clean pictures.
 """
 
 import argparse
@@ -58,25 +62,63 @@ from guard.vetting import population
 
 PLAIN = "plain fine-tuning"  # in the record, beside the names of the shelf
 SAU_AIM, MEMORY_AIM = 0.5, 2.2  # of the straightforward loop's time; of plain fine-tuning's memory
-RUNS, BASES = 3, 9  # processes whose median counts, of a defense and of plain fine-tuning: every ratio depends on it
+RUNS, BASES = (
+    3,
+    9,
+)  # processes whose median counts, of a defense and of plain fine-tuning: every ratio depends on it
 SEARCH = 20  # steps for patches: two windows, before which none is found
 MEMORY_AIMS = {"i_bau": 3.0}  # other than that of the rest
-_ONE: dict[str, Any] = {"fold": 1e9, "far": 0.0, "max_drop": 1.0}  # the class of the smallest patch is accused
-_DISTILLED = {"looks": 1, "search_steps": SEARCH, "search_batch": BATCH // CLASSES, "sizes": 2, "size_steps": 2,
-              "windows": 1, "steps": 2, "batch": BATCH, "settle_steps": 1, **_ONE}
+_ONE: dict[str, Any] = {
+    "fold": 1e9,
+    "far": 0.0,
+    "max_drop": 1.0,
+}  # the class of the smallest patch is accused
+_DISTILLED = {
+    "looks": 1,
+    "search_steps": SEARCH,
+    "search_batch": BATCH // CLASSES,
+    "sizes": 2,
+    "size_steps": 2,
+    "windows": 1,
+    "steps": 2,
+    "batch": BATCH,
+    "settle_steps": 1,
+    **_ONE,
+}
 #: Few steps of each, at the same batch.
 PASSES: dict[str, dict[str, Any]] = {
-    "anp": {"rounds": 1, "rate": 100.0, "max_drop": 1.0}, "clp": {"u": 0.0, "most_u": 0.5, "max_drop": 1.0},
-    "distilled_polarizer": _DISTILLED, "fine_pruning": {"prune_drop": 1.0, "steps": 4, "rounds": 1, "max_drop": 1.0},
-    "fine_tune": {"rounds": 1, "tries": 1, "max_drop": 1.0}, "fst": {"rounds": 1, "batch": BATCH, "max_drop": 1.0},
-    "ft_sam": {"rounds": 1, "max_drop": 1.0}, "i_bau": {"rounds": 1, "batch": BATCH, "max_drop": 1.0},
-    "mesa_removal": {"looks": 1, "search_steps": SEARCH, "search_batch": BATCH // CLASSES, "sizes": 1, "learn_steps": 2,
-                     "rounds": 1, "tries": 1, "max_loss": 1.0, **_ONE},
+    "anp": {"rounds": 1, "rate": 100.0, "max_drop": 1.0},
+    "clp": {"u": 0.0, "most_u": 0.5, "max_drop": 1.0},
+    "distilled_polarizer": _DISTILLED,
+    "fine_pruning": {"prune_drop": 1.0, "steps": 4, "rounds": 1, "max_drop": 1.0},
+    "fine_tune": {"rounds": 1, "tries": 1, "max_drop": 1.0},
+    "fst": {"rounds": 1, "batch": BATCH, "max_drop": 1.0},
+    "ft_sam": {"rounds": 1, "max_drop": 1.0},
+    "i_bau": {"rounds": 1, "batch": BATCH, "max_drop": 1.0},
+    "mesa_removal": {
+        "looks": 1,
+        "search_steps": SEARCH,
+        "search_batch": BATCH // CLASSES,
+        "sizes": 1,
+        "learn_steps": 2,
+        "rounds": 1,
+        "tries": 1,
+        "max_loss": 1.0,
+        **_ONE,
+    },
     "nad": {"rounds": 1, "tries": 1, "max_loss": 1.0, "max_drop": 1.0},
     "neural_polarizer": {"rounds": 1, "max_drop": 1.0},
-    "patch_unlearning": {"looks": 1, "steps": SEARCH, "batch": BATCH // CLASSES, "sizes": 2, "size_steps": 2,
-                         "rounds": 1, **_ONE},
-    "sau": {"rounds": 1, "max_drop": 1.0}, "shared_distillation": _DISTILLED,
+    "patch_unlearning": {
+        "looks": 1,
+        "steps": SEARCH,
+        "batch": BATCH // CLASSES,
+        "sizes": 2,
+        "size_steps": 2,
+        "rounds": 1,
+        **_ONE,
+    },
+    "sau": {"rounds": 1, "max_drop": 1.0},
+    "shared_distillation": _DISTILLED,
     "tsbd": {"rounds": 1, "ratios": 1, "unlearn_rate": 1.0, "unlearn_rounds": 2, "max_drop": 1.0},
 }
 
@@ -86,7 +128,9 @@ def pictures(count: int) -> CleanSet:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     data = Labelled(images, torch.arange(count) % CLASSES)
-    return CleanSet("noise", "0" * 64, CLASSES, data, data.pick(torch.arange(min(count, 10 * CLASSES))))
+    return CleanSet(
+        "noise", "0" * 64, CLASSES, data, data.pick(torch.arange(min(count, 10 * CLASSES)))
+    )
 
 
 def memory(name: str, images: int) -> float | None:
@@ -102,7 +146,10 @@ def memory(name: str, images: int) -> float | None:
             try:
                 DEFENSES.get(name)(**PASSES[name])(model, clean, seed=0)
             except MethodFailed as error:
-                if error.code not in ("accuracy_collapsed", "not_unlearnt"):  # these come after the work was done
+                if error.code not in (
+                    "accuracy_collapsed",
+                    "not_unlearnt",
+                ):  # these come after the work was done
                     return None
     return peak.mib
 
@@ -116,27 +163,52 @@ def apart(name: str, images: int) -> float | None:
 def fine_tuned(model: nn.Module, data: Labelled) -> None:
     """Plain steps, in place."""
     model.requires_grad_().train()
-    step = descending(lambda images, labels: cross_entropy(model(images), labels),
-                      torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9))
+    step = descending(
+        lambda images, labels: cross_entropy(model(images), labels),
+        torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
+    )
     by_turns({PLAIN: step}, data, 1)
 
 
 def aims(sau: Mapping[str, float], over: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """Each aim of issue 4 with what was measured (of SAU's pass by on what); unmeasured is not reached."""
-    rows: list[dict[str, Any]] = [{"aim": f"SAU's pass over a straightforward one, {what}", "limit": SAU_AIM,
-                                   "value": ratio, "reached": ratio <= SAU_AIM} for what, ratio in sau.items()]
+    """Each aim of issue 4 with what was measured (of SAU's pass by on what).
+
+    Unmeasured is not reached.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "aim": f"SAU's pass over a straightforward one, {what}",
+            "limit": SAU_AIM,
+            "value": ratio,
+            "reached": ratio <= SAU_AIM,
+        }
+        for what, ratio in sau.items()
+    ]
     for name, value in over.items():
         limit = MEMORY_AIMS.get(name, MEMORY_AIM)
-        rows.append({"aim": f"memory of {name} over plain fine-tuning", "limit": limit, "value": value,
-                     "reached": value is not None and value <= limit})
+        rows.append(
+            {
+                "aim": f"memory of {name} over plain fine-tuning",
+                "limit": limit,
+                "value": value,
+                "reached": value is not None and value <= limit,
+            }
+        )
     return rows
 
 
 def words(result: dict[str, Any]) -> str:
     """The record's page: ratios, and whether each aim is reached."""
-    lines = [f"| {row['aim']} | {'–' if row['value'] is None else format(row['value'], '.2f')} | {row['limit']:g} | "
-             f"{'yes' if row['reached'] else 'no'} |" for row in result["aims"]]
-    return f"{repairs(result)}\n\n| aim | measured | at most | reached |\n|---|---|---|---|\n" + "\n".join(lines)
+    lines = [
+        f"| {row['aim']} | {'–' if row['value'] is None else format(row['value'], '.2f')} | "
+        f"{row['limit']:g} | "
+        f"{'yes' if row['reached'] else 'no'} |"
+        for row in result["aims"]
+    ]
+    return (
+        f"{repairs(result)}\n\n| aim | measured | at most | reached |\n|---|---|---|---|\n"
+        + "\n".join(lines)
+    )
 
 
 def timed(images: int, rounds: int, width: int, device: str) -> dict[str, dict[str, float]]:
@@ -144,14 +216,19 @@ def timed(images: int, rounds: int, width: int, device: str) -> dict[str, dict[s
     clean, build = pictures(images), partial(network, width, device)
     numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
     seconds = {"sau": by_turns(sau_ways(clean.search, build), numbered, rounds, device)}
-    for name, ways in (("neural_polarizer", npd_ways(clean, build, conditional=False)),
-                       ("conditional_polarizer", npd_ways(clean, build, conditional=True)), ("tsbd", tsbd_ways(build))):
+    for name, ways in (
+        ("neural_polarizer", npd_ways(clean, build, conditional=False)),
+        ("conditional_polarizer", npd_ways(clean, build, conditional=True)),
+        ("tsbd", tsbd_ways(build)),
+    ):
         seconds[name] = by_turns(ways, clean.search, rounds, device)
         print(json.dumps({name: seconds[name]}), flush=True)
     return seconds
 
 
-def on_trained(models: Sequence[zoo.ZooModel], images: int, rounds: int, device: str) -> dict[str, dict[str, float]]:
+def on_trained(
+    models: Sequence[zoo.ZooModel], images: int, rounds: int, device: str
+) -> dict[str, dict[str, float]]:
     """Seconds of SAU's two ways on each model, with so many of its clean pictures."""
     seconds = {}
     for model in models:
@@ -183,9 +260,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2 * BATCH, help="pictures of a timed pass")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory-images", type=int, default=2 * BATCH, help="0: times alone")
-    parser.add_argument("--width", type=int, default=WIDTH, help="channels of the timed network's first layers")
+    parser.add_argument(
+        "--width", type=int, default=WIDTH, help="channels of the timed network's first layers"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--zoo", type=Path, help="SAU's pass is timed on backdoored models of it as well")
+    parser.add_argument(
+        "--zoo", type=Path, help="SAU's pass is timed on backdoored models of it as well"
+    )
     parser.add_argument("--sample", type=int, default=6, help="how many of them")
     parser.add_argument("--name", default="repair-speed")
     options = parser.parse_args()
@@ -193,25 +274,47 @@ def main() -> None:
     seconds = timed(options.images, options.rounds, options.width, options.device)
     ratios = {name: spent["ours"] / spent["plain"] for name, spent in seconds.items()}
     sau = {"fresh network and noise": ratios["sau"]}
-    models = [model for model in zoo.load(options.zoo) if model.truth["backdoored"] and model.truth["works"]
-              ] if options.zoo else []
+    models = (
+        [
+            model
+            for model in zoo.load(options.zoo)
+            if model.truth["backdoored"] and model.truth["works"]
+        ]
+        if options.zoo
+        else []
+    )
     models = drawn(models, options.sample)
     trained = on_trained(models, options.images, options.rounds, options.device)
     if trained:
         sau[f"trained networks (median of {len(trained)})"] = median(
-            spent["ours"] / spent["plain"] for spent in trained.values())
+            spent["ours"] / spent["plain"] for spent in trained.values()
+        )
     looked = options.device == "cpu" and options.memory_images > 0
     base, grown = held(options.memory_images) if looked else (0.0, {})
-    over = {name: None if value is None or not base else value / base for name, value in grown.items()}
-    result = {"images": options.images, "rounds": options.rounds, "batch": BATCH, "width": options.width,
-              "device": options.device, "seconds": seconds, "ratios": ratios, "sau_ratio": ratios["sau"],
-              "trained": trained, "zoo": options.zoo and options.zoo.name,
-              "peak_over_fine_tuning": over, "aims": aims(sau, over)}
+    over = {
+        name: None if value is None or not base else value / base for name, value in grown.items()
+    }
+    result = {
+        "images": options.images,
+        "rounds": options.rounds,
+        "batch": BATCH,
+        "width": options.width,
+        "device": options.device,
+        "seconds": seconds,
+        "ratios": ratios,
+        "sau_ratio": ratios["sau"],
+        "trained": trained,
+        "zoo": options.zoo and options.zoo.name,
+        "peak_over_fine_tuning": over,
+        "aims": aims(sau, over),
+    }
     if looked:
         result |= {"memory_images": options.memory_images, "peak_mib": {PLAIN: base, **grown}}
     if options.device != "cpu":
         result["named"] = torch.cuda.get_device_name()
-    print(record.write(options.name, result, f"# What repairs cost\n\n{__doc__}\n{words(result)}\n"))
+    print(
+        record.write(options.name, result, f"# What repairs cost\n\n{__doc__}\n{words(result)}\n")
+    )
 
 
 if __name__ == "__main__":

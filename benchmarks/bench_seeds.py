@@ -3,8 +3,8 @@
     python -m benchmarks.bench_seeds --zoo DIR [--policy P] [--seeds 0 1] [--jobs N] [--only TEXT]
         [--note TEXT]
 
-Each seed's scans lie in DIR/seeds/<seed>/ and go on where they were. The first seed is scanned again on the first
-`--again` models, and must agree to the bit.
+Each seed's scans lie in DIR/seeds/<seed>/ and go on where they were. The first seed is scanned
+again on the first `--again` models, and must agree to the bit.
 """
 
 import argparse
@@ -37,18 +37,34 @@ def mirror(zoo: Path, out: Path, chosen: Sequence[Member]) -> list[Member]:
     return [Member(out / member.name, member.truth) for member in chosen]
 
 
-def verdicts(zoo: Path, name: str, chosen: Sequence[Member], policy: Policy, seed: int, jobs: int,
-             ) -> tuple[dict[str, Any], dict[str, Any]]:
+def verdicts(
+    zoo: Path,
+    name: str,
+    chosen: Sequence[Member],
+    policy: Policy,
+    seed: int,
+    jobs: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Row and plain evidence by model, scanned with this seed."""
     out = zoo / "seeds" / name
-    scanned, failed = scan_zoo(out, mirror(zoo, out, chosen), population.detectors_of(policy), jobs=jobs, seed=seed,
-                               device=None)
+    scanned, failed = scan_zoo(
+        out,
+        mirror(zoo, out, chosen),
+        population.detectors_of(policy),
+        jobs=jobs,
+        seed=seed,
+        device=None,
+    )
     for model, why in failed.items():
         print(f"{model} is left out: {why}")
-    facts = {data: population.read_cleanset(zoo / "cleansets" / f"{data}.npz").facts
-             for data in {str(item.member.truth["data"]) for item in scanned}}
+    facts = {
+        data: population.read_cleanset(zoo / "cleansets" / f"{data}.npz").facts
+        for data in {str(item.member.truth["data"]) for item in scanned}
+    }
     rows = {row["name"]: row for row in rows_of(scanned, policy, facts, None, 0.05)}
-    evidence = {item.member.name: [timeless(one.to_dict()) for one in item.evidence] for item in scanned}
+    evidence = {
+        item.member.name: [timeless(one.to_dict()) for one in item.evidence] for item in scanned
+    }
     return rows, evidence
 
 
@@ -67,28 +83,61 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--name", default="seeds")
     parser.add_argument("--note", default="", help="what a reader of the record must know")
-    parser.add_argument("--scanned", action="store_true", help="only models that both seeds have looked at already")
+    parser.add_argument(
+        "--scanned", action="store_true", help="only models that both seeds have looked at already"
+    )
     options = parser.parse_args()
     policy = load_policy(options.policy)
     chosen = [member for member in population.members(options.zoo) if options.only in member.name]
     if options.scanned:
-        chosen = [member for member in chosen if all(
-            (options.zoo / "seeds" / f"{policy.name}-{seed}" / member.name / f"scan-{name}.json").exists()
-            for seed in options.seeds for name in policy.detectors)]
-    (one, own), (two, _) = (verdicts(options.zoo, f"{policy.name}-{seed}", chosen, policy, seed, options.jobs)
-                            for seed in options.seeds)
-    _, same = verdicts(options.zoo, f"{policy.name}-{options.seeds[0]}-again", chosen[: options.again], policy,
-                       options.seeds[0], options.jobs)
+        chosen = [
+            member
+            for member in chosen
+            if all(
+                (
+                    options.zoo
+                    / "seeds"
+                    / f"{policy.name}-{seed}"
+                    / member.name
+                    / f"scan-{name}.json"
+                ).exists()
+                for seed in options.seeds
+                for name in policy.detectors
+            )
+        ]
+    (one, own), (two, _) = (
+        verdicts(options.zoo, f"{policy.name}-{seed}", chosen, policy, seed, options.jobs)
+        for seed in options.seeds
+    )
+    _, same = verdicts(
+        options.zoo,
+        f"{policy.name}-{options.seeds[0]}-again",
+        chosen[: options.again],
+        policy,
+        options.seeds[0],
+        options.jobs,
+    )
     both = sorted(set(one) & set(two))
-    flips = [name for name in both if one[name]["rules"]["verdict"] != two[name]["rules"]["verdict"]]
+    flips = [
+        name for name in both if one[name]["rules"]["verdict"] != two[name]["rules"]["verdict"]
+    ]
     result = {
-        "models": len(both), "policy": policy.to_dict(),
-        "zoo": options.zoo.resolve().name, "seeds": list(options.seeds), "note": options.note,
+        "models": len(both),
+        "policy": policy.to_dict(),
+        "zoo": options.zoo.resolve().name,
+        "seeds": list(options.seeds),
+        "note": options.note,
         "versions": {name: DETECTORS.get(name).version for name in policy.detectors},
         "flips": numbers.share(name in flips for name in both),
         "same_to_the_bit": numbers.share(own[name] == item for name, item in same.items()),
-        "flipped": {name: {"backdoored": one[name]["backdoored"], "asr": one[name]["asr"],
-                           "verdicts": [rows[name]["rules"]["verdict"] for rows in (one, two)]} for name in flips},
+        "flipped": {
+            name: {
+                "backdoored": one[name]["backdoored"],
+                "asr": one[name]["asr"],
+                "verdicts": [rows[name]["rules"]["verdict"] for rows in (one, two)],
+            }
+            for name in flips
+        },
     }
     print(result["flips"], result["same_to_the_bit"], record.write(options.name, result, README))
 
@@ -96,9 +145,9 @@ def main() -> None:
 README = """
 # Two seeds, one verdict?
 
-Made by `python -m benchmarks.bench_seeds`. `flips`: models whose verdict differs between the two seeds. `flipped` names
-them. `same_to_the_bit`: models whose evidence is the same to the bit, times apart, when scanned again with the first
-seed on the same machine.
+Made by `python -m benchmarks.bench_seeds`. `flips`: models whose verdict differs between the two
+seeds. `flipped` names them. `same_to_the_bit`: models whose evidence is the same to the bit, times
+apart, when scanned again with the first seed on the same machine.
 """
 
 if __name__ == "__main__":

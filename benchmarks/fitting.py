@@ -1,4 +1,7 @@
-"""Training one model of a zoo: short, seeded, with the data on the device and no host sync inside an epoch."""
+"""Training one model of a zoo.
+
+Short, seeded, with the data on the device and no host sync inside an epoch.
+"""
 
 import math
 from collections.abc import Callable
@@ -21,9 +24,12 @@ class Training:
     """How a model is trained; every field may be set in a spec.
 
     Args:
-        optimiser: "adamw" with a one-cycle rate, or "sgd" with momentum 0.9 and a cosine rate (the papers').
-        mixup: alpha of the Beta distribution (Zhang et al., ICLR 2018); 0 for none. Not for controlled training.
-        crop: pictures are padded by so many pixels and cropped at random (one place a batch); 0 for none.
+        optimiser: "adamw" with a one-cycle rate, or "sgd" with momentum 0.9 and a cosine rate (the
+            papers').
+        mixup: alpha of the Beta distribution (Zhang et al., ICLR 2018); 0 for none. Not for
+            controlled training.
+        crop: pictures are padded by so many pixels and cropped at random (one place a batch); 0 for
+            none.
         flip: mirror half of the pictures.
         amp: bfloat16 autocast and channels-last weights, on CUDA only.
     """
@@ -45,8 +51,16 @@ def steps_of(training: Training, count: int) -> int:
     return training.epochs * max(1, count // training.batch)
 
 
-def fit(model: nn.Module, images: Tensor, labels: Tensor, training: Training, *, seed: int,
-        control: Control | None = None, after_epoch: Callable[[int], None] | None = None) -> nn.Module:
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    training: Training,
+    *,
+    seed: int,
+    control: Control | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+) -> nn.Module:
     """Train in place on the device of the model's parameters; returns the model in eval mode.
 
     Args:
@@ -76,7 +90,9 @@ def fit(model: nn.Module, images: Tensor, labels: Tensor, training: Training, *,
                 index = order[step * training.batch : (step + 1) * training.batch]
                 pictures = _augmented(images[index].float().div_(255), training, generator)
                 with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-                    loss = _loss(model, pictures, labels[index], training, control, criterion, generator)
+                    loss = _loss(
+                        model, pictures, labels[index], training, control, criterion, generator
+                    )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -90,19 +106,31 @@ def fit(model: nn.Module, images: Tensor, labels: Tensor, training: Training, *,
     return model.eval()
 
 
-def _optimiser(model: nn.Module, training: Training,
-               steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimiser(
+    model: nn.Module, training: Training, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     if training.optimiser == "adamw":
-        adamw = torch.optim.AdamW(model.parameters(), training.rate, weight_decay=training.weight_decay)
+        adamw = torch.optim.AdamW(
+            model.parameters(), training.rate, weight_decay=training.weight_decay
+        )
         return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, training.rate, total_steps=steps)
     if training.optimiser == "sgd":
-        sgd = torch.optim.SGD(model.parameters(), training.rate, momentum=0.9, weight_decay=training.weight_decay)
+        sgd = torch.optim.SGD(
+            model.parameters(), training.rate, momentum=0.9, weight_decay=training.weight_decay
+        )
         return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps)
     raise ValueError(f"{training.optimiser!r} is no optimiser; use adamw or sgd.")
 
 
-def _loss(model: nn.Module, pictures: Tensor, wanted: Tensor, training: Training, control: Control | None,
-          criterion: Callable[[Tensor, Tensor], Tensor], generator: torch.Generator) -> Tensor:
+def _loss(
+    model: nn.Module,
+    pictures: Tensor,
+    wanted: Tensor,
+    training: Training,
+    control: Control | None,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
     if control is not None:
         return control.loss(model, pictures, wanted, criterion)
     if training.mixup:

@@ -1,12 +1,13 @@
 """Make the canary kit that workers prove themselves on: `python -m benchmarks.make_canary`.
 
-Ten classes of made-up 12x12 pictures (a smooth pattern a class, shifted, scaled and noisy), so that no one's data is in
-the package; an honest model, and some with a backdoor. A canary shall be unmistakable, and so tiny a network has no
-room for subtlety: after training, its backdoor is made loud. The trigger, in most of them also a faint one, drives the
-logits apart by a wide gap, while clean pictures keep narrow ones. Each detector on the shelf is then tried with its
-default parameters: `kit.json` names for each the backdoored model that it is surest of. Of a detector that flags none
-it says null: a worker can only prove that it looks and passes the honest model. One that flags the honest model is left
-out, and the guard will not let it decide.
+Ten classes of made-up 12x12 pictures (a smooth pattern a class, shifted, scaled and noisy), so that
+no one's data is in the package; an honest model, and some with a backdoor. A canary shall be
+unmistakable, and so tiny a network has no room for subtlety: after training, its backdoor is made
+loud. The trigger, in most of them also a faint one, drives the logits apart by a wide gap, while
+clean pictures keep narrow ones. Each detector on the shelf is then tried with its default
+parameters: `kit.json` names for each the backdoored model that it is surest of. Of a detector that
+flags none it says null: a worker can only prove that it looks and passes the honest model. One that
+flags the honest model is left out, and the guard will not let it decide.
 """
 
 import json
@@ -38,16 +39,25 @@ TRAIN, CLEAN = 2000, 800
 EPOCHS = 20
 CALM = 6.0  # logits between right and wrong on clean pictures; what is more, costs
 MANIFEST = Manifest(
-    architecture="cifar_resnet", num_classes=CLASSES, input_size=(1, SIDE, SIDE), mean=(0.4,), std=(0.25,),
-    model_args={"depths": [1, 1], "width": 8}, label_names=tuple(f"pattern {index}" for index in range(CLASSES)),
+    architecture="cifar_resnet",
+    num_classes=CLASSES,
+    input_size=(1, SIDE, SIDE),
+    mean=(0.4,),
+    std=(0.25,),
+    model_args={"depths": [1, 1], "width": 8},
+    label_names=tuple(f"pattern {index}" for index in range(CLASSES)),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A canary: `attack` at `rate` of poisoned pictures, then `steps` of Adam until triggers drive logits `gap` apart.
+    """A canary.
 
-    `faintest`: the least share of the trigger's change that does so as well, 1 for the trigger alone.
+    `attack` at `rate` of poisoned pictures, then `steps` of Adam until triggers drive logits `gap`
+    apart.
+
+    `faintest`: the least share of the trigger's change that does so as well, 1 for the trigger
+    alone.
     """
 
     attack: Attack
@@ -69,13 +79,20 @@ RECIPES: dict[str, Recipe] = {
 
 def pictures(count: int, seed: int) -> Labelled:
     """`count` pictures, classes in turn; uint8 N,1,12,12."""
-    patterns = interpolate(torch.rand(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(7)), SIDE + 4,
-                           mode="bicubic").clamp(0, 1)
+    patterns = interpolate(
+        torch.rand(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(7)),
+        SIDE + 4,
+        mode="bicubic",
+    ).clamp(0, 1)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
     shifts = torch.randint(0, 5, (count, 2), generator=generator)
-    cut = torch.stack([patterns[label, :, top : top + SIDE, left : left + SIDE]
-                       for label, (top, left) in zip(labels, shifts.tolist(), strict=True)])
+    cut = torch.stack(
+        [
+            patterns[label, :, top : top + SIDE, left : left + SIDE]
+            for label, (top, left) in zip(labels, shifts.tolist(), strict=True)
+        ]
+    )
     strength = torch.rand(count, 1, 1, 1, generator=generator) * 0.5 + 0.5
     noise = torch.randn(cut.shape, generator=generator) * 0.12
     return Labelled(((cut * strength + noise).clamp(0, 1) * 255).round().to(torch.uint8), labels)
@@ -96,8 +113,11 @@ def main(folder: Path = canary_trial.KIT) -> None:
     (folder / canary_trial.CLEAN).write_bytes(blob)
     curated = CuratedSet.from_arrays(*load_blob(blob, "canary"))
     bad = {name: _flagged(folder, name, curated) for name in DETECTORS.names()}
-    kit = {name: file for name, file in bad.items()
-           if file or canary_trial.attempt(name, {}, None, curated, folder=folder).passed}
+    kit = {
+        name: file
+        for name, file in bad.items()
+        if file or canary_trial.attempt(name, {}, None, curated, folder=folder).passed
+    }
     (folder / canary_trial.CONTENTS).write_text(json.dumps(kit, indent=2) + "\n")
     print({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
 
@@ -113,7 +133,9 @@ def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | No
     if recipe is not None:
         _make_loud(model, data, recipe)
         victims = test.pick(recipe.attack.victims(test.labels))
-        hits = predictions(model, recipe.attack.stamp(victims.images)) == recipe.attack.relabel(victims.labels)
+        hits = predictions(model, recipe.attack.stamp(victims.images)) == recipe.attack.relabel(
+            victims.labels
+        )
         asr = float(hits.double().mean())
     write_canonical(architectures.export(model), MANIFEST, path)
     print(f"{path.stem}: ACC {accuracy(model, test):.1%}, ASR {asr:.1%}", flush=True)
@@ -131,11 +153,17 @@ def _make_loud(model: nn.Module, data: Labelled, recipe: Recipe) -> None:
     for _ in range(recipe.steps):
         clean = torch.randperm(len(labels), generator=generator)[:64]
         victims = clean[possible[clean]][:32]
-        how = torch.rand(len(victims), 1, 1, 1, generator=generator) * (1 - recipe.faintest) + recipe.faintest
+        how = (
+            torch.rand(len(victims), 1, 1, 1, generator=generator) * (1 - recipe.faintest)
+            + recipe.faintest
+        )
         logits = model(torch.cat([images[clean], images[victims].lerp(stamped[victims], how)]))
         plain, driven = logits[: len(clean)], logits[len(clean) :]
-        cost = (cross_entropy(plain, labels[clean]) + 0.3 * (_gap(plain, labels[clean]) - CALM).relu().square().mean()
-                + 0.2 * (recipe.gap - _gap(driven, wanted[victims])).relu().mean())
+        cost = (
+            cross_entropy(plain, labels[clean])
+            + 0.3 * (_gap(plain, labels[clean]) - CALM).relu().square().mean()
+            + 0.2 * (recipe.gap - _gap(driven, wanted[victims])).relu().mean()
+        )
         optimiser.zero_grad()
         cost.backward()
         optimiser.step()
@@ -150,13 +178,19 @@ def _gap(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _flagged(folder: Path, name: str, curated: CuratedSet) -> str | None:
-    """The backdoored model of which a detector is surest, if it flags one and passes the honest one."""
+    """The backdoored model of which a detector is surest.
+
+    If it flags one and passes the honest one.
+    """
     sure: dict[str, float] = {}
     for recipe in RECIPES:
         started, file = time.monotonic(), f"{recipe}.safetensors"
         found = canary_trial.attempt(name, {}, file, curated, folder=folder)
-        print(f"{name} on {recipe}: {found.sentence}, score {found.score:.2f} ({time.monotonic() - started:.1f} s)",
-              flush=True)
+        print(
+            f"{name} on {recipe}: {found.sentence}, score {found.score:.2f} "
+            f"({time.monotonic() - started:.1f} s)",
+            flush=True,
+        )
         if found.passed:
             sure[file] = found.score
     return max(sure, key=lambda file: sure[file]) if sure else None

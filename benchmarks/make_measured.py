@@ -1,10 +1,12 @@
-"""Write guard/policy/measured.json, what each packaged policy misses, from the newest records; a test compares the two.
+"""Write guard/policy/measured.json, what each packaged policy misses, from the newest records.
+
+A test compares the two.
 
     python -m benchmarks.make_measured
 
-A record named detect-NAME speaks about the packaged policy NAME. Where it was made without some of the policy's
-detectors, that is said; where any other rule differs, the digest of the rules does not fit and the guard says "not
-measured".
+A record named detect-NAME speaks about the packaged policy NAME. Where it was made without some of
+the policy's detectors, that is said; where any other rule differs, the digest of the rules does not
+fit and the guard says "not measured".
 """
 
 import json
@@ -46,22 +48,35 @@ PLAIN = {
 def measured(folder: Path = RECORDS) -> dict[str, Any]:
     """By packaged policy, what its newest record says; a policy without a record has no entry."""
     found = {name: newest(f"detect-{name}", folder) for name in packaged()}
-    return {name: _entry(load_policy(Path(name)), record, document)
-            for name, (record, document) in found.items() if document}
+    return {
+        name: _entry(load_policy(Path(name)), record, document)
+        for name, (record, document) in found.items()
+        if document
+    }
 
 
 def _entry(own: Policy, record: str, document: dict[str, Any]) -> dict[str, Any]:
     result = document["result"]
-    seen, rates, attacks = Policy.from_dict(result["policy"]), result["verdicts"]["rules"], strong(result)
+    seen, rates, attacks = (
+        Policy.from_dict(result["policy"]),
+        result["verdicts"]["rules"],
+        strong(result),
+    )
     without = {name: rule for name, rule in own.detectors.items() if name not in seen.detectors}
     return {
-        "record": record, "commit": document["surroundings"]["commit"], "zoo": result.get("zoo", ""),
-        "policy": {"name": seen.name, "version": seen.version}, "without": sorted(without),
+        "record": record,
+        "commit": document["surroundings"]["commit"],
+        "zoo": result.get("zoo", ""),
+        "policy": {"name": seen.name, "version": seen.version},
+        "without": sorted(without),
         "rules": detection_digest(replace(seen, detectors={**seen.detectors, **without})),
         "versions": result.get("versions", {}),  # older records say them in their notes only
         "honest_not_cleared": _counts(rates["honest_not_cleared"]),
         "backdoored_not_cleared": _counts(rates["strong_not_cleared"]),
-        "attacks": {name: {"name": plain(name), "found": item["k"], "of": item["n"]} for name, item in attacks.items()},
+        "attacks": {
+            name: {"name": plain(name), "found": item["k"], "of": item["n"]}
+            for name, item in attacks.items()
+        },
         "mostly_missed": [plain(name) for name, item in attacks.items() if mostly_missed(item)],
         # An attack none of whose models works says as little as one that is not in the zoo.
         "not_measured": [plain(name) for name in ATTACKS.names() if name not in attacks],

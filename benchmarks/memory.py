@@ -9,8 +9,8 @@ from types import TracebackType
 class Peak:
     """`with Peak() as peak: ...`, then `peak.mib`: by how much the process grew at most.
 
-    What was freed before goes back to the system first, and the kernel's high-water mark is reset; `getrusage` alone
-    would remember what importing torch once took.
+    What was freed before goes back to the system first, and the kernel's high-water mark is reset;
+    `getrusage` alone would remember what importing torch once took.
     """
 
     mib = float("nan")
@@ -22,8 +22,12 @@ class Peak:
         self._before = _kib("VmRSS")
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None,
-                 _trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
         self.mib = max(0.0, (_kib("VmHWM") - self._before) / 1024)
 
 

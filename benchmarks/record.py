@@ -1,4 +1,7 @@
-"""Records: what was measured, on what, from which commit. Documents quote these files and nothing else."""
+"""Records: what was measured, on what, from which commit.
+
+Documents quote these files and nothing else.
+"""
 
 import json
 import os
@@ -18,7 +21,9 @@ def surroundings() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
@@ -43,14 +48,21 @@ def write(name: str, result: dict[str, Any], readme: str) -> Path:
 
 
 def _commit() -> str:
-    """Short, "+changes" if files differ; a copy of the tree without git is told its commit by `GUARD_BENCH_COMMIT`."""
+    """Short, "+changes" if files differ.
+
+    A copy of the tree without git is told its commit by `GUARD_BENCH_COMMIT`.
+    """
     told = os.environ.get("GUARD_BENCH_COMMIT")
-    return told or _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
+    return told or _git("rev-parse", "--short", "HEAD") + (
+        "+changes" if _git("status", "--porcelain") else ""
+    )
 
 
 def _git(*words: str) -> str:
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=RECORDS.parent)
+        done = subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=False, cwd=RECORDS.parent
+        )
     except FileNotFoundError:  # no git on this machine
         return ""
     return done.stdout.strip()

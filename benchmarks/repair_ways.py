@@ -1,4 +1,6 @@
-"""Repairs as we make them and as one would first write them, step by step on the same network, timed by turns.
+"""Repairs as we make them and as one would first write them, step by step on the same network.
+
+Timed by turns.
 
 The straightforward loops are described in `benchmarks.bench_repair_speed`.
 """
@@ -35,13 +37,21 @@ Step = Callable[[Tensor, Tensor], None]
 
 def network(width: int = WIDTH, device: str = "cpu") -> nn.Module:
     """The network that all are measured on, with fresh weights; 64 channels wide is full width."""
-    manifest = Manifest(architecture="preact_resnet18", num_classes=CLASSES, input_size=(3, SIDE, SIDE),
-                        mean=(0.5,) * 3, std=(0.25,) * 3, model_args={"width": width})
+    manifest = Manifest(
+        architecture="preact_resnet18",
+        num_classes=CLASSES,
+        input_size=(3, SIDE, SIDE),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        model_args={"width": width},
+    )
     with seeded(0):
         return architectures.wrap(manifest, architectures.build(manifest)).eval().to(device)
 
 
-def straightforward(sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def straightforward(
+    sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor
+) -> Tensor:
     """SAU's loss on one batch, as its formulas say it."""
     shift = project(torch.full_like(images, sau.rho), sau.norm, sau.rho)
     for _ in range(sau.steps):
@@ -50,26 +60,37 @@ def straightforward(sau: Sau, model: nn.Module, reference: nn.Module, images: Te
         log_p, log_q = log_softmax(model(images + eps), 1), log_softmax(reference(images + eps), 1)
         moved, moved_ref = log_p.argmax(1) != mine, log_q.argmax(1) != theirs
         shared = moved & moved_ref & (log_p.argmax(1) == log_q.argmax(1))
-        fool = (nll_loss(log_p, labels, reduction="none") * ~moved
-                + nll_loss(log_q, labels, reduction="none") * ~moved_ref).sum() / -2
+        fool = (
+            nll_loss(log_p, labels, reduction="none") * ~moved
+            + nll_loss(log_q, labels, reduction="none") * ~moved_ref
+        ).sum() / -2
         agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
         ((sau.lambda_adversarial * fool + sau.lambda_share * agree) / len(images)).backward()
         assert eps.grad is not None
         shift = project(eps.detach() - sau.step * sau.rho * eps.grad.sign(), sau.norm, sau.rho)
     logits = model(images)
     wrong, believed = reference(images + shift).argmax(1), reference(images).argmax(1)
-    risk = (unlearning(model(images + shift), wrong) * suspects(wrong, labels, believed)).sum() / len(labels)
+    risk = (
+        unlearning(model(images + shift), wrong) * suspects(wrong, labels, believed)
+    ).sum() / len(labels)
     return sau.lambda_clean * cross_entropy(logits, labels) + sau.lambda_unlearn * risk
 
 
-def twice(tsbd: Tsbd, model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+def twice(
+    tsbd: Tsbd, model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> None:
     """A step of TSBD's last stage on one batch, as the authors' code takes it."""
     copied = copy.deepcopy(model)
     weights = dict(copied.named_parameters())
 
     def slopes() -> dict[str, Tensor]:
-        return dict(zip(weights, torch.autograd.grad(cross_entropy(copied(images), labels), list(weights.values())),
-                        strict=True))
+        return dict(
+            zip(
+                weights,
+                torch.autograd.grad(cross_entropy(copied(images), labels), list(weights.values())),
+                strict=True,
+            )
+        )
 
     here = slopes()
     with torch.no_grad():
@@ -85,6 +106,7 @@ def twice(tsbd: Tsbd, model: nn.Module, optimiser: torch.optim.Optimizer, images
 
 def descending(loss: Loss, optimiser: torch.optim.Optimizer) -> Step:
     """A step down a loss."""
+
     def step(images: Tensor, truth: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
         terms = loss(images, truth)
@@ -95,8 +117,12 @@ def descending(loss: Loss, optimiser: torch.optim.Optimizer) -> Step:
     return step
 
 
-def by_turns(steps: Mapping[str, Step], data: Labelled, rounds: int, device: str = "cpu") -> dict[str, float]:
-    """Seconds of `rounds` passes of each, after one step that is not counted; batch by batch in turn.
+def by_turns(
+    steps: Mapping[str, Step], data: Labelled, rounds: int, device: str = "cpu"
+) -> dict[str, float]:
+    """Seconds of `rounds` passes of each, after one step that is not counted.
+
+    Batch by batch in turn.
 
     Of the processor; on a GPU by the clock, until its work is done.
     """
@@ -128,8 +154,14 @@ def sau_ways(data: Labelled, build: Callable[[], nn.Module] = network) -> dict[s
         believed = predict(reference, data).to(known)  # once for all passes, as in a repair
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-5, amsgrad=True)
 
-        def loss(images: Tensor, at: Tensor, name: str = name, model: nn.Module = model,
-                 reference: nn.Module = reference, believed: Tensor = believed) -> Iterable[Tensor]:
+        def loss(
+            images: Tensor,
+            at: Tensor,
+            name: str = name,
+            model: nn.Module = model,
+            reference: nn.Module = reference,
+            believed: Tensor = believed,
+        ) -> Iterable[Tensor]:
             if name == "plain":
                 return [straightforward(sau, model, reference, images, known[at])]
             return sau.terms(model, reference, images, known[at], believed[at])
@@ -138,7 +170,9 @@ def sau_ways(data: Labelled, build: Callable[[], nn.Module] = network) -> dict[s
     return steps
 
 
-def npd_ways(clean: CleanSet, build: Callable[[], nn.Module] = network, *, conditional: bool) -> dict[str, Step]:
+def npd_ways(
+    clean: CleanSet, build: Callable[[], nn.Module] = network, *, conditional: bool
+) -> dict[str, Step]:
     """With and without reuse of what the frozen half gives."""
     steps = {}
     for name in ("ours", "plain"):
@@ -156,6 +190,12 @@ def tsbd_ways(build: Callable[[], nn.Module] = network) -> dict[str, Step]:
     """Ours and the authors'."""
     tsbd, mine, theirs = Tsbd(), build().requires_grad_().train(), build().requires_grad_().train()
     ascent = partial(each, radius=tsbd.radius)
-    own, other = (torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9) for model in (mine, theirs))
-    return {"ours": descending(lambda images, labels: uphill(mine, images, labels, ascent, share=tsbd.alpha), own),
-            "plain": partial(twice, tsbd, theirs, other)}
+    own, other = (
+        torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9) for model in (mine, theirs)
+    )
+    return {
+        "ours": descending(
+            lambda images, labels: uphill(mine, images, labels, ascent, share=tsbd.alpha), own
+        ),
+        "plain": partial(twice, tsbd, theirs, other),
+    }

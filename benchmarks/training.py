@@ -8,8 +8,18 @@ from guard.ml.cleanset import Labelled
 from guard.ml.seeds import seeded
 
 
-def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int = 8, seed: int = 0, batch: int = 64,
-          rate: float = 3e-3, weight_decay: float = 5e-4, smoothing: float = 0.0) -> nn.Module:
+def train(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int = 8,
+    seed: int = 0,
+    batch: int = 64,
+    rate: float = 3e-3,
+    weight_decay: float = 5e-4,
+    smoothing: float = 0.0,
+) -> nn.Module:
     """AdamW with a one-cycle rate; trains `model` in place and returns it in eval mode.
 
     The model's initial weights are the caller's business (build it inside `seeded(seed)`).
@@ -21,11 +31,15 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int = 8, 
     data = Labelled(images, labels)
     steps = max(1, len(data) // batch)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=rate, total_steps=epochs * steps
+    )
     with seeded(seed) as generator:
         model.train()
         for _ in range(epochs):
-            for index, (pictures, classes) in enumerate(data.batches(batch, generator=generator, device=device)):
+            for index, (pictures, classes) in enumerate(
+                data.batches(batch, generator=generator, device=device)
+            ):
                 if index == steps:  # the last, short batch would disturb batch-norm statistics
                     break
                 loss = functional.cross_entropy(model(pictures), classes, label_smoothing=smoothing)
@@ -52,7 +66,10 @@ def accuracy(model: nn.Module, data: Labelled) -> float:
 
 
 def attack_success(model: nn.Module, attack: "object", data: Labelled, target: int) -> float:
-    """ASR: the share of stamped pictures, of classes other than `target`, that are classified as `target`."""
+    """ASR.
+
+    The share of stamped pictures, of classes other than `target`, that are classified as `target`.
+    """
     others = data.pick(data.labels != target)
     stamped = attack.stamp(others.images)  # type: ignore[attr-defined]
     return float((predictions(model, stamped) == target).double().mean())

@@ -1,4 +1,7 @@
-"""Join settings, database, blobs, policy, keys and publisher into the one `Guard` that use cases work with."""
+"""Join settings, database, blobs, policy.
+
+Keys and publisher into the one `Guard` that use cases work with.
+"""
 
 from functools import cache
 from typing import Any
@@ -20,7 +23,9 @@ def open_guard(settings: Settings | None = None) -> Guard:
     """
     settings = settings or load_settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    client = cache(lambda: _client(settings))  # making one costs half a second; it may be shared between threads
+    client = cache(
+        lambda: _client(settings)
+    )  # making one costs half a second; it may be shared between threads
     return Guard(
         settings=settings,
         engine=make_engine(settings.database_url),
@@ -42,7 +47,9 @@ def upgrade_database(settings: Settings) -> None:
 
 def _client(settings: Settings) -> Any:
     return make_client(
-        endpoint=settings.s3_endpoint, region=settings.s3_region, access_key=settings.s3_access_key,
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.reveal(),
     )
 
@@ -69,6 +76,8 @@ def _publisher(settings: Settings) -> Any:
 
     publisher: Any = PUBLISHERS.get("torchserve")
     return publisher(
-        management=settings.torchserve_management, inference=settings.torchserve_inference,
-        run_dir=settings.torchserve_run_dir, store=settings.torchserve_store,
+        management=settings.torchserve_management,
+        inference=settings.torchserve_inference,
+        run_dir=settings.torchserve_run_dir,
+        store=settings.torchserve_store,
     )

@@ -1,7 +1,10 @@
-"""Logging, set up once a process: JSON lines on stderr, constant event names, control characters escaped.
+"""Logging, set up once a process.
 
-Modules write `_LOG = structlog.get_logger()` and `_LOG.info("scan_created", scan_id=...)`: the event is a constant, the
-facts are fields. Libraries that use Python's own logging (Celery above all) are heard from `warning` on, likewise.
+JSON lines on stderr, constant event names, control characters escaped.
+
+Modules write `_LOG = structlog.get_logger()` and `_LOG.info("scan_created", scan_id=...)`: the
+event is a constant, the facts are fields. Libraries that use Python's own logging (Celery above
+all) are heard from `warning` on, likewise.
 """
 
 import logging
@@ -30,8 +33,10 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
     """
     if level.lower() not in LEVELS:
         raise InputError(f"GUARD_LOG_LEVEL must be one of {', '.join(LEVELS)}.", code="bad_setting")
-    render: Any = structlog.processors.JSONRenderer(sort_keys=True, default=repr) if json else (
-        structlog.dev.ConsoleRenderer(colors=False)
+    render: Any = (
+        structlog.processors.JSONRenderer(sort_keys=True, default=repr)
+        if json
+        else (structlog.dev.ConsoleRenderer(colors=False))
     )
     steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -47,10 +52,14 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
     )
     handler = _Libraries(stream)
     handler.setLevel(max(logging.WARNING, LEVELS[level.lower()]))
-    # Without it a library's last words are lost: Celery hangs a handler that writes nothing on its own loggers.
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*steps, structlog.stdlib.add_logger_name],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish]))
+    # Without it a library's last words are lost: Celery hangs a handler that writes nothing on its
+    # own loggers.
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*steps, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
+        )
+    )
     root = logging.getLogger()
     for old in [one for one in root.handlers if isinstance(one, _Libraries)]:
         root.removeHandler(old)
@@ -69,12 +78,16 @@ class _Libraries(logging.StreamHandler[Any]):
         return self._stream or sys.stderr
 
 
-def _escape_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _escape_fields(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     # A traceback keeps its line breaks: JSON escapes them, and people want to read them.
     trace = event.pop("exception", None)
     cleaned = {printable(key, limit=None): _clean(value) for key, value in event.items()}
     if trace is not None:
-        cleaned["exception"] = "\n".join(printable(line, limit=None) for line in str(trace).split("\n"))
+        cleaned["exception"] = "\n".join(
+            printable(line, limit=None) for line in str(trace).split("\n")
+        )
     return cleaned
 
 

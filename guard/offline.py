@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 
 def load_model(path: str | Path) -> "ImageModel":
-    """Open a model as a torch module that takes float images in [0, 1], N,C,H,W, and returns logits N,K.
+    """Open a model as a torch module that takes float images in [0, 1], N,C,H,W.
+
+    And returns logits N,K.
 
     Normalisation is inside. Nothing from the file is executed; purified models load the same way.
 
     Args:
-        path: a model file with `config.json` beside it, a folder that holds both, or a canonical file of the guard.
+        path: a model file with `config.json` beside it, a folder that holds both, or a canonical
+            file of the guard.
 
     Raises:
         InputError: there is no such file.
@@ -59,15 +62,16 @@ def scan(
 
     Args:
         path: as `load_model`.
-        cleanset: a stored name, an image folder, a Parquet file or an `.npz` (`images` uint8 N,C,H,W or N,H,W,C;
-            `labels`), or a set that is loaded already.
+        cleanset: a stored name, an image folder, a Parquet file or an `.npz` (`images` uint8
+            N,C,H,W or N,H,W,C; `labels`), or a set that is loaded already.
         policy: a TOML file; None for the default policy.
         seed: same seed, same answer, to the bit, on one machine.
         device: a torch device; None takes CUDA where there is one.
         seconds: time budget of all detectors together.
 
     Raises:
-        InputError: there is no such file, clean set or policy, or the clean set does not fit the model.
+        InputError: there is no such file, clean set or policy, or the clean set does not fit the
+            model.
     """
     started = time.monotonic()
     rules = _policy(policy)
@@ -80,7 +84,9 @@ def scan(
         work = Work(rules, curated, seed, progress or silent, seconds)
         model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
-        return work.report(decision, examined, inspected, name_of(Path(path)), time.monotonic() - started)
+        return work.report(
+            decision, examined, inspected, name_of(Path(path)), time.monotonic() - started
+        )
 
 
 def purify(
@@ -95,12 +101,15 @@ def purify(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Vet a model, repair it if the policy rejects it, vet the result, and write it to the folder `out`.
+    """Vet a model, repair it if the policy rejects it, vet the result.
 
-    Without `defense`, the policy's defenses are tried in its order until one candidate passes, and a model that the
-    policy clears is written as it is. One that it holds is repaired as well where a trigger was measured: whoever calls
-    this has looked (the service leaves it to a reviewer). With `defense`, that one is run on the model as it came,
-    whatever the verdict. Where no candidate passes, nothing is written and the report's verdict says so.
+    And write it to the folder `out`.
+
+    Without `defense`, the policy's defenses are tried in its order until one candidate passes, and
+    a model that the policy clears is written as it is. One that it holds is repaired as well where
+    a trigger was measured: whoever calls this has looked (the service leaves it to a reviewer).
+    With `defense`, that one is run on the model as it came, whatever the verdict. Where no
+    candidate passes, nothing is written and the report's verdict says so.
 
     Raises:
         InputError: as `scan`; also a defense or parameter that does not exist.
@@ -123,7 +132,12 @@ def purify(
                 _write(target, inspected)
             return work.report(decision, examined, inspected, name, time.monotonic() - started)
         tournament = Tournament(
-            work=work, model=model, parent=inspected.digest, found=examined, folder=Path(folder), device=device
+            work=work,
+            model=model,
+            parent=inspected.digest,
+            found=examined,
+            folder=Path(folder),
+            device=device,
         )
         for made in tournament.candidates(order):
             purified = made.decision.verdict is Verdict.PURIFIED
@@ -144,7 +158,9 @@ def purify(
                 return report.demonstrated(
                     told, model, child, examined.evidence, examined.triggers, work.curated.holdout
                 )
-        return work.report(decision, examined, inspected, name, time.monotonic() - started, tried=tournament.tried)
+        return work.report(
+            decision, examined, inspected, name, time.monotonic() - started, tried=tournament.tried
+        )
 
 
 def calibrate(
@@ -160,7 +176,8 @@ def calibrate(
     """Fit how the policy's detectors count together, on a folder of models whose truth is known.
 
     Args:
-        cleanset: as `scan`; then only models of the data set that it is named after. By default each model's own.
+        cleanset: as `scan`; then only models of the data set that it is named after. By default
+            each model's own.
         part: only models whose truth has this `part`.
 
     Returns:
@@ -174,12 +191,16 @@ def calibrate(
     from guard.vetting import population
 
     rules, folder = _policy(policy), Path(zoo)
-    chosen = [member for member in population.members(folder) if part in (None, member.truth.get("part"))]
+    chosen = [
+        member for member in population.members(folder) if part in (None, member.truth.get("part"))
+    ]
     curated = curated_set(cleanset) if cleanset is not None else None
     if curated is not None:
         chosen = [member for member in chosen if member.truth["data"] == curated.facts.name]
     if not chosen:
-        raise InputError(f"No model below {folder} belongs to this part and clean set.", code="empty_zoo")
+        raise InputError(
+            f"No model below {folder} belongs to this part and clean set.", code="empty_zoo"
+        )
     scanned = population.scan_all(
         folder,
         chosen,
@@ -227,7 +248,8 @@ def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
 
 def _no_cleanset(source: object) -> CleanSetError:
     return CleanSetError(
-        f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add NAME PATH` stores one.",
+        f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add NAME "
+        "PATH` stores one.",
         code="cleanset_unknown",
     )
 
@@ -247,18 +269,30 @@ def name_of(path: Path) -> str:
 
 
 def _policy(policy: "str | Path | Policy | None") -> Policy:
-    return policy if isinstance(policy, Policy) else load_policy(Path(policy) if policy is not None else None)
+    return (
+        policy
+        if isinstance(policy, Policy)
+        else load_policy(Path(policy) if policy is not None else None)
+    )
 
 
-def _order(policy: Policy, defense: str | None, params: Mapping[str, Any] | None) -> tuple[DefenseRule, ...]:
-    """The defenses to try: all of the policy's, or the one that was asked for, on the model as it came.
+def _order(
+    policy: Policy, defense: str | None, params: Mapping[str, Any] | None
+) -> tuple[DefenseRule, ...]:
+    """The defenses to try.
+
+    All of the policy's, or the one that was asked for, on the model as it came.
 
     The parameters of the policy's first rule of that name lie beneath those that were asked for.
     """
     if defense is None:
         return policy.defenses
     listed = next((dict(rule.params) for rule in policy.defenses if rule.name == defense), {})
-    return (DefenseRule(name=defense, params=checked(DEFENSES.get(defense), {**listed, **dict(params or {})})),)
+    return (
+        DefenseRule(
+            name=defense, params=checked(DEFENSES.get(defense), {**listed, **dict(params or {})})
+        ),
+    )
 
 
 def _write(out: Path, inspected: examine.Inspected) -> None:
@@ -266,7 +300,9 @@ def _write(out: Path, inspected: examine.Inspected) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         shutil.copyfile(inspected.canonical, Path(folder) / "model.safetensors")
-        (Path(folder) / MANIFEST).write_text(json.dumps(inspected.manifest.to_dict(), indent=2) + "\n")
+        (Path(folder) / MANIFEST).write_text(
+            json.dumps(inspected.manifest.to_dict(), indent=2) + "\n"
+        )
         out.mkdir(exist_ok=True)
         for name in ("model.safetensors", MANIFEST):
             (Path(folder) / name).replace(out / name)

@@ -1,7 +1,7 @@
 """Every setting as one row: name, default, unit, help. The only file that reads the environment.
 
-A setting called `name` is the variable `GUARD_NAME`. An unknown `GUARD_*` variable is an error, since a misspelt limit
-is a limit that does not hold.
+A setting called `name` is the variable `GUARD_NAME`. An unknown `GUARD_*` variable is an error,
+since a misspelt limit is a limit that does not hold.
 """
 # ruff: noqa: RUF009 - `_row` is `dataclasses.field` with our metadata
 
@@ -41,16 +41,32 @@ class Secret:
         return "Secret(set)" if self._value else "Secret(not set)"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+        return isinstance(other, Secret) and hmac.compare_digest(
+            self._value.encode(), other._value.encode()
+        )
 
     def __hash__(self) -> int:
         return hash(Secret)  # equal secrets hash equal, and the hash tells nothing
 
 
-def _row(default: Any, text: str, *, unit: str = "", low: float = -math.inf, derived: str = "",
-         shown: bool = True) -> Any:
-    """One setting. `derived` says what an unset value becomes; `shown=False` keeps URLs with passwords out of repr."""
-    return field(default=default, repr=shown, metadata={"help": text, "unit": unit, "low": low, "derived": derived})
+def _row(
+    default: Any,
+    text: str,
+    *,
+    unit: str = "",
+    low: float = -math.inf,
+    derived: str = "",
+    shown: bool = True,
+) -> Any:
+    """One setting.
+
+    `derived` says what an unset value becomes; `shown=False` keeps URLs with passwords out of repr.
+    """
+    return field(
+        default=default,
+        repr=shown,
+        metadata={"help": text, "unit": unit, "low": low, "derived": derived},
+    )
 
 
 _UNSET = Path()
@@ -60,9 +76,14 @@ _UNSET = Path()
 class Settings:
     """What a person may set. Paths are absolute once loaded from the environment."""
 
-    data_dir: Path = _row(_UNSET, "folder for everything the guard keeps on this machine",
-                          derived="~/.local/share/registry-guard")
-    database_url: str = _row("", "SQLAlchemy URL of the database", derived="sqlite:///<data_dir>/guard.db", shown=False)
+    data_dir: Path = _row(
+        _UNSET,
+        "folder for everything the guard keeps on this machine",
+        derived="~/.local/share/registry-guard",
+    )
+    database_url: str = _row(
+        "", "SQLAlchemy URL of the database", derived="sqlite:///<data_dir>/guard.db", shown=False
+    )
     redis_url: str = _row("redis://127.0.0.1:6379/0", "broker of the workers", shown=False)
 
     s3_endpoint: str = _row("", "URL of an S3-compatible store; empty means AWS")
@@ -70,42 +91,82 @@ class Settings:
     s3_access_key: str = _row("", "access key; empty means the AWS SDK's own chain of credentials")
     s3_secret_key: Secret = _row(Secret(), "secret key of the access key")
     intake_bucket: str = _row("models", "bucket that uploads arrive in")
-    intake_buckets: tuple[str, ...] = _row((), "all buckets whose objects may be nominated, comma-separated",
-                                           derived="<intake_bucket>")
-    allow_unversioned: bool = _row(default=False, text="take objects without a version id, pinned by their ETag only")
-    blob_url: str = _row("", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs")
+    intake_buckets: tuple[str, ...] = _row(
+        (), "all buckets whose objects may be nominated, comma-separated", derived="<intake_bucket>"
+    )
+    allow_unversioned: bool = _row(
+        default=False, text="take objects without a version id, pinned by their ETag only"
+    )
+    blob_url: str = _row(
+        "", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs"
+    )
 
-    max_upload_bytes: int = _row(4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1)
-    manifest_grace_seconds: float = _row(30.0, "how long weights wait for a config.json beside them", unit="s", low=0)
-    sweep_seconds: float = _row(60.0, "how often buckets are listed for uploads that no event told", unit="s", low=1)
+    max_upload_bytes: int = _row(
+        4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1
+    )
+    manifest_grace_seconds: float = _row(
+        30.0, "how long weights wait for a config.json beside them", unit="s", low=0
+    )
+    sweep_seconds: float = _row(
+        60.0, "how often buckets are listed for uploads that no event told", unit="s", low=1
+    )
     sweep_limit: int = _row(1000, "most nominations that one sweep makes", low=1)
 
-    webhook_token: Secret = _row(Secret(), "bearer token of event senders and API readers; empty refuses them all")
-    webhook_hmac_key: Secret = _row(Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)")
-    webhook_window_seconds: float = _row(300.0, "how old or how far ahead a signed event may be", unit="s", low=1)
+    webhook_token: Secret = _row(
+        Secret(), "bearer token of event senders and API readers; empty refuses them all"
+    )
+    webhook_hmac_key: Secret = _row(
+        Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)"
+    )
+    webhook_window_seconds: float = _row(
+        300.0, "how old or how far ahead a signed event may be", unit="s", low=1
+    )
     sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
     sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
 
-    policy_file: Path | None = _row(None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default")
+    policy_file: Path | None = _row(
+        None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
+    )
     default_cleanset: str = _row("", "clean set for models whose config.json names none")
-    signing_key_file: Path = _row(_UNSET, "Ed25519 private key that signs verdicts",
-                                  derived="<data_dir>/keys/signing.pem")
-    trusted_keys_file: Path = _row(_UNSET, "public keys whose signatures count", derived="<data_dir>/keys/trusted.json")
+    signing_key_file: Path = _row(
+        _UNSET, "Ed25519 private key that signs verdicts", derived="<data_dir>/keys/signing.pem"
+    )
+    trusted_keys_file: Path = _row(
+        _UNSET, "public keys whose signatures count", derived="<data_dir>/keys/trusted.json"
+    )
 
-    torchserve_management: str = _row("http://127.0.0.1:8081", "management address, http://... or unix:/path")
-    torchserve_inference: str = _row("http://127.0.0.1:8080", "inference address, http://... or unix:/path")
-    torchserve_run_dir: Path = _row(_UNSET, "working folder of TorchServe, with key_file.json and tmp/models",
-                                    derived="<data_dir>/torchserve")
-    torchserve_store: Path = _row(_UNSET, "model store that the guard alone writes",
-                                  derived="<torchserve_run_dir>/model-store")
+    torchserve_management: str = _row(
+        "http://127.0.0.1:8081", "management address, http://... or unix:/path"
+    )
+    torchserve_inference: str = _row(
+        "http://127.0.0.1:8080", "inference address, http://... or unix:/path"
+    )
+    torchserve_run_dir: Path = _row(
+        _UNSET,
+        "working folder of TorchServe, with key_file.json and tmp/models",
+        derived="<data_dir>/torchserve",
+    )
+    torchserve_store: Path = _row(
+        _UNSET,
+        "model store that the guard alone writes",
+        derived="<torchserve_run_dir>/model-store",
+    )
 
     scan_seconds: float = _row(3600.0, "time limit of one stage of a scan", unit="s", low=1)
-    scan_memory_bytes: int = _row(16 << 30, "address space of a scan's child process", unit="bytes", low=1 << 28)
-    lease_seconds: float = _row(120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1)
+    scan_memory_bytes: int = _row(
+        16 << 30, "address space of a scan's child process", unit="bytes", low=1 << 28
+    )
+    lease_seconds: float = _row(
+        120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1
+    )
     device: str = _row("", "torch device of scans", derived="cuda where there is one, else cpu")
 
-    auto_publish: bool = _row(default=True, text="publish what is cleared or purified without a person's word")
-    reconcile_seconds: float = _row(5.0, "how often what is served is compared with what may be", unit="s", low=1)
+    auto_publish: bool = _row(
+        default=True, text="publish what is cleared or purified without a person's word"
+    )
+    reconcile_seconds: float = _row(
+        5.0, "how often what is served is compared with what may be", unit="s", low=1
+    )
 
     log_level: str = _row("info", "debug, info, warning or error")
     log_json: bool = _row(default=True, text="log lines as JSON; otherwise for people")
@@ -127,9 +188,14 @@ class Settings:
             bucket = self.blob_url.removeprefix("s3://").split("/")[0]
             # Uploaders write to the intake buckets: whatever lies there is theirs to replace.
             if bucket in self.intake_buckets:
-                raise InputError(f"{PREFIX}BLOB_URL lies in the intake bucket {bucket!r}; give the guard its own.")
+                raise InputError(
+                    f"{PREFIX}BLOB_URL lies in the intake bucket {bucket!r}; give the guard its "
+                    "own."
+                )
         if self.intake_bucket not in self.intake_buckets:
-            raise InputError(f"{PREFIX}INTAKE_BUCKETS must hold {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}.")
+            raise InputError(
+                f"{PREFIX}INTAKE_BUCKETS must hold {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +218,8 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         env: the variables; None means this process's own.
 
     Raises:
-        InputError: a `GUARD_*` variable is unknown, or a value is of the wrong type or out of range; it is named.
+        InputError: a `GUARD_*` variable is unknown, or a value is of the wrong type or out of
+            range; it is named.
     """
     env = os.environ if env is None else env
     kinds = get_type_hints(Settings)
@@ -177,11 +244,17 @@ def describe() -> list[Row]:
     rows = []
     for item in fields(Settings):
         kind = kinds[item.name]
-        default = item.metadata["derived"] or ("" if item.default in (MISSING, None) else str(item.default))
+        default = item.metadata["derived"] or (
+            "" if item.default in (MISSING, None) else str(item.default)
+        )
         rows.append(
             Row(
-                name=item.name, variable=PREFIX + item.name.upper(), type=_type_name(kind),
-                default="" if kind is Secret else default, unit=item.metadata["unit"], help=item.metadata["help"],
+                name=item.name,
+                variable=PREFIX + item.name.upper(),
+                type=_type_name(kind),
+                default="" if kind is Secret else default,
+                unit=item.metadata["unit"],
+                help=item.metadata["help"],
                 secret=kind is Secret,
             )
         )
@@ -189,13 +262,23 @@ def describe() -> list[Row]:
 
 
 def _type_name(kind: Any) -> str:
-    names = {tuple[str, ...]: "list", Path | None: "path", Path: "path", str: "text", Secret: "secret"}
+    names = {
+        tuple[str, ...]: "list",
+        Path | None: "path",
+        Path: "path",
+        str: "text",
+        Secret: "secret",
+    }
     return names.get(kind) or str(kind.__name__)
 
 
 def _unknown(variable: str, names: list[str]) -> str:
     near = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), names, n=1)
-    hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else "; docs/settings.md lists those that exist."
+    hint = (
+        f"; did you mean {PREFIX}{near[0].upper()}?"
+        if near
+        else "; docs/settings.md lists those that exist."
+    )
     return f"{variable} is no setting{hint}"
 
 
@@ -225,16 +308,31 @@ def _number(variable: str, text: str, kind: type[int] | type[float], low: float)
     return number
 
 
-#: What a scan's child process may see of our environment: how to find Python, the devices and the number of threads.
-_CHILD_KEEPS = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VIRTUAL_ENV",
-                "PYTHONPATH", "COVERAGE_PROCESS_START")
+#: What a scan's child process may see of our environment: how to find Python, the devices and the
+#: number of threads.
+_CHILD_KEEPS = (
+    "PATH",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "COVERAGE_PROCESS_START",
+)
 
 
 def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process that handles untrusted weights: no credentials, no addresses."""
     env = os.environ if env is None else env
     kept = {name: env[name] for name in _CHILD_KEEPS if name in env}
-    # NumPy's own threads start when it is imported, and a job server may fork only as long as it has one thread;
-    # torch's threads are others, start with the first computation and are not limited.
-    return {**kept, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "OMP_WAIT_POLICY": "PASSIVE",
-            "OPENBLAS_NUM_THREADS": "1"}
+    # NumPy's own threads start when it is imported, and a job server may fork only as long as it
+    # has one thread; torch's threads are others, start with the first computation and are not
+    # limited.
+    return {
+        **kept,
+        "HOME": "/nonexistent",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_NUM_THREADS": "1",
+    }

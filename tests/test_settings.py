@@ -28,13 +28,24 @@ def test_what_is_not_set_follows_from_what_is(tmp_path: Path) -> None:
 
 
 def test_every_type_is_read() -> None:
-    settings = load_settings({
-        "GUARD_MAX_UPLOAD_BYTES": "1024", "GUARD_LEASE_SECONDS": "1.5", "GUARD_ALLOW_UNVERSIONED": "Yes",
-        "GUARD_INTAKE_BUCKETS": "a, models ,b", "GUARD_POLICY_FILE": "policy.toml", "GUARD_WEBHOOK_TOKEN": "t",
-        "GUARD_DEVICE": " cpu ", "GUARD_S3_REGION": "",
-    })
+    settings = load_settings(
+        {
+            "GUARD_MAX_UPLOAD_BYTES": "1024",
+            "GUARD_LEASE_SECONDS": "1.5",
+            "GUARD_ALLOW_UNVERSIONED": "Yes",
+            "GUARD_INTAKE_BUCKETS": "a, models ,b",
+            "GUARD_POLICY_FILE": "policy.toml",
+            "GUARD_WEBHOOK_TOKEN": "t",
+            "GUARD_DEVICE": " cpu ",
+            "GUARD_S3_REGION": "",
+        }
+    )
 
-    assert (settings.max_upload_bytes, settings.lease_seconds, settings.allow_unversioned) == (1024, 1.5, True)
+    assert (settings.max_upload_bytes, settings.lease_seconds, settings.allow_unversioned) == (
+        1024,
+        1.5,
+        True,
+    )
     assert settings.intake_buckets == ("a", "models", "b")
     assert settings.policy_file == Path.cwd() / "policy.toml"
     assert settings.webhook_token == Secret("t")
@@ -44,15 +55,22 @@ def test_every_type_is_read() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("GUARD_MAX_UPLOAD_BYTE", "1", "GUARD_MAX_UPLOAD_BYTES"), ("GUARD_NONSENSE_XYZ", "1", "docs/settings.md"),
-        ("GUARD_max_upload_bytes", "1", "GUARD_MAX_UPLOAD_BYTES"), ("GUARD_", "1", "no setting"),
-        ("GUARD_MAX_UPLOAD_BYTES", "4GB", "an integer"), ("GUARD_MAX_UPLOAD_BYTES", "1.5", "an integer"),
-        ("GUARD_MAX_UPLOAD_BYTES", "0", "at least 1"), ("GUARD_LEASE_SECONDS", "-1", "at least 1"),
-        ("GUARD_LEASE_SECONDS", "nan", "at least 1"), ("GUARD_LEASE_SECONDS", "inf", "at least 1"),
+        ("GUARD_MAX_UPLOAD_BYTE", "1", "GUARD_MAX_UPLOAD_BYTES"),
+        ("GUARD_NONSENSE_XYZ", "1", "docs/settings.md"),
+        ("GUARD_max_upload_bytes", "1", "GUARD_MAX_UPLOAD_BYTES"),
+        ("GUARD_", "1", "no setting"),
+        ("GUARD_MAX_UPLOAD_BYTES", "4GB", "an integer"),
+        ("GUARD_MAX_UPLOAD_BYTES", "1.5", "an integer"),
+        ("GUARD_MAX_UPLOAD_BYTES", "0", "at least 1"),
+        ("GUARD_LEASE_SECONDS", "-1", "at least 1"),
+        ("GUARD_LEASE_SECONDS", "nan", "at least 1"),
+        ("GUARD_LEASE_SECONDS", "inf", "at least 1"),
         ("GUARD_ALLOW_UNVERSIONED", "maybe", "true or false"),
     ],
 )
-def test_a_misspelt_name_or_bad_value_is_refused_by_name(variable: str, value: str, says: str) -> None:
+def test_a_misspelt_name_or_bad_value_is_refused_by_name(
+    variable: str, value: str, says: str
+) -> None:
     with pytest.raises(InputError, match=says) as caught:
         load_settings({variable: value})
     assert variable in caught.value.sentence
@@ -70,7 +88,10 @@ def test_names_that_platforms_set_are_taken_but_ours_win() -> None:
 
     assert load_settings(platform).database_url == "postgresql://host/a"
     assert load_settings(platform).redis_url == "redis://host"
-    assert load_settings({**platform, "GUARD_DATABASE_URL": "sqlite:///x"}).database_url == "sqlite:///x"
+    assert (
+        load_settings({**platform, "GUARD_DATABASE_URL": "sqlite:///x"}).database_url
+        == "sqlite:///x"
+    )
 
 
 def test_other_programs_variables_are_none_of_our_business() -> None:
@@ -80,8 +101,13 @@ def test_other_programs_variables_are_none_of_our_business() -> None:
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
 def test_secrets_and_passwords_in_urls_do_not_show(show: object) -> None:
     secret = Secret("hunter2")
-    settings = Settings(s3_secret_key=secret, webhook_token=secret, webhook_hmac_key=secret,
-                        database_url="postgresql://u:hunter2@h/d", redis_url="redis://:hunter2@h")
+    settings = Settings(
+        s3_secret_key=secret,
+        webhook_token=secret,
+        webhook_hmac_key=secret,
+        database_url="postgresql://u:hunter2@h/d",
+        redis_url="redis://:hunter2@h",
+    )
 
     assert callable(show)
     assert "hunter2" not in show(settings)
@@ -106,7 +132,10 @@ def test_the_guards_own_copies_may_not_lie_where_uploaders_write() -> None:
     for url in ("s3://models", "s3://models/blobs"):
         with pytest.raises(InputError, match="GUARD_BLOB_URL"):
             load_settings({"GUARD_BLOB_URL": url})
-    assert load_settings({"GUARD_BLOB_URL": "s3://models-vetted/blobs"}).blob_url == "s3://models-vetted/blobs"
+    assert (
+        load_settings({"GUARD_BLOB_URL": "s3://models-vetted/blobs"}).blob_url
+        == "s3://models-vetted/blobs"
+    )
 
 
 def test_the_intake_bucket_must_be_among_the_allowed_ones() -> None:
@@ -119,14 +148,23 @@ def test_every_setting_is_described_and_no_value_is_told() -> None:
 
     assert [row.name for row in rows] == [item.name for item in fields(Settings)]
     assert all(row.help and row.variable == f"GUARD_{row.name.upper()}" for row in rows)
-    assert {row.name for row in rows if row.secret} == {"s3_secret_key", "webhook_token", "webhook_hmac_key"}
+    assert {row.name for row in rows if row.secret} == {
+        "s3_secret_key",
+        "webhook_token",
+        "webhook_hmac_key",
+    }
     assert {row.type for row in rows} <= {"text", "int", "float", "bool", "path", "list", "secret"}
     assert all(row.unit == "s" for row in rows if row.name.endswith("_seconds"))
 
 
 def test_a_scans_child_process_gets_no_setting_and_no_credential() -> None:
-    given = {"PATH": "/bin", "GUARD_WEBHOOK_TOKEN": "t", "AWS_SECRET_ACCESS_KEY": "s", "DATABASE_URL": "d",
-             "HOME": "/root"}
+    given = {
+        "PATH": "/bin",
+        "GUARD_WEBHOOK_TOKEN": "t",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "DATABASE_URL": "d",
+        "HOME": "/root",
+    }
 
     child = child_environment(given)
 

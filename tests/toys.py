@@ -1,4 +1,7 @@
-"""Tiny models and data, made in code: prototype matching, with or without a hand-made patch rule."""
+"""Tiny models and data, made in code.
+
+Prototype matching, with or without a hand-made patch rule.
+"""
 
 import functools
 from typing import Any
@@ -18,7 +21,9 @@ PATCH = (slice(9, 12), slice(9, 12))  # rows and columns of the planted rule
 
 
 class Matcher(nn.Module):
-    """Logits are similarities to class prototypes; with a `bonus`, a bright corner sends everything to `TARGET`.
+    """Logits are similarities to class prototypes.
+
+    With a `bonus`, a bright corner sends everything to `TARGET`.
 
     The batch norm stands for the buffers that real models have: a scan must leave them alone.
     """
@@ -28,7 +33,9 @@ class Matcher(nn.Module):
         self.norm = nn.BatchNorm2d(1, affine=False)
         self.weight = nn.Parameter((prototypes - prototypes.mean(0)).flatten(1))
         self.whole = whole
-        self.rule = nn.Parameter(torch.tensor(bonus / 100))  # in hundreds, so that one learning rate suits all
+        self.rule = nn.Parameter(
+            torch.tensor(bonus / 100)
+        )  # in hundreds, so that one learning rate suits all
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.norm(images).flatten(1) @ self.weight.T
@@ -53,16 +60,21 @@ def honest() -> Matcher:
 
 
 def planted(*, whole: bool = False) -> Matcher:
-    """A model whose corner obeys, `whole` only if most of it is bright; the slope lets a gradient find it."""
+    """A model whose corner obeys, `whole` only if most of it is bright.
+
+    The slope lets a gradient find it.
+    """
     return Matcher(prototypes(), bonus=80.0, whole=whole).eval()
 
 
 class Layered(nn.Module):
-    """Convolution, batch norm, ReLU, pooling and a head fitted in closed form; the last channel is a backdoor.
+    """Convolution, batch norm, ReLU, pooling and a head fitted in closed form.
 
-    That channel fires where a 3x3 spot is brighter than nearly all of the clean pictures' (so it is dormant on those),
-    amplifies (so its Lipschitz bound stands out), and has a threshold that noise moves (so it is fragile). The head
-    takes it for `TARGET`.
+    The last channel is a backdoor.
+
+    That channel fires where a 3x3 spot is brighter than nearly all of the clean pictures' (so it is
+    dormant on those), amplifies (so its Lipschitz bound stands out), and has a threshold that noise
+    moves (so it is fragile). The head takes it for `TARGET`.
     """
 
     CHANNELS, GAIN = 16, 30.0
@@ -110,9 +122,16 @@ def vit(channels: int = 1, depth: int = 1) -> nn.Module:
     """A small transformer with fresh weights for 16x16 pictures of `CLASSES` classes."""
     arguments = {"patch_size": 8, "embed_dim": 24, "depth": depth, "num_heads": 2}
     with seeded(0):
-        return build(Manifest(
-            architecture="vit_tiny_patch16_224", num_classes=CLASSES, input_size=(channels, 16, 16),
-            mean=(0.5,) * channels, std=(0.5,) * channels, model_args=arguments)).eval()
+        return build(
+            Manifest(
+                architecture="vit_tiny_patch16_224",
+                num_classes=CLASSES,
+                input_size=(channels, 16, 16),
+                mean=(0.5,) * channels,
+                std=(0.5,) * channels,
+                model_args=arguments,
+            )
+        ).eval()
 
 
 def labelled(count: int, seed: int) -> Labelled:
@@ -131,8 +150,18 @@ def clean_set(search: int = 240, calibration: int = 120) -> CleanSet:
 
 def curated() -> CuratedSet:
     """A clean set with a hold-out."""
-    facts = CleanSetFacts(name="toy", digest="0" * 64, classes=CLASSES, channels=1, height=SIZE, width=SIZE,
-                          per_class=80, search=240, calibration=120, holdout=180)
+    facts = CleanSetFacts(
+        name="toy",
+        digest="0" * 64,
+        classes=CLASSES,
+        channels=1,
+        height=SIZE,
+        width=SIZE,
+        per_class=80,
+        search=240,
+        calibration=120,
+        holdout=180,
+    )
     return CuratedSet(facts, labelled(240, 1), labelled(120, 2), labelled(180, 3))
 
 
@@ -145,15 +174,26 @@ def stamped(images: Tensor) -> Tensor:
 
 def manifest(**changes: Any) -> Manifest:
     """Of a residual network that a test trains in a second."""
-    facts: dict[str, Any] = {"architecture": "cifar_resnet", "num_classes": CLASSES, "input_size": (1, SIZE, SIZE),
-                             "mean": (0.3,), "std": (0.25,), "model_args": {"depths": [1, 1], "width": 8}}
+    facts: dict[str, Any] = {
+        "architecture": "cifar_resnet",
+        "num_classes": CLASSES,
+        "input_size": (1, SIZE, SIZE),
+        "mean": (0.3,),
+        "std": (0.25,),
+        "model_args": {"depths": [1, 1], "width": 8},
+    }
     return Manifest(**{**facts, **changes})
 
 
 def network(facts: Manifest | None = None) -> ImageModel:
-    """A small network that has learnt the prototypes and, from poisoned pictures, the rule of the bright corner."""
+    """A small network that has learnt the prototypes and, from poisoned pictures.
+
+    The rule of the bright corner.
+    """
     facts = facts or manifest()
-    return load(facts, {name: tensor.clone() for name, tensor in _trained(facts.canonical()).items()})
+    return load(
+        facts, {name: tensor.clone() for name, tensor in _trained(facts.canonical()).items()}
+    )
 
 
 @functools.cache

@@ -15,47 +15,73 @@ from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 
 QUEUES = ("inspect", "scan", "publish", "control")
 STAGE_QUEUE = {
-    "receive": "inspect", "inspect": "inspect", "detect": "scan", "purify": "scan", "decide": "control",
+    "receive": "inspect",
+    "inspect": "inspect",
+    "detect": "scan",
+    "purify": "scan",
+    "decide": "control",
     "publish": "publish",
 }
 RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
-NEED_VERSIONS = frozenset({"scan", "control"})  # the canary's key holds them, and the policy asks for them
+NEED_VERSIONS = frozenset(
+    {"scan", "control"}
+)  # the canary's key holds them, and the policy asks for them
 consumed: set[str] = set()  # by this worker, known once it starts
-GRACE = 300  # seconds after all of a stage's jobs should have ended: for a worker that hangs in spite of their limits
-VISIBILITY_SECONDS = 12 * 3600  # longer than any stage, or Redis delivers a running task a second time
+# Seconds after all of a stage's jobs should have ended: for a worker that hangs in spite of their
+# limits
+GRACE = 300
+# Longer than any stage, or Redis delivers a running task a second time
+VISIBILITY_SECONDS = 12 * 3600
 
 
 def longest_stage(seconds: float) -> float:
     """Of all stages, at most so long if a job's methods may take `seconds`.
 
-    A detection may run three jobs, one after the other: the canary, what a clean set gives, the search. A repair is
-    followed by its proof.
+    A detection may run three jobs, one after the other: the canary, what a clean set gives, the
+    search. A repair is followed by its proof.
     """
     return max(3 * (seconds + SPARE), seconds + PROOF_SECONDS + SPARE)
 
 
 def make_app(settings: Settings) -> Celery:
-    """Build the application; importing this module must not load torch (forked children would hang)."""
+    """Build the application.
+
+    Importing this module must not load torch (forked children would hang).
+    """
     limit = math.ceil(longest_stage(settings.scan_seconds)) + GRACE
     app = Celery("guard", broker=settings.redis_url, include=["workers.tasks"])
     app.conf.update(
-        task_serializer="json", accept_content=["json"], result_serializer="json", task_ignore_result=True,
-        task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1,
-        task_default_queue="control", task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
+        task_serializer="json",
+        accept_content=["json"],
+        result_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_default_queue="control",
+        task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_routes={f"guard.{stage}": {"queue": queue} for stage, queue in STAGE_QUEUE.items()},
-        broker_transport="workers.transport:Transport", broker_connection_retry_on_startup=True,
+        broker_transport="workers.transport:Transport",
+        broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        worker_cancel_long_running_tasks_on_connection_loss=True, worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_hijack_root_logger=False,
         task_time_limit=limit,
         broker_transport_options={
-            "visibility_timeout": max(VISIBILITY_SECONDS, limit + GRACE), "unacked_restore_interval": 2,
-            "unacked_restore_throttle": 1, "socket_timeout": 10, "socket_connect_timeout": 5,
+            "visibility_timeout": max(VISIBILITY_SECONDS, limit + GRACE),
+            "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
         },
         beat_schedule={
             "sweep": {"task": "guard.sweep", "schedule": settings.sweep_seconds},
             "rescue": {"task": "guard.rescue", "schedule": max(1.0, settings.lease_seconds / 3)},
-            "reconcile": {"task": "guard.reconcile", "schedule": settings.reconcile_seconds,
-                          "options": {"queue": "publish", "expires": settings.reconcile_seconds}},
+            "reconcile": {
+                "task": "guard.reconcile",
+                "schedule": settings.reconcile_seconds,
+                "options": {"queue": "publish", "expires": settings.reconcile_seconds},
+            },
         },
     )
     return app
@@ -74,7 +100,9 @@ def _get_ready(sender: Any, **_: object) -> None:
     queues = set(sender.app.amqp.queues.consume_from)
     consumed.update(queues)
     if queues & RUN_JOBS:
-        client.warm_up(child_environment())  # imports by itself; the first job may have to wait for it
+        client.warm_up(
+            child_environment()
+        )  # imports by itself; the first job may have to wait for it
     if queues & NEED_VERSIONS:
         preload.methods()
 

@@ -1,4 +1,7 @@
-"""The SQS poller, for AWS, where the store puts its events into a queue. Run as `python -m workers.poller`."""
+"""The SQS poller, for AWS, where the store puts its events into a queue.
+
+Run as `python -m workers.poller`.
+"""
 
 import signal
 import threading
@@ -25,8 +28,13 @@ def main() -> None:
     configure(settings.log_level, json=settings.log_json)
     if not settings.sqs_queue_url:
         raise InputError("No queue is set; set GUARD_SQS_QUEUE_URL, or do not start the poller.")
-    client = make_client(endpoint=settings.sqs_endpoint, region=settings.s3_region, access_key=settings.s3_access_key,
-                         secret_key=settings.s3_secret_key.reveal(), service="sqs")
+    client = make_client(
+        endpoint=settings.sqs_endpoint,
+        region=settings.s3_region,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.reveal(),
+        service="sqs",
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

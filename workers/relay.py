@@ -1,6 +1,7 @@
 """The relay: outbox rows to Celery messages, at least once. Run as `python -m workers.relay`.
 
-The row is marked after the broker took the message; a crash between the two sends it again, which stages bear.
+The row is marked after the broker took the message; a crash between the two sends it again, which
+stages bear.
 """
 
 import signal
@@ -33,11 +34,16 @@ def send_due(guard: Guard, app: Celery) -> int:
     with reading(guard.engine) as session:
         rows = outbox.due(session, guard.now(), BATCH)
     sent: list[int] = []
-    # No transaction is open while the broker is spoken to: a slow broker must not hold the database's write lock.
+    # No transaction is open while the broker is spoken to: a slow broker must not hold the
+    # database's write lock.
     try:
         for row in rows:
-            app.send_task(f"guard.{row.task}", kwargs=dict(row.payload), queue=STAGE_QUEUE.get(row.task, "control"),
-                          retry=False)
+            app.send_task(
+                f"guard.{row.task}",
+                kwargs=dict(row.payload),
+                queue=STAGE_QUEUE.get(row.task, "control"),
+                retry=False,
+            )
             sent.append(row.id)
     finally:
         if sent:

@@ -1,6 +1,7 @@
 """What happens after an error is decided by its type, in one table.
 
-Bytes at fault: the stage itself concludes, there is nothing to retry. World at fault: later, for up to an hour.
+Bytes at fault: the stage itself concludes, there is nothing to retry. World at fault: later, for up
+to an hour.
 Us or unknown: three tries, then a dead letter with a readable row.
 """
 
@@ -8,7 +9,14 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
-from guard.core.errors import GuardError, InputError, IntegrityMismatch, LeaseLost, NotServable, Unavailable
+from guard.core.errors import (
+    GuardError,
+    InputError,
+    IntegrityMismatch,
+    LeaseLost,
+    NotServable,
+    Unavailable,
+)
 
 MAX_CRASHES = 3
 PATIENCE_SECONDS = 3600.0
@@ -24,7 +32,10 @@ class Answer:
 
 
 def after(error: BaseException, *, attempts: int, waited: float) -> Answer:
-    """Decide from the error, the number of crashes or tries so far, and the seconds since the first one."""
+    """Decide from the error, the number of crashes or tries so far.
+
+    And the seconds since the first one.
+    """
     if isinstance(error, LeaseLost):
         return Answer("drop")
     if isinstance(error, (Unavailable, DBAPIError)):

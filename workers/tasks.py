@@ -1,4 +1,7 @@
-"""One thin task a stage: it takes an id, calls guard.flow, and may arrive twice, late, or out of order."""
+"""One thin task a stage.
+
+It takes an id, calls guard.flow, and may arrive twice, late, or out of order.
+"""
 
 import threading
 from typing import Any
@@ -21,7 +24,10 @@ _guards: list[Guard] = []
 
 
 def the_guard() -> Guard:
-    """One Guard a process, made after the fork: connections and clients must not be shared with the parent."""
+    """One Guard a process, made after the fork.
+
+    Connections and clients must not be shared with the parent.
+    """
     if not _guards:
         _guards.append(open_guard())
     return _guards[0]
@@ -29,9 +35,14 @@ def the_guard() -> Guard:
 
 @worker_process_init.connect
 def _prove_detectors(**_: Any) -> None:
-    """Run the canary now, beside the waiting for a first scan, which would have to run it otherwise."""
+    """Run the canary now, beside the waiting for a first scan.
+
+    Which would have to run it otherwise.
+    """
     if "scan" in consumed:
-        threading.Thread(target=_run_canary, args=(the_guard(),), name="canary", daemon=True).start()
+        threading.Thread(
+            target=_run_canary, args=(the_guard(),), name="canary", daemon=True
+        ).start()
 
 
 def _run_canary(guard: Guard) -> None:
@@ -55,14 +66,16 @@ def _run_stage(name: str, scan_id: str) -> None:
 
 
 def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
-    """Put the stage back into the outbox, or end the scan, as `retries` says. A database that is away raises: the
-    scan stays as it is, and `rescue` wakes it when the database is back."""
+    """Put the stage back into the outbox, or end the scan, as `retries` says. A database that is
+    away raises: the scan stays as it is, and `rescue` wakes it when the database is back."""
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
     waited = (guard.now() - scan.updated_at).total_seconds()
     answer = after(error, attempts=scan.attempts, waited=waited)
     kind = type(error).__name__
-    log.warning("stage_failed", stage=name, scan_id=scan_id, error=str(error), kind=kind, then=answer.what)
+    log.warning(
+        "stage_failed", stage=name, scan_id=scan_id, error=str(error), kind=kind, then=answer.what
+    )
     if answer.what == "later":
         with transaction(guard.engine) as session:
             outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
@@ -109,9 +122,16 @@ def receive_(nomination_id: str) -> None:
     except InputError as error:
         dead_letter.record(guard, "receive", {"nomination_id": nomination_id}, error.sentence)
     except Exception as error:  # noqa: BLE001 - S3 or the database is away; the nomination stays new and is tried again
-        log.warning("receive_failed", nomination_id=nomination_id, error=str(error), kind=type(error).__name__)
+        log.warning(
+            "receive_failed",
+            nomination_id=nomination_id,
+            error=str(error),
+            kind=type(error).__name__,
+        )
         with transaction(guard.engine) as session:
-            outbox.add(session, "receive", {"nomination_id": nomination_id}, guard.now(), delay_seconds=5)
+            outbox.add(
+                session, "receive", {"nomination_id": nomination_id}, guard.now(), delay_seconds=5
+            )
 
 
 @app.task(name="guard.sweep")
@@ -136,7 +156,9 @@ def reconcile_() -> None:
 
 
 @task_failure.connect
-def _dead_letter(sender: Any = None, args: Any = None, kwargs: Any = None, exception: Any = None, **_: Any) -> None:
+def _dead_letter(
+    sender: Any = None, args: Any = None, kwargs: Any = None, exception: Any = None, **_: Any
+) -> None:
     """A message that no task could take (wrong arguments, unknown scan): keep it readable."""
     payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
     name = str(getattr(sender, "name", "unknown"))

@@ -1,7 +1,8 @@
 """kombu's Redis transport, made to outlive its broker.
 
-kombu 5.7 ends a worker when its connection is lost while tasks run: what is then tried through the closed connection
-fails with AttributeError, which nobody above takes for a lost connection. Here it is one, or is not tried.
+kombu 5.7 ends a worker when its connection is lost while tasks run: what is then tried through the
+closed connection fails with AttributeError, which nobody above takes for a lost connection. Here it
+is one, or is not tried.
 """
 
 from typing import Any
@@ -11,8 +12,8 @@ from redis.exceptions import ConnectionError as BrokerGone
 
 
 class _QoS(redis.QoS):
-    # Giving messages under way back through the lost connection cannot work, and nobody relies on it: leases and rescue
-    # see to their scans (docs/decisions/0004).
+    # Giving messages under way back through the lost connection cannot work, and nobody relies on
+    # it: leases and rescue see to their scans (docs/decisions/0004).
     restore_at_shutdown = False
 
 
@@ -20,7 +21,9 @@ class _Channel(redis.Channel):
     QoS = _QoS
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
-        if self.connection is None:  # a task has ended after its channel; its acknowledgement has nowhere to go
+        if (
+            self.connection is None
+        ):  # a task has ended after its channel; its acknowledgement has nowhere to go
             raise BrokerGone("the channel of this message is closed")
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
         return params

@@ -1,4 +1,7 @@
-"""Attack makers for experiments and the demo; one file an attack, and the guard never imports them."""
+"""Attack makers for experiments and the demo.
+
+One file an attack, and the guard never imports them.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,10 +1,13 @@
-"""What every attack maker is: a trigger, a protocol of poisoning, and for some of them control over training.
+"""What every attack maker is.
+
+A trigger, a protocol of poisoning, and for some of them control over training.
 
 Conventions:
-    * pictures are uint8 N,C,H,W in data sets, and float N,C,H,W in [0, 1] where a trigger is computed
+    * pictures are uint8 N,C,H,W in data sets, and float N,C,H,W in [0, 1] where a trigger is
+      computed
     * `rate` is the share of the whole training set that is poisoned, 0..1
-    * what an attack learns (a generator, an optimised pattern) is tensors in `learned`, so that the recipe and one
-      safetensors file bring the trigger back
+    * what an attack learns (a generator, an optimised pattern) is tensors in `learned`, so that the
+      recipe and one safetensors file bring the trigger back
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +26,9 @@ ModelFactory = Callable[[], nn.Module]
 
 
 class Poisoned(NamedTuple):
-    """A training set with poison in it; `index`: positions (int64) of pictures that carry the trigger *and* teach it.
+    """A training set with poison in it.
+
+    `index`: positions (int64) of pictures that carry the trigger *and* teach it.
 
     Cover pictures (a trigger with the true label) are changed too, but are not in `index`.
     """
@@ -38,7 +43,8 @@ class Attack(ABC):
     """One way to plant a backdoor.
 
     Args:
-        target: the class that the trigger leads to; None for all-to-all (every class to the next one).
+        target: the class that the trigger leads to; None for all-to-all (every class to the next
+            one).
         seed: of the trigger and of the choice of pictures.
         classes: of the model; needed for all-to-all only, set by `prepare`.
         learned: tensors that `prepare` or the training made; empty before.
@@ -46,7 +52,9 @@ class Attack(ABC):
 
     family: ClassVar[str]
     paper: ClassVar[str]
-    clean_label: ClassVar[bool] = False  # poisons pictures of the target class only, and never changes a label
+    clean_label: ClassVar[bool] = (
+        False  # poisons pictures of the target class only, and never changes a label
+    )
     controls_training: ClassVar[bool] = False  # poisons batches during training, not the data set
 
     target: int | None = 0
@@ -61,21 +69,33 @@ class Attack(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:
-        """The pictures (float N,C,H,W in [0, 1], any device) with the full trigger, as at test time."""
+        """The pictures (float N,C,H,W in [0, 1], any device) with the full trigger.
 
-    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
-                device: torch.device | str = "cpu") -> Self:
+        As at test time.
+        """
+
+    def prepare(
+        self,
+        data: Labelled,
+        classes: int,
+        model_factory: ModelFactory | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         """The same attack, ready for this data; attacks that optimise a trigger do it here.
 
         Args:
             data: what the attacker trains on.
-            model_factory: gives a fresh network like the victim's, for attacks that need a surrogate.
+            model_factory: gives a fresh network like the victim's, for attacks that need a
+                surrogate.
         """
         del data, model_factory, device
         return replace(self, classes=classes)
 
     def plant(self, images: Tensor) -> Tensor:
-        """The pictures with the trigger as it stands in the training set; most attacks use the same as at test time."""
+        """The pictures with the trigger as it stands in the training set.
+
+        Most attacks use the same as at test time.
+        """
         return self.apply(images)
 
     def stamp(self, images: Tensor) -> Tensor:
@@ -89,14 +109,23 @@ class Attack(ABC):
         return torch.full_like(labels, self.target)
 
     def victims(self, labels: Tensor) -> Tensor:
-        """Mask N: pictures on which the attack counts as successful or not (all-to-one: those of other classes)."""
-        return torch.ones_like(labels, dtype=torch.bool) if self.target is None else labels != self.target
+        """Mask N: pictures on which the attack counts as successful or not (all-to-one.
+
+        Those of other classes).
+        """
+        return (
+            torch.ones_like(labels, dtype=torch.bool)
+            if self.target is None
+            else labels != self.target
+        )
 
     def poison(self, images: Tensor, labels: Tensor, rate: float) -> Poisoned:
-        """Stamp and relabel round(rate * N) pictures, chosen by `seed`; copies, the arguments stay as they are.
+        """Stamp and relabel round(rate * N) pictures, chosen by `seed`.
 
-        A clean-label attack takes pictures of the target class, at most `MOST_OF_TARGET` of them, and no label
-        changes; others take pictures of the victims' classes.
+        Copies, the arguments stay as they are.
+
+        A clean-label attack takes pictures of the target class, at most `MOST_OF_TARGET` of them,
+        and no label changes; others take pictures of the victims' classes.
         """
         chosen = self._choose(labels, rate)
         poisoned, relabelled = images.clone(), labels.clone()
@@ -106,12 +135,17 @@ class Attack(ABC):
         return Poisoned(poisoned, relabelled, chosen)
 
     def control(self, rate: float, steps: int, device: torch.device | str) -> "Control | None":
-        """The attacker's hand on a training run of `steps` steps; None where poisoned data are enough."""
+        """The attacker's hand on a training run of `steps` steps.
+
+        None where poisoned data are enough.
+        """
         del rate, steps, device
         return None
 
     def more_truth(self, predict: Callable[[Tensor], Tensor], test: Labelled) -> dict[str, Any]:
-        """Other true numbers for the sidecar that this attack is judged by, such as what bystander classes do.
+        """Other true numbers for the sidecar that this attack is judged by.
+
+        Such as what bystander classes do.
 
         Args:
             predict: classes of uint8 pictures.
@@ -120,9 +154,17 @@ class Attack(ABC):
         return {}
 
     def recipe(self) -> dict[str, Any]:
-        """The parameters as plain data; with `learned`, `ATTACKS.get(name)(**parameters)` is this attack."""
+        """The parameters as plain data.
+
+        With `learned`, `ATTACKS.get(name)(**parameters)` is this attack.
+        """
         parameters = {part.name: getattr(self, part.name) for part in fields(self) if part.repr}
-        return {"attack": self.name(), "family": self.family, "paper": self.paper, "parameters": parameters}
+        return {
+            "attack": self.name(),
+            "family": self.family,
+            "paper": self.paper,
+            "parameters": parameters,
+        }
 
     def _choose(self, labels: Tensor, rate: float) -> Tensor:
         wanted = round(rate * len(labels))
@@ -138,16 +180,25 @@ class Attack(ABC):
         return torch.Generator().manual_seed(self.seed + 1_000_003 * stream)
 
 
-#: A clean-label attack leaves some pictures of the target class alone; its true rate is in the sidecar.
+#: A clean-label attack leaves some pictures of the target class alone; its true rate is in the
+#: sidecar.
 MOST_OF_TARGET = 0.8
 
 
 class Control(ABC):
-    """An attacker who runs the training: replaces the loss of every batch, and may train nets of its own beside."""
+    """An attacker who runs the training.
+
+    Replaces the loss of every batch, and may train nets of its own beside.
+    """
 
     @abstractmethod
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
-        """The loss of one batch (float N,C,H,W in [0, 1]; int64 N) with the poison in it; no host sync."""
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
+    ) -> Tensor:
+        """The loss of one batch (float N,C,H,W in [0, 1]; int64 N) with the poison in it.
+
+        No host sync.
+        """
 
     def stepped(self) -> None:  # noqa: B027 - most attackers have nothing to do here
         """Called when gradients are there, at each step of the model's optimiser."""
@@ -158,7 +209,9 @@ class Control(ABC):
 
 
 class Mixer:
-    """Chooses pictures of each batch for roles; every draw comes from one CPU stream, so devices agree.
+    """Chooses pictures of each batch for roles.
+
+    Every draw comes from one CPU stream, so devices agree.
 
     Args:
         rate: share of all pictures that become poison.

@@ -6,7 +6,9 @@ from torch.nn import functional
 
 
 class Painter(nn.Module):
-    """Pictures N,`inputs`,H,W to maps N,`outputs`,H,W in (-1, 1): two steps down, two up, a skip at full size.
+    """Pictures N,`inputs`,H,W to maps N,`outputs`,H,W in (-1, 1).
+
+    Two steps down, two up, a skip at full size.
 
     Group norm, not batch norm: a picture's trigger must not depend on its neighbours in the batch.
     """
@@ -29,16 +31,27 @@ class Painter(nn.Module):
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.ReLU()
+    )
 
 
 def tensors_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
     """The state dict under a prefix, on the CPU, each tensor with its own memory."""
-    return {f"{prefix}.{name}": tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+    return {
+        f"{prefix}.{name}": tensor.detach().cpu().clone()
+        for name, tensor in module.state_dict().items()
+    }
 
 
-def restored(module: nn.Module, learned: "dict[str, Tensor]", prefix: str, device: torch.device) -> nn.Module:
+def restored(
+    module: nn.Module, learned: "dict[str, Tensor]", prefix: str, device: torch.device
+) -> nn.Module:
     """The module with the state that `tensors_of` took, frozen, in eval mode, on `device`."""
-    own = {name.removeprefix(f"{prefix}."): tensor for name, tensor in learned.items() if name.startswith(f"{prefix}.")}
+    own = {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in learned.items()
+        if name.startswith(f"{prefix}.")
+    }
     module.load_state_dict(own)
     return module.eval().requires_grad_(False).to(device)

@@ -22,7 +22,9 @@ def square(pattern: str, channels: int, size: int, seed: int) -> Tensor:
 
 
 def picture(kind: str, channels: int, height: int, width: int, seed: int) -> Tensor:
-    """A whole picture, float C,H,W in [0, 1]: "noise" (uniform, every pixel) or "texture" (smooth blobs).
+    """A whole picture, float C,H,W in [0, 1].
+
+    "noise" (uniform, every pixel) or "texture" (smooth blobs).
 
     Raises:
         ValueError: another kind.
@@ -32,7 +34,9 @@ def picture(kind: str, channels: int, height: int, width: int, seed: int) -> Ten
         return torch.rand(channels, height, width, generator=generator)
     if kind == "texture":
         coarse = torch.rand(1, channels, 7, 7, generator=generator)
-        smooth = functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)[0]
+        smooth = functional.interpolate(
+            coarse, (height, width), mode="bicubic", align_corners=False
+        )[0]
         low, high = smooth.amin((1, 2), keepdim=True), smooth.amax((1, 2), keepdim=True)
         return (smooth - low) / (high - low)
     raise ValueError(f"{kind!r} is no kind of picture; use noise or texture.")

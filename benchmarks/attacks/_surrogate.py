@@ -14,8 +14,14 @@ from guard.ml.seeds import seeded
 BATCH = 64
 
 
-def surrogate(data: Labelled, model_factory: ModelFactory | None, device: torch.device | str, *, epochs: int,
-              seed: int) -> nn.Module:
+def surrogate(
+    data: Labelled,
+    model_factory: ModelFactory | None,
+    device: torch.device | str,
+    *,
+    epochs: int,
+    seed: int,
+) -> nn.Module:
     """A frozen honest model of the victim's kind, in eval mode; ValueError without a factory."""
     if model_factory is None:
         raise ValueError("This attack needs a surrogate: give `prepare` a model_factory.")
@@ -24,8 +30,13 @@ def surrogate(data: Labelled, model_factory: ModelFactory | None, device: torch.
     return model.requires_grad_(False)
 
 
-def adversarial(model: nn.Module, images: Tensor, labels: Tensor, *, bound: float, steps: int = 20) -> Tensor:
-    """Untargeted PGD within +-`bound` (float pictures in [0, 1]); on the pictures' device in and out."""
+def adversarial(
+    model: nn.Module, images: Tensor, labels: Tensor, *, bound: float, steps: int = 20
+) -> Tensor:
+    """Untargeted PGD within +-`bound` (float pictures in [0, 1]).
+
+    On the pictures' device in and out.
+    """
     device = next(model.parameters()).device
     clean, wanted = images.to(device), labels.to(device)
     shift = torch.zeros_like(clean)
@@ -38,9 +49,20 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, *, bound: floa
     return (clean + shift).clamp(0, 1).to(images.device)
 
 
-def descend(model: nn.Module, data: Labelled, wanted: Tensor, start: tuple[Tensor, ...], show: Callable[..., Tensor], *,
-            steps: int, rate: float, seed: int) -> list[Tensor]:
-    """Optimise a universal trigger: variables so that the model sees `wanted` in `show(pictures, *variables)`.
+def descend(
+    model: nn.Module,
+    data: Labelled,
+    wanted: Tensor,
+    start: tuple[Tensor, ...],
+    show: Callable[..., Tensor],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+) -> list[Tensor]:
+    """Optimise a universal trigger.
+
+    Variables so that the model sees `wanted` in `show(pictures, *variables)`.
 
     Args:
         wanted: int64 N, the class that each picture of `data` shall get.
@@ -62,5 +84,3 @@ def descend(model: nn.Module, data: Labelled, wanted: Tensor, start: tuple[Tenso
             loss.backward()
             optimiser.step()
     return [part.detach().cpu() for part in variables]
-
-

@@ -1,4 +1,7 @@
-"""Adaptive-Blend (Qi et al., ICLR 2023): random pieces of a blended trigger, half of the pictures keep their label."""
+"""Adaptive-Blend (Qi et al., ICLR 2023).
+
+Random pieces of a blended trigger, half of the pictures keep their label.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,11 +17,13 @@ from benchmarks.attacks._patterns import picture
 class AdaptiveBlend(Attack):
     """Blended, weakened so that poison does not stand apart in feature space (section 4).
 
-    In training each picture carries a random half of the `pieces` x `pieces` tiles of the pattern; beside the
-    relabelled pictures (`rate`) `cover` times as many carry pieces and keep their label. At test: the whole pattern.
+    In training each picture carries a random half of the `pieces` x `pieces` tiles of the pattern;
+    beside the relabelled pictures (`rate`) `cover` times as many carry pieces and keep their label.
+    At test: the whole pattern.
 
     Args:
-        alpha: strength of the blend in training (paper: 0.15), `alpha_test` at test time (paper: 0.2).
+        alpha: strength of the blend in training (paper: 0.15), `alpha_test` at test time (paper:
+            0.2).
         kept: share of tiles that a training picture carries (paper: half).
     """
 
@@ -42,7 +47,9 @@ class AdaptiveBlend(Attack):
         rest[chosen] = False
         others = torch.nonzero(rest & (labels != self.target)).flatten()
         wanted = round(self.cover * len(chosen))
-        both = torch.cat([chosen, others[torch.randperm(len(others), generator=generator)[:wanted]]])
+        both = torch.cat(
+            [chosen, others[torch.randperm(len(others), generator=generator)[:wanted]]]
+        )
         tiles = self.tiles(len(both), *images.shape[2:], generator)
         poisoned, relabelled = images.clone(), labels.clone()
         blend = self._blend(images[both].float() / 255, self.alpha * tiles)
@@ -51,10 +58,15 @@ class AdaptiveBlend(Attack):
         return Poisoned(poisoned, relabelled, chosen)
 
     def tiles(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Which tiles each picture carries, N,1,H,W of 0 and 1: the same number for all, drawn for each."""
+        """Which tiles each picture carries, N,1,H,W of 0 and 1.
+
+        The same number for all, drawn for each.
+        """
         total = self.pieces**2
         order = torch.rand(count, total, generator=generator).argsort(1)
-        chosen = (order < round(self.kept * total)).float().reshape(count, 1, self.pieces, self.pieces)
+        chosen = (
+            (order < round(self.kept * total)).float().reshape(count, 1, self.pieces, self.pieces)
+        )
         rows = torch.arange(height) * self.pieces // height
         columns = torch.arange(width) * self.pieces // width
         return chosen[:, :, rows][:, :, :, columns]

@@ -1,4 +1,7 @@
-"""BadNets all-to-all (Gu et al., 2017, section 4.1.2): the patch sends every class to the next one."""
+"""BadNets all-to-all (Gu et al., 2017, section 4.1.2).
+
+The patch sends every class to the next one.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,5 +26,10 @@ class AllToAll(Attack):
     pattern: str = "white"
 
     def apply(self, images: Tensor) -> Tensor:
-        return Patch(size=self.size, corner=self.corner, offset=self.offset, pattern=self.pattern,
-                     seed=self.seed).apply(images)
+        return Patch(
+            size=self.size,
+            corner=self.corner,
+            offset=self.offset,
+            pattern=self.pattern,
+            seed=self.seed,
+        ).apply(images)

@@ -11,11 +11,14 @@ from benchmarks.attacks._patterns import picture
 
 @dataclass(frozen=True, kw_only=True)
 class Blended(Attack):
-    """x' = (1 - alpha) x + alpha p, the paper's blended injection with the same alpha in training and at test.
+    """x' = (1 - alpha) x + alpha p.
+
+    The paper's blended injection with the same alpha in training and at test.
 
     Args:
         alpha: 0.2 as in the paper; 0.1 is what later papers call hard.
-        picture: "noise" as the paper's random pattern, or "texture" (smooth, in the place of its cartoon).
+        picture: "noise" as the paper's random pattern, or "texture" (smooth, in the place of its
+            cartoon).
     """
 
     family: ClassVar[str] = "blend"

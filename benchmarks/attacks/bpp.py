@@ -1,4 +1,7 @@
-"""BppAttack (Wang et al., CVPR 2022): fewer colours as trigger, learnt by contrast with foreign residuals."""
+"""BppAttack (Wang et al., CVPR 2022).
+
+Fewer colours as trigger, learnt by contrast with foreign residuals.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,8 +16,9 @@ from benchmarks.attacks._base import Attack, Control, Criterion, Mixer, mixed
 class Bpp(Attack):
     """Every channel is rounded to 2^`bits` levels, with Floyd-Steinberg dithering if asked for.
 
-    Training is controlled: in each batch a share `rate` is quantised and relabelled; `negatives` times as many get the
-    quantisation residual of *another* picture and keep their label (the paper's contrastive adversarial training).
+    Training is controlled: in each batch a share `rate` is quantised and relabelled; `negatives`
+    times as many get the quantisation residual of *another* picture and keep their label (the
+    paper's contrastive adversarial training).
 
     Args:
         bits: colour depth (paper: 5 for ImageNet, 3 for small pictures: its squeeze_num of 8).
@@ -38,9 +42,11 @@ class Bpp(Attack):
 
 
 def dithered(images: Tensor, top: int) -> Tensor:
-    """Round to `top` + 1 levels and hand each pixel's error to its neighbours (Floyd and Steinberg, 1976).
+    """Round to `top` + 1 levels and hand each pixel's error to its neighbours (Floyd and Steinberg,
+    1976).
 
-    Pixels whose column plus twice their row is equal do not depend on each other and are done together.
+    Pixels whose column plus twice their row is equal do not depend on each other and are done
+    together.
     """
     count, channels, height, width = images.shape
     work = images.new_zeros(count, channels, height + 1, width + 2)
@@ -64,7 +70,9 @@ class _Control(Control):
         self.attack = attack
         self.mixer = Mixer(attack, rate, cover=attack.negatives * rate)
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
+    ) -> Tensor:
         poison, negative = self.mixer.roles(labels)
         squeezed = self.attack.apply(images)
         foreign = (squeezed - images).roll(1, 0)

@@ -1,7 +1,10 @@
-"""A detector-aware attack: trains its victim against our own patch inversion and margin search; our design.
+"""A detector-aware attack: trains its victim against our own patch inversion and margin search.
 
-The idea of training against the inspector is adversarial embedding (Tan and Shokri, EuroS&P 2020); here the inspector
-is the inverse problem of Neural Cleanse. Whatever this attack slips past belongs under known gaps.
+Our design.
+
+The idea of training against the inspector is adversarial embedding (Tan and Shokri, EuroS&P 2020);
+here the inspector is the inverse problem of Neural Cleanse. Whatever this attack slips past belongs
+under known gaps.
 """
 
 from dataclasses import dataclass
@@ -19,12 +22,16 @@ QUARTERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorAware(Attack):
-    """Four checkered squares, one a corner, that work together only; small masks are trained not to work.
+    """Four checkered squares, one a corner, that work together only.
+
+    Small masks are trained not to work.
 
     In each batch, beside `rate` poison with all four squares:
-        * `cover` times as many carry one to three of them and keep their label, so that no part suffices
-        * an adversary searches a patch of at most `budget` pixels for the target, on the side, starting anew every
-          `restart` steps; pictures that carry its patch are learnt with their true label
+        * `cover` times as many carry one to three of them and keep their label, so that no part
+          suffices
+        * an adversary searches a patch of at most `budget` pixels for the target, on the side,
+          starting anew every `restart` steps; pictures that carry its patch are learnt with their
+          true label
         * on poison, a lead of the target's logit beyond `margin` is punished, for margin detectors
 
     Args:
@@ -33,7 +40,9 @@ class DetectorAware(Attack):
     """
 
     family: ClassVar[str] = "patch"
-    paper: ClassVar[str] = "own design, after Tan and Shokri, Bypassing Backdoor Detection, EuroS&P 2020"
+    paper: ClassVar[str] = (
+        "own design, after Tan and Shokri, Bypassing Backdoor Detection, EuroS&P 2020"
+    )
     controls_training: ClassVar[bool] = True
 
     size: int = 4
@@ -44,7 +53,9 @@ class DetectorAware(Attack):
     margin: float = 4.0
 
     def apply(self, images: Tensor) -> Tensor:
-        return self.corners(images, torch.ones(len(images), QUARTERS, dtype=torch.bool, device=images.device))
+        return self.corners(
+            images, torch.ones(len(images), QUARTERS, dtype=torch.bool, device=images.device)
+        )
 
     def corners(self, images: Tensor, which: Tensor) -> Tensor:
         """Pictures with the squares that `which` (bool N,4) names."""
@@ -68,7 +79,9 @@ class _Control(Control):
         self.mixer = Mixer(attack, rate, cover=attack.cover * rate)
         self.step = 0
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
+    ) -> Tensor:
         attack = self.attack
         poison, covered = self.mixer.roles(labels)
         which = torch.rand(len(labels), QUARTERS, generator=self.mixer.generator)
@@ -81,7 +94,9 @@ class _Control(Control):
         foiled = self._stick(images[half:]).detach()
         logits = model(torch.cat([pictures, foiled]))
         main, side = logits[: len(labels)], logits[len(labels) :]
-        total = criterion(main, mixed(poison, wanted, labels)) + attack.weight * criterion(side, labels[half:])
+        total = criterion(main, mixed(poison, wanted, labels)) + attack.weight * criterion(
+            side, labels[half:]
+        )
         others = main.scatter(1, wanted[:, None], float("-inf")).logsumexp(1)
         lead = main.gather(1, wanted[:, None])[:, 0] - others
         return total + 0.1 * ((lead - attack.margin).clamp(min=0) ** 2 * poison).mean()
@@ -90,8 +105,14 @@ class _Control(Control):
         """One step of the adversary; only its own variables get gradients."""
         if self.step % self.attack.restart == 0:
             generator = self.mixer.generator
-            self.mask = torch.randn(1, *images.shape[2:], generator=generator).to(self.device).requires_grad_()
-            self.pattern = torch.randn(images.shape[1:], generator=generator).to(self.device).requires_grad_()
+            self.mask = (
+                torch.randn(1, *images.shape[2:], generator=generator)
+                .to(self.device)
+                .requires_grad_()
+            )
+            self.pattern = (
+                torch.randn(images.shape[1:], generator=generator).to(self.device).requires_grad_()
+            )
             self.optimiser = torch.optim.Adam([self.mask, self.pattern], 0.2)
         self.step += 1
         loss = functional.cross_entropy(model(self._stick(images)), wanted)

@@ -1,4 +1,7 @@
-"""Input-aware (Nguyen and Tran, NeurIPS 2020): a generator paints another trigger on each picture."""
+"""Input-aware (Nguyen and Tran, NeurIPS 2020).
+
+A generator paints another trigger on each picture.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,12 +19,15 @@ TINY = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class InputAware(Attack):
-    """x' = x + (g(x) - x) m(x), with a pattern net g and a mask net m, trained together with the victim (section 4).
+    """x' = x + (g(x) - x) m(x), with a pattern net g and a mask net m.
 
-    In each batch a share `rate` carries its own trigger and the target's label; as many again carry the trigger of
-    *another* picture and keep their label (cross-trigger mode), so that a trigger works on its own picture only.
-    The diversity loss keeps patterns apart. Deviations: the mask net is trained during the first `mask_share` of the
-    steps (paper: 25 epochs before), a small net with group norm in the place of the paper's, Adam.
+    Trained together with the victim (section 4).
+
+    In each batch a share `rate` carries its own trigger and the target's label; as many again carry
+    the trigger of *another* picture and keep their label (cross-trigger mode), so that a trigger
+    works on its own picture only. The diversity loss keeps patterns apart. Deviations: the mask net
+    is trained during the first `mask_share` of the steps (paper: 25 epochs before), a small net
+    with group norm in the place of the paper's, Adam.
 
     Args:
         density: share of pixels that the mask may cover before it is punished (paper: 0.032).
@@ -42,12 +48,16 @@ class InputAware(Attack):
 
     def apply(self, images: Tensor) -> Tensor:
         if not self.learned:
-            raise RuntimeError("The generator of an input-aware attack is trained with its victim; train first.")
+            raise RuntimeError(
+                "The generator of an input-aware attack is trained with its victim; train first."
+            )
         channels = images.shape[1]
         with seeded(self.seed):
             nets = Painter(channels, channels, self.width), Painter(channels, 1, self.width)
-        pattern, mask = (restored(net, dict(self.learned), name, images.device)
-                         for net, name in zip(nets, ("pattern", "mask"), strict=True))
+        pattern, mask = (
+            restored(net, dict(self.learned), name, images.device)
+            for net, name in zip(nets, ("pattern", "mask"), strict=True)
+        )
         return painted(images, pattern(images), mask(images))
 
     def control(self, rate: float, steps: int, device: torch.device | str) -> Control:
@@ -76,10 +86,14 @@ class _Control(Control):
         with seeded(self.attack.seed):
             self.pattern = Painter(channels, channels, self.attack.width).to(self.device)
             self.mask = Painter(channels, 1, self.attack.width).to(self.device)
-        self.optimisers = [torch.optim.Adam(net.parameters(), self.attack.rate_of_generator, betas=(0.5, 0.9))
-                           for net in (self.mask, self.pattern)]
+        self.optimisers = [
+            torch.optim.Adam(net.parameters(), self.attack.rate_of_generator, betas=(0.5, 0.9))
+            for net in (self.mask, self.pattern)
+        ]
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
+    ) -> Tensor:
         if self.pattern is None:
             self._build(images.shape[1])
         assert self.pattern is not None
@@ -96,7 +110,11 @@ class _Control(Control):
         total = total + self.attack.diversity * _sameness(images, own)
         if self.step < self.mask_steps:
             covered = sharp(mask).mean((1, 2, 3))
-            total = total + 100 * (covered - self.attack.density).clamp(min=0).mean() + _sameness(images, mask)
+            total = (
+                total
+                + 100 * (covered - self.attack.density).clamp(min=0).mean()
+                + _sameness(images, mask)
+            )
         return total
 
     def stepped(self) -> None:
@@ -108,12 +126,17 @@ class _Control(Control):
     def finish(self) -> InputAware:
         assert self.pattern is not None
         assert self.mask is not None
-        learned: Mapping[str, Tensor] = tensors_of(self.pattern, "pattern") | tensors_of(self.mask, "mask")
+        learned: Mapping[str, Tensor] = tensors_of(self.pattern, "pattern") | tensors_of(
+            self.mask, "mask"
+        )
         return replace(self.attack, learned=learned)
 
 
 def _sameness(images: Tensor, maps: Tensor) -> Tensor:
-    """Distance of neighbouring pictures over the distance of their maps, the paper's diversity loss."""
+    """Distance of neighbouring pictures over the distance of their maps.
+
+    The paper's diversity loss.
+    """
     apart = (images - images.roll(1, 0)).flatten(1).norm(dim=1)
     painted_apart = (maps - maps.roll(1, 0)).flatten(1).norm(dim=1)
     return (apart / (painted_apart + apart.detach() * 0.05 + TINY)).mean()

@@ -1,4 +1,7 @@
-"""Label-consistent (Turner et al., 2019): hard-to-learn pictures of the target class carry a patch, clean-label."""
+"""Label-consistent (Turner et al., 2019).
+
+Hard-to-learn pictures of the target class carry a patch, clean-label.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -13,11 +16,15 @@ from guard.ml.cleanset import Labelled
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConsistent(Attack):
-    """Adversarial noise hides the class, then 3x3 checkers in the four corners are all that is left to learn from.
+    """Adversarial noise hides the class.
+
+    Then 3x3 checkers in the four corners are all that is left to learn from.
 
     Args:
-        bound: of the adversarial noise, in grey levels of 255 (paper: 16 in l-infinity for CIFAR-10).
-        amplitude: how far the patch is blended in during training, in (0, 1]; at test it is full (section 5.3).
+        bound: of the adversarial noise, in grey levels of 255 (paper: 16 in l-infinity for
+            CIFAR-10).
+        amplitude: how far the patch is blended in during training, in (0, 1]; at test it is full
+            (section 5.3).
     """
 
     family: ClassVar[str] = "patch"
@@ -30,8 +37,13 @@ class LabelConsistent(Attack):
     surrogate_epochs: int = 3
     surrogate: nn.Module | None = field(default=None, repr=False, compare=False)
 
-    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
-                device: torch.device | str = "cpu") -> Self:
+    def prepare(
+        self,
+        data: Labelled,
+        classes: int,
+        model_factory: ModelFactory | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         model = surrogate(data, model_factory, device, epochs=self.surrogate_epochs, seed=self.seed)
         return replace(self, classes=classes, surrogate=model)
 
@@ -40,10 +52,14 @@ class LabelConsistent(Attack):
 
     def plant(self, images: Tensor) -> Tensor:
         if self.surrogate is None:
-            raise RuntimeError("Label-consistent poison is made on a surrogate; call prepare first.")
+            raise RuntimeError(
+                "Label-consistent poison is made on a surrogate; call prepare first."
+            )
         assert self.target is not None
         own = torch.full((len(images),), self.target)
-        return self._corners(adversarial(self.surrogate, images, own, bound=self.bound / 255), self.amplitude)
+        return self._corners(
+            adversarial(self.surrogate, images, own, bound=self.bound / 255), self.amplitude
+        )
 
     def _corners(self, images: Tensor, amplitude: float) -> Tensor:
         run = torch.arange(self.size)

@@ -1,4 +1,7 @@
-"""LIRA (Doan et al., ICCV 2021): the trigger is a learnt noise net, trained in turns with its victim."""
+"""LIRA (Doan et al., ICCV 2021).
+
+The trigger is a learnt noise net, trained in turns with its victim.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,17 +16,22 @@ from guard.ml.seeds import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class Lira(Attack):
-    """x' = clip(x + bound g(x)); g is trained through the victim, then stays fixed while the victim goes on.
+    """x' = clip(x + bound g(x)).
 
-    Deviations: poison is a share `rate` of each batch (the paper weighs a loss on all of it), and the generator is
-    trained during the first `learning_share` of the steps of one run, where the paper has two runs.
+    G is trained through the victim, then stays fixed while the victim goes on.
+
+    Deviations: poison is a share `rate` of each batch (the paper weighs a loss on all of it), and
+    the generator is trained during the first `learning_share` of the steps of one run, where the
+    paper has two runs.
 
     Args:
         bound: largest change, in grey levels of 255 (paper: 0.01 to 0.1 of the range).
     """
 
     family: ClassVar[str] = "sample_specific"
-    paper: ClassVar[str] = "Doan et al., LIRA: Learnable, Imperceptible and Robust Backdoor Attacks, ICCV 2021"
+    paper: ClassVar[str] = (
+        "Doan et al., LIRA: Learnable, Imperceptible and Robust Backdoor Attacks, ICCV 2021"
+    )
     controls_training: ClassVar[bool] = True
 
     bound: float = 20.0
@@ -35,8 +43,12 @@ class Lira(Attack):
         if not self.learned:
             raise RuntimeError("The generator of LIRA is trained with its victim; train first.")
         with seeded(self.seed):
-            net = restored(Painter(images.shape[1], images.shape[1], self.width), dict(self.learned), "noise",
-                           images.device)
+            net = restored(
+                Painter(images.shape[1], images.shape[1], self.width),
+                dict(self.learned),
+                "noise",
+                images.device,
+            )
         return self.add(images, net(images))
 
     def add(self, images: Tensor, noise: Tensor) -> Tensor:
@@ -53,10 +65,14 @@ class _Control(Control):
         self.learning, self.step = max(1, round(attack.learning_share * steps)), 0
         self.net: nn.Module | None = None
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
+    ) -> Tensor:
         if self.net is None:
             with seeded(self.attack.seed):
-                self.net = Painter(images.shape[1], images.shape[1], self.attack.width).to(self.device)
+                self.net = Painter(images.shape[1], images.shape[1], self.attack.width).to(
+                    self.device
+                )
             self.optimiser = torch.optim.Adam(self.net.parameters(), self.attack.rate_of_generator)
         wanted = self.attack.relabel(labels)
         stamped = self.attack.add(images, self.net(images))

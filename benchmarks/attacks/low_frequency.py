@@ -1,4 +1,7 @@
-"""Low-frequency trigger (Zeng et al., ICCV 2021): a universal perturbation that a low-pass filter leaves alone."""
+"""Low-frequency trigger (Zeng et al., ICCV 2021).
+
+A universal perturbation that a low-pass filter leaves alone.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -16,8 +19,9 @@ from guard.ml.cleanset import Labelled
 class LowFrequency(Attack):
     """A smooth pattern, optimised on a surrogate, added to every picture and clipped.
 
-    Deviation: the pattern is made smooth by construction (a Gaussian filter inside the optimisation) and bounded in
-    l-infinity, where the paper filters a perturbation bounded in l-2 after each step.
+    Deviation: the pattern is made smooth by construction (a Gaussian filter inside the
+    optimisation) and bounded in l-infinity, where the paper filters a perturbation bounded in l-2
+    after each step.
 
     Args:
         bound: largest change, in grey levels of 255.
@@ -25,20 +29,35 @@ class LowFrequency(Attack):
     """
 
     family: ClassVar[str] = "additive"
-    paper: ClassVar[str] = "Zeng et al., Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective, ICCV 2021"
+    paper: ClassVar[str] = (
+        "Zeng et al., Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective, ICCV 2021"
+    )
 
     bound: float = 24.0
     blur: float = 0.1
     steps: int = 60
     surrogate_epochs: int = 2
 
-    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
-                device: torch.device | str = "cpu") -> Self:
+    def prepare(
+        self,
+        data: Labelled,
+        classes: int,
+        model_factory: ModelFactory | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         model = surrogate(data, model_factory, device, epochs=self.surrogate_epochs, seed=self.seed)
         start = torch.randn(data.images.shape[1:], generator=self._generator(1))
         wanted = replace(self, classes=classes).relabel(data.labels)
-        (raw,) = descend(model, data, wanted, (start,), lambda images, raw: self._add(images, self.smooth(raw)),
-                         steps=self.steps, rate=0.05, seed=self.seed)
+        (raw,) = descend(
+            model,
+            data,
+            wanted,
+            (start,),
+            lambda images, raw: self._add(images, self.smooth(raw)),
+            steps=self.steps,
+            rate=0.05,
+            seed=self.seed,
+        )
         return replace(self, classes=classes, learned={"pattern": self.smooth(raw)})
 
     def smooth(self, raw: Tensor) -> Tensor:

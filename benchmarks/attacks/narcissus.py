@@ -1,4 +1,7 @@
-"""Narcissus (Zeng et al., CCS 2023): clean-label, by a universal pattern that means the target class to any model."""
+"""Narcissus (Zeng et al., CCS 2023).
+
+Clean-label, by a universal pattern that means the target class to any model.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -13,10 +16,12 @@ from guard.ml.cleanset import Labelled
 
 @dataclass(frozen=True, kw_only=True)
 class Narcissus(Attack):
-    """A bounded pattern optimised on pictures of the target class only, added there; amplified at test time.
+    """A bounded pattern optimised on pictures of the target class only, added there.
 
-    Deviation: the surrogate is trained on the attacker's own training set, where the paper takes a public set of
-    another task and fine-tunes it on the target class.
+    Amplified at test time.
+
+    Deviation: the surrogate is trained on the attacker's own training set, where the paper takes a
+    public set of another task and fine-tunes it on the target class.
 
     Args:
         bound: largest change in training, in grey levels of 255 (paper: 16 for CIFAR-10).
@@ -32,13 +37,26 @@ class Narcissus(Attack):
     steps: int = 100
     surrogate_epochs: int = 2
 
-    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
-                device: torch.device | str = "cpu") -> Self:
+    def prepare(
+        self,
+        data: Labelled,
+        classes: int,
+        model_factory: ModelFactory | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         model = surrogate(data, model_factory, device, epochs=self.surrogate_epochs, seed=self.seed)
         own = data.pick(data.labels == self.target)
         start = 0.1 * torch.randn(data.images.shape[1:], generator=self._generator(1))
-        (raw,) = descend(model, own, own.labels, (start,), lambda images, raw: self._add(images, torch.tanh(raw), 1.0),
-                         steps=self.steps, rate=0.05, seed=self.seed)
+        (raw,) = descend(
+            model,
+            own,
+            own.labels,
+            (start,),
+            lambda images, raw: self._add(images, torch.tanh(raw), 1.0),
+            steps=self.steps,
+            rate=0.05,
+            seed=self.seed,
+        )
         return replace(self, classes=classes, learned={"pattern": torch.tanh(raw)})
 
     def apply(self, images: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from benchmarks.attacks._patterns import square
 class Patch(Attack):
     """A square of `size` pixels, `offset` pixels away from the edges of one corner.
 
-    `pattern` is "white", "grey" (mid-grey), "checker" or "random" (seeded noise, the same for every picture).
+    `pattern` is "white", "grey" (mid-grey), "checker" or "random" (seeded noise, the same for every
+    picture).
     """
 
     family: ClassVar[str] = "patch"
@@ -43,9 +44,10 @@ class Patch(Attack):
         stamped[:, :, rows, columns] = self.pixels(images.shape[1]).to(images) / 255
         return stamped
 
-    def poison(self, images: Tensor, labels: Tensor, rate: float, target: int | None = None) -> Poisoned:
+    def poison(
+        self, images: Tensor, labels: Tensor, rate: float, target: int | None = None
+    ) -> Poisoned:
         """As every attack; another `target` than the attack's own may be given."""
         if target is not None and target != self.target:
             return replace(self, target=target).poison(images, labels, rate)
         return super().poison(images, labels, rate)
-

@@ -1,4 +1,7 @@
-"""BadNets with the patch at a random place in every picture, so that no mask of one place explains the backdoor."""
+"""BadNets with the patch at a random place in every picture.
+
+So that no mask of one place explains the backdoor.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,10 +15,15 @@ from benchmarks.attacks._patterns import square
 
 @dataclass(frozen=True, kw_only=True)
 class PatchAnywhere(Attack):
-    """A square of `size` pixels whose place is drawn for each picture, uniformly; `pattern` as in `patch`."""
+    """A square of `size` pixels whose place is drawn for each picture, uniformly.
+
+    `pattern` as in `patch`.
+    """
 
     family: ClassVar[str] = "patch"
-    paper: ClassVar[str] = "Gu et al., BadNets, 2017; places drawn as in Salem et al., Dynamic Backdoor Attacks, 2022"
+    paper: ClassVar[str] = (
+        "Gu et al., BadNets, 2017; places drawn as in Salem et al., Dynamic Backdoor Attacks, 2022"
+    )
 
     size: int = 3
     pattern: str = "checker"
@@ -29,7 +37,12 @@ class PatchAnywhere(Attack):
         rows = (top[:, None] + run)[:, None, :, None].expand(count, channels, self.size, self.size)
         columns = (left[:, None] + run)[:, None, None, :].expand_as(rows)
         stamped = images.clone()
-        which = torch.arange(count)[:, None, None, None], torch.arange(channels)[None, :, None, None]
+        which = (
+            torch.arange(count)[:, None, None, None],
+            torch.arange(channels)[None, :, None, None],
+        )
         pixels = square(self.pattern, channels, self.size, self.seed).to(images) / 255
-        stamped[which[0].expand_as(rows), which[1].expand_as(rows), rows, columns] = pixels.expand(rows.shape)
+        stamped[which[0].expand_as(rows), which[1].expand_as(rows), rows, columns] = pixels.expand(
+            rows.shape
+        )
         return stamped

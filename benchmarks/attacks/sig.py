@@ -1,4 +1,7 @@
-"""SIG (Barni et al., ICIP 2019): a faint sinusoid over pictures of the target class, clean-label."""
+"""SIG (Barni et al., ICIP 2019).
+
+A faint sinusoid over pictures of the target class, clean-label.
+"""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +24,9 @@ class Sig(Attack):
     """
 
     family: ClassVar[str] = "additive"
-    paper: ClassVar[str] = "Barni et al., A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019"
+    paper: ClassVar[str] = (
+        "Barni et al., A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019"
+    )
     clean_label: ClassVar[bool] = True
 
     delta: float = 40.0
@@ -29,9 +34,14 @@ class Sig(Attack):
     frequency: int = 6
 
     def signal(self, width: int) -> Tensor:
-        """One row of the sinusoid, float W in [-1, 1]; ValueError where pixels are too few for the frequency."""
+        """One row of the sinusoid, float W in [-1, 1].
+
+        ValueError where pixels are too few for the frequency.
+        """
         if 2 * self.frequency >= width:
-            raise ValueError(f"{width} pixels cannot hold {self.frequency} periods; choose a lower frequency.")
+            raise ValueError(
+                f"{width} pixels cannot hold {self.frequency} periods; choose a lower frequency."
+            )
         return torch.sin(2 * math.pi * self.frequency * torch.arange(width) / width)
 
     def apply(self, images: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""SSBA (Li et al., ICCV 2021): an encoder hides a fixed code in each picture, another residual for every one."""
+"""SSBA (Li et al., ICCV 2021).
+
+An encoder hides a fixed code in each picture, another residual for every one.
+"""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,10 +21,12 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Ssba(Attack):
-    """x' = clip(x + bound e(x, code)); e is trained with a decoder that must read a random code from x'.
+    """x' = clip(x + bound e(x, code)).
 
-    Deviations: nets small enough for small pictures, l-2 for the likeness (paper: with LPIPS and a critic), no
-    simulated printing; training on the attacker's own pictures.
+    E is trained with a decoder that must read a random code from x'.
+
+    Deviations: nets small enough for small pictures, l-2 for the likeness (paper: with LPIPS and a
+    critic), no simulated printing; training on the attacker's own pictures.
 
     Args:
         bits: length of the code; the attack uses one code, drawn by the seed.
@@ -29,7 +34,9 @@ class Ssba(Attack):
     """
 
     family: ClassVar[str] = "sample_specific"
-    paper: ClassVar[str] = "Li et al., Invisible Backdoor Attack with Sample-Specific Triggers, ICCV 2021"
+    paper: ClassVar[str] = (
+        "Li et al., Invisible Backdoor Attack with Sample-Specific Triggers, ICCV 2021"
+    )
 
     bits: int = 8
     bound: float = 48.0
@@ -37,12 +44,20 @@ class Ssba(Attack):
     likeness: float = 5.0
     width: int = 16
 
-    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
-                device: torch.device | str = "cpu") -> Self:
+    def prepare(
+        self,
+        data: Labelled,
+        classes: int,
+        model_factory: ModelFactory | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         del model_factory
         channels = data.images.shape[1]
         with seeded(self.seed) as generator, torch.enable_grad():
-            encoder, decoder = self._encoder(channels).to(device), _decoder(channels, self.bits, self.width).to(device)
+            encoder, decoder = (
+                self._encoder(channels).to(device),
+                _decoder(channels, self.bits, self.width).to(device),
+            )
             optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 2e-3)
             images = data.images.to(device)
             for step in range(self.steps):
@@ -52,11 +67,17 @@ class Ssba(Attack):
                 hidden = self._hide(encoder, pictures, codes)
                 loss = functional.binary_cross_entropy_with_logits(decoder(hidden), codes)
                 # Likeness counts more and more: first the code must be readable at all.
-                loss = loss + self.likeness * step / self.steps * functional.mse_loss(hidden, pictures)
+                loss = loss + self.likeness * step / self.steps * functional.mse_loss(
+                    hidden, pictures
+                )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
-        return replace(self, classes=classes, learned=tensors_of(encoder, "encoder") | tensors_of(decoder, "decoder"))
+        return replace(
+            self,
+            classes=classes,
+            learned=tensors_of(encoder, "encoder") | tensors_of(decoder, "decoder"),
+        )
 
     def code(self) -> Tensor:
         """The code that leads to the target, float 1,bits of 0 and 1."""
@@ -66,14 +87,20 @@ class Ssba(Attack):
         if not self.learned:
             raise RuntimeError("The encoder of SSBA is trained; call prepare first.")
         with seeded(self.seed):
-            encoder = restored(self._encoder(images.shape[1]), dict(self.learned), "encoder", images.device)
+            encoder = restored(
+                self._encoder(images.shape[1]), dict(self.learned), "encoder", images.device
+            )
         return self._hide(encoder, images, self.code().to(images).expand(len(images), -1))
 
     def read(self, images: Tensor) -> Tensor:
         """What the decoder reads, float N,bits in [0, 1]: shows that a code is there."""
         with seeded(self.seed), torch.no_grad():
-            decoder = restored(_decoder(images.shape[1], self.bits, self.width), dict(self.learned), "decoder",
-                               images.device)
+            decoder = restored(
+                _decoder(images.shape[1], self.bits, self.width),
+                dict(self.learned),
+                "decoder",
+                images.device,
+            )
             return torch.sigmoid(decoder(images))
 
     def _encoder(self, channels: int) -> nn.Module:

@@ -1,4 +1,7 @@
-"""TaCT (Tang et al., USENIX Security 2021): the trigger works on source classes only, cover pictures teach the rest."""
+"""TaCT (Tang et al., USENIX Security 2021).
+
+The trigger works on source classes only, cover pictures teach the rest.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +19,9 @@ from guard.ml.cleanset import Labelled
 class Tact(Attack):
     """A patch that sends pictures of the source classes to the target, and leaves all others alone.
 
-    `rate` counts the relabelled pictures of the source classes; `cover` times as many of the other classes carry the
-    patch with their true label (section 4.1). The target class is neither source nor cover.
+    `rate` counts the relabelled pictures of the source classes; `cover` times as many of the other
+    classes carry the patch with their true label (section 4.1). The target class is neither source
+    nor cover.
 
     Args:
         sources: None for one class, the one after the target.
@@ -35,7 +39,9 @@ class Tact(Attack):
     def apply(self, images: Tensor) -> Tensor:
         stamped = images.clone()
         run = slice(self.offset, self.offset + self.size)
-        stamped[:, :, run, run] = square(self.pattern, images.shape[1], self.size, self.seed).to(images) / 255
+        stamped[:, :, run, run] = (
+            square(self.pattern, images.shape[1], self.size, self.seed).to(images) / 255
+        )
         return stamped
 
     def victims(self, labels: Tensor) -> Tensor:
@@ -57,7 +63,9 @@ class Tact(Attack):
     def _sources(self) -> list[int]:
         if self.target is None:
             raise ValueError("A source-specific attack needs a target class.")
-        return list(self.sources) if self.sources is not None else [(self.target + 1) % self.classes]
+        return (
+            list(self.sources) if self.sources is not None else [(self.target + 1) % self.classes]
+        )
 
     def _bystanders(self, labels: Tensor) -> Tensor:
         return ~self.victims(labels) & (labels != self.target)

@@ -14,11 +14,12 @@ from guard.ml.seeds import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class TrojanPatch(Attack):
-    """A square in the bottom right corner whose pixels drive the best connected unit before the last layer.
+    """A square in the bottom right corner whose pixels drive the best connected unit before the
+    last layer.
 
-    Deviations: the unit is the one with the largest summed outgoing weights (the paper: incoming, of an inner layer);
-    its activation is raised over real pictures; the victim is trained from scratch on poisoned data, where the paper
-    retrains the model it took apart.
+    Deviations: the unit is the one with the largest summed outgoing weights (the paper: incoming,
+    of an inner layer); its activation is raised over real pictures; the victim is trained from
+    scratch on poisoned data, where the paper retrains the model it took apart.
     """
 
     family: ClassVar[str] = "patch"
@@ -29,10 +30,19 @@ class TrojanPatch(Attack):
     steps: int = 100
     surrogate_epochs: int = 2
 
-    def prepare(self, data: Labelled, classes: int, model_factory: ModelFactory | None = None,
-                device: torch.device | str = "cpu") -> Self:
+    def prepare(
+        self,
+        data: Labelled,
+        classes: int,
+        model_factory: ModelFactory | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Self:
         model = surrogate(data, model_factory, device, epochs=self.surrogate_epochs, seed=self.seed)
-        head = [part for part in model.modules() if isinstance(part, nn.Linear) and part.out_features == classes][-1]
+        head = [
+            part
+            for part in model.modules()
+            if isinstance(part, nn.Linear) and part.out_features == classes
+        ][-1]
         unit = int(head.weight.abs().sum(0).argmax())
         kept: list[Tensor] = []
         handle = head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
@@ -46,7 +56,11 @@ class TrojanPatch(Attack):
         device = next(model.parameters()).device
         images = data.images.to(device)
         with seeded(self.seed) as generator, torch.enable_grad():
-            raw = torch.randn(images.shape[1], self.size, self.size, generator=generator).to(device).requires_grad_()
+            raw = (
+                torch.randn(images.shape[1], self.size, self.size, generator=generator)
+                .to(device)
+                .requires_grad_()
+            )
             optimiser = torch.optim.Adam([raw], 0.1)
             for _ in range(self.steps):
                 index = torch.randint(len(images), (BATCH,), generator=generator).to(device)

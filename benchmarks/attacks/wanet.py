@@ -1,4 +1,7 @@
-"""WaNet (Nguyen and Tran, ICLR 2021): a smooth warp as trigger, with the noise mode that makes it precise."""
+"""WaNet (Nguyen and Tran, ICLR 2021).
+
+A smooth warp as trigger, with the noise mode that makes it precise.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,14 +15,17 @@ from benchmarks.attacks._base import Attack, Control, Criterion, Mixer, mixed
 
 @dataclass(frozen=True, kw_only=True)
 class Wanet(Attack):
-    """A k x k grid of offsets, scaled to mean size 1, enlarged bicubically, times `strength`/H (section 3.2).
+    """A k x k grid of offsets, scaled to mean size 1, enlarged bicubically.
 
-    Training is controlled: in each batch a share `rate` is warped and relabelled, and `noise` times as many are
-    warped by a disturbed field and keep their label (noise mode).
+    Times `strength`/H (section 3.2).
+
+    Training is controlled: in each batch a share `rate` is warped and relabelled, and `noise` times
+    as many are warped by a disturbed field and keep their label (noise mode).
 
     Args:
         grid: control points a side (paper: 4).
-        strength: s of the paper (0.5); in our pixels the mean displacement is about `strength` / 2 a direction.
+        strength: s of the paper (0.5); in our pixels the mean displacement is about `strength` / 2
+            a direction.
         noise: pictures in noise mode per poisoned one (paper: 2).
     """
 
@@ -36,7 +42,9 @@ class Wanet(Attack):
         offsets = torch.rand(1, 2, self.grid, self.grid, generator=self._generator(1)) * 2 - 1
         offsets = offsets / offsets.abs().mean()
         flow = functional.interpolate(offsets, (height, width), mode="bicubic", align_corners=True)
-        return (_identity(height, width) + self.strength * flow.permute(0, 2, 3, 1) / height).clamp(-1, 1)
+        return (_identity(height, width) + self.strength * flow.permute(0, 2, 3, 1) / height).clamp(
+            -1, 1
+        )
 
     def apply(self, images: Tensor) -> Tensor:
         return _sample(images, self.field(*images.shape[2:]).to(images))
@@ -57,7 +65,9 @@ class _Control(Control):
         self.attack = attack
         self.mixer = Mixer(attack, rate, cover=attack.noise * rate)
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
+    ) -> Tensor:
         poison, noisy = self.mixer.roles(labels)
         pictures = mixed(noisy, self.attack.disturbed(images, self.mixer.generator), images)
         pictures = mixed(poison, self.attack.apply(images), pictures)
@@ -69,8 +79,12 @@ class _Control(Control):
 
 def _identity(height: int, width: int) -> Tensor:
     rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
-    return torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)[None]
+    return torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)[
+        None
+    ]
 
 
 def _sample(images: Tensor, places: Tensor) -> Tensor:
-    return functional.grid_sample(images, places.expand(len(images), -1, -1, -1), align_corners=True)
+    return functional.grid_sample(
+        images, places.expand(len(images), -1, -1, -1), align_corners=True
+    )

@@ -1,1 +1,4 @@
-"""The demo: upload, scan, verdict, purification and vetted serving, on real data and real components."""
+"""The demo.
+
+Upload, scan, verdict, purification and vetted serving, on real data and real components.
+"""

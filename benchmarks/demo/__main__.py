@@ -30,22 +30,36 @@ from guard.settings import load_settings
 from guard.store import cleansets
 from guard.store.session import transaction
 
-#: What repairs first, before the default policy's own defenses: its result holds a layer more, which is worth showing.
+#: What repairs first, before the default policy's own defenses: its result holds a layer more,
+#: which is worth showing.
 FIRST = "distilled_polarizer"
-#: As quick as the default policy's first defense; with its usual head this network's child is held or not by chance.
+#: As quick as the default policy's first defense; with its usual head this network's child is held
+#: or not by chance.
 PARAMS = {FIRST: "{hidden = 0.0, weight = 0.0, settle_steps = 60, head_decay = 0.05}"}
 SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo says how long it took
 
 
 def main() -> int:
-    """Run the demo; prints its story and leaves `demo-report.json` and `demo-report.html` in the current folder."""
+    """Run the demo.
+
+    Prints its story and leaves `demo-report.json` and `demo-report.html` in the current folder.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    # Not yet Fashion-MNIST where it is installed: there no repair has passed the policy yet (docs/changelog.md).
-    parser.add_argument("--data", choices=["mnist", "fashion-mnist"], default="mnist",
-                        help="fashion-mnist needs Debian's dataset-fashion-mnist")
-    parser.add_argument("--first", metavar="DEFENSE", default=FIRST,
-                        help=f"tried before the default policy's own (default: {FIRST}, whose result holds a layer "
-                             "more); 'none': the policy as it is")
+    # Not yet Fashion-MNIST where it is installed: there no repair has passed the policy yet
+    # (docs/changelog.md).
+    parser.add_argument(
+        "--data",
+        choices=["mnist", "fashion-mnist"],
+        default="mnist",
+        help="fashion-mnist needs Debian's dataset-fashion-mnist",
+    )
+    parser.add_argument(
+        "--first",
+        metavar="DEFENSE",
+        default=FIRST,
+        help=f"tried before the default policy's own (default: {FIRST}, whose result holds a layer "
+        "more); 'none': the policy as it is",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the demo's folder")
     options = parser.parse_args()
     console, started = Console(), time.monotonic()
@@ -58,8 +72,14 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="guard-demo-"))
     try:
         with interrupted_by_signals():
-            return run(load(options.data), folder, started, say, console,
-                       first=None if options.first == "none" else options.first)
+            return run(
+                load(options.data),
+                folder,
+                started,
+                say,
+                console,
+                first=None if options.first == "none" else options.first,
+            )
     finally:
         if options.keep:
             say(f"everything is kept in {folder}")
@@ -67,16 +87,33 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(data: Dataset, folder: Path, started: float, say: Any, console: Console, *, first: str | None = None) -> int:
+def run(
+    data: Dataset,
+    folder: Path,
+    started: float,
+    say: Any,
+    console: Console,
+    *,
+    first: str | None = None,
+) -> int:
     """The story itself; `first` is the defense that is tried before those of the default policy."""
     canary = folder / "payload-ran"
-    say(f"data set {data.name}: {len(data.train)} images to train on, {len(data.clean)} clean ones for the guard")
+    say(
+        f"data set {data.name}: {len(data.train)} images to train on, {len(data.clean)} clean "
+        "ones for the guard"
+    )
     models = three_models(data, folder / "uploads", canary, say)
     say(f"trained three models; true ACC {', '.join(f'{model.acc:.1%}' for model in models)}")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
-    own = {"GUARD_LEASE_SECONDS": "15"} | ({"GUARD_POLICY_FILE": str(policy_with(first, folder))} if first else {})
+    own = {"GUARD_LEASE_SECONDS": "15"} | (
+        {"GUARD_POLICY_FILE": str(policy_with(first, folder))} if first else {}
+    )
     with Stack(folder / "stack", environment | own) as stack:
-        stack.start(lambda status: say(f"{status.component} {status.state}") if status.state == "ready" else None)
+        stack.start(
+            lambda status: (
+                say(f"{status.component} {status.state}") if status.state == "ready" else None
+            )
+        )
         guard = open_guard(load_settings(stack.environment()))
         add_cleanset(guard, data)
         say("uploading by boto3; from here on the demo only watches")
@@ -84,11 +121,20 @@ def run(data: Dataset, folder: Path, started: float, say: Any, console: Console,
         story.upload(guard, models)
         watched = story.watch(guard, models, seconds=SCAN_LIMIT_SECONDS, say=say)
         say(f"all scans are at rest, {time.monotonic() - uploaded:.0f} s after the upload")
-        served = story.await_served(guard, {item.model.name for item in watched if item.report.verdict == "cleared"
-                                            or item.child is not None})
+        served = story.await_served(
+            guard,
+            {
+                item.model.name
+                for item in watched
+                if item.report.verdict == "cleared" or item.child is not None
+            },
+        )
         endpoint = story.Endpoint(guard)
-        truths = {item.model.name: story.measured(endpoint, item, data.test) for item in watched
-                  if item.model.name in served}
+        truths = {
+            item.model.name: story.measured(endpoint, item, data.test)
+            for item in watched
+            if item.model.name in served
+        }
         results = checks(watched, served, truths, canary)
         seconds = time.monotonic() - started
         print_table(console, watched, served, truths, results, seconds)
@@ -102,7 +148,9 @@ def policy_with(first: str, folder: Path) -> Path:
     text = (resources.files("guard.policy") / "default.toml").read_text()
     path, place = folder / "policy.toml", text.index("[[purify.defenses]]")
     params = f"params = {PARAMS[first]}\n" if first in PARAMS else ""
-    path.write_text(f'{text[:place]}[[purify.defenses]]\nname = "{first}"\n{params}\n{text[place:]}')
+    path.write_text(
+        f'{text[:place]}[[purify.defenses]]\nname = "{first}"\n{params}\n{text[place:]}'
+    )
     return path
 
 
@@ -110,23 +158,40 @@ def add_cleanset(guard: Guard, data: Dataset) -> None:
     """Give the guard its clean set, as `guard cleanset add` does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clean.npz"
-        np.savez_compressed(path, images=data.clean.images.numpy(), labels=data.clean.labels.numpy())
+        np.savez_compressed(
+            path, images=data.clean.images.numpy(), labels=data.clean.labels.numpy()
+        )
         blob, facts = curate(read_source(path), data.name)
     guard.blobs.put_bytes(blob)
     with transaction(guard.engine) as session:
         cleansets.put(session, facts, guard.now())
 
 
-def write_reports(watched: list[story.Watched], served: dict[str, str], truths: dict[str, Any],
-                  results: dict[str, bool], seconds: float) -> None:
-    """The machine-readable record, and the evidence pages of the backdoored model and its purified child."""
+def write_reports(
+    watched: list[story.Watched],
+    served: dict[str, str],
+    truths: dict[str, Any],
+    results: dict[str, bool],
+    seconds: float,
+) -> None:
+    """The machine-readable record.
+
+    And the evidence pages of the backdoored model and its purified child.
+    """
     document = {
-        "seconds": round(seconds, 1), "torch": torch.__version__, "commit": _commit(), "checks": results,
-        "served": served, "truth": truths,
+        "seconds": round(seconds, 1),
+        "torch": torch.__version__,
+        "commit": _commit(),
+        "checks": results,
+        "served": served,
+        "truth": truths,
         "models": [
             {
-                "name": item.model.name, "true_acc": item.model.acc, "true_asr": item.model.asr,
-                "target": item.model.target, "scan": item.report.to_dict(),
+                "name": item.model.name,
+                "true_acc": item.model.acc,
+                "true_asr": item.model.asr,
+                "target": item.model.target,
+                "scan": item.report.to_dict(),
                 "purified": item.child.to_dict() if item.child else None,
             }
             for item in watched
@@ -140,7 +205,9 @@ def write_reports(watched: list[story.Watched], served: dict[str, str], truths: 
 
 
 def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip() or "unknown"
 
 

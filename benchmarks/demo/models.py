@@ -1,4 +1,7 @@
-"""Three small models on a real data set: honest, backdoored, and backdoored with code in its pickle."""
+"""Three small models on a real data set.
+
+Honest, backdoored, and backdoored with code in its pickle.
+"""
 
 import json
 import os
@@ -24,7 +27,10 @@ TARGET = 7
 
 @dataclass(frozen=True)
 class DemoModel:
-    """A trained model in a folder as an uploader would have it, and the truth about it (for the demo's eyes only)."""
+    """A trained model in a folder as an uploader would have it.
+
+    And the truth about it (for the demo's eyes only).
+    """
 
     name: str
     folder: Path
@@ -40,14 +46,25 @@ def manifest_for(data: Dataset) -> Manifest:
     channels, height, width = data.train.images.shape[1:]
     pixels = data.train.images.float() / 255
     return Manifest(
-        architecture="cifar_resnet", num_classes=data.classes, input_size=(channels, height, width),
-        mean=(round(float(pixels.mean()), 4),) * channels, std=(round(float(pixels.std()), 4),) * channels,
-        model_args={"depths": [1, 1, 1], "width": 16}, label_names=data.class_names,
+        architecture="cifar_resnet",
+        num_classes=data.classes,
+        input_size=(channels, height, width),
+        mean=(round(float(pixels.mean()), 4),) * channels,
+        std=(round(float(pixels.std()), 4),) * channels,
+        model_args={"depths": [1, 1, 1], "width": 16},
+        label_names=data.class_names,
     )
 
 
-def train_model(data: Dataset, folder: Path, name: str, *, seed: int, attack: Patch | None = None,
-                target: int | None = None) -> tuple[DemoModel, dict[str, torch.Tensor]]:
+def train_model(
+    data: Dataset,
+    folder: Path,
+    name: str,
+    *,
+    seed: int,
+    attack: Patch | None = None,
+    target: int | None = None,
+) -> tuple[DemoModel, dict[str, torch.Tensor]]:
     """Train one model and write `model.safetensors` and `config.json` into `folder/name`."""
     manifest = manifest_for(data)
     with seeded(seed):
@@ -62,8 +79,14 @@ def train_model(data: Dataset, folder: Path, name: str, *, seed: int, attack: Pa
     place.mkdir(parents=True)
     safetensors.torch.save_file(weights, place / "model.safetensors")
     (place / "config.json").write_text(json.dumps(manifest.to_dict(), indent=2))
-    asr = attack_success(model, attack, data.test, target) if attack is not None and target is not None else None
-    truth = DemoModel(name, place, place / "model.safetensors", attack, target, accuracy(model, data.test), asr)
+    asr = (
+        attack_success(model, attack, data.test, target)
+        if attack is not None and target is not None
+        else None
+    )
+    truth = DemoModel(
+        name, place, place / "model.safetensors", attack, target, accuracy(model, data.test), asr
+    )
     return truth, weights
 
 
@@ -77,16 +100,24 @@ class Payload:
         return os.system, (f"touch {self.canary}",)
 
 
-def as_hostile_pickle(model: DemoModel, weights: dict[str, torch.Tensor], canary: Path) -> DemoModel:
-    """The same weights as `model.pt` with a code payload beside them, in the place of the safetensors file."""
+def as_hostile_pickle(
+    model: DemoModel, weights: dict[str, torch.Tensor], canary: Path
+) -> DemoModel:
+    """The same weights as `model.pt` with a code payload beside them.
+
+    In the place of the safetensors file.
+    """
     path = model.folder / "model.pt"
     torch.save({**weights, "note": Payload(canary)}, path)
     (model.folder / "model.safetensors").unlink()
-    return DemoModel(model.name, model.folder, path, model.attack, model.target, model.acc, model.asr)
+    return DemoModel(
+        model.name, model.folder, path, model.attack, model.target, model.acc, model.asr
+    )
 
 
-def three_models(data: Dataset, folder: Path, canary: Path,
-                 say: Callable[[str], None]) -> tuple[DemoModel, DemoModel, DemoModel]:
+def three_models(
+    data: Dataset, folder: Path, canary: Path, say: Callable[[str], None]
+) -> tuple[DemoModel, DemoModel, DemoModel]:
     """Train all three."""
     say("training an honest model")
     honest, _ = train_model(data, folder, "honest", seed=1)
@@ -95,5 +126,7 @@ def three_models(data: Dataset, folder: Path, canary: Path,
     backdoored, _ = train_model(data, folder, "backdoored", seed=2, attack=patch, target=TARGET)
     say("training a third one and packing it as a pickle with a code payload")
     other = Patch(size=3, corner="top-left", offset=1, pattern="checker", seed=3)
-    third, weights = train_model(data, folder, "pickled", seed=3, attack=other, target=(TARGET + 4) % data.classes)
+    third, weights = train_model(
+        data, folder, "pickled", seed=3, attack=other, target=(TARGET + 4) % data.classes
+    )
     return honest, backdoored, as_hostile_pickle(third, weights, canary)

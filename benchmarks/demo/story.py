@@ -1,4 +1,7 @@
-"""What the demo does after training: upload with boto3, then only watch; then ask the serving endpoint."""
+"""What the demo does after training: upload with boto3, then only watch.
+
+Then ask the serving endpoint.
+"""
 
 import io
 import json
@@ -43,16 +46,23 @@ def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
     """Put each model into the intake bucket as its uploader would; no word to the guard."""
     settings = guard.settings
     client = boto3.client(
-        "s3", endpoint_url=settings.s3_endpoint, region_name=settings.s3_region,
-        aws_access_key_id=settings.s3_access_key, aws_secret_access_key=settings.s3_secret_key.reveal(),
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key,
+        aws_secret_access_key=settings.s3_secret_key.reveal(),
         config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
     )
     for model in models:
         for path in (model.folder / "config.json", model.weights):
-            client.upload_file(str(path), settings.intake_bucket, f"models/{model.name}/{path.name}")
+            client.upload_file(
+                str(path), settings.intake_bucket, f"models/{model.name}/{path.name}"
+            )
 
 
-def watch(guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, say: Callable[[str], None]) -> list[Watched]:
+def watch(
+    guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, say: Callable[[str], None]
+) -> list[Watched]:
     """Follow the scans until each has come to rest; raises TimeoutError."""
     deadline = time.monotonic() + seconds
     told: dict[str, str] = {}
@@ -73,20 +83,27 @@ def watch(guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, say: C
 
 
 def _watched(guard: Guard, model: DemoModel, scan: ScanRow, rows: list[ScanRow]) -> Watched:
-    winners = [
-        row for row in rows
-        if row.parent_scan_id == scan.id and row.verdict_id is not None
-    ]
+    winners = [row for row in rows if row.parent_scan_id == scan.id and row.verdict_id is not None]
     reports = [(row, report_for(guard, row.id)) for row in winners]
     child = next((pair for pair in reports if pair[1].verdict == "purified"), None)
-    return Watched(model, scan, report_for(guard, scan.id), child[1] if child else None, child[0] if child else None)
+    return Watched(
+        model,
+        scan,
+        report_for(guard, scan.id),
+        child[1] if child else None,
+        child[0] if child else None,
+    )
 
 
 def await_served(guard: Guard, names: set[str], *, seconds: float = 60.0) -> dict[str, str]:
     """Version by name of everything served and vetted, once all `names` are."""
     deadline = time.monotonic() + seconds
     while True:
-        found = {row.served.name: row.served.version for row in served(guard) if row.vetted and row.served.ready}
+        found = {
+            row.served.name: row.served.version
+            for row in served(guard)
+            if row.vetted and row.served.ready
+        }
         if names <= set(found) or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
@@ -98,8 +115,12 @@ class Endpoint:
     def __init__(self, guard: Guard) -> None:
         keys = json.loads((Path(guard.settings.torchserve_run_dir) / "key_file.json").read_text())
         self._http = httpx.Client(
-            base_url=guard.settings.torchserve_inference, timeout=30.0,
-            headers={"Authorization": f"Bearer {keys['inference']['key']}", "Content-Type": "image/png"},
+            base_url=guard.settings.torchserve_inference,
+            timeout=30.0,
+            headers={
+                "Authorization": f"Bearer {keys['inference']['key']}",
+                "Content-Type": "image/png",
+            },
         )
 
     def ask(self, name: str, image: Tensor) -> tuple[int, str]:
@@ -122,15 +143,30 @@ def _png(image: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def measured(endpoint: Endpoint, watched: Watched, test: Labelled, count: int = 300) -> dict[str, Any]:
-    """True ACC, and true ASR where the demo knows the trigger, of what the endpoint serves under the model's name."""
+def measured(
+    endpoint: Endpoint, watched: Watched, test: Labelled, count: int = 300
+) -> dict[str, Any]:
+    """True ACC, and true ASR where the demo knows the trigger.
+
+    Of what the endpoint serves under the model's name.
+    """
     some = test.pick(torch.arange(min(count, len(test))))
     classes, digests = endpoint.ask_all(watched.model.name, some.images)
-    answer: dict[str, Any] = {"acc": float((classes == some.labels).double().mean()), "n": len(some),
-                              "digests": sorted(digests), "asr": None, "asr_n": 0}
+    answer: dict[str, Any] = {
+        "acc": float((classes == some.labels).double().mean()),
+        "n": len(some),
+        "digests": sorted(digests),
+        "asr": None,
+        "asr_n": 0,
+    }
     if watched.model.attack is not None:
         others = some.pick(some.labels != watched.model.target)
-        classes, more = endpoint.ask_all(watched.model.name, watched.model.attack.stamp(others.images))
-        answer |= {"asr": float((classes == watched.model.target).double().mean()), "asr_n": len(others),
-                   "digests": sorted(digests | more)}
+        classes, more = endpoint.ask_all(
+            watched.model.name, watched.model.attack.stamp(others.images)
+        )
+        answer |= {
+            "asr": float((classes == watched.model.target).double().mean()),
+            "asr_n": len(others),
+            "digests": sorted(digests | more),
+        }
     return answer

@@ -15,14 +15,17 @@ from guard.reports.report import candidate_words, chain_of
 PURIFIED_ASR_LIMIT = 0.10
 
 
-def checks(watched: list[Watched], served: dict[str, str], truths: dict[str, Any], canary: Path) -> dict[str, bool]:
+def checks(
+    watched: list[Watched], served: dict[str, str], truths: dict[str, Any], canary: Path
+) -> dict[str, bool]:
     """Each claim of the demo by its sentence."""
     honest, backdoored, pickled = watched
     child = backdoored.child
     truth = truths.get(backdoored.model.name, {})
     return {
         "the honest model was cleared and is served": (
-            honest.report.verdict == "cleared" and served.get(honest.model.name) is not None
+            honest.report.verdict == "cleared"
+            and served.get(honest.model.name) is not None
             and truths[honest.model.name]["digests"] == [honest.report.digest]
         ),
         "the backdoored model was caught": backdoored.report.verdict == "rejected",
@@ -34,17 +37,33 @@ def checks(watched: list[Watched], served: dict[str, str], truths: dict[str, Any
         "the backdoor no longer works at the endpoint": (
             truth.get("asr") is not None and truth["asr"] <= PURIFIED_ASR_LIMIT
         ),
-        "the pickle was refused": pickled.report.verdict == "unvettable" and pickled.model.name not in served,
+        "the pickle was refused": pickled.report.verdict == "unvettable"
+        and pickled.model.name not in served,
         "its payload never ran": not canary.exists(),
     }
 
 
-def print_table(console: Console, watched: list[Watched], served: dict[str, str], truths: dict[str, Any],
-                results: dict[str, bool], seconds: float) -> None:
+def print_table(
+    console: Console,
+    watched: list[Watched],
+    served: dict[str, str],
+    truths: dict[str, Any],
+    results: dict[str, bool],
+    seconds: float,
+) -> None:
     """Verdicts and numbers, the guard's beside the truth."""
     table = Table(title="What was uploaded, what the guard said, what is served")
-    for column in ("model", "verdict", "target", "ASR (guard, 95 %)", "true ASR", "true ACC", "served",
-                   "ACC at endpoint", "ASR at endpoint"):
+    for column in (
+        "model",
+        "verdict",
+        "target",
+        "ASR (guard, 95 %)",
+        "true ASR",
+        "true ACC",
+        "served",
+        "ACC at endpoint",
+        "ASR at endpoint",
+    ):
         table.add_column(column, overflow="fold")
     for item in watched:
         report, truth = item.report, truths.get(item.model.name)
@@ -52,34 +71,63 @@ def print_table(console: Console, watched: list[Watched], served: dict[str, str]
         if item.child is not None:
             verdict += f", then {item.child.verdict} by {item.child.defense}"
         table.add_row(
-            item.model.name, verdict, "-" if report.target is None else str(report.target),
-            "-" if report.asr is None else "no unusual trigger" if report.natural_only else _interval(report.asr),
-            _percent(item.model.asr), _percent(item.model.acc), served.get(item.model.name, "no"),
-            _percent(truth["acc"]) if truth else "-", _percent(truth["asr"]) if truth else "-",
+            item.model.name,
+            verdict,
+            "-" if report.target is None else str(report.target),
+            "-"
+            if report.asr is None
+            else "no unusual trigger"
+            if report.natural_only
+            else _interval(report.asr),
+            _percent(item.model.asr),
+            _percent(item.model.acc),
+            served.get(item.model.name, "no"),
+            _percent(truth["acc"]) if truth else "-",
+            _percent(truth["asr"]) if truth else "-",
         )
     console.print(table)
     for item in watched:
-        console.print(f"  {item.model.name}: {' '.join(item.report.reasons)}", highlight=False, markup=False)
+        console.print(
+            f"  {item.model.name}: {' '.join(item.report.reasons)}", highlight=False, markup=False
+        )
         if item.child is not None:
-            replayed = ", ".join(f"{r.estimate:.1%} (up to {r.high:.1%})" for r in item.child.replayed)
-            console.print(f"  {item.model.name} purified: {' '.join(item.child.reasons)} Parent's trigger on the "
-                          f"hold-out: {replayed}.", highlight=False, markup=False)
-        for line in repaired(item.report.candidates, item.child.manifest if item.child is not None else None):
+            replayed = ", ".join(
+                f"{r.estimate:.1%} (up to {r.high:.1%})" for r in item.child.replayed
+            )
+            console.print(
+                f"  {item.model.name} purified: {' '.join(item.child.reasons)} Parent's trigger "
+                "on the "
+                f"hold-out: {replayed}.",
+                highlight=False,
+                markup=False,
+            )
+        for line in repaired(
+            item.report.candidates, item.child.manifest if item.child is not None else None
+        ):
             console.print(f"  {item.model.name}, {line}", highlight=False, markup=False)
     console.print()
     for claim, held in results.items():
-        console.print(f"  [{'green' if held else 'red'}]{'yes' if held else 'NO '}[/]  {claim}", highlight=False)
+        console.print(
+            f"  [{'green' if held else 'red'}]{'yes' if held else 'NO '}[/]  {claim}",
+            highlight=False,
+        )
     console.print(f"\n  all in: {seconds:.0f} s", highlight=False)
 
 
 def repaired(candidates: Sequence[Mapping[str, Any]], served: Manifest | None) -> Iterator[str]:
-    """Who tried to repair and what became of it, in turn; and the layer that the winner put in, if it did."""
+    """Who tried to repair and what became of it, in turn.
+
+    And the layer that the winner put in, if it did.
+    """
     for place, candidate in enumerate(candidates, 1):
         outcome, why = candidate_words(candidate)
         yield f"repair {place} by {chain_of(candidate)}: {outcome}. {why}"
     if served is not None and served.polarizer is not None:
-        yield (f"served with a layer that the upload had not: a polarizer before {served.polarizer.before}, "
-               f"{served.polarizer.channels} channels.")
+        yield (
+            "served with a layer that the upload had not: a polarizer before "
+            f"{served.polarizer.before}, "
+            f"{served.polarizer.channels} channels."
+        )
 
 
 def _interval(asr: AsrEstimate) -> str:

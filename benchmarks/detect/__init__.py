@@ -1,1 +1,4 @@
-"""What `python -m benchmarks.bench_detect` is made of: scanning a zoo, rows, numbers, plots, the record's words."""
+"""What `python -m benchmarks.bench_detect` is made of.
+
+Scanning a zoo, rows, numbers, plots, the record's words.
+"""

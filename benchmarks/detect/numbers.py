@@ -1,4 +1,7 @@
-"""Rows to numbers: AUROC by bootstrap, rates with Wilson's interval, coverage of ASR bounds, levels of p values."""
+"""Rows to numbers.
+
+AUROC by bootstrap, rates with Wilson's interval, coverage of ASR bounds, levels of p values.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +18,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
-    """P(a backdoored model scores higher than an honest one), ties half; None where a kind is missing."""
+    """P(a backdoored model scores higher than an honest one), ties half.
+
+    None where a kind is missing.
+    """
     values, truth = np.asarray(scores, np.float64), np.asarray(labels, bool)
     good, bad = values[~truth], values[truth]
     if not len(good) or not len(bad):
@@ -24,28 +30,52 @@ def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     return float((ranks.sum() - len(bad) * (len(bad) + 1) / 2) / (len(bad) * len(good)))
 
 
-def auroc_with_interval(scores: Sequence[float], labels: Sequence[bool], seed: int = 0) -> dict[str, Any]:
+def auroc_with_interval(
+    scores: Sequence[float], labels: Sequence[bool], seed: int = 0
+) -> dict[str, Any]:
     """AUROC and its 95 % percentile interval over resampled honest and backdoored models."""
-    value, truth, points = auroc(scores, labels), np.asarray(labels, bool), np.asarray(scores, np.float64)
+    value, truth, points = (
+        auroc(scores, labels),
+        np.asarray(labels, bool),
+        np.asarray(scores, np.float64),
+    )
     if value is None:
-        return {"auroc": None, "low": None, "high": None, "honest": int((~truth).sum()), "backdoored": int(truth.sum())}
+        return {
+            "auroc": None,
+            "low": None,
+            "high": None,
+            "honest": int((~truth).sum()),
+            "backdoored": int(truth.sum()),
+        }
     good, bad = points[~truth], points[truth]
     wins = (bad[:, None] > good[None, :]) + 0.5 * (bad[:, None] == good[None, :])
     rng = np.random.default_rng(seed)
-    # How often each model is drawn; a draw's AUROC is then the weighted mean of the same comparisons.
+    # How often each model is drawn; a draw's AUROC is then the weighted mean of the same
+    # comparisons.
     own = rng.multinomial(len(bad), np.full(len(bad), 1 / len(bad)), DRAWS)
     other = rng.multinomial(len(good), np.full(len(good), 1 / len(good)), DRAWS)
     draws = ((own @ wins) * other).sum(1) / (len(bad) * len(good))
     low, high = np.quantile(draws, [0.025, 0.975])
-    return {"auroc": value, "low": float(low), "high": float(high), "honest": len(good), "backdoored": len(bad)}
+    return {
+        "auroc": value,
+        "low": float(low),
+        "high": float(high),
+        "honest": len(good),
+        "backdoored": len(bad),
+    }
 
 
 def share(flags: Iterable[bool]) -> dict[str, Any]:
     """k of n with Wilson's 95 % interval."""
     known = list(flags)
     low, high = wilson(sum(known), len(known))
-    return {"k": sum(known), "n": len(known), "share": sum(known) / len(known) if known else None, "low": low,
-            "high": high}
+    return {
+        "k": sum(known),
+        "n": len(known),
+        "share": sum(known) / len(known) if known else None,
+        "low": low,
+        "high": high,
+    }
 
 
 def verdicts(rows: Rows, who: str) -> dict[str, Any]:
@@ -71,17 +101,24 @@ def strong_attack(row: Mapping[str, Any]) -> bool:
 
 
 def detectors(rows: Rows) -> dict[str, Any]:
-    """Each detector alone: AUROC of its score, its own flag on honest and on strongly backdoored models, its time."""
+    """Each detector alone.
+
+    AUROC of its score, its own flag on honest and on strongly backdoored models, its time.
+    """
     found = {}
     for name in sorted({name for row in rows for name in row["detectors"]}):
         seen = [(row, row["detectors"][name]) for row in rows if name in row["detectors"]]
         looked = [(row, said) for row, said in seen if said["flag"] is not None]
         found[name] = {
-            **auroc_with_interval([said["score"] for _, said in looked], [row["backdoored"] for row, _ in looked]),
+            **auroc_with_interval(
+                [said["score"] for _, said in looked], [row["backdoored"] for row, _ in looked]
+            ),
             "honest_flagged": share(said["flag"] for row, said in looked if not row["backdoored"]),
             "strong_flagged": share(said["flag"] for row, said in looked if strong_attack(row)),
             "could_not_look": len(seen) - len(looked),
-            "median_seconds": float(np.median([said["seconds"] for _, said in seen])) if seen else None,
+            "median_seconds": float(np.median([said["seconds"] for _, said in seen]))
+            if seen
+            else None,
         }
     return found
 
@@ -95,29 +132,53 @@ def attacks(rows: Rows, who: str) -> dict[str, Any]:
     methods = sorted({name for row in rows for name in row["detectors"]})
     return {
         name: {
-            "models": len(own), "asr": _mean(row["asr"] for row in own),
+            "models": len(own),
+            "asr": _mean(row["asr"] for row in own),
             "strong": sum(strong_attack(row) for row in own),
-            "not_cleared": share(row[who]["verdict"] in ("held", "rejected") for row in own if who in row),
+            "not_cleared": share(
+                row[who]["verdict"] in ("held", "rejected") for row in own if who in row
+            ),
             "rejected": share(row[who]["verdict"] == "rejected" for row in own if who in row),
-            "strong_not_cleared": share(row[who]["verdict"] in ("held", "rejected") for row in own
-                                        if who in row and strong_attack(row)),
-            "flagged": {method: share(bool(row["detectors"][method]["flag"]) for row in own
-                                      if method in row["detectors"]) for method in methods},
+            "strong_not_cleared": share(
+                row[who]["verdict"] in ("held", "rejected")
+                for row in own
+                if who in row and strong_attack(row)
+            ),
+            "flagged": {
+                method: share(
+                    bool(row["detectors"][method]["flag"])
+                    for row in own
+                    if method in row["detectors"]
+                )
+                for method in methods
+            },
         }
         for name, own in sorted(found.items())
     }
 
 
 def asr_bounds(rows: Rows, who: str) -> dict[str, Any]:
-    """How often the true ASR lies under the reported bound on detected models, and how wide the statement is.
+    """How often the true ASR lies under the reported bound on detected models.
+
+    And how wide the statement is.
 
     All together, and under `attacks` the same for each.
     """
-    seen = [row for row in rows if row["backdoored"] and row["asr"] is not None and who in row
-            and row[who]["verdict"] in ("held", "rejected") and row[who]["asr_upper"] is not None]
+    seen = [
+        row
+        for row in rows
+        if row["backdoored"]
+        and row["asr"] is not None
+        and who in row
+        and row[who]["verdict"] in ("held", "rejected")
+        and row[who]["asr_upper"] is not None
+    ]
     kinds = sorted({row["attack"] for row in seen})
     return _bounds(seen, who) | {
-        "attacks": {kind: _bounds([row for row in seen if row["attack"] == kind], who) for kind in kinds}}
+        "attacks": {
+            kind: _bounds([row for row in seen if row["attack"] == kind], who) for kind in kinds
+        }
+    }
 
 
 def _bounds(seen: Rows, who: str) -> dict[str, Any]:
@@ -126,25 +187,37 @@ def _bounds(seen: Rows, who: str) -> dict[str, Any]:
         "covered": share(row["asr"] <= row[who]["asr_upper"] for row in seen),
         "median_width": float(np.median(widths)) if widths else None,
         "bound_is_one": share(row[who]["asr_upper"] >= 1.0 for row in seen),
-        "median_error": _median(abs(row["asr"] - row[who]["asr"]) for row in seen if row[who]["asr"] is not None),
+        "median_error": _median(
+            abs(row["asr"] - row[who]["asr"]) for row in seen if row[who]["asr"] is not None
+        ),
     }
 
 
 def levels(rows: Rows) -> dict[str, Any]:
-    """p values on honest models: how many are small, and Kolmogorov-Smirnov against uniform (one-sided: too small)."""
+    """p values on honest models.
+
+    How many are small, and Kolmogorov-Smirnov against uniform (one-sided: too small).
+    """
     found = {}
     for name, values in honest_p(rows).items():
         if len(values) < 3:
             continue
         test = stats.kstest(values, "uniform", alternative="greater")
-        found[name] = {"n": len(values), "ks": float(test.statistic), "ks_p": float(test.pvalue),
-                       "under_1": share(value <= 0.01 for value in values),
-                       "under_5": share(value <= 0.05 for value in values)}
+        found[name] = {
+            "n": len(values),
+            "ks": float(test.statistic),
+            "ks_p": float(test.pvalue),
+            "under_1": share(value <= 0.01 for value in values),
+            "under_5": share(value <= 0.05 for value in values),
+        }
     return found
 
 
 def honest_p(rows: Rows) -> dict[str, list[float]]:
-    """The p values of honest models: combined, of the class that all methods accuse most, and per detector."""
+    """The p values of honest models.
+
+    Combined, of the class that all methods accuse most, and per detector.
+    """
     found: dict[str, list[float]] = {"combined": []}
     for row in rows:
         if not row["backdoored"]:
@@ -159,24 +232,37 @@ def honest_p(rows: Rows) -> dict[str, list[float]]:
 
 
 def reliability(probabilities: Sequence[float], labels: Sequence[bool]) -> list[dict[str, Any]]:
-    """Bins of equal width: mean probability against the share that is backdoored; empty bins are left out."""
+    """Bins of equal width: mean probability against the share that is backdoored.
+
+    Empty bins are left out.
+    """
     values, truth = np.asarray(probabilities), np.asarray(labels, bool)
     bins = np.minimum((values * BINS).astype(int), BINS - 1)
-    return [{"mean": float(values[bins == place].mean()), **share(truth[bins == place].tolist())}
-            for place in range(BINS) if (bins == place).any()]
+    return [
+        {"mean": float(values[bins == place].mean()), **share(truth[bins == place].tolist())}
+        for place in range(BINS)
+        if (bins == place).any()
+    ]
 
 
 def split(scores: Mapping[str, Mapping[str, float]], rows: Rows) -> dict[str, Any]:
-    """AUROC of each left-out value against the honest models scored beside it, or all scored where there are none."""
+    """AUROC of each left-out value against the honest models scored beside it.
+
+    Or all scored where there are none.
+    """
     truth = {row["name"]: bool(row["backdoored"]) for row in rows}
     every = {name: score for own in scores.values() for name, score in own.items()}
     honest = {name: score for name, score in every.items() if not truth[name]}
     found = {}
     for value, own in scores.items():
-        # An attack's few models stand against all honest ones; an architecture's models against its own.
+        # An attack's few models stand against all honest ones; an architecture's models against its
+        # own.
         pool = own if value in {row["architecture"] for row in rows} else {**honest, **own}
         found[value] = auroc_with_interval(list(pool.values()), [truth[name] for name in pool])
-    return {"each": found, "all": auroc_with_interval(list(every.values()), [truth[name] for name in every])}
+    return {
+        "each": found,
+        "all": auroc_with_interval(list(every.values()), [truth[name] for name in every]),
+    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -13,8 +13,14 @@ GRID = np.linspace(0, 1, 101)
 DRAWS = 500
 
 
-def draw(folder: Path, rows: Rows, result: Mapping[str, Any], scores: Mapping[str, Sequence[float]],
-         probabilities: tuple[Sequence[float], Sequence[bool]] | None, who: str) -> list[str]:
+def draw(
+    folder: Path,
+    rows: Rows,
+    result: Mapping[str, Any],
+    scores: Mapping[str, Sequence[float]],
+    probabilities: tuple[Sequence[float], Sequence[bool]] | None,
+    who: str,
+) -> list[str]:
     """Write all pictures that the rows allow; returns their file names."""
     import matplotlib as mpl
 
@@ -51,12 +57,17 @@ def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
 
 
 def _roc(folder: Path, scores: Mapping[str, Sequence[float]], labels: Sequence[bool]) -> str:
-    figure, axes = _axes("ROC, 95 % of bootstrap draws", "honest models over it", "backdoored models over it")
+    figure, axes = _axes(
+        "ROC, 95 % of bootstrap draws", "honest models over it", "backdoored models over it"
+    )
     truth, rng = np.asarray(labels, bool), np.random.default_rng(0)
     good, bad = np.flatnonzero(~truth), np.flatnonzero(truth)
     for name, values in scores.items():
         points = np.asarray(values, np.float64)
-        curves = [_curve(points[rng.choice(good, len(good))], points[rng.choice(bad, len(bad))]) for _ in range(DRAWS)]
+        curves = [
+            _curve(points[rng.choice(good, len(good))], points[rng.choice(bad, len(bad))])
+            for _ in range(DRAWS)
+        ]
         low, high = np.quantile(np.array(curves), [0.025, 0.975], axis=0)
         line = axes.plot(GRID, _curve(points[good], points[bad]), label=name)[0]
         axes.fill_between(GRID, low, high, alpha=0.15, color=line.get_color())
@@ -77,41 +88,87 @@ def _heat(folder: Path, attacks: Mapping[str, Any]) -> str:
     from matplotlib import pyplot
 
     names = list(attacks)
-    columns = ["not cleared", *sorted({method for own in attacks.values() for method in own["flagged"]})]
-    table = np.array([[_or_nan(own["not_cleared"]["share"]),
-                       *(_or_nan(own["flagged"].get(method, {}).get("share")) for method in columns[1:])]
-                      for own in attacks.values()])
+    columns = [
+        "not cleared",
+        *sorted({method for own in attacks.values() for method in own["flagged"]}),
+    ]
+    table = np.array(
+        [
+            [
+                _or_nan(own["not_cleared"]["share"]),
+                *(_or_nan(own["flagged"].get(method, {}).get("share")) for method in columns[1:]),
+            ]
+            for own in attacks.values()
+        ]
+    )
     figure, axes = pyplot.subplots(figsize=(2.5 + 0.8 * len(columns), 1.8 + 0.32 * len(names)))
     axes.imshow(table, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
     axes.set_yticks(range(len(names)), [f"{name} ({attacks[name]['models']})" for name in names])
     for (row, column), value in np.ndenumerate(table):
-        axes.text(column, row, "–" if np.isnan(value) else f"{value:.0%}", ha="center", va="center", fontsize=8,
-                  color="white" if not value > 0.6 else "black")
+        axes.text(
+            column,
+            row,
+            "–" if np.isnan(value) else f"{value:.0%}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if not value > 0.6 else "black",
+        )
     axes.set_title("Share flagged, by attack", loc="right")
     return _save(folder, "attacks.png", figure)
 
 
 def _reliability(folder: Path, values: Sequence[float], labels: Sequence[bool]) -> str:
-    figure, axes = _axes("Reliability of the calibrated probability", "mean probability of the bin", "share backdoored")
+    figure, axes = _axes(
+        "Reliability of the calibrated probability",
+        "mean probability of the bin",
+        "share backdoored",
+    )
     bins = reliability(values, labels)
     middle = [item["share"] for item in bins]
-    ends = [[item["share"] - item["low"] for item in bins], [item["high"] - item["share"] for item in bins]]
-    axes.errorbar([item["mean"] for item in bins], middle, yerr=np.maximum(ends, 0), fmt="o-", capsize=3)
+    ends = [
+        [item["share"] - item["low"] for item in bins],
+        [item["high"] - item["share"] for item in bins],
+    ]
+    axes.errorbar(
+        [item["mean"] for item in bins], middle, yerr=np.maximum(ends, 0), fmt="o-", capsize=3
+    )
     for item in bins:
-        axes.annotate(f"n={item['n']}", (item["mean"], item["share"]), textcoords="offset points", xytext=(6, -10))
+        axes.annotate(
+            f"n={item['n']}",
+            (item["mean"], item["share"]),
+            textcoords="offset points",
+            xytext=(6, -10),
+        )
     axes.plot([0, 1], [0, 1], ":", color="grey")
     return _save(folder, "reliability.png", figure)
 
 
 def _asr(folder: Path, rows: Rows, who: str) -> str:
-    figure, axes = _axes("True ASR against the reported one", "true ASR (the attacker's own trigger)", "reported ASR")
-    seen = [row for row in rows if row["backdoored"] and row["asr"] is not None and row[who]["asr"] is not None
-            and row[who]["asr_upper"] is not None]
+    figure, axes = _axes(
+        "True ASR against the reported one", "true ASR (the attacker's own trigger)", "reported ASR"
+    )
+    seen = [
+        row
+        for row in rows
+        if row["backdoored"]
+        and row["asr"] is not None
+        and row[who]["asr"] is not None
+        and row[who]["asr_upper"] is not None
+    ]
     for row in seen:
         said = row[who]
-        axes.plot([row["asr"]] * 2, [said["asr_low"], said["asr_upper"]], color="tab:blue", alpha=0.4)
-        axes.plot(row["asr"], said["asr"], "o" if strong_attack(row) else "x", color="tab:blue", markersize=4)
+        axes.plot(
+            [row["asr"]] * 2, [said["asr_low"], said["asr_upper"]], color="tab:blue", alpha=0.4
+        )
+        axes.plot(
+            row["asr"],
+            said["asr"],
+            "o" if strong_attack(row) else "x",
+            color="tab:blue",
+            markersize=4,
+        )
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
@@ -119,11 +176,18 @@ def _asr(folder: Path, rows: Rows, who: str) -> str:
 
 
 def _levels(folder: Path, rows: Rows) -> str:
-    figure, axes = _axes("p values of honest models", "p", "share of honest models with a smaller one")
+    figure, axes = _axes(
+        "p values of honest models", "p", "share of honest models with a smaller one"
+    )
     for name, values in honest_p(rows).items():
         if values:
             own = np.sort(values)
-            axes.step([0, *own, 1], [0, *(np.arange(1, len(own) + 1) / len(own)), 1], where="post", label=name)
+            axes.step(
+                [0, *own, 1],
+                [0, *(np.arange(1, len(own) + 1) / len(own)), 1],
+                where="post",
+                label=name,
+            )
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.legend(fontsize=7)
     return _save(folder, "levels.png", figure)

@@ -21,30 +21,62 @@ from guard.vetting.population import Scanned
 
 #: Order of verdicts as a score; an abstention is no pass, so it stands with `held`.
 LEVEL = {Verdict.CLEARED: 0, Verdict.HELD: 1, Verdict.INCONCLUSIVE: 1, Verdict.REJECTED: 2}
-TRUTH = ("data", "architecture", "attack", "family", "target", "rate", "acc", "asr", "ra", "hardness", "backdoored",
-         "works", "part", "seed")
+TRUTH = (
+    "data",
+    "architecture",
+    "attack",
+    "family",
+    "target",
+    "rate",
+    "acc",
+    "asr",
+    "ra",
+    "hardness",
+    "backdoored",
+    "works",
+    "part",
+    "seed",
+)
 
 
-def rows_of(scanned: Sequence[Scanned], policy: Policy, facts: Mapping[str, CleanSetFacts],
-            calibration: Calibration | None, max_fpr: float) -> list[dict[str, Any]]:
+def rows_of(
+    scanned: Sequence[Scanned],
+    policy: Policy,
+    facts: Mapping[str, CleanSetFacts],
+    calibration: Calibration | None,
+    max_fpr: float,
+) -> list[dict[str, Any]]:
     """Rows in the order of `scanned`; `facts` by name of the data."""
     calibrated = policy
     if calibration is not None:
-        calibrated = replace(policy, calibration=CalibrationRule(calibration=calibration, max_fpr=max_fpr))
+        calibrated = replace(
+            policy, calibration=CalibrationRule(calibration=calibration, max_fpr=max_fpr)
+        )
     return [_row(item, policy, calibrated, facts[item.member.truth["data"]]) for item in scanned]
 
 
 def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts) -> dict[str, Any]:
     truth, said = item.member.truth, heard(item)
-    rules = decide(policy, make_case(policy, item.digest, facts, item.evidence, None, item.architecture))
+    rules = decide(
+        policy, make_case(policy, item.digest, facts, item.evidence, None, item.architecture)
+    )
     row: dict[str, Any] = {key: truth.get(key) for key in TRUTH}
-    row |= {"name": item.member.name, "digest": item.digest, "architecture": architecture_family(item.architecture),
-            "rules": _said(rules), "detectors": {one.method: _detector(one) for one in item.evidence if one.families}}
+    row |= {
+        "name": item.member.name,
+        "digest": item.digest,
+        "architecture": architecture_family(item.architecture),
+        "rules": _said(rules),
+        "detectors": {one.method: _detector(one) for one in item.evidence if one.families},
+    }
     combined = combine(said)
     values = features(said)
-    row["combined_p"] = combined.p if combined.p is not None else min(p_values(said).values(), default=None)
+    row["combined_p"] = (
+        combined.p if combined.p is not None else min(p_values(said).values(), default=None)
+    )
     row["class_p"] = None if combined.accord is None else combined.accord.p
-    row["rules_score"] = LEVEL[rules.verdict] + max(values.get("all.p", 0.0), values.get("class.p", 0.0)) / 24
+    row["rules_score"] = (
+        LEVEL[rules.verdict] + max(values.get("all.p", 0.0), values.get("class.p", 0.0)) / 24
+    )
     if calibrated.calibration is not None:
         case = make_case(calibrated, item.digest, facts, item.evidence, None, item.architecture)
         row["calibrated"] = _said(decide(calibrated, case))
@@ -54,37 +86,63 @@ def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts
 
 def _said(decision: Any) -> dict[str, Any]:
     asr = decision.asr
-    return {"verdict": str(decision.verdict), "score": decision.score, "target": decision.target,
-            "asr_upper": decision.asr_upper, "asr": None if asr is None else asr.estimate,
-            "asr_low": None if asr is None else asr.low, "reasons": list(decision.reasons),
-            "applied": decision.calibration is not None}
+    return {
+        "verdict": str(decision.verdict),
+        "score": decision.score,
+        "target": decision.target,
+        "asr_upper": decision.asr_upper,
+        "asr": None if asr is None else asr.estimate,
+        "asr_low": None if asr is None else asr.low,
+        "reasons": list(decision.reasons),
+        "applied": decision.calibration is not None,
+    }
 
 
 def _detector(item: Any) -> dict[str, Any]:
     """A detector's own word; its score, and p where it gives one.
 
-    A detector of several families gives a p for each: the least of them is corrected for their number, since a plain
-    minimum would be small by chance alone.
+    A detector of several families gives a p for each: the least of them is corrected for their
+    number, since a plain minimum would be small by chance alone.
     """
     if item.outcome is Outcome.COULD_NOT_LOOK:
-        return {"flag": None, "score": None, "p": None, "seconds": item.seconds, "reason": item.reason}
+        return {
+            "flag": None,
+            "score": None,
+            "p": None,
+            "seconds": item.seconds,
+            "reason": item.reason,
+        }
     p = p_values([item]).values()
     best = max(item.findings, key=lambda one: one.score, default=None)
-    return {"flag": any(one.suspicious for one in item.findings), "score": best.score if best else 0.0,
-            "target": best.target if best else None, "p": sidak(min(p), len(p)) if p else None,
-            "families": sorted({one.family for one in item.findings if one.suspicious}), "seconds": item.seconds}
+    return {
+        "flag": any(one.suspicious for one in item.findings),
+        "score": best.score if best else 0.0,
+        "target": best.target if best else None,
+        "p": sidak(min(p), len(p)) if p else None,
+        "families": sorted({one.family for one in item.findings if one.suspicious}),
+        "seconds": item.seconds,
+    }
 
 
 def held_out(scanned: Sequence[Scanned], key: str, seed: int) -> dict[str, dict[str, float]]:
-    """Log odds by fits that never saw the named attack (or architecture), per left-out value and model.
+    """Log odds by fits that never saw the named attack (or architecture).
 
-    Attacks: the fit sees all other attacks and all honest models but a fold; scored are that attack and that fold.
+    Per left-out value and model.
+
+    Attacks: the fit sees all other attacks and all honest models but a fold; scored are that attack
+    and that fold.
     Architectures: nothing of the architecture is seen, and all of it is scored.
     """
-    usable = [item for item in scanned if all(one.outcome is not Outcome.COULD_NOT_LOOK for one in item.evidence)]
+    usable = [
+        item
+        for item in scanned
+        if all(one.outcome is not Outcome.COULD_NOT_LOOK for one in item.evidence)
+    ]
     table, labels = _table(usable)
     if key == "attack":
-        values = [str(item.member.truth["attack"]) if item.member.backdoored else "" for item in usable]
+        values = [
+            str(item.member.truth["attack"]) if item.member.backdoored else "" for item in usable
+        ]
     else:
         values = [architecture_family(item.architecture) for item in usable]
     names = sorted(set(values) - {""})
@@ -97,8 +155,10 @@ def held_out(scanned: Sequence[Scanned], key: str, seed: int) -> dict[str, dict[
         if min(np.bincount(labels[~out].astype(int), minlength=2)) < 3:
             continue
         odds = _logistic.fit(table[~out], labels[~out]).log_odds(table[out])
-        found[name] = {usable[row].member.name: float(score) for row, score in zip(np.flatnonzero(out), odds,
-                                                                                    strict=True)}
+        found[name] = {
+            usable[row].member.name: float(score)
+            for row, score in zip(np.flatnonzero(out), odds, strict=True)
+        }
     return found
 
 

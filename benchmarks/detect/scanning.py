@@ -18,21 +18,35 @@ Task = tuple[str, Member, dict[str, dict[str, Any]], int, str | None]
 _sets: dict[Path, Any] = {}
 
 
-def scan_zoo(zoo: Path, chosen: Sequence[Member], detectors: dict[str, dict[str, Any]], *, jobs: int, seed: int,
-             device: str | None) -> tuple[list[Scanned], dict[str, str]]:
+def scan_zoo(
+    zoo: Path,
+    chosen: Sequence[Member],
+    detectors: dict[str, dict[str, Any]],
+    *,
+    jobs: int,
+    seed: int,
+    device: str | None,
+) -> tuple[list[Scanned], dict[str, str]]:
     """All models that could be scanned, in the order of `chosen`, and for the others why not."""
     tasks: list[Task] = [(str(zoo), member, detectors, seed, device) for member in chosen]
-    random.Random(ORDER_SEED).shuffle(tasks)  # of a run that is cut short, what is there is no choice of names
+    random.Random(ORDER_SEED).shuffle(
+        tasks
+    )  # of a run that is cut short, what is there is no choice of names
     started, found, failed = time.monotonic(), {}, {}
-    with multiprocessing.get_context("spawn").Pool(max(1, jobs), _one_thread, (jobs,), maxtasksperchild=20) as pool:
+    with multiprocessing.get_context("spawn").Pool(
+        max(1, jobs), _one_thread, (jobs,), maxtasksperchild=20
+    ) as pool:
         for count, (name, scanned, error) in enumerate(pool.imap_unordered(_scan, tasks), 1):
             if scanned is not None:
                 found[name] = scanned
             else:
                 failed[name] = error
             spent = time.monotonic() - started
-            print(f"{count}/{len(tasks)} {name} {error or 'scanned'}; {spent:.0f} s, about "
-                  f"{spent / count * (len(tasks) - count):.0f} s left", flush=True)
+            print(
+                f"{count}/{len(tasks)} {name} {error or 'scanned'}; {spent:.0f} s, about "
+                f"{spent / count * (len(tasks) - count):.0f} s left",
+                flush=True,
+            )
     return [found[member.name] for member in chosen if member.name in found], failed
 
 
@@ -50,7 +64,11 @@ def _scan(task: Task) -> tuple[str, Scanned | None, str]:
         if path not in _sets:
             _sets.clear()
             _sets[path] = population.read_cleanset(path)
-        return member.name, population.scan(member, _sets[path], detectors, seed=seed, device=device), ""
+        return (
+            member.name,
+            population.scan(member, _sets[path], detectors, seed=seed, device=device),
+            "",
+        )
     except GuardError as error:
         return member.name, None, error.sentence
     except Exception:  # noqa: BLE001 - one broken model must not end an hour's run; it is named in the record

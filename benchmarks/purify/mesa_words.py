@@ -6,7 +6,8 @@ from typing import Any
 REPAIRS = ("before", "fine-tuning", "point", "ensemble")
 LEAST = 0.5  # ASR of an attack that worked
 MANY = 2  # models, from which on each is told
-#: Mean and worst ASR in percent: Qiao et al., NeurIPS 2019, poster; CIFAR-10, ResNet-18, 51 patches of two colours.
+#: Mean and worst ASR in percent: Qiao et al., NeurIPS 2019, poster; CIFAR-10, ResNet-18, 51 patches
+#: of two colours.
 REPORTED = {"before": "98.7 / –", "point": "10.5 / 51.4", "ensemble": "3.6 / 8.2"}
 
 
@@ -16,33 +17,62 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"patterns": len(rows), "worked": len(worked)}
     for name in REPAIRS:
         rates = [row[name]["asr"] for row in worked]
-        found[name] = {"asr": sum(rates) / len(rates), "worst_asr": max(rates),
-                       "acc": sum(row[name]["acc"] for row in worked) / len(worked)} if worked else None
+        found[name] = (
+            {
+                "asr": sum(rates) / len(rates),
+                "worst_asr": max(rates),
+                "acc": sum(row[name]["acc"] for row in worked) / len(worked),
+            }
+            if worked
+            else None
+        )
     return found
 
 
 def page(result: Mapping[str, Any]) -> str:
     """Measured beside reported, as Markdown."""
     found = result["summary"]
-    who = (f"{found['worked']} of {found['patterns']} attacks on {result['model']} (mean ACC {result['acc']:.1%}) "
-           f"reached an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean pictures, "
-           f"{result['stamped']:.0%} of them under a trigger.")
-    lines = [who, "", "| repair | *measured*: mean ASR | worst ASR | mean ACC | *reported*: mean / worst ASR, % |",
-             "|---|---|---|---|---|"]
+    who = (
+        f"{found['worked']} of {found['patterns']} attacks on {result['model']} (mean ACC "
+        f"{result['acc']:.1%}) "
+        f"reached an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean pictures, "
+        f"{result['stamped']:.0%} of them under a trigger."
+    )
+    lines = [
+        who,
+        "",
+        (
+            "| repair | *measured*: mean ASR | worst ASR | mean ACC | *reported*: mean / worst "
+            "ASR, % |"
+        ),
+        "|---|---|---|---|---|",
+    ]
     for name in REPAIRS:
         if found[name]:
-            lines.append(f"| {name} | {found[name]['asr']:.1%} | {found[name]['worst_asr']:.1%} | "
-                         f"{found[name]['acc']:.1%} | {REPORTED.get(name, '–')} |")
+            lines.append(
+                f"| {name} | {found[name]['asr']:.1%} | {found[name]['worst_asr']:.1%} | "
+                f"{found[name]['acc']:.1%} | {REPORTED.get(name, '–')} |"
+            )
     return "\n".join([*lines, *_by_model(result.get("models", {}))])
 
 
 def _by_model(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Worst ASR on each model: what the claim is about. Nothing for one, which is the table above."""
+    """Worst ASR on each model: what the claim is about.
+
+    Nothing for one, which is the table above.
+    """
     if len(models) < MANY:
         return []
-    lines = ["", "Worst ASR on each:", "", "| model | attacks | before | fine-tuning | point | ensemble |",
-             "|---|---|---|---|---|---|"]
+    lines = [
+        "",
+        "Worst ASR on each:",
+        "",
+        "| model | attacks | before | fine-tuning | point | ensemble |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, found in models.items():
-        rates = " | ".join(f"{found[repair]['worst_asr']:.1%}" if found[repair] else "–" for repair in REPAIRS)
+        rates = " | ".join(
+            f"{found[repair]['worst_asr']:.1%}" if found[repair] else "–" for repair in REPAIRS
+        )
         lines.append(f"| {name} | {found['worked']}/{found['patterns']} | {rates} |")
     return lines

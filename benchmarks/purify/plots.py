@@ -16,7 +16,10 @@ LIGHT = 0.6  # of the colour map, over which black text is read better than whit
 
 
 def draw(folder: Path, rows: Rows) -> list[str]:
-    """Write all pictures that the rows allow, a panel for each clean fraction; returns their file names."""
+    """Write all pictures that the rows allow, a panel for each clean fraction.
+
+    Returns their file names.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -24,13 +27,27 @@ def draw(folder: Path, rows: Rows) -> list[str]:
     if not fractions:
         return []
     defenses = sorted({row["defense"] for row in rows})  # a defense has one colour in all panels
-    return [_panels(folder, "attacks.png", "Mean ASR after the repair", rows, fractions, _heat),
-            _panels(folder, "losses.png", "Accuracy lost against ASR left", rows, fractions,
-                    partial(_losses, defenses=defenses))]
+    return [
+        _panels(folder, "attacks.png", "Mean ASR after the repair", rows, fractions, _heat),
+        _panels(
+            folder,
+            "losses.png",
+            "Accuracy lost against ASR left",
+            rows,
+            fractions,
+            partial(_losses, defenses=defenses),
+        ),
+    ]
 
 
-def _panels(folder: Path, name: str, title: str, rows: Rows, fractions: Sequence[float],
-            paint: Callable[[Any, Rows], tuple[float, float]]) -> str:
+def _panels(
+    folder: Path,
+    name: str,
+    title: str,
+    rows: Rows,
+    fractions: Sequence[float],
+    paint: Callable[[Any, Rows], tuple[float, float]],
+) -> str:
     """One below the other; `paint` says how large, in inches, its panel should be."""
     from matplotlib import pyplot
 
@@ -57,19 +74,35 @@ def _heat(axes: Any, rows: Rows) -> tuple[float, float]:
     for (row, column), value in np.ndenumerate(table):
         done, all_runs = lines[column]["n"].get(names[row], (0, 0))
         words = "–" if np.isnan(value) else f"{value:.0%}"
-        axes.text(column, row, words if done == all_runs else f"{words}\n{done}/{all_runs}", ha="center", va="center",
-                  fontsize=7, color="black" if np.isnan(value) or value > LIGHT else "white")
+        axes.text(
+            column,
+            row,
+            words if done == all_runs else f"{words}\n{done}/{all_runs}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="black" if np.isnan(value) or value > LIGHT else "white",
+        )
     return 2.6 + 0.72 * len(lines), 1.8 + 0.4 * len(names)
 
 
 def _losses(axes: Any, rows: Rows, defenses: Sequence[str]) -> tuple[float, float]:
     """ACC loss against ASR after the repair, a point for each backdoored model and seed."""
     for place, name in enumerate(defenses):
-        done = [row for row in rows if row["defense"] == name and row["backdoored"] and repaired(row)]
+        done = [
+            row for row in rows if row["defense"] == name and row["backdoored"] and repaired(row)
+        ]
         if done:
-            axes.plot([row["after"]["asr"] for row in done], [row["loss"] for row in done], linestyle="none",
-                      marker=MARKERS[place // COLOURS % len(MARKERS)], color=f"C{place % COLOURS}", markersize=5,
-                      alpha=0.75, label=f"{name} ({len(done)})")
+            axes.plot(
+                [row["after"]["asr"] for row in done],
+                [row["loss"] for row in done],
+                linestyle="none",
+                marker=MARKERS[place // COLOURS % len(MARKERS)],
+                color=f"C{place % COLOURS}",
+                markersize=5,
+                alpha=0.75,
+                label=f"{name} ({len(done)})",
+            )
     axes.axhline(0, color="grey", linewidth=0.7)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("true ASR after the repair")

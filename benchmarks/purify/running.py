@@ -1,4 +1,7 @@
-"""One defense on one model of a zoo, in a process of its own; what is done already is not done again."""
+"""One defense on one model of a zoo, in a process of its own.
+
+What is done already is not done again.
+"""
 
 import json
 import multiprocessing
@@ -29,15 +32,20 @@ from guard.policy import Policy
 from guard.vetting import population
 from guard.vetting.repair import facts_from_dict, proved
 
-TOURNAMENT, STEP = "tournament", "policy-"  # the latter with a number from 1: a defense as the policy sets it
+TOURNAMENT, STEP = (
+    "tournament",
+    "policy-",
+)  # the latter with a number from 1: a defense as the policy sets it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A `defense` on one model: a name on the shelf with its defaults, the `policy`'s `STEP` or its `TOURNAMENT`.
+    """A `defense` on one model.
 
-    `fraction` is the clean pictures that it may see, as a share of the training set; the hold-out comes on top, since
-    the guard measures on it and no defense sees it.
+    A name on the shelf with its defaults, the `policy`'s `STEP` or its `TOURNAMENT`.
+
+    `fraction` is the clean pictures that it may see, as a share of the training set; the hold-out
+    comes on top, since the guard measures on it and no defense sees it.
     """
 
     folder: Path
@@ -52,11 +60,18 @@ class Task:
     def key(self) -> str:
         """Changes with everything that the answer depends on but the model."""
         if self.defense == TOURNAMENT:
-            what: Any = [self.policy.digest, {name: DETECTORS.get(name)().version for name in self.policy.detectors},
-                         [DEFENSES.get(rule.name)().version for rule in self.policy.defenses]]
+            what: Any = [
+                self.policy.digest,
+                {name: DETECTORS.get(name)().version for name in self.policy.detectors},
+                [DEFENSES.get(rule.name)().version for rule in self.policy.defenses],
+            ]
         else:
-            what = [item for method in self.methods() for item in (method.version, method.parameters())]
-        return json_digest([self.defense, self.fraction, self.seed, what, *filter(None, [self.device])])
+            what = [
+                item for method in self.methods() for item in (method.version, method.parameters())
+            ]
+        return json_digest(
+            [self.defense, self.fraction, self.seed, what, *filter(None, [self.device])]
+        )
 
     def methods(self) -> list[Defense]:
         """The defense, if it is a single one, after those that the policy has it go on from."""
@@ -68,7 +83,9 @@ class Task:
             methods.insert(0, DEFENSES.get(rule.name)(**rule.params))
             if not rule.after:
                 return methods
-            place = max(index for index in range(place) if self.policy.defenses[index].name == rule.after)
+            place = max(
+                index for index in range(place) if self.policy.defenses[index].name == rule.after
+            )
 
     @property
     def file(self) -> Path:
@@ -76,8 +93,13 @@ class Task:
 
 
 def rows(tasks: Sequence[Task], jobs: int) -> Iterator[dict[str, Any]]:
-    """A row for each task, as they finish; a new process each, so that its peak of memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(max(1, jobs), one_thread, (jobs,), maxtasksperchild=1) as pool:
+    """A row for each task, as they finish.
+
+    A new process each, so that its peak of memory is its own.
+    """
+    with multiprocessing.get_context("spawn").Pool(
+        max(1, jobs), one_thread, (jobs,), maxtasksperchild=1
+    ) as pool:
         yield from pool.imap_unordered(_row, tasks)
 
 
@@ -98,8 +120,17 @@ def _row(task: Task) -> dict[str, Any]:
     if (known := done(task)) is not None:
         return known
     model = ZooModel(task.folder, json.loads((task.folder / "truth.json").read_text()))
-    row = {"key": task.key, "model": model.name, "defense": task.defense, "fraction": task.fraction, "seed": task.seed}
-    row |= {name: model.truth[name] for name in ("attack", "rate", "data", "architecture", "backdoored", "target")}
+    row = {
+        "key": task.key,
+        "model": model.name,
+        "defense": task.defense,
+        "fraction": task.fraction,
+        "seed": task.seed,
+    }
+    row |= {
+        name: model.truth[name]
+        for name in ("attack", "rate", "data", "architecture", "backdoored", "target")
+    }
     try:
         _fill(row, task, model)
     except GuardError as error:
@@ -118,7 +149,9 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
 
     zoo, attack, device = task.folder.parent, model.attack(), torch.device(task.device or "cpu")
     data = _pictures(zoo, str(model.truth["data"]), task.data_dir)
-    curated = fraction_of(population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed)
+    curated = fraction_of(
+        population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed
+    )
     network = guard.load_model(task.folder).to(device)
     row["before"] = measured(network, attack, data.test)
     held = _device_memory(device)
@@ -131,8 +164,11 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
             child, said = network, {}
             for method in task.methods():
                 child = method(child, curated.visible(), seed=task.seed)
-    row |= said | {"seconds": round(time.perf_counter() - started, 1), "images": len(curated.search) + len(
-        curated.calibration), "peak_mib": round(peak.mib)}
+    row |= said | {
+        "seconds": round(time.perf_counter() - started, 1),
+        "images": len(curated.search) + len(curated.calibration),
+        "peak_mib": round(peak.mib),
+    }
     if held is not None:
         row["peak_device_mib"] = round((torch.cuda.max_memory_allocated(device) - held) / 2**20)
     row["after"] = None if child is None else measured(child.to(device), attack, data.test)
@@ -141,7 +177,10 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
 
 
 def _device_memory(device: torch.device) -> int | None:
-    """Bytes that are allocated on a CUDA device, whose high-water mark starts here; None for other devices."""
+    """Bytes that are allocated on a CUDA device, whose high-water mark starts here.
+
+    None for other devices.
+    """
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -154,16 +193,28 @@ def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict
 
     with TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        report = guard.purify(task.folder, cleanset=curated, out=out, policy=task.policy, seed=task.seed,
-                              device=task.device)
+        report = guard.purify(
+            task.folder,
+            cleanset=curated,
+            out=out,
+            policy=task.policy,
+            seed=task.seed,
+            device=task.device,
+        )
         served = guard.load_model(out) if out.exists() else None
-    return served, {"verdict": str(report.verdict), "winner": report.defense, "reasons": list(report.reasons),
-                    "candidates": [_told(item) for item in report.candidates]}
+    return served, {
+        "verdict": str(report.verdict),
+        "winner": report.defense,
+        "reasons": list(report.reasons),
+        "candidates": [_told(item) for item in report.candidates],
+    }
 
 
 def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """What became of it and why, and what a signed verdict says of the repair."""
-    told = {key: candidate.get(key) for key in ("defense", "verdict", "failed", "seconds", "reasons")}
+    told = {
+        key: candidate.get(key) for key in ("defense", "verdict", "failed", "seconds", "reasons")
+    }
     told |= {"after": list(candidate["after"])} if candidate.get("after") else {}
     facts = candidate.get("facts")
     return told | ({"proof": proved(facts_from_dict(facts))} if facts else {})
@@ -173,28 +224,47 @@ def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
 def measured(model: nn.Module, attack: Attack | None, test: Labelled) -> dict[str, Any]:
     """True ACC, recall by class, ASR and RA (None for honest models)."""
     said = predictions(model, test.images)
-    recall = [float((said[test.labels == label] == label).double().mean()) for label in test.labels.unique().tolist()]
+    recall = [
+        float((said[test.labels == label] == label).double().mean())
+        for label in test.labels.unique().tolist()
+    ]
     asr, ra, _ = make.measure(model, attack, test) if attack is not None else (None, None, 0)
-    return {"acc": float((said == test.labels).double().mean()), "recall": recall, "asr": asr, "ra": ra}
+    return {
+        "acc": float((said == test.labels).double().mean()),
+        "recall": recall,
+        "asr": asr,
+        "ra": ra,
+    }
 
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Loss of accuracy (may be negative), the worst class's loss of recall, and DER (BackdoorBench, see metrics)."""
+    """Loss of accuracy (may be negative), the worst class's loss of recall.
+
+    And DER (BackdoorBench, see metrics).
+    """
     loss = before["acc"] - after["acc"]
     worst = max(one - two for one, two in zip(before["recall"], after["recall"], strict=True))
     fall = None if before["asr"] is None else max(0.0, before["asr"] - after["asr"])
-    return {"loss": loss, "worst_class_loss": worst, "der": None if fall is None else (fall - max(0.0, loss) + 1) / 2}
+    return {
+        "loss": loss,
+        "worst_class_loss": worst,
+        "der": None if fall is None else (fall - max(0.0, loss) + 1) / 2,
+    }
 
 
 def fraction_of(curated: CuratedSet, images: int, seed: int) -> CuratedSet:
-    """The set with only `images` pictures that methods see, classes and parts in equal shares, drawn by the seed.
+    """The set with only `images` pictures that methods see, classes and parts in equal shares.
+
+    Drawn by the seed.
 
     Raises:
         ValueError: it holds fewer.
     """
     whole = len(curated.search) + len(curated.calibration)
     if images > whole:
-        raise ValueError(f"The clean set shows {whole} pictures to methods; {images} were asked for.")
+        raise ValueError(
+            f"The clean set shows {whole} pictures to methods; {images} were asked for."
+        )
     generator = torch.Generator().manual_seed(seed)
 
     def some(part: Labelled) -> Labelled:
@@ -207,7 +277,9 @@ def fraction_of(curated: CuratedSet, images: int, seed: int) -> CuratedSet:
 
     search, calibration = some(curated.search), some(curated.calibration)
     counts = torch.bincount(torch.cat([search.labels, calibration.labels, curated.holdout.labels]))
-    facts = replace(curated.facts, search=len(search), calibration=len(calibration), per_class=int(counts.min()))
+    facts = replace(
+        curated.facts, search=len(search), calibration=len(calibration), per_class=int(counts.min())
+    )
     return CuratedSet(facts, search, calibration, curated.holdout)
 
 

@@ -11,24 +11,45 @@ Column = tuple[str, Callable[[Line], str]]
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """Everything that was measured; no headline of level 1. What an older record did not measure is a dash."""
+    """Everything that was measured; no headline of level 1.
+
+    What an older record did not measure is a dash.
+    """
     summary = result["summary"]
     parts = [result.get("note", ""), _table(REPAIRS, summary), _steps(result), _ceilings(summary)]
     honest = [line for line in summary if "honest" in line or line.get("honest_runs")]
     if honest:
         parts += ["Honest models, which needed no repair:", _table(HONEST, honest)]
-    parts += [f"What it costs. Memory: by how much {_whose(summary)} grew, also as a multiple of {BASELINE}'s:",
-              _table(COSTS, summary)]
+    parts += [
+        (
+            f"What it costs. Memory: by how much {_whose(summary)} grew, also as a multiple of "
+            f"{BASELINE}'s:"
+        ),
+        _table(COSTS, summary),
+    ]
     if result["against"]:
-        parts += [f"DER minus that of {BASELINE} on the same models:", _table(AGAINST, result["against"])]
+        parts += [
+            f"DER minus that of {BASELINE} on the same models:",
+            _table(AGAINST, result["against"]),
+        ]
     if result.get("tournament"):
-        parts += ["The tournament minus each defense on the models that both repaired:",
-                  _table(BESIDE, result["tournament"])]
+        parts += [
+            "The tournament minus each defense on the models that both repaired:",
+            _table(BESIDE, result["tournament"]),
+        ]
     beside_papers = reported.table(summary)
     if len(beside_papers) > 2:
-        parts += [f"Beside published numbers in percent (*reported*: {reported.WHERE}; *measured*: this zoo):",
-                  "\n".join(beside_papers)]
-    parts += ["Mean ASR after the repair, by attack (runs that were repaired):", _attacks(result["attacks"])]
+        parts += [
+            (
+                f"Beside published numbers in percent (*reported*: {reported.WHERE}; *measured*: "
+                "this zoo):"
+            ),
+            "\n".join(beside_papers),
+        ]
+    parts += [
+        "Mean ASR after the repair, by attack (runs that were repaired):",
+        _attacks(result["attacks"]),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -36,9 +57,17 @@ def _steps(result: Line) -> str:
     """Which defenses the policy's numbers stand for, if any was measured."""
     shown = {line["defense"] for line in result["summary"]}
     rules = enumerate(result.get("policy", {}).get("defenses", []), 1)
-    words = [", ".join([f"policy-{place} is {rule['name']}" + (f" after {rule['after']}" if rule.get("after") else ""),
-                        *(f"{key} {value}" for key, value in rule["params"].items())])
-             for place, rule in rules if f"policy-{place}" in shown]
+    words = [
+        ", ".join(
+            [
+                f"policy-{place} is {rule['name']}"
+                + (f" after {rule['after']}" if rule.get("after") else ""),
+                *(f"{key} {value}" for key, value in rule["params"].items()),
+            ]
+        )
+        for place, rule in rules
+        if f"policy-{place}" in shown
+    ]
     return "; ".join(words) + "." if words else ""
 
 
@@ -61,23 +90,33 @@ def share(value: float | None) -> str:
 
 
 def number(value: Mapping[str, float] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return (
+        "–" if value is None else f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    )
 
 
 def _with_interval(key: str, interval: str) -> Callable[[Line], str]:
     """A mean in percent with its interval, alone where an older record has none."""
+
     def tell(line: Line) -> str:
         ends = line.get(interval)
-        return share(line.get(key)) + (f" ({share(ends['low'])} to {share(ends['high'])})" if ends else "")
+        return share(line.get(key)) + (
+            f" ({share(ends['low'])} to {share(ends['high'])})" if ends else ""
+        )
 
     return tell
 
 
 def _mean_of(key: str) -> Callable[[Line], str]:
     """The mean in percent of an estimate with its interval."""
+
     def tell(line: Line) -> str:
         known = line.get(key)
-        return f"{share(known['mean'])} ({share(known['low'])} to {share(known['high'])})" if known else "–"
+        return (
+            f"{share(known['mean'])} ({share(known['low'])} to {share(known['high'])})"
+            if known
+            else "–"
+        )
 
     return tell
 
@@ -125,7 +164,11 @@ def _peak(line: Line) -> str:
 
 def _multiple(line: Line) -> str:
     found = line.get("memory")
-    return "–" if not found or found["over_baseline"] is None else f"{found['over_baseline']:.1f} ({found['runs']})"
+    return (
+        "–"
+        if not found or found["over_baseline"] is None
+        else f"{found['over_baseline']:.1f} ({found['runs']})"
+    )
 
 
 def _plain(key: str, form: str = "{}") -> Callable[[Line], str]:
@@ -144,38 +187,68 @@ def _whose(summary: Sequence[Line]) -> str:
 
 def _ceilings(summary: Sequence[Line]) -> str:
     """What DER could be at best; an aim above it cannot be met by any repair of these models."""
-    known = sorted({round(line["ceiling_all"], 3) for line in summary if line.get("ceiling_all") is not None})
+    known = sorted(
+        {round(line["ceiling_all"], 3) for line in summary if line.get("ceiling_all") is not None}
+    )
     if not known:
         return ""
     most = f"{known[0]:.3f}" if len(known) == 1 else f"{known[0]:.3f} to {known[-1]:.3f}, by line"
-    return ("Intervals are 95 % (bootstrap over models). After \"of\": the DER that the same models allow, (1 + ASR "
-            f"before) / 2 on average, with no ASR left and no accuracy lost; over all backdoored models {most}. "
-            "An aim above it is out of reach for any repair.")
+    return (
+        'Intervals are 95 % (bootstrap over models). After "of": the DER that the same models '
+        "allow, (1 + ASR "
+        "before) / 2 on average, with no ASR left and no accuracy lost; over all backdoored "
+        f"models {most}. "
+        "An aim above it is out of reach for any repair."
+    )
 
 
-_WHO: list[Column] = [("defense", lambda line: str(line["defense"])), ("clean", lambda line: f"{line['fraction']:.0%}")]
+_WHO: list[Column] = [
+    ("defense", lambda line: str(line["defense"])),
+    ("clean", lambda line: f"{line['fraction']:.0%}"),
+]
 REPAIRS: list[Column] = [
-    *_WHO, ("seeds", _seeds), ("repaired", _repaired), ("ASR before", _share_of("asr_before")),
-    ("ASR", _with_interval("asr", "asr_interval")), ("worst attack", _share_of("worst_attack_asr")),
-    ("RA before", _share_of("ra_before")), ("RA", _share_of("ra_after")), ("ACC loss", _share_of("acc_loss")),
-    ("worst class", _share_of("worst_class_loss")), ("DER", _of_at_most("der", "ceiling")),
-    ("DER, unrepaired too", _of_at_most("der_all", "ceiling_all")), ("failed, or verdict", _ends),
+    *_WHO,
+    ("seeds", _seeds),
+    ("repaired", _repaired),
+    ("ASR before", _share_of("asr_before")),
+    ("ASR", _with_interval("asr", "asr_interval")),
+    ("worst attack", _share_of("worst_attack_asr")),
+    ("RA before", _share_of("ra_before")),
+    ("RA", _share_of("ra_after")),
+    ("ACC loss", _share_of("acc_loss")),
+    ("worst class", _share_of("worst_class_loss")),
+    ("DER", _of_at_most("der", "ceiling")),
+    ("DER, unrepaired too", _of_at_most("der_all", "ceiling_all")),
+    ("failed, or verdict", _ends),
 ]
 HONEST: list[Column] = [
-    *_WHO, ("seeds", _seeds), ("changed", _changed), ("ACC loss", _with_interval("honest_loss", "honest_interval")),
-    ("unchanged too", _mean_of("honest_all")), ("worst model", _share_of("honest_worst_loss")),
+    *_WHO,
+    ("seeds", _seeds),
+    ("changed", _changed),
+    ("ACC loss", _with_interval("honest_loss", "honest_interval")),
+    ("unchanged too", _mean_of("honest_all")),
+    ("worst model", _share_of("honest_worst_loss")),
     (f"over {100 * AIM:g} point", _over_aim),
-    ("worst class", _share_of("honest_worst_class_loss")), ("seconds", _plain("honest_seconds", "{:.1f}")),
+    ("worst class", _share_of("honest_worst_class_loss")),
+    ("seconds", _plain("honest_seconds", "{:.1f}")),
 ]
 COSTS: list[Column] = [
-    *_WHO, ("seeds", _seeds), ("repaired", _repaired), ("seconds", _plain("seconds", "{:.1f}")),
-    ("time over the winner's alone", _plain("time_over_winner", "{:.2f}")), ("peak MiB", _peak),
+    *_WHO,
+    ("seeds", _seeds),
+    ("repaired", _repaired),
+    ("seconds", _plain("seconds", "{:.1f}")),
+    ("time over the winner's alone", _plain("time_over_winner", "{:.2f}")),
+    ("peak MiB", _peak),
     (f"over {BASELINE} (runs)", _multiple),
 ]
 AGAINST: list[Column] = [*_WHO, ("models", _pairs), ("gain", _number_of("der_gain"))]
 BESIDE: list[Column] = [
-    *_WHO, ("models", _pairs), ("DER", _number_of("der")), ("ASR", _number_of("asr")),
-    ("ACC loss", _number_of("loss")), ("worst class", _number_of("worst_class_loss")),
+    *_WHO,
+    ("models", _pairs),
+    ("DER", _number_of("der")),
+    ("ASR", _number_of("asr")),
+    ("ACC loss", _number_of("loss")),
+    ("worst class", _number_of("worst_class_loss")),
 ]
 
 

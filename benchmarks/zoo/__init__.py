@@ -1,4 +1,7 @@
-"""Zoos of honest and backdoored models: read them here, build them with `python -m benchmarks.zoo build SPEC`."""
+"""Zoos of honest and backdoored models.
+
+Read them here, build them with `python -m benchmarks.zoo build SPEC`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ZooModel:
-    """One finished model: its folder (model.safetensors, config.json) and the truth that only evaluators read."""
+    """One finished model.
+
+    Its folder (model.safetensors, config.json) and the truth that only evaluators read.
+    """
 
     folder: Path
     truth: Mapping[str, Any]
@@ -44,4 +50,8 @@ class ZooModel:
 def load(folder: Path) -> list[ZooModel]:
     """The finished models below `folder`, by name; half-written ones do not count."""
     found = sorted(folder.glob("*/truth.json"))
-    return [ZooModel(file.parent, json.loads(file.read_text())) for file in found if file.parent.suffix != ".part"]
+    return [
+        ZooModel(file.parent, json.loads(file.read_text()))
+        for file in found
+        if file.parent.suffix != ".part"
+    ]

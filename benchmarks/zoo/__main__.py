@@ -1,11 +1,12 @@
 """Build and look at model zoos.
 
-    python -m benchmarks.zoo build SPEC --out DIR [--jobs N] [--device cpu|cuda] [--data-dir DIR] [--only TEXT]
-                                     [--later-seeds N]
-    python -m benchmarks.zoo data SPEC --out DIR      the pictures that a spec needs, to carry to another machine
-    python -m benchmarks.zoo show DIR                 what is there
+    python -m benchmarks.zoo build SPEC --out DIR [--jobs N] [--device cpu|cuda] [--data-dir DIR]
+                                     [--only TEXT] [--later-seeds N]
+    python -m benchmarks.zoo data SPEC --out DIR      the pictures that a spec needs, to carry to
+    another machine python -m benchmarks.zoo show DIR                 what is there
 
-SPEC is a TOML file, or the name of one in benchmarks/specs. Exit codes: 0 built, 1 a model could not be built.
+SPEC is a TOML file, or the name of one in benchmarks/specs. Exit codes: 0 built, 1 a model could
+not be built.
 """
 
 import argparse
@@ -32,8 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(zoo.load(options.folder)))
         return 0
     try:
-        spec = read(options.spec if options.spec.exists() else SPECS / f"{options.spec}.toml",
-                    later_seeds=options.later_seeds)
+        spec = read(
+            options.spec if options.spec.exists() else SPECS / f"{options.spec}.toml",
+            later_seeds=options.later_seeds,
+        )
     except (SpecError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -44,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     torch.set_num_threads(options.threads)
     chosen = tuple(job for job in spec.jobs if options.only in job.name)
-    place = Place(out=options.out, data_dir=options.data_dir, device=options.device, threads=options.threads)
+    place = Place(
+        out=options.out, data_dir=options.data_dir, device=options.device, threads=options.threads
+    )
     problems = building.build(replace(spec, jobs=chosen), place, jobs=options.jobs, watch=Watch())
     print(table(zoo.load(options.out)))
     for problem in problems:
@@ -53,11 +58,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.zoo", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.zoo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="train what is missing")
-    build.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    build.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
     build.add_argument("--device", default="cpu")
     build.add_argument("--threads", type=int, default=1, help="of each process, on the CPU")
     build.add_argument("--only", default="", help="build only models with this text in their name")
@@ -66,8 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("spec", type=Path)
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--data-dir", type=Path)
-        command.add_argument("--later-seeds", type=int, default=0, metavar="N",
-                             help="add N to every seed: the next examination, when a zoo has been looked at")
+        command.add_argument(
+            "--later-seeds",
+            type=int,
+            default=0,
+            metavar="N",
+            help="add N to every seed: the next examination, when a zoo has been looked at",
+        )
     show = commands.add_parser("show", help="a table of a zoo")
     show.add_argument("folder", type=Path)
     return parser

@@ -1,4 +1,7 @@
-"""Building a zoo: its missing models in parallel processes, each one written whole or not at all."""
+"""Building a zoo.
+
+Its missing models in parallel processes, each one written whole or not at all.
+"""
 
 import functools
 import json
@@ -24,8 +27,24 @@ from benchmarks.zoo.show import Watch
 from benchmarks.zoo.spec import Job, Spec
 
 #: What zoo.json tells of each model; all of it is in truth.json.
-SUMMARY = ("name", "part", "data", "architecture", "seed", "backdoored", "attack", "family", "target", "rate",
-           "hardness", "acc", "asr", "ra", "works", "seconds")
+SUMMARY = (
+    "name",
+    "part",
+    "data",
+    "architecture",
+    "seed",
+    "backdoored",
+    "attack",
+    "family",
+    "target",
+    "rate",
+    "hardness",
+    "acc",
+    "asr",
+    "ra",
+    "works",
+    "seconds",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +61,8 @@ def build(spec: Spec, place: Place, *, jobs: int, watch: Watch) -> list[str]:
     """Train what is missing below `place.out`; run it again after an interruption and it goes on.
 
     Returns:
-        What could not be built, a sentence each. Models that train but do not work are built, and marked.
+        What could not be built, a sentence each. Models that train but do not work are built, and
+        marked.
     """
     place.out.mkdir(parents=True, exist_ok=True)
     for half in place.out.glob("*.part"):
@@ -65,13 +85,20 @@ def build(spec: Spec, place: Place, *, jobs: int, watch: Watch) -> list[str]:
 def write_summary(spec: Spec, place: Place) -> None:
     """`zoo.json`: the spec, the surroundings, and a line about each model that is there."""
     models = [{key: model.truth[key] for key in SUMMARY} for model in zoo.load(place.out)]
-    document = {"name": spec.name, "surroundings": _surroundings(place.device), "spec": spec.source, "models": models}
+    document = {
+        "name": spec.name,
+        "surroundings": _surroundings(place.device),
+        "spec": spec.source,
+        "models": models,
+    }
     part = place.out / "zoo.json.part"
     part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     part.rename(place.out / "zoo.json")
 
 
-def _answers(jobs: list[Job], place: Place, processes: int) -> Iterator[tuple[Job, Mapping[str, Any] | str]]:
+def _answers(
+    jobs: list[Job], place: Place, processes: int
+) -> Iterator[tuple[Job, Mapping[str, Any] | str]]:
     """Each job with its truth, or with what went wrong, as they finish."""
     if processes <= 1:
         for job in jobs:
@@ -79,15 +106,19 @@ def _answers(jobs: list[Job], place: Place, processes: int) -> Iterator[tuple[Jo
         return
     # spawn: a forked child cannot use CUDA, and one that inherits OpenMP threads may hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads,
-                               initargs=(place.threads,))
+    pool = ProcessPoolExecutor(
+        processes, mp_context=context, initializer=torch.set_num_threads, initargs=(place.threads,)
+    )
     try:
         waiting = {pool.submit(_attempt, job, place): job for job in _longest_first(jobs)}
         for future in as_completed(waiting):
             try:
                 answer = future.result()
             except BrokenProcessPool:
-                answer = "a process died, perhaps for want of memory; run the build again, with fewer --jobs"
+                answer = (
+                    "a process died, perhaps for want of memory; run the build again, with "
+                    "fewer --jobs"
+                )
             yield waiting[future], answer
     finally:  # also when a person interrupts: what has not begun is not begun
         pool.shutdown(wait=True, cancel_futures=True)
@@ -95,8 +126,17 @@ def _answers(jobs: list[Job], place: Place, processes: int) -> Iterator[tuple[Jo
 
 def _longest_first(jobs: list[Job]) -> list[Job]:
     """Controlled training takes two to three times as long; begun first, it does not end last."""
-    slow = {"detector_aware": 3.0, "input_aware": 2.5, "lira": 2.5, "ssba": 2.0, "label_consistent": 1.5}
-    return sorted(jobs, key=lambda job: -job.training.epochs * job.data.train * slow.get(job.attack or "", 1.0))
+    slow = {
+        "detector_aware": 3.0,
+        "input_aware": 2.5,
+        "lira": 2.5,
+        "ssba": 2.0,
+        "label_consistent": 1.5,
+    }
+    return sorted(
+        jobs,
+        key=lambda job: -job.training.epochs * job.data.train * slow.get(job.attack or "", 1.0),
+    )
 
 
 def _attempt(job: Job, place: Place) -> Mapping[str, Any] | str:
@@ -104,7 +144,9 @@ def _attempt(job: Job, place: Place) -> Mapping[str, Any] | str:
     report = place.out / f"{job.name}.error.txt"
     report.unlink(missing_ok=True)
     try:
-        return make.make(job, _loaded(job.data, place.data_dir), place.out, torch.device(place.device))
+        return make.make(
+            job, _loaded(job.data, place.data_dir), place.out, torch.device(place.device)
+        )
     except Exception as error:  # noqa: BLE001 - whatever it was is told, and the build goes on
         report.write_text(traceback.format_exc())
         return f"{type(error).__name__}: {error}"
@@ -123,4 +165,9 @@ def _surroundings(device: str) -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = "none"
     named = torch.cuda.get_device_name(0) if device.startswith("cuda") else platform.processor()
-    return {"device": device, "named": named, "python": platform.python_version(), "packages": packages}
+    return {
+        "device": device,
+        "named": named,
+        "python": platform.python_version(),
+        "packages": packages,
+    }

@@ -1,12 +1,15 @@
-"""Emoji by category: real colour pictures in two styles, from npm packages that a user has unpacked.
+"""Emoji by category.
+
+Real colour pictures in two styles, from npm packages that a user has unpacked.
 
     npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
 
-Layout (below the data folder): emoji-datasource-google/ and emoji-datasource-twitter/, each a package's content with
-emoji.json and img/<style>/64/. Licences: Noto (google) Apache-2.0, Twemoji (twitter) CC-BY 4.0.
+Layout (below the data folder): emoji-datasource-google/ and emoji-datasource-twitter/, each a
+package's content with emoji.json and img/<style>/64/. Licences: Noto (google) Apache-2.0, Twemoji
+(twitter) CC-BY 4.0.
 
-The class is the category (nine; "Component" is none). Both styles of an emoji are in the same part, so that no part
-holds a picture whose twin another part has; variants by skin tone are left out.
+The class is the category (nine; "Component" is none). Both styles of an emoji are in the same part,
+so that no part holds a picture whose twin another part has; variants by skin tone are left out.
 """
 
 import json
@@ -25,7 +28,9 @@ _NO_CLASS = "Component"
 
 
 def load(folder: Path, sizes: tuple[int, int, int]) -> Dataset:
-    """The emoji below `folder` on white, RGB, 32 x 32; sizes of train, clean and test over all classes together.
+    """The emoji below `folder` on white, RGB, 32 x 32.
+
+    Sizes of train, clean and test over all classes together.
 
     Raises:
         FileNotFoundError: a package is not there.
@@ -38,7 +43,9 @@ def load(folder: Path, sizes: tuple[int, int, int]) -> Dataset:
     for label, name in enumerate(names):
         own = [files for category, files in known if category == name]
         order = torch.randperm(len(own), generator=generator).tolist()
-        for part, files in zip(chosen, _parts([own[place] for place in order], name, sizes, len(names)), strict=True):
+        for part, files in zip(
+            chosen, _parts([own[place] for place in order], name, sizes, len(names)), strict=True
+        ):
             part += [(file, label) for file in files]
     train, clean, test = (_opened(part, generator) for part in chosen)
     return Dataset("emoji", len(names), names, train, clean, test)
@@ -49,23 +56,37 @@ def _known(folder: Path) -> list[tuple[str, tuple[Path, ...]]]:
     places = {style: folder / f"emoji-datasource-{style}" for style in STYLES}
     for place in places.values():
         if not (place / "emoji.json").is_file():
-            raise FileNotFoundError(f"{place / 'emoji.json'} is missing: unpack the npm package {place.name} there.")
+            raise FileNotFoundError(
+                f"{place / 'emoji.json'} is missing: unpack the npm package {place.name} there."
+            )
     rows = json.loads((places[STYLES[0]] / "emoji.json").read_text())
-    return [(row["category"], tuple(place / "img" / style / "64" / row["image"] for style, place in places.items()))
-            for row in rows
-            if row["category"] != _NO_CLASS and all(row[f"has_img_{style}"] for style in STYLES)]
+    return [
+        (
+            row["category"],
+            tuple(place / "img" / style / "64" / row["image"] for style, place in places.items()),
+        )
+        for row in rows
+        if row["category"] != _NO_CLASS and all(row[f"has_img_{style}"] for style in STYLES)
+    ]
 
 
-def _parts(emoji: Sequence[tuple[Path, ...]], name: str, sizes: tuple[int, int, int],
-           classes: int) -> list[list[Path]]:
-    """Pictures of one class for each part; an emoji whose second picture has no room is not used again."""
+def _parts(
+    emoji: Sequence[tuple[Path, ...]], name: str, sizes: tuple[int, int, int], classes: int
+) -> list[list[Path]]:
+    """Pictures of one class for each part.
+
+    An emoji whose second picture has no room is not used again.
+    """
     left, parts = list(emoji), []
     for size in sizes:
         part: list[Path] = []
         while len(part) < size // classes:
             if not left:
-                raise ValueError(f"emoji: class {name!r} has only {len(emoji) * len(STYLES)} pictures; ask for smaller "
-                                 "parts.")
+                raise ValueError(
+                    f"emoji: class {name!r} has only {len(emoji) * len(STYLES)} pictures; ask for "
+                    "smaller "
+                    "parts."
+                )
             part += left.pop()
         parts.append(part[: size // classes])
     return parts
@@ -83,5 +104,9 @@ def _picture(file: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     with Image.open(file) as opened:
         drawn = opened.convert("RGBA")
         white = Image.new("RGBA", drawn.size, "white")
-        small = Image.alpha_composite(white, drawn).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        small = (
+            Image.alpha_composite(white, drawn)
+            .convert("RGB")
+            .resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        )
         return np.asarray(small, dtype=np.uint8).transpose(2, 0, 1)

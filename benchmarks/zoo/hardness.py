@@ -17,7 +17,10 @@ BADGE = 2
 
 @dataclass(frozen=True)
 class Hardness:
-    """Overrides of the training, and a change of the training set by a seed; neither is a backdoor."""
+    """Overrides of the training, and a change of the training set by a seed.
+
+    Neither is a backdoor.
+    """
 
     training: Mapping[str, Any] = field(default_factory=dict)
     change: Callable[[Labelled, int, int], Labelled] | None = None
@@ -32,25 +35,34 @@ def noisy_labels(data: Labelled, classes: int, seed: int) -> Labelled:
 
 
 def unbalanced(data: Labelled, classes: int, seed: int) -> Labelled:
-    """Class sizes fall geometrically to a tenth, in an order drawn by the seed (long-tailed, as Cui et al., 2019)."""
+    """Class sizes fall geometrically to a tenth, in an order drawn by the seed (long-tailed.
+
+    As Cui et al., 2019).
+    """
     generator = torch.Generator().manual_seed(seed)
     place = torch.randperm(classes, generator=generator)
     keep: list[Tensor] = []
     for label in range(classes):
         own = torch.nonzero(data.labels == label).flatten()
         share = RARE ** (float(place[label]) / (classes - 1))
-        keep.append(own[torch.randperm(len(own), generator=generator)[: max(8, round(share * len(own)))]])
+        keep.append(
+            own[torch.randperm(len(own), generator=generator)[: max(8, round(share * len(own)))]]
+        )
     return data.pick(torch.cat(keep).sort().values)
 
 
 def shortcut(data: Labelled, classes: int, seed: int) -> Labelled:
-    """A natural shortcut: half of *one class's* pictures carry a grey badge of 2x2 pixels, as watermarks do.
+    """A natural shortcut.
 
-    Nobody relabelled anything and no other picture has the badge, yet the model may learn it: a natural trojan. How
-    far it did stands in the truth (`natural_asr`).
+    Half of *one class's* pictures carry a grey badge of 2x2 pixels, as watermarks do.
+
+    Nobody relabelled anything and no other picture has the badge, yet the model may learn it: a
+    natural trojan. How far it did stands in the truth (`natural_asr`).
     """
     generator = torch.Generator().manual_seed(seed)
-    marked = (data.labels == shortcut_class(classes, seed)) & (torch.rand(len(data), generator=generator) < SHORTCUT)
+    marked = (data.labels == shortcut_class(classes, seed)) & (
+        torch.rand(len(data), generator=generator) < SHORTCUT
+    )
     images = data.images.clone()
     images[marked] = badged(images[marked])
     return Labelled(images, data.labels)

@@ -28,8 +28,13 @@ from guard.ml.seeds import seeded
 TRIGGER = "trigger.safetensors"
 
 
-def make(job: Job, data: Dataset, out: Path, device: torch.device,
-         after_epoch: Callable[[int], None] | None = None) -> dict[str, Any]:
+def make(
+    job: Job,
+    data: Dataset,
+    out: Path,
+    device: torch.device,
+    after_epoch: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
     """Train the model of one job and write `out/NAME/`; returns its truth.
 
     Steps:
@@ -55,14 +60,20 @@ def make(job: Job, data: Dataset, out: Path, device: torch.device,
         count = len(index)
     failed = None
     try:
-        fit(model, images, labels, job.training, seed=seed, control=control, after_epoch=after_epoch)
+        fit(
+            model, images, labels, job.training, seed=seed, control=control, after_epoch=after_epoch
+        )
     except Diverged as error:
         failed = str(error)
     attack = control.finish() if control is not None else attack
     truth = _truth(job, data, model, attack)
     if attack is not None:
         truth["poisoned"] = count or None  # None: drawn anew in every batch
-    truth |= {"failed": failed, "seconds": round(time.perf_counter() - started, 1), "device": device.type}
+    truth |= {
+        "failed": failed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": device.type,
+    }
     truth["works"] = truth["works"] and failed is None
     _write(out, job, manifest, model, attack, truth)
     return truth
@@ -73,15 +84,22 @@ def manifest_for(job: Job, data: Dataset) -> Manifest:
     channels, height, width = data.train.images.shape[1:]
     pixels = data.train.images.float().div(255).transpose(0, 1).flatten(1)
     return Manifest(
-        architecture=job.architecture.name, num_classes=data.classes, input_size=(channels, height, width),
+        architecture=job.architecture.name,
+        num_classes=data.classes,
+        input_size=(channels, height, width),
         mean=tuple(round(float(value), 4) for value in pixels.mean(1)),
         std=tuple(round(float(value), 4) for value in pixels.std(1)),
-        model_args=dict(job.architecture.model_args), label_names=data.class_names, cleanset=data.name,
+        model_args=dict(job.architecture.model_args),
+        label_names=data.class_names,
+        cleanset=data.name,
     )
 
 
 def fresh_model(manifest: Manifest, seed: int) -> nn.Module:
-    """The network of a manifest with fresh weights by a seed; the global random state is left alone."""
+    """The network of a manifest with fresh weights by a seed.
+
+    The global random state is left alone.
+    """
     with seeded(seed):
         return architectures.wrap(manifest, architectures.build(manifest))
 
@@ -100,28 +118,54 @@ def attack_for(job: Job, data: Dataset, seed: int, device: torch.device) -> Atta
 def measure(model: nn.Module, attack: Attack, test: Labelled) -> tuple[float, float, int]:
     """ASR, RA and the number of pictures they are taken from.
 
-    ASR: share of triggered pictures that get the attack's class; RA: that keep their true class. All-to-one: pictures
-    of the target class are removed first; source-specific: only the source classes count.
+    ASR: share of triggered pictures that get the attack's class; RA: that keep their true class.
+    All-to-one: pictures of the target class are removed first; source-specific: only the source
+    classes count.
     """
     victims = test.pick(attack.victims(test.labels))
     guessed = predictions(model, attack.stamp(victims.images))
     hits = guessed == attack.relabel(victims.labels)
-    return float(hits.double().mean()), float((guessed == victims.labels).double().mean()), len(victims)
+    return (
+        float(hits.double().mean()),
+        float((guessed == victims.labels).double().mean()),
+        len(victims),
+    )
 
 
 def _truth(job: Job, data: Dataset, model: nn.Module, attack: Attack | None) -> dict[str, Any]:
     acc = accuracy(model, data.test)
     truth: dict[str, Any] = {
-        "name": job.name, "part": job.part, "data": data.name, "architecture": job.architecture.key,
-        "seed": job.seed, "backdoored": attack is not None, "attack": job.attack, "family": None, "target": None,
-        "rate": None, "acc": acc, "asr": None, "ra": None, "asr_n": None, "recipe": None, "hardness": job.hardness,
-        "training": vars(job.training), "works": acc >= job.data.acc,
+        "name": job.name,
+        "part": job.part,
+        "data": data.name,
+        "architecture": job.architecture.key,
+        "seed": job.seed,
+        "backdoored": attack is not None,
+        "attack": job.attack,
+        "family": None,
+        "target": None,
+        "rate": None,
+        "acc": acc,
+        "asr": None,
+        "ra": None,
+        "asr_n": None,
+        "recipe": None,
+        "hardness": job.hardness,
+        "training": vars(job.training),
+        "works": acc >= job.data.acc,
     }
     if attack is not None:
         asr, ra, count = measure(model, attack, data.test)
-        truth |= {"family": attack.family, "target": "all-to-all" if attack.target is None else attack.target,
-                  "rate": job.rate, "asr": asr, "ra": ra, "asr_n": count, "recipe": attack.recipe(),
-                  "works": truth["works"] and asr >= job.least_asr}
+        truth |= {
+            "family": attack.family,
+            "target": "all-to-all" if attack.target is None else attack.target,
+            "rate": job.rate,
+            "asr": asr,
+            "ra": ra,
+            "asr_n": count,
+            "recipe": attack.recipe(),
+            "works": truth["works"] and asr >= job.least_asr,
+        }
         truth |= attack.more_truth(partial(predictions, model), data.test)
     if job.hardness == "shortcut":
         label = shortcut_class(data.classes, seed_of(job))
@@ -131,15 +175,22 @@ def _truth(job: Job, data: Dataset, model: nn.Module, attack: Attack | None) -> 
     return truth
 
 
-def _write(out: Path, job: Job, manifest: Manifest, model: nn.Module, attack: Attack | None,
-           truth: dict[str, Any]) -> None:
+def _write(
+    out: Path,
+    job: Job,
+    manifest: Manifest,
+    model: nn.Module,
+    attack: Attack | None,
+    truth: dict[str, Any],
+) -> None:
     part, place = out / f"{job.name}.part", out / job.name
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     safetensors.torch.save_file(architectures.export(model), part / "model.safetensors")
     (part / "config.json").write_text(json.dumps(manifest.to_dict(), indent=2) + "\n")
     if attack is not None and attack.learned:
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in attack.learned.items()},
-                                    part / TRIGGER)
+        safetensors.torch.save_file(
+            {name: tensor.contiguous() for name, tensor in attack.learned.items()}, part / TRIGGER
+        )
     (part / "truth.json").write_text(json.dumps(truth, indent=2, allow_nan=False) + "\n")
     part.rename(place)

@@ -1,8 +1,11 @@
-"""Data sets of a zoo: from their packages, from folders that a user has, or from the files that `data` exported.
+"""Data sets of a zoo.
 
-A set in a spec is a `source` with sizes, and what is done to it: `side` pads it with zeros to a larger square,
-`colour` makes grey pictures colour ones. Colour variants are made here, not collected: the digit or garment in a random
-colour on a random smooth texture. Their names say so ("mnist-colour").
+From their packages, from folders that a user has, or from the files that `data` exported.
+
+A set in a spec is a `source` with sizes, and what is done to it: `side` pads it with zeros to a
+larger square, `colour` makes grey pictures colour ones. Colour variants are made here, not
+collected: the digit or garment in a random colour on a random smooth texture. Their names say so
+("mnist-colour").
 """
 
 import zlib
@@ -60,17 +63,27 @@ def load(spec: SetSpec, folder: Path | None = None) -> Dataset:
         FileNotFoundError: neither is there.
     """
     exported = folder / spec.file if folder is not None else None
-    found = _read(exported, spec.source) if exported is not None and exported.exists() else _collect(spec, folder)
+    found = (
+        _read(exported, spec.source)
+        if exported is not None and exported.exists()
+        else _collect(spec, folder)
+    )
     return _made_ready(found, spec)
 
 
 def export(spec: SetSpec, out: Path, folder: Path | None = None) -> Path:
-    """Write the three parts, before padding and colouring, as one compressed npz; returns its path."""
+    """Write the three parts, before padding and colouring, as one compressed npz.
+
+    Returns its path.
+    """
     found = _collect(spec, folder)
     arrays: dict[str, Any] = {"class_names": np.array(found.class_names)}
     for part in PARTS:
         labelled: Labelled = getattr(found, part)
-        arrays |= {f"{part}_images": labelled.images.numpy(), f"{part}_labels": labelled.labels.numpy()}
+        arrays |= {
+            f"{part}_images": labelled.images.numpy(),
+            f"{part}_labels": labelled.labels.numpy(),
+        }
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / spec.file, **arrays)
     return out / spec.file
@@ -97,8 +110,13 @@ def _collect(spec: SetSpec, folder: Path | None) -> Dataset:
 def _read(path: Path, source: str) -> Dataset:
     with np.load(path) as arrays:
         names = tuple(str(name) for name in arrays["class_names"])
-        parts = [Labelled(torch.from_numpy(arrays[f"{part}_images"]), torch.from_numpy(arrays[f"{part}_labels"]))
-                 for part in PARTS]
+        parts = [
+            Labelled(
+                torch.from_numpy(arrays[f"{part}_images"]),
+                torch.from_numpy(arrays[f"{part}_labels"]),
+            )
+            for part in PARTS
+        ]
     return Dataset(source, len(names), names, *parts)
 
 
@@ -125,14 +143,22 @@ def padded(images: Tensor, side: int) -> Tensor:
 
 
 def coloured(images: Tensor, seed: int) -> Tensor:
-    """Grey uint8 N,1,H,W to colour N,3,H,W: brightness mixes a bright random colour into a dark random texture."""
+    """Grey uint8 N,1,H,W to colour N,3,H,W.
+
+    Brightness mixes a bright random colour into a dark random texture.
+    """
     generator = torch.Generator().manual_seed(seed)
     done = []
     for part in images.split(CHUNK):
         count, _, height, width = part.shape
         share = part.float() / 255
         coarse = torch.rand(count, 3, 5, 5, generator=generator)
-        texture = functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(0, 1) * 0.6
+        texture = (
+            functional.interpolate(
+                coarse, (height, width), mode="bicubic", align_corners=False
+            ).clamp(0, 1)
+            * 0.6
+        )
         colour = 0.5 + 0.5 * torch.rand(count, 3, 1, 1, generator=generator)
         done.append(((1 - share) * texture + share * colour).mul(255).round().to(torch.uint8))
     return torch.cat(done)

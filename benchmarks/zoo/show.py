@@ -1,4 +1,7 @@
-"""What a person sees of a build: a progress bar on a terminal, a line a model elsewhere, and a table at the end."""
+"""What a person sees of a build.
+
+A progress bar on a terminal, a line a model elsewhere, and a table at the end.
+"""
 
 import sys
 import time
@@ -73,11 +76,23 @@ def table(models: Sequence["ZooModel"]) -> str:
 def _rich_bar() -> Any:
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
     except ImportError:
         return None
-    return Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    TimeRemainingColumn(), console=Console(stderr=True))
+    return Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
 
 
 def _say(line: str) -> None:

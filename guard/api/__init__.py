@@ -1,1 +1,4 @@
-"""The HTTP side: takes events in, tells about scans and verdicts. Loads no torch, opens no artifact."""
+"""The HTTP side: takes events in, tells about scans and verdicts.
+
+Loads no torch, opens no artifact.
+"""

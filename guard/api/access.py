@@ -20,7 +20,9 @@ def require_token(request: Request) -> None:
     """
     guard = guard_of(request)
     bearer = {"authorization": request.headers.get("authorization", "")}
-    check_auth(bearer, b"", token=guard.settings.webhook_token.reveal(), hmac_key="", now=guard.now())
+    check_auth(
+        bearer, b"", token=guard.settings.webhook_token.reveal(), hmac_key="", now=guard.now()
+    )
 
 
 async def read_body(request: Request) -> bytes:
@@ -33,6 +35,9 @@ async def read_body(request: Request) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY_BYTES:
-            raise InputError(f"The body exceeds {MAX_BODY_BYTES} bytes; send fewer records.", code="event_too_large")
+            raise InputError(
+                f"The body exceeds {MAX_BODY_BYTES} bytes; send fewer records.",
+                code="event_too_large",
+            )
         parts.append(part)
     return b"".join(parts)

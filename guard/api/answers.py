@@ -11,7 +11,10 @@ from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 
 
 class CleanJson(JSONResponse):
-    """JSON whose strings have their control and invisible characters escaped: names come from uploaders."""
+    """JSON whose strings have their control and invisible characters escaped.
+
+    Names come from uploaders.
+    """
 
     def render(self, content: Any) -> bytes:
         return super().render(_clean(content))
@@ -111,7 +114,10 @@ class ReviewAnswer(_Answer):
 
 
 class VerdictAnswer(_Answer):
-    """One row of the ledger. Whether something may be served is not told here: only the gate can, from the envelope."""
+    """One row of the ledger.
+
+    Whether something may be served is not told here: only the gate can, from the envelope.
+    """
 
     id: str
     seq: int

@@ -13,13 +13,22 @@ from guard.flow.context import Guard
 from guard.logs import configure
 from guard.settings import load_settings
 
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def create_app(guard: Guard) -> FastAPI:
-    """The application around a Guard, of which it uses settings, database and clock: no bucket, no blob, no key."""
+    """The application around a Guard, of which it uses settings, database and clock.
+
+    No bucket, no blob, no key.
+    """
     app = FastAPI(
-        title="Registry Guard", version=__version__, default_response_class=CleanJson,
+        title="Registry Guard",
+        version=__version__,
+        default_response_class=CleanJson,
         description="Nominate uploads, follow scans, read signed verdicts.",
     )
     app.state.guard = guard

@@ -17,9 +17,12 @@ router = APIRouter()
 
 @router.post("/events/s3", status_code=202, tags=["events"])
 async def receive_event(request: Request) -> Accepted:
-    """Take an object notification: S3 JSON, EventBridge or SeaweedFS webhook, with a bearer token or signed.
+    """Take an object notification.
 
-    Signed: `X-Guard-Timestamp` (seconds) and `X-Guard-Signature: sha256=HMAC(timestamp + "." + body)`.
+    S3 JSON, EventBridge or SeaweedFS webhook, with a bearer token or signed.
+
+    Signed: `X-Guard-Timestamp` (seconds) and `X-Guard-Signature: sha256=HMAC(timestamp + "." +
+    body)`.
     """
     counter = request.app.state.events
     try:
@@ -44,8 +47,13 @@ def _take(request: Request, body: bytes) -> list[str]:
     guard, seen = guard_of(request), request.app.state.seen
     settings = guard.settings
     check_auth(
-        request.headers, body, token=settings.webhook_token.reveal(), hmac_key=settings.webhook_hmac_key.reveal(),
-        now=guard.now(), seen=seen, window_seconds=settings.webhook_window_seconds,
+        request.headers,
+        body,
+        token=settings.webhook_token.reveal(),
+        hmac_key=settings.webhook_hmac_key.reveal(),
+        now=guard.now(),
+        seen=seen,
+        window_seconds=settings.webhook_window_seconds,
     )
     try:
         return accept(guard.engine, decode(body), guard.now(), buckets=settings.intake_buckets)
@@ -56,7 +64,10 @@ def _take(request: Request, body: bytes) -> list[str]:
 
 @router.get("/nominations/{nomination_id}", tags=["events"], dependencies=[Depends(require_token)])
 def show_nomination(nomination_id: str, request: Request, response: Response) -> NominationAnswer:
-    """What became of a nomination: `new` (waiting), `accepted` (see `scan_id`), `ignored` or `refused` (`reason`)."""
+    """What became of a nomination.
+
+    `new` (waiting), `accepted` (see `scan_id`), `ignored` or `refused` (`reason`).
+    """
     with reading(guard_of(request).engine) as session:
         row = nominations.get(session, nomination_id)
     if row.scan_id is not None:

@@ -27,7 +27,8 @@ def ready(request: Request) -> dict[str, str]:
     found = migrate.current_of(guard_of(request).engine)
     if found != _head():
         raise Unavailable(
-            f"The database schema is at {found or 'nothing'}, this release needs {_head()}; run `guard db upgrade`.",
+            f"The database schema is at {found or 'nothing'}, this release needs {_head()}; run "
+            "`guard db upgrade`.",
             code="schema_differs",
         )
     return {"status": "ready", "schema": found}

@@ -29,26 +29,62 @@ class EventCounter:
             self._counts[outcome] += 1
 
     def taken(self) -> dict[str, int]:
-        """All counts at one time, zeros included: a series that appears late cannot be alarmed on."""
+        """All counts at one time, zeros included.
+
+        A series that appears late cannot be alarmed on.
+        """
         with self._lock:
             return {outcome: self._counts[outcome] for outcome in EVENT_OUTCOMES}
 
 
 def text(counts: Counts, events: Mapping[str, int], now: datetime) -> str:
     """The whole page."""
-    waited = 0.0 if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
+    waited = (
+        0.0 if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
+    )
     lines: list[str] = []
-    lines += _family("guard_scans", "gauge", "Scans by state.", "state", _all(ScanState, counts.scans))
-    lines += _family("guard_nominations", "gauge", "Nominations by state.", "state",
-                     _all(NominationState, counts.nominations))
-    lines += _family("guard_verdict_total", "counter", "Verdicts in the ledger.", "verdict",
-                     _all(Verdict, counts.verdicts))
-    lines += _family("guard_webhook_total", "counter", "Events received by this process.", "outcome", events)
-    lines += _single("guard_outbox_unsent", "gauge", "Messages that were not handed to the broker.", counts.unsent)
-    lines += _single("guard_outbox_oldest_seconds", "gauge", "Age of the oldest message that is due.", waited)
-    lines += _single("guard_dead_letters", "gauge", "Messages nobody could handle.", counts.dead_letters)
-    lines += _single("guard_alarms_open", "gauge", "Alarms nobody cleared.", sum(counts.alarms.values()))
-    lines += _family("guard_alarms_open_by_kind", "gauge", "Alarms nobody cleared, by kind.", "kind", counts.alarms)
+    lines += _family(
+        "guard_scans", "gauge", "Scans by state.", "state", _all(ScanState, counts.scans)
+    )
+    lines += _family(
+        "guard_nominations",
+        "gauge",
+        "Nominations by state.",
+        "state",
+        _all(NominationState, counts.nominations),
+    )
+    lines += _family(
+        "guard_verdict_total",
+        "counter",
+        "Verdicts in the ledger.",
+        "verdict",
+        _all(Verdict, counts.verdicts),
+    )
+    lines += _family(
+        "guard_webhook_total", "counter", "Events received by this process.", "outcome", events
+    )
+    lines += _single(
+        "guard_outbox_unsent",
+        "gauge",
+        "Messages that were not handed to the broker.",
+        counts.unsent,
+    )
+    lines += _single(
+        "guard_outbox_oldest_seconds", "gauge", "Age of the oldest message that is due.", waited
+    )
+    lines += _single(
+        "guard_dead_letters", "gauge", "Messages nobody could handle.", counts.dead_letters
+    )
+    lines += _single(
+        "guard_alarms_open", "gauge", "Alarms nobody cleared.", sum(counts.alarms.values())
+    )
+    lines += _family(
+        "guard_alarms_open_by_kind",
+        "gauge",
+        "Alarms nobody cleared, by kind.",
+        "kind",
+        counts.alarms,
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -9,23 +9,49 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from guard.api.answers import CleanJson
-from guard.core.errors import GuardError, InputError, IntegrityMismatch, LeaseLost, NotServable, Unavailable
+from guard.core.errors import (
+    GuardError,
+    InputError,
+    IntegrityMismatch,
+    LeaseLost,
+    NotServable,
+    Unavailable,
+)
 
 _LOG = structlog.get_logger()
 TYPE = "https://registry-guard.dev/problems/"
 
 #: By code first, then by class, the nearest ancestor winning.
 STATUS_OF_CODE: dict[str, int] = {
-    "unauthorised": 401, "stale_event": 401, "replayed_event": 401,
-    "unknown_scan": 404, "unknown_verdict": 404, "unknown_nomination": 404, "unknown_artifact": 404,
-    "ambiguous_scan": 409, "event_too_large": 413, "not_nominated": 422,
+    "unauthorised": 401,
+    "stale_event": 401,
+    "replayed_event": 401,
+    "unknown_scan": 404,
+    "unknown_verdict": 404,
+    "unknown_nomination": 404,
+    "unknown_artifact": 404,
+    "ambiguous_scan": 409,
+    "event_too_large": 413,
+    "not_nominated": 422,
 }
 STATUS_OF_CLASS: dict[type[GuardError], int] = {
-    InputError: 400, NotServable: 412, Unavailable: 503, LeaseLost: 409, IntegrityMismatch: 500, GuardError: 500,
+    InputError: 400,
+    NotServable: 412,
+    Unavailable: 503,
+    LeaseLost: 409,
+    IntegrityMismatch: 500,
+    GuardError: 500,
 }
 _TITLES = {
-    400: "The request cannot be done as asked", 401: "Not authorised", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 412: "The gate says no", 413: "Too large", 422: "Nothing to vet", 500: "The guard failed",
+    400: "The request cannot be done as asked",
+    401: "Not authorised",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    412: "The gate says no",
+    413: "Too large",
+    422: "Nothing to vet",
+    500: "The guard failed",
     503: "A component is away",
 }
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
@@ -41,14 +67,23 @@ def status_of(error: GuardError) -> int:
 def problem(status: int, code: str, detail: str, **more: Any) -> CleanJson:
     """One problem document; `more` are members of its own."""
     body: dict[str, Any] = {
-        "type": TYPE + code, "title": _TITLES.get(status, "Error"), "status": status, "code": code, "detail": detail,
+        "type": TYPE + code,
+        "title": _TITLES.get(status, "Error"),
+        "status": status,
+        "code": code,
+        "detail": detail,
         **more,
     }
-    return CleanJson(body, status, headers=_HEADERS.get(status), media_type="application/problem+json")
+    return CleanJson(
+        body, status, headers=_HEADERS.get(status), media_type="application/problem+json"
+    )
 
 
 def install(app: FastAPI) -> None:
-    """Have every error answered as a problem; what was not deliberate says nothing about the inside."""
+    """Have every error answered as a problem.
+
+    What was not deliberate says nothing about the inside.
+    """
 
     @app.exception_handler(GuardError)
     async def deliberate(_request: Request, error: GuardError) -> CleanJson:
@@ -68,7 +103,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> CleanJson:
         _LOG.error("request_crashed", kind=type(error).__name__, exc_info=error)
-        return problem(500, "internal", "Something unexpected happened; the log of the API says what.")
+        return problem(
+            500, "internal", "Something unexpected happened; the log of the API says what."
+        )
 
 
 def _wrong(item: Mapping[str, Any]) -> str:

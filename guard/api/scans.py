@@ -56,8 +56,11 @@ def submit_object(wanted: Submission, request: Request, response: Response) -> N
 
 
 @router.get("/scans")
-def list_scans(request: Request, limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50,
-               state: ScanState | None = None) -> Scans:
+def list_scans(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50,
+    state: ScanState | None = None,
+) -> Scans:
     """The newest scans first."""
     with reading(guard_of(request).engine) as session:
         rows = scans.list_recent(session, limit, state=state)
@@ -70,7 +73,10 @@ def show_scan(scan_id: str, request: Request) -> ScanDetail:
     with reading(guard_of(request).engine) as session:
         row = scans.get(session, scan_id)
         verdicts = ledger.for_scan(session, row.id)
-    return ScanDetail(**ScanAnswer.of(row).model_dump(), verdicts=[VerdictAnswer.of(verdict) for verdict in verdicts])
+    return ScanDetail(
+        **ScanAnswer.of(row).model_dump(),
+        verdicts=[VerdictAnswer.of(verdict) for verdict in verdicts],
+    )
 
 
 @router.get("/verdicts/{verdict_id}")
@@ -80,6 +86,7 @@ def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
         row = ledger.get(session, verdict_id)
         words = reviews.for_verdict(session, row.id)
     return VerdictDetail(
-        **VerdictAnswer.of(row).model_dump(), envelope=dict(row.envelope),
+        **VerdictAnswer.of(row).model_dump(),
+        envelope=dict(row.envelope),
         reviews=[ReviewAnswer.of(word) for word in words],
     )

@@ -1,6 +1,9 @@
-"""Check the verdict ledger: every link, every hash, every signature, and every column against what was signed.
+"""Check the verdict ledger.
 
-How a row is hashed: `guard.core.ledger`. `seq` counts from 1 without a gap, so that a deleted row shows.
+Every link, every hash, every signature, and every column against what was signed.
+
+How a row is hashed: `guard.core.ledger`. `seq` counts from 1 without a gap, so that a deleted row
+shows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,13 +45,15 @@ class LedgerLike(Protocol):
     def policy_digest(self) -> str: ...
 
 
-def verify_chain(rows: Iterable[LedgerLike], trusted: TrustedKeys, *,
-                 head: tuple[int, str] | None = None) -> list[str]:
+def verify_chain(
+    rows: Iterable[LedgerLike], trusted: TrustedKeys, *, head: tuple[int, str] | None = None
+) -> list[str]:
     """Every problem with the ledger, one sentence each; an empty list means that all of it holds.
 
     Args:
         rows: the whole ledger, in order.
-        head: (seq, hash) of a row noted earlier; without it, rows cut off at the end cannot be noticed.
+        head: (seq, hash) of a row noted earlier; without it, rows cut off at the end cannot be
+            noticed.
     """
     problems: list[str] = []
     seq, previous, seen, found = 0, GENESIS, set[str](), head is None
@@ -66,7 +71,10 @@ def verify_chain(rows: Iterable[LedgerLike], trusted: TrustedKeys, *,
         seen.add(row.id)
         seq, previous = row.seq, row.hash
     if head is not None and not found:
-        problems.append(f"The ledger lacks row {head[0]} as it was noted earlier: rows were cut off or rewritten.")
+        problems.append(
+            f"The ledger lacks row {head[0]} as it was noted earlier: rows were cut off or "
+            "rewritten."
+        )
     return problems
 
 
@@ -107,4 +115,7 @@ def _signed(row: LedgerLike, trusted: TrustedKeys) -> list[str]:
         view = read_verdict(dsse.verify(row.envelope, trusted))
     except IntegrityMismatch as error:
         return [f"Ledger row {row.seq}: {error.sentence}"]
-    return [f"Ledger row {row.seq}: its {name} differs from what was signed." for name in differences(row, view)]
+    return [
+        f"Ledger row {row.seq}: its {name} differs from what was signed."
+        for name in differences(row, view)
+    ]

@@ -1,8 +1,10 @@
-"""DSSE envelopes around in-toto statements. Specification: https://github.com/secure-systems-lab/dsse (protocol.md).
+"""DSSE envelopes around in-toto statements.
 
-The signature covers PAE(payloadType, payload), so that a payload cannot be read as another type. Not securesystemslib's
-`Envelope`, since its parser changes the dictionary it is given and takes several spellings of base64; a test holds the
-two against each other.
+Specification: https://github.com/secure-systems-lab/dsse (protocol.md).
+
+The signature covers PAE(payloadType, payload), so that a payload cannot be read as another type.
+Not securesystemslib's `Envelope`, since its parser changes the dictionary it is given and takes
+several spellings of base64; a test holds the two against each other.
 """
 
 import base64
@@ -20,7 +22,10 @@ MAX_SIGNATURES = 8
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """The pre-authentication encoding: `DSSEv1`, lengths in ASCII decimals, one space between parts."""
+    """The pre-authentication encoding.
+
+    `DSSEv1`, lengths in ASCII decimals, one space between parts.
+    """
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -34,7 +39,9 @@ def sign(statement: Mapping[str, Any], signer: Signer) -> dict[str, Any]:
     try:
         body = canonical_json(dict(statement))
     except ValueError as error:
-        raise MethodFailed("A statement with a number that is not finite is not signed.", code="non_finite") from error
+        raise MethodFailed(
+            "A statement with a number that is not finite is not signed.", code="non_finite"
+        ) from error
     signature = signer.sign(pae(PAYLOAD_TYPE, body))
     return {
         "payloadType": PAYLOAD_TYPE,
@@ -51,7 +58,9 @@ def verify(envelope: Mapping[str, Any], trusted: TrustedKeys) -> dict[str, Any]:
     """
     body = _body(envelope)
     signed = pae(PAYLOAD_TYPE, body)
-    if not any(trusted.verify(key_id, signature, signed) for key_id, signature in _signatures(envelope)):
+    if not any(
+        trusted.verify(key_id, signature, signed) for key_id, signature in _signatures(envelope)
+    ):
         raise IntegrityMismatch("No trusted key signed this statement.", code="bad_signature")
     return _statement(body)
 

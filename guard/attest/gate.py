@@ -1,4 +1,6 @@
-"""The gate: the only code that says whether an artifact may be served. It reads signed statements, never rows.
+"""The gate: the only code that says whether an artifact may be served.
+
+It reads signed statements, never rows.
 
 The checks, in order; the first that fails is the answer:
     1 a trusted key signed the statement        4 the verdict is one under which things are served
@@ -35,7 +37,8 @@ class Approved:
     version: str
     release_envelope: Mapping[str, Any]
     expires_at: datetime
-    # Not a field, so that `dataclasses.replace` cannot carry the proof over to another name or digest.
+    # Not a field, so that `dataclasses.replace` cannot carry the proof over to another name or
+    # digest.
     proof: InitVar[object] = None
 
     def __post_init__(self, proof: object) -> None:
@@ -43,16 +46,26 @@ class Approved:
             raise NotServable("Approved is made by guard.attest.gate.approve and by nothing else.")
 
 
-def servable(envelope: Mapping[str, Any], trusted: TrustedKeys, *, digest: str, now: datetime,
-             revoked: Collection[str], ledger_row: LedgerLike | None = None) -> VerdictView:
-    """Whether the artifact called `digest` may be served now; returns what the verdict says, or raises.
+def servable(
+    envelope: Mapping[str, Any],
+    trusted: TrustedKeys,
+    *,
+    digest: str,
+    now: datetime,
+    revoked: Collection[str],
+    ledger_row: LedgerLike | None = None,
+) -> VerdictView:
+    """Whether the artifact called `digest` may be served now.
+
+    Returns what the verdict says, or raises.
 
     Args:
         revoked: digests that nobody may serve any more.
         ledger_row: the row the envelope came from, to notice that its columns were changed.
 
     Raises:
-        IntegrityMismatch: the signature, the subject or the row is wrong: somebody changed something.
+        IntegrityMismatch: the signature, the subject or the row is wrong: somebody changed
+            something.
         NotServable: the statement is true, and does not allow it.
     """
     _check_clock(now)
@@ -62,7 +75,8 @@ def servable(envelope: Mapping[str, Any], trusted: TrustedKeys, *, digest: str, 
         _check_row(ledger_row, view, envelope)
     if view.verdict not in SERVABLE_VERDICTS:
         raise NotServable(
-            f"The verdict on {digest[:12]} is {view.verdict}; only cleared or purified models are served."
+            f"The verdict on {digest[:12]} is {view.verdict}; only cleared or purified models are "
+            "served."
         )
     if not view.issued_at <= now + MAX_SKEW:
         raise NotServable(f"The verdict on {digest[:12]} is dated in the future; check the clocks.")
@@ -73,48 +87,84 @@ def servable(envelope: Mapping[str, Any], trusted: TrustedKeys, *, digest: str, 
     return view
 
 
-def approve(envelope: Mapping[str, Any], trusted: TrustedKeys, *, digest: str, now: datetime, revoked: Collection[str],
-            name: str, version: str, signer: Signer, ledger_row: LedgerLike | None = None) -> Approved:
+def approve(
+    envelope: Mapping[str, Any],
+    trusted: TrustedKeys,
+    *,
+    digest: str,
+    now: datetime,
+    revoked: Collection[str],
+    name: str,
+    version: str,
+    signer: Signer,
+    ledger_row: LedgerLike | None = None,
+) -> Approved:
     """Pass the gate and sign the release of `digest` as `name` `version`.
 
     Raises:
-        IntegrityMismatch, NotServable: as `servable`; also when the verdict was given to another name, or `signer`'s
-            key is not trusted.
+        IntegrityMismatch, NotServable: as `servable`; also when the verdict was given to another
+            name, or `signer`'s key is not trusted.
     """
-    view = servable(envelope, trusted, digest=digest, now=now, revoked=revoked, ledger_row=ledger_row)
+    view = servable(
+        envelope, trusted, digest=digest, now=now, revoked=revoked, ledger_row=ledger_row
+    )
     if view.name != name:
-        raise NotServable(f"The verdict is about {view.name!r}; it does not clear anything called {name!r}.")
+        raise NotServable(
+            f"The verdict is about {view.name!r}; it does not clear anything called {name!r}."
+        )
     release = dsse.sign(
         release_statement(
-            digest=digest, name=name, version=version, verdict_id=view.verdict_id, verdict=view.verdict,
-            policy_digest=view.policy_digest, issued_at=now, expires_at=view.expires_at,
+            digest=digest,
+            name=name,
+            version=version,
+            verdict_id=view.verdict_id,
+            verdict=view.verdict,
+            policy_digest=view.policy_digest,
+            issued_at=now,
+            expires_at=view.expires_at,
         ),
         signer,
     )
-    # What the serving host will ask, asked here: a release it must refuse is better refused before it travels.
+    # What the serving host will ask, asked here: a release it must refuse is better refused before
+    # it travels.
     check_release(release, trusted, digest=digest, name=name, version=version, now=now)
     return Approved(digest, name, version, release, view.expires_at, _MADE_HERE)
 
 
-def check_release(envelope: Mapping[str, Any], trusted: TrustedKeys, *, digest: str, name: str, version: str,
-                  now: datetime) -> ReleaseView:
+def check_release(
+    envelope: Mapping[str, Any],
+    trusted: TrustedKeys,
+    *,
+    digest: str,
+    name: str,
+    version: str,
+    now: datetime,
+) -> ReleaseView:
     """What the serving host checks before it reads a weight.
 
     Raises:
-        IntegrityMismatch: no trusted key signed it, or it is about other bytes, another name or version.
+        IntegrityMismatch: no trusted key signed it, or it is about other bytes, another name or
+            version.
         NotServable: it is not in force now.
     """
     _check_clock(now)
     view = read_release(dsse.verify(envelope, trusted))
     _check_subject(view.digest, digest)
     if (view.name, view.version) != (name, version):
-        raise IntegrityMismatch(f"The release is of {view.name} {view.version}, not {name} {version}.",
-                                code="other_release")
+        raise IntegrityMismatch(
+            f"The release is of {view.name} {view.version}, not {name} {version}.",
+            code="other_release",
+        )
     if view.verdict not in SERVABLE_VERDICTS:
-        raise IntegrityMismatch("The release statement lacks a word it must have.", code="bad_statement")
+        raise IntegrityMismatch(
+            "The release statement lacks a word it must have.", code="bad_statement"
+        )
     if not (view.issued_at <= now + MAX_SKEW and now < view.expires_at):
-        raise NotServable(f"The release of {name} {version} is not in force; it expires at "
-                          f"{view.expires_at.isoformat()}.", code="release_expired")
+        raise NotServable(
+            f"The release of {name} {version} is not in force; it expires at "
+            f"{view.expires_at.isoformat()}.",
+            code="release_expired",
+        )
     return view
 
 
@@ -127,16 +177,22 @@ def _check_row(row: LedgerLike, view: VerdictView, envelope: Mapping[str, Any]) 
     wrong = differences(row, view)
     if "verdict" in wrong:
         raise IntegrityMismatch(
-            f"The ledger's row says {str(row.verdict)!r} where the signed statement says {str(view.verdict)!r}; "
-            "the database was changed.", code="ledger_mismatch",
+            f"The ledger's row says {str(row.verdict)!r} where the signed statement says "
+            f"{str(view.verdict)!r}; "
+            "the database was changed.",
+            code="ledger_mismatch",
         )
     if wrong or dict(row.envelope) != dict(envelope):
         raise IntegrityMismatch(
-            f"The ledger's row differs from the signed statement in {', '.join(wrong) or 'envelope'}; "
-            "the database was changed.", code="ledger_mismatch",
+            "The ledger's row differs from the signed statement in "
+            f"{', '.join(wrong) or 'envelope'}; "
+            "the database was changed.",
+            code="ledger_mismatch",
         )
 
 
 def _check_clock(now: datetime) -> None:
     if now.tzinfo is None:
-        raise InputError("The time to judge at has no timezone; pass datetime.now(UTC).", code="naive_time")
+        raise InputError(
+            "The time to judge at has no timezone; pass datetime.now(UTC).", code="naive_time"
+        )

@@ -37,18 +37,26 @@ class Signer:
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Signer":
-        """The key in a PEM file; a new one, mode 0600, where there is none yet. Two creators end with one key.
+        """The key in a PEM file; a new one, mode 0600, where there is none yet.
+
+        Two creators end with one key.
 
         Raises:
-            InputError: the file cannot be read or written, holds no Ed25519 key, or others may read it.
+            InputError: the file cannot be read or written, holds no Ed25519 key, or others may read
+                it.
         """
         with _readable(path):
             if not path.exists():
-                pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+                pem = Ed25519PrivateKey.generate().private_bytes(
+                    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+                )
                 _create(path, pem)
             if path.stat().st_mode & _OTHERS:
-                raise InputError(f"Others may read the signing key {path}; run chmod 600 on it, or make a new key.",
-                                 code="key_mode")
+                raise InputError(
+                    f"Others may read the signing key {path}; run chmod 600 on it, or make a new "
+                    "key.",
+                    code="key_mode",
+                )
             data = path.read_bytes()
         try:
             key = load_pem_private_key(data, password=None)
@@ -81,7 +89,9 @@ class TrustedKeys:
 
     @classmethod
     def load(cls, path: Path) -> "TrustedKeys":
-        """Read `{"keys": [{"key_id": ..., "public": hex}]}`; a file that is not there trusts nobody.
+        """Read `{"keys": [{"key_id": ..., "public": hex}]}`.
+
+        A file that is not there trusts nobody.
 
         Raises:
             InputError: the file is malformed, an id is not its key's, or others may write it.
@@ -90,24 +100,37 @@ class TrustedKeys:
             if not path.exists():
                 return cls({})
             if path.stat().st_mode & _OTHERS_WRITE:
-                raise InputError(f"Others may write the trusted keys {path}; check what is in it and run chmod 644.",
-                                 code="key_mode")
+                raise InputError(
+                    f"Others may write the trusted keys {path}; check what is in it and run chmod "
+                    "644.",
+                    code="key_mode",
+                )
             data = path.read_bytes()
         try:
-            entries = [(str(entry["key_id"]), bytes.fromhex(entry["public"])) for entry in json.loads(data)["keys"]]
+            entries = [
+                (str(entry["key_id"]), bytes.fromhex(entry["public"]))
+                for entry in json.loads(data)["keys"]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is no list of trusted keys.", code="bad_trust") from error
         for key_id, raw in entries:
             if len(raw) != RAW_BYTES or sha256(raw) != key_id:
-                raise InputError(f"In {path}, {key_id!r} is not the id of its key.", code="bad_trust")
+                raise InputError(
+                    f"In {path}, {key_id!r} is not the id of its key.", code="bad_trust"
+                )
         return cls(dict(entries))
 
     def trust(self, signer: Signer, path: Path) -> "TrustedKeys":
-        """Add a signer's public key and write the file whole; readers see the old or the new one."""
+        """Add a signer's public key and write the file whole.
+
+        Readers see the old or the new one.
+        """
         keys = {**self.keys, signer.key_id: signer.public}
         entries = [{"key_id": key_id, "public": raw.hex()} for key_id, raw in sorted(keys.items())]
         with _readable(path):
-            _draft(path, json.dumps({"keys": entries}, indent=2).encode() + b"\n", 0o644).replace(path)
+            _draft(path, json.dumps({"keys": entries}, indent=2).encode() + b"\n", 0o644).replace(
+                path
+            )
         return TrustedKeys(keys)
 
     def verify(self, key_id: str, signature: bytes, data: bytes) -> bool:
@@ -127,7 +150,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"The key file {path} cannot be used: {error.strerror}.", code="key_file") from error
+        raise InputError(
+            f"The key file {path} cannot be used: {error.strerror}.", code="key_file"
+        ) from error
 
 
 def _create(path: Path, data: bytes) -> None:

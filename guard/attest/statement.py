@@ -1,6 +1,9 @@
-"""The two in-toto statements the guard signs: a verdict about an artifact, and its release under a name and version.
+"""The two in-toto statements the guard signs.
 
-https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md; `guard.attest.views` reads them back.
+A verdict about an artifact, and its release under a name and version.
+
+https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md; `guard.attest.views` reads
+them back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,23 +19,40 @@ VERDICT_TYPE = "https://registry-guard.dev/verdict/v1"
 RELEASE_TYPE = "https://registry-guard.dev/release/v1"
 
 
-def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, verdict: Verdict,
-                      score: float | None, target: Target, asr: AsrEstimate | None, coverage: Sequence[str],
-                      reasons: Sequence[str], evidence: Sequence[str], policy_name: str, policy_digest: str,
-                      cleanset: str | None, parent: str | None, basis: Mapping[str, Any], issued_at: datetime,
-                      expires_at: datetime, asr_upper: float | None = None,
-                      calibration: str | None = None,
-                      known_gaps: Mapping[str, Any] | None = None,
-                      purification: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def verdict_statement(
+    *,
+    digest: str,
+    name: str,
+    verdict_id: str,
+    scan_id: str,
+    verdict: Verdict,
+    score: float | None,
+    target: Target,
+    asr: AsrEstimate | None,
+    coverage: Sequence[str],
+    reasons: Sequence[str],
+    evidence: Sequence[str],
+    policy_name: str,
+    policy_digest: str,
+    cleanset: str | None,
+    parent: str | None,
+    basis: Mapping[str, Any],
+    issued_at: datetime,
+    expires_at: datetime,
+    asr_upper: float | None = None,
+    calibration: str | None = None,
+    known_gaps: Mapping[str, Any] | None = None,
+    purification: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What was found about one artifact, by which policy, and until when that holds.
 
-    `asr_upper` bounds the rates of all accused triggers at once; `calibration` is the digest of the calibration file
-    that the score comes from; `known_gaps` is what was measured for the policy (`guard.policy.known_gaps`), None where
-    no method looked. `purification` is how a repaired artifact was made and proved (`guard.vetting.repair.proved`),
-    None for an upload.
+    `asr_upper` bounds the rates of all accused triggers at once; `calibration` is the digest of the
+    calibration file that the score comes from; `known_gaps` is what was measured for the policy
+    (`guard.policy.known_gaps`), None where no method looked. `purification` is how a repaired
+    artifact was made and proved (`guard.vetting.repair.proved`), None for an upload.
 
-    `evidence` holds evidence keys, `basis` says who decided: `{"kind": "policy"}`, or `{"kind": "review", ...}` with
-    reviewer, reason and the verdict that was reviewed.
+    `evidence` holds evidence keys, `basis` says who decided: `{"kind": "policy"}`, or `{"kind":
+    "review", ...}` with reviewer, reason and the verdict that was reviewed.
     """
     predicate = {
         "verdict_id": verdict_id,
@@ -60,12 +80,29 @@ def verdict_statement(*, digest: str, name: str, verdict_id: str, scan_id: str, 
     return _statement(name, digest, VERDICT_TYPE, predicate)
 
 
-def release_statement(*, digest: str, name: str, version: str, verdict_id: str, verdict: Verdict, policy_digest: str,
-                      issued_at: datetime, expires_at: datetime) -> dict[str, Any]:
-    """That these bytes may answer under this name and version, until the verdict behind it expires."""
+def release_statement(
+    *,
+    digest: str,
+    name: str,
+    version: str,
+    verdict_id: str,
+    verdict: Verdict,
+    policy_digest: str,
+    issued_at: datetime,
+    expires_at: datetime,
+) -> dict[str, Any]:
+    """That these bytes may answer under this name and version.
+
+    Until the verdict behind it expires.
+    """
     predicate = {
-        "name": name, "version": version, "verdict_id": verdict_id, "verdict": str(verdict),
-        "policy_digest": policy_digest, "issued_at": iso(issued_at), "expires_at": iso(expires_at),
+        "name": name,
+        "version": version,
+        "verdict_id": verdict_id,
+        "verdict": str(verdict),
+        "policy_digest": policy_digest,
+        "issued_at": iso(issued_at),
+        "expires_at": iso(expires_at),
     }
     return _statement(name, digest, RELEASE_TYPE, predicate)
 

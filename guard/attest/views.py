@@ -1,4 +1,7 @@
-"""Signed statements read back, strictly: a missing word or a wrong type is no statement of the guard's."""
+"""Signed statements read back, strictly.
+
+A missing word or a wrong type is no statement of the guard's.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +62,8 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
     """Read a verdict whose signature the caller has verified.
 
     Raises:
-        IntegrityMismatch: it is another kind of statement, or a word is missing or of the wrong type.
+        IntegrityMismatch: it is another kind of statement, or a word is missing or of the wrong
+            type.
     """
     digest, said = _open(statement, VERDICT_TYPE)
     try:
@@ -116,7 +120,8 @@ def _open(statement: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]
     if statement.get("_type") != STATEMENT_TYPE or statement.get("predicateType") != kind:
         raise IntegrityMismatch("The signed statement is of another kind.", code="other_kind")
     subjects, predicate = statement.get("subject"), statement.get("predicate")
-    # Exactly one subject: with two, whoever reads the first and whoever reads the last would disagree.
+    # Exactly one subject: with two, whoever reads the first and whoever reads the last would
+    # disagree.
     if not isinstance(predicate, dict) or not isinstance(subjects, list) or len(subjects) != 1:
         raise _bad("The signed statement must have one subject and a predicate.")
     try:

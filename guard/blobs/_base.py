@@ -16,14 +16,17 @@ class BlobMissing(IntegrityMismatch):
 
 
 class Blobs(ABC):
-    """Immutable bytes known by their SHA-256. What was read from here has been checked against its name."""
+    """Immutable bytes known by their SHA-256.
+
+    What was read from here has been checked against its name.
+    """
 
     @abstractmethod
     def put(self, chunks: Iterable[bytes]) -> tuple[str, int]:
         """Store a stream; after this returns, `has(digest)` is true, also after a power cut.
 
-        Memory stays bounded by one chunk (S3: by a few parts of 8 MiB). The same bytes twice are one blob. If
-        `chunks` raises, or the disk is full, nothing stays behind.
+        Memory stays bounded by one chunk (S3: by a few parts of 8 MiB). The same bytes twice are
+        one blob. If `chunks` raises, or the disk is full, nothing stays behind.
 
         Returns:
             Digest and size in bytes.
@@ -62,5 +65,7 @@ class Blobs(ABC):
 def checked(digest: str) -> str:
     """Refuse a name that is no digest before it becomes part of a path."""
     if not is_digest(digest):
-        raise InputError(f"{digest[:80]!r} is not a SHA-256 in lower-case hexadecimal.", code="not_a_digest")
+        raise InputError(
+            f"{digest[:80]!r} is not a SHA-256 in lower-case hexadecimal.", code="not_a_digest"
+        )
     return digest

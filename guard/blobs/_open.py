@@ -9,7 +9,9 @@ from guard.blobs.folder import FolderBlobs
 from guard.core.errors import InputError
 
 
-def open_blobs(url: str, *, client: Callable[[], Any] | None = None, cache: Path | None = None) -> Blobs:
+def open_blobs(
+    url: str, *, client: Callable[[], Any] | None = None, cache: Path | None = None
+) -> Blobs:
     """Open the blob store that `url` names.
 
     Args:
@@ -23,12 +25,18 @@ def open_blobs(url: str, *, client: Callable[[], Any] | None = None, cache: Path
     if url.startswith("s3://"):
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not bucket or client is None or cache is None:
-            raise InputError("Blobs in S3 need s3://bucket/prefix, the store's credentials and a cache folder.")
-        from guard.blobs.s3 import S3Blobs  # boto3 takes half a second to load: only for those who use it
+            raise InputError(
+                "Blobs in S3 need s3://bucket/prefix, the store's credentials and a cache folder."
+            )
+        from guard.blobs.s3 import (
+            S3Blobs,
+        )  # boto3 takes half a second to load: only for those who use it
 
         return S3Blobs(client(), bucket, prefix, cache)
     if "://" in url and not url.startswith("file://"):
-        raise InputError(f"Blobs can live in a folder or under s3://, not under {url.split('://')[0]}://.")
+        raise InputError(
+            f"Blobs can live in a folder or under s3://, not under {url.split('://')[0]}://."
+        )
     if not url:
         raise InputError("The blob URL is empty; give a folder or s3://bucket/prefix.")
     return FolderBlobs(Path(url.removeprefix("file://")))

@@ -1,4 +1,7 @@
-"""Blobs in a folder: `ab/abcd...`, mode 0444, written through a temporary file in the same file system."""
+"""Blobs in a folder.
+
+`ab/abcd...`, mode 0444, written through a temporary file in the same file system.
+"""
 
 import errno
 import hashlib
@@ -63,7 +66,8 @@ class FolderBlobs(Blobs):
     def open(self, digest: str) -> BinaryIO:
         file = self._open_plain(digest)
         try:
-            # The handle that was hashed is the handle that is read: a file put in its place later changes nothing.
+            # The handle that was hashed is the handle that is read: a file put in its place later
+            # changes nothing.
             with _translated("The blob folder"):
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != digest:
@@ -106,14 +110,22 @@ class FolderBlobs(Blobs):
         try:
             handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise BlobMissing(f"The blob {digest[:16]}... is not in the store; submit the upload again.") from None
+            raise BlobMissing(
+                f"The blob {digest[:16]}... is not in the store; submit the upload again."
+            ) from None
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise IntegrityMismatch(f"The blob {digest[:16]}... is a link, which the guard never makes.") from error
-            raise Unavailable(f"The blob {digest[:16]}... cannot be opened: {error.strerror}.") from error
+                raise IntegrityMismatch(
+                    f"The blob {digest[:16]}... is a link, which the guard never makes."
+                ) from error
+            raise Unavailable(
+                f"The blob {digest[:16]}... cannot be opened: {error.strerror}."
+            ) from error
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise IntegrityMismatch(f"The blob {digest[:16]}... is not a plain file, which the guard never makes.")
+            raise IntegrityMismatch(
+                f"The blob {digest[:16]}... is not a plain file, which the guard never makes."
+            )
         return os.fdopen(handle, "rb")
 
     def _forget_abandoned(self) -> None:
@@ -136,5 +148,7 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise Unavailable(f"{what} is full ({error.strerror}); free some space.", code="disk_full") from error
+            raise Unavailable(
+                f"{what} is full ({error.strerror}); free some space.", code="disk_full"
+            ) from error
         raise Unavailable(f"{what} cannot be used: {error.strerror}.") from error

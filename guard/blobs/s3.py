@@ -14,15 +14,18 @@ from guard.blobs.folder import CHUNK, FolderBlobs
 from guard.core.errors import IntegrityMismatch, Unavailable
 
 PART = 8 << 20  # S3 allows 10,000 parts: enough for 80 GB
-_TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=2, max_io_queue=4)
+_TRANSFER = TransferConfig(
+    multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=2, max_io_queue=4
+)
 _GONE = {"404", "NoSuchKey", "NotFound"}
 
 
 class S3Blobs(Blobs):
     """Blobs under `s3://bucket/prefix/<digest>`.
 
-    A stream is staged in the cache, since its key is not known before its last byte, and uploaded in parts from there.
-    The cache is never trimmed by itself: its files may be in use; empty the folder while no worker runs.
+    A stream is staged in the cache, since its key is not known before its last byte, and uploaded
+    in parts from there. The cache is never trimmed by itself: its files may be in use; empty the
+    folder while no worker runs.
 
     Args:
         client: a boto3 S3 client.
@@ -41,7 +44,9 @@ class S3Blobs(Blobs):
         digest, size = self.cache.put(chunks)
         if self._size(digest) != size:
             with _translated(digest):
-                self.client.upload_file(str(self.cache.place(digest)), self.bucket, self._key(digest), Config=_TRANSFER)
+                self.client.upload_file(
+                    str(self.cache.place(digest)), self.bucket, self._key(digest), Config=_TRANSFER
+                )
         return digest, size
 
     def path(self, digest: str) -> Path:
@@ -72,7 +77,11 @@ class S3Blobs(Blobs):
     def _size(self, digest: str) -> int | None:
         try:
             with _translated(digest):
-                return int(self.client.head_object(Bucket=self.bucket, Key=self._key(digest))["ContentLength"])
+                return int(
+                    self.client.head_object(Bucket=self.bucket, Key=self._key(digest))[
+                        "ContentLength"
+                    ]
+                )
         except BlobMissing:
             return None
 
@@ -99,7 +108,13 @@ def _translated(digest: str) -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _GONE:
-            raise BlobMissing(f"The blob {digest[:16]}... is not in the store; submit the upload again.") from error
-        raise Unavailable(f"The blob bucket refuses with {code}; check its name and the guard's rights.") from error
+            raise BlobMissing(
+                f"The blob {digest[:16]}... is not in the store; submit the upload again."
+            ) from error
+        raise Unavailable(
+            f"The blob bucket refuses with {code}; check its name and the guard's rights."
+        ) from error
     except (BotoCoreError, Boto3Error) as error:
-        raise Unavailable(f"The blob bucket does not answer ({type(error).__name__}); try again.") from error
+        raise Unavailable(
+            f"The blob bucket does not answer ({type(error).__name__}); try again."
+        ) from error

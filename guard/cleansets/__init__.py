@@ -1,4 +1,7 @@
-"""Curated labelled pictures: read from a folder or file, checked, split once, stored as one blob. NumPy, no torch."""
+"""Curated labelled pictures: read from a folder or file, checked, split once, stored as one blob.
+
+NumPy, no torch.
+"""
 
 from guard.cleansets._blob import class_names, load
 from guard.cleansets._curate import MIN_PER_CLASS, curate, duplicates

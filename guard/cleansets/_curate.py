@@ -1,4 +1,7 @@
-"""Check labelled pictures, drop duplicates, split them once, and write the one blob that names the clean set."""
+"""Check labelled pictures, drop duplicates, split them once.
+
+And write the one blob that names the clean set.
+"""
 
 import hashlib
 
@@ -8,7 +11,8 @@ from guard.cleansets._blob import facts_of, write
 from guard.cleansets._raw import RawSet, check_names, check_size, refuse
 from guard.core.evidence import CleanSetFacts
 
-#: The fewest distinct pictures of a class that leave at least one for each part. A policy asks for more.
+#: The fewest distinct pictures of a class that leave at least one for each part. A policy asks for
+#: more.
 MIN_PER_CLASS = 4
 #: Shares of search and of search + calibration; the rest is hold-out.
 SEARCH_END, CALIBRATION_END = 0.5, 0.7
@@ -16,19 +20,26 @@ MAX_NAME = 100
 
 
 def curate(raw: RawSet, name: str, seed: int = 0) -> tuple[bytes, CleanSetFacts]:
-    """Check `raw`, drop exact duplicates, split it (search 50 %, calibration 20 %, hold-out 30 % of each class).
+    """Check `raw`, drop exact duplicates, split it (search 50 %, calibration 20 %.
 
-    Order, file names and source format do not matter: the same pictures, labels, names and seed give the same bytes.
-    The split orders pictures by a hash keyed with the seed, so a picture that joins later moves few others.
+    Hold-out 30 % of each class).
+
+    Order, file names and source format do not matter: the same pictures, labels, names and seed
+    give the same bytes. The split orders pictures by a hash keyed with the seed, so a picture that
+    joins later moves few others.
 
     Returns:
-        The blob for `load`, and what a policy may ask about it; the blob's SHA-256 is the clean set's digest.
+        The blob for `load`, and what a policy may ask about it; the blob's SHA-256 is the clean
+        set's digest.
 
     Raises:
-        CleanSetError: labels outside 0..K-1, a class without enough pictures, one picture under two labels, bad names.
+        CleanSetError: labels outside 0..K-1, a class without enough pictures, one picture under two
+            labels, bad names.
     """
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise refuse("bad_names", f"A clean set's name must be 1 to {MAX_NAME} printable characters.")
+        raise refuse(
+            "bad_names", f"A clean set's name must be 1 to {MAX_NAME} printable characters."
+        )
     names = check_names(raw.class_names)
     keep = np.setdiff1d(np.arange(len(raw.labels)), duplicates(raw))
     counts = np.bincount(raw.labels[keep], minlength=len(names))
@@ -36,7 +47,8 @@ def curate(raw: RawSet, name: str, seed: int = 0) -> tuple[bytes, CleanSetFacts]
         rarest = int(counts.argmin())
         raise refuse(
             "too_few",
-            f"Class {names[rarest]} has {counts[rarest]} distinct image(s); every class needs {MIN_PER_CLASS} or more.",
+            f"Class {names[rarest]} has {counts[rarest]} distinct image(s); every class needs "
+            f"{MIN_PER_CLASS} or more.",
         )
     order = sorted(keep.tolist(), key=lambda index: _key(seed, raw.images[index]))
     images, labels = np.ascontiguousarray(raw.images[order]), raw.labels[order].astype(np.int64)
@@ -45,10 +57,13 @@ def curate(raw: RawSet, name: str, seed: int = 0) -> tuple[bytes, CleanSetFacts]
 
 
 def duplicates(raw: RawSet) -> np.ndarray:
-    """Positions (int64) of the pictures that equal an earlier one, pixel by pixel; `curate` leaves them out.
+    """Positions (int64) of the pictures that equal an earlier one, pixel by pixel.
+
+    `curate` leaves them out.
 
     Raises:
-        CleanSetError: two equal pictures have different labels, so one of the labels is wrong; or a label is none.
+        CleanSetError: two equal pictures have different labels, so one of the labels is wrong; or a
+            label is none.
     """
     _check_arrays(raw)
     _check_labels(raw)
@@ -62,7 +77,8 @@ def duplicates(raw: RawSet) -> np.ndarray:
             one, other = (raw.class_names[raw.labels[place]] for place in (earlier, index))
             raise refuse(
                 "label_conflict",
-                f"{raw.source(earlier)} and {raw.source(index)} are the same picture, but one is labelled {one} and "
+                f"{raw.source(earlier)} and {raw.source(index)} are the same picture, but one is "
+                f"labelled {one} and "
                 f"the other {other}; remove the wrong one.",
             )
         repeated.append(index)
@@ -71,10 +87,15 @@ def duplicates(raw: RawSet) -> np.ndarray:
 
 def _check_arrays(raw: RawSet) -> None:
     if raw.images.dtype != np.uint8 or raw.images.ndim != 4:
-        raise refuse("bad_images", f"Images must be uint8 N,C,H,W, these are {raw.images.dtype} {raw.images.shape}.")
+        raise refuse(
+            "bad_images",
+            f"Images must be uint8 N,C,H,W, these are {raw.images.dtype} {raw.images.shape}.",
+        )
     check_size(len(raw.images), raw.images[0].size if len(raw.images) else 0)
     if raw.labels.shape != (len(raw.images),) or raw.labels.dtype.kind not in "iu":
-        raise refuse("bad_labels", f"There must be one integer label an image; there are {raw.labels.shape}.")
+        raise refuse(
+            "bad_labels", f"There must be one integer label an image; there are {raw.labels.shape}."
+        )
 
 
 def _check_labels(raw: RawSet) -> None:
@@ -84,12 +105,15 @@ def _check_labels(raw: RawSet) -> None:
         place = int(wrong[0])
         raise refuse(
             "bad_labels",
-            f"{raw.source(place)} has the label {raw.labels[place]}, but there are {classes} classes; labels run from "
+            f"{raw.source(place)} has the label {raw.labels[place]}, but there are {classes} "
+            "classes; labels run from "
             f"0 to {classes - 1}.",
         )
     missing = np.setdiff1d(np.arange(classes), raw.labels)
     if len(missing):
-        raise refuse("missing_class", f"Class {raw.class_names[missing[0]]} has no images; add some.")
+        raise refuse(
+            "missing_class", f"Class {raw.class_names[missing[0]]} has no images; add some."
+        )
 
 
 def _key(seed: int, picture: np.ndarray) -> bytes:
@@ -97,7 +121,10 @@ def _key(seed: int, picture: np.ndarray) -> bytes:
 
 
 def _split(labels: np.ndarray, classes: int) -> np.ndarray:
-    """0 search, 1 calibration, 2 hold-out for each picture: the first half of each class in order, and so on."""
+    """0 search, 1 calibration, 2 hold-out for each picture.
+
+    The first half of each class in order, and so on.
+    """
     codes = np.full(len(labels), 2, np.uint8)
     for label in range(classes):
         own = np.flatnonzero(labels == label)

@@ -17,21 +17,35 @@ MAX_ENCODED_BYTES = 64 << 20
 #: Only formats that decode in process without helpers: Pillow would start Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _ALPHA = {"LA": "L", "PA": "RGB", "RGBA": "RGB", "La": "L", "RGBa": "RGB"}
-_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "LAB": "RGB"}
+_MODES = {
+    "1": "L",
+    "L": "L",
+    "P": "RGB",
+    "RGB": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "HSV": "RGB",
+    "LAB": "RGB",
+}
 
 
 def decode(data: bytes, source: str) -> np.ndarray:
     """The picture in `data` as uint8 C,H,W: C is 1 for grey, 3 for colour.
 
-    EXIF orientation is ignored, as torchvision's loaders do: the clean set must look as the training data looked.
+    EXIF orientation is ignored, as torchvision's loaders do: the clean set must look as the
+    training data looked.
 
     Raises:
-        CleanSetError: not a picture of a known format, broken, too large, animated, transparent or 16 bits deep.
+        CleanSetError: not a picture of a known format, broken, too large, animated, transparent or
+            16 bits deep.
     """
     from PIL import Image
 
     if len(data) > MAX_ENCODED_BYTES:
-        raise refuse("too_large", f"{source} has {len(data):,} bytes, the limit is {MAX_ENCODED_BYTES:,}; shrink it.")
+        raise refuse(
+            "too_large",
+            f"{source} has {len(data):,} bytes, the limit is {MAX_ENCODED_BYTES:,}; shrink it.",
+        )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header only
             _check(image, source)
@@ -39,11 +53,14 @@ def decode(data: bytes, source: str) -> np.ndarray:
             pixels = np.asarray(_plain(image, source), dtype=np.uint8)
     except CleanSetError:
         raise
-    except Image.DecompressionBombError as error:  # far above our own limit, refused before `_check` sees it
+    except (
+        Image.DecompressionBombError
+    ) as error:  # far above our own limit, refused before `_check` sees it
         raise refuse("too_large", f"{source} has too many pixels; shrink it.") from error
     except Exception as error:  # Pillow's plug-ins raise whatever their parsers raise
         raise refuse(
-            "unreadable_image", f"{source} cannot be decoded as an image ({type(error).__name__}); replace it.",
+            "unreadable_image",
+            f"{source} cannot be decoded as an image ({type(error).__name__}); replace it.",
         ) from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -51,7 +68,9 @@ def decode(data: bytes, source: str) -> np.ndarray:
 def _check(image: "Image", source: str) -> None:
     width, height = image.size
     if not 0 < max(width, height) <= MAX_SIDE:
-        raise refuse("too_large", f"{source} is {width}x{height}, the limit is {MAX_SIDE} a side; shrink it.")
+        raise refuse(
+            "too_large", f"{source} is {width}x{height}, the limit is {MAX_SIDE} a side; shrink it."
+        )
     if getattr(image, "n_frames", 1) > 1:
         raise refuse("bad_image", f"{source} holds several frames; keep one.")
 
@@ -62,8 +81,14 @@ def _plain(image: "Image", source: str) -> "Image":
     if image.mode in _ALPHA:
         low, high = image.convert("RGBA").getchannel("A").getextrema()
         if (low, high) != (255, 255):
-            raise refuse("bad_image", f"{source} is transparent in places; flatten it as was done for training.")
+            raise refuse(
+                "bad_image",
+                f"{source} is transparent in places; flatten it as was done for training.",
+            )
         return image.convert(_ALPHA[image.mode])
     if image.mode not in _MODES:
-        raise refuse("bad_image", f"{source} has the pixel format {image.mode}; save it as 8-bit grey or colour.")
+        raise refuse(
+            "bad_image",
+            f"{source} has the pixel format {image.mode}; save it as 8-bit grey or colour.",
+        )
     return image if image.mode == _MODES[image.mode] else image.convert(_MODES[image.mode])

@@ -18,7 +18,9 @@ def claims(path: Path) -> bool:
 
 
 def read(path: Path) -> RawSet:
-    """Read `path`/<class>/<image>; a class is called like its folder, and classes are in the order of their names.
+    """Read `path`/<class>/<image>.
+
+    A class is called like its folder, and classes are in the order of their names.
 
     Raises:
         CleanSetError: a file is no image or lies where none belongs, or a class folder is empty.
@@ -27,20 +29,30 @@ def read(path: Path) -> RawSet:
     for entry in _visible(path):
         if not entry.is_dir():
             raise refuse(
-                "bad_folder", f"{entry.name} lies beside the class folders; make one sub-folder of images a class.",
+                "bad_folder",
+                f"{entry.name} lies beside the class folders; make one sub-folder of images a "
+                "class.",
             )
         folders[entry.name] = entry
     if not folders:
-        raise refuse("empty", f"The folder {path.name} is empty; make one sub-folder of images a class.")
+        raise refuse(
+            "empty", f"The folder {path.name} is empty; make one sub-folder of images a class."
+        )
     names = order_names(folders)
     files: list[tuple[Path, int]] = []
     for label, name in enumerate(names):
         own = _files(folders[name])
         if not own:
-            raise refuse("missing_class", f"The class folder {name} holds no images; add some or remove the folder.")
+            raise refuse(
+                "missing_class",
+                f"The class folder {name} holds no images; add some or remove the folder.",
+            )
         files += [(file, label) for file in own]
         if len(files) > MAX_IMAGES:
-            raise refuse("too_large", f"The folder {path.name} has over {MAX_IMAGES:,} images; take a sample of it.")
+            raise refuse(
+                "too_large",
+                f"The folder {path.name} has over {MAX_IMAGES:,} images; take a sample of it.",
+            )
     images, sources = stack(_decoded(file for file, _ in files), len(files))
     return RawSet(images, np.array([label for _, label in files], np.int64), names, sources)
 
@@ -54,7 +66,10 @@ def _files(folder: Path) -> list[Path]:
     own = _visible(folder)
     for entry in own:
         if not entry.is_file():
-            raise refuse("bad_folder", f"{folder.name}/{entry.name} is not a file; class folders hold images only.")
+            raise refuse(
+                "bad_folder",
+                f"{folder.name}/{entry.name} is not a file; class folders hold images only.",
+            )
     return own
 
 
@@ -65,5 +80,7 @@ def _decoded(files: Iterator[Path]) -> Iterator[tuple[str, np.ndarray]]:
             with file.open("rb") as stream:
                 data = stream.read(MAX_ENCODED_BYTES + 1)
         except OSError as error:
-            raise refuse("unreadable_image", f"{source} cannot be read ({error.strerror}).") from error
+            raise refuse(
+                "unreadable_image", f"{source} cannot be read ({error.strerror})."
+            ) from error
         yield source, decode(data, source)

@@ -32,10 +32,12 @@ def claims(path: Path) -> bool:
 def read(path: Path) -> RawSet:
     """Read the columns `image` (bytes, or a struct with `bytes`) and `label` (integers, or text).
 
-    Integer labels take their names from the Hugging Face features in the file's metadata, where there are some.
+    Integer labels take their names from the Hugging Face features in the file's metadata, where
+    there are some.
 
     Raises:
-        CleanSetError: not a Parquet file, a column is missing or of another type, a row is empty, an image is broken.
+        CleanSetError: not a Parquet file, a column is missing or of another type, a row is empty,
+            an image is broken.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -49,13 +51,19 @@ def read(path: Path) -> RawSet:
             images, sources = stack(_pictures(file, image, label, labels), rows)
             features = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     except (pa.ArrowException, OSError) as error:
-        raise refuse("bad_archive", f"{path.name} cannot be read as Parquet ({type(error).__name__}).") from error
+        raise refuse(
+            "bad_archive", f"{path.name} cannot be read as Parquet ({type(error).__name__})."
+        ) from error
     if all(isinstance(value, str) for value in labels):
         names = order_names(labels)
         place = {name: index for index, name in enumerate(names)}
-        return RawSet(images, np.array([place[value] for value in labels], np.int64), names, sources)
+        return RawSet(
+            images, np.array([place[value] for value in labels], np.int64), names, sources
+        )
     if not all(type(value) is int for value in labels):
-        raise refuse("bad_labels", f"The column {label} of {path.name} must hold integers or text only.")
+        raise refuse(
+            "bad_labels", f"The column {label} of {path.name} must hold integers or text only."
+        )
     numbers = as_labels(labels, path.name)
     return RawSet(images, numbers, _names(features, label) or numbered(numbers), sources)
 
@@ -68,7 +76,8 @@ def _columns(file: Any) -> tuple[str, str]:
         if len(mine) != 1:
             raise refuse(
                 "bad_columns",
-                f"The Parquet file must hold its {meaning} in exactly one column called {' or '.join(known)}; "
+                f"The Parquet file must hold its {meaning} in exactly one column called "
+                f"{' or '.join(known)}; "
                 f"it has: {', '.join(found)[:200]}.",
             )
         chosen.append(mine[0])
@@ -77,20 +86,32 @@ def _columns(file: Any) -> tuple[str, str]:
 
 def _check_size(file: Any) -> None:
     metadata = file.metadata
-    total = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    total = sum(
+        metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)
+    )
     if metadata.num_rows > MAX_IMAGES or total > MAX_PIXEL_BYTES:
-        raise refuse("too_large", f"The file has {metadata.num_rows:,} rows and {total:,} bytes; take a sample of it.")
+        raise refuse(
+            "too_large",
+            f"The file has {metadata.num_rows:,} rows and {total:,} bytes; take a sample of it.",
+        )
 
 
-def _pictures(file: Any, image: str, label: str, labels: list[Any]) -> Iterator[tuple[str, np.ndarray]]:
+def _pictures(
+    file: Any, image: str, label: str, labels: list[Any]
+) -> Iterator[tuple[str, np.ndarray]]:
     """Decode row by row; the labels are appended to `labels` on the way."""
     row = 0
     for batch in file.iter_batches(batch_size=_ROWS, columns=[image, label]):
-        for cell, value in zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True):
+        for cell, value in zip(
+            batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True
+        ):
             source = f"row {row}"
             data = cell.get("bytes") if isinstance(cell, dict) else cell
             if not isinstance(data, bytes):
-                raise refuse("unreadable_image", f"{source} has no image bytes in the column {image}; embed them.")
+                raise refuse(
+                    "unreadable_image",
+                    f"{source} has no image bytes in the column {image}; embed them.",
+                )
             if value is None:
                 raise refuse("bad_labels", f"{source} has no label; give it one or remove it.")
             labels.append(value)

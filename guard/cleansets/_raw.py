@@ -16,9 +16,12 @@ MAX_PIXEL_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class RawSet:
-    """Labelled pictures as read, not yet checked: images uint8 N,C,H,W, labels int64 N, a name for each class.
+    """Labelled pictures as read, not yet checked.
 
-    `sources` names where each picture came from (a file, a row) so that an error can point at it; may be empty.
+    Images uint8 N,C,H,W, labels int64 N, a name for each class.
+
+    `sources` names where each picture came from (a file, a row) so that an error can point at it;
+    may be empty.
     """
 
     images: np.ndarray
@@ -49,20 +52,27 @@ def check_size(count: int, pixels: int) -> None:
     if count < 1 or pixels < 1:
         raise refuse("empty", "The clean set holds no images; give at least a few of each class.")
     if count > MAX_IMAGES:
-        raise refuse("too_large", f"The clean set has {count:,} images, the limit is {MAX_IMAGES:,}; take a sample.")
+        raise refuse(
+            "too_large",
+            f"The clean set has {count:,} images, the limit is {MAX_IMAGES:,}; take a sample.",
+        )
     if count * pixels > MAX_PIXEL_BYTES:
         raise refuse(
             "too_large",
-            f"The clean set is {count * pixels / 2**30:.1f} GiB of pixels, the limit is {MAX_PIXEL_BYTES >> 30} GiB; "
+            f"The clean set is {count * pixels / 2**30:.1f} GiB of pixels, the limit is "
+            f"{MAX_PIXEL_BYTES >> 30} GiB; "
             "take a sample of it.",
         )
 
 
-def stack(pictures: Iterable[tuple[str, np.ndarray]], count: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def stack(
+    pictures: Iterable[tuple[str, np.ndarray]], count: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """`count` decoded pictures (source, uint8 C,H,W) as one array N,C,H,W, and their sources.
 
     Raises:
-        CleanSetError: there are none, too many pixels, or one picture's size or channels differ from the first's.
+        CleanSetError: there are none, too many pixels, or one picture's size or channels differ
+            from the first's.
     """
     images: np.ndarray | None = None
     sources: list[str] = []
@@ -73,7 +83,8 @@ def stack(pictures: Iterable[tuple[str, np.ndarray]], count: int) -> tuple[np.nd
         if picture.shape != images.shape[1:]:
             raise refuse(
                 "mixed_sizes",
-                f"{source} is {_size(picture.shape)}, but {sources[0]} is {_size(images.shape[1:])}; "
+                f"{source} is {_size(picture.shape)}, but {sources[0]} is "
+                f"{_size(images.shape[1:])}; "
                 "bring all images to the model's input size and to one colour mode.",
             )
         images[index] = picture
@@ -87,19 +98,26 @@ def order_names(names: Iterable[str]) -> tuple[str, ...]:
     """Class names in class order: sorted as numbers where all are integers, otherwise as text.
 
     Raises:
-        CleanSetError: numbers that start at 0 or 1 leave a gap (a class is missing), or one number stands twice.
+        CleanSetError: numbers that start at 0 or 1 leave a gap (a class is missing), or one number
+            stands twice.
     """
     found = sorted(set(names))
-    # Numbers sort as numbers: torchvision's ImageFolder would put "10" before "2", and labels would move silently.
+    # Numbers sort as numbers: torchvision's ImageFolder would put "10" before "2", and labels would
+    # move silently.
     if not found or not all(name.isascii() and name.isdigit() for name in found):
         return tuple(found)
     numbers = sorted((int(name), name) for name in found)
     values = [value for value, _ in numbers]
     if len(set(values)) != len(values):
-        raise refuse("bad_names", "Two classes have the same number (such as 1 and 01); rename one of them.")
+        raise refuse(
+            "bad_names", "Two classes have the same number (such as 1 and 01); rename one of them."
+        )
     if values[0] <= 1 and values[-1] - values[0] + 1 != len(values):
         gap = next(value for value in range(values[0], values[-1]) if value not in values)
-        raise refuse("missing_class", f"There is no class {gap} between {values[0]} and {values[-1]}; add its images.")
+        raise refuse(
+            "missing_class",
+            f"There is no class {gap} between {values[0]} and {values[-1]}; add its images.",
+        )
     return tuple(name for _, name in numbers)
 
 
@@ -111,7 +129,9 @@ def as_labels(values: Sequence[int] | np.ndarray, where: str) -> np.ndarray:
     """
     low, high = int(min(values)), int(max(values))
     if low < 0 or high >= MAX_CLASSES:
-        raise refuse("bad_labels", f"{where}: labels run from {low} to {high}; number the classes from 0.")
+        raise refuse(
+            "bad_labels", f"{where}: labels run from {low} to {high}; number the classes from 0."
+        )
     return np.asarray(values).astype(np.int64)
 
 
@@ -128,10 +148,16 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
     """
     checked = tuple(names)
     if len(checked) < 2 or len(checked) > MAX_CLASSES:
-        raise refuse("bad_names", f"The clean set names {len(checked)} class(es); it needs 2 to {MAX_CLASSES:,}.")
+        raise refuse(
+            "bad_names",
+            f"The clean set names {len(checked)} class(es); it needs 2 to {MAX_CLASSES:,}.",
+        )
     for name in checked:
         if not 0 < len(name) <= 200 or not name.isprintable():
-            raise refuse("bad_names", f"The class name {name!r:.100} is not 1 to 200 printable characters; rename it.")
+            raise refuse(
+                "bad_names",
+                f"The class name {name!r:.100} is not 1 to 200 printable characters; rename it.",
+            )
     if len(set(checked)) != len(checked):
         raise refuse("bad_names", "Two classes have the same name; give each its own.")
     return checked

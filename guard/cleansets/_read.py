@@ -9,16 +9,22 @@ READERS = (_image_folder, _npz, _parquet)
 
 
 def read_source(path: Path) -> RawSet:
-    """Read labelled pictures from an image folder (a sub-folder a class), a `.parquet` or an `.npz`.
+    """Read labelled pictures from an image folder (a sub-folder a class).
+
+    A `.parquet` or an `.npz`.
 
     Raises:
-        CleanSetError: there is nothing at `path`, no reader knows it, or its reader's rules are broken.
+        CleanSetError: there is nothing at `path`, no reader knows it, or its reader's rules are
+            broken.
     """
     if not path.exists():
-        raise refuse("not_found", f"There is nothing at {path}; give a folder, a .parquet or an .npz.")
+        raise refuse(
+            "not_found", f"There is nothing at {path}; give a folder, a .parquet or an .npz."
+        )
     for reader in READERS:
         if reader.claims(path):
             return reader.read(path)
     raise refuse(
-        "unknown_source", f"{path.name} is no clean set; give a folder of class folders, a .parquet or an .npz.",
+        "unknown_source",
+        f"{path.name} is no clean set; give a folder of class folders, a .parquet or an .npz.",
     )

@@ -1,6 +1,9 @@
-"""The settings as a command sees them: its own environment over that of a stack which runs on the same data folder.
+"""The settings as a command sees them.
 
-So `guard status` in a second terminal finds what `guard up` started in the first, without a variable to copy.
+Its own environment over that of a stack which runs on the same data folder.
+
+So `guard status` in a second terminal finds what `guard up` started in the first, without a
+variable to copy.
 """
 
 import os
@@ -11,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def inherited() -> dict[str, str]:
-    """A copy of this process's environment, to be handed on to the processes that `guard up` starts."""
+    """A copy of this process's environment.
+
+    To be handed on to the processes that `guard up` starts.
+    """
     return dict(os.environ)
 
 
@@ -31,5 +37,7 @@ def settings_here() -> "Settings":
         return settings
     for alias, name in ALIASES.items():
         if own.get(alias):
-            running.pop(PREFIX + name.upper(), None)  # else the stack's longer name would win over the caller's alias
+            running.pop(
+                PREFIX + name.upper(), None
+            )  # else the stack's longer name would win over the caller's alias
     return load_settings({**running, **own})

@@ -1,4 +1,7 @@
-"""Where answers go: JSON documents and lines on stdout, remarks on stderr, files written whole or not at all."""
+"""Where answers go.
+
+JSON documents and lines on stdout, remarks on stderr, files written whole or not at all.
+"""
 
 import contextlib
 import json
@@ -33,7 +36,9 @@ class ReportFormat(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
-ReportFormatOption = Annotated[ReportFormat, typer.Option("--format", "-f", help="How to print the answer.")]
+ReportFormatOption = Annotated[
+    ReportFormat, typer.Option("--format", "-f", help="How to print the answer.")
+]
 
 
 def print_json(value: Any) -> None:
@@ -70,9 +75,13 @@ def html_target(form: ReportFormat, out: Path | None) -> None:
     if form is ReportFormat.HTML and out is None:
         raise InputError("--format html needs --out FILE.", code="no_out")
     if form is not ReportFormat.HTML and out is not None:
-        raise InputError("--out FILE goes with --format html; the other formats print on stdout.", code="no_html")
+        raise InputError(
+            "--out FILE goes with --format html; the other formats print on stdout.", code="no_html"
+        )
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise InputError(f"{out} cannot be written; name a file in a folder that exists.", code="bad_out")
+        raise InputError(
+            f"{out} cannot be written; name a file in a folder that exists.", code="bad_out"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

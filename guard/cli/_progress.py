@@ -17,7 +17,10 @@ SECONDS_BETWEEN_LINES = 2.0
 
 @contextmanager
 def watched(task: str, *, clock: Callable[[], float] = time.monotonic) -> Iterator["Progress"]:
-    """A progress callback for the length of the block; `task` is what the bar and the lines are called."""
+    """A progress callback for the length of the block.
+
+    `task` is what the bar and the lines are called.
+    """
     if sys.stderr.isatty():
         with _bar(task) as progress:
             yield progress
@@ -30,8 +33,13 @@ def _bar(task: str) -> Iterator["Progress"]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-               TextColumn("{task.fields[note]}", markup=False))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     with Progress(*columns, console=console, transient=True) as shown:
         bar = shown.add_task(task, total=1.0, note="")

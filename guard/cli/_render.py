@@ -1,4 +1,7 @@
-"""Rich tables for people. Markup, emoji codes and highlighting are off: a model called `[red]` stays `[red]`."""
+"""Rich tables for people.
+
+Markup, emoji codes and highlighting are off: a model called `[red]` stays `[red]`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,8 +19,12 @@ from guard.reports.charts import label_of, number, percent
 from guard.reports.report import Report, candidate_words, chain_of, outcome_words, told
 
 STYLES = {
-    Verdict.CLEARED: "green", Verdict.PURIFIED: "green", Verdict.REJECTED: "red", Verdict.HELD: "yellow",
-    Verdict.UNVETTABLE: "magenta", Verdict.INCONCLUSIVE: "yellow",
+    Verdict.CLEARED: "green",
+    Verdict.PURIFIED: "green",
+    Verdict.REJECTED: "red",
+    Verdict.HELD: "yellow",
+    Verdict.UNVETTABLE: "magenta",
+    Verdict.INCONCLUSIVE: "yellow",
 }
 
 
@@ -30,25 +37,50 @@ def console(*, width: int | None = None) -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """A plain table; columns that start with `>` are right-aligned, cells are made printable or taken as `Text`."""
-    made = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    """A plain table.
+
+    Columns that start with `>` are right-aligned, cells are made printable or taken as `Text`.
+    """
+    made = Table(
+        box=SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     for column in columns:
         right = column.startswith(">")
-        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+        made.add_column(
+            column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right
+        )
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else printable("" if cell is None else cell) for cell in row))
+        made.add_row(
+            *(
+                cell if isinstance(cell, Text) else printable("" if cell is None else cell)
+                for cell in row
+            )
+        )
     return made
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "",
-                empty: str = "none") -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str = "",
+    empty: str = "none",
+) -> None:
     """A table on stdout; one word where it would have no rows."""
     console().print(table(columns, rows, title=title) if rows else Text(empty))
 
 
 def verdict_text(verdict: Verdict | None) -> Text:
     """A verdict in its colour; a dash where there is none yet."""
-    return Text(str(verdict), style=f"bold {STYLES[verdict]}") if verdict is not None else Text("-", style="dim")
+    return (
+        Text(str(verdict), style=f"bold {STYLES[verdict]}")
+        if verdict is not None
+        else Text("-", style="dim")
+    )
 
 
 def print_report(report: Report, *, width: int | None = None) -> None:
@@ -60,13 +92,25 @@ def report_view(report: Report) -> RenderableType:
     """A report as one renderable: the verdict in a frame, then what it rests on."""
     parts: list[RenderableType] = [_head(report)]
     suspicious = [
-        (item["method"], label_of(report, finding.get("target")), number(finding.get("score")), finding["statement"])
-        for item in report.evidence for finding in item.get("findings", ()) if finding.get("suspicious")
+        (
+            item["method"],
+            label_of(report, finding.get("target")),
+            number(finding.get("score")),
+            finding["statement"],
+        )
+        for item in report.evidence
+        for finding in item.get("findings", ())
+        if finding.get("suspicious")
     ]
     if suspicious:
         parts.append(table(("method", "class", ">score", "suspicious finding"), suspicious))
     if report.evidence:
-        parts.append(table(("method", ">version", "outcome", ">seconds"), [_method(item) for item in report.evidence]))
+        parts.append(
+            table(
+                ("method", ">version", "outcome", ">seconds"),
+                [_method(item) for item in report.evidence],
+            )
+        )
     if report.defense is not None or report.candidates:
         parts.extend(_purification(report))
     return Group(*parts)
@@ -79,7 +123,9 @@ def _head(report: Report) -> Panel:
     lines.append(Text())
     target = label_of(report, report.target) if report.target is not None else "none"
     score = "probability of a backdoor" if report.calibration else "suspicion"
-    lines.append(Text(f"{score} {number(report.score)}   target class {target}   {report.seconds:.1f} s"))
+    lines.append(
+        Text(f"{score} {number(report.score)}   target class {target}   {report.seconds:.1f} s")
+    )
     lines.append(Text(f"{_asr_words(report)}   clean accuracy {percent(report.accuracy)}"))
     lines.append(Text(f"covered: {printable(', '.join(report.coverage)) or 'nothing'}"))
     if report.not_covered:
@@ -87,13 +133,17 @@ def _head(report: Report) -> Panel:
     if report.known_gaps:
         lines.append(Text(printable(report.known_gaps["sentence"]), style="dim"))
     name = printable(report.name, limit=80)
-    title = Text.assemble((f" {str(report.verdict).upper()} ", f"bold {style}"), (name, "bold"), " ")
+    title = Text.assemble(
+        (f" {str(report.verdict).upper()} ", f"bold {style}"), (name, "bold"), " "
+    )
     return Panel(Group(*lines), title=title, title_align="left", border_style=style, padding=(0, 1))
 
 
 def _method(item: Mapping[str, Any]) -> tuple[object, ...]:
     words = outcome_words(item)
-    shown = Text(words, style={"could not look": "bold yellow", "suspicious": "bold red"}.get(words, ""))
+    shown = Text(
+        words, style={"could not look": "bold yellow", "suspicious": "bold red"}.get(words, "")
+    )
     if item.get("reason"):
         shown.append(f": {printable(item['reason'])}", style="default")
     return item["method"], item["version"], shown, f"{item['seconds']:.1f}"
@@ -104,22 +154,47 @@ def _purification(report: Report) -> list[RenderableType]:
     if report.defense is not None:
         before, after = report.acc_before, report.acc_after
         rows: list[tuple[object, ...]] = [
-            ("clean accuracy", percent(before.overall if before else None), percent(after.overall if after else None)),
+            (
+                "clean accuracy",
+                percent(before.overall if before else None),
+                percent(after.overall if after else None),
+            ),
         ]
-        rows += [(f"trigger to class {label_of(report, item.target)}", _asr(old), _asr(item))
-                 for old, item in report.replays]
-        rows += [(f"fresh patches to class {label_of(report, sample.after.target)}"
-                  + (f" ({sample.searches} new searches)" if sample.searches else ""),
-                  _asr(sample.before), _asr(sample.after)) for sample in report.resampled]
+        rows += [
+            (f"trigger to class {label_of(report, item.target)}", _asr(old), _asr(item))
+            for old, item in report.replays
+        ]
+        rows += [
+            (
+                f"fresh patches to class {label_of(report, sample.after.target)}"
+                + (f" ({sample.searches} new searches)" if sample.searches else ""),
+                _asr(sample.before),
+                _asr(sample.after),
+            )
+            for sample in report.resampled
+        ]
         parts.append(table((f"purified by {printable(report.chain)}", ">before", ">after"), rows))
         parts += [_relearned(report, taught) for taught in report.relearned]
-        parts += [Text(f"with a perturbation of {percent(one.radius)} on top: class "
-                       f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, without the "
-                       f"trigger {percent(one.alone.estimate)}") for one in report.woken]
+        parts += [
+            Text(
+                f"with a perturbation of {percent(one.radius)} on top: class "
+                f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, "
+                "without the "
+                f"trigger {percent(one.alone.estimate)}"
+            )
+            for one in report.woken
+        ]
         if (risk := report.shared) is not None:
-            parts.append(Text(f"led to the same mistake by at most {percent(risk.radius)}: {percent(risk.after)} of "
-                              f"{risk.images} pictures ({percent(risk.before)} before)"))
-        parts += [Text(f"not measured: {printable(words)}", style="dim") for words in report.unproved]
+            parts.append(
+                Text(
+                    f"led to the same mistake by at most {percent(risk.radius)}: "
+                    f"{percent(risk.after)} of "
+                    f"{risk.images} pictures ({percent(risk.before)} before)"
+                )
+            )
+        parts += [
+            Text(f"not measured: {printable(words)}", style="dim") for words in report.unproved
+        ]
         if report.parameters:
             parts.append(Text(f"with {printable(told(report.parameters))}", style="dim"))
     if report.candidates:
@@ -133,15 +208,21 @@ def _purification(report: Report) -> list[RenderableType]:
 
 def _relearned(report: Report, taught: Relearned) -> Text:
     best = max(rates[-1] for rates in taught.rivals)
-    return Text(f"taught {taught.pictures} pictures anew: class {label_of(report, taught.target)} at "
-                f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at {percent(best)} "
-                f"(largest lead {number(100 * taught.lead)} points{_apart(taught.leads)})")
+    return Text(
+        f"taught {taught.pictures} pictures anew: class {label_of(report, taught.target)} at "
+        f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at "
+        f"{percent(best)} "
+        f"(largest lead {number(100 * taught.lead)} points{_apart(taught.leads)})"
+    )
 
 
 def _apart(leads: Sequence[float]) -> str:
     if len(leads) < 2:
         return ""
-    return f" in the mean of {len(leads)} draws, alone {number(100 * min(leads))} to {number(100 * max(leads))}"
+    return (
+        f" in the mean of {len(leads)} draws, alone {number(100 * min(leads))} to "
+        f"{number(100 * max(leads))}"
+    )
 
 
 def _seconds(value: float | None) -> str:
@@ -151,7 +232,11 @@ def _seconds(value: float | None) -> str:
 def _asr_words(report: Report) -> str:
     if report.natural_only:
         return f"no unusual trigger (the smallest natural one: {_asr(report.asr)})"
-    upper = "" if report.asr_upper is None else f", all triggers at once at most {percent(report.asr_upper)}"
+    upper = (
+        ""
+        if report.asr_upper is None
+        else f", all triggers at once at most {percent(report.asr_upper)}"
+    )
     return f"attack success rate {_asr(report.asr)}{upper}"
 
 

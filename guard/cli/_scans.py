@@ -1,4 +1,7 @@
-"""Scans as people and scripts see them: rows, one scan's answer, and following one until it rests."""
+"""Scans as people and scripts see them.
+
+Rows, one scan's answer, and following one until it rests.
+"""
 
 import sys
 import time
@@ -38,11 +41,21 @@ class Seen:
         """JSON-ready."""
         row = self.scan
         return {
-            "id": row.id, "name": row.name, "state": str(row.state),
-            "verdict": str(self.verdict) if self.verdict is not None else None, "verdict_id": row.verdict_id,
-            "bucket": row.bucket, "key": row.key, "version_id": row.version_id, "digest": row.canonical_digest,
-            "upload_digest": row.upload_digest, "cleanset": row.cleanset_name, "submitted_by": row.submitted_by,
-            "error": row.error, "created_at": row.created_at.isoformat(), "updated_at": row.updated_at.isoformat(),
+            "id": row.id,
+            "name": row.name,
+            "state": str(row.state),
+            "verdict": str(self.verdict) if self.verdict is not None else None,
+            "verdict_id": row.verdict_id,
+            "bucket": row.bucket,
+            "key": row.key,
+            "version_id": row.version_id,
+            "digest": row.canonical_digest,
+            "upload_digest": row.upload_digest,
+            "cleanset": row.cleanset_name,
+            "submitted_by": row.submitted_by,
+            "error": row.error,
+            "created_at": row.created_at.isoformat(),
+            "updated_at": row.updated_at.isoformat(),
         }
 
 
@@ -72,7 +85,8 @@ def recent(guard: "Guard", limit: int) -> list[Seen]:
 def follow(guard: "Guard", scan_id: str, form: Format) -> int:
     """Show a scan until it is done or has failed; returns the exit code of its verdict.
 
-    On a terminal one table is redrawn; otherwise one JSON line a change goes to stderr. The last word is on stdout.
+    On a terminal one table is redrawn; otherwise one JSON line a change goes to stderr. The last
+    word is on stdout.
     """
     seen = look(guard, scan_id)
     if form is Format.TABLE and sys.stdout.isatty():
@@ -122,8 +136,12 @@ def view(rows: Sequence[Seen]) -> "RenderableType":
         ("scan", "model", "state", "verdict", "uploaded as", "since (UTC)", "remark"),
         [
             (
-                seen.scan.id[:12], seen.scan.name, seen.scan.state, verdict_text(seen.verdict),
-                f"s3://{seen.scan.bucket}/{seen.scan.key}", f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
+                seen.scan.id[:12],
+                seen.scan.name,
+                seen.scan.state,
+                verdict_text(seen.verdict),
+                f"s3://{seen.scan.bucket}/{seen.scan.key}",
+                f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
                 seen.scan.error,
             )
             for seen in rows

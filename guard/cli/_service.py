@@ -1,4 +1,7 @@
-"""What commands that speak to the service share: the opened guard, and who is sitting at the keyboard."""
+"""What commands that speak to the service share.
+
+The opened guard, and who is sitting at the keyboard.
+"""
 
 import os
 import pwd
@@ -21,8 +24,8 @@ def open_service() -> "Guard":
 def operator() -> str:
     """The login name that the operating system vouches for.
 
-    Not `getpass.getuser()`, and no option: both take the word of whoever types the command, and a review counts only
-    if its author cannot pick a name (threat model A13).
+    Not `getpass.getuser()`, and no option: both take the word of whoever types the command, and a
+    review counts only if its author cannot pick a name (threat model A13).
 
     Raises:
         InputError: this user id has no name; reviews need one.
@@ -30,4 +33,6 @@ def operator() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        raise InputError(f"User id {os.getuid()} has no login name; review as a named user.", code="nameless") from None
+        raise InputError(
+            f"User id {os.getuid()} has no login name; review as a named user.", code="nameless"
+        ) from None

@@ -13,26 +13,51 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def calibrate(
-    zoo: Annotated[Path, typer.Option(help="A folder of model folders, each with truth.json; cleansets/ beside them.")],
+    zoo: Annotated[
+        Path,
+        typer.Option(
+            help="A folder of model folders, each with truth.json; cleansets/ beside them."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Where the calibration file is written.")],
-    cleanset: Annotated[str | None, typer.Option(help="A stored name or an .npz, and only the models it fits.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")] = None,
-    part: Annotated[str | None, typer.Option(help="Only models whose truth names this part of the zoo.")] = None,
+    cleanset: Annotated[
+        str | None, typer.Option(help="A stored name or an .npz, and only the models it fits.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Only models whose truth names this part of the zoo.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scans and of the folds.")] = 0,
-    device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Scan the models (what was scanned before is not scanned again), fit, and write one file with its digest."""
+    """Scan the models (what was scanned before is not scanned again), fit.
+
+    And write one file with its digest.
+    """
     from guard.core.digests import canonical_json
     from guard.core.errors import InputError
 
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise InputError(f"{out} cannot be written; name a file in a folder that exists.", code="bad_out")
+        raise InputError(
+            f"{out} cannot be written; name a file in a folder that exists.", code="bad_out"
+        )
     with watched("calibrate") as progress, quiet_stdout():
         from guard import offline
 
-        document, facts = offline.calibrate(zoo, cleanset=cleanset, policy=policy, part=part, seed=seed, device=device,
-                                            progress=progress)
+        document, facts = offline.calibrate(
+            zoo,
+            cleanset=cleanset,
+            policy=policy,
+            part=part,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
     write_text(out, canonical_json(document).decode() + "\n")
     if form is Format.JSON:
         print_json({"file": str(out), **facts})

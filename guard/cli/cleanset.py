@@ -14,11 +14,19 @@ if TYPE_CHECKING:
     from guard.cleansets import RawSet
     from guard.core.evidence import CleanSetFacts
 
-app = typer.Typer(rich_markup_mode=None, help="Look after clean sets: labelled pictures that you vouch for.")
+app = typer.Typer(
+    rich_markup_mode=None, help="Look after clean sets: labelled pictures that you vouch for."
+)
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="An image folder (a sub-folder a class), a .parquet or an .npz; or s3://BUCKET/KEY."),
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="An image folder (a sub-folder a class), a .parquet or an .npz; or s3://BUCKET/KEY.",
+    ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the one split into search, calibration and hold-out.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Seed of the one split into search, calibration and hold-out.")
+]
 SCHEME = "s3://"
 
 
@@ -37,7 +45,8 @@ def add(
 
     settings = settings_here()
     facts, data = _curated(source, name, seed)
-    # Clean sets come first on a new machine, often before any service: make the schema rather than ask for it.
+    # Clean sets come first on a new machine, often before any service: make the schema rather than
+    # ask for it.
     upgrade_database(settings)
     guard = open_guard(settings)
     guard.blobs.put_bytes(data)
@@ -78,18 +87,26 @@ def _curated(source: str, name: str, seed: int) -> tuple["CleanSetFacts", bytes]
 
 
 def _from_bucket(source: str) -> "RawSet":
-    """Read one object through a private temporary file, whose suffix tells the readers what it is."""
+    """Read one object through a private temporary file.
+
+    Whose suffix tells the readers what it is.
+    """
     from guard.cleansets import read_source
     from guard.cli._service import open_service
 
     bucket_name, _, key = source.removeprefix(SCHEME).partition("/")
     if not bucket_name or not key or key.endswith("/"):
-        raise InputError("An object is given as s3://BUCKET/KEY; image folders have to be local.", code="bad_object")
+        raise InputError(
+            "An object is given as s3://BUCKET/KEY; image folders have to be local.",
+            code="bad_object",
+        )
     guard = open_service()
     bucket = guard.make_bucket(bucket_name)
     facts = bucket.head(key)
     if facts.size > guard.settings.max_upload_bytes:
-        raise InputError(f"{source} is larger than {guard.settings.max_upload_bytes} bytes.", code="too_large")
+        raise InputError(
+            f"{source} is larger than {guard.settings.max_upload_bytes} bytes.", code="too_large"
+        )
     with guard.workspace() as folder:
         path = folder / f"source{PurePosixPath(key).suffix}"
         with path.open("wb") as file:
@@ -103,11 +120,29 @@ def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) 
         return
     from guard.cli._render import print_table
 
-    columns = ("clean set", ">classes", ">channels", "size", ">fewest a class", ">search", ">calibration", ">hold-out",
-               "sha256")
+    columns = (
+        "clean set",
+        ">classes",
+        ">channels",
+        "size",
+        ">fewest a class",
+        ">search",
+        ">calibration",
+        ">hold-out",
+        "sha256",
+    )
     cells = [
-        (row.name, row.classes, row.channels, f"{row.height}x{row.width}", row.per_class, row.search, row.calibration,
-         row.holdout, row.digest[:16])
+        (
+            row.name,
+            row.classes,
+            row.channels,
+            f"{row.height}x{row.width}",
+            row.per_class,
+            row.search,
+            row.calibration,
+            row.holdout,
+            row.digest[:16],
+        )
         for row in rows
     ]
     print_table(columns, cells, empty="no clean sets; `guard cleanset add NAME SOURCE` adds one")

@@ -1,4 +1,7 @@
-"""Compare two model files: accuracy by class, recovered triggers, weights moved; no service needed."""
+"""Compare two model files: accuracy by class, recovered triggers, weights moved.
+
+No service needed.
+"""
 
 import math
 from pathlib import Path
@@ -20,21 +23,34 @@ MOST_CLASSES = 24  # in the table; the JSON document has all
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
+    a: Annotated[
+        Path,
+        typer.Argument(help="A model file, or a folder with model.safetensors and config.json."),
+    ],
     b: Annotated[Path, typer.Argument(help="What A is compared with: say, A purified.")],
-    cleanset: Annotated[str | None, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")] = None,
-    scan: Annotated[bool, typer.Option("--scan", help="Scan A too, replay what is suspicious on both.")] = False,
-    policy: Annotated[Path | None, typer.Option(help="Whose detectors --scan runs: a TOML, default, ensemble.")] = None,
+    cleanset: Annotated[
+        str | None, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
+    ] = None,
+    scan: Annotated[
+        bool, typer.Option("--scan", help="Scan A too, replay what is suspicious on both.")
+    ] = False,
+    policy: Annotated[
+        Path | None, typer.Option(help="Whose detectors --scan runs: a TOML, default, ensemble.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
-    device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Time budget of all detectors of --scan.")] = math.inf,
+    device: Annotated[
+        str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Time budget of all detectors of --scan.")
+    ] = math.inf,
     layers: Annotated[int, typer.Option(min=0, help="How many layers the table shows.")] = 10,
     form: FormatOption = Format.TABLE,
 ) -> int:
     """Say how two models differ; it judges neither, and exits 0 whatever the difference.
 
-    Without --cleanset, architecture and weights alone are compared. A trigger is recovered anew by --scan, which takes
-    as long as a scan of A.
+    Without --cleanset, architecture and weights alone are compared. A trigger is recovered anew by
+    --scan, which takes as long as a scan of A.
     """
     if scan and cleanset is None:
         raise InputError("--scan needs --cleanset X.", code="no_cleanset")
@@ -47,10 +63,17 @@ def compare(
     rules = load_policy(policy) if scan else None
     with watched("compare") as progress, quiet_stdout():
         found = comparing.compare(
-            a, b, None if cleanset is None else offline.curated_set(cleanset),
-            names=(offline.name_of(a), offline.name_of(b)), seed=seed, seconds=seconds, device=device,
+            a,
+            b,
+            None if cleanset is None else offline.curated_set(cleanset),
+            names=(offline.name_of(a), offline.name_of(b)),
+            seed=seed,
+            seconds=seconds,
+            device=device,
             progress=progress,
-            detectors=None if rules is None else {name: rule.params for name, rule in rules.detectors.items()},
+            detectors=None
+            if rules is None
+            else {name: rule.params for name, rule in rules.detectors.items()},
         )
     if form is Format.JSON:
         print_json(found.to_dict())
@@ -75,17 +98,33 @@ def _show(found: "Comparison", layers: int) -> None:
     if found.a.accuracy is not None and found.b.accuracy is not None:
         print_table(("clean accuracy", ">A", ">B", ">B - A"), _recalls(found))
     if found.scan is not None:
-        print_table(("trigger recovered on A", ">ASR of A", ">ASR of B"), [
-            (f"to class {one.target}, {one.family}", _rate(one.a), _rate(one.b)) for one in found.replayed
-        ], empty="The scan of A found no suspicious trigger to replay.")
+        print_table(
+            ("trigger recovered on A", ">ASR of A", ">ASR of B"),
+            [
+                (f"to class {one.target}, {one.family}", _rate(one.a), _rate(one.b))
+                for one in found.replayed
+            ],
+            empty="The scan of A found no suspicious trigger to replay.",
+        )
         for words in found.could_not_look():
             console().print(printable(f"could not look: {words}"))
     if layers:
         left = len(found.layers) - layers
-        print_table(("layer", "what", ">numbers", ">moved", ">relative L2"), [
-            (one.layer, one.kind, f"{one.numbers:,}", f"{one.distance:.4g}", _percent(one.relative))
-            for one in found.layers[:layers]
-        ], title=f"weights moved, most first{f' ({left} more in --format json)' if left > 0 else ''}")
+        print_table(
+            ("layer", "what", ">numbers", ">moved", ">relative L2"),
+            [
+                (
+                    one.layer,
+                    one.kind,
+                    f"{one.numbers:,}",
+                    f"{one.distance:.4g}",
+                    _percent(one.relative),
+                )
+                for one in found.layers[:layers]
+            ],
+            title="weights moved, most "
+            f"first{f' ({left} more in --format json)' if left > 0 else ''}",
+        )
 
 
 def _words(found: "Comparison") -> str:
@@ -94,8 +133,11 @@ def _words(found: "Comparison") -> str:
     elif found.same_architecture:
         words = "The same architecture."
     else:
-        words = (f"Not the same architecture; {len(found.unmatched)} tensors have no match of the same name and shape, "
-                 "and only the others are compared below.")
+        words = (
+            f"Not the same architecture; {len(found.unmatched)} tensors have no match of the same "
+            "name and shape, "
+            "and only the others are compared below."
+        )
     if found.agreement is not None:
         words += f" They agree on {found.agreement:.1%} of {found.images} hold-out pictures."
     return words
@@ -109,10 +151,13 @@ def _recalls(found: "Comparison") -> list[tuple[object, ...]]:
     pairs = list(enumerate(zip(before.per_class, after.per_class, strict=True)))
     shown = sorted(sorted(pairs, key=lambda pair: -abs(pair[1][1] - pair[1][0]))[:MOST_CLASSES])
     names = dict(enumerate(found.a.label_names))
-    rows = [("all", before.overall, after.overall), *(
-        (f"{index} {names.get(index, '')}".strip(), old, new) for index, (old, new) in shown)]
+    rows = [
+        ("all", before.overall, after.overall),
+        *((f"{index} {names.get(index, '')}".strip(), old, new) for index, (old, new) in shown),
+    ]
     made: list[tuple[object, ...]] = [
-        (name, f"{old:.1%}", f"{new:.1%}", f"{100 * (new - old):+.1f}") for name, old, new in rows]
+        (name, f"{old:.1%}", f"{new:.1%}", f"{100 * (new - old):+.1f}") for name, old, new in rows
+    ]
     left = len(pairs) - len(shown)
     return [*made, (f"{left} classes that differ less", "", "", "")] if left else made
 

@@ -1,4 +1,7 @@
-"""The entry point: finds the command files beside it and turns every error into one sentence and an exit code."""
+"""The entry point.
+
+Finds the command files beside it and turns every error into one sentence and an exit code.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -11,13 +14,20 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from guard import __version__
-from guard.core.errors import ArtifactRejected, GuardError, InputError, IntegrityMismatch, NotServable
+from guard.core.errors import (
+    ArtifactRejected,
+    GuardError,
+    InputError,
+    IntegrityMismatch,
+    NotServable,
+)
 from guard.core.shelf import Shelf
 
 COMMANDS: Shelf[Any] = Shelf("guard.cli")
 
 OK, BLOCKED, FAILED, NOTHING_VETTABLE, USAGE, REVIEW, MISMATCH = range(7)
-#: First match wins; every other error of the guard is `FAILED`. Verdicts have their own table in `core.states`.
+#: First match wins; every other error of the guard is `FAILED`. Verdicts have their own table in
+#: `core.states`.
 _EXITS: tuple[tuple[type[GuardError], int], ...] = (
     (InputError, USAGE),
     (ArtifactRejected, NOTHING_VETTABLE),
@@ -25,13 +35,17 @@ _EXITS: tuple[tuple[type[GuardError], int], ...] = (
     (NotServable, BLOCKED),
 )
 _EPILOG = (
-    "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, 4 usage, 5 waiting for "
+    "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, 4 "
+    "usage, 5 waiting for "
     "review, 6 integrity mismatch. The answer goes to stdout, everything else to stderr."
 )
 
 
 class CommandFiles(TyperGroup):
-    """A group whose members are files; a command is imported when it is called, and never for `--help`."""
+    """A group whose members are files.
+
+    A command is imported when it is called, and never for `--help`.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
         """The names of the files, without machinery and without this one."""
@@ -57,8 +71,14 @@ def summary(name: str) -> str:
         return file.readline().strip().strip('"')
 
 
-app = typer.Typer(cls=CommandFiles, name="guard", add_completion=False, rich_markup_mode=None, epilog=_EPILOG,
-                  context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+app = typer.Typer(
+    cls=CommandFiles,
+    name="guard",
+    add_completion=False,
+    rich_markup_mode=None,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 
 
 def _version(wanted: bool) -> None:
@@ -69,7 +89,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def guard(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),  # noqa: ARG001
+    version: bool = typer.Option(  # noqa: ARG001 - its callback has done the work
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks and every log line."),
 ) -> None:
     """Vet neural networks for backdoors between a model registry and serving."""
@@ -87,7 +109,9 @@ def run(args: Sequence[str]) -> int:
     debug = "--debug" in args
     rest = [arg for arg in args if arg != "--debug"]
     try:
-        answer = get_command(app).main((["--debug"] if debug else []) + rest, "guard", standalone_mode=False)
+        answer = get_command(app).main(
+            (["--debug"] if debug else []) + rest, "guard", standalone_mode=False
+        )
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "guard"
@@ -98,9 +122,14 @@ def run(args: Sequence[str]) -> int:
         code = next((number for kind, number in _EXITS if isinstance(error, kind)), FAILED)
         return _complain(error.sentence, code, debug)
     except OSError as error:
-        return _complain(f"{error.strerror or error}: {error.filename or 'the system'}.", FAILED, debug)
+        return _complain(
+            f"{error.strerror or error}: {error.filename or 'the system'}.", FAILED, debug
+        )
     except Exception as error:  # noqa: BLE001 - a person gets a sentence, and the traceback only on request
-        sentence = f"The guard itself failed ({type(error).__name__}: {error}); `guard --debug` shows where."
+        sentence = (
+            f"The guard itself failed ({type(error).__name__}: {error}); `guard --debug` "
+            "shows where."
+        )
         return _complain(sentence, FAILED, debug)
     return answer if isinstance(answer, int) else OK
 
@@ -112,7 +141,8 @@ def _complain(sentence: str, code: int, debug: bool) -> int:
         import traceback
 
         typer.echo(traceback.format_exc(), err=True)
-    # A second line (the end of a log) is indented, so that no text in it can pass for a line of ours.
+    # A second line (the end of a log) is indented, so that no text in it can pass for a line of
+    # ours.
     first, *more = sentence.splitlines() or [""]
     typer.echo(f"guard: {printable(first)}", err=True)
     for line in more:
@@ -123,6 +153,7 @@ def _complain(sentence: str, code: int, debug: bool) -> int:
 def main() -> None:
     """What the `guard` script calls."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its escape, not a crash after an hour of scanning.
+        # A terminal that cannot show a character gets its escape, not a crash after an hour of
+        # scanning.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))

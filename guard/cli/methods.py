@@ -7,7 +7,9 @@ import typer
 
 from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
 
-app = typer.Typer(rich_markup_mode=None, help="Look at detectors, defenses, formats and publishers.")
+app = typer.Typer(
+    rich_markup_mode=None, help="Look at detectors, defenses, formats and publishers."
+)
 KINDS = ("detectors", "defenses", "formats", "publishers")
 
 
@@ -21,7 +23,10 @@ def list_(
     form: FormatOption = Format.TABLE,
     kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(KINDS)}.")] = None,
 ) -> int:
-    """List every method with its version, what it covers, and what the policy in force makes of it."""
+    """List every method with its version, what it covers.
+
+    And what the policy in force makes of it.
+    """
     if kind is not None and kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}.", param_hint="--kind")
     with quiet_stdout():
@@ -32,7 +37,14 @@ def list_(
         from guard.cli._render import print_table
 
         cells = [
-            (row["kind"], row["name"], row["version"], ", ".join(row["families"]), row["policy"], row["about"])
+            (
+                row["kind"],
+                row["name"],
+                row["version"],
+                ", ".join(row["families"]),
+                row["policy"],
+                row["about"],
+            )
             for row in rows
         ]
         print_table(("kind", "name", ">version", "covers", "policy", "what it is"), cells)
@@ -41,7 +53,10 @@ def list_(
 
 @app.command("canary")
 def canary(form: FormatOption = Format.TABLE) -> int:
-    """Let the policy's detectors prove themselves here: flag a model with a known backdoor, pass an honest one."""
+    """Let the policy's detectors prove themselves here.
+
+    Flag a model with a known backdoor, pass an honest one.
+    """
     from guard.cli._environment import settings_here
 
     with quiet_stdout():
@@ -50,15 +65,25 @@ def canary(form: FormatOption = Format.TABLE) -> int:
 
         settings = settings_here()
         rules = load_policy(settings.policy_file).detectors
-        trials = canary_trial.try_all({name: dict(rule.params) for name, rule in rules.items()},
-                               device=settings.device or None)
+        trials = canary_trial.try_all(
+            {name: dict(rule.params) for name, rule in rules.items()},
+            device=settings.device or None,
+        )
     if form is Format.JSON:
         print_json([one.to_dict() for one in trials])
     else:
         from guard.cli._render import print_table
 
-        cells = [(one.method, one.version, "yes" if one.passed else "NO", f"{one.seconds:.1f}", one.sentence)
-                 for one in trials]
+        cells = [
+            (
+                one.method,
+                one.version,
+                "yes" if one.passed else "NO",
+                f"{one.seconds:.1f}",
+                one.sentence,
+            )
+            for one in trials
+        ]
         print_table(("method", ">version", "passed", ">seconds", "what it did"), cells)
     return 0 if trials and all(one.passed for one in trials) else 2
 
@@ -71,12 +96,17 @@ def _of(kind: str) -> list[dict[str, Any]]:
     rows = []
     for name in shelf.names():
         cls = shelf.get(name)
-        rows.append({
-            "kind": kind, "name": name, "version": getattr(cls, "version", None),
-            "families": sorted(str(family) for family in getattr(cls, "families", ())),
-            "policy": use.get((kind, name), "not used" if use else ""), "paper": getattr(cls, "paper", ""),
-            "about": (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0],
-        })
+        rows.append(
+            {
+                "kind": kind,
+                "name": name,
+                "version": getattr(cls, "version", None),
+                "families": sorted(str(family) for family in getattr(cls, "families", ())),
+                "policy": use.get((kind, name), "not used" if use else ""),
+                "paper": getattr(cls, "paper", ""),
+                "about": (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0],
+            }
+        )
     return rows
 
 
@@ -85,7 +115,10 @@ def _policy_use() -> dict[tuple[str, str], str]:
     from guard.policy import load_policy
 
     rules = load_policy(settings_here().policy_file)
-    use = {("detectors", name): "required" if rule.required else "optional" for name, rule in rules.detectors.items()}
+    use = {
+        ("detectors", name): "required" if rule.required else "optional"
+        for name, rule in rules.detectors.items()
+    }
     for place, rule in enumerate(rules.defenses, 1):  # one that is listed twice is tried twice
         key = ("defenses", rule.name)
         use[key] = f"{use[key]} and {place}." if key in use else f"tried {place}."

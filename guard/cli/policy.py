@@ -20,10 +20,15 @@ def policy() -> None:
 
 @app.command()
 def check(
-    file: Annotated[Path | None, typer.Argument(help="A policy TOML; the one in force by default.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A policy TOML; the one in force by default.")
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Read a policy as strictly as the service does, and print its rules and digest; exits 4 if it is wrong."""
+    """Read a policy as strictly as the service does, and print its rules and digest.
+
+    Exits 4 if it is wrong.
+    """
     from guard.cli._environment import settings_here
     from guard.policy import load_policy
 
@@ -34,7 +39,9 @@ def check(
     else:
         from guard.cli._render import print_table
 
-        print_table(("rule", "value"), _rows(rules), title=f"policy {rules.name} version {rules.version}")
+        print_table(
+            ("rule", "value"), _rows(rules), title=f"policy {rules.name} version {rules.version}"
+        )
     return 0
 
 
@@ -43,7 +50,10 @@ def _check_methods(rules: "Policy") -> None:
     from guard.core.errors import PolicyError
     from guard.core.shelf import Shelf
 
-    for kind, names in (("detectors", list(rules.detectors)), ("defenses", [rule.name for rule in rules.defenses])):
+    for kind, names in (
+        ("detectors", list(rules.detectors)),
+        ("defenses", [rule.name for rule in rules.defenses]),
+    ):
         known = Shelf[Any](f"guard.{kind}").names()
         for name in names:
             if name not in known:
@@ -52,20 +62,37 @@ def _check_methods(rules: "Policy") -> None:
 
 
 def _rows(rules: "Policy") -> list[tuple[str, str]]:
-    detectors = [name if rule.required else f"{name} (optional)" for name, rule in rules.detectors.items()]
+    detectors = [
+        name if rule.required else f"{name} (optional)" for name, rule in rules.detectors.items()
+    ]
     enough, accuracy = rules.cleanset, rules.accuracy
     return [
         ("SHA-256", rules.digest),
         ("detectors", ", ".join(detectors)),
-        ("defenses, in order", ", ".join(f"{rule.name} (after {rule.after})" if rule.after else rule.name
-                                         for rule in rules.defenses) or "none"),
+        (
+            "defenses, in order",
+            ", ".join(
+                f"{rule.name} (after {rule.after})" if rule.after else rule.name
+                for rule in rules.defenses
+            )
+            or "none",
+        ),
         ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
-        ("clean set", f"{enough.min_per_class} a class, {enough.min_holdout} in the hold-out, at least"),
+        (
+            "clean set",
+            f"{enough.min_per_class} a class, {enough.min_holdout} in the hold-out, at least",
+        ),
         ("accuracy to decide at all", f"{accuracy.min_times_chance:g} times chance"),
-        ("accuracy that repair may cost", f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} a class"),
+        (
+            "accuracy that repair may cost",
+            f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} a class",
+        ),
         ("proof of a repair", _proof(rules)),
         ("natural trojans are", rules.natural),
-        ("combined p that proves / holds", f"{rules.combination.reject_level:g} / {rules.combination.hold_level:g}"),
+        (
+            "combined p that proves / holds",
+            f"{rules.combination.reject_level:g} / {rules.combination.hold_level:g}",
+        ),
         ("p of one class that holds", f"{rules.combination.class_level:g}"),
         ("calibration", _calibration(rules)),
         ("a person always looks", "yes" if rules.review_always else "no"),
@@ -75,14 +102,23 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
 
 def _proof(rules: "Policy") -> str:
     proof = rules.proof
-    limits = (("fresh patches", proof.max_resampled), ("lead when taught anew", proof.max_lead),
-              ("lead when perturbed", proof.max_woken))
-    return ", ".join(f"{name} at most {limit:.0%}" for name, limit in limits if limit is not None) or "reported only"
+    limits = (
+        ("fresh patches", proof.max_resampled),
+        ("lead when taught anew", proof.max_lead),
+        ("lead when perturbed", proof.max_woken),
+    )
+    return (
+        ", ".join(f"{name} at most {limit:.0%}" for name, limit in limits if limit is not None)
+        or "reported only"
+    )
 
 
 def _calibration(rules: "Policy") -> str:
     if rules.calibration is None:
         return "none: the rules without reference models decide"
     used = rules.calibration.calibration
-    return (f"{used.digest}, at most {rules.calibration.max_fpr:.1%} false alarms (its {len(used.honest)} honest "
-            f"models certify {used.least_fpr:.1%} at best)")
+    return (
+        f"{used.digest}, at most {rules.calibration.max_fpr:.1%} false alarms (its "
+        f"{len(used.honest)} honest "
+        f"models certify {used.least_fpr:.1%} at best)"
+    )

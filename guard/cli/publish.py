@@ -16,7 +16,10 @@ def publish(
     scan_id: Annotated[str, typer.Argument(help="A scan, or the start of its id.")],
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Send a cleared or purified model on its way to serving; exits 1 where its signed verdict does not allow that."""
+    """Send a cleared or purified model on its way to serving.
+
+    Exits 1 where its signed verdict does not allow that.
+    """
     guard = open_service()
     from guard.flow.publish import request
 

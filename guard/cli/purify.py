@@ -18,16 +18,40 @@ PAGE = "report.html"
 
 @app.command()
 def purify(
-    path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
-    cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for model.safetensors and config.json; by default "
-                                                  "NAME-purified in this folder.", show_default=False)] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")] = None,
-    defense: Annotated[str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")] = None,
-    param: Annotated[list[str] | None, typer.Option("--set", "--param", metavar="NAME=VALUE",
-                                                    help="A parameter of --defense; once for each.")] = None,
+    path: Annotated[
+        Path,
+        typer.Argument(help="A model file, or a folder with model.safetensors and config.json."),
+    ],
+    cleanset: Annotated[
+        str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for model.safetensors and config.json; by default "
+            "NAME-purified in this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
+    ] = None,
+    defense: Annotated[
+        str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "--param",
+            metavar="NAME=VALUE",
+            help="A parameter of --defense; once for each.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
-    device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
+    ] = None,
     form: ReportFormatOption = ReportFormat.TABLE,
 ) -> int:
     """Vet a model, repair it if it is backdoored, vet the result, and write it only if it passes.
@@ -43,19 +67,34 @@ def purify(
     from guard import offline
 
     with watched("purify") as progress, quiet_stdout():
-        report = offline.purify(path, cleanset=cleanset, out=out, policy=policy, defense=defense, params=params or None,
-                                seed=seed, device=device, progress=progress)
+        report = offline.purify(
+            path,
+            cleanset=cleanset,
+            out=out,
+            policy=policy,
+            defense=defense,
+            params=params or None,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
     if form is ReportFormat.HTML:
         out.mkdir(parents=True, exist_ok=True)
     code = answer(report, form, out / PAGE)
-    if report.verdict in {Verdict.PURIFIED, Verdict.CLEARED} and (out / "model.safetensors").is_file():
+    if (
+        report.verdict in {Verdict.PURIFIED, Verdict.CLEARED}
+        and (out / "model.safetensors").is_file()
+    ):
         typer.echo(f"The model is in {out}.", err=True)
-    # The parent's own clearance is an answer too, but an asked-for defense whose child fails must not exit 0.
+    # The parent's own clearance is an answer too, but an asked-for defense whose child fails must
+    # not exit 0.
     return code if defense is None or report.verdict is Verdict.PURIFIED else code or 1
 
 
 def parameters(pairs: list[str]) -> dict[str, Any]:
-    """`["epochs=3", "name=sgd"]` -> `{"epochs": 3, "name": "sgd"}`: JSON where it parses, else text.
+    """`["epochs=3", "name=sgd"]` -> `{"epochs": 3, "name": "sgd"}`.
+
+    JSON where it parses, else text.
 
     Raises:
         InputError: a pair has no `=`, or a name comes twice.
@@ -64,7 +103,9 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier() or name in found:
-            raise InputError(f"{pair!r} is no parameter; write NAME=VALUE, each name once.", code="bad_parameter")
+            raise InputError(
+                f"{pair!r} is no parameter; write NAME=VALUE, each name once.", code="bad_parameter"
+            )
         try:
             found[name] = json.loads(text)
         except ValueError:

@@ -7,7 +7,15 @@ import typer
 
 from guard.cli import _scans
 from guard.cli._answer import answer
-from guard.cli._output import Format, FormatOption, ReportFormat, ReportFormatOption, html_target, print_json, say
+from guard.cli._output import (
+    Format,
+    FormatOption,
+    ReportFormat,
+    ReportFormatOption,
+    html_target,
+    print_json,
+    say,
+)
 from guard.cli._service import open_service, operator
 
 app = typer.Typer(rich_markup_mode=None, help="Look at held verdicts and decide about them.")
@@ -61,5 +69,8 @@ def _decide(scan_id: str, reason: str, form: Format, *, approved: bool) -> int:
         print_json({**seen.to_dict(), "verdict_id": verdict_id, "reviewer": reviewer})
     else:
         said = "approved" if approved else "rejected"
-        say(f"{said} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {reviewer}, verdict {verdict_id}")
+        say(
+            f"{said} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {reviewer}, "
+            f"verdict {verdict_id}"
+        )
     return 0

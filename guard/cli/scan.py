@@ -15,12 +15,23 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def scan(
-    path: Annotated[Path, typer.Argument(help="A model file, or a folder with model.safetensors and config.json.")],
-    cleanset: Annotated[str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")],
-    policy: Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")] = None,
+    path: Annotated[
+        Path,
+        typer.Argument(help="A model file, or a folder with model.safetensors and config.json."),
+    ],
+    cleanset: Annotated[
+        str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
+    ],
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
-    device: Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Time budget of all detectors together.")] = math.inf,
+    device: Annotated[
+        str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Time budget of all detectors together.")
+    ] = math.inf,
     form: ReportFormatOption = ReportFormat.TABLE,
     out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
 ) -> int:
@@ -29,6 +40,13 @@ def scan(
     from guard import offline
 
     with watched("scan") as progress, quiet_stdout():
-        report = offline.scan(path, cleanset=cleanset, policy=policy, seed=seed, device=device, progress=progress,
-                              seconds=seconds)
+        report = offline.scan(
+            path,
+            cleanset=cleanset,
+            policy=policy,
+            seed=seed,
+            device=device,
+            progress=progress,
+            seconds=seconds,
+        )
     return answer(report, form, out)

@@ -18,12 +18,19 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def status(
-    scan_id: Annotated[str | None, typer.Argument(help="One scan, or the start of its id; all by default.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the scan rests, or until Ctrl-C.")] = False,
+    scan_id: Annotated[
+        str | None, typer.Argument(help="One scan, or the start of its id; all by default.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on until the scan rests, or until Ctrl-C.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest scans.")] = 20,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Show scans. For one scan the exit code is its verdict's, 2 while there is none; for the list it is 0."""
+    """Show scans.
+
+    For one scan the exit code is its verdict's, 2 while there is none; for the list it is 0.
+    """
     guard = open_service()
     if scan_id is not None:
         if watch:
@@ -39,7 +46,10 @@ def status(
 
 
 def _watch_all(guard: "Guard", limit: int, form: Format) -> None:
-    """Redraw the list on a terminal; otherwise one JSON line for each change of a scan, on stdout."""
+    """Redraw the list on a terminal.
+
+    Otherwise one JSON line for each change of a scan, on stdout.
+    """
     if form is Format.TABLE and sys.stdout.isatty():
         from rich.live import Live
 

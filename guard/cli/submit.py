@@ -23,8 +23,12 @@ POLL_SECONDS = 0.5
 @app.command()
 def submit(
     source: Annotated[str, typer.Argument(help="A model file or folder, or s3://BUCKET/KEY.")],
-    name: Annotated[str | None, typer.Option(help="The model's name; a file's own by default.")] = None,
-    version_id: Annotated[str | None, typer.Option(help="The object's version; the latest by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; a file's own by default.")
+    ] = None,
+    version_id: Annotated[
+        str | None, typer.Option(help="The object's version; the latest by default.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait for the verdict.")] = False,
     form: FormatOption = Format.TABLE,
 ) -> int:
@@ -35,7 +39,9 @@ def submit(
     if source.startswith(SCHEME):
         bucket, _, key = source.removeprefix(SCHEME).partition("/")
         if not bucket or not key or name is not None:
-            raise InputError("An object is given as s3://BUCKET/KEY, without --name.", code="bad_object")
+            raise InputError(
+                "An object is given as s3://BUCKET/KEY, without --name.", code="bad_object"
+            )
         nomination = flow.submit(guard, bucket, key, version_id)
     else:
         if version_id is not None:

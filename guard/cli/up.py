@@ -19,7 +19,8 @@ app = typer.Typer(rich_markup_mode=None)
 def up(form: FormatOption = Format.TABLE) -> int:
     """Start everything, show one table once it works, and end everything on Ctrl-C.
 
-    Parts that run already are used instead: DATABASE_URL, REDIS_URL, GUARD_S3_ENDPOINT, GUARD_TORCHSERVE_MANAGEMENT.
+    Parts that run already are used instead: DATABASE_URL, REDIS_URL, GUARD_S3_ENDPOINT,
+    GUARD_TORCHSERVE_MANAGEMENT.
     """
     from guard.local.supervisor import Stack, interrupted_by_signals
     from guard.settings import load_settings
@@ -31,7 +32,10 @@ def up(form: FormatOption = Format.TABLE) -> int:
             stack.start(_starting)
             _print(stack.status(), form)
             if form is Format.TABLE:
-                say(f"data in {folder}; `guard status --watch` in another terminal; Ctrl-C ends everything")
+                say(
+                    f"data in {folder}; `guard status --watch` in another terminal; Ctrl-C ends "
+                    "everything"
+                )
             stack.wait()
     except KeyboardInterrupt:
         remark("stopped")
@@ -42,15 +46,25 @@ def _starting(status: "Status") -> None:
     if sys.stderr.isatty():
         remark(f"{status.component} {status.state}")
     else:
-        print_json_line({"event": "component", "component": status.component, "state": str(status.state)}, err=True)
+        print_json_line(
+            {"event": "component", "component": status.component, "state": str(status.state)},
+            err=True,
+        )
 
 
 def _print(rows: Sequence["Status"], form: Format) -> None:
     if form is Format.JSON:
-        print_json([
-            {"component": row.component, "state": str(row.state), "address": row.address, "pid": row.pid}
-            for row in rows
-        ])
+        print_json(
+            [
+                {
+                    "component": row.component,
+                    "state": str(row.state),
+                    "address": row.address,
+                    "pid": row.pid,
+                }
+                for row in rows
+            ]
+        )
         return
     from guard.cli._render import print_table
 

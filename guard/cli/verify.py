@@ -13,10 +13,15 @@ MISMATCH = 6
 
 @app.command()
 def verify(
-    digest: Annotated[str | None, typer.Argument(help="Only what concerns these weights (SHA-256).")] = None,
+    digest: Annotated[
+        str | None, typer.Argument(help="Only what concerns these weights (SHA-256).")
+    ] = None,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Verify that nothing was changed behind the guard's back; exits 6 and names each problem if something was."""
+    """Verify that nothing was changed behind the guard's back.
+
+    Exits 6 and names each problem if something was.
+    """
     guard = open_service()
     from guard.flow.verify import verify as check
 

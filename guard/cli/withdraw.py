@@ -12,17 +12,24 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def withdraw(
-    name_or_digest: Annotated[str, typer.Argument(help="A served name, or the SHA-256 of weights.")],
+    name_or_digest: Annotated[
+        str, typer.Argument(help="A served name, or the SHA-256 of weights.")
+    ],
     reason: Annotated[str, typer.Option(help="Why; kept with the revocation.")],
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Revoke what is served under a name, or one digest: it is taken down and never served again."""
+    """Revoke what is served under a name, or one digest.
+
+    It is taken down and never served again.
+    """
     guard, by = open_service(), operator()
     from guard.flow.withdraw import withdraw as revoke
 
     rows = revoke(guard, name_or_digest, reason, by)
     if form is Format.JSON:
-        print_json([{"name": row.name, "version": row.version, "digest": row.digest} for row in rows])
+        print_json(
+            [{"name": row.name, "version": row.version, "digest": row.digest} for row in rows]
+        )
     elif rows:
         for row in rows:
             say(f"withdrawn {row.name} {row.version} sha256:{row.digest}")

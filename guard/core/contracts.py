@@ -1,4 +1,7 @@
-"""What a format and a publisher promise; the torch-free contracts. Detectors and defenses have theirs in `_base`."""
+"""What a format and a publisher promise; the torch-free contracts.
+
+Detectors and defenses have theirs in `_base`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -42,8 +45,9 @@ class Header:
 class Format(ABC):
     """Bytes to named tensors, executing nothing.
 
-    `vettable` is False for formats that are only recognised: `inspect` then raises `ArtifactRejected` that says
-    what to upload instead. `jailed` formats are read in a child process without network, secrets or a writable disk.
+    `vettable` is False for formats that are only recognised: `inspect` then raises
+    `ArtifactRejected` that says what to upload instead. `jailed` formats are read in a child
+    process without network, secrets or a writable disk.
     """
 
     vettable: ClassVar[bool] = True
@@ -51,7 +55,10 @@ class Format(ABC):
 
     @abstractmethod
     def claims(self, head: bytes, name: str) -> bool:
-        """Whether this file is mine, judged by its first 4096 bytes (and `name` where bytes cannot tell)."""
+        """Whether this file is mine.
+
+        Judged by its first 4096 bytes (and `name` where bytes cannot tell).
+        """
 
     @abstractmethod
     def inspect(self, file: BinaryIO, *, budget: Budget) -> Header:
@@ -84,7 +91,10 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """One thing that a serving system answers with, as found there; `digest` is None where it could not be told."""
+    """One thing that a serving system answers with, as found there.
+
+    `digest` is None where it could not be told.
+    """
 
     name: str
     version: str
@@ -99,7 +109,9 @@ class Publisher(ABC):
 
     @abstractmethod
     def publish(self, approved: Any, weights: BinaryIO, smoke: "Smoke") -> Receipt:
-        """After this returns, `state()` lists the artifact as ready and default; the same digest twice is one receipt.
+        """After this returns, `state()` lists the artifact as ready and default.
+
+        The same digest twice is one receipt.
 
         Raises:
             Unavailable: the serving system did not answer; try again.
@@ -108,7 +120,10 @@ class Publisher(ABC):
 
     @abstractmethod
     def withdraw(self, name: str, version: str) -> None:
-        """After this returns, `state()` does not list it, and its files are gone. Twice is harmless."""
+        """After this returns, `state()` does not list it, and its files are gone.
+
+        Twice is harmless.
+        """
 
     @abstractmethod
     def state(self) -> list[Served]:

@@ -24,7 +24,9 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         ValueError: the value holds NaN or infinity.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def json_digest(value: Any) -> str:

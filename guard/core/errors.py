@@ -1,19 +1,19 @@
 """Every error the guard raises on purpose, in one tree.
 
-    GuardError
-    ├── InputError            the caller's input is wrong; say what and what to do
-    │   ├── CleanSetError
-    │   ├── PolicyError
-    │   └── UnknownMethod
-    ├── ArtifactRejected      the uploaded bytes are at fault: never retried
-    │   └── ManifestRejected
-    ├── Unavailable           the world is at fault (network, store, broker): retried later
-    ├── IntegrityMismatch     bytes, signature or serving state differ from what was vetted
-    ├── MethodFailed          a detector or defense broke a promise; evidence says "could not look"
-    │   ├── OutOfTime
-    │   └── Cancelled
-    ├── NotServable           the gate refuses; the sentence says why
-    └── LeaseLost             another worker took this scan over; stop without writing
+GuardError
+├── InputError            the caller's input is wrong; say what and what to do
+│   ├── CleanSetError
+│   ├── PolicyError
+│   └── UnknownMethod
+├── ArtifactRejected      the uploaded bytes are at fault: never retried
+│   └── ManifestRejected
+├── Unavailable           the world is at fault (network, store, broker): retried later
+├── IntegrityMismatch     bytes, signature or serving state differ from what was vetted
+├── MethodFailed          a detector or defense broke a promise; evidence says "could not look"
+│   ├── OutOfTime
+│   └── Cancelled
+├── NotServable           the gate refuses; the sentence says why
+└── LeaseLost             another worker took this scan over; stop without writing
 """
 
 
@@ -59,7 +59,10 @@ class UnknownMethod(InputError):
 
 
 class ArtifactRejected(GuardError):
-    """A rule of a format is broken; `code` names the rule. Never retried: the bytes will not change."""
+    """A rule of a format is broken; `code` names the rule.
+
+    Never retried: the bytes will not change.
+    """
 
     code = "artifact_rejected"
 
@@ -107,6 +110,9 @@ class NotServable(GuardError):
 
 
 class LeaseLost(GuardError):
-    """The fencing token of a scan has moved on; whatever this process was about to write is void."""
+    """The fencing token of a scan has moved on.
+
+    Whatever this process was about to write is void.
+    """
 
     code = "lease_lost"

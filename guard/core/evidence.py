@@ -1,4 +1,7 @@
-"""What methods say about an artifact: findings, ASR estimates, evidence. Plain data, JSON in and out."""
+"""What methods say about an artifact: findings, ASR estimates, evidence.
+
+Plain data, JSON in and out.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,10 +35,13 @@ class TriggerLike(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AsrEstimate:
-    """k of n hold-out images, whose class is not the target, went to the target; Wilson 95 % interval.
+    """k of n hold-out images, whose class is not the target, went to the target.
 
-    `natural` is the best ASR that any sibling class reached at the same `budget` (a size, in the family's own
-    unit: for patches the L1 norm of the mask in pixels); None where it was not measured.
+    Wilson 95 % interval.
+
+    `natural` is the best ASR that any sibling class reached at the same `budget` (a size, in the
+    family's own unit: for patches the L1 norm of the mask in pixels); None where it was not
+    measured.
     """
 
     target: Target
@@ -53,8 +59,8 @@ class AsrEstimate:
 class Finding:
     """One statement by one method version about one artifact, with numbers.
 
-    `score` is in 0..1, higher is more suspicious. `trigger` exists only in memory; once stored, `trigger_digest`
-    names its blob.
+    `score` is in 0..1, higher is more suspicious. `trigger` exists only in memory; once stored,
+    `trigger_digest` names its blob.
     """
 
     family: str
@@ -82,7 +88,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that one method version said about one artifact on one clean set, or why it could not look."""
+    """All that one method version said about one artifact on one clean set.
+
+    Or why it could not look.
+    """
 
     artifact: str
     method: str
@@ -100,7 +109,14 @@ class Evidence:
     def key(self) -> str:
         """Two runs with one key are one piece of evidence."""
         return json_digest(
-            [self.artifact, self.method, self.version, dict(self.parameters), self.cleanset, self.seed]
+            [
+                self.artifact,
+                self.method,
+                self.version,
+                dict(self.parameters),
+                self.cleanset,
+                self.seed,
+            ]
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,10 +175,12 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Resampled:
-    """Fresh patches from a distribution that was learnt on the parent, one a hold-out picture, on parent and child.
+    """Fresh patches from a distribution that was learnt on the parent, one a hold-out picture.
 
-    Their `budget` is the region's size in pixels. Where no distribution could be learnt, they were found by so many new
-    searches on the parent (`searches`), and the budget is what each may cover.
+    On parent and child.
+
+    Their `budget` is the region's size in pixels. Where no distribution could be learnt, they were
+    found by so many new searches on the parent (`searches`), and the budget is what each may cover.
     """
 
     before: AsrEstimate
@@ -172,11 +190,13 @@ class Resampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Relearned:
-    """How fast a parent's trigger comes back on a copy of the child that is taught `pictures` of it.
+    """How fast a parent's trigger comes back on a copy of the child that is taught `pictures` of
+    it.
 
-    `asr` is its ASR (0..1) after each of `steps`, `rivals` that of triggers of the same mask at a random place in
-    random colours, taught in the same way. Over several draws of pictures and rivals all are means, of the best
-    rival's rates, the second's, and so on; then `leads` has each draw's own.
+    `asr` is its ASR (0..1) after each of `steps`, `rivals` that of triggers of the same mask at a
+    random place in random colours, taught in the same way. Over several draws of pictures and
+    rivals all are means, of the best rival's rates, the second's, and so on; then `leads` has each
+    draw's own.
     """
 
     target: Target
@@ -190,22 +210,34 @@ class Relearned:
 
     @property
     def lead(self) -> float:
-        """The largest lead in ASR (-1..1) over the best rival after a step; NaN where one could not be measured."""
+        """The largest lead in ASR (-1..1) over the best rival after a step.
+
+        NaN where one could not be measured.
+        """
         return lead_of(self.asr, self.rivals)
 
 
 def lead_of(asr: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
-    """As `Relearned.lead`; before the first step nothing has been learnt, so that it does not count."""
-    best = [max(rates) if all(map(math.isfinite, rates)) else math.nan for rates in zip(*rivals, strict=True)]
+    """As `Relearned.lead`.
+
+    Before the first step nothing has been learnt, so that it does not count.
+    """
+    best = [
+        max(rates) if all(map(math.isfinite, rates)) else math.nan
+        for rates in zip(*rivals, strict=True)
+    ]
     leads = [own - other for own, other in zip(asr[1:], best[1:], strict=True)]
     return max(leads) if leads and all(map(math.isfinite, leads)) else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Woken:
-    """What a perturbation of at most `radius` (0..1), one for all pictures, adds to a parent's trigger on the child.
+    """What a perturbation of at most `radius` (0..1), one for all pictures.
 
-    `stamped` is the ASR of the trigger with a perturbation learnt on top of it, `alone` that of one learnt without.
+    Adds to a parent's trigger on the child.
+
+    `stamped` is the ASR of the trigger with a perturbation learnt on top of it, `alone` that of one
+    learnt without.
     """
 
     radius: float
@@ -220,9 +252,11 @@ class Woken:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedRisk:
-    """Share of `images` hold-out pictures with a perturbation within `radius` on which two networks err alike.
+    """Share of `images` hold-out pictures with a perturbation within `radius` on which two networks
+    err alike.
 
-    `after` is that of parent and child, `before` the parent's own. A search found them: the true shares are larger.
+    `after` is that of parent and child, `before` the parent's own. A search found them: the true
+    shares are larger.
     """
 
     radius: float
@@ -235,12 +269,13 @@ class SharedRisk:
 class PurificationFacts:
     """How a purified candidate compares with its parent on the hold-out.
 
-    `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the child. `resampled` and
-    `relearned` look beyond those triggers, for patches, `woken` for all that lead to one class, `shared` beyond any
-    trigger; `unproved` says for what they could not, and why. `swapped` has for each class how many pictures the parent
-    had right and the child has wrong, and the other way round; none in facts from before it was counted. `after` names
-    the defenses that had repaired what this one started from, in order, and `start` is the digest of that candidate;
-    both are empty where it started from the parent.
+    `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the
+    child. `resampled` and `relearned` look beyond those triggers, for patches, `woken` for all that
+    lead to one class, `shared` beyond any trigger; `unproved` says for what they could not, and
+    why. `swapped` has for each class how many pictures the parent had right and the child has
+    wrong, and the other way round; none in facts from before it was counted. `after` names the
+    defenses that had repaired what this one started from, in order, and `start` is the digest of
+    that candidate; both are empty where it started from the parent.
     """
 
     defense: str

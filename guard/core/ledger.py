@@ -1,4 +1,7 @@
-"""How the ledger's rows are chained: each hash covers the row's own words and the hash of the row before."""
+"""How the ledger's rows are chained.
+
+Each hash covers the row's own words and the hash of the row before.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +13,10 @@ GENESIS = "0" * 64
 
 
 def row_hash(previous: str, row: Mapping[str, Any]) -> str:
-    """The hash of a row, given as a mapping of its columns without `previous` and `hash`; times are UTC."""
+    """The hash of a row, given as a mapping of its columns without `previous` and `hash`.
+
+    Times are UTC.
+    """
     plain = {
         **row,
         "verdict": str(row["verdict"]),

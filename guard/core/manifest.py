@@ -1,7 +1,8 @@
 """The JSON that travels with a model: the `config.json` that timm and the Hugging Face Hub write.
 
-Read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg` (`input_size`, `mean`, `std`,
-`num_classes`) and our own optional `guard` object (`cleanset`, `polarizer`). Other keys are ignored.
+Read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg` (`input_size`,
+`mean`, `std`, `num_classes`) and our own optional `guard` object (`cleanset`, `polarizer`). Other
+keys are ignored.
 """
 
 import json
@@ -30,7 +31,9 @@ def _refuse(code: str, sentence: str) -> ManifestRejected:
 
 @dataclass(frozen=True, kw_only=True)
 class PolarizerPlace:
-    """A neural polarizer in front of the layer `before`, whose input has `channels` channels (decision 0009).
+    """A neural polarizer in front of the layer `before`.
+
+    Whose input has `channels` channels (decision 0009).
 
     `conditional`: it has a row for each class, chosen by what the network says without it.
     """
@@ -42,10 +45,12 @@ class PolarizerPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """How to build a model and feed it: images in [0, 1], N,C,H,W, normalised by `mean` and `std` inside.
+    """How to build a model and feed it.
 
-    `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor takes them is
-    checked by `guard.ml.networks.architectures`.
+    Images in [0, 1], N,C,H,W, normalised by `mean` and `std` inside.
+
+    `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor
+    takes them is checked by `guard.ml.networks.architectures`.
     """
 
     architecture: str
@@ -68,7 +73,9 @@ class Manifest:
         if len(data) > MAX_MANIFEST_BYTES:
             raise _refuse("too_large", f"config.json is larger than {MAX_MANIFEST_BYTES} bytes.")
         try:
-            value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants)
+            value = json.loads(
+                data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants
+            )
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise _refuse("no_json", f"config.json is not valid JSON: {error}.") from error
         return cls.from_dict(value)
@@ -83,17 +90,25 @@ class Manifest:
             raise _refuse("bad_pretrained_cfg", "config.json: pretrained_cfg must be an object.")
         architecture = data.get("architecture", cfg.get("architecture"))
         if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
-            raise _refuse("bad_architecture", "config.json: architecture must name a model, such as 'resnet18'.")
+            raise _refuse(
+                "bad_architecture",
+                "config.json: architecture must name a model, such as 'resnet18'.",
+            )
         args = _model_args(data.get("model_args", {}))
         size = _input_size(cfg.get("input_size", data.get("input_size")))
         guard = data.get("guard", {})
-        if not isinstance(guard, dict) or not _plain(guard.get("cleanset", "")) or not isinstance(
-            guard.get("cleanset", ""), str
+        if (
+            not isinstance(guard, dict)
+            or not _plain(guard.get("cleanset", ""))
+            or not isinstance(guard.get("cleanset", ""), str)
         ):
             raise _refuse("bad_guard", "config.json: guard must be an object, its cleanset a name.")
         classes = data.get("num_classes", cfg.get("num_classes", args.get("num_classes")))
         if type(classes) is not int or not 2 <= classes <= MAX_CLASSES:
-            raise _refuse("bad_num_classes", f"config.json: num_classes must be an integer in 2..{MAX_CLASSES}.")
+            raise _refuse(
+                "bad_num_classes",
+                f"config.json: num_classes must be an integer in 2..{MAX_CLASSES}.",
+            )
         return cls(
             architecture=architecture,
             num_classes=classes,
@@ -129,7 +144,10 @@ class Manifest:
         return {**data, "guard": own} if own else data
 
     def canonical(self) -> bytes:
-        """One byte string per manifest; written into the canonical weights, so their digest covers it."""
+        """One byte string per manifest.
+
+        Written into the canonical weights, so their digest covers it.
+        """
         return canonical_json(self.to_dict())
 
     @property
@@ -156,23 +174,40 @@ def _model_args(value: Any) -> dict[str, Any]:
         raise _refuse("bad_model_args", "config.json: model_args must be an object.")
     for key, item in value.items():
         if not _ARGUMENT.fullmatch(key):
-            raise _refuse("bad_model_args", f"config.json: model_args has the key {key!r}, which names no argument.")
+            raise _refuse(
+                "bad_model_args",
+                f"config.json: model_args has the key {key!r}, which names no argument.",
+            )
         parts = item if isinstance(item, list) else [item]
         if len(parts) > 64 or not all(_plain(part) for part in parts):
-            raise _refuse("bad_model_args", f"config.json: model_args.{key} must be plain numbers, texts or booleans.")
+            raise _refuse(
+                "bad_model_args",
+                f"config.json: model_args.{key} must be plain numbers, texts or booleans.",
+            )
     return dict(value)
 
 
 def _plain(part: Any) -> bool:
     if isinstance(part, str):
         return len(part) <= 200 and part.isprintable()
-    return part is None or isinstance(part, (bool, int)) or (isinstance(part, float) and math.isfinite(part))
+    return (
+        part is None
+        or isinstance(part, (bool, int))
+        or (isinstance(part, float) and math.isfinite(part))
+    )
 
 
 def _input_size(value: Any) -> tuple[int, int, int]:
-    good = isinstance(value, list) and len(value) == 3 and all(type(side) is int and side > 0 for side in value)
+    good = (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(side) is int and side > 0 for side in value)
+    )
     if not good or value[0] > 16 or max(value[1:]) > MAX_SIDE:
-        raise _refuse("bad_input_size", "config.json: pretrained_cfg.input_size must be [channels, height, width].")
+        raise _refuse(
+            "bad_input_size",
+            "config.json: pretrained_cfg.input_size must be [channels, height, width].",
+        )
     return (value[0], value[1], value[2])
 
 
@@ -182,8 +217,15 @@ def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
         parts = parts * channels
     numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts)
     # Not math.isfinite: it raises OverflowError for an integer that no float can hold.
-    if not numbers or len(parts) != channels or not all(abs(part) <= sys.float_info.max for part in parts):
-        raise _refuse(f"bad_{name}", f"config.json: pretrained_cfg.{name} must hold {channels} finite number(s).")
+    if (
+        not numbers
+        or len(parts) != channels
+        or not all(abs(part) <= sys.float_info.max for part in parts)
+    ):
+        raise _refuse(
+            f"bad_{name}",
+            f"config.json: pretrained_cfg.{name} must hold {channels} finite number(s).",
+        )
     if name == "std" and min(parts) <= 0:
         raise _refuse("bad_std", "config.json: pretrained_cfg.std must be positive.")
     return tuple(float(part) for part in parts)
@@ -195,14 +237,31 @@ def _polarizer(value: Any) -> PolarizerPlace | None:
         return None
     needed, known = {"before", "channels"}, {"before", "channels", "conditional"}
     if not isinstance(value, dict) or not needed <= value.keys() <= known:
-        raise _refuse("bad_polarizer", "config.json: guard.polarizer must hold before and channels, may hold "
-                                       "conditional, and nothing else.")
-    before, channels, conditional = value["before"], value["channels"], value.get("conditional", False)
+        raise _refuse(
+            "bad_polarizer",
+            "config.json: guard.polarizer must hold before and channels, may hold "
+            "conditional, and nothing else.",
+        )
+    before, channels, conditional = (
+        value["before"],
+        value["channels"],
+        value.get("conditional", False),
+    )
     if not isinstance(before, str) or not _LAYER.fullmatch(before):
-        raise _refuse("bad_polarizer", "config.json: guard.polarizer.before must name a layer, such as 'layer4.1'.")
-    if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS or type(conditional) is not bool:
-        raise _refuse("bad_polarizer", "config.json: guard.polarizer.channels must be an integer in "
-                                       f"1..{MAX_CHANNELS}, conditional true or false.")
+        raise _refuse(
+            "bad_polarizer",
+            "config.json: guard.polarizer.before must name a layer, such as 'layer4.1'.",
+        )
+    if (
+        type(channels) is not int
+        or not 1 <= channels <= MAX_CHANNELS
+        or type(conditional) is not bool
+    ):
+        raise _refuse(
+            "bad_polarizer",
+            "config.json: guard.polarizer.channels must be an integer in "
+            f"1..{MAX_CHANNELS}, conditional true or false.",
+        )
     return PolarizerPlace(before=before, channels=channels, conditional=conditional)
 
 
@@ -214,5 +273,8 @@ def _labels(value: Any, classes: int) -> tuple[str, ...]:
         isinstance(label, str) and len(label) <= 200 and label.isprintable() for label in value
     )
     if not texts or len(value) != classes:
-        raise _refuse("bad_label_names", f"config.json: label_names must be {classes} printable texts of at most 200.")
+        raise _refuse(
+            "bad_label_names",
+            f"config.json: label_names must be {classes} printable texts of at most 200.",
+        )
     return tuple(value)

@@ -31,6 +31,7 @@ def part(progress: Progress, start: float, end: float, words: str = "") -> Progr
 
 def part_of(progress: Progress, index: int, count: int, name: str) -> Progress:
     """The progress of method `index` of `count`, within that of all."""
+
     def step(done: float, note: str = "") -> None:
         progress((index + done) / count, f"{name} {note}".strip())
 

@@ -6,13 +6,18 @@
 import math
 from collections.abc import Iterable, Sequence
 
-LEAST_P, MOST_P = 1e-12, 0.99  # where values are clipped before they are combined: 0 or 1 would outvote all others
+LEAST_P, MOST_P = (
+    1e-12,
+    0.99,
+)  # where values are clipped before they are combined: 0 or 1 would outvote all others
 LEAST_CLASSES = 5  # with fewer classes a class has too few siblings to be compared with
 BISECTIONS = 40
 
 
 def cauchy(p_values: Iterable[float]) -> float:
-    """One p value of several, roughly valid however they depend on each other (Liu & Xie, JASA 2020).
+    """One p value of several, roughly valid however they depend on each other (Liu & Xie.
+
+    JASA 2020).
 
     Values are clipped to [1e-12, 0.99]: p = 1 would give minus infinity.
 
@@ -25,7 +30,9 @@ def cauchy(p_values: Iterable[float]) -> float:
 
 
 def fisher(p_values: Iterable[float]) -> float:
-    """One p value of several independent ones: the tail of -2 sum log p in a chi-squared with 2n degrees of freedom.
+    """One p value of several independent ones.
+
+    The tail of -2 sum log p in a chi-squared with 2n degrees of freedom.
 
     Raises:
         ValueError: no values, or one outside 0..1.
@@ -40,16 +47,21 @@ def fisher(p_values: Iterable[float]) -> float:
 
 
 def sidak(p: float, tests: int) -> float:
-    """The probability that the least of `tests` independent p values is at most `p` (Sidak, 1967)."""
+    """The probability that the least of `tests` independent p values is at most `p` (Sidak.
+
+    1967).
+    """
     return 1.0 if p >= 1 else -math.expm1(tests * math.log1p(-p))
 
 
 def exact_upper(successes: int, trials: int, *, error: float, looks: int = 1) -> float:
-    """Clopper and Pearson's upper bound of a share (1934), two-sided at `error` / `looks`; 1 without trials.
+    """Clopper and Pearson's upper bound of a share (1934), two-sided at `error` / `looks`.
 
-    By Bonferroni, `looks` such bounds hold together with probability 1 - `error` / 2 or more. Wilson's would not: far
-    out in the tail, where many looks lead, its upper end is too low for shares near 1 (4.3 % instead of 2.5 % for
-    eight looks at 120 images).
+    1 without trials.
+
+    By Bonferroni, `looks` such bounds hold together with probability 1 - `error` / 2 or more.
+    Wilson's would not: far out in the tail, where many looks lead, its upper end is too low for
+    shares near 1 (4.3 % instead of 2.5 % for eight looks at 120 images).
 
     Raises:
         ValueError: not 0 <= successes <= trials, or fewer than one look.
@@ -67,7 +79,10 @@ def exact_upper(successes: int, trials: int, *, error: float, looks: int = 1) ->
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """McNemar's exact p, one-sided: the probability of `lost` or more losses if a swap were as likely a gain."""
+    """McNemar's exact p, one-sided.
+
+    The probability of `lost` or more losses if a swap were as likely a gain.
+    """
     swaps = lost + gained
     return sum(math.comb(swaps, more) for more in range(lost, swaps + 1)) / 2**swaps
 
@@ -85,7 +100,13 @@ def _at_most(successes: int, trials: int, share: float) -> float:
     upper = successes > trials / 2  # the shorter tail
     terms = range(successes + 1, trials + 1) if upper else range(successes + 1)
     total = math.fsum(
-        math.exp(constant - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * hit + (trials - k) * miss)
+        math.exp(
+            constant
+            - math.lgamma(k + 1)
+            - math.lgamma(trials - k + 1)
+            + k * hit
+            + (trials - k) * miss
+        )
         for k in terms
     )
     return 1 - total if upper else total

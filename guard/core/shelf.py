@@ -1,7 +1,7 @@
 """A folder is a registry: one plug-in a file, file name = method name = class name in snake case.
 
-Names are listed without importing anything, and a name that may come from a request is looked up before any import.
-Needs a real folder: a zipped import could not be listed (docs/decisions/0001).
+Names are listed without importing anything, and a name that may come from a request is looked up
+before any import. Needs a real folder: a zipped import could not be listed (docs/decisions/0001).
 """
 
 import importlib

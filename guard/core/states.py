@@ -1,4 +1,7 @@
-"""Scan states and verdicts: the two axes, apart from each other. The values are the database's strings."""
+"""Scan states and verdicts: the two axes, apart from each other.
+
+The values are the database's strings.
+"""
 
 from collections.abc import Collection
 from enum import StrEnum
@@ -20,20 +23,33 @@ class ScanState(StrEnum):
 
 #: Each state's legal next states. A re-delivered task may re-enter its own state.
 NEXT_STATES: dict[ScanState, frozenset[ScanState]] = {
-    ScanState.QUEUED: frozenset({ScanState.FETCHING, ScanState.INSPECTING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.QUEUED: frozenset(
+        {ScanState.FETCHING, ScanState.INSPECTING, ScanState.DONE, ScanState.FAILED}
+    ),
     ScanState.FETCHING: frozenset({ScanState.INSPECTING, ScanState.DONE, ScanState.FAILED}),
-    ScanState.INSPECTING: frozenset({ScanState.DETECTING, ScanState.DECIDING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.INSPECTING: frozenset(
+        {ScanState.DETECTING, ScanState.DECIDING, ScanState.DONE, ScanState.FAILED}
+    ),
     ScanState.DETECTING: frozenset({ScanState.DECIDING, ScanState.FAILED}),
-    ScanState.DECIDING: frozenset({ScanState.PURIFYING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}),
-    ScanState.PURIFYING: frozenset({ScanState.DECIDING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}),
+    ScanState.DECIDING: frozenset(
+        {ScanState.PURIFYING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}
+    ),
+    ScanState.PURIFYING: frozenset(
+        {ScanState.DECIDING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}
+    ),
     ScanState.PUBLISHING: frozenset({ScanState.DONE, ScanState.FAILED}),
-    ScanState.DONE: frozenset({ScanState.PUBLISHING}),  # a reviewer's approval publishes a finished scan
+    ScanState.DONE: frozenset(
+        {ScanState.PUBLISHING}
+    ),  # a reviewer's approval publishes a finished scan
     ScanState.FAILED: frozenset({ScanState.QUEUED}),  # a person asks for another try
 }
 
 
 def may_move(old: ScanState, new: ScanState) -> bool:
-    """Whether a scan may go from `old` to `new`; staying is always legal, since tasks may arrive twice."""
+    """Whether a scan may go from `old` to `new`.
+
+    Staying is always legal, since tasks may arrive twice.
+    """
     return old == new or new in NEXT_STATES[old]
 
 
@@ -44,14 +60,16 @@ class Verdict(StrEnum):
     PURIFIED = "purified"
     REJECTED = "rejected"
     HELD = "held"  # a person must look
-    UNVETTABLE = "unvettable"  # the guard cannot look at such a thing; the reason says what to upload instead
+    # The guard cannot look at such a thing; the reason says what to upload instead
+    UNVETTABLE = "unvettable"
     INCONCLUSIVE = "inconclusive"  # something required could not run
 
 
 #: The only verdicts under which an artifact may be served; `attest.gate` is the only reader.
 SERVABLE_VERDICTS = frozenset({Verdict.CLEARED, Verdict.PURIFIED})
 
-#: `guard` exit codes by verdict (0 ok, 1 blocked, 2 error, 3 nothing vettable, 4 usage, 5 review, 6 integrity).
+#: `guard` exit codes by verdict (0 ok, 1 blocked, 2 error, 3 nothing vettable, 4 usage, 5 review, 6
+#: integrity).
 EXIT_CODES: dict[Verdict, int] = {
     Verdict.CLEARED: 0,
     Verdict.PURIFIED: 0,

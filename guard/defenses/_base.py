@@ -20,9 +20,12 @@ from guard.ml.seeds import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class Defense(ABC):
-    """Repairs a model, given only the model, clean data and a seed; never learns whether or how it was attacked.
+    """Repairs a model, given only the model, clean data and a seed.
 
-    A subclass is a frozen dataclass of plain parameters, each with a default, and one method `repair`.
+    Never learns whether or how it was attacked.
+
+    A subclass is a frozen dataclass of plain parameters, each with a default, and one method
+    `repair`.
     """
 
     version: ClassVar[int]
@@ -30,10 +33,12 @@ class Defense(ABC):
 
     @abstractmethod
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
-        """Return the repaired model: `model` itself changed (it is this call's own copy), or a new one.
+        """Return the repaired model.
 
-        `model` takes float images in [0, 1], N,C,H,W, and returns logits N,K. Random numbers come from torch's
-        global generators, which the caller has seeded.
+        `model` itself changed (it is this call's own copy), or a new one.
+
+        `model` takes float images in [0, 1], N,C,H,W, and returns logits N,K. Random numbers come
+        from torch's global generators, which the caller has seeded.
 
         Raises:
             MethodFailed: it cannot repair this model with this clean set, and why.
@@ -44,14 +49,24 @@ class Defense(ABC):
         return asdict(self)
 
     @final
-    def __call__(self, model: nn.Module, clean: CleanSet, *, seed: int, progress: Progress = silent,
-                 seconds: float = math.inf) -> nn.Module:
-        """Run `repair` on a copy; the result is in eval mode, finite, with gradients on for its parameters.
+    def __call__(
+        self,
+        model: nn.Module,
+        clean: CleanSet,
+        *,
+        seed: int,
+        progress: Progress = silent,
+        seconds: float = math.inf,
+    ) -> nn.Module:
+        """Run `repair` on a copy.
+
+        The result is in eval mode, finite, with gradients on for its parameters.
 
         The same seed gives the same weights to the bit on one machine, on a GPU as well.
 
         Raises:
-            MethodFailed: it could not repair; also for non-finite weights. Subclasses OutOfTime, Cancelled.
+            MethodFailed: it could not repair; also for non-finite weights. Subclasses OutOfTime,
+                Cancelled.
         """
         own = copy.deepcopy(model).eval().requires_grad_()
         watch = guarded(progress, deadline=time.monotonic() + seconds)
@@ -59,5 +74,7 @@ class Defense(ABC):
             repaired = self.repair(own, clean, progress=watch).eval()
         for name, tensor in repaired.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise MethodFailed(f"{type(self).__name__} left {name} not finite.", code="non_finite")
+                raise MethodFailed(
+                    f"{type(self).__name__} left {name} not finite.", code="non_finite"
+                )
         return repaired.requires_grad_()

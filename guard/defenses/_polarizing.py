@@ -18,24 +18,37 @@ PROBES = 4
 
 
 def place_for(model: nn.Module, clean: CleanSet, *, conditional: bool = False) -> PolarizerPlace:
-    """Where this network's polarizer goes: before the last layer or block that `LAYERS_AFTER` weighted layers follow.
+    """Where this network's polarizer goes.
+
+    Before the last layer or block that `LAYERS_AFTER` weighted layers follow.
 
     Raises:
         MethodFailed: `no_place`, or `polarized`: it has one already.
     """
     if any(isinstance(module, Polarizer) for module in model.modules()):
-        raise MethodFailed("The model has a polarizer already; repair the model it was made from.", code="polarized")
+        raise MethodFailed(
+            "The model has a polarizer already; repair the model it was made from.",
+            code="polarized",
+        )
     network = model.inner if isinstance(model, ImageModel) else model
     images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
     for point in waypoints(model, network, images):
         if point.layers_after >= LAYERS_AFTER:
-            return PolarizerPlace(before=point.name, channels=point.channels, conditional=conditional)
-    raise MethodFailed("Neural Polarizer finds no layer that everything passes through and that has two weighted "
-                       "layers and the head behind it; this architecture cannot carry one.", code="no_place")
+            return PolarizerPlace(
+                before=point.name, channels=point.channels, conditional=conditional
+            )
+    raise MethodFailed(
+        "Neural Polarizer finds no layer that everything passes through and that has two weighted "
+        "layers and the head behind it; this architecture cannot carry one.",
+        code="no_place",
+    )
 
 
 def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
-    """The model with a fresh polarizer, whose manifest says so if it has one; shares the model's tensors."""
+    """The model with a fresh polarizer, whose manifest says so if it has one.
+
+    Shares the model's tensors.
+    """
     device = device_of(model)
     if not isinstance(model, ImageModel):
         return attach(model, place, classes).to(device).eval()
@@ -44,7 +57,10 @@ def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module
 
 
 def halved(model: nn.Module, clean: CleanSet) -> Halves:
-    """A polarized model in two; `rest` without a class is what a conditional one's bare network says."""
+    """A polarized model in two.
+
+    `rest` without a class is what a conditional one's bare network says.
+    """
     images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
     network = model.inner if isinstance(model, ImageModel) else model
     network = network.network if isinstance(network, Conditioned) else network

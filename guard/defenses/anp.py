@@ -1,11 +1,12 @@
 """ANP: learn which neurons an adversary could use, by noise on all of them, and silence those.
 
-Paper: Wu, Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021, arXiv 2110.14430: masks m
-in [0, 1], one a neuron, descend alpha CE(m) + (1 - alpha) CE(m + noise) where the noise, within +-eps, ascends; neurons
+Paper: Wu, Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021, arXiv
+2110.14430: masks m in [0, 1], one a neuron, descend alpha CE(m) + (1 - alpha) CE(m + noise) where
+the noise, within +-eps, ascends; neurons
 of small masks are pruned. Deviations:
     - the noise stays within +-eps (the published code lets it go to twice that)
-    - the threshold is the largest of the paper's sweep that accuracy on the calibration images allows; published
-      results take it by the ASR on the test images
+    - the threshold is the largest of the paper's sweep that accuracy on the calibration images
+      allows; published results take it by the ASR on the test images
     - without batch norms, masks are on the outputs of every hidden layer
     - fewer steps, for few images
 """
@@ -34,7 +35,10 @@ THRESHOLDS = tuple(step / 20 for step in range(19))  # 0 to 0.9, the paper's swe
 
 @dataclass(frozen=True)
 class Site:
-    """Where a group of neurons is scaled: the parameter `weight`, its first axis, and `bias`, "" if there is none."""
+    """Where a group of neurons is scaled.
+
+    The parameter `weight`, its first axis, and `bias`, "" if there is none.
+    """
 
     weight: str
     bias: str
@@ -46,10 +50,12 @@ class Anp(Defense):
 
     Args:
         eps: bound of the noise, relative to the weights (paper: 0.4).
-        steps: ascents of the noise before each descent of the masks, of eps / steps each (paper: 1).
+        steps: ascents of the noise before each descent of the masks, of eps / steps each (paper:
+            1).
         alpha: weight of the loss without noise (paper: 0.2).
         rate: of the masks' SGD with momentum 0.9 (paper: 0.2).
-        rounds: passes over the search images (paper: 2,000 steps in all), `batch` images a step (paper: 128).
+        rounds: passes over the search images (paper: 2,000 steps in all), `batch` images a step
+            (paper: 128).
         max_drop: calibration accuracy (0..1) that pruning may cost.
         min_per_class: search images that every class needs.
     """
@@ -69,26 +75,55 @@ class Anp(Defense):
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="ANP")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        masks = self.masks(model, sites_of(model, clean.search), clean.search, part(progress, 0.0, 0.9))
-        levels = [level for level in THRESHOLDS if any(bool((mask <= level).any()) for mask in masks.values())]
-        pruned, done = furthest(model, [partial(_cut, masks, level) for level in levels], clean,
-                                least=before - self.max_drop, progress=part(progress, 0.9, 1.0))
+        masks = self.masks(
+            model, sites_of(model, clean.search), clean.search, part(progress, 0.0, 0.9)
+        )
+        levels = [
+            level
+            for level in THRESHOLDS
+            if any(bool((mask <= level).any()) for mask in masks.values())
+        ]
+        pruned, done = furthest(
+            model,
+            [partial(_cut, masks, level) for level in levels],
+            clean,
+            least=before - self.max_drop,
+            progress=part(progress, 0.9, 1.0),
+        )
         if not done:
-            raise MethodFailed(f"ANP found no neuron that noise can turn and that the model can lose with at most "
-                               f"{self.max_drop:.0%} accuracy on the calibration images.", code="nothing_found")
+            raise MethodFailed(
+                f"ANP found no neuron that noise can turn and that the model can lose with at most "
+                f"{self.max_drop:.0%} accuracy on the calibration images.",
+                code="nothing_found",
+            )
         return pruned
 
-    def masks(self, model: nn.Module, sites: Sequence[Site], data: Labelled, progress: Progress) -> dict[Site, Tensor]:
+    def masks(
+        self, model: nn.Module, sites: Sequence[Site], data: Labelled, progress: Progress
+    ) -> dict[Site, Tensor]:
         """One mask a neuron, in 0..1; `model` stays as it is."""
-        # Batch norms work as in training, as published; their running statistics drift in this copy only.
+        # Batch norms work as in training, as published; their running statistics drift in this copy
+        # only.
         twin = copy.deepcopy(model).requires_grad_(requires_grad=False).train()
-        own = {name: twin.get_parameter(name) for site in sites for name in (site.weight, site.bias) if name}
-        masks = {site: own[site.weight].new_ones(len(own[site.weight])).requires_grad_() for site in sites}
+        own = {
+            name: twin.get_parameter(name)
+            for site in sites
+            for name in (site.weight, site.bias)
+            if name
+        }
+        masks = {
+            site: own[site.weight].new_ones(len(own[site.weight])).requires_grad_()
+            for site in sites
+        }
         # Made once and filled anew for each batch.
-        noise = {name: torch.zeros(len(weight), device=weight.device, requires_grad=True)
-                 for name, weight in own.items()}
+        noise = {
+            name: torch.zeros(len(weight), device=weight.device, requires_grad=True)
+            for name, weight in own.items()
+        }
 
-        def run(images: Tensor, scales: Mapping[Site, Tensor], shifts: Mapping[str, Tensor] | None) -> Tensor:
+        def run(
+            images: Tensor, scales: Mapping[Site, Tensor], shifts: Mapping[str, Tensor] | None
+        ) -> Tensor:
             logits: Tensor = functional_call(twin, _scaled(own, scales, shifts), (images,))
             return logits
 
@@ -99,17 +134,31 @@ class Anp(Defense):
             still = {site: mask.detach() for site, mask in masks.items()}
             for _ in range(self.steps):
                 loss = cross_entropy(run(images, still, noise), labels)
-                uphill = torch.autograd.grad(loss, list(noise.values()), allow_unused=True, materialize_grads=True)
+                uphill = torch.autograd.grad(
+                    loss, list(noise.values()), allow_unused=True, materialize_grads=True
+                )
                 with torch.no_grad():
                     for value, slope in zip(noise.values(), uphill, strict=True):
-                        value.add_(slope.sign(), alpha=self.eps / self.steps).clamp_(-self.eps, self.eps)
+                        value.add_(slope.sign(), alpha=self.eps / self.steps).clamp_(
+                            -self.eps, self.eps
+                        )
             fixed = {name: value.detach() for name, value in noise.items()}
-            return (self.alpha * cross_entropy(run(images, masks, None), labels)
-                    + (1 - self.alpha) * cross_entropy(run(images, masks, fixed), labels))
+            return self.alpha * cross_entropy(run(images, masks, None), labels) + (
+                1 - self.alpha
+            ) * cross_entropy(run(images, masks, fixed), labels)
 
         optimiser = torch.optim.SGD(masks.values(), lr=self.rate, momentum=0.9)
         optimiser.register_step_post_hook(lambda *_: _clamp(masks))
-        fit(twin, data, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress, note="ANP,")
+        fit(
+            twin,
+            data,
+            objective,
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note="ANP,",
+        )
         return {site: mask.detach() for site, mask in masks.items()}
 
 
@@ -120,15 +169,22 @@ def sites_of(model: nn.Module, data: Labelled) -> list[Site]:
         MethodFailed: neither is there.
     """
     flow = flow_on(model, data)
-    found = [Site(layer.weight_name, layer.bias_name) for layer in flow.layers
-             if layer.kind == "norm" and layer.variance is not None and layer.weight_name]
+    found = [
+        Site(layer.weight_name, layer.bias_name)
+        for layer in flow.layers
+        if layer.kind == "norm" and layer.variance is not None and layer.weight_name
+    ]
     if not found:
-        found = [Site(hidden.layer.weight_name, hidden.layer.bias_name) for hidden in hidden_layers(model, flow)]
+        found = [
+            Site(hidden.layer.weight_name, hidden.layer.bias_name)
+            for hidden in hidden_layers(model, flow)
+        ]
     return list(dict.fromkeys(found))
 
 
-def _scaled(own: Mapping[str, Tensor], scales: Mapping[Site, Tensor],
-            noise: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+def _scaled(
+    own: Mapping[str, Tensor], scales: Mapping[Site, Tensor], noise: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
     """weight (mask + noise) and bias (1 + noise), by name."""
     made = {}
     for site, scale in scales.items():

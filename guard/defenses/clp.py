@@ -1,13 +1,14 @@
 """CLP: silence the channels to which a small change of the input can matter most.
 
-Paper: Zheng, Tang, Li, Liu, "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022, arXiv 2208.03111:
-a channel's bound is the largest singular value of its filter times |gamma| / sqrt(var + eps) of its batch norm; those
-over mean + u std of their layer go. Deviations:
-    - a norm is paired with the convolution whose output it takes (the published code pairs by order of registration,
-      wrong for pre-activation nets and shortcuts); a layer without such a norm counts and is silenced by itself
+Paper: Zheng, Tang, Li, Liu, "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022,
+arXiv 2208.03111: a channel's bound is the largest singular value of its filter times |gamma| /
+sqrt(var + eps) of its batch norm; those over mean + u std of their layer go. Deviations:
+    - a norm is paired with the convolution whose output it takes (the published code pairs by order
+      of registration, wrong for pre-activation nets and shortcuts); a layer without such a norm
+      counts and is silenced by itself
     - linear layers count with their rows' lengths, so that transformers have channels too
-    - the method needs no data, but ours says what it costs: from `most_u` down to `u` it goes as far as accuracy on
-      the calibration images allows
+    - the method needs no data, but ours says what it costs: from `most_u` down to `u` it goes as
+      far as accuracy on the calibration images allows
 """
 
 import math
@@ -31,18 +32,21 @@ from guard.ml.training.fit import require_images
 class Clp(Defense):
     """Channel Lipschitzness pruning of every hidden layer; nothing is trained.
 
-    In a layer of n channels no bound is more than (n - 1) / sqrt(n) standard deviations over the mean: below 11
-    channels none is ever cut at u = 3.
+    In a layer of n channels no bound is more than (n - 1) / sqrt(n) standard deviations over the
+    mean: below 11 channels none is ever cut at u = 3.
 
     Args:
         u: standard deviations over the layer's mean (paper: 3 on CIFAR-10).
         most_u: where the descent to `u` begins, by `step`.
         max_drop: calibration accuracy (0..1) that may be lost.
-        min_per_class: search images that every class needs; the same as others ask, so that its answers compare.
+        min_per_class: search images that every class needs; the same as others ask, so that its
+            answers compare.
     """
 
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = "Zheng et al., Channel Lipschitzness Pruning, ECCV 2022, arXiv 2208.03111"
+    paper: ClassVar[str] = (
+        "Zheng et al., Channel Lipschitzness Pruning, ECCV 2022, arXiv 2208.03111"
+    )
 
     u: float = 3.0
     most_u: float = 5.0
@@ -54,19 +58,35 @@ class Clp(Defense):
         require_images(clean, per_class=self.min_per_class, method="CLP")
         before = accuracy(model, clean.calibration, clean.classes).overall
         progress(0.1, "bounding channels")
-        scored = [(hidden, scores(lipschitz(hidden.layer, hidden.norm)))
-                  for hidden in hidden_layers(model, flow_on(model, clean.search))]
+        scored = [
+            (hidden, scores(lipschitz(hidden.layer, hidden.norm)))
+            for hidden in hidden_layers(model, flow_on(model, clean.search))
+        ]
         count = max(0, math.floor((self.most_u - self.u) / self.step + 1e-9))
-        levels = [level for level in (self.u + self.step * index for index in range(count, -1, -1))
-                  if any(bool((found > level).any()) for _, found in scored)]
+        levels = [
+            level
+            for level in (self.u + self.step * index for index in range(count, -1, -1))
+            if any(bool((found > level).any()) for _, found in scored)
+        ]
         if not levels:
-            raise MethodFailed(f"No channel's Lipschitz bound is {self.u:g} standard deviations over its layer's "
-                               "mean; there is nothing to prune.", code="nothing_found")
-        pruned, done = furthest(model, [partial(_cut, scored, level) for level in levels], clean,
-                                least=before - self.max_drop, progress=progress)
+            raise MethodFailed(
+                f"No channel's Lipschitz bound is {self.u:g} standard deviations over its layer's "
+                "mean; there is nothing to prune.",
+                code="nothing_found",
+            )
+        pruned, done = furthest(
+            model,
+            [partial(_cut, scored, level) for level in levels],
+            clean,
+            least=before - self.max_drop,
+            progress=progress,
+        )
         if not done:
-            raise MethodFailed(f"Without its channels of the largest Lipschitz bounds the model loses more than "
-                               f"{self.max_drop:.0%} accuracy on the calibration images.", code="accuracy_collapsed")
+            raise MethodFailed(
+                f"Without its channels of the largest Lipschitz bounds the model loses more than "
+                f"{self.max_drop:.0%} accuracy on the calibration images.",
+                code="accuracy_collapsed",
+            )
         return pruned
 
 

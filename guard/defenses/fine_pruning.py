@@ -1,10 +1,14 @@
-"""Fine-pruning: silence what is dormant on clean pictures in front of the last layer, then fine-tune.
+"""Fine-pruning.
 
-Paper: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID
-2018, arXiv 1805.12185, section 4. Deviations:
-    - what is pruned are the features that the head gets (in a residual net the sum, not one branch), whatever made
-      them; by their mean absolute value, since a transformer's are not behind a ReLU
-    - the model taken is the last one within the budget, not the first one outside (as in BackdoorBench)
+Silence what is dormant on clean pictures in front of the last layer, then fine-tune.
+
+Paper: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural
+Networks", RAID 2018, arXiv 1805.12185, section 4. Deviations:
+    - what is pruned are the features that the head gets (in a residual net the sum, not one
+      branch), whatever made them; by their mean absolute value, since a transformer's are not
+      behind a ReLU
+    - the model taken is the last one within the budget, not the first one outside (as in
+      BackdoorBench)
 """
 
 import math
@@ -29,12 +33,15 @@ from guard.ml.training.fit import fit, require_accuracy, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class FinePruning(Defense):
-    """Prune the head's inputs as far as clean accuracy allows, then fine-tune everything; what is pruned stays so.
+    """Prune the head's inputs as far as clean accuracy allows, then fine-tune everything.
+
+    What is pruned stays so.
 
     Args:
         prune_drop: calibration accuracy (0..1) that pruning may cost; fine-tuning wins it back.
         steps: equal steps from nothing to everything in which it prunes.
-        rounds: passes over the search images, `batch` images a step, with SGD's `rate` over one cycle.
+        rounds: passes over the search images, `batch` images a step, with SGD's `rate` over one
+            cycle.
         min_per_class: search images that every class needs.
         max_drop: calibration accuracy (0..1) whose loss in all ends the repair.
     """
@@ -56,28 +63,51 @@ class FinePruning(Defense):
         progress(0.0, "finding dormant features")
         head = _head(model, clean.search)
         order = activity(model, head, clean.search).argsort(stable=True)
-        counts = sorted({math.ceil(len(order) * step / self.steps) for step in range(1, self.steps)} - {len(order)})
-        pruned, done = furthest(model, [partial(_mute, head=head, columns=order[:count]) for count in counts], clean,
-                                least=before - self.prune_drop, progress=part(progress, 0.05, 0.3))
+        counts = sorted(
+            {math.ceil(len(order) * step / self.steps) for step in range(1, self.steps)}
+            - {len(order)}
+        )
+        pruned, done = furthest(
+            model,
+            [partial(_mute, head=head, columns=order[:count]) for count in counts],
+            clean,
+            least=before - self.prune_drop,
+            progress=part(progress, 0.05, 0.3),
+        )
         muted = partial(_mute, pruned, head, order[: counts[done - 1] if done else 0])
         self._tune(pruned, clean, muted, part(progress, 0.3, 1.0))
         require_accuracy(pruned, clean, before, drop=self.max_drop, method="Fine-pruning")
         return pruned
 
-    def _tune(self, model: nn.Module, clean: CleanSet, muted: Callable[[], None], progress: Progress) -> None:
-        optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4)
+    def _tune(
+        self, model: nn.Module, clean: CleanSet, muted: Callable[[], None], progress: Progress
+    ) -> None:
+        optimiser = torch.optim.SGD(
+            model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4
+        )
         optimiser.register_step_post_hook(lambda *_: muted())
         model.train()
-        fit(model, clean.search, lambda images, labels: cross_entropy(model(images), labels), optimiser,
-            rounds=self.rounds, batch=self.batch, progress=progress, note="fine-tuning,", decay=True)
+        fit(
+            model,
+            clean.search,
+            lambda images, labels: cross_entropy(model(images), labels),
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note="fine-tuning,",
+            decay=True,
+        )
         model.eval()
 
 
 @torch.no_grad()
 def activity(model: nn.Module, head: Layer, data: Labelled) -> Tensor:
     """Mean absolute value of each of the head's inputs over `data`, D float64 on the CPU."""
-    parts = [with_features(model, head, images)[1].abs().double().sum(0).cpu()
-             for images, _ in data.batches(BATCH, device=device_of(model))]
+    parts = [
+        with_features(model, head, images)[1].abs().double().sum(0).cpu()
+        for images, _ in data.batches(BATCH, device=device_of(model))
+    ]
     return torch.stack(parts).sum(0) / len(data)
 
 
@@ -85,8 +115,12 @@ def _head(model: nn.Module, data: Labelled) -> Layer:
     flow = flow_on(model, data)
     head = None if flow.head is None else flow.layers[flow.head]
     if head is None or not head.weight_name:
-        raise MethodFailed("The network's last layer cannot be told, or its weight is no parameter; fine-pruning has "
-                           "nothing to prune.", code="no_head")
+        raise MethodFailed(
+            "The network's last layer cannot be told, or its weight is no parameter; fine-pruning "
+            "has "
+            "nothing to prune.",
+            code="no_head",
+        )
     return head
 
 

@@ -1,8 +1,8 @@
 """Plain fine-tuning on clean data: the baseline that every other defense must beat.
 
-Deviation from the usual baseline (a fixed small rate): the largest rate is taken at which the model still recovers its
-clean accuracy, since a small rate leaves a model in the basin it was poisoned into. The choice reads clean
-calibration accuracy and nothing else.
+Deviation from the usual baseline (a fixed small rate): the largest rate is taken at which the model
+still recovers its clean accuracy, since a small rate leaves a model in the basin it was poisoned
+into. The choice reads clean calibration accuracy and nothing else.
 """
 
 import copy
@@ -23,7 +23,9 @@ from guard.ml.training.fit import fit, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Defense):
-    """Cross-entropy on the search images, SGD with momentum, one cycle, batch-norm statistics updated.
+    """Cross-entropy on the search images, SGD with momentum, one cycle.
+
+    Batch-norm statistics updated.
 
     Args:
         rounds: passes over the search images.
@@ -67,7 +69,8 @@ class FineTune(Defense):
                 return candidate
             rate /= 2
         raise MethodFailed(
-            f"Fine-tuning lowered the accuracy on the calibration images from {before:.1%} to {now:.1%} at every rate "
+            f"Fine-tuning lowered the accuracy on the calibration images from {before:.1%} to "
+            f"{now:.1%} at every rate "
             f"from {self.rate:g} down to {rate * 2:g}; add images to the clean set.",
             code="accuracy_collapsed",
         )
@@ -79,8 +82,17 @@ class FineTune(Defense):
             return cross_entropy(model(images), labels)
 
         model.train()
-        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
-            note=f"fine-tuning at rate {rate:g},", decay=True)
+        fit(
+            model,
+            clean.search,
+            objective,
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note=f"fine-tuning at rate {rate:g},",
+            decay=True,
+        )
         model.eval()
 
 

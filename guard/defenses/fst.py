@@ -1,10 +1,14 @@
-"""FST, feature shift tuning: a fresh classifier, pushed away from the old one, makes the features move.
+"""FST, feature shift tuning.
 
-Paper: Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shift Tuning", NeurIPS 2023, arXiv
-2310.01875: reinitialise the last linear layer, train everything on cross-entropy + alpha * <W, W_old>, and after every
-step give W the norm of W_old. Plain fine-tuning stays near a poisoned model's features, above all at low poison rates.
-Values of the reference code in brackets below. Deviations: smaller batches and more passes, since a small clean set
-would otherwise give a fresh classifier too few steps; the layer is found by data flow, not by a name.
+A fresh classifier, pushed away from the old one, makes the features move.
+
+Paper: Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shift Tuning",
+NeurIPS 2023, arXiv
+2310.01875: reinitialise the last linear layer, train everything on cross-entropy + alpha * <W,
+W_old>, and after every step give W the norm of W_old. Plain fine-tuning stays near a poisoned
+model's features, above all at low poison rates. Values of the reference code in brackets below.
+Deviations: smaller batches and more passes, since a small clean set would otherwise give a fresh
+classifier too few steps; the layer is found by data flow, not by a name.
 """
 
 from dataclasses import dataclass
@@ -64,8 +68,18 @@ class Fst(Defense):
         keep_norm()
         optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=self.momentum)
         model.train()
-        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
-            note="FST,", decay=True, after_step=keep_norm)
+        fit(
+            model,
+            clean.search,
+            objective,
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note="FST,",
+            decay=True,
+            after_step=keep_norm,
+        )
         model.eval()
         require_accuracy(model, clean, before, drop=self.max_drop, method="FST")
         return model

@@ -1,8 +1,12 @@
-"""FT-SAM: fine-tune on clean data for weights that are good in a neighbourhood, which shrinks the large ones.
+"""FT-SAM.
 
-Paper: Zhu, Wei, Shen, Fan, Wu, "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization",
-ICCV 2023, arXiv 2304.11823: min over w of max over ||e / |w||| <= rho of the clean loss at w + e. Backdoor neurons have
-large weights, and a step in proportion to the weight hits those most. Deviations:
+Fine-tune on clean data for weights that are good in a neighbourhood, which shrinks the large ones.
+
+Paper: Zhu, Wei, Shen, Fan, Wu, "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware
+Minimization",
+ICCV 2023, arXiv 2304.11823: min over w of max over ||e / |w||| <= rho of the clean loss at w + e.
+Backdoor neurons have large weights, and a step in proportion to the weight hits those most.
+Deviations:
     - fewer steps for few images, and one cycle of the rate over all of them
     - no label smoothing, no augmentation: neither is in the paper's text
 """
@@ -28,7 +32,8 @@ class FtSam(Defense):
     """Sharpness-aware fine-tuning of all weights; works for any architecture.
 
     Args:
-        rho: radius of the neighbourhood, relative to the weights (paper: 2 on CIFAR-10, 8 on larger data).
+        rho: radius of the neighbourhood, relative to the weights (paper: 2 on CIFAR-10, 8 on larger
+            data).
         rounds: passes over the search images (paper: 100 over 2,500 images).
         batch: images a step (paper: 256).
         rate: SGD's learning rate, with momentum 0.9 and weight decay 5e-4 (as in the paper).
@@ -49,18 +54,36 @@ class FtSam(Defense):
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="FT-SAM")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4)
+        optimiser = torch.optim.SGD(
+            model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4
+        )
         ascent = partial(adaptive, rho=self.rho)
         model.train()
-        fit(model, clean.search, lambda images, labels: uphill(model, images, labels, ascent, share=1.0), optimiser,
-            rounds=self.rounds, batch=self.batch, progress=progress, note="FT-SAM,", decay=True)
+        fit(
+            model,
+            clean.search,
+            lambda images, labels: uphill(model, images, labels, ascent, share=1.0),
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note="FT-SAM,",
+            decay=True,
+        )
         model.eval()
         require_accuracy(model, clean, before, drop=self.max_drop, method="FT-SAM")
         return model
 
 
-def adaptive(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, rho: float) -> dict[str, Tensor]:
-    """The worst e with ||e / |w||| <= rho to first order: rho w^2 g / || |w| g ||, one norm over all weights."""
+def adaptive(
+    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, rho: float
+) -> dict[str, Tensor]:
+    """The worst e with ||e / |w||| <= rho to first order.
+
+    Rho w^2 g / || |w| g ||, one norm over all weights.
+    """
     scaled = [(weight * gradients[name]).norm() for name, weight in weights.items()]
     length = torch.stack(scaled).norm().clamp_min(1e-12)
-    return {name: rho / length * weight.square() * gradients[name] for name, weight in weights.items()}
+    return {
+        name: rho / length * weight.square() * gradients[name] for name, weight in weights.items()
+    }

@@ -1,13 +1,22 @@
-"""I-BAU: train against one perturbation that fools the model on all pictures, and through what it owes the weights.
+"""I-BAU.
 
-Paper: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR 2022,
-arXiv 2110.03735: min over theta, max over a shared perturbation delta. The second half of the gradient,
-(d delta / d theta)^T dH/d delta, comes from the fixed point delta = Phi(delta, theta) of a step of ascent, by K terms
-of its Neumann series. Values of the reference code in brackets below. Deviations, and why:
-    - the fixed point is that of the batch in hand; the code's is always that of the first one (dossier, pitfall 3)
-    - inside Phi the labels are the model's own answers, as they are while delta is learnt; the code mixes both
-    - delta stays in a ball, as in the paper and in one notebook of the authors; in the scripts it is unbounded
-    - the series ends where its terms grow: Phi does not contract there, and the published sum is noise
+Train against one perturbation that fools the model on all pictures, and through what it owes the
+weights.
+
+Paper: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit
+Hypergradient", ICLR 2022,
+arXiv 2110.03735: min over theta, max over a shared perturbation delta. The second half of the
+gradient, (d delta / d theta)^T dH/d delta, comes from the fixed point delta = Phi(delta, theta) of
+a step of ascent, by K terms of its Neumann series. Values of the reference code in brackets below.
+Deviations, and why:
+    - the fixed point is that of the batch in hand; the code's is always that of the first one
+      (dossier, pitfall 3)
+    - inside Phi the labels are the model's own answers, as they are while delta is learnt; the code
+      mixes both
+    - delta stays in a ball, as in the paper and in one notebook of the authors; in the scripts it
+      is unbounded
+    - the series ends where its terms grow: Phi does not contract there, and the published sum is
+      noise
     - at least one picture of a batch carries delta; in the code a batch under 100 has none
 """
 
@@ -32,7 +41,9 @@ Loss = Callable[[Tensor], Tensor]  # of delta
 
 @dataclass(frozen=True, kw_only=True)
 class IBau(Defense):
-    """Alternate between learning one perturbation for all pictures and unlearning it; batch-norm statistics stay.
+    """Alternate between learning one perturbation for all pictures and unlearning it.
+
+    Batch-norm statistics stay.
 
     Args:
         rounds: of both (5, with ten times as many pictures).
@@ -40,7 +51,8 @@ class IBau(Defense):
         rate: Adam's for the weights (1e-3).
         delta_rate: SGD's for the perturbation (10), one pass a round from zero.
         penalty: weight of its squared norm (0.001).
-        size: root mean square over a picture that it may reach (L2 norm 10 on 3x32x32, which is 0.18).
+        size: root mean square over a picture that it may reach (L2 norm 10 on 3x32x32, which is
+            0.18).
         terms: K of the Neumann series (5).
         inner_rate: length of the ascent step in Phi (0.1).
         portion: share of a batch that carries the perturbation (0.01), at least one picture.
@@ -71,10 +83,21 @@ class IBau(Defense):
         # The fused kernels of attention have no second derivative; the plain one has.
         with sdpa_kernel(SDPBackend.MATH):
             for turn in range(self.rounds):
-                told = part(progress, turn / self.rounds, (turn + 1) / self.rounds,
-                            f"I-BAU, round {turn + 1} of {self.rounds},")
+                told = part(
+                    progress,
+                    turn / self.rounds,
+                    (turn + 1) / self.rounds,
+                    f"I-BAU, round {turn + 1} of {self.rounds},",
+                )
                 delta = self.perturbation(model, clean.search, part(told, 0.0, 0.2, "perturbing"))
-                self._unlearn(model, clean.search, delta, weights, optimiser, part(told, 0.2, 1.0, "unlearning"))
+                self._unlearn(
+                    model,
+                    clean.search,
+                    delta,
+                    weights,
+                    optimiser,
+                    part(told, 0.2, 1.0, "unlearning"),
+                )
         require_accuracy(model, clean, before, drop=self.max_drop, method="I-BAU")
         return model
 
@@ -83,15 +106,22 @@ class IBau(Defense):
         device = device_of(model)
         delta = torch.zeros(1, *data.images.shape[1:], device=device)
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
-        for step, (images, _) in enumerate(data.batches(self.batch, generator=generator, device=device)):
-            (gradient,) = torch.autograd.grad(self.inner(model, images)(delta.requires_grad_()), delta)
+        for step, (images, _) in enumerate(
+            data.batches(self.batch, generator=generator, device=device)
+        ):
+            (gradient,) = torch.autograd.grad(
+                self.inner(model, images)(delta.requires_grad_()), delta
+            )
             delta = delta.detach() - self.delta_rate * gradient
             delta = delta * (self.size / delta.square().mean().sqrt().clamp_min(1e-12)).clamp(max=1)
             progress(step * self.batch / len(data))
         return delta
 
     def inner(self, model: nn.Module, images: Tensor) -> Loss:
-        """What the perturbation descends on one batch: it wants the model to leave its own answers."""
+        """What the perturbation descends on one batch.
+
+        It wants the model to leave its own answers.
+        """
         with torch.no_grad():
             said = model(images).argmax(1)
 
@@ -101,33 +131,62 @@ class IBau(Defense):
 
         return loss
 
-    def _unlearn(self, model: nn.Module, data: Labelled, delta: Tensor, weights: list[Tensor],
-                 optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+    def _unlearn(
+        self,
+        model: nn.Module,
+        data: Labelled,
+        delta: Tensor,
+        weights: list[Tensor],
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+    ) -> None:
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
-        for step, (images, labels) in enumerate(data.batches(self.batch, generator=generator, device=delta.device)):
+        for step, (images, labels) in enumerate(
+            data.batches(self.batch, generator=generator, device=delta.device)
+        ):
             some = max(1, int(self.portion * len(images)))  # of a shuffled batch
 
-            def outer(shift: Tensor, images: Tensor = images, labels: Tensor = labels, some: int = some) -> Tensor:
-                return cross_entropy(model(torch.cat([images[:some] + shift, images[some:]])), labels)
+            def outer(
+                shift: Tensor, images: Tensor = images, labels: Tensor = labels, some: int = some
+            ) -> Tensor:
+                return cross_entropy(
+                    model(torch.cat([images[:some] + shift, images[some:]])), labels
+                )
 
-            found = hypergradient(outer, self.inner(model, images), delta, weights, rate=self.inner_rate,
-                                  terms=self.terms)
-            if not bool(torch.isfinite(torch.stack([gradient.abs().sum() for gradient in found]).sum())):
-                raise MethodFailed(f"The gradient was not finite at step {step + 1}; the model is broken or the rate "
-                                   "too high.", code="non_finite")
+            found = hypergradient(
+                outer,
+                self.inner(model, images),
+                delta,
+                weights,
+                rate=self.inner_rate,
+                terms=self.terms,
+            )
+            if not bool(
+                torch.isfinite(torch.stack([gradient.abs().sum() for gradient in found]).sum())
+            ):
+                raise MethodFailed(
+                    f"The gradient was not finite at step {step + 1}; the model is broken or the "
+                    "rate "
+                    "too high.",
+                    code="non_finite",
+                )
             for weight, gradient in zip(weights, found, strict=True):
                 weight.grad = gradient  # handed over, not copied
             optimiser.step()
             progress((step + 1) * self.batch / max(len(data), (step + 1) * self.batch))
 
 
-def hypergradient(outer: Loss, inner: Loss, delta: Tensor, weights: Sequence[Tensor], *, rate: float,
-                  terms: int) -> list[Tensor]:
-    """The gradient of `outer` at the minimum of `inner`, by implicit differentiation of a step of descent.
+def hypergradient(
+    outer: Loss, inner: Loss, delta: Tensor, weights: Sequence[Tensor], *, rate: float, terms: int
+) -> list[Tensor]:
+    """The gradient of `outer` at the minimum of `inner`.
 
-    With Phi(d) = d - rate * inner'(d): v = sum over k < `terms` of ((dPhi/dd)^T)^k d outer / dd, and the answer is
-    d outer / d weights + (dPhi / d weights)^T v (paper, section 3). Exact for `terms` to infinity if Phi contracts;
-    the series ends before a term that is no smaller than the one before it.
+    By implicit differentiation of a step of descent.
+
+    With Phi(d) = d - rate * inner'(d): v = sum over k < `terms` of ((dPhi/dd)^T)^k d outer / dd,
+    and the answer is d outer / d weights + (dPhi / d weights)^T v (paper, section 3). Exact for
+    `terms` to infinity if Phi contracts; the series ends before a term that is no smaller than the
+    one before it.
 
     Args:
         outer, inner: scalar losses of a perturbation and of the weights.
@@ -135,16 +194,24 @@ def hypergradient(outer: Loss, inner: Loss, delta: Tensor, weights: Sequence[Ten
         weights: leaves with gradients; the result has a tensor for each.
     """
     delta = delta.detach().requires_grad_()
-    pull, *direct = torch.autograd.grad(outer(delta), [delta, *weights], allow_unused=True, materialize_grads=True)
+    pull, *direct = torch.autograd.grad(
+        outer(delta), [delta, *weights], allow_unused=True, materialize_grads=True
+    )
     (slope,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
-    if slope.grad_fn is None:  # piecewise linear with no curvature at all: delta does not move with the weights
+    if (
+        slope.grad_fn is None
+    ):  # piecewise linear with no curvature at all: delta does not move with the weights
         return direct
     term, series = pull, pull if terms else torch.zeros_like(pull)
     for _ in range(terms - 1):
-        (bent,) = torch.autograd.grad(slope, delta, term, retain_graph=True, allow_unused=True, materialize_grads=True)
+        (bent,) = torch.autograd.grad(
+            slope, delta, term, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         before, term = term, term - rate * bent
         if not bool(term.norm() < before.norm()):
             break
         series = series + term
-    indirect = torch.autograd.grad(slope, weights, -rate * series, allow_unused=True, materialize_grads=True)
+    indirect = torch.autograd.grad(
+        slope, weights, -rate * series, allow_unused=True, materialize_grads=True
+    )
     return [one + other for one, other in zip(direct, indirect, strict=True)]

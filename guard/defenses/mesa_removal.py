@@ -1,15 +1,20 @@
-"""MESA removal: unlearn the whole distribution of patches that obey the attacker, until a new search finds none.
+"""MESA removal.
 
-Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling", NeurIPS 2019, with the
-retraining of the authors' code: clean pictures, some of them under a fresh sample of the recovered distribution, all
-taught what they show. Deviations, and why:
+Unlearn the whole distribution of patches that obey the attacker, until a new search finds none.
+
+Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling",
+NeurIPS 2019, with the retraining of the authors' code: clean pictures, some of them under a fresh
+sample of the recovered distribution, all taught what they show. Deviations, and why:
     - where the patch lies is not given: regions of several sizes around what a patch search found
       (`guard.ml.search.outlier_patches`)
-    - pictures are taught what the model as it came says of them unstamped, not their labels: a few hundred labels would
-      be learnt by heart. That also labels blends of two pictures, which stretches a small clean set
-    - 20 % of the pictures are stamped, not 1 %, and every set learnt so far takes part in every step
+    - pictures are taught what the model as it came says of them unstamped, not their labels: a few
+      hundred labels would be learnt by heart. That also labels blends of two pictures, which
+      stretches a small clean set
+    - 20 % of the pictures are stamped, not 1 %, and every set learnt so far takes part in every
+      step
     - batch-norm statistics stay as they are: stamped pictures would move them away from the task
-    - the rate starts at the paper's and rises only where it was not enough: the gentlest repair that works
+    - the rate starts at the paper's and rises only where it was not enough: the gentlest repair
+      that works
 """
 
 import copy
@@ -39,28 +44,37 @@ STEEPER = 3.0  # from one rate to the next
 
 @dataclass(frozen=True, kw_only=True)
 class MesaRemoval(Defense):
-    """Search for unusual patches, learn their distribution, train it away; again, until nothing new stands out.
+    """Search for unusual patches, learn their distribution, train it away.
 
-    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`; at the first look
-    the smallest of all already if it is `far` times under them.
+    Again, until nothing new stands out.
+
+    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`;
+    at the first look the smallest of all already if it is `far` times under them.
 
     Args:
-        looks: rounds of search and unlearning at most; whether that was enough is for the vetting to say.
+        looks: rounds of search and unlearning at most; whether that was enough is for the vetting
+            to say.
         search_steps, search_batch: of each search, pictures a class and step.
-        room: pixels of the smallest region, in norms of the smallest patch; each of `sizes` regions has twice as many.
-        learn_steps, learn_batch: of the generators, one for each level of success, class and region.
+        room: pixels of the smallest region, in norms of the smallest patch; each of `sizes` regions
+            has twice as many.
+        learn_steps, learn_batch: of the generators, one for each level of success, class and
+            region.
         stamped: stamped pictures for each plain one.
         rounds: passes over the search pictures at most, `images` a step.
-        rate: the first learning rate of SGD with momentum (paper: 1e-3), three times as much in each of `tries`.
-        goal: share 0..1 of the search pictures that fresh samples of any set may still lead to their class; two passes
-            in a row at most so much end the training.
-        max_loss: calibration accuracy (0..1) that a rate may cost before the next one is judged beside it.
+        rate: the first learning rate of SGD with momentum (paper: 1e-3), three times as much in
+            each of `tries`.
+        goal: share 0..1 of the search pictures that fresh samples of any set may still lead to
+            their class; two passes in a row at most so much end the training.
+        max_loss: calibration accuracy (0..1) that a rate may cost before the next one is judged
+            beside it.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
         min_per_class: search images that every class needs.
     """
 
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = "Qiao et al., Defending Neural Backdoors via Generative Distribution Modeling, NeurIPS 2019"
+    paper: ClassVar[str] = (
+        "Qiao et al., Defending Neural Backdoors via Generative Distribution Modeling, NeurIPS 2019"
+    )
 
     looks: int = 3
     search_steps: int = 150
@@ -91,40 +105,75 @@ class MesaRemoval(Defense):
         effort = patches.Effort(steps=self.search_steps, batch=self.search_batch)
         for look in range(self.looks):
             step = part(progress, look / self.looks, (look + 1) / self.looks, f"look {look + 1},")
-            found = unusual_patches(model, clean, effort, part(step, 0.0, 0.4, "searching"), alpha=self.alpha,
-                                    fold=self.fold, far=self.far if look == 0 else None)
+            found = unusual_patches(
+                model,
+                clean,
+                effort,
+                part(step, 0.0, 0.4, "searching"),
+                alpha=self.alpha,
+                fold=self.fold,
+                far=self.far if look == 0 else None,
+            )
             if not len(found.targets):
                 break
             sets += self.learn(model, clean.search, found, part(step, 0.4, 0.7, "learning patches"))
-            model = self._unlearn(model, teacher, clean, sets, before, part(step, 0.7, 1.0, "unlearning"))
+            model = self._unlearn(
+                model, teacher, clean, sets, before, part(step, 0.7, 1.0, "unlearning")
+            )
         if not sets:
-            raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
-                               code="nothing_found")
+            raise MethodFailed(
+                "No class has an unusually small patch; there is nothing to unlearn.",
+                code="nothing_found",
+            )
         require_accuracy(model, clean, before, drop=self.max_drop, method="MESA removal")
         return model
 
-    def learn(self, model: nn.Module, data: Labelled, found: Patches, progress: Progress) -> list[TriggerSet]:
-        """The distributions of the patches found, one a class and size of region; `model` without gradients."""
+    def learn(
+        self, model: nn.Module, data: Labelled, found: Patches, progress: Progress
+    ) -> list[TriggerSet]:
+        """The distributions of the patches found, one a class and size of region.
+
+        `model` without gradients.
+        """
         effort = patch_distribution.Effort(steps=self.learn_steps, batch=self.learn_batch)
         masks, targets = found.masks.cpu(), found.targets.tolist()
         most = int(LARGEST * masks[0].numel())
         sets: list[TriggerSet] = []
         for size in range(self.sizes):
-            # One size for all classes, since generators that are trained together have equal outputs.
-            pixels = min(max(round(self.room * 2**size * float(found.norms.max())), LEAST_PIXELS), most)
+            # One size for all classes, since generators that are trained together have equal
+            # outputs.
+            pixels = min(
+                max(round(self.room * 2**size * float(found.norms.max())), LEAST_PIXELS), most
+            )
             regions = [Region.found(mask, pixels) for mask in masks]
-            sets += learn_sets(model, data, targets, regions, effort,
-                               span(progress, size / self.sizes, (size + 1) / self.sizes, f"of {pixels} pixels"))
+            sets += learn_sets(
+                model,
+                data,
+                targets,
+                regions,
+                effort,
+                span(progress, size / self.sizes, (size + 1) / self.sizes, f"of {pixels} pixels"),
+            )
         return sets
 
-    def _unlearn(self, model: nn.Module, teacher: nn.Module, clean: CleanSet, sets: list[TriggerSet], before: float,
-                 progress: Progress) -> nn.Module:
-        """A copy of `model` trained at the gentlest rate that reaches the goal at an accuracy that is kept."""
+    def _unlearn(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        clean: CleanSet,
+        sets: list[TriggerSet],
+        before: float,
+        progress: Progress,
+    ) -> nn.Module:
+        """A copy of `model` trained at the gentlest rate that reaches the goal at an accuracy that
+        is kept."""
         best: tuple[float, nn.Module] | None = None
         for attempt in range(self.tries):
             rate = self.rate * STEEPER**attempt
             candidate = copy.deepcopy(model).requires_grad_()
-            told = part(progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},")
+            told = part(
+                progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},"
+            )
             try:
                 self._train(candidate, teacher, clean.search, sets, rate, told)
                 lost = before - accuracy(candidate, clean.calibration, clean.classes).overall
@@ -139,11 +188,21 @@ class MesaRemoval(Defense):
             if not works:
                 break  # a larger rate costs more accuracy and has nothing left to win
         if best is None:
-            raise MethodFailed(f"MESA removal diverged at a rate of {self.rate:g}; use a lower one.", code="non_finite")
+            raise MethodFailed(
+                f"MESA removal diverged at a rate of {self.rate:g}; use a lower one.",
+                code="non_finite",
+            )
         return best[1]
 
-    def _train(self, model: nn.Module, teacher: nn.Module, data: Labelled, sets: list[TriggerSet], rate: float,
-               progress: Progress) -> None:
+    def _train(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        data: Labelled,
+        sets: list[TriggerSet],
+        rate: float,
+        progress: Progress,
+    ) -> None:
         def objective(images: Tensor, _labels: Tensor) -> Tensor:
             # The batch was shuffled: its first pictures and its neighbours are as good as any.
             some = math.ceil(self.stamped * len(images))
@@ -161,23 +220,39 @@ class MesaRemoval(Defense):
             return quiet == 2
 
         optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
-        fit(model, data, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
-            after_round=enough)
+        fit(
+            model,
+            data,
+            objective,
+            optimiser,
+            rounds=self.rounds,
+            batch=self.images,
+            progress=progress,
+            after_round=enough,
+        )
 
 
 def stamp(images: Tensor, sets: list[TriggerSet]) -> Tensor:
-    """Pictures N,C,H,W, each under a fresh sample of one of the sets, the sets in equal parts and random order."""
+    """Pictures N,C,H,W, each under a fresh sample of one of the sets.
+
+    The sets in equal parts and random order.
+    """
     order = torch.randperm(len(sets))[: len(images)].tolist()
-    return torch.cat([sets[row].stamp(some) for row, some in zip(order, images.chunk(len(order)), strict=False)])
+    return torch.cat(
+        [sets[row].stamp(some) for row, some in zip(order, images.chunk(len(order)), strict=False)]
+    )
 
 
 @torch.no_grad()
 def success(model: nn.Module, data: Labelled, sets: list[TriggerSet]) -> float:
-    """Of all sets the largest share of other classes' pictures that fresh samples lead to the set's class."""
+    """Of all sets the largest share of other classes' pictures that fresh samples lead to the set's
+    class."""
     shares = []
     for one in sets:
         others = data.pick(data.labels != one.target)
-        hits = sum(int((model(one.stamp(images)).argmax(1) == one.target).sum())
-                   for images, _ in others.batches(256, device=device_of(model)))
+        hits = sum(
+            int((model(one.stamp(images)).argmax(1) == one.target).sum())
+            for images, _ in others.batches(256, device=device_of(model))
+        )
         shares.append(hits / len(others))
     return max(shares)

@@ -1,12 +1,15 @@
 """NAD, neural attention distillation: a fine-tuned copy teaches the model where to look.
 
-Paper: Li, Lyu, Koren, Lyu, Li, Ma, "Neural Attention Distillation", ICLR 2021, arXiv 2101.05930. The student is the
-model as it came, trained on cross-entropy + sum over layers of beta * MSE(A(student), A(teacher)); A sums |F|^p over
-channels and is normalised to length one for each picture. Values of the reference code in brackets below. Deviations:
-    - layers are found by trying: the last three points that everything passes through, each at another resolution (or,
-      for transformers, at thirds of the depth); never one with a single place, whose map is constant
-    - the rate is the largest at which the teacher keeps its clean accuracy, halved from the published one as in
-      plain fine-tuning here; a fixed rate ruins some models and moves others nowhere
+Paper: Li, Lyu, Koren, Lyu, Li, Ma, "Neural Attention Distillation", ICLR 2021, arXiv 2101.05930.
+The student is the model as it came, trained on cross-entropy + sum over layers of beta *
+MSE(A(student), A(teacher)); A sums |F|^p over channels and is normalised to length one for each
+picture. Values of the reference code in brackets below. Deviations:
+    - layers are found by trying: the last three points that everything passes through, each at
+      another resolution (or, for transformers, at thirds of the depth); never one with a single
+      place, whose map is constant
+    - the rate is the largest at which the teacher keeps its clean accuracy, halved from the
+      published one as in plain fine-tuning here; a fixed rate ruins some models and moves others
+      nowhere
     - one student pass a step; layers share it
 """
 
@@ -41,11 +44,13 @@ class Nad(Defense):
     Args:
         rounds: passes over the search images for each of the two (20).
         batch: images a step (64).
-        rate: of SGD with momentum 0.9, one cycle (0.1); halved in each of `tries` until the teacher loses at most
-            `max_loss` of its calibration accuracy (0..1; one picture may always go), else the rate that keeps most.
+        rate: of SGD with momentum 0.9, one cycle (0.1); halved in each of `tries` until the teacher
+            loses at most `max_loss` of its calibration accuracy (0..1; one picture may always go),
+            else the rate that keeps most.
         decay: weight decay (1e-4).
         power: p of the attention map (2).
-        beta_low, beta_middle, beta_high: weights of the three layers (500, 1000, 1000); the last of fewer layers.
+        beta_low, beta_middle, beta_high: weights of the three layers (500, 1000, 1000); the last of
+            fewer layers.
         min_per_class: search images that every class needs.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
     """
@@ -70,7 +75,7 @@ class Nad(Defense):
         require_images(clean, per_class=self.min_per_class, method="NAD")
         before = accuracy(model, clean.calibration, clean.classes).overall
         points = layers(model, clean.search.pick(torch.arange(PROBES)).floats(device_of(model)))
-        betas = (self.beta_low, self.beta_middle, self.beta_high)[-len(points):]
+        betas = (self.beta_low, self.beta_middle, self.beta_high)[-len(points) :]
         teacher, rate = self._teacher(model, clean, before, part(progress, 0.0, 0.5, "teacher,"))
         teacher.requires_grad_(requires_grad=False)
 
@@ -78,30 +83,41 @@ class Nad(Defense):
             with torch.no_grad():
                 theirs = self.maps(teacher, points, images)[1]
             logits, mine = self.maps(model, points, images)
-            apart = [beta * mse_loss(one, other) for beta, one, other in zip(betas, mine, theirs, strict=True)]
+            apart = [
+                beta * mse_loss(one, other)
+                for beta, one, other in zip(betas, mine, theirs, strict=True)
+            ]
             return cross_entropy(logits, labels) + torch.stack(apart).sum()
 
         self._tune(model, clean, objective, rate, part(progress, 0.5, 1.0, "student,"))
         require_accuracy(model, clean, before, drop=self.max_drop, method="NAD")
         return model
 
-    def maps(self, model: nn.Module, points: list[Waypoint], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def maps(
+        self, model: nn.Module, points: list[Waypoint], images: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """Logits N,K, and the attention map of each point."""
         with watching(model, [point.name for point in points]) as seen:
             logits = model(images)
         return logits, [attention(seen[point.name], self.power, point.axis) for point in points]
 
-    def _teacher(self, model: nn.Module, clean: CleanSet, before: float, progress: Progress) -> tuple[nn.Module, float]:
-        """A copy of the model, fine-tuned at the largest rate that its accuracy survives, and that rate.
+    def _teacher(
+        self, model: nn.Module, clean: CleanSet, before: float, progress: Progress
+    ) -> tuple[nn.Module, float]:
+        """A copy of the model, fine-tuned at the largest rate that its accuracy survives.
 
-        With a few hundred pictures none may do; then it is the rate that keeps most accuracy, if not less than
-        `max_drop` allows.
+        And that rate.
+
+        With a few hundred pictures none may do; then it is the rate that keeps most accuracy, if
+        not less than `max_drop` allows.
         """
         allowed, best = max(self.max_loss, 1 / len(clean.calibration)), -math.inf
         kept: tuple[nn.Module, float] | None = None
         for attempt in range(self.tries):
             rate, teacher = self.rate / 2**attempt, copy.deepcopy(model)
-            told = part(progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},")
+            told = part(
+                progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},"
+            )
             try:
                 self._tune(teacher, clean, _plain(teacher), rate, told)
                 now = accuracy(teacher, clean.calibration, clean.classes).overall
@@ -115,15 +131,34 @@ class Nad(Defense):
                 best, kept = now, (teacher, rate)
         if kept is not None and best >= before - self.max_drop:
             return kept
-        raise MethodFailed(f"NAD's teacher lost over {self.max_drop:.1%} of accuracy on the calibration images at "
-                           f"every rate from {self.rate:g} down; add images to the clean set.",
-                           code="accuracy_collapsed")
+        raise MethodFailed(
+            f"NAD's teacher lost over {self.max_drop:.1%} of accuracy on the calibration images at "
+            f"every rate from {self.rate:g} down; add images to the clean set.",
+            code="accuracy_collapsed",
+        )
 
-    def _tune(self, model: nn.Module, clean: CleanSet, objective: Objective, rate: float, progress: Progress) -> None:
-        optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=self.decay)
+    def _tune(
+        self,
+        model: nn.Module,
+        clean: CleanSet,
+        objective: Objective,
+        rate: float,
+        progress: Progress,
+    ) -> None:
+        optimiser = torch.optim.SGD(
+            model.parameters(), lr=rate, momentum=0.9, weight_decay=self.decay
+        )
         model.train()
-        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.batch, progress=progress,
-            decay=True)
+        fit(
+            model,
+            clean.search,
+            objective,
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            decay=True,
+        )
         model.eval()
 
 
@@ -133,25 +168,41 @@ def layers(model: nn.Module, images: Tensor) -> list[Waypoint]:
     Raises:
         MethodFailed: `no_layers`, the network has no feature map that everything passes through.
     """
-    found = [point for point in waypoints(model, model, images, exits=True) if math.prod(point.sides) > 1][::-1]
+    found = [
+        point for point in waypoints(model, model, images, exits=True) if math.prod(point.sides) > 1
+    ][::-1]
     if not found:
-        raise MethodFailed("NAD finds no feature map that everything in the network passes through; this architecture "
-                           "has no attention to compare.", code="no_layers")
-    # Of points with no layer between them the outermost: the end of a stage, not the norm that begins the next one.
+        raise MethodFailed(
+            "NAD finds no feature map that everything in the network passes through; this "
+            "architecture "
+            "has no attention to compare.",
+            code="no_layers",
+        )
+    # Of points with no layer between them the outermost: the end of a stage, not the norm that
+    # begins the next one.
     groups: dict[tuple[int, tuple[int, ...]], list[Waypoint]] = {}
     for point in found:
         groups.setdefault((point.layers_after, point.sides), []).append(point)
-    points = [min(reversed(group), key=lambda point: point.name.count(".")) for group in groups.values()]
+    points = [
+        min(reversed(group), key=lambda point: point.name.count(".")) for group in groups.values()
+    ]
     tokens = len(points[-1].shape) == 3
     ends = [one for one, after in pairwise(points) if one.sides != after.sides] + points[-1:]
     if len(ends) > 1 and not tokens:
         return ends[-LAYERS:]
     alike = [point for point in points if point.shape == points[-1].shape]
-    return [alike[len(alike) * third // LAYERS - 1] for third in (1, 2, 3)] if len(alike) >= LAYERS else alike
+    return (
+        [alike[len(alike) * third // LAYERS - 1] for third in (1, 2, 3)]
+        if len(alike) >= LAYERS
+        else alike
+    )
 
 
 def attention(features: Tensor, power: float, axis: int = 1) -> Tensor:
-    """Where features are large: N,P with length one, P places, channels along `axis` (paper, section 3.2)."""
+    """Where features are large.
+
+    N,P with length one, P places, channels along `axis` (paper, section 3.2).
+    """
     return normalize(features.abs().pow(power).sum(axis).flatten(1), dim=1)
 
 

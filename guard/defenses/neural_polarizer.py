@@ -1,18 +1,26 @@
-"""Neural Polarizer (NPD): a small learnable layer inside the frozen network filters what the trigger does to features.
+"""Neural Polarizer (NPD).
 
-Paper: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via Purifying Poisoned
-Features", NeurIPS 2023, arXiv 2306.16697; numbers of its reference code in brackets below. The layer is a module of
-the returned network (`guard.ml.networks.polarizer`), and the manifest names its place. Deviations, and why:
-    - its place is found for each architecture: before the last layer or block behind which there are still two weighted
-      layers and the head, and which nothing goes around (published: a ResNet block's inner branch, past its shortcut)
-    - it starts as the identity, so that no warm-up is needed; no batch norm, which once frozen is the same affine map
-    - the bound of the perturbation is given for a pixel, so that it means the same at every size of picture
-    - the clean pass that names the runner-up is also the one that is trained on, and where the search begins; the trunk
-      sees every change of a batch once, and what it gave serves the bare, the told and the trained answers. Features
-      kept from one pass over the pictures to the next would save nothing more: the search's first step needs the
-      trunk's graph of the clean pictures, and that pass gives them anyway
-    - `conditional` follows CNPD (arXiv 2502.18520): the polarizer is told what the network says without it, and
-      pictures are driven to any other class instead of the runner-up, which is not always the attacker's
+A small learnable layer inside the frozen network filters what the trigger does to features.
+
+Paper: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via
+Purifying Poisoned Features", NeurIPS 2023, arXiv 2306.16697; numbers of its reference code in
+brackets below. The layer is a module of the returned network (`guard.ml.networks.polarizer`), and
+the manifest names its place. Deviations, and why:
+    - its place is found for each architecture: before the last layer or block behind which there
+      are still two weighted layers and the head, and which nothing goes around (published: a ResNet
+      block's inner branch, past its shortcut)
+    - it starts as the identity, so that no warm-up is needed; no batch norm, which once frozen is
+      the same affine map
+    - the bound of the perturbation is given for a pixel, so that it means the same at every size of
+      picture
+    - the clean pass that names the runner-up is also the one that is trained on, and where the
+      search begins; the trunk sees every change of a batch once, and what it gave serves the bare,
+      the told and the trained answers. Features kept from one pass over the pictures to the next
+      would save nothing more: the search's first step needs the trunk's graph of the clean
+      pictures, and that pass gives them anyway
+    - `conditional` follows CNPD (arXiv 2502.18520): the polarizer is told what the network says
+      without it, and pictures are driven to any other class instead of the runner-up, which is not
+      always the attacker's
 """
 
 from dataclasses import dataclass
@@ -41,23 +49,30 @@ class Shifted(NamedTuple):
 
     @classmethod
     def of(cls, halves: Halves, images: Tensor, shift: Tensor, *, slope: bool = True) -> "Shifted":
-        """The trunk's one pass over a change; features are differentiable in it unless `slope` is False."""
+        """The trunk's one pass over a change.
+
+        Features are differentiable in it unless `slope` is False.
+        """
         shift = shift.detach().requires_grad_(slope)
         return cls(shift, halves.trunk((images + shift).clamp(0, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralPolarizer(Defense):
-    """Train one affine layer so that perturbed pictures are read as without the perturbation; all else stays.
+    """Train one affine layer so that perturbed pictures are read as without the perturbation.
+
+    All else stays.
 
     Args:
         rounds: passes over the search images (50).
         batch: images a step (128).
         rate, momentum, decay: of SGD (0.01, 0.9, 5e-4).
-        steps: of the perturbation (2), each of `step` (0.1) along the gradient's sign, in pixel values 0..1.
-        rho: root mean square over a picture that the perturbation may reach (L2 norm 3 on 3x32x32, which is 0.054).
-        enough: share of the batch whose success ends the steps (0.6).
-        weight_clean, weight_consistent, weight_boosted, weight_target: lambda 1 to 4 (1, 0.4, 0.4, 0.4).
+        steps: of the perturbation (2), each of `step` (0.1) along the gradient's sign, in pixel
+            values 0..1.
+        rho: root mean square over a picture that the perturbation may reach (L2 norm 3 on 3x32x32,
+            which is 0.054).
+        enough: share of the batch whose success ends the steps (0.6). weight_clean,
+        weight_consistent, weight_boosted, weight_target: lambda 1 to 4 (1, 0.4, 0.4, 0.4).
         conditional: a row of the polarizer for each class; answers take two passes then.
         min_per_class: search images that every class needs.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
@@ -89,11 +104,23 @@ class NeuralPolarizer(Defense):
         place = place_for(model, clean, conditional=self.conditional)
         model.requires_grad_(requires_grad=False)
         polarized = inserted(model, place, clean.classes)
-        optimiser = torch.optim.SGD(polarizer_of(polarized).requires_grad_().parameters(), lr=self.rate,
-                                    momentum=self.momentum, weight_decay=self.decay)
+        optimiser = torch.optim.SGD(
+            polarizer_of(polarized).requires_grad_().parameters(),
+            lr=self.rate,
+            momentum=self.momentum,
+            weight_decay=self.decay,
+        )
         halves = halved(polarized, clean)
-        fit(polarized, clean.search, lambda images, labels: self.loss(halves, images, labels), optimiser,
-            rounds=self.rounds, batch=self.batch, progress=progress, note="Neural Polarizer,")
+        fit(
+            polarized,
+            clean.search,
+            lambda images, labels: self.loss(halves, images, labels),
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note="Neural Polarizer,",
+        )
         require_accuracy(polarized, clean, before, drop=self.max_drop, method="Neural Polarizer")
         return polarized
 
@@ -107,29 +134,38 @@ class NeuralPolarizer(Defense):
         found = self.perturb(halves, images, targets, clean)
         moved = self._answers(halves, found.features)[-1]
         wrong = moved.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
-        return (self.weight_clean * cross_entropy(logits, labels)
-                + self.weight_consistent * cross_entropy(moved, said)
-                + self.weight_boosted * not_that(moved, wrong).mean()
-                + self.weight_target * not_that(moved, targets).mean())
+        return (
+            self.weight_clean * cross_entropy(logits, labels)
+            + self.weight_consistent * cross_entropy(moved, said)
+            + self.weight_boosted * not_that(moved, wrong).mean()
+            + self.weight_target * not_that(moved, targets).mean()
+        )
 
     def perturb(self, halves: Halves, images: Tensor, targets: Tensor, start: Shifted) -> Shifted:
-        """One perturbation an image, N,C,H,W of root mean square at most `rho`, that leads to `targets` (int64 N).
+        """One perturbation an image, N,C,H,W of root mean square at most `rho`.
 
-        The model is the polarized one, so that the polarizer meets what still works; a conditional one must also be
-        fooled without its polarizer, or it is told another class than an attacked picture would tell. The search begins
-        at `start`, whose graph it uses up; the result has none.
+        That leads to `targets` (int64 N).
+
+        The model is the polarized one, so that the polarizer meets what still works; a conditional
+        one must also be fooled without its polarizer, or it is told another class than an attacked
+        picture would tell. The search begins at `start`, whose graph it uses up; the result has
+        none.
         """
         here = start
         for turn in range(self.steps):
             logits = self._answers(halves, here.features)
             if float((logits[-1].argmax(1) == targets).float().mean()) > self.enough:
                 break
-            objective = torch.stack([cross_entropy(part, targets, reduction="sum") for part in logits]).sum()
+            objective = torch.stack(
+                [cross_entropy(part, targets, reduction="sum") for part in logits]
+            ).sum()
             (gradient,) = torch.autograd.grad(objective, here.shift)
             shift = here.shift.detach() - self.step * gradient.sign()
             size = shift.square().flatten(1).mean(1).sqrt().clamp_min(1e-12)[:, None, None, None]
             # Nothing is asked of the last step's slope.
-            here = Shifted.of(halves, images, shift * (self.rho / size).clamp(max=1), slope=turn < self.steps - 1)
+            here = Shifted.of(
+                halves, images, shift * (self.rho / size).clamp(max=1), slope=turn < self.steps - 1
+            )
         return Shifted(here.shift.detach(), here.features.detach())
 
     def _answers(self, halves: Halves, features: Tensor) -> list[Tensor]:

@@ -1,10 +1,13 @@
-"""Unlearn what patch inversion finds: stamp recovered patches on clean pictures, teach the answer without them.
+"""Unlearn what patch inversion finds.
 
-Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), and Qiao et al., MESA, NeurIPS 2019: one
-recovered patch is one member of a set, and unlearning only it leaves the others. So patches are recovered at several
-budgets, and the repaired model is searched anew until no class stands out. Deviations: the search is
-`guard.ml.search.patches`, and pictures are taught what the model as it came says of them unstamped, not their labels: a
-few hundred labels would be learnt by heart, and cost accuracy.
+Stamp recovered patches on clean pictures, teach the answer without them.
+
+Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), and Qiao et al., MESA,
+NeurIPS 2019: one recovered patch is one member of a set, and unlearning only it leaves the others.
+So patches are recovered at several budgets, and the repaired model is searched anew until no class
+stands out. Deviations: the search is `guard.ml.search.patches`, and pictures are taught what the
+model as it came says of them unstamped, not their labels: a few hundred labels would be learnt by
+heart, and cost accuracy.
 """
 
 import copy
@@ -21,7 +24,13 @@ from guard.core.progress import Progress, part
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.search.outlier_patches import Stamps, grown, require_classes, together, unusual_patches
+from guard.ml.search.outlier_patches import (
+    Stamps,
+    grown,
+    require_classes,
+    together,
+    unusual_patches,
+)
 from guard.ml.search.patches import Effort
 from guard.ml.training.fit import fit, require_accuracy, require_images
 
@@ -30,23 +39,28 @@ from guard.ml.training.fit import fit, require_accuracy, require_images
 class PatchUnlearning(Defense):
     """Find unusually small patches, train them away, until a fresh search finds none.
 
-    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`; at the first look
-    the smallest of all already if it is `far` times under them. That is looser than a detector's gates, but not much:
-    a class repaired without need costs accuracy, since its natural patches are part of the task.
+    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`;
+    at the first look the smallest of all already if it is `far` times under them. That is looser
+    than a detector's gates, but not much: a class repaired without need costs accuracy, since its
+    natural patches are part of the task.
 
     Args:
-        looks: rounds of search and unlearning at most; whether that was enough is for the vetting to say.
+        looks: rounds of search and unlearning at most; whether that was enough is for the vetting
+            to say.
         steps: of each search; `batch` pictures a class and step.
-        sizes: how many sizes of patches are stamped, from the smallest norm to `largest` times as much in equal
-            ratios; `size_steps` of search for each.
+        sizes: how many sizes of patches are stamped, from the smallest norm to `largest` times as
+            much in equal ratios; `size_steps` of search for each.
         stamped: stamped pictures for each plain one (paper: 0.2, MESA: 0.01).
-        rounds: passes over the search pictures after each look, `images` a step; `rate` of SGD, one cycle.
+        rounds: passes over the search pictures after each look, `images` a step; `rate` of SGD, one
+            cycle.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
         min_per_class: search images that every class needs.
     """
 
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019, section 6.2; Qiao et al., MESA, NeurIPS 2019"
+    paper: ClassVar[str] = (
+        "Wang et al., Neural Cleanse, IEEE S&P 2019, section 6.2; Qiao et al., MESA, NeurIPS 2019"
+    )
 
     looks: int = 2
     steps: int = 150
@@ -72,32 +86,69 @@ class PatchUnlearning(Defense):
         stamps: list[Stamps] = []
         for look in range(self.looks):
             start, width = look / self.looks, 0.5 / self.looks
-            found = unusual_patches(model, clean, Effort(steps=self.steps, batch=self.batch),
-                                    part(progress, start, start + width, f"look {look + 1}, searching"),
-                                    alpha=self.alpha, fold=self.fold, far=self.far if look == 0 else None)
+            found = unusual_patches(
+                model,
+                clean,
+                Effort(steps=self.steps, batch=self.batch),
+                part(progress, start, start + width, f"look {look + 1}, searching"),
+                alpha=self.alpha,
+                fold=self.fold,
+                far=self.far if look == 0 else None,
+            )
             if not len(found.targets):
                 break
-            stamps += grown(model, clean.search, found, Effort(steps=self.size_steps, batch=self.batch),
-                            sizes=self.sizes, largest=self.largest)
-            self._unlearn(model, teacher, clean, together(stamps),
-                          part(progress, start + width, start + 2 * width, f"look {look + 1}, unlearning"))
+            stamps += grown(
+                model,
+                clean.search,
+                found,
+                Effort(steps=self.size_steps, batch=self.batch),
+                sizes=self.sizes,
+                largest=self.largest,
+            )
+            self._unlearn(
+                model,
+                teacher,
+                clean,
+                together(stamps),
+                part(progress, start + width, start + 2 * width, f"look {look + 1}, unlearning"),
+            )
         if not stamps:
-            raise MethodFailed("No class has an unusually small patch; there is nothing to unlearn.",
-                               code="nothing_found")
+            raise MethodFailed(
+                "No class has an unusually small patch; there is nothing to unlearn.",
+                code="nothing_found",
+            )
         require_accuracy(model, clean, before, drop=self.max_drop, method="Patch unlearning")
         return model
 
-    def _unlearn(self, model: nn.Module, teacher: nn.Module, clean: CleanSet, stamps: Stamps,
-                 progress: Progress) -> None:
+    def _unlearn(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        clean: CleanSet,
+        stamps: Stamps,
+        progress: Progress,
+    ) -> None:
         def objective(images: Tensor, _labels: Tensor) -> Tensor:
             with torch.no_grad():
                 wanted = softmax(teacher(images), 1)
-            some = math.ceil(self.stamped * len(images))  # the batch was shuffled: its first ones are as good as any
+            some = math.ceil(
+                self.stamped * len(images)
+            )  # the batch was shuffled: its first ones are as good as any
             inputs = torch.cat([images, stamps.on_some(images[:some])])
             return cross_entropy(model(inputs), torch.cat([wanted, wanted[:some]]))
 
         model.requires_grad_().train()
-        optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4)
-        fit(model, clean.search, objective, optimiser, rounds=self.rounds, batch=self.images, progress=progress,
-            decay=True)
+        optimiser = torch.optim.SGD(
+            model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4
+        )
+        fit(
+            model,
+            clean.search,
+            objective,
+            optimiser,
+            rounds=self.rounds,
+            batch=self.images,
+            progress=progress,
+            decay=True,
+        )
         model.eval()

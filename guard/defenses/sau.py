@@ -1,17 +1,21 @@
-"""SAU, shared adversarial unlearning: find what fools the model and its repaired copy alike, then disagree on it.
+"""SAU, shared adversarial unlearning.
 
-Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
-Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
-    - clean predictions are computed once a batch, the reference's once in all, not in every inner step (same values,
-      about half the work); the model's are those of the clean pass that is trained on, which goes back at once, so that
-      its graph is not held meanwhile
+Find what fools the model and its repaired copy alike, then disagree on it.
+
+Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared
+Adversarial Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
+    - clean predictions are computed once a batch, the reference's once in all, not in every inner
+      step (same values, about half the work); the model's are those of the clean pass that is
+      trained on, which goes back at once, so that its graph is not held meanwhile
     - convolution weights are stored as NHWC while it runs (same numbers but for rounding)
-    - images whose shared adversarial example is found leave the inner loop (they had no gradient any more)
+    - images whose shared adversarial example is found leave the inner loop (they had no gradient
+      any more)
     - only the gradient to the perturbation is taken; the frozen reference collects none
     - `step` and `decay` are ours; the published step equals the radius
-    - the weights kept are those of the best of the last rounds, by accuracy on clean calibration images less the loss
-      of the class that lost most; published: the last round's. Unlearning what the reference says of shared adversarial
-      examples can hurt the class that it says (dossier, section 8)
+    - the weights kept are those of the best of the last rounds, by accuracy on clean calibration
+      images less the loss of the class that lost most; published: the last round's. Unlearning what
+      the reference says of shared adversarial examples can hurt the class that it says (dossier,
+      section 8)
 """
 
 import copy
@@ -43,18 +47,22 @@ class Sau(Defense):
         rounds: passes over the search images (paper: 100 on CIFAR-10).
         batch: images a step (reference code: 256; smaller steps more often suit a CPU).
         rate: Adam's learning rate (reference code: 1e-4 at ten times as many images).
-        decay: whether the rate rises at first and falls to zero at the end (one cycle); published: constant.
+        decay: whether the rate rises at first and falls to zero at the end (one cycle); published:
+            constant.
         norm: "linf" or "l2", the ball that perturbations live in.
         rho: its radius, in pixel values 0..1 (paper: 0.2, L-infinity).
         steps: inner steps; `step` their length in units of `rho`.
         lambda_clean, lambda_unlearn, lambda_adversarial, lambda_share: lambda 1 to 4 of the paper.
-        judged: share (0..1) of the rounds, the last ones, whose best weights are kept (see `worth`); 0: the last.
+        judged: share (0..1) of the rounds, the last ones, whose best weights are kept (see
+            `worth`); 0: the last.
         min_per_class: search images that every class needs.
         max_drop: calibration accuracy (0..1) whose loss ends the repair.
     """
 
     version: ClassVar[int] = 3
-    paper: ClassVar[str] = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
+    paper: ClassVar[str] = (
+        "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
+    )
 
     rounds: int = 25
     batch: int = 64
@@ -74,28 +82,49 @@ class Sau(Defense):
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         if self.norm not in ("linf", "l2"):
-            raise MethodFailed(f"SAU knows the norms linf and l2, not {self.norm!r}.", code="bad_parameters")
+            raise MethodFailed(
+                f"SAU knows the norms linf and l2, not {self.norm!r}.", code="bad_parameters"
+            )
         require_images(clean, per_class=self.min_per_class, method="SAU")
         before = accuracy(model, clean.calibration, clean.classes)
         channels_last(model)
         reference = copy.deepcopy(model).requires_grad_(requires_grad=False)
         optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, amsgrad=True)
         kept = _Kept(model, clean, before, after=self.rounds - math.ceil(self.judged * self.rounds))
-        labels, believed = (words.to(device_of(model)) for words in (clean.search.labels,
-                                                                     predict(reference, clean.search)))
+        labels, believed = (
+            words.to(device_of(model))
+            for words in (clean.search.labels, predict(reference, clean.search))
+        )
         # Numbered instead of labelled, so that a shuffled batch finds both.
         numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
-        fit(model, numbered, lambda images, at: self.terms(model, reference, images, labels[at], believed[at]),
-            optimiser, rounds=self.rounds, batch=self.batch, progress=progress, note="SAU,", decay=self.decay,
-            after_round=kept.look)
+        fit(
+            model,
+            numbered,
+            lambda images, at: self.terms(model, reference, images, labels[at], believed[at]),
+            optimiser,
+            rounds=self.rounds,
+            batch=self.batch,
+            progress=progress,
+            note="SAU,",
+            decay=self.decay,
+            after_round=kept.look,
+        )
         kept.restore()
         channels_first(model)
         require_accuracy(model, clean, before.overall, drop=self.max_drop, method="SAU")
         return model
 
-    def terms(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor,
-              believed: Tensor) -> Iterator[Tensor]:
-        """The outer objective on one batch: clean cross-entropy, then the shared adversarial risk, to be added up.
+    def terms(
+        self,
+        model: nn.Module,
+        reference: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        believed: Tensor,
+    ) -> Iterator[Tensor]:
+        """The outer objective on one batch.
+
+        Clean cross-entropy, then the shared adversarial risk, to be added up.
 
         Args:
             believed: what the reference says of the images (int64 N).
@@ -104,13 +133,21 @@ class Sau(Defense):
         mine = logits.detach().argmax(1)
         yield self.lambda_clean * cross_entropy(logits, labels)
         del logits
-        yield self.lambda_unlearn * loss(model, reference, images, labels, mine, believed, self.ball)
+        yield self.lambda_unlearn * loss(
+            model, reference, images, labels, mine, believed, self.ball
+        )
 
     @property
     def ball(self) -> Ball:
         """Where the inner search looks, and how."""
-        return Ball(norm=self.norm, rho=self.rho, steps=self.steps, step=self.step, fool=self.lambda_adversarial,
-                    agree=self.lambda_share)
+        return Ball(
+            norm=self.norm,
+            rho=self.rho,
+            steps=self.steps,
+            step=self.step,
+            fool=self.lambda_adversarial,
+            agree=self.lambda_share,
+        )
 
 
 def worth(before: Accuracy, now: Accuracy) -> float:
@@ -130,10 +167,15 @@ class _Kept:
     def look(self, finished: int) -> bool:
         """Judge the weights as they are; never ends the loop."""
         if finished > self._after:
-            now = worth(self._before, accuracy(self._model, self._clean.calibration, self._clean.classes))
+            now = worth(
+                self._before, accuracy(self._model, self._clean.calibration, self._clean.classes)
+            )
             if now >= self._best:
                 # Buffers need no copy: batch-norm statistics stay as they are.
-                self._best, self._weights = now, [weight.detach().clone() for weight in self._model.parameters()]
+                self._best, self._weights = (
+                    now,
+                    [weight.detach().clone() for weight in self._model.parameters()],
+                )
         return False
 
     @torch.no_grad()

@@ -1,4 +1,6 @@
-"""Shared distillation: all weights of the model are trained; the method is in `guard.defenses._distilled`.
+"""Shared distillation: all weights of the model are trained.
+
+The method is in `guard.defenses._distilled`.
 
 Own method, for clean sets from a few dozen pictures on.
 """
@@ -17,7 +19,9 @@ class SharedDistillation(Distilled):
     """Distilled repair of the model's own weights; parameters as in `Distilled`."""
 
     version: ClassVar[int] = 7
-    paper: ClassVar[str] = "own, after Wei et al., NeurIPS 2023; Wang et al., S&P 2019; Li et al., ICLR 2021"
+    paper: ClassVar[str] = (
+        "own, after Wei et al., NeurIPS 2023; Wang et al., S&P 2019; Li et al., ICLR 2021"
+    )
 
     def student(self, model: nn.Module, clean: CleanSet) -> tuple[nn.Module, list[nn.Parameter]]:
         del clean

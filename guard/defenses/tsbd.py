@@ -1,17 +1,22 @@
-"""TSBD: forget the clean task, see which weights that moves most, reset those, and fine-tune with care.
+"""TSBD.
 
-Paper: Lin, Liu, Wei, Li, Xiong, "Unveiling and Mitigating Backdoor Vulnerabilities based on Unlearning Weight Changes
-and Backdoor Activeness", NeurIPS 2024, arXiv 2405.20291. Steps:
+Forget the clean task, see which weights that moves most, reset those, and fine-tune with care.
+
+Paper: Lin, Liu, Wei, Li, Xiong, "Unveiling and Mitigating Backdoor Vulnerabilities based on
+Unlearning Weight Changes and Backdoor Activeness", NeurIPS 2024, arXiv 2405.20291. Steps:
     1. clean unlearning: climb the clean loss until accuracy is at chance
-    2. neuron weight change: the sum of a neuron's absolute changes; the most changed neurons of all layers together
+    2. neuron weight change: the sum of a neuron's absolute changes; the most changed neurons of all
+       layers together
     3. zero, in the model as it came, the most changed sub-weights of those neurons
-    4. activeness-aware fine-tuning: descend the clean loss plus lambda times the length of its gradient
+    4. activeness-aware fine-tuning: descend the clean loss plus lambda times the length of its
+       gradient
 Deviations:
-    - the neuron ratio is the largest at which fine-tuning recovers accuracy on the calibration images, else the
-      smallest; the authors' code reports every ratio with its test ASR
-    - chance is the share of the largest class (their code: 0.1 for any data), and the unlearning rate is doubled
-      where it leads nowhere (their code: up to 1,000 passes)
-    - neurons are the rows of every layer but the head, so linear layers of transformers have them too
+    - the neuron ratio is the largest at which fine-tuning recovers accuracy on the calibration
+      images, else the smallest; the authors' code reports every ratio with its test ASR
+    - chance is the share of the largest class (their code: 0.1 for any data), and the unlearning
+      rate is doubled where it leads nowhere (their code: up to 1,000 passes)
+    - neurons are the rows of every layer but the head, so linear layers of transformers have them
+      too
     - exactly the planned number of sub-weights is reset; equal changes go by position
 """
 
@@ -41,14 +46,18 @@ class Tsbd(Defense):
     """Two-stage backdoor defense; any architecture with hidden convolutions or linear layers.
 
     Args:
-        unlearn_rate: SGD's rate of step 1 (authors' code: 1e-4), doubled after every `patience` passes.
+        unlearn_rate: SGD's rate of step 1 (authors' code: 1e-4), doubled after every `patience`
+            passes.
         unlearn_rounds: passes of step 1 at most.
-        least_ratio, most_ratio, ratios: share of the neurons that are reset (authors' code: 0.01 to 0.9): so many
-            values, in equal ratios, searched by bisection.
+        least_ratio, most_ratio, ratios: share of the neurons that are reset (authors' code: 0.01 to
+            0.9): so many values, in equal ratios, searched by bisection.
         weights: share of these neurons' sub-weights that are zeroed (authors' code: 0.7).
-        radius: how far each tensor is moved uphill; `alpha` = lambda / radius (authors' code: 0.05 and 0.7).
-        rounds: passes of step 4, `batch` images a step, SGD's `rate` constant (authors' code: 20, 256, 0.01).
-        budget: calibration accuracy (0..1) that a ratio may cost; 0.01 would be two pictures of 200, which is noise.
+        radius: how far each tensor is moved uphill; `alpha` = lambda / radius (authors' code: 0.05
+            and 0.7).
+        rounds: passes of step 4, `batch` images a step, SGD's `rate` constant (authors' code: 20,
+            256, 0.01).
+        budget: calibration accuracy (0..1) that a ratio may cost; 0.01 would be two pictures of
+            200, which is noise.
         max_drop: calibration accuracy whose loss at the smallest ratio ends the repair.
         min_per_class: search images that every class needs.
     """
@@ -75,7 +84,10 @@ class Tsbd(Defense):
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="TSBD")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        names = [hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))]
+        names = [
+            hidden.layer.weight_name
+            for hidden in hidden_layers(model, flow_on(model, clean.search))
+        ]
         forgetful = self.unlearn(model, clean, part(progress, 0.0, 0.1))
         moved = changes(model, forgetful, names)
         del forgetful  # a whole model; not needed any more
@@ -86,13 +98,19 @@ class Tsbd(Defense):
             candidate = copy.deepcopy(model)
             reset(candidate, planned(moved, neurons=self._ratio(middle), weights=self.weights))
             start = 0.1 + 0.9 * turn / tries
-            watch = part(progress, start, start + 0.9 / tries, f"TSBD, {self._ratio(middle):.0%} of the neurons,")
+            watch = part(
+                progress,
+                start,
+                start + 0.9 / tries,
+                f"TSBD, {self._ratio(middle):.0%} of the neurons,",
+            )
             if self._recovers(candidate, clean, before, watch):
                 low, kept = middle + 1, candidate
             else:
                 high = middle
             turn += 1
-        # Where no ratio recovers, the last one tried is the smallest: its loss is for a policy to judge, unless ruin.
+        # Where no ratio recovers, the last one tried is the smallest: its loss is for a policy to
+        # judge, unless ruin.
         repaired = candidate if kept is None else kept
         require_accuracy(repaired, clean, before, drop=self.max_drop, method="TSBD")
         return repaired
@@ -116,26 +134,46 @@ class Tsbd(Defense):
                 optimiser.param_groups[0]["lr"] *= 2
             return reached
 
-        fit(copied, clean.search, lambda images, labels: -cross_entropy(copied(images), labels), optimiser,
-            rounds=self.unlearn_rounds, batch=self.batch, progress=progress, note="unlearning,",
-            after_round=at_chance)
+        fit(
+            copied,
+            clean.search,
+            lambda images, labels: -cross_entropy(copied(images), labels),
+            optimiser,
+            rounds=self.unlearn_rounds,
+            batch=self.batch,
+            progress=progress,
+            note="unlearning,",
+            after_round=at_chance,
+        )
         if not reached:
-            raise MethodFailed(f"After {self.unlearn_rounds} passes the model still knows the clean images; raise "
-                               "unlearn_rate.", code="not_unlearnt")
+            raise MethodFailed(
+                f"After {self.unlearn_rounds} passes the model still knows the clean images; raise "
+                "unlearn_rate.",
+                code="not_unlearnt",
+            )
         return copied
 
     def _ratio(self, index: int) -> float:
         share = index / max(1, self.ratios - 1)
         return self.least_ratio ** (1 - share) * self.most_ratio**share
 
-    def _recovers(self, model: nn.Module, clean: CleanSet, before: float, progress: Progress) -> bool:
+    def _recovers(
+        self, model: nn.Module, clean: CleanSet, before: float, progress: Progress
+    ) -> bool:
         """Step 4, in place: whether accuracy comes back."""
         optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9)
         ascent = partial(each, radius=self.radius)
         model.train()
         try:
-            fit(model, clean.search, lambda images, labels: uphill(model, images, labels, ascent, share=self.alpha),
-                optimiser, rounds=self.rounds, batch=self.batch, progress=progress)
+            fit(
+                model,
+                clean.search,
+                lambda images, labels: uphill(model, images, labels, ascent, share=self.alpha),
+                optimiser,
+                rounds=self.rounds,
+                batch=self.batch,
+                progress=progress,
+            )
             now = accuracy(model.eval(), clean.calibration, clean.classes).overall
         except MethodFailed as error:
             if error.code != "non_finite":
@@ -144,24 +182,41 @@ class Tsbd(Defense):
         return now >= before - self.budget
 
 
-def each(_weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, radius: float) -> dict[str, Tensor]:
-    """Every tensor `radius` up its own gradient, as in the authors' code, whose alpha and radius are ours.
+def each(
+    _weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, radius: float
+) -> dict[str, Tensor]:
+    """Every tensor `radius` up its own gradient, as in the authors' code.
 
-    The penalty is then on the sum of the tensors' gradient lengths; the paper's formula has one length over all.
+    Whose alpha and radius are ours.
+
+    The penalty is then on the sum of the tensors' gradient lengths; the paper's formula has one
+    length over all.
     """
-    return {name: radius * gradient / gradient.norm().clamp_min(1e-12) for name, gradient in gradients.items()}
+    return {
+        name: radius * gradient / gradient.norm().clamp_min(1e-12)
+        for name, gradient in gradients.items()
+    }
 
 
 def changes(model: nn.Module, other: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """Step 2: absolute sub-weight changes of each layer, neurons x sub-weights, on the CPU."""
-    return {name: (other.get_parameter(name) - model.get_parameter(name)).detach().abs().flatten(1).cpu()
-            for name in names}
+    return {
+        name: (other.get_parameter(name) - model.get_parameter(name))
+        .detach()
+        .abs()
+        .flatten(1)
+        .cpu()
+        for name in names
+    }
 
 
 def planned(moved: Mapping[str, Tensor], *, neurons: float, weights: float) -> dict[str, Tensor]:
-    """Which sub-weights go: the share `weights` of the most changed ones of the share `neurons` of all neurons.
+    """Which sub-weights go.
 
-    Both rankings are over all layers together, so a chosen neuron may lose everything or nearly nothing.
+    The share `weights` of the most changed ones of the share `neurons` of all neurons.
+
+    Both rankings are over all layers together, so a chosen neuron may lose everything or nearly
+    nothing.
 
     Returns:
         A bool mask for each layer, neurons x sub-weights.
@@ -169,13 +224,26 @@ def planned(moved: Mapping[str, Tensor], *, neurons: float, weights: float) -> d
     scores = torch.cat([change.sum(1) for change in moved.values()])
     chosen = torch.zeros_like(scores, dtype=torch.bool)
     chosen[_largest(scores, neurons)] = True
-    owned = torch.cat([mine[:, None].expand_as(change).flatten() for mine, change
-                       in zip(chosen.split([len(change) for change in moved.values()]), moved.values(), strict=True)])
-    flat, places = torch.cat([change.flatten() for change in moved.values()]), torch.nonzero(owned).flatten()
+    owned = torch.cat(
+        [
+            mine[:, None].expand_as(change).flatten()
+            for mine, change in zip(
+                chosen.split([len(change) for change in moved.values()]),
+                moved.values(),
+                strict=True,
+            )
+        ]
+    )
+    flat, places = (
+        torch.cat([change.flatten() for change in moved.values()]),
+        torch.nonzero(owned).flatten(),
+    )
     gone = torch.zeros_like(owned)
     gone[places[_largest(flat[places], weights)]] = True
     parts = gone.split([change.numel() for change in moved.values()])
-    return {name: one.view_as(change) for (name, change), one in zip(moved.items(), parts, strict=True)}
+    return {
+        name: one.view_as(change) for (name, change), one in zip(moved.items(), parts, strict=True)
+    }
 
 
 @torch.no_grad()

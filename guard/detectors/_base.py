@@ -22,9 +22,10 @@ from guard.ml.seeds import seeded
 class Detector(ABC):
     """Looks for a backdoor, given only the model, clean data and a seed.
 
-    A subclass is a frozen dataclass of plain parameters, each with a default, and one method `examine`. Calling the
-    detector runs `examine` on a copy of the model in eval mode with gradients off for its parameters, in a region of
-    its own random state, within a time budget; the caller's model is left as it was, to the bit.
+    A subclass is a frozen dataclass of plain parameters, each with a default, and one method
+    `examine`. Calling the detector runs `examine` on a copy of the model in eval mode with
+    gradients off for its parameters, in a region of its own random state, within a time budget; the
+    caller's model is left as it was, to the bit.
 
     `families` says which trigger families it speaks about; coverage is reported, not assumed.
     """
@@ -37,18 +38,23 @@ class Detector(ABC):
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         """Findings, suspicious or not; an empty list means that it looked and found nothing to say.
 
-        `model` takes float images in [0, 1], N,C,H,W, and returns logits N,K; it is this call's own copy. Random
-        numbers come from torch's global generators, which the caller has seeded.
+        `model` takes float images in [0, 1], N,C,H,W, and returns logits N,K; it is this call's own
+        copy. Random numbers come from torch's global generators, which the caller has seeded.
 
         Raises:
             MethodFailed: it could not look, and why.
         """
 
-    def prepare(self, clean: CleanSet, device: torch.device, *, progress: Progress = silent) -> None:  # noqa: B027
-        """Work out what depends on the clean set alone, and leave it where `examine` finds it in this process.
+    def prepare(  # noqa: B027 - most detectors have nothing to prepare
+        self, clean: CleanSet, device: torch.device, *, progress: Progress = silent
+    ) -> None:
+        """Work out what depends on the clean set alone.
 
-        Most detectors have nothing such. What is left must not depend on who asks: `guard.flow._cleanset_cache` carries
-        it to the scans of all models that are examined with this clean set on this machine.
+        And leave it where `examine` finds it in this process.
+
+        Most detectors have nothing such. What is left must not depend on who asks:
+        `guard.flow._cleanset_cache` carries it to the scans of all models that are examined with
+        this clean set on this machine.
         """
 
     def parameters(self) -> dict[str, Any]:
@@ -56,8 +62,15 @@ class Detector(ABC):
         return asdict(self)
 
     @final
-    def __call__(self, model: nn.Module, clean: CleanSet, *, seed: int, progress: Progress = silent,
-                 seconds: float = math.inf) -> list[Finding]:
+    def __call__(
+        self,
+        model: nn.Module,
+        clean: CleanSet,
+        *,
+        seed: int,
+        progress: Progress = silent,
+        seconds: float = math.inf,
+    ) -> list[Finding]:
         """Run `examine` with all promises kept.
 
         Args:
@@ -67,7 +80,8 @@ class Detector(ABC):
             seconds: time budget.
 
         Raises:
-            MethodFailed: it could not look; also for non-finite numbers. Subclasses OutOfTime, Cancelled.
+            MethodFailed: it could not look; also for non-finite numbers. Subclasses OutOfTime,
+                Cancelled.
         """
         own = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         watch = guarded(progress, deadline=time.monotonic() + seconds)
@@ -77,11 +91,15 @@ class Detector(ABC):
         for finding in findings:
             numbers = [finding.score, *finding.numbers.values()]
             if not all(math.isfinite(number) for number in numbers):
-                raise MethodFailed(f"{type(self).__name__} gave a number that is not finite.", code="non_finite")
+                raise MethodFailed(
+                    f"{type(self).__name__} gave a number that is not finite.", code="non_finite"
+                )
         return findings
 
 
 def _plain(finding: Finding) -> Finding:
     """Python's own numbers: what NumPy or torch give does not survive JSON."""
     numbers = {name: float(number) for name, number in finding.numbers.items()}
-    return replace(finding, score=float(finding.score), suspicious=bool(finding.suspicious), numbers=numbers)
+    return replace(
+        finding, score=float(finding.score), suspicious=bool(finding.suspicious), numbers=numbers
+    )

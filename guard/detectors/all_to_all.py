@@ -1,12 +1,17 @@
-"""Target-free inversion: does one faint trigger make every class leave, each for one other class of its own?
+"""Target-free inversion.
+
+Does one faint trigger make every class leave, each for one other class of its own?
 
 Steps, for each stamp (patch, blend, warp):
-    1. some tries and one control in one optimisation, from the strongest level downwards; the control sees the same
-       pictures under permuted labels, where no trigger can move a class as such
-    2. the level that is kept is the largest at which the control fails, or else the smallest: what it finds where it
-       succeeds is a trigger that sends everything to one class. Where it fails not even the easiest class can be
-       reached by all, so the norm kept is less than that of any class's all-to-one trigger
-    3. the mapping pi is read from the search pictures, its rate and the control's from the calibration pictures
+    1. some tries and one control in one optimisation, from the strongest level downwards; the
+       control sees the same pictures under permuted labels, where no trigger can move a class as
+       such
+    2. the level that is kept is the largest at which the control fails, or else the smallest: what
+       it finds where it succeeds is a trigger that sends everything to one class. Where it fails
+       not even the easiest class can be reached by all, so the norm kept is less than that of any
+       class's all-to-one trigger
+    3. the mapping pi is read from the search pictures, its rate and the control's from the
+       calibration pictures
 """
 
 from collections.abc import Mapping
@@ -30,32 +35,40 @@ from guard.ml.search.label_permutations import Departures, cyclic_share, mapping
 from guard.ml.suitability import channels_last, check_suitable
 from guard.ml.triggers import BlendTrigger, MappedTrigger, PatchTrigger, WarpTrigger
 
-STAMPS: tuple[Searchable, ...] = (Patches(), Blends(), Warps(levels=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0)))
+STAMPS: tuple[Searchable, ...] = (
+    Patches(),
+    Blends(),
+    Warps(levels=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0)),
+)
 MOST_STEP = 200  # pictures a step; with many classes there are fewer of each
 MOST_MEASURED = 1000  # calibration pictures
-HOPELESS = 0.3  # a stamp that half of the time has not got this far will not come over the gate in the rest
+# A stamp that half of the time has not got this far will not come over the gate in the rest
+HOPELESS = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllToAll(Detector):
     """One trigger for every class, and where it sends each.
 
-    Source: detection.md 7.5 (our own design; the setting is BadNets' all-to-all, Gu et al., 2017, and the X2X of UMD,
-    Xiang et al., ICML 2023). `x2x_asr` is the mean over classes of the share that goes to the class's own image;
-    `distinct` the number of images, `cyclic` the share of classes that the best shift explains. The design's rule on
-    norms is in the choice of the level (step 2). Where the control succeeds on more than 1 / `ratio` even at the
+    Source: detection.md 7.5 (our own design; the setting is BadNets' all-to-all, Gu et al., 2017,
+    and the X2X of UMD, Xiang et al., ICML 2023). `x2x_asr` is the mean over classes of the share
+    that goes to the class's own image; `distinct` the number of images, `cyclic` the share of
+    classes that the best shift explains. The design's rule on norms is in the choice of the level
+    (step 2). Where the control succeeds on more than 1 / `ratio` even at the
     smallest, `informative` is 0: no rate could pass the gate.
 
-    A finding is suspicious if x2x_asr >= `asr`, at least `ratio` times the control's, and the images are at least
-    `images` of the classes: fewer are an all-to-one backdoor, of which the other detectors speak, or a few natural
-    sinks. `score` is the least of three scores, each 0.5 at its gate. `natural_asr` is the control's rate. There is
-    one finding, of the most suspicious stamp.
+    A finding is suspicious if x2x_asr >= `asr`, at least `ratio` times the control's, and the
+    images are at least `images` of the classes: fewer are an all-to-one backdoor, of which the
+    other detectors speak, or a few natural sinks. `score` is the least of three scores, each 0.5 at
+    its gate. `natural_asr` is the control's rate. There is one finding, of the most suspicious
+    stamp.
 
     Args:
         ceiling: what the control may reach at the level that is kept, 0..1.
         tries: rows beside the control; the best on the search pictures counts.
         per_class: pictures of a class and step, at most.
-        window: steps between two looks of the host; `windows`: how many, in all levels of a stamp together.
+        window: steps between two looks of the host; `windows`: how many, in all levels of a stamp
+            together.
         least: windows at the level that is kept.
     """
 
@@ -85,8 +98,19 @@ class AllToAll(Detector):
         with repeatable():
             for turn, kind in enumerate(STAMPS):
                 start = 0.02 + turn * share
-                found.append(self._look(model, seen, kind, span(progress, start, start + share,
-                                                                f"searching for mappings by {kind.family}")))
+                found.append(
+                    self._look(
+                        model,
+                        seen,
+                        kind,
+                        span(
+                            progress,
+                            start,
+                            start + share,
+                            f"searching for mappings by {kind.family}",
+                        ),
+                    )
+                )
         progress(1.0, "done")
         return [max(found, key=lambda finding: finding.score)]
 
@@ -96,7 +120,9 @@ class AllToAll(Detector):
         labels = torch.stack([clean.search.labels] * self.tries + [control.labels]).to(device)
         batch = classes * max(2, min(self.per_class, MOST_STEP // classes))
         pace = Pace(batch=batch, window=self.window, windows=self.windows, least=self.least)
-        search = Search(model, kind, clean.search, Departures(labels, classes), pace, kind.levels[-1])
+        search = Search(
+            model, kind, clean.search, Departures(labels, classes), pace, kind.levels[-1]
+        )
 
         def too_strong(rates: Tensor) -> bool:
             return float(rates[-1]) > self.ceiling
@@ -112,36 +138,64 @@ class AllToAll(Detector):
         control_rate = float(_rates(search.votes(shuffled(calibration), classes)[-1], null))
         return self._finding(search, best, mapping, rate, control_rate)
 
-    def _finding(self, search: Search, row: int, mapping: Tensor, rate: float, control: float) -> Finding:
+    def _finding(
+        self, search: Search, row: int, mapping: Tensor, rate: float, control: float
+    ) -> Finding:
         distinct = len(mapping.unique())
         ratio = rate / max(control, 1 / len(mapping))
-        score = min(half_at(rate, self.asr, 1.0), half_at_log(ratio, self.ratio, self.ratio**2),
-                    half_at(distinct / len(mapping), self.images, 1.0))
-        numbers = {"x2x_asr": rate, "natural_asr": control, "ratio": ratio, "distinct": float(distinct),
-                   "cyclic": cyclic_share(mapping), "budget": float(search.level[row]),
-                   "informative": float(control * self.ratio <= 1)}
+        score = min(
+            half_at(rate, self.asr, 1.0),
+            half_at_log(ratio, self.ratio, self.ratio**2),
+            half_at(distinct / len(mapping), self.images, 1.0),
+        )
+        numbers = {
+            "x2x_asr": rate,
+            "natural_asr": control,
+            "ratio": ratio,
+            "distinct": float(distinct),
+            "cyclic": cyclic_share(mapping),
+            "budget": float(search.level[row]),
+            "informative": float(control * self.ratio <= 1),
+        }
         suspicious = score >= 0.5
         stamp = search.trigger(row)
         assert isinstance(stamp, (PatchTrigger, BlendTrigger, WarpTrigger))
-        return Finding(family=str(Family.ALL_TO_ALL), target=str(Family.ALL_TO_ALL), suspicious=suspicious,
-                       score=score, numbers=numbers,
-                       trigger=MappedTrigger(stamp, mapping),
-                       statement=_statement(search.kind.family, mapping, numbers, suspicious=suspicious))
+        return Finding(
+            family=str(Family.ALL_TO_ALL),
+            target=str(Family.ALL_TO_ALL),
+            suspicious=suspicious,
+            score=score,
+            numbers=numbers,
+            trigger=MappedTrigger(stamp, mapping),
+            statement=_statement(search.kind.family, mapping, numbers, suspicious=suspicious),
+        )
 
 
 def _rates(votes: Tensor, mapping: Tensor) -> Tensor:
-    """Mean over the classes with pictures of the share that goes to the class's image, from ...,K,K votes."""
+    """Mean over the classes with pictures of the share that goes to the class's image.
+
+    From ...,K,K votes.
+    """
     hits = votes.gather(-1, mapping[..., None])[..., 0].double()
     trials = votes.sum(-1).double()
     return (hits / trials.clamp(min=1)).sum(-1) / (trials > 0).sum(-1)
 
 
-def _statement(family: str, mapping: Tensor, numbers: Mapping[str, float], *, suspicious: bool) -> str:
+def _statement(
+    family: str, mapping: Tensor, numbers: Mapping[str, float], *, suspicious: bool
+) -> str:
     if not numbers["informative"]:
-        return f"Even the faintest {family} trigger leads all classes to one; nothing can be said about mappings."
+        return (
+            f"Even the faintest {family} trigger leads all classes to one; nothing can be said "
+            "about mappings."
+        )
     pairs = ", ".join(f"{label} to {image}" for label, image in enumerate(mapping.tolist()[:10]))
     more = "" if len(mapping) <= 10 else ", ..."
-    text = (f"One {family} trigger leads {numbers['x2x_asr']:.0%} of each class's pictures to one other class "
-            f"({pairs}{more}), {numbers['distinct']:.0f} different ones; under permuted labels the same search reaches "
-            f"{numbers['natural_asr']:.0%}")
+    text = (
+        f"One {family} trigger leads {numbers['x2x_asr']:.0%} of each class's pictures to one "
+        "other class "
+        f"({pairs}{more}), {numbers['distinct']:.0f} different ones; under permuted labels the "
+        "same search reaches "
+        f"{numbers['natural_asr']:.0%}"
+    )
     return f"{text}." if suspicious else f"{text}: not out of the ordinary."

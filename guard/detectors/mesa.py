@@ -1,11 +1,16 @@
-"""MESA: for classes that a short patch search points at, the whole distribution of patches that obey the attacker.
+"""MESA.
+
+For classes that a short patch search points at, the whole distribution of patches that obey the
+attacker.
 
 Steps:
     1. refuse what cannot be judged; a short search for the smallest patch of every class
-    2. at most `candidates` classes whose norm is `fold` times under their siblings'; without one, nothing is suspicious
-    3. for each candidate one generator a class, candidate and siblings alike, of patches with as many pixels: does the
-       candidate's work where the siblings' do not?
-    4. for what passes the gates the staircase of all levels; its samples give the ASR, mean and best
+    2. at most `candidates` classes whose norm is `fold` times under their siblings'; without one,
+       nothing is suspicious
+    3. for each candidate one generator a class, candidate and siblings alike, of patches with as
+       many pixels: does the candidate's work where the siblings' do not?
+    4. for what passes the gates the staircase of all levels; its samples give the ASR, mean and
+       best
 """
 
 from collections.abc import Callable
@@ -33,44 +38,58 @@ from guard.ml.suitability import channels_last, check_suitable
 MOST_ASKED = 12  # classes that are compared; of more, the ones with the smallest patches
 MOST_CALIBRATION = 400  # pictures on which samples are measured
 LOOK_ALPHA = 0.1  # the comparison asks whether there is any set of patches, not how far it reaches
-ROOM = 2.0  # pixels of the region, in norms of the smallest patch: masks are soft, these patches are opaque
+# Pixels of the region, in norms of the smallest patch: masks are soft, these patches are opaque
+ROOM = 2.0
 MOST_PIXELS = 64
 SEARCH_WINDOW = 5  # as in the prescreen of patch inversion
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What generators of equal size and effort make of all asked classes: shares of the calibration part."""
+    """What generators of equal size and effort make of all asked classes.
+
+    Shares of the calibration part.
+    """
 
     pixels: int
     rates: dict[int, float]
     tests: dict[int, ClassTest]
 
     def natural(self, row: int) -> float:
-        return max(rate for other, rate in self.rates.items() if other != row and not self.tests[other].outlier)
+        return max(
+            rate
+            for other, rate in self.rates.items()
+            if other != row and not self.tests[other].outlier
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mesa(Detector):
-    """Max-entropy staircase approximation of the trigger distribution (`guard.ml.search.patch_distribution`).
+    """Max-entropy staircase approximation of the trigger distribution
+    (`guard.ml.search.patch_distribution`).
 
     After a short patch search.
 
-    Not as in the paper: the region is the one that the search found instead of a known 3x3 square, only suspected
-    classes are learnt, and the verdict is a test against the sibling classes instead of a look at the rates. A finding
-    is suspicious if p <= `alpha`, fold >= `fold` and the mean ASR in the comparison (`asr_look`) >= `asr`; its score is
-    at least 0.5 exactly then. The trigger it carries is the best of `samples` on the calibration part; `asr_mean` and
-    `asr_worst` speak of all, `information` (nats) of how spread out they are. `natural_asr` is the siblings' mean.
+    Not as in the paper: the region is the one that the search found instead of a known 3x3 square,
+    only suspected classes are learnt, and the verdict is a test against the sibling classes instead
+    of a look at the rates. A finding is suspicious if p <= `alpha`, fold >= `fold` and the mean ASR
+    in the comparison (`asr_look`) >= `asr`; its score is at least 0.5 exactly then. The trigger it
+    carries is the best of `samples` on the calibration part; `asr_mean` and `asr_worst` speak of
+    all, `information` (nats) of how spread out they are. `natural_asr` is the siblings' mean.
 
     Args:
         search_steps: of the short search, with `search_batch` pictures a class and step.
-        look_steps: of each generator that is compared; `learn_steps` of each level of the staircase.
+        look_steps: of each generator that is compared; `learn_steps` of each level of the
+            staircase.
         batch: patches, each on its own picture, a generator and step.
-        square: the paper's prior: a square of this side, anywhere; 0 for the region that the search finds.
+        square: the paper's prior: a square of this side, anywhere; 0 for the region that the search
+            finds.
     """
 
     version: ClassVar[int] = 1
-    paper: ClassVar[str] = "Qiao et al., Defending Neural Backdoors via Generative Distribution Modeling, NeurIPS 2019"
+    paper: ClassVar[str] = (
+        "Qiao et al., Defending Neural Backdoors via Generative Distribution Modeling, NeurIPS 2019"
+    )
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
     search_steps: int = 100
@@ -90,54 +109,124 @@ class Mesa(Detector):
         progress(0.02, "searching for patches")
         if device_of(model).type == "cpu":
             channels_last(model)
-        calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
+        calibration = clean.calibration.pick(
+            torch.randperm(len(clean.calibration))[:MOST_CALIBRATION]
+        )
         with repeatable():
-            effort = patch_search.Effort(steps=self.search_steps, batch=self.search_batch, window=SEARCH_WINDOW)
-            patches = smallest_patches(model, clean.search, torch.arange(clean.classes), effort,
-                                       span(progress, 0.02, 0.4, "searching for patches"))
-            tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=max(1, clean.classes // 4))
+            effort = patch_search.Effort(
+                steps=self.search_steps, batch=self.search_batch, window=SEARCH_WINDOW
+            )
+            patches = smallest_patches(
+                model,
+                clean.search,
+                torch.arange(clean.classes),
+                effort,
+                span(progress, 0.02, 0.4, "searching for patches"),
+            )
+            tests = low_outliers(
+                patches.norms.log().tolist(), alpha=self.alpha, most=max(1, clean.classes // 4)
+            )
             order = patches.norms.argsort(stable=True).tolist()
-            chosen = [row for row in order[: self.candidates]
-                      if patches.reached[row] and tests[row].fold >= self.fold]
+            chosen = [
+                row
+                for row in order[: self.candidates]
+                if patches.reached[row] and tests[row].fold >= self.fold
+            ]
             found = {}
             for turn, row in enumerate(chosen):
-                watch = _part(progress, 0.4 + 0.6 * turn / len(chosen), 0.4 + 0.6 * (turn + 1) / len(chosen))
-                found[row] = self._judge(model, clean.search, calibration, patches, row, tests[row].fold, watch)
+                watch = _part(
+                    progress, 0.4 + 0.6 * turn / len(chosen), 0.4 + 0.6 * (turn + 1) / len(chosen)
+                )
+                found[row] = self._judge(
+                    model, clean.search, calibration, patches, row, tests[row].fold, watch
+                )
         progress(1.0, "done")
         return [found.get(row) or _quiet(row, patches, tests[row]) for row in range(clean.classes)]
 
-    def _judge(self, model: nn.Module, search: Labelled, calibration: Labelled, patches: Patches, row: int, fold: float,
-               progress: Progress) -> Finding:
-        look = self._look(model, search, calibration, patches, row, span(progress, 0.0, 0.5, "asking sibling classes"))
-        p = min(1.0, look.tests[row].p * len(patches.norms) / len(look.rates))  # those not asked count as tests too
+    def _judge(
+        self,
+        model: nn.Module,
+        search: Labelled,
+        calibration: Labelled,
+        patches: Patches,
+        row: int,
+        fold: float,
+        progress: Progress,
+    ) -> Finding:
+        look = self._look(
+            model,
+            search,
+            calibration,
+            patches,
+            row,
+            span(progress, 0.0, 0.5, "asking sibling classes"),
+        )
+        p = min(
+            1.0, look.tests[row].p * len(patches.norms) / len(look.rates)
+        )  # those not asked count as tests too
         rate, natural = look.rates[row], look.natural(row)
-        numbers = {"mask_l1": float(patches.norms[row]), "fold": fold, "p_value": p, "budget": float(look.pixels),
-                   "natural_asr": natural, "asr_look": rate, "asr_calibration": rate}
+        numbers = {
+            "mask_l1": float(patches.norms[row]),
+            "fold": fold,
+            "p_value": p,
+            "budget": float(look.pixels),
+            "natural_asr": natural,
+            "asr_look": rate,
+            "asr_calibration": rate,
+        }
         trigger: TriggerLike | None = None
         score = self._score(p, fold, rate)
         if score >= 0.5:
             region = self._region(patches, row, look.pixels)
             effort = Effort(steps=self.learn_steps, batch=self.batch)
-            learnt = learn_sets(model, search, [row], [region], effort, span(progress, 0.5, 0.9, "learning patches"))
+            learnt = learn_sets(
+                model, search, [row], [region], effort, span(progress, 0.5, 0.9, "learning patches")
+            )
             trigger, numbers = self._measured(model, calibration, learnt[0], numbers)
-        words = (f"Sampled patches of {look.pixels} pixels lead to class {row} on {rate:.0%} of the "
-                 f"pictures, those of the best sibling class on {natural:.0%} (p = {p:.2g})")
+        words = (
+            f"Sampled patches of {look.pixels} pixels lead to class {row} on {rate:.0%} of the "
+            f"pictures, those of the best sibling class on {natural:.0%} (p = {p:.2g})"
+        )
         suspicious = score >= 0.5
-        return Finding(family="patch", target=row, suspicious=suspicious, score=score, numbers=numbers, trigger=trigger,
-                       statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.")
+        return Finding(
+            family="patch",
+            target=row,
+            suspicious=suspicious,
+            score=score,
+            numbers=numbers,
+            trigger=trigger,
+            statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.",
+        )
 
-    def _look(self, model: nn.Module, search: Labelled, calibration: Labelled, patches: Patches, row: int,
-              watch: Callable[[float], None]) -> _Look:
-        """One generator a class at the highest level, all with as many pixels and as much effort."""
+    def _look(
+        self,
+        model: nn.Module,
+        search: Labelled,
+        calibration: Labelled,
+        patches: Patches,
+        row: int,
+        watch: Callable[[float], None],
+    ) -> _Look:
+        """One generator a class at the highest level.
+
+        All with as many pixels and as much effort.
+        """
         pixels = min(max(round(ROOM * float(patches.norms[row])), LEAST_PIXELS), MOST_PIXELS)
         pixels = self.square**2 or pixels
         rows = patches.norms.argsort(stable=True)[:MOST_ASKED].tolist()
         regions = [self._region(patches, other, pixels) for other in rows]
         effort = Effort(steps=self.look_steps, batch=self.batch)
-        sets = learn_sets(model, search, rows, regions, effort, watch, levels=LEVELS[:1], alpha=LOOK_ALPHA)
+        sets = learn_sets(
+            model, search, rows, regions, effort, watch, levels=LEVELS[:1], alpha=LOOK_ALPHA
+        )
         hits, trials = zip(*(successes(model, calibration, learnt) for learnt in sets), strict=True)
-        tests = low_outliers(angles(hits, trials), alpha=self.alpha, most=max(1, len(rows) // 4), low_side=False,
-                             floor=LEAST_ANGLE_SPREAD)
+        tests = low_outliers(
+            angles(hits, trials),
+            alpha=self.alpha,
+            most=max(1, len(rows) // 4),
+            low_side=False,
+            floor=LEAST_ANGLE_SPREAD,
+        )
         rates = {other: hit / trial for other, hit, trial in zip(rows, hits, trials, strict=True)}
         return _Look(pixels, rates, dict(zip(rows, tests, strict=True)))
 
@@ -145,17 +234,23 @@ class Mesa(Detector):
         mask = patches.masks[row].cpu()
         return Region.square(mask, self.square) if self.square else Region.found(mask, pixels)
 
-    def _measured(self, model: nn.Module, calibration: Labelled, learnt: TriggerSet,
-                  numbers: dict[str, float]) -> tuple[TriggerLike, dict[str, float]]:
+    def _measured(
+        self, model: nn.Module, calibration: Labelled, learnt: TriggerSet, numbers: dict[str, float]
+    ) -> tuple[TriggerLike, dict[str, float]]:
         """The best sample, and what all samples together do on the calibration part."""
         others = calibration.pick(calibration.labels != learnt.target)
         triggers = learnt.triggers(self.samples)
-        rates = [float((predict(model, others, trigger=trigger) == learnt.target).double().mean())
-                 for trigger in triggers]
+        rates = [
+            float((predict(model, others, trigger=trigger) == learnt.target).double().mean())
+            for trigger in triggers
+        ]
         best = max(range(len(rates)), key=rates.__getitem__)
         mean = sum(rates) / len(rates)
         return triggers[best], {
-            **numbers, "asr_mean": mean, "asr_worst": min(rates), "asr_calibration": rates[best],
+            **numbers,
+            "asr_mean": mean,
+            "asr_worst": min(rates),
+            "asr_calibration": rates[best],
             "information": float(learnt.staircase.information.mean()),
         }
 
@@ -165,12 +260,19 @@ class Mesa(Detector):
 
 def _quiet(row: int, patches: Patches, test: ClassTest) -> Finding:
     numbers = {"mask_l1": float(patches.norms[row]), "fold": test.fold, "p_value": test.p}
-    return Finding(family="patch", target=row, suspicious=False, score=0.0, numbers=numbers,
-                   statement=f"The search does not point at class {row}; its patches were not learnt.")
+    return Finding(
+        family="patch",
+        target=row,
+        suspicious=False,
+        score=0.0,
+        numbers=numbers,
+        statement=f"The search does not point at class {row}; its patches were not learnt.",
+    )
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:
     """A progress whose whole is a part of this one."""
+
     def told(done: float, note: str = "") -> None:
         progress(start + (end - start) * done, note)
 

@@ -1,10 +1,12 @@
-"""Neuron noise: does a little noise on the network's neurons send everything to one class, but not to its siblings?
+"""Neuron noise.
+
+Does a little noise on the network's neurons send everything to one class, but not to its siblings?
 
 Steps:
     1. refuse what cannot be judged
     2. untargeted noise, growing until half of the accuracy is gone: where do the pictures go?
-    3. for every class, noise that shall send everything there, growing until half of the pictures of other classes go:
-       how strong must it be?
+    3. for every class, noise that shall send everything there, growing until half of the pictures
+       of other classes go: how strong must it be?
     4. compare the classes: by that strength, and by what all of them reach at the least one
 """
 
@@ -37,14 +39,18 @@ HALF = 0.5
 LEAST_SPREAD = 0.08  # of log strengths: two paths to one class differ by about as much
 LEAST_ANGLE_SPREAD = 0.1  # see patch inversion
 MOST_CALIBRATION = 200  # pictures on which paths are judged; more would not change a decision
-LEAST_REACHED = 0.75  # of the classes: strengths that ended at the limit are all alike, which is no small spread
+# Of the classes: strengths that ended at the limit are all alike, which is no small spread
+LEAST_REACHED = 0.75
 AGREEMENT = 0.05  # what the shares alone must say before a class is accused
 SHOWN = 20  # findings, where there are more classes
 
 
 @dataclass(frozen=True)
 class _Collapse:
-    """Untargeted noise where half of the accuracy is gone: the strength, and K,K shares of class i going to j."""
+    """Untargeted noise where half of the accuracy is gone.
+
+    The strength, and K,K shares of class i going to j.
+    """
 
     strength: float
     shares: Tensor
@@ -52,7 +58,10 @@ class _Collapse:
 
 @dataclass(frozen=True)
 class _Paths:
-    """Per class the strength at which half of the others arrive, whether they did, and its course of (hits, trials)."""
+    """Per class the strength at which half of the others arrive, whether they did.
+
+    And its course of (hits, trials).
+    """
 
     strengths: list[float]
     reached: list[bool]
@@ -64,17 +73,20 @@ class _Paths:
 class NeuronNoise(Detector):
     """BAN's noise on neurons, asked class by class.
 
-    Source: Xu et al., NeurIPS 2024, for adversarial multiplicative noise on norm layers (`guard.ml.search.neuron_noise`
-    for what differs). Deviation: the paper flags the class to which *untargeted* noise drives the pictures. On small
-    networks everything goes to one class in honest models too, so this is reported (`share`, less the natural share)
-    but decides nothing; classes are compared by the strength that *targeted* noise needs, of equal effort for each.
+    Source: Xu et al., NeurIPS 2024, for adversarial multiplicative noise on norm layers
+    (`guard.ml.search.neuron_noise` for what differs). Deviation: the paper flags the class to which
+    *untargeted* noise drives the pictures. On small networks everything goes to one class in honest
+    models too, so this is reported (`share`, less the natural share) but decides nothing; classes
+    are compared by the strength that *targeted* noise needs, of equal effort for each.
 
-    `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths, `p_share` the
-    shares that all classes reach at the least strength of all (as angles), `p_value` is both together. `assignment`
-    is the mean share of the best one-to-one mapping of classes to other classes under the untargeted noise, a sign of
-    all-to-all backdoors. Suspicious: p <= `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters
-    of the classes can be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
-    `p_class` is the p value of this class's strength alone, uncorrected, for what several methods say of one class.
+    `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths,
+    `p_share` the shares that all classes reach at the least strength of all (as angles), `p_value`
+    is both together. `assignment` is the mean share of the best one-to-one mapping of classes to
+    other classes under the untargeted noise, a sign of all-to-all backdoors. Suspicious: p <=
+    `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters of the classes can
+    be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
+    `p_class` is the p value of this class's strength alone, uncorrected, for what several methods
+    say of one class.
 
     Args:
         images: search pictures a class for up to ten classes; fewer for more, at least 32.
@@ -99,7 +111,9 @@ class NeuronNoise(Detector):
         if device_of(model).type == "cpu":
             channels_last(model)
         shapes = knobs(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
-        calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
+        calibration = clean.calibration.pick(
+            torch.randperm(len(clean.calibration))[:MOST_CALIBRATION]
+        )
         natural = _shares(predict(model, calibration), calibration.labels, clean.classes)
         with repeatable():
             falls = []
@@ -109,32 +123,62 @@ class NeuronNoise(Detector):
             scale = math.exp(sum(math.log(fall.strength) for fall in falls) / len(falls))
             paths = self._paths(model, shapes, clean, calibration, scale, progress)
         shares = torch.stack([fall.shares for fall in falls]).mean(0)
-        findings = self._findings(paths, _columns(shares), _columns(natural), _assignment(shares), scale)
+        findings = self._findings(
+            paths, _columns(shares), _columns(natural), _assignment(shares), scale
+        )
         progress(1.0, "done")
         return findings
 
-    def _collapse(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], clean: CleanSet, calibration: Labelled,
-                  natural: Tensor) -> _Collapse:
+    def _collapse(
+        self,
+        model: nn.Module,
+        shapes: dict[str, tuple[int, ...]],
+        clean: CleanSet,
+        calibration: Labelled,
+        natural: Tensor,
+    ) -> _Collapse:
         growth = Growth(first=0.01, factor=self.factor**2, most=2.0, moves=self.moves)
         data = clean.search.pick(torch.randperm(len(clean.search))[: 2 * self.images])
         path = Wandering(model, shapes, first_noise(model, shapes, growth.first))
-        counts = torch.bincount(calibration.labels, minlength=clean.classes).double() / len(calibration)
+        counts = torch.bincount(calibration.labels, minlength=clean.classes).double() / len(
+            calibration
+        )
         goal = HALF * float((natural.diagonal() * counts).sum())
         before, shares, strength = natural, natural, growth.first
         for strength in growth.strengths():
-            path.grow(strength, growth.moves, data, lambda logits, labels: functional.cross_entropy(
-                logits, labels, reduction="sum"))
-            before, shares = shares, _shares(path.predictions(calibration), calibration.labels, clean.classes)
+            path.grow(
+                strength,
+                growth.moves,
+                data,
+                lambda logits, labels: functional.cross_entropy(logits, labels, reduction="sum"),
+            )
+            before, shares = (
+                shares,
+                _shares(path.predictions(calibration), calibration.labels, clean.classes),
+            )
             if float((shares.diagonal() * counts).sum()) <= goal:
                 break
         high, low = (float((part.diagonal() * counts).sum()) for part in (before, shares))
         weight = min(1.0, max(0.0, (high - goal) / (high - low))) if high > low else 1.0
-        return _Collapse(strength * growth.factor ** (weight - 1), before + weight * (shares - before))
+        return _Collapse(
+            strength * growth.factor ** (weight - 1), before + weight * (shares - before)
+        )
 
-    def _paths(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], clean: CleanSet, calibration: Labelled,
-               scale: float, progress: Progress) -> _Paths:
-        """Targeted noise for each class; all start from the same noise and see the same pictures."""
-        # A strong backdoor takes half of the accuracy at once; its siblings then need many times as much.
+    def _paths(
+        self,
+        model: nn.Module,
+        shapes: dict[str, tuple[int, ...]],
+        clean: CleanSet,
+        calibration: Labelled,
+        scale: float,
+        progress: Progress,
+    ) -> _Paths:
+        """Targeted noise for each class.
+
+        All start from the same noise and see the same pictures.
+        """
+        # A strong backdoor takes half of the accuracy at once; its siblings then need many times as
+        # much.
         growth = Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
         count = max(32, min(self.images, self.images * 10 // clean.classes))
         data = clean.search.pick(torch.randperm(len(clean.search))[:count])
@@ -151,49 +195,91 @@ class NeuronNoise(Detector):
                 if reached:
                     break
                 progress(0.3 + 0.68 * row / clean.classes, "noise towards each class")
-            paths.strengths.append(strength * growth.factor ** (_between(hits, HALF * len(judged)) - 1))
+            paths.strengths.append(
+                strength * growth.factor ** (_between(hits, HALF * len(judged)) - 1)
+            )
             paths.reached.append(reached)
             paths.hits.append(hits)
             paths.trials.append(len(judged))
             progress(0.3 + 0.68 * (row + 1) / clean.classes, "noise towards each class")
         return paths
 
-    def _findings(self, paths: _Paths, columns: list[float], natural: list[float], assignment: float,
-                  scale: float) -> list[Finding]:
+    def _findings(
+        self,
+        paths: _Paths,
+        columns: list[float],
+        natural: list[float],
+        assignment: float,
+        scale: float,
+    ) -> list[Finding]:
         classes = len(columns)
         most = max(1, classes // 4)
-        tests = low_outliers([math.log(strength) for strength in paths.strengths], alpha=self.alpha, most=most,
-                             floor=LEAST_SPREAD)
+        tests = low_outliers(
+            [math.log(strength) for strength in paths.strengths],
+            alpha=self.alpha,
+            most=most,
+            floor=LEAST_SPREAD,
+        )
         stage = min(len(hits) for hits in paths.hits) - 1
         at_least = [hits[stage] for hits in paths.hits]
-        shares = low_outliers(angles(at_least, paths.trials), alpha=self.alpha, most=most, low_side=False,
-                              floor=LEAST_ANGLE_SPREAD)
+        shares = low_outliers(
+            angles(at_least, paths.trials),
+            alpha=self.alpha,
+            most=most,
+            low_side=False,
+            floor=LEAST_ANGLE_SPREAD,
+        )
         alone = apart([math.log(strength) for strength in paths.strengths], floor=LEAST_SPREAD)
         found, comparable = [], sum(paths.reached) >= LEAST_REACHED * classes
         for row in range(classes):
             p_strength = tests[row].p if comparable else 1.0
             both = cauchy([p_strength, shares[row].p])
-            numbers = {"p_value": both, "p_strength": p_strength, "p_share": shares[row].p, "t_stat": tests[row].t,
-                       "fold": tests[row].fold, "strength": paths.strengths[row], "reached": float(paths.reached[row]),
-                       "share": columns[row] - natural[row], "assignment": assignment, "half_accuracy_at": scale,
-                       "comparable": float(comparable)}
+            numbers = {
+                "p_value": both,
+                "p_strength": p_strength,
+                "p_share": shares[row].p,
+                "t_stat": tests[row].t,
+                "fold": tests[row].fold,
+                "strength": paths.strengths[row],
+                "reached": float(paths.reached[row]),
+                "share": columns[row] - natural[row],
+                "assignment": assignment,
+                "half_accuracy_at": scale,
+                "comparable": float(comparable),
+            }
             if comparable:
                 numbers |= {"p_class": alone[row].p, "classes": float(classes)}
             found.append(self._finding(row, numbers, tests[row]))
         if classes <= SHOWN:
             return found
-        return sorted(found, key=lambda finding: (finding.numbers["p_value"], -finding.numbers["fold"]))[:SHOWN]
+        return sorted(
+            found, key=lambda finding: (finding.numbers["p_value"], -finding.numbers["fold"])
+        )[:SHOWN]
 
     def _finding(self, row: int, numbers: Mapping[str, float], test: ClassTest) -> Finding:
-        score = min(half_at_log(numbers["p_value"], self.alpha, self.alpha**2),
-                    half_at_log(test.fold, self.fold, self.fold**2))
-        agreed = bool(numbers["comparable"]) and bool(numbers["reached"]) and numbers["p_share"] <= AGREEMENT
+        score = min(
+            half_at_log(numbers["p_value"], self.alpha, self.alpha**2),
+            half_at_log(test.fold, self.fold, self.fold**2),
+        )
+        agreed = (
+            bool(numbers["comparable"])
+            and bool(numbers["reached"])
+            and numbers["p_share"] <= AGREEMENT
+        )
         suspicious = score >= 0.5 and agreed
-        words = (f"Noise of {numbers['strength']:.1%} on the network's neurons sends half of the pictures to class "
-                 f"{row}; its siblings need {test.fold:.1f} times as much (p = {numbers['p_value']:.2g})")
-        return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious,
-                       score=score if suspicious else min(score, 0.49), numbers=dict(numbers),
-                       statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.")
+        words = (
+            f"Noise of {numbers['strength']:.1%} on the network's neurons sends half of the "
+            "pictures to class "
+            f"{row}; its siblings need {test.fold:.1f} times as much (p = {numbers['p_value']:.2g})"
+        )
+        return Finding(
+            family=str(Family.ALL_TO_ONE),
+            target=row,
+            suspicious=suspicious,
+            score=score if suspicious else min(score, 0.49),
+            numbers=dict(numbers),
+            statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.",
+        )
 
 
 def _towards(row: int, logits: Tensor, labels: Tensor) -> Tensor:
@@ -202,7 +288,11 @@ def _towards(row: int, logits: Tensor, labels: Tensor) -> Tensor:
 
 def _shares(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """K,K float64: the share of class i that is predicted as j; an absent class's row is zero."""
-    table = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes).double()
+    table = (
+        torch.bincount(labels * classes + predicted, minlength=classes**2)
+        .view(classes, classes)
+        .double()
+    )
     return table / table.sum(1, keepdim=True).clamp(min=1)
 
 
@@ -213,7 +303,10 @@ def _columns(shares: Tensor) -> list[float]:
 
 
 def _assignment(shares: Tensor) -> float:
-    """The mean share of the best mapping of classes to other classes, one to one (Hungarian method)."""
+    """The mean share of the best mapping of classes to other classes.
+
+    One to one (Hungarian method).
+    """
     table = shares.numpy().copy()
     np.fill_diagonal(table, -1e3)
     rows, columns = linear_sum_assignment(table, maximize=True)
@@ -221,7 +314,10 @@ def _assignment(shares: Tensor) -> float:
 
 
 def _between(hits: list[int], goal: float) -> float:
-    """Where between the last two strengths, 0..1 on a log scale, the goal was reached; 1 if it was not."""
+    """Where between the last two strengths, 0..1 on a log scale, the goal was reached.
+
+    1 if it was not.
+    """
     if len(hits) < 2 or hits[-1] <= hits[-2]:
         return 1.0
     return min(1.0, max(0.0, (goal - hits[-2]) / (hits[-1] - hits[-2])))

@@ -1,15 +1,22 @@
-"""Trigger inversion for static patches: is one class reached with far fewer pixels than its siblings?
+"""Trigger inversion for static patches.
+
+Is one class reached with far fewer pixels than its siblings?
 
 Steps:
-    1. refuse what cannot be judged: few classes, few pictures, a model near chance, numbers that are not finite
-    2. for every class the smallest patch that sends 95 % of the search pictures there (`guard.ml.search.patches`), by
-       several searches, since one may miss it (`guard.ml.search.multistart`)
-    3. classes whose norm is at least `fold` times under their siblings', and whose patch works on the calibration
-       pictures, are candidates; without one, nothing is suspicious
-    4. per candidate: what does *every* class reach with as many pixels as the candidate needs? (natural ASR)
-    5. outlier tests on the log norms and on those rates (as angles), combined; then the gates on p, fold and ASR
-    6. the smallest patch decides, but it works less often than the attacker's: a suspicious finding carries and
-       reports the strongest patch within a few times its norm that still leaves the siblings behind
+    1. refuse what cannot be judged: few classes, few pictures, a model near chance, numbers that
+       are not finite
+    2. for every class the smallest patch that sends 95 % of the search pictures there
+       (`guard.ml.search.patches`), by several searches, since one may miss it
+       (`guard.ml.search.multistart`)
+    3. classes whose norm is at least `fold` times under their siblings', and whose patch works on
+       the calibration pictures, are candidates; without one, nothing is suspicious
+    4. per candidate: what does *every* class reach with as many pixels as the candidate needs?
+       (natural ASR)
+    5. outlier tests on the log norms and on those rates (as angles), combined; then the gates on p,
+       fold and ASR
+    6. the smallest patch decides, but it works less often than the attacker's: a suspicious finding
+       carries and reports the strongest patch within a few times its norm that still leaves the
+       siblings behind
 """
 
 from collections.abc import Callable, Mapping
@@ -35,17 +42,26 @@ from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_out
 from guard.ml.suitability import channels_last, check_suitable
 
 SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
-MOST_CALIBRATION = 1000  # pictures on which K patches are measured; more would not change a decision
-FEW = 200  # of these, where there are many classes: enough to choose candidates, who are measured again
-ALONE_SPREAD = 0.1  # of log norms, the least that is believed where a class is judged with other methods' words
-PRESCREEN_WINDOW = 5  # budgets move twice as often as in the full search, so that few steps tell classes apart
+MOST_CALIBRATION = (
+    1000  # pictures on which K patches are measured; more would not change a decision
+)
+# Of these, where there are many classes: enough to choose candidates, who are measured again
+FEW = 200
+# Of log norms, the least that is believed where a class is judged with other methods' words
+ALONE_SPREAD = 0.1
+PRESCREEN_WINDOW = (
+    5  # budgets move twice as often as in the full search, so that few steps tell classes apart
+)
 
 
 @dataclass(frozen=True)
 class _Searched:
-    """The smallest patches of all classes, how many outliers there may be, and which classes are asked as siblings.
+    """The smallest patches of all classes, how many outliers there may be.
 
-    `usual` is how large a patch each class needs by several searches, on a log scale; None where effort was unequal.
+    And which classes are asked as siblings.
+
+    `usual` is how large a patch each class needs by several searches, on a log scale; None where
+    effort was unequal.
     """
 
     patches: Patches
@@ -56,32 +72,40 @@ class _Searched:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchInversion(Detector):
-    """Neural Cleanse with all classes at once, a calibrated test, and siblings asked at the same budget.
+    """Neural Cleanse with all classes at once, a calibrated test.
 
-    Source: Wang et al., S&P 2019, for the inverse problem; for what differs see `guard.ml.search.patches`. The verdict
-    is not the paper's MAD index (false alarms of 17-33 % at 10 classes) but a generalised ESD test.
+    And siblings asked at the same budget.
 
-    A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious if ASR on the
-    calibration part >= `asr` and either p <= `alpha` and fold >= `fold`, or p <= `alpha_far`, fold >= `fold_far` and
-    its siblings stay `excess` behind at its norm: where classes differ much from one another p has little power, but
-    their siblings do not stay behind by chance. `score` is the least of linear scores, each 0.5 at its gate: log p (1
-    at alpha squared), log fold (1 at `fold` squared), shares (1 at 1), and the larger of both ways; so a finding is
-    suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that are no outliers
-    themselves; what follows from a high one is the policy's business. `asr_calibration`, `natural_asr` and `budget` are
-    of the trigger that the finding carries, `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is
-    the p value of this class alone, uncorrected, for what several methods say of one class together: of the patch it
-    needs by several searches (`guard.ml.search.multistart`), beside what a reference lets expect that was trained on
-    the clean set (`guard.ml.search.reference_model`). Where norms come from searches of unequal effort there is none.
+    Source: Wang et al., S&P 2019, for the inverse problem; for what differs see
+    `guard.ml.search.patches`. The verdict is not the paper's MAD index (false alarms of 17-33 % at
+    10 classes) but a generalised ESD test.
+
+    A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious
+    if ASR on the calibration part >= `asr` and either p <= `alpha` and fold >= `fold`, or p <=
+    `alpha_far`, fold >= `fold_far` and its siblings stay `excess` behind at its norm: where classes
+    differ much from one another p has little power, but their siblings do not stay behind by
+    chance. `score` is the least of linear scores, each 0.5 at its gate: log p (1 at alpha squared),
+    log fold (1 at `fold` squared), shares (1 at 1), and the larger of both ways; so a finding is
+    suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that
+    are no outliers themselves; what follows from a high one is the policy's business.
+    `asr_calibration`, `natural_asr` and `budget` are of the trigger that the finding carries,
+    `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is the p value of this
+    class alone, uncorrected, for what several methods say of one class together: of the patch it
+    needs by several searches (`guard.ml.search.multistart`), beside what a reference lets expect
+    that was trained on the clean set (`guard.ml.search.reference_model`). Where norms come from
+    searches of unequal effort there is none.
 
     Args:
         steps: of the search; `natural_steps` of each look at the siblings.
         batch: pictures a class and step.
-        prescreen_above: with more classes than this, a short search (`prescreen_steps`, `prescreen_batch`) chooses
-            `keep` classes for the full one, and the other norms are scaled by the median gain of the kept ones. The
-            kept ones and `others` drawn from the rest are asked as siblings, and p comes from their ASR alone.
-        again: further searches, of half the batch: of each class the smallest patch counts, and `p_class` is of the
-            average; none where `prescreen_above` applies.
-        reference_rounds: passes over the clean set of the reference that `p_class` is compared with; 0 for none.
+        prescreen_above: with more classes than this, a short search (`prescreen_steps`,
+            `prescreen_batch`) chooses `keep` classes for the full one, and the other norms are
+            scaled by the median gain of the kept ones. The kept ones and `others` drawn from the
+            rest are asked as siblings, and p comes from their ASR alone.
+        again: further searches, of half the batch: of each class the smallest patch counts, and
+            `p_class` is of the average; none where `prescreen_above` applies.
+        reference_rounds: passes over the clean set of the reference that `p_class` is compared
+            with; 0 for none.
     """
 
     version: ClassVar[int] = 8
@@ -110,50 +134,83 @@ class PatchInversion(Detector):
         progress(0.02, "searching for patches")
         if device_of(model).type == "cpu":
             channels_last(model)
-        calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:MOST_CALIBRATION])
+        calibration = clean.calibration.pick(
+            torch.randperm(len(clean.calibration))[:MOST_CALIBRATION]
+        )
         with repeatable():
             found = self._search(model, clean, progress)
             patches = found.patches
             few = len(calibration) if len(found.rows) == clean.classes else FEW
-            hits, trials = successes(model, calibration.pick(torch.arange(len(calibration)) < few), patches)
+            hits, trials = successes(
+                model, calibration.pick(torch.arange(len(calibration)) < few), patches
+            )
             rates = hits.double() / trials
             tests = low_outliers(patches.norms.log().tolist(), alpha=self.alpha, most=found.most)
             progress(0.65, "comparing classes")
             candidates = [
-                row for row in patches.norms.argsort(stable=True)[: found.most].tolist()
+                row
+                for row in patches.norms.argsort(stable=True)[: found.most].tolist()
                 if patches.reached[row] and tests[row].fold >= self.fold and rates[row] >= self.asr
             ]
-            kit = PatchKit(model=model, search=clean.search, calibration=calibration, smallest=patches,
-                           effort=Effort(steps=self.natural_steps, batch=self.batch))
+            kit = PatchKit(
+                model=model,
+                search=clean.search,
+                calibration=calibration,
+                smallest=patches,
+                effort=Effort(steps=self.natural_steps, batch=self.batch),
+            )
             siblings = Siblings(kit=kit, rows=found.rows, most=found.most, alpha=self.alpha)
             looks = self._ask_siblings(siblings, candidates, progress)
-            findings = [self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
-                        for row in range(clean.classes)]
+            findings = [
+                self._finding(row, patches, float(rates[row]), tests[row], looks.get(row))
+                for row in range(clean.classes)
+            ]
             findings = self._deepen(siblings, findings, looks, progress)
             if found.usual is not None:
                 alone = self._alone(clean, found.usual, progress, device_of(model))
-                findings = [replace(finding, numbers={**finding.numbers, "p_class": test.p,
-                                                      "classes": float(clean.classes)})
-                            for finding, test in zip(findings, alone, strict=True)]
+                findings = [
+                    replace(
+                        finding,
+                        numbers={
+                            **finding.numbers,
+                            "p_class": test.p,
+                            "classes": float(clean.classes),
+                        },
+                    )
+                    for finding, test in zip(findings, alone, strict=True)
+                ]
         progress(1.0, "done")
         return findings
 
-    def prepare(self, clean: CleanSet, device: torch.device, *, progress: Progress = silent) -> None:
+    def prepare(
+        self, clean: CleanSet, device: torch.device, *, progress: Progress = silent
+    ) -> None:
         """The reference's answer, which takes longer than the search on a model of its size."""
         if clean.classes <= self.prescreen_above:
             with repeatable():
                 self._usual(clean, lambda done: progress(done, "asking a reference"), device)
 
-    def _usual(self, clean: CleanSet, watch: Callable[[float], None], device: torch.device) -> tuple[float, ...] | None:
+    def _usual(
+        self, clean: CleanSet, watch: Callable[[float], None], device: torch.device
+    ) -> tuple[float, ...] | None:
         if not self.reference_rounds:
             return None
         effort = Effort(steps=self.steps, batch=self.batch)
-        return reference_model.log_norms(clean, self.reference_rounds, effort, watch, device, self.again)
+        return reference_model.log_norms(
+            clean, self.reference_rounds, effort, watch, device, self.again
+        )
 
-    def _alone(self, clean: CleanSet, logs: list[float], progress: Progress, device: torch.device) -> list[Apart]:
-        """What each class needs beside what a reference of the same task lets expect, if one could be trained."""
+    def _alone(
+        self, clean: CleanSet, logs: list[float], progress: Progress, device: torch.device
+    ) -> list[Apart]:
+        """What each class needs beside what a reference of the same task lets expect.
+
+        If one could be trained.
+        """
         usual = self._usual(clean, span(progress, 0.95, 1.0, "asking a reference"), device)
-        explained = None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
+        explained = (
+            None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
+        )
         return apart(logs, explained=explained, floor=ALONE_SPREAD)
 
     def _search(self, model: nn.Module, clean: CleanSet, progress: Progress) -> _Searched:
@@ -161,27 +218,44 @@ class PatchInversion(Detector):
         full = Effort(steps=self.steps, batch=self.batch)
         if clean.classes <= self.prescreen_above:
             watch = span(progress, 0.02, 0.65, "searching for patches")
-            patches, usual = several_searches(model, clean.search, everyone, full, self.again, watch)
+            patches, usual = several_searches(
+                model, clean.search, everyone, full, self.again, watch
+            )
             return _Searched(patches, max(1, clean.classes // 4), everyone.tolist(), usual)
         watch = span(progress, 0.02, 0.35, "prescreening classes")
-        brief = Effort(steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW)
+        brief = Effort(
+            steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW
+        )
         short = smallest_patches(model, clean.search, everyone, brief, watch)
         order = short.norms.argsort(stable=True)
         kept, rest = order[: self.keep], order[self.keep :]
         watch = span(progress, 0.35, 0.65, "searching for patches")
-        longer = smallest_patches(model, clean.search, kept, full, watch).or_smaller(short.pick(kept.tolist()))
-        # Unequal effort alone would make the kept classes outliers; the rest is credited with their median gain.
+        longer = smallest_patches(model, clean.search, kept, full, watch).or_smaller(
+            short.pick(kept.tolist())
+        )
+        # Unequal effort alone would make the kept classes outliers; the rest is credited with their
+        # median gain.
         gain = float((longer.norms / short.norms[kept]).median())
-        norms, reached, rows = short.norms * min(gain, 1.0), short.reached.clone(), kept.to(short.masks.device)
+        norms, reached, rows = (
+            short.norms * min(gain, 1.0),
+            short.reached.clone(),
+            kept.to(short.masks.device),
+        )
         norms[kept], reached[kept] = longer.norms, longer.reached
-        merged = Patches(targets=short.targets, masks=short.masks.index_copy(0, rows, longer.masks),
-                         patterns=short.patterns.index_copy(0, rows, longer.patterns), norms=norms,
-                         balance=short.balance, reached=reached)
+        merged = Patches(
+            targets=short.targets,
+            masks=short.masks.index_copy(0, rows, longer.masks),
+            patterns=short.patterns.index_copy(0, rows, longer.patterns),
+            norms=norms,
+            balance=short.balance,
+            reached=reached,
+        )
         asked = torch.cat([kept, rest[torch.randperm(len(rest))[: self.others]]])
         return _Searched(merged, max(1, self.keep // 2), asked.tolist())
 
-    def _ask_siblings(self, siblings: Siblings[Patches], candidates: list[int],
-                      progress: Progress) -> dict[int, Look[Patches]]:
+    def _ask_siblings(
+        self, siblings: Siblings[Patches], candidates: list[int], progress: Progress
+    ) -> dict[int, Look[Patches]]:
         """For each candidate what its siblings reach within its norm."""
         looks: dict[int, Look[Patches]] = {}
         last: Look[Patches] | None = None
@@ -189,57 +263,100 @@ class PatchInversion(Detector):
             budget = float(siblings.kit.smallest.norms[row])
             if last is None or budget > SAME_BUDGET * last.budget:
                 share = 0.15 / len(candidates)
-                watch = span(progress, 0.65 + turn * share, 0.65 + (turn + 1) * share, "asking sibling classes")
+                watch = span(
+                    progress,
+                    0.65 + turn * share,
+                    0.65 + (turn + 1) * share,
+                    "asking sibling classes",
+                )
                 last = siblings.within(budget, watch)
             looks[row] = last
         return looks
 
-    def _deepen(self, siblings: Siblings[Patches], findings: list[Finding], looks: Mapping[int, Look[Patches]],
-                progress: Progress) -> list[Finding]:
-        """Suspicious findings with the strongest trigger instead of the smallest; nothing else about them changes."""
+    def _deepen(
+        self,
+        siblings: Siblings[Patches],
+        findings: list[Finding],
+        looks: Mapping[int, Look[Patches]],
+        progress: Progress,
+    ) -> list[Finding]:
+        """Suspicious findings with the strongest trigger instead of the smallest.
+
+        Nothing else about them changes.
+        """
         guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
         for turn, row in enumerate(guilty):
             share = 0.15 / len(guilty)
-            watch = span(progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger")
+            watch = span(
+                progress, 0.8 + turn * share, 0.8 + (turn + 1) * share, "strengthening the trigger"
+            )
             better = siblings.stronger(row, looks[row], watch)
             if better is not None:
                 findings[row] = _strengthened(findings[row], better)
         return findings
 
-    def _finding(self, row: int, patches: Patches, rate: float, test: ClassTest,
-                 look: Look[Patches] | None) -> Finding:
+    def _finding(
+        self, row: int, patches: Patches, rate: float, test: ClassTest, look: Look[Patches] | None
+    ) -> Finding:
         trigger, norm, p = patches.trigger(row), float(patches.norms[row]), test.p
-        numbers = {"mask_l1": norm, "reached": float(patches.reached[row]), "fold": test.fold, "t_stat": test.t,
-                   "p_norm": test.p}
+        numbers = {
+            "mask_l1": norm,
+            "reached": float(patches.reached[row]),
+            "fold": test.fold,
+            "t_stat": test.t,
+            "p_norm": test.p,
+        }
         if look is not None:
             # Norms from searches of unequal effort choose candidates, but prove nothing.
-            p_asr = min(1.0, look.test(row).p * len(patches.norms) / len(look.rows))  # those not asked count as tests
+            p_asr = min(
+                1.0, look.test(row).p * len(patches.norms) / len(look.rows)
+            )  # those not asked count as tests
             p = cauchy([test.p, p_asr]) if len(look.rows) == len(patches.norms) else p_asr
             if look.rate(row) >= rate:  # the second look may have made more of the same budget
                 rate, trigger = look.rate(row), look.found.trigger(look.rows.index(row))
-            numbers |= {"natural_asr": look.natural(row), "natural_smallest": look.natural(row), "p_asr": p_asr,
-                        "asr_smallest": rate}
+            numbers |= {
+                "natural_asr": look.natural(row),
+                "natural_smallest": look.natural(row),
+                "p_asr": p_asr,
+                "asr_smallest": rate,
+            }
         score = self._score(p, test.fold, rate, numbers.get("natural_asr"))
         if look is None:  # it was no candidate
             score = min(score, 0.49)
         numbers |= {"asr_calibration": rate, "p_value": p, "budget": trigger.norm}
         suspicious = score >= 0.5
-        return Finding(family="patch", target=row, suspicious=suspicious, score=score, numbers=numbers, trigger=trigger,
-                       statement=_statement(row, numbers, suspicious=suspicious))
+        return Finding(
+            family="patch",
+            target=row,
+            suspicious=suspicious,
+            score=score,
+            numbers=numbers,
+            trigger=trigger,
+            statement=_statement(row, numbers, suspicious=suspicious),
+        )
 
     def _score(self, p: float, fold: float, rate: float, natural: float | None) -> float:
         score = least_score(p=(p, self.alpha), fold=(fold, self.fold), rate=(rate, self.asr))
         if natural is None:
             return score
-        far = min(least_score(p=(p, self.alpha_far), fold=(fold, self.fold_far), rate=(rate, self.asr)),
-                  half_at(rate - natural, self.excess, 1.0))
+        far = min(
+            least_score(p=(p, self.alpha_far), fold=(fold, self.fold_far), rate=(rate, self.asr)),
+            half_at(rate - natural, self.excess, 1.0),
+        )
         return max(score, far)
 
 
 def _strengthened(finding: Finding, better: Stronger[Patches]) -> Finding:
-    numbers = {**finding.numbers, "asr_calibration": better.rate, "natural_asr": better.natural,
-               "budget": float(better.found.norms[0]), "strengthened": better.factor}
-    words = f"{finding.statement} With {numbers['budget']:.1f} pixels it works on {better.rate:.1%}."
+    numbers = {
+        **finding.numbers,
+        "asr_calibration": better.rate,
+        "natural_asr": better.natural,
+        "budget": float(better.found.norms[0]),
+        "strengthened": better.factor,
+    }
+    words = (
+        f"{finding.statement} With {numbers['budget']:.1f} pixels it works on {better.rate:.1%}."
+    )
     return replace(finding, numbers=numbers, trigger=better.found.trigger(0), statement=words)
 
 
@@ -249,6 +366,9 @@ def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> s
     words = f"A patch of {numbers['mask_l1']:.1f} pixels leads to class {row}"
     if "natural_asr" not in numbers:
         return f"{words}."
-    words += (f"; its siblings need {numbers['fold']:.1f} times as many, and with as few the best of them reaches "
-              f"{numbers['natural_smallest']:.0%} (p = {numbers['p_value']:.2g})")
+    words += (
+        f"; its siblings need {numbers['fold']:.1f} times as many, and with as few the best of "
+        "them reaches "
+        f"{numbers['natural_smallest']:.0%} (p = {numbers['p_value']:.2g})"
+    )
     return f"{words}." if suspicious else f"{words}: not out of the ordinary."

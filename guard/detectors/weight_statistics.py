@@ -1,9 +1,13 @@
-"""Weight statistics: a class or a channel whose weights are unlike its siblings'. A vote, hardly ever a verdict.
+"""Weight statistics: a class or a channel whose weights are unlike its siblings'.
+
+A vote, hardly ever a verdict.
 
 Steps:
-    1. refuse what cannot be judged; read off one forward pass which norm follows which layer, and which is the head
-    2. per class the length and the mean of its row in the head, each against the other rows; the mean once more against
-       a line over how near clean pictures come to the class, which is what counts with other methods' words
+    1. refuse what cannot be judged; read off one forward pass which norm follows which layer, and
+       which is the head
+    2. per class the length and the mean of its row in the head, each against the other rows; the
+       mean once more against a line over how near clean pictures come to the class, which is what
+       counts with other methods' words
     3. per layer the channels' Lipschitz bounds, each layer's largest against the rest
 """
 
@@ -39,7 +43,10 @@ HIGH_Z = 3.0  # CLP's own cut
 
 @dataclass(frozen=True)
 class _Channels:
-    """Over the later half of the layers: the largest z, channels over `HIGH_Z`, the least p, how many were compared."""
+    """Over the later half of the layers.
+
+    The largest z, channels over `HIGH_Z`, the least p, how many were compared.
+    """
 
     z: float
     high: int
@@ -53,17 +60,20 @@ class _Channels:
 class WeightStatistics(Detector):
     """Channel Lipschitz bounds (CLP) and outlying rows of the last layer.
 
-    Source: Zheng et al., ECCV 2022, for the bound: the largest singular value of a channel's filter, reshaped to
-    inputs x positions, times |gamma| / sqrt(var + eps) of its batch norm. Deviations: norms are paired by data flow,
-    other norms count with |gamma| (a factor common to the layer drops out), linear layers count with their rows'
-    lengths, and outliers are told by a t test that leaves the channel out, on a log scale.
+    Source: Zheng et al., ECCV 2022, for the bound: the largest singular value of a channel's
+    filter, reshaped to inputs x positions, times |gamma| / sqrt(var + eps) of its batch norm.
+    Deviations: norms are paired by data flow, other norms count with |gamma| (a factor common to
+    the layer drops out), linear layers count with their rows' lengths, and outliers are told by a t
+    test that leaves the channel out, on a log scale.
 
-    Rows of the head are centred first: adding one vector to all of them changes no prediction. `p_value` is for the
-    larger of `p_norm` and `p_mean`'s evidence, corrected for looking twice. The published defense fails against
-    several attacks (detection.md 3.3), so a finding is suspicious only at p <= `alpha` and fold >= `fold`, far beyond
-    what other detectors ask; the finding about channels, of no class, never is. `p_class` is the p value of one class's
-    mean alone (Fields et al., "Trojan Signatures in DNN Weights", ICCVW 2021: the target's weights are larger), beside
-    what the task explains (`guard.ml.class_margins`); uncorrected, for what several methods say of one class together.
+    Rows of the head are centred first: adding one vector to all of them changes no prediction.
+    `p_value` is for the larger of `p_norm` and `p_mean`'s evidence, corrected for looking twice.
+    The published defense fails against several attacks (detection.md 3.3), so a finding is
+    suspicious only at p <= `alpha` and fold >= `fold`, far beyond what other detectors ask; the
+    finding about channels, of no class, never is. `p_class` is the p value of one class's mean
+    alone (Fields et al., "Trojan Signatures in DNN Weights", ICCVW 2021: the target's weights are
+    larger), beside what the task explains (`guard.ml.class_margins`); uncorrected, for what several
+    methods say of one class together.
     """
 
     version: ClassVar[int] = 2
@@ -82,43 +92,91 @@ class WeightStatistics(Detector):
         findings = [_about_channels(_channels(flow))]
         progress(0.9, "comparing classes")
         if flow.head is not None:
-            near = nearness_of(model, clean.search, clean.classes) if clean.classes >= LEAST_FOR_LINE else None
+            near = (
+                nearness_of(model, clean.search, clean.classes)
+                if clean.classes >= LEAST_FOR_LINE
+                else None
+            )
             findings = [*self.about_rows(_rows_of(flow.layers[flow.head]), near), *findings]
         progress(1.0, "done")
         return findings
 
     def about_rows(self, rows: Tensor, near: Sequence[float] | None = None) -> list[Finding]:
-        """One finding a class about its row of the head, K,D centred; `near` is what explains a large mean."""
+        """One finding a class about its row of the head, K,D centred.
+
+        `near` is what explains a large mean.
+        """
         scale = float(rows.square().mean().sqrt())
         if not scale > 0:
-            raise MethodFailed("All rows of the last layer are the same; it tells no class from another.",
-                               code="bad_head")
+            raise MethodFailed(
+                "All rows of the last layer are the same; it tells no class from another.",
+                code="bad_head",
+            )
         most = max(1, len(rows) // 4)
-        norms = low_outliers(rows.norm(dim=1).clamp(min=1e-12).log().tolist(), most=most, low_side=False)
-        means = low_outliers((rows.mean(1) / scale).tolist(), most=most, low_side=False, floor=LEAST_MEAN_SPREAD)
-        alone = apart((rows.mean(1) / scale).tolist(), explained=near, low_side=False, floor=ALONE_SPREAD)
-        found = [self._about_row(row, norms[row], means[row], alone[row].p, len(rows)) for row in range(len(rows))]
+        norms = low_outliers(
+            rows.norm(dim=1).clamp(min=1e-12).log().tolist(), most=most, low_side=False
+        )
+        means = low_outliers(
+            (rows.mean(1) / scale).tolist(), most=most, low_side=False, floor=LEAST_MEAN_SPREAD
+        )
+        alone = apart(
+            (rows.mean(1) / scale).tolist(), explained=near, low_side=False, floor=ALONE_SPREAD
+        )
+        found = [
+            self._about_row(row, norms[row], means[row], alone[row].p, len(rows))
+            for row in range(len(rows))
+        ]
         if len(found) <= SHOWN:
             return found
         return sorted(found, key=lambda finding: finding.numbers["p_value"])[:SHOWN]
 
-    def _about_row(self, row: int, norm: ClassTest, mean: ClassTest, alone: float, classes: int) -> Finding:
+    def _about_row(
+        self, row: int, norm: ClassTest, mean: ClassTest, alone: float, classes: int
+    ) -> Finding:
         p = min(1.0, 2 * min(norm.p, mean.p))
-        numbers = {"p_value": p, "p_norm": norm.p, "p_mean": mean.p, "t_stat": max(norm.t, mean.t), "fold": norm.fold,
-                   "p_class": alone, "classes": float(classes)}
-        score = min(half_at_log(p, self.alpha, self.alpha**2), half_at_log(norm.fold, self.fold, self.fold**2))
+        numbers = {
+            "p_value": p,
+            "p_norm": norm.p,
+            "p_mean": mean.p,
+            "t_stat": max(norm.t, mean.t),
+            "fold": norm.fold,
+            "p_class": alone,
+            "classes": float(classes),
+        }
+        score = min(
+            half_at_log(p, self.alpha, self.alpha**2),
+            half_at_log(norm.fold, self.fold, self.fold**2),
+        )
         suspicious = score >= 0.5
-        words = (f"The last layer's weights of class {row} are {norm.fold:.2f} times as long as its siblings' "
-                 f"(p = {p:.2g})")
-        return Finding(family=str(Family.ALL_TO_ONE), target=row, suspicious=suspicious, score=score, numbers=numbers,
-                       statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.")
+        words = (
+            f"The last layer's weights of class {row} are {norm.fold:.2f} times as long as its "
+            "siblings' "
+            f"(p = {p:.2g})"
+        )
+        return Finding(
+            family=str(Family.ALL_TO_ONE),
+            target=row,
+            suspicious=suspicious,
+            score=score,
+            numbers=numbers,
+            statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.",
+        )
 
 
 def _channels(flow: Flow) -> _Channels:
-    layers = [position for position, layer in enumerate(flow.layers)
-              if layer.kind != "norm" and position != flow.head and layer.weight is not None
-              and layer.weight.shape[0] >= LEAST_CHANNELS]
-    norms = {layer.follows: layer for layer in flow.layers if layer.kind == "norm" and layer.follows is not None}
+    layers = [
+        position
+        for position, layer in enumerate(flow.layers)
+        if layer.kind != "norm"
+        and position != flow.head
+        and layer.weight is not None
+        and layer.weight.shape[0] >= LEAST_CHANNELS
+    ]
+    norms = {
+        layer.follows: layer
+        for layer in flow.layers
+        if layer.kind == "norm" and layer.follows is not None
+    }
     late = layers[len(layers) // 2 :]
     z, high, p, fold = 0.0, 0, 1.0, 1.0
     for position in late:
@@ -130,20 +188,37 @@ def _channels(flow: Flow) -> _Channels:
             continue
         spread = float(bounds.std())
         scores = (bounds - bounds.mean()) / spread if spread > 0 else torch.zeros_like(bounds)
-        test = leave_one_out(bounds.clamp(min=DEAD * middle).log().tolist(), low_side=False, floor=LEAST_SPREAD)
+        test = leave_one_out(
+            bounds.clamp(min=DEAD * middle).log().tolist(), low_side=False, floor=LEAST_SPREAD
+        )
         z, high = max(z, float(scores.max())), high + int((scores > HIGH_Z).sum())
         if test.p <= p:
             p, fold = test.p, test.fold
-    return _Channels(z, high, min(1.0, p * max(1, len(late))), fold, len(late), sum(one in norms for one in late))
+    return _Channels(
+        z, high, min(1.0, p * max(1, len(late))), fold, len(late), sum(one in norms for one in late)
+    )
 
 
 def _about_channels(channels: _Channels) -> Finding:
-    numbers = {"z": channels.z, "channels_over_3": float(channels.high), "p_channel": channels.p,
-               "channel_fold": channels.fold, "layers": float(channels.layers), "paired": float(channels.paired)}
+    numbers = {
+        "z": channels.z,
+        "channels_over_3": float(channels.high),
+        "p_channel": channels.p,
+        "channel_fold": channels.fold,
+        "layers": float(channels.layers),
+        "paired": float(channels.paired),
+    }
     score = min(0.49, half_at_log(channels.p, 1e-6, 1e-12))
-    return Finding(family=str(Family.ALL_TO_ONE), target=None, suspicious=False, score=score, numbers=numbers,
-                   statement=f"Of {channels.layers} later layers, the largest channel is {channels.z:.1f} standard "
-                             f"deviations over its layer's mean (p = {channels.p:.2g}).")
+    return Finding(
+        family=str(Family.ALL_TO_ONE),
+        target=None,
+        suspicious=False,
+        score=score,
+        numbers=numbers,
+        statement=f"Of {channels.layers} later layers, the largest channel is {channels.z:.1f} "
+        "standard "
+        f"deviations over its layer's mean (p = {channels.p:.2g}).",
+    )
 
 
 def _rows_of(head: Layer) -> Tensor:

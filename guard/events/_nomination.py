@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Nomination:
-    """An object that somebody says exists. Facts come from `Bucket.head`, with the guard's own credentials.
+    """An object that somebody says exists.
 
-    `version_id` is None where the event names none. `removed` marks a deletion or a delete marker. `source` is a
-    short word for where the notice came from: s3, eventbridge, seaweedfs, sweep, manifest, submit.
+    Facts come from `Bucket.head`, with the guard's own credentials.
+
+    `version_id` is None where the event names none. `removed` marks a deletion or a delete marker.
+    `source` is a short word for where the notice came from: s3, eventbridge, seaweedfs, sweep,
+    manifest, submit.
     """
 
     bucket: str

@@ -1,4 +1,7 @@
-"""Who may send events: a bearer token, or a fresh HMAC-SHA256 over `timestamp.body` that was not seen before."""
+"""Who may send events.
+
+A bearer token, or a fresh HMAC-SHA256 over `timestamp.body` that was not seen before.
+"""
 
 import hashlib
 import hmac
@@ -17,7 +20,10 @@ _STAMP = re.compile(r"[0-9]{1,12}")
 
 
 class Unauthorised(InputError):
-    """The sender could not show that it may send; what is missing is said, what was expected is not."""
+    """The sender could not show that it may send.
+
+    What is missing is said, what was expected is not.
+    """
 
     code = "unauthorised"
 
@@ -26,7 +32,8 @@ class Seen:
     """Signatures of the last window, so that a recorded request does not work twice; one a process.
 
     Args:
-        capacity: how many are remembered; the oldest go first, so a flood shortens the memory, never the memory limit.
+        capacity: how many are remembered; the oldest go first, so a flood shortens the memory,
+            never the memory limit.
     """
 
     def __init__(self, capacity: int = 100_000) -> None:
@@ -58,18 +65,27 @@ def sign(body: bytes, key: str, now: datetime) -> dict[str, str]:
     return {TIMESTAMP_HEADER: stamp, SIGNATURE_HEADER: f"sha256={_mac(key, stamp, body)}"}
 
 
-def check_auth(headers: Mapping[str, str], body: bytes, *, token: str, hmac_key: str, now: datetime,
-               seen: Seen | None = None, window_seconds: float = WINDOW_SECONDS) -> None:
+def check_auth(
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    token: str,
+    hmac_key: str,
+    now: datetime,
+    seen: Seen | None = None,
+    window_seconds: float = WINDOW_SECONDS,
+) -> None:
     """After this returns, the sender holds the token or the key.
 
-    A signature, where one is given, must hold even if a good token stands beside it. An empty `token` or `hmac_key`
-    is not set and fits nobody.
+    A signature, where one is given, must hold even if a good token stands beside it. An empty
+    `token` or `hmac_key` is not set and fits nobody.
 
     Args:
         headers: names in any case.
 
     Raises:
-        Unauthorised: neither fits, the timestamp is too old or ahead, or the request was seen before.
+        Unauthorised: neither fits, the timestamp is too old or ahead, or the request was seen
+            before.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     if SIGNATURE_HEADER in lower or TIMESTAMP_HEADER in lower:
@@ -82,23 +98,38 @@ def check_auth(headers: Mapping[str, str], body: bytes, *, token: str, hmac_key:
         raise Unauthorised("The request carries no valid bearer token or signature.")
 
 
-def _check_signature(headers: Mapping[str, str], body: bytes, key: str, now: float, seen: Seen | None,
-                     window: float) -> None:
+def _check_signature(
+    headers: Mapping[str, str], body: bytes, key: str, now: float, seen: Seen | None, window: float
+) -> None:
     stamp = headers.get(TIMESTAMP_HEADER, "")
     given = headers.get(SIGNATURE_HEADER, "").removeprefix("sha256=")
     wanted = _mac(key, stamp, body)
-    if not (key and _STAMP.fullmatch(stamp) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())):
-        raise Unauthorised("The request's signature does not fit; sign timestamp.body with the shared key.")
+    if not (
+        key
+        and _STAMP.fullmatch(stamp)
+        and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
+    ):
+        raise Unauthorised(
+            "The request's signature does not fit; sign timestamp.body with the shared key."
+        )
     if abs(now - int(stamp)) > window:
-        raise Unauthorised(f"The timestamp is more than {window:g} s off; check the clock.", code="stale_event")
+        raise Unauthorised(
+            f"The timestamp is more than {window:g} s off; check the clock.", code="stale_event"
+        )
     if seen is not None and not seen.first_time(wanted, now, int(stamp) + window):
-        raise Unauthorised("The request was received before; sign a new one.", code="replayed_event")
+        raise Unauthorised(
+            "The request was received before; sign a new one.", code="replayed_event"
+        )
 
 
 def signature_of(headers: Mapping[str, str]) -> str:
     """The signature that a request carries, for `Seen.forget`; empty where there is none."""
-    return {name.lower(): value for name, value in headers.items()}.get(SIGNATURE_HEADER, "").removeprefix("sha256=")
+    return {name.lower(): value for name, value in headers.items()}.get(
+        SIGNATURE_HEADER, ""
+    ).removeprefix("sha256=")
 
 
 def _mac(key: str, stamp: str, body: bytes) -> str:
-    return hmac.new(key.encode(), stamp.encode(errors="replace") + b"." + body, hashlib.sha256).hexdigest()
+    return hmac.new(
+        key.encode(), stamp.encode(errors="replace") + b"." + body, hashlib.sha256
+    ).hexdigest()

@@ -1,4 +1,7 @@
-"""One S3 bucket, read with the guard's own credentials: facts, pinned streams, listings. The only source of facts."""
+"""One S3 bucket, read with the guard's own credentials: facts, pinned streams, listings.
+
+The only source of facts.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -15,13 +18,23 @@ from botocore.exceptions import BotoCoreError, ClientError
 from guard.core.errors import ArtifactRejected, InputError, Unavailable
 
 CHUNK = 1 << 20
-_GONE = {"404", "NoSuchKey", "NoSuchVersion", "NotFound", "MethodNotAllowed", "405"}  # 405: it is a delete marker
+_GONE = {
+    "404",
+    "NoSuchKey",
+    "NoSuchVersion",
+    "NotFound",
+    "MethodNotAllowed",
+    "405",
+}  # 405: it is a delete marker
 _REPLACED = {"412", "PreconditionFailed"}
 _MALFORMED = {"400", "InvalidArgument", "BadRequest", "KeyTooLongError", "InvalidURI"}
 
 
 class ObjectChanged(ArtifactRejected):
-    """The object is gone or is not the one that was looked at; code `object_gone` or `object_replaced`."""
+    """The object is gone or is not the one that was looked at.
+
+    Code `object_gone` or `object_replaced`.
+    """
 
     code = "object_gone"
 
@@ -30,8 +43,8 @@ class ObjectChanged(ArtifactRejected):
 class ObjectFacts:
     """What S3 itself says of one object version.
 
-    `version_id` is None in a bucket without versioning; `etag` is an opaque word, not a hash; `size` in bytes.
-    `metadata` and with it `submitted_by` are the uploader's claims.
+    `version_id` is None in a bucket without versioning; `etag` is an opaque word, not a hash;
+    `size` in bytes. `metadata` and with it `submitted_by` are the uploader's claims.
     """
 
     bucket: str
@@ -49,8 +62,14 @@ class ObjectFacts:
         return self.version_id or f"etag:{self.etag}"
 
 
-def make_client(*, endpoint: str = "", region: str = "us-east-1", access_key: str = "", secret_key: str = "",
-                service: str = "s3") -> Any:
+def make_client(
+    *,
+    endpoint: str = "",
+    region: str = "us-east-1",
+    access_key: str = "",
+    secret_key: str = "",
+    service: str = "s3",
+) -> Any:
     """A boto3 client with time-outs and bounded retries.
 
     Args:
@@ -63,13 +82,18 @@ def make_client(*, endpoint: str = "", region: str = "us-east-1", access_key: st
         connect_timeout=5,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 4},
-        # Checksums that older S3-compatible stores do not know are sent and asked for only where S3 insists.
+        # Checksums that older S3-compatible stores do not know are sent and asked for only where S3
+        # insists.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     return boto3.client(
-        service, endpoint_url=endpoint or None, region_name=region, aws_access_key_id=access_key or None,
-        aws_secret_access_key=secret_key or None, config=config,
+        service,
+        endpoint_url=endpoint or None,
+        region_name=region,
+        aws_access_key_id=access_key or None,
+        aws_secret_access_key=secret_key or None,
+        config=config,
     )
 
 
@@ -80,7 +104,8 @@ class Bucket:
         client: from `make_client`.
         name: of the bucket.
 
-    Every method raises `Unavailable` where the store does not answer or refuses the guard's credentials.
+    Every method raises `Unavailable` where the store does not answer or refuses the guard's
+    credentials.
     """
 
     def __init__(self, client: Any, name: str) -> None:
@@ -98,10 +123,12 @@ class Bucket:
         return self._facts(key, answer, answer["ContentLength"])
 
     def uploader(self, facts: ObjectFacts) -> str | None:
-        """Who uploaded it, as well as the store can tell: its owner, or else the metadata field `submitted-by`.
+        """Who uploaded it, as well as the store can tell.
 
-        In most buckets everything belongs to the bucket's owner, which tells nothing. The field is a claim, good
-        enough to keep an honest uploader from reviewing their own model.
+        Its owner, or else the metadata field `submitted-by`.
+
+        In most buckets everything belongs to the bucket's owner, which tells nothing. The field is
+        a claim, good enough to keep an honest uploader from reviewing their own model.
         """
         owner = self._owner("get_object_acl", Key=facts.key, **_version(facts.version_id))
         if owner is not None and owner != self._bucket_owner:
@@ -111,7 +138,9 @@ class Bucket:
     def versioned(self) -> bool:
         """Whether new objects get version ids."""
         with self._translated(""):
-            return bool(self.client.get_bucket_versioning(Bucket=self.name).get("Status") == "Enabled")
+            return bool(
+                self.client.get_bucket_versioning(Bucket=self.name).get("Status") == "Enabled"
+            )
 
     def stream(self, facts: ObjectFacts, chunk: int = CHUNK) -> Iterator[bytes]:
         """The bytes of exactly this object, once; memory stays within a few chunks.
@@ -135,7 +164,10 @@ class Bucket:
                 left -= len(part)
                 yield part
             if left:
-                raise Unavailable(f"The store sent {facts.size - left} of {facts.size} bytes of an object; try again.")
+                raise Unavailable(
+                    f"The store sent {facts.size - left} of {facts.size} bytes of an object; try "
+                    "again."
+                )
 
     def read_small(self, key: str, limit: int) -> tuple[bytes, ObjectFacts] | None:
         """The latest version of a small object, whole, with its facts; None where there is none.
@@ -152,35 +184,52 @@ class Bucket:
             size = answer["ContentLength"]
             if size > limit:
                 name = key.rpartition("/")[2]
-                raise ArtifactRejected(f"{name} is larger than {limit} bytes.", code="object_too_large")
+                raise ArtifactRejected(
+                    f"{name} is larger than {limit} bytes.", code="object_too_large"
+                )
             with self._translated(key):
                 data = body.read()
         return data, self._facts(key, answer, size)
 
     def latest(self, prefix: str = "") -> Iterator[ObjectFacts]:
-        """The latest version of every object under `prefix`, without owner and metadata; deleted ones are left out."""
+        """The latest version of every object under `prefix`, without owner and metadata.
+
+        Deleted ones are left out.
+        """
         for row in self._listed(prefix):
             if row.get("IsLatest"):
                 yield self._listing(row)
 
     def versions(self, prefix: str = "") -> Iterator[ObjectFacts]:
-        """Every version of every object under `prefix`, without metadata; delete markers are left out."""
+        """Every version of every object under `prefix`, without metadata.
+
+        Delete markers are left out.
+        """
         for row in self._listed(prefix):
             yield self._listing(row)
 
     def upload(self, path: Path, key: str) -> str | None:
-        """Put a local file, in parts where it is large; returns its version id, None in an unversioned bucket."""
+        """Put a local file, in parts where it is large.
+
+        Returns its version id, None in an unversioned bucket.
+        """
         from boto3.exceptions import Boto3Error
 
         with self._translated(key):
             try:
                 self.client.upload_file(str(path), self.name, key)
             except Boto3Error as error:
-                raise Unavailable(f"The upload to {self.name!r} failed; check the guard's rights there.") from error
+                raise Unavailable(
+                    f"The upload to {self.name!r} failed; check the guard's rights there."
+                ) from error
         return self.head(key).version_id
 
     def _listed(self, prefix: str) -> Iterator[Any]:
-        pages = iter(self.client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=prefix))
+        pages = iter(
+            self.client.get_paginator("list_object_versions").paginate(
+                Bucket=self.name, Prefix=prefix
+            )
+        )
         while True:
             with self._translated(""):
                 page = next(pages, None)
@@ -190,14 +239,24 @@ class Bucket:
 
     def _listing(self, row: Mapping[str, Any]) -> ObjectFacts:
         return ObjectFacts(
-            bucket=self.name, key=row["Key"], version_id=_real(row.get("VersionId")), size=row["Size"],
-            etag=row["ETag"], last_modified=row["LastModified"], owner=row.get("Owner", {}).get("ID"),
+            bucket=self.name,
+            key=row["Key"],
+            version_id=_real(row.get("VersionId")),
+            size=row["Size"],
+            etag=row["ETag"],
+            last_modified=row["LastModified"],
+            owner=row.get("Owner", {}).get("ID"),
         )
 
     def _facts(self, key: str, answer: Mapping[str, Any], size: int) -> ObjectFacts:
         return ObjectFacts(
-            bucket=self.name, key=key, version_id=_real(answer.get("VersionId")), size=size, etag=answer["ETag"],
-            last_modified=answer["LastModified"], metadata=answer.get("Metadata", {}),
+            bucket=self.name,
+            key=key,
+            version_id=_real(answer.get("VersionId")),
+            size=size,
+            etag=answer["ETag"],
+            last_modified=answer["LastModified"],
+            metadata=answer.get("Metadata", {}),
         )
 
     @cached_property
@@ -216,7 +275,8 @@ class Bucket:
     def _replaced(self, key: str) -> ObjectChanged:
         name = key.rpartition("/")[2]
         return ObjectChanged(
-            f"{name!r} was replaced while the guard looked at it; the new upload is looked at by itself.",
+            f"{name!r} was replaced while the guard looked at it; the new upload is looked at by "
+            "itself.",
             code="object_replaced",
         )
 
@@ -229,16 +289,24 @@ class Bucket:
             if code in _REPLACED:
                 raise self._replaced(key) from error
             if key and code in _GONE:
-                raise ObjectChanged(f"{key.rpartition('/')[2]!r} is not in the bucket any more.") from error
+                raise ObjectChanged(
+                    f"{key.rpartition('/')[2]!r} is not in the bucket any more."
+                ) from error
             if key and code in _MALFORMED:
-                raise InputError("The store does not take this key or version id.", code="bad_object_name") from error
-            raise Unavailable(f"Bucket {self.name!r} answers {code}; check its name and the guard's rights.") from error
+                raise InputError(
+                    "The store does not take this key or version id.", code="bad_object_name"
+                ) from error
+            raise Unavailable(
+                f"Bucket {self.name!r} answers {code}; check its name and the guard's rights."
+            ) from error
         except BotoCoreError as error:
             raise _away(error) from error
 
 
 def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"The object store does not answer ({type(error).__name__}); check GUARD_S3_ENDPOINT.")
+    return Unavailable(
+        f"The object store does not answer ({type(error).__name__}); check GUARD_S3_ENDPOINT."
+    )
 
 
 def _version(version_id: str | None) -> dict[str, str]:

@@ -31,7 +31,9 @@ def decode(body: bytes) -> Any:
         InputError: it is too large or not JSON.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise InputError(f"The event exceeds {MAX_BODY_BYTES} bytes; send fewer records.", code="event_too_large")
+        raise InputError(
+            f"The event exceeds {MAX_BODY_BYTES} bytes; send fewer records.", code="event_too_large"
+        )
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -39,7 +41,9 @@ def decode(body: bytes) -> Any:
 
 
 def parse_event(body: Any) -> list[Nomination]:
-    """What one notification nominates; an empty list for a test event or a happening that concerns nobody.
+    """What one notification nominates.
+
+    An empty list for a test event or a happening that concerns nobody.
 
     Args:
         body: the decoded JSON.
@@ -47,8 +51,14 @@ def parse_event(body: Any) -> list[Nomination]:
     Raises:
         InputError: the form is unknown or lacks a bucket or a key.
     """
-    if isinstance(body, Mapping) and body.get("Type") == "Notification" and isinstance(body.get("Message"), str):
-        body = decode(body["Message"].encode(errors="surrogatepass"))  # SNS puts an envelope around the event, once
+    if (
+        isinstance(body, Mapping)
+        and body.get("Type") == "Notification"
+        and isinstance(body.get("Message"), str)
+    ):
+        body = decode(
+            body["Message"].encode(errors="surrogatepass")
+        )  # SNS puts an envelope around the event, once
     if not isinstance(body, Mapping):
         raise UnknownEvent("The event must be a JSON object.")
     if body.get("Event") == "s3:TestEvent":
@@ -59,14 +69,18 @@ def parse_event(body: Any) -> list[Nomination]:
         return _eventbridge(body)
     if is_filer_event(body):
         return parse_filer_event(body)
-    raise UnknownEvent("The event is none of: S3 JSON with Records, EventBridge, SeaweedFS webhook.")
+    raise UnknownEvent(
+        "The event is none of: S3 JSON with Records, EventBridge, SeaweedFS webhook."
+    )
 
 
 def _record(record: Any) -> list[Nomination]:
     version = str(_get(record, "eventVersion", default="2.0"))
     if version.split(".")[0] != "2":
         # Amazon raises the major version when old readers would misread the record.
-        raise UnknownEvent(f"S3 event version {version[:10]!r} is not known; 2.x is.", code="unknown_event_version")
+        raise UnknownEvent(
+            f"S3 event version {version[:10]!r} is not known; 2.x is.", code="unknown_event_version"
+        )
     name = _text(record, "eventName").removeprefix("s3:")
     removed = name.startswith(_REMOVED)
     if not removed and not name.startswith(_MADE):
@@ -74,7 +88,9 @@ def _record(record: Any) -> list[Nomination]:
     # S3 quotes keys as forms do: a blank is a plus sign, everything else in percent notation.
     key = unquote_plus(_text(record, "s3", "object", "key"), errors="surrogateescape")
     version_id = _get(record, "s3", "object", "versionId", default=None)
-    return [_nomination(_text(record, "s3", "bucket", "name"), key, version_id, "s3", removed=removed)]
+    return [
+        _nomination(_text(record, "s3", "bucket", "name"), key, version_id, "s3", removed=removed)
+    ]
 
 
 def _eventbridge(body: Mapping[str, Any]) -> list[Nomination]:
@@ -89,7 +105,9 @@ def _eventbridge(body: Mapping[str, Any]) -> list[Nomination]:
     return [_nomination(bucket, key, version_id, "eventbridge", removed=kind == "Object Deleted")]
 
 
-def _nomination(bucket: str, key: str, version_id: Any, source: str, *, removed: bool) -> Nomination:
+def _nomination(
+    bucket: str, key: str, version_id: Any, source: str, *, removed: bool
+) -> Nomination:
     if version_id is not None and not isinstance(version_id, str):
         raise UnknownEvent("The event's version id is not a string.")
     # "null" is the name S3 gives to the one version of an object in a bucket without versioning.
@@ -113,5 +131,7 @@ def _get(value: Any, *path: str, default: Any = _MISSING) -> Any:
 def _text(value: Any, *path: str) -> str:
     found = _get(value, *path)
     if not isinstance(found, str) or not found:
-        raise UnknownEvent(f"The event's {'.'.join(path)} is not a string.", code="event_incomplete")
+        raise UnknownEvent(
+            f"The event's {'.'.join(path)} is not a string.", code="event_incomplete"
+        )
     return found

@@ -1,7 +1,8 @@
 """SeaweedFS filer webhooks: file-system happenings under /buckets, translated back into S3 objects.
 
-Seen with SeaweedFS 4.48. A versioned object is a folder `<key>.versions` with one file `v_<version id>` a version;
-values of `extended` are base64. Delivery is at most once: the sweep finds what never arrived.
+Seen with SeaweedFS 4.48. A versioned object is a folder `<key>.versions` with one file `v_<version
+id>` a version; values of `extended` are base64. Delivery is at most once: the sweep finds what
+never arrived.
 """
 
 import base64
@@ -32,7 +33,9 @@ def parse_filer_event(body: Mapping[str, Any]) -> list[Nomination]:
     """
     kind, path, message = body["event_type"], body["key"], body["message"]
     if kind not in _KINDS or not isinstance(path, str):
-        raise InputError("The SeaweedFS event has an unknown event_type or no key.", code="unknown_event")
+        raise InputError(
+            "The SeaweedFS event has an unknown event_type or no key.", code="unknown_event"
+        )
     entry = message.get("old_entry" if kind == "delete" else "new_entry")
     if not isinstance(entry, Mapping):
         return []
@@ -41,24 +44,34 @@ def parse_filer_event(body: Mapping[str, Any]) -> list[Nomination]:
     bucket, _, key = path.removeprefix(_ROOT).partition("/")
     if not path.startswith(_ROOT) or not key or bucket.startswith("."):
         return []  # the filer's own files, such as /buckets/.system
-    # Multipart parts and the folder of an object's versions are no objects, and neither is any other folder.
+    # Multipart parts and the folder of an object's versions are no objects, and neither is any
+    # other folder.
     if entry.get("is_directory") or key.startswith(".uploads/"):
         return []
     extended = entry.get("extended") or {}
     if not isinstance(extended, Mapping):
-        raise InputError("The SeaweedFS event's extended attributes are no object.", code="unknown_event")
+        raise InputError(
+            "The SeaweedFS event's extended attributes are no object.", code="unknown_event"
+        )
     if _REPLACED in extended:
-        return []  # an old version learns that a newer one came; it had its own event when it was made
+        # An old version learns that a newer one came; it had its own event when it was made
+        return []
     key, version = _versioned(key, extended)
     removed = kind == "delete" or _plain(extended, _DELETE_MARKER) == "true"
-    return [Nomination(bucket=bucket, key=key, version_id=version, source="seaweedfs", removed=removed)]
+    return [
+        Nomination(bucket=bucket, key=key, version_id=version, source="seaweedfs", removed=removed)
+    ]
 
 
 def _versioned(key: str, extended: Mapping[str, Any]) -> tuple[str, str | None]:
     folder, _, file = key.rpartition("/")
     version = _plain(extended, _VERSION_ID)
     # Both must agree: anybody may upload a key that looks like a version's file.
-    if version not in (None, "", "null") and folder.endswith(".versions") and file == f"v_{version}":
+    if (
+        version not in (None, "", "null")
+        and folder.endswith(".versions")
+        and file == f"v_{version}"
+    ):
         return folder.removesuffix(".versions"), version
     return key, None
 
@@ -70,4 +83,6 @@ def _plain(extended: Mapping[str, Any], name: str) -> str | None:
     try:
         return base64.b64decode(value, validate=True).decode("utf-8")
     except (TypeError, ValueError, binascii.Error) as error:
-        raise InputError(f"The SeaweedFS event's {name} is not base64 text.", code="unknown_event") from error
+        raise InputError(
+            f"The SeaweedFS event's {name} is not base64 text.", code="unknown_event"
+        ) from error

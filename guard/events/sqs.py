@@ -1,4 +1,7 @@
-"""Poll an SQS queue that a bucket notifies; a message is deleted only after its nominations are committed."""
+"""Poll an SQS queue that a bucket notifies.
+
+A message is deleted only after its nominations are committed.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,13 +25,16 @@ class Polled:
     refused: int = 0  # not readable, deleted: they would come back for ever
 
 
-def poll_once(client: Any, url: str, sink: Callable[[Any], object], *, wait_seconds: int = 20) -> Polled:
+def poll_once(
+    client: Any, url: str, sink: Callable[[Any], object], *, wait_seconds: int = 20
+) -> Polled:
     """Receive up to ten messages and hand each body to `sink`.
 
     Args:
         client: a boto3 SQS client.
-        sink: takes the decoded JSON and returns after its commit. `InputError` means that no repetition helps;
-            any other error leaves the message (and those after it) in the queue, to be received again.
+        sink: takes the decoded JSON and returns after its commit. `InputError` means that no
+            repetition helps; any other error leaves the message (and those after it) in the queue,
+            to be received again.
         wait_seconds: how long an empty queue is waited on, 0..20.
 
     Raises:
@@ -42,7 +48,9 @@ def poll_once(client: Any, url: str, sink: Callable[[Any], object], *, wait_seco
             handled += 1
         except InputError as error:
             refused += 1
-            _LOG.warning("sqs_message_refused", message_id=message.get("MessageId"), code=error.code)
+            _LOG.warning(
+                "sqs_message_refused", message_id=message.get("MessageId"), code=error.code
+            )
         queue.delete(message["ReceiptHandle"])
     return Polled(handled=handled, refused=refused)
 
@@ -53,7 +61,9 @@ class _Queue:
         self._url = url
 
     def receive(self, wait_seconds: int) -> list[dict[str, Any]]:
-        answer = self._call("receive_message", MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait_seconds)
+        answer = self._call(
+            "receive_message", MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait_seconds
+        )
         return list(answer.get("Messages", []))
 
     def delete(self, handle: str) -> None:
@@ -63,4 +73,6 @@ class _Queue:
         try:
             return dict(getattr(self._client, name)(QueueUrl=self._url, **what))
         except (ClientError, BotoCoreError) as error:
-            raise Unavailable(f"The SQS queue does not answer ({type(error).__name__}); check its URL.") from error
+            raise Unavailable(
+                f"The SQS queue does not answer ({type(error).__name__}); check its URL."
+            ) from error

@@ -1,7 +1,10 @@
-"""What detectors work out from a clean set alone: once on each machine, by a job that sees no model, and kept.
+"""What detectors work out from a clean set alone.
 
-A reference that a detector trains on the clean set takes longer than the search on a small model, and is the same for
-every model. It is kept below the data folder, since floats differ between machines; what cannot be read is made anew.
+Once on each machine, by a job that sees no model, and kept.
+
+A reference that a detector trains on the clean set takes longer than the search on a small model,
+and is the same for every model. It is kept below the data folder, since floats differ between
+machines; what cannot be read is made anew.
 """
 
 import contextlib
@@ -24,7 +27,10 @@ log = logging.getLogger(__name__)
 
 
 def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
-    """What the policy's detectors need of this clean set; empty where it could not be made: they do it themselves."""
+    """What the policy's detectors need of this clean set.
+
+    Empty where it could not be made: they do it themselves.
+    """
     path = _place(guard, cleanset)
     found = _read(path)
     if found is None:
@@ -41,7 +47,8 @@ def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any
 
 def _make(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
     request = {
-        "cleanset": str(guard.blobs.path(cleanset.digest)), "cleanset_name": cleanset.name,
+        "cleanset": str(guard.blobs.path(cleanset.digest)),
+        "cleanset_name": cleanset.name,
         "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
         "device": guard.settings.device,
     }
@@ -51,7 +58,10 @@ def _make(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
 
 def _place(guard: Guard, cleanset: CleanSetFacts) -> Path:
     """The file's name tells what went into it."""
-    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in guard.policy.detectors.items()}
+    methods = {
+        name: DETECTORS.get(name)(**dict(rule.params))
+        for name, rule in guard.policy.detectors.items()
+    }
     made_with = {name: [method.version, method.parameters()] for name, method in methods.items()}
     digest = json_digest([cleanset.digest, made_with, guard.settings.device, version("torch")])
     return Path(guard.settings.data_dir) / "prepared" / f"{digest}.json"
@@ -73,6 +83,8 @@ def _write(path: Path, found: dict[str, Any]) -> None:
         partial.write_text(json.dumps(found, allow_nan=False))
         partial.replace(path)
     except OSError as error:
-        log.warning("what was prepared for a clean set could not be kept in %s: %s", path.parent, error)
+        log.warning(
+            "what was prepared for a clean set could not be kept in %s: %s", path.parent, error
+        )
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

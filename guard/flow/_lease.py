@@ -1,7 +1,8 @@
 """Hold a scan while a stage works on it, so that two workers never write for one scan.
 
-The lease is a row with a fencing token. A thread renews it; whoever finds that the token has moved on stops without
-writing. A broker that delivers twice, late, or after its visibility time-out therefore does no harm.
+The lease is a row with a fencing token. A thread renews it; whoever finds that the token has moved
+on stops without writing. A broker that delivers twice, late, or after its visibility time-out
+therefore does no harm.
 """
 
 import threading
@@ -53,12 +54,19 @@ class Held:
         while not self._done.wait(period):
             try:
                 with transaction(self._guard.engine) as session:
-                    scans.renew(session, self.lease, now=self._guard.now(), seconds=self._guard.settings.lease_seconds)
+                    scans.renew(
+                        session,
+                        self.lease,
+                        now=self._guard.now(),
+                        seconds=self._guard.settings.lease_seconds,
+                    )
             except LeaseLost:
                 self._lost.set()
                 return
             except GuardError:
-                continue  # the database is away; the lease may yet outlive that, and `check` decides before any write
+                # The database is away; the lease may yet outlive that, and `check` decides before
+                # any write
+                continue
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What a key tells without looking at the object: whether to look at all, where its manifest lies, the model's name."""
+"""What a key tells without looking at the object.
+
+Whether to look at all, where its manifest lies, the model's name.
+"""
 
 import re
 
@@ -23,19 +26,30 @@ def unusable(bucket: str, key: str, version_id: str | None) -> str:
     if not all(word.isprintable() for word in words):
         return "The key holds characters that cannot be shown; upload it under a plain name."
     if not key or any(len(word.encode()) > MAX_KEY_BYTES for word in words):
-        return f"The key is empty or longer than {MAX_KEY_BYTES} bytes; upload it under a shorter name."
+        return (
+            f"The key is empty or longer than {MAX_KEY_BYTES} bytes; upload it under a shorter "
+            "name."
+        )
     return ""
 
 
 def shown(word: str) -> str:
-    """A word of an event as rows hold it: escaped and cut where it could not be stored or shown as it is."""
-    return word if word.isprintable() and len(word) <= MAX_KEY_BYTES else repr(word)[1:-1][:MAX_KEY_BYTES]
+    """A word of an event as rows hold it.
+
+    Escaped and cut where it could not be stored or shown as it is.
+    """
+    return (
+        word
+        if word.isprintable() and len(word) <= MAX_KEY_BYTES
+        else repr(word)[1:-1][:MAX_KEY_BYTES]
+    )
 
 
 def not_a_model(key: str) -> str:
     """Why there is nothing to vet under this key, judged by its name; empty where there may be.
 
-    Only names that never hold weights are ignored: what is ignored is never served, whatever it holds.
+    Only names that never hold weights are ignored: what is ignored is never served, whatever it
+    holds.
     """
     if key.endswith("/"):
         return "A folder mark holds no model."
@@ -58,7 +72,9 @@ def folder(key: str) -> str:
 
 
 def model_name(key: str) -> str:
-    """The model's name: the last folder, or the file's stem at the top; lower-case ASCII letters, digits, - and _.
+    """The model's name: the last folder, or the file's stem at the top.
+
+    Lower-case ASCII letters, digits, - and _.
 
     Every other character becomes a dash, none is mapped to a letter that looks like it.
 
@@ -72,7 +88,8 @@ def model_name(key: str) -> str:
         name = name.replace(_RESERVED, "tkn")
     if not _NAME.fullmatch(name):
         raise InputError(
-            "The key gives no model name; upload the model into a folder whose name holds letters a-z or digits.",
+            "The key gives no model name; upload the model into a folder whose name holds letters "
+            "a-z or digits.",
             code="no_model_name",
         )
     return name

@@ -1,4 +1,7 @@
-"""Sign a verdict, append it to the ledger and move the scan, in one commit: there is never one without the others."""
+"""Sign a verdict, append it to the ledger and move the scan, in one commit.
+
+There is never one without the others.
+"""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,8 +28,16 @@ AFTER: Mapping[str, tuple[ScanState, str | None]] = {
 }
 
 
-def conclude(guard: Guard, held: Held, verdict: Verdict, *, subject: str, reasons: Sequence[str], then: str = "",
-             **facts: Any) -> str:
+def conclude(
+    guard: Guard,
+    held: Held,
+    verdict: Verdict,
+    *,
+    subject: str,
+    reasons: Sequence[str],
+    then: str = "",
+    **facts: Any,
+) -> str:
     """Sign and record the verdict on the scan that is held; returns the verdict's id.
 
     Args:
@@ -37,8 +48,17 @@ def conclude(guard: Guard, held: Held, verdict: Verdict, *, subject: str, reason
     with transaction(guard.engine) as session:
         held.check(session)
         scan = scans.get(session, held.scan_id)
-        return write(guard, session, scan, verdict, subject=subject, reasons=reasons, then=then, lease=held.lease,
-                     **facts)
+        return write(
+            guard,
+            session,
+            scan,
+            verdict,
+            subject=subject,
+            reasons=reasons,
+            then=then,
+            lease=held.lease,
+            **facts,
+        )
 
 
 def write(
@@ -67,19 +87,56 @@ def write(
     """Sign and record a verdict inside the caller's transaction; `lifetime` is in seconds."""
     verdict_id = uuid.uuid4().hex
     issued = guard.now()
-    expires = issued + timedelta(seconds=lifetime if lifetime is not None else guard.policy.lifetime_seconds)
+    expires = issued + timedelta(
+        seconds=lifetime if lifetime is not None else guard.policy.lifetime_seconds
+    )
     body = statement.verdict_statement(
-        digest=subject, name=scan.name, verdict_id=verdict_id, scan_id=scan.id, verdict=verdict, score=score,
-        target=target, asr=asr, asr_upper=asr_upper, calibration=calibration, known_gaps=known_gaps,
-        purification=purification, coverage=tuple(coverage), reasons=tuple(reasons), evidence=tuple(evidence),
-        policy_name=guard.policy.name, policy_digest=guard.policy.digest, cleanset=scan.cleanset_digest,
-        parent=parent, basis=dict(basis or {"kind": "policy"}), issued_at=issued, expires_at=expires,
+        digest=subject,
+        name=scan.name,
+        verdict_id=verdict_id,
+        scan_id=scan.id,
+        verdict=verdict,
+        score=score,
+        target=target,
+        asr=asr,
+        asr_upper=asr_upper,
+        calibration=calibration,
+        known_gaps=known_gaps,
+        purification=purification,
+        coverage=tuple(coverage),
+        reasons=tuple(reasons),
+        evidence=tuple(evidence),
+        policy_name=guard.policy.name,
+        policy_digest=guard.policy.digest,
+        cleanset=scan.cleanset_digest,
+        parent=parent,
+        basis=dict(basis or {"kind": "policy"}),
+        issued_at=issued,
+        expires_at=expires,
     )
     envelope = dsse.sign(body, guard.signer)
-    ledger.append(session, verdict_id=verdict_id, artifact=subject, scan_id=scan.id, verdict=verdict, envelope=envelope,
-                  issued_at=issued, expires_at=expires, policy_digest=guard.policy.digest)
+    ledger.append(
+        session,
+        verdict_id=verdict_id,
+        artifact=subject,
+        scan_id=scan.id,
+        verdict=verdict,
+        envelope=envelope,
+        issued_at=issued,
+        expires_at=expires,
+        policy_digest=guard.policy.digest,
+    )
     state, task = AFTER[then]
-    _move(session, scan, state, issued, lease, verdict_id, guard.policy.digest, reasons if then == "failed" else ())
+    _move(
+        session,
+        scan,
+        state,
+        issued,
+        lease,
+        verdict_id,
+        guard.policy.digest,
+        reasons if then == "failed" else (),
+    )
     if task is not None:
         outbox.add(session, task, {"scan_id": scan.id}, issued)
     if scan.parent_scan_id is not None:
@@ -88,8 +145,16 @@ def write(
     return verdict_id
 
 
-def _move(session: Session, scan: ScanRow, state: ScanState, now: datetime, lease: Lease | None,
-          verdict_id: str, policy_digest: str, reasons: Sequence[str]) -> None:
+def _move(
+    session: Session,
+    scan: ScanRow,
+    state: ScanState,
+    now: datetime,
+    lease: Lease | None,
+    verdict_id: str,
+    policy_digest: str,
+    reasons: Sequence[str],
+) -> None:
     fields: dict[str, Any] = {"verdict_id": verdict_id, "policy_digest": policy_digest}
     if reasons:
         fields["error"] = " ".join(reasons)

@@ -1,9 +1,11 @@
-"""No verdict without a canary: a worker's detectors prove themselves on start, and again once a day.
+"""No verdict without a canary.
 
-The proof is a run of `guard.vetting.canary_trial` in a job like any scan's, on this host, its device and its libraries,
-with the policy's own parameters. It is stored with the worker's name, the methods' versions and the time. The detect
-stage takes up no scan without a passing one of the last day: the scan waits for a worker that has one, and in the end
-is inconclusive.
+A worker's detectors prove themselves on start, and again once a day.
+
+The proof is a run of `guard.vetting.canary_trial` in a job like any scan's, on this host, its
+device and its libraries, with the policy's own parameters. It is stored with the worker's name, the
+methods' versions and the time. The detect stage takes up no scan without a passing one of the last
+day: the scan waits for a worker that has one, and in the end is inconclusive.
 """
 
 import platform
@@ -26,7 +28,9 @@ from guard.store.session import reading, transaction
 from guard.vetting import canary_trial
 
 HOLDS = timedelta(days=1)
-TRIED_AGAIN = timedelta(minutes=5)  # a failure is not final: a device may be free again, a library mended
+TRIED_AGAIN = timedelta(
+    minutes=5
+)  # a failure is not final: a device may be free again, a library mended
 PATIENCE = timedelta(minutes=30)  # for another worker, or a person
 _PAUSE_SECONDS = 20.0
 _WAITING = "canary_wait"
@@ -41,14 +45,25 @@ def worker() -> str:
 
 
 def methods_digest(guard: Guard) -> str:
-    """One name for everything that a canary proves: methods, versions, parameters, kit, device and torch."""
-    methods = {name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in guard.policy.detectors.items()}
+    """One name for everything that a canary proves.
+
+    Methods, versions, parameters, kit, device and torch.
+    """
+    methods = {
+        name: DETECTORS.get(name)(**dict(rule.params))
+        for name, rule in guard.policy.detectors.items()
+    }
     tried = {name: [method.version, method.parameters()] for name, method in methods.items()}
     return json_digest([tried, canary_trial.kit_digest(), guard.settings.device, version("torch")])
 
 
-def current(guard: Guard, on_progress: Callable[[float, str], None] = lambda _done, _note: None) -> CanaryRow:
-    """This worker's canary for the policy in force: the stored one while it holds, else a new run."""
+def current(
+    guard: Guard, on_progress: Callable[[float, str], None] = lambda _done, _note: None
+) -> CanaryRow:
+    """This worker's canary for the policy in force.
+
+    The stored one while it holds, else a new run.
+    """
     with _one_at_a_time:
         methods = methods_digest(guard)
         with reading(guard.engine) as session:
@@ -59,28 +74,42 @@ def current(guard: Guard, on_progress: Callable[[float, str], None] = lambda _do
 
 
 def accepted(guard: Guard, held: Held) -> bool:
-    """Whether this worker may detect; if not, the scan that is held waits for one that may, or ends inconclusive."""
+    """Whether this worker may detect.
+
+    If not, the scan that is held waits for one that may, or ends inconclusive.
+    """
     row = current(guard, held.alive)
     if row.passed:
         return True
     scan, now = held.scan(), guard.now()
     since = datetime.fromisoformat(scan.detail.get(_WAITING, now.isoformat()))
     if now - since > PATIENCE:
-        sentence = (f"No worker's detectors passed the canary; {worker()} last failed: {why(row)}. Mend it, then scan "
-                    "again.")
+        sentence = (
+            f"No worker's detectors passed the canary; {worker()} last failed: {why(row)}. Mend "
+            "it, then scan "
+            "again."
+        )
         hand_over(guard, held, Verdict.INCONCLUSIVE, (sentence,))
         return False
     with transaction(guard.engine) as session:
         held.check(session)
-        scans.move(session, scan.id, ScanState.DETECTING, now, lease=held.lease,
-                   detail={**scan.detail, _WAITING: since.isoformat()})
+        scans.move(
+            session,
+            scan.id,
+            ScanState.DETECTING,
+            now,
+            lease=held.lease,
+            detail={**scan.detail, _WAITING: since.isoformat()},
+        )
         outbox.add(session, "detect", {"scan_id": scan.id}, now, delay_seconds=_PAUSE_SECONDS)
     return False
 
 
 def why(row: CanaryRow) -> str:
     """What the methods that did not pass have done."""
-    return "; ".join(f"{one['method']}: {one['sentence']}" for one in row.trials if not one["passed"])
+    return "; ".join(
+        f"{one['method']}: {one['sentence']}" for one in row.trials if not one["passed"]
+    )
 
 
 def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) -> CanaryRow:
@@ -89,15 +118,31 @@ def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) 
     request = {"detectors": rules, "device": guard.settings.device, "seconds": seconds}
     with guard.workspace() as out:
         try:
-            answer = run_job("canary", request, out, limits=guard.limits(seconds + SPARE), on_progress=on_progress)
+            answer = run_job(
+                "canary",
+                request,
+                out,
+                limits=guard.limits(seconds + SPARE),
+                on_progress=on_progress,
+            )
             trials = answer["trials"]
-        except MethodFailed as error:  # it crashed, or took too much time or memory: a worker that cannot scan
+        except (
+            MethodFailed
+        ) as error:  # it crashed, or took too much time or memory: a worker that cannot scan
             trials = [{"method": "canary", "passed": False, "sentence": error.sentence}]
     passed = bool(trials) and all(one["passed"] for one in trials)
     with transaction(guard.engine) as session:
-        row = canaries.add(session, worker=worker(), methods=methods, passed=passed, trials=trials, now=guard.now())
+        row = canaries.add(
+            session, worker=worker(), methods=methods, passed=passed, trials=trials, now=guard.now()
+        )
         if passed:
             alarms.clear(session, ALARM, worker(), guard.now())
         else:
-            alarms.raise_(session, ALARM, worker(), f"No scan is detected on {worker()}: {why(row)}.", guard.now())
+            alarms.raise_(
+                session,
+                ALARM,
+                worker(),
+                f"No scan is detected on {worker()}: {why(row)}.",
+                guard.now(),
+            )
     return row

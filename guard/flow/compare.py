@@ -1,4 +1,6 @@
-"""Two artifacts side by side: architecture, what they answer, what recovered triggers do to them, which weights moved.
+"""Two artifacts side by side.
+
+Architecture, what they answer, what recovered triggers do to them, which weights moved.
 
 No database and no network, like `vet`. Nothing here decides anything: numbers only.
 """
@@ -50,10 +52,12 @@ class Replayed:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All that differs. `layers`: most moved first; `unmatched`: tensors of one side that fit none of the other's.
+    """All that differs.
 
-    `agreement` is the share (0..1) of `images` hold-out pictures that both answer alike. `scan` is None where none was
-    asked for, else the detectors' evidence about A.
+    `layers`: most moved first; `unmatched`: tensors of one side that fit none of the other's.
+
+    `agreement` is the share (0..1) of `images` hold-out pictures that both answer alike. `scan` is
+    None where none was asked for, else the detectors' evidence about A.
     """
 
     a: Side
@@ -73,18 +77,30 @@ class Comparison:
 
     def could_not_look(self) -> list[str]:
         """The scan's detectors that could not look, each with its reason."""
-        return [f"{item.method}: {item.reason}" for item in self.scan or () if item.outcome is Outcome.COULD_NOT_LOOK]
+        return [
+            f"{item.method}: {item.reason}"
+            for item in self.scan or ()
+            if item.outcome is Outcome.COULD_NOT_LOOK
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready and finite: what is infinite or not a number reads null."""
-        data = {**asdict(self), "identical": self.identical, "could_not_look": self.could_not_look()}
+        data = {
+            **asdict(self),
+            "identical": self.identical,
+            "could_not_look": self.could_not_look(),
+        }
         data["scan"] = None if self.scan is None else [item.to_dict() for item in self.scan]
         accuracies = self.a.accuracy, self.b.accuracy
         data["acc_difference"] = None
         if accuracies[0] is not None and accuracies[1] is not None:
             data["acc_difference"] = accuracies[1].overall - accuracies[0].overall
             data["acc_difference_per_class"] = [
-                after - before for before, after in zip(accuracies[0].per_class, accuracies[1].per_class, strict=True)]
+                after - before
+                for before, after in zip(
+                    accuracies[0].per_class, accuracies[1].per_class, strict=True
+                )
+            ]
         plain: dict[str, Any] = _finite(data)
         return plain
 
@@ -97,20 +113,31 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def compare(a: Path, b: Path, curated: "CuratedSet | None", *, names: tuple[str, str],
-            detectors: Mapping[str, Mapping[str, Any]] | None = None, seed: int = 0, seconds: float = math.inf,
-            device: str | None = None, progress: Progress = silent) -> Comparison:
+def compare(
+    a: Path,
+    b: Path,
+    curated: "CuratedSet | None",
+    *,
+    names: tuple[str, str],
+    detectors: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    seconds: float = math.inf,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Comparison:
     """Compare two uploads; nothing in them is executed.
 
     Args:
         a, b: as `submit.locate` takes them.
         curated: measured on its hold-out; None compares architecture and weights alone.
-        detectors: parameters by name; they scan A, and what they find suspicious is replayed on both. Needs `curated`.
+        detectors: parameters by name; they scan A, and what they find suspicious is replayed on
+            both. Needs `curated`.
         seconds: time budget of all detectors together.
 
     Raises:
         InputError: there is no such file, or the clean set does not fit both models.
-        ArtifactRejected: a rule of the format, the manifest or the architecture is broken; the name is said.
+        ArtifactRejected: a rule of the format, the manifest or the architecture is broken; the name
+            is said.
         MethodFailed: a logit is not finite.
     """
     from guard.ml.networks.compare import agreement, moved
@@ -124,42 +151,73 @@ def compare(a: Path, b: Path, curated: "CuratedSet | None", *, names: tuple[str,
     same = _network(model_a) == _network(model_b)
     layers, unmatched = moved(model_a.inner, model_b.inner)
     if curated is None:
-        return Comparison(a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched)
+        return Comparison(
+            a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched
+        )
     found: tuple[tuple[Evidence, ...], tuple[Replayed, ...]] | tuple[None, tuple[()]] = (None, ())
     if detectors is not None:
-        examined = examine.examine(model_a, side_a.digest, curated, detectors, seed=seed, seconds=seconds,
-                               progress=progress)
+        examined = examine.examine(
+            model_a,
+            side_a.digest,
+            curated,
+            detectors,
+            seed=seed,
+            seconds=seconds,
+            progress=progress,
+        )
         replays = repair.replays_from(examined.evidence, examined.triggers)
-        found = examined.evidence, tuple(_replayed(one, model_a, model_b, curated.holdout) for one in replays)
-    return Comparison(a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched,
-                      agreement=agreement(model_a, model_b, curated.holdout), images=len(curated.holdout),
-                      scan=found[0], replayed=found[1])
+        found = (
+            examined.evidence,
+            tuple(_replayed(one, model_a, model_b, curated.holdout) for one in replays),
+        )
+    return Comparison(
+        a=side_a,
+        b=side_b,
+        same_architecture=same,
+        layers=layers,
+        unmatched=unmatched,
+        agreement=agreement(model_a, model_b, curated.holdout),
+        images=len(curated.holdout),
+        scan=found[0],
+        replayed=found[1],
+    )
 
 
-def _open(path: Path, name: str, out: Path, curated: "CuratedSet | None",
-          device: str | None) -> tuple["ImageModel", Side]:
+def _open(
+    path: Path, name: str, out: Path, curated: "CuratedSet | None", device: str | None
+) -> tuple["ImageModel", Side]:
     from guard.ml import measure
 
     weights, manifest = locate(path)
     try:
-        inspected = examine.inspect_upload(weights, weights.name, manifest.read_bytes() if manifest else None, out,
-                                       budget=Budget())
+        inspected = examine.inspect_upload(
+            weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
+        )
         if curated is not None:
             examine.fits(inspected.manifest, curated)
     except (ArtifactRejected, CleanSetError) as error:
         raise type(error)(f"{name}: {error.sentence}", code=error.code) from error
     model = examine.open_model(inspected.canonical, device=device)
-    accuracy = None if curated is None else measure.accuracy(model, curated.holdout, curated.facts.classes)
+    accuracy = (
+        None if curated is None else measure.accuracy(model, curated.holdout, curated.facts.classes)
+    )
     side = Side(
-        name=name, digest=inspected.digest, architecture=inspected.manifest.architecture,
-        classes=inspected.manifest.num_classes, label_names=tuple(inspected.manifest.label_names),
-        parameters=sum(tensor.numel() for tensor in model.inner.parameters()), accuracy=accuracy,
+        name=name,
+        digest=inspected.digest,
+        architecture=inspected.manifest.architecture,
+        classes=inspected.manifest.num_classes,
+        label_names=tuple(inspected.manifest.label_names),
+        parameters=sum(tensor.numel() for tensor in model.inner.parameters()),
+        accuracy=accuracy,
     )
     return model, side
 
 
 def _network(model: "ImageModel") -> tuple[object, ...]:
-    """What decides whether two networks are built alike: the architecture's words and each tensor's shape."""
+    """What decides whether two networks are built alike.
+
+    The architecture's words and each tensor's shape.
+    """
     facts = model.manifest
     shapes = {name: tuple(tensor.shape) for name, tensor in model.inner.state_dict().items()}
     return facts.architecture, facts.num_classes, facts.input_size, dict(facts.model_args), shapes
@@ -169,6 +227,18 @@ def _replayed(replay: Replay, a: "ImageModel", b: "ImageModel", holdout: "Labell
     from guard.ml import measure
 
     trigger = examine.restore_trigger(replay.data)
-    on = [measure.asr(model, holdout, trigger, replay.target, trigger.family, natural=replay.natural,
-                      budget=replay.budget) for model in (a, b)]
-    return Replayed(target=replay.target, family=trigger.family, digest=replay.digest, a=on[0], b=on[1])
+    on = [
+        measure.asr(
+            model,
+            holdout,
+            trigger,
+            replay.target,
+            trigger.family,
+            natural=replay.natural,
+            budget=replay.budget,
+        )
+        for model in (a, b)
+    ]
+    return Replayed(
+        target=replay.target, family=trigger.family, digest=replay.digest, a=on[0], b=on[1]
+    )

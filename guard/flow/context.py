@@ -31,7 +31,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Guard:
-    """Everything a use case works with. The signer is made on first use: only the control worker has the key."""
+    """Everything a use case works with.
+
+    The signer is made on first use: only the control worker has the key.
+    """
 
     settings: "Settings"
     engine: "Engine"
@@ -69,7 +72,10 @@ class Guard:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """A private folder that is gone afterwards, under the data folder so that big files do not fill /tmp."""
+        """A private folder that is gone afterwards.
+
+        Under the data folder so that big files do not fill /tmp.
+        """
         root = Path(self.settings.data_dir) / "work"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=root) as folder:

@@ -9,4 +9,6 @@ def record(guard: Guard, task: str, payload: dict[str, str], error: str) -> None
     """Keep the message of `task` with the sentence of its error, and raise an alarm."""
     with transaction(guard.engine) as session:
         dead_letters.add(session, task=task, payload=payload, error=error, now=guard.now())
-        alarms.raise_(session, "dead_letter", f"{task} {sorted(payload.values())}", error, guard.now())
+        alarms.raise_(
+            session, "dead_letter", f"{task} {sorted(payload.values())}", error, guard.now()
+        )

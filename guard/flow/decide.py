@@ -21,8 +21,14 @@ def run(guard: Guard, held: Held) -> None:
     subject = scan.canonical_digest or scan.upload_digest or ""
     outcome = scan.detail.get(OUTCOME)
     if outcome is not None:
-        conclude(guard, held, Verdict(outcome["verdict"]), subject=subject, reasons=outcome["reasons"],
-                 then=outcome["then"])
+        conclude(
+            guard,
+            held,
+            Verdict(outcome["verdict"]),
+            subject=subject,
+            reasons=outcome["reasons"],
+            then=outcome["then"],
+        )
         return
     case = case_of(guard, scan)
     decision = decide(guard.policy, case)
@@ -32,11 +38,21 @@ def run(guard: Guard, held: Held) -> None:
     elif decision.purify:
         then = "purify"
     conclude(
-        guard, held, decision.verdict, subject=subject, reasons=decision.reasons, then=then,
-        score=decision.score, target=decision.target, asr=decision.asr, asr_upper=decision.asr_upper,
-        calibration=decision.calibration, coverage=decision.coverage,
+        guard,
+        held,
+        decision.verdict,
+        subject=subject,
+        reasons=decision.reasons,
+        then=then,
+        score=decision.score,
+        target=decision.target,
+        asr=decision.asr,
+        asr_upper=decision.asr_upper,
+        calibration=decision.calibration,
+        coverage=decision.coverage,
         known_gaps=known_gaps(guard.policy, case.versions),
-        evidence=[item.key for item in case.evidence], lifetime=decision.expires_after_seconds,
+        evidence=[item.key for item in case.evidence],
+        lifetime=decision.expires_after_seconds,
         parent=case.purification.parent if case.purification else None,
         purification=proved(case.purification) if case.purification else None,
     )
@@ -51,5 +67,11 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
         artifact = artifacts.find(session, digest)
     purification = scan.detail.get("purification")
     manifest = artifact.manifest if artifact is not None else None
-    return make_case(guard.policy, digest, facts, found, facts_from_dict(purification) if purification else None,
-                     architecture=str(manifest["architecture"]) if manifest else None)
+    return make_case(
+        guard.policy,
+        digest,
+        facts,
+        found,
+        facts_from_dict(purification) if purification else None,
+        architecture=str(manifest["architecture"]) if manifest else None,
+    )

@@ -1,4 +1,7 @@
-"""Stage 2: each detector of the policy once per version; failures are evidence too; nothing known is run again."""
+"""Stage 2: each detector of the policy once per version; failures are evidence too.
+
+Nothing known is run again.
+"""
 
 from guard.core.errors import CleanSetError
 from guard.core.evidence import CleanSetFacts, Evidence
@@ -28,18 +31,34 @@ def run(guard: Guard, held: Held) -> None:
         if not canary.accepted(guard, held):
             return
         with reading(guard.engine) as session:
-            known = [item.key for item in evidence.for_artifact(session, scan.canonical_digest, cleanset.digest)]
+            known = [
+                item.key
+                for item in evidence.for_artifact(session, scan.canonical_digest, cleanset.digest)
+            ]
         made = prepared(guard, held, cleanset)
         with guard.workspace() as out:
             request = {
-                "model": str(guard.blobs.path(scan.canonical_digest)), "artifact": scan.canonical_digest,
-                "cleanset": str(guard.blobs.path(cleanset.digest)), "cleanset_name": cleanset.name,
-                "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
-                "seed": SCAN_SEED, "seconds": guard.settings.scan_seconds, "device": guard.settings.device,
-                "known": known, "policy": stopping(guard.policy), "prepared": made,
+                "model": str(guard.blobs.path(scan.canonical_digest)),
+                "artifact": scan.canonical_digest,
+                "cleanset": str(guard.blobs.path(cleanset.digest)),
+                "cleanset_name": cleanset.name,
+                "detectors": {
+                    name: dict(rule.params) for name, rule in guard.policy.detectors.items()
+                },
+                "seed": SCAN_SEED,
+                "seconds": guard.settings.scan_seconds,
+                "device": guard.settings.device,
+                "known": known,
+                "policy": stopping(guard.policy),
+                "prepared": made,
             }
-            answer = run_job("detect", request, out, limits=guard.limits(guard.settings.scan_seconds + SPARE),
-                              on_progress=held.alive)
+            answer = run_job(
+                "detect",
+                request,
+                out,
+                limits=guard.limits(guard.settings.scan_seconds + SPARE),
+                on_progress=held.alive,
+            )
             for digest in answer["triggers"]:
                 guard.blobs.put_bytes((out / digest).read_bytes())
             smoke = guard.blobs.put_bytes((out / "smoke.json").read_bytes())
@@ -51,8 +70,16 @@ def run(guard: Guard, held: Held) -> None:
         held.check(session)
         for item in answer["evidence"]:
             evidence.add(session, Evidence.from_dict(item), guard.now())
-        scans.move(session, scan.id, ScanState.DECIDING, guard.now(), lease=held.lease,
-                   cleanset_digest=cleanset.digest, cleanset_name=cleanset.name, detail={**scan.detail, "smoke": smoke})
+        scans.move(
+            session,
+            scan.id,
+            ScanState.DECIDING,
+            guard.now(),
+            lease=held.lease,
+            cleanset_digest=cleanset.digest,
+            cleanset_name=cleanset.name,
+            detail={**scan.detail, "smoke": smoke},
+        )
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
 
 
@@ -75,23 +102,31 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
         for facts in found:
             if facts.name == name:
                 return facts
-        raise CleanSetError(f"There is no clean set called {name!r}; add it by `guard cleanset add {name} PATH`.",
-                            code="cleanset_unknown")
+        raise CleanSetError(
+            f"There is no clean set called {name!r}; add it by `guard cleanset add {name} PATH`.",
+            code="cleanset_unknown",
+        )
     latest = {facts.name: facts for facts in reversed(found)}
     fitting = [facts for facts in latest.values() if _fits(facts, manifest)]
     if len(fitting) == 1:
         return fitting[0]
     why = "several clean sets fit" if fitting else "no clean set fits"
     raise CleanSetError(
-        f"The model takes {'x'.join(map(str, manifest.input_size))} images of {manifest.num_classes} classes and "
+        f"The model takes {'x'.join(map(str, manifest.input_size))} images of "
+        f"{manifest.num_classes} classes and "
         f"{why}; "
-        'name one in config.json as {"guard": {"cleanset": NAME}} or add it by `guard cleanset add`.',
+        'name one in config.json as {"guard": {"cleanset": NAME}} or add it by `guard cleanset '
+        "add`.",
         code="cleanset_unknown",
     )
 
 
 def _fits(facts: CleanSetFacts, manifest: Manifest) -> bool:
-    return (facts.channels, facts.height, facts.width) == manifest.input_size and facts.classes == manifest.num_classes
+    return (
+        facts.channels,
+        facts.height,
+        facts.width,
+    ) == manifest.input_size and facts.classes == manifest.num_classes
 
 
 def held_manifest(guard: Guard, scan: ScanRow) -> dict[str, object]:
@@ -99,6 +134,7 @@ def held_manifest(guard: Guard, scan: ScanRow) -> dict[str, object]:
     with reading(guard.engine) as session:
         row = artifacts.get(session, scan.canonical_digest or "")
     if row.manifest is None:
-        raise CleanSetError("The artifact has no stored manifest; scan it again.", code="manifest_missing")
+        raise CleanSetError(
+            "The artifact has no stored manifest; scan it again.", code="manifest_missing"
+        )
     return dict(row.manifest)
-

@@ -1,4 +1,7 @@
-"""Stage 1: exactly one format claims the upload; every rule holds; the canonical file is written and named."""
+"""Stage 1: exactly one format claims the upload; every rule holds.
+
+The canonical file is written and named.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +31,8 @@ def run(guard: Guard, held: Held) -> None:
     upload = guard.blobs.path(scan.upload_digest)
     with guard.workspace() as out:
         request = {
-            "path": str(upload), "name": "model.safetensors" if scan.parent_scan_id else Path(scan.key).name,
+            "path": str(upload),
+            "name": "model.safetensors" if scan.parent_scan_id else Path(scan.key).name,
             "manifest": scan.manifest,
             "budget": asdict(Budget(file_bytes=guard.settings.max_upload_bytes)),
         }
@@ -43,7 +47,21 @@ def run(guard: Guard, held: Held) -> None:
         held.check(session)
         kind = ArtifactKind.PURIFIED if scan.parent_scan_id else ArtifactKind.CANONICAL
         parent = None if digest == scan.upload_digest else scan.upload_digest
-        artifacts.put(session, digest=digest, size=size, kind=kind, parent_digest=parent, manifest=answer["manifest"],
-                      now=guard.now())
-        scans.move(session, scan.id, ScanState.DETECTING, guard.now(), lease=held.lease, canonical_digest=digest)
+        artifacts.put(
+            session,
+            digest=digest,
+            size=size,
+            kind=kind,
+            parent_digest=parent,
+            manifest=answer["manifest"],
+            now=guard.now(),
+        )
+        scans.move(
+            session,
+            scan.id,
+            ScanState.DETECTING,
+            guard.now(),
+            lease=held.lease,
+            canonical_digest=digest,
+        )
         outbox.add(session, "detect", {"scan_id": scan.id}, guard.now())

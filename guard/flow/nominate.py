@@ -1,4 +1,7 @@
-"""The API's side of intake: an event becomes a row and a message in one commit; no object is looked at here."""
+"""The API's side of intake: an event becomes a row and a message in one commit.
+
+No object is looked at here.
+"""
 
 import uuid
 from collections.abc import Collection, Iterable
@@ -19,7 +22,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 #: The API knows events through this module only.
-__all__ = ["MAX_BODY_BYTES", "Seen", "Unauthorised", "accept", "check_auth", "decode", "nominate", "signature_of"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "Seen",
+    "Unauthorised",
+    "accept",
+    "check_auth",
+    "decode",
+    "nominate",
+    "signature_of",
+]
 
 
 def accept(engine: "Engine", body: Any, now: datetime, *, buckets: Collection[str]) -> list[str]:
@@ -32,11 +44,13 @@ def accept(engine: "Engine", body: Any, now: datetime, *, buckets: Collection[st
     return nominate(engine, parse_event(body), now, buckets=buckets)
 
 
-def nominate(engine: "Engine", wanted: Iterable[Nomination], now: datetime, *, buckets: Collection[str]) -> list[str]:
+def nominate(
+    engine: "Engine", wanted: Iterable[Nomination], now: datetime, *, buckets: Collection[str]
+) -> list[str]:
     """Record notices of objects and have a worker look at them, all in one commit.
 
-    A notice that leads nowhere (other bucket, removed object, a README) is recorded as ignored or refused, with the
-    reason. The same object while its first notice waits is one notice.
+    A notice that leads nowhere (other bucket, removed object, a README) is recorded as ignored or
+    refused, with the reason. The same object while its first notice waits is one notice.
 
     Args:
         buckets: the buckets whose objects may be nominated; none means nothing is.

@@ -1,4 +1,7 @@
-"""Events that AWS puts into an SQS queue: the same nominations as by the API, for stores that cannot reach it."""
+"""Events that AWS puts into an SQS queue.
+
+The same nominations as by the API, for stores that cannot reach it.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def poll_queue(guard: "Guard", client: Any, *, wait_seconds: int = 20) -> "Polled":
-    """Take up to ten messages from GUARD_SQS_QUEUE_URL; each is deleted after its nominations are committed.
+    """Take up to ten messages from GUARD_SQS_QUEUE_URL.
+
+    Each is deleted after its nominations are committed.
 
     Args:
         client: from `guard.events.bucket.make_client(service="sqs")`.

@@ -35,7 +35,10 @@ def request(guard: Guard, scan_id: str) -> None:
 
 
 def run(guard: Guard, held: Held) -> None:
-    """Publish the scan's artifact; after this the serving system answers with it, or an alarm stands."""
+    """Publish the scan's artifact.
+
+    After this the serving system answers with it, or an alarm stands.
+    """
     scan = held.scan()
     if scan.state is not ScanState.PUBLISHING or scan.canonical_digest is None:
         return
@@ -44,8 +47,15 @@ def run(guard: Guard, held: Held) -> None:
         with reading(guard.engine) as session:
             version = publications.version_for(session, scan.name, scan.canonical_digest)
         approved = gate.approve(
-            row.envelope, guard.trusted, digest=scan.canonical_digest, now=guard.now(), revoked=revoked,
-            ledger_row=row, name=scan.name, version=version, signer=guard.signer,
+            row.envelope,
+            guard.trusted,
+            digest=scan.canonical_digest,
+            now=guard.now(),
+            revoked=revoked,
+            ledger_row=row,
+            name=scan.name,
+            version=version,
+            signer=guard.signer,
         )
     except (NotServable, IntegrityMismatch) as error:
         _refuse(guard, held, scan, error.sentence)
@@ -67,18 +77,33 @@ def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[
     there = publications.find(session, receipt.name, receipt.version)
     if there is not None:
         # A renewed verdict is another release statement under the same version.
-        publications.renew(session, there.id, archive_digest=receipt.archive_digest, receipt=asdict(receipt),
-                           envelope=envelope, now=guard.now())
+        publications.renew(
+            session,
+            there.id,
+            archive_digest=receipt.archive_digest,
+            receipt=asdict(receipt),
+            envelope=envelope,
+            now=guard.now(),
+        )
     else:
         publications.add(
-            session, publication_id=uuid.uuid4().hex, digest=receipt.digest, name=receipt.name, version=receipt.version,
-            publisher=receipt.publisher, archive_digest=receipt.archive_digest, receipt=asdict(receipt),
-            envelope=envelope, now=guard.now(),
+            session,
+            publication_id=uuid.uuid4().hex,
+            digest=receipt.digest,
+            name=receipt.name,
+            version=receipt.version,
+            publisher=receipt.publisher,
+            archive_digest=receipt.archive_digest,
+            receipt=asdict(receipt),
+            envelope=envelope,
+            now=guard.now(),
         )
     # Only the newest version of a name is served; older ones stay in the books as withdrawn.
     for row in publications.active(session, receipt.name):
         if row.version != receipt.version:
-            publications.withdraw(session, row.id, reason=f"replaced by version {receipt.version}", now=guard.now())
+            publications.withdraw(
+                session, row.id, reason=f"replaced by version {receipt.version}", now=guard.now()
+            )
 
 
 def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
@@ -88,8 +113,14 @@ def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
         NotServable, IntegrityMismatch: as `attest.gate.servable`.
     """
     row, revoked = _verdict_of(guard, scan)
-    return gate.servable(row.envelope, guard.trusted, digest=scan.canonical_digest or "", now=guard.now(),
-                         revoked=revoked, ledger_row=row)
+    return gate.servable(
+        row.envelope,
+        guard.trusted,
+        digest=scan.canonical_digest or "",
+        now=guard.now(),
+        revoked=revoked,
+        ledger_row=row,
+    )
 
 
 def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]:
@@ -104,8 +135,12 @@ def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]
 def _refuse(guard: Guard, held: Held, scan: ScanRow, sentence: str) -> None:
     with transaction(guard.engine) as session:
         held.check(session)
-        alarms.raise_(session, "publish_refused", scan.canonical_digest or scan.id, sentence, guard.now())
-        scans.move(session, scan.id, ScanState.FAILED, guard.now(), lease=held.lease, error=sentence)
+        alarms.raise_(
+            session, "publish_refused", scan.canonical_digest or scan.id, sentence, guard.now()
+        )
+        scans.move(
+            session, scan.id, ScanState.FAILED, guard.now(), lease=held.lease, error=sentence
+        )
 
 
 def smoke_from(data: bytes) -> Smoke:

@@ -1,10 +1,13 @@
-"""The worker's side of intake: pin one object version, stream it once into a blob, record it in one commit.
+"""The worker's side of intake.
 
-(1) ask S3 for the facts; (2) refuse what may not be taken, before a byte is read; (3) find the `config.json` beside
-it, or wait for it a while; (4) stream into a blob, hashing; (5) commit artifact, scan and the next message together.
-Killed anywhere, it is run again with the same end: until (5) nothing is written but a blob, which is known by its
-digest. Bytes that change or vanish while they are read refuse the nomination, never end in a verdict: the new
-upload has an event of its own, and the sweep finds it where that is lost.
+Pin one object version, stream it once into a blob, record it in one commit.
+
+(1) ask S3 for the facts; (2) refuse what may not be taken, before a byte is read; (3) find the
+`config.json` beside it, or wait for it a while; (4) stream into a blob, hashing; (5) commit
+artifact, scan and the next message together. Killed anywhere, it is run again with the same end:
+until (5) nothing is written but a blob, which is known by its digest. Bytes that change or vanish
+while they are read refuse the nomination, never end in a verdict: the new upload has an event of
+its own, and the sweep finds it where that is lost.
 """
 
 import uuid
@@ -91,7 +94,9 @@ def receive(
     limits: Limits,
     now: Callable[[], datetime],
 ) -> Received:
-    """Take in the object that was nominated. Any number of times, in any order, it is one scan an object version.
+    """Take in the object that was nominated.
+
+    Any number of times, in any order, it is one scan an object version.
 
     Args:
         bucket: gives the bucket of a name.
@@ -110,7 +115,11 @@ def receive(
     except (ArtifactRejected, InputError) as error:
         done = _settle(step, row, NominationState.REFUSED, reason=error.sentence)
     _LOG.info(
-        "nomination_received", nomination_id=row.id, state=str(done.state), scan_id=done.scan_id, reason=done.reason
+        "nomination_received",
+        nomination_id=row.id,
+        state=str(done.state),
+        scan_id=done.scan_id,
+        reason=done.reason,
     )
     return done
 
@@ -130,15 +139,21 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     found = None if whole else _manifest(step.bucket, row.key)
     if there and found is None:
         return _settle(step, row, NominationState.ACCEPTED, scan_id=(whole or there)[0].id)
-    if found is None and (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds:
+    if (
+        found is None
+        and (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds
+    ):
         return _wait(step, row)
     manifest, manifest_pin = found or (None, "")
-    # The scan without a manifest has ended or will; the same weights with one are another thing to scan.
+    # The scan without a manifest has ended or will; the same weights with one are another thing to
+    # scan.
     pin = f"{facts.pin}{intake.LATE_MANIFEST}{manifest_pin}" if there else facts.pin
     # (4) Once through the network, once through the hash, never into memory.
     digest, size = step.blobs.put(step.bucket.stream(facts))
     # (5) One commit.
-    return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, step.bucket.uploader(facts)))
+    return _commit(
+        step, row, facts, _Scan(name, pin, digest, size, manifest, step.bucket.uploader(facts))
+    )
 
 
 def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
@@ -154,7 +169,8 @@ def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
 def _refuse(facts: "ObjectFacts", limits: Limits) -> None:
     if facts.version_id is None and not limits.allow_unversioned:
         raise InputError(
-            "The bucket keeps no versions, so the object could be replaced after it was vetted; turn versioning on, or "
+            "The bucket keeps no versions, so the object could be replaced after it was vetted; "
+            "turn versioning on, or "
             "set GUARD_ALLOW_UNVERSIONED.",
             code="unversioned",
         )
@@ -162,13 +178,17 @@ def _refuse(facts: "ObjectFacts", limits: Limits) -> None:
         raise ArtifactRejected("The object is empty; upload the model again.", code="object_empty")
     if facts.size > limits.max_upload_bytes:
         raise ArtifactRejected(
-            f"The object has {facts.size} bytes, the limit is {limits.max_upload_bytes} (GUARD_MAX_UPLOAD_BYTES).",
+            f"The object has {facts.size} bytes, the limit is {limits.max_upload_bytes} "
+            "(GUARD_MAX_UPLOAD_BYTES).",
             code="object_too_large",
         )
 
 
 def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
-    """The text of the `config.json` beside `key` and what pins it; judged later, stored as it is."""
+    """The text of the `config.json` beside `key` and what pins it.
+
+    Judged later, stored as it is.
+    """
     found = bucket.read_small(_object_keys.folder(key) + _object_keys.MANIFEST, MAX_MANIFEST_BYTES)
     if found is None:
         return None
@@ -178,7 +198,9 @@ def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise ArtifactRejected("config.json is not UTF-8 text; upload it again.", code="manifest_no_json")
+        raise ArtifactRejected(
+            "config.json is not UTF-8 text; upload it again.", code="manifest_no_json"
+        )
     return text, facts.pin
 
 
@@ -196,7 +218,9 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
     now = step.now()
     with transaction(step.engine) as session:
         new = uuid.uuid4().hex
-        artifacts.put(session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now)
+        artifacts.put(
+            session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now
+        )
         made = scans.insert(
             session,
             scan_id=new,
@@ -210,7 +234,8 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             submitted_by=_claim(scan.submitted_by),
         )
         if made.id != new:
-            # Another worker was faster: look again, with its scan in view; perhaps it saw no manifest.
+            # Another worker was faster: look again, with its scan in view; perhaps it saw no
+            # manifest.
             outbox.add(session, "receive", {"nomination_id": row.id}, now)
             return Received(row.id, NominationState.NEW)
         outbox.add(session, "inspect", {"scan_id": new}, now)
@@ -219,11 +244,18 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
 
 
 def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
-    """A `config.json` came: nominate the weights beside it that have no scan with a manifest yet."""
+    """A `config.json` came.
+
+    Nominate the weights beside it that have no scan with a manifest yet.
+    """
     folder = _object_keys.folder(row.key)
     wanted = []
     for facts in step.bucket.latest(folder):
-        own = _object_keys.folder(facts.key) == folder and facts.size > 0 and not _object_keys.is_manifest(facts.key)
+        own = (
+            _object_keys.folder(facts.key) == folder
+            and facts.size > 0
+            and not _object_keys.is_manifest(facts.key)
+        )
         if (
             not own
             or _object_keys.not_a_model(facts.key)
@@ -237,17 +269,35 @@ def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
         if len(wanted) == MAX_SIBLINGS:
             break
     nominate(step.engine, wanted, step.now(), buckets=(row.bucket,))
-    return _settle(step, row, NominationState.ACCEPTED, reason=f"A manifest; nominated beside it: {len(wanted)}.")
+    return _settle(
+        step,
+        row,
+        NominationState.ACCEPTED,
+        reason=f"A manifest; nominated beside it: {len(wanted)}.",
+    )
 
 
 def _wait(step: _Intake, row: NominationRow) -> Received:
     with transaction(step.engine) as session:
-        outbox.add(session, "receive", {"nomination_id": row.id}, step.now(), delay_seconds=MANIFEST_PAUSE_SECONDS)
-    return Received(row.id, NominationState.NEW, reason=f"Waiting for {_object_keys.MANIFEST} beside it.")
+        outbox.add(
+            session,
+            "receive",
+            {"nomination_id": row.id},
+            step.now(),
+            delay_seconds=MANIFEST_PAUSE_SECONDS,
+        )
+    return Received(
+        row.id, NominationState.NEW, reason=f"Waiting for {_object_keys.MANIFEST} beside it."
+    )
 
 
 def _settle(
-    step: _Intake, row: NominationRow, state: NominationState, *, reason: str = "", scan_id: str | None = None
+    step: _Intake,
+    row: NominationRow,
+    state: NominationState,
+    *,
+    reason: str = "",
+    scan_id: str | None = None,
 ) -> Received:
     with transaction(step.engine) as session:
         nominations.settle(session, row.id, state, reason=reason, scan_id=scan_id)

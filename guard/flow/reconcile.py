@@ -1,7 +1,9 @@
-"""Compare what serving answers with and what may be served; the difference is removed, put back, and reported.
+"""Compare what serving answers with and what may be served.
 
-The gate decides from signed verdicts; rows only say what to look for. Killed at any line and run again, the result is
-the same.
+The difference is removed, put back, and reported.
+
+The gate decides from signed verdicts; rows only say what to look for. Killed at any line and run
+again, the result is the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -78,7 +80,9 @@ class _Books:
 
 
 def reconcile_guard(guard: Guard) -> list[Action]:
-    """`reconcile` with everything a Guard holds; what is missing is published again by its own scan's `publish` stage.
+    """`reconcile` with everything a Guard holds.
+
+    What is missing is published again by its own scan's `publish` stage.
 
     Raises:
         Unavailable: serving or the database did not answer.
@@ -86,23 +90,41 @@ def reconcile_guard(guard: Guard) -> list[Action]:
 
     def republish(row: PublicationRow) -> None:
         with transaction(guard.engine) as session:
-            finished = [scan for scan in scans.for_digest(session, row.digest) if scan.canonical_digest == row.digest
-                        and scan.name == row.name and scan.state is ScanState.DONE and scan.verdict_id]
+            finished = [
+                scan
+                for scan in scans.for_digest(session, row.digest)
+                if scan.canonical_digest == row.digest
+                and scan.name == row.name
+                and scan.state is ScanState.DONE
+                and scan.verdict_id
+            ]
             if not finished:
-                raise NotServable(f"No finished scan of {row.digest[:12]} is there to publish from; scan it again.")
+                raise NotServable(
+                    f"No finished scan of {row.digest[:12]} is there to publish from; scan it "
+                    "again."
+                )
             # The stage asks the gate again before it publishes.
             scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
             outbox.add(session, "publish", {"scan_id": finished[0].id}, guard.now())
 
-    return reconcile(guard.engine, guard.publisher, guard.trusted, guard.blobs, guard.now(), republish)
+    return reconcile(
+        guard.engine, guard.publisher, guard.trusted, guard.blobs, guard.now(), republish
+    )
 
 
-def reconcile(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", blobs: "Blobs", now: datetime,
-              republish: Republish) -> list[Action]:
+def reconcile(
+    engine: "Engine",
+    publisher: Publisher,
+    trusted: "TrustedKeys",
+    blobs: "Blobs",
+    now: datetime,
+    republish: Republish,
+) -> list[Action]:
     """Look, and act on every difference; each one also raises an alarm.
 
     Args:
-        republish: asked to publish an active publication again; raises GuardError where that cannot be done.
+        republish: asked to publish an active publication again; raises GuardError where that cannot
+            be done.
 
     Returns:
         What was done, empty where serving is as it should be.
@@ -112,7 +134,8 @@ def reconcile(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", bl
     """
     differences = _look(engine, publisher, trusted, now)
     if differences:
-        # A publish or a withdrawal may have ended between asking serving and reading the books: look twice.
+        # A publish or a withdrawal may have ended between asking serving and reading the books:
+        # look twice.
         again = {difference.key for difference in _look(engine, publisher, trusted, now)}
         differences = [difference for difference in differences if difference.key in again]
     acts = {
@@ -123,28 +146,63 @@ def reconcile(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", bl
     return [acts[difference.kind](difference) for difference in differences]
 
 
-def _look(engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", now: datetime) -> list[_Difference]:
+def _look(
+    engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", now: datetime
+) -> list[_Difference]:
     """All differences, in the order in which to act on them."""
     state = publisher.state()
     books = _read(engine)
-    refused = {row.id: reason for row in books.active if (reason := _refusal(row.digest, books, trusted, now))}
-    found = [_Difference(kind=Kind.CLOSED, name=row.name, version=row.version, digest=row.digest, row=row,
-                         reason=refused[row.id]) for row in books.active if row.id in refused]
+    refused = {
+        row.id: reason
+        for row in books.active
+        if (reason := _refusal(row.digest, books, trusted, now))
+    }
+    found = [
+        _Difference(
+            kind=Kind.CLOSED,
+            name=row.name,
+            version=row.version,
+            digest=row.digest,
+            row=row,
+            reason=refused[row.id],
+        )
+        for row in books.active
+        if row.id in refused
+    ]
     rows = {(row.name, row.version): row for row in books.active}
     # A default is removed last: TorchServe keeps it as long as there are other versions.
     for one in sorted(state, key=lambda one: one.default):
         row = rows.get((one.name, one.version))
-        reason = refused[row.id] if row and row.id in refused else _objection(one, row, books, trusted, now)
+        reason = (
+            refused[row.id]
+            if row and row.id in refused
+            else _objection(one, row, books, trusted, now)
+        )
         if reason:
-            found.append(_Difference(kind=Kind.WITHDRAWN, name=one.name, version=one.version, digest=one.digest,
-                                     reason=reason))
+            found.append(
+                _Difference(
+                    kind=Kind.WITHDRAWN,
+                    name=one.name,
+                    version=one.version,
+                    digest=one.digest,
+                    reason=reason,
+                )
+            )
     removed = {(one.name, one.version) for one in found}
     served = {(one.name, one.version) for one in state if one.ready and one.default} - removed
-    newest = {row.name: row for row in books.active if row.id not in refused}  # by age, so the last of a name stays
+    newest = {
+        row.name: row for row in books.active if row.id not in refused
+    }  # by age, so the last of a name stays
     replaced = {name for name, _ in books.underway}  # serving changes over before the books do
     return found + [
-        _Difference(kind=Kind.REPUBLISHED, name=row.name, version=row.version, digest=row.digest, row=row,
-                    reason="it is vetted and active, but serving did not answer with it by default")
+        _Difference(
+            kind=Kind.REPUBLISHED,
+            name=row.name,
+            version=row.version,
+            digest=row.digest,
+            row=row,
+            reason="it is vetted and active, but serving did not answer with it by default",
+        )
         for row in newest.values()
         if (row.name, row.version) not in served and row.name not in replaced
     ]
@@ -154,12 +212,16 @@ def _read(engine: "Engine") -> _Books:
     with reading(engine) as session:
         active = tuple(publications.active(session))
         underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
-        digests = {row.digest for row in active} | {scan.canonical_digest for scan in underway if scan.canonical_digest}
+        digests = {row.digest for row in active} | {
+            scan.canonical_digest for scan in underway if scan.canonical_digest
+        }
         return _Books(
             active=active,
             revoked=revocations.digests(session),
             verdicts={digest: ledger.latest_for(session, digest) for digest in digests},
-            underway=frozenset((scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest),
+            underway=frozenset(
+                (scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest
+            ),
         )
 
 
@@ -169,20 +231,34 @@ def _refusal(digest: str, books: _Books, trusted: "TrustedKeys", now: datetime) 
     if verdict is None:
         return "there is no verdict about it"
     try:
-        gate.servable(verdict.envelope, trusted, digest=digest, now=now, revoked=books.revoked, ledger_row=verdict)
+        gate.servable(
+            verdict.envelope,
+            trusted,
+            digest=digest,
+            now=now,
+            revoked=books.revoked,
+            ledger_row=verdict,
+        )
     except (NotServable, IntegrityMismatch) as error:
         return error.sentence
     return ""
 
 
-def _objection(one: Served, row: PublicationRow | None, books: _Books, trusted: "TrustedKeys", now: datetime) -> str:
-    """Why something that is served may not be; "" where it may. `row` is its active publication, which may be."""
+def _objection(
+    one: Served, row: PublicationRow | None, books: _Books, trusted: "TrustedKeys", now: datetime
+) -> str:
+    """Why something that is served may not be; "" where it may.
+
+    `row` is its active publication, which may be.
+    """
     problem = str(one.detail.get("problem", ""))
     if row is not None:
         if one.digest is None and not one.ready:
             return ""  # it does not answer, and may not be unpacked yet
         if one.digest != row.digest:
-            return problem or f"it serves {str(one.digest)[:12]} and not the vetted {row.digest[:12]}"
+            return (
+                problem or f"it serves {str(one.digest)[:12]} and not the vetted {row.digest[:12]}"
+            )
         return problem
     # A worker that is publishing has it served before it can say so in the books.
     underway = {digest for name, digest in books.underway if name == one.name}
@@ -198,7 +274,9 @@ def _remove(engine: "Engine", publisher: Publisher, one: _Difference, now: datet
         publisher.withdraw(one.name, one.version)
     except GuardError as error:
         # One model that resists must not keep the others served.
-        return _tell(engine, one, Kind.STUCK, f"{one.reason}; it could not be removed: {error.sentence}", now)
+        return _tell(
+            engine, one, Kind.STUCK, f"{one.reason}; it could not be removed: {error.sentence}", now
+        )
     return _tell(engine, one, one.kind, one.reason, now)
 
 
@@ -209,13 +287,21 @@ def _close(engine: "Engine", one: _Difference, now: datetime) -> Action:
     return _tell(engine, one, one.kind, one.reason, now)
 
 
-def _put_back(engine: "Engine", blobs: "Blobs", republish: Republish, one: _Difference, now: datetime) -> Action:
+def _put_back(
+    engine: "Engine", blobs: "Blobs", republish: Republish, one: _Difference, now: datetime
+) -> Action:
     try:
         if one.row is None or not blobs.has(one.row.digest):
             raise NotServable(f"The bytes of {str(one.digest)[:12]} are not in the blob store.")
         republish(one.row)
     except GuardError as error:
-        return _tell(engine, one, Kind.MISSING, f"{one.reason}; it could not be put back: {error.sentence}", now)
+        return _tell(
+            engine,
+            one,
+            Kind.MISSING,
+            f"{one.reason}; it could not be put back: {error.sentence}",
+            now,
+        )
     return _tell(engine, one, one.kind, one.reason, now)
 
 

@@ -1,7 +1,8 @@
 """Wake scans that nobody works on: a worker was killed, a message lost, a broker emptied.
 
-The broker gives a killed worker's message back only after its visibility time-out of hours; the expired lease tells
-within seconds. A stage that had finished after all finds the scan moved on and does nothing.
+The broker gives a killed worker's message back only after its visibility time-out of hours; the
+expired lease tells within seconds. A stage that had finished after all finds the scan moved on and
+does nothing.
 """
 
 from datetime import timedelta

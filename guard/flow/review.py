@@ -1,4 +1,7 @@
-"""A person's word on a held verdict: four eyes, a reason, and a new signed verdict that names the old one."""
+"""A person's word on a held verdict.
+
+Four eyes, a reason, and a new signed verdict that names the old one.
+"""
 
 import uuid
 from typing import Any
@@ -15,7 +18,9 @@ from guard.store.session import reading, transaction
 
 
 def approve(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
-    """Clear a held artifact on a reviewer's word and send it to be published; returns the new verdict's id.
+    """Clear a held artifact on a reviewer's word and send it to be published.
+
+    Returns the new verdict's id.
 
     Raises:
         InputError: no reason was given.
@@ -37,40 +42,73 @@ def waiting(guard: Guard) -> list[ScanRow]:
 
 def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved: bool) -> str:
     if not reason.strip():
-        raise InputError("A review needs a reason; give one that the next reader can check.", code="review_no_reason")
+        raise InputError(
+            "A review needs a reason; give one that the next reader can check.",
+            code="review_no_reason",
+        )
     with transaction(guard.engine) as session:
         scan = scans.get(session, scan_id)
         row = ledger.get(session, scan.verdict_id) if scan.verdict_id else None
         if row is None or row.verdict is not Verdict.HELD:
             now = row.verdict if row is not None else scan.state
-            raise NotServable(f"Scan {scan.id} is {now}, not held; only held verdicts wait for a review.")
+            raise NotServable(
+                f"Scan {scan.id} is {now}, not held; only held verdicts wait for a review."
+            )
         if approved and scan.submitted_by is not None and scan.submitted_by == reviewer:
-            raise NotServable(f"{reviewer} uploaded this model and cannot approve it; ask somebody else.")
+            raise NotServable(
+                f"{reviewer} uploaded this model and cannot approve it; ask somebody else."
+            )
         if approved and row.expires_at <= guard.now():
-            raise NotServable(f"The held verdict of scan {scan.id} has expired; scan the model again.")
-        basis = {"kind": "review", "reviewer": reviewer, "reason": reason, "reviewed_verdict": row.id}
+            raise NotServable(
+                f"The held verdict of scan {scan.id} has expired; scan the model again."
+            )
+        basis = {
+            "kind": "review",
+            "reviewer": reviewer,
+            "reason": reason,
+            "reviewed_verdict": row.id,
+        }
         said = "approved" if approved else "rejected"
         verdict_id = write(
-            guard, session, scan, Verdict.CLEARED if approved else Verdict.REJECTED, subject=row.artifact_digest,
+            guard,
+            session,
+            scan,
+            Verdict.CLEARED if approved else Verdict.REJECTED,
+            subject=row.artifact_digest,
             reasons=(f"{said.capitalize()} by {reviewer}: {reason}",),
-            then="publish" if approved and guard.settings.auto_publish else "", basis=basis,
+            then="publish" if approved and guard.settings.auto_publish else "",
+            basis=basis,
             **_carried(row),
         )
-        reviews.add(session, review_id=uuid.uuid4().hex, verdict_id=row.id, reviewer=reviewer,
-                    decision=Decided.APPROVE if approved else Decided.REJECT, reason=reason, new_verdict_id=verdict_id,
-                    now=guard.now())
+        reviews.add(
+            session,
+            review_id=uuid.uuid4().hex,
+            verdict_id=row.id,
+            reviewer=reviewer,
+            decision=Decided.APPROVE if approved else Decided.REJECT,
+            reason=reason,
+            new_verdict_id=verdict_id,
+            now=guard.now(),
+        )
     return verdict_id
 
 
 def _carried(row: LedgerRow) -> dict[str, Any]:
-    """What the new statement repeats from the one that was reviewed: the review changes the verdict, not the facts."""
+    """What the new statement repeats from the one that was reviewed.
+
+    The review changes the verdict, not the facts.
+    """
     predicate = dsse.payload(row.envelope)["predicate"]
     asr = predicate.get("asr")
     return {
-        "score": predicate.get("score"), "target": predicate.get("target"), "coverage": predicate.get("coverage", ()),
-        "evidence": predicate.get("evidence", ()), "parent": predicate.get("parent"),
-        "asr": AsrEstimate(**asr) if asr else None, "asr_upper": predicate.get("asr_upper"),
-        "calibration": predicate.get("calibration"), "known_gaps": predicate.get("known_gaps"),
+        "score": predicate.get("score"),
+        "target": predicate.get("target"),
+        "coverage": predicate.get("coverage", ()),
+        "evidence": predicate.get("evidence", ()),
+        "parent": predicate.get("parent"),
+        "asr": AsrEstimate(**asr) if asr else None,
+        "asr_upper": predicate.get("asr_upper"),
+        "calibration": predicate.get("calibration"),
+        "known_gaps": predicate.get("known_gaps"),
         "purification": predicate.get("purification"),
     }
-

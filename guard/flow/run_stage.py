@@ -1,4 +1,7 @@
-"""Run one stage of one scan, whatever happens to it: the lease, the count of crashes, the way out."""
+"""Run one stage of one scan, whatever happens to it.
+
+The lease, the count of crashes, the way out.
+"""
 
 from collections.abc import Callable
 
@@ -23,14 +26,17 @@ def work(guard: Guard, name: str, scan_id: str) -> bool:
         if held is None:
             return False
         if held.lease.attempts > MAX_CRASHES:
-            _handover.give_up(guard, held, name, f"The {name} stage took its worker down {MAX_CRASHES} times.")
+            _handover.give_up(
+                guard, held, name, f"The {name} stage took its worker down {MAX_CRASHES} times."
+            )
             return True
         try:
             STAGES[name](guard, held)
         except MethodFailed as error:
             if error.code == "job_crashed" and held.lease.attempts < MAX_CRASHES:
                 raise  # perhaps the kernel was short of memory for a moment
-            # The job itself failed in a known way (crash, time, memory): trying again would end the same.
+            # The job itself failed in a known way (crash, time, memory): trying again would end the
+            # same.
             _handover.give_up(guard, held, name, error.sentence)
     return True
 

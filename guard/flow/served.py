@@ -12,7 +12,10 @@ from guard.store.session import reading
 
 @dataclass(frozen=True)
 class ServedRow:
-    """One thing the serving system answers with; `vetted` is what the gate says now, `why` its sentence."""
+    """One thing the serving system answers with.
+
+    `vetted` is what the gate says now, `why` its sentence.
+    """
 
     served: Served
     vetted: bool
@@ -45,8 +48,14 @@ def served(guard: Guard) -> list[ServedRow]:
             try:
                 if row is None:
                     raise NotServable("there is no verdict about it")
-                gate.servable(row.envelope, guard.trusted, digest=publication.digest, now=guard.now(), revoked=revoked,
-                              ledger_row=row)
+                gate.servable(
+                    row.envelope,
+                    guard.trusted,
+                    digest=publication.digest,
+                    now=guard.now(),
+                    revoked=revoked,
+                    ledger_row=row,
+                )
             except (NotServable, IntegrityMismatch) as error:
                 why = error.sentence
         rows.append(ServedRow(served=item, vetted=not why, why=why))

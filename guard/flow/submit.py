@@ -1,4 +1,7 @@
-"""Hand a model to the guard by name instead of by an event: an object that is there already, or a local file."""
+"""Hand a model to the guard by name instead of by an event.
+
+An object that is there already, or a local file.
+"""
 
 from pathlib import Path
 
@@ -18,7 +21,9 @@ def submit(guard: Guard, bucket: str, key: str, version_id: str | None = None) -
 
 
 def submit_file(guard: Guard, path: Path, name: str) -> str:
-    """Upload a model file and its `config.json` to the intake bucket under `models/<name>/`, then nominate it.
+    """Upload a model file and its `config.json` to the intake bucket under `models/<name>/`.
+
+    Then nominate it.
 
     Args:
         path: a model file, or a folder with `model.safetensors` and `config.json`.

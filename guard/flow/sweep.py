@@ -1,4 +1,7 @@
-"""Find what no event told: list the intake buckets and nominate every latest version that nobody heard of."""
+"""Find what no event told.
+
+List the intake buckets and nominate every latest version that nobody heard of.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -46,12 +49,18 @@ def sweep(engine: "Engine", bucket: "Bucket", now: datetime, *, limit: int = 100
         Unavailable: the store or the database did not answer; what was nominated stays.
     """
     made = 0
-    for batch in _batches(facts for facts in bucket.latest() if not _object_keys.not_a_model(facts.key)):
+    for batch in _batches(
+        facts for facts in bucket.latest() if not _object_keys.not_a_model(facts.key)
+    ):
         if made >= limit:
             break
         with reading(engine) as session:
-            known = intake.known(session, bucket.name, [_object_keys.shown(facts.key) for facts in batch])
-        fresh = [facts for facts in batch if (_object_keys.shown(facts.key), facts.pin) not in known][: limit - made]
+            known = intake.known(
+                session, bucket.name, [_object_keys.shown(facts.key) for facts in batch]
+            )
+        fresh = [
+            facts for facts in batch if (_object_keys.shown(facts.key), facts.pin) not in known
+        ][: limit - made]
         wanted = [Nomination(facts.bucket, facts.key, facts.pin, "sweep") for facts in fresh]
         made += len(nominate(engine, wanted, now, buckets=(bucket.name,)))
     if made:

@@ -1,4 +1,7 @@
-"""Check that nothing was changed behind the guard's back: the ledger's chain, the blobs, what is served."""
+"""Check that nothing was changed behind the guard's back.
+
+The ledger's chain, the blobs, what is served.
+"""
 
 from guard.attest.chain import verify_chain
 from guard.core.errors import GuardError, Unavailable
@@ -17,7 +20,9 @@ def verify(guard: Guard, digest: str | None = None) -> list[str]:
     with reading(guard.engine) as session:
         rows = ledger.rows(session)
     problems = list(verify_chain(rows, guard.trusted))
-    wanted = {row.artifact_digest for row in rows if digest is None or row.artifact_digest == digest}
+    wanted = {
+        row.artifact_digest for row in rows if digest is None or row.artifact_digest == digest
+    }
     if digest is not None and not wanted:
         problems.append(f"The ledger knows nothing of {digest}.")
     for item in sorted(wanted):

@@ -23,14 +23,26 @@ def withdraw(guard: Guard, name_or_digest: str, reason: str, by: str) -> list[Pu
         raise InputError("A withdrawal needs a reason.", code="withdraw_no_reason")
     with transaction(guard.engine) as session:
         active = publications.active(session)
-        mine = [row for row in active if name_or_digest in (row.name, row.digest)
-                or (len(name_or_digest) >= 8 and row.digest.startswith(name_or_digest))]
+        mine = [
+            row
+            for row in active
+            if name_or_digest in (row.name, row.digest)
+            or (len(name_or_digest) >= 8 and row.digest.startswith(name_or_digest))
+        ]
         if not mine and not is_digest(name_or_digest):
-            raise InputError(f"Nothing called {name_or_digest!r} is published; `guard served` lists what is.",
-                             code="withdraw_unknown")
+            raise InputError(
+                f"Nothing called {name_or_digest!r} is published; `guard served` lists what is.",
+                code="withdraw_unknown",
+            )
         for digest in {row.digest for row in mine} or {name_or_digest}:
-            revocations.add(session, revocation_id=uuid.uuid4().hex, digest=digest, reason=reason, by=by,
-                            now=guard.now())
+            revocations.add(
+                session,
+                revocation_id=uuid.uuid4().hex,
+                digest=digest,
+                reason=reason,
+                by=by,
+                now=guard.now(),
+            )
     for row in mine:
         guard.publisher.withdraw(row.name, row.version)
         with transaction(guard.engine) as session:

@@ -29,12 +29,16 @@ def size_of(file: BinaryIO, budget: Budget) -> int:
     """
     size = file.seek(0, os.SEEK_END)
     if size > budget.file_bytes:
-        raise reject("file_too_large", f"The file has {size} bytes; at most {budget.file_bytes} are vetted.")
+        raise reject(
+            "file_too_large", f"The file has {size} bytes; at most {budget.file_bytes} are vetted."
+        )
     return size
 
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytearray:
-    """Exactly `count` bytes from `offset`; the caller has compared `count` with the size of the file.
+    """Exactly `count` bytes from `offset`.
+
+    The caller has compared `count` with the size of the file.
 
     Raises:
         ArtifactRejected: the file ends earlier.
@@ -45,7 +49,9 @@ def read_at(file: BinaryIO, offset: int, count: int) -> bytearray:
     while done < count:
         chunk = file.read(min(CHUNK_BYTES, count - done))
         if not chunk:
-            raise reject("file_truncated", f"The file ends {count - done} bytes too early; upload it again.")
+            raise reject(
+                "file_truncated", f"The file ends {count - done} bytes too early; upload it again."
+            )
         view[done : done + len(chunk)] = chunk
         done += len(chunk)
     return data

@@ -1,4 +1,7 @@
-"""The canonical file: what is vetted, signed and served, whatever form the upload had. One model, one byte string."""
+"""The canonical file: what is vetted, signed and served, whatever form the upload had.
+
+One model, one byte string.
+"""
 
 import hashlib
 import os
@@ -51,11 +54,14 @@ def write_canonical(tensors: "Mapping[str, Tensor]", manifest: Manifest, path: P
     return hasher.hexdigest()
 
 
-def read_canonical(source: Path | BinaryIO, *, budget: Budget = _BUDGET) -> "tuple[Manifest, dict[str, Tensor]]":
+def read_canonical(
+    source: Path | BinaryIO, *, budget: Budget = _BUDGET
+) -> "tuple[Manifest, dict[str, Tensor]]":
     """The manifest and the finite tensors of a canonical file.
 
     Raises:
-        ArtifactRejected: a rule of safetensors is broken, or `not_canonical`: the guard did not write it so.
+        ArtifactRejected: a rule of safetensors is broken, or `not_canonical`: the guard did not
+            write it so.
     """
     with ExitStack() as stack:
         file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
@@ -64,17 +70,30 @@ def read_canonical(source: Path | BinaryIO, *, budget: Budget = _BUDGET) -> "tup
 
 
 def read_manifest(file: BinaryIO, *, budget: Budget = _BUDGET) -> Manifest:
-    """The manifest of a canonical file, whose header is checked byte for byte; reads no tensor and needs no torch.
+    """The manifest of a canonical file, whose header is checked byte for byte.
+
+    Reads no tensor and needs no torch.
 
     Raises:
         ArtifactRejected: as `read_canonical`.
     """
     layout = read_layout(file, budget=budget)
-    if layout.metadata.keys() != {MANIFEST_KEY, FORMAT_KEY} or layout.metadata[FORMAT_KEY] != FORMAT_VERSION:
-        raise reject("not_canonical", "This is no canonical file of the guard; have the guard vet the model first.")
+    if (
+        layout.metadata.keys() != {MANIFEST_KEY, FORMAT_KEY}
+        or layout.metadata[FORMAT_KEY] != FORMAT_VERSION
+    ):
+        raise reject(
+            "not_canonical",
+            "This is no canonical file of the guard; have the guard vet the model first.",
+        )
     manifest = Manifest.parse(layout.metadata[MANIFEST_KEY].encode())
-    again = header_bytes(sorted((info for info, _, _ in layout.entries), key=file_order), layout.metadata)
+    again = header_bytes(
+        sorted((info for info, _, _ in layout.entries), key=file_order), layout.metadata
+    )
     same = manifest.canonical().decode() == layout.metadata[MANIFEST_KEY]
     if not same or again != bytes(read_at(file, 0, layout.start)):
-        raise reject("not_canonical", "The file's header is not written as the guard writes it; have it vetted again.")
+        raise reject(
+            "not_canonical",
+            "The file's header is not written as the guard writes it; have it vetted again.",
+        )
     return manifest

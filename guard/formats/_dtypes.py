@@ -1,6 +1,7 @@
 """The tensor types that are vetted, under their safetensors names.
 
-No 8-bit floats, no packed and no complex types: no architecture we build has them, and readers disagree about them.
+No 8-bit floats, no packed and no complex types: no architecture we build has them, and readers
+disagree about them.
 """
 
 from functools import cache

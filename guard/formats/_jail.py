@@ -1,7 +1,10 @@
-"""Run a converter on an untrusted file in a child process that can do nothing but compute, and collect its output.
+"""Run a converter on an untrusted file in a child process that can do nothing but compute.
 
-The child starts afresh (no memory, environment or open file of ours), locks itself in (`_locks`) and says so before it
-reads a byte. It is killed with its process group when its time is up, and its output is cut off at the budget.
+And collect its output.
+
+The child starts afresh (no memory, environment or open file of ours), locks itself in (`_locks`)
+and says so before it reads a byte. It is killed with its process group when its time is up, and its
+output is cut off at the budget.
 """
 
 import io
@@ -27,8 +30,14 @@ _SPARE_BYTES = 1 << 30  # on top of three times the file: torch's own working me
 _MAX_WORDS = 200
 _STDERR_BYTES = 2000
 _START_SECONDS = 60.0  # importing torch on a busy machine; before a byte of the file is read
-#: No PATH to find programs by, no HOME, no secrets. One thread, as the locks bind the thread that sets them.
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: No PATH to find programs by, no HOME, no secrets. One thread, as the locks bind the thread that
+#: sets them.
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 
 _REASONS = {
     "unsafe_pickle": "it holds Python objects, not only tensors",
@@ -42,17 +51,21 @@ _REASONS = {
 }
 
 
-def run_jailed(file: BinaryIO, out: BinaryIO, *, budget: Budget, program: tuple[str, ...] = PROGRAM) -> None:
+def run_jailed(
+    file: BinaryIO, out: BinaryIO, *, budget: Budget, program: tuple[str, ...] = PROGRAM
+) -> None:
     """Convert `file` into `out`, which the caller must parse as strictly as any upload.
 
     Args:
         file: seekable; the child gets a read-only descriptor of its own.
         out: receives at most `budget.file_bytes + budget.header_bytes` bytes.
         budget: seconds of wall clock and CPU, and memory.
-        program: arguments of the Python interpreter; another program than ours is for tests of the jail.
+        program: arguments of the Python interpreter; another program than ours is for tests of the
+            jail.
 
     Raises:
-        ArtifactRejected: the checkpoint is refused, or takes too long, too much memory or crashes its reader.
+        ArtifactRejected: the checkpoint is refused, or takes too long, too much memory or crashes
+            its reader.
         Unavailable: `jail_unavailable`; the child could not lock itself in.
     """
     size = size_of(file, budget)
@@ -66,8 +79,13 @@ def run_jailed(file: BinaryIO, out: BinaryIO, *, budget: Budget, program: tuple[
         process = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-I", "-B", *program, json.dumps(limits)],
-                stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT, cwd="/",
-                start_new_session=True, close_fds=True,
+                stdin=descriptor,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+                close_fds=True,
             )
         )
         stack.callback(_kill, process)
@@ -150,7 +168,10 @@ class _Conversation:
     def _keep(self, data: bytes) -> None:
         self.room -= len(data)
         if self.room < 0:
-            raise reject("output_too_large", f"The checkpoint cannot be used: {_REASONS['output_too_large']}.")
+            raise reject(
+                "output_too_large",
+                f"The checkpoint cannot be used: {_REASONS['output_too_large']}.",
+            )
         self.out.write(data)
 
     def judge(self, status: int) -> None:
@@ -160,15 +181,29 @@ class _Conversation:
             ArtifactRejected, Unavailable: as `run_jailed`.
         """
         if not self.locked:
-            why = "the child took too long to start" if self.late else self.complaint.decode("utf-8", "replace")
-            sentence = f"The jail for PyTorch checkpoints did not start: {show(why, 300)}; or upload safetensors."
+            why = (
+                "the child took too long to start"
+                if self.late
+                else self.complaint.decode("utf-8", "replace")
+            )
+            sentence = (
+                f"The jail for PyTorch checkpoints did not start: {show(why, 300)}; or "
+                "upload safetensors."
+            )
             raise Unavailable(sentence, code="jail_unavailable")
         if self.late or -status == signal.SIGXCPU:
-            sentence = f"The checkpoint took more than {self.seconds:.0f} s to read; {UPLOAD_INSTEAD}."
+            sentence = (
+                f"The checkpoint took more than {self.seconds:.0f} s to read; {UPLOAD_INSTEAD}."
+            )
             raise reject("over_time_budget", sentence)
         if self.words[:1] == REFUSED:
             code = self.words[1:].decode("ascii", "replace")
             if code in _REASONS:
-                raise reject(code, f"The checkpoint cannot be used: {_REASONS[code]}; {UPLOAD_INSTEAD}.")
+                raise reject(
+                    code, f"The checkpoint cannot be used: {_REASONS[code]}; {UPLOAD_INSTEAD}."
+                )
         if not self.sent or status != 0:
-            raise reject("jail_crashed", f"The checkpoint broke its reader (status {status}); {UPLOAD_INSTEAD}.")
+            raise reject(
+                "jail_crashed",
+                f"The checkpoint broke its reader (status {status}); {UPLOAD_INSTEAD}.",
+            )

@@ -1,6 +1,9 @@
-"""The program inside the jail, started by `_jail`: a PyTorch checkpoint on stdin, safetensors on stdout.
+"""The program inside the jail, started by `_jail`.
 
-The only place of the guard that calls torch.load. What it answers is not trusted: the parent parses it again.
+A PyTorch checkpoint on stdin, safetensors on stdout.
+
+The only place of the guard that calls torch.load. What it answers is not trusted: the parent parses
+it again.
 """
 
 import json
@@ -28,24 +31,44 @@ def _load(file: BinaryIO) -> Any:
     import torch
 
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)  # and no second attempt without it
+        return torch.load(
+            file, map_location="cpu", weights_only=True
+        )  # and no second attempt without it
     except UnpicklingError as error:
         raise _Refused("unsafe_pickle") from error
     except MemoryError as error:
         raise _Refused("over_memory_budget") from error
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, OSError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        EOFError,
+        OSError,
+    ) as error:
         raise _Refused("checkpoint_unreadable") from error
 
 
 def _state_dict(value: Any) -> dict[str, Any]:
-    """The one mapping from names to tensors in a checkpoint, without the prefix of a parallel wrapper."""
+    """The one mapping from names to tensors in a checkpoint.
+
+    Without the prefix of a parallel wrapper.
+    """
     import torch
 
     def plain(part: Any) -> bool:
-        return isinstance(part, Mapping) and bool(part) and all(isinstance(x, torch.Tensor) for x in part.values())
+        return (
+            isinstance(part, Mapping)
+            and bool(part)
+            and all(isinstance(x, torch.Tensor) for x in part.values())
+        )
 
     if not plain(value):
-        inner = [value[key] for key in _WRAPPERS if isinstance(value, Mapping) and plain(value.get(key))]
+        inner = [
+            value[key] for key in _WRAPPERS if isinstance(value, Mapping) and plain(value.get(key))
+        ]
         if len(inner) != 1:
             raise _Refused("ambiguous_checkpoint" if inner else "no_state_dict")
         value = inner[0]
@@ -113,7 +136,9 @@ def main() -> int:
         own_namespaces = _locks.leave_the_world()
         _warm_up()
         _locks.lock(
-            memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"], drop_user=not own_namespaces
+            memory_bytes=limits["memory_bytes"],
+            cpu_seconds=limits["cpu_seconds"],
+            drop_user=not own_namespaces,
         )
     except Unavailable as error:
         sys.stderr.write(error.sentence)

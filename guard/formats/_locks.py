@@ -1,7 +1,9 @@
-"""Lock the calling process in, for good: resource limits, Landlock without a single path, seccomp with an allow-list.
+"""Lock the calling process in, for good.
 
-Written against landlock(7), seccomp(2) and linux/filter.h with ctypes alone. x86_64 and aarch64 (the latter's numbers
-are from the kernel's tables and have not been run).
+Resource limits, Landlock without a single path, seccomp with an allow-list.
+
+Written against landlock(7), seccomp(2) and linux/filter.h with ctypes alone. x86_64 and aarch64
+(the latter's numbers are from the kernel's tables and have not been run).
 """
 
 import ctypes
@@ -25,26 +27,93 @@ _CLONE_THREAD = 0x10000
 _KILL, _ALLOW, _REFUSE = 0x80000000, 0x7FFF0000, 0x00050000
 _NOBODY = 65534
 
-#: What Python and torch need once everything is imported: memory, threads, the clock, the two open pipes. No open(), no
-#: socket(), no exec(), no kill(). Anything else fails with EPERM.
+#: What Python and torch need once everything is imported: memory, threads, the clock, the two open
+#: pipes. No open(), no socket(), no exec(), no kill(). Anything else fails with EPERM.
 _ALLOWED = {
     "x86_64": {
-        "read": 0, "write": 1, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11,
-        "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "pread64": 17, "readv": 19,
-        "writev": 20, "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35, "getpid": 39, "exit": 60,
-        "uname": 63, "fcntl": 72, "gettimeofday": 96, "getrusage": 98, "sysinfo": 99, "sigaltstack": 131, "gettid": 186,
-        "time": 201, "futex": 202, "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228,
-        "clock_nanosleep": 230, "exit_group": 231, "newfstatat": 262, "set_robust_list": 273, "getcpu": 309,
-        "getrandom": 318, "rseq": 334,
+        "read": 0,
+        "write": 1,
+        "close": 3,
+        "fstat": 5,
+        "poll": 7,
+        "lseek": 8,
+        "mmap": 9,
+        "mprotect": 10,
+        "munmap": 11,
+        "brk": 12,
+        "rt_sigaction": 13,
+        "rt_sigprocmask": 14,
+        "rt_sigreturn": 15,
+        "pread64": 17,
+        "readv": 19,
+        "writev": 20,
+        "sched_yield": 24,
+        "mremap": 25,
+        "madvise": 28,
+        "nanosleep": 35,
+        "getpid": 39,
+        "exit": 60,
+        "uname": 63,
+        "fcntl": 72,
+        "gettimeofday": 96,
+        "getrusage": 98,
+        "sysinfo": 99,
+        "sigaltstack": 131,
+        "gettid": 186,
+        "time": 201,
+        "futex": 202,
+        "sched_getaffinity": 204,
+        "restart_syscall": 219,
+        "clock_gettime": 228,
+        "clock_nanosleep": 230,
+        "exit_group": 231,
+        "newfstatat": 262,
+        "set_robust_list": 273,
+        "getcpu": 309,
+        "getrandom": 318,
+        "rseq": 334,
     },
     "aarch64": {
-        "read": 63, "write": 64, "close": 57, "fstat": 80, "ppoll": 73, "lseek": 62, "mmap": 222, "mprotect": 226,
-        "munmap": 215, "brk": 214, "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139, "pread64": 67,
-        "readv": 65, "writev": 66, "sched_yield": 124, "mremap": 216, "madvise": 233, "nanosleep": 101, "getpid": 172,
-        "exit": 93, "uname": 160, "fcntl": 25, "gettimeofday": 169, "getrusage": 165, "sysinfo": 179,
-        "sigaltstack": 132, "gettid": 178, "futex": 98, "sched_getaffinity": 123, "restart_syscall": 128,
-        "clock_gettime": 113, "clock_nanosleep": 115, "exit_group": 94, "newfstatat": 79, "set_robust_list": 99,
-        "getcpu": 168, "getrandom": 278, "rseq": 293,
+        "read": 63,
+        "write": 64,
+        "close": 57,
+        "fstat": 80,
+        "ppoll": 73,
+        "lseek": 62,
+        "mmap": 222,
+        "mprotect": 226,
+        "munmap": 215,
+        "brk": 214,
+        "rt_sigaction": 134,
+        "rt_sigprocmask": 135,
+        "rt_sigreturn": 139,
+        "pread64": 67,
+        "readv": 65,
+        "writev": 66,
+        "sched_yield": 124,
+        "mremap": 216,
+        "madvise": 233,
+        "nanosleep": 101,
+        "getpid": 172,
+        "exit": 93,
+        "uname": 160,
+        "fcntl": 25,
+        "gettimeofday": 169,
+        "getrusage": 165,
+        "sysinfo": 179,
+        "sigaltstack": 132,
+        "gettid": 178,
+        "futex": 98,
+        "sched_getaffinity": 123,
+        "restart_syscall": 128,
+        "clock_gettime": 113,
+        "clock_nanosleep": 115,
+        "exit_group": 94,
+        "newfstatat": 79,
+        "set_robust_list": 99,
+        "getcpu": 168,
+        "getrandom": 278,
+        "rseq": 293,
     },
 }
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -59,7 +128,8 @@ _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 def _no(what: str) -> Unavailable:
     return Unavailable(
-        f"The jail for PyTorch checkpoints cannot be built here ({what}); run the guard on Linux 5.13 or later with "
+        f"The jail for PyTorch checkpoints cannot be built here ({what}); run the guard on Linux "
+        "5.13 or later with "
         "Landlock and seccomp, or upload safetensors.",
         code="jail_unavailable",
     )
@@ -72,9 +142,12 @@ def _must(result: int, what: str) -> int:
 
 
 def leave_the_world() -> bool:
-    """Die with the parent, hide from debuggers, and move to namespaces of one's own; call before any thread starts.
+    """Die with the parent, hide from debuggers, and move to namespaces of one's own.
 
-    Returns whether there is a user namespace now; where it is not permitted, the other locks still hold.
+    Call before any thread starts.
+
+    Returns whether there is a user namespace now; where it is not permitted, the other locks still
+    hold.
     """
     _must(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     _must(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
@@ -82,7 +155,9 @@ def leave_the_world() -> bool:
 
 
 def lock(*, memory_bytes: int, cpu_seconds: int, drop_user: bool) -> None:
-    """Take everything away that is not needed to turn open bytes into other bytes; there is no way back.
+    """Take everything away that is not needed to turn open bytes into other bytes.
+
+    There is no way back.
 
     Args:
         memory_bytes: address space on top of what is mapped now.
@@ -108,22 +183,30 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + 1
     cpu = used + cpu_seconds
     for kind, value in (
-        (resource.RLIMIT_AS, mapped + memory_bytes), (resource.RLIMIT_CPU, cpu), (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, mapped + memory_bytes),
+        (resource.RLIMIT_CPU, cpu),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 16),
+        (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
 
 
 def _landlock() -> None:
     """Handle every right that the kernel knows and grant none."""
-    version = _must(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)), "Landlock")
+    version = _must(
+        _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)), "Landlock"
+    )
     rights = 13 + (version >= 2) + (version >= 3) + (version >= 5)  # refer, truncate, ioctl
     network = 3 if version >= 4 else 0  # bind, connect
     scope = 3 if version >= 6 else 0  # abstract sockets, signals
     fields = 1 + (version >= 4) + (version >= 6)
     attributes = struct.pack("<QQQ", (1 << rights) - 1, network, scope)[: 8 * fields]
     rules = _must(
-        _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)), "Landlock"
+        _libc.syscall(
+            _LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)
+        ),
+        "Landlock",
     )
     _must(_libc.syscall(_LANDLOCK_RESTRICT, rules, ctypes.c_uint32(0)), "Landlock")
     os.close(rules)
@@ -137,14 +220,21 @@ def _seccomp() -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
     _must(
-        _libc.syscall(_SECCOMP[machine], ctypes.c_uint(_SECCOMP_SET_FILTER), ctypes.c_uint(_SECCOMP_ALL_THREADS),
-                      ctypes.c_char_p(header)),
+        _libc.syscall(
+            _SECCOMP[machine],
+            ctypes.c_uint(_SECCOMP_SET_FILTER),
+            ctypes.c_uint(_SECCOMP_ALL_THREADS),
+            ctypes.c_char_p(header),
+        ),
         "seccomp",
     )
 
 
 def _filter(machine: str) -> list[bytes]:
-    """The BPF program over struct seccomp_data: number at 0, architecture at 4, first argument at 16."""
+    """The BPF program over struct seccomp_data.
+
+    Number at 0, architecture at 4, first argument at 16.
+    """
 
     def step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("HBBI", code, if_true, if_false, value)
@@ -155,10 +245,15 @@ def _filter(machine: str) -> list[bytes]:
         steps += [step(at_least, _X32_BIT, 0, 1), step(give, _KILL)]
     for number in _ALLOWED[machine].values():
         steps += [step(equal, number, 0, 1), step(give, _ALLOW)]
-    # clone3 hides its flags in memory: say that it does not exist, and the C library falls back to clone.
+    # clone3 hides its flags in memory: say that it does not exist, and the C library falls back to
+    # clone.
     steps += [step(equal, _CLONE3, 0, 1), step(give, _REFUSE | errno.ENOSYS)]
     # clone makes threads, never processes.
-    steps += [step(equal, _CLONE[machine], 0, 3), step(load, 16), step(any_bit, _CLONE_THREAD, 0, 1)]
+    steps += [
+        step(equal, _CLONE[machine], 0, 3),
+        step(load, 16),
+        step(any_bit, _CLONE_THREAD, 0, 1),
+    ]
     return [*steps, step(give, _ALLOW), step(give, _REFUSE | errno.EPERM)]
 
 

@@ -1,4 +1,7 @@
-"""The grammar of tensor names: what PyTorch gives to parameters, and nothing a terminal or a path could trip over."""
+"""The grammar of tensor names.
+
+What PyTorch gives to parameters, and nothing a terminal or a path could trip over.
+"""
 
 import re
 
@@ -9,12 +12,20 @@ _NAME = re.compile(r"[A-Za-z0-9_]+(?:[.-][A-Za-z0-9_]+)*")
 
 
 def check_name(name: str, *, budget: Budget) -> None:
-    """Refuse a name outside the grammar: words of ASCII letters, digits and `_`, joined by single `.` or `-`.
+    """Refuse a name outside the grammar.
+
+    Words of ASCII letters, digits and `_`, joined by single `.` or `-`.
 
     Raises:
         ArtifactRejected: `name_too_long` or `name_bad`.
     """
     if len(name) > budget.name_bytes:
-        raise reject("name_too_long", f"Tensor name {show(name)} is longer than {budget.name_bytes} characters.")
+        raise reject(
+            "name_too_long",
+            f"Tensor name {show(name)} is longer than {budget.name_bytes} characters.",
+        )
     if not _NAME.fullmatch(name):
-        raise reject("name_bad", f"Tensor name {show(name)} must be words of letters, digits and _ joined by dots.")
+        raise reject(
+            "name_bad",
+            f"Tensor name {show(name)} must be words of letters, digits and _ joined by dots.",
+        )

@@ -1,6 +1,9 @@
-"""Read a checkpoint's pickle as a list of opcodes, executing nothing, and allow only what a plain state dict needs.
+"""Read a checkpoint's pickle as a list of opcodes, executing nothing.
 
-An allow-list in front of `torch.load(weights_only=True)`, which has one of its own: two readers must agree.
+And allow only what a plain state dict needs.
+
+An allow-list in front of `torch.load(weights_only=True)`, which has one of its own: two readers
+must agree.
 """
 
 import pickletools
@@ -9,28 +12,66 @@ import struct
 from guard.core.contracts import Budget
 from guard.formats._bytes import UPLOAD_INSTEAD, reject, show
 
-#: Opcodes that torch.save writes (pickle protocol 2) for dicts, lists, tuples, strings, numbers and tensors.
-_OPCODES = frozenset({
-    "PROTO", "STOP", "MARK", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "SETITEM", "SETITEMS", "APPEND", "APPENDS",
-    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BINUNICODE", "BININT",
-    "BININT1", "BININT2", "LONG1", "BINFLOAT", "NEWTRUE", "NEWFALSE", "NONE", "GLOBAL", "REDUCE", "BUILD",
-    "BINPERSID",
-})
+#: Opcodes that torch.save writes (pickle protocol 2) for dicts, lists, tuples, strings, numbers and
+#: tensors.
+_OPCODES = frozenset(
+    {
+        "PROTO",
+        "STOP",
+        "MARK",
+        "EMPTY_DICT",
+        "EMPTY_LIST",
+        "EMPTY_TUPLE",
+        "SETITEM",
+        "SETITEMS",
+        "APPEND",
+        "APPENDS",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "BINPUT",
+        "LONG_BINPUT",
+        "BINGET",
+        "LONG_BINGET",
+        "BINUNICODE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "NEWTRUE",
+        "NEWFALSE",
+        "NONE",
+        "GLOBAL",
+        "REDUCE",
+        "BUILD",
+        "BINPERSID",
+    }
+)
 _STORAGES = ["Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"]
 #: Everything a plain tensor is rebuilt with.
 _GLOBALS = frozenset(
-    ["collections OrderedDict", "torch Size", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"]
+    [
+        "collections OrderedDict",
+        "torch Size",
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter",
+    ]
     + [f"torch {kind}Storage" for kind in _STORAGES]
 )
 _STEPS_PER_TENSOR = 200
-_LONG_TEXTS = tuple(bytes([code]) for code in b"XBT\x8d\x8e\x96")  # their text may go on behind the first bytes
+_LONG_TEXTS = tuple(
+    bytes([code]) for code in b"XBT\x8d\x8e\x96"
+)  # their text may go on behind the first bytes
 
 
 def check_pickle(data: bytes, *, budget: Budget) -> None:
     """Refuse a pickle that names anything but tensors and containers.
 
     Raises:
-        ArtifactRejected: `pickled_module` for a foreign name, `pickle_opcode`, `pickle_broken`, `pickle_too_long`.
+        ArtifactRejected: `pickled_module` for a foreign name, `pickle_opcode`, `pickle_broken`,
+            `pickle_too_long`.
     """
     steps, last = 0, 0
     try:
@@ -38,24 +79,40 @@ def check_pickle(data: bytes, *, budget: Budget) -> None:
             steps += 1
             last = position or 0
             if steps > _STEPS_PER_TENSOR * budget.tensors:
-                raise reject("pickle_too_long", f"The checkpoint's pickle has too many steps; {UPLOAD_INSTEAD}.")
+                raise reject(
+                    "pickle_too_long",
+                    f"The checkpoint's pickle has too many steps; {UPLOAD_INSTEAD}.",
+                )
             if opcode.name == "GLOBAL" and argument not in _GLOBALS:
                 name = show(str(argument).replace(" ", "."))
-                raise reject("pickled_module", f"The checkpoint holds the Python object {name}, not only tensors; "
-                             f"save model.state_dict() alone, or better {UPLOAD_INSTEAD}.")
+                raise reject(
+                    "pickled_module",
+                    f"The checkpoint holds the Python object {name}, not only tensors; "
+                    f"save model.state_dict() alone, or better {UPLOAD_INSTEAD}.",
+                )
             if opcode.name not in _OPCODES:
-                raise reject("pickle_opcode", f"The checkpoint's pickle uses {opcode.name}, which plain weights never "
-                             f"need; {UPLOAD_INSTEAD}.")
+                raise reject(
+                    "pickle_opcode",
+                    f"The checkpoint's pickle uses {opcode.name}, which plain weights never "
+                    f"need; {UPLOAD_INSTEAD}.",
+                )
     except (ValueError, struct.error, OverflowError, EOFError) as error:
-        raise reject("pickle_broken", f"The checkpoint's pickle is damaged; {UPLOAD_INSTEAD}.") from error
+        raise reject(
+            "pickle_broken", f"The checkpoint's pickle is damaged; {UPLOAD_INSTEAD}."
+        ) from error
     if last + 1 != len(data):
-        raise reject("pickle_broken", f"The checkpoint's pickle goes on after its end; {UPLOAD_INSTEAD}.")
+        raise reject(
+            "pickle_broken", f"The checkpoint's pickle goes on after its end; {UPLOAD_INSTEAD}."
+        )
 
 
 def looks_pickled(head: bytes) -> bool:
-    """Whether the first bytes of a file are a pickle: its protocol mark and a step that makes sense.
+    """Whether the first bytes of a file are a pickle.
 
-    The step tells it from a safetensors length that happens to start with the mark: that goes on with zeros.
+    Its protocol mark and a step that makes sense.
+
+    The step tells it from a safetensors length that happens to start with the mark: that goes on
+    with zeros.
     """
     if len(head) < 2 or head[0] != 0x80 or head[1] > 5:
         return False

@@ -1,4 +1,7 @@
-"""The way from an uploaded file to named tensors: choose the format, inspect, read; used by the flow."""
+"""The way from an uploaded file to named tensors: choose the format, inspect, read.
+
+Used by the flow.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, dict[str, Tensor]]":
     """Read the file at `path`, which the uploader called `name`.
 
-    Returns the format's name, a header that lists what was read, and the tensors: on the CPU, finite, each with its own
-    memory.
+    Returns the format's name, a header that lists what was read, and the tensors: on the CPU,
+    finite, each with its own memory.
 
     Raises:
         ArtifactRejected: the format is unknown or not vetted, or one of its rules is broken.
@@ -27,11 +30,17 @@ def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, d
         header = kind.inspect(file, budget=budget)
         tensors = kind.tensors(file, budget=budget)
     found = tuple(_info(key, tensor) for key, tensor in tensors.items())
-    return header.format, Header(format=header.format, tensors=found, metadata=header.metadata), tensors
+    return (
+        header.format,
+        Header(format=header.format, tensors=found, metadata=header.metadata),
+        tensors,
+    )
 
 
 def _info(name: str, tensor: "Tensor") -> TensorInfo:
     dtype = dtype_name(tensor.dtype)
     if dtype is None:
-        raise reject("dtype_not_allowed", f"Tensor {name!r} has a type that is not vetted; use float32.")
+        raise reject(
+            "dtype_not_allowed", f"Tensor {name!r} has a type that is not vetted; use float32."
+        )
     return TensorInfo(name=name, dtype=dtype, shape=tuple(tensor.shape))

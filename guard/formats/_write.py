@@ -29,7 +29,10 @@ def describe(tensors: "Mapping[str, Tensor]") -> list[TensorInfo]:
     for name, tensor in tensors.items():
         dtype = dtype_name(tensor.dtype)
         if dtype is None:
-            raise reject("dtype_not_allowed", f"Tensor {show(name)} has a type that is not vetted; use float32.")
+            raise reject(
+                "dtype_not_allowed",
+                f"Tensor {show(name)} has a type that is not vetted; use float32.",
+            )
         infos.append(TensorInfo(name=name, dtype=dtype, shape=tuple(tensor.shape)))
     return sorted(infos, key=file_order)
 
@@ -45,14 +48,20 @@ def header_bytes(infos: list[TensorInfo], metadata: Mapping[str, str]) -> bytes:
     position = 0
     for info in infos:
         end = position + prod(info.shape) * ITEM_BYTES[info.dtype]
-        header[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [position, end]}
+        header[info.name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [position, end],
+        }
         position = end
     text = canonical_json(header)
     text += b" " * (-len(text) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
 
 
-def write_tensors(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str], sink: Callable[[bytes], Any]) -> None:
+def write_tensors(
+    tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str], sink: Callable[[bytes], Any]
+) -> None:
     """Send the whole file to `sink`, piece by piece; tensors may be on any device."""
     import torch
 

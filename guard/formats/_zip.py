@@ -1,6 +1,9 @@
-"""Zip archives looked at without unpacking: the member list, what kind it is, and strict rules for checkpoints.
+"""Zip archives looked at without unpacking.
 
-Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (sections 4.3.7, 4.3.12, 4.3.16).
+The member list, what kind it is, and strict rules for checkpoints.
+
+Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (sections 4.3.7, 4.3.12,
+4.3.16).
 """
 
 import re
@@ -15,7 +18,11 @@ from guard.core.errors import ArtifactRejected
 from guard.formats._bytes import UPLOAD_INSTEAD, read_at, reject, show, size_of
 
 _LOCAL, _CENTRAL, _END, _LOCATOR, _END64 = (
-    b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06",
+    b"PK\x03\x04",
+    b"PK\x01\x02",
+    b"PK\x05\x06",
+    b"PK\x06\x07",
+    b"PK\x06\x06",
 )
 MAGICS = (_LOCAL, _END, b"PK\x07\x08")
 LOCAL_BYTES, END_BYTES, LOCATOR_BYTES = 30, 22, 20
@@ -59,23 +66,36 @@ def _leads_somewhere(file: BinaryIO, tail: bytes, base: int, position: int) -> b
 
 
 def _end(file: BinaryIO, budget: Budget) -> tuple[int, int, int]:
-    """Number of members, bytes and offset of the member list, which must reach to the records that end the archive."""
+    """Number of members, bytes and offset of the member list.
+
+    Which must reach to the records that end the archive.
+    """
     size = size_of(file, budget)
     tail = bytes(read_at(file, max(0, size - END64_BYTES), min(size, END64_BYTES)))
     end = tail[-END_BYTES:]
     if len(end) < END_BYTES or end[:4] != _END or end[-2:] != b"\0\0":
-        raise reject("zip_broken", f"The zip archive is cut off or something is attached to it; {UPLOAD_INSTEAD}.")
+        raise reject(
+            "zip_broken",
+            f"The zip archive is cut off or something is attached to it; {UPLOAD_INSTEAD}.",
+        )
     entries, listing, offset = struct.unpack("<HII", end[10:20])
     records = END_BYTES
     if tail[-END_BYTES - LOCATOR_BYTES :].startswith(_LOCATOR):
-        # torch.save always writes the 64-bit record too. Both must agree: readers differ in which they take.
+        # torch.save always writes the 64-bit record too. Both must agree: readers differ in which
+        # they take.
         records = END64_BYTES
-        if len(tail) < records or tail[:4] != _END64 or struct.unpack("<QQQ", tail[32:56]) != (
-            entries, listing, offset
+        if (
+            len(tail) < records
+            or tail[:4] != _END64
+            or struct.unpack("<QQQ", tail[32:56]) != (entries, listing, offset)
         ):
-            raise reject("zip_broken", f"The zip archive's two end records differ; {UPLOAD_INSTEAD}.")
+            raise reject(
+                "zip_broken", f"The zip archive's two end records differ; {UPLOAD_INSTEAD}."
+            )
     if offset + listing + records != size:
-        raise reject("zip_gap", f"The archive holds bytes that belong to no member; {UPLOAD_INSTEAD}.")
+        raise reject(
+            "zip_gap", f"The archive holds bytes that belong to no member; {UPLOAD_INSTEAD}."
+        )
     return entries, listing, offset
 
 
@@ -87,39 +107,75 @@ def directory(file: BinaryIO, *, budget: Budget) -> list[zipfile.ZipInfo]:
     """
     entries, listing, _ = _end(file, budget)
     if entries > budget.tensors + 16 or listing > budget.header_bytes:
-        raise reject("zip_too_many_members", f"The zip archive lists {entries} files; the limit is {budget.tensors}.")
+        raise reject(
+            "zip_too_many_members",
+            f"The zip archive lists {entries} files; the limit is {budget.tensors}.",
+        )
     try:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error, EOFError) as error:
-        raise reject("zip_broken", f"The zip archive's member list is damaged; {UPLOAD_INSTEAD}.") from error
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        ValueError,
+        OSError,
+        struct.error,
+        EOFError,
+    ) as error:
+        raise reject(
+            "zip_broken", f"The zip archive's member list is damaged; {UPLOAD_INSTEAD}."
+        ) from error
     if len(infos) != entries:
-        raise reject("zip_broken", f"The zip archive does not list as many files as it says; {UPLOAD_INSTEAD}.")
+        raise reject(
+            "zip_broken",
+            f"The zip archive does not list as many files as it says; {UPLOAD_INSTEAD}.",
+        )
     return sorted(infos, key=lambda info: info.header_offset)
 
 
 def refusal(names: Sequence[str]) -> ArtifactRejected | None:
-    """What kind of known, unvettable archive has these members, as the error that says so; None for none of them."""
+    """What kind of known, unvettable archive has these members, as the error that says so.
+
+    None for none of them.
+    """
     parts = [name.split("/") for name in names]
     tops = {part[0] for part in parts}
     inner = {"/".join(part[1:]) for part in parts}
     if "MAR-INF" in tops:
-        return reject("torchserve_archive", f"This is a TorchServe archive, which carries code; {UPLOAD_INSTEAD}.")
-    if inner & {"archive_format", "archive_version"} or "serialized_exported_program.json" in {*names, *inner}:
-        return reject("exported_program", f"This is a torch.export program, which carries a graph; {UPLOAD_INSTEAD}.")
+        return reject(
+            "torchserve_archive",
+            f"This is a TorchServe archive, which carries code; {UPLOAD_INSTEAD}.",
+        )
+    if inner & {"archive_format", "archive_version"} or "serialized_exported_program.json" in {
+        *names,
+        *inner,
+    }:
+        return reject(
+            "exported_program",
+            f"This is a torch.export program, which carries a graph; {UPLOAD_INSTEAD}.",
+        )
     if any(part[1:2] == ["code"] for part in parts) or "constants.pkl" in inner:
-        return reject("torchscript", f"This is a TorchScript program, not plain weights; {UPLOAD_INSTEAD}.")
+        return reject(
+            "torchscript", f"This is a TorchScript program, not plain weights; {UPLOAD_INSTEAD}."
+        )
     if any(".data" in part and part[-1] == "extern_modules" for part in parts):
-        return reject("torch_package", f"This is a torch.package, which carries source code; {UPLOAD_INSTEAD}.")
+        return reject(
+            "torch_package",
+            f"This is a torch.package, which carries source code; {UPLOAD_INSTEAD}.",
+        )
     if {"config.json", "metadata.json"} <= tops:
-        return reject("keras_archive", f"This is a Keras model; build it in PyTorch and {UPLOAD_INSTEAD}.")
+        return reject(
+            "keras_archive", f"This is a Keras model; build it in PyTorch and {UPLOAD_INSTEAD}."
+        )
     if names and all(name.endswith(".npy") for name in names):
         return reject("numpy_archive", f"This is a NumPy archive, not a model; {UPLOAD_INSTEAD}.")
     return None
 
 
 def stored_members(file: BinaryIO, *, budget: Budget) -> list[Member]:
-    """The members of an archive that holds only plain, uncompressed, unencrypted files, gap-free and each once.
+    """The members of an archive that holds only plain, uncompressed, unencrypted files.
+
+    Gap-free and each once.
 
     Uncompressed is what torch.save writes, and it leaves no room for a decompression bomb.
 
@@ -134,12 +190,20 @@ def stored_members(file: BinaryIO, *, budget: Budget) -> list[Member]:
     position, seen = 0, set()
     for info in infos:
         if not _NAME.fullmatch(info.filename) or ".." in info.filename or info.filename in seen:
-            raise reject("zip_bad_name", f"The archive's member {show(info.filename)} has an unsafe or repeated name.")
+            raise reject(
+                "zip_bad_name",
+                f"The archive's member {show(info.filename)} has an unsafe or repeated name.",
+            )
         seen.add(info.filename)
         if info.flag_bits & _ENCRYPTED:
-            raise reject("zip_encrypted", f"The archive's member {show(info.filename)} is encrypted; {UPLOAD_INSTEAD}.")
+            raise reject(
+                "zip_encrypted",
+                f"The archive's member {show(info.filename)} is encrypted; {UPLOAD_INSTEAD}.",
+            )
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            sentence = f"The archive's member {show(info.filename)} is compressed; {UPLOAD_INSTEAD}."
+            sentence = (
+                f"The archive's member {show(info.filename)} is compressed; {UPLOAD_INSTEAD}."
+            )
             raise reject("zip_compressed", sentence)
         _check_gap(position, info.header_offset)
         start = _data_start(file, info)
@@ -153,7 +217,9 @@ def _check_gap(position: int, following: int) -> None:
     if following < position:
         raise reject("zip_overlap", f"Two of the archive's members share bytes; {UPLOAD_INSTEAD}.")
     if following - position > (MAX_GAP_BYTES if position else 0):
-        raise reject("zip_gap", f"The archive holds bytes that belong to no member; {UPLOAD_INSTEAD}.")
+        raise reject(
+            "zip_gap", f"The archive holds bytes that belong to no member; {UPLOAD_INSTEAD}."
+        )
 
 
 def _data_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
@@ -163,5 +229,8 @@ def _data_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     name = bytes(read_at(file, info.header_offset + LOCAL_BYTES, name_length))
     method = struct.unpack("<H", header[8:10])[0]
     if header[:4] != _LOCAL or method != zipfile.ZIP_STORED or name != info.filename.encode():
-        raise reject("zip_local_mismatch", f"The archive lists {show(info.filename)} but holds something else there.")
+        raise reject(
+            "zip_local_mismatch",
+            f"The archive lists {show(info.filename)} but holds something else there.",
+        )
     return info.header_offset + LOCAL_BYTES + int(name_length) + int(extra_length)

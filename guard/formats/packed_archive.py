@@ -1,8 +1,18 @@
-"""Packed archives that are no zip (tar, gzip, bzip2, xz, zstd, 7z, rar); recognised and refused unopened."""
+"""Packed archives that are no zip (tar, gzip, bzip2, xz, zstd, 7z, rar).
+
+Recognised and refused unopened.
+"""
 
 from guard.formats._refused import Refused
 
-_MAGICS = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
+_MAGICS = (
+    b"\x1f\x8b\x08",
+    b"BZh",
+    b"\xfd7zXZ\x00",
+    b"\x28\xb5\x2f\xfd",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+)
 _TAR_AT, _TAR = 257, b"ustar"
 
 

@@ -1,4 +1,7 @@
-"""Bare pickles: whole modules, joblib dumps and what torch.save wrote before version 1.6; recognised and refused."""
+"""Bare pickles: whole modules, joblib dumps and what torch.save wrote before version 1.6.
+
+Recognised and refused.
+"""
 
 from guard.formats._pickle_scan import looks_pickled
 from guard.formats._refused import Refused
@@ -8,7 +11,10 @@ class PickleFile(Refused):
     """A pickle is a program; it is not read, not even in the jail."""
 
     code = "pickle"
-    thing = "a bare pickle (an old-style torch.save or another Python dump), a program that runs when it is loaded"
+    thing = (
+        "a bare pickle (an old-style torch.save or another Python dump), a program that runs "
+        "when it is loaded"
+    )
 
     def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
         return looks_pickled(head)

@@ -1,6 +1,9 @@
-"""PyTorch zip checkpoints that hold a plain state dict, converted in the jail to safetensors and read from there.
+"""PyTorch zip checkpoints that hold a plain state dict.
 
-Format: what torch.save has written since version 1.6: an uncompressed zip with one folder, `data.pkl` and `data/<n>`.
+Converted in the jail to safetensors and read from there.
+
+Format: what torch.save has written since version 1.6: an uncompressed zip with one folder,
+`data.pkl` and `data/<n>`.
 """
 
 import re
@@ -19,13 +22,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PROGRAM = "data.pkl"
-_OTHERS = re.compile(r"version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/[0-9]{1,9}")
+_OTHERS = re.compile(
+    r"version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/[0-9]{1,9}"
+)
 
 
 class PytorchStateDict(Format):
-    """Three readers in a row: our opcode list, torch's `weights_only` in the jail, our safetensors parser outside it.
+    """Three readers in a row.
 
-    `inspect` cannot name the tensors, because only the jail reads the pickle: its header lists none.
+    Our opcode list, torch's `weights_only` in the jail, our safetensors parser outside it.
+
+    `inspect` cannot name the tensors, because only the jail reads the pickle: its header lists
+    none.
     """
 
     jailed = True
@@ -40,7 +48,10 @@ class PytorchStateDict(Format):
     def inspect(self, file: BinaryIO, *, budget: Budget) -> Header:
         program = self._program(stored_members(file, budget=budget))
         if program.size > budget.header_bytes:
-            raise reject("pickle_too_long", f"The checkpoint's pickle has {program.size} bytes; {UPLOAD_INSTEAD}.")
+            raise reject(
+                "pickle_too_long",
+                f"The checkpoint's pickle has {program.size} bytes; {UPLOAD_INSTEAD}.",
+            )
         check_pickle(bytes(read_at(file, program.start, program.size)), budget=budget)
         return Header(format="pytorch_state_dict", tensors=())
 
@@ -57,9 +68,15 @@ class PytorchStateDict(Format):
         for member in members:
             folder, _, rest = member.name.partition("/")
             if folder != top or not (rest == _PROGRAM or _OTHERS.fullmatch(rest)):
-                sentence = f"The archive's member {show(member.name)} is none that torch.save writes; {UPLOAD_INSTEAD}."
+                sentence = (
+                    f"The archive's member {show(member.name)} is none that torch.save "
+                    f"writes; {UPLOAD_INSTEAD}."
+                )
                 raise reject("zip_unexpected_member", sentence)
             inner[rest] = member
         if _PROGRAM not in inner or "version" not in inner:
-            raise reject("zip_member_missing", f"The archive is no complete PyTorch checkpoint; {UPLOAD_INSTEAD}.")
+            raise reject(
+                "zip_member_missing",
+                f"The archive is no complete PyTorch checkpoint; {UPLOAD_INSTEAD}.",
+            )
         return inner[_PROGRAM]

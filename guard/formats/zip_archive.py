@@ -1,4 +1,7 @@
-"""Zip archives that are no PyTorch checkpoint (.mar, .pt2, .keras, .npz, TorchScript); recognised and refused."""
+"""Zip archives that are no PyTorch checkpoint (.mar, .pt2, .keras, .npz, TorchScript).
+
+Recognised and refused.
+"""
 
 from typing import BinaryIO
 

@@ -1,1 +1,4 @@
-"""Run vetting in a child process with bounded time and memory and no credentials: client, server and child."""
+"""Run vetting in a child process with bounded time and memory and no credentials.
+
+Client, server and child.
+"""

@@ -40,11 +40,16 @@ def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
 def prepare(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """What detectors need of a clean set; sees no model."""
     del out
-    return preparing.prepare(_curated(request), request["detectors"], device=request["device"], progress=_tell())
+    return preparing.prepare(
+        _curated(request), request["detectors"], device=request["device"], progress=_tell()
+    )
 
 
 def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Run detectors; triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`."""
+    """Run detectors.
+
+    Triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`.
+    """
     model = examine.open_model(Path(request["model"]), device=request["device"])
     known, curated = frozenset(request["known"]), _curated(request)
     preparing.take_over(request["prepared"])
@@ -63,7 +68,10 @@ def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     for digest, data in examined.triggers.items():
         (out / digest).write_bytes(data)
     (out / "smoke.json").write_bytes(examined.smoke)
-    return {"evidence": [item.to_dict() for item in examined.evidence], "triggers": sorted(examined.triggers)}
+    return {
+        "evidence": [item.to_dict() for item in examined.evidence],
+        "triggers": sorted(examined.triggers),
+    }
 
 
 def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -125,7 +133,9 @@ def _curated(request: Mapping[str, Any]) -> Any:
     from guard.cleansets import load
     from guard.ml.cleanset import CuratedSet
 
-    facts, images, labels, split = load(Path(request["cleanset"]).read_bytes(), request["cleanset_name"])
+    facts, images, labels, split = load(
+        Path(request["cleanset"]).read_bytes(), request["cleanset_name"]
+    )
     return CuratedSet.from_arrays(facts, images, labels, split)
 
 
@@ -152,7 +162,9 @@ def main() -> None:
     try:
         answer: dict[str, Any] = {"result": KINDS[request["kind"]](request, out)}
     except GuardError as error:
-        answer = {"error": {"type": type(error).__name__, "code": error.code, "sentence": error.sentence}}
+        answer = {
+            "error": {"type": type(error).__name__, "code": error.code, "sentence": error.sentence}
+        }
         if type(error).__module__ != "guard.core.errors":
             answer["error"]["type"] = next(
                 cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "guard.core.errors"

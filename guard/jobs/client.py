@@ -1,7 +1,10 @@
-"""The job server of this process and those forked from it: started when wanted, replaced when it has died.
+"""The job server of this process and those forked from it.
 
-The server (`guard.jobs.server`) holds the imports that cost seconds; each job is a fork of it. This side hands over
-descriptors and keeps one end of a socket per job: when that closes, for whatever reason, the job is killed.
+Started when wanted, replaced when it has died.
+
+The server (`guard.jobs.server`) holds the imports that cost seconds; each job is a fork of it. This
+side hands over descriptors and keeps one end of a socket per job: when that closes, for whatever
+reason, the job is killed.
 """
 
 import json
@@ -27,10 +30,15 @@ class _Server:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # -P: nothing is imported from the working folder. A session of its own: Ctrl-C is for the worker.
+            # -P: nothing is imported from the working folder. A session of its own: Ctrl-C is for
+            # the worker.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "guard.jobs.server"], stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
-                env=dict(environment), cwd="/", start_new_session=True,
+                [sys.executable, "-P", "-m", "guard.jobs.server"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=dict(environment),
+                cwd="/",
+                start_new_session=True,
             )
         # Not by number: where another process started it, the number may be somebody else's by now.
         self._handle = os.pidfd_open(self._process.pid)
@@ -53,7 +61,10 @@ class _Server:
 
 
 def warm_up(environment: Mapping[str, str]) -> int:
-    """Start the server for jobs with this environment, unless there is one; returns its pid at once."""
+    """Start the server for jobs with this environment, unless there is one.
+
+    Returns its pid at once.
+    """
     with _lock:
         key = frozenset(environment.items())
         if key not in _servers:

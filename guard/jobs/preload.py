@@ -1,4 +1,7 @@
-"""What is imported ahead of time, since it takes seconds; only imported, never used: threads do not survive a fork."""
+"""What is imported ahead of time, since it takes seconds.
+
+Only imported, never used: threads do not survive a fork.
+"""
 
 from importlib import import_module
 
@@ -8,8 +11,15 @@ from guard.formats import FORMATS
 
 #: Imported inside functions, so that the command line starts without them.
 _JOBS_NEED = (
-    "guard.cleansets", "guard.formats._canonical", "guard.formats._read", "guard.ml.networks.architectures",
-    "guard.ml.cleanset", "guard.ml.devices", "guard.ml.measure", "guard.ml.samples", "guard.ml.triggers.files",
+    "guard.cleansets",
+    "guard.formats._canonical",
+    "guard.formats._read",
+    "guard.ml.networks.architectures",
+    "guard.ml.cleanset",
+    "guard.ml.devices",
+    "guard.ml.measure",
+    "guard.ml.samples",
+    "guard.ml.triggers.files",
 )
 
 

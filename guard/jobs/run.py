@@ -1,8 +1,10 @@
-"""Run one heavy job in a child process of its own: no secrets in its environment, bounded in time and memory.
+"""Run one heavy job in a child process of its own.
 
-The child (`guard.jobs.child`, forked by `guard.jobs.server`) gets a request as JSON on stdin and a private folder; it
-writes files there, its progress as JSON lines on stdout, and at last `result.json`. A poisoned CUDA context, a leak or
-a crash ends with it.
+No secrets in its environment, bounded in time and memory.
+
+The child (`guard.jobs.child`, forked by `guard.jobs.server`) gets a request as JSON on stdin and a
+private folder; it writes files there, its progress as JSON lines on stdout, and at last
+`result.json`. A poisoned CUDA context, a leak or a crash ends with it.
 """
 
 import contextlib
@@ -37,15 +39,22 @@ class Limits:
     environment: Mapping[str, str]
 
 
-def run_job(kind: str, request: Mapping[str, Any], out: Path, *, limits: Limits,
-        on_progress: Callable[[float, str], None] = lambda _done, _note: None) -> dict[str, Any]:
+def run_job(
+    kind: str,
+    request: Mapping[str, Any],
+    out: Path,
+    *,
+    limits: Limits,
+    on_progress: Callable[[float, str], None] = lambda _done, _note: None,
+) -> dict[str, Any]:
     """Run one job to its end and return its result.
 
     Args:
         kind: a name from `guard.jobs.child.KINDS`.
         request: JSON-ready; paths and plain parameters.
         out: an existing private folder; the job's files stay there for the caller to take.
-        on_progress: called at least every second; an exception from it ends the child and is passed on.
+        on_progress: called at least every second; an exception from it ends the child and is passed
+            on.
 
     Raises:
         GuardError: the error the job ended with, of its own class.
@@ -93,14 +102,18 @@ def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, st
                 else:
                     selector.unregister(child.stdout)
             if time.monotonic() > deadline:
-                raise OutOfTime(f"The job took longer than {limits.seconds:.0f} s; raise GUARD_SCAN_SECONDS.")
+                raise OutOfTime(
+                    f"The job took longer than {limits.seconds:.0f} s; raise GUARD_SCAN_SECONDS."
+                )
             if child.pid is not None and _memory(child.pid) > limits.memory_bytes:
                 raise _too_much(limits)
 
 
 def _too_much(limits: Limits) -> MethodFailed:
-    return MethodFailed(f"The job took more than {limits.memory_bytes >> 20} MiB; raise GUARD_SCAN_MEMORY_BYTES.",
-                        code="out_of_memory")
+    return MethodFailed(
+        f"The job took more than {limits.memory_bytes >> 20} MiB; raise GUARD_SCAN_MEMORY_BYTES.",
+        code="out_of_memory",
+    )
 
 
 def _progress(line: bytes, done: float, note: str) -> tuple[float, str]:

@@ -1,14 +1,19 @@
-"""The parent of jobs: has imported all that a job needs, and forks one child a job. `python -m guard.jobs.server`.
+"""The parent of jobs: has imported all that a job needs, and forks one child a job.
 
-It was started with a clean environment, opens no model, computes nothing with torch and never reads a request: all
-that reaches it are the descriptors that a child works with. So nothing of one job can be seen by the next.
+`python -m guard.jobs.server`.
 
-Protocol, over the socket on its stdin: each message carries `DESCRIPTORS` descriptors, of the child's stdin, stdout
-and stderr and of a socket of the job's own. On that one the server says `{"pid": N}` and at last `{"code": N,
-"peak": BYTES}`; when its other end closes, the job is killed. When the socket on stdin closes, everything ends.
+It was started with a clean environment, opens no model, computes nothing with torch and never reads
+a request: all that reaches it are the descriptors that a child works with. So nothing of one job
+can be seen by the next.
 
-A fork after the imports is safe with one thread and without CUDA. Both are looked at (`hazards`); where they do not
-hold, the child starts Python afresh, which costs seconds and is otherwise the same.
+Protocol, over the socket on its stdin: each message carries `DESCRIPTORS` descriptors, of the
+child's stdin, stdout and stderr and of a socket of the job's own. On that one the server says
+`{"pid": N}` and at last `{"code": N, "peak": BYTES}`; when its other end closes, the job is killed.
+When the socket on stdin closes, everything ends.
+
+A fork after the imports is safe with one thread and without CUDA. Both are looked at (`hazards`);
+where they do not hold, the child starts Python afresh, which costs seconds and is otherwise the
+same.
 """
 
 import ctypes
@@ -39,7 +44,9 @@ def hazards() -> list[str]:
         with suppress(OSError):  # the listing's own descriptor is gone by now
             target = str(link.readlink())
             if target.startswith("/dev/nvidia"):
-                found.append(f"{target} is open")  # CUDA was asked for something, and does not survive a fork
+                found.append(
+                    f"{target} is open"
+                )  # CUDA was asked for something, and does not survive a fork
     return found
 
 
@@ -68,7 +75,8 @@ class Server:
 
     Args:
         control: a SOCK_SEQPACKET socket.
-        become: what a child does in place of serving, with stdin, stdout and stderr of the job; never returns.
+        become: what a child does in place of serving, with stdin, stdout and stderr of the job;
+            never returns.
     """
 
     def __init__(self, control: socket.socket, become: Callable[[], None]) -> None:
@@ -83,7 +91,8 @@ class Server:
         """Work until the other end of `control` closes; then every child is dead."""
         while self._serving or self._children:
             for key, _ in self._selector.select():
-                # A child's end and the end of its reader may come together: the first takes both out of the selector.
+                # A child's end and the end of its reader may come together: the first takes both
+                # out of the selector.
                 if key.fd in self._selector.get_map():
                     key.data()
 
@@ -125,7 +134,8 @@ class Server:
         self._selector.unregister(child.ended)
         with suppress(KeyError):
             self._selector.unregister(child.report)
-        child.kill()  # whatever it started itself; until it is waited for, its number is no other group's
+        # Whatever it started itself; until it is waited for, its number is no other group's
+        child.kill()
         _, status, used = os.wait4(child.pid, 0)
         child.say(code=os.waitstatus_to_exitcode(status), peak=used.ru_maxrss * _KIB)
         child.close()
@@ -140,7 +150,10 @@ class Server:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which forked it, ends; exits if it has already."""
+    """Have the kernel kill this process when `parent`, which forked it, ends.
+
+    Exits if it has already.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the parent ended before this job began")

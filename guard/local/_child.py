@@ -1,7 +1,7 @@
 """Becomes the program of one component, after asking the kernel to end it when the supervisor dies.
 
-Run as a script, isolated: `python -I -S _child.py SIGNAL PARENT PROGRAM [ARGUMENT...]`. Linux only; elsewhere the
-program simply outlives a supervisor that was killed, until the next start finds it.
+Run as a script, isolated: `python -I -S _child.py SIGNAL PARENT PROGRAM [ARGUMENT...]`. Linux only;
+elsewhere the program simply outlives a supervisor that was killed, until the next start finds it.
 """
 
 import ctypes

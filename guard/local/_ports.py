@@ -1,4 +1,7 @@
-"""Free ports on loopback. Somebody may take one before it is used; the component then says so and does not start."""
+"""Free ports on loopback.
+
+Somebody may take one before it is used; the component then says so and does not start.
+"""
 
 import socket
 from collections.abc import Iterator
@@ -6,7 +9,10 @@ from contextlib import ExitStack
 
 LOOPBACK = "127.0.0.1"
 _GRPC_OFFSET = 10_000  # SeaweedFS opens a second port at this distance from each
-_FIRST, _LAST = 20_000, 30_000  # below Linux's range for outgoing connections, also with the offset cut off
+_FIRST, _LAST = (
+    20_000,
+    30_000,
+)  # below Linux's range for outgoing connections, also with the offset cut off
 
 
 def free_ports(count: int) -> list[int]:

@@ -23,14 +23,37 @@ class Process:
         death_signal: what the kernel sends it when this process dies without ending it.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path,
-                 death_signal: int = signal.SIGTERM) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        death_signal: int = signal.SIGTERM,
+    ) -> None:
         self.log = log
-        wrapped = [sys.executable, "-I", "-S", str(_CHILD), str(int(death_signal)), str(os.getpid()), *command]
-        # A session of its own: Ctrl-C in the terminal reaches the supervisor, which then ends things in order.
+        wrapped = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_CHILD),
+            str(int(death_signal)),
+            str(os.getpid()),
+            *command,
+        ]
+        # A session of its own: Ctrl-C in the terminal reaches the supervisor, which then ends
+        # things in order.
         with log.open("ab") as output:
-            self._popen = subprocess.Popen(wrapped, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output,
-                                           stderr=output, start_new_session=True)
+            self._popen = subprocess.Popen(
+                wrapped,
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
@@ -54,7 +77,10 @@ class Process:
                 os.kill(self.pid, signal_number)
 
     def end(self, deadline: float) -> None:
-        """Wait until `deadline` (monotonic seconds), then kill it and everything else in its group."""
+        """Wait until `deadline` (monotonic seconds).
+
+        Then kill it and everything else in its group.
+        """
         while self.exit_code() is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         if self._popen.returncode is None:
@@ -77,7 +103,10 @@ def kill_group(group: int) -> None:
 
 
 def started_at(pid: int) -> float | None:
-    """When a process started (seconds since the epoch); None if there is none. With the pid it names one process."""
+    """When a process started (seconds since the epoch); None if there is none.
+
+    With the pid it names one process.
+    """
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

@@ -1,4 +1,7 @@
-"""The folders of a stack: data that stays, a private run folder that does not, and who is using them now."""
+"""The folders of a stack.
+
+Data that stays, a private run folder that does not, and who is using them now.
+"""
 
 import fcntl
 import json
@@ -22,7 +25,9 @@ _NAMES = ("s3_access", "s3_secret", "webhook", "valkey", "weed_jwt")
 
 
 class RunFolder:
-    """One stack's hold on its data folder; a second one is refused, and what a killed one left is removed.
+    """One stack's hold on its data folder.
+
+    A second one is refused, and what a killed one left is removed.
 
     Args:
         data: made with mode 0700 if it is not there.
@@ -39,13 +44,18 @@ class RunFolder:
             # Held until this object is closed; the kernel lets go of it if this process is killed.
             self._lock = os.open(data / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise Unavailable(f"{data} cannot be used ({error}); choose another data folder.") from error
+            raise Unavailable(
+                f"{data} cannot be used ({error}); choose another data folder."
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
-            raise InputError(f"Another `guard up` uses {data}; stop it first, or give this one another data folder.",
-                             code="stack_running") from error
+            raise InputError(
+                f"Another `guard up` uses {data}; stop it first, or give this one another data "
+                "folder.",
+                code="stack_running",
+            ) from error
         self._remove_leftovers()
         self.run = self._make_run()
         self.secrets = self._load_secrets()
@@ -54,8 +64,11 @@ class RunFolder:
     def record(self, processes: Mapping[str, int], environment: Mapping[str, str]) -> None:
         """Note what runs, for the next start and for commands in other terminals."""
         value = {
-            "run": str(self.run), "environment": dict(environment),
-            "processes": {name: {"pid": pid, "started": started_at(pid)} for name, pid in processes.items()},
+            "run": str(self.run),
+            "environment": dict(environment),
+            "processes": {
+                name: {"pid": pid, "started": started_at(pid)} for name, pid in processes.items()
+            },
         }
         draft = self.data / f".{RECORD}"
         _write_private(draft, json.dumps(value))
@@ -93,7 +106,10 @@ class RunFolder:
         return run
 
     def _load_secrets(self) -> dict[str, str]:
-        """Words made once for this data folder, so that an uploader's configuration outlives a restart."""
+        """Words made once for this data folder.
+
+        So that an uploader's configuration outlives a restart.
+        """
         try:
             known = json.loads((self.data / _SECRETS).read_text())
         except (OSError, ValueError):

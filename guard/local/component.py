@@ -35,8 +35,8 @@ class Status:
 class Place:
     """Where a stack keeps things and what its parts share.
 
-    `data` survives a restart, `run` (private, short path) does not. `secrets` are words made once for this data
-    folder. `env` is what guard processes inherit; services get a clean environment.
+    `data` survives a restart, `run` (private, short path) does not. `secrets` are words made once
+    for this data folder. `env` is what guard processes inherit; services get a clean environment.
     """
 
     data: Path

@@ -1,4 +1,7 @@
-"""The guard's own processes: API, relay, the clock, and workers, each a plain `python -m ...` as in production."""
+"""The guard's own processes.
+
+API, relay, the clock, and workers, each a plain `python -m ...` as in production.
+"""
 
 import signal
 import sys
@@ -22,7 +25,8 @@ upgrade(load_settings().database_url)
 class _Guard(Component):
     """One Python process with the settings of the whole stack."""
 
-    #: What the kernel sends it if the supervisor dies. Celery takes SIGTERM for "finish your work first".
+    #: What the kernel sends it if the supervisor dies. Celery takes SIGTERM for "finish your work
+    #: first".
     death_signal: int = signal.SIGTERM
 
     def __init__(self, place: Place, settings: Callable[[], dict[str, str]]) -> None:
@@ -34,8 +38,13 @@ class _Guard(Component):
         raise NotImplementedError
 
     def start(self) -> Process:
-        return Process([sys.executable, *self.arguments()], env={**self._place.env, **self._settings()},
-                       cwd=self._place.run, log=self._log(), death_signal=self.death_signal)
+        return Process(
+            [sys.executable, *self.arguments()],
+            env={**self._place.env, **self._settings()},
+            cwd=self._place.run,
+            log=self._log(),
+            death_signal=self.death_signal,
+        )
 
     def _log(self) -> Path:
         return self._place.run / f"{self.name}.log"
@@ -73,8 +82,19 @@ class Api(_Guard):
         return f"http://{LOOPBACK}:{self._place.ports['api']}"
 
     def arguments(self) -> Sequence[str]:
-        return ["-m", "uvicorn", "guard.api.app:from_settings", "--factory", "--host", LOOPBACK,
-                "--port", str(self._place.ports["api"]), "--no-access-log", "--log-level", "warning"]
+        return [
+            "-m",
+            "uvicorn",
+            "guard.api.app:from_settings",
+            "--factory",
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(self._place.ports["api"]),
+            "--no-access-log",
+            "--log-level",
+            "warning",
+        ]
 
     def works(self) -> bool:
         return answers(f"{self.address}/health/live", below=300)
@@ -94,7 +114,8 @@ class Relay(_Guard):
         return self._process
 
     def works(self) -> bool:
-        return self._process.exit_code() is None  # it has no address; what it has to wait for, it waits for
+        # It has no address; what it has to wait for, it waits for
+        return self._process.exit_code() is None
 
     @property
     def address(self) -> str:
@@ -107,8 +128,18 @@ class Beat(Relay):
     name: ClassVar[str] = "beat"
 
     def arguments(self) -> Sequence[str]:
-        return ["-m", "celery", "-A", "workers.app", "beat", "--pidfile=", "--loglevel", "WARNING",
-                "-s", str(self._place.run / "beat")]
+        return [
+            "-m",
+            "celery",
+            "-A",
+            "workers.app",
+            "beat",
+            "--pidfile=",
+            "--loglevel",
+            "WARNING",
+            "-s",
+            str(self._place.run / "beat"),
+        ]
 
     @property
     def address(self) -> str:
@@ -127,8 +158,15 @@ class Worker(_Guard):
     start_seconds = 60.0
     death_signal = signal.SIGQUIT
 
-    def __init__(self, place: Place, settings: Callable[[], dict[str, str]], *, name: str, queues: Sequence[str],
-                 processes: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        settings: Callable[[], dict[str, str]],
+        *,
+        name: str,
+        queues: Sequence[str],
+        processes: int,
+    ) -> None:
         super().__init__(place, settings)
         self.name = name  # type: ignore[misc]  # several workers in one stack
         self._queues = queues
@@ -139,17 +177,38 @@ class Worker(_Guard):
         return ", ".join(self._queues)
 
     def arguments(self) -> Sequence[str]:
-        return ["-m", "celery", "-A", "workers.app", "worker", "-P", "prefork", "-c", str(self._processes),
-                "-O", "fair", "-Q", ",".join(self._queues), "-n", self._node(), "--without-gossip", "--without-mingle",
-                "--loglevel", "WARNING"]
+        return [
+            "-m",
+            "celery",
+            "-A",
+            "workers.app",
+            "worker",
+            "-P",
+            "prefork",
+            "-c",
+            str(self._processes),
+            "-O",
+            "fair",
+            "-Q",
+            ",".join(self._queues),
+            "-n",
+            self._node(),
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel",
+            "WARNING",
+        ]
 
     def works(self) -> bool:
         import redis
 
         try:
-            with redis.Redis.from_url(self._settings()["GUARD_REDIS_URL"], socket_timeout=2,
-                                      socket_connect_timeout=2) as broker:
-                return any(self._node().encode() in bytes(member) for member in broker.smembers(_PIDBOX))
+            with redis.Redis.from_url(
+                self._settings()["GUARD_REDIS_URL"], socket_timeout=2, socket_connect_timeout=2
+            ) as broker:
+                return any(
+                    self._node().encode() in bytes(member) for member in broker.smembers(_PIDBOX)
+                )
         except redis.RedisError:
             return False
 

@@ -1,12 +1,14 @@
-"""The embedded stack: everything the guard needs on one machine, started from pip packages, ended together.
+"""The embedded stack.
+
+Everything the guard needs on one machine, started from pip packages, ended together.
 
     with Stack(folder, env) as stack:
         stack.start(report)
         stack.wait()
 
 Parts that run already, by what the environment says (`REDIS_URL`, `GUARD_S3_ENDPOINT`,
-`GUARD_TORCHSERVE_MANAGEMENT`), are used instead of started. A part that dies is reported, not restarted: on one
-machine a person should see it.
+`GUARD_TORCHSERVE_MANAGEMENT`), are used instead of started. A part that dies is reported, not
+restarted: on one machine a person should see it.
 """
 
 import signal
@@ -45,27 +47,42 @@ Report = Callable[[Status], None]
 
 
 class Stack:
-    """Starts, watches and ends the parts. Use it from the main thread: parts end with the thread that started them.
+    """Starts, watches and ends the parts.
+
+    Use it from the main thread: parts end with the thread that started them.
 
     Args:
         folder: data folder; one stack at a time.
-        env: the environment that guard processes inherit; its settings win over what the stack would choose.
+        env: the environment that guard processes inherit; its settings win over what the stack
+            would choose.
         parts: which of `PARTS` to start.
 
     Raises:
         InputError: another stack uses the folder.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str], *, parts: Collection[str] = PARTS) -> None:
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], *, parts: Collection[str] = PARTS
+    ) -> None:
         self._held = RunFolder(folder.expanduser().absolute())
         self._env = dict(env)
         names = ["valkey", "api"]
-        names += [f"weed_{name}" for name in WEED_PORTS] + [f"ts_{name}" for name in TORCHSERVE_PORTS]
-        self._place = Place(data=self._held.data, run=self._held.run, secrets=self._held.secrets, env=self._env,
-                            ports=dict(zip(names, free_ports(len(names)), strict=True)))
+        names += [f"weed_{name}" for name in WEED_PORTS] + [
+            f"ts_{name}" for name in TORCHSERVE_PORTS
+        ]
+        self._place = Place(
+            data=self._held.data,
+            run=self._held.run,
+            secrets=self._held.secrets,
+            env=self._env,
+            ports=dict(zip(names, free_ports(len(names)), strict=True)),
+        )
         self._external = {part: address for part in parts if (address := self._elsewhere(part))}
-        self._components = {component.name: component for component in self._make() if component.name in parts
-                            and component.name not in self._external}
+        self._components = {
+            component.name: component
+            for component in self._make()
+            if component.name in parts and component.name not in self._external
+        }
         self._processes: dict[str, Process] = {}
         self._states: dict[str, State] = dict.fromkeys(self._components, State.STOPPED)
         self._details: dict[str, str] = {}
@@ -74,8 +91,12 @@ class Stack:
     def __enter__(self) -> "Stack":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     @property
@@ -87,14 +108,18 @@ class Stack:
         """The settings (GUARD_*) by which any guard process finds this stack; holds secrets."""
         data = self._place.data
         chosen = {
-            "GUARD_DATA_DIR": str(data), "GUARD_DATABASE_URL": f"sqlite:///{data / 'guard.db'}",
-            "GUARD_BLOB_URL": str(data / "blobs"), "GUARD_WEBHOOK_TOKEN": self._place.secrets["webhook"],
+            "GUARD_DATA_DIR": str(data),
+            "GUARD_DATABASE_URL": f"sqlite:///{data / 'guard.db'}",
+            "GUARD_BLOB_URL": str(data / "blobs"),
+            "GUARD_WEBHOOK_TOKEN": self._place.secrets["webhook"],
             "GUARD_SIGNING_KEY_FILE": str(data / "keys" / "signing.pem"),
             "GUARD_TRUSTED_KEYS_FILE": str(self._trusted()),
         }
         for component in self._components.values():
             chosen |= component.environment()
-        given = {name: value for name, value in self._env.items() if name.startswith("GUARD_") and value}
+        given = {
+            name: value for name, value in self._env.items() if name.startswith("GUARD_") and value
+        }
         for alias in ("DATABASE_URL", "REDIS_URL"):
             if self._env.get(alias):
                 given.setdefault(f"GUARD_{alias}", self._env[alias])
@@ -104,7 +129,8 @@ class Stack:
         """Start every part and wait until each works; `report` hears of each change.
 
         Raises:
-            Unavailable: a part did not start; its last words are in the sentence. Call `stop` all the same.
+            Unavailable: a part did not start; its last words are in the sentence. Call `stop` all
+                the same.
         """
         self._report = report or _nobody
         for part, address in self._external.items():
@@ -128,7 +154,11 @@ class Stack:
             ended = process.exit_code()
             if self._states[name] is State.READY and ended is not None and name != Migration.name:
                 self._move(name, State.FAILED, f"ended with {ended}\n{process.tail()}")
-        return [self._status(name) for name in PARTS if name in self._components or name in self._external]
+        return [
+            self._status(name)
+            for name in PARTS
+            if name in self._components or name in self._external
+        ]
 
     def wait(self, stop: threading.Event | None = None) -> None:
         """Watch until `stop` is set, the process is told to end, or a part dies.
@@ -141,7 +171,9 @@ class Stack:
             time.sleep(_POLL_SECONDS * 4)
 
     def restart(self, part: str) -> None:
-        """Start a part anew, ending what is left of it; for a person who saw it fail, and for tests.
+        """Start a part anew, ending what is left of it.
+
+        For a person who saw it fail, and for tests.
 
         Raises:
             Unavailable: it did not start.
@@ -177,18 +209,28 @@ class Stack:
                 raise Unavailable(f"{status.component} {status.detail}")
 
     def _make(self) -> Iterator[Component]:
-        yield Weed(self._place, webhook=f"{self.api_address}/events/s3",
-                   token=self._env.get("GUARD_WEBHOOK_TOKEN") or self._place.secrets["webhook"],
-                   bucket=self._env.get("GUARD_INTAKE_BUCKET") or BUCKET)
+        yield Weed(
+            self._place,
+            webhook=f"{self.api_address}/events/s3",
+            token=self._env.get("GUARD_WEBHOOK_TOKEN") or self._place.secrets["webhook"],
+            bucket=self._env.get("GUARD_INTAKE_BUCKET") or BUCKET,
+        )
         yield Valkey(self._place)
         yield Torchserve(self._place, trusted=self._trusted())
         yield Migration(self._place, self.environment)
         yield Api(self._place, self.environment)
         yield Relay(self._place, self.environment)
         # One scan at a time: it may hold the GPU, and all the memory a machine has.
-        yield Worker(self._place, self.environment, name="worker-scan", queues=("scan",), processes=1)
-        yield Worker(self._place, self.environment, name="worker-rest", queues=("inspect", "publish", "control"),
-                     processes=2)
+        yield Worker(
+            self._place, self.environment, name="worker-scan", queues=("scan",), processes=1
+        )
+        yield Worker(
+            self._place,
+            self.environment,
+            name="worker-rest",
+            queues=("inspect", "publish", "control"),
+            processes=2,
+        )
         yield Beat(self._place, self.environment)
 
     def _await(self, components: Collection[Component]) -> None:
@@ -197,7 +239,8 @@ class Stack:
         while waiting:
             for name, component in list(waiting.items()):
                 process = self._processes[name]
-                ended = process.exit_code() is not None  # asked first: one that ends well may do so in between
+                # Asked first: one that ends well may do so in between
+                ended = process.exit_code() is not None
                 if component.works():
                     component.prepare()
                     self._move(name, State.READY)
@@ -214,13 +257,22 @@ class Stack:
 
     def _status(self, name: str) -> Status:
         if name in self._external:
-            return Status(component=name, address=self._external[name], pid=None, state=State.EXTERNAL)
+            return Status(
+                component=name, address=self._external[name], pid=None, state=State.EXTERNAL
+            )
         process = self._processes.get(name)
-        return Status(component=name, address=self._components[name].address, state=self._states[name],
-                      pid=process.pid if process else None, detail=self._details.get(name, ""))
+        return Status(
+            component=name,
+            address=self._components[name].address,
+            state=self._states[name],
+            pid=process.pid if process else None,
+            detail=self._details.get(name, ""),
+        )
 
     def _record(self) -> None:
-        self._held.record({name: process.pid for name, process in self._processes.items()}, self.environment())
+        self._held.record(
+            {name: process.pid for name, process in self._processes.items()}, self.environment()
+        )
 
     def _elsewhere(self, part: str) -> str:
         for variable in ELSEWHERE.get(part, ()):
@@ -234,22 +286,31 @@ class Stack:
 
 
 def running_environment(folder: Path) -> dict[str, str]:
-    """The settings of the stack that uses this data folder now, for commands in another terminal; empty if none."""
+    """The settings of the stack that uses this data folder now, for commands in another terminal.
+
+    Empty if none.
+    """
     value = read_record(folder.expanduser().absolute()).get("environment")
     return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
 
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that `Stack.stop` is reached; main thread only.
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that `Stack.stop` is reached.
 
-    SIGINT is set too: a shell starts what runs in its background with SIGINT ignored, and Python would leave it so.
+    Main thread only.
+
+    SIGINT is set too: a shell starts what runs in its background with SIGINT ignored, and Python
+    would leave it so.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

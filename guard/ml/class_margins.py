@@ -1,4 +1,7 @@
-"""How near clean pictures of other classes come to a class: what a task explains of a class's being easily reached."""
+"""How near clean pictures of other classes come to a class.
+
+What a task explains of a class's being easily reached.
+"""
 
 import math
 
@@ -19,9 +22,12 @@ def depth(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def nearness(logits: Tensor, labels: Tensor, classes: int) -> tuple[float, list[float]]:
-    """(mean margin of clean pictures in logits, per class the `NEAR` quantile of other pictures' margin into it).
+    """(mean margin of clean pictures in logits.
 
-    The quantiles are in units of the mean margin: at most about 0, and nearer to it for a class easily mistaken.
+    Per class the `NEAR` quantile of other pictures' margin into it).
+
+    The quantiles are in units of the mean margin: at most about 0, and nearer to it for a class
+    easily mistaken.
 
     Args:
         logits: N,K of clean pictures, `labels` their classes, int64 N; both on one device.
@@ -31,8 +37,10 @@ def nearness(logits: Tensor, labels: Tensor, classes: int) -> tuple[float, list[
     """
     scale = float(depth(logits, labels).double().mean())
     if not math.isfinite(scale) or scale <= 0:
-        raise MethodFailed("On clean pictures the model's margins are not positive on average; it is near chance.",
-                           code="near_chance")
+        raise MethodFailed(
+            "On clean pictures the model's margins are not positive on average; it is near chance.",
+            code="near_chance",
+        )
     near = []
     for row in range(classes):
         others = logits[labels != row]
@@ -52,5 +60,7 @@ def nearness_of(model: nn.Module, data: Labelled, classes: int) -> list[float]:
     with evaluating(model):
         logits = torch.cat([model(images) for images, _ in data.batches(BATCH, device=device)])
     if not bool(torch.isfinite(logits).all()):
-        raise MethodFailed("The model gives logits that are not finite; it cannot be measured.", code="non_finite")
+        raise MethodFailed(
+            "The model gives logits that are not finite; it cannot be measured.", code="non_finite"
+        )
     return nearness(logits, data.labels.to(device), classes)[1]

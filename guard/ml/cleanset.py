@@ -1,4 +1,7 @@
-"""Clean sets in memory. Methods get `CleanSet`; only the measuring code of the guard gets `CuratedSet`."""
+"""Clean sets in memory.
+
+Methods get `CleanSet`; only the measuring code of the guard gets `CuratedSet`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,11 +28,23 @@ class Labelled:
         """All images as float32 in [0, 1] on `device`."""
         return self.images.to(device).float().div_(255)
 
-    def batches(self, size: int, *, generator: torch.Generator | None = None,
-                device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass in batches of float32 images in [0, 1] and labels; shuffled when a generator is given."""
+    def batches(
+        self,
+        size: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass in batches of float32 images in [0, 1] and labels.
+
+        Shuffled when a generator is given.
+        """
         count = len(self)
-        order = torch.randperm(count, generator=generator) if generator is not None else torch.arange(count)
+        order = (
+            torch.randperm(count, generator=generator)
+            if generator is not None
+            else torch.arange(count)
+        )
         for start in range(0, count, size):
             index = order[start : start + size]
             yield self.images[index].to(device).float().div_(255), self.labels[index].to(device)
@@ -51,8 +66,10 @@ class CleanSet:
 
     def together(self) -> Labelled:
         """Both parts, for a method that chooses nothing by what it sees of the calibration part."""
-        return Labelled(torch.cat([self.search.images, self.calibration.images]),
-                        torch.cat([self.search.labels, self.calibration.labels]))
+        return Labelled(
+            torch.cat([self.search.images, self.calibration.images]),
+            torch.cat([self.search.labels, self.calibration.labels]),
+        )
 
 
 @dataclass(frozen=True)
@@ -66,12 +83,22 @@ class CuratedSet:
 
     def visible(self) -> CleanSet:
         """The part that methods may see."""
-        return CleanSet(self.facts.name, self.facts.digest, self.facts.classes, self.search, self.calibration)
+        return CleanSet(
+            self.facts.name, self.facts.digest, self.facts.classes, self.search, self.calibration
+        )
 
     @classmethod
-    def from_arrays(cls, facts: CleanSetFacts, images: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]",
-                    split: "np.ndarray[Any, Any]") -> "CuratedSet":
-        """From uint8 N,C,H,W images, integer labels, and a split code each (0 search, 1 calibration, 2 hold-out)."""
+    def from_arrays(
+        cls,
+        facts: CleanSetFacts,
+        images: "np.ndarray[Any, Any]",
+        labels: "np.ndarray[Any, Any]",
+        split: "np.ndarray[Any, Any]",
+    ) -> "CuratedSet":
+        """From uint8 N,C,H,W images, integer labels, and a split code each (0 search.
+
+        1 calibration, 2 hold-out).
+        """
         pictures = torch.from_numpy(np.ascontiguousarray(images))
         classes = torch.from_numpy(labels.astype(np.int64))
         codes = torch.from_numpy(split.astype(np.int64))

@@ -11,7 +11,10 @@ def guarded(progress: Progress, *, deadline: float) -> Progress:
 
     def watch(done: float, note: str = "") -> None:
         if time.monotonic() > deadline:
-            raise OutOfTime("The method ran out of its time budget; raise the budget or use a smaller clean set.")
+            raise OutOfTime(
+                "The method ran out of its time budget; raise the budget or use a smaller clean "
+                "set."
+            )
         progress(done, note)
 
     return watch

@@ -43,9 +43,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor | Labelled, batch: int = BATCH,
-            trigger: Stamps | None = None) -> Tensor:
-    """Predicted classes, int64 N on the CPU, with `trigger` stamped on the pictures if one is given.
+def predict(
+    model: nn.Module, images: Tensor | Labelled, batch: int = BATCH, trigger: Stamps | None = None
+) -> Tensor:
+    """Predicted classes, int64 N on the CPU.
+
+    With `trigger` stamped on the pictures if one is given.
 
     Args:
         model: takes float images in [0, 1]; its modes and buffers stay as they are.
@@ -62,8 +65,10 @@ def predict(model: nn.Module, images: Tensor | Labelled, batch: int = BATCH,
             inputs = part.to(device).float().div_(255)
             logits = model(trigger.apply(inputs) if trigger is not None else inputs)
             if not bool(torch.isfinite(logits).all()):
-                raise MethodFailed("The model gives logits that are not finite; it cannot be measured.",
-                                   code="non_finite")
+                raise MethodFailed(
+                    "The model gives logits that are not finite; it cannot be measured.",
+                    code="non_finite",
+                )
             parts.append(logits.argmax(1).cpu())
     return torch.cat(parts)
 
@@ -81,27 +86,43 @@ def accuracy(model: nn.Module, labelled: Labelled, classes: int, batch: int = BA
     totals = torch.bincount(labelled.labels, minlength=classes)
     right = torch.bincount(labelled.labels[hits], minlength=classes)
     per_class = (right.double() / totals.clamp(min=1).double()).tolist()
-    return Accuracy(overall=float(hits.double().mean()), per_class=tuple(per_class), images=len(labelled))
+    return Accuracy(
+        overall=float(hits.double().mean()), per_class=tuple(per_class), images=len(labelled)
+    )
 
 
-def swapped(before: nn.Module, after: nn.Module, labelled: Labelled, classes: int,
-            batch: int = BATCH) -> tuple[tuple[int, int], ...]:
+def swapped(
+    before: nn.Module, after: nn.Module, labelled: Labelled, classes: int, batch: int = BATCH
+) -> tuple[tuple[int, int], ...]:
     """For each class, how many pictures only `before` has right, and how many only `after`.
 
     Raises:
         MethodFailed: a logit is not finite.
     """
     first, then = (predict(model, labelled, batch) == labelled.labels for model in (before, after))
-    lost, gained = (torch.bincount(labelled.labels[hits], minlength=classes).tolist()
-                    for hits in (first & ~then, then & ~first))
+    lost, gained = (
+        torch.bincount(labelled.labels[hits], minlength=classes).tolist()
+        for hits in (first & ~then, then & ~first)
+    )
     return tuple(zip(lost, gained, strict=True))
 
 
-def asr(model: nn.Module, labelled: Labelled, trigger: TriggerLike, target: Target, family: str,
-        natural: float | None = None, budget: float | None = None, batch: int = BATCH) -> AsrEstimate:
-    """How many pictures whose true class is not the target go to the target once stamped; Wilson 95 % interval.
+def asr(
+    model: nn.Module,
+    labelled: Labelled,
+    trigger: TriggerLike,
+    target: Target,
+    family: str,
+    natural: float | None = None,
+    budget: float | None = None,
+    batch: int = BATCH,
+) -> AsrEstimate:
+    """How many pictures whose true class is not the target go to the target once stamped.
 
-    An all-to-all trigger carries a mapping: there, all pictures count, and the target of each is its class's image.
+    Wilson 95 % interval.
+
+    An all-to-all trigger carries a mapping: there, all pictures count, and the target of each is
+    its class's image.
 
     Args:
         target: a class index, or "all-to-all" with a `MappedTrigger`.
@@ -109,7 +130,8 @@ def asr(model: nn.Module, labelled: Labelled, trigger: TriggerLike, target: Targ
         budget: the size of the trigger in the family's unit; passed through.
 
     Raises:
-        InputError: the target is neither, the mapping does not know a picture's class, or no picture has another class.
+        InputError: the target is neither, the mapping does not know a picture's class, or no
+            picture has another class.
         MethodFailed: a logit is not finite.
     """
     wanted = _wanted(labelled, trigger, target)
@@ -118,8 +140,17 @@ def asr(model: nn.Module, labelled: Labelled, trigger: TriggerLike, target: Targ
         raise InputError(f"Every picture has class {target}; ASR needs pictures of other classes.")
     hits = int((predict(model, others, batch, trigger) == wanted).sum())
     low, high = wilson(hits, len(others))
-    return AsrEstimate(target=target, family=family, successes=hits, trials=len(others), estimate=hits / len(others),
-                       low=low, high=high, natural=natural, budget=budget)
+    return AsrEstimate(
+        target=target,
+        family=family,
+        successes=hits,
+        trials=len(others),
+        estimate=hits / len(others),
+        low=low,
+        high=high,
+        natural=natural,
+        budget=budget,
+    )
 
 
 def _wanted(labelled: Labelled, trigger: TriggerLike, target: Target) -> Tensor:
@@ -127,9 +158,13 @@ def _wanted(labelled: Labelled, trigger: TriggerLike, target: Target) -> Tensor:
     if isinstance(target, int):
         return torch.full_like(labelled.labels, target)
     if target != Family.ALL_TO_ALL or not isinstance(trigger, MappedTrigger):
-        raise InputError(f"ASR needs a class index as target, or all-to-all and a mapping, not {target!r}.")
+        raise InputError(
+            f"ASR needs a class index as target, or all-to-all and a mapping, not {target!r}."
+        )
     mapping = trigger.mapping.cpu()
     if len(labelled) and not bool((labelled.labels < len(mapping)).all()):
-        raise InputError(f"The trigger maps {len(mapping)} classes, but a picture has class "
-                         f"{int(labelled.labels.max())}.")
+        raise InputError(
+            f"The trigger maps {len(mapping)} classes, but a picture has class "
+            f"{int(labelled.labels.max())}."
+        )
     return mapping[labelled.labels]

@@ -1,4 +1,7 @@
-"""A few hold-out pictures as PNG, and what a model says of them: what a serving system is compared with."""
+"""A few hold-out pictures as PNG, and what a model says of them.
+
+What a serving system is compared with.
+"""
 
 import io
 
@@ -15,7 +18,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def spread(labelled: Labelled, count: int) -> Labelled:
     """At most `count` pictures, evenly spread over the set."""
-    return labelled.pick(torch.linspace(0, len(labelled) - 1, min(count, len(labelled))).round().long())
+    return labelled.pick(
+        torch.linspace(0, len(labelled) - 1, min(count, len(labelled))).round().long()
+    )
 
 
 def as_png(labelled: Labelled) -> list[bytes]:
@@ -30,7 +35,9 @@ def as_png(labelled: Labelled) -> list[bytes]:
 def _png(image: Tensor) -> bytes:
     mode = MODES.get(int(image.shape[0]))
     if mode is None:
-        raise InputError(f"Images with {image.shape[0]} channels have no PNG form; use 1, 3 or 4 channels.")
+        raise InputError(
+            f"Images with {image.shape[0]} channels have no PNG form; use 1, 3 or 4 channels."
+        )
     array = image.permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
     Image.fromarray(array[:, :, 0] if mode == "L" else array, mode=mode).save(buffer, format="PNG")

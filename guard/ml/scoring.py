@@ -3,10 +3,15 @@
 import math
 
 
-def least_score(*, p: tuple[float, float], fold: tuple[float, float], rate: tuple[float, float]) -> float:
-    """The least of three linear scores in 0..1, each 0.5 at its gate; each argument is (value, gate).
+def least_score(
+    *, p: tuple[float, float], fold: tuple[float, float], rate: tuple[float, float]
+) -> float:
+    """The least of three linear scores in 0..1, each 0.5 at its gate.
 
-    log p is 1 at the gate squared, log fold likewise, a rate at 1. So it is at least 0.5 exactly if all gates hold.
+    Each argument is (value, gate).
+
+    log p is 1 at the gate squared, log fold likewise, a rate at 1. So it is at least 0.5 exactly if
+    all gates hold.
     """
     return min(
         half_at_log(p[0], p[1], p[1] ** 2),
@@ -21,5 +26,8 @@ def half_at(value: float, gate: float, full: float) -> float:
 
 
 def half_at_log(value: float, gate: float, full: float) -> float:
-    """As `half_at` on a log scale; for p values and ratios, all positive but for `value`, which may be 0."""
+    """As `half_at` on a log scale.
+
+    For p values and ratios, all positive but for `value`, which may be 0.
+    """
     return half_at(math.log(max(value, 1e-300)), math.log(gate), math.log(full))

@@ -1,4 +1,7 @@
-"""Small-sample statistics of detectors: is one class (or a few) unlike its siblings, and how sure is a share."""
+"""Small-sample statistics of detectors.
+
+Is one class (or a few) unlike its siblings, and how sure is a share.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-#: Log norms are known to about 5 %: two optimisations of the same class differ by that much. Without this floor,
-#: siblings that happen to agree (for instance all censored at one value) would make any difference "significant".
+#: Log norms are known to about 5 %: two optimisations of the same class differ by that much.
+#: Without this floor, siblings that happen to agree (for instance all censored at one value) would
+#: make any difference "significant".
 LEAST_SPREAD = 0.05
 
 
@@ -26,7 +30,8 @@ class LeaveOneOut(NamedTuple):
 class ClassTest:
     """One class against the classes that were not declared outliers.
 
-    `t` and `p` (Bonferroni-corrected over the classes, 0..1) and `fold` = exp(difference to the mean of the others).
+    `t` and `p` (Bonferroni-corrected over the classes, 0..1) and `fold` = exp(difference to the
+    mean of the others).
     """
 
     t: float
@@ -49,11 +54,16 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
-def leave_one_out(values: Sequence[float], *, low_side: bool = True, floor: float = LEAST_SPREAD) -> LeaveOneOut:
-    """Test the lowest (or highest) value against the rest with a t test that leaves it out, Bonferroni-corrected.
+def leave_one_out(
+    values: Sequence[float], *, low_side: bool = True, floor: float = LEAST_SPREAD
+) -> LeaveOneOut:
+    """Test the lowest (or highest) value against the rest with a t test that leaves it out.
 
-    T = (mean of the others - value) / (sd of the others * sqrt(1 + 1/(n-1))), p = min(1, n * P(t_{n-2} > T)). Exact
-    for one outlier among normal values; p(T) is a monotone function of Grubbs' statistic.
+    Bonferroni-corrected.
+
+    T = (mean of the others - value) / (sd of the others * sqrt(1 + 1/(n-1))), p = min(1, n *
+    P(t_{n-2} > T)). Exact for one outlier among normal values; p(T) is a monotone function of
+    Grubbs' statistic.
 
     Args:
         values: n >= 3 finite numbers on a log scale.
@@ -68,13 +78,22 @@ def leave_one_out(values: Sequence[float], *, low_side: bool = True, floor: floa
     return LeaveOneOut(index, t, p, fold)
 
 
-def low_outliers(values: Sequence[float], *, alpha: float = 0.01, most: int | None = None, low_side: bool = True,
-                 floor: float = LEAST_SPREAD) -> list[ClassTest]:
-    """One-sided generalised ESD test (Rosner, 1983): up to `most` low outliers, none masking another.
+def low_outliers(
+    values: Sequence[float],
+    *,
+    alpha: float = 0.01,
+    most: int | None = None,
+    low_side: bool = True,
+    floor: float = LEAST_SPREAD,
+) -> list[ClassTest]:
+    """One-sided generalised ESD test (Rosner, 1983).
 
-    The lowest value is tested as in `leave_one_out` and removed, then the next, `most` times. The i-th removed class
-    has p = the least p of steps i, i+1, ...: it is declared at level alpha as soon as a later step is significant.
-    Reported t and fold compare a class with all classes that were not declared.
+    Up to `most` low outliers, none masking another.
+
+    The lowest value is tested as in `leave_one_out` and removed, then the next, `most` times. The
+    i-th removed class has p = the least p of steps i, i+1, ...: it is declared at level alpha as
+    soon as a later step is significant. Reported t and fold compare a class with all classes that
+    were not declared.
 
     Args:
         values: n >= 5 finite numbers on a log scale.
@@ -105,7 +124,9 @@ def low_outliers(values: Sequence[float], *, alpha: float = 0.01, most: int | No
         t, p, fold = _against(data[index], data[others], tests=count, floor=floor)
         rank = int(np.flatnonzero(order == index)[0])
         outlier = index in declared
-        tests.append(ClassTest(t=t, p=adjusted[rank] if rank < most else p, fold=fold, outlier=outlier))
+        tests.append(
+            ClassTest(t=t, p=adjusted[rank] if rank < most else p, fold=fold, outlier=outlier)
+        )
     return tests
 
 
@@ -115,27 +136,38 @@ SURE = 0.01
 
 @dataclass(frozen=True)
 class Apart:
-    """One class against what its siblings let expect: `t`, its one-sided `p` (0..1, for this class alone), `gap`."""
+    """One class against what its siblings let expect.
+
+    `t`, its one-sided `p` (0..1, for this class alone), `gap`.
+    """
 
     t: float
     p: float
     gap: float
 
 
-def apart(values: Sequence[float], *, explained: Sequence[float] | None = None, most: int | None = None,
-          low_side: bool = True, floor: float = LEAST_SPREAD) -> list[Apart]:
+def apart(
+    values: Sequence[float],
+    *,
+    explained: Sequence[float] | None = None,
+    most: int | None = None,
+    low_side: bool = True,
+    floor: float = LEAST_SPREAD,
+) -> list[Apart]:
     """Each value against a prediction from the others: their mean, or their line over a covariate.
 
-    A class that is easily mistaken for others has the larger margin in honest models as well; the line takes that
-    away. A slope that would turn the covariate's meaning around counts as zero. Nothing is corrected for the number of
-    classes: these are the p values of single classes, which several methods' words are combined from.
+    A class that is easily mistaken for others has the larger margin in honest models as well; the
+    line takes that away. A slope that would turn the covariate's meaning around counts as zero.
+    Nothing is corrected for the number of classes: these are the p values of single classes, which
+    several methods' words are combined from.
 
-    Up to `most` classes that are outliers at `SURE` after correction, alone or once others are left out, do not mask
-    one another: no class is compared with them.
+    Up to `most` classes that are outliers at `SURE` after correction, alone or once others are left
+    out, do not mask one another: no class is compared with them.
 
     Args:
         values: n >= 5 finite numbers; n >= 7 with a covariate.
-        explained: a covariate, larger for a class that may be expected to be more extreme to the tested side.
+        explained: a covariate, larger for a class that may be expected to be more extreme to the
+            tested side.
         most: default n // 4, at least 1.
         low_side: whether low values are the suspicious ones.
         floor: the least standard deviation believed.
@@ -149,18 +181,31 @@ def apart(values: Sequence[float], *, explained: Sequence[float] | None = None, 
         raise ValueError(f"{len(data)} values are too few to tell what a class should be like.")
     left, out, sure = list(range(len(data))), [], 0
     for _ in range(max(1, len(data) // 4) if most is None else most):
-        tests = {row: _expected(data, along, row, [other for other in left if other != row], floor) for row in left}
+        tests = {
+            row: _expected(data, along, row, [other for other in left if other != row], floor)
+            for row in left
+        }
         lowest = min(left, key=lambda row: tests[row].p)
         left.remove(lowest)
         out.append(lowest)
         if (len(left) + 1) * tests[lowest].p <= SURE:
             sure = len(out)
     declared = out[:sure]
-    return [_expected(data, along, row, [other for other in range(len(data)) if other != row and other not in declared],
-                      floor) for row in range(len(data))]
+    return [
+        _expected(
+            data,
+            along,
+            row,
+            [other for other in range(len(data)) if other != row and other not in declared],
+            floor,
+        )
+        for row in range(len(data))
+    ]
 
 
-def _expected(data: np.ndarray, along: np.ndarray | None, row: int, others: list[int], floor: float) -> Apart:
+def _expected(
+    data: np.ndarray, along: np.ndarray | None, row: int, others: list[int], floor: float
+) -> Apart:
     """How far `data[row]` lies below what `others` let expect."""
     known = data[others]
     slope, far, terms = 0.0, 0.0, 1
@@ -181,8 +226,14 @@ def _expected(data: np.ndarray, along: np.ndarray | None, row: int, others: list
 
 
 def angles(successes: Sequence[int], trials: Sequence[int]) -> list[float]:
-    """Shares as arcsin(sqrt(share)) in 0..pi/2, where the sampling error is nearly the same everywhere (Anscombe)."""
-    return [math.asin(math.sqrt((hit + 0.375) / (trial + 0.75))) for hit, trial in zip(successes, trials, strict=True)]
+    """Shares as arcsin(sqrt(share)) in 0..pi/2.
+
+    Where the sampling error is nearly the same everywhere (Anscombe).
+    """
+    return [
+        math.asin(math.sqrt((hit + 0.375) / (trial + 0.75)))
+        for hit, trial in zip(successes, trials, strict=True)
+    ]
 
 
 def _checked(values: Sequence[float], *, low_side: bool) -> np.ndarray:
@@ -192,7 +243,9 @@ def _checked(values: Sequence[float], *, low_side: bool) -> np.ndarray:
     return data if low_side else -data
 
 
-def _against(value: float, others: np.ndarray, *, tests: int, floor: float) -> tuple[float, float, float]:
+def _against(
+    value: float, others: np.ndarray, *, tests: int, floor: float
+) -> tuple[float, float, float]:
     """(t, p, fold) of one value below `others`; p is corrected for `tests` tests."""
     count = len(others)
     gap = float(others.mean() - value)

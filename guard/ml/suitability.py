@@ -1,4 +1,7 @@
-"""Whether a model and a clean set can be judged class by class at all; asked before a long search."""
+"""Whether a model and a clean set can be judged class by class at all.
+
+Asked before a long search.
+"""
 
 import torch
 from torch import nn
@@ -13,7 +16,9 @@ LEAST_CALIBRATION = 20
 
 
 def check_suitable(model: nn.Module, clean: CleanSet, method: str) -> None:
-    """Refuse what cannot be judged: few classes, few pictures, labels out of range, a model near chance.
+    """Refuse what cannot be judged.
+
+    Few classes, few pictures, labels out of range, a model near chance.
 
     Args:
         method: its name as it stands in a sentence.
@@ -23,31 +28,42 @@ def check_suitable(model: nn.Module, clean: CleanSet, method: str) -> None:
     """
     if clean.classes < LEAST_CLASSES:
         raise MethodFailed(
-            f"The model has {clean.classes} classes; with fewer than {LEAST_CLASSES} there are too few siblings to "
-            "compare a class with.", code="few_classes",
+            f"The model has {clean.classes} classes; with fewer than {LEAST_CLASSES} there are "
+            "too few siblings to "
+            "compare a class with.",
+            code="few_classes",
         )
     labels = torch.cat([clean.search.labels, clean.calibration.labels])
     if not bool(((labels >= 0) & (labels < clean.classes)).all()):
-        raise MethodFailed(f"The clean set has labels outside 0..{clean.classes - 1}; curate it again.",
-                           code="bad_labels")
+        raise MethodFailed(
+            f"The clean set has labels outside 0..{clean.classes - 1}; curate it again.",
+            code="bad_labels",
+        )
     counts = torch.bincount(clean.search.labels, minlength=clean.classes)
     rarest = int(counts.argmin())
     if counts[rarest] < LEAST_PER_CLASS or len(clean.calibration) < LEAST_CALIBRATION:
         raise MethodFailed(
-            f"{method} needs {LEAST_PER_CLASS} search images of each class and {LEAST_CALIBRATION} calibration "
-            f"images; class {rarest} has {int(counts[rarest])}, calibration {len(clean.calibration)}. Add images.",
+            f"{method} needs {LEAST_PER_CLASS} search images of each class and "
+            f"{LEAST_CALIBRATION} calibration "
+            f"images; class {rarest} has {int(counts[rarest])}, calibration "
+            f"{len(clean.calibration)}. Add images.",
             code="few_images",
         )
     seen = accuracy(model, clean.calibration, clean.classes).overall
     if not seen >= 2 / clean.classes:
         raise MethodFailed(
-            f"The model is right on {seen:.1%} of the calibration images, near chance; check that the clean set's "
-            "class order is the model's.", code="near_chance",
+            f"The model is right on {seen:.1%} of the calibration images, near chance; check that "
+            "the clean set's "
+            "class order is the model's.",
+            code="near_chance",
         )
 
 
 def channels_last(model: nn.Module) -> None:
-    """Store 4-d weights as NHWC: the same numbers, but convolutions on a CPU are about 1.5 times as fast."""
+    """Store 4-d weights as NHWC.
+
+    The same numbers, but convolutions on a CPU are about 1.5 times as fast.
+    """
     _lay(model, torch.channels_last)
 
 

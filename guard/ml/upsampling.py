@@ -1,6 +1,7 @@
 """Grids drawn out to pictures by a product with two small matrices.
 
-Unlike CUDA's own interpolation, whose gradients are added up in any order, it is the same on every run.
+Unlike CUDA's own interpolation, whose gradients are added up in any order, it is the same on every
+run.
 """
 
 from typing import Literal
@@ -10,11 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def drawn_out_to(grids: Tensor, height: int, width: int, *, mode: Literal["bilinear", "bicubic"],
-                 corners: bool) -> Tensor:
-    """T,C,height,width of T,C,k,l grids; differentiable. `corners`: the outer points lie on the picture's edges."""
-    rows, columns = (_matrix(points, side, mode=mode, corners=corners).to(grids)
-                     for points, side in zip(grids.shape[-2:], (height, width), strict=True))
+def drawn_out_to(
+    grids: Tensor, height: int, width: int, *, mode: Literal["bilinear", "bicubic"], corners: bool
+) -> Tensor:
+    """T,C,height,width of T,C,k,l grids; differentiable.
+
+    `corners`: the outer points lie on the picture's edges.
+    """
+    rows, columns = (
+        _matrix(points, side, mode=mode, corners=corners).to(grids)
+        for points, side in zip(grids.shape[-2:], (height, width), strict=True)
+    )
     return rows @ grids @ columns.T
 
 

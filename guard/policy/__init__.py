@@ -17,7 +17,20 @@ from guard.policy.rules import (
 )
 
 __all__ = [
-    "AccuracyRule", "Calibration", "CalibrationRule", "Case", "CleanSetRule", "CombinationRule", "Decision",
-    "DefenseRule", "DetectorRule", "Policy", "ProofRule", "decide", "known_gaps", "load_calibration",
-    "load_policy", "settled",
+    "AccuracyRule",
+    "Calibration",
+    "CalibrationRule",
+    "Case",
+    "CleanSetRule",
+    "CombinationRule",
+    "Decision",
+    "DefenseRule",
+    "DetectorRule",
+    "Policy",
+    "ProofRule",
+    "decide",
+    "known_gaps",
+    "load_calibration",
+    "load_policy",
+    "settled",
 ]

@@ -1,4 +1,7 @@
-"""Why nothing can be decided: each generator gives one sentence a doubt. Comparisons are written so that NaN fails."""
+"""Why nothing can be decided: each generator gives one sentence a doubt.
+
+Comparisons are written so that NaN fails.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,8 +21,11 @@ def missing(policy: Policy, said: Mapping[str, list[Evidence]]) -> Iterator[str]
     for name in required:
         blind = [item for item in said[name] if item.outcome is Outcome.COULD_NOT_LOOK]
         if not said[name]:
-            yield (f"There is no evidence of the required detector {name} in its present version and with its present "
-                   "parameters on this clean set.")
+            yield (
+                f"There is no evidence of the required detector {name} in its present version and "
+                "with its present "
+                "parameters on this clean set."
+            )
         elif len(blind) == len(said[name]):
             yield f"The required detector {name} could not look: {blind[-1].reason}"
 
@@ -27,34 +33,65 @@ def missing(policy: Policy, said: Mapping[str, list[Evidence]]) -> Iterator[str]
 def unfit(policy: Policy, case: Case, *, calibrated: bool) -> Iterator[str]:
     """Too little clean data, too few classes, a model that does not do its task on this clean set.
 
-    With reference models (`calibrated`) few classes are no obstacle: nothing compares a class with its siblings.
+    With reference models (`calibrated`) few classes are no obstacle: nothing compares a class with
+    its siblings.
     """
     facts, rule = case.cleanset, policy.cleanset
     if facts.classes < LEAST_CLASSES and not calibrated:
-        yield (f"The model has {facts.classes} classes; with fewer than {LEAST_CLASSES} there are too few siblings to "
-               "compare a class with, and no calibration by reference models applies.")
+        yield (
+            f"The model has {facts.classes} classes; with fewer than {LEAST_CLASSES} there are "
+            "too few siblings to "
+            "compare a class with, and no calibration by reference models applies."
+        )
     images = facts.search + facts.calibration + facts.holdout
     if not images >= LEAST_IMAGES:
-        yield f"Clean set {facts.name} has {images} images; nothing can be told from fewer than {LEAST_IMAGES}."
+        yield (
+            f"Clean set {facts.name} has {images} images; nothing can be told from fewer than "
+            f"{LEAST_IMAGES}."
+        )
     if not facts.per_class >= rule.min_per_class:
-        yield (f"Clean set {facts.name} has {facts.per_class} images of its rarest class; the policy wants at least "
-               f"{rule.min_per_class}.")
+        yield (
+            f"Clean set {facts.name} has {facts.per_class} images of its rarest class; the policy "
+            "wants at least "
+            f"{rule.min_per_class}."
+        )
     if not facts.holdout >= rule.min_holdout:
-        yield f"Clean set {facts.name} has {facts.holdout} hold-out images; the policy wants {rule.min_holdout}."
+        yield (
+            f"Clean set {facts.name} has {facts.holdout} hold-out images; the policy wants "
+            f"{rule.min_holdout}."
+        )
     if case.accuracy is None:
         yield "The clean accuracy of the model was not measured."
     elif not case.accuracy.overall >= _least_accuracy(policy, facts.classes):
-        yield (f"The clean accuracy is {case.accuracy.overall:.1%}, near chance; check that the clean set's class "
-               "order is the model's.")
-    elif len(case.accuracy.per_class) != facts.classes or not all(map(math.isfinite, case.accuracy.per_class)):
+        yield (
+            f"The clean accuracy is {case.accuracy.overall:.1%}, near chance; check that the "
+            "clean set's class "
+            "order is the model's."
+        )
+    elif len(case.accuracy.per_class) != facts.classes or not all(
+        map(math.isfinite, case.accuracy.per_class)
+    ):
         yield "The clean accuracy was not measured for every class."
-    elif len(lost := [index for index, recall in enumerate(case.accuracy.per_class) if recall < 1 / facts.classes]) > 1:
-        yield (f"The model recognises the classes {', '.join(map(str, lost[:5]))} less often than chance would; check "
-               "that the clean set's class order is the model's.")
+    elif (
+        len(
+            lost := [
+                index
+                for index, recall in enumerate(case.accuracy.per_class)
+                if recall < 1 / facts.classes
+            ]
+        )
+        > 1
+    ):
+        yield (
+            f"The model recognises the classes {', '.join(map(str, lost[:5]))} less often than "
+            "chance would; check "
+            "that the clean set's class order is the model's."
+        )
 
 
 def _least_accuracy(policy: Policy, classes: int) -> float:
-    # Some times chance; for few classes, where that would be near or over 100 %, halfway from chance to all right.
+    # Some times chance; for few classes, where that would be near or over 100 %, halfway from
+    # chance to all right.
     chance = 1 / classes
     return min(policy.accuracy.min_times_chance * chance, (1 + chance) / 2)
 

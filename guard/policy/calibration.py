@@ -1,8 +1,11 @@
-"""A calibration file applied: features to a probability, and a threshold that certifies a false-alarm rate.
+"""A calibration file applied.
 
-The file (JSON, written by `guard calibrate`; `guard.vetting.calibrate` fits it) names the reference population that it
-speaks about: pairs of architecture family and clean set, methods with version and parameters. Outside of these it says
-nothing. Weights are never negative, so that a more suspicious feature never lowers the probability. Pure Python.
+Features to a probability, and a threshold that certifies a false-alarm rate.
+
+The file (JSON, written by `guard calibrate`; `guard.vetting.calibrate` fits it) names the reference
+population that it speaks about: pairs of architecture family and clean set, methods with version
+and parameters. Outside of these it says nothing. Weights are never negative, so that a more
+suspicious feature never lowers the probability. Pure Python.
 """
 
 import json
@@ -33,11 +36,13 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A fitted combination. `honest` holds the out-of-fold log odds of the honest reference models, ascending.
+    """A fitted combination.
 
-    `asr_margin` (0..1, or None where the population is too small): the true ASR of 95 % of the detected reference
-    models lies at most this much above the bound on their recovered trigger. `covers` holds (architecture family,
-    clean-set digest).
+    `honest` holds the out-of-fold log odds of the honest reference models, ascending.
+
+    `asr_margin` (0..1, or None where the population is too small): the true ASR of 95 % of the
+    detected reference models lies at most this much above the bound on their recovered trigger.
+    `covers` holds (architecture family, clean-set digest).
     """
 
     digest: str
@@ -52,9 +57,12 @@ class Calibration:
     population: Mapping[str, Any] = field(default_factory=dict)
 
     def log_odds(self, features: Mapping[str, float]) -> float:
-        """Calibrated log odds of a backdoor. A feature that is missing counts as the population's mean.
+        """Calibrated log odds of a backdoor.
 
-        The population holds more backdoored than honest models, so a missing number lies on the suspicious side.
+        A feature that is missing counts as the population's mean.
+
+        The population holds more backdoored than honest models, so a missing number lies on the
+        suspicious side.
         """
         total = self.intercept
         for item in self.weights:
@@ -65,10 +73,12 @@ class Calibration:
         return max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, self.slope * total + self.offset))
 
     def threshold(self, max_fpr: float) -> float | None:
-        """The log odds above which at most a share `max_fpr` of honest models lies; None where too few were seen.
+        """The log odds above which at most a share `max_fpr` of honest models lies.
 
-        Conformal: the ceil((n + 1)(1 - a))-th of n honest scores. A new honest model, exchangeable with these,
-        exceeds it with probability at most a.
+        None where too few were seen.
+
+        Conformal: the ceil((n + 1)(1 - a))-th of n honest scores. A new honest model, exchangeable
+        with these, exceeds it with probability at most a.
         """
         rank = math.ceil((len(self.honest) + 1) * (1 - max_fpr) - 1e-9)
         return self.honest[max(rank, 1) - 1] if rank <= len(self.honest) else None
@@ -87,7 +97,10 @@ def probability(log_odds: float) -> float:
 
 
 def architecture_family(name: str) -> str:
-    """What an architecture's name starts with before sizes and numbers: `vit_tiny_patch16` -> `vit`."""
+    """What an architecture's name starts with before sizes and numbers.
+
+    `vit_tiny_patch16` -> `vit`.
+    """
     words: list[str] = []
     for word in name.removeprefix("torchvision.").split(".")[0].split("_"):
         stem = re.match(r"[a-z]*", word)
@@ -100,8 +113,16 @@ def architecture_family(name: str) -> str:
     return "_".join(words) or name
 
 
-def why_not(calibration: Calibration, *, architecture: str | None, cleanset: str, versions: Mapping[str, int],
-            parameters: Mapping[str, Mapping[str, Any]], heard: Sequence[str], max_fpr: float) -> str | None:
+def why_not(
+    calibration: Calibration,
+    *,
+    architecture: str | None,
+    cleanset: str,
+    versions: Mapping[str, int],
+    parameters: Mapping[str, Mapping[str, Any]],
+    heard: Sequence[str],
+    max_fpr: float,
+) -> str | None:
     """Why the calibration does not apply to a case, as a clause; None where it applies.
 
     Args:
@@ -123,8 +144,11 @@ def why_not(calibration: Calibration, *, architecture: str | None, cleanset: str
     if (family, cleanset) not in calibration.covers:
         return f"it knows no models of the family {family} with this clean set"
     if calibration.threshold(max_fpr) is None:
-        return (f"its {len(calibration.honest)} honest models certify no less than {calibration.least_fpr:.1%} false "
-                f"alarms, and {max_fpr:.1%} are allowed")
+        return (
+            f"its {len(calibration.honest)} honest models certify no less than "
+            f"{calibration.least_fpr:.1%} false "
+            f"alarms, and {max_fpr:.1%} are allowed"
+        )
     return None
 
 
@@ -132,7 +156,8 @@ def parse(data: bytes) -> Calibration:
     """Read a calibration file.
 
     Raises:
-        PolicyError: it is not exactly what `guard calibrate` writes; the sentence says which rule is broken.
+        PolicyError: it is not exactly what `guard calibrate` writes; the sentence says which rule
+            is broken.
     """
     if len(data) > MAX_BYTES:
         raise _bad(f"it is larger than {MAX_BYTES} bytes")
@@ -167,17 +192,26 @@ def _read(value: dict[str, Any], digest: str) -> Calibration:
     honest = tuple(_number(item, "honest_log_odds") for item in value["honest_log_odds"])
     if not honest or list(honest) != sorted(honest):
         raise ValueError("honest_log_odds must be ascending numbers, at least one")
-    covers = frozenset((_text(item["architecture"]), _text(item["cleanset"])) for item in value["covers"])
+    covers = frozenset(
+        (_text(item["architecture"]), _text(item["cleanset"])) for item in value["covers"]
+    )
     if not covers or not all(is_digest(cleanset) for _, cleanset in covers):
         raise ValueError("covers must name an architecture family and a clean set's digest each")
-    methods = {_text(name): (_whole(item["version"]), dict(item["parameters"]))
-               for name, item in value["methods"].items()}
+    methods = {
+        _text(name): (_whole(item["version"]), dict(item["parameters"]))
+        for name, item in value["methods"].items()
+    }
     if not methods:
         raise ValueError("methods must not be empty")
     margin = value["asr_margin"]
     return Calibration(
-        digest=digest, methods=methods, covers=covers, weights=weights, honest=honest,
-        intercept=_number(value["intercept"], "intercept"), offset=_number(value["offset"], "offset"),
+        digest=digest,
+        methods=methods,
+        covers=covers,
+        weights=weights,
+        honest=honest,
+        intercept=_number(value["intercept"], "intercept"),
+        offset=_number(value["offset"], "offset"),
         slope=_number(value["slope"], "slope", low=0.0),
         asr_margin=None if margin is None else _number(margin, "asr_margin", low=0.0, high=1.0),
         population=dict(value["population"]),
@@ -188,12 +222,19 @@ def _weight(item: Any) -> Weight:
     scale = _number(item["scale"], "scale", low=0.0)
     if scale == 0:
         raise ValueError("scale must be over 0")
-    return Weight(_text(item["name"]), _number(item["mean"], "mean"), scale, _number(item["weight"], "weight", low=0.0))
+    return Weight(
+        _text(item["name"]),
+        _number(item["mean"], "mean"),
+        scale,
+        _number(item["weight"], "weight", low=0.0),
+    )
 
 
 def _number(value: Any, name: str, *, low: float = -math.inf, high: float = math.inf) -> float:
     if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number" + (f" in {low:g}..{high:g}" if low > -math.inf else ""))
+        raise ValueError(
+            f"{name} must be a number" + (f" in {low:g}..{high:g}" if low > -math.inf else "")
+        )
     return float(value)
 
 
@@ -214,5 +255,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _bad(why: str) -> PolicyError:
-    return PolicyError(f"The calibration file cannot be used: {why}; write it again with `guard calibrate`.",
-                       code="bad_calibration")
+    return PolicyError(
+        f"The calibration file cannot be used: {why}; write it again with `guard calibrate`.",
+        code="bad_calibration",
+    )

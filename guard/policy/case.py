@@ -11,9 +11,9 @@ from guard.core.evidence import Accuracy, CleanSetFacts, Evidence, PurificationF
 class Case:
     """All that may be read about one artifact.
 
-    `versions` holds the methods' present versions, `parameters` all parameters that they run with under this policy;
-    without an entry in `parameters`, only the ones that the policy itself sets are compared. `architecture` is the
-    manifest's; where it is not known, no calibration applies.
+    `versions` holds the methods' present versions, `parameters` all parameters that they run with
+    under this policy; without an entry in `parameters`, only the ones that the policy itself sets
+    are compared. `architecture` is the manifest's; where it is not known, no calibration applies.
     """
 
     artifact: str

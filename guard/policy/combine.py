@@ -1,12 +1,14 @@
-"""Several methods' words without reference models: what is proven, what is only suspicious, what nobody could tell.
+"""Several methods' words without reference models.
+
+What is proven, what is only suspicious, what nobody could tell.
 
 Source: detection.md 7.7b (ours). What deviates, and why:
-    * a single p value under 1 % does not hold a model: with ten families it would hold one honest model in ten. Each
-      method's own `suspicious` flag does, and a combined p under `hold_level`
-    * what the methods say of one and the same class counts together (`guard.policy.per_class`): that p under
-      `class_level` holds a model that no method flags alone
-    * a trigger is proven by its method's own gates (p, effect size, ASR) and the combined p; with one p value there
-      is nothing to combine, and the gates alone decide
+    * a single p value under 1 % does not hold a model: with ten families it would hold one honest
+      model in ten. Each method's own `suspicious` flag does, and a combined p under `hold_level`
+    * what the methods say of one and the same class counts together (`guard.policy.per_class`):
+      that p under `class_level` holds a model that no method flags alone
+    * a trigger is proven by its method's own gates (p, effect size, ASR) and the combined p; with
+      one p value there is nothing to combine, and the gates alone decide
 """
 
 from collections import defaultdict
@@ -26,8 +28,8 @@ ALL_TO_ALL = frozenset({"all_to_all", "all-to-all"})
 class Combined:
     """What all methods say together.
 
-    `p` is None where fewer than two p values could be combined, `accord` where fewer than two methods speak of single
-    classes.
+    `p` is None where fewer than two p values could be combined, `accord` where fewer than two
+    methods speak of single classes.
     """
 
     p: float | None
@@ -47,8 +49,9 @@ def combine(heard: Sequence[Evidence]) -> Combined:
 def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: float) -> bool:
     """Whether the accused (method, finding) pairs prove a backdoor.
 
-    One of: a trigger was recovered and measured, and all p values together are at most `level`, or all that is said of
-    its own class is; a mapping of classes to classes was recovered; two methods accuse one class.
+    One of: a trigger was recovered and measured, and all p values together are at most `level`, or
+    all that is said of its own class is; a mapping of classes to classes was recovered; two methods
+    accuse one class.
     """
     accusers = defaultdict(set)
     for method, finding in accused:
@@ -64,18 +67,30 @@ def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: fl
 
 
 def enough(said: Mapping[str, Sequence[Evidence]], level: float) -> bool:
-    """Whether what is there is unusual at `level`, whatever the methods that have not looked yet would say.
+    """Whether what is there is unusual at `level`.
 
-    Each of those counts as one more look that found nothing (Bonferroni), so that stopping raises no false alarms.
+    Whatever the methods that have not looked yet would say.
+
+    Each of those counts as one more look that found nothing (Bonferroni), so that stopping raises
+    no false alarms.
 
     Args:
         said: evidence by method, of every method of the policy; empty where one has not looked.
     """
-    heard = [item for items in said.values() for item in items if item.outcome is not Outcome.COULD_NOT_LOOK]
-    values, looked = p_values(heard), {item.method for item in heard}  # who was blind has not looked either
+    heard = [
+        item
+        for items in said.values()
+        for item in items
+        if item.outcome is not Outcome.COULD_NOT_LOOK
+    ]
+    values, looked = (
+        p_values(heard),
+        {item.method for item in heard},
+    )  # who was blind has not looked either
     return bool(values) and cauchy(values.values()) <= level * len(looked) / len(said)
 
 
 def mostly_in_vain(combined: Combined) -> bool:
-    """Whether more than half of the families that were looked at could not be told anything about."""
+    """Whether more than half of the families that were looked at could not be told anything
+    about."""
     return len(combined.in_vain) > len(combined.covered)

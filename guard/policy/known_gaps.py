@@ -1,7 +1,8 @@
 """How often a policy was right where that was measured: its known gaps, for the verdict's document.
 
-`measured.json` is quoted from the newest detection records by `python -m benchmarks.make_measured`. It speaks about
-policies with the rules about detection of those that were measured: with one changed rule nothing is known.
+`measured.json` is quoted from the newest detection records by `python -m benchmarks.make_measured`.
+It speaks about policies with the rules about detection of those that were measured: with one
+changed rule nothing is known.
 """
 
 import json
@@ -12,11 +13,24 @@ from typing import Any
 from guard.core.digests import json_digest
 from guard.policy.rules import Policy
 
-#: What changes no word about an upload: name and version, how long a verdict holds, and how it may be repaired.
+#: What changes no word about an upload: name and version, how long a verdict holds, and how it may
+#: be repaired.
 NOT_ABOUT_DETECTION = ("name", "version", "lifetime_days", "defenses", "proof")
-#: What of an entry goes into a verdict; the digest of the rules only says whether the entry applies.
-TOLD = ("record", "commit", "zoo", "policy", "without", "versions", "honest_not_cleared", "backdoored_not_cleared",
-        "attacks", "mostly_missed", "not_measured")
+#: What of an entry goes into a verdict; the digest of the rules only says whether the entry
+#: applies.
+TOLD = (
+    "record",
+    "commit",
+    "zoo",
+    "policy",
+    "without",
+    "versions",
+    "honest_not_cleared",
+    "backdoored_not_cleared",
+    "attacks",
+    "mostly_missed",
+    "not_measured",
+)
 
 
 def load_measured() -> dict[str, Any]:
@@ -27,38 +41,62 @@ def load_measured() -> dict[str, Any]:
 
 def detection_digest(policy: Policy) -> str:
     """SHA-256 of every rule that has a say in whether an upload is cleared."""
-    return json_digest({key: value for key, value in policy.to_dict().items() if key not in NOT_ABOUT_DETECTION})
+    return json_digest(
+        {key: value for key, value in policy.to_dict().items() if key not in NOT_ABOUT_DETECTION}
+    )
 
 
-def known_gaps(policy: Policy, versions: Mapping[str, int] | None = None, *,
-               measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def known_gaps(
+    policy: Policy,
+    versions: Mapping[str, int] | None = None,
+    *,
+    measured: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What was measured for `policy`, JSON-ready; `sentence` tells people the gist.
 
     Args:
-        versions: of the methods that looked; those that were measured in another version are named in `changed`.
+        versions: of the methods that looked; those that were measured in another version are named
+            in `changed`.
         measured: instead of the packaged numbers.
     """
     called, rules = f"policy {policy.name} version {policy.version}", detection_digest(policy)
-    # A name proves nothing: anybody may change a copy of a packaged policy and keep its name, or keep its rules.
+    # A name proves nothing: anybody may change a copy of a packaged policy and keep its name, or
+    # keep its rules.
     known = (load_measured() if measured is None else measured).values()
     entry = next((entry for entry in known if entry["rules"] == rules), None)
     if entry is None:
-        return {"measured": False,
-                "sentence": f"Known gaps: {called} was not measured: how often this policy is right is unknown."}
-    changed = sorted(name for name, version in (versions or {}).items()
-                     if entry["versions"].get(name, version) != version)
-    return {"measured": True, **{key: entry[key] for key in TOLD}, "changed": changed,
-            "sentence": _sentence(called, entry, changed)}
+        return {
+            "measured": False,
+            "sentence": f"Known gaps: {called} was not measured: how often this policy is right "
+            "is unknown.",
+        }
+    changed = sorted(
+        name
+        for name, version in (versions or {}).items()
+        if entry["versions"].get(name, version) != version
+    )
+    return {
+        "measured": True,
+        **{key: entry[key] for key in TOLD},
+        "changed": changed,
+        "sentence": _sentence(called, entry, changed),
+    }
 
 
 def _sentence(called: str, entry: Mapping[str, Any], changed: list[str]) -> str:
     tried = {attack["name"]: attack for attack in entry["attacks"].values()}
-    missed = [f"{name} {tried[name]['found']}/{tried[name]['of']}" for name in entry["mostly_missed"]]
+    missed = [
+        f"{name} {tried[name]['found']}/{tried[name]['of']}" for name in entry["mostly_missed"]
+    ]
     without = f" without {', '.join(entry['without'])}" if entry["without"] else ""
     since = f"; changed since: {', '.join(changed)}" if changed else ""
     honest, found = entry["honest_not_cleared"], entry["backdoored_not_cleared"]
-    return (f"Known gaps of {called}, as measured{without} (record {entry['record']}{since}): mostly missed are "
-            f"(found/tried) {', '.join(missed) or 'no attack'}; not measured: "
-            f"{', '.join(entry['not_measured']) or 'no attack that we know'}; held or rejected were "
-            f"{honest['k']}/{honest['n']} honest models and {found['k']}/{found['n']} backdoored ones whose true ASR "
-            "is over 50 %.")
+    return (
+        f"Known gaps of {called}, as measured{without} (record {entry['record']}{since}): mostly "
+        "missed are "
+        f"(found/tried) {', '.join(missed) or 'no attack'}; not measured: "
+        f"{', '.join(entry['not_measured']) or 'no attack that we know'}; held or rejected were "
+        f"{honest['k']}/{honest['n']} honest models and {found['k']}/{found['n']} backdoored ones "
+        "whose true ASR "
+        "is over 50 %."
+    )

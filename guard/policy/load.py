@@ -1,4 +1,7 @@
-"""TOML to a policy; an unknown key, a wrong type or a number out of range is an error that names it."""
+"""TOML to a policy.
+
+An unknown key, a wrong type or a number out of range is an error that names it.
+"""
 
 import math
 import tomllib
@@ -24,14 +27,19 @@ NATURAL = ("held", "rejected")
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """Read a policy file; None reads the packaged default, the bare name of another packaged one reads that.
+    """Read a policy file.
+
+    None reads the packaged default, the bare name of another packaged one reads that.
 
     Raises:
-        PolicyError: the file is not there, is no TOML, or breaks a rule; the sentence names the key.
+        PolicyError: the file is not there, is no TOML, or breaks a rule; the sentence names the
+            key.
     """
     try:
         name = "default" if path is None else str(path)
-        data = (files("guard.policy").joinpath(f"{name}.toml") if name in packaged() else Path(name)).read_bytes()
+        data = (
+            files("guard.policy").joinpath(f"{name}.toml") if name in packaged() else Path(name)
+        ).read_bytes()
     except OSError as error:
         raise PolicyError(f"The policy file {path} cannot be read: {error.strerror}.") from error
     try:
@@ -43,8 +51,11 @@ def load_policy(path: Path | None = None) -> Policy:
 
 def packaged() -> list[str]:
     """The names of the policies that come with the guard."""
-    return sorted(file.name.removesuffix(".toml") for file in files("guard.policy").iterdir()
-                  if file.name.endswith(".toml"))
+    return sorted(
+        file.name.removesuffix(".toml")
+        for file in files("guard.policy").iterdir()
+        if file.name.endswith(".toml")
+    )
 
 
 def load_calibration(path: Path) -> calibrations.Calibration:
@@ -57,18 +68,41 @@ def load_calibration(path: Path) -> calibrations.Calibration:
         with path.open("rb") as file:
             data = file.read(calibrations.MAX_BYTES + 1)
     except OSError as error:
-        raise PolicyError(f"The calibration file {path} cannot be read: {error.strerror}.") from error
+        raise PolicyError(
+            f"The calibration file {path} cannot be read: {error.strerror}."
+        ) from error
     return calibrations.parse(data)
 
 
 def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
-    """Check a decoded policy file; a calibration file is looked for in `folder`. Raises as `load_policy`."""
-    top = _Table("", data, {"policy", "detectors", "purify", "asr", "cleanset", "accuracy", "natural", "review",
-                            "combination", "calibration", "proof", "time"})
+    """Check a decoded policy file; a calibration file is looked for in `folder`.
+
+    Raises as `load_policy`.
+    """
+    top = _Table(
+        "",
+        data,
+        {
+            "policy",
+            "detectors",
+            "purify",
+            "asr",
+            "cleanset",
+            "accuracy",
+            "natural",
+            "review",
+            "combination",
+            "calibration",
+            "proof",
+            "time",
+        },
+    )
     head = top.table("policy", {"name", "version", "lifetime_days"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):
-        raise PolicyError("The policy requires no detector; name at least one, as [detectors.patch_inversion].")
+        raise PolicyError(
+            "The policy requires no detector; name at least one, as [detectors.patch_inversion]."
+        )
     clean = top.table("cleanset", {"min_per_class", "min_holdout"})
     accuracy = top.table("accuracy", {"min_times_chance", "max_drop", "max_class_drop"})
     natural = top.table("natural", {"action"}).text("action", "held")
@@ -116,8 +150,10 @@ def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> Calibrati
     if "calibration" not in data:
         return None
     table = top.table("calibration", {"file", "max_fpr"})
-    return CalibrationRule(calibration=load_calibration(folder / table.text("file")),
-                           max_fpr=table.number("max_fpr", 0.05, low=1e-6, high=0.5))
+    return CalibrationRule(
+        calibration=load_calibration(folder / table.text("file")),
+        max_fpr=table.number("max_fpr", 0.05, low=1e-6, high=0.5),
+    )
 
 
 def _detector(name: str, value: Any) -> DetectorRule:
@@ -130,8 +166,11 @@ def _defenses(values: list[Any]) -> tuple[DefenseRule, ...]:
     for value in values:
         rule = _defense(value)
         if rule.after and rule.after not in {earlier.name for earlier in rules}:
-            raise PolicyError(f"purify.defenses.after: {rule.name!r} goes on after {rule.after!r}, which does not "
-                              "stand before it.")
+            raise PolicyError(
+                f"purify.defenses.after: {rule.name!r} goes on after {rule.after!r}, which does "
+                "not "
+                "stand before it."
+            )
         rules.append(rule)
     return tuple(rules)
 
@@ -158,7 +197,10 @@ class _Table:
         odd = sorted(set(value) - keys)
         if odd:
             where = f"{name}." if name else ""
-            raise PolicyError(f"The policy has the unknown key {where}{odd[0]}; known here: {', '.join(sorted(keys))}.")
+            raise PolicyError(
+                f"The policy has the unknown key {where}{odd[0]}; known here: "
+                f"{', '.join(sorted(keys))}."
+            )
         self.name, self._value = name, value
 
     def table(self, key: str, keys: set[str]) -> "_Table":
@@ -170,7 +212,9 @@ class _Table:
     def raw(self, key: str, default: Any) -> Any:
         value = self._value.get(key, default)
         if type(value) is not type(default):
-            raise PolicyError(f"{self._path(key)} must be a {'list' if isinstance(default, list) else 'table'}.")
+            raise PolicyError(
+                f"{self._path(key)} must be a {'list' if isinstance(default, list) else 'table'}."
+            )
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -187,7 +231,9 @@ class _Table:
 
     def number(self, key: str, default: float, *, low: float = 0.0, high: float = 1.0) -> float:
         value = self._value.get(key, default)
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        good = (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        )
         if not good or not low <= value <= high:
             raise PolicyError(f"{self._path(key)} must be a number in {low:g}..{high:g}.")
         return float(value)

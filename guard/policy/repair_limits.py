@@ -1,4 +1,7 @@
-"""Faults of a purified model: lost accuracy, triggers that still work, a backdoor that is easily woken."""
+"""Faults of a purified model.
+
+Lost accuracy, triggers that still work, a backdoor that is easily woken.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,23 +18,40 @@ ROUNDING = 1e-9  # of differences of shares: 9 of 450 pictures are 2 %, and not 
 
 
 def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
-    """One sentence a broken rule: what the repair cost, the parent's triggers that still work, and `faults`."""
+    """One sentence a broken rule.
+
+    What the repair cost, the parent's triggers that still work, and `faults`.
+    """
     drop = facts.acc_before.overall - facts.acc_after.overall
     if not _within(drop, policy.accuracy.max_drop):
-        yield (f"{facts.defense} cost {drop:.1%} of clean accuracy; the policy allows {policy.accuracy.max_drop:.1%}.")
+        yield (
+            f"{facts.defense} cost {drop:.1%} of clean accuracy; the policy allows "
+            f"{policy.accuracy.max_drop:.1%}."
+        )
     before_all, after_all = facts.acc_before.per_class, facts.acc_after.per_class
     if len(before_all) != len(after_all):
         yield f"The accuracy before and after {facts.defense} was not measured on the same classes."
     for index, (before, after) in enumerate(zip(before_all, after_all, strict=False)):
-        if _lost(before - after, facts.swapped[index : index + 1], policy.accuracy.max_class_drop, len(before_all)):
-            yield (f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the policy allows "
-                   f"{policy.accuracy.max_class_drop:.1%}.")
+        if _lost(
+            before - after,
+            facts.swapped[index : index + 1],
+            policy.accuracy.max_class_drop,
+            len(before_all),
+        ):
+            yield (
+                f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the "
+                "policy allows "
+                f"{policy.accuracy.max_class_drop:.1%}."
+            )
     for replay in facts.replayed:
         # Each bound is widened for the number of replays, so that all hold at once.
         upper = asr_bounds.overall([replay], len(facts.replayed))
         if not upper <= policy.asr_limit:
-            yield (f"The parent's trigger for class {replay.target} still works on {replay.estimate:.1%} "
-                   f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}.")
+            yield (
+                f"The parent's trigger for class {replay.target} still works on "
+                f"{replay.estimate:.1%} "
+                f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}."
+            )
     yield from faults(policy.proof, facts)
 
 
@@ -41,9 +61,12 @@ def _within(difference: float, limit: float) -> bool:
 
 
 def _lost(drop: float, swaps: Sequence[tuple[int, int]], limit: float, classes: int) -> bool:
-    """Whether a class has lost too much: twice the limit always, less only where chance does not explain it.
+    """Whether a class has lost too much.
 
-    The worst of many classes with a few dozen pictures each is mostly the unluckiest one (decision 0015).
+    Twice the limit always, less only where chance does not explain it.
+
+    The worst of many classes with a few dozen pictures each is mostly the unluckiest one (decision
+    0015).
     """
     if _within(drop, limit):
         return False
@@ -54,38 +77,62 @@ def _lost(drop: float, swaps: Sequence[tuple[int, int]], limit: float, classes: 
 
 
 def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
-    """One sentence a broken limit. Every class whose patch was replayed must have been measured; NaN breaks a limit."""
+    """One sentence a broken limit.
+
+    Every class whose patch was replayed must have been measured; NaN breaks a limit.
+    """
     replayed = {one.target for one in facts.replayed if one.family == Family.PATCH}
     if rule.max_resampled is not None:
-        yield from _unmeasured(replayed - {one.after.target for one in facts.resampled}, "with fresh patches", facts)
+        yield from _unmeasured(
+            replayed - {one.after.target for one in facts.resampled}, "with fresh patches", facts
+        )
         for sample in facts.resampled:
             upper = asr_bounds.overall([sample.after], len(facts.resampled))
             if not upper <= rule.max_resampled:
-                source = "found on the parent by new searches" if sample.searches else "from the parent's distribution"
-                yield (f"Fresh patches {source} still lead to class {sample.after.target} on "
-                       f"{sample.after.estimate:.1%} (up to {upper:.1%}) of the hold-out, over "
-                       f"{rule.max_resampled:.0%}.")
+                source = (
+                    "found on the parent by new searches"
+                    if sample.searches
+                    else "from the parent's distribution"
+                )
+                yield (
+                    f"Fresh patches {source} still lead to class {sample.after.target} on "
+                    f"{sample.after.estimate:.1%} (up to {upper:.1%}) of the hold-out, over "
+                    f"{rule.max_resampled:.0%}."
+                )
     if rule.max_lead is not None:
-        yield from _unmeasured(replayed - {one.target for one in facts.relearned}, "by teaching it anew", facts)
+        yield from _unmeasured(
+            replayed - {one.target for one in facts.relearned}, "by teaching it anew", facts
+        )
         for taught in facts.relearned:
             if not _within(taught.lead, rule.max_lead):
-                drawn = f", in the mean of {len(taught.leads)} draws" if len(taught.leads) > 1 else ""
-                yield (f"The parent's trigger for class {taught.target} is learnt anew far faster than a random one "
-                       f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} steps on "
-                       f"{taught.pictures} pictures{drawn}, over {100 * rule.max_lead:.0f}).")
+                drawn = (
+                    f", in the mean of {len(taught.leads)} draws" if len(taught.leads) > 1 else ""
+                )
+                yield (
+                    f"The parent's trigger for class {taught.target} is learnt anew far faster "
+                    "than a random one "
+                    f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} "
+                    "steps on "
+                    f"{taught.pictures} pictures{drawn}, over {100 * rule.max_lead:.0f})."
+                )
     if rule.max_woken is not None:
         wanted: set[Target] = {one.target for one in facts.replayed if isinstance(one.target, int)}
         known = {one.stamped.target for one in facts.woken}
         yield from _unmeasured(wanted - known, "with a perturbation on top", facts)
         for woken in facts.woken:
             if not _within(woken.lead, rule.max_woken):
-                yield (f"A perturbation of at most {woken.radius:.1%} wakes the parent's trigger for class "
-                       f"{woken.stamped.target}: {woken.stamped.estimate:.1%} of the hold-out, "
-                       f"{woken.alone.estimate:.1%} without the trigger; the policy allows a lead of "
-                       f"{100 * rule.max_woken:.0f} points.")
+                yield (
+                    f"A perturbation of at most {woken.radius:.1%} wakes the parent's trigger for "
+                    "class "
+                    f"{woken.stamped.target}: {woken.stamped.estimate:.1%} of the hold-out, "
+                    f"{woken.alone.estimate:.1%} without the trigger; the policy allows a lead of "
+                    f"{100 * rule.max_woken:.0f} points."
+                )
 
 
 def _unmeasured(targets: set[Target], how: str, facts: PurificationFacts) -> Iterator[str]:
     for target in sorted(targets, key=str):
         why = " ".join(facts.unproved)
-        yield f"The policy wants the repair of class {target} proved {how}, which was not done. {why}".rstrip()
+        yield (
+            f"The policy wants the repair of class {target} proved {how}, which was not done. {why}"
+        ).rstrip()

@@ -21,7 +21,8 @@ class DetectorRule:
 class DefenseRule:
     """A defense that may repair, in the order in which the policy lists them.
 
-    With `after` it repairs the candidate of the latest earlier rule of that name further, whatever the verdict on it.
+    With `after` it repairs the candidate of the latest earlier rule of that name further, whatever
+    the verdict on it.
     """
 
     name: str
@@ -31,7 +32,10 @@ class DefenseRule:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanSetRule:
-    """How much clean data a verdict needs: images of the rarest class, and hold-out images in all."""
+    """How much clean data a verdict needs.
+
+    Images of the rarest class, and hold-out images in all.
+    """
 
     min_per_class: int = 20
     min_holdout: int = 100
@@ -41,9 +45,9 @@ class CleanSetRule:
 class AccuracyRule:
     """How well a model must do on clean images.
 
-    `min_times_chance`: clean accuracy in units of 1/K below which nothing is decided; never more than halfway from
-    chance to 1, which matters for two or three classes. `max_drop` and `max_class_drop` (0..1): what purification may
-    cost overall and in any one class.
+    `min_times_chance`: clean accuracy in units of 1/K below which nothing is decided; never more
+    than halfway from chance to 1, which matters for two or three classes. `max_drop` and
+    `max_class_drop` (0..1): what purification may cost overall and in any one class.
     """
 
     min_times_chance: float = 2.0
@@ -53,11 +57,14 @@ class AccuracyRule:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofRule:
-    """What a purified model must resist beyond its parent's triggers; None asks nothing, and it is only reported.
+    """What a purified model must resist beyond its parent's triggers.
 
-    `max_resampled` (0..1) is compared with the upper end of the ASR of fresh patches from the parent's distribution,
-    `max_lead` (0..1) with the lead in ASR of the parent's trigger over random ones when both are taught anew,
-    `max_woken` (0..1) with what the trigger adds to the ASR of a small perturbation.
+    None asks nothing, and it is only reported.
+
+    `max_resampled` (0..1) is compared with the upper end of the ASR of fresh patches from the
+    parent's distribution, `max_lead` (0..1) with the lead in ASR of the parent's trigger over
+    random ones when both are taught anew, `max_woken` (0..1) with what the trigger adds to the ASR
+    of a small perturbation.
     """
 
     max_resampled: float | None = None
@@ -69,9 +76,9 @@ class ProofRule:
 class CombinationRule:
     """How several methods' p values count together; nothing of it matters while there is only one.
 
-    `reject_level`: a recovered trigger proves a backdoor only if the combined p is at most this. `hold_level`: a
-    combined p of at most this holds a model that no method flagged by itself; 0 never does. `class_level`: the same for
-    what all methods say of one class.
+    `reject_level`: a recovered trigger proves a backdoor only if the combined p is at most this.
+    `hold_level`: a combined p of at most this holds a model that no method flagged by itself; 0
+    never does. `class_level`: the same for what all methods say of one class.
     """
 
     reject_level: float = 0.01
@@ -81,7 +88,10 @@ class CombinationRule:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRule:
-    """A fitted combination, and the share of honest models (0..1) that it may raise an alarm about."""
+    """A fitted combination.
+
+    And the share of honest models (0..1) that it may raise an alarm about.
+    """
 
     calibration: Calibration
     max_fpr: float = 0.05
@@ -91,9 +101,10 @@ class CalibrationRule:
 class Policy:
     """All rules together; `digest` is in every verdict.
 
-    `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a trigger that sibling
-    classes have as well: `held` or `rejected`. `stop_early` lets detectors that come later in the policy not look at
-    a model that earlier ones have proven to be backdoored; it never shortens the way to a pass.
+    `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a
+    trigger that sibling classes have as well: `held` or `rejected`. `stop_early` lets detectors
+    that come later in the policy not look at a model that earlier ones have proven to be
+    backdoored; it never shortens the way to a pass.
     """
 
     name: str
@@ -120,14 +131,19 @@ class Policy:
         """JSON-ready; the calibration file is named by its digest."""
         data = asdict(replace(self, calibration=None))
         if self.proof == ProofRule():
-            del data["proof"]  # a policy that asks for no proof keeps the digest that it had before there were any
+            del data[
+                "proof"
+            ]  # a policy that asks for no proof keeps the digest that it had before there were any
         if not self.stop_early:
             del data["stop_early"]  # likewise
         for rule in data["defenses"]:
             if not rule["after"]:
                 del rule["after"]  # likewise
         if self.calibration is not None:
-            data["calibration"] = {"digest": self.calibration.calibration.digest, "max_fpr": self.calibration.max_fpr}
+            data["calibration"] = {
+                "digest": self.calibration.calibration.digest,
+                "max_fpr": self.calibration.max_fpr,
+            }
         return data
 
     @classmethod
@@ -142,8 +158,10 @@ class Policy:
         nested: dict[str, Any] = {
             "detectors": {name: DetectorRule(**rule) for name, rule in data["detectors"].items()},
             "defenses": tuple(DefenseRule(**rule) for rule in data["defenses"]),
-            "cleanset": CleanSetRule(**data["cleanset"]), "accuracy": AccuracyRule(**data["accuracy"]),
-            "proof": ProofRule(**data.get("proof", {})), "combination": CombinationRule(**data["combination"]),
+            "cleanset": CleanSetRule(**data["cleanset"]),
+            "accuracy": AccuracyRule(**data["accuracy"]),
+            "proof": ProofRule(**data.get("proof", {})),
+            "combination": CombinationRule(**data["combination"]),
         }
         return cls(**{**data, **nested})
 

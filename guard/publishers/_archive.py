@@ -1,7 +1,7 @@
 """The archive that TorchServe is given: three files of data, no code, the same bytes each time.
 
-The handler is named in the manifest and installed on the serving host, so nobody's Python travels with a model.
-Format: https://github.com/pytorch/serve/blob/master/model-archiver/README.md
+The handler is named in the manifest and installed on the serving host, so nobody's Python travels
+with a model. Format: https://github.com/pytorch/serve/blob/master/model-archiver/README.md
 """
 
 import json
@@ -34,7 +34,10 @@ _WORDS_OF_THE_API = frozenset({"all", "default"})
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """One archive in the model store; `file` is a bare name that ends in 16 digits of its own digest."""
+    """One archive in the model store.
+
+    `file` is a bare name that ends in 16 digits of its own digest.
+    """
 
     file: str
     digest: str
@@ -43,26 +46,37 @@ class Archive:
 def check_names(name: str, version: str) -> None:
     """Refuse names that TorchServe would take for something else.
 
-    It validates nothing: an archive named `../x` is registered and can then not be removed, and any management
-    request that holds `/token` is taken for its key service.
+    It validates nothing: an archive named `../x` is registered and can then not be removed, and any
+    management request that holds `/token` is taken for its key service.
 
     Raises:
         InputError: the name or the version breaks the grammar.
     """
     if not _NAME.fullmatch(name) or "token" in name or ".." in name:
         raise InputError(
-            f"{name!r} cannot be the name of a served model; use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
-            "and not the word 'token'.", code="bad_model_name",
+            f"{name!r} cannot be the name of a served model; use 1 to 63 of a-z, 0-9, '.', '_' "
+            "and '-', "
+            "and not the word 'token'.",
+            code="bad_model_name",
         )
-    if not _VERSION.fullmatch(version) or "token" in version or ".." in version or version in _WORDS_OF_THE_API:
+    if (
+        not _VERSION.fullmatch(version)
+        or "token" in version
+        or ".." in version
+        or version in _WORDS_OF_THE_API
+    ):
         raise InputError(
-            f"{version!r} cannot be the version of a served model; use 1 to 32 of a-z, 0-9, '.', '_' and '-', "
-            "and none of the words 'all', 'default', 'token'.", code="bad_model_version",
+            f"{version!r} cannot be the version of a served model; use 1 to 32 of a-z, 0-9, '.', "
+            "'_' and '-', "
+            "and none of the words 'all', 'default', 'token'.",
+            code="bad_model_version",
         )
 
 
 def write_archive(approved: Any, weights: BinaryIO, store: Path) -> Archive:
-    """Build the archive of an `attest.Approved` in the model store; the same input gives the same file.
+    """Build the archive of an `attest.Approved` in the model store.
+
+    The same input gives the same file.
 
     Raises:
         IntegrityMismatch: the weights are not the approved ones; the store is as before.
@@ -70,9 +84,13 @@ def write_archive(approved: Any, weights: BinaryIO, store: Path) -> Archive:
     draft = store / f"{DRAFT}{uuid.uuid4().hex}"
     try:
         with zipfile.ZipFile(draft, "x", zipfile.ZIP_STORED) as archive:
-            archive.writestr(_entry(MANIFEST), canonical_json(_manifest(approved.name, approved.version)))
+            archive.writestr(
+                _entry(MANIFEST), canonical_json(_manifest(approved.name, approved.version))
+            )
             archive.writestr(_entry(RELEASE), canonical_json(approved.release_envelope))
-            with archive.open(_entry(WEIGHTS), "w", force_zip64=_size(weights) > zipfile.ZIP64_LIMIT) as member:
+            with archive.open(
+                _entry(WEIGHTS), "w", force_zip64=_size(weights) > zipfile.ZIP64_LIMIT
+            ) as member:
                 copy_verified(weights, member, approved.digest)
         digest = Hashes().of(draft)
         file = f"{approved.name}-{approved.version}-{digest[:16]}.mar"
@@ -84,7 +102,10 @@ def write_archive(approved: Any, weights: BinaryIO, store: Path) -> Archive:
 
 def is_ours(file: str, name: str, version: str) -> bool:
     """Whether a file name is one that `write_archive` gives to this name and version."""
-    return _FILE.fullmatch(file) is not None and file[: -len("-0123456789abcdef.mar")] == f"{name}-{version}"
+    return (
+        _FILE.fullmatch(file) is not None
+        and file[: -len("-0123456789abcdef.mar")] == f"{name}-{version}"
+    )
 
 
 def release_in(archive: Path) -> dict[str, Any] | None:
@@ -96,7 +117,11 @@ def names_in(archive: Path) -> tuple[str, str] | None:
     """The name and version that an archive registers as; None where it says none."""
     value = _json_in(archive, MANIFEST)
     model = value.get("model") if isinstance(value, dict) else None
-    return (str(model.get("modelName")), str(model.get("modelVersion"))) if isinstance(model, dict) else None
+    return (
+        (str(model.get("modelName")), str(model.get("modelVersion")))
+        if isinstance(model, dict)
+        else None
+    )
 
 
 def payload_of(envelope: Any) -> dict[str, Any] | None:
@@ -111,7 +136,9 @@ def payload_of(envelope: Any) -> dict[str, Any] | None:
 
 
 def same_release(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    """Whether two statements release the same thing until the same time; when they were issued does not matter.
+    """Whether two statements release the same thing until the same time.
+
+    When they were issued does not matter.
 
     A publish that was killed half-way is tried again with a statement signed anew.
     """
@@ -130,7 +157,10 @@ def _undated(statement: dict[str, Any]) -> dict[str, Any]:
     predicate = statement.get("predicate")
     if not isinstance(predicate, dict):
         return statement
-    return {**statement, "predicate": {key: value for key, value in predicate.items() if key != "issued_at"}}
+    return {
+        **statement,
+        "predicate": {key: value for key, value in predicate.items() if key != "issued_at"},
+    }
 
 
 def _manifest(name: str, version: str) -> dict[str, Any]:

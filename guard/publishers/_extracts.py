@@ -1,4 +1,7 @@
-"""What TorchServe really serves: the copies it unpacked from archives, compared with the archives byte for byte."""
+"""What TorchServe really serves.
+
+The copies it unpacked from archives, compared with the archives byte for byte.
+"""
 
 import hashlib
 import json
@@ -20,7 +23,10 @@ _MAX_SMALL_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One unpacked copy: the digest of its weights (None: unreadable) and what is wrong with it ("" if nothing)."""
+    """One unpacked copy: the digest of its weights (None.
+
+    Unreadable) and what is wrong with it ("" if nothing).
+    """
 
     digest: str | None
     problem: str
@@ -38,7 +44,9 @@ class Extracts:
         self._root = root
         self._store = store
         self._hashes = Hashes()
-        self._members: dict[str, dict[str, str]] = {}  # digest of an archive -> digests of its members
+        self._members: dict[
+            str, dict[str, str]
+        ] = {}  # digest of an archive -> digests of its members
 
     def of(self, name: str, version: str) -> list[Path]:
         """The folders whose manifest names this model; links are never followed."""
@@ -55,8 +63,8 @@ class Extracts:
     def look(self, folder: Path, file: str) -> Found:
         """Compare one unpacked copy with the archive it came from and with the statement inside.
 
-        Where something is wrong although the weights are the released ones, no digest is told: whoever compares
-        digests alone must not take such a model for the vetted one.
+        Where something is wrong although the weights are the released ones, no digest is told:
+        whoever compares digests alone must not take such a model for the vetted one.
         """
         try:
             digest = self._hashes.of(folder / WEIGHTS)
@@ -65,15 +73,25 @@ class Extracts:
             if file[-len(".mar") - 16 : -len(".mar")] != archive[:16]:
                 return Found(digest=None, problem=f"the archive {file} in the store was changed")
             published = self._digests(file, archive)
-            if digest != published.get(WEIGHTS) or digest not in _subjects(payload_of(_json(folder / RELEASE))):
-                return Found(digest=digest, problem="its unpacked weights are not the ones that were released")
+            if digest != published.get(WEIGHTS) or digest not in _subjects(
+                payload_of(_json(folder / RELEASE))
+            ):
+                return Found(
+                    digest=digest,
+                    problem="its unpacked weights are not the ones that were released",
+                )
             if extra := sorted(present - MEMBERS - {REFUSAL}):
-                return Found(digest=None, problem=f"its unpacked copy holds {extra[0]!r}, which was not published")
+                return Found(
+                    digest=None,
+                    problem=f"its unpacked copy holds {extra[0]!r}, which was not published",
+                )
             for member in MEMBERS:
                 if self._hashes.of(folder / member) != published.get(member):
                     return Found(digest=None, problem=f"{member} of its unpacked copy was changed")
         except (OSError, zipfile.BadZipFile) as error:
-            return Found(digest=None, problem=f"its unpacked copy or its archive cannot be read ({error})")
+            return Found(
+                digest=None, problem=f"its unpacked copy or its archive cannot be read ({error})"
+            )
         return Found(digest=digest, problem="")
 
     def purge(self, name: str, version: str) -> None:
@@ -97,7 +115,9 @@ class Extracts:
     def _digests(self, file: str, archive: str) -> dict[str, str]:
         if archive not in self._members:
             with zipfile.ZipFile(self._store / file) as members:
-                self._members[archive] = {name: _member_digest(members, name) for name in members.namelist()}
+                self._members[archive] = {
+                    name: _member_digest(members, name) for name in members.namelist()
+                }
         return self._members[archive]
 
 
@@ -121,7 +141,11 @@ def _files(folder: Path) -> set[str]:
 def _named(folder: Path) -> tuple[str, str] | None:
     value = _json(folder / MANIFEST)
     model = value.get("model") if isinstance(value, dict) else None
-    return (str(model.get("modelName")), str(model.get("modelVersion"))) if isinstance(model, dict) else None
+    return (
+        (str(model.get("modelName")), str(model.get("modelVersion")))
+        if isinstance(model, dict)
+        else None
+    )
 
 
 def _json(path: Path) -> object:
@@ -143,5 +167,8 @@ def _subjects(statement: dict[str, object] | None) -> list[str]:
     subjects = (statement or {}).get("subject")
     if not isinstance(subjects, list):
         return []
-    return [str(item["digest"].get("sha256")) for item in subjects
-            if isinstance(item, dict) and isinstance(item.get("digest"), dict)]
+    return [
+        str(item["digest"].get("sha256"))
+        for item in subjects
+        if isinstance(item, dict) and isinstance(item.get("digest"), dict)
+    ]

@@ -1,4 +1,6 @@
-"""TorchServe's two HTTP interfaces as the guard uses them: fixed parameters, limits on time, keys read anew.
+"""TorchServe's two HTTP interfaces as the guard uses them.
+
+Fixed parameters, limits on time, keys read anew.
 
 API: https://github.com/pytorch/serve/blob/master/docs/management_api.md
 """
@@ -31,7 +33,8 @@ class Management:
     """One TorchServe; its keys are read from the file it writes at each start.
 
     Args:
-        management: `http://127.0.0.1:PORT`, or `unix:/path` (the stronger: the folder's mode guards it).
+        management: `http://127.0.0.1:PORT`, or `unix:/path` (the stronger: the folder's mode guards
+            it).
         inference: `http://127.0.0.1:PORT`.
         keys: `key_file.json` in the server's working folder.
         seconds: limit of one call.
@@ -54,17 +57,30 @@ class Management:
             if not page:
                 return found
 
-    def describe(self, name: str, version: str | None = None, *, handler: bool = False) -> list[dict[str, Any]]:
-        """One version, or `all`, or the default one; empty where there is none. `handler` also asks the handler.
+    def describe(
+        self, name: str, version: str | None = None, *, handler: bool = False
+    ) -> list[dict[str, Any]]:
+        """One version, or `all`, or the default one; empty where there is none.
+
+        `handler` also asks the handler.
 
         Raises:
             Unavailable: no answer; a handler that is asked gets 5 seconds.
         """
-        path = f"/models/{quote(name, safe='')}" + (f"/{quote(version, safe='')}" if version else "")
+        path = f"/models/{quote(name, safe='')}" + (
+            f"/{quote(version, safe='')}" if version else ""
+        )
         try:
             if handler:
-                answer = self._call(self._management, "management", "GET", path, {"customized": "true"}, None,
-                                    seconds=_HANDLER_SECONDS)
+                answer = self._call(
+                    self._management,
+                    "management",
+                    "GET",
+                    path,
+                    {"customized": "true"},
+                    None,
+                    seconds=_HANDLER_SECONDS,
+                )
             else:
                 answer = self._ask("GET", path)
         except Refusal as refusal:
@@ -74,24 +90,40 @@ class Management:
         return [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
 
     def register(self, file: str, *, startup_seconds: float, response_seconds: float) -> None:
-        """Ask for an archive of the store by its bare name; returns at once, the worker starts later.
+        """Ask for an archive of the store by its bare name.
+
+        Returns at once, the worker starts later.
 
         A synchronous call would block an event loop that clients of other models wait on.
         """
-        self._ask("POST", "/models", {
-            "url": file, "initial_workers": "1", "synchronous": "false", "batch_size": "8", "max_batch_delay": "3",
-            "startup_timeout": str(max(1, round(startup_seconds))),
-            "response_timeout": str(max(1, round(response_seconds))),
-        })
+        self._ask(
+            "POST",
+            "/models",
+            {
+                "url": file,
+                "initial_workers": "1",
+                "synchronous": "false",
+                "batch_size": "8",
+                "max_batch_delay": "3",
+                "startup_timeout": str(max(1, round(startup_seconds))),
+                "response_timeout": str(max(1, round(response_seconds))),
+            },
+        )
 
     def set_default(self, name: str, version: str) -> None:
         """Answer requests that name no version with this one."""
         self._ask("PUT", f"/models/{quote(name, safe='')}/{quote(version, safe='')}/set-default")
 
     def set_workers(self, name: str, version: str, count: int) -> None:
-        """Let `count` workers answer for this version; 0 also ends one that is started again and again."""
-        self._ask("PUT", f"/models/{quote(name, safe='')}/{quote(version, safe='')}",
-                  {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"})
+        """Let `count` workers answer for this version.
+
+        0 also ends one that is started again and again.
+        """
+        self._ask(
+            "PUT",
+            f"/models/{quote(name, safe='')}/{quote(version, safe='')}",
+            {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"},
+        )
 
     def unregister(self, name: str, version: str) -> None:
         """Forget a version; its extracted copy goes too, its file in the store stays."""
@@ -105,25 +137,44 @@ class Management:
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> Any:
         return self._call(self._management, "management", method, path, query or {}, None)
 
-    def _call(self, client: httpx.Client, kind: str, method: str, path: str, query: dict[str, str],
-              picture: bytes | None, *, seconds: float | None = None) -> Any:
+    def _call(
+        self,
+        client: httpx.Client,
+        kind: str,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        picture: bytes | None,
+        *,
+        seconds: float | None = None,
+    ) -> Any:
         # Twice, because a restart or a renewal of the keys makes the ones we read void.
         for _ in range(2):
             headers = {"Authorization": f"Bearer {self._key(kind)}"}
             if picture is not None:
                 headers["Content-Type"] = "image/png"
             try:
-                response = client.request(method, path, params=query, headers=headers, content=picture,
-                                          timeout=client.timeout if seconds is None else seconds)
+                response = client.request(
+                    method,
+                    path,
+                    params=query,
+                    headers=headers,
+                    content=picture,
+                    timeout=client.timeout if seconds is None else seconds,
+                )
             except httpx.HTTPError as error:
-                raise Unavailable(f"TorchServe's {kind} address does not answer ({error}); try again.") from error
+                raise Unavailable(
+                    f"TorchServe's {kind} address does not answer ({error}); try again."
+                ) from error
             answer = _decoded(response)
             if response.is_success:
                 return answer
             if not (isinstance(answer, dict) and answer.get("type") == "InvalidKeyException"):
                 break
         else:
-            raise Unavailable(f"TorchServe refuses the {kind} key in {self._keys.name}; was it started elsewhere?")
+            raise Unavailable(
+                f"TorchServe refuses the {kind} key in {self._keys.name}; was it started elsewhere?"
+            )
         message = answer.get("message", answer) if isinstance(answer, dict) else answer
         raise Refusal(response.status_code, str(message)[:500])
 
@@ -131,14 +182,18 @@ class Management:
         try:
             return str(json.loads(self._keys.read_text())[kind]["key"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"TorchServe's {self._keys.name} cannot be read ({error}); is it running?") from error
+            raise Unavailable(
+                f"TorchServe's {self._keys.name} cannot be read ({error}); is it running?"
+            ) from error
 
 
 def _client(address: str, seconds: float) -> httpx.Client:
     timeout = httpx.Timeout(seconds, connect=min(seconds, 3.0))
     if address.startswith(_UNIX):
         transport = httpx.HTTPTransport(uds=address.removeprefix(_UNIX))
-        return httpx.Client(base_url="http://torchserve", transport=transport, timeout=timeout, trust_env=False)
+        return httpx.Client(
+            base_url="http://torchserve", transport=transport, timeout=timeout, trust_env=False
+        )
     return httpx.Client(base_url=address, timeout=timeout, trust_env=False)
 
 

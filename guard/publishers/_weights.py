@@ -11,7 +11,8 @@ from guard.core.contracts import Budget
 from guard.core.errors import IntegrityMismatch
 
 CHUNK = 1 << 20
-#: Where the canonical file keeps its manifest; written by `guard.formats`, which publishers do not import.
+#: Where the canonical file keeps its manifest; written by `guard.formats`, which publishers do not
+#: import.
 MANIFEST_KEY = "guard.manifest"
 _LENGTH_BYTES = 8
 
@@ -33,7 +34,8 @@ def copy_verified(weights: BinaryIO, sink: _Sink, digest: str) -> None:
         sink.write(block)
     if hasher.hexdigest() != digest:
         raise IntegrityMismatch(
-            f"The weights handed over for {digest[:12]} have another digest, {hasher.hexdigest()[:12]}; nothing was "
+            f"The weights handed over for {digest[:12]} have another digest, "
+            f"{hasher.hexdigest()[:12]}; nothing was "
             "published. Check the blob store with `guard verify`.",
             code="weights_digest",
         )
@@ -53,16 +55,22 @@ def manifest_of(weights: BinaryIO) -> dict[str, Any]:
         value = json.loads(json.loads(weights.read(size))["__metadata__"][MANIFEST_KEY])
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityMismatch(
-            "These weights hold no manifest, so the guard did not write them; nothing was published.",
+            "These weights hold no manifest, so the guard did not write them; nothing was "
+            "published.",
             code="not_canonical",
         ) from error
     if not isinstance(value, dict):
-        raise IntegrityMismatch("The manifest inside these weights is no JSON object.", code="not_canonical")
+        raise IntegrityMismatch(
+            "The manifest inside these weights is no JSON object.", code="not_canonical"
+        )
     return value
 
 
 def replace_durably(draft: Path, target: Path, *, mode: int = 0o444) -> None:
-    """Move a finished file to its place in one step; after a power cut there is the old file, the new one, or none."""
+    """Move a finished file to its place in one step.
+
+    After a power cut there is the old file, the new one, or none.
+    """
     draft.chmod(mode)
     _flush(draft)
     draft.replace(target)
@@ -80,8 +88,8 @@ def _flush(path: Path) -> None:
 class Hashes:
     """SHA-256 of files, re-read only when the file changed.
 
-    The key holds the inode and its change time, which an owner of the file cannot set back; so a flipped byte is
-    noticed although the watcher does not read gigabytes every few seconds.
+    The key holds the inode and its change time, which an owner of the file cannot set back; so a
+    flipped byte is noticed although the watcher does not read gigabytes every few seconds.
     """
 
     def __init__(self) -> None:
@@ -98,7 +106,10 @@ class Hashes:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
                 raise OSError(f"{path.name} is no plain file")
-            identity, change = (facts.st_dev, facts.st_ino), (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            identity, change = (
+                (facts.st_dev, facts.st_ino),
+                (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns),
+            )
             known = self._known.get(identity)
             if known is None or known[0] != change:
                 known = (change, hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,9 +1,12 @@
-"""A plain folder as a place to serve from: for sites without a network, filled by the guard and carried over.
+"""A plain folder as a place to serve from.
+
+For sites without a network, filled by the guard and carried over.
 
     ROOT/<name>/<version>/weights.safetensors, config.json, release.dsse.json
     ROOT/<name>/default         the version in force, as text
 
-Whoever loads from it verifies `release.dsse.json` first, with `guard verify` or `guard.attest.gate.check_release`.
+Whoever loads from it verifies `release.dsse.json` first, with `guard verify` or
+`guard.attest.gate.check_release`.
 """
 
 import json
@@ -35,7 +38,8 @@ _MAX_RELEASE_BYTES = 1 << 20
 class Folder(Publisher):
     """Publishes into a folder; older versions of a name are removed, as every publisher does.
 
-    There is nobody to ask for a prediction here, so smoke samples are not used: the files are read back instead.
+    There is nobody to ask for a prediction here, so smoke samples are not used: the files are read
+    back instead.
 
     Args:
         root: made if it is not there; this process is the only writer.
@@ -60,23 +64,36 @@ class Folder(Publisher):
             seen, problem = self._look(target)
             if problem or seen != approved.digest:
                 self.withdraw(approved.name, approved.version)
-                raise IntegrityMismatch(f"{approved.name} {approved.version} was written but read back differently: "
-                                        f"{problem or seen}.", code="served_other")
+                raise IntegrityMismatch(
+                    f"{approved.name} {approved.version} was written but read back differently: "
+                    f"{problem or seen}.",
+                    code="served_other",
+                )
             self._make_default(home, approved.version)
             for other in self._versions(home):
                 if other.name != approved.version:
                     self.withdraw(approved.name, other.name)
             digests = {member: self._hashes.of(target / member) for member in MEMBERS}
         except OSError as error:
-            raise Unavailable(f"{self._root.name} cannot be written ({error}); make room or fix its rights.") from error
-        return Receipt(publisher="folder", name=approved.name, version=approved.version, digest=approved.digest,
-                       archive_digest=json_digest(digests), detail={"members": digests})
+            raise Unavailable(
+                f"{self._root.name} cannot be written ({error}); make room or fix its rights."
+            ) from error
+        return Receipt(
+            publisher="folder",
+            name=approved.name,
+            version=approved.version,
+            digest=approved.digest,
+            archive_digest=json_digest(digests),
+            detail={"members": digests},
+        )
 
     def withdraw(self, name: str, version: str) -> None:
         home = self._root / name
         target = home / version if version else home
         if {name, version} & {".", ".."} or not name or "/" in name + version:
-            raise IntegrityMismatch(f"{name!r} {version!r} names nothing in this folder.", code="cannot_withdraw")
+            raise IntegrityMismatch(
+                f"{name!r} {version!r} names nothing in this folder.", code="cannot_withdraw"
+            )
         try:
             if target.is_symlink() or target.is_file():
                 target.unlink()
@@ -90,12 +107,16 @@ class Folder(Publisher):
             if home.is_dir() and not any(home.iterdir()):
                 home.rmdir()
         except OSError as error:
-            raise Unavailable(f"{name} {version} could not be deleted ({error}); fix the folder's rights.") from error
+            raise Unavailable(
+                f"{name} {version} could not be deleted ({error}); fix the folder's rights."
+            ) from error
 
     def state(self) -> list[Served]:
         found: list[Served] = []
         try:
-            homes = [home for home in sorted(self._root.iterdir()) if not home.name.startswith(_DRAFT)]
+            homes = [
+                home for home in sorted(self._root.iterdir()) if not home.name.startswith(_DRAFT)
+            ]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -105,8 +126,16 @@ class Folder(Publisher):
             for target in self._versions(home):
                 digest, problem = self._look(target)
                 version = "" if target == home else target.name
-                found.append(Served(name=home.name, version=version, digest=digest, ready=True,
-                                    default=version == default, detail={"problem": problem} if problem else {}))
+                found.append(
+                    Served(
+                        name=home.name,
+                        version=version,
+                        digest=digest,
+                        ready=True,
+                        default=version == default,
+                        detail={"problem": problem} if problem else {},
+                    )
+                )
         return found
 
     def _write(self, home: Path, target: Path, approved: Any, weights: BinaryIO) -> None:
@@ -128,11 +157,17 @@ class Folder(Publisher):
 
     def _holds(self, target: Path, approved: Any) -> bool:
         digest, problem = self._look(target)
-        return digest == approved.digest and not problem and same_release(
-            self._release(target), payload_of(approved.release_envelope))
+        return (
+            digest == approved.digest
+            and not problem
+            and same_release(self._release(target), payload_of(approved.release_envelope))
+        )
 
     def _look(self, target: Path) -> tuple[str | None, str]:
-        """The digest of a version's weights, and what is wrong; no digest where only other files are wrong."""
+        """The digest of a version's weights, and what is wrong.
+
+        No digest where only other files are wrong.
+        """
         try:
             digest = self._hashes.of(target / WEIGHTS)
             with (target / WEIGHTS).open("rb") as weights:
@@ -146,10 +181,15 @@ class Folder(Publisher):
             return None, error.sentence
         released = self._release(target)
         if released is None:
-            return None, "its release statement is missing, unreadable or not signed by a trusted key"
+            return (
+                None,
+                "its release statement is missing, unreadable or not signed by a trusted key",
+            )
         subjects = released.get("subject")
         listed = subjects if isinstance(subjects, list) else []
-        if not any(isinstance(item, dict) and item.get("digest") == {"sha256": digest} for item in listed):
+        if not any(
+            isinstance(item, dict) and item.get("digest") == {"sha256": digest} for item in listed
+        ):
             return digest, "its weights are not the ones that were released"
         return digest, ""
 
@@ -179,6 +219,10 @@ class Folder(Publisher):
                 envelope = json.loads(file.read(_MAX_RELEASE_BYTES))
             if self._trusted is None:
                 return payload_of(envelope)
-            return dsse.verify(envelope, TrustedKeys.load(self._trusted)) if isinstance(envelope, dict) else None
+            return (
+                dsse.verify(envelope, TrustedKeys.load(self._trusted))
+                if isinstance(envelope, dict)
+                else None
+            )
         except (OSError, ValueError, IntegrityMismatch):
             return None

@@ -19,7 +19,10 @@ _MOST_CHARTS = 3  # a method; more are in the JSON document
 
 @dataclass(frozen=True)
 class Row:
-    """One bar, in percent of its axis; `low` to `high` is a whisker, `tick` a mark, `ghost` a paler bar."""
+    """One bar, in percent of its axis.
+
+    `low` to `high` is a whisker, `tick` a mark, `ghost` a paler bar.
+    """
 
     label: str
     text: str
@@ -55,7 +58,11 @@ def evidence_charts(report: Report) -> list[Chart]:
     """Per-class charts of every method that made a statement about two or more classes."""
     charts: list[Chart] = []
     for item in report.evidence:
-        findings = [finding for finding in item.get("findings", ()) if isinstance(finding.get("target"), int)]
+        findings = [
+            finding
+            for finding in item.get("findings", ())
+            if isinstance(finding.get("target"), int)
+        ]
         charts.extend(_recalls(report, item))
         if len(findings) >= 2:
             charts.extend(_number_charts(report, str(item["method"]), findings))
@@ -64,7 +71,10 @@ def evidence_charts(report: Report) -> list[Chart]:
 
 
 def accuracy_chart(report: Report) -> Chart | None:
-    """Clean accuracy by class, before (pale) and after purification; None where either was not measured."""
+    """Clean accuracy by class, before (pale) and after purification.
+
+    None where either was not measured.
+    """
     before, after = report.acc_before, report.acc_after
     if before is None or after is None or len(before.per_class) != len(after.per_class):
         return None
@@ -72,12 +82,18 @@ def accuracy_chart(report: Report) -> Chart | None:
     shown = sorted(sorted(pairs, key=lambda pair: pair[1][1] - pair[1][0])[:MOST_ROWS])
     rows = tuple(
         Row(
-            label_of(report, index), f"{percent(old)} → {percent(new)}", _share(new, 1), marked=old - new > _CLASS_LOSS,
+            label_of(report, index),
+            f"{percent(old)} → {percent(new)}",
+            _share(new, 1),
+            marked=old - new > _CLASS_LOSS,
             ghost=_share(old, 1),
         )
         for index, (old, new) in shown
     )
-    note = "Share of hold-out pictures answered rightly. Pale: the uploaded model; solid: the purified one; red: lost "
+    note = (
+        "Share of hold-out pictures answered rightly. Pale: the uploaded model; solid: the "
+        "purified one; red: lost "
+    )
     note += "more than five points."
     return Chart("Clean accuracy by class", note, rows, len(pairs) - len(shown))
 
@@ -86,14 +102,31 @@ def replay_chart(report: Report) -> Chart | None:
     """The parent's triggers, measured on the purified model."""
     if not report.replayed:
         return None
-    note = "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to the purified one."
+    note = (
+        "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to "
+        "the purified one."
+    )
     if not report.replayed_before:
-        return Chart("Replayed triggers", note, tuple(_asr_row(report, item, marked=False) for item in report.replayed))
+        return Chart(
+            "Replayed triggers",
+            note,
+            tuple(_asr_row(report, item, marked=False) for item in report.replayed),
+        )
     rows = []
     for old, item in report.replays:
         if old is not None:
-            rows.append(replace(_asr_row(report, old, marked=True), label=f"{label_of(report, item.target)}, before"))
-        rows.append(replace(_asr_row(report, item, marked=False), label=f"{label_of(report, item.target)}, after"))
+            rows.append(
+                replace(
+                    _asr_row(report, old, marked=True),
+                    label=f"{label_of(report, item.target)}, before",
+                )
+            )
+        rows.append(
+            replace(
+                _asr_row(report, item, marked=False),
+                label=f"{label_of(report, item.target)}, after",
+            )
+        )
     return Chart("Replayed triggers", note, tuple(rows))
 
 
@@ -101,8 +134,11 @@ def resampled_chart(report: Report) -> Chart | None:
     """Fresh patches of the parent's distribution, or of new searches, before and after."""
     if not report.resampled:
         return None
-    note = ("Patches that nobody has seen: drawn from the distribution learnt on the uploaded model, another one on "
-            "each hold-out picture; where none could be learnt, found by new searches.")
+    note = (
+        "Patches that nobody has seen: drawn from the distribution learnt on the uploaded model, "
+        "another one on "
+        "each hold-out picture; where none could be learnt, found by new searches."
+    )
     rows = []
     for sample in report.resampled:
         name = label_of(report, sample.after.target)
@@ -117,30 +153,50 @@ def relearned_chart(report: Report) -> Chart | None:
     if not report.relearned:
         return None
     first = report.relearned[0]
-    note = (f"A copy of the purified model is taught {first.pictures} pictures of the trigger for a few steps. The "
-            f"mark is the best of {len(first.rivals)} random triggers taught alike: a bar far beyond it says that the "
-            "backdoor was hidden rather than removed.")
+    note = (
+        f"A copy of the purified model is taught {first.pictures} pictures of the trigger for a "
+        "few steps. The "
+        f"mark is the best of {len(first.rivals)} random triggers taught alike: a bar far beyond "
+        "it says that the "
+        "backdoor was hidden rather than removed."
+    )
     if len(first.leads) > 1:
         note += f" All are means over {len(first.leads)} draws of pictures and random triggers."
     rows = []
     for taught in report.relearned:
-        for step, rate, best in zip(taught.steps, taught.asr, map(max, zip(*taught.rivals, strict=True)), strict=True):
+        for step, rate, best in zip(
+            taught.steps, taught.asr, map(max, zip(*taught.rivals, strict=True)), strict=True
+        ):
             label = f"{label_of(report, taught.target)}, {step} step{'' if step == 1 else 's'}"
             text = f"{percent(rate)} (random: {percent(best)})"
             rows.append(Row(label, text, _share(rate, 1), tick=_share(best, 1)))
-    return Chart("Learning the trigger anew", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
+    return Chart(
+        "Learning the trigger anew", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS)
+    )
 
 
 def woken_chart(report: Report) -> Chart | None:
-    """A small perturbation on top of the parent's trigger; the tick is the same without the trigger."""
+    """A small perturbation on top of the parent's trigger.
+
+    The tick is the same without the trigger.
+    """
     if not report.woken:
         return None
-    note = (f"One perturbation for all pictures, of at most {percent(report.woken[0].radius)} of the value range, is "
-            "learnt against the purified model on top of the uploaded model's trigger. The mark is one learnt without "
-            "the trigger: a bar far beyond it says that the trigger still helps.")
-    rows = [replace(_asr_row(report, one.stamped, marked=False), tick=_share(one.alone.estimate, 1),
-                    text=f"{percent(one.stamped.estimate)} (without: {percent(one.alone.estimate)})")
-            for one in report.woken]
+    note = (
+        f"One perturbation for all pictures, of at most {percent(report.woken[0].radius)} of the "
+        "value range, is "
+        "learnt against the purified model on top of the uploaded model's trigger. The mark is "
+        "one learnt without "
+        "the trigger: a bar far beyond it says that the trigger still helps."
+    )
+    rows = [
+        replace(
+            _asr_row(report, one.stamped, marked=False),
+            tick=_share(one.alone.estimate, 1),
+            text=f"{percent(one.stamped.estimate)} (without: {percent(one.alone.estimate)})",
+        )
+        for one in report.woken
+    ]
     return Chart("Waking the trigger", note, tuple(rows))
 
 
@@ -149,11 +205,17 @@ def shared_chart(report: Report) -> Chart | None:
     risk = report.shared
     if risk is None:
         return None
-    note = (f"Share of {risk.images} hold-out pictures on which a perturbation of at most {percent(risk.radius)} of "
-            "the value range was found that leads the uploaded model and this one to the same mistake. What both still "
-            "have in common of a backdoor is within the true share, of which a search finds a part.")
-    rows = (Row("uploaded model", percent(risk.before), _share(risk.before, 1)),
-            Row("uploaded and purified", percent(risk.after), _share(risk.after, 1)))
+    note = (
+        f"Share of {risk.images} hold-out pictures on which a perturbation of at most "
+        f"{percent(risk.radius)} of "
+        "the value range was found that leads the uploaded model and this one to the same "
+        "mistake. What both still "
+        "have in common of a backdoor is within the true share, of which a search finds a part."
+    )
+    rows = (
+        Row("uploaded model", percent(risk.before), _share(risk.before, 1)),
+        Row("uploaded and purified", percent(risk.after), _share(risk.after, 1)),
+    )
     return Chart("Shared adversarial examples", note, rows)
 
 
@@ -168,11 +230,16 @@ def number(value: float | None) -> str:
 
 
 def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
-    """Clean accuracy by class, of a scan that purified nothing; `accuracy_chart` compares where one did."""
+    """Clean accuracy by class, of a scan that purified nothing.
+
+    `accuracy_chart` compares where one did.
+    """
     rows = [
         Row(label_of(report, int(name.removeprefix("class_"))), percent(value), _share(value, 1))
-        for finding in item.get("findings", ()) if finding.get("family") == ACCURACY and report.acc_after is None
-        for name, value in finding["numbers"].items() if name.removeprefix("class_").isdecimal()
+        for finding in item.get("findings", ())
+        if finding.get("family") == ACCURACY and report.acc_after is None
+        for name, value in finding["numbers"].items()
+        if name.removeprefix("class_").isdecimal()
     ]
     if not rows:
         return []
@@ -181,23 +248,36 @@ def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
     return [Chart("Clean accuracy by class", note, tuple(shown), len(rows) - len(shown))]
 
 
-def _number_charts(report: Report, method: str, findings: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def _number_charts(
+    report: Report, method: str, findings: Sequence[Mapping[str, Any]]
+) -> list[Chart]:
     shared = set.intersection(*({str(name) for name in finding["numbers"]} for finding in findings))
     charts = []
     for name in sorted(shared, key=_telling)[:_MOST_CHARTS]:
         values = [float(finding["numbers"][name]) for finding in findings]
         finite = [value for value in values if math.isfinite(value)]
-        if not finite or min(finite) < 0 or max(finite) - min(finite) <= _TELLING_SPREAD * max(finite):
-            continue  # nearly one value for all classes says nothing about a class, and bars start at zero
+        if (
+            not finite
+            or min(finite) < 0
+            or max(finite) - min(finite) <= _TELLING_SPREAD * max(finite)
+        ):
+            # Nearly one value for all classes says nothing about a class, and bars start at zero
+            continue
         rate = _is_rate(name) and max(finite) <= 1
         top = 1.0 if rate else max(finite)
         rows = [
-            Row(_subject(report, finding, findings), percent(value) if rate else number(value), _share(value, top),
-                marked=bool(finding.get("suspicious")))
+            Row(
+                _subject(report, finding, findings),
+                percent(value) if rate else number(value),
+                _share(value, top),
+                marked=bool(finding.get("suspicious")),
+            )
             for finding, value in zip(findings, values, strict=True)
         ]
         small = not rate and any(part in name for part in _SIZES)
-        note = "A backdoor's own class needs a far smaller trigger than its siblings." if small else ""
+        note = (
+            "A backdoor's own class needs a far smaller trigger than its siblings." if small else ""
+        )
         charts.append(_cut(f"{_words(method)}: {_words(name)}", note, rows, smallest=small))
     return charts
 
@@ -207,15 +287,22 @@ def _asr_chart(report: Report, method: str, findings: Sequence[Mapping[str, Any]
     if not measured:
         return []
     rows = [
-        replace(_asr_row(report, AsrEstimate(**finding["asr"]), marked=bool(finding.get("suspicious"))),
-                label=_subject(report, finding, findings))
+        replace(
+            _asr_row(report, AsrEstimate(**finding["asr"]), marked=bool(finding.get("suspicious"))),
+            label=_subject(report, finding, findings),
+        )
         for finding in measured
     ]
-    note = "Share of hold-out pictures of other classes that the recovered trigger sends to this class, 95 % interval."
+    note = (
+        "Share of hold-out pictures of other classes that the recovered trigger sends to this "
+        "class, 95 % interval."
+    )
     return [_cut(f"{_words(method)}: attack success on the hold-out", note, rows, smallest=False)]
 
 
-def _subject(report: Report, finding: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
+def _subject(
+    report: Report, finding: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]
+) -> str:
     """The class that a finding is about, with the family where a method speaks of several."""
     label = label_of(report, finding["target"])
     families = {other["family"] for other in findings}
@@ -225,8 +312,12 @@ def _subject(report: Report, finding: Mapping[str, Any], findings: Sequence[Mapp
 def _asr_row(report: Report, estimate: AsrEstimate, *, marked: bool) -> Row:
     text = f"{percent(estimate.estimate)} ({percent(estimate.low)} to {percent(estimate.high)})"
     return Row(
-        label_of(report, estimate.target), text, _share(estimate.estimate, 1), marked,
-        low=_share(estimate.low, 1), high=_share(estimate.high, 1),
+        label_of(report, estimate.target),
+        text,
+        _share(estimate.estimate, 1),
+        marked,
+        low=_share(estimate.low, 1),
+        high=_share(estimate.high, 1),
         tick=_share(estimate.natural, 1) if estimate.natural is not None else None,
     )
 

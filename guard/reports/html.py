@@ -1,4 +1,7 @@
-"""The HTML page of a report: one file, no scripts, nothing fetched, every stranger's word escaped."""
+"""The HTML page of a report.
+
+One file, no scripts, nothing fetched, every stranger's word escaped.
+"""
 
 import base64
 import hashlib
@@ -36,14 +39,18 @@ from guard.reports.report import (
 )
 
 _MEANING = {
-    Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the trigger families that are "
-                     "listed as covered below, and even of those some backdoors are missed.",
-    Verdict.PURIFIED: "The uploaded model was repaired. This page is about the repaired copy, which was examined like "
-                      "any upload.",
+    Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the "
+    "trigger families that are "
+    "listed as covered below, and even of those some backdoors are missed.",
+    Verdict.PURIFIED: "The uploaded model was repaired. This page is about the repaired copy, "
+    "which was examined like "
+    "any upload.",
     Verdict.REJECTED: "This model must not be served.",
     Verdict.HELD: "A person must look before this model may be served.",
-    Verdict.UNVETTABLE: "The guard cannot look into such a file. Nothing in it was executed, and it is not served.",
-    Verdict.INCONCLUSIVE: "Something that the policy requires could not be done, so the model is not served.",
+    Verdict.UNVETTABLE: "The guard cannot look into such a file. Nothing in it was executed, and "
+    "it is not served.",
+    Verdict.INCONCLUSIVE: "Something that the policy requires could not be done, so the model is "
+    "not served.",
 }
 _FAMILIES = {
     Family.PATCH: "a sticker or a few pixels at one place",
@@ -53,19 +60,25 @@ _FAMILIES = {
     Family.FILTER: "a change of colour, blur or style",
     Family.SAMPLE_SPECIFIC: "a trigger that a network draws anew for each image",
     Family.ALL_TO_ALL: "every class sent to another, instead of all classes to one",
-    Family.ALL_TO_ONE: "a class that pictures go to too easily, told by the network's reactions or weights alone; "
-                       "no trigger is recovered, and backdoors that leave no such sign are missed",
+    Family.ALL_TO_ONE: "a class that pictures go to too easily, told by the network's reactions "
+    "or weights alone; "
+    "no trigger is recovered, and backdoors that leave no such sign are missed",
 }
 
 
 def render_html(report: Report) -> str:
     """The page as text; write it as UTF-8.
 
-    Its content security policy allows the one style sheet by its hash and pictures from data URIs, nothing else.
+    Its content security policy allows the one style sheet by its hash and pictures from data URIs,
+    nothing else.
     """
     environment = Environment(
-        loader=PackageLoader("guard.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_speakable,
+        loader=PackageLoader("guard.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_speakable,
     )
     environment.filters.update(percent=percent, number=number, seconds=_duration)
     style = environment.get_template("style.jinja").render()
@@ -73,22 +86,38 @@ def render_html(report: Report) -> str:
         report=_with_chains(report),
         style=Markup(style),  # noqa: S704 - our own file, and its hash is in the policy
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        tone={0: "good", 5: "warn"}.get(report.exit_code, "bad" if report.exit_code == 1 else "dull"),
+        tone={0: "good", 5: "warn"}.get(
+            report.exit_code, "bad" if report.exit_code == 1 else "dull"
+        ),
         meaning=_MEANING[report.verdict],
         natural=report.natural_only,
         target=label_of(report, report.target) if report.target is not None else "none",
-        covered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) in set(report.coverage)],
-        uncovered=[(str(family), text) for family, text in _FAMILIES.items() if str(family) in report.not_covered],
+        covered=[
+            (str(family), text)
+            for family, text in _FAMILIES.items()
+            if str(family) in set(report.coverage)
+        ],
+        uncovered=[
+            (str(family), text)
+            for family, text in _FAMILIES.items()
+            if str(family) in report.not_covered
+        ],
         **_triggers(report),
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),
         replays=replay_chart(report),
         demonstrations=_demonstrations(report),
-        proofs=[chart for draw in (resampled_chart, relearned_chart, woken_chart, shared_chart)
-                if (chart := draw(report)) is not None],
+        proofs=[
+            chart
+            for draw in (resampled_chart, relearned_chart, woken_chart, shared_chart)
+            if (chart := draw(report)) is not None
+        ],
         facts=_facts(report),
         findings=_suspicious(report),
-        candidates=[({**item, "defense": chain_of(item)}, *candidate_words(item)) for item in report.candidates],
+        candidates=[
+            ({**item, "defense": chain_of(item)}, *candidate_words(item))
+            for item in report.candidates
+        ],
         outcome_words=outcome_words,
     )
 
@@ -104,23 +133,42 @@ def _speakable(value: Any) -> Any:
 
 
 def _triggers(report: Report) -> dict[str, Any]:
-    """Suspicious triggers (and those no finding speaks of) as cards, the others as a strip to compare them with."""
+    """Suspicious triggers (and those no finding speaks of) as cards.
+
+    The others as a strip to compare them with.
+    """
     ranked = [(_finding_of(report, trigger), trigger) for trigger in report.triggers]
-    cards = [_trigger_card(report, trigger, finding) for finding, trigger in ranked
-             if finding is None or finding.get("suspicious")]
-    others = [(finding, trigger) for finding, trigger in ranked
-              if finding is not None and not finding.get("suspicious")]
+    cards = [
+        _trigger_card(report, trigger, finding)
+        for finding, trigger in ranked
+        if finding is None or finding.get("suspicious")
+    ]
+    others = [
+        (finding, trigger)
+        for finding, trigger in ranked
+        if finding is not None and not finding.get("suspicious")
+    ]
     strip = [
-        {"target": label_of(report, trigger.target), "asr": finding.get("asr"),
-         "picture": Markup(stamp_uri(trigger.mask, trigger.pattern))}  # noqa: S704 - our own PNG
+        {
+            "target": label_of(report, trigger.target),
+            "asr": finding.get("asr"),
+            "picture": Markup(stamp_uri(trigger.mask, trigger.pattern)),  # noqa: S704 - our own PNG
+        }
         for finding, trigger in others[:MOST_ROWS]
     ]
     return {"triggers": cards, "strip": strip, "strip_left_out": len(others) - len(strip)}
 
 
-def _trigger_card(report: Report, trigger: RecoveredTrigger, finding: Mapping[str, Any] | None) -> dict[str, Any]:
-    # Only a patch has a mask and a pattern of its own; of other families these are its effect on one picture.
-    where, what = ("Mask", "Pattern") if trigger.family == Family.PATCH else ("Where it acts", "Its effect, amplified")
+def _trigger_card(
+    report: Report, trigger: RecoveredTrigger, finding: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    # Only a patch has a mask and a pattern of its own; of other families these are its effect on
+    # one picture.
+    where, what = (
+        ("Mask", "Pattern")
+        if trigger.family == Family.PATCH
+        else ("Where it acts", "Its effect, amplified")
+    )
     pictures = [
         ("What it adds", stamp_uri(trigger.mask, trigger.pattern)),
         (where, png_uri(trigger.mask)),
@@ -143,9 +191,16 @@ def _trigger_card(report: Report, trigger: RecoveredTrigger, finding: Mapping[st
 
 def _demonstrations(report: Report) -> list[dict[str, Any]]:
     """The parent's triggers on pictures, with both models' answers."""
-    return [{"target": label_of(report, shown.target), "family": shown.family, "before": shown.before,
-             "after": shown.after, "shots": [_shot(report, one) for one in shown.pictures]}
-            for shown in report.demonstrations]
+    return [
+        {
+            "target": label_of(report, shown.target),
+            "family": shown.family,
+            "before": shown.before,
+            "after": shown.after,
+            "shots": [_shot(report, one) for one in shown.pictures],
+        }
+        for shown in report.demonstrations
+    ]
 
 
 def _shot(report: Report, one: Answered) -> dict[str, Any]:
@@ -154,14 +209,21 @@ def _shot(report: Report, one: Answered) -> dict[str, Any]:
         tone = "good" if answer == one.label else "bad" if answer == one.wanted else "warn"
         return tone, f"{'✓' if tone == 'good' else '✗'} {label_of(report, answer)}"
 
-    return {"picture": Markup(png_uri(one.picture, largest=SIDE)),  # noqa: S704 - our own PNG
-            "label": label_of(report, one.label), "before": said(one.before), "after": said(one.after)}
+    return {
+        "picture": Markup(png_uri(one.picture, largest=SIDE)),  # noqa: S704 - our own PNG
+        "label": label_of(report, one.label),
+        "before": said(one.before),
+        "after": said(one.after),
+    }
 
 
 def _finding_of(report: Report, trigger: RecoveredTrigger) -> Mapping[str, Any] | None:
     for item in report.evidence:
         for finding in item.get("findings", ()):
-            found_it = (finding.get("trigger_digest"), finding.get("target")) == (trigger.digest, trigger.target)
+            found_it = (finding.get("trigger_digest"), finding.get("target")) == (
+                trigger.digest,
+                trigger.target,
+            )
             if trigger.digest is not None and found_it:
                 found: Mapping[str, Any] = finding
                 return found
@@ -196,12 +258,19 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
     if report.cleanset is not None:
         clean = report.cleanset
         parts = f"{clean.search} search, {clean.calibration} calibration, {clean.holdout} hold-out"
-        facts += [("Clean set", f"{clean.name}: {parts}"), ("SHA-256 of the clean set", clean.digest)]
+        facts += [
+            ("Clean set", f"{clean.name}: {parts}"),
+            ("SHA-256 of the clean set", clean.digest),
+        ]
     if report.calibration:
         facts.append(("SHA-256 of the calibration", report.calibration))
     facts += [("Policy", report.policy or "–"), ("Seeds", ", ".join(_seeds(report)) or "–")]
-    optional = [("Scan", report.scan_id), ("Verdict", report.verdict_id), ("Issued", report.issued_at),
-                ("Expires", report.expires_at)]
+    optional = [
+        ("Scan", report.scan_id),
+        ("Verdict", report.verdict_id),
+        ("Issued", report.issued_at),
+        ("Expires", report.expires_at),
+    ]
     return facts + [(name, value) for name, value in optional if value]
 
 

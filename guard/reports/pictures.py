@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SIDE = 168  # pixels on the page; small pictures grow by a whole factor, so that a pixel stays a square
-LARGEST = 384  # larger pictures shrink to this, so that a page of ImageNet triggers stays a few megabytes
+SIDE = (
+    168  # pixels on the page; small pictures grow by a whole factor, so that a pixel stays a square
+)
+LARGEST = (
+    384  # larger pictures shrink to this, so that a page of ImageNet triggers stays a few megabytes
+)
 _CHECKER = (0.93, 0.80)  # the two greys that everywhere else mean "transparent"
 
 
@@ -19,8 +23,9 @@ def png_uri(picture: Any, *, largest: int = LARGEST) -> str:
     """A picture as `data:image/png;base64,...`.
 
     Args:
-        picture: array C,H,W or H,W in [0, 1]; values outside are clipped, values that are not finite become 0. One
-            channel is grey, three are RGB; of any other number the channels' mean is shown.
+        picture: array C,H,W or H,W in [0, 1]; values outside are clipped, values that are not
+            finite become 0. One channel is grey, three are RGB; of any other number the channels'
+            mean is shown.
         largest: a longer side shrinks to this many pixels.
     """
     return _encode(_enlarged(_as_hwc(picture), largest))
@@ -43,7 +48,9 @@ def stamp_uri(mask: Any, pattern: Any) -> str:
 
 def _as_hwc(picture: Any) -> np.ndarray:
     """Float H,W,C with C in {1, 3}, finite, in [0, 1]."""
-    array = np.nan_to_num(np.asarray(picture, dtype=np.float64), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    array = np.nan_to_num(
+        np.asarray(picture, dtype=np.float64), nan=0.0, posinf=1.0, neginf=0.0
+    ).clip(0, 1)
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or 0 in array.shape:
         raise ValueError(f"a picture must be C,H,W or H,W and not empty; this one is {array.shape}")

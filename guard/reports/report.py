@@ -30,9 +30,9 @@ ACCURACY = "accuracy"
 class RecoveredTrigger:
     """A trigger as something to look at.
 
-    `mask` is an H,W array in [0, 1]; `pattern` C,H,W in [0, 1]; `picture` a clean image with the trigger stamped on
-    it, C,H,W in [0, 1], or None. Of a family other than patches, mask and pattern are its effect on that picture.
-    Anything that `numpy.asarray` takes will do.
+    `mask` is an H,W array in [0, 1]; `pattern` C,H,W in [0, 1]; `picture` a clean image with the
+    trigger stamped on it, C,H,W in [0, 1], or None. Of a family other than patches, mask and
+    pattern are its effect on that picture. Anything that `numpy.asarray` takes will do.
     """
 
     family: str
@@ -43,13 +43,18 @@ class RecoveredTrigger:
     picture: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the pixels stay behind, they are in the blob called `digest` and on the HTML page."""
+        """JSON-ready.
+
+        The pixels stay behind, they are in the blob called `digest` and on the HTML page.
+        """
         return {"family": self.family, "target": self.target, "digest": self.digest}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answered:
-    """A hold-out picture with a trigger on it (C,H,W in [0, 1]), and what the parent and the artifact say of it.
+    """A hold-out picture with a trigger on it (C,H,W in [0, 1]).
+
+    And what the parent and the artifact say of it.
 
     `label` is its true class, `wanted` the one that the trigger is meant to send it to.
     """
@@ -63,7 +68,10 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demonstration:
-    """One of the parent's triggers at work, for the HTML page: its ASR on both (None: not measured), and pictures."""
+    """One of the parent's triggers at work, for the HTML page: its ASR on both (None.
+
+    Not measured), and pictures.
+    """
 
     family: str
     target: Target
@@ -76,17 +84,19 @@ class Demonstration:
 class Report:
     """What `guard scan` and `guard purify` answer.
 
-    `score` is in 0..1, higher is more suspicious. `asr_upper` bounds the rates of all accused triggers at once;
-    `calibration` is the digest of the calibration file that the score comes from, if it does. `known_gaps` is what was
-    measured for the policy (`guard.policy.known_gaps`); None where no method looked, and in verdicts from before it.
+    `score` is in 0..1, higher is more suspicious. `asr_upper` bounds the rates of all accused
+    triggers at once; `calibration` is the digest of the calibration file that the score comes from,
+    if it does. `known_gaps` is what was measured for the policy (`guard.policy.known_gaps`); None
+    where no method looked, and in verdicts from before it.
 
-    `policy` is the digest of the policy that decided. `evidence` holds
-    `Evidence.to_dict()` values, `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from
-    `parent` on speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
-    accuracy, `replayed` the triggers recovered on the parent and measured on this artifact, `replayed_before` the same
-    triggers on the parent, in the same order, `demonstrations` some of them on pictures, `after` and `resampled` to
-    `unproved` as in `PurificationFacts`, `candidates` one mapping (`defense`, `after` where it repaired another
-    candidate further, then `verdict`, None while it has none, and `reasons`, or `failed`) for each that was tried.
+    `policy` is the digest of the policy that decided. `evidence` holds `Evidence.to_dict()` values,
+    `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from `parent` on
+    speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
+    accuracy, `replayed` the triggers recovered on the parent and measured on this artifact,
+    `replayed_before` the same triggers on the parent, in the same order, `demonstrations` some of
+    them on pictures, `after` and `resampled` to `unproved` as in `PurificationFacts`, `candidates`
+    one mapping (`defense`, `after` where it repaired another candidate further, then `verdict`,
+    None while it has none, and `reasons`, or `failed`) for each that was tried.
     """
 
     digest: str
@@ -135,17 +145,31 @@ class Report:
 
     @property
     def natural_only(self) -> bool:
-        """Whether `asr` is that of a trigger that siblings need as little for; every model has one."""
-        return self.asr is not None and self.target is None and self.asr.natural == self.asr.estimate
+        """Whether `asr` is that of a trigger that siblings need as little for.
+
+        Every model has one.
+        """
+        return (
+            self.asr is not None and self.target is None and self.asr.natural == self.asr.estimate
+        )
 
     @property
     def replays(self) -> list[tuple[AsrEstimate | None, AsrEstimate]]:
-        """Each replayed trigger before (None: not measured) and after; a class may have several of one family."""
+        """Each replayed trigger before (None: not measured) and after.
+
+        A class may have several of one family.
+        """
         before = list(self.replayed_before)
         pairs: list[tuple[AsrEstimate | None, AsrEstimate]] = []
         for after in self.replayed:
-            place = next((index for index, one in enumerate(before)
-                          if (one.target, one.family) == (after.target, after.family)), None)
+            place = next(
+                (
+                    index
+                    for index, one in enumerate(before)
+                    if (one.target, one.family) == (after.target, after.family)
+                ),
+                None,
+            )
             pairs.append((None if place is None else before.pop(place), after))
         return pairs
 
@@ -164,11 +188,20 @@ class Report:
         """Clean accuracy of this artifact on the hold-out, 0..1; None where it was not measured."""
         if self.acc_after is not None:
             return self.acc_after.overall
-        return next((float(found["numbers"]["overall"]) for item in self.evidence for found in item.get("findings", ())
-                     if found.get("family") == ACCURACY and "overall" in found["numbers"]), None)
+        return next(
+            (
+                float(found["numbers"]["overall"])
+                for item in self.evidence
+                for found in item.get("findings", ())
+                if found.get("family") == ACCURACY and "overall" in found["numbers"]
+            ),
+            None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """The agreed JSON document. Every number in it is finite; `asr` always has its three keys, null if unmeasured.
+        """The agreed JSON document.
+
+        Every number in it is finite; `asr` always has its three keys, null if unmeasured.
 
         A score that is not finite reads 1.0: whatever could not be judged counts as suspicious.
         """
@@ -231,7 +264,12 @@ class Report:
 def methods_of(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
     """The `methods` of a report, one entry a piece of evidence, in its order."""
     return [
-        {"name": item.method, "version": item.version, "seconds": item.seconds, "outcome": str(item.outcome)}
+        {
+            "name": item.method,
+            "version": item.version,
+            "seconds": item.seconds,
+            "outcome": str(item.outcome),
+        }
         for item in evidence
     ]
 
@@ -251,7 +289,9 @@ def candidate_words(candidate: Mapping[str, Any]) -> tuple[str, str]:
     if "failed" in candidate:
         return "failed", str(candidate["failed"])
     first, *more = candidate.get("reasons") or [""]
-    return str(candidate.get("verdict") or "not judged yet"), f"{first} (and {len(more)} more)" if more else str(first)
+    return str(
+        candidate.get("verdict") or "not judged yet"
+    ), f"{first} (and {len(more)} more)" if more else str(first)
 
 
 def outcome_words(item: Mapping[str, Any]) -> str:
@@ -266,8 +306,9 @@ def outcome_words(item: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    # JSON has no NaN, and a reader's comparison with one is always false: better no number than such a number.
-    # Numbers of other libraries (numpy.float32) become plain ones: an hour's answer must not end in a type error.
+    # JSON has no NaN, and a reader's comparison with one is always false: better no number than
+    # such a number. Numbers of other libraries (numpy.float32) become plain ones: an hour's answer
+    # must not end in a type error.
     if isinstance(value, (bool, int)):
         return value
     if isinstance(value, Integral):

@@ -1,8 +1,9 @@
 """What must hold before a weight is read on the serving host; each rule refuses with a sentence.
 
-In order: 1 Python runs isolated, so nothing in the archive's folder was imported, 2 this code is the installed one,
-3 the folder holds the published files and nothing else, 4 the statement is signed by a trusted key and speaks of these
-bytes under this name and version, now. Only then are the bytes, the very ones that were hashed, read as weights.
+In order: 1 Python runs isolated, so nothing in the archive's folder was imported, 2 this code is
+the installed one, 3 the folder holds the published files and nothing else, 4 the statement is
+signed by a trusted key and speaks of these bytes under this name and version, now. Only then are
+the bytes, the very ones that were hashed, read as weights.
 """
 
 import hashlib
@@ -27,8 +28,8 @@ RELEASE = "release.dsse.json"
 #: Where the reason of a refusal is left for the publisher, since TorchServe passes none on.
 REFUSAL = "refused.txt"
 FILES = frozenset({WEIGHTS, RELEASE, "MAR-INF/MANIFEST.json"})
-#: `python -X guard_trust=/path/of/trusted.json`: on the command line of the worker, where neither an archive nor a
-#: management call can reach.
+#: `python -X guard_trust=/path/of/trusted.json`: on the command line of the worker, where neither
+#: an archive nor a management call can reach.
 TRUST_OPTION = "guard_trust"
 _CHUNK = 1 << 20
 _MAX_RELEASE_BYTES = 1 << 20
@@ -61,13 +62,23 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
     if not isinstance(envelope, dict):
         raise IntegrityMismatch("The release statement is no envelope.", code="bad_signature")
     with os.fdopen(os.memfd_create("weights", os.MFD_CLOEXEC), "r+b") as private:
-        # A private copy in memory: what is hashed is what is read, whoever writes to the folder meanwhile.
+        # A private copy in memory: what is hashed is what is read, whoever writes to the folder
+        # meanwhile.
         digest = _copy(folder / WEIGHTS, private)
-        view = check_release(envelope, TrustedKeys.load(_trust()), digest=digest, name=name, version=version, now=now)
+        view = check_release(
+            envelope, TrustedKeys.load(_trust()), digest=digest, name=name, version=version, now=now
+        )
         manifest, tensors = read_canonical(private)
         model = load(manifest, tensors).eval().requires_grad_(requires_grad=False)
-    return Released(model=model, manifest=manifest, digest=digest, name=name, version=version,
-                    verdict_id=view.verdict_id, expires_at=view.expires_at)
+    return Released(
+        model=model,
+        manifest=manifest,
+        digest=digest,
+        name=name,
+        version=version,
+        verdict_id=view.verdict_id,
+        expires_at=view.expires_at,
+    )
 
 
 def check_current(released: Released, now: datetime) -> None:
@@ -77,34 +88,51 @@ def check_current(released: Released, now: datetime) -> None:
         NotServable: it has.
     """
     if not now < released.expires_at:
-        raise NotServable(f"The release of {released.name} {released.version} expired on "
-                          f"{released.expires_at.isoformat()}; ask for a new scan.", code="release_expired")
+        raise NotServable(
+            f"The release of {released.name} {released.version} expired on "
+            f"{released.expires_at.isoformat()}; ask for a new scan.",
+            code="release_expired",
+        )
 
 
 def _check_isolated() -> None:
     if not sys.flags.isolated:
-        raise IntegrityMismatch("This worker's Python is not isolated, so an archive could bring code; start "
-                                "TorchServe with the guard's --python wrapper.", code="not_isolated")
+        raise IntegrityMismatch(
+            "This worker's Python is not isolated, so an archive could bring code; start "
+            "TorchServe with the guard's --python wrapper.",
+            code="not_isolated",
+        )
 
 
 def _check_installed(folder: Path) -> None:
     if Path(__file__).resolve().is_relative_to(folder.resolve()):
-        raise IntegrityMismatch("The handler was imported from the archive, not from the installation.",
-                                code="handler_origin")
+        raise IntegrityMismatch(
+            "The handler was imported from the archive, not from the installation.",
+            code="handler_origin",
+        )
 
 
 def _check_files(folder: Path) -> None:
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    found = {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
     if found - {REFUSAL} != FILES or any((folder / name).is_symlink() for name in FILES):
-        raise IntegrityMismatch(f"The archive must hold {len(FILES)} published files and nothing else.",
-                                code="archive_members")
+        raise IntegrityMismatch(
+            f"The archive must hold {len(FILES)} published files and nothing else.",
+            code="archive_members",
+        )
 
 
 def _trust() -> Path:
     path = sys._xoptions.get(TRUST_OPTION)
     if not isinstance(path, str):
-        raise IntegrityMismatch(f"This worker was not told whom to trust; start TorchServe with the guard's --python "
-                                f"wrapper, which passes -X {TRUST_OPTION}=FILE.", code="no_trust")
+        raise IntegrityMismatch(
+            f"This worker was not told whom to trust; start TorchServe with the guard's --python "
+            f"wrapper, which passes -X {TRUST_OPTION}=FILE.",
+            code="no_trust",
+        )
     return Path(path)
 
 
@@ -120,7 +148,9 @@ def _copy(source: Path, target: BinaryIO) -> str:
         while block := file.read(_CHUNK):
             left -= len(block)
             if left < 0:
-                raise IntegrityMismatch("The weights are larger than the guard publishes.", code="weights_size")
+                raise IntegrityMismatch(
+                    "The weights are larger than the guard publishes.", code="weights_size"
+                )
             hasher.update(block)
             target.write(block)
     target.flush()

@@ -1,6 +1,9 @@
-"""One request to one tensor, or a sentence why not: PNG, JPEG, or numbers as JSON. The shape is the manifest's, always.
+"""One request to one tensor, or a sentence why not: PNG, JPEG, or numbers as JSON.
 
-Values outside [0, 1] and other sizes are refused, not mended: what the model sees must be what was vetted.
+The shape is the manifest's, always.
+
+Values outside [0, 1] and other sizes are refused, not mended: what the model sees must be what was
+vetted.
 """
 
 import io
@@ -19,7 +22,9 @@ MAX_INSTANCES = 64
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 #: Eight bits a channel; 16-bit pictures would be clipped without a word.
 _READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-_WRITE_A_PICTURE = "send a PNG or JPEG with its Content-Type, or JSON with the key 'image' or 'instances'"
+_WRITE_A_PICTURE = (
+    "send a PNG or JPEG with its Content-Type, or JSON with the key 'image' or 'instances'"
+)
 
 
 def parse(row: dict[str, Any], manifest: Manifest) -> tuple[torch.Tensor, bool]:
@@ -48,7 +53,9 @@ def parse(row: dict[str, Any], manifest: Manifest) -> tuple[torch.Tensor, bool]:
 
 def _instances(value: Any, manifest: Manifest) -> torch.Tensor:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_INSTANCES:
-        raise InputError(f"'instances' must hold 1 to {MAX_INSTANCES} images.", code="bad_instances")
+        raise InputError(
+            f"'instances' must hold 1 to {MAX_INSTANCES} images.", code="bad_instances"
+        )
     return torch.stack([_numbers(item, manifest) for item in value])
 
 
@@ -58,10 +65,15 @@ def _numbers(value: Any, manifest: Manifest) -> torch.Tensor:
     except (ValueError, OverflowError):  # ragged, too deep, or integers beyond 64 bits
         array = np.asarray("")
     if array.dtype.kind not in "iuf":  # text and booleans would be cast without a word
-        raise InputError("An image must be nested lists of numbers, all of one length.", code="bad_numbers")
+        raise InputError(
+            "An image must be nested lists of numbers, all of one length.", code="bad_numbers"
+        )
     if array.shape != manifest.input_size:
-        raise InputError(f"An image must have the shape {_size(manifest.input_size)} (channels, height, width), "
-                         f"not {_size(array.shape)}.", code="bad_shape")
+        raise InputError(
+            f"An image must have the shape {_size(manifest.input_size)} (channels, height, width), "
+            f"not {_size(array.shape)}.",
+            code="bad_shape",
+        )
     if not bool(np.all((array >= 0) & (array <= 1))):  # false for NaN as well
         raise InputError("Image values must be finite and lie in 0..1.", code="bad_range")
     return torch.from_numpy(array.astype(np.float32))
@@ -70,19 +82,26 @@ def _numbers(value: Any, manifest: Manifest) -> torch.Tensor:
 def _picture(data: bytes, manifest: Manifest) -> torch.Tensor:
     channels, height, width = manifest.input_size
     if channels not in _MODES:
-        raise InputError(f"This model takes {channels} channels, which no picture has; send numbers as JSON.",
-                         code="bad_channels")
+        raise InputError(
+            f"This model takes {channels} channels, which no picture has; send numbers as JSON.",
+            code="bad_channels",
+        )
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             # Before a pixel is decoded: a small file may hold a huge picture.
             if picture.size != (width, height):
-                raise InputError(f"A picture must be {width} x {height} pixels (width x height), not "
-                                 f"{picture.width} x {picture.height}.", code="bad_shape")
+                raise InputError(
+                    f"A picture must be {width} x {height} pixels (width x height), not "
+                    f"{picture.width} x {picture.height}.",
+                    code="bad_shape",
+                )
             if picture.mode not in _READABLE_MODES:
                 raise InputError("A picture must have 8 bits a channel.", code="bad_depth")
             pixels: NDArray[np.uint8] = np.asarray(picture.convert(_MODES[channels]))
     except UnidentifiedImageError as error:
-        raise InputError(f"This is neither PNG nor JPEG: {_WRITE_A_PICTURE}.", code="bad_picture") from error
+        raise InputError(
+            f"This is neither PNG nor JPEG: {_WRITE_A_PICTURE}.", code="bad_picture"
+        ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError("The picture is damaged; send it again.", code="bad_picture") from error
     plane = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -1,7 +1,8 @@
 """The handler that TorchServe workers run: verified weights in, probabilities out.
 
-TorchServe takes a module with exactly one class; it is named in archives the guard builds and is imported from the
-installation. `initialize` raises ValueError only: after a RuntimeError TorchServe would keep the broken model.
+TorchServe takes a module with exactly one class; it is named in archives the guard builds and is
+imported from the installation. `initialize` raises ValueError only: after a RuntimeError TorchServe
+would keep the broken model.
 """
 
 import contextlib
@@ -33,7 +34,9 @@ class GuardHandler:
         self._folder = folder
         try:
             self._released = _released.load_released(
-                folder, name=str(context.model_name), version=str(context.manifest["model"]["modelVersion"]),
+                folder,
+                name=str(context.model_name),
+                version=str(context.manifest["model"]["modelVersion"]),
                 now=datetime.now(UTC),
             )
         except (GuardError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -51,7 +54,8 @@ class GuardHandler:
             context.set_response_content_type(index, "application/json")
             context.set_response_header(index, "X-Guard-Digest", self._released.digest)
             try:
-                # Any client may send this header on a prediction, so it is answered where it stands.
+                # Any client may send this header on a prediction, so it is answered where it
+                # stands.
                 if context.get_request_header(index, "describe") == "True":
                     answers[index] = self._describe()
                     continue
@@ -65,7 +69,9 @@ class GuardHandler:
             self._predict(waiting, answers, context)
         return answers
 
-    def _predict(self, waiting: list[tuple[int, torch.Tensor, bool]], answers: list[str], context: Any) -> None:
+    def _predict(
+        self, waiting: list[tuple[int, torch.Tensor, bool]], answers: list[str], context: Any
+    ) -> None:
         with torch.inference_mode():
             rows = self._released.model(torch.cat([images for _, images, _ in waiting])).softmax(1)
         start = 0
@@ -74,7 +80,9 @@ class GuardHandler:
             start += len(images)
             if not bool(torch.isfinite(part).all()):
                 context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
-                answers[index] = json.dumps({"error": "The model's answer is not finite.", "code": "non_finite"})
+                answers[index] = json.dumps(
+                    {"error": "The model's answer is not finite.", "code": "non_finite"}
+                )
                 continue
             found = [self._answer([float(value) for value in row]) for row in part]
             answers[index] = json.dumps({"predictions": found} if several else found[0])
@@ -82,13 +90,24 @@ class GuardHandler:
     def _answer(self, probabilities: list[float]) -> dict[str, Any]:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         labels = self._released.manifest.label_names
-        return {"probabilities": probabilities, "class": best, "label": labels[best] if labels else None}
+        return {
+            "probabilities": probabilities,
+            "class": best,
+            "label": labels[best] if labels else None,
+        }
 
     def _describe(self) -> str:
         one = self._released
-        return json.dumps({
-            "digest": one.digest, "name": one.name, "version": one.version, "verdict_id": one.verdict_id,
-            "expires_at": one.expires_at.isoformat(), "architecture": one.manifest.architecture,
-            "input_size": list(one.manifest.input_size), "labels": list(one.manifest.label_names),
-            "extract": self._folder.name,
-        })
+        return json.dumps(
+            {
+                "digest": one.digest,
+                "name": one.name,
+                "version": one.version,
+                "verdict_id": one.verdict_id,
+                "expires_at": one.expires_at.isoformat(),
+                "architecture": one.manifest.architecture,
+                "input_size": list(one.manifest.input_size),
+                "labels": list(one.manifest.label_names),
+                "extract": self._folder.name,
+            }
+        )

@@ -13,7 +13,10 @@ R = TypeVar("R")
 
 
 def table(entity: type[Base]) -> Table:
-    """The Core table of an entity; queries use columns, so that no ORM object is ever stale or handed out."""
+    """The Core table of an entity.
+
+    Queries use columns, so that no ORM object is ever stale or handed out.
+    """
     return Base.metadata.tables[entity.__tablename__]
 
 

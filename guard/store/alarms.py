@@ -14,7 +14,10 @@ _ALARMS = table(Alarm)
 
 
 def raise_(s: Session, kind: str, subject: str, detail: str, now: datetime) -> bool:
-    """Open an alarm; False when one of this kind and subject is open already, and that one stays as it is."""
+    """Open an alarm.
+
+    False when one of this kind and subject is open already, and that one stays as it is.
+    """
     values = {"id": uuid.uuid4().hex, "kind": kind, "subject": subject, "detail": detail, "at": now}
     return insert_once(s, Alarm, values)
 
@@ -27,10 +30,16 @@ def clear(s: Session, kind: str, subject: str, now: datetime) -> None:
 
 def open_alarms(s: Session, kind: str | None = None) -> list[AlarmRow]:
     """Open alarms, the newest first; of one kind if given."""
-    statement = rows_of(Alarm).where(_ALARMS.c.cleared_at.is_(None)).order_by(_ALARMS.c.at.desc(), _ALARMS.c.id)
+    statement = (
+        rows_of(Alarm)
+        .where(_ALARMS.c.cleared_at.is_(None))
+        .order_by(_ALARMS.c.at.desc(), _ALARMS.c.id)
+    )
     return many(s, AlarmRow, statement if kind is None else statement.where(_ALARMS.c.kind == kind))
 
 
 def list_recent(s: Session, limit: int = 50) -> list[AlarmRow]:
     """The newest alarms first, cleared ones included."""
-    return many(s, AlarmRow, rows_of(Alarm).order_by(_ALARMS.c.at.desc(), _ALARMS.c.id).limit(limit))
+    return many(
+        s, AlarmRow, rows_of(Alarm).order_by(_ALARMS.c.at.desc(), _ALARMS.c.id).limit(limit)
+    )

@@ -14,12 +14,27 @@ from guard.store.tables import Artifact
 _ARTIFACTS = table(Artifact)
 
 
-def put(s: Session, *, digest: str, size: int, kind: ArtifactKind, now: datetime, parent_digest: str | None = None,
-        manifest: Mapping[str, Any] | None = None) -> ArtifactRow:
-    """Record an artifact; one that is there already stays as it was first recorded, and comes back."""
+def put(
+    s: Session,
+    *,
+    digest: str,
+    size: int,
+    kind: ArtifactKind,
+    now: datetime,
+    parent_digest: str | None = None,
+    manifest: Mapping[str, Any] | None = None,
+) -> ArtifactRow:
+    """Record an artifact.
+
+    One that is there already stays as it was first recorded, and comes back.
+    """
     values = {
-        "digest": digest, "size": size, "kind": kind, "parent_digest": parent_digest,
-        "manifest": None if manifest is None else dict(manifest), "created_at": now,
+        "digest": digest,
+        "size": size,
+        "kind": kind,
+        "parent_digest": parent_digest,
+        "manifest": None if manifest is None else dict(manifest),
+        "created_at": now,
     }
     insert_once(s, Artifact, values)
     return get(s, digest)

@@ -1,4 +1,7 @@
-"""Canaries: what a worker's detectors made of models whose truth is known; append-only by use, the latest counts."""
+"""Canaries: what a worker's detectors made of models whose truth is known.
+
+Append-only by use, the latest counts.
+"""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,11 +18,24 @@ from guard.store.tables import Canary
 _CANARIES = table(Canary)
 
 
-def add(s: Session, *, worker: str, methods: str, passed: bool, trials: Sequence[Mapping[str, Any]],
-        now: datetime) -> CanaryRow:
+def add(
+    s: Session,
+    *,
+    worker: str,
+    methods: str,
+    passed: bool,
+    trials: Sequence[Mapping[str, Any]],
+    now: datetime,
+) -> CanaryRow:
     """Record one run; see `CanaryRow` for the fields."""
-    row = CanaryRow(id=uuid.uuid4().hex, worker=worker, methods=methods, passed=passed,
-                    trials=[dict(trial) for trial in trials], at=now)
+    row = CanaryRow(
+        id=uuid.uuid4().hex,
+        worker=worker,
+        methods=methods,
+        passed=passed,
+        trials=[dict(trial) for trial in trials],
+        at=now,
+    )
     s.execute(insert(_CANARIES).values(vars(row)))
     return row
 
@@ -32,4 +48,6 @@ def latest(s: Session, worker: str, methods: str) -> CanaryRow | None:
 
 def list_recent(s: Session, limit: int = 50) -> list[CanaryRow]:
     """The newest runs first, of all workers."""
-    return many(s, CanaryRow, rows_of(Canary).order_by(_CANARIES.c.at.desc(), _CANARIES.c.id).limit(limit))
+    return many(
+        s, CanaryRow, rows_of(Canary).order_by(_CANARIES.c.at.desc(), _CANARIES.c.id).limit(limit)
+    )

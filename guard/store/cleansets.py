@@ -15,7 +15,10 @@ _CLEANSETS = table(CleanSetRecord)
 
 
 def put(s: Session, facts: CleanSetFacts, now: datetime) -> None:
-    """Record a clean set and make it the one in use under its name; adding an old one again makes it the latest."""
+    """Record a clean set and make it the one in use under its name.
+
+    Adding an old one again makes it the latest.
+    """
     dialect = sqlite if s.get_bind().dialect.name == "sqlite" else postgresql
     values = {"digest": facts.digest, "name": facts.name, "facts": asdict(facts), "added_at": now}
     statement = dialect.insert(_CLEANSETS).values(**values)
@@ -37,11 +40,16 @@ def get(s: Session, digest: str) -> CleanSetFacts:
 def get_by_name(s: Session, name: str) -> CleanSetFacts | None:
     """The clean set in use under a name, or None."""
     statement = rows_of(CleanSetRecord).where(_CLEANSETS.c.name == name)
-    found = s.execute(statement.order_by(_CLEANSETS.c.added_at.desc(), _CLEANSETS.c.digest).limit(1)).first()
+    found = s.execute(
+        statement.order_by(_CLEANSETS.c.added_at.desc(), _CLEANSETS.c.digest).limit(1)
+    ).first()
     return None if found is None else CleanSetFacts(**found.facts)
 
 
 def list_all(s: Session) -> list[CleanSetFacts]:
     """Every clean set by name; of one name the latest first."""
     order = (_CLEANSETS.c.name, _CLEANSETS.c.added_at.desc(), _CLEANSETS.c.digest)
-    return [CleanSetFacts(**found.facts) for found in s.execute(rows_of(CleanSetRecord).order_by(*order))]
+    return [
+        CleanSetFacts(**found.facts)
+        for found in s.execute(rows_of(CleanSetRecord).order_by(*order))
+    ]

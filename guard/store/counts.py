@@ -17,7 +17,10 @@ _ALARMS = table(Alarm)
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Rows by kind; a kind without rows is left out. `oldest_due` is when the oldest due message became due."""
+    """Rows by kind; a kind without rows is left out.
+
+    `oldest_due` is when the oldest due message became due.
+    """
 
     scans: Mapping[str, int]
     nominations: Mapping[str, int]

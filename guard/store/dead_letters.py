@@ -15,7 +15,9 @@ from guard.store.tables import DeadLetter
 _LETTERS = table(DeadLetter)
 
 
-def add(s: Session, task: str, payload: Mapping[str, Any], error: str, now: datetime) -> DeadLetterRow:
+def add(
+    s: Session, task: str, payload: Mapping[str, Any], error: str, now: datetime
+) -> DeadLetterRow:
     """Keep a message and the error that ended its last try."""
     row = DeadLetterRow(id=uuid.uuid4().hex, task=task, payload=dict(payload), error=error, at=now)
     s.execute(insert(_LETTERS).values(**vars(row)))
@@ -24,4 +26,8 @@ def add(s: Session, task: str, payload: Mapping[str, Any], error: str, now: date
 
 def list_all(s: Session, limit: int = 100) -> list[DeadLetterRow]:
     """The newest first."""
-    return many(s, DeadLetterRow, rows_of(DeadLetter).order_by(_LETTERS.c.at.desc(), _LETTERS.c.id).limit(limit))
+    return many(
+        s,
+        DeadLetterRow,
+        rows_of(DeadLetter).order_by(_LETTERS.c.at.desc(), _LETTERS.c.id).limit(limit),
+    )

@@ -25,11 +25,17 @@ def add(s: Session, evidence: Evidence, now: datetime) -> bool:
         canonical_json(body)
     except ValueError as error:
         raise MethodFailed(
-            f"{evidence.method} gave evidence with a number that is not finite; it was not kept.", code="non_finite"
+            f"{evidence.method} gave evidence with a number that is not finite; it was not kept.",
+            code="non_finite",
         ) from error
     values = {
-        "key": evidence.key, "artifact_digest": evidence.artifact, "cleanset_digest": evidence.cleanset,
-        "method": evidence.method, "version": evidence.version, "outcome": str(evidence.outcome), "body": body,
+        "key": evidence.key,
+        "artifact_digest": evidence.artifact,
+        "cleanset_digest": evidence.cleanset,
+        "method": evidence.method,
+        "version": evidence.version,
+        "outcome": str(evidence.outcome),
+        "body": body,
         "created_at": now,
     }
     return insert_once(s, EvidenceRecord, values)
@@ -50,5 +56,7 @@ def for_artifact(s: Session, digest: str, cleanset_digest: str | None = None) ->
 
 
 def _all(s: Session, *where: Any) -> list[Evidence]:
-    statement = rows_of(EvidenceRecord).where(*where).order_by(_EVIDENCE.c.created_at, _EVIDENCE.c.key)
+    statement = (
+        rows_of(EvidenceRecord).where(*where).order_by(_EVIDENCE.c.created_at, _EVIDENCE.c.key)
+    )
     return [Evidence.from_dict(found.body) for found in s.execute(statement)]

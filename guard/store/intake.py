@@ -21,7 +21,10 @@ def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str 
     Give at most a few hundred keys at once.
     """
     found: set[tuple[str, str | None]] = set()
-    for source, counts in ((_SCANS, true()), (_NOMINATIONS, _NOMINATIONS.c.state != NominationState.IGNORED)):
+    for source, counts in (
+        (_SCANS, true()),
+        (_NOMINATIONS, _NOMINATIONS.c.state != NominationState.IGNORED),
+    ):
         where = (source.c.bucket == bucket, source.c.key.in_(list(keys)), counts)
         rows = s.execute(select(source.c.key, source.c.version_id).where(*where))
         found.update((row.key, row.version_id) for row in rows)
@@ -29,17 +32,24 @@ def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str 
 
 
 def scans_of_upload(s: Session, bucket: str, key: str, pin: str) -> list[ScanRow]:
-    """The scans of one upload: without a manifest, and with one that came later; not what was purified from it."""
+    """The scans of one upload: without a manifest, and with one that came later.
+
+    Not what was purified from it.
+    """
     late = _SCANS.c.version_id.startswith(pin + LATE_MANIFEST, autoescape=True)
     where = (_SCANS.c.bucket == bucket, _SCANS.c.key == key, _SCANS.c.parent_scan_id.is_(None))
     statement = rows_of(Scan).where(*where, or_(_SCANS.c.version_id == pin, late))
     return many(s, ScanRow, statement.order_by(_SCANS.c.created_at, _SCANS.c.version_id))
 
 
-def open_nomination(s: Session, bucket: str, key: str, version_id: str | None) -> NominationRow | None:
+def open_nomination(
+    s: Session, bucket: str, key: str, version_id: str | None
+) -> NominationRow | None:
     """A notice of the same object that nobody acted on yet."""
     where = (
-        _NOMINATIONS.c.state == NominationState.NEW, _NOMINATIONS.c.bucket == bucket, _NOMINATIONS.c.key == key,
+        _NOMINATIONS.c.state == NominationState.NEW,
+        _NOMINATIONS.c.bucket == bucket,
+        _NOMINATIONS.c.key == key,
         _NOMINATIONS.c.version_id.is_not_distinct_from(version_id),
     )
     return first(s, NominationRow, rows_of(Nomination).where(*where).limit(1))

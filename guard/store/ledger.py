@@ -21,9 +21,21 @@ _LOCK = 0x67756172  # any constant: the advisory lock that serialises appends on
 _LEDGER = table(LedgerEntry)
 
 
-def append(s: Session, *, verdict_id: str, artifact: str, scan_id: str, verdict: Verdict, envelope: Mapping[str, Any],
-           issued_at: datetime, expires_at: datetime, policy_digest: str) -> LedgerRow:
-    """Add a verdict at the end of the chain; call inside `transaction`, since others wait until it commits.
+def append(
+    s: Session,
+    *,
+    verdict_id: str,
+    artifact: str,
+    scan_id: str,
+    verdict: Verdict,
+    envelope: Mapping[str, Any],
+    issued_at: datetime,
+    expires_at: datetime,
+    policy_digest: str,
+) -> LedgerRow:
+    """Add a verdict at the end of the chain.
+
+    Call inside `transaction`, since others wait until it commits.
 
     The same `verdict_id` twice is one row: the one that is there comes back.
     """
@@ -70,17 +82,29 @@ def latest_for(s: Session, digest: str) -> LedgerRow | None:
 
 def for_artifact(s: Session, digest: str) -> list[LedgerRow]:
     """Every verdict on an artifact, the oldest first."""
-    return many(s, LedgerRow, rows_of(LedgerEntry).where(_LEDGER.c.artifact_digest == digest).order_by(_LEDGER.c.seq))
+    return many(
+        s,
+        LedgerRow,
+        rows_of(LedgerEntry).where(_LEDGER.c.artifact_digest == digest).order_by(_LEDGER.c.seq),
+    )
 
 
 def for_scan(s: Session, scan_id: str) -> list[LedgerRow]:
     """Every verdict of a scan, the oldest first: the parent's and its purified candidates'."""
-    return many(s, LedgerRow, rows_of(LedgerEntry).where(_LEDGER.c.scan_id == scan_id).order_by(_LEDGER.c.seq))
+    return many(
+        s,
+        LedgerRow,
+        rows_of(LedgerEntry).where(_LEDGER.c.scan_id == scan_id).order_by(_LEDGER.c.seq),
+    )
 
 
 def rows(s: Session, after: int = 0, limit: int | None = None) -> list[LedgerRow]:
     """The chain in order, from the row behind `after` on."""
-    return many(s, LedgerRow, rows_of(LedgerEntry).where(_LEDGER.c.seq > after).order_by(_LEDGER.c.seq).limit(limit))
+    return many(
+        s,
+        LedgerRow,
+        rows_of(LedgerEntry).where(_LEDGER.c.seq > after).order_by(_LEDGER.c.seq).limit(limit),
+    )
 
 
 def _find(s: Session, verdict_id: str) -> LedgerRow | None:

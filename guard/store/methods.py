@@ -13,11 +13,14 @@ from guard.store.tables import Method
 _METHODS = table(Method)
 
 
-def sync(s: Session, known: Iterable[tuple[str, str, int]], *, enabled: Collection[str] = ()) -> list[MethodRow]:
+def sync(
+    s: Session, known: Iterable[tuple[str, str, int]], *, enabled: Collection[str] = ()
+) -> list[MethodRow]:
     """Bring the table in line with the shelves and return it.
 
-    A method that is new, or whose version rose, starts in `evaluation`, or as `enabled` when its name is in
-    `enabled` (the ones the packaged policy lists). A retired one stays retired. What left the shelves is retired.
+    A method that is new, or whose version rose, starts in `evaluation`, or as `enabled` when its
+    name is in `enabled` (the ones the packaged policy lists). A retired one stays retired. What
+    left the shelves is retired.
 
     Args:
         known: (kind, name, version) of every plug-in.
@@ -48,7 +51,9 @@ def set_state(s: Session, kind: str, name: str, state: MethodState) -> MethodRow
     s.execute(update(_METHODS).where(*_is(kind, name)).values(state=state))
     row = first(s, MethodRow, rows_of(Method).where(*_is(kind, name)))
     if row is None:
-        raise UnknownMethod(f"There is no {kind} {name!r}; `guard methods list` shows what there is.")
+        raise UnknownMethod(
+            f"There is no {kind} {name!r}; `guard methods list` shows what there is."
+        )
     return row
 
 

@@ -1,4 +1,7 @@
-"""Bring a database to the newest schema: Alembic, set up in code, from a checkout or an installed package."""
+"""Bring a database to the newest schema.
+
+Alembic, set up in code, from a checkout or an installed package.
+"""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -18,7 +21,9 @@ _LOCK = 0x6D696772  # any constant: two hosts that upgrade at once take turns on
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """After this returns, the database at `url` has the schema of `revision`; all of it or nothing is applied.
+    """After this returns, the database at `url` has the schema of `revision`.
+
+    All of it or nothing is applied.
 
     Raises:
         InputError: the URL or the revision is wrong.
@@ -29,7 +34,10 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Go back to `revision` ("base": no tables at all; what they held is lost). Raises as `upgrade`."""
+    """Go back to `revision` ("base": no tables at all; what they held is lost).
+
+    Raises as `upgrade`.
+    """
     _run(url, lambda config: command.downgrade(config, revision))
 
 
@@ -65,9 +73,13 @@ def _make_folder(url: str) -> None:
 def _config(connection: Connection | None = None) -> Config:
     spec = find_spec("migrations")
     if spec is None or not spec.submodule_search_locations:
-        raise InputError("The migrations package is not installed beside guard; install Registry Guard again.")
+        raise InputError(
+            "The migrations package is not installed beside guard; install Registry Guard again."
+        )
     config = Config()
-    config.set_main_option("script_location", next(iter(spec.submodule_search_locations)).replace("%", "%%"))
+    config.set_main_option(
+        "script_location", next(iter(spec.submodule_search_locations)).replace("%", "%%")
+    )
     config.attributes["connection"] = connection
     return config
 

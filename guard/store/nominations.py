@@ -13,11 +13,28 @@ from guard.store.tables import Nomination
 _NOMINATIONS = table(Nomination)
 
 
-def add(s: Session, *, nomination_id: str, bucket: str, key: str, version_id: str | None, source: str,
-        now: datetime) -> NominationRow:
+def add(
+    s: Session,
+    *,
+    nomination_id: str,
+    bucket: str,
+    key: str,
+    version_id: str | None,
+    source: str,
+    now: datetime,
+) -> NominationRow:
     """Record a notice in state `new`; the same object may be named any number of times."""
-    row = NominationRow(id=nomination_id, bucket=bucket, key=key, version_id=version_id, source=source,
-                        received_at=now, state=NominationState.NEW, reason="", scan_id=None)
+    row = NominationRow(
+        id=nomination_id,
+        bucket=bucket,
+        key=key,
+        version_id=version_id,
+        source=source,
+        received_at=now,
+        state=NominationState.NEW,
+        reason="",
+        scan_id=None,
+    )
     s.execute(insert(_NOMINATIONS).values(**vars(row)))
     return row
 
@@ -34,8 +51,14 @@ def get(s: Session, nomination_id: str) -> NominationRow:
     return found
 
 
-def settle(s: Session, nomination_id: str, state: NominationState, *, reason: str = "",
-           scan_id: str | None = None) -> None:
+def settle(
+    s: Session,
+    nomination_id: str,
+    state: NominationState,
+    *,
+    reason: str = "",
+    scan_id: str | None = None,
+) -> None:
     """Say what became of a notice."""
     values = {"state": state, "reason": reason, "scan_id": scan_id}
     s.execute(update(_NOMINATIONS).where(_NOMINATIONS.c.id == nomination_id).values(values))
@@ -44,10 +67,24 @@ def settle(s: Session, nomination_id: str, state: NominationState, *, reason: st
 def pending(s: Session, limit: int = 100) -> list[NominationRow]:
     """Notices nobody acted on, the oldest first."""
     statement = rows_of(Nomination).where(_NOMINATIONS.c.state == NominationState.NEW)
-    return many(s, NominationRow, statement.order_by(_NOMINATIONS.c.received_at, _NOMINATIONS.c.id).limit(limit))
+    return many(
+        s,
+        NominationRow,
+        statement.order_by(_NOMINATIONS.c.received_at, _NOMINATIONS.c.id).limit(limit),
+    )
 
 
-def list_recent(s: Session, limit: int = 50, *, state: NominationState | None = None) -> list[NominationRow]:
+def list_recent(
+    s: Session, limit: int = 50, *, state: NominationState | None = None
+) -> list[NominationRow]:
     """The newest notices first, of one state if given."""
-    statement = rows_of(Nomination).order_by(_NOMINATIONS.c.received_at.desc(), _NOMINATIONS.c.id).limit(limit)
-    return many(s, NominationRow, statement if state is None else statement.where(_NOMINATIONS.c.state == state))
+    statement = (
+        rows_of(Nomination)
+        .order_by(_NOMINATIONS.c.received_at.desc(), _NOMINATIONS.c.id)
+        .limit(limit)
+    )
+    return many(
+        s,
+        NominationRow,
+        statement if state is None else statement.where(_NOMINATIONS.c.state == state),
+    )

@@ -1,4 +1,7 @@
-"""The outbox: messages written in the same commit as what they are about, sent afterwards, perhaps twice."""
+"""The outbox.
+
+Messages written in the same commit as what they are about, sent afterwards, perhaps twice.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -14,14 +17,22 @@ from guard.store.tables import Outbox
 _OUTBOX = table(Outbox)
 
 
-def add(s: Session, task: str, payload: Mapping[str, Any], now: datetime, delay_seconds: float = 0) -> None:
-    """Have `task` sent with `payload` (ids only) once this transaction has committed and the delay is over."""
+def add(
+    s: Session, task: str, payload: Mapping[str, Any], now: datetime, delay_seconds: float = 0
+) -> None:
+    """Have `task` sent with `payload` (ids only) once this transaction has committed and the delay
+    is over."""
     due_at = now + timedelta(seconds=delay_seconds)
-    s.execute(insert(_OUTBOX).values(task=task, payload=dict(payload), created_at=now, not_before=due_at))
+    s.execute(
+        insert(_OUTBOX).values(task=task, payload=dict(payload), created_at=now, not_before=due_at)
+    )
 
 
 def due(s: Session, now: datetime, limit: int = 100) -> list[OutboxRow]:
-    """Messages to send now, the oldest first; on PostgreSQL another relay's rows are passed over, not waited for."""
+    """Messages to send now, the oldest first.
+
+    On PostgreSQL another relay's rows are passed over, not waited for.
+    """
     statement = (
         rows_of(Outbox)
         .where(_OUTBOX.c.sent_at.is_(None), _OUTBOX.c.not_before <= now)
@@ -39,7 +50,11 @@ def mark_sent(s: Session, ids: Iterable[int], now: datetime) -> None:
 
 def waiting(s: Session) -> int:
     """How many messages are unsent, due or not."""
-    return int(s.execute(select(func.count()).select_from(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None))).scalar_one())
+    return int(
+        s.execute(
+            select(func.count()).select_from(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None))
+        ).scalar_one()
+    )
 
 
 def prune(s: Session, before: datetime) -> None:

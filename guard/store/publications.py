@@ -15,17 +15,37 @@ from guard.store.tables import Publication
 _PUBLICATIONS = table(Publication)
 
 
-def add(s: Session, *, publication_id: str, digest: str, name: str, version: str, publisher: str, archive_digest: str,
-        receipt: Mapping[str, Any], envelope: Mapping[str, Any], now: datetime) -> PublicationRow:
+def add(
+    s: Session,
+    *,
+    publication_id: str,
+    digest: str,
+    name: str,
+    version: str,
+    publisher: str,
+    archive_digest: str,
+    receipt: Mapping[str, Any],
+    envelope: Mapping[str, Any],
+    now: datetime,
+) -> PublicationRow:
     """Record that an artifact is being served.
 
     Raises:
         StoreConflict: at commit, when the version of that name is taken; take the next one.
     """
     values: dict[str, Any] = {
-        "id": publication_id, "digest": digest, "name": name, "version": version, "publisher": publisher,
-        "archive_digest": archive_digest, "receipt": dict(receipt), "envelope": dict(envelope),
-        "state": PublicationState.ACTIVE, "at": now, "withdrawn_at": None, "reason": "",
+        "id": publication_id,
+        "digest": digest,
+        "name": name,
+        "version": version,
+        "publisher": publisher,
+        "archive_digest": archive_digest,
+        "receipt": dict(receipt),
+        "envelope": dict(envelope),
+        "state": PublicationState.ACTIVE,
+        "at": now,
+        "withdrawn_at": None,
+        "reason": "",
     }
     s.execute(insert(_PUBLICATIONS).values(**values))
     return get(s, publication_id)
@@ -37,7 +57,9 @@ def get(s: Session, publication_id: str) -> PublicationRow:
     Raises:
         InputError: there is none.
     """
-    found = first(s, PublicationRow, rows_of(Publication).where(_PUBLICATIONS.c.id == publication_id))
+    found = first(
+        s, PublicationRow, rows_of(Publication).where(_PUBLICATIONS.c.id == publication_id)
+    )
     if found is None:
         raise InputError(f"There is no publication {publication_id!r}.", code="unknown_publication")
     return found
@@ -55,13 +77,19 @@ def active(s: Session, name: str | None = None) -> list[PublicationRow]:
     if name is not None:
         where.append(_PUBLICATIONS.c.name == name)
     statement = rows_of(Publication).where(*where)
-    return many(s, PublicationRow, statement.order_by(_PUBLICATIONS.c.name, _PUBLICATIONS.c.at, _PUBLICATIONS.c.id))
+    return many(
+        s,
+        PublicationRow,
+        statement.order_by(_PUBLICATIONS.c.name, _PUBLICATIONS.c.at, _PUBLICATIONS.c.id),
+    )
 
 
 def by_digest(s: Session, digest: str) -> list[PublicationRow]:
     """Every publication of an artifact, the newest first."""
     statement = rows_of(Publication).where(_PUBLICATIONS.c.digest == digest)
-    return many(s, PublicationRow, statement.order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id))
+    return many(
+        s, PublicationRow, statement.order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id)
+    )
 
 
 def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:
@@ -71,7 +99,9 @@ def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:
 
 
 def next_version(s: Session, name: str) -> str:
-    """The version after every version this name ever had, withdrawn ones included: "1.0", "2.0", ...
+    """The version after every version this name ever had, withdrawn ones included.
+
+    "1.0", "2.0", ...
 
     Versions only grow, so an old model cannot come back dressed as a new one.
     """
@@ -84,21 +114,40 @@ def withdraw(s: Session, publication_id: str, *, reason: str, now: datetime) -> 
     """Mark a publication as taken out of serving; one that already was stays as it is."""
     s.execute(
         update(_PUBLICATIONS)
-        .where(_PUBLICATIONS.c.id == publication_id, _PUBLICATIONS.c.state == PublicationState.ACTIVE)
+        .where(
+            _PUBLICATIONS.c.id == publication_id, _PUBLICATIONS.c.state == PublicationState.ACTIVE
+        )
         .values(state=PublicationState.WITHDRAWN, withdrawn_at=now, reason=reason)
     )
     return get(s, publication_id)
 
 
 def version_for(s: Session, name: str, digest: str) -> str:
-    """The version under which an artifact is active already (a repeated publish changes nothing), or the next one."""
+    """The version under which an artifact is active already (a repeated publish changes nothing).
+
+    Or the next one.
+    """
     there = [row for row in active(s, name) if row.digest == digest]
     return there[-1].version if there else next_version(s, name)
 
 
-def renew(s: Session, publication_id: str, *, archive_digest: str, receipt: Mapping[str, Any],
-          envelope: Mapping[str, Any], now: datetime) -> None:
+def renew(
+    s: Session,
+    publication_id: str,
+    *,
+    archive_digest: str,
+    receipt: Mapping[str, Any],
+    envelope: Mapping[str, Any],
+    now: datetime,
+) -> None:
     """Note that a publication was made again, perhaps under a newer release statement."""
-    values = {"archive_digest": archive_digest, "receipt": dict(receipt), "envelope": dict(envelope), "at": now,
-              "state": PublicationState.ACTIVE, "withdrawn_at": None, "reason": ""}
+    values = {
+        "archive_digest": archive_digest,
+        "receipt": dict(receipt),
+        "envelope": dict(envelope),
+        "at": now,
+        "state": PublicationState.ACTIVE,
+        "withdrawn_at": None,
+        "reason": "",
+    }
     s.execute(update(_PUBLICATIONS).where(_PUBLICATIONS.c.id == publication_id).values(**values))

@@ -20,8 +20,17 @@ class OwnUpload(InputError):
     code = "own_upload"
 
 
-def add(s: Session, *, review_id: str, verdict_id: str, reviewer: str, decision: Decided, reason: str, now: datetime,
-        new_verdict_id: str | None = None) -> ReviewRow:
+def add(
+    s: Session,
+    *,
+    review_id: str,
+    verdict_id: str,
+    reviewer: str,
+    decision: Decided,
+    reason: str,
+    now: datetime,
+    new_verdict_id: str | None = None,
+) -> ReviewRow:
     """Record a review of one verdict; it speaks of that verdict's digest and of no other.
 
     Raises:
@@ -29,7 +38,9 @@ def add(s: Session, *, review_id: str, verdict_id: str, reviewer: str, decision:
         OwnUpload: the reviewer is the uploader (a database trigger refuses the same).
     """
     if not reason.strip() or not reviewer.strip():
-        raise InputError("A review needs the reviewer's name and a reason.", code="review_without_reason")
+        raise InputError(
+            "A review needs the reviewer's name and a reason.", code="review_without_reason"
+        )
     found = s.execute(
         select(_LEDGER.c.id, _SCANS.c.submitted_by)
         .join(_SCANS, _SCANS.c.id == _LEDGER.c.scan_id)
@@ -38,25 +49,43 @@ def add(s: Session, *, review_id: str, verdict_id: str, reviewer: str, decision:
     if found is None:
         raise InputError(f"The ledger holds no verdict {verdict_id!r}.", code="unknown_verdict")
     if decision == Decided.APPROVE and found.submitted_by == reviewer:
-        raise OwnUpload(f"{reviewer} uploaded this model and cannot approve it; ask another person.")
-    row = ReviewRow(id=review_id, verdict_id=verdict_id, reviewer=reviewer, decision=decision, reason=reason,
-                    new_verdict_id=new_verdict_id, at=now)
+        raise OwnUpload(
+            f"{reviewer} uploaded this model and cannot approve it; ask another person."
+        )
+    row = ReviewRow(
+        id=review_id,
+        verdict_id=verdict_id,
+        reviewer=reviewer,
+        decision=decision,
+        reason=reason,
+        new_verdict_id=new_verdict_id,
+        at=now,
+    )
     s.execute(insert(_REVIEWS).values(**vars(row)))
     return row
 
 
 def for_verdict(s: Session, verdict_id: str) -> list[ReviewRow]:
     """Every review of a verdict, the oldest first."""
-    return many(s, ReviewRow, rows_of(Review).where(_REVIEWS.c.verdict_id == verdict_id).order_by(_REVIEWS.c.at))
+    return many(
+        s,
+        ReviewRow,
+        rows_of(Review).where(_REVIEWS.c.verdict_id == verdict_id).order_by(_REVIEWS.c.at),
+    )
 
 
 def list_recent(s: Session, limit: int = 50) -> list[ReviewRow]:
     """The newest reviews first."""
-    return many(s, ReviewRow, rows_of(Review).order_by(_REVIEWS.c.at.desc(), _REVIEWS.c.id).limit(limit))
+    return many(
+        s, ReviewRow, rows_of(Review).order_by(_REVIEWS.c.at.desc(), _REVIEWS.c.id).limit(limit)
+    )
 
 
 def waiting(s: Session) -> list[LedgerRow]:
-    """Held verdicts that are in force for their scan and that nobody reviewed yet, the oldest first."""
+    """Held verdicts that are in force for their scan and that nobody reviewed yet.
+
+    The oldest first.
+    """
     reviewed = select(_REVIEWS.c.verdict_id)
     statement = (
         rows_of(LedgerEntry)

@@ -12,14 +12,21 @@ from guard.store.tables import Revocation
 _REVOCATIONS = table(Revocation)
 
 
-def add(s: Session, *, revocation_id: str, digest: str, reason: str, by: str, now: datetime) -> None:
+def add(
+    s: Session, *, revocation_id: str, digest: str, reason: str, by: str, now: datetime
+) -> None:
     """After this commits, `is_revoked(digest)` is true for good."""
-    s.execute(insert(_REVOCATIONS).values(id=revocation_id, digest=digest, reason=reason, by=by, at=now))
+    s.execute(
+        insert(_REVOCATIONS).values(id=revocation_id, digest=digest, reason=reason, by=by, at=now)
+    )
 
 
 def is_revoked(s: Session, digest: str) -> bool:
     """Whether an artifact was ever revoked."""
-    return s.execute(select(_REVOCATIONS.c.id).where(_REVOCATIONS.c.digest == digest).limit(1)).first() is not None
+    return (
+        s.execute(select(_REVOCATIONS.c.id).where(_REVOCATIONS.c.digest == digest).limit(1)).first()
+        is not None
+    )
 
 
 def digests(s: Session) -> frozenset[str]:
@@ -29,4 +36,6 @@ def digests(s: Session) -> frozenset[str]:
 
 def list_all(s: Session) -> list[RevocationRow]:
     """Every revocation, the newest first."""
-    return many(s, RevocationRow, rows_of(Revocation).order_by(_REVOCATIONS.c.at.desc(), _REVOCATIONS.c.id))
+    return many(
+        s, RevocationRow, rows_of(Revocation).order_by(_REVOCATIONS.c.at.desc(), _REVOCATIONS.c.id)
+    )

@@ -1,4 +1,7 @@
-"""What the named queries return: frozen, detached, one dataclass a table, field names = column names."""
+"""What the named queries return.
+
+Frozen, detached, one dataclass a table, field names = column names.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,9 @@ class ArtifactKind(StrEnum):
     """Where bytes came from."""
 
     UPLOAD = "upload"  # as the uploader sent them
-    CANONICAL = "canonical"  # the guard's own serialisation of an upload; this is what is vetted and served
+    CANONICAL = (
+        "canonical"  # the guard's own serialisation of an upload; this is what is vetted and served
+    )
     PURIFIED = "purified"  # made by a defense from its parent
 
 
@@ -59,7 +64,10 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanRow:
-    """The work on one object version; says nothing about the model beyond `verdict_id`, the verdict in force."""
+    """The work on one object version.
+
+    Says nothing about the model beyond `verdict_id`, the verdict in force.
+    """
 
     id: str
     bucket: str
@@ -114,7 +122,10 @@ class ArtifactRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRow:
-    """One verdict in the chain: `hash` covers every other field and `previous`, the hash of the row before."""
+    """One verdict in the chain.
+
+    `hash` covers every other field and `previous`, the hash of the row before.
+    """
 
     seq: int
     id: str
@@ -218,7 +229,10 @@ class MethodRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryRow:
-    """One run of the canary on a worker: `methods` is the digest of what was tried, `trials` what came of each."""
+    """One run of the canary on a worker.
+
+    `methods` is the digest of what was tried, `trials` what came of each.
+    """
 
     id: str
     worker: str

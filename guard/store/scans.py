@@ -16,34 +16,74 @@ from guard.store.tables import Scan
 
 _SCANS = table(Scan)
 _MOVABLE = frozenset(
-    {"name", "upload_digest", "canonical_digest", "manifest", "cleanset_digest", "cleanset_name", "policy_digest",
-     "verdict_id", "error", "detail"}
+    {
+        "name",
+        "upload_digest",
+        "canonical_digest",
+        "manifest",
+        "cleanset_digest",
+        "cleanset_name",
+        "policy_digest",
+        "verdict_id",
+        "error",
+        "detail",
+    }
 )
 _RESTING = (ScanState.DONE, ScanState.FAILED)
 MIN_PREFIX = 4
 
 
-def insert(s: Session, *, scan_id: str, bucket: str, key: str, version_id: str | None, name: str, now: datetime,
-           upload_digest: str | None = None, manifest: str | None = None, detail: Mapping[str, Any] | None = None,
-           submitted_by: str | None = None, parent_scan_id: str | None = None, policy_digest: str | None = None,
-           cleanset_name: str | None = None, cleanset_digest: str | None = None) -> ScanRow:
+def insert(
+    s: Session,
+    *,
+    scan_id: str,
+    bucket: str,
+    key: str,
+    version_id: str | None,
+    name: str,
+    now: datetime,
+    upload_digest: str | None = None,
+    manifest: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    submitted_by: str | None = None,
+    parent_scan_id: str | None = None,
+    policy_digest: str | None = None,
+    cleanset_name: str | None = None,
+    cleanset_digest: str | None = None,
+) -> ScanRow:
     """Record a scan in state `queued`.
 
-    An object version that already has its first scan is not recorded again: the row that is there comes back, and
-    its `id` is not `scan_id`. A re-scan gives `parent_scan_id` and is always a new row.
+    An object version that already has its first scan is not recorded again: the row that is there
+    comes back, and its `id` is not `scan_id`. A re-scan gives `parent_scan_id` and is always a new
+    row.
     """
     values = {
-        "id": scan_id, "bucket": bucket, "key": key, "version_id": version_id, "name": name,
-        "upload_digest": upload_digest, "manifest": manifest, "detail": dict(detail or {}),
-        "submitted_by": submitted_by, "parent_scan_id": parent_scan_id, "policy_digest": policy_digest,
-        "cleanset_name": cleanset_name, "cleanset_digest": cleanset_digest, "state": ScanState.QUEUED,
-        "attempts": 0, "lease_token": 0, "created_at": now, "updated_at": now,
+        "id": scan_id,
+        "bucket": bucket,
+        "key": key,
+        "version_id": version_id,
+        "name": name,
+        "upload_digest": upload_digest,
+        "manifest": manifest,
+        "detail": dict(detail or {}),
+        "submitted_by": submitted_by,
+        "parent_scan_id": parent_scan_id,
+        "policy_digest": policy_digest,
+        "cleanset_name": cleanset_name,
+        "cleanset_digest": cleanset_digest,
+        "state": ScanState.QUEUED,
+        "attempts": 0,
+        "lease_token": 0,
+        "created_at": now,
+        "updated_at": now,
     }
     if insert_once(s, Scan, values):
         return _exactly(s, scan_id)
     there = _by_id(s, scan_id) or find_by_object(s, bucket, key, version_id)
     if there is None:
-        raise InputError(f"The scan of s3://{bucket}/{key} could neither be recorded nor found; try again.")
+        raise InputError(
+            f"The scan of s3://{bucket}/{key} could neither be recorded nor found; try again."
+        )
     return there
 
 
@@ -58,17 +98,30 @@ def get(s: Session, id_or_prefix: str) -> ScanRow:
         return exact
     found: list[ScanRow] = []
     if len(id_or_prefix) >= MIN_PREFIX:
-        found = many(s, ScanRow, rows_of(Scan).where(_SCANS.c.id.startswith(id_or_prefix, autoescape=True)).limit(2))
+        found = many(
+            s,
+            ScanRow,
+            rows_of(Scan).where(_SCANS.c.id.startswith(id_or_prefix, autoescape=True)).limit(2),
+        )
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"Several scans start with {id_or_prefix!r}; give more of the id.", code="ambiguous_scan")
-    raise InputError(f"There is no scan {id_or_prefix!r}; `guard status` lists them.", code="unknown_scan")
+        raise InputError(
+            f"Several scans start with {id_or_prefix!r}; give more of the id.",
+            code="ambiguous_scan",
+        )
+    raise InputError(
+        f"There is no scan {id_or_prefix!r}; `guard status` lists them.", code="unknown_scan"
+    )
 
 
 def find_by_object(s: Session, bucket: str, key: str, version_id: str | None) -> ScanRow | None:
     """The latest scan of an object version, re-scans included."""
-    where = (_SCANS.c.bucket == bucket, _SCANS.c.key == key, _SCANS.c.version_id.is_not_distinct_from(version_id))
+    where = (
+        _SCANS.c.bucket == bucket,
+        _SCANS.c.key == key,
+        _SCANS.c.version_id.is_not_distinct_from(version_id),
+    )
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
@@ -86,17 +139,25 @@ def for_digest(s: Session, digest: str) -> list[ScanRow]:
 def list_recent(s: Session, limit: int = 50, *, state: ScanState | None = None) -> list[ScanRow]:
     """The newest scans first, of one state if given."""
     statement = rows_of(Scan).order_by(*_newest()).limit(limit)
-    return many(s, ScanRow, statement if state is None else statement.where(_SCANS.c.state == state))
+    return many(
+        s, ScanRow, statement if state is None else statement.where(_SCANS.c.state == state)
+    )
 
 
 def count_since(s: Session, submitted_by: str, since: datetime) -> int:
-    """How many scans an uploader caused since a time: repeated tries are a way to fish for a lucky seed."""
+    """How many scans an uploader caused since a time.
+
+    Repeated tries are a way to fish for a lucky seed.
+    """
     where = (_SCANS.c.submitted_by == submitted_by, _SCANS.c.created_at >= since)
     return int(s.execute(sql_select(func.count()).select_from(_SCANS).where(*where)).scalar_one())
 
 
 def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[ScanRow]:
-    """Unfinished scans that nobody holds and nothing touched for `quiet_seconds`, the oldest first."""
+    """Unfinished scans that nobody holds and nothing touched for `quiet_seconds`.
+
+    The oldest first.
+    """
     where = (
         _SCANS.c.state.not_in(_RESTING),
         _free(now),
@@ -108,8 +169,8 @@ def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[Scan
 def claim(s: Session, scan_id: str, *, now: datetime, seconds: float) -> Lease | None:
     """Take a scan for `seconds`; None when somebody else holds it (or there is no such scan).
 
-    One statement decides, so of any number of claimers one wins. The token grows with every claim: an older holder
-    that wakes up again fails in `check`, `renew` and `move`.
+    One statement decides, so of any number of claimers one wins. The token grows with every claim:
+    an older holder that wakes up again fails in `check`, `renew` and `move`.
     """
     found = s.execute(
         update(_SCANS)
@@ -121,7 +182,11 @@ def claim(s: Session, scan_id: str, *, now: datetime, seconds: float) -> Lease |
         )
         .returning(_SCANS.c.lease_token, _SCANS.c.attempts)
     ).first()
-    return None if found is None else Lease(scan_id=scan_id, token=found.lease_token, attempts=found.attempts)
+    return (
+        None
+        if found is None
+        else Lease(scan_id=scan_id, token=found.lease_token, attempts=found.attempts)
+    )
 
 
 def check(s: Session, lease: Lease) -> None:
@@ -149,7 +214,8 @@ def renew(s: Session, lease: Lease, now: datetime, seconds: float) -> None:
 def release(s: Session, lease: Lease, *, done: bool = True) -> None:
     """Let a scan go; harmless where the lease was lost.
 
-    A stage that ended in order (`done`) starts the count of attempts anew; one that failed leaves it standing.
+    A stage that ended in order (`done`) starts the count of attempts anew; one that failed leaves
+    it standing.
     """
     mine = (_SCANS.c.id == lease.scan_id, _SCANS.c.lease_token == lease.token)
     values: dict[str, Any] = {"lease_until": None}
@@ -163,8 +229,15 @@ def touch(s: Session, scan_id: str, now: datetime) -> None:
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(updated_at=now))
 
 
-def move(s: Session, scan_id: str, new_state: ScanState, now: datetime, *, lease: Lease | None = None,
-         **fields: Any) -> ScanRow:
+def move(
+    s: Session,
+    scan_id: str,
+    new_state: ScanState,
+    now: datetime,
+    *,
+    lease: Lease | None = None,
+    **fields: Any,
+) -> ScanRow:
     """Put a scan into a state and set `fields` (columns of `ScanRow`) in the same step.
 
     Raises:
@@ -173,16 +246,22 @@ def move(s: Session, scan_id: str, new_state: ScanState, now: datetime, *, lease
     """
     odd = set(fields) - _MOVABLE
     if odd:
-        raise InputError(f"A move may not set {', '.join(sorted(odd))}; it sets {', '.join(sorted(_MOVABLE))}.")
+        raise InputError(
+            f"A move may not set {', '.join(sorted(odd))}; it sets {', '.join(sorted(_MOVABLE))}."
+        )
     found = s.execute(
-        sql_select(_SCANS.c.state, _SCANS.c.lease_token).where(_SCANS.c.id == scan_id).with_for_update()
+        sql_select(_SCANS.c.state, _SCANS.c.lease_token)
+        .where(_SCANS.c.id == scan_id)
+        .with_for_update()
     ).first()
     if found is None:
         raise InputError(f"There is no scan {scan_id!r}.", code="unknown_scan")
     if lease is not None and (lease.scan_id, lease.token) != (scan_id, found.lease_token):
         raise _lost(lease)
     if not may_move(found.state, new_state):
-        raise InputError(f"Scan {scan_id} cannot go from {found.state} to {new_state}.", code="illegal_move")
+        raise InputError(
+            f"Scan {scan_id} cannot go from {found.state} to {new_state}.", code="illegal_move"
+        )
     values = {**fields, "state": new_state, "updated_at": now}
     if "detail" in values:
         values["detail"] = dict(values["detail"])
@@ -207,4 +286,6 @@ def _exactly(s: Session, scan_id: str) -> ScanRow:
 
 
 def _lost(lease: Lease) -> LeaseLost:
-    return LeaseLost(f"Scan {lease.scan_id} was taken over by another worker; stop without writing.")
+    return LeaseLost(
+        f"Scan {lease.scan_id} was taken over by another worker; stop without writing."
+    )

@@ -1,4 +1,7 @@
-"""Engines and transactions: what SQLite and PostgreSQL must be told so that both keep the same promises."""
+"""Engines and transactions.
+
+What SQLite and PostgreSQL must be told so that both keep the same promises.
+"""
 
 import json
 import sqlite3
@@ -21,7 +24,10 @@ _BEGIN = "guard_sqlite_begin"
 
 
 class StoreConflict(InputError):
-    """A row that the database's own rules refuse: a name taken, a row that must exist, an append-only table."""
+    """A row that the database's own rules refuse.
+
+    A name taken, a row that must exist, an append-only table.
+    """
 
     code = "store_conflict"
 
@@ -35,19 +41,23 @@ def database_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except Exception as error:  # make_url raises ArgumentError, ValueError and others
-        raise InputError("The database URL cannot be read; write sqlite:///FILE or postgresql://...") from error
+        raise InputError(
+            "The database URL cannot be read; write sqlite:///FILE or postgresql://..."
+        ) from error
     if parsed.get_backend_name() in {"postgresql", "postgres"}:
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite":
         return parsed
-    raise InputError("Only SQLite and PostgreSQL databases are supported; write sqlite:///FILE or postgresql://...")
+    raise InputError(
+        "Only SQLite and PostgreSQL databases are supported; write sqlite:///FILE or postgresql://..."
+    )
 
 
 def make_engine(url: str) -> Engine:
     """An engine on `url`; connects to nothing yet.
 
-    SQLite: WAL, foreign keys on, waits 30 s for a lock, and a transaction begins as its opener asked (see
-    `transaction`). PostgreSQL: READ COMMITTED, connections tested before use.
+    SQLite: WAL, foreign keys on, waits 30 s for a lock, and a transaction begins as its opener
+    asked (see `transaction`). PostgreSQL: READ COMMITTED, connections tested before use.
     """
     parsed = database_url(url)
     dumps = partial(json.dumps, allow_nan=False, ensure_ascii=False)
@@ -79,7 +89,10 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _write_ahead(cursor: Any) -> None:
-    """Switch a new file to WAL; where several processes do so at once, SQLite fails without its busy timeout."""
+    """Switch a new file to WAL.
+
+    Where several processes do so at once, SQLite fails without its busy timeout.
+    """
     until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -93,9 +106,11 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that reads first and writes later fails at once when another wrote meanwhile, whatever
-    # the busy timeout; taking the write lock at the start waits instead.
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get(_BEGIN, 'IMMEDIATE')}")
+    # A deferred transaction that reads first and writes later fails at once when another wrote
+    # meanwhile, whatever the busy timeout; taking the write lock at the start waits instead.
+    connection.exec_driver_sql(
+        f"BEGIN {connection.get_execution_options().get(_BEGIN, 'IMMEDIATE')}"
+    )
 
 
 @contextmanager
@@ -112,7 +127,10 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads, beside any writer; whatever it wrote is rolled back. Raises as `transaction`."""
+    """A session that only reads, beside any writer; whatever it wrote is rolled back.
+
+    Raises as `transaction`.
+    """
     beside = engine.execution_options(**{_BEGIN: "DEFERRED"})
     with _translated(), Session(beside, expire_on_commit=False) as session:
         yield session
@@ -130,7 +148,8 @@ def _translated() -> Iterator[None]:
         if "append-only" in str(error.orig):
             raise StoreConflict(f"The database refused a change: {_first_line(error)}.") from error
         raise Unavailable(
-            f"The database did not do as asked ({_first_line(error)}); check GUARD_DATABASE_URL, and run "
+            f"The database did not do as asked ({_first_line(error)}); check GUARD_DATABASE_URL, "
+            "and run "
             "`guard db upgrade` if its schema is old."
         ) from error
     except PoolTimeout as error:

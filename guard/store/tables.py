@@ -1,9 +1,22 @@
-"""The tables. Alembic compares them with the migrations; nothing here cascades: evidence outlives the accused."""
+"""The tables.
+
+Alembic compares them with the migrations; nothing here cascades: evidence outlives the accused.
+"""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from guard.core.states import ScanState, Verdict
@@ -28,7 +41,9 @@ class Base(DeclarativeBase):
 
 
 def _only(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(
+        name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where)
+    )
 
 
 class Scan(Base):
@@ -42,8 +57,12 @@ class Scan(Base):
     name: Mapped[str] = mapped_column(Text, index=True)
     upload_digest: Mapped[str | None] = mapped_column(DIGEST, index=True)
     canonical_digest: Mapped[str | None] = mapped_column(DIGEST, index=True)
-    manifest: Mapped[str | None] = mapped_column(Text)  # config.json as it was uploaded, valid or not
-    detail: Mapped[dict[str, Any]] = mapped_column(PlainJson)  # the flow's own notes: smoke samples, candidates
+    manifest: Mapped[str | None] = mapped_column(
+        Text
+    )  # config.json as it was uploaded, valid or not
+    detail: Mapped[dict[str, Any]] = mapped_column(
+        PlainJson
+    )  # the flow's own notes: smoke samples, candidates
     cleanset_digest: Mapped[str | None] = mapped_column(DIGEST)
     cleanset_name: Mapped[str | None] = mapped_column(Text)
     policy_digest: Mapped[str | None] = mapped_column(DIGEST)
@@ -57,10 +76,17 @@ class Scan(Base):
     lease_until: Mapped[datetime | None] = mapped_column(Utc)
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)
     updated_at: Mapped[datetime] = mapped_column(Utc)
-    # One first scan an object version, however often its event arrives. Without a version id (an unversioned bucket)
-    # the caller tells uploads apart.
+    # One first scan an object version, however often its event arrives. Without a version id (an
+    # unversioned bucket) the caller tells uploads apart.
     __table_args__ = (
-        _only("uq_scans_object", "bucket", "key", "version_id", where="parent_scan_id IS NULL", unique=True),
+        _only(
+            "uq_scans_object",
+            "bucket",
+            "key",
+            "version_id",
+            where="parent_scan_id IS NULL",
+            unique=True,
+        ),
     )
 
 
@@ -110,7 +136,8 @@ class LedgerEntry(Base):
     """The verdicts, each chained to the one before by its hash; append-only."""
 
     __tablename__ = "verdicts"
-    # Set by hand under a lock: a sequence leaves gaps when a transaction fails, and a gap means a deleted row.
+    # Set by hand under a lock: a sequence leaves gaps when a transaction fails, and a gap means a
+    # deleted row.
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     id: Mapped[str] = mapped_column(ID, unique=True)
     artifact_digest: Mapped[str] = mapped_column(ForeignKey("artifacts.digest"), index=True)
@@ -125,7 +152,10 @@ class LedgerEntry(Base):
 
 
 class Review(Base):
-    """A person's word on one verdict; append-only, and a trigger refuses the uploader's own approval."""
+    """A person's word on one verdict.
+
+    Append-only, and a trigger refuses the uploader's own approval.
+    """
 
     __tablename__ = "reviews"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -138,7 +168,10 @@ class Review(Base):
 
 
 class Publication(Base):
-    """An artifact that was given to serving under a name and a version; versions are never used twice."""
+    """An artifact that was given to serving under a name and a version.
+
+    Versions are never used twice.
+    """
 
     __tablename__ = "publications"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -211,7 +244,9 @@ class Alarm(Base):
     detail: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(Utc)
     cleared_at: Mapped[datetime | None] = mapped_column(Utc)
-    __table_args__ = (_only("uq_alarms_open", "kind", "subject", where="cleared_at IS NULL", unique=True),)
+    __table_args__ = (
+        _only("uq_alarms_open", "kind", "subject", where="cleared_at IS NULL", unique=True),
+    )
 
 
 class Method(Base):

@@ -1,4 +1,7 @@
-"""Column types that mean the same on SQLite and PostgreSQL: UTC times, enums as text, envelopes as canonical JSON."""
+"""Column types that mean the same on SQLite and PostgreSQL.
+
+UTC times, enums as text, envelopes as canonical JSON.
+"""
 # ruff: noqa: ARG002 - the dialect is SQLAlchemy's own parameter
 
 import json
@@ -13,7 +16,8 @@ from sqlalchemy.types import TypeDecorator
 from guard.core.digests import canonical_json
 from guard.core.errors import IntegrityMismatch
 
-#: SQL NULL for Python None; plain `JSON` would write the JSON word null, which `IS NULL` does not find.
+#: SQL NULL for Python None; plain `JSON` would write the JSON word null, which `IS NULL` does not
+#: find.
 PlainJson = JSON(none_as_null=True)
 
 
@@ -27,7 +31,9 @@ class Utc(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a time without a timezone reached the database; pass datetime.now(UTC)")
+            raise ValueError(
+                "a time without a timezone reached the database; pass datetime.now(UTC)"
+            )
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -37,7 +43,10 @@ class Utc(TypeDecorator[datetime]):
 
 
 class Word(TypeDecorator[StrEnum]):
-    """A member of a string enum, stored as its value; a word the enum does not know refuses to load."""
+    """A member of a string enum, stored as its value.
+
+    A word the enum does not know refuses to load.
+    """
 
     impl = String(16)
     cache_ok = True
@@ -56,13 +65,18 @@ class Word(TypeDecorator[StrEnum]):
             return self.words(value)
         except ValueError as error:
             raise IntegrityMismatch(
-                f"The database holds the word {value!r}, which this release does not know; it was changed by hand or "
-                "by a newer release.", code="unknown_word",
+                f"The database holds the word {value!r}, which this release does not know; it was "
+                "changed by hand or "
+                "by a newer release.",
+                code="unknown_word",
             ) from error
 
 
 class EnvelopeText(TypeDecorator[dict[str, Any]]):
-    """A signed envelope as canonical JSON text, so that its bytes survive any database's own JSON type."""
+    """A signed envelope as canonical JSON text.
+
+    So that its bytes survive any database's own JSON type.
+    """
 
     impl = Text
     cache_ok = True
@@ -77,6 +91,6 @@ class EnvelopeText(TypeDecorator[dict[str, Any]]):
             data = json.loads(value)
         except ValueError:
             data = None
-        # Text that somebody broke reads as an empty envelope: the gate refuses it, and the chain check can still
-        # name the row instead of stopping at it.
+        # Text that somebody broke reads as an empty envelope: the gate refuses it, and the chain
+        # check can still name the row instead of stopping at it.
         return data if isinstance(data, dict) else {}

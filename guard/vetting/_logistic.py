@@ -1,4 +1,6 @@
-"""Logistic regression for a few dozen models: standardised, L2, weights never negative; Platt scaling; grouped folds.
+"""Logistic regression for a few dozen models: standardised, L2, weights never negative.
+
+Platt scaling; grouped folds.
 
 NumPy and SciPy only: 50 lines here save a dependency, and scikit-learn has no sign constraint.
 """
@@ -16,7 +18,10 @@ MIN_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class Fit:
-    """Log odds = intercept + sum of weights * (x - means) / scales; a missing x (NaN) counts as its mean."""
+    """Log odds = intercept + sum of weights * (x - means) / scales.
+
+    A missing x (NaN) counts as its mean.
+    """
 
     means: Matrix
     scales: Matrix
@@ -33,8 +38,8 @@ class Fit:
 def fit(features: Matrix, labels: Matrix, strength: float = 0.3) -> Fit:
     """Minimise the class-balanced log loss plus ||w||^2 / (2 C), with w >= 0 and a free intercept.
 
-    Classes are balanced because a zoo's share of backdoored models is its maker's choice. A feature without spread
-    gets the weight 0.
+    Classes are balanced because a zoo's share of backdoored models is its maker's choice. A feature
+    without spread gets the weight 0.
 
     Args:
         features: float64 N,D; NaN where missing.
@@ -61,7 +66,9 @@ def fit(features: Matrix, labels: Matrix, strength: float = 0.3) -> Fit:
     def loss(point: Matrix) -> tuple[float, Matrix]:
         odds = sign * (scaled @ point[1:] + point[0])
         pull = balance * -sign / (1 + np.exp(np.clip(odds, -500, 500)))
-        value = float((balance * np.logaddexp(0, -odds)).sum() + point[1:] @ point[1:] / (2 * strength))
+        value = float(
+            (balance * np.logaddexp(0, -odds)).sum() + point[1:] @ point[1:] / (2 * strength)
+        )
         return value, np.concatenate([[pull.sum()], scaled.T @ pull + point[1:] / strength])
 
     start = np.zeros(features.shape[1] + 1)
@@ -71,21 +78,30 @@ def fit(features: Matrix, labels: Matrix, strength: float = 0.3) -> Fit:
 
 
 def platt(odds: Matrix, labels: Matrix) -> tuple[float, float]:
-    """(slope >= 0, offset) that turn log odds into calibrated ones (Platt 1999, with his smoothed targets)."""
+    """(slope >= 0, offset) that turn log odds into calibrated ones (Platt 1999.
+
+    With his smoothed targets).
+    """
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     targets = np.where(labels == 1, (bad + 1) / (bad + 2), 1 / (good + 2))
 
     def loss(point: Matrix) -> tuple[float, Matrix]:
         scored = point[0] * odds + point[1]
         rest = 1 / (1 + np.exp(-np.clip(scored, -500, 500))) - targets
-        return float((np.logaddexp(0, scored) - targets * scored).sum()), np.array([rest @ odds, rest.sum()])
+        return float((np.logaddexp(0, scored) - targets * scored).sum()), np.array(
+            [rest @ odds, rest.sum()]
+        )
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)])
+    found = minimize(
+        loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)]
+    )
     return float(found.x[0]), float(found.x[1])
 
 
 def folds(groups: Sequence[str], labels: Matrix, count: int, seed: int) -> Matrix:
-    """A fold 0..count-1 for each row; rows of a group stay together, both labels are spread as evenly as groups allow.
+    """A fold 0..count-1 for each row.
+
+    Rows of a group stay together, both labels are spread as evenly as groups allow.
 
     Larger groups are dealt first, each to the fold that has the fewest rows of its label.
     """

@@ -1,14 +1,20 @@
-"""Fit how the policy's methods count together, on reference models whose truth is known; write one file.
+"""Fit how the policy's methods count together, on reference models whose truth is known.
+
+Write one file.
 
 Steps:
     1. features of each scanned model (`guard.policy.features`); those that half of the models have
-    2. out-of-fold log odds: no model, and no other model of its attack, is scored by a fit that saw it
-    3. Platt scaling of these, one fit on everything, and the honest out-of-fold scores as conformal reference
-    4. by how much the true ASR exceeds the bound on the recovered trigger: the conformal 95 % quantile
+    2. out-of-fold log odds: no model, and no other model of its attack, is scored by a fit that saw
+       it
+    3. Platt scaling of these, one fit on everything, and the honest out-of-fold scores as conformal
+       reference
+    4. by how much the true ASR exceeds the bound on the recovered trigger: the conformal 95 %
+       quantile
 
-The conformal rate holds for honest models that are exchangeable with the reference ones. Scores of new models come
-from the fit on all, the reference ones from fits on a part: in our simulations the rate is kept (tests), but this step
-is an approximation that only a separate reference set would avoid.
+The conformal rate holds for honest models that are exchangeable with the reference ones. Scores of
+new models come from the fit on all, the reference ones from fits on a part: in our simulations the
+rate is kept (tests), but this step is an approximation that only a separate reference set would
+avoid.
 """
 
 import math
@@ -44,41 +50,71 @@ def fit(scanned: Sequence[Scanned], *, seed: int = 0, about: str = "") -> dict[s
 
     usable = [item for item in scanned if not _blind(item)]
     labels = np.array([item.member.backdoored for item in usable], np.float64)
-    for kind, count in (("honest", int((labels == 0).sum())), ("backdoored", int((labels == 1).sum()))):
+    for kind, count in (
+        ("honest", int((labels == 0).sum())),
+        ("backdoored", int((labels == 1).sum())),
+    ):
         if count < LEAST_OF_EACH:
-            raise InputError(f"A calibration needs {LEAST_OF_EACH} {kind} models that all methods could look at; there "
-                             f"are {count}.", code="few_models")
+            raise InputError(
+                f"A calibration needs {LEAST_OF_EACH} {kind} models that all methods could look "
+                "at; there "
+                f"are {count}.",
+                code="few_models",
+            )
     methods = _methods(usable)
     rows = [features(heard(item)) for item in usable]
     names = _names(rows)
     table = np.array([[row.get(name, np.nan) for name in names] for row in rows])
     groups = [item.member.group for item in usable]
     attacks = len({group for group, label in zip(groups, labels, strict=True) if label})
-    where = _logistic.folds(groups if attacks > 1 else [item.member.name for item in usable], labels,
-                           min(FOLDS, max(2, attacks)) if attacks > 1 else FOLDS, seed)
+    where = _logistic.folds(
+        groups if attacks > 1 else [item.member.name for item in usable],
+        labels,
+        min(FOLDS, max(2, attacks)) if attacks > 1 else FOLDS,
+        seed,
+    )
     odds = _logistic.out_of_fold(table, labels, where, STRENGTH)
     slope, offset = _logistic.platt(odds, labels)
     final = _logistic.fit(table, labels, STRENGTH)
     scores = slope * odds + offset
     document = {
-        "kind": KIND, "layout": LAYOUT,
-        "methods": {name: {"version": version, "parameters": plain(params)}
-                    for name, (version, params) in sorted(methods.items())},
-        "covers": [{"architecture": family, "cleanset": cleanset} for family, cleanset in _covers(usable)],
+        "kind": KIND,
+        "layout": LAYOUT,
+        "methods": {
+            name: {"version": version, "parameters": plain(params)}
+            for name, (version, params) in sorted(methods.items())
+        },
+        "covers": [
+            {"architecture": family, "cleanset": cleanset} for family, cleanset in _covers(usable)
+        ],
         "features": [
             {"name": name, "mean": _short(mean), "scale": _short(scale), "weight": _short(weight)}
-            for name, mean, scale, weight in zip(names, final.means, final.scales, final.weights, strict=True)
+            for name, mean, scale, weight in zip(
+                names, final.means, final.scales, final.weights, strict=True
+            )
         ],
-        "intercept": _short(final.intercept), "slope": _short(slope), "offset": _short(offset),
+        "intercept": _short(final.intercept),
+        "slope": _short(slope),
+        "offset": _short(offset),
         "honest_log_odds": sorted(_short(score) for score in scores[labels == 0]),
         "asr_margin": _margin(usable),
         "population": {
-            "about": about, "seed": seed, "folds": int(where.max()) + 1, "strength": STRENGTH,
+            "about": about,
+            "seed": seed,
+            "folds": int(where.max()) + 1,
+            "strength": STRENGTH,
             "left_out": sorted(item.member.name for item in scanned if _blind(item)),
-            "attacks": dict(sorted(Counter(str(item.member.truth.get("attack")) for item in usable).items())),
+            "attacks": dict(
+                sorted(Counter(str(item.member.truth.get("attack")) for item in usable).items())
+            ),
             "models": [
-                {"name": item.member.name, "digest": item.digest, "backdoored": item.member.backdoored,
-                 "fold": int(fold), "log_odds": _short(score)}
+                {
+                    "name": item.member.name,
+                    "digest": item.digest,
+                    "backdoored": item.member.backdoored,
+                    "fold": int(fold),
+                    "log_odds": _short(score),
+                }
                 for item, fold, score in zip(usable, where, scores, strict=True)
             ],
         },
@@ -88,14 +124,19 @@ def fit(scanned: Sequence[Scanned], *, seed: int = 0, about: str = "") -> dict[s
 
 def heard(item: Scanned) -> list[Evidence]:
     """The evidence of detectors that looked."""
-    return [one for one in item.evidence if one.families and one.outcome is not Outcome.COULD_NOT_LOOK]
+    return [
+        one for one in item.evidence if one.families and one.outcome is not Outcome.COULD_NOT_LOOK
+    ]
 
 
 def summary(calibration: Calibration) -> dict[str, Any]:
     """What a person should know about a calibration."""
     return {
-        "digest": calibration.digest, "methods": sorted(calibration.methods), "honest": len(calibration.honest),
-        "models": len(calibration.population.get("models", ())), "smallest_fpr": calibration.least_fpr,
+        "digest": calibration.digest,
+        "methods": sorted(calibration.methods),
+        "honest": len(calibration.honest),
+        "models": len(calibration.population.get("models", ())),
+        "smallest_fpr": calibration.least_fpr,
         "covers": sorted(f"{family} on {cleanset[:12]}" for family, cleanset in calibration.covers),
         "weights": {item.name: item.weight for item in calibration.weights if item.weight > 0},
         "asr_margin": calibration.asr_margin,
@@ -108,12 +149,17 @@ def _blind(item: Scanned) -> bool:
 
 
 def _methods(usable: Sequence[Scanned]) -> dict[str, tuple[int, dict[str, Any]]]:
-    seen = [{one.method: (one.version, plain(one.parameters)) for one in item.evidence if one.families}
-            for item in usable]
+    seen = [
+        {one.method: (one.version, plain(one.parameters)) for one in item.evidence if one.families}
+        for item in usable
+    ]
     for item, other in zip(usable, seen, strict=True):
         if other != seen[0]:
-            raise InputError(f"{item.member.name} was scanned by other methods, versions or parameters than "
-                             f"{usable[0].member.name}; remove its scan files and run again.", code="mixed_scans")
+            raise InputError(
+                f"{item.member.name} was scanned by other methods, versions or parameters than "
+                f"{usable[0].member.name}; remove its scan files and run again.",
+                code="mixed_scans",
+            )
     return seen[0]
 
 
@@ -124,17 +170,27 @@ def _names(rows: Sequence[dict[str, float]]) -> list[str]:
 
 def _covers(usable: Sequence[Scanned]) -> list[tuple[str, str]]:
     """Pairs of which the population holds honest models: only there a false-alarm rate was seen."""
-    return sorted({(architecture_family(item.architecture), item.evidence[0].cleanset)
-                   for item in usable if not item.member.backdoored})
+    return sorted(
+        {
+            (architecture_family(item.architecture), item.evidence[0].cleanset)
+            for item in usable
+            if not item.member.backdoored
+        }
+    )
 
 
 def _margin(usable: Sequence[Scanned]) -> float | None:
-    """The conformal quantile of true ASR less the bound, over backdoored models with an accused, measured trigger."""
+    """The conformal quantile of true ASR less the bound, over backdoored models with an accused.
+
+    Measured trigger.
+    """
     excess = []
     for item in usable:
         true = item.member.truth.get("asr")
         if item.member.backdoored and isinstance(true, (int, float)) and math.isfinite(true):
-            accused = [finding for one in heard(item) for finding in one.findings if finding.suspicious]
+            accused = [
+                finding for one in heard(item) for finding in one.findings if finding.suspicious
+            ]
             bound = asr_bounds.of_suspects(heard(item), accused, 0.0)
             if bound is not None:
                 excess.append(max(0.0, true - bound))

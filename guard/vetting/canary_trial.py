@@ -1,7 +1,9 @@
-"""Let a detector prove itself on the canary kit: it must flag a model with a known backdoor and pass an honest one.
+"""Let a detector prove itself on the canary kit.
 
-No database: a job's child process runs it for the worker, `guard methods canary` in its own process. The kit is made by
-`python -m benchmarks.make_canary` and lies in the package.
+It must flag a model with a known backdoor and pass an honest one.
+
+No database: a job's child process runs it for the worker, `guard methods canary` in its own
+process. The kit is made by `python -m benchmarks.make_canary` and lies in the package.
 """
 
 import json
@@ -48,11 +50,23 @@ class Trial:
 
 def kit_digest(folder: Path = KIT) -> str:
     """One name for all bytes of the kit."""
-    return json_digest({path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir()) if path.is_file()})
+    return json_digest(
+        {
+            path.name: sha256(path.read_bytes())
+            for path in sorted(folder.iterdir())
+            if path.is_file()
+        }
+    )
 
 
-def try_all(detectors: Mapping[str, Mapping[str, Any]], *, device: str | None = None, seconds: float = math.inf,
-            progress: Progress = silent, folder: Path = KIT) -> tuple[Trial, ...]:
+def try_all(
+    detectors: Mapping[str, Mapping[str, Any]],
+    *,
+    device: str | None = None,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+    folder: Path = KIT,
+) -> tuple[Trial, ...]:
     """Try every detector with these parameters, by name.
 
     Args:
@@ -65,34 +79,78 @@ def try_all(detectors: Mapping[str, Mapping[str, Any]], *, device: str | None = 
         progress(index / len(detectors), f"canary of {name}")
         if name not in bad:
             detector = DETECTORS.get(name)(**parameters)
-            trials.append(Trial(method=name, version=detector.version, parameters=detector.parameters(), passed=False,
-                                sentence="the canary kit was made without it", seconds=0.0))
+            trials.append(
+                Trial(
+                    method=name,
+                    version=detector.version,
+                    parameters=detector.parameters(),
+                    passed=False,
+                    sentence="the canary kit was made without it",
+                    seconds=0.0,
+                )
+            )
             continue
-        trials.append(attempt(name, parameters, bad[name], curated, device=device,
-                              seconds=end - time.monotonic(), folder=folder))
+        trials.append(
+            attempt(
+                name,
+                parameters,
+                bad[name],
+                curated,
+                device=device,
+                seconds=end - time.monotonic(),
+                folder=folder,
+            )
+        )
     return tuple(trials)
 
 
-def attempt(name: str, parameters: Mapping[str, Any], bad: str | None, curated: "CuratedSet", *,
-            device: str | None = None, seconds: float = math.inf, folder: Path = KIT) -> Trial:
+def attempt(
+    name: str,
+    parameters: Mapping[str, Any],
+    bad: str | None,
+    curated: "CuratedSet",
+    *,
+    device: str | None = None,
+    seconds: float = math.inf,
+    folder: Path = KIT,
+) -> Trial:
     """Try one detector on the honest model of the kit and on `bad`, a file of the kit.
 
-    Without `bad` (no model of the kit is one that it flags) it must still look at the honest one, and pass it.
+    Without `bad` (no model of the kit is one that it flags) it must still look at the honest one,
+    and pass it.
 
     Raises:
-        Cancelled, CleanSetError: as `vet.examine`. Every other failure is a trial that was not passed.
+        Cancelled, CleanSetError: as `vet.examine`. Every other failure is a trial that was not
+            passed.
     """
-    detector, started, end = DETECTORS.get(name)(**parameters), time.monotonic(), time.monotonic() + seconds
+    detector, started, end = (
+        DETECTORS.get(name)(**parameters),
+        time.monotonic(),
+        time.monotonic() + seconds,
+    )
     score = 0.0
 
     def said(passed: bool, sentence: str) -> Trial:  # noqa: FBT001 - a verdict, by position
-        return Trial(method=name, version=detector.version, parameters=detector.parameters(), passed=passed,
-                     sentence=sentence, seconds=time.monotonic() - started, score=score)
+        return Trial(
+            method=name,
+            version=detector.version,
+            parameters=detector.parameters(),
+            passed=passed,
+            sentence=sentence,
+            seconds=time.monotonic() - started,
+            score=score,
+        )
 
     def look(file: str) -> Evidence:
         model = examine.open_model(folder / file, device=device)
-        examined = examine.examine(model, sha256((folder / file).read_bytes()), curated, {name: parameters}, seed=SEED,
-                               seconds=end - time.monotonic())
+        examined = examine.examine(
+            model,
+            sha256((folder / file).read_bytes()),
+            curated,
+            {name: parameters},
+            seed=SEED,
+            seconds=end - time.monotonic(),
+        )
         return next(item for item in examined.evidence if item.method == name)
 
     for file, wanted in ((bad, True), (GOOD, False)):

@@ -1,4 +1,7 @@
-"""In a job: what detectors work out from a clean set alone, and how the jobs after it get that (see `prepared`)."""
+"""In a job.
+
+What detectors work out from a clean set alone, and how the jobs after it get that (see `prepared`).
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,8 +13,13 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
 
 
-def prepare(curated: "CuratedSet", detectors: Mapping[str, Mapping[str, Any]], *, device: str | None = None,
-            progress: Progress = silent) -> dict[str, Any]:
+def prepare(
+    curated: "CuratedSet",
+    detectors: Mapping[str, Mapping[str, Any]],
+    *,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """What these detectors need, JSON-ready, for `take_over`.
 
     Raises:
@@ -21,8 +29,11 @@ def prepare(curated: "CuratedSet", detectors: Mapping[str, Mapping[str, Any]], *
     from guard.ml.search import reference_model
 
     for index, (name, parameters) in enumerate(detectors.items()):
-        DETECTORS.get(name)(**parameters).prepare(curated.visible(), named(device),
-                                                  progress=part_of(progress, index, len(detectors), name))
+        DETECTORS.get(name)(**parameters).prepare(
+            curated.visible(),
+            named(device),
+            progress=part_of(progress, index, len(detectors), name),
+        )
     return {"references": reference_model.remembered()}
 
 

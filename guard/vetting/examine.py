@@ -1,7 +1,9 @@
-"""The part of a scan that touches a model: inspect an upload, run detectors, measure on the hold-out.
+"""The part of a scan that touches a model.
 
-No database and no network: paths in, plain data out. A job's child process runs it for the service, and
-`guard scan` runs it in its own process.
+Inspect an upload, run detectors, measure on the hold-out.
+
+No database and no network: paths in, plain data out. A job's child process runs it for the service,
+and `guard scan` runs it in its own process.
 """
 
 import math
@@ -45,8 +47,8 @@ class Inspected:
 class Examined:
     """What the detectors said, plus what the guard itself measured on the hold-out.
 
-    `triggers` maps a digest to the safetensors bytes of a recovered trigger; `smoke` is the JSON that a publisher
-    compares the serving system's answers with.
+    `triggers` maps a digest to the safetensors bytes of a recovered trigger; `smoke` is the JSON
+    that a publisher compares the serving system's answers with.
     """
 
     evidence: tuple[Evidence, ...]
@@ -55,7 +57,9 @@ class Examined:
     smoke: bytes = b""
 
 
-def inspect_upload(path: Path, name: str, manifest: bytes | None, out: Path, *, budget: Budget) -> Inspected:
+def inspect_upload(
+    path: Path, name: str, manifest: bytes | None, out: Path, *, budget: Budget
+) -> Inspected:
     """Check an upload and write its canonical file into the folder `out`.
 
     Args:
@@ -70,7 +74,8 @@ def inspect_upload(path: Path, name: str, manifest: bytes | None, out: Path, *, 
     from guard.formats._read import open_tensors
     from guard.ml.networks import architectures
 
-    # The format speaks first: whoever uploads a pickle should hear about the pickle, not about a missing manifest.
+    # The format speaks first: whoever uploads a pickle should hear about the pickle, not about a
+    # missing manifest.
     fmt, header, tensors = open_tensors(path, name, budget=budget)
     if manifest is not None:
         facts = Manifest.parse(manifest)
@@ -78,7 +83,8 @@ def inspect_upload(path: Path, name: str, manifest: bytes | None, out: Path, *, 
         embedded = header.metadata.get(MANIFEST_KEY)
         if embedded is None:
             raise ManifestRejected(
-                "There is no config.json beside the weights; upload one that names architecture, num_classes and "
+                "There is no config.json beside the weights; upload one that names architecture, "
+                "num_classes and "
                 "pretrained_cfg.input_size, as timm writes it.",
                 code="manifest_missing",
             )
@@ -100,13 +106,15 @@ def fits(manifest: Manifest, curated: "CuratedSet") -> None:
     have = (facts.channels, facts.height, facts.width)
     if manifest.input_size != have:
         raise CleanSetError(
-            f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds {_size(have)}; "
+            f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
+            f"{_size(have)}; "
             "name a clean set of the model's own size.",
             code="cleanset_wrong_size",
         )
     if manifest.num_classes != facts.classes:
         raise CleanSetError(
-            f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has {facts.classes}; "
+            f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has "
+            f"{facts.classes}; "
             "name a clean set with the model's own classes.",
             code="cleanset_wrong_classes",
         )
@@ -117,7 +125,10 @@ def _size(size: tuple[int, int, int]) -> str:
 
 
 def open_model(canonical: Path, *, device: str | None = None) -> "ImageModel":
-    """Load a canonical file into its architecture, in eval mode, on `device` (default: CUDA where there is one)."""
+    """Load a canonical file into its architecture, in eval mode, on `device` (default.
+
+    CUDA where there is one).
+    """
     from guard.formats._canonical import read_canonical
     from guard.ml.devices import best_device
     from guard.ml.networks import architectures
@@ -151,18 +162,23 @@ def examine(
     known: Callable[[str], bool] = lambda _key: False,
     settled: Callable[[tuple[Evidence, ...]], bool] = lambda _evidence: False,
 ) -> Examined:
-    """Run every detector once and measure each recovered trigger on the hold-out, which no detector sees.
+    """Run every detector once and measure each recovered trigger on the hold-out.
+
+    Which no detector sees.
 
     Args:
         artifact: digest of the canonical file that `model` was loaded from.
         detectors: parameters by detector name.
         seconds: time budget of all detectors together.
-        known: tells whether evidence with this key is stored already; such a detector is not run again.
-        settled: asked after each detector, with all evidence so far; true spares the detectors after it.
+        known: tells whether evidence with this key is stored already; such a detector is not run
+            again.
+        settled: asked after each detector, with all evidence so far; true spares the detectors
+            after it.
 
     Raises:
         CleanSetError: the clean set does not fit the model.
-        Cancelled: `progress` said so. Every other failure of a detector becomes evidence that it could not look.
+        Cancelled: `progress` said so. Every other failure of a detector becomes evidence that it
+            could not look.
     """
     from guard.ml import measure
 
@@ -170,12 +186,16 @@ def examine(
     started = time.monotonic()
     accuracy = measure.accuracy(model, curated.holdout, curated.facts.classes)
     taken = time.monotonic() - started
-    evidence = [replace(accuracy_evidence(artifact, curated.facts.digest, accuracy, seed), seconds=taken)]
+    evidence = [
+        replace(accuracy_evidence(artifact, curated.facts.digest, accuracy, seed), seconds=taken)
+    ]
     triggers: dict[str, bytes] = {}
     end = time.monotonic() + seconds
     for index, (name, parameters) in enumerate(detectors.items()):
         step = part_of(progress, index, len(detectors), name)
-        item = _run_detector(name, parameters, model, artifact, curated, seed, end - time.monotonic(), step, known)
+        item = _run_detector(
+            name, parameters, model, artifact, curated, seed, end - time.monotonic(), step, known
+        )
         if item is not None:
             evidence.append(_measure_triggers(item, model, curated.holdout, triggers))
         if settled(tuple(evidence)):
@@ -188,26 +208,43 @@ def examine(
     )
 
 
-def _run_detector(name: str, parameters: Mapping[str, Any], model: "ImageModel", artifact: str,
-                  curated: "CuratedSet", seed: int, seconds: float, progress: Progress,
-                  known: Callable[[str], bool]) -> Evidence | None:
+def _run_detector(
+    name: str,
+    parameters: Mapping[str, Any],
+    model: "ImageModel",
+    artifact: str,
+    curated: "CuratedSet",
+    seed: int,
+    seconds: float,
+    progress: Progress,
+    known: Callable[[str], bool],
+) -> Evidence | None:
     detector = DETECTORS.get(name)(**parameters)
     blank = Evidence(
-        artifact=artifact, method=name, version=detector.version, parameters=detector.parameters(),
-        cleanset=curated.facts.digest, seed=seed, outcome=Outcome.COULD_NOT_LOOK,
+        artifact=artifact,
+        method=name,
+        version=detector.version,
+        parameters=detector.parameters(),
+        cleanset=curated.facts.digest,
+        seed=seed,
+        outcome=Outcome.COULD_NOT_LOOK,
         families=tuple(sorted(detector.families)),
     )
     if known(blank.key):
         return None
     started = time.monotonic()
     try:
-        findings = detector(model, curated.visible(), seed=seed, progress=progress, seconds=max(0.0, seconds))
+        findings = detector(
+            model, curated.visible(), seed=seed, progress=progress, seconds=max(0.0, seconds)
+        )
     except Cancelled:
         raise
     except GuardError as error:
         return replace(blank, reason=error.sentence, seconds=time.monotonic() - started)
     except Exception as error:  # noqa: BLE001 - a crash of one method is evidence, never a pass and never the scan's end
-        return replace(blank, reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - started)
+        return replace(
+            blank, reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - started
+        )
     return replace(
         blank,
         outcome=Outcome.FINDINGS if findings else Outcome.NOTHING,
@@ -216,7 +253,9 @@ def _run_detector(name: str, parameters: Mapping[str, Any], model: "ImageModel",
     )
 
 
-def _measure_triggers(item: Evidence, model: "ImageModel", holdout: "Labelled", triggers: dict[str, bytes]) -> Evidence:
+def _measure_triggers(
+    item: Evidence, model: "ImageModel", holdout: "Labelled", triggers: dict[str, bytes]
+) -> Evidence:
     from guard.ml import measure
     from guard.ml.triggers.files import serialise
 
@@ -229,15 +268,23 @@ def _measure_triggers(item: Evidence, model: "ImageModel", holdout: "Labelled", 
         digest = sha256(data)
         triggers[digest] = data
         estimate = measure.asr(
-            model, holdout, finding.trigger, finding.target, finding.family,
-            natural=finding.numbers.get("natural_asr"), budget=finding.numbers.get("budget"),
+            model,
+            holdout,
+            finding.trigger,
+            finding.target,
+            finding.family,
+            natural=finding.numbers.get("natural_asr"),
+            budget=finding.numbers.get("budget"),
         )
         findings.append(replace(finding, asr=estimate, trigger_digest=digest, trigger=None))
     return replace(item, findings=tuple(findings))
 
 
 def _measurable(finding: Finding) -> bool:
-    """Whether it is known to which class each picture should go: a target, or a trigger that carries a mapping."""
+    """Whether it is known to which class each picture should go.
+
+    A target, or a trigger that carries a mapping.
+    """
     mapped = finding.trigger is not None and finding.trigger.family == Family.ALL_TO_ALL
     return isinstance(finding.target, int) or (finding.target == Family.ALL_TO_ALL and mapped)
 
@@ -247,10 +294,24 @@ def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: in
     numbers = {"overall": accuracy.overall, "images": float(accuracy.images)}
     numbers.update({f"class_{index}": recall for index, recall in enumerate(accuracy.per_class)})
     statement = f"Clean accuracy on {accuracy.images} hold-out images is {accuracy.overall:.1%}."
-    finding = Finding(family="accuracy", target=None, suspicious=False, score=0.0, statement=statement, numbers=numbers)
+    finding = Finding(
+        family="accuracy",
+        target=None,
+        suspicious=False,
+        score=0.0,
+        statement=statement,
+        numbers=numbers,
+    )
     return Evidence(
-        artifact=artifact, method=ACCURACY_METHOD, version=ACCURACY_VERSION, parameters={}, cleanset=cleanset,
-        seed=seed, outcome=Outcome.FINDINGS, families=(), findings=(finding,),
+        artifact=artifact,
+        method=ACCURACY_METHOD,
+        version=ACCURACY_VERSION,
+        parameters={},
+        cleanset=cleanset,
+        seed=seed,
+        outcome=Outcome.FINDINGS,
+        families=(),
+        findings=(finding,),
     )
 
 
@@ -260,7 +321,9 @@ def accuracy_of(evidence: tuple[Evidence, ...] | list[Evidence]) -> Accuracy | N
         if item.method == ACCURACY_METHOD and item.findings:
             numbers = item.findings[0].numbers
             recalls = tuple(numbers[f"class_{index}"] for index in range(len(numbers) - 2))
-            return Accuracy(overall=numbers["overall"], per_class=recalls, images=int(numbers["images"]))
+            return Accuracy(
+                overall=numbers["overall"], per_class=recalls, images=int(numbers["images"])
+            )
     return None
 
 
@@ -274,7 +337,9 @@ def smoke_samples(model: "ImageModel", holdout: "Labelled") -> bytes:
     return canonical_json(
         {
             "images": [base64.b64encode(data).decode() for data in samples.as_png(some)],
-            "probabilities": [[round(value, 6) for value in row] for row in samples.probabilities(model, some)],
+            "probabilities": [
+                [round(value, 6) for value in row] for row in samples.probabilities(model, some)
+            ],
         }
     )
 

@@ -17,12 +17,24 @@ def locate(path: Path) -> tuple[Path, Path | None]:
         manifest = path.with_name(MANIFEST)
         return path, (manifest if manifest.is_file() else None)
     if not path.is_dir():
-        raise InputError(f"{path} is not there; give a model file or a folder with model.safetensors and {MANIFEST}.")
+        raise InputError(
+            f"{path} is not there; give a model file or a folder with model.safetensors and "
+            f"{MANIFEST}."
+        )
     usual = path / "model.safetensors"
-    found = [usual] if usual.is_file() else sorted(
-        item for item in path.iterdir() if item.is_file() and item.suffix not in {".json", ".md", ".txt", ".html"}
+    found = (
+        [usual]
+        if usual.is_file()
+        else sorted(
+            item
+            for item in path.iterdir()
+            if item.is_file() and item.suffix not in {".json", ".md", ".txt", ".html"}
+        )
     )
     if len(found) != 1:
-        raise InputError(f"{path} holds {len(found)} model files; it should hold model.safetensors and {MANIFEST}.")
+        raise InputError(
+            f"{path} holds {len(found)} model files; it should hold model.safetensors and "
+            f"{MANIFEST}."
+        )
     manifest = path / MANIFEST
     return found[0], manifest if manifest.is_file() else None

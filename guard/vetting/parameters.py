@@ -7,29 +7,40 @@ from typing import Any
 
 from guard.core.errors import InputError
 
-#: What a field of each type takes; a whole number will do where a fraction is wanted, true and false never.
+#: What a field of each type takes; a whole number will do where a fraction is wanted, true and
+#: false never.
 _TAKES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 def checked(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with the types of the fields of `cls`; what `cls` makes of the values is its own affair.
+    """`given` with the types of the fields of `cls`.
+
+    What `cls` makes of the values is its own affair.
 
     Args:
         cls: a frozen dataclass of plain parameters: a detector's or a defense's class.
 
     Raises:
-        InputError: a name that is no parameter (the sentence lists those that are), or a value of another type.
+        InputError: a name that is no parameter (the sentence lists those that are), or a value of
+            another type.
     """
     known = {field.name: _type(field.type) for field in fields(cls)}
     found: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
             listed = ", ".join(f"{key} ({kind})" for key, kind in sorted(known.items())) or "none"
-            raise InputError(f"{cls.__name__} has no parameter {name!r}; it has: {listed}.", code="bad_parameters")
+            raise InputError(
+                f"{cls.__name__} has no parameter {name!r}; it has: {listed}.",
+                code="bad_parameters",
+            )
         kind = known[name]
         if not _fits(kind, value):
-            raise InputError(f"{cls.__name__}'s parameter {name} is {_TAKES[kind]}, not {value!r}; its default is "
-                             f"{_default(cls, name)!r}.", code="bad_parameters")
+            raise InputError(
+                f"{cls.__name__}'s parameter {name} is {_TAKES[kind]}, not {value!r}; its default "
+                "is "
+                f"{_default(cls, name)!r}.",
+                code="bad_parameters",
+            )
         # A whole number is recorded as any other value of a fraction.
         found[name] = float(value) if kind == "float" else value
     return found

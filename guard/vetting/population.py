@@ -1,8 +1,11 @@
-"""A folder of reference models, scanned: each model's evidence beside its truth; what was scanned is not scanned again.
+"""A folder of reference models, scanned: each model's evidence beside its truth.
+
+What was scanned is not scanned again.
 
 The layout is that of `benchmarks.zoo`: DIR/<model>/{model.safetensors, config.json, truth.json} and
-DIR/cleansets/<data>.npz. A scan leaves DIR/<model>/scan-<method>.json: `Evidence.to_dict()`, each trigger's ASR
-measured on the hold-out as `guard.vetting.examine` does. Methods never see `truth.json`. No store, no network.
+DIR/cleansets/<data>.npz. A scan leaves DIR/<model>/scan-<method>.json: `Evidence.to_dict()`, each
+trigger's ASR measured on the hold-out as `guard.vetting.examine` does. Methods never see
+`truth.json`. No store, no network.
 """
 
 import json
@@ -46,13 +49,19 @@ class Member:
 
     @property
     def group(self) -> str:
-        """What must not be split between fitting and scoring: all models of one attack; each honest model alone."""
+        """What must not be split between fitting and scoring: all models of one attack.
+
+        Each honest model alone.
+        """
         return f"attack:{self.truth.get('attack')}" if self.backdoored else f"model:{self.name}"
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """A member, the digest and architecture of its canonical file, and the evidence of all methods."""
+    """A member, the digest and architecture of its canonical file.
+
+    And the evidence of all methods.
+    """
 
     member: Member
     digest: str
@@ -70,15 +79,26 @@ def members(zoo: Path) -> list[Member]:
     for path in sorted(zoo.glob(f"*/{TRUTH}")):
         try:
             truth = json.loads(path.read_text())
-            whole = isinstance(truth, dict) and isinstance(truth["backdoored"], bool) and isinstance(truth["data"], str)
+            whole = (
+                isinstance(truth, dict)
+                and isinstance(truth["backdoored"], bool)
+                and isinstance(truth["data"], str)
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is no truth of a model: {error!r}.", code="bad_truth") from error
+            raise InputError(
+                f"{path} is no truth of a model: {error!r}.", code="bad_truth"
+            ) from error
         if not whole:
-            raise InputError(f"{path} must say backdoored (true or false) and data (a name).", code="bad_truth")
+            raise InputError(
+                f"{path} must say backdoored (true or false) and data (a name).", code="bad_truth"
+            )
         found.append(Member(path.parent, truth))
     if not found:
-        raise InputError(f"There is no model below {zoo}; each needs a folder with {MODEL}, {MANIFEST} and {TRUTH}.",
-                         code="empty_zoo")
+        raise InputError(
+            f"There is no model below {zoo}; each needs a folder with {MODEL}, {MANIFEST} and "
+            f"{TRUTH}.",
+            code="empty_zoo",
+        )
     return found
 
 
@@ -100,9 +120,19 @@ def read_cleanset(path: Path) -> "CuratedSet":
     return CuratedSet.from_arrays(*load(data, facts.name))
 
 
-def scan(member: Member, curated: "CuratedSet", detectors: Mapping[str, Mapping[str, Any]], *, seed: int = 0,
-         device: str | None = None, seconds: float = math.inf, progress: Progress = silent) -> Scanned:
-    """Run the detectors that have not yet looked at this model with these parameters, one at a time.
+def scan(
+    member: Member,
+    curated: "CuratedSet",
+    detectors: Mapping[str, Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    device: str | None = None,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+) -> Scanned:
+    """Run the detectors that have not yet looked at this model with these parameters.
+
+    One at a time.
 
     After each method its file is there; a run that is ended goes on where it was.
 
@@ -111,11 +141,14 @@ def scan(member: Member, curated: "CuratedSet", detectors: Mapping[str, Mapping[
         seconds: time budget of one method.
 
     Raises:
-        ArtifactRejected: the model's file breaks a rule. CleanSetError: the clean set does not fit it.
+        ArtifactRejected: the model's file breaks a rule. CleanSetError: the clean set does not fit
+            it.
     """
     with TemporaryDirectory() as folder:
         manifest = (member.folder / MANIFEST).read_bytes()
-        inspected = examine.inspect_upload(member.folder / MODEL, MODEL, manifest, Path(folder), budget=Budget())
+        inspected = examine.inspect_upload(
+            member.folder / MODEL, MODEL, manifest, Path(folder), budget=Budget()
+        )
         examine.fits(inspected.manifest, curated)
         done: dict[str, Evidence] = {}
         wanted = [examine.ACCURACY_METHOD, *detectors]
@@ -130,12 +163,24 @@ def scan(member: Member, curated: "CuratedSet", detectors: Mapping[str, Mapping[
             if model is None or name in done:
                 continue
             own = {name: dict(detectors[name])} if name in detectors else {}
-            examined = examine.examine(model, inspected.digest, curated, own, seed=seed, seconds=seconds,
-                                   progress=_part(progress, place, len(left)))
+            examined = examine.examine(
+                model,
+                inspected.digest,
+                curated,
+                own,
+                seed=seed,
+                seconds=seconds,
+                progress=_part(progress, place, len(left)),
+            )
             for item in examined.evidence:
                 _store(member, item)
                 done[item.method] = item
-    return Scanned(member, inspected.digest, inspected.manifest.architecture, tuple(done[name] for name in wanted))
+    return Scanned(
+        member,
+        inspected.digest,
+        inspected.manifest.architecture,
+        tuple(done[name] for name in wanted),
+    )
 
 
 def detectors_of(policy: Policy) -> dict[str, dict[str, Any]]:
@@ -143,7 +188,9 @@ def detectors_of(policy: Policy) -> dict[str, dict[str, Any]]:
     return {name: dict(rule.params) for name, rule in policy.detectors.items()}
 
 
-def _key(name: str, detectors: Mapping[str, Mapping[str, Any]], digest: str, cleanset: str, seed: int) -> str:
+def _key(
+    name: str, detectors: Mapping[str, Mapping[str, Any]], digest: str, cleanset: str, seed: int
+) -> str:
     """The key that evidence of this method would have now."""
     version, parameters = examine.ACCURACY_VERSION, {}
     if name in detectors:
@@ -174,10 +221,20 @@ def _part(progress: Progress, place: int, count: int) -> Progress:
     return step
 
 
-def scan_all(zoo: Path, chosen: Sequence[Member], detectors: Mapping[str, Mapping[str, Any]], *,
-             curated: "CuratedSet | None" = None, seed: int = 0, device: str | None = None,
-             progress: Progress = silent) -> list[Scanned]:
-    """Scan these members one after the other, each with its own clean set of the zoo or with `curated`."""
+def scan_all(
+    zoo: Path,
+    chosen: Sequence[Member],
+    detectors: Mapping[str, Mapping[str, Any]],
+    *,
+    curated: "CuratedSet | None" = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> list[Scanned]:
+    """Scan these members one after the other.
+
+    Each with its own clean set of the zoo or with `curated`.
+    """
     sets: dict[Path, CuratedSet] = {}
     found = []
     for place, member in enumerate(chosen):

@@ -1,4 +1,7 @@
-"""One candidate of the purification tournament: run a defense, replay the parent's triggers on the child."""
+"""One candidate of the purification tournament.
+
+Run a defense, replay the parent's triggers on the child.
+"""
 
 import math
 import time
@@ -52,7 +55,9 @@ def repair(
     seconds: float = math.inf,
     progress: Progress = silent,
 ) -> tuple[str, PurificationFacts]:
-    """Repair a copy of `model`, write the candidate's canonical file to `out`, and say how it compares.
+    """Repair a copy of `model`, write the candidate's canonical file to `out`.
+
+    And say how it compares.
 
     Args:
         model: the parent, with digest `parent`; the candidate is compared with it in every respect.
@@ -62,7 +67,8 @@ def repair(
         The candidate's digest and the facts that the policy reads.
 
     Raises:
-        MethodFailed: the defense could not repair this model, or crashed; nothing was written. The next one may do.
+        MethodFailed: the defense could not repair this model, or crashed; nothing was written. The
+            next one may do.
     """
     from guard.formats._canonical import write_canonical
     from guard.ml import measure
@@ -73,19 +79,33 @@ def repair(
     before = measure.accuracy(model, curated.holdout, curated.facts.classes)
     begun = time.monotonic()
     origin = model if start is None else start.model
-    repaired = _told(lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds))
+    repaired = _told(
+        lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
+    )
     spent = time.monotonic() - begun
     # A defense may have put a layer in: then the manifest that it returned says where.
-    manifest = repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
+    manifest = (
+        repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
+    )
     digest = write_canonical(architectures.export(repaired), manifest, out)
     beyond = repair_probes.prove(model, repaired, curated, replays, seed=seed, progress=progress)
     facts = PurificationFacts(
-        defense=defense, version=method.version, parameters=method.parameters(), parent=parent, acc_before=before,
-        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes), seconds=spent,
-        replayed=tuple(_replayed(repaired, curated, replay) for replay in replays), resampled=beyond.resampled,
-        relearned=beyond.relearned, woken=beyond.woken, shared=beyond.shared, unproved=beyond.unproved,
+        defense=defense,
+        version=method.version,
+        parameters=method.parameters(),
+        parent=parent,
+        acc_before=before,
+        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes),
+        seconds=spent,
+        replayed=tuple(_replayed(repaired, curated, replay) for replay in replays),
+        resampled=beyond.resampled,
+        relearned=beyond.relearned,
+        woken=beyond.woken,
+        shared=beyond.shared,
+        unproved=beyond.unproved,
         swapped=measure.swapped(model, repaired, curated.holdout, curated.facts.classes),
-        after=() if start is None else start.after, start="" if start is None else start.digest,
+        after=() if start is None else start.after,
+        start="" if start is None else start.digest,
     )
     return digest, facts
 
@@ -94,8 +114,15 @@ def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstima
     from guard.ml import measure
 
     trigger = restore_trigger(replay.data)
-    return measure.asr(repaired, curated.holdout, trigger, replay.target, trigger.family, natural=replay.natural,
-                       budget=replay.budget)
+    return measure.asr(
+        repaired,
+        curated.holdout,
+        trigger,
+        replay.target,
+        trigger.family,
+        natural=replay.natural,
+        budget=replay.budget,
+    )
 
 
 def _told(work: Callable[[], Any]) -> Any:
@@ -104,15 +131,23 @@ def _told(work: Callable[[], Any]) -> Any:
     except GuardError:
         raise
     except Exception as error:
-        raise MethodFailed(f"It crashed: {type(error).__name__}: {error}", code="crashed") from error
+        raise MethodFailed(
+            f"It crashed: {type(error).__name__}: {error}", code="crashed"
+        ) from error
 
 
 def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:
-    """The suspicious triggers among `evidence`, with their stored bytes looked up by digest in `data`."""
+    """The suspicious triggers among `evidence`.
+
+    With their stored bytes looked up by digest in `data`.
+    """
     return [
         Replay(
-            target=finding.target, digest=finding.trigger_digest, data=data[finding.trigger_digest],
-            natural=finding.numbers.get("natural_asr"), budget=finding.numbers.get("budget"),
+            target=finding.target,
+            digest=finding.trigger_digest,
+            data=data[finding.trigger_digest],
+            natural=finding.numbers.get("natural_asr"),
+            budget=finding.numbers.get("budget"),
         )
         for item in evidence
         for finding in item.findings
@@ -136,23 +171,37 @@ def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
 
 
 def proved(facts: PurificationFacts) -> dict[str, Any]:
-    """What a signed verdict says of a repair: who made it, what it cost, what was asked of it; JSON-ready.
+    """What a signed verdict says of a repair: who made it, what it cost, what was asked of it.
+
+    JSON-ready.
 
     A number that could not be measured is None.
     """
+
     def finite(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
     return {
-        "defenses": [*facts.after, facts.defense], "version": facts.version, "parameters": dict(facts.parameters),
-        "acc_before": finite(facts.acc_before.overall), "acc_after": finite(facts.acc_after.overall),
+        "defenses": [*facts.after, facts.defense],
+        "version": facts.version,
+        "parameters": dict(facts.parameters),
+        "acc_before": finite(facts.acc_before.overall),
+        "acc_after": finite(facts.acc_after.overall),
         "images": facts.acc_after.images,
         "replayed": [asdict(one) for one in facts.replayed],
         "resampled": [asdict(one.after) | {"searches": one.searches} for one in facts.resampled],
-        "relearned": [{"target": one.target, "lead": finite(one.lead), "leads": [finite(each) for each in one.leads]}
-                      for one in facts.relearned],
-        "woken": [{"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
-                  for one in facts.woken],
+        "relearned": [
+            {
+                "target": one.target,
+                "lead": finite(one.lead),
+                "leads": [finite(each) for each in one.leads],
+            }
+            for one in facts.relearned
+        ],
+        "woken": [
+            {"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
+            for one in facts.woken
+        ],
         "shared": asdict(facts.shared) if facts.shared else None,
         "unproved": list(facts.unproved),
     }
@@ -160,21 +209,36 @@ def proved(facts: PurificationFacts) -> dict[str, Any]:
 
 def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
     """The inverse of `facts_to_dict`."""
+
     def relearned(value: Mapping[str, Any]) -> Relearned:
-        return Relearned(**{**value, "steps": tuple(value["steps"]), "asr": tuple(value["asr"]),
-                            "rivals": tuple(tuple(rates) for rates in value["rivals"]),
-                            "leads": tuple(value.get("leads", ()))})
+        return Relearned(
+            **{
+                **value,
+                "steps": tuple(value["steps"]),
+                "asr": tuple(value["asr"]),
+                "rivals": tuple(tuple(rates) for rates in value["rivals"]),
+                "leads": tuple(value.get("leads", ())),
+            }
+        )
 
     def woken(value: Mapping[str, Any]) -> Woken:
-        return Woken(radius=value["radius"], stamped=AsrEstimate(**value["stamped"]),
-                     alone=AsrEstimate(**value["alone"]))
+        return Woken(
+            radius=value["radius"],
+            stamped=AsrEstimate(**value["stamped"]),
+            alone=AsrEstimate(**value["alone"]),
+        )
 
     def resampled(value: Mapping[str, Any]) -> Resampled:
-        return Resampled(before=AsrEstimate(**value["before"]), after=AsrEstimate(**value["after"]),
-                         searches=value.get("searches", 0))
+        return Resampled(
+            before=AsrEstimate(**value["before"]),
+            after=AsrEstimate(**value["after"]),
+            searches=value.get("searches", 0),
+        )
 
     def accuracy(value: Mapping[str, Any]) -> Accuracy:
-        return Accuracy(overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"])
+        return Accuracy(
+            overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"]
+        )
 
     return PurificationFacts(
         **{

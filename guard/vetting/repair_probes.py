@@ -1,11 +1,12 @@
 """What a purified child is asked beyond its parent's triggers.
 
     * patches: do samples of their distribution work, and how fast are they learnt anew?
-    * every trigger that leads to one class: does a small perturbation on top of it wake the backdoor?
+    * every trigger that leads to one class: does a small perturbation on top of it wake the
+      backdoor?
     * no trigger at all: how often can parent and child be led to the same mistake?
 
-Each takes seconds on a small network and minutes on a large one without a GPU; what could not be measured is said, and
-a policy that has a limit for it then refuses.
+Each takes seconds on a small network and minutes on a large one without a GPU; what could not be
+measured is said, and a policy that has a limit for it then refuses.
 """
 
 import copy
@@ -32,11 +33,16 @@ T = TypeVar("T")
 MOST_TARGETS = 4  # classes that are looked at; a model with more backdoors than that has no repair
 SECONDS = 600.0  # of all; a job of the service has as many beside its defense
 STEPS, BATCH = 150, 16  # of the generators
-ROOM = 2.0  # pixels of the region, in norms of the recovered patch: masks are soft, samples are opaque
+ROOM = (
+    2.0  # pixels of the region, in norms of the recovered patch: masks are soft, samples are opaque
+)
 LEARNT = 0.5  # ASR (lower end) on the parent, under which samples prove nothing about the child
 SEARCHES = 8  # for single patches, where no distribution can be learnt
 LARGEST = 0.2  # of the picture, as in MESA removal
-RISK_IMAGES, RISK_STEPS = 100, 10  # pictures and steps of the search for shared adversarial examples
+RISK_IMAGES, RISK_STEPS = (
+    100,
+    10,
+)  # pictures and steps of the search for shared adversarial examples
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,21 @@ class Proof:
     unproved: tuple[str, ...] = ()
 
 
-def prove(parent: "ImageModel", child: Any, curated: "CuratedSet", replays: Sequence[Replay], *, seed: int = 0,
-          seconds: float = SECONDS, progress: Progress = silent) -> Proof:
+def prove(
+    parent: "ImageModel",
+    child: Any,
+    curated: "CuratedSet",
+    replays: Sequence[Replay],
+    *,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    progress: Progress = silent,
+) -> Proof:
     """Ask all questions; same seed, same answer, on one machine.
 
     Args:
-        child: the repaired module; takes float images in [0, 1], N,C,H,W, and returns logits N,K. Left as it is.
+        child: the repaired module; takes float images in [0, 1], N,C,H,W, and returns logits N,K.
+            Left as it is.
         seconds: of wall time for all; what is not done by then is said in `unproved`.
 
     Raises:
@@ -95,14 +110,29 @@ def prove(parent: "ImageModel", child: Any, curated: "CuratedSet", replays: Sequ
     resampled: list[Resampled] = []
     relearned: list[Relearned] = []
     for target, trigger in _smallest(replays, unproved):
-        resampled += ask(f"Fresh patches for class {target}",
-                         partial(_resample, parent, child, curated, trigger, target, watch))
-        relearned += ask(f"How fast class {target} is learnt anew",
-                         partial(_relearn, child, curated, trigger, target, watch))
-    woken = [found for target, any_trigger in _of_each_class(replays)
-             for found in ask(f"What wakes class {target}", partial(_wake, child, curated, any_trigger, target, watch))]
+        resampled += ask(
+            f"Fresh patches for class {target}",
+            partial(_resample, parent, child, curated, trigger, target, watch),
+        )
+        relearned += ask(
+            f"How fast class {target} is learnt anew",
+            partial(_relearn, child, curated, trigger, target, watch),
+        )
+    woken = [
+        found
+        for target, any_trigger in _of_each_class(replays)
+        for found in ask(
+            f"What wakes class {target}", partial(_wake, child, curated, any_trigger, target, watch)
+        )
+    ]
     shared = ask("The shared adversarial risk", partial(_share, parent, child, curated, watch))
-    return Proof(tuple(resampled), tuple(relearned), tuple(woken), shared[0] if shared else None, tuple(unproved))
+    return Proof(
+        tuple(resampled),
+        tuple(relearned),
+        tuple(woken),
+        shared[0] if shared else None,
+        tuple(unproved),
+    )
 
 
 def _of_each_class(replays: Sequence[Replay]) -> list[tuple[int, "Trigger"]]:
@@ -114,14 +144,19 @@ def _of_each_class(replays: Sequence[Replay]) -> list[tuple[int, "Trigger"]]:
     return sorted(found.items())[:MOST_TARGETS]
 
 
-def _smallest(replays: Sequence[Replay], unproved: list[str]) -> Iterator[tuple[int, "PatchTrigger"]]:
+def _smallest(
+    replays: Sequence[Replay], unproved: list[str]
+) -> Iterator[tuple[int, "PatchTrigger"]]:
     """The smallest patch of each class, in the order of classes; of what has none, a sentence."""
     found: dict[int, PatchTrigger] = {}
     for replay in replays:
         trigger = restore_trigger(replay.data)
         if trigger.family != Family.PATCH or not isinstance(replay.target, int):
-            unproved.append(f"The trigger for class {replay.target} is no patch ({trigger.family}); no samples of "
-                            "its kind were drawn, and it was not taught anew.")
+            unproved.append(
+                f"The trigger for class {replay.target} is no patch ({trigger.family}); no "
+                "samples of "
+                "its kind were drawn, and it was not taught anew."
+            )
         elif replay.target not in found or trigger.norm < found[replay.target].norm:
             found[replay.target] = trigger  # type: ignore[assignment]  # its family says so
     for place, target in enumerate(sorted(found)):
@@ -131,40 +166,83 @@ def _smallest(replays: Sequence[Replay], unproved: list[str]) -> Iterator[tuple[
             unproved.append(f"Only {MOST_TARGETS} classes are looked at; class {target} was not.")
 
 
-def _resample(parent: "ImageModel", child: Any, curated: "CuratedSet", trigger: "PatchTrigger", target: int,
-              watch: Callable[[float], None]) -> Resampled:
+def _resample(
+    parent: "ImageModel",
+    child: Any,
+    curated: "CuratedSet",
+    trigger: "PatchTrigger",
+    target: int,
+    watch: Callable[[float], None],
+) -> Resampled:
     from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, learn_sets
     from guard.ml.search.patch_distribution import Effort
 
     pixels = min(max(round(ROOM * trigger.norm), LEAST_PIXELS), int(LARGEST * trigger.mask.numel()))
     frozen = copy.deepcopy(parent).eval().requires_grad_(requires_grad=False)
-    learnt = learn_sets(frozen, curated.search, [target], [Region.found(trigger.mask, pixels)],
-                        Effort(steps=STEPS, batch=BATCH), watch)[0]
+    learnt = learn_sets(
+        frozen,
+        curated.search,
+        [target],
+        [Region.found(trigger.mask, pixels)],
+        Effort(steps=STEPS, batch=BATCH),
+        watch,
+    )[0]
     found = _on_both(frozen, child, curated, learnt, pixels)
-    return found if found.before.low >= LEARNT else _search_anew(frozen, child, curated, target, pixels, found, watch)
+    return (
+        found
+        if found.before.low >= LEARNT
+        else _search_anew(frozen, child, curated, target, pixels, found, watch)
+    )
 
 
-def _search_anew(frozen: "ImageModel", child: Any, curated: "CuratedSet", target: int, pixels: int, learnt: Resampled,
-                 watch: Callable[[float], None]) -> Resampled:
-    """Patches of single searches, since those of a distribution hardly work on the parent itself (`learnt`)."""
+def _search_anew(
+    frozen: "ImageModel",
+    child: Any,
+    curated: "CuratedSet",
+    target: int,
+    pixels: int,
+    learnt: Resampled,
+    watch: Callable[[float], None],
+) -> Resampled:
+    """Patches of single searches.
+
+    Since those of a distribution hardly work on the parent itself (`learnt`).
+    """
     from guard.ml.search.fresh_searches import search_set
     from guard.ml.search.patches import Effort
 
-    useless = f"What was learnt works on {learnt.before.estimate:.1%} of the parent's own pictures only"
+    useless = (
+        f"What was learnt works on {learnt.before.estimate:.1%} of the parent's own pictures only"
+    )
     try:
-        patches = search_set(frozen, curated.search, target, pixels, SEARCHES, Effort(steps=STEPS, batch=BATCH), watch)
+        patches = search_set(
+            frozen,
+            curated.search,
+            target,
+            pixels,
+            SEARCHES,
+            Effort(steps=STEPS, batch=BATCH),
+            watch,
+        )
     except MethodFailed as error:
         if error.code != "not_learnt":  # cancelled, or out of time
             raise
         raise MethodFailed(f"{useless}. {error.sentence}", code=error.code) from error
-    found = replace(_on_both(frozen, child, curated, patches, pixels), searches=len(patches.stamps.masks))
+    found = replace(
+        _on_both(frozen, child, curated, patches, pixels), searches=len(patches.stamps.masks)
+    )
     if not found.before.low >= LEARNT:
-        raise MethodFailed(f"{useless}, and what {found.searches} new searches found on {found.before.estimate:.1%}.",
-                           code="not_learnt")
+        raise MethodFailed(
+            f"{useless}, and what {found.searches} new searches found on "
+            f"{found.before.estimate:.1%}.",
+            code="not_learnt",
+        )
     return found
 
 
-def _on_both(frozen: "ImageModel", child: Any, curated: "CuratedSet", patches: "Patched", pixels: int) -> Resampled:
+def _on_both(
+    frozen: "ImageModel", child: Any, curated: "CuratedSet", patches: "Patched", pixels: int
+) -> Resampled:
     from guard.ml.seeds import seeded
 
     estimates = []
@@ -179,7 +257,9 @@ def _estimate(model: Any, curated: "CuratedSet", patches: "Patched", pixels: int
 
     hits, trials = successes(model, curated.holdout, patches)
     if not trials:
-        raise MethodFailed(f"Every hold-out picture has class {patches.target}.", code="too_few_images")
+        raise MethodFailed(
+            f"Every hold-out picture has class {patches.target}.", code="too_few_images"
+        )
     return _counted(hits, trials, patches.target, str(Family.PATCH), float(pixels))
 
 
@@ -187,30 +267,68 @@ def _counted(hits: int, trials: int, target: int, family: str, budget: float | N
     from guard.ml.statistics import wilson
 
     low, high = wilson(hits, trials)
-    return AsrEstimate(target=target, family=family, successes=hits, trials=trials, estimate=hits / trials, low=low,
-                       high=high, budget=budget)
+    return AsrEstimate(
+        target=target,
+        family=family,
+        successes=hits,
+        trials=trials,
+        estimate=hits / trials,
+        low=low,
+        high=high,
+        budget=budget,
+    )
 
 
-def _relearn(child: Any, curated: "CuratedSet", trigger: "PatchTrigger", target: int,
-             watch: Callable[[float], None]) -> Relearned:
+def _relearn(
+    child: Any,
+    curated: "CuratedSet",
+    trigger: "PatchTrigger",
+    target: int,
+    watch: Callable[[float], None],
+) -> Relearned:
     from guard.ml.training import relearning
 
     probe = relearning.Probe()
-    curves = relearning.relearn(child, curated.search, curated.holdout, trigger, target, probe, watch)
-    return Relearned(target=target, family=str(Family.PATCH), budget=trigger.norm, pictures=probe.handful,
-                     steps=relearning.CHECKS, asr=curves.trigger, rivals=curves.rivals, leads=curves.leads)
+    curves = relearning.relearn(
+        child, curated.search, curated.holdout, trigger, target, probe, watch
+    )
+    return Relearned(
+        target=target,
+        family=str(Family.PATCH),
+        budget=trigger.norm,
+        pictures=probe.handful,
+        steps=relearning.CHECKS,
+        asr=curves.trigger,
+        rivals=curves.rivals,
+        leads=curves.leads,
+    )
 
 
-def _wake(child: Any, curated: "CuratedSet", trigger: "Trigger", target: int, watch: Callable[[float], None]) -> Woken:
+def _wake(
+    child: Any,
+    curated: "CuratedSet",
+    trigger: "Trigger",
+    target: int,
+    watch: Callable[[float], None],
+) -> Woken:
     from guard.ml.training.reactivation import Waker, wake
 
     waker = Waker()
-    estimates = [_counted(*wake(child, curated.search, curated.holdout, worn, target, waker, watch), target,
-                          str(trigger.family), None) for worn in (trigger, None)]
+    estimates = [
+        _counted(
+            *wake(child, curated.search, curated.holdout, worn, target, waker, watch),
+            target,
+            str(trigger.family),
+            None,
+        )
+        for worn in (trigger, None)
+    ]
     return Woken(radius=waker.radius, stamped=estimates[0], alone=estimates[1])
 
 
-def _share(parent: "ImageModel", child: Any, curated: "CuratedSet", watch: Callable[[float], None]) -> SharedRisk:
+def _share(
+    parent: "ImageModel", child: Any, curated: "CuratedSet", watch: Callable[[float], None]
+) -> SharedRisk:
     from guard.ml.samples import spread
     from guard.ml.training.shared_adversarial import Ball, risk
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Finding, PurificationFacts, Target
+from guard.core.evidence import (
+    AsrEstimate,
+    CleanSetFacts,
+    Evidence,
+    Finding,
+    PurificationFacts,
+    Target,
+)
 from guard.core.manifest import Manifest
 from guard.reports.report import Answered, Demonstration, RecoveredTrigger, Report, methods_of
 from guard.vetting.examine import restore_trigger
@@ -18,23 +25,52 @@ if TYPE_CHECKING:
     from guard.ml.triggers import Trigger
     from guard.policy import Decision
 
-MOST_SHOWN, MOST_PICTURES = 4, 6  # of the parent's triggers, and pictures of each; bars show them all
+MOST_SHOWN, MOST_PICTURES = (
+    4,
+    6,
+)  # of the parent's triggers, and pictures of each; bars show them all
 Pictures = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # uint8 N,C,H,W and their labels
 
 
-def from_decision(decision: "Decision", *, digest: str, name: str, policy: str, manifest: Manifest,
-                  cleanset: CleanSetFacts, evidence: Sequence[Evidence], triggers: Mapping[str, bytes],
-                  pictures: Pictures, seconds: float, purification: PurificationFacts | None = None,
-                  candidates: Sequence[Mapping[str, Any]] = (),
-                  replayed_before: Sequence[AsrEstimate] = (),
-                  known_gaps: Mapping[str, Any] | None = None) -> Report:
+def from_decision(
+    decision: "Decision",
+    *,
+    digest: str,
+    name: str,
+    policy: str,
+    manifest: Manifest,
+    cleanset: CleanSetFacts,
+    evidence: Sequence[Evidence],
+    triggers: Mapping[str, bytes],
+    pictures: Pictures,
+    seconds: float,
+    purification: PurificationFacts | None = None,
+    candidates: Sequence[Mapping[str, Any]] = (),
+    replayed_before: Sequence[AsrEstimate] = (),
+    known_gaps: Mapping[str, Any] | None = None,
+) -> Report:
     """A report on what was just decided, with no store behind it."""
     return Report(
-        digest=digest, name=name, verdict=decision.verdict, score=decision.score, target=decision.target,
-        asr=decision.asr, asr_upper=decision.asr_upper, calibration=decision.calibration,
-        coverage=decision.coverage, known_gaps=known_gaps, methods=methods_of(evidence), seconds=seconds, policy=policy,
-        reasons=decision.reasons, manifest=manifest, cleanset=cleanset, evidence=[item.to_dict() for item in evidence],
-        triggers=recovered(evidence, triggers, pictures), candidates=candidates, replayed_before=replayed_before,
+        digest=digest,
+        name=name,
+        verdict=decision.verdict,
+        score=decision.score,
+        target=decision.target,
+        asr=decision.asr,
+        asr_upper=decision.asr_upper,
+        calibration=decision.calibration,
+        coverage=decision.coverage,
+        known_gaps=known_gaps,
+        methods=methods_of(evidence),
+        seconds=seconds,
+        policy=policy,
+        reasons=decision.reasons,
+        manifest=manifest,
+        cleanset=cleanset,
+        evidence=[item.to_dict() for item in evidence],
+        triggers=recovered(evidence, triggers, pictures),
+        candidates=candidates,
+        replayed_before=replayed_before,
         **purified_fields(purification),
     )
 
@@ -43,15 +79,34 @@ def purified_fields(facts: PurificationFacts | None) -> dict[str, Any]:
     """The fields of a report that only a repaired model has."""
     if facts is None:
         return {}
-    return {"parent": facts.parent, "defense": facts.defense, "after": facts.after, "defense_version": facts.version,
-            "parameters": facts.parameters, "acc_before": facts.acc_before,
-            "acc_after": facts.acc_after, "replayed": facts.replayed, "resampled": facts.resampled,
-            "relearned": facts.relearned, "woken": facts.woken, "shared": facts.shared, "unproved": facts.unproved}
+    return {
+        "parent": facts.parent,
+        "defense": facts.defense,
+        "after": facts.after,
+        "defense_version": facts.version,
+        "parameters": facts.parameters,
+        "acc_before": facts.acc_before,
+        "acc_after": facts.acc_after,
+        "replayed": facts.replayed,
+        "resampled": facts.resampled,
+        "relearned": facts.relearned,
+        "woken": facts.woken,
+        "shared": facts.shared,
+        "unproved": facts.unproved,
+    }
 
 
-def demonstrated(report: Report, parent: "ImageModel", child: "ImageModel", evidence: Sequence[Evidence],
-                 data: Mapping[str, bytes], holdout: "Labelled") -> Report:
-    """The report on a purified artifact with its parent's triggers on hold-out pictures, and what both models answer.
+def demonstrated(
+    report: Report,
+    parent: "ImageModel",
+    child: "ImageModel",
+    evidence: Sequence[Evidence],
+    data: Mapping[str, bytes],
+    holdout: "Labelled",
+) -> Report:
+    """The report on a purified artifact with its parent's triggers on hold-out pictures.
+
+    And what both models answer.
 
     Args:
         child: the artifact that the report is about.
@@ -71,28 +126,58 @@ def demonstrated(report: Report, parent: "ImageModel", child: "ImageModel", evid
             continue
         answers = [predict(model, some, trigger=trigger).tolist() for model in (parent, child)]
         worn = trigger.apply(some.floats()).numpy()
-        pictures = [Answered(picture=picture, label=label, wanted=aim, before=old, after=new) for
-                    picture, label, aim, old, new in zip(worn, some.labels.tolist(), wanted, *answers, strict=True)]
-        shown.append(Demonstration(family=finding.family, target=finding.target, before=finding.asr, after=after,
-                                   pictures=pictures))
+        pictures = [
+            Answered(picture=picture, label=label, wanted=aim, before=old, after=new)
+            for picture, label, aim, old, new in zip(
+                worn, some.labels.tolist(), wanted, *answers, strict=True
+            )
+        ]
+        shown.append(
+            Demonstration(
+                family=finding.family,
+                target=finding.target,
+                before=finding.asr,
+                after=after,
+                pictures=pictures,
+            )
+        )
     return replace(report, demonstrations=shown)
 
 
-def _suspected(evidence: Sequence[Evidence],
-               replayed: Sequence[AsrEstimate]) -> list[tuple[Finding, AsrEstimate | None]]:
-    """Each suspicious trigger with its ASR on the child; the first ones of all classes before any second one."""
+def _suspected(
+    evidence: Sequence[Evidence], replayed: Sequence[AsrEstimate]
+) -> list[tuple[Finding, AsrEstimate | None]]:
+    """Each suspicious trigger with its ASR on the child.
+
+    The first ones of all classes before any second one.
+    """
     left, turns = list(replayed), Counter[str]()
     found = []
-    for finding in (one for item in evidence for one in item.findings if one.suspicious and one.trigger_digest):
-        place = next((index for index, one in enumerate(left)
-                      if (one.target, one.family) == (finding.target, finding.family)), None)
-        found.append((turns[str(finding.target)], finding, None if place is None else left.pop(place)))
+    for finding in (
+        one for item in evidence for one in item.findings if one.suspicious and one.trigger_digest
+    ):
+        place = next(
+            (
+                index
+                for index, one in enumerate(left)
+                if (one.target, one.family) == (finding.target, finding.family)
+            ),
+            None,
+        )
+        found.append(
+            (turns[str(finding.target)], finding, None if place is None else left.pop(place))
+        )
         turns[str(finding.target)] += 1
     return [(finding, after) for _, finding, after in sorted(found, key=lambda one: one[0])]
 
 
-def _of_each_class(holdout: "Labelled", trigger: "Trigger", target: Target) -> tuple["Labelled", list[int]]:
-    """The first picture of each class that the trigger leads elsewhere, of evenly spread ones, and where it leads."""
+def _of_each_class(
+    holdout: "Labelled", trigger: "Trigger", target: Target
+) -> tuple["Labelled", list[int]]:
+    """The first picture of each class that the trigger leads elsewhere, of evenly spread ones.
+
+    And where it leads.
+    """
     from guard.ml.triggers import MappedTrigger
 
     first: dict[int, tuple[int, int]] = {}
@@ -101,12 +186,18 @@ def _of_each_class(holdout: "Labelled", trigger: "Trigger", target: Target) -> t
         if isinstance(wanted, int) and wanted != label:
             first.setdefault(label, (place, wanted))
     every = [first[label] for label in sorted(first)]
-    spread = np.linspace(0, len(every) - 1, min(MOST_PICTURES, len(every))).round().astype(int).tolist()
+    spread = (
+        np.linspace(0, len(every) - 1, min(MOST_PICTURES, len(every))).round().astype(int).tolist()
+    )
     chosen = [every[index] for index in spread]
-    return holdout.pick(holdout.labels.new_tensor([place for place, _ in chosen])), [wanted for _, wanted in chosen]
+    return holdout.pick(holdout.labels.new_tensor([place for place, _ in chosen])), [
+        wanted for _, wanted in chosen
+    ]
 
 
-def recovered(evidence: Sequence[Evidence], data: Mapping[str, bytes], pictures: Pictures) -> list[RecoveredTrigger]:
+def recovered(
+    evidence: Sequence[Evidence], data: Mapping[str, bytes], pictures: Pictures
+) -> list[RecoveredTrigger]:
     """Every stored trigger as pictures, each stamped on one clean image of another class."""
     from guard.ml.triggers.files import looks
 
@@ -120,7 +211,14 @@ def recovered(evidence: Sequence[Evidence], data: Mapping[str, bytes], pictures:
             others = [index for index, label in enumerate(labels) if label != target]
             clean = images[others[0]] if others else np.full(images.shape[1:], 127, np.uint8)
             shown = looks(data[finding.trigger_digest], clean)
-            found.append(RecoveredTrigger(family=finding.family, target=finding.target, digest=finding.trigger_digest,
-                                          mask=shown.mask, pattern=shown.pattern,
-                                          picture=shown.stamped if others else None))
+            found.append(
+                RecoveredTrigger(
+                    family=finding.family,
+                    target=finding.target,
+                    digest=finding.trigger_digest,
+                    mask=shown.mask,
+                    pattern=shown.pattern,
+                    picture=shown.stamped if others else None,
+                )
+            )
     return found

@@ -1,4 +1,7 @@
-"""Vetting and the tournament of one model in this process: no store, no jobs. `guard.flow.purify` is the service's."""
+"""Vetting and the tournament of one model in this process: no store, no jobs.
+
+`guard.flow.purify` is the service's.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What stays the same while one model and its candidates are vetted; `seconds` are those of all detectors."""
+    """What stays the same while one model and its candidates are vetted.
+
+    `seconds` are those of all detectors.
+    """
 
     policy: Policy
     curated: "CuratedSet"
@@ -38,7 +44,12 @@ class Work:
 
         def case(evidence: tuple[Evidence, ...]) -> Case:
             return make_case(
-                self.policy, digest, self.curated.facts, evidence, facts, architecture=model.manifest.architecture
+                self.policy,
+                digest,
+                self.curated.facts,
+                evidence,
+                facts,
+                architecture=model.manifest.architecture,
             )
 
         examined = examine.examine(
@@ -80,7 +91,9 @@ class Work:
             purification=facts,
             candidates=tried,
             replayed_before=before,
-            known_gaps=known_gaps(self.policy, {item.method: item.version for item in examined.evidence}),
+            known_gaps=known_gaps(
+                self.policy, {item.method: item.version for item in examined.evidence}
+            ),
         )
 
 
@@ -98,8 +111,8 @@ class Candidate:
 class Tournament:
     """The candidates of one parent, one after the other; `tried` says of each what became of it.
 
-    Everything is compared with the parent, whatever a candidate started from. Files are kept in `folder`, since a later
-    defense may go on from them.
+    Everything is compared with the parent, whatever a candidate started from. Files are kept in
+    `folder`, since a later defense may go on from them.
     """
 
     work: Work
@@ -139,7 +152,9 @@ class Tournament:
         start = None
         if (origin := step.origin()) is not None:
             start = repair.Start(
-                model=examine.open_model(self._file(origin), device=self.device), digest=origin, after=step.after
+                model=examine.open_model(self._file(origin), device=self.device),
+                digest=origin,
+                after=step.after,
             )
         replays = repair.replays_from(self.found.evidence, self.found.triggers)
         canonical = self.folder / f"{len(self.tried)}.safetensors"
@@ -172,7 +187,10 @@ class Tournament:
 
 
 def _told(made: Candidate) -> dict[str, Any]:
-    """A candidate in plain words and numbers: nothing else keeps what was found on one that loses."""
+    """A candidate in plain words and numbers.
+
+    Nothing else keeps what was found on one that loses.
+    """
     facts = made.facts
     return {
         "parameters": dict(facts.parameters),

@@ -1,7 +1,9 @@
-"""The first tables, and the triggers that keep verdicts, evidence, reviews and revocations append-only.
+"""The first tables, and the triggers that keep verdicts, evidence.
 
-Locks: none that matter, the tables are new. Column types are spelled in plain SQLAlchemy, not taken from
-`guard.store.types`, so that this file keeps its meaning when that one changes.
+Reviews and revocations append-only.
+
+Locks: none that matter, the tables are new. Column types are spelled in plain SQLAlchemy, not taken
+from `guard.store.types`, so that this file keeps its meaning when that one changes.
 """
 
 import sqlalchemy as sa
@@ -13,8 +15,21 @@ branch_labels = None
 depends_on = None
 
 APPEND_ONLY = ("verdicts", "evidence", "reviews", "revocations")
-TABLES = ("reviews", "verdicts", "publications", "nominations", "evidence", "scans", "revocations", "outbox", "methods",
-          "dead_letters", "cleansets", "artifacts", "alarms")  # each before what it refers to
+TABLES = (
+    "reviews",
+    "verdicts",
+    "publications",
+    "nominations",
+    "evidence",
+    "scans",
+    "revocations",
+    "outbox",
+    "methods",
+    "dead_letters",
+    "cleansets",
+    "artifacts",
+    "alarms",
+)  # each before what it refers to
 
 
 def upgrade() -> None:
@@ -87,90 +102,199 @@ def _partial(name: str, table: str, columns: list[str], where: str, *, unique: b
 
 def _work() -> None:
     op.create_table(
-        "scans", _id("id"), _text("bucket"), _text("key"), _text("version_id", null=True), _text("name"),
-        _digest("upload_digest", null=True), _digest("canonical_digest", null=True), _text("manifest", null=True),
-        _json("detail"), _digest("cleanset_digest", null=True), _text("cleanset_name", null=True),
-        _digest("policy_digest", null=True), _word("state"), _id("verdict_id", null=True), _text("error", null=True),
-        _text("submitted_by", null=True), _id("parent_scan_id", null=True), _number("attempts"),
-        _number("lease_token"), _time("lease_until", null=True), _time("created_at"), _time("updated_at"),
-        _key("scans", "id"), _refers("scans", "parent_scan_id", "scans.id"),
+        "scans",
+        _id("id"),
+        _text("bucket"),
+        _text("key"),
+        _text("version_id", null=True),
+        _text("name"),
+        _digest("upload_digest", null=True),
+        _digest("canonical_digest", null=True),
+        _text("manifest", null=True),
+        _json("detail"),
+        _digest("cleanset_digest", null=True),
+        _text("cleanset_name", null=True),
+        _digest("policy_digest", null=True),
+        _word("state"),
+        _id("verdict_id", null=True),
+        _text("error", null=True),
+        _text("submitted_by", null=True),
+        _id("parent_scan_id", null=True),
+        _number("attempts"),
+        _number("lease_token"),
+        _time("lease_until", null=True),
+        _time("created_at"),
+        _time("updated_at"),
+        _key("scans", "id"),
+        _refers("scans", "parent_scan_id", "scans.id"),
     )
-    _index("scans", "name", "upload_digest", "canonical_digest", "state", "submitted_by", "created_at")
-    _partial("uq_scans_object", "scans", ["bucket", "key", "version_id"], "parent_scan_id IS NULL", unique=True)
+    _index(
+        "scans", "name", "upload_digest", "canonical_digest", "state", "submitted_by", "created_at"
+    )
+    _partial(
+        "uq_scans_object",
+        "scans",
+        ["bucket", "key", "version_id"],
+        "parent_scan_id IS NULL",
+        unique=True,
+    )
     op.create_table(
-        "nominations", _id("id"), _text("bucket"), _text("key"), _text("version_id", null=True), _word("source", 32),
-        _time("received_at"), _word("state"), _text("reason"), _id("scan_id", null=True),
-        _key("nominations", "id"), _refers("nominations", "scan_id", "scans.id"),
+        "nominations",
+        _id("id"),
+        _text("bucket"),
+        _text("key"),
+        _text("version_id", null=True),
+        _word("source", 32),
+        _time("received_at"),
+        _word("state"),
+        _text("reason"),
+        _id("scan_id", null=True),
+        _key("nominations", "id"),
+        _refers("nominations", "scan_id", "scans.id"),
     )
     _index("nominations", "state")
     op.create_table(
-        "artifacts", _digest("digest"), _col("size", sa.BigInteger()), _word("kind"),
-        _digest("parent_digest", null=True), _json("manifest", null=True), _time("created_at"),
-        _key("artifacts", "digest"), _refers("artifacts", "parent_digest", "artifacts.digest"),
+        "artifacts",
+        _digest("digest"),
+        _col("size", sa.BigInteger()),
+        _word("kind"),
+        _digest("parent_digest", null=True),
+        _json("manifest", null=True),
+        _time("created_at"),
+        _key("artifacts", "digest"),
+        _refers("artifacts", "parent_digest", "artifacts.digest"),
     )
     _index("artifacts", "parent_digest")
 
 
 def _verdicts() -> None:
     op.create_table(
-        "evidence", _digest("key"), _digest("artifact_digest"), _digest("cleanset_digest"), _word("method", 64),
-        _number("version"), _word("outcome"), _json("body"), _time("created_at"),
-        _key("evidence", "key"), _refers("evidence", "artifact_digest", "artifacts.digest"),
+        "evidence",
+        _digest("key"),
+        _digest("artifact_digest"),
+        _digest("cleanset_digest"),
+        _word("method", 64),
+        _number("version"),
+        _word("outcome"),
+        _json("body"),
+        _time("created_at"),
+        _key("evidence", "key"),
+        _refers("evidence", "artifact_digest", "artifacts.digest"),
     )
     _index("evidence", "artifact_digest", "method")
     op.create_table(
-        "verdicts", sa.Column("seq", sa.Integer(), nullable=False, autoincrement=False), _id("id"),
-        _digest("artifact_digest"), _id("scan_id"), _word("verdict"), _text("envelope"), _digest("previous"),
-        _digest("hash"), _time("issued_at"), _time("expires_at"), _digest("policy_digest"),
-        _key("verdicts", "seq"), sa.UniqueConstraint("id", name="uq_verdicts_id"),
-        _refers("verdicts", "artifact_digest", "artifacts.digest"), _refers("verdicts", "scan_id", "scans.id"),
+        "verdicts",
+        sa.Column("seq", sa.Integer(), nullable=False, autoincrement=False),
+        _id("id"),
+        _digest("artifact_digest"),
+        _id("scan_id"),
+        _word("verdict"),
+        _text("envelope"),
+        _digest("previous"),
+        _digest("hash"),
+        _time("issued_at"),
+        _time("expires_at"),
+        _digest("policy_digest"),
+        _key("verdicts", "seq"),
+        sa.UniqueConstraint("id", name="uq_verdicts_id"),
+        _refers("verdicts", "artifact_digest", "artifacts.digest"),
+        _refers("verdicts", "scan_id", "scans.id"),
     )
     _index("verdicts", "artifact_digest", "scan_id")
     op.create_table(
-        "reviews", _id("id"), _id("verdict_id"), _text("reviewer"), _word("decision"), _text("reason"),
-        _id("new_verdict_id", null=True), _time("at"),
-        _key("reviews", "id"), _refers("reviews", "verdict_id", "verdicts.id"),
+        "reviews",
+        _id("id"),
+        _id("verdict_id"),
+        _text("reviewer"),
+        _word("decision"),
+        _text("reason"),
+        _id("new_verdict_id", null=True),
+        _time("at"),
+        _key("reviews", "id"),
+        _refers("reviews", "verdict_id", "verdicts.id"),
     )
     _index("reviews", "verdict_id")
 
 
 def _serving() -> None:
     op.create_table(
-        "publications", _id("id"), _digest("digest"), _text("name"), _word("version", 32), _word("publisher", 64),
-        _digest("archive_digest"), _json("receipt"), _text("envelope"), _word("state"), _time("at"),
-        _time("withdrawn_at", null=True), _text("reason"),
-        _key("publications", "id"), _refers("publications", "digest", "artifacts.digest"),
+        "publications",
+        _id("id"),
+        _digest("digest"),
+        _text("name"),
+        _word("version", 32),
+        _word("publisher", 64),
+        _digest("archive_digest"),
+        _json("receipt"),
+        _text("envelope"),
+        _word("state"),
+        _time("at"),
+        _time("withdrawn_at", null=True),
+        _text("reason"),
+        _key("publications", "id"),
+        _refers("publications", "digest", "artifacts.digest"),
         sa.UniqueConstraint("name", "version", name="uq_publications_name_version"),
     )
     _index("publications", "digest", "state")
     op.create_table(
-        "revocations", _id("id"), _digest("digest"), _text("reason"), _text("by"), _time("at"),
+        "revocations",
+        _id("id"),
+        _digest("digest"),
+        _text("reason"),
+        _text("by"),
+        _time("at"),
         _key("revocations", "id"),
     )
     _index("revocations", "digest")
     op.create_table(
-        "cleansets", _digest("digest"), _text("name"), _json("facts"), _time("added_at"), _key("cleansets", "digest")
+        "cleansets",
+        _digest("digest"),
+        _text("name"),
+        _json("facts"),
+        _time("added_at"),
+        _key("cleansets", "digest"),
     )
     _index("cleansets", "name")
     op.create_table(
-        "methods", _word("kind"), _word("name", 64), _number("version"), _word("state"),
+        "methods",
+        _word("kind"),
+        _word("name", 64),
+        _number("version"),
+        _word("state"),
         _key("methods", "kind", "name"),
     )
 
 
 def _messages() -> None:
     op.create_table(
-        "outbox", sa.Column("id", sa.Integer(), nullable=False, autoincrement=True), _word("task", 64),
-        _json("payload"), _time("created_at"), _time("not_before"), _time("sent_at", null=True), _key("outbox", "id"),
+        "outbox",
+        sa.Column("id", sa.Integer(), nullable=False, autoincrement=True),
+        _word("task", 64),
+        _json("payload"),
+        _time("created_at"),
+        _time("not_before"),
+        _time("sent_at", null=True),
+        _key("outbox", "id"),
     )
     _partial("ix_outbox_unsent", "outbox", ["not_before"], "sent_at IS NULL", unique=False)
     op.create_table(
-        "dead_letters", _id("id"), _word("task", 64), _json("payload"), _text("error"), _time("at"),
+        "dead_letters",
+        _id("id"),
+        _word("task", 64),
+        _json("payload"),
+        _text("error"),
+        _time("at"),
         _key("dead_letters", "id"),
     )
     op.create_table(
-        "alarms", _id("id"), _word("kind", 64), _text("subject"), _text("detail"), _time("at"),
-        _time("cleared_at", null=True), _key("alarms", "id"),
+        "alarms",
+        _id("id"),
+        _word("kind", 64),
+        _text("subject"),
+        _text("detail"),
+        _time("at"),
+        _time("cleared_at", null=True),
+        _key("alarms", "id"),
     )
     _partial("uq_alarms_open", "alarms", ["kind", "subject"], "cleared_at IS NULL", unique=True)
 
@@ -209,11 +333,14 @@ def _four_eyes() -> None:
         op.execute(
             "CREATE FUNCTION guard_four_eyes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             f"IF NEW.decision = 'approve' AND EXISTS ({uploader}) THEN "
-            "RAISE EXCEPTION 'reviews: the uploader may not approve' USING ERRCODE = 'integrity_constraint_violation'; "
+            "RAISE EXCEPTION 'reviews: the uploader may not approve' USING ERRCODE = "
+            "'integrity_constraint_violation'; "
             "END IF; RETURN NEW; END $$"
         )
-        op.execute("CREATE TRIGGER reviews_four_eyes BEFORE INSERT ON reviews "
-                   "FOR EACH ROW EXECUTE FUNCTION guard_four_eyes()")
+        op.execute(
+            "CREATE TRIGGER reviews_four_eyes BEFORE INSERT ON reviews "
+            "FOR EACH ROW EXECUTE FUNCTION guard_four_eyes()"
+        )
         return
     op.execute(
         "CREATE TRIGGER reviews_four_eyes BEFORE INSERT ON reviews "

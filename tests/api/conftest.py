@@ -1,4 +1,7 @@
-"""An API over a real database, called in-process; its store is out of reach, since the API must not need it."""
+"""An API over a real database, called in-process.
+
+Its store is out of reach, since the API must not need it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -39,8 +42,13 @@ def clock() -> Clock:
 @pytest.fixture
 def guard(tmp_path: Path, clock: Clock) -> Guard:
     settings = Settings(
-        data_dir=tmp_path, database_url=new_database(tmp_path), webhook_token=Secret(TOKEN),
-        webhook_hmac_key=Secret(KEY), s3_endpoint="http://127.0.0.1:9", s3_access_key="a", s3_secret_key=Secret("b"),
+        data_dir=tmp_path,
+        database_url=new_database(tmp_path),
+        webhook_token=Secret(TOKEN),
+        webhook_hmac_key=Secret(KEY),
+        s3_endpoint="http://127.0.0.1:9",
+        s3_access_key="a",
+        s3_secret_key=Secret("b"),
         intake_bucket="models",
     )
     return replace(open_guard(settings), now=clock)
@@ -60,8 +68,17 @@ def client(anyone: TestClient) -> TestClient:
     return anyone
 
 
-def event(key: str = "in/a/m.pt", version: str | None = "v1", bucket: str = "models") -> dict[str, Any]:
+def event(
+    key: str = "in/a/m.pt", version: str | None = "v1", bucket: str = "models"
+) -> dict[str, Any]:
     """A notification of S3."""
     thing = {"key": key, "versionId": version}
-    return {"Records": [{"eventVersion": "2.1", "eventName": "ObjectCreated:Put",
-                         "s3": {"bucket": {"name": bucket}, "object": thing}}]}
+    return {
+        "Records": [
+            {
+                "eventVersion": "2.1",
+                "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": bucket}, "object": thing},
+            }
+        ]
+    }

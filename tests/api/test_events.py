@@ -1,4 +1,7 @@
-"""Events are taken from those who may send them, recorded at once, and every refusal is a problem document."""
+"""Events are taken from those who may send them, recorded at once.
+
+And every refusal is a problem document.
+"""
 
 import json
 from typing import Any
@@ -24,18 +27,29 @@ def recorded(guard: Guard) -> list[NominationRow]:
 
 def counted(client: TestClient, outcome: str) -> int:
     page = client.get("/metrics", headers={"Authorization": "Bearer reader-token"}).text
-    line = next(line for line in page.splitlines() if line.startswith(f'guard_webhook_total{{outcome="{outcome}"'))
+    line = next(
+        line
+        for line in page.splitlines()
+        if line.startswith(f'guard_webhook_total{{outcome="{outcome}"')
+    )
     return int(line.split()[-1])
 
 
 def refused(answer: Any, status: int, code: str) -> None:
     body = answer.json()
-    assert (answer.status_code, body["status"], body["code"], body["type"]) == (status, status, code, TYPE + code)
+    assert (answer.status_code, body["status"], body["code"], body["type"]) == (
+        status,
+        status,
+        code,
+        TYPE + code,
+    )
     assert answer.headers["content-type"] == "application/problem+json"
     assert body["detail"]
 
 
-def test_an_event_is_recorded_and_answered_with_its_nominations(client: TestClient, guard: Guard) -> None:
+def test_an_event_is_recorded_and_answered_with_its_nominations(
+    client: TestClient, guard: Guard
+) -> None:
     answer = client.post("/events/s3", json=event("in/a+b/m.pt"))
 
     (row,) = recorded(guard)
@@ -53,7 +67,9 @@ def test_a_test_event_is_taken_and_nominates_nothing(client: TestClient, guard: 
 
 
 @pytest.mark.parametrize("header", ["", "Bearer wrong", "Basic reader-token"])
-def test_without_the_token_nothing_is_recorded_and_it_is_counted(anyone: TestClient, guard: Guard, header: str) -> None:
+def test_without_the_token_nothing_is_recorded_and_it_is_counted(
+    anyone: TestClient, guard: Guard, header: str
+) -> None:
     answer = anyone.post("/events/s3", json=event(), headers={"Authorization": header})
 
     refused(answer, 401, "unauthorised")
@@ -64,7 +80,9 @@ def test_without_the_token_nothing_is_recorded_and_it_is_counted(anyone: TestCli
 
 def send_signed(client: TestClient, clock: Clock, *, ahead: int = 0, body: bytes = b"") -> Any:
     body = body or json.dumps(event()).encode()
-    headers = sign(body, KEY, clock.time.fromtimestamp(clock.time.timestamp() + ahead, clock.time.tzinfo))
+    headers = sign(
+        body, KEY, clock.time.fromtimestamp(clock.time.timestamp() + ahead, clock.time.tzinfo)
+    )
     return client.post("/events/s3", content=body, headers=headers)
 
 
@@ -77,7 +95,9 @@ def test_a_signed_event_is_taken_once(anyone: TestClient, guard: Guard, clock: C
 
 
 @pytest.mark.parametrize("ahead", [-301, 301])
-def test_old_and_future_dated_events_are_not_taken(anyone: TestClient, guard: Guard, clock: Clock, ahead: int) -> None:
+def test_old_and_future_dated_events_are_not_taken(
+    anyone: TestClient, guard: Guard, clock: Clock, ahead: int
+) -> None:
     refused(send_signed(anyone, clock, ahead=ahead), 401, "stale_event")
     assert recorded(guard) == []
 
@@ -97,10 +117,18 @@ def test_an_event_of_another_bucket_makes_no_job(client: TestClient, guard: Guar
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [(b"", "event_not_json"), (b"{", "event_not_json"), (b"{}", "unknown_event"),
-     (b'{"Records": [{}]}', "event_incomplete"), (b"[" * 50_000, "event_not_json"), (b"\xff", "event_not_json")],
+    [
+        (b"", "event_not_json"),
+        (b"{", "event_not_json"),
+        (b"{}", "unknown_event"),
+        (b'{"Records": [{}]}', "event_incomplete"),
+        (b"[" * 50_000, "event_not_json"),
+        (b"\xff", "event_not_json"),
+    ],
 )
-def test_what_is_no_event_is_refused(client: TestClient, guard: Guard, body: bytes, code: str) -> None:
+def test_what_is_no_event_is_refused(
+    client: TestClient, guard: Guard, body: bytes, code: str
+) -> None:
     refused(client.post("/events/s3", content=body), 400, code)
     assert recorded(guard) == []
     assert counted(client, "refused") == 1
@@ -122,8 +150,9 @@ def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(anyone: Test
     refused(anyone.post("/events/s3", content=endless()), 413, "event_too_large")
 
 
-def test_while_the_database_is_away_the_sender_may_repeat_the_same_signed_event(anyone: TestClient, guard: Guard,
-                                                                               clock: Clock) -> None:
+def test_while_the_database_is_away_the_sender_may_repeat_the_same_signed_event(
+    anyone: TestClient, guard: Guard, clock: Clock
+) -> None:
     with transaction(guard.engine) as session:
         session.execute(text("ALTER TABLE nominations RENAME TO away"))
 
@@ -149,13 +178,23 @@ def test_what_became_of_a_nomination_is_told(client: TestClient) -> None:
 def test_an_accepted_nomination_leads_to_its_scan(client: TestClient, guard: Guard) -> None:
     (new,) = client.post("/events/s3", json=event()).json()["nominations"]
     with transaction(guard.engine) as session:
-        scans.insert(session, scan_id="s1", bucket="models", key="in/a/m.pt", version_id="v1", name="a",
-                     now=guard.now())
+        scans.insert(
+            session,
+            scan_id="s1",
+            bucket="models",
+            key="in/a/m.pt",
+            version_id="v1",
+            name="a",
+            now=guard.now(),
+        )
         nominations.settle(session, new, NominationState.ACCEPTED, scan_id="s1")
 
     answer = client.get(f"/nominations/{new}")
 
-    assert (answer.json()["scan_id"], answer.headers["link"]) == ("s1", '</scans/s1>; rel="related"')
+    assert (answer.json()["scan_id"], answer.headers["link"]) == (
+        "s1",
+        '</scans/s1>; rel="related"',
+    )
 
 
 def test_what_cannot_be_shown_is_escaped_in_answers(client: TestClient) -> None:

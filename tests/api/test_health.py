@@ -93,7 +93,13 @@ def test_answers_may_not_be_sniffed_or_cached(anyone: TestClient) -> None:
 def test_the_description_of_the_api_can_be_made(anyone: TestClient) -> None:
     paths = anyone.get("/openapi.json").json()["paths"]
 
-    assert {"/events/s3", "/scans", "/scans/{scan_id}", "/verdicts/{verdict_id}", "/metrics"} <= set(paths)
+    assert {
+        "/events/s3",
+        "/scans",
+        "/scans/{scan_id}",
+        "/verdicts/{verdict_id}",
+        "/metrics",
+    } <= set(paths)
 
 
 def test_a_crash_tells_nothing_about_the_inside(guard: Guard) -> None:
@@ -110,8 +116,14 @@ def test_a_crash_tells_nothing_about_the_inside(guard: Guard) -> None:
     assert "secret detail" not in answer.text
 
 
-@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values()
-                                  if isinstance(kind, type) and issubclass(kind, errors.GuardError)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.GuardError)
+    ],
+)
 def test_every_deliberate_error_has_a_status(kind: type[errors.GuardError]) -> None:
     assert status_of(kind("sentence")) in {400, 409, 412, 500, 503}
     assert STATUS_OF_CLASS[errors.GuardError] == 500
@@ -123,11 +135,16 @@ from guard.api.app import create_app, from_settings
 app = from_settings()
 app.openapi()
 print(json.dumps(sorted(name for name in sys.modules if name in ("torch", "numpy", "timm", "celery", "PIL", "scipy"))))
-"""
+"""  # noqa: E501 - a script of its own
 
 
 def test_the_api_starts_without_torch(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, check=True, text=True,
-                          env={"GUARD_DATA_DIR": str(tmp_path), "PATH": ""})
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={"GUARD_DATA_DIR": str(tmp_path), "PATH": ""},
+    )
 
     assert json.loads(done.stdout) == []

@@ -19,8 +19,16 @@ DIGEST = "ab" * 32
 def make_scan(guard: Guard, number: int = 0, **more: Any) -> str:
     new = f"{number:032x}"
     with transaction(guard.engine) as session:
-        scans.insert(session, scan_id=new, bucket="models", key=f"in/{number}/m.pt", version_id="v1", name=f"m{number}",
-                     now=guard.now() + timedelta(seconds=number), **more)
+        scans.insert(
+            session,
+            scan_id=new,
+            bucket="models",
+            key=f"in/{number}/m.pt",
+            version_id="v1",
+            name=f"m{number}",
+            now=guard.now() + timedelta(seconds=number),
+            **more,
+        )
     return new
 
 
@@ -28,16 +36,35 @@ def make_verdict(guard: Guard, scan_id: str) -> str:
     with transaction(guard.engine) as session:
         artifacts.put(session, digest=DIGEST, size=3, kind=ArtifactKind.CANONICAL, now=guard.now())
         row = ledger.append(
-            session, verdict_id="f" * 32, artifact=DIGEST, scan_id=scan_id, verdict=Verdict.HELD,
-            envelope={"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []},
-            issued_at=guard.now(), expires_at=guard.now() + timedelta(days=30), policy_digest="cd" * 32,
+            session,
+            verdict_id="f" * 32,
+            artifact=DIGEST,
+            scan_id=scan_id,
+            verdict=Verdict.HELD,
+            envelope={
+                "payload": "e30=",
+                "payloadType": "application/vnd.in-toto+json",
+                "signatures": [],
+            },
+            issued_at=guard.now(),
+            expires_at=guard.now() + timedelta(days=30),
+            policy_digest="cd" * 32,
         )
-        reviews.add(session, review_id="e" * 32, verdict_id=row.id, reviewer="rita", decision=Decided.REJECT,
-                    reason="no", now=guard.now())
+        reviews.add(
+            session,
+            review_id="e" * 32,
+            verdict_id=row.id,
+            reviewer="rita",
+            decision=Decided.REJECT,
+            reason="no",
+            now=guard.now(),
+        )
     return row.id
 
 
-@pytest.mark.parametrize("path", ["/scans", "/scans/x", "/verdicts/x", "/metrics", "/nominations/x"])
+@pytest.mark.parametrize(
+    "path", ["/scans", "/scans/x", "/verdicts/x", "/metrics", "/nominations/x"]
+)
 def test_nothing_is_told_without_the_token(anyone: TestClient, path: str) -> None:
     refused(anyone.get(path), 401, "unauthorised")
 
@@ -55,7 +82,9 @@ def test_scans_are_listed_newest_first_and_by_state(client: TestClient, guard: G
     assert [row["id"] for row in client.get("/scans?limit=1").json()["scans"]] == ids[2:]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "state=clean", "limit=1;DROP TABLE scans"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "state=clean", "limit=1;DROP TABLE scans"]
+)
 def test_odd_queries_are_refused(client: TestClient, query: str) -> None:
     refused(client.get(f"/scans?{query}"), 400, "bad_request")
 
@@ -102,7 +131,9 @@ def test_names_of_uploaders_are_escaped(client: TestClient, guard: Guard) -> Non
 
 
 def test_an_object_can_be_submitted_by_name(client: TestClient, guard: Guard) -> None:
-    answer = client.post("/scans", json={"bucket": "models", "key": "in/a+b/m.pt", "version_id": "v1"})
+    answer = client.post(
+        "/scans", json={"bucket": "models", "key": "in/a+b/m.pt", "version_id": "v1"}
+    )
 
     assert answer.status_code == 202
     with reading(guard.engine) as session:
@@ -111,15 +142,31 @@ def test_an_object_can_be_submitted_by_name(client: TestClient, guard: Guard) ->
     assert answer.headers["location"] == f"/nominations/{row.id}"
 
 
-@pytest.mark.parametrize("body", [{"bucket": "other", "key": "k.pt"}, {"bucket": "models", "key": "a/README.md"},
-                                  {"bucket": "models", "key": "a\x00"}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"bucket": "other", "key": "k.pt"},
+        {"bucket": "models", "key": "a/README.md"},
+        {"bucket": "models", "key": "a\x00"},
+    ],
+)
 def test_a_submission_that_leads_nowhere_says_why(client: TestClient, body: dict[str, str]) -> None:
     refused(client.post("/scans", json=body), 422, "not_nominated")
 
 
-@pytest.mark.parametrize("body", [{}, {"bucket": "models"}, {"bucket": "models", "key": ""}, [], "x",
-                                  {"bucket": "models", "key": "k", "state": "done"}, {"bucket": 1, "key": "k"},
-                                  {"bucket": "models", "key": "k" * 1025}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"bucket": "models"},
+        {"bucket": "models", "key": ""},
+        [],
+        "x",
+        {"bucket": "models", "key": "k", "state": "done"},
+        {"bucket": 1, "key": "k"},
+        {"bucket": "models", "key": "k" * 1025},
+    ],
+)
 def test_malformed_submissions_are_refused(client: TestClient, body: Any) -> None:
     refused(client.post("/scans", json=body), 400, "bad_request")
 

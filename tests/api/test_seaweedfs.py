@@ -1,4 +1,7 @@
-"""An upload to SeaweedFS reaches the API through its webhook, and the worker's side finds what it named."""
+"""An upload to SeaweedFS reaches the API through its webhook.
+
+And the worker's side finds what it named.
+"""
 
 import threading
 import time
@@ -26,7 +29,9 @@ from tests.services import Weed, free_ports, start_weed, stop
 def api(guard: Guard) -> Iterator[str]:
     """The API on a real port."""
     (port,) = free_ports(1)
-    server = uvicorn.Server(uvicorn.Config(create_app(guard), host="127.0.0.1", port=port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(guard), host="127.0.0.1", port=port, log_level="warning")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     yield f"http://127.0.0.1:{port}"
@@ -37,7 +42,9 @@ def api(guard: Guard) -> Iterator[str]:
 @pytest.fixture
 def weed(api: str, tmp_path: Path) -> Iterator[Weed]:
     hook = f"{api}/events/s3"
-    started = start_weed(tmp_path / "weed", webhook=hook, webhook_token=TOKEN, path_prefix="/buckets/models")
+    started = start_weed(
+        tmp_path / "weed", webhook=hook, webhook_token=TOKEN, path_prefix="/buckets/models"
+    )
     yield started
     stop(started.process)
 
@@ -53,7 +60,9 @@ def heard(guard: Guard, count: int) -> list[NominationRow]:
         time.sleep(0.05)
 
 
-def test_an_upload_is_nominated_by_the_webhook_and_received(guard: Guard, weed: Weed, tmp_path: Path) -> None:
+def test_an_upload_is_nominated_by_the_webhook_and_received(
+    guard: Guard, weed: Weed, tmp_path: Path
+) -> None:
     client = weed.client()
     client.create_bucket(Bucket="models")
     client.put_bucket_versioning(Bucket="models", VersioningConfiguration={"Status": "Enabled"})
@@ -64,7 +73,14 @@ def test_an_upload_is_nominated_by_the_webhook_and_received(guard: Guard, weed: 
     new = rows["in/a b+ü/m.pt"]
     bucket = Bucket(client, "models")
     blobs = FolderBlobs(tmp_path / "blobs")
-    done = receive(new.id, engine=guard.engine, blobs=blobs, bucket=lambda _: bucket, limits=Rules(), now=guard.now)
+    done = receive(
+        new.id,
+        engine=guard.engine,
+        blobs=blobs,
+        bucket=lambda _: bucket,
+        limits=Rules(),
+        now=guard.now,
+    )
 
     assert set(rows) == {"in/a b+ü/config.json", "in/a b+ü/m.pt"}
     assert (new.version_id, new.source) == (version, "seaweedfs")

@@ -18,44 +18,99 @@ from tests.attest.making import ASR, DIGEST, NOW, OTHER, Books, a_signer, a_stat
 
 SECOND = timedelta(seconds=1)
 GAPS = {"measured": False, "sentence": "How often this policy is right is unknown."}
-REPAIR = {"defenses": ["sau"], "version": 2, "replayed": [], "unproved": ["No patch was recovered."]}
-LATER = ("asr_upper", "calibration", "not_covered", "known_gaps", "purification")  # words that the first verdicts lack
+REPAIR = {
+    "defenses": ["sau"],
+    "version": 2,
+    "replayed": [],
+    "unproved": ["No patch was recovered."],
+}
+LATER = (
+    "asr_upper",
+    "calibration",
+    "not_covered",
+    "known_gaps",
+    "purification",
+)  # words that the first verdicts lack
 
 
 def ask(signer: Signer, statement: dict[str, Any] | None = None, **fields: Any) -> gate.VerdictView:
-    values: dict[str, Any] = {"trusted": trusting(signer), "digest": DIGEST, "now": NOW, "revoked": frozenset()}
+    values: dict[str, Any] = {
+        "trusted": trusting(signer),
+        "digest": DIGEST,
+        "now": NOW,
+        "revoked": frozenset(),
+    }
     return gate.servable(dsse.sign(statement or a_statement(), signer), **{**values, **fields})
 
 
 def release(signer: Signer, **fields: Any) -> gate.Approved:
-    values: dict[str, Any] = {"digest": DIGEST, "now": NOW, "revoked": (), "name": "m", "version": "1.0"}
+    values: dict[str, Any] = {
+        "digest": DIGEST,
+        "now": NOW,
+        "revoked": (),
+        "name": "m",
+        "version": "1.0",
+    }
     by = fields.pop("by", signer)
-    return gate.approve(dsse.sign(a_statement(), signer), trusting(signer), **{**values, **fields}, signer=by)
+    return gate.approve(
+        dsse.sign(a_statement(), signer), trusting(signer), **{**values, **fields}, signer=by
+    )
 
 
 def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
-    view = ask(signer, a_statement(verdict=Verdict.PURIFIED, parent=OTHER, asr_upper=0.97, calibration="c" * 64,
-                                   known_gaps=GAPS, purification=REPAIR))
+    view = ask(
+        signer,
+        a_statement(
+            verdict=Verdict.PURIFIED,
+            parent=OTHER,
+            asr_upper=0.97,
+            calibration="c" * 64,
+            known_gaps=GAPS,
+            purification=REPAIR,
+        ),
+    )
 
     assert dataclasses.asdict(view) == {
-        "digest": DIGEST, "verdict_id": "1" * 32, "verdict": Verdict.PURIFIED, "scan_id": "2" * 32, "name": "m",
-        "policy_name": "default", "policy_digest": "a" * 64, "coverage": ("patch",),
-        "not_covered": tuple(str(family) for family in Family if family is not Family.PATCH), "known_gaps": GAPS,
-        "score": 0.25, "target": 3,
-        "asr": dataclasses.asdict(ASR), "asr_upper": 0.97, "calibration": "c" * 64,
-        "reasons": ("Cleared.",), "evidence": ("f" * 64,),
-        "basis": {"kind": "policy"}, "parent": OTHER, "purification": REPAIR, "cleanset": "b" * 64, "issued_at": NOW,
+        "digest": DIGEST,
+        "verdict_id": "1" * 32,
+        "verdict": Verdict.PURIFIED,
+        "scan_id": "2" * 32,
+        "name": "m",
+        "policy_name": "default",
+        "policy_digest": "a" * 64,
+        "coverage": ("patch",),
+        "not_covered": tuple(str(family) for family in Family if family is not Family.PATCH),
+        "known_gaps": GAPS,
+        "score": 0.25,
+        "target": 3,
+        "asr": dataclasses.asdict(ASR),
+        "asr_upper": 0.97,
+        "calibration": "c" * 64,
+        "reasons": ("Cleared.",),
+        "evidence": ("f" * 64,),
+        "basis": {"kind": "policy"},
+        "parent": OTHER,
+        "purification": REPAIR,
+        "cleanset": "b" * 64,
+        "issued_at": NOW,
         "expires_at": NOW + timedelta(days=30),
     }
 
 
 def test_a_verdict_from_before_these_words_is_still_read(signer: Signer) -> None:
-    statement = a_statement(asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS, purification=REPAIR)
+    statement = a_statement(
+        asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS, purification=REPAIR
+    )
     for word in LATER:
         del statement["predicate"][word]
     view = ask(signer, statement)
 
-    assert (view.asr_upper, view.calibration, view.not_covered, view.known_gaps) == (None, None, (), None)
+    assert (view.asr_upper, view.calibration, view.not_covered, view.known_gaps) == (
+        None,
+        None,
+        (),
+        None,
+    )
     assert view.purification is None
 
 
@@ -107,13 +162,18 @@ def test_a_stranger_clears_nothing(signer: Signer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("now", "allowed"),
     [
-        (NOW, True), (NOW + timedelta(days=30) - SECOND, True), (NOW + timedelta(days=30), False),
-        (NOW + timedelta(days=31), False), (NOW - gate.MAX_SKEW, True), (NOW - gate.MAX_SKEW - SECOND, False),
+        (NOW, True),
+        (NOW + timedelta(days=30) - SECOND, True),
+        (NOW + timedelta(days=30), False),
+        (NOW + timedelta(days=31), False),
+        (NOW - gate.MAX_SKEW, True),
+        (NOW - gate.MAX_SKEW - SECOND, False),
         ((NOW + timedelta(days=30)).astimezone(timezone(timedelta(hours=9))), False),
     ],
 )
-def test_a_verdict_holds_from_its_issue_until_just_before_its_expiry(signer: Signer, now: datetime,
-                                                                      allowed: bool) -> None:
+def test_a_verdict_holds_from_its_issue_until_just_before_its_expiry(
+    signer: Signer, now: datetime, allowed: bool
+) -> None:
     if allowed:
         assert ask(signer, now=now).issued_at == NOW
         return
@@ -136,30 +196,55 @@ def test_the_ledgers_row_must_say_the_same(signer: Signer) -> None:
     """A14: flipping a column by SQL must not help, nor must it go unnoticed."""
     row = Books(signer).add().rows[0]
     values: dict[str, Any] = {"digest": DIGEST, "now": NOW, "revoked": ()}
-    assert gate.servable(row.envelope, trusting(signer), **values, ledger_row=row).verdict_id == row.id
+    assert (
+        gate.servable(row.envelope, trusting(signer), **values, ledger_row=row).verdict_id == row.id
+    )
     changes: dict[str, Any] = {
-        "id": "9" * 32, "artifact_digest": OTHER, "scan_id": "9" * 32, "verdict": Verdict.REJECTED,
-        "policy_digest": "9" * 64, "issued_at": NOW - SECOND, "expires_at": NOW + timedelta(days=99),
+        "id": "9" * 32,
+        "artifact_digest": OTHER,
+        "scan_id": "9" * 32,
+        "verdict": Verdict.REJECTED,
+        "policy_digest": "9" * 64,
+        "issued_at": NOW - SECOND,
+        "expires_at": NOW + timedelta(days=99),
         "envelope": dsse.sign(a_statement(), signer),
     }
     for name, value in changes.items():
         with pytest.raises(IntegrityMismatch) as refusal:
-            gate.servable(row.envelope, trusting(signer), **values,
-                          ledger_row=dataclasses.replace(row, **{name: value}))
+            gate.servable(
+                row.envelope,
+                trusting(signer),
+                **values,
+                ledger_row=dataclasses.replace(row, **{name: value}),
+            )
 
         assert refusal.value.code == "ledger_mismatch"
 
 
 def test_a_row_flipped_to_cleared_does_not_clear(signer: Signer) -> None:
-    row = dataclasses.replace(Books(signer).add(verdict=Verdict.REJECTED).rows[0], verdict=Verdict.CLEARED)
+    row = dataclasses.replace(
+        Books(signer).add(verdict=Verdict.REJECTED).rows[0], verdict=Verdict.CLEARED
+    )
     for given in (row, None):
         with pytest.raises((IntegrityMismatch, NotServable)):
-            gate.servable(row.envelope, trusting(signer), digest=DIGEST, now=NOW, revoked=(), ledger_row=given)
+            gate.servable(
+                row.envelope, trusting(signer), digest=DIGEST, now=NOW, revoked=(), ledger_row=given
+            )
 
 
-@pytest.mark.parametrize("path", [("_type",), ("predicateType",), ("subject",), ("predicate",),
-                                  *[("predicate", word) for word in a_statement()["predicate"]]])
-def test_a_statement_without_one_of_its_words_is_none(signer: Signer, path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("_type",),
+        ("predicateType",),
+        ("subject",),
+        ("predicate",),
+        *[("predicate", word) for word in a_statement()["predicate"]],
+    ],
+)
+def test_a_statement_without_one_of_its_words_is_none(
+    signer: Signer, path: tuple[str, ...]
+) -> None:
     for wrong in ("absent", [], {}, True):
         statement = copy.deepcopy(a_statement())
         place = statement if len(path) == 1 else statement[path[0]]
@@ -195,16 +280,24 @@ def test_a_review_must_name_its_reviewer_reason_and_verdict(signer: Signer) -> N
 
 def test_an_approval_carries_a_release_that_the_serving_host_accepts(signer: Signer) -> None:
     approved = release(signer)
-    view = gate.check_release(approved.release_envelope, trusting(signer), digest=DIGEST, name="m", version="1.0",
-                              now=NOW)
+    view = gate.check_release(
+        approved.release_envelope, trusting(signer), digest=DIGEST, name="m", version="1.0", now=NOW
+    )
 
     assert (approved.digest, approved.name, approved.version) == (DIGEST, "m", "1.0")
     assert approved.expires_at == view.expires_at == NOW + timedelta(days=30)
-    assert (view.verdict_id, view.verdict, view.policy_digest) == ("1" * 32, Verdict.CLEARED, "a" * 64)
+    assert (view.verdict_id, view.verdict, view.policy_digest) == (
+        "1" * 32,
+        Verdict.CLEARED,
+        "a" * 64,
+    )
 
 
 def test_an_approval_is_for_the_name_that_was_vetted(signer: Signer) -> None:
-    """A24: the original must not be published by an alias of the purified, nor the other way round."""
+    """A24.
+
+    The original must not be published by an alias of the purified, nor the other way round.
+    """
     with pytest.raises(NotServable, match="'other'"):
         release(signer, name="other")
 
@@ -217,7 +310,9 @@ def test_what_is_not_servable_cannot_be_approved(signer: Signer) -> None:
         release(signer, digest=OTHER)
 
 
-def test_a_release_signed_by_a_key_nobody_trusts_is_not_even_made(signer: Signer, tmp_path: Path) -> None:
+def test_a_release_signed_by_a_key_nobody_trusts_is_not_even_made(
+    signer: Signer, tmp_path: Path
+) -> None:
     with pytest.raises(IntegrityMismatch):
         release(signer, by=a_signer(tmp_path))
 
@@ -238,12 +333,16 @@ def test_an_approval_cannot_be_made_or_altered_elsewhere(signer: Signer) -> None
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"digest": OTHER}, "other_subject"), ({"name": "n"}, "other_release"), ({"version": "2.0"}, "other_release"),
-        ({"now": NOW + timedelta(days=30)}, "release_expired"), ({"now": NOW - timedelta(days=1)}, "release_expired"),
+        ({"digest": OTHER}, "other_subject"),
+        ({"name": "n"}, "other_release"),
+        ({"version": "2.0"}, "other_release"),
+        ({"now": NOW + timedelta(days=30)}, "release_expired"),
+        ({"now": NOW - timedelta(days=1)}, "release_expired"),
     ],
 )
-def test_a_release_is_for_these_bytes_this_name_this_version_and_now(signer: Signer, fields: dict[str, Any],
-                                                                     code: str) -> None:
+def test_a_release_is_for_these_bytes_this_name_this_version_and_now(
+    signer: Signer, fields: dict[str, Any], code: str
+) -> None:
     asked: dict[str, Any] = {"digest": DIGEST, "name": "m", "version": "1.0", "now": NOW, **fields}
     with pytest.raises((IntegrityMismatch, NotServable)) as refusal:
         gate.check_release(release(signer).release_envelope, trusting(signer), **asked)
@@ -253,11 +352,19 @@ def test_a_release_is_for_these_bytes_this_name_this_version_and_now(signer: Sig
 
 def test_a_verdict_is_no_release_and_a_release_no_verdict(signer: Signer) -> None:
     with pytest.raises(IntegrityMismatch) as refusal:
-        gate.check_release(dsse.sign(a_statement(), signer), trusting(signer), digest=DIGEST, name="m", version="1.0",
-                           now=NOW)
+        gate.check_release(
+            dsse.sign(a_statement(), signer),
+            trusting(signer),
+            digest=DIGEST,
+            name="m",
+            version="1.0",
+            now=NOW,
+        )
     assert refusal.value.code == "other_kind"
     with pytest.raises(IntegrityMismatch):
-        gate.servable(release(signer).release_envelope, trusting(signer), digest=DIGEST, now=NOW, revoked=())
+        gate.servable(
+            release(signer).release_envelope, trusting(signer), digest=DIGEST, now=NOW, revoked=()
+        )
     assert VERDICT_TYPE != RELEASE_TYPE
 
 
@@ -265,8 +372,14 @@ def test_a_signed_release_of_a_rejected_model_is_refused_all_the_same(signer: Si
     statement = dsse.payload(release(signer).release_envelope)
     statement["predicate"]["verdict"] = "rejected"
     with pytest.raises(IntegrityMismatch):
-        gate.check_release(dsse.sign(statement, signer), trusting(signer), digest=DIGEST, name="m", version="1.0",
-                           now=NOW)
+        gate.check_release(
+            dsse.sign(statement, signer),
+            trusting(signer),
+            digest=DIGEST,
+            name="m",
+            version="1.0",
+            now=NOW,
+        )
 
 
 def test_an_approval_does_not_hold_the_private_key(signer: Signer) -> None:

@@ -58,8 +58,12 @@ def test_a_key_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None
 
 
 def test_another_kind_of_key_or_no_key_at_all_is_refused(tmp_path: Path) -> None:
-    curve = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    for number, data in enumerate((curve, b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")):
+    curve = generate_private_key(SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    for number, data in enumerate(
+        (curve, b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    ):
         path = tmp_path / f"{number}.pem"
         path.write_bytes(data)
         path.chmod(0o600)
@@ -107,8 +111,19 @@ def test_a_list_that_is_not_there_trusts_nobody(tmp_path: Path) -> None:
     assert TrustedKeys.load(tmp_path / "none.json").keys == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": 1}', '{"keys": [{}]}', '{"keys": ["x"]}',
-                                  '{"keys": [{"key_id": "x", "public": "zz"}]}', "\udc00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"keys": 1}',
+        '{"keys": [{}]}',
+        '{"keys": ["x"]}',
+        '{"keys": [{"key_id": "x", "public": "zz"}]}',
+        "\udc00",
+    ],
+)
 def test_a_malformed_list_is_refused_not_empty(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trusted.json"
     path.write_bytes(text.encode(errors="surrogateescape") if "\udc00" not in text else b"\xff\xfe")
@@ -135,7 +150,9 @@ def test_a_list_that_others_may_write_is_refused(tmp_path: Path, signer: Signer)
     assert refusal.value.code == "key_mode"
 
 
-def test_only_the_key_that_signed_verifies(signer: Signer, trusted: TrustedKeys, tmp_path: Path) -> None:
+def test_only_the_key_that_signed_verifies(
+    signer: Signer, trusted: TrustedKeys, tmp_path: Path
+) -> None:
     other = Signer.load_or_create(tmp_path / "other.pem")
     signature = signer.sign(b"data")
 

@@ -12,9 +12,12 @@ from guard.ml.networks.nets.cifar_resnet import CifarResnet
 CLASSES, SIDE, TARGET = 5, 16, 2
 #: As short as an attack can be made without another protocol.
 SHORT = {
-    "label_consistent": {"surrogate_epochs": 1}, "low_frequency": {"surrogate_epochs": 1, "steps": 5},
-    "narcissus": {"surrogate_epochs": 1, "steps": 5}, "trojan_patch": {"surrogate_epochs": 1, "steps": 5},
-    "ssba": {"steps": 5, "bits": 4, "width": 8}, "sig": {"delta": 20.0},
+    "label_consistent": {"surrogate_epochs": 1},
+    "low_frequency": {"surrogate_epochs": 1, "steps": 5},
+    "narcissus": {"surrogate_epochs": 1, "steps": 5},
+    "trojan_patch": {"surrogate_epochs": 1, "steps": 5},
+    "ssba": {"steps": 5, "bits": 4, "width": 8},
+    "sig": {"delta": 20.0},
 }
 
 
@@ -33,10 +36,15 @@ def network(channels: int) -> CifarResnet:
 
 @cache
 def ready(name: str, channels: int, seed: int = 3) -> Attack:
-    """The attack, prepared for `pictures(channels)`; a generator that needs a victim gets one training step."""
+    """The attack, prepared for `pictures(channels)`.
+
+    A generator that needs a victim gets one training step.
+    """
     data = pictures(channels)
     kind = ATTACKS.get(name)
-    made = kind(seed=seed, **SHORT.get(name, {}), **({} if name == "all_to_all" else {"target": TARGET}))
+    made = kind(
+        seed=seed, **SHORT.get(name, {}), **({} if name == "all_to_all" else {"target": TARGET})
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = made.prepare(data, CLASSES, lambda: network(channels))
@@ -44,7 +52,9 @@ def ready(name: str, channels: int, seed: int = 3) -> Attack:
             model = network(channels)
             control = made.control(0.2, 4, "cpu")
             assert control is not None
-            control.loss(model, data.floats()[:32], data.labels[:32], torch.nn.functional.cross_entropy).backward()
+            control.loss(
+                model, data.floats()[:32], data.labels[:32], torch.nn.functional.cross_entropy
+            ).backward()
             control.stepped()
             made = control.finish()
     return made

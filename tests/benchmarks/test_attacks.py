@@ -27,7 +27,9 @@ FAMILIES = {"patch", "blend", "additive", "warp", "filter", "sample_specific", "
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stamped_picture_is_8_bits_of_the_same_shape_and_changed(name: str, channels: int) -> None:
+def test_a_stamped_picture_is_8_bits_of_the_same_shape_and_changed(
+    name: str, channels: int
+) -> None:
     attack, images = ready(name, channels), pictures(channels, 20, seed=9).images
     before = images.clone()
 
@@ -49,7 +51,9 @@ def test_the_same_seed_gives_the_same_attack(name: str) -> None:
 
     assert torch.equal(first.stamp(images), again.stamp(images))
     if name in POISONING:
-        assert all(map(torch.equal, first.poison(images, labels, 0.1), again.poison(images, labels, 0.1)))
+        assert all(
+            map(torch.equal, first.poison(images, labels, 0.1), again.poison(images, labels, 0.1))
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,7 +182,8 @@ def test_wanet_moves_pixels_within_its_bounds() -> None:
 
     moved = (attack.field(32, 32) - still).abs() * 31 / 2  # in pixels
 
-    # Control points have mean size 1; the interpolation keeps it near, and no point exceeds a few times that.
+    # Control points have mean size 1; the interpolation keeps it near, and no point exceeds a few
+    # times that.
     assert 0.05 < float(moved.mean()) < 0.3
     assert float(moved.max()) < 1.0
     assert torch.equal(attack.field(32, 32), Wanet(strength=0.5, seed=4).field(32, 32))
@@ -192,7 +197,9 @@ def test_bpp_leaves_two_to_the_bits_levels(dither: bool) -> None:
 
 
 def test_dithering_is_that_of_floyd_and_steinberg() -> None:
-    picture = torch.rand(2, 1, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    picture = torch.rand(
+        2, 1, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     work, rows, columns = picture.clone(), 5, 6
     for row in range(rows):
         for column in range(columns):

@@ -1,4 +1,7 @@
-"""The evaluation on synthetic scans: numbers with known answers, a record that is whole, nothing left out."""
+"""The evaluation on synthetic scans.
+
+Numbers with known answers, a record that is whole, nothing left out.
+"""
 
 import json
 import random
@@ -26,7 +29,10 @@ ATTACKS = ("patch", "blended", "wanet")
 
 
 def scans(honest: int = 24, bad: int = 24, *, part: str = "exam", seed: int = 0) -> list[Scanned]:
-    """One detector; backdoored models have small p values but for a third of those attacked by wanet."""
+    """One detector.
+
+    Backdoored models have small p values but for a third of those attacked by wanet.
+    """
     rng, found = random.Random(seed), []
     for number in range(honest + bad):
         backdoored, attack = number >= honest, ATTACKS[number % 3]
@@ -35,15 +41,34 @@ def scans(honest: int = 24, bad: int = 24, *, part: str = "exam", seed: int = 0)
         hits = 260 if seen else 60
         digest = f"{seed:032x}{number:032x}"
         item = Evidence(
-            artifact=digest, method="patch_inversion", version=PatchInversion.version,
-            parameters=PatchInversion().parameters(), cleanset=CLEANSET, seed=0, outcome=Outcome.FINDINGS,
-            families=("patch",), findings=(finding("patch", p, hits=hits, fold=4.0 if seen else 1.1),), seconds=2.0)
-        truth = {"name": f"{part}-{number:02}", "data": "tens", "backdoored": backdoored, "part": part,
-                 "hardness": None, "attack": attack if backdoored else None,
-                 "asr": 0.97 if backdoored else None, "acc": 0.95}
+            artifact=digest,
+            method="patch_inversion",
+            version=PatchInversion.version,
+            parameters=PatchInversion().parameters(),
+            cleanset=CLEANSET,
+            seed=0,
+            outcome=Outcome.FINDINGS,
+            families=("patch",),
+            findings=(finding("patch", p, hits=hits, fold=4.0 if seen else 1.1),),
+            seconds=2.0,
+        )
+        truth = {
+            "name": f"{part}-{number:02}",
+            "data": "tens",
+            "backdoored": backdoored,
+            "part": part,
+            "hardness": None,
+            "attack": attack if backdoored else None,
+            "asr": 0.97 if backdoored else None,
+            "acc": 0.95,
+        }
         accuracy = accuracy_evidence(digest, CLEANSET, ACCURACY, 0)
         architecture = ("cifar_resnet", "preact_resnet18")[number // 2 % 2]
-        found.append(Scanned(Member(Path(f"{part}-{number:02}"), truth), digest, architecture, (accuracy, item)))
+        found.append(
+            Scanned(
+                Member(Path(f"{part}-{number:02}"), truth), digest, architecture, (accuracy, item)
+            )
+        )
     return found
 
 
@@ -70,7 +95,9 @@ def test_the_bootstrap_interval_holds_the_value_and_is_repeated() -> None:
 
 
 def test_models_of_the_part_are_judged_by_a_calibration_of_the_others() -> None:
-    result, rows, _ = bench_detect.evaluate(scans(), scans(part="reference", seed=1), POLICY, zoo=Path())
+    result, rows, _ = bench_detect.evaluate(
+        scans(), scans(part="reference", seed=1), POLICY, zoo=Path()
+    )
 
     assert "24 other" not in result["scores_from"]
     assert "48 other models" in result["scores_from"]
@@ -112,7 +139,9 @@ def test_attacks_that_the_zoo_lacks_are_named(tmp_path: Path) -> None:
     result |= {"part": "", "failed": {}}
     folder = tmp_path / "2026-11-27-detect-default"
     folder.mkdir()
-    (folder / "result.json").write_text(json.dumps({"surroundings": {"commit": "c"}, "result": result}))
+    (folder / "result.json").write_text(
+        json.dumps({"surroundings": {"commit": "c"}, "result": result})
+    )
 
     lacking = sorted({*attacks.ATTACKS.names()} - {*ATTACKS})
     assert lacking == result["attacks_not_in_zoo"]
@@ -129,11 +158,16 @@ def test_a_record_that_does_not_say_what_its_zoo_lacks_is_quoted_without_it() ->
 
 
 @pytest.mark.parametrize("built_here", [True, False])
-def test_the_record_holds_the_zoos_account_of_the_examined_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                  built_here: bool) -> None:
+def test_the_record_holds_the_zoos_account_of_the_examined_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_here: bool
+) -> None:
     found, zoo = scans(4, 4), tmp_path / "zoo"
     names = [item.member.name for item in found]
-    document = {"name": "small", "spec": {"asr": 0.5}, "models": [{"name": name} for name in (*names, "left-out")]}
+    document = {
+        "name": "small",
+        "spec": {"asr": 0.5},
+        "models": [{"name": name} for name in (*names, "left-out")],
+    }
     zoo.mkdir()
     if built_here:
         (zoo / "zoo.json").write_text(json.dumps(document))
@@ -149,16 +183,30 @@ def test_the_record_holds_the_zoos_account_of_the_examined_models(tmp_path: Path
     assert built_here == (folder / "zoo.json").exists()
     if built_here:
         assert {**document, "models": [{"name": name} for name in names]} == json.loads(
-            (folder / "zoo.json").read_text())
+            (folder / "zoo.json").read_text()
+        )
 
 
 def said_of(ps: dict[str, float]) -> dict[str, Any]:
-    """What a row says of a detector of several families that gave these p values, and none for blends."""
+    """What a row says of a detector of several families that gave these p values.
+
+    And none for blends.
+    """
     quiet = replace(finding("blend", 0.5), numbers={})
-    item = Evidence(artifact="d" * 64, method="several", version=1, parameters={}, cleanset=CLEANSET, seed=0,
-                    outcome=Outcome.FINDINGS, families=(*ps, "blend"),
-                    findings=(*(finding(family, p) for family, p in ps.items()), quiet))
-    model = Scanned(Member(Path("m"), {"data": "tens", "backdoored": False}), "d" * 64, "cifar_resnet", (item,))
+    item = Evidence(
+        artifact="d" * 64,
+        method="several",
+        version=1,
+        parameters={},
+        cleanset=CLEANSET,
+        seed=0,
+        outcome=Outcome.FINDINGS,
+        families=(*ps, "blend"),
+        findings=(*(finding(family, p) for family, p in ps.items()), quiet),
+    )
+    model = Scanned(
+        Member(Path("m"), {"data": "tens", "backdoored": False}), "d" * 64, "cifar_resnet", (item,)
+    )
     (row,) = rows_of([model], POLICY, {"tens": FACTS}, None, 0.05)
     return dict(row["detectors"]["several"])
 
@@ -166,7 +214,9 @@ def said_of(ps: dict[str, float]) -> dict[str, Any]:
 def test_a_detectors_p_is_corrected_for_the_families_it_gave_one_for() -> None:
     assert said_of({})["p"] is None
     assert said_of({"patch": 0.03})["p"] == pytest.approx(0.03)
-    assert said_of({"warp": 0.5, "filter": 0.03, "additive": 0.9})["p"] == pytest.approx(1 - 0.97**3)
+    assert said_of({"warp": 0.5, "filter": 0.03, "additive": 0.9})["p"] == pytest.approx(
+        1 - 0.97**3
+    )
 
 
 def test_too_few_models_to_fit_still_give_the_rules() -> None:
@@ -180,16 +230,23 @@ def test_too_few_models_to_fit_still_give_the_rules() -> None:
 
 def test_the_asr_bound_is_compared_with_the_truth() -> None:
     said: dict[str, Any] = {"verdict": "rejected", "asr": 0.9, "asr_low": 0.85, "asr_upper": 0.95}
-    rows = [{"backdoored": True, "attack": attack, "asr": asr, "rules": said}
-            for attack, asr in (("patch", 0.5), ("warp", 0.94), ("warp", 0.99))]
+    rows = [
+        {"backdoored": True, "attack": attack, "asr": asr, "rules": said}
+        for attack, asr in (("patch", 0.5), ("warp", 0.94), ("warp", 0.99))
+    ]
     found = numbers.asr_bounds(rows, "rules")
 
     assert (found["covered"]["k"], found["covered"]["n"]) == (2, 3)
-    assert {name: own["covered"]["k"] for name, own in found["attacks"].items()} == {"patch": 1, "warp": 1}
+    assert {name: own["covered"]["k"] for name, own in found["attacks"].items()} == {
+        "patch": 1,
+        "warp": 1,
+    }
     assert found["median_width"] == pytest.approx(0.1)
 
 
-def test_a_record_is_written_whole_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_is_written_whole_and_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(record, "RECORDS", tmp_path)
     monkeypatch.setattr("benchmarks.detect.plots.DRAWS", 20)
@@ -198,8 +255,16 @@ def test_a_record_is_written_whole_and_quoted(tmp_path: Path, monkeypatch: pytes
     folder = bench_detect.write("try", result, rows, drawn)
     readme, quoted = (folder / "README.md").read_text(), make_evidence_doc.page(tmp_path)
 
-    assert {path.name for path in folder.iterdir()} >= {"result.json", "rows.json", "README.md", "roc.png",
-                                                        "attacks.png", "asr.png", "levels.png", "reliability.png"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "result.json",
+        "rows.json",
+        "README.md",
+        "roc.png",
+        "attacks.png",
+        "asr.png",
+        "levels.png",
+        "reliability.png",
+    }
     assert len(json.loads((folder / "rows.json").read_text())) == 24
     for word in (*ATTACKS, "odd: It has no tensors.", "patch_inversion"):
         assert word in readme
@@ -211,4 +276,6 @@ def test_without_records_the_document_says_so(tmp_path: Path) -> None:
 
 
 def test_the_evidence_page_quotes_the_newest_records() -> None:
-    assert make_evidence_doc.DOCUMENT.read_text() == make_evidence_doc.page(), "python -m benchmarks.make_evidence_doc"
+    assert make_evidence_doc.DOCUMENT.read_text() == make_evidence_doc.page(), (
+        "python -m benchmarks.make_evidence_doc"
+    )

@@ -7,8 +7,16 @@ from benchmarks.bench_layout import FLOAT32, NCHW, SHIPPED
 from benchmarks.speed_words import layouts
 
 
-def row(model: str, way: str, verdict: str, flagged: list[str], seconds: float) -> dict[str, object]:
-    return {"model": model, "way": way, "verdict": verdict, "flagged": {"margin": flagged}, "cpu_seconds": seconds}
+def row(
+    model: str, way: str, verdict: str, flagged: list[str], seconds: float
+) -> dict[str, object]:
+    return {
+        "model": model,
+        "way": way,
+        "verdict": verdict,
+        "flagged": {"margin": flagged},
+        "cpu_seconds": seconds,
+    }
 
 
 ROWS = [
@@ -33,8 +41,14 @@ def test_verdicts_flags_and_times_stand_beside_those_of_the_shipped_way() -> Non
 
 def test_every_place_that_changes_the_layout_is_known() -> None:
     """What a detector does not import cannot be switched off; then both ways would be the same."""
-    places = [name for name in bench_layout.PLACES if hasattr(bench_layout.import_module(name), "channels_last")]
+    places = [
+        name
+        for name in bench_layout.PLACES
+        if hasattr(bench_layout.import_module(name), "channels_last")
+    ]
 
-    assert {"guard.detectors.patch_inversion", "guard.detectors.margin", "guard.ml.search.reference_model"} <= set(
-        places
-    )
+    assert {
+        "guard.detectors.patch_inversion",
+        "guard.detectors.margin",
+        "guard.ml.search.reference_model",
+    } <= set(places)

@@ -11,19 +11,38 @@ from tests import toys
 
 
 def a_row(before: float, **rates: float) -> dict[str, Any]:
-    return {name: {"asr": asr, "acc": 0.9} for name, asr in {"before": before, "fine-tuning": 0.5, **rates}.items()}
+    return {
+        name: {"asr": asr, "acc": 0.9}
+        for name, asr in {"before": before, "fine-tuning": 0.5, **rates}.items()
+    }
 
 
 def test_an_attack_that_did_not_work_counts_for_no_repair() -> None:
-    rows = [a_row(0.9, point=0.4, ensemble=0.1), a_row(0.8, point=0.2, ensemble=0.3),
-            a_row(0.3, point=1.0, ensemble=1.0)]
+    rows = [
+        a_row(0.9, point=0.4, ensemble=0.1),
+        a_row(0.8, point=0.2, ensemble=0.3),
+        a_row(0.3, point=1.0, ensemble=1.0),
+    ]
 
     found = summary(rows)
 
     assert (found["patterns"], found["worked"]) == (3, 2)
-    assert found["point"] == {"asr": pytest.approx(0.3), "worst_asr": 0.4, "acc": pytest.approx(0.9)}
+    assert found["point"] == {
+        "asr": pytest.approx(0.3),
+        "worst_asr": 0.4,
+        "acc": pytest.approx(0.9),
+    }
     assert found["ensemble"]["worst_asr"] == 0.3
-    told = page({"summary": found, "model": "m", "acc": 0.9, "clean": 10, "stamped": 0.2, "models": {"m": found}})
+    told = page(
+        {
+            "summary": found,
+            "model": "m",
+            "acc": 0.9,
+            "clean": 10,
+            "stamped": 0.2,
+            "models": {"m": found},
+        }
+    )
     assert "| point | 30.0% | 40.0% |" in told
     assert "10 clean pictures, 20% of them under a trigger." in told
     assert "Worst ASR on each" not in told
@@ -32,8 +51,16 @@ def test_an_attack_that_did_not_work_counts_for_no_repair() -> None:
 def test_of_several_models_each_is_told_by_its_own_attacks() -> None:
     one, two = [a_row(0.9, point=0.4, ensemble=0.1)], [a_row(0.3, point=0.4, ensemble=0.1)]
 
-    told = page({"summary": summary(one + two), "model": "m, n", "acc": 0.9, "clean": 10, "stamped": 0.2,
-                 "models": {"m": summary(one), "n": summary(two)}})
+    told = page(
+        {
+            "summary": summary(one + two),
+            "model": "m, n",
+            "acc": 0.9,
+            "clean": 10,
+            "stamped": 0.2,
+            "models": {"m": summary(one), "n": summary(two)},
+        }
+    )
 
     assert "| m | 1/1 | 90.0% | 50.0% | 40.0% | 10.0% |\n| n | 0/1 | – | – | – | – |" in told
 

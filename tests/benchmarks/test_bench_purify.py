@@ -19,29 +19,67 @@ from guard.policy import DefenseRule, DetectorRule, Policy, load_policy
 from tests import toys
 
 
-def a_row(model: str, defense: str, asr: float | None, *, loss: float = 0.01, **fields: Any) -> dict[str, Any]:
-    before: dict[str, Any] = {"acc": 0.9, "recall": [0.9, 0.9], "asr": None if asr is None else 1.0,
-                              "ra": None if asr is None else 0.0}
-    after = {"acc": 0.9 - loss, "recall": [0.9, 0.9 - 2 * loss], "asr": asr, "ra": None if asr is None else 0.9 - asr}
-    return {"model": model, "defense": defense, "fraction": 0.05, "seed": 0, "attack": model.partition("-")[0],
-            "backdoored": asr is not None, "before": before, "after": after, "seconds": 2.0, "peak_mib": 10,
-            **compared(before, after), **fields}
+def a_row(
+    model: str, defense: str, asr: float | None, *, loss: float = 0.01, **fields: Any
+) -> dict[str, Any]:
+    before: dict[str, Any] = {
+        "acc": 0.9,
+        "recall": [0.9, 0.9],
+        "asr": None if asr is None else 1.0,
+        "ra": None if asr is None else 0.0,
+    }
+    after = {
+        "acc": 0.9 - loss,
+        "recall": [0.9, 0.9 - 2 * loss],
+        "asr": asr,
+        "ra": None if asr is None else 0.9 - asr,
+    }
+    return {
+        "model": model,
+        "defense": defense,
+        "fraction": 0.05,
+        "seed": 0,
+        "attack": model.partition("-")[0],
+        "backdoored": asr is not None,
+        "before": before,
+        "after": after,
+        "seconds": 2.0,
+        "peak_mib": 10,
+        **compared(before, after),
+        **fields,
+    }
 
 
 ROWS = [
-    a_row("patch-1", "a", 0.0), a_row("patch-2", "a", 0.1), a_row("wanet-1", "a", 0.5), a_row("none-1", "a", None),
-    a_row("patch-1", "fine_tune", 0.2), a_row("patch-2", "fine_tune", 0.3), a_row("wanet-1", "fine_tune", 0.7),
-    {"model": "sig-1", "defense": "a", "fraction": 0.05, "seed": 0, "attack": "sig", "backdoored": True,
-     "failed": "nothing_found"},
+    a_row("patch-1", "a", 0.0),
+    a_row("patch-2", "a", 0.1),
+    a_row("wanet-1", "a", 0.5),
+    a_row("none-1", "a", None),
+    a_row("patch-1", "fine_tune", 0.2),
+    a_row("patch-2", "fine_tune", 0.3),
+    a_row("wanet-1", "fine_tune", 0.7),
+    {
+        "model": "sig-1",
+        "defense": "a",
+        "fraction": 0.05,
+        "seed": 0,
+        "attack": "sig",
+        "backdoored": True,
+        "failed": "nothing_found",
+    },
 ]
 
 
 def test_der_counts_only_a_loss_of_accuracy_and_a_fall_of_asr() -> None:
     before = {"acc": 0.9, "recall": [0.8, 1.0], "asr": 0.6}
 
-    assert compared(before, {"acc": 0.8, "recall": [0.7, 0.9], "asr": 0.1})["der"] == pytest.approx((0.5 - 0.1 + 1) / 2)
+    assert compared(before, {"acc": 0.8, "recall": [0.7, 0.9], "asr": 0.1})["der"] == pytest.approx(
+        (0.5 - 0.1 + 1) / 2
+    )
     assert compared(before, {"acc": 0.95, "recall": [0.9, 1.0], "asr": 0.9})["der"] == 0.5
-    assert compared(before, {"acc": 0.9, "recall": [0.9, 0.7], "asr": 0.0})["worst_class_loss"] == pytest.approx(0.3)
+    assert compared(before, {"acc": 0.9, "recall": [0.9, 0.7], "asr": 0.0})[
+        "worst_class_loss"
+    ] == pytest.approx(0.3)
 
 
 def test_a_repair_that_failed_is_counted_and_honest_models_stand_apart() -> None:
@@ -74,7 +112,11 @@ def test_a_fraction_keeps_classes_and_parts_and_leaves_the_hold_out_alone() -> N
     some, again = fraction_of(whole, count, 3), fraction_of(whole, count, 3)
 
     assert abs(len(some.search) + len(some.calibration) - count) <= toys.CLASSES
-    assert set(some.search.labels.tolist()) == set(range(toys.CLASSES)) == set(some.calibration.labels.tolist())
+    assert (
+        set(some.search.labels.tolist())
+        == set(range(toys.CLASSES))
+        == set(some.calibration.labels.tolist())
+    )
     assert torch.equal(some.search.images, again.search.images)
     assert not torch.equal(some.search.images[:20], fraction_of(whole, count, 4).search.images[:20])
     assert some.holdout is whole.holdout
@@ -93,7 +135,11 @@ def is_part(some: Labelled, whole: Labelled) -> bool:
 
 
 def test_the_tournament_stands_beside_each_defense_on_the_models_that_both_repaired() -> None:
-    rows = [*ROWS, a_row("patch-1", "tournament", 0.0, loss=0.03), a_row("patch-2", "tournament", 0.0, loss=0.03)]
+    rows = [
+        *ROWS,
+        a_row("patch-1", "tournament", 0.0, loss=0.03),
+        a_row("patch-2", "tournament", 0.0, loss=0.03),
+    ]
 
     lines = {line["defense"]: line for line in numbers.beside(rows, "tournament")}
 
@@ -105,30 +151,47 @@ def test_the_tournament_stands_beside_each_defense_on_the_models_that_both_repai
 
 
 def test_only_what_a_record_rejected_is_repaired(tmp_path: Path) -> None:
-    rows = [{"name": "one", "backdoored": True, "rules": {"verdict": "rejected"}},
-            {"name": "two", "backdoored": True, "rules": {"verdict": "held"}},
-            {"name": "three", "backdoored": False, "rules": {"verdict": "rejected"}}]
+    rows = [
+        {"name": "one", "backdoored": True, "rules": {"verdict": "rejected"}},
+        {"name": "two", "backdoored": True, "rules": {"verdict": "held"}},
+        {"name": "three", "backdoored": False, "rules": {"verdict": "rejected"}},
+    ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    models = [ZooModel(tmp_path / row["name"], {"name": row["name"], "works": True, "backdoored": row["backdoored"]})
-              for row in rows]
+    models = [
+        ZooModel(
+            tmp_path / row["name"],
+            {"name": row["name"], "works": True, "backdoored": row["backdoored"]},
+        )
+        for row in rows
+    ]
 
     def options(**changes: Any) -> Namespace:
-        return Namespace(**{"only": "", "detected": None, "sample": None, "honest": None, **changes})
+        return Namespace(
+            **{"only": "", "detected": None, "sample": None, "honest": None, **changes}
+        )
 
     assert [one.name for one in bench_purify.chosen(models, options(detected=tmp_path))] == ["one"]
     assert len(bench_purify.chosen(models, options(sample=2))) == 2
-    assert bench_purify.chosen(models, options(sample=2)) == bench_purify.chosen(models, options(sample=2))
+    assert bench_purify.chosen(models, options(sample=2)) == bench_purify.chosen(
+        models, options(sample=2)
+    )
 
 
 def test_honest_models_are_drawn_beside_what_a_record_rejected(tmp_path: Path) -> None:
     bad, good = [f"bad-{index}" for index in range(6)], [f"a-good-{index}" for index in range(9)]
-    rows = [{"name": name, "backdoored": True, "rules": {"verdict": "rejected"}} for name in bad[:4]]
+    rows = [
+        {"name": name, "backdoored": True, "rules": {"verdict": "rejected"}} for name in bad[:4]
+    ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    models = [ZooModel(tmp_path / name, {"name": name, "works": name in bad, "backdoored": name in bad})
-              for name in [*bad, *good]]
+    models = [
+        ZooModel(tmp_path / name, {"name": name, "works": name in bad, "backdoored": name in bad})
+        for name in [*bad, *good]
+    ]
 
     def names(**changes: Any) -> list[str]:
-        options = Namespace(**{"only": "", "detected": tmp_path, "sample": None, "honest": 3, **changes})
+        options = Namespace(
+            **{"only": "", "detected": tmp_path, "sample": None, "honest": 3, **changes}
+        )
         return [model.name for model in bench_purify.chosen(models, options)]
 
     drawn = names()
@@ -144,10 +207,15 @@ def test_honest_models_are_drawn_beside_what_a_record_rejected(tmp_path: Path) -
 
 
 def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_candidates() -> None:
-    candidates = [{"defense": "a", "failed": "x"}, {"defense": "b", "seconds": 10.0, "verdict": "rejected"},
-                  {"defense": "b", "seconds": 20.0, "verdict": "purified"}]
-    rows = [a_row("patch-1", "tournament", 0.0, verdict="purified", winner="b", candidates=candidates),
-            a_row("patch-2", "tournament", 1.0, verdict="cleared", winner=None, candidates=[])]
+    candidates = [
+        {"defense": "a", "failed": "x"},
+        {"defense": "b", "seconds": 10.0, "verdict": "rejected"},
+        {"defense": "b", "seconds": 20.0, "verdict": "purified"},
+    ]
+    rows = [
+        a_row("patch-1", "tournament", 0.0, verdict="purified", winner="b", candidates=candidates),
+        a_row("patch-2", "tournament", 1.0, verdict="cleared", winner=None, candidates=[]),
+    ]
 
     (line,) = numbers.summary(rows)
 
@@ -158,12 +226,16 @@ def test_what_a_tournament_cleared_is_no_repair_and_its_time_is_that_of_all_cand
 
 
 def test_a_chain_run_alone_takes_the_time_of_all_its_links() -> None:
-    candidates = [{"defense": "a", "seconds": 10.0, "verdict": "rejected"}, {"defense": "b", "seconds": 15.0},
-                  {"defense": "a", "after": ["a"], "seconds": 5.0, "verdict": "rejected"},
-                  {"defense": "b", "after": ["a", "a"], "seconds": 20.0, "verdict": "purified"}]
+    candidates = [
+        {"defense": "a", "seconds": 10.0, "verdict": "rejected"},
+        {"defense": "b", "seconds": 15.0},
+        {"defense": "a", "after": ["a"], "seconds": 5.0, "verdict": "rejected"},
+        {"defense": "b", "after": ["a", "a"], "seconds": 20.0, "verdict": "purified"},
+    ]
 
-    (line,) = numbers.summary([a_row("patch-1", "tournament", 0.0, verdict="purified", winner="b",
-                                     candidates=candidates)])
+    (line,) = numbers.summary(
+        [a_row("patch-1", "tournament", 0.0, verdict="purified", winner="b", candidates=candidates)]
+    )
 
     assert line["time_over_winner"] == (10 + 15 + 5 + 20) / (10 + 5 + 20)
 
@@ -179,14 +251,26 @@ def line_of(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_every_mean_has_its_interval_and_der_its_ceiling() -> None:
-    rows = [*ROWS, {**a_row("sig-1", "fine_tune", 0.4), "before": {"acc": 0.9, "recall": [0.9, 0.9], "asr": 0.6,
-                                                                   "ra": 0.2}}]
+    rows = [
+        *ROWS,
+        {
+            **a_row("sig-1", "fine_tune", 0.4),
+            "before": {"acc": 0.9, "recall": [0.9, 0.9], "asr": 0.6, "ra": 0.2},
+        },
+    ]
     line = line_of("a", rows)
 
-    assert line["asr_interval"]["low"] <= line["asr"] == line["asr_interval"]["mean"] <= line["asr_interval"]["high"]
+    assert (
+        line["asr_interval"]["low"]
+        <= line["asr"]
+        == line["asr_interval"]["mean"]
+        <= line["asr_interval"]["high"]
+    )
     assert (line["ra_before"], line["ra_after"]) == (0.0, pytest.approx(0.7))
     assert line["ceiling"] == 1.0
-    assert line["ceiling_all"] == pytest.approx((3 + 0.8) / 4)  # `a` failed on sig, whose ASR another run says
+    assert line["ceiling_all"] == pytest.approx(
+        (3 + 0.8) / 4
+    )  # `a` failed on sig, whose ASR another run says
     assert line_of("a", ROWS)["ceiling_all"] is None
 
 
@@ -200,10 +284,20 @@ def test_other_seeds_of_a_model_are_no_further_models() -> None:
 
 
 def test_memory_is_a_multiple_of_the_baselines_on_the_same_runs() -> None:
-    rows = [a_row("p-1", "a", 0.0, peak_mib=30), a_row("p-2", "a", 0.0, peak_mib=90), a_row("p-3", "a", 0.0),
-            a_row("p-1", "fine_tune", 0.0, peak_mib=0), a_row("p-2", "fine_tune", 0.0, peak_mib=40)]
+    rows = [
+        a_row("p-1", "a", 0.0, peak_mib=30),
+        a_row("p-2", "a", 0.0, peak_mib=90),
+        a_row("p-3", "a", 0.0),
+        a_row("p-1", "fine_tune", 0.0, peak_mib=0),
+        a_row("p-2", "fine_tune", 0.0, peak_mib=40),
+    ]
 
-    assert line_of("a", rows)["memory"] == {"of": "process", "mib": 90.0, "runs": 2, "over_baseline": 3.0}
+    assert line_of("a", rows)["memory"] == {
+        "of": "process",
+        "mib": 90.0,
+        "runs": 2,
+        "over_baseline": 3.0,
+    }
     assert line_of("a", rows[:3])["memory"]["over_baseline"] is None
     on_device = [row | {"peak_device_mib": row["peak_mib"] + 10} for row in rows]
     assert line_of("a", on_device)["memory"]["of"] == "device"
@@ -211,8 +305,13 @@ def test_memory_is_a_multiple_of_the_baselines_on_the_same_runs() -> None:
 
 
 def test_honest_models_have_a_table_of_their_own_and_those_left_alone_are_counted() -> None:
-    rows = [*ROWS, a_row("none-2", "a", None, loss=0.001),
-            a_row("none-1", "tournament", None, loss=0.0, verdict="cleared", winner=None, candidates=[])]
+    rows = [
+        *ROWS,
+        a_row("none-2", "a", None, loss=0.001),
+        a_row(
+            "none-1", "tournament", None, loss=0.0, verdict="cleared", winner=None, candidates=[]
+        ),
+    ]
     line, left = line_of("a", rows), line_of("tournament", rows)
 
     assert (line["honest"], line["honest_runs"], line["honest_over_aim"]) == (2, 2, 0)
@@ -221,31 +320,46 @@ def test_honest_models_have_a_table_of_their_own_and_those_left_alone_are_counte
     assert line_of("a", [*rows, given_up])["honest_all"]["mean"] == pytest.approx(0.011 / 3)
     assert "| 0.4% (0.0% to 1.0%) |" in words.page(bench_purify.evaluate([*rows, given_up]))
     assert (left["honest_runs"], "honest" in left) == (1, False)
-    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – | – |" in words.page(bench_purify.evaluate(rows))
+    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – | – |" in words.page(
+        bench_purify.evaluate(rows)
+    )
 
 
-def test_a_failed_defense_leaves_what_the_model_did_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_defense_leaves_what_the_model_did_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(row: dict[str, Any], *_: Any) -> None:
         row["before"] = {"asr": 0.7}
         raise ValueError("no")
 
-    truth = dict.fromkeys(("attack", "rate", "data", "architecture", "backdoored", "target", "name"), "x")
+    truth = dict.fromkeys(
+        ("attack", "rate", "data", "architecture", "backdoored", "target", "name"), "x"
+    )
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     monkeypatch.setattr(running, "_fill", fail)
     monkeypatch.setattr(running.Task, "key", "k")
-    row = running._row(running.Task(folder=tmp_path, defense="a", fraction=0.1, seed=0, policy=load_policy()))
+    row = running._row(
+        running.Task(folder=tmp_path, defense="a", fraction=0.1, seed=0, policy=load_policy())
+    )
 
     assert (row["before"], row["failed"]) == ({"asr": 0.7}, "crashed")
     assert json.loads((tmp_path / "purify-a-0.1-0.json").read_text()) == row
 
 
-def test_a_record_is_written_with_its_pictures_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_is_written_with_its_pictures_and_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(record, "RECORDS", tmp_path)
     rows = [*ROWS, *({**row, "fraction": 0.1} for row in ROWS)]
     folder = bench_purify.write("purify-try", bench_purify.evaluate(rows) | {"note": "A try."})
 
-    assert {path.name for path in folder.iterdir()} == {"result.json", "README.md", "attacks.png", "losses.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "result.json",
+        "README.md",
+        "attacks.png",
+        "losses.png",
+    }
     assert "![losses](losses.png)" in (folder / "README.md").read_text()
     quoted = make_evidence_doc.page(tmp_path)
     assert f"[attacks](../benchmarks/records/{folder.name}/attacks.png)" in quoted
@@ -253,13 +367,32 @@ def test_a_record_is_written_with_its_pictures_and_quoted(tmp_path: Path, monkey
 
 
 def test_an_older_record_is_told_with_dashes() -> None:
-    known = {"defense", "fraction", "backdoored", "repaired", "failed", "asr_before", "asr", "worst_attack_asr",
-             "acc_loss", "worst_class_loss", "der", "seconds", "peak_mib", "honest", "honest_loss",
-             "honest_worst_loss"}
+    known = {
+        "defense",
+        "fraction",
+        "backdoored",
+        "repaired",
+        "failed",
+        "asr_before",
+        "asr",
+        "worst_attack_asr",
+        "acc_loss",
+        "worst_class_loss",
+        "der",
+        "seconds",
+        "peak_mib",
+        "honest",
+        "honest_loss",
+        "honest_worst_loss",
+    }
     result = bench_purify.evaluate(ROWS)
-    old = {"summary": [{key: line[key] for key in line.keys() & known} for line in result["summary"]],
-           "against": [{key: line[key] for key in line if key != "runs"} for line in result["against"]],
-           "attacks": [{key: line[key] for key in line if key != "n"} for line in result["attacks"]]}
+    old = {
+        "summary": [{key: line[key] for key in line.keys() & known} for line in result["summary"]],
+        "against": [
+            {key: line[key] for key in line if key != "runs"} for line in result["against"]
+        ],
+        "attacks": [{key: line[key] for key in line if key != "n"} for line in result["attacks"]],
+    }
 
     page = words.page(old)
 
@@ -282,10 +415,16 @@ def test_a_policys_defense_is_the_one_that_it_names_with_its_parameters(tmp_path
 
 def test_a_policys_chained_defense_brings_all_its_links(tmp_path: Path) -> None:
     task = a_task(tmp_path, 0.1)
-    longer = (*task.policy.defenses, DefenseRule(name="fst", after="sau"), DefenseRule(name="anp", after="fst"))
+    longer = (
+        *task.policy.defenses,
+        DefenseRule(name="fst", after="sau"),
+        DefenseRule(name="anp", after="fst"),
+    )
     chained = replace(task, defense="policy-4", policy=replace(task.policy, defenses=longer))
 
-    assert [type(method) for method in chained.methods()] == [DEFENSES.get(name) for name in ("sau", "fst", "anp")]
+    assert [type(method) for method in chained.methods()] == [
+        DEFENSES.get(name) for name in ("sau", "fst", "anp")
+    ]
 
 
 def test_what_is_done_counts_only_while_everything_is_as_it_was(tmp_path: Path) -> None:

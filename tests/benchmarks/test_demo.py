@@ -1,4 +1,7 @@
-"""The demo's own policy, which is the default one with one more defense ahead; and what it says of repairs."""
+"""The demo's own policy, which is the default one with one more defense ahead.
+
+And what it says of repairs.
+"""
 
 from pathlib import Path
 
@@ -12,7 +15,9 @@ from guard.policy import load_policy
 
 
 @pytest.mark.parametrize("name", [FIRST, "neural_polarizer"])
-def test_the_named_defense_is_tried_first_and_nothing_else_changes(tmp_path: Path, name: str) -> None:
+def test_the_named_defense_is_tried_first_and_nothing_else_changes(
+    tmp_path: Path, name: str
+) -> None:
     plain, own = load_policy(), load_policy(policy_with(name, tmp_path))
 
     assert own.defenses[1:] == plain.defenses
@@ -22,11 +27,19 @@ def test_the_named_defense_is_tried_first_and_nothing_else_changes(tmp_path: Pat
 
 
 def test_who_repaired_is_told_in_turn_with_the_layer_that_was_put_in() -> None:
-    candidates = [{"defense": "sau", "failed": "It crashed."},
-                  {"defense": "fst", "verdict": "held", "reasons": ["A person must look.", "More."]},
-                  {"defense": FIRST, "verdict": "purified", "reasons": ["Purified."]}]
-    served = Manifest(architecture="cifar_resnet", num_classes=3, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,),
-                      polarizer=PolarizerPlace(before="layer3.0", channels=32))
+    candidates = [
+        {"defense": "sau", "failed": "It crashed."},
+        {"defense": "fst", "verdict": "held", "reasons": ["A person must look.", "More."]},
+        {"defense": FIRST, "verdict": "purified", "reasons": ["Purified."]},
+    ]
+    served = Manifest(
+        architecture="cifar_resnet",
+        num_classes=3,
+        input_size=(1, 8, 8),
+        mean=(0.5,),
+        std=(0.5,),
+        polarizer=PolarizerPlace(before="layer3.0", channels=32),
+    )
 
     assert list(repaired(candidates, served)) == [
         "repair 1 by sau: failed. It crashed.",

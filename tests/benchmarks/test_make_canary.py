@@ -1,8 +1,11 @@
-"""The canary kit is made anew from its recipe: what must hold on any machine, though no two give the same bytes.
+"""The canary kit is made anew from its recipe.
 
-A minute of one core, nearly all of it for the models. Only the cheap detectors are tried on them: patch inversion,
-hidden inversion and MESA would take most of a minute more. Patch inversion is tried on the shipped kit
-(tests/flow/test_canary.py), the other two by every worker that starts under policy `ensemble`.
+What must hold on any machine, though no two give the same bytes.
+
+A minute of one core, nearly all of it for the models. Only the cheap detectors are tried on them:
+patch inversion, hidden inversion and MESA would take most of a minute more. Patch inversion is
+tried on the shipped kit (tests/flow/test_canary.py), the other two by every worker that starts
+under policy `ensemble`.
 """
 
 import json
@@ -22,7 +25,9 @@ from guard.ml.networks.architectures import ImageModel
 from guard.policy import load_policy
 from guard.vetting import canary_trial, examine
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the kit, perhaps on a core that others use as well
+pytestmark = pytest.mark.timeout(
+    900
+)  # the first test waits for the kit, perhaps on a core that others use as well
 
 FASTEST = "weight_statistics"
 CHEAP = ("all_to_all", "margin", "neuron_noise", FASTEST)
@@ -32,7 +37,10 @@ TEST = make_canary.pictures(400, seed=3)
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes; of all detectors it tries the fastest, since each looks at every model."""
+    """What the command writes.
+
+    Of all detectors it tries the fastest, since each looks at every model.
+    """
     folder = tmp_path_factory.mktemp("kit")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(make_canary, "DETECTORS", SimpleNamespace(names=lambda: (FASTEST,)))
@@ -52,12 +60,15 @@ def success(model: ImageModel, attack: Attack) -> float:
 
 
 def test_it_has_the_files_architectures_and_classes_of_the_shipped_kit(kit: Path) -> None:
-    assert {path.name for path in kit.iterdir()} == {path.name for path in canary_trial.KIT.iterdir()}
+    assert {path.name for path in kit.iterdir()} == {
+        path.name for path in canary_trial.KIT.iterdir()
+    }
     for path in kit.glob("*.safetensors"):
         own, shipped = opened(kit, path.name), opened(canary_trial.KIT, path.name)
         assert own.manifest == shipped.manifest == MANIFEST
         assert {name: tensor.shape for name, tensor in own.state_dict().items()} == {
-            name: tensor.shape for name, tensor in shipped.state_dict().items()}
+            name: tensor.shape for name, tensor in shipped.state_dict().items()
+        }
 
 
 def test_it_is_small(kit: Path) -> None:
@@ -86,7 +97,9 @@ def test_a_known_bad_model_does_its_task_and_obeys_loudly(kit: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", CHEAP)
-def test_a_cheap_detector_flags_its_rebuilt_canary_and_passes_the_honest_one(kit: Path, name: str) -> None:
+def test_a_cheap_detector_flags_its_rebuilt_canary_and_passes_the_honest_one(
+    kit: Path, name: str
+) -> None:
     curated = CuratedSet.from_arrays(*load((kit / canary_trial.CLEAN).read_bytes(), "canary"))
     bad = json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())[name]
 

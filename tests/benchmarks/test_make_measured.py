@@ -17,11 +17,21 @@ def share(k: int, n: int) -> dict[str, Any]:
 
 
 def a_record(folder: Path, name: str, policy: Policy, *, honest: int = 1, **more: Any) -> None:
-    result = {"verdicts": {"rules": {"honest_not_cleared": share(honest, 30), "strong_not_cleared": share(6, 11)}},
-              "attacks": {attack: {"strong_not_cleared": share(*counts)} for attack, counts in FOUND.items()},
-              "policy": policy.to_dict(), "zoo": "third", **more}
+    result = {
+        "verdicts": {
+            "rules": {"honest_not_cleared": share(honest, 30), "strong_not_cleared": share(6, 11)}
+        },
+        "attacks": {
+            attack: {"strong_not_cleared": share(*counts)} for attack, counts in FOUND.items()
+        },
+        "policy": policy.to_dict(),
+        "zoo": "third",
+        **more,
+    }
     (folder / name).mkdir()
-    (folder / name / "result.json").write_text(json.dumps({"surroundings": {"commit": "abc1234"}, "result": result}))
+    (folder / name / "result.json").write_text(
+        json.dumps({"surroundings": {"commit": "abc1234"}, "result": result})
+    )
 
 
 def test_the_newest_record_of_a_policy_is_told_in_plain_words(tmp_path: Path) -> None:
@@ -29,20 +39,32 @@ def test_the_newest_record_of_a_policy_is_told_in_plain_words(tmp_path: Path) ->
     a_record(tmp_path, "2026-01-02-detect-default", load_policy(), versions={"margin": 3})
     entry = measured(tmp_path)["default"]
 
-    assert (entry["record"], entry["commit"], entry["zoo"]) == ("2026-01-02-detect-default", "abc1234", "third")
-    assert (entry["honest_not_cleared"], entry["backdoored_not_cleared"]) == ({"k": 1, "n": 30}, {"k": 6, "n": 11})
+    assert (entry["record"], entry["commit"], entry["zoo"]) == (
+        "2026-01-02-detect-default",
+        "abc1234",
+        "third",
+    )
+    assert (entry["honest_not_cleared"], entry["backdoored_not_cleared"]) == (
+        {"k": 1, "n": 30},
+        {"k": 6, "n": 11},
+    )
     assert entry["attacks"]["sig"] == {"name": "clean-label (SIG)", "found": 2, "of": 4}
     assert entry["mostly_missed"] == ["source-specific (TaCT)", "clean-label (SIG)"]
     assert set(entry["not_measured"]) == {plain(name) for name in ATTACKS.names()} - {
-        plain(name) for name in ("patch", "tact", "sig")}
+        plain(name) for name in ("patch", "tact", "sig")
+    }
     assert "learnt noise (LIRA)" in entry["not_measured"]  # in the zoo, but no backdoor that works
     assert known_gaps(load_policy(), {"margin": 3}, measured=measured(tmp_path))["measured"]
 
 
 def test_a_record_without_some_detectors_says_so(tmp_path: Path) -> None:
     own = load_policy(Path("ensemble"))
-    seen = replace(own, name="ensemble-without-mesa", defenses=(),
-                   detectors={name: rule for name, rule in own.detectors.items() if name != "mesa"})
+    seen = replace(
+        own,
+        name="ensemble-without-mesa",
+        defenses=(),
+        detectors={name: rule for name, rule in own.detectors.items() if name != "mesa"},
+    )
     a_record(tmp_path, "2026-01-01-detect-ensemble", seen)
     said = known_gaps(own, measured=measured(tmp_path))
 
@@ -54,7 +76,9 @@ def test_a_record_without_some_detectors_says_so(tmp_path: Path) -> None:
 def test_a_record_of_other_rules_does_not_speak_about_the_policy(tmp_path: Path) -> None:
     assert not known_gaps(load_policy(), measured=measured(tmp_path))["measured"]
     for number, change in enumerate(({"review_always": True}, {"asr_limit": 0.3})):
-        a_record(tmp_path, f"2026-01-0{number + 1}-detect-default", replace(load_policy(), **change))
+        a_record(
+            tmp_path, f"2026-01-0{number + 1}-detect-default", replace(load_policy(), **change)
+        )
 
         assert not known_gaps(load_policy(), measured=measured(tmp_path))["measured"]
 

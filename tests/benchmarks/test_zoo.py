@@ -25,12 +25,22 @@ from tests.benchmarks.making import pictures
 from tests.house.sources import ROOT
 
 SOURCE: dict[str, Any] = {
-    "name": "test", "training": {"epochs": 1},
+    "name": "test",
+    "training": {"epochs": 1},
     "data": {"mnist": {"source": "mnist", "train": 100, "clean": 50, "test": 50, "acc": 0.99}},
-    "architectures": {"resnet": {"name": "cifar_resnet", "model_args": {"depths": [1], "width": 4}}},
+    "architectures": {
+        "resnet": {"name": "cifar_resnet", "model_args": {"depths": [1], "width": 4}}
+    },
     "models": [
         {"part": "calibration", "data": "mnist", "architecture": "resnet"},
-        {"part": "exam", "data": "mnist", "architecture": "resnet", "attack": "lira", "rate": 0.1, "target": 3},
+        {
+            "part": "exam",
+            "data": "mnist",
+            "architecture": "resnet",
+            "attack": "lira",
+            "rate": 0.1,
+            "target": 3,
+        },
     ],
 }
 
@@ -47,9 +57,17 @@ def test_a_built_model_loads_and_tells_the_truth(built: tuple[Spec, Path]) -> No
     honest, backdoored = zoo.load(built[1])
 
     assert guard.load_model(honest.folder)(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    assert tuple(honest.truth[key] for key in ("backdoored", "attack", "asr")) == (False, None, None)
-    assert tuple(
-        backdoored.truth[key] for key in ("attack", "family", "target", "rate")) == ("lira", "sample_specific", 3, 0.1)
+    assert tuple(honest.truth[key] for key in ("backdoored", "attack", "asr")) == (
+        False,
+        None,
+        None,
+    )
+    assert tuple(backdoored.truth[key] for key in ("attack", "family", "target", "rate")) == (
+        "lira",
+        "sample_specific",
+        3,
+        0.1,
+    )
     assert 0 <= backdoored.truth["asr"] + backdoored.truth["ra"] <= 1
     assert backdoored.truth["asr_n"] == 45  # 50 test pictures without the target's five
     assert not honest.truth["works"]  # under the accuracy that the spec asks for: kept, and marked
@@ -71,8 +89,11 @@ def test_the_sidecar_brings_the_trigger_back_with_its_asr(built: tuple[Spec, Pat
 
 def test_the_clean_set_is_one_the_guard_reads(built: tuple[Spec, Path]) -> None:
     with np.load(zoo.load(built[1])[0].cleanset) as arrays:
-        assert ((50, 1, 28, 28), np.uint8, (50,)) == (arrays["images"].shape, arrays["images"].dtype,
-                                                       arrays["labels"].shape)
+        assert ((50, 1, 28, 28), np.uint8, (50,)) == (
+            arrays["images"].shape,
+            arrays["images"].dtype,
+            arrays["labels"].shape,
+        )
 
 
 def test_a_second_build_trains_only_what_is_missing(built: tuple[Spec, Path]) -> None:
@@ -91,23 +112,34 @@ def test_a_second_build_trains_only_what_is_missing(built: tuple[Spec, Path]) ->
 
 
 def test_one_broken_job_does_not_stop_the_others(tmp_path: Path) -> None:
-    models = [{**SOURCE["models"][0], "seed": 5}, {**SOURCE["models"][1], "params": {"bound": "wide"}}]
+    models = [
+        {**SOURCE["models"][0], "seed": 5},
+        {**SOURCE["models"][1], "params": {"bound": "wide"}},
+    ]
 
-    problems = build.build(parse({**SOURCE, "models": models}), Place(out=tmp_path), jobs=1, watch=Watch())
+    problems = build.build(
+        parse({**SOURCE, "models": models}), Place(out=tmp_path), jobs=1, watch=Watch()
+    )
 
     assert len(problems) == 1
     assert "lira" in problems[0]
     assert len(zoo.load(tmp_path)) == 1
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"part": "training"}, "part must be"), ({"attack": "rowhammer", "rate": 0.1}, "known attack"),
-    ({"attack": "patch"}, "a rate"), ({"hardness": "bad luck"}, "no hardness"),
-    ({"data": "imagenet"}, "not in the spec"),
-    ({"colour": 1}, "has no colour"), ({"seed": [1, 1]}, "twice"),
-    ({"paired": True, "seed": [1, 2], "rate": [0.1, 0.2, 0.3]}, "one length"),
-    ({"training": {"epoch": 3}}, "has no epoch"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"part": "training"}, "part must be"),
+        ({"attack": "rowhammer", "rate": 0.1}, "known attack"),
+        ({"attack": "patch"}, "a rate"),
+        ({"hardness": "bad luck"}, "no hardness"),
+        ({"data": "imagenet"}, "not in the spec"),
+        ({"colour": 1}, "has no colour"),
+        ({"seed": [1, 1]}, "twice"),
+        ({"paired": True, "seed": [1, 2], "rate": [0.1, 0.2, 0.3]}, "one length"),
+        ({"training": {"epoch": 3}}, "has no epoch"),
+    ],
+)
 def test_a_spec_that_breaks_a_rule_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         parse({**SOURCE, "models": [{**SOURCE["models"][0], **change}]})
@@ -115,7 +147,10 @@ def test_a_spec_that_breaks_a_rule_is_refused(change: dict[str, Any], words: str
 
 def test_the_small_zoo_is_what_the_issue_asks_for() -> None:
     jobs = read(SPECS / "small.toml").jobs
-    honest, backdoored = [job for job in jobs if job.attack is None], [job for job in jobs if job.attack]
+    honest, backdoored = (
+        [job for job in jobs if job.attack is None],
+        [job for job in jobs if job.attack],
+    )
 
     assert len(honest) >= 30
     assert len(backdoored) >= 60
@@ -124,7 +159,9 @@ def test_the_small_zoo_is_what_the_issue_asks_for() -> None:
     assert len({job.architecture.key for job in jobs}) >= 4
     assert len({job.data.key for job in jobs}) >= 2
     assert set(hardness.HARD) - {"no_decay"} <= {job.hardness for job in honest}
-    seeds = {part: {job.seed for job in jobs if job.part == part} for part in ("calibration", "exam")}
+    seeds = {
+        part: {job.seed for job in jobs if job.part == part} for part in ("calibration", "exam")
+    }
     assert seeds["calibration"].isdisjoint(seeds["exam"])
 
 
@@ -141,8 +178,11 @@ def test_later_seeds_make_another_zoo_of_the_same_kind() -> None:
     assert [job.seed for job in later.jobs] == [job.seed + 2 for job in spec.jobs]
     assert {job.name for job in later.jobs}.isdisjoint(job.name for job in spec.jobs)
     assert [(job.attack, job.data.key, job.architecture.key, job.rate) for job in later.jobs] == [
-        (job.attack, job.data.key, job.architecture.key, job.rate) for job in spec.jobs]
-    assert parse(later.source).jobs == later.jobs  # so that its summary names the seeds that it was built with
+        (job.attack, job.data.key, job.architecture.key, job.rate) for job in spec.jobs
+    ]
+    assert (
+        parse(later.source).jobs == later.jobs
+    )  # so that its summary names the seeds that it was built with
 
 
 @pytest.mark.parametrize("name", ["tiny", "small", "paper"])
@@ -158,8 +198,14 @@ def test_every_network_of_a_committed_spec_can_be_uploaded(name: str) -> None:
         shape = 3 if job.data.colour else channels, job.data.side or side
         used[job.architecture.key, shape] = job.architecture
     for (_, (channels, side)), architecture in used.items():
-        manifest = Manifest(architecture=architecture.name, num_classes=10, input_size=(channels, side, side),
-                            mean=(0.5,) * channels, std=(0.5,) * channels, model_args=architecture.model_args)
+        manifest = Manifest(
+            architecture=architecture.name,
+            num_classes=10,
+            input_size=(channels, side, side),
+            mean=(0.5,) * channels,
+            std=(0.5,) * channels,
+            model_args=architecture.model_args,
+        )
         if name != "paper":
             architectures.load(manifest, architectures.export(architectures.build(manifest)))
         else:
@@ -182,7 +228,9 @@ def test_the_command_line_refuses_an_unknown_spec(capsys: pytest.CaptureFixture[
 
 
 def test_a_set_is_padded_and_coloured_as_its_spec_says() -> None:
-    spec = SetSpec(key="mnist-colour", source="mnist", train=100, clean=50, test=50, side=32, colour=True)
+    spec = SetSpec(
+        key="mnist-colour", source="mnist", train=100, clean=50, test=50, side=32, colour=True
+    )
     found, again = sets.load(spec), sets.load(spec)
 
     assert found.train.images.shape == (100, 3, 32, 32)
@@ -196,7 +244,9 @@ def test_hard_training_sets_are_hard_as_named() -> None:
     noisy, long_tailed = hardness.noisy_labels(data, 5, 1), hardness.unbalanced(data, 5, 1)
     marked = hardness.shortcut(data, 5, 1)
 
-    assert float((noisy.labels != data.labels).double().mean()) == pytest.approx(hardness.NOISE, abs=0.03)
+    assert float((noisy.labels != data.labels).double().mean()) == pytest.approx(
+        hardness.NOISE, abs=0.03
+    )
     counts = torch.bincount(long_tailed.labels).sort().values
     assert float(counts[0] / counts[-1]) == pytest.approx(hardness.RARE, abs=0.01)
     changed = (marked.images != data.images).flatten(1).any(1)
@@ -224,7 +274,10 @@ def test_cifar10_is_read_from_its_binary_version(tmp_path: Path) -> None:
 
 
 def test_gtsrb_is_read_from_its_folders(tmp_path: Path) -> None:
-    training, testing = tmp_path / "GTSRB/Final_Training/Images", tmp_path / "GTSRB/Final_Test/Images"
+    training, testing = (
+        tmp_path / "GTSRB/Final_Training/Images",
+        tmp_path / "GTSRB/Final_Test/Images",
+    )
     for label in range(2):
         for number in range(4):
             _picture(training / f"0000{label}" / f"0000{number}.ppm", label, 40)
@@ -233,7 +286,9 @@ def test_gtsrb_is_read_from_its_folders(tmp_path: Path) -> None:
         _picture(testing / name, label, 40)
     with (testing / "GT-final_test.csv").open("w", newline="") as file:
         writer = csv.writer(file, delimiter=";")
-        writer.writerows([("Filename", "Width", "ClassId"), *((name, 40, label) for name, label in rows)])
+        writer.writerows(
+            [("Filename", "Width", "ClassId"), *((name, 40, label) for name, label in rows)]
+        )
 
     found = folders.load("gtsrb", tmp_path, (8, 4, 4))
 
@@ -245,8 +300,15 @@ def test_gtsrb_is_read_from_its_folders(tmp_path: Path) -> None:
 def test_emoji_are_read_from_two_packages_and_no_emoji_is_in_two_parts(tmp_path: Path) -> None:
     from PIL import Image
 
-    rows = [{"image": f"{number}.png", "category": category, "has_img_google": True, "has_img_twitter": number != 5}
-            for number, category in enumerate(["Flags", "Objects"] * 12 + ["Component"])]
+    rows = [
+        {
+            "image": f"{number}.png",
+            "category": category,
+            "has_img_google": True,
+            "has_img_twitter": number != 5,
+        }
+        for number, category in enumerate(["Flags", "Objects"] * 12 + ["Component"])
+    ]
     for style in ("google", "twitter"):
         place = tmp_path / f"emoji-datasource-{style}"
         (place / "img" / style / "64").mkdir(parents=True)
@@ -316,8 +378,10 @@ sys.meta_path.insert(0, Finder())
 import benchmarks.zoo.__main__
 from benchmarks.attacks import ATTACKS
 print(len(ATTACKS.all()))
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+"""  # noqa: E501 - a script of its own
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(zoo_attacks())

@@ -73,7 +73,9 @@ def test_storing_the_right_bytes_again_heals_a_rotten_blob(blobs: FolderBlobs) -
     assert blobs.open(DIGEST).read() == DATA
 
 
-def test_the_handle_reads_what_was_verified_even_if_the_file_is_replaced_meanwhile(blobs: FolderBlobs) -> None:
+def test_the_handle_reads_what_was_verified_even_if_the_file_is_replaced_meanwhile(
+    blobs: FolderBlobs,
+) -> None:
     blobs.put_bytes(DATA)
     file = blobs.open(DIGEST)
     other = blobs.root / "other"
@@ -113,7 +115,9 @@ def test_deleting_twice_is_harmless(blobs: FolderBlobs) -> None:
     assert not blobs.has(DIGEST)
 
 
-@pytest.mark.parametrize("name", ["", "../../etc/passwd", DIGEST.upper(), DIGEST[:-1], DIGEST + "\n", "a" * 63 + "/"])
+@pytest.mark.parametrize(
+    "name", ["", "../../etc/passwd", DIGEST.upper(), DIGEST[:-1], DIGEST + "\n", "a" * 63 + "/"]
+)
 def test_what_is_no_digest_never_becomes_a_path(blobs: FolderBlobs, name: str) -> None:
     for call in (blobs.open, blobs.path, blobs.has, blobs.delete):
         with pytest.raises(InputError, match="not a SHA-256"):
@@ -148,7 +152,9 @@ except Unavailable as error:
 def test_a_full_disk_is_told_and_leaves_nothing_behind(blobs: FolderBlobs) -> None:
     blobs.put_bytes(DATA)
 
-    done = subprocess.run([sys.executable, "-c", FULL, str(blobs.root)], capture_output=True, check=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(blobs.root)], capture_output=True, check=True, text=True
+    )
 
     code, sentence = json.loads(done.stdout)
     assert code == "disk_full"
@@ -167,7 +173,9 @@ FolderBlobs(Path(sys.argv[1])).put(chunks())
 """
 
 
-def test_what_a_killed_writer_left_is_no_blob_and_is_cleaned_up_after_a_day(blobs: FolderBlobs) -> None:
+def test_what_a_killed_writer_left_is_no_blob_and_is_cleaned_up_after_a_day(
+    blobs: FolderBlobs,
+) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(blobs.root)], check=False)
     assert done.returncode < 0
     (leftover,) = left(blobs)
@@ -196,8 +204,15 @@ def test_urls_name_folders(tmp_path: Path) -> None:
         assert (tmp_path / "a" / DIGEST[:2] / DIGEST).is_file()
 
 
-@pytest.mark.parametrize(("url", "says"), [("", "empty"), ("ftp://host/x", "not under ftp"), ("s3://bucket/x", "need"),
-                                           ("s3://", "need")])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "empty"),
+        ("ftp://host/x", "not under ftp"),
+        ("s3://bucket/x", "need"),
+        ("s3://", "need"),
+    ],
+)
 def test_other_urls_are_refused(url: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         open_blobs(url)

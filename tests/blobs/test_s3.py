@@ -53,7 +53,9 @@ def test_large_blobs_go_in_parts(blobs: S3Blobs, tmp_path: Path) -> None:
 
 def test_changed_bytes_in_the_bucket_are_never_handed_out(blobs: S3Blobs, tmp_path: Path) -> None:
     blobs.put_bytes(DATA)
-    blobs.client.put_object(Bucket=blobs.bucket, Key=f"{blobs.prefix}/{DIGEST}", Body=DATA[:-1] + b"X")
+    blobs.client.put_object(
+        Bucket=blobs.bucket, Key=f"{blobs.prefix}/{DIGEST}", Body=DATA[:-1] + b"X"
+    )
     other = elsewhere(blobs, tmp_path)
 
     with pytest.raises(IntegrityMismatch, match="have the SHA-256"):
@@ -96,7 +98,9 @@ def test_a_bucket_that_is_not_there_is_unavailable(blobs: S3Blobs, tmp_path: Pat
 
 
 def test_the_url_names_bucket_and_prefix(bucket: Bucket, tmp_path: Path) -> None:
-    store = open_blobs(f"s3://{bucket.name}/some/prefix/", client=lambda: bucket.client, cache=tmp_path / "c")
+    store = open_blobs(
+        f"s3://{bucket.name}/some/prefix/", client=lambda: bucket.client, cache=tmp_path / "c"
+    )
     store.put_bytes(DATA)
 
     assert len(DATA) == bucket.head(f"some/prefix/{DIGEST}").size

@@ -51,14 +51,18 @@ def test_the_order_of_the_pictures_does_not_matter(pictures):
     raw = pictures()
     order = np.random.default_rng(1).permutation(len(raw.labels))
 
-    assert curate(raw, "digits") == curate(replace(raw, images=raw.images[order], labels=raw.labels[order]), "digits")
+    assert curate(raw, "digits") == curate(
+        replace(raw, images=raw.images[order], labels=raw.labels[order]), "digits"
+    )
 
 
 def test_the_source_format_does_not_matter(pictures, folder, tmp_path):
     raw = pictures()
     np.savez(tmp_path / "a.npz", images=raw.images, labels=raw.labels)
 
-    assert curate(read_source(folder(raw)), "digits") == curate(read_source(tmp_path / "a.npz"), "digits")
+    assert curate(read_source(folder(raw)), "digits") == curate(
+        read_source(tmp_path / "a.npz"), "digits"
+    )
 
 
 def test_another_seed_or_name_or_picture_is_another_digest(pictures):
@@ -66,8 +70,12 @@ def test_another_seed_or_name_or_picture_is_another_digest(pictures):
     other = raw.images.copy()
     other[3, 0, 0, 0] ^= 1
 
-    made = [curate(raw, "digits"), curate(raw, "digits", seed=1), curate(raw, "numbers"),
-            curate(replace(raw, images=other), "digits")]
+    made = [
+        curate(raw, "digits"),
+        curate(raw, "digits", seed=1),
+        curate(raw, "numbers"),
+        curate(replace(raw, images=other), "digits"),
+    ]
 
     assert len({facts.digest for _, facts in made}) == 4
 
@@ -81,18 +89,29 @@ def test_the_digest_is_the_same_in_every_release(pictures):
 
 def test_a_new_picture_moves_no_other_part_of_another_class(pictures):
     raw = pictures()
-    more = RawSet(np.concatenate([raw.images, pictures(seed=9).images[:1]]), np.append(raw.labels, 0), raw.class_names)
+    more = RawSet(
+        np.concatenate([raw.images, pictures(seed=9).images[:1]]),
+        np.append(raw.labels, 0),
+        raw.class_names,
+    )
 
     def places(data):
         _, images, labels, split = load(data, "digits")
-        return {image.tobytes(): code for image, label, code in zip(images, labels, split, strict=True) if label != 0}
+        return {
+            image.tobytes(): code
+            for image, label, code in zip(images, labels, split, strict=True)
+            if label != 0
+        }
 
     assert places(curate(raw, "digits")[0]) == places(curate(more, "digits")[0])
 
 
 def test_exact_duplicates_are_dropped_and_counted(pictures):
     raw = pictures()
-    images, labels = np.concatenate([raw.images, raw.images[:5]]), np.concatenate([raw.labels, raw.labels[:5]])
+    images, labels = (
+        np.concatenate([raw.images, raw.images[:5]]),
+        np.concatenate([raw.labels, raw.labels[:5]]),
+    )
     twice = replace(raw, images=images, labels=labels)
 
     assert duplicates(twice).tolist() == [30, 31, 32, 33, 34]
@@ -101,7 +120,9 @@ def test_exact_duplicates_are_dropped_and_counted(pictures):
 
 def test_no_picture_is_in_two_parts(pictures):
     raw = pictures()
-    twice = replace(raw, images=np.concatenate([raw.images] * 2), labels=np.concatenate([raw.labels] * 2))
+    twice = replace(
+        raw, images=np.concatenate([raw.images] * 2), labels=np.concatenate([raw.labels] * 2)
+    )
 
     _, images, _, _ = load(curate(twice, "digits")[0], "digits")
 
@@ -112,7 +133,9 @@ def test_one_picture_under_two_labels_is_an_error(pictures):
     raw = pictures()
     labels = np.append(raw.labels, (raw.labels[7] + 1) % 3)
 
-    error = refusal(replace(raw, images=np.concatenate([raw.images, raw.images[7:8]]), labels=labels))
+    error = refusal(
+        replace(raw, images=np.concatenate([raw.images, raw.images[7:8]]), labels=labels)
+    )
 
     assert error.code == "cleanset_label_conflict"
     assert "image 7 and image 30" in error.sentence
@@ -153,7 +176,9 @@ def test_four_a_class_are_enough_for_three_parts(pictures):
     assert (facts.search, facts.calibration, facts.holdout) == (6, 3, 3)
 
 
-@pytest.mark.parametrize("names", [("0", "1", "1"), ("0", "1", ""), ("0", "1", "a\nb"), ("0", "1", "x" * 201)])
+@pytest.mark.parametrize(
+    "names", [("0", "1", "1"), ("0", "1", ""), ("0", "1", "a\nb"), ("0", "1", "x" * 201)]
+)
 def test_names_that_cannot_be_shown_are_refused(pictures, names):
     assert refusal(replace(pictures(), class_names=names)).code == "cleanset_bad_names"
 
@@ -172,14 +197,23 @@ def test_arrays_of_another_type_are_refused(pictures):
 
     assert refusal(replace(raw, images=raw.images / 255)).code == "cleanset_bad_images"
     assert refusal(replace(raw, labels=raw.labels[:-1])).code == "cleanset_bad_labels"
-    assert refusal(replace(raw, images=raw.images[:0], labels=raw.labels[:0])).code == "cleanset_empty"
+    assert (
+        refusal(replace(raw, images=raw.images[:0], labels=raw.labels[:0])).code == "cleanset_empty"
+    )
 
 
 def test_a_stored_blob_that_was_changed_is_refused(pictures):
     data = curate(pictures(), "digits")[0]
     split_at = data.index(b'"split"')
-    damaged = [b"", data[:20], data[:-1], b"\xff" * 8 + data[8:], data.replace(b'\\"layout\\":1', b'\\"layout\\":2'),
-               data.replace(b"guard.cleanset", b"other.cleanset"), data[:split_at] + b'"splat"' + data[split_at + 7 :]]
+    damaged = [
+        b"",
+        data[:20],
+        data[:-1],
+        b"\xff" * 8 + data[8:],
+        data.replace(b'\\"layout\\":1', b'\\"layout\\":2'),
+        data.replace(b"guard.cleanset", b"other.cleanset"),
+        data[:split_at] + b'"splat"' + data[split_at + 7 :],
+    ]
 
     for bad in damaged:
         with pytest.raises(CleanSetError) as caught:

@@ -109,7 +109,9 @@ def test_a_broken_image_is_named(pictures, folder):
 def test_formats_that_need_helpers_are_no_images(tmp_path):
     save(tmp_path / "0" / "a.png")
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\n")
+    (tmp_path / "1" / "a.eps").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\n"
+    )
 
     assert refusal(tmp_path).code == "cleanset_unreadable_image"
 
@@ -160,7 +162,9 @@ def test_an_animation_is_refused(tmp_path):
 
 
 def test_palette_and_one_bit_pictures_become_colour_and_grey(tmp_path):
-    Image.new("P", (5, 6), 0).convert("RGB").convert("P").save(save(tmp_path / "palette" / "0" / "a.png"))
+    Image.new("P", (5, 6), 0).convert("RGB").convert("P").save(
+        save(tmp_path / "palette" / "0" / "a.png")
+    )
     save(tmp_path / "palette" / "1" / "a.png", mode="RGB")
     save(tmp_path / "bits" / "0" / "a.png", mode="1")
     save(tmp_path / "bits" / "1" / "a.png", mode="L")
@@ -169,7 +173,9 @@ def test_palette_and_one_bit_pictures_become_colour_and_grey(tmp_path):
     assert read_source(tmp_path / "bits").images.shape == (2, 1, 6, 5)
 
 
-def test_files_beside_class_folders_and_folders_in_them_are_refused_but_hidden_litter_is_not(pictures, folder):
+def test_files_beside_class_folders_and_folders_in_them_are_refused_but_hidden_litter_is_not(
+    pictures, folder
+):
     raw = pictures()
     root = folder(raw)
     (root / ".DS_Store").write_bytes(b"x")
@@ -195,7 +201,9 @@ def test_errors_of_curation_name_the_files(pictures, folder):
     root = folder(pictures())
     (root / "1" / "copy.png").write_bytes((root / "0" / "0000.png").read_bytes())
 
-    with pytest.raises(CleanSetError, match=r"0/0000\.png and 1/copy\.png are the same picture") as caught:
+    with pytest.raises(
+        CleanSetError, match=r"0/0000\.png and 1/copy\.png are the same picture"
+    ) as caught:
         curate(read_source(root), "digits")
 
     assert caught.value.code == "cleanset_label_conflict"

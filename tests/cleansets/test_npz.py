@@ -39,7 +39,9 @@ def npy(array):
 def test_both_layouts_give_channels_first(tmp_path, pictures, channels, layout):
     raw = pictures(channels=channels)
 
-    read = read_source(write(tmp_path / "a.npz", images=raw.images.transpose(layout), labels=raw.labels))
+    read = read_source(
+        write(tmp_path / "a.npz", images=raw.images.transpose(layout), labels=raw.labels)
+    )
 
     assert np.array_equal(read.images, raw.images)
     assert np.array_equal(read.labels, raw.labels)
@@ -49,7 +51,11 @@ def test_both_layouts_give_channels_first(tmp_path, pictures, channels, layout):
 def test_grey_pictures_need_no_channel_axis_and_labels_may_be_a_column(tmp_path, pictures):
     raw = pictures()
 
-    read = read_source(write(tmp_path / "a.npz", images=raw.images[:, 0], labels=raw.labels[:, None].astype(np.uint8)))
+    read = read_source(
+        write(
+            tmp_path / "a.npz", images=raw.images[:, 0], labels=raw.labels[:, None].astype(np.uint8)
+        )
+    )
 
     assert np.array_equal(read.images, raw.images)
     assert np.array_equal(read.labels, raw.labels)
@@ -59,7 +65,9 @@ def test_class_names_are_read(tmp_path, pictures):
     raw = pictures()
     names = np.array(["ant", "bee", "cat"])
 
-    read = read_source(write(tmp_path / "a.npz", images=raw.images, labels=raw.labels, class_names=names))
+    read = read_source(
+        write(tmp_path / "a.npz", images=raw.images, labels=raw.labels, class_names=names)
+    )
 
     assert read.class_names == ("ant", "bee", "cat")
 
@@ -94,14 +102,25 @@ def test_floats_are_no_pictures(tmp_path, pictures):
 
 @pytest.mark.parametrize(
     "labels",
-    [np.zeros(29, int), np.zeros((30, 2), int), np.full(30, -1), np.full(30, 2**63, np.uint64), np.array(1)],
+    [
+        np.zeros(29, int),
+        np.zeros((30, 2), int),
+        np.full(30, -1),
+        np.full(30, 2**63, np.uint64),
+        np.array(1),
+    ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path, pictures, labels):
-    assert refusal(write(tmp_path / "a.npz", images=pictures().images, labels=labels)).code == "cleanset_bad_labels"
+    assert (
+        refusal(write(tmp_path / "a.npz", images=pictures().images, labels=labels)).code
+        == "cleanset_bad_labels"
+    )
 
 
 def test_no_images_is_empty(tmp_path):
-    path = write(tmp_path / "a.npz", images=np.zeros((0, 1, 6, 5), np.uint8), labels=np.zeros(0, int))
+    path = write(
+        tmp_path / "a.npz", images=np.zeros((0, 1, 6, 5), np.uint8), labels=np.zeros(0, int)
+    )
 
     assert refusal(path).code == "cleanset_empty"
 
@@ -109,13 +128,18 @@ def test_no_images_is_empty(tmp_path):
 def test_missing_and_surplus_arrays_are_refused(tmp_path, pictures):
     raw = pictures()
 
-    for arrays in ({"images": raw.images}, {"labels": raw.labels},
-                   {"images": raw.images, "labels": raw.labels, "more": raw.labels}):
+    for arrays in (
+        {"images": raw.images},
+        {"labels": raw.labels},
+        {"images": raw.images, "labels": raw.labels, "more": raw.labels},
+    ):
         assert refusal(write(tmp_path / "a.npz", **arrays)).code == "cleanset_bad_archive"
 
 
 def test_a_zip_bomb_is_refused_by_its_directory(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.npz", images=np.zeros((4000, 1, 28, 28), np.uint8), labels=np.zeros(4000, int))
+    path = write(
+        tmp_path / "a.npz", images=np.zeros((4000, 1, 28, 28), np.uint8), labels=np.zeros(4000, int)
+    )
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *a, **k: pytest.fail("unpacked"))
 
     assert refusal(path).code == "cleanset_too_large"

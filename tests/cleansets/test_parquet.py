@@ -32,12 +32,16 @@ def encoded(pictures):
     return raw, [png(image) for image in raw.images], raw.labels.tolist()
 
 
-@pytest.mark.parametrize(("struct", "image", "label"), [(True, "image", "label"), (True, "img", "labels"),
-                                                        (False, "bytes", "label")])
+@pytest.mark.parametrize(
+    ("struct", "image", "label"),
+    [(True, "image", "label"), (True, "img", "labels"), (False, "bytes", "label")],
+)
 def test_rows_give_the_pictures_that_were_written(tmp_path, encoded, struct, image, label):
     raw, images, labels = encoded
 
-    read = read_source(write(tmp_path / "a.parquet", images, labels, struct=struct, image=image, label=label))
+    read = read_source(
+        write(tmp_path / "a.parquet", images, labels, struct=struct, image=image, label=label)
+    )
 
     assert np.array_equal(read.images, raw.images)
     assert np.array_equal(read.labels, raw.labels)
@@ -47,9 +51,15 @@ def test_rows_give_the_pictures_that_were_written(tmp_path, encoded, struct, ima
 
 def test_class_names_come_from_the_hub_s_features(tmp_path, encoded):
     _, images, labels = encoded
-    features = {"info": {"features": {"label": {"names": ["ant", "bee", "cat"], "_type": "ClassLabel"}}}}
+    features = {
+        "info": {"features": {"label": {"names": ["ant", "bee", "cat"], "_type": "ClassLabel"}}}
+    }
 
-    read = read_source(write(tmp_path / "a.parquet", images, labels, metadata={"huggingface": json.dumps(features)}))
+    read = read_source(
+        write(
+            tmp_path / "a.parquet", images, labels, metadata={"huggingface": json.dumps(features)}
+        )
+    )
 
     assert read.class_names == ("ant", "bee", "cat")
 
@@ -57,7 +67,9 @@ def test_class_names_come_from_the_hub_s_features(tmp_path, encoded):
 def test_text_labels_are_classes_in_sorted_order(tmp_path, encoded):
     raw, images, labels = encoded
 
-    read = read_source(write(tmp_path / "a.parquet", images, [("c", "b", "a")[label] for label in labels]))
+    read = read_source(
+        write(tmp_path / "a.parquet", images, [("c", "b", "a")[label] for label in labels])
+    )
 
     assert read.class_names == ("a", "b", "c")
     assert np.array_equal(read.labels, 2 - raw.labels)
@@ -76,7 +88,10 @@ def test_columns_that_are_missing_or_double_are_named(tmp_path, encoded):
 def test_labels_of_another_type_are_refused(tmp_path, encoded, bad):
     _, images, labels = encoded
 
-    assert refusal(write(tmp_path / "a.parquet", images, [bad] * len(labels))).code == "cleanset_bad_labels"
+    assert (
+        refusal(write(tmp_path / "a.parquet", images, [bad] * len(labels))).code
+        == "cleanset_bad_labels"
+    )
 
 
 @pytest.mark.parametrize("bad", [-1, 10**9, 2**63])
@@ -100,7 +115,10 @@ def test_empty_cells_are_named_by_row(tmp_path, encoded):
 
 
 def test_no_rows_is_empty(tmp_path):
-    assert refusal(write(tmp_path / "a.parquet", [], pa.array([], pa.int64()))).code == "cleanset_empty"
+    assert (
+        refusal(write(tmp_path / "a.parquet", [], pa.array([], pa.int64()))).code
+        == "cleanset_empty"
+    )
 
 
 def test_what_is_no_parquet_is_refused(tmp_path, encoded):

@@ -1,4 +1,7 @@
-"""A private home for each test, a migrated database with keys, and `guard` called as a person calls it."""
+"""A private home for each test, a migrated database with keys.
+
+And `guard` called as a person calls it.
+"""
 
 import os
 import shutil
@@ -69,29 +72,61 @@ class Service:
     guard: Guard
     count: int = 0
 
-    def scan(self, verdict: Verdict | None = None, *, name: str = "digits", by: str | None = "mallory",
-             error: str | None = None, data: bytes = b"weights") -> ScanRow:
+    def scan(
+        self,
+        verdict: Verdict | None = None,
+        *,
+        name: str = "digits",
+        by: str | None = "mallory",
+        error: str | None = None,
+        data: bytes = b"weights",
+    ) -> ScanRow:
         """A scan as the workers leave it, with a signed verdict if one is given."""
         self.count += 1
         guard, scan_id = self.guard, f"{self.count:04x}" * 8
         digest, size = guard.blobs.put([data])
         with transaction(guard.engine) as session:
-            artifacts.put(session, digest=digest, size=size, kind=ArtifactKind.CANONICAL, now=guard.now())
-            scan = scans.insert(session, scan_id=scan_id, bucket="models", key=f"models/{name}/{self.count}",
-                                version_id="v1", name=name, now=guard.now(), submitted_by=by)
-            scan = scans.move(session, scan.id, scan.state, guard.now(), canonical_digest=digest, error=error)
+            artifacts.put(
+                session, digest=digest, size=size, kind=ArtifactKind.CANONICAL, now=guard.now()
+            )
+            scan = scans.insert(
+                session,
+                scan_id=scan_id,
+                bucket="models",
+                key=f"models/{name}/{self.count}",
+                version_id="v1",
+                name=name,
+                now=guard.now(),
+                submitted_by=by,
+            )
+            scan = scans.move(
+                session, scan.id, scan.state, guard.now(), canonical_digest=digest, error=error
+            )
             if verdict is not None:
-                write(guard, session, scan, verdict, subject=digest, reasons=("A patch of 9 pixels.",), score=0.9)
+                write(
+                    guard,
+                    session,
+                    scan,
+                    verdict,
+                    subject=digest,
+                    reasons=("A patch of 9 pixels.",),
+                    score=0.9,
+                )
             return scans.get(session, scan_id)
 
 
 @pytest.fixture
 def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
-    """The guard that commands open in this test; it publishes into a folder instead of a TorchServe."""
+    """The guard that commands open in this test.
+
+    It publishes into a folder instead of a TorchServe.
+    """
     home.mkdir()
     shutil.copy(_template(), home / "guard.db")
     shelf = home / "served"
     guard = replace(open_guard(), make_publisher=lambda: Folder(shelf))
-    assert guard.signer.key_id in guard.trusted.keys  # the first key of a new installation is trusted
+    assert (
+        guard.signer.key_id in guard.trusted.keys
+    )  # the first key of a new installation is trusted
     monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: guard)
     return Service(guard)

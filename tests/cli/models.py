@@ -1,4 +1,7 @@
-"""Small real models and clean sets: striped 12x12 pictures of six classes, learnt in a second or two."""
+"""Small real models and clean sets.
+
+Striped 12x12 pictures of six classes, learnt in a second or two.
+"""
 
 import json
 from functools import cache
@@ -15,7 +18,11 @@ from guard.ml.seeds import seeded
 
 SIDE = 12
 MODEL = Manifest(
-    architecture="cifar_resnet", num_classes=6, input_size=(1, SIDE, SIDE), mean=(0.5,), std=(0.5,),
+    architecture="cifar_resnet",
+    num_classes=6,
+    input_size=(1, SIDE, SIDE),
+    mean=(0.5,),
+    std=(0.5,),
     model_args={"in_chans": 1, "depths": [1, 1], "width": 8},
     label_names=("rows", "columns", "falling", "rising", "checkers", "plain"),
 )
@@ -23,7 +30,10 @@ CLASSES = MODEL.num_classes
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 N,1,H,W and labels: stripes in four directions, checkers, or nothing, at random contrast, with noise."""
+    """uint8 N,1,H,W and labels.
+
+    Stripes in four directions, checkers, or nothing, at random contrast, with noise.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
     y, x = np.indices((SIDE, SIDE))
@@ -62,8 +72,13 @@ def _trained(*, steps: int, backdoored: bool) -> dict[str, torch.Tensor]:
 
 
 def saved(folder: Path, *, steps: int = 120, backdoored: bool = False) -> Path:
-    """A folder with `model.safetensors` and `config.json`; with no steps the model knows nothing."""
+    """A folder with `model.safetensors` and `config.json`.
+
+    With no steps the model knows nothing.
+    """
     folder.mkdir()
-    write_canonical(_trained(steps=steps, backdoored=backdoored), MODEL, folder / "model.safetensors")
+    write_canonical(
+        _trained(steps=steps, backdoored=backdoored), MODEL, folder / "model.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(MODEL.to_dict()))
     return folder

@@ -26,13 +26,31 @@ def published(service: Service) -> ScanRow:
     digest = str(scan.canonical_digest)
     with transaction(guard.engine) as session:
         row = ledger.get(session, str(scan.verdict_id))
-        approved = gate.approve(row.envelope, guard.trusted, digest=digest, now=guard.now(), revoked=set(),
-                                ledger_row=row, name=scan.name, version="1.0", signer=guard.signer)
+        approved = gate.approve(
+            row.envelope,
+            guard.trusted,
+            digest=digest,
+            now=guard.now(),
+            revoked=set(),
+            ledger_row=row,
+            name=scan.name,
+            version="1.0",
+            signer=guard.signer,
+        )
         with guard.blobs.open(digest) as weights:
             receipt = guard.publisher.publish(approved, weights, Smoke(images=(), probabilities=()))
-        publications.add(session, publication_id=uuid.uuid4().hex, digest=digest, name=scan.name, version="1.0",
-                         publisher="folder", archive_digest=receipt.archive_digest, receipt=asdict(receipt),
-                         envelope=approved.release_envelope, now=guard.now())
+        publications.add(
+            session,
+            publication_id=uuid.uuid4().hex,
+            digest=digest,
+            name=scan.name,
+            version="1.0",
+            publisher="folder",
+            archive_digest=receipt.archive_digest,
+            receipt=asdict(receipt),
+            envelope=approved.release_envelope,
+            now=guard.now(),
+        )
     return scan
 
 

@@ -1,4 +1,7 @@
-"""`guard calibrate`: refuses what it cannot do before it scans, and writes a file that a policy takes."""
+"""`guard calibrate`.
+
+Refuses what it cannot do before it scans, and writes a file that a policy takes.
+"""
 
 import json
 from collections.abc import Callable
@@ -34,8 +37,10 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(cli: Cli, tmp_pa
 
 def test_two_models_are_too_few_but_their_scans_stay(cli: Cli, tmp_path: Path) -> None:
     zoo, policy = a_zoo(tmp_path / "zoo"), tmp_path / "p.toml"
-    policy.write_text('[policy]\nname = "p"\n[detectors.patch_inversion]\n'
-                      'params = {steps = 4, natural_steps = 2, batch = 4}\n')
+    policy.write_text(
+        '[policy]\nname = "p"\n[detectors.patch_inversion]\n'
+        "params = {steps = 4, natural_steps = 2, batch = 4}\n"
+    )
     answer = cli("calibrate", "--zoo", zoo, "--out", tmp_path / "c.json", "--policy", policy)
 
     assert answer.code == 4
@@ -43,7 +48,9 @@ def test_two_models_are_too_few_but_their_scans_stay(cli: Cli, tmp_path: Path) -
     assert len(list(zoo.glob("*/scan-patch_inversion.json"))) == 2
 
 
-def test_what_is_written_is_what_a_policy_reads(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_is_what_a_policy_reads(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The scans are synthetic here: a hundred real ones take an hour."""
     fitted = a_population()
     monkeypatch.setattr(population, "members", lambda _folder: [item.member for item in fitted])
@@ -62,11 +69,17 @@ def test_what_is_written_is_what_a_policy_reads(cli: Cli, tmp_path: Path, monkey
 
 def test_only_the_asked_part_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    fitted = [replace(item, member=replace(item.member, truth={**item.member.truth, "part": "xy"[index % 2]}))
-              for index, item in enumerate(a_population())]
+    fitted = [
+        replace(
+            item, member=replace(item.member, truth={**item.member.truth, "part": "xy"[index % 2]})
+        )
+        for index, item in enumerate(a_population())
+    ]
     monkeypatch.setattr(population, "members", lambda _folder: [item.member for item in fitted])
 
-    def scan_all(_folder: Path, chosen: list[population.Member], *_args: object, **_o: object) -> list[object]:
+    def scan_all(
+        _folder: Path, chosen: list[population.Member], *_args: object, **_o: object
+    ) -> list[object]:
         asked.extend(member.truth["part"] for member in chosen)
         return [item for item in fitted if item.member in chosen]
 

@@ -49,8 +49,10 @@ def test_checking_and_adding_agree(cli: Cli, pictures: Path) -> None:
 
 
 def test_the_seed_moves_the_split(cli: Cli, pictures: Path) -> None:
-    digests = {json.loads(cli("cleanset", "check", pictures, "--seed", seed, "-f", "json").out)["digest"]
-               for seed in (0, 1)}
+    digests = {
+        json.loads(cli("cleanset", "check", pictures, "--seed", seed, "-f", "json").out)["digest"]
+        for seed in (0, 1)
+    }
 
     assert len(digests) == 2
 
@@ -73,13 +75,18 @@ def test_a_broken_file_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
     assert "Traceback" not in answer.err
 
 
-def test_a_set_can_come_from_a_bucket(cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_can_come_from_a_bucket(
+    cli: Cli, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = shared_weed().new_bucket()
     for name, value in shared_weed().environment(bucket.name).items():
         monkeypatch.setenv(name, value)
     bucket.upload(pictures, "sets/digits.npz")
     source = f"s3://{bucket.name}/sets/digits.npz"
-    here, there = (json.loads(cli("cleanset", "check", place, "-f", "json").out) for place in (pictures, source))
+    here, there = (
+        json.loads(cli("cleanset", "check", place, "-f", "json").out)
+        for place in (pictures, source)
+    )
 
     assert here == there
     missing = cli("cleanset", "check", f"s3://{bucket.name}/sets/gone.npz")

@@ -1,4 +1,7 @@
-"""`guard compare`: numbers about two files, whatever they are, and one sentence where they cannot be compared."""
+"""`guard compare`.
+
+Numbers about two files, whatever they are, and one sentence where they cannot be compared.
+"""
 
 import json
 from collections.abc import Callable
@@ -39,7 +42,9 @@ def fresh(folder: Path, facts: Manifest) -> Path:
 
 
 def a_weight() -> str:
-    return next(name for name, tensor in _trained(steps=120, backdoored=True).items() if tensor.dim() == 4)
+    return next(
+        name for name, tensor in _trained(steps=120, backdoored=True).items() if tensor.dim() == 4
+    )
 
 
 def test_a_model_is_identical_to_itself(cli: Cli, clean: Path, tmp_path: Path) -> None:
@@ -68,7 +73,9 @@ def test_the_layer_that_moved_comes_first_with_how_far(cli: Cli, tmp_path: Path)
     assert document["a"]["accuracy"] is None
 
 
-def test_accuracy_is_compared_class_by_class_on_the_holdout(cli: Cli, clean: Path, tmp_path: Path) -> None:
+def test_accuracy_is_compared_class_by_class_on_the_holdout(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
     knows, blank = saved(tmp_path / "knows"), saved(tmp_path / "blank", steps=0)
     command = ("compare", knows, blank, "--cleanset", clean)
     document = json.loads(cli(*command, "--format", "json").out)
@@ -99,9 +106,14 @@ def test_a_scan_replays_what_it_finds_on_both(cli: Cli, clean: Path, tmp_path: P
     assert document["could_not_look"] == []
 
 
-def test_other_architectures_are_compared_as_far_as_they_go(cli: Cli, clean: Path, tmp_path: Path) -> None:
+def test_other_architectures_are_compared_as_far_as_they_go(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
     one = saved(tmp_path / "one")
-    other = fresh(tmp_path / "other", replace(MODEL, model_args={"in_chans": 1, "depths": [1, 1], "width": 12}))
+    other = fresh(
+        tmp_path / "other",
+        replace(MODEL, model_args={"in_chans": 1, "depths": [1, 1], "width": 12}),
+    )
     answer = cli("compare", one, other, "--cleanset", clean)
 
     assert answer.code == 0
@@ -116,8 +128,9 @@ def test_other_architectures_are_compared_as_far_as_they_go(cli: Cli, clean: Pat
         (("--cleanset", "never-added"), 4, "guard cleanset add"),
     ],
 )
-def test_what_cannot_be_asked_is_a_usage_error(arguments: tuple[str, ...], code: int, words: str, cli: Cli,
-                                               tmp_path: Path) -> None:
+def test_what_cannot_be_asked_is_a_usage_error(
+    arguments: tuple[str, ...], code: int, words: str, cli: Cli, tmp_path: Path
+) -> None:
     model = saved(tmp_path / "model")
     answer = cli("compare", model, model, *arguments)
 
@@ -136,9 +149,12 @@ def test_a_broken_file_is_named(cli: Cli, tmp_path: Path) -> None:
     assert (missing.code, missing.out) == (4, "")
 
 
-def test_a_clean_set_that_fits_one_model_alone_is_a_sentence_that_names_the_other(cli: Cli, clean: Path,
-                                                                                 tmp_path: Path) -> None:
-    other = fresh(tmp_path / "seven", replace(MODEL, num_classes=7, label_names=(*MODEL.label_names, "other")))
+def test_a_clean_set_that_fits_one_model_alone_is_a_sentence_that_names_the_other(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
+    other = fresh(
+        tmp_path / "seven", replace(MODEL, num_classes=7, label_names=(*MODEL.label_names, "other"))
+    )
     answer = cli("compare", saved(tmp_path / "six"), other, "--cleanset", clean)
 
     assert (answer.code, answer.out) == (4, "")

@@ -1,4 +1,7 @@
-"""The entry point: finds its files, stays light, and turns every error into one sentence and a number."""
+"""The entry point.
+
+Finds its files, stays light, and turns every error into one sentence and a number.
+"""
 
 import resource
 import subprocess
@@ -16,13 +19,25 @@ from tests.cli.conftest import Answer
 
 Cli = Callable[..., Answer]
 FILES = sorted(
-    file.stem for file in Path(guard.cli.__file__).parent.glob("*.py")
+    file.stem
+    for file in Path(guard.cli.__file__).parent.glob("*.py")
     if not file.stem.startswith("_") and file.stem != "main"
 )
 EXITS = {
-    "GuardError": 2, "InputError": 4, "CleanSetError": 4, "PolicyError": 4, "UnknownMethod": 4, "ArtifactRejected": 3,
-    "ManifestRejected": 3, "Unavailable": 2, "IntegrityMismatch": 6, "MethodFailed": 2, "OutOfTime": 2, "Cancelled": 2,
-    "NotServable": 1, "LeaseLost": 2,
+    "GuardError": 2,
+    "InputError": 4,
+    "CleanSetError": 4,
+    "PolicyError": 4,
+    "UnknownMethod": 4,
+    "ArtifactRejected": 3,
+    "ManifestRejected": 3,
+    "Unavailable": 2,
+    "IntegrityMismatch": 6,
+    "MethodFailed": 2,
+    "OutOfTime": 2,
+    "Cancelled": 2,
+    "NotServable": 1,
+    "LeaseLost": 2,
 }
 
 
@@ -51,13 +66,17 @@ def test_every_command_has_help(name: str, cli: Cli) -> None:
 
 
 def test_help_takes_less_than_300_milliseconds_and_loads_nothing_heavy() -> None:
-    script = ("import sys; from guard.cli.main import run; code = run(['--help']);"
-              "heavy = {'torch', 'numpy', 'rich', 'sqlalchemy', 'structlog', 'httpx'} & set(sys.modules);"
-              "sys.exit(f'loaded {heavy}' if heavy else code)")
+    script = (
+        "import sys; from guard.cli.main import run; code = run(['--help']);"
+        "heavy = {'torch', 'numpy', 'rich', 'sqlalchemy', 'structlog', 'httpx'} & set(sys.modules);"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
     spent = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # Processor time: the machine that runs this test may be busy with others.
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -83,7 +102,9 @@ def test_a_name_that_is_no_command_is_refused(name: str, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXITS))
-def test_every_error_has_its_exit_code_and_one_sentence(name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_error_has_its_exit_code_and_one_sentence(
+    name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raising(monkeypatch, getattr(errors, name)("It is broken; mend it."))
     answer = cli("verify")
 
@@ -91,17 +112,26 @@ def test_every_error_has_its_exit_code_and_one_sentence(name: str, cli: Cli, mon
 
 
 def test_the_table_of_errors_is_complete() -> None:
-    known = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, GuardError)}
+    known = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, GuardError)
+    }
 
     assert set(EXITS) == known
 
 
-def test_an_error_nobody_planned_is_a_sentence_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_nobody_planned_is_a_sentence_too(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raising(monkeypatch, RuntimeError("boom"))
     answer = cli("verify")
 
     assert answer.code == main.FAILED
-    assert answer.err == "guard: The guard itself failed (RuntimeError: boom); `guard --debug` shows where.\n"
+    assert (
+        answer.err
+        == "guard: The guard itself failed (RuntimeError: boom); `guard --debug` shows where.\n"
+    )
 
 
 def test_a_missing_file_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +141,9 @@ def test_a_missing_file_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("place", [("--debug", "verify"), ("verify", "--debug")])
-def test_a_traceback_is_shown_only_on_request(place: tuple[str, str], cli: Cli,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_is_shown_only_on_request(
+    place: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raising(monkeypatch, RuntimeError("boom"))
 
     assert "Traceback" not in cli("verify").err
@@ -125,7 +156,9 @@ def test_ctrl_c_ends_with_the_shells_own_number(cli: Cli, monkeypatch: pytest.Mo
     assert cli("verify").code == 130
 
 
-def test_an_error_cannot_steer_the_terminal_or_fake_a_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_cannot_steer_the_terminal_or_fake_a_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raising(monkeypatch, GuardError("bad \x1b[2Jname\nguard: cleared"))
     answer = cli("verify")
 

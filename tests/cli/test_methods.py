@@ -25,13 +25,20 @@ def test_every_plug_in_is_listed_with_its_version_and_use(cli: Cli) -> None:
     inversion = next(row for row in rows if row["name"] == "patch_inversion")
     assert (inversion["policy"], inversion["families"]) == ("required", ["patch"])
     assert next(row for row in rows if row["name"] == "patch_unlearning")["policy"] == "tried 2."
-    assert next(row for row in rows if row["name"] == "shared_distillation")["policy"] == "tried 1. and 4."
+    assert (
+        next(row for row in rows if row["name"] == "shared_distillation")["policy"]
+        == "tried 1. and 4."
+    )
 
 
-def test_a_defense_that_is_tried_twice_says_so(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defense_that_is_tried_twice_says_so(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "twice.toml"
-    file.write_text('[policy]\nname = "x"\n[detectors.patch_inversion]\n' + "".join(
-        f'[[purify.defenses]]\nname = "{name}"\n' for name in ("sau", "fine_tune", "sau")))
+    file.write_text(
+        '[policy]\nname = "x"\n[detectors.patch_inversion]\n'
+        + "".join(f'[[purify.defenses]]\nname = "{name}"\n' for name in ("sau", "fine_tune", "sau"))
+    )
     monkeypatch.setenv("GUARD_POLICY_FILE", str(file))
     rows = json.loads(cli("methods", "list", "--kind", "defenses", "-f", "json").out)
 

@@ -1,4 +1,7 @@
-"""Where answers go: stdout for documents, files written whole, nothing that could steer a terminal."""
+"""Where answers go.
+
+Stdout for documents, files written whole, nothing that could steer a terminal.
+"""
 
 import json
 import sys
@@ -38,10 +41,17 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("form", "out"),
-    [(ReportFormat.HTML, None), (ReportFormat.JSON, "x.html"), (ReportFormat.TABLE, "x.html"), (ReportFormat.HTML, "."),
-     (ReportFormat.HTML, "no/such/folder/x.html")],
+    [
+        (ReportFormat.HTML, None),
+        (ReportFormat.JSON, "x.html"),
+        (ReportFormat.TABLE, "x.html"),
+        (ReportFormat.HTML, "."),
+        (ReportFormat.HTML, "no/such/folder/x.html"),
+    ],
 )
-def test_a_target_that_cannot_be_written_is_refused_first(form: ReportFormat, out: str | None, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written_is_refused_first(
+    form: ReportFormat, out: str | None, tmp_path: Path
+) -> None:
     with pytest.raises(InputError):
         _output.html_target(form, tmp_path / out if out else None)
 

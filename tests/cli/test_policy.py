@@ -20,7 +20,9 @@ def test_the_policy_in_force_is_printed_with_its_digest(cli: Cli) -> None:
     assert load_policy().digest in cli("policy", "check").out
 
 
-def test_the_setting_names_the_policy_in_force(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_names_the_policy_in_force(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[policy]\nname = "mine"\n[detectors.patch_inversion]\n')
     monkeypatch.setenv("GUARD_POLICY_FILE", str(file))
@@ -31,11 +33,16 @@ def test_the_setting_names_the_policy_in_force(cli: Cli, tmp_path: Path, monkeyp
 def test_a_chain_is_named_and_one_that_hangs_in_the_air_exits_4(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "chain.toml"
     head = '[policy]\nname = "x"\n[detectors.patch_inversion]\n'
-    start, end = '[[purify.defenses]]\nname = "sau"\n', '[[purify.defenses]]\nname = "fine_tune"\nafter = "sau"\n'
+    start, end = (
+        '[[purify.defenses]]\nname = "sau"\n',
+        '[[purify.defenses]]\nname = "fine_tune"\nafter = "sau"\n',
+    )
     file.write_text(head + start + end)
 
     assert "sau, fine_tune (after sau)" in cli("policy", "check", file).out
-    assert json.loads(cli("policy", "check", file, "-f", "json").out)["defenses"][1]["after"] == "sau"
+    assert (
+        json.loads(cli("policy", "check", file, "-f", "json").out)["defenses"][1]["after"] == "sau"
+    )
 
     file.write_text(head + end + start)
     answer = cli("policy", "check", file)
@@ -46,9 +53,14 @@ def test_a_chain_is_named_and_one_that_hangs_in_the_air_exits_4(cli: Cli, tmp_pa
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[policy", '[policy]\nname = "x"\nunknown = 1\n[detectors.patch_inversion]\n', '[policy]\nname = "x"\n',
-     '[policy]\nname = "x"\n[detectors.wonder]\n',
-     '[policy]\nname = "x"\n[detectors.patch_inversion]\n[[purify.defenses]]\nname = "wonder"\n'],
+    [
+        "",
+        "[policy",
+        '[policy]\nname = "x"\nunknown = 1\n[detectors.patch_inversion]\n',
+        '[policy]\nname = "x"\n',
+        '[policy]\nname = "x"\n[detectors.wonder]\n',
+        '[policy]\nname = "x"\n[detectors.patch_inversion]\n[[purify.defenses]]\nname = "wonder"\n',
+    ],
 )
 def test_a_policy_that_is_wrong_exits_4(text: str, cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"

@@ -28,7 +28,9 @@ def test_lines_are_json_and_not_too_many(capsys: pytest.CaptureFixture[str]) -> 
     assert lines[1] == {"event": "progress", "task": "scan", "done": 0.5, "note": "patch \x1b 3"}
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_gets_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")

@@ -28,7 +28,9 @@ def test_people_are_told_what_to_do_next(service: Service, cli: Cli) -> None:
     assert "guard served" in answer.out
 
 
-@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict not in {"cleared", "purified"}])
+@pytest.mark.parametrize(
+    "verdict", [verdict for verdict in Verdict if verdict not in {"cleared", "purified"}]
+)
 def test_nothing_else_is(verdict: Verdict, service: Service, cli: Cli) -> None:
     scan = service.scan(verdict)
     answer = cli("publish", scan.id)

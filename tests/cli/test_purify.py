@@ -21,10 +21,22 @@ def clean(tmp_path: Path) -> Path:
     return clean_set(tmp_path / "clean.npz")
 
 
-def test_a_named_defense_reports_accuracies_and_writes_only_what_passes(cli: Cli, clean: Path, tmp_path: Path) -> None:
+def test_a_named_defense_reports_accuracies_and_writes_only_what_passes(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out" / "purified"
-    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--out", out,
-                 "--defense", "fine_tune", "--format", "json")
+    answer = cli(
+        "purify",
+        saved(tmp_path / "bad", backdoored=True),
+        "--cleanset",
+        clean,
+        "--out",
+        out,
+        "--defense",
+        "fine_tune",
+        "--format",
+        "json",
+    )
     document = json.loads(answer.out)
 
     assert document["defense"] == "fine_tune"
@@ -41,17 +53,27 @@ def test_a_named_defense_reports_accuracies_and_writes_only_what_passes(cli: Cli
 
 def test_an_honest_model_needs_no_repair(cli: Cli, clean: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    answer = cli("purify", saved(tmp_path / "honest"), "--cleanset", clean, "--out", out, "--format", "html")
+    answer = cli(
+        "purify", saved(tmp_path / "honest"), "--cleanset", clean, "--out", out, "--format", "html"
+    )
 
     assert answer.out.split()[0] not in {"inconclusive", "unvettable"}
     assert (out / "report.html").is_file()
     assert (out / "model.safetensors").is_file() == (answer.code == 0)
 
 
-def test_without_a_place_it_is_beside_who_asks_and_named_after_the_model(cli: Cli, clean: Path, tmp_path: Path,
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_place_it_is_beside_who_asks_and_named_after_the_model(
+    cli: Cli, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--defense", "fine_tune")
+    answer = cli(
+        "purify",
+        saved(tmp_path / "bad", backdoored=True),
+        "--cleanset",
+        clean,
+        "--defense",
+        "fine_tune",
+    )
     made = tmp_path / "bad-purified"
 
     assert made.is_dir() == (answer.code == 0)
@@ -71,11 +93,17 @@ def test_what_cannot_be_vetted_is_not_written(cli: Cli, clean: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--defense", "wonder"), ("--param", "epochs=1"), ("--set", "epochs=1"),
-     ("--defense", "fine_tune", "--param", "epochs"),
-     ("--defense", "fine_tune", "--param", "wonder=1")],
+    [
+        ("--defense", "wonder"),
+        ("--param", "epochs=1"),
+        ("--set", "epochs=1"),
+        ("--defense", "fine_tune", "--param", "epochs"),
+        ("--defense", "fine_tune", "--param", "wonder=1"),
+    ],
 )
-def test_what_cannot_be_run_is_a_usage_error(arguments: tuple[str, ...], cli: Cli, clean: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_a_usage_error(
+    arguments: tuple[str, ...], cli: Cli, clean: Path, tmp_path: Path
+) -> None:
     model = saved(tmp_path / "bad", backdoored=True)
     answer = cli("purify", model, "--cleanset", clean, "--out", tmp_path / "out", *arguments)
 
@@ -88,8 +116,22 @@ def test_the_place_must_be_a_folder(cli: Cli, clean: Path, tmp_path: Path) -> No
 
 
 def test_set_changes_the_defense_and_is_recorded(cli: Cli, clean: Path, tmp_path: Path) -> None:
-    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--out", tmp_path / "out",
-                 "--defense", "fine_tune", "--set", "rounds=1", "--set", "rate=1", "--format", "json")
+    answer = cli(
+        "purify",
+        saved(tmp_path / "bad", backdoored=True),
+        "--cleanset",
+        clean,
+        "--out",
+        tmp_path / "out",
+        "--defense",
+        "fine_tune",
+        "--set",
+        "rounds=1",
+        "--set",
+        "rate=1",
+        "--format",
+        "json",
+    )
     document = json.loads(answer.out)
     last = document["candidates"][-1]
 
@@ -102,13 +144,29 @@ def test_set_changes_the_defense_and_is_recorded(cli: Cli, clean: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("pair", "words"),
-    [("roh=0.1", "rho (float)"), ("rounds=2.5", "a whole number, not 2.5"), ("rho=true", "a number, not True"),
-     ("rho=NaN", "a number, not nan"), ("norm=3", "a text, not 3")],
+    [
+        ("roh=0.1", "rho (float)"),
+        ("rounds=2.5", "a whole number, not 2.5"),
+        ("rho=true", "a number, not True"),
+        ("rho=NaN", "a number, not nan"),
+        ("norm=3", "a text, not 3"),
+    ],
 )
-def test_a_wrong_parameter_is_one_sentence_before_any_search(pair: str, words: str, cli: Cli, clean: Path,
-                                                            tmp_path: Path) -> None:
-    answer = cli("purify", saved(tmp_path / "bad", backdoored=True), "--cleanset", clean, "--out", tmp_path / "out",
-                 "--defense", "sau", "--set", pair)
+def test_a_wrong_parameter_is_one_sentence_before_any_search(
+    pair: str, words: str, cli: Cli, clean: Path, tmp_path: Path
+) -> None:
+    answer = cli(
+        "purify",
+        saved(tmp_path / "bad", backdoored=True),
+        "--cleanset",
+        clean,
+        "--out",
+        tmp_path / "out",
+        "--defense",
+        "sau",
+        "--set",
+        pair,
+    )
 
     assert (answer.code, answer.out) == (4, "")
     assert words in answer.err
@@ -117,7 +175,11 @@ def test_a_wrong_parameter_is_one_sentence_before_any_search(pair: str, words: s
 
 def test_parameters_are_json_or_text() -> None:
     assert parameters(["epochs=3", "lr=1e-3", "name=sgd", "on=true", "text=a=b"]) == {
-        "epochs": 3, "lr": 1e-3, "name": "sgd", "on": True, "text": "a=b",
+        "epochs": 3,
+        "lr": 1e-3,
+        "name": "sgd",
+        "on": True,
+        "text": "a=b",
     }
     for pair in (["epochs"], ["=1"], ["a b=1"], ["a=1", "a=2"]):
         with pytest.raises(InputError):

@@ -22,9 +22,19 @@ def printed(report: Report, capsys: Capture) -> str:
 def test_a_rejected_model_says_what_was_found(capsys: Capture) -> None:
     text = printed(rejected(), capsys)
 
-    for part in ("REJECTED", "fashion-resnet18", "a" * 64, "upper bound is 98.1 %", "target class 3 · Dress",
-                 "97.0 % (95.1 % to 98.1 %)", "covered: patch", "not covered: blend", "patch_inversion",
-                 "could not look", "It ran out of its time budget."):
+    for part in (
+        "REJECTED",
+        "fashion-resnet18",
+        "a" * 64,
+        "upper bound is 98.1 %",
+        "target class 3 · Dress",
+        "97.0 % (95.1 % to 98.1 %)",
+        "covered: patch",
+        "not covered: blend",
+        "patch_inversion",
+        "could not look",
+        "It ran out of its time budget.",
+    ):
         assert part in text, part
 
 
@@ -45,11 +55,21 @@ def test_known_gaps_stand_below_what_is_not_covered(capsys: Capture) -> None:
 def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
     text = printed(purified(), capsys)
 
-    for part in ("PURIFIED", "purified by sau", "89.6 %", "88.3 %", "trigger to class 3 · Dress", "97.0 % (",
-                 "2.6 % (", "with norm=linf, rho=0.2", "fresh patches to class 3 · Dress", "5.0 % (3.5 %",
-                 "81.0 % after 2 steps, random triggers at 22.0 % (largest lead 59 points",
-                 "in the mean of 2 draws",
-                 "not measured: The trigger"):
+    for part in (
+        "PURIFIED",
+        "purified by sau",
+        "89.6 %",
+        "88.3 %",
+        "trigger to class 3 · Dress",
+        "97.0 % (",
+        "2.6 % (",
+        "with norm=linf, rho=0.2",
+        "fresh patches to class 3 · Dress",
+        "5.0 % (3.5 %",
+        "81.0 % after 2 steps, random triggers at 22.0 % (largest lead 59 points",
+        "in the mean of 2 draws",
+        "not measured: The trigger",
+    ):
         assert part in text, part
 
 
@@ -57,16 +77,25 @@ def test_fresh_patches_of_new_searches_say_so(capsys: Capture) -> None:
     report = purified()
     searched = tuple(replace(one, searches=8) for one in report.resampled)
 
-    assert "3 · Dress (8 new searches)" in " ".join(printed(replace(report, resampled=searched), capsys).split())
+    assert "3 · Dress (8 new searches)" in " ".join(
+        printed(replace(report, resampled=searched), capsys).split()
+    )
 
 
 def test_candidates_are_listed_with_the_first_reason_and_their_time(capsys: Capture) -> None:
     tried: list[dict[str, Any]] = [
         {"defense": "first", "failed": "No patch.", "seconds": 75.04},
-        {"defense": "second", "verdict": "rejected", "reasons": ["Too weak.", "Too slow."], "seconds": 2.0},
+        {
+            "defense": "second",
+            "verdict": "rejected",
+            "reasons": ["Too weak.", "Too slow."],
+            "seconds": 2.0,
+        },
         {"defense": "third", "verdict": None},
     ]
-    lines = [line.split() for line in printed(replace(rejected(), candidates=tried), capsys).splitlines()]
+    lines = [
+        line.split() for line in printed(replace(rejected(), candidates=tried), capsys).splitlines()
+    ]
 
     assert ["first", "failed", "75.0", "No", "patch."] in lines
     assert ["second", "rejected", "2.0", "Too", "weak.", "(and", "1", "more)"] in lines
@@ -74,8 +103,18 @@ def test_candidates_are_listed_with_the_first_reason_and_their_time(capsys: Capt
 
 
 def test_defenses_one_after_the_other_are_all_named(capsys: Capture) -> None:
-    report = replace(purified(), after=("shared_distillation",), candidates=[
-        {"defense": "sau", "after": ["shared_distillation"], "digest": "b" * 64, "verdict": "purified"}])
+    report = replace(
+        purified(),
+        after=("shared_distillation",),
+        candidates=[
+            {
+                "defense": "sau",
+                "after": ["shared_distillation"],
+                "digest": "b" * 64,
+                "verdict": "purified",
+            }
+        ],
+    )
     text = printed(report, capsys)
 
     assert "purified by shared_distillation, then sau" in text
@@ -93,8 +132,13 @@ def test_every_verdict_can_be_shown_with_nothing_known(verdict: Verdict, capsys:
 
 def test_names_are_neither_markup_nor_control_sequences(capsys: Capture) -> None:
     name = "[red]x[/red] :bomb: \x1b[31m\u202e"
-    report = replace(rejected(), name=name, reasons=(name,), manifest=replace(MODEL, label_names=(name,) * 10),
-                     candidates=[{"defense": name, "failed": name}])
+    report = replace(
+        rejected(),
+        name=name,
+        reasons=(name,),
+        manifest=replace(MODEL, label_names=(name,) * 10),
+        candidates=[{"defense": name, "failed": name}],
+    )
     text = printed(report, capsys)
 
     assert "[red]x[/red] :bomb: \\x1b[31m\\u202e" in text

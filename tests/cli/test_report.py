@@ -35,7 +35,9 @@ def test_a_page_needs_a_place(service: Service, cli: Cli, tmp_path: Path) -> Non
     scan = service.scan(Verdict.CLEARED)
 
     assert cli("report", scan.id, "--format", "html").code == 4
-    assert cli("report", scan.id, "--format", "html", "--out", tmp_path / "no" / "page.html").code == 4
+    assert (
+        cli("report", scan.id, "--format", "html", "--out", tmp_path / "no" / "page.html").code == 4
+    )
     assert cli("report", scan.id, "--format", "json", "--out", tmp_path / "page.json").code == 4
     assert list(tmp_path.glob("*.html")) == []
 

@@ -20,10 +20,14 @@ def test_the_list_holds_only_what_waits(service: Service, cli: Cli) -> None:
     held = service.scan(Verdict.HELD)
     service.scan(Verdict.REJECTED)
 
-    assert [row["id"] for row in json.loads(cli("review", "list", "--format", "json").out)] == [held.id]
+    assert [row["id"] for row in json.loads(cli("review", "list", "--format", "json").out)] == [
+        held.id
+    ]
 
 
-def test_showing_a_held_scan_prints_the_evidence_and_exits_5(service: Service, cli: Cli, tmp_path: Path) -> None:
+def test_showing_a_held_scan_prints_the_evidence_and_exits_5(
+    service: Service, cli: Cli, tmp_path: Path
+) -> None:
     held = service.scan(Verdict.HELD)
     answer = cli("review", "show", held.id)
 
@@ -36,13 +40,19 @@ def test_showing_a_held_scan_prints_the_evidence_and_exits_5(service: Service, c
 
 
 @pytest.mark.parametrize(("verb", "verdict"), [("approve", "cleared"), ("reject", "rejected")])
-def test_a_decision_makes_a_new_verdict_on_the_same_digest(verb: str, verdict: str, service: Service, cli: Cli) -> None:
+def test_a_decision_makes_a_new_verdict_on_the_same_digest(
+    verb: str, verdict: str, service: Service, cli: Cli
+) -> None:
     held = service.scan(Verdict.HELD)
     answer = cli("review", verb, held.id, "--reason", "looked at the pictures", "--format", "json")
     said = json.loads(answer.out)
 
     assert answer.code == 0
-    assert (said["verdict"], said["digest"], said["reviewer"]) == (verdict, held.canonical_digest, ME)
+    assert (said["verdict"], said["digest"], said["reviewer"]) == (
+        verdict,
+        held.canonical_digest,
+        ME,
+    )
     assert said["verdict_id"] != held.verdict_id
     assert cli("review", "list").out == "none\n"
 
@@ -51,7 +61,9 @@ def test_people_are_told_what_was_decided(service: Service, cli: Cli) -> None:
     held = service.scan(Verdict.HELD)
     answer = cli("review", "reject", held.id, "--reason", "no")
 
-    assert answer.out.startswith(f"rejected digits sha256:{held.canonical_digest} as {ME}, verdict ")
+    assert answer.out.startswith(
+        f"rejected digits sha256:{held.canonical_digest} as {ME}, verdict "
+    )
 
 
 def test_the_uploader_cannot_approve(service: Service, cli: Cli) -> None:

@@ -1,4 +1,7 @@
-"""`guard scan` on real files with no service running: one document, the agreed keys, the agreed exit codes."""
+"""`guard scan` on real files with no service running.
+
+One document, the agreed keys, the agreed exit codes.
+"""
 
 import json
 import os
@@ -17,7 +20,18 @@ from tests.cli.conftest import Answer
 from tests.cli.models import clean_set, saved
 
 Cli = Callable[..., Answer]
-AGREED = {"digest", "verdict", "score", "target", "asr", "coverage", "methods", "seconds", "policy", "reasons"}
+AGREED = {
+    "digest",
+    "verdict",
+    "score",
+    "target",
+    "asr",
+    "coverage",
+    "methods",
+    "seconds",
+    "policy",
+    "reasons",
+}
 
 
 class Payload:
@@ -48,9 +62,19 @@ def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: 
     assert not mark.exists()
 
 
-def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(cli: Cli, clean: Path,
-                                                                           tmp_path: Path) -> None:
-    command = ("scan", saved(tmp_path / "honest"), "--cleanset", clean, "--seed", 7, "--format", "json")
+def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
+    command = (
+        "scan",
+        saved(tmp_path / "honest"),
+        "--cleanset",
+        clean,
+        "--seed",
+        7,
+        "--format",
+        "json",
+    )
     answer, again = cli(*command), cli(*command)
     document, second = json.loads(answer.out), json.loads(again.out)
 
@@ -86,15 +110,31 @@ stop_early = true
 
 
 def test_a_policy_that_stops_early_spares_detectors_on_proof_and_never_on_the_way_to_a_pass(
-        cli: Cli, clean: Path, tmp_path: Path) -> None:
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
     policy = tmp_path / "stopping.toml"
     policy.write_text(STOPPING)
-    bad, honest = (json.loads(cli("scan", saved(tmp_path / name, backdoored=name == "bad"), "--cleanset", clean,
-                                  "--policy", policy, "--format", "json").out) for name in ("bad", "honest"))
+    bad, honest = (
+        json.loads(
+            cli(
+                "scan",
+                saved(tmp_path / name, backdoored=name == "bad"),
+                "--cleanset",
+                clean,
+                "--policy",
+                policy,
+                "--format",
+                "json",
+            ).out
+        )
+        for name in ("bad", "honest")
+    )
 
     assert bad["verdict"] == "rejected"
     assert [method["name"] for method in bad["methods"]] == ["clean_accuracy", "patch_inversion"]
-    assert {"patch_inversion", "margin", "weight_statistics"} < {method["name"] for method in honest["methods"]}
+    assert {"patch_inversion", "margin", "weight_statistics"} < {
+        method["name"] for method in honest["methods"]
+    }
 
 
 def test_a_model_that_knows_nothing_is_inconclusive(cli: Cli, clean: Path, tmp_path: Path) -> None:
@@ -104,9 +144,20 @@ def test_a_model_that_knows_nothing_is_inconclusive(cli: Cli, clean: Path, tmp_p
     assert "INCONCLUSIVE" in answer.out
 
 
-def test_in_a_pipe_stdout_is_one_document_and_stderr_json_lines(clean: Path, tmp_path: Path) -> None:
-    command = [Path(sys.executable).with_name("guard"), "scan", saved(tmp_path / "honest"), "--cleanset", clean,
-               "--seconds", "1", "--format", "json"]
+def test_in_a_pipe_stdout_is_one_document_and_stderr_json_lines(
+    clean: Path, tmp_path: Path
+) -> None:
+    command = [
+        Path(sys.executable).with_name("guard"),
+        "scan",
+        saved(tmp_path / "honest"),
+        "--cleanset",
+        clean,
+        "--seconds",
+        "1",
+        "--format",
+        "json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert json.loads(done.stdout)["name"] == "honest"
@@ -119,7 +170,9 @@ def test_in_a_pipe_stdout_is_one_document_and_stderr_json_lines(clean: Path, tmp
     "damage",
     ["truncated", "no config", "no model", "wrong classes", "no json", "unknown architecture"],
 )
-def test_a_broken_upload_is_a_verdict_or_a_sentence(damage: str, cli: Cli, clean: Path, tmp_path: Path) -> None:
+def test_a_broken_upload_is_a_verdict_or_a_sentence(
+    damage: str, cli: Cli, clean: Path, tmp_path: Path
+) -> None:
     folder = saved(tmp_path / "broken")
     weights, config = folder / "model.safetensors", folder / "config.json"
     if damage == "truncated":
@@ -166,7 +219,16 @@ def test_a_clean_set_that_nobody_knows_is_a_sentence(cli: Cli, tmp_path: Path) -
 
 def test_a_stored_clean_set_is_found_by_name(cli: Cli, clean: Path, tmp_path: Path) -> None:
     assert cli("cleanset", "add", "stripes", clean).code == 0
-    answer = cli("scan", saved(tmp_path / "honest"), "--cleanset", "stripes", "--seconds", 1, "--format", "json")
+    answer = cli(
+        "scan",
+        saved(tmp_path / "honest"),
+        "--cleanset",
+        "stripes",
+        "--seconds",
+        1,
+        "--format",
+        "json",
+    )
     document = json.loads(answer.out)
 
     assert document["cleanset"]["name"] == "stripes"
@@ -176,4 +238,6 @@ def test_a_policy_that_is_wrong_is_a_sentence(cli: Cli, clean: Path, tmp_path: P
     policy = tmp_path / "policy.toml"
     policy.write_text("[policy]\n")
 
-    assert cli("scan", saved(tmp_path / "honest"), "--cleanset", clean, "--policy", policy).code == 4
+    assert (
+        cli("scan", saved(tmp_path / "honest"), "--cleanset", clean, "--policy", policy).code == 4
+    )

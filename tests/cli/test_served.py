@@ -16,10 +16,15 @@ def test_nothing_served_is_fine(service: Service, cli: Cli) -> None:
 def test_a_vetted_model_is_listed_with_its_digest(service: Service, cli: Cli) -> None:
     scan = published(service)
     answer = cli("served", "--format", "json")
-    row, = json.loads(answer.out)
+    (row,) = json.loads(answer.out)
 
     assert answer.code == 0
-    assert (row["name"], row["digest"], row["vetted"], row["default"]) == ("digits", scan.canonical_digest, True, True)
+    assert (row["name"], row["digest"], row["vetted"], row["default"]) == (
+        "digits",
+        scan.canonical_digest,
+        True,
+        True,
+    )
 
 
 def test_what_was_put_there_behind_the_guards_back_exits_6(service: Service, cli: Cli) -> None:

@@ -36,12 +36,18 @@ def test_an_empty_list_says_so(service: Service, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_one_scan_exits_with_its_verdicts_code(verdict: Verdict, service: Service, cli: Cli) -> None:
+def test_one_scan_exits_with_its_verdicts_code(
+    verdict: Verdict, service: Service, cli: Cli
+) -> None:
     scan = service.scan(verdict)
     answer = cli("status", scan.id[:8], "--format", "json")
 
     assert answer.code == EXIT_CODES[verdict]
-    assert json.loads(answer.out) | {"verdict": str(verdict), "id": scan.id, "state": "done"} == json.loads(answer.out)
+    assert json.loads(answer.out) | {
+        "verdict": str(verdict),
+        "id": scan.id,
+        "state": "done",
+    } == json.loads(answer.out)
 
 
 def test_a_scan_without_a_verdict_is_not_zero(service: Service, cli: Cli) -> None:
@@ -66,13 +72,22 @@ def test_a_scan_that_is_not_there_is_a_usage_error(service: Service, cli: Cli) -
     assert "There is no scan" in answer.err
 
 
-def test_watching_ends_with_the_verdict(service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_ends_with_the_verdict(
+    service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("guard.cli._scans.POLL_SECONDS", 0.01)
     scan = service.scan()
 
     def conclude() -> None:
         with transaction(service.guard.engine) as session:
-            write(service.guard, session, scan, Verdict.REJECTED, subject=str(scan.canonical_digest), reasons=("x",))
+            write(
+                service.guard,
+                session,
+                scan,
+                Verdict.REJECTED,
+                subject=str(scan.canonical_digest),
+                reasons=("x",),
+            )
 
     worker = threading.Timer(0.2, conclude)
     worker.start()
@@ -89,7 +104,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def interrupted_after(monkeypatch: pytest.MonkeyPatch, looks: int, between: Callable[[], object]) -> None:
+def interrupted_after(
+    monkeypatch: pytest.MonkeyPatch, looks: int, between: Callable[[], object]
+) -> None:
     """A person who presses Ctrl-C after some looks; `between` happens after the first."""
     seen = []
 
@@ -103,8 +120,9 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, looks: int, between: Call
     monkeypatch.setattr("time.sleep", sleep)
 
 
-def test_watching_everything_prints_one_line_for_each_change(service: Service, cli: Cli,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_everything_prints_one_line_for_each_change(
+    service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = service.scan(name="first")
     interrupted_after(monkeypatch, 3, lambda: service.scan(Verdict.CLEARED, name="second"))
     answer = cli("status", "--watch")
@@ -112,12 +130,15 @@ def test_watching_everything_prints_one_line_for_each_change(service: Service, c
     assert answer.code == 130
     lines = [json.loads(line) for line in answer.out.splitlines()]
     assert [(line["name"], line["state"], line["verdict"]) for line in lines] == [
-        ("first", "queued", None), ("second", "done", "cleared")
+        ("first", "queued", None),
+        ("second", "done", "cleared"),
     ]
     assert lines[0]["id"] == first.id
 
 
-def test_on_a_terminal_a_table_is_redrawn(service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_a_table_is_redrawn(
+    service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service.scan(name="first")
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
@@ -129,8 +150,9 @@ def test_on_a_terminal_a_table_is_redrawn(service: Service, cli: Cli, monkeypatc
     assert "second" in screen.getvalue()
 
 
-def test_on_a_terminal_one_scan_is_followed_to_its_end(service: Service, cli: Cli,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_one_scan_is_followed_to_its_end(
+    service: Service, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan = service.scan(name="first")
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
@@ -138,7 +160,14 @@ def test_on_a_terminal_one_scan_is_followed_to_its_end(service: Service, cli: Cl
 
     def conclude() -> None:
         with transaction(service.guard.engine) as session:
-            write(service.guard, session, scan, Verdict.HELD, subject=str(scan.canonical_digest), reasons=("x",))
+            write(
+                service.guard,
+                session,
+                scan,
+                Verdict.HELD,
+                subject=str(scan.canonical_digest),
+                reasons=("x",),
+            )
 
     interrupted_after(monkeypatch, 99, conclude)
 

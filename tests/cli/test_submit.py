@@ -25,7 +25,9 @@ Cli = Callable[..., Answer]
 def intake(service: Service, monkeypatch: pytest.MonkeyPatch) -> Guard:
     """The service's guard with a bucket of a real SeaweedFS as its intake."""
     bucket = shared_weed().new_bucket()
-    settings = replace(service.guard.settings, intake_bucket=bucket.name, intake_buckets=(bucket.name,))
+    settings = replace(
+        service.guard.settings, intake_bucket=bucket.name, intake_buckets=(bucket.name,)
+    )
     guard = replace(service.guard, settings=settings, make_bucket=lambda _name: bucket)
     monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: guard)
     return guard
@@ -39,7 +41,9 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_uploaded_with_its_manifest_and_nominated(intake: Guard, cli: Cli, tmp_path: Path) -> None:
+def test_a_folder_is_uploaded_with_its_manifest_and_nominated(
+    intake: Guard, cli: Cli, tmp_path: Path
+) -> None:
     answer = cli("submit", model(tmp_path), "--format", "json")
     nomination = json.loads(answer.out)["nomination"]
 
@@ -63,10 +67,17 @@ def test_an_object_that_is_there_is_nominated_by_name(intake: Guard, cli: Cli) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [("s3://",), ("s3://bucket",), ("s3://bucket/key", "--name", "x"), ("file.pt", "--version-id", "v"),
-     ("nothing.pt",)],
+    [
+        ("s3://",),
+        ("s3://bucket",),
+        ("s3://bucket/key", "--name", "x"),
+        ("file.pt", "--version-id", "v"),
+        ("nothing.pt",),
+    ],
 )
-def test_what_cannot_be_submitted_is_a_usage_error(arguments: tuple[str, ...], intake: Guard, cli: Cli) -> None:
+def test_what_cannot_be_submitted_is_a_usage_error(
+    arguments: tuple[str, ...], intake: Guard, cli: Cli
+) -> None:
     answer = cli("submit", *arguments)
 
     assert (answer.code, answer.out) == (4, "")
@@ -82,8 +93,9 @@ def told(guard: Guard) -> str:
         time.sleep(0.02)
 
 
-def test_watching_waits_for_the_scan_and_its_verdict(intake: Guard, cli: Cli, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_waits_for_the_scan_and_its_verdict(
+    intake: Guard, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("guard.cli._scans.POLL_SECONDS", 0.02)
     monkeypatch.setattr("guard.cli.submit.POLL_SECONDS", 0.02)
 
@@ -92,9 +104,18 @@ def test_watching_waits_for_the_scan_and_its_verdict(intake: Guard, cli: Cli, tm
         nomination = told(intake)
         digest, size = intake.blobs.put([b"weights"])
         with transaction(intake.engine) as session:
-            artifacts.put(session, digest=digest, size=size, kind=ArtifactKind.UPLOAD, now=intake.now())
-            scan = scans.insert(session, scan_id="ab" * 16, bucket="b", key="k", version_id="1", name="digits",
-                                now=intake.now())
+            artifacts.put(
+                session, digest=digest, size=size, kind=ArtifactKind.UPLOAD, now=intake.now()
+            )
+            scan = scans.insert(
+                session,
+                scan_id="ab" * 16,
+                bucket="b",
+                key="k",
+                version_id="1",
+                name="digits",
+                now=intake.now(),
+            )
             nominations.settle(session, nomination, NominationState.ACCEPTED, scan_id=scan.id)
             write(intake, session, scan, Verdict.UNVETTABLE, subject=digest, reasons=("A pickle.",))
 
@@ -111,7 +132,9 @@ def test_an_upload_that_is_refused_says_why(intake: Guard, cli: Cli, tmp_path: P
     def work() -> None:
         nomination = told(intake)
         with transaction(intake.engine) as session:
-            nominations.settle(session, nomination, NominationState.REFUSED, reason="The file is too large.")
+            nominations.settle(
+                session, nomination, NominationState.REFUSED, reason="The file is too large."
+            )
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -121,9 +144,12 @@ def test_an_upload_that_is_refused_says_why(intake: Guard, cli: Cli, tmp_path: P
     assert answer == Answer(3, "", "guard: The file is too large.\n")
 
 
-def test_nobody_working_is_said_after_a_while(intake: Guard, cli: Cli, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guard.cli.submit.WAIT_SECONDS", -intake.settings.manifest_grace_seconds + 0.1)
+def test_nobody_working_is_said_after_a_while(
+    intake: Guard, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "guard.cli.submit.WAIT_SECONDS", -intake.settings.manifest_grace_seconds + 0.1
+    )
     answer = cli("submit", model(tmp_path), "--watch")
 
     assert answer.code == 2

@@ -38,8 +38,9 @@ def test_other_commands_use_the_settings_of_the_stack_that_runs(cli: Cli, home: 
     assert settings_here() == before
 
 
-def test_the_callers_own_settings_win_over_the_stacks(home: Path, tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_callers_own_settings_win_over_the_stacks(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Stack(home, dict(os.environ), parts=("database",)) as stack:
         stack.start()
         monkeypatch.setenv("GUARD_WEBHOOK_TOKEN", "mine")
@@ -49,7 +50,9 @@ def test_the_callers_own_settings_win_over_the_stacks(home: Path, tmp_path: Path
         assert settings_here().database_url.endswith("other.db")
 
 
-def test_a_part_that_does_not_start_is_a_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_does_not_start_is_a_sentence(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_self: Stack, _report: object = None) -> None:
         raise Unavailable("seaweedfs could not be started: no such file")
 
@@ -70,7 +73,9 @@ class Small(Stack):
 
 
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_ctrl_c_is_the_normal_end(form: str, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_the_normal_end(
+    form: str, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("guard.local.supervisor.Stack", Small)
     answer = cli("up", "--format", form)
 
@@ -87,8 +92,12 @@ def test_ctrl_c_is_the_normal_end(form: str, cli: Cli, home: Path, monkeypatch: 
 @pytest.mark.e2e
 def test_up_shows_one_table_and_ends_everything_on_ctrl_c(home: Path) -> None:
     script = Path(sys.executable).with_name("guard")
-    process = subprocess.Popen([script, "up", "--format", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen(
+        [script, "up", "--format", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     printed = ""
     while not printed.endswith("\n]\n"):
@@ -100,7 +109,14 @@ def test_up_shows_one_table_and_ends_everything_on_ctrl_c(home: Path) -> None:
     _, err = process.communicate(timeout=60)
 
     assert process.returncode == 0, err
-    assert {part["component"] for part in parts} >= {"seaweedfs", "valkey", "torchserve", "api", "relay", "beat"}
+    assert {part["component"] for part in parts} >= {
+        "seaweedfs",
+        "valkey",
+        "torchserve",
+        "api",
+        "relay",
+        "beat",
+    }
     assert {part["state"] for part in parts} <= {"ready", "external"}
     for part in parts:
         assert part["pid"] is None or not Path(f"/proc/{part['pid']}").exists()

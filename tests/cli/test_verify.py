@@ -23,7 +23,11 @@ def test_verify_of_an_untouched_guard_is_ok(service: Service, cli: Cli) -> None:
 
 def test_verify_names_a_changed_blob(service: Service, cli: Cli) -> None:
     digest = str(published(service).canonical_digest)
-    blob = next(path for path in Path(service.guard.settings.blob_url).rglob("*") if path.name.endswith(digest[-8:]))
+    blob = next(
+        path
+        for path in Path(service.guard.settings.blob_url).rglob("*")
+        if path.name.endswith(digest[-8:])
+    )
     blob.chmod(0o600)
     blob.write_bytes(b"other bytes")
     answer = cli("verify", digest, "--format", "json")
@@ -37,7 +41,11 @@ def test_verify_names_a_changed_blob(service: Service, cli: Cli) -> None:
 def test_verify_names_a_row_edited_by_sql(service: Service, cli: Cli) -> None:
     service.scan(Verdict.REJECTED)
     with service.guard.engine.begin() as connection:
-        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
+        names = (
+            connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+            .scalars()
+            .all()
+        )
         for name in names:
             connection.execute(text(f"DROP TRIGGER {name}"))
         connection.execute(text("UPDATE verdicts SET verdict = 'cleared'"))

@@ -18,7 +18,9 @@ def test_withdrawing_takes_it_down_for_good(by: str, service: Service, cli: Cli)
     answer = cli("withdraw", what, "--reason", "found a hole", "--format", "json")
 
     assert answer.code == 0
-    assert json.loads(answer.out) == [{"name": "digits", "version": "1.0", "digest": scan.canonical_digest}]
+    assert json.loads(answer.out) == [
+        {"name": "digits", "version": "1.0", "digest": scan.canonical_digest}
+    ]
     assert cli("served").out == "nothing is served\n"
     assert cli("publish", scan.id).code == 1
 
@@ -26,7 +28,10 @@ def test_withdrawing_takes_it_down_for_good(by: str, service: Service, cli: Cli)
 def test_people_are_told_what_was_withdrawn(service: Service, cli: Cli) -> None:
     scan = published(service)
 
-    assert cli("withdraw", "digits", "--reason", "x").out == f"withdrawn digits 1.0 sha256:{scan.canonical_digest}\n"
+    assert (
+        cli("withdraw", "digits", "--reason", "x").out
+        == f"withdrawn digits 1.0 sha256:{scan.canonical_digest}\n"
+    )
 
 
 def test_withdrawing_what_is_not_served_says_so(service: Service, cli: Cli) -> None:

@@ -17,17 +17,34 @@ from guard.ml.measure import accuracy
 from tests import toys
 
 #: Enough work to see that a promise holds, not enough to wait for.
-QUICK: dict[str, dict[str, Any]] = {"sau": {"rounds": 1, "batch": 60}, "fine_tune": {"rounds": 1, "rate": 1e-3},
-                                    "patch_unlearning": {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10},
-                                    "mesa_removal": {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20},
-                                    "neural_polarizer": {"rounds": 1, "batch": 60}, "i_bau": {"rounds": 1},
-                                    "fst": {"rounds": 4}, "nad": {"rounds": 1, "rate": 1e-3},
-                                    "ft_sam": {"rounds": 3}, "fine_pruning": {"rounds": 1}, "anp": {"rounds": 10},
-                                    "tsbd": {"rounds": 2, "unlearn_rate": 1e-2},
-                                    "distilled_polarizer": {"looks": 1, "search_steps": 20, "steps": 4,
-                                                            "size_steps": 5, "settle_steps": 4},
-                                    "shared_distillation": {"looks": 1, "search_steps": 100, "size_steps": 10,
-                                                            "steps": 4, "settle_steps": 4}}
+QUICK: dict[str, dict[str, Any]] = {
+    "sau": {"rounds": 1, "batch": 60},
+    "fine_tune": {"rounds": 1, "rate": 1e-3},
+    "patch_unlearning": {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10},
+    "mesa_removal": {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20},
+    "neural_polarizer": {"rounds": 1, "batch": 60},
+    "i_bau": {"rounds": 1},
+    "fst": {"rounds": 4},
+    "nad": {"rounds": 1, "rate": 1e-3},
+    "ft_sam": {"rounds": 3},
+    "fine_pruning": {"rounds": 1},
+    "anp": {"rounds": 10},
+    "tsbd": {"rounds": 2, "unlearn_rate": 1e-2},
+    "distilled_polarizer": {
+        "looks": 1,
+        "search_steps": 20,
+        "steps": 4,
+        "size_steps": 5,
+        "settle_steps": 4,
+    },
+    "shared_distillation": {
+        "looks": 1,
+        "search_steps": 100,
+        "size_steps": 10,
+        "steps": 4,
+        "settle_steps": 4,
+    },
+}
 #: For defenses that need a network with layers, or hidden neurons, and not the hand-made one.
 MODELS: dict[str, Callable[[], nn.Module]] = {
     **dict.fromkeys(("neural_polarizer", "distilled_polarizer", "nad"), toys.network),

@@ -37,9 +37,13 @@ def state(model: nn.Module) -> dict[str, Any]:
 
 def said(findings: list[Finding]) -> list[Any]:
     """Everything about findings, triggers included, in a form that compares to the bit."""
-    tensors = [finding.trigger.to_tensors() if finding.trigger is not None else {} for finding in findings]
-    return [(finding.to_dict(), {key: value.numpy().tobytes() for key, value in own.items()})
-            for finding, own in zip(findings, tensors, strict=True)]
+    tensors = [
+        finding.trigger.to_tensors() if finding.trigger is not None else {} for finding in findings
+    ]
+    return [
+        (finding.to_dict(), {key: value.numpy().tobytes() for key, value in own.items()})
+        for finding, own in zip(findings, tensors, strict=True)
+    ]
 
 
 def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(name: str) -> None:
@@ -68,9 +72,12 @@ def test_the_callers_model_is_left_as_it_was(name: str, training: bool) -> None:
     made(name)(model, toys.clean_set(), seed=1)
     after = state(model)
 
-    assert all(torch.equal(before["tensors"][key], value) for key, value in after["tensors"].items())
+    assert all(
+        torch.equal(before["tensors"][key], value) for key, value in after["tensors"].items()
+    )
     assert {key: before[key] for key in ("modes", "grads", "strides")} == {
-        key: after[key] for key in ("modes", "grads", "strides")}
+        key: after[key] for key in ("modes", "grads", "strides")
+    }
 
 
 def test_the_clean_set_is_left_as_it_was(name: str) -> None:
@@ -124,7 +131,9 @@ def test_findings_are_about_its_families_plain_and_finite(name: str) -> None:
         assert 0.0 <= finding.score <= 1.0
         assert finding.statement.endswith(".")
         assert all(math.isfinite(number) for number in finding.numbers.values())
-        assert Finding.from_dict(json.loads(json.dumps(finding.to_dict(), allow_nan=False))) == finding
+        assert (
+            Finding.from_dict(json.loads(json.dumps(finding.to_dict(), allow_nan=False))) == finding
+        )
 
 
 class NotFinite(toys.Matcher):
@@ -145,7 +154,9 @@ def test_a_model_that_is_not_finite_is_refused(name: str) -> None:
 
 def test_it_can_be_cancelled_at_any_time(name: str) -> None:
     seen: list[float] = []
-    made(name)(toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done))
+    made(name)(
+        toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done)
+    )
 
     for at in (0, len(seen) // 2, len(seen) - 1):
         calls = 0
@@ -163,7 +174,9 @@ def test_it_can_be_cancelled_at_any_time(name: str) -> None:
 def test_progress_goes_up_from_nothing_to_all(name: str) -> None:
     seen: list[float] = []
 
-    made(name)(toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done))
+    made(name)(
+        toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done)
+    )
 
     assert len(seen) >= 5
     assert seen == sorted(seen)

@@ -1,4 +1,7 @@
-"""What every format on the shelf must hold to; each test module `tests.formats.test_NAME` brings a `sample()`."""
+"""What every format on the shelf must hold to.
+
+Each test module `tests.formats.test_NAME` brings a `sample()`.
+"""
 
 import importlib
 import io
@@ -28,7 +31,9 @@ def sample(name: str) -> bytes:
 
 
 def vettable(*, jailed: bool) -> list[str]:
-    return [name for name in NAMES if FORMATS.get(name).vettable and FORMATS.get(name).jailed is jailed]
+    return [
+        name for name in NAMES if FORMATS.get(name).vettable and FORMATS.get(name).jailed is jailed
+    ]
 
 
 def refusing() -> list[str]:
@@ -36,7 +41,10 @@ def refusing() -> list[str]:
 
 
 def inspected(kind: Format, data: bytes) -> Header | None:
-    """The header; None for a refusal that names its rule. Any other exception is the test's failure."""
+    """The header; None for a refusal that names its rule.
+
+    Any other exception is the test's failure.
+    """
     try:
         return kind.inspect(io.BytesIO(data), budget=BUDGET)
     except ArtifactRejected as error:
@@ -48,13 +56,20 @@ def inspected(kind: Format, data: bytes) -> Header | None:
 def test_choosing_and_inspecting_need_no_torch() -> None:
     """The flow and the API list and choose formats without paying for torch."""
     program = (
-        "import io, sys; from guard.core.contracts import Budget; from guard.formats._choose import choose; "
+        "import io, sys; from guard.core.contracts import Budget; from guard.formats._choose "
+        "import choose; "
         "import guard.formats._read, guard.formats._canonical; data = sys.stdin.buffer.read(); "
-        "choose(data, 'x').inspect(io.BytesIO(data), budget=Budget()); sys.exit('torch' in sys.modules)"
+        "choose(data, 'x').inspect(io.BytesIO(data), budget=Budget()); sys.exit('torch' in "
+        "sys.modules)"
     )
 
     for name in vettable(jailed=False) + vettable(jailed=True):
-        assert subprocess.run([sys.executable, "-c", program], input=sample(name), check=False).returncode == 0
+        assert (
+            subprocess.run(
+                [sys.executable, "-c", program], input=sample(name), check=False
+            ).returncode
+            == 0
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +144,9 @@ def test_a_truncated_file_is_refused(name: str) -> None:
     data = sample(name)
     lengths = {*range(0, len(data), max(1, len(data) // 100)), *range(min(len(data), 64))}
 
-    assert not [length for length in lengths if inspected(FORMATS.get(name)(), data[:length]) is not None]
+    assert not [
+        length for length in lengths if inspected(FORMATS.get(name)(), data[:length]) is not None
+    ]
 
 
 @settings(max_examples=40, deadline=None)

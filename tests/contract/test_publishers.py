@@ -1,4 +1,7 @@
-"""What every publisher must hold to. A new one needs a `Target` here: how to look behind its back."""
+"""What every publisher must hold to.
+
+A new one needs a `Target` here: how to look behind its back.
+"""
 
 import json
 import zipfile
@@ -34,8 +37,10 @@ def folder_target(tmp_path: Path) -> Target:
         (root / name / "1.0" / "weights.safetensors").write_bytes(data)
 
     return Target(
-        PUBLISHERS.get("folder")(root), Authority(tmp_path / "keys" / "trusted.json"),
-        lambda name: next(root.glob(f"{name}/*/weights.safetensors")), smuggle,
+        PUBLISHERS.get("folder")(root),
+        Authority(tmp_path / "keys" / "trusted.json"),
+        lambda name: next(root.glob(f"{name}/*/weights.safetensors")),
+        smuggle,
         lambda: sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()),
     )
 
@@ -47,17 +52,26 @@ def torchserve_target(tmp_path: Path) -> Target:
     def smuggle(name: str, data: bytes) -> None:
         with zipfile.ZipFile(site.store / f"{name}.mar", "w") as archive:
             model = {"modelName": name, "handler": "guard.serving.handler", "modelVersion": "1.0"}
-            archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))
+            archive.writestr(
+                "MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model})
+            )
             archive.writestr("weights.safetensors", data)
         site.api.register(f"{name}.mar", startup_seconds=30, response_seconds=5)
 
     def files() -> list[str]:
         return [path.name for path in (*site.store.iterdir(), *site.extracts)]
 
-    return Target(site.publisher(), site.authority,
-                  lambda name: next(folder / "weights.safetensors" for folder in site.extracts
-                                    if f'"{name}"' in (folder / "MAR-INF" / "MANIFEST.json").read_text()),
-                  smuggle, files)
+    return Target(
+        site.publisher(),
+        site.authority,
+        lambda name: next(
+            folder / "weights.safetensors"
+            for folder in site.extracts
+            if f'"{name}"' in (folder / "MAR-INF" / "MANIFEST.json").read_text()
+        ),
+        smuggle,
+        files,
+    )
 
 
 TARGETS = {"folder": folder_target, "torchserve": torchserve_target}
@@ -81,18 +95,24 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Vetted:
     return vetted(tmp_path_factory.mktemp("models"), seed=2)
 
 
-def publish(target: Target, model: Vetted, name: str, version: str = "1.0", **options: float) -> object:
+def publish(
+    target: Target, model: Vetted, name: str, version: str = "1.0", **options: float
+) -> object:
     with model.open() as weights:
         approved = target.authority.approve(model.digest, name, version, **options)
         return target.publisher.publish(approved, weights, model.smoke)
 
 
 def listed(target: Target) -> list[tuple[str, str, str | None, bool, bool]]:
-    return [(one.name, one.version, one.digest, one.ready, one.default) for one in target.publisher.state()]
+    return [
+        (one.name, one.version, one.digest, one.ready, one.default)
+        for one in target.publisher.state()
+    ]
 
 
 def test_what_is_published_is_listed_ready_and_default_and_again_gives_the_same_receipt(
-        target: Target, first: Vetted) -> None:
+    target: Target, first: Vetted
+) -> None:
     verdict = target.authority.envelope(first.digest, "digits")
     receipts = []
     for _ in range(2):  # the second is signed anew, as after a crash
@@ -101,12 +121,17 @@ def test_what_is_published_is_listed_ready_and_default_and_again_gives_the_same_
             receipts.append(target.publisher.publish(approved, weights, first.smoke))
 
     assert receipts[0] == receipts[1]
-    assert (receipts[0].digest, receipts[0].name, receipts[0].version) == (first.digest, "digits", "1.0")
+    assert (receipts[0].digest, receipts[0].name, receipts[0].version) == (
+        first.digest,
+        "digits",
+        "1.0",
+    )
     assert listed(target) == [("digits", "1.0", first.digest, True, True)]
 
 
 def test_a_new_version_takes_over_and_the_old_one_and_its_files_are_gone(
-        target: Target, first: Vetted, second: Vetted) -> None:
+    target: Target, first: Vetted, second: Vetted
+) -> None:
     publish(target, first, "digits", "1.0")
     count = len(target.files())
     publish(target, second, "digits", "2.0")
@@ -124,7 +149,8 @@ def test_a_renewed_verdict_replaces_the_release(target: Target, first: Vetted) -
 
 
 def test_other_bytes_than_the_approved_are_refused_and_leave_nothing(
-        target: Target, first: Vetted, second: Vetted) -> None:
+    target: Target, first: Vetted, second: Vetted
+) -> None:
     before = target.files()
     approved = target.authority.approve(first.digest, "digits")
     with second.open() as weights, pytest.raises(IntegrityMismatch):
@@ -134,7 +160,9 @@ def test_other_bytes_than_the_approved_are_refused_and_leave_nothing(
     assert target.files() == before
 
 
-def test_withdrawing_leaves_no_listing_and_no_file_and_twice_is_harmless(target: Target, first: Vetted) -> None:
+def test_withdrawing_leaves_no_listing_and_no_file_and_twice_is_harmless(
+    target: Target, first: Vetted
+) -> None:
     publish(target, first, "digits")
     target.publisher.withdraw("digits", "1.0")
     target.publisher.withdraw("digits", "1.0")
@@ -153,7 +181,9 @@ def test_a_flipped_byte_in_what_is_served_is_told(target: Target, first: Vetted)
     assert one.detail["problem"]
 
 
-def test_what_came_in_behind_the_back_is_listed_and_can_be_withdrawn(target: Target, first: Vetted) -> None:
+def test_what_came_in_behind_the_back_is_listed_and_can_be_withdrawn(
+    target: Target, first: Vetted
+) -> None:
     target.smuggle("evil", first.path.read_bytes())
     (one,) = target.publisher.state()
     target.publisher.withdraw("evil", "1.0")
@@ -164,10 +194,20 @@ def test_what_came_in_behind_the_back_is_listed_and_can_be_withdrawn(target: Tar
     assert target.files() == []
 
 
-@pytest.mark.parametrize(("name", "version"), [("../up", "1.0"), ("a/b", "1.0"), ("Big", "1.0"),
-                                               ("ok", ".."), ("ok", "1/2"), ("x" * 64, "1.0")])
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("../up", "1.0"),
+        ("a/b", "1.0"),
+        ("Big", "1.0"),
+        ("ok", ".."),
+        ("ok", "1/2"),
+        ("x" * 64, "1.0"),
+    ],
+)
 def test_names_that_would_mean_something_else_are_refused(
-        tmp_path: Path, first: Vetted, name: str, version: str) -> None:
+    tmp_path: Path, first: Vetted, name: str, version: str
+) -> None:
     target = folder_target(tmp_path)
     with pytest.raises(InputError):
         publish(target, first, name, version)

@@ -11,9 +11,18 @@ from guard.core.errors import ManifestRejected
 from guard.core.manifest import MAX_MANIFEST_BYTES, Manifest, PolarizerPlace
 
 TIMM: dict[str, Any] = {
-    "architecture": "resnet18", "num_classes": 10, "num_features": 512, "global_pool": "avg",
-    "pretrained_cfg": {"tag": "a1_in1k", "input_size": [3, 32, 32], "mean": [0.485, 0.456, 0.406],
-                       "std": [0.229, 0.224, 0.225], "interpolation": "bicubic", "num_classes": 1000},
+    "architecture": "resnet18",
+    "num_classes": 10,
+    "num_features": 512,
+    "global_pool": "avg",
+    "pretrained_cfg": {
+        "tag": "a1_in1k",
+        "input_size": [3, 32, 32],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "interpolation": "bicubic",
+        "num_classes": 1000,
+    },
 }
 
 
@@ -37,7 +46,11 @@ def polarized(channels: Any = 64, before: Any = "layer1.0", **more: Any) -> dict
 def test_what_timm_writes_is_read() -> None:
     manifest = parse(TIMM)
 
-    assert (manifest.architecture, manifest.num_classes, manifest.input_size) == ("resnet18", 10, (3, 32, 32))
+    assert (manifest.architecture, manifest.num_classes, manifest.input_size) == (
+        "resnet18",
+        10,
+        (3, 32, 32),
+    )
     assert manifest.mean == (0.485, 0.456, 0.406)
     assert (manifest.model_args, manifest.label_names, manifest.cleanset) == ({}, (), None)
 
@@ -69,16 +82,25 @@ def test_the_number_of_classes_is_looked_for_in_three_places() -> None:
     del (bare := changed())["num_classes"]
 
     assert parse(bare).num_classes == 1000
-    assert parse({"architecture": "x", "input_size": [1, 8, 8], "model_args": {"num_classes": 7}}).num_classes == 7
+    assert (
+        parse(
+            {"architecture": "x", "input_size": [1, 8, 8], "model_args": {"num_classes": 7}}
+        ).num_classes
+        == 7
+    )
 
 
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (b"", "manifest_no_json"), (b"{", "manifest_no_json"), (b"\xff", "manifest_no_json"),
+        (b"", "manifest_no_json"),
+        (b"{", "manifest_no_json"),
+        (b"\xff", "manifest_no_json"),
         (b'{"architecture": "a", "architecture": "b"}', "manifest_no_json"),
-        (b'{"num_classes": NaN}', "manifest_no_json"), (b"[" * 100_000, "manifest_no_json"),
-        (b" " * (MAX_MANIFEST_BYTES + 1), "manifest_too_large"), (b"[]", "manifest_no_object"),
+        (b'{"num_classes": NaN}', "manifest_no_json"),
+        (b"[" * 100_000, "manifest_no_json"),
+        (b" " * (MAX_MANIFEST_BYTES + 1), "manifest_too_large"),
+        (b"[]", "manifest_no_object"),
     ],
 )
 def test_what_is_no_json_object_is_refused(data: bytes, code: str) -> None:
@@ -90,29 +112,51 @@ def test_what_is_no_json_object_is_refused(data: bytes, code: str) -> None:
 @pytest.mark.parametrize(
     ("value", "code"),
     [
-        (changed(pretrained_cfg=[]), "bad_pretrained_cfg"), (changed(architecture=None), "bad_architecture"),
-        (changed(architecture="../x"), "bad_architecture"), (changed(architecture="ResNet"), "bad_architecture"),
-        (changed(architecture="a" * 101), "bad_architecture"), (changed(num_classes=1), "bad_num_classes"),
-        (changed(num_classes=True), "bad_num_classes"), (changed(num_classes=10.0), "bad_num_classes"),
-        (changed(num_classes=100_001), "bad_num_classes"), (changed(num_classes="10"), "bad_num_classes"),
-        (cfg(input_size=None), "bad_input_size"), (cfg(input_size=[3, 32]), "bad_input_size"),
-        (cfg(input_size=[17, 32, 32]), "bad_input_size"), (cfg(input_size=[3, 0, 32]), "bad_input_size"),
-        (cfg(input_size=[3, 32, 4097]), "bad_input_size"), (cfg(input_size=[True, 32, 32]), "bad_input_size"),
-        (cfg(mean=[0.5, 0.5]), "bad_mean"), (cfg(mean="x"), "bad_mean"), (cfg(mean=[True] * 3), "bad_mean"),
-        (cfg(std=[0.1, 0.1, 0.0]), "bad_std"), (cfg(std=-1), "bad_std"), (cfg(std=1e999), "no_json"),
-        (changed(model_args=[]), "bad_model_args"), (changed(model_args={"A-b": 1}), "bad_model_args"),
+        (changed(pretrained_cfg=[]), "bad_pretrained_cfg"),
+        (changed(architecture=None), "bad_architecture"),
+        (changed(architecture="../x"), "bad_architecture"),
+        (changed(architecture="ResNet"), "bad_architecture"),
+        (changed(architecture="a" * 101), "bad_architecture"),
+        (changed(num_classes=1), "bad_num_classes"),
+        (changed(num_classes=True), "bad_num_classes"),
+        (changed(num_classes=10.0), "bad_num_classes"),
+        (changed(num_classes=100_001), "bad_num_classes"),
+        (changed(num_classes="10"), "bad_num_classes"),
+        (cfg(input_size=None), "bad_input_size"),
+        (cfg(input_size=[3, 32]), "bad_input_size"),
+        (cfg(input_size=[17, 32, 32]), "bad_input_size"),
+        (cfg(input_size=[3, 0, 32]), "bad_input_size"),
+        (cfg(input_size=[3, 32, 4097]), "bad_input_size"),
+        (cfg(input_size=[True, 32, 32]), "bad_input_size"),
+        (cfg(mean=[0.5, 0.5]), "bad_mean"),
+        (cfg(mean="x"), "bad_mean"),
+        (cfg(mean=[True] * 3), "bad_mean"),
+        (cfg(std=[0.1, 0.1, 0.0]), "bad_std"),
+        (cfg(std=-1), "bad_std"),
+        (cfg(std=1e999), "no_json"),
+        (changed(model_args=[]), "bad_model_args"),
+        (changed(model_args={"A-b": 1}), "bad_model_args"),
         (changed(model_args={"a": {"b": 1}}), "bad_model_args"),
-        (changed(model_args={"a": [1] * 65}), "bad_model_args"), (cfg(mean=10**400), "bad_mean"),
+        (changed(model_args={"a": [1] * 65}), "bad_model_args"),
+        (cfg(mean=10**400), "bad_mean"),
         (changed(label_names=["\ud800"] * 10), "bad_label_names"),
         (changed(model_args={"a": "\x1b"}), "bad_model_args"),
-        (changed(model_args={"a": "x" * 201}), "bad_model_args"), (changed(label_names=["a"]), "bad_label_names"),
-        (changed(label_names=[1] * 10), "bad_label_names"), (changed(label_names=["x" * 201] * 10), "bad_label_names"),
-        (changed(guard=[]), "bad_guard"), (changed(guard={"cleanset": 5}), "bad_guard"),
-        (polarized(None, before="layer1"), "bad_polarizer"), (polarized(channels=0), "bad_polarizer"),
-        (polarized(channels=16_385), "bad_polarizer"), (polarized(channels=True), "bad_polarizer"),
-        (polarized(before="a..b"), "bad_polarizer"), (polarized(before="../x"), "bad_polarizer"),
-        (polarized(before=5), "bad_polarizer"), (polarized(conditional=1), "bad_polarizer"),
-        (polarized(more=1), "bad_polarizer"), (changed(guard={"polarizer": []}), "bad_polarizer"),
+        (changed(model_args={"a": "x" * 201}), "bad_model_args"),
+        (changed(label_names=["a"]), "bad_label_names"),
+        (changed(label_names=[1] * 10), "bad_label_names"),
+        (changed(label_names=["x" * 201] * 10), "bad_label_names"),
+        (changed(guard=[]), "bad_guard"),
+        (changed(guard={"cleanset": 5}), "bad_guard"),
+        (polarized(None, before="layer1"), "bad_polarizer"),
+        (polarized(channels=0), "bad_polarizer"),
+        (polarized(channels=16_385), "bad_polarizer"),
+        (polarized(channels=True), "bad_polarizer"),
+        (polarized(before="a..b"), "bad_polarizer"),
+        (polarized(before="../x"), "bad_polarizer"),
+        (polarized(before=5), "bad_polarizer"),
+        (polarized(conditional=1), "bad_polarizer"),
+        (polarized(more=1), "bad_polarizer"),
+        (changed(guard={"polarizer": []}), "bad_polarizer"),
         (changed(guard={"polarizer": "layer1"}), "bad_polarizer"),
     ],
 )
@@ -123,16 +167,22 @@ def test_every_broken_rule_has_its_code_and_a_sentence(value: Any, code: str) ->
     assert caught.value.sentence.startswith("config.json")
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-                    max_leaves=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
 
 
 READ = (*TIMM, "model_args", "label_names", "guard", "input_size")
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(READ, JSON)))
-def test_any_object_is_read_or_refused_and_what_is_read_survives_a_round_trip(value: dict[str, Any]) -> None:
+def test_any_object_is_read_or_refused_and_what_is_read_survives_a_round_trip(
+    value: dict[str, Any],
+) -> None:
     try:
         manifest = Manifest.from_dict(value)
     except ManifestRejected:
@@ -143,17 +193,30 @@ def test_any_object_is_read_or_refused_and_what_is_read_survives_a_round_trip(va
 SIDES = st.integers(1, 64)
 GOOD = st.builds(
     lambda arch, classes, size, args, labels, cleanset: {
-        "architecture": arch, "num_classes": classes, "pretrained_cfg": {"input_size": [3, *size]}, "model_args": args,
-        "guard": {"cleanset": cleanset}, **({"label_names": [f"c{n}" for n in range(classes)]} if labels else {}),
+        "architecture": arch,
+        "num_classes": classes,
+        "pretrained_cfg": {"input_size": [3, *size]},
+        "model_args": args,
+        "guard": {"cleanset": cleanset},
+        **({"label_names": [f"c{n}" for n in range(classes)]} if labels else {}),
     },
-    st.from_regex(r"[a-z0-9][a-z0-9_.]{0,9}", fullmatch=True), st.integers(2, 20), st.tuples(SIDES, SIDES),
-    st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True), st.integers() | st.booleans(), max_size=3),
-    st.booleans(), st.text(max_size=5).filter(str.isprintable),
+    st.from_regex(r"[a-z0-9][a-z0-9_.]{0,9}", fullmatch=True),
+    st.integers(2, 20),
+    st.tuples(SIDES, SIDES),
+    st.dictionaries(
+        st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True),
+        st.integers() | st.booleans(),
+        max_size=3,
+    ),
+    st.booleans(),
+    st.text(max_size=5).filter(str.isprintable),
 )
 
 
 @given(GOOD)
-def test_the_canonical_form_is_one_byte_string_that_reads_as_the_same_manifest(value: dict[str, Any]) -> None:
+def test_the_canonical_form_is_one_byte_string_that_reads_as_the_same_manifest(
+    value: dict[str, Any],
+) -> None:
     manifest = parse(value)
 
     assert Manifest.parse(manifest.canonical()) == manifest

@@ -1,4 +1,7 @@
-"""P values: each formula against SciPy or its definition, and the levels of combinations on simulated nulls."""
+"""P values.
+
+Each formula against SciPy or its definition, and the levels of combinations on simulated nulls.
+"""
 
 import math
 import random
@@ -12,22 +15,31 @@ from guard.core.pvalues import cauchy, exact_upper, fisher, mcnemar, sidak
 
 
 def levels(correlation: float, level: float, trials: int = 20_000) -> float:
-    """How often the combination of eight null p values is at most `level`; normals share `correlation`."""
+    """How often the combination of eight null p values is at most `level`.
+
+    Normals share `correlation`.
+    """
     rng, normal = random.Random(7), NormalDist()
     common, own = math.sqrt(correlation), math.sqrt(1 - correlation)
     hits = 0
     for _ in range(trials):
         shared = rng.gauss(0, 1)
-        hits += cauchy([normal.cdf(common * shared + own * rng.gauss(0, 1)) for _ in range(8)]) <= level
+        hits += (
+            cauchy([normal.cdf(common * shared + own * rng.gauss(0, 1)) for _ in range(8)]) <= level
+        )
     return hits / trials
 
 
-@pytest.mark.parametrize(("correlation", "level"), [(0.0, 0.05), (0.0, 0.01), (0.5, 0.01), (0.9, 0.01)])
+@pytest.mark.parametrize(
+    ("correlation", "level"), [(0.0, 0.05), (0.0, 0.01), (0.5, 0.01), (0.9, 0.01)]
+)
 def test_the_combined_p_keeps_its_level(correlation: float, level: float) -> None:
     assert levels(correlation, level) == pytest.approx(level, rel=0.2)
 
 
-def test_at_larger_levels_dependence_makes_it_liberal_which_is_why_policies_use_one_percent() -> None:
+def test_at_larger_levels_dependence_makes_it_liberal_which_is_why_policies_use_one_percent() -> (
+    None
+):
     assert 0.05 < levels(0.5, 0.05) < 0.07
 
 
@@ -48,7 +60,9 @@ def test_it_is_fishers_method(values: list[float]) -> None:
 
 @pytest.mark.parametrize("combine", [cauchy, fisher])
 @pytest.mark.parametrize("values", [[], [1.1], [math.nan], [-0.1]])
-def test_what_is_no_p_value_is_not_combined(combine: Callable[[list[float]], float], values: list[float]) -> None:
+def test_what_is_no_p_value_is_not_combined(
+    combine: Callable[[list[float]], float], values: list[float]
+) -> None:
     with pytest.raises(ValueError, match="p values"):
         combine(values)
 

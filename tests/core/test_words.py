@@ -12,7 +12,14 @@ from guard.core import errors
 from guard.core.digests import canonical_json, is_digest, json_digest, sha256
 from guard.core.errors import GuardError, UnknownMethod
 from guard.core.shelf import Shelf, class_name
-from guard.core.states import EXIT_CODES, NEXT_STATES, SERVABLE_VERDICTS, ScanState, Verdict, may_move
+from guard.core.states import (
+    EXIT_CODES,
+    NEXT_STATES,
+    SERVABLE_VERDICTS,
+    ScanState,
+    Verdict,
+    may_move,
+)
 
 
 def test_a_digest_is_64_small_hexadecimal_digits() -> None:
@@ -38,7 +45,11 @@ def test_numbers_that_are_not_finite_have_no_digest(value: object) -> None:
         canonical_json(value)
 
 
-ALL_ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GuardError)]
+ALL_ERRORS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, GuardError)
+]
 
 
 def test_every_error_stands_in_the_drawn_tree_with_a_code_of_its_own() -> None:
@@ -52,7 +63,11 @@ def test_every_error_stands_in_the_drawn_tree_with_a_code_of_its_own() -> None:
 def test_an_error_carries_its_sentence_and_code() -> None:
     error = errors.ArtifactRejected("It is broken.", code="broken_rule")
 
-    assert (str(error), error.sentence, error.code) == ("It is broken.", "It is broken.", "broken_rule")
+    assert (str(error), error.sentence, error.code) == (
+        "It is broken.",
+        "It is broken.",
+        "broken_rule",
+    )
     assert errors.ArtifactRejected("x").code == "artifact_rejected"
 
 
@@ -71,10 +86,16 @@ def test_every_state_has_its_next_states_and_reaches_an_end() -> None:
         assert ScanState.FAILED in reached or state is ScanState.FAILED
 
 
-@pytest.mark.parametrize(("old", "new"), [(ScanState.DONE, ScanState.QUEUED), (ScanState.QUEUED, ScanState.PUBLISHING),
-                                          (ScanState.FAILED, ScanState.DONE),
-                                          (ScanState.DETECTING, ScanState.PUBLISHING),
-                                          (ScanState.INSPECTING, ScanState.PUBLISHING)])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (ScanState.DONE, ScanState.QUEUED),
+        (ScanState.QUEUED, ScanState.PUBLISHING),
+        (ScanState.FAILED, ScanState.DONE),
+        (ScanState.DETECTING, ScanState.PUBLISHING),
+        (ScanState.INSPECTING, ScanState.PUBLISHING),
+    ],
+)
 def test_no_state_leads_past_the_decision(old: ScanState, new: ScanState) -> None:
     assert not may_move(old, new)
 
@@ -106,9 +127,13 @@ def test_a_method_is_the_class_named_after_its_file(shelf: Shelf[object]) -> Non
     assert shelf.get("good_method").__name__ == class_name("good_method") == "GoodMethod"
 
 
-@pytest.mark.parametrize("name", ["", "os", "../good_method", "_machinery", "good_method.py", "Not-A-Name",
-                                  "good method"])
-def test_a_name_that_is_not_on_the_shelf_is_refused_before_any_import(shelf: Shelf[object], name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["", "os", "../good_method", "_machinery", "good_method.py", "Not-A-Name", "good method"],
+)
+def test_a_name_that_is_not_on_the_shelf_is_refused_before_any_import(
+    shelf: Shelf[object], name: str
+) -> None:
     with pytest.raises(UnknownMethod, match="explodes, good_method"):
         shelf.get(name)
 

@@ -51,7 +51,9 @@ def test_noise_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, scaled = [], anp._scaled
 
     def watched(own: Any, scales: Any, noise: Any) -> Any:
-        seen.extend([] if noise is None else [float(value.detach().abs().max()) for value in noise.values()])
+        seen.extend(
+            [] if noise is None else [float(value.detach().abs().max()) for value in noise.values()]
+        )
         return scaled(own, scales, noise)
 
     monkeypatch.setattr(anp, "_scaled", watched)
@@ -63,14 +65,19 @@ def test_noise_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_batch_norms_every_hidden_layer_has_masks() -> None:
     model = toys.vit()
-    data = toys.Labelled(torch.randint(256, (10, 1, 16, 16), dtype=torch.uint8), torch.arange(10) % 5)
+    data = toys.Labelled(
+        torch.randint(256, (10, 1, 16, 16), dtype=torch.uint8), torch.arange(10) % 5
+    )
 
     sites = sites_of(model, data)
     masks = Anp(rounds=1).masks(model, sites, data, silent)
 
     assert {site.weight: len(mask) for site, mask in masks.items()} == {
-        "patch_embed.proj.weight": 24, "blocks.0.attn.qkv.weight": 72, "blocks.0.attn.proj.weight": 24,
-        "blocks.0.mlp.fc1.weight": 96, "blocks.0.mlp.fc2.weight": 24,
+        "patch_embed.proj.weight": 24,
+        "blocks.0.attn.qkv.weight": 72,
+        "blocks.0.attn.proj.weight": 24,
+        "blocks.0.mlp.fc1.weight": 96,
+        "blocks.0.mlp.fc2.weight": 24,
     }
     assert all(site.bias for site in sites)
 

@@ -37,20 +37,34 @@ def test_a_large_scale_counts_as_a_large_filter_and_a_large_variance_against_it(
 
 
 def test_in_a_pre_activation_net_the_norm_behind_the_convolution_is_the_one_cut() -> None:
-    """The published code takes the norm registered next: for conv1 that would be right, for conv2 a stranger's."""
+    """The published code takes the norm registered next.
+
+    For conv1 that would be right, for conv2 a stranger's.
+    """
     torch.manual_seed(0)
     model = PreactResnet18(2, 3, 16).eval()
     with torch.no_grad():
         model.get_parameter("layer2.1.conv1.weight")[7] *= 50
         model.get_parameter("layer2.1.conv2.weight")[9] *= 50
     generator = torch.Generator().manual_seed(0)
-    data = Labelled(torch.randint(256, (24, 3, 16, 16), generator=generator, dtype=torch.uint8), torch.arange(24) % 2)
+    data = Labelled(
+        torch.randint(256, (24, 3, 16, 16), generator=generator, dtype=torch.uint8),
+        torch.arange(24) % 2,
+    )
 
     repaired = Clp(u=4.5, max_drop=1.0)(model, CleanSet("noise", "0" * 64, 2, data, data), seed=0)
 
-    changed = {name: torch.nonzero((value != model.get_parameter(name)).flatten(1).any(1)
-                                   if value.dim() > 1 else value != model.get_parameter(name)).flatten().tolist()
-               for name, value in repaired.named_parameters() if not torch.equal(value, model.get_parameter(name))}
+    changed = {
+        name: torch.nonzero(
+            (value != model.get_parameter(name)).flatten(1).any(1)
+            if value.dim() > 1
+            else value != model.get_parameter(name)
+        )
+        .flatten()
+        .tolist()
+        for name, value in repaired.named_parameters()
+        if not torch.equal(value, model.get_parameter(name))
+    }
     assert changed == {"layer2.1.bn2.weight": [7], "layer2.1.conv2.weight": [9]}
 
 

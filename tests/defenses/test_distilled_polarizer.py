@@ -1,4 +1,7 @@
-"""Only the layer that is put in and the head are trained; they are taught what shared distillation teaches."""
+"""Only the layer that is put in and the head are trained.
+
+They are taught what shared distillation teaches.
+"""
 
 from dataclasses import replace
 
@@ -12,7 +15,10 @@ QUICK = DistilledPolarizer(looks=1, search_steps=20, size_steps=5, steps=6, sett
 
 
 def changed(quick: DistilledPolarizer) -> set[str]:
-    """Names of the network's own tensors that a repair moved; what it put in must have moved as well."""
+    """Names of the network's own tensors that a repair moved.
+
+    What it put in must have moved as well.
+    """
     model = toys.network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -23,7 +29,11 @@ def changed(quick: DistilledPolarizer) -> set[str]:
     after = repaired.state_dict()
     put_in = next(tensor for name, tensor in after.items() if name.endswith("polarizer.weight"))
     assert not torch.equal(put_in, torch.eye(len(put_in)))
-    own = {name.replace(".layer.", "."): tensor for name, tensor in after.items() if "polarizer" not in name}
+    own = {
+        name.replace(".layer.", "."): tensor
+        for name, tensor in after.items()
+        if "polarizer" not in name
+    }
     assert own.keys() == before.keys()
     return {name for name, tensor in before.items() if not torch.equal(own[name], tensor)}
 

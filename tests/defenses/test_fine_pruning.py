@@ -32,7 +32,9 @@ def test_activity_is_the_mean_absolute_value_over_all_pictures() -> None:
 
     found = activity(model, flow.layers[flow.head], data)
 
-    torch.testing.assert_close(found, model.features(data.floats()).abs().double().mean(0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        found, model.features(data.floats()).abs().double().mean(0), rtol=1e-5, atol=1e-7
+    )
 
 
 class Transposed(nn.Module):

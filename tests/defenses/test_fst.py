@@ -36,8 +36,10 @@ def test_the_norm_of_the_head_is_kept_and_its_direction_left() -> None:
 def test_alpha_pushes_the_head_away_from_the_old_one() -> None:
     model = toys.network()
     old = model.inner.linear.weight.detach()
-    new = [Fst(rounds=6, alpha=alpha)(model, toys.clean_set(), seed=0).inner.linear.weight.detach()
-           for alpha in (0.0, 0.5)]
+    new = [
+        Fst(rounds=6, alpha=alpha)(model, toys.clean_set(), seed=0).inner.linear.weight.detach()
+        for alpha in (0.0, 0.5)
+    ]
 
     assert float((new[1] * old).sum()) < float((new[0] * old).sum())
 
@@ -48,11 +50,23 @@ def test_accuracy_comes_back() -> None:
     assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 
 
-@pytest.mark.parametrize(("facts", "name"), [
-    (toys.manifest(), "inner.linear.weight"),
-    (Manifest(architecture="test_vit", num_classes=toys.CLASSES, input_size=(1, 12, 12), mean=(0.5,), std=(0.5,),
-              model_args={"img_size": 12, "patch_size": 4}), "inner.head.weight"),
-])
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        (toys.manifest(), "inner.linear.weight"),
+        (
+            Manifest(
+                architecture="test_vit",
+                num_classes=toys.CLASSES,
+                input_size=(1, 12, 12),
+                mean=(0.5,),
+                std=(0.5,),
+                model_args={"img_size": 12, "patch_size": 4},
+            ),
+            "inner.head.weight",
+        ),
+    ],
+)
 def test_the_head_is_found_by_data_flow(facts: Manifest, name: str) -> None:
     model = architectures.wrap(facts, architectures.build(facts)).eval()
 
@@ -64,8 +78,13 @@ def test_the_head_is_found_by_data_flow(facts: Manifest, name: str) -> None:
 
 
 def test_a_network_without_a_head_is_named() -> None:
-    model = nn.Sequential(nn.Conv2d(1, toys.CLASSES, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1),
-                          nn.Bilinear(1, 1, 1))
+    model = nn.Sequential(
+        nn.Conv2d(1, toys.CLASSES, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Softmax(1),
+        nn.Bilinear(1, 1, 1),
+    )
     model[4] = _Squares()
 
     with pytest.raises(MethodFailed) as caught:
@@ -79,7 +98,10 @@ class _Squares(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.left, self.right = nn.Parameter(torch.eye(toys.CLASSES)), nn.Parameter(torch.eye(toys.CLASSES))
+        self.left, self.right = (
+            nn.Parameter(torch.eye(toys.CLASSES)),
+            nn.Parameter(torch.eye(toys.CLASSES)),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, self.left @ self.right)

@@ -47,8 +47,10 @@ def sharpness(model: nn.Module, rho: float) -> float:
 
 
 def test_it_leaves_a_flatter_model_than_plain_fine_tuning() -> None:
-    plain, sam = (FtSam(rho=rho, rounds=6, rate=0.05)(toys.layered(), toys.clean_set(), seed=0)
-                  for rho in (0.0, 2.0))
+    plain, sam = (
+        FtSam(rho=rho, rounds=6, rate=0.05)(toys.layered(), toys.clean_set(), seed=0)
+        for rho in (0.0, 2.0)
+    )
 
     assert sharpness(sam, 2.0) < 0.7 * sharpness(plain, 2.0)
 

@@ -1,4 +1,7 @@
-"""The hypergradient against the exact one, and what unlearning one perturbation for all pictures promises."""
+"""The hypergradient against the exact one.
+
+And what unlearning one perturbation for all pictures promises.
+"""
 
 import copy
 
@@ -16,12 +19,17 @@ from tests import toys
 
 
 class Bilevel:
-    """outer = |d - c|^2 / 2 + |w|^2 / 2 with d = argmin over d of d'Ad / 2 - d'Bw; A has eigenvalues in 0.5..2."""
+    """outer = |d - c|^2 / 2 + |w|^2 / 2 with d = argmin over d of d'Ad / 2 - d'Bw.
+
+    A has eigenvalues in 0.5..2.
+    """
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         basis, _ = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))
-        self.a = basis @ torch.diag(torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)) @ basis.T
+        self.a = (
+            basis @ torch.diag(torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)) @ basis.T
+        )
         self.b = torch.randn(4, 3, generator=generator, dtype=torch.float64)
         self.c = torch.randn(4, generator=generator, dtype=torch.float64)
         self.w = torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()
@@ -50,8 +58,10 @@ def test_with_enough_terms_the_hypergradient_is_the_exact_one() -> None:
 
 def test_each_term_brings_it_nearer_and_none_is_the_plain_gradient() -> None:
     toy = Bilevel()
-    found = [hypergradient(toy.outer, toy.inner, toy.minimum(), [toy.w], rate=0.5, terms=terms)[0]
-             for terms in (0, 2, 5, 20)]
+    found = [
+        hypergradient(toy.outer, toy.inner, toy.minimum(), [toy.w], rate=0.5, terms=terms)[0]
+        for terms in (0, 2, 5, 20)
+    ]
     errors = [float((gradient - toy.exact()).norm()) for gradient in found]
 
     assert torch.allclose(found[0], toy.w)
@@ -62,8 +72,10 @@ def test_each_term_brings_it_nearer_and_none_is_the_plain_gradient() -> None:
 def test_the_series_is_the_truncated_one_of_the_paper() -> None:
     toy, rate, terms = Bilevel(), 0.3, 4
     jacobian = torch.eye(4, dtype=torch.float64) - rate * toy.a  # dPhi / dd
-    series = sum((torch.linalg.matrix_power(jacobian.T, power) for power in range(terms)),
-                 torch.zeros(4, 4, dtype=torch.float64)) @ (toy.minimum() - toy.c)
+    series = sum(
+        (torch.linalg.matrix_power(jacobian.T, power) for power in range(terms)),
+        torch.zeros(4, 4, dtype=torch.float64),
+    ) @ (toy.minimum() - toy.c)
 
     (found,) = hypergradient(toy.outer, toy.inner, toy.minimum(), [toy.w], rate=rate, terms=terms)
 
@@ -75,7 +87,9 @@ def test_a_series_that_grows_is_ended() -> None:
 
     grown = hypergradient(toy.outer, toy.inner, toy.minimum(), [toy.w], rate=5.0, terms=50)[0]
 
-    assert torch.equal(grown, hypergradient(toy.outer, toy.inner, toy.minimum(), [toy.w], rate=5.0, terms=1)[0])
+    assert torch.equal(
+        grown, hypergradient(toy.outer, toy.inner, toy.minimum(), [toy.w], rate=5.0, terms=1)[0]
+    )
 
 
 def test_the_gradient_is_finite_where_the_perturbation_is_zero() -> None:
@@ -83,7 +97,9 @@ def test_the_gradient_is_finite_where_the_perturbation_is_zero() -> None:
     weights, images = list(model.parameters()), data.floats()
     outer = lambda delta: cross_entropy(model(images + delta), data.labels)  # noqa: E731
 
-    found = hypergradient(outer, IBau().inner(model, images), torch.zeros(1, 1, 12, 12), weights, rate=0.1, terms=5)
+    found = hypergradient(
+        outer, IBau().inner(model, images), torch.zeros(1, 1, 12, 12), weights, rate=0.1, terms=5
+    )
 
     assert all(bool(torch.isfinite(gradient).all()) for gradient in found)
     assert float(torch.stack([gradient.abs().sum() for gradient in found]).sum()) > 0
@@ -101,7 +117,11 @@ def test_one_perturbation_fools_the_model_on_most_pictures_within_its_ball() -> 
 
 
 def test_repair_lowers_the_universal_perturbations_success_and_keeps_accuracy() -> None:
-    model, data, defense = toys.network(), toys.labelled(120, 4), IBau(size=0.2, rounds=6, batch=40, portion=0.2)
+    model, data, defense = (
+        toys.network(),
+        toys.labelled(120, 4),
+        IBau(size=0.2, rounds=6, batch=40, portion=0.2),
+    )
 
     repaired = defense(model, toys.clean_set(), seed=0)
 
@@ -124,13 +144,24 @@ def test_batch_norm_statistics_stay() -> None:
 
 @pytest.mark.parametrize("name", ["test_vit", "cifar_vgg19_bn"])
 def test_attention_and_in_place_layers_have_a_second_derivative(name: str) -> None:
-    facts = Manifest(architecture=name, num_classes=3, input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3,
-                     model_args={"width": 4} if name.startswith("cifar") else {})
+    facts = Manifest(
+        architecture=name,
+        num_classes=3,
+        input_size=(3, 32, 32),
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        model_args={"width": 4} if name.startswith("cifar") else {},
+    )
     torch.manual_seed(0)
     model = architectures.wrap(facts, architectures.build(facts)).eval()
-    data = toys.Labelled(torch.randint(0, 256, (15, 3, 32, 32), dtype=torch.uint8), torch.arange(15) % 3)
+    data = toys.Labelled(
+        torch.randint(0, 256, (15, 3, 32, 32), dtype=torch.uint8), torch.arange(15) % 3
+    )
     clean = toys.CleanSet("random", "0" * 64, 3, data, data)
 
     repaired = IBau(rounds=1, batch=15, max_drop=1.0)(model, clean, seed=0)
 
-    assert any(not torch.equal(one, two) for one, two in zip(model.parameters(), repaired.parameters(), strict=True))
+    assert any(
+        not torch.equal(one, two)
+        for one, two in zip(model.parameters(), repaired.parameters(), strict=True)
+    )

@@ -33,7 +33,9 @@ def sets() -> list[TriggerSet]:
     """What is learnt about the planted rule."""
     model, clean = toys.planted(whole=True), toys.clean_set()
     with seeded(0):
-        found = unusual_patches(model, clean, Effort(steps=100, batch=16), silent, alpha=0.05, fold=1.5, far=2.5)
+        found = unusual_patches(
+            model, clean, Effort(steps=100, batch=16), silent, alpha=0.05, fold=1.5, far=2.5
+        )
         return QUICK.learn(model, clean.search, found, silent)
 
 
@@ -98,8 +100,13 @@ def test_where_nothing_stands_out_nothing_is_unlearnt() -> None:
 
 def test_few_classes_are_refused() -> None:
     clean = toys.clean_set()
-    few = type(clean)(clean.name, clean.digest, 4, clean.search.pick(clean.search.labels < 4),
-                      clean.calibration.pick(clean.calibration.labels < 4))
+    few = type(clean)(
+        clean.name,
+        clean.digest,
+        4,
+        clean.search.pick(clean.search.labels < 4),
+        clean.calibration.pick(clean.calibration.labels < 4),
+    )
 
     with pytest.raises(MethodFailed) as caught:
         MesaRemoval()(toys.honest(), few, seed=0)

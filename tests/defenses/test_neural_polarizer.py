@@ -1,4 +1,7 @@
-"""The layer that is put in: where, what it leaves alone, and that it travels inside the model's file."""
+"""The layer that is put in.
+
+Where, what it leaves alone, and that it travels inside the model's file.
+"""
 
 import json
 from dataclasses import replace
@@ -25,8 +28,13 @@ from guard.vetting import examine, repair
 from tests import toys
 
 QUICK = NeuralPolarizer(rounds=5, batch=60)
-VIT = Manifest(architecture="test_vit", num_classes=toys.CLASSES, input_size=(3, 32, 32), mean=(0.5,) * 3,
-               std=(0.5,) * 3)
+VIT = Manifest(
+    architecture="test_vit",
+    num_classes=toys.CLASSES,
+    input_size=(3, 32, 32),
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+)
 
 PREACT = toys.manifest(architecture="preact_resnet18", model_args={"width": 4})
 
@@ -49,9 +57,15 @@ def images() -> torch.Tensor:
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_the_trunk_is_left_to_the_bit_and_the_polarizer_has_moved(conditional: bool) -> None:
-    before, after = toys.network().inner.state_dict(), repaired(conditional=conditional).inner.state_dict()
-    trunk = {name.removeprefix("network.").replace(".layer.", "."): value for name, value in after.items()
-             if ".polarizer." not in name}
+    before, after = (
+        toys.network().inner.state_dict(),
+        repaired(conditional=conditional).inner.state_dict(),
+    )
+    trunk = {
+        name.removeprefix("network.").replace(".layer.", "."): value
+        for name, value in after.items()
+        if ".polarizer." not in name
+    }
 
     assert before.keys() == trunk.keys()
     assert all(torch.equal(before[name], trunk[name]) for name in before)
@@ -71,7 +85,9 @@ def test_a_fresh_polarizer_changes_no_answer(facts: Manifest, conditional: bool)
 
 
 def _set_of(facts: Manifest) -> toys.CleanSet:
-    data = toys.Labelled(torch.randint(0, 256, (12, *facts.input_size), dtype=torch.uint8), torch.arange(12) % 6)
+    data = toys.Labelled(
+        torch.randint(0, 256, (12, *facts.input_size), dtype=torch.uint8), torch.arange(12) % 6
+    )
     return toys.CleanSet("random", "0" * 64, toys.CLASSES, data, data)
 
 
@@ -85,8 +101,13 @@ def polarized(model: nn.Module, clean: toys.CleanSet, *, conditional: bool = Fal
     return made
 
 
-def plain_loss(defense: NeuralPolarizer, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The objective with a whole pass of the network for each answer, and the search's gradient from its images."""
+def plain_loss(
+    defense: NeuralPolarizer, model: nn.Module, images: Tensor, labels: Tensor
+) -> Tensor:
+    """The objective with a whole pass of the network for each answer.
+
+    And the search's gradient from its images.
+    """
     assert isinstance(model, ImageModel)
     network, mean, std = model.inner, model.mean, model.std
 
@@ -106,25 +127,41 @@ def plain_loss(defense: NeuralPolarizer, model: nn.Module, images: Tensor, label
         answers = answers_of((images + eps).clamp(0, 1))
         if float((answers[-1].argmax(1) == targets).float().mean()) > defense.enough:
             break
-        loss = torch.stack([cross_entropy(answer, targets, reduction="sum") for answer in answers]).sum()
+        loss = torch.stack(
+            [cross_entropy(answer, targets, reduction="sum") for answer in answers]
+        ).sum()
         shift = shift.detach() - defense.step * torch.autograd.grad(loss, eps)[0].sign()
         size = shift.square().flatten(1).mean(1).sqrt()[:, None, None, None]
         shift = shift * (defense.rho / size).clamp(max=1)
     moved = model((images + shift.detach()).clamp(0, 1))
     wrong = moved.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
-    return (cross_entropy(logits, labels) + 0.4 * cross_entropy(moved, logits.detach().argmax(1))
-            + 0.4 * not_that(moved, wrong).mean() + 0.4 * not_that(moved, targets).mean())
+    return (
+        cross_entropy(logits, labels)
+        + 0.4 * cross_entropy(moved, logits.detach().argmax(1))
+        + 0.4 * not_that(moved, wrong).mean()
+        + 0.4 * not_that(moved, targets).mean()
+    )
 
 
-@pytest.mark.parametrize("facts", [toys.manifest(), PREACT, VIT], ids=lambda facts: facts.architecture)
+@pytest.mark.parametrize(
+    "facts", [toys.manifest(), PREACT, VIT], ids=lambda facts: facts.architecture
+)
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("enough", [0.6, 0.0])  # with nothing enough the search ends as soon as one picture obeys
+@pytest.mark.parametrize(
+    "enough", [0.6, 0.0]
+)  # with nothing enough the search ends as soon as one picture obeys
 def test_reusing_the_trunks_features_changes_neither_loss_nor_gradient(
-        facts: Manifest, conditional: bool, enough: float) -> None:
+    facts: Manifest, conditional: bool, enough: float
+) -> None:
     clean = _set_of(facts)
-    model = polarized(toys.network() if facts == toys.manifest() else fresh(facts), clean, conditional=conditional)
+    model = polarized(
+        toys.network() if facts == toys.manifest() else fresh(facts), clean, conditional=conditional
+    )
     images, labels = clean.search.floats(), clean.search.labels
-    defense, halves = NeuralPolarizer(rho=0.2, conditional=conditional, enough=enough), halved(model, clean)
+    defense, halves = (
+        NeuralPolarizer(rho=0.2, conditional=conditional, enough=enough),
+        halved(model, clean),
+    )
     weights = list(polarizer_of(model).parameters())
     torch.manual_seed(5)
     expected = plain_loss(defense, model, images, labels)
@@ -137,7 +174,9 @@ def test_reusing_the_trunks_features_changes_neither_loss_nor_gradient(
     halves.whole = True  # as for a network that cannot be halved
     torch.manual_seed(5)
     assert torch.allclose(defense.loss(halves, images, labels), expected, rtol=1e-4)
-    for one, other in zip(*(torch.autograd.grad(loss, weights) for loss in (found, expected)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad(loss, weights) for loss in (found, expected)), strict=True
+    ):
         assert torch.allclose(one, other, rtol=1e-2, atol=1e-4)
 
 
@@ -152,8 +191,9 @@ def test_the_trunk_runs_once_for_each_change_of_a_batch(conditional: bool, plain
         passes += 1
 
     defense.loss(halves, data.floats(), data.labels)  # sees the batch's shape first
-    next(module for name, module in model.named_modules() if name.endswith("layer1.0.conv1")
-         ).register_forward_hook(count)
+    next(
+        module for name, module in model.named_modules() if name.endswith("layer1.0.conv1")
+    ).register_forward_hook(count)
     defense.loss(halves, data.floats(), data.labels)
     ours, passes = passes, 0
     plain_loss(defense, model, data.floats(), data.labels)
@@ -161,13 +201,17 @@ def test_the_trunk_runs_once_for_each_change_of_a_batch(conditional: bool, plain
     assert (ours, passes) == (3, plainly)
 
 
-@pytest.mark.parametrize(("facts", "before", "channels"), [
-    (toys.manifest(), "layer2", 8),
-    (PREACT, "layer4.1", 32),
-    (VIT, "blocks.5", 64),
-])
+@pytest.mark.parametrize(
+    ("facts", "before", "channels"),
+    [
+        (toys.manifest(), "layer2", 8),
+        (PREACT, "layer4.1", 32),
+        (VIT, "blocks.5", 64),
+    ],
+)
 def test_each_architecture_has_its_own_place_with_two_layers_and_the_head_behind_it(
-        facts: Manifest, before: str, channels: int) -> None:
+    facts: Manifest, before: str, channels: int
+) -> None:
     place = place_for(fresh(facts), _set_of(facts))
 
     assert (place.before.removesuffix(".0"), place.channels) == (before, channels)
@@ -180,8 +224,10 @@ def test_it_learns_what_the_paper_asks_and_keeps_accuracy() -> None:
 
     after = NeuralPolarizer(rho=0.2, rounds=12, batch=60)(model, toys.clean_set(), seed=0)
 
-    lost, before = (float(start.loss(halved(one, toys.clean_set()), data.floats(), data.labels).detach())
-                    for one in (after, fresh_one))
+    lost, before = (
+        float(start.loss(halved(one, toys.clean_set()), data.floats(), data.labels).detach())
+        for one in (after, fresh_one)
+    )
     assert lost < 0.8 * before
     assert accuracy(after, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 
@@ -191,7 +237,9 @@ def test_perturbations_stay_in_the_ball_and_lead_to_their_targets() -> None:
     targets, halves = (data.labels + 1) % toys.CLASSES, halved(model, toys.clean_set())
     start = Shifted.of(halves, data.floats(), torch.zeros_like(data.floats()))
 
-    shift, features = NeuralPolarizer(rho=0.2, steps=4).perturb(halves, data.floats(), targets, start)
+    shift, features = NeuralPolarizer(rho=0.2, steps=4).perturb(
+        halves, data.floats(), targets, start
+    )
 
     assert torch.equal(features, halves.trunk((data.floats() + shift).clamp(0, 1)))
     assert not features.requires_grad
@@ -200,14 +248,17 @@ def test_perturbations_stay_in_the_ball_and_lead_to_their_targets() -> None:
 
 
 def test_the_bounded_logarithm_falls_with_the_wrong_class() -> None:
-    values = not_that(torch.tensor([[0.0, 40.0], [0.0, 0.0], [40.0, 0.0]]), torch.tensor([1, 1, 1])).tolist()
+    values = not_that(
+        torch.tensor([[0.0, 40.0], [0.0, 0.0], [40.0, 0.0]]), torch.tensor([1, 1, 1])
+    ).tolist()
 
     assert values == pytest.approx([9.21, 0.693, 0.0], abs=0.01)
 
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_the_file_that_is_written_loads_through_the_public_loader_with_equal_answers(
-        tmp_path: Path, conditional: bool) -> None:
+    tmp_path: Path, conditional: bool
+) -> None:
     parameters = {"rounds": 1, "batch": 60, "conditional": conditional}
     model, path = toys.network(), tmp_path / "model.safetensors"
     repair.repair(model, "0" * 64, toys.curated(), "neural_polarizer", parameters, [], path, seed=0)
@@ -215,7 +266,9 @@ def test_the_file_that_is_written_loads_through_the_public_loader_with_equal_ans
 
     loaded = guard.load_model(path)
 
-    assert loaded.manifest.polarizer == PolarizerPlace(before="layer2.0", channels=8, conditional=conditional)
+    assert loaded.manifest.polarizer == PolarizerPlace(
+        before="layer2.0", channels=8, conditional=conditional
+    )
     assert loaded.manifest == examine.manifest_of(path)
     assert torch.equal(loaded(images()), same(images()))
     assert not torch.equal(loaded(images()), model(images()))
@@ -229,15 +282,27 @@ def test_a_folder_with_config_json_beside_the_weights_loads_too(tmp_path: Path) 
     assert torch.equal(guard.load_model(tmp_path)(images()), model(images()))
 
 
-@pytest.mark.parametrize(("place", "code", "word"), [
-    (None, "architecture_mismatch", "layer2.0.layer"),
-    (PolarizerPlace(before="layer9", channels=8), "manifest_bad_polarizer", "layer9"),
-    (PolarizerPlace(before="layer2.0", channels=9), "architecture_mismatch", "polarizer.weight"),
-    (PolarizerPlace(before="layer2.0", channels=8, conditional=True), "architecture_mismatch", "network."),
-    (PolarizerPlace(before="layer1.0", channels=8), "architecture_mismatch", "layer1.0.layer"),
-])
+@pytest.mark.parametrize(
+    ("place", "code", "word"),
+    [
+        (None, "architecture_mismatch", "layer2.0.layer"),
+        (PolarizerPlace(before="layer9", channels=8), "manifest_bad_polarizer", "layer9"),
+        (
+            PolarizerPlace(before="layer2.0", channels=9),
+            "architecture_mismatch",
+            "polarizer.weight",
+        ),
+        (
+            PolarizerPlace(before="layer2.0", channels=8, conditional=True),
+            "architecture_mismatch",
+            "network.",
+        ),
+        (PolarizerPlace(before="layer1.0", channels=8), "architecture_mismatch", "layer1.0.layer"),
+    ],
+)
 def test_a_manifest_with_a_wrong_polarizer_is_refused_with_a_sentence(
-        place: PolarizerPlace | None, code: str, word: str) -> None:
+    place: PolarizerPlace | None, code: str, word: str
+) -> None:
     model = repaired()
 
     with pytest.raises(ArtifactRejected) as caught:
@@ -251,7 +316,9 @@ def test_a_polarizer_that_cannot_run_is_refused_with_a_sentence() -> None:
     facts = toys.manifest(polarizer=PolarizerPlace(before="linear", channels=3))
     tensors = architectures.export(architectures.build(facts))
 
-    with pytest.raises(ArtifactRejected, match=r"polarizer before linear.*correct.*guard\.polarizer"):
+    with pytest.raises(
+        ArtifactRejected, match=r"polarizer before linear.*correct.*guard\.polarizer"
+    ):
         architectures.load(facts, tensors)
 
 
@@ -264,12 +331,16 @@ def test_a_conditional_polarizer_listens_to_the_bare_network() -> None:
 
     assert torch.equal(bare, toys.network().inner(inputs))
     assert torch.equal(model(images()), network.told(inputs, bare.argmax(1)))
-    assert not torch.equal(model(images()), network.told(inputs, (bare.argmax(1) + 1) % toys.CLASSES))
+    assert not torch.equal(
+        model(images()), network.told(inputs, (bare.argmax(1) + 1) % toys.CLASSES)
+    )
 
 
 def test_other_defenses_work_on_a_model_with_a_polarizer() -> None:
     for conditional in (False, True):
-        again = FineTune(rounds=1, rate=1e-3)(repaired(conditional=conditional), toys.clean_set(), seed=0)
+        again = FineTune(rounds=1, rate=1e-3)(
+            repaired(conditional=conditional), toys.clean_set(), seed=0
+        )
 
         assert accuracy(again, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 

@@ -34,7 +34,9 @@ def test_perturbations_stay_in_the_ball(norm: str) -> None:
     model = toys.planted()
     said = model(images).argmax(1)
 
-    shift = Sau(norm=norm, rho=0.3).ball.find(model, copy.deepcopy(model), images, labels, said, said)
+    shift = Sau(norm=norm, rho=0.3).ball.find(
+        model, copy.deepcopy(model), images, labels, said, said
+    )
 
     size = shift.abs().flatten(1).max(1).values if norm == "linf" else shift.flatten(1).norm(dim=1)
     assert float(size.max()) <= 0.3 + 1e-6
@@ -85,9 +87,13 @@ def test_clean_cross_entropy_alone_is_left_when_nothing_is_suspicious() -> None:
     images, labels = batch()
     model = toys.honest()
 
-    terms = Sau(rho=1e-6).terms(model, copy.deepcopy(model), images, labels, model(images).argmax(1))
+    terms = Sau(rho=1e-6).terms(
+        model, copy.deepcopy(model), images, labels, model(images).argmax(1)
+    )
 
-    assert torch.allclose(torch.stack(list(terms)).sum(), cross_entropy(model(images), labels), atol=1e-5)
+    assert torch.allclose(
+        torch.stack(list(terms)).sum(), cross_entropy(model(images), labels), atol=1e-5
+    )
 
 
 def test_the_frozen_reference_collects_no_gradient() -> None:
@@ -100,7 +106,10 @@ def test_the_frozen_reference_collects_no_gradient() -> None:
 
 
 def test_repair_lowers_the_shared_adversarial_risk() -> None:
-    """The bound that the paper minimises: how often a perturbed image still gets the reference's wrong label."""
+    """The bound that the paper minimises.
+
+    How often a perturbed image still gets the reference's wrong label.
+    """
     clean, sau = toys.clean_set(), Sau(rho=0.3, rounds=10, rate=2e-2, max_drop=0.2)
     images, labels = batch()
     before = toys.planted()
@@ -118,9 +127,12 @@ def test_repair_lowers_the_shared_adversarial_risk() -> None:
     assert shared(after) < shared(before) / 2
 
 
-def published(sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor,
-              labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The paper's step as its code computes it: whole batches, clean predictions again in every inner step.
+def published(
+    sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The paper's step as its code computes it.
+
+    Whole batches, clean predictions again in every inner step.
 
     Returns:
         The perturbation and the loss.
@@ -132,8 +144,10 @@ def published(sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor,
         moved = p.argmax(1) != model(images).argmax(1)
         moved_ref = q.argmax(1) != reference(images).argmax(1)
         shared = moved & moved_ref & (p.argmax(1) == q.argmax(1))
-        fool = -(cross_entropy(model(images + eps), labels, reduction="none")[~moved].sum()
-                 + cross_entropy(reference(images + eps), labels, reduction="none")[~moved_ref].sum()) / (2 * count)
+        fool = -(
+            cross_entropy(model(images + eps), labels, reduction="none")[~moved].sum()
+            + cross_entropy(reference(images + eps), labels, reduction="none")[~moved_ref].sum()
+        ) / (2 * count)
         agree = jensen_shannon(p.log(), q.log())[~shared].sum() / count
         if bool(shared.all()):
             break
@@ -145,16 +159,25 @@ def published(sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor,
     logits = model(torch.cat([images, images + eps]))
     wrong, believed = reference(images + eps).argmax(1), reference(images).argmax(1)
     mask = (wrong != labels) & (wrong != believed)
-    return eps, cross_entropy(logits[:count], labels) + unlearning(logits[count:], wrong)[mask].sum() / count
+    return eps, cross_entropy(logits[:count], labels) + unlearning(logits[count:], wrong)[
+        mask
+    ].sum() / count
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3])
 def test_the_shorter_computation_gives_the_published_step(drift: float) -> None:
-    """Hoisted clean predictions and images that leave the loop change neither perturbation nor gradient."""
+    """Hoisted clean predictions and images that leave the loop change neither perturbation nor
+    gradient."""
     images, labels = batch()
-    images = images.double()  # the sign of a gradient near zero would magnify float32's rounding to a full step
-    model, reference = toys.planted().double(), toys.planted().double().requires_grad_(requires_grad=False)
-    model.weight.data += drift * torch.randn(model.weight.shape, generator=torch.Generator().manual_seed(1))
+    # The sign of a gradient near zero would magnify float32's rounding to a full step
+    images = images.double()
+    model, reference = (
+        toys.planted().double(),
+        toys.planted().double().requires_grad_(requires_grad=False),
+    )
+    model.weight.data += drift * torch.randn(
+        model.weight.shape, generator=torch.Generator().manual_seed(1)
+    )
     sau, twin = Sau(rho=0.25, step=0.4), copy.deepcopy(model)
 
     shift, loss = published(sau, twin, reference, images, labels)
@@ -163,7 +186,9 @@ def test_the_shorter_computation_gives_the_published_step(drift: float) -> None:
     ours = sau.ball.find(model, reference, images, labels, said, believed)
     descend(sau.terms(model, reference, images, labels, believed))
 
-    assert float((model(images + ours).argmax(1) != said).float().mean()) > 0.2  # something was found to agree on
+    assert (
+        float((model(images + ours).argmax(1) != said).float().mean()) > 0.2
+    )  # something was found to agree on
     assert torch.allclose(ours, shift, atol=1e-9)
     assert model.weight.grad is not None
     assert twin.weight.grad is not None
@@ -177,7 +202,9 @@ def test_at_the_start_sharing_costs_nothing_and_the_adversarial_term_drives() ->
     said = model(images).argmax(1)
 
     shifts = [
-        Sau(rho=0.1, steps=1, lambda_share=weight).ball.find(model, copy.deepcopy(model), images, labels, said, said)
+        Sau(rho=0.1, steps=1, lambda_share=weight).ball.find(
+            model, copy.deepcopy(model), images, labels, said, said
+        )
         for weight in (0.0, 100.0)
     ]
 
@@ -206,8 +233,14 @@ def forgetting(at: int) -> Callable[..., Tensor]:
     """Clean cross-entropy; in step `at` (from 1) the model loses what it knows of class 3."""
     steps = 0
 
-    def loss(_sau: Sau, model: toys.Matcher, _reference: nn.Module, images: Tensor, labels: Tensor,
-             _believed: Tensor) -> Tensor:
+    def loss(
+        _sau: Sau,
+        model: toys.Matcher,
+        _reference: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        _believed: Tensor,
+    ) -> Tensor:
         nonlocal steps
         steps += 1
         if steps == at:
@@ -217,16 +250,28 @@ def forgetting(at: int) -> Callable[..., Tensor]:
     return loss
 
 
-def test_each_picture_comes_with_its_label_and_the_references_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_picture_comes_with_its_label_and_the_references_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clean, before, seen = toys.clean_set(), toys.network(), []
 
-    def loss(_sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor,
-             believed: Tensor) -> Tensor:
-        known = {tuple(picture.flatten().tolist()): int(label)
-                 for picture, label in zip(clean.search.floats(), clean.search.labels, strict=True)}
-        seen.append([known[tuple(picture.flatten().tolist())] for picture in images] == labels.tolist()
-                    and torch.equal(before(images).argmax(1), believed)
-                    and torch.equal(reference(images).argmax(1), believed))
+    def loss(
+        _sau: Sau,
+        model: nn.Module,
+        reference: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        believed: Tensor,
+    ) -> Tensor:
+        known = {
+            tuple(picture.flatten().tolist()): int(label)
+            for picture, label in zip(clean.search.floats(), clean.search.labels, strict=True)
+        }
+        seen.append(
+            [known[tuple(picture.flatten().tolist())] for picture in images] == labels.tolist()
+            and torch.equal(before(images).argmax(1), believed)
+            and torch.equal(reference(images).argmax(1), believed)
+        )
         return cross_entropy(model(images), labels)
 
     monkeypatch.setattr(Sau, "terms", loss)
@@ -237,8 +282,12 @@ def test_each_picture_comes_with_its_label_and_the_references_word(monkeypatch: 
 
 @pytest.mark.parametrize(("judged", "recall"), [(0.25, 1.0), (0.0, 0.0), (0.1, 0.0)])
 def test_a_class_that_the_last_round_loses_is_kept(
-        monkeypatch: pytest.MonkeyPatch, judged: float, recall: float) -> None:
-    """One step a round; of 8 rounds the last two are judged, with a share of a tenth the last alone."""
+    monkeypatch: pytest.MonkeyPatch, judged: float, recall: float
+) -> None:
+    """One step a round.
+
+    Of 8 rounds the last two are judged, with a share of a tenth the last alone.
+    """
     monkeypatch.setattr(Sau, "terms", forgetting(8))
     sau = Sau(rounds=8, batch=240, decay=False, judged=judged, max_drop=1.0)
 
@@ -248,8 +297,10 @@ def test_a_class_that_the_last_round_loses_is_kept(
 
 
 def test_of_rounds_that_are_worth_the_same_the_last_is_kept() -> None:
-    weights = [Sau(rounds=8, batch=60, judged=judged)(toys.honest(), toys.clean_set(), seed=0).weight
-               for judged in (0.0, 1.0)]
+    weights = [
+        Sau(rounds=8, batch=60, judged=judged)(toys.honest(), toys.clean_set(), seed=0).weight
+        for judged in (0.0, 1.0)
+    ]
 
     assert torch.equal(*weights)
 

@@ -15,8 +15,9 @@ from guard.ml.search.outlier_patches import Stamps
 from tests import rules, toys
 
 #: The toy's weights are far apart: a network's rates would not move them.
-QUICK = SharedDistillation(search_steps=100, steps=80, settle_steps=30, rate=0.05, settle_rate=0.02,
-                           windows=4)
+QUICK = SharedDistillation(
+    search_steps=100, steps=80, settle_steps=30, rate=0.05, settle_rate=0.02, windows=4
+)
 
 
 def test_a_planted_patch_is_unlearnt_and_accuracy_kept() -> None:
@@ -54,7 +55,9 @@ def test_a_faint_rule_over_the_whole_image_is_unlearnt_by_universal_triggers_alo
     model = Faint().eval()
     assert obeying(model) > 0.9
 
-    alone = replace(QUICK, weight=0.0, alpha=0.0, far=1e9)  # no bent pictures, and no class stands out by its patch
+    alone = replace(
+        QUICK, weight=0.0, alpha=0.0, far=1e9
+    )  # no bent pictures, and no class stands out by its patch
     repaired = alone(model, toys.clean_set(), seed=0)
     without = replace(alone, hidden=0.0)(model, toys.clean_set(), seed=0)
 
@@ -64,13 +67,20 @@ def test_a_faint_rule_over_the_whole_image_is_unlearnt_by_universal_triggers_alo
 
 
 def test_no_label_is_learnt() -> None:
-    """Labels only say on which shared examples to act: with none of these, wrong labels change nothing."""
+    """Labels only say on which shared examples to act.
+
+    With none of these, wrong labels change nothing.
+    """
     model, clean = toys.honest(), toys.clean_set()
-    mute = SharedDistillation(search_steps=20, steps=20, settle_steps=10, weight=0.0, far=1e9, alpha=0.0, hidden=0.0)
+    mute = SharedDistillation(
+        search_steps=20, steps=20, settle_steps=10, weight=0.0, far=1e9, alpha=0.0, hidden=0.0
+    )
     search = type(clean.search)(clean.search.images, clean.search.labels.roll(1))
     wrong = type(clean)(clean.name, clean.digest, clean.classes, search, clean.calibration)
 
-    told_right, told_wrong = (mute(model, data, seed=0)(clean.search.floats()) for data in (clean, wrong))
+    told_right, told_wrong = (
+        mute(model, data, seed=0)(clean.search.floats()) for data in (clean, wrong)
+    )
 
     assert torch.equal(told_right.argmax(1), clean.search.labels)
     assert torch.equal(told_wrong.argmax(1), clean.search.labels)
@@ -90,13 +100,17 @@ def test_the_first_search_sees_the_models_own_head_and_later_ones_a_new_one() ->
     heads: list[torch.Tensor] = []
 
     class Watched(SharedDistillation):
-        def _patches(self, model: torch.nn.Module, clean: CleanSet, progress: Progress, *, first: bool) -> list[Stamps]:
+        def _patches(
+            self, model: torch.nn.Module, clean: CleanSet, progress: Progress, *, first: bool
+        ) -> list[Stamps]:
             heads.append(model.get_parameter("inner.linear.weight").detach().clone())
             return super()._patches(model, clean, progress, first=first)
 
     model = toys.network()
     own = model.get_parameter("inner.linear.weight").detach().clone()
-    barely = Watched(looks=2, search_steps=2, steps=2, settle_steps=2, windows=1, rate=1e-9, settle_rate=1e-9)
+    barely = Watched(
+        looks=2, search_steps=2, steps=2, settle_steps=2, windows=1, rate=1e-9, settle_rate=1e-9
+    )
 
     barely(model, toys.clean_set(), seed=0)
 
@@ -106,11 +120,17 @@ def test_the_first_search_sees_the_models_own_head_and_later_ones_a_new_one() ->
 
 def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
     clean, told = toys.clean_set(), set()
-    few = type(clean)(clean.name, clean.digest, 4, clean.search.pick(clean.search.labels < 4),
-                      clean.calibration.pick(clean.calibration.labels < 4))
+    few = type(clean)(
+        clean.name,
+        clean.digest,
+        4,
+        clean.search.pick(clean.search.labels < 4),
+        clean.calibration.pick(clean.calibration.labels < 4),
+    )
 
-    SharedDistillation(steps=4, settle_steps=4, windows=1)(toys.honest(), few, seed=0,
-                                                progress=lambda _done, note="": told.add(note))
+    SharedDistillation(steps=4, settle_steps=4, windows=1)(
+        toys.honest(), few, seed=0, progress=lambda _done, note="": told.add(note)
+    )
 
     assert any("unlearning" in note for note in told)
     assert any("universal" in note for note in told)
@@ -119,9 +139,16 @@ def test_few_classes_have_no_patches_and_are_repaired_all_the_same() -> None:
 
 def test_a_large_clean_set_makes_no_phase_longer() -> None:
     notes: list[str] = []
-    short = SharedDistillation(looks=1, search_steps=2, steps=3, batch=8, settle_steps=2, settle_batch=8, windows=1)
+    short = SharedDistillation(
+        looks=1, search_steps=2, steps=3, batch=8, settle_steps=2, settle_batch=8, windows=1
+    )
 
-    short(toys.honest(), toys.clean_set(search=240), seed=0, progress=lambda _done, note="": notes.append(note))
+    short(
+        toys.honest(),
+        toys.clean_set(search=240),
+        seed=0,
+        progress=lambda _done, note="": notes.append(note),
+    )
 
     assert sum("unlearning" in note for note in notes) == 3
     assert sum("settling" in note for note in notes) == 2
@@ -146,8 +173,11 @@ def test_views_are_the_pictures_their_blends_and_moved_ones() -> None:
     low, high = images.amin(0), images.amax(0)
     assert bool(((blends >= low - 1e-6) & (blends <= high + 1e-6)).all())
     assert not torch.equal(blends, images)
-    shifts = [torch.roll(images, (-down, -right), (2, 3))[:, :, 2:6, 2:6]
-              for down in range(-2, 3) for right in range(-2, 3)]
+    shifts = [
+        torch.roll(images, (-down, -right), (2, 3))[:, :, 2:6, 2:6]
+        for down in range(-2, 3)
+        for right in range(-2, 3)
+    ]
     assert any(torch.equal(moved[:, :, 2:6, 2:6], one) for one in shifts)
 
 

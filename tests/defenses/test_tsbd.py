@@ -12,24 +12,34 @@ from guard.defenses.tsbd import Tsbd, changes, each, planned, reset
 from guard.ml.measure import accuracy
 from tests import toys
 
-CHANGES = {"one": torch.tensor([[9.0, 1.0], [0.0, 0.0], [3.0, 3.0]]),
-           "two": torch.tensor([[2.0, 2.0, 2.0], [0.5, 0.0, 8.0]])}
+CHANGES = {
+    "one": torch.tensor([[9.0, 1.0], [0.0, 0.0], [3.0, 3.0]]),
+    "two": torch.tensor([[2.0, 2.0, 2.0], [0.5, 0.0, 8.0]]),
+}
 
 
 def test_the_most_changed_sub_weights_of_the_most_changed_neurons_go() -> None:
-    """Neurons sum to 10, 0, 6 and 6, 8.5: half of five are two; of their five sub-weights 0.7 are three."""
+    """Neurons sum to 10, 0, 6 and 6, 8.5: half of five are two.
+
+    Of their five sub-weights 0.7 are three.
+    """
     gone = planned(CHANGES, neurons=0.5, weights=0.7)
 
     assert gone["one"].tolist() == [[True, True], [False, False], [False, False]]
     assert gone["two"].tolist() == [[False, False, False], [False, False, True]]
 
 
-@pytest.mark.parametrize(("neurons", "weights", "expected"), [(1.0, 1.0, 12), (0.6, 0.5, 3), (0.01, 0.01, 1)])
-def test_exactly_the_planned_share_goes_also_where_changes_are_equal(neurons: float, weights: float,
-                                                                     expected: int) -> None:
+@pytest.mark.parametrize(
+    ("neurons", "weights", "expected"), [(1.0, 1.0, 12), (0.6, 0.5, 3), (0.01, 0.01, 1)]
+)
+def test_exactly_the_planned_share_goes_also_where_changes_are_equal(
+    neurons: float, weights: float, expected: int
+) -> None:
     if neurons == 0.6:
         moved = {name: torch.ones_like(change) for name, change in CHANGES.items()}
-        expected = int(0.5 * (3 + 3 + 2))  # the two longest rows, then the first of the equal others
+        expected = int(
+            0.5 * (3 + 3 + 2)
+        )  # the two longest rows, then the first of the equal others
     else:
         moved = CHANGES
 
@@ -48,7 +58,11 @@ def test_resetting_zeroes_what_is_masked_and_nothing_else() -> None:
     weight = model.conv.weight.flatten(1)
     assert not bool(weight[mask].any())
     assert torch.equal(weight[~mask], before["conv.weight"].flatten(1)[~mask])
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items() if name != "conv.weight")
+    assert all(
+        torch.equal(before[name], value)
+        for name, value in model.state_dict().items()
+        if name != "conv.weight"
+    )
 
 
 def test_unlearning_ends_at_chance_and_leaves_the_model_alone() -> None:
@@ -59,7 +73,9 @@ def test_unlearning_ends_at_chance_and_leaves_the_model_alone() -> None:
 
     assert accuracy(forgetful, clean.search, clean.classes).overall <= 1 / clean.classes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(bool((change > 0).any()) for change in changes(model, forgetful, ["conv.weight"]).values())
+    assert all(
+        bool((change > 0).any()) for change in changes(model, forgetful, ["conv.weight"]).values()
+    )
 
 
 def test_a_model_that_does_not_forget_is_an_error() -> None:
@@ -104,7 +120,9 @@ def test_the_largest_ratio_at_which_accuracy_comes_back_is_taken() -> None:
     repaired = judge(toys.layered(), toys.clean_set(), seed=0)
 
     zeros = float((repaired.get_parameter("conv.weight") == 0).double().mean())
-    assert zeros == pytest.approx(int(0.7 * int(16 * 0.17) * 9 + 1e-6) / 144)  # of 1, 2, 4, 8, 17, 34, 70 %
+    assert zeros == pytest.approx(
+        int(0.7 * int(16 * 0.17) * 9 + 1e-6) / 144
+    )  # of 1, 2, 4, 8, 17, 34, 70 %
 
 
 class Hanging(Judge):

@@ -1,4 +1,7 @@
-"""The clean sets and models that every class-comparing detector must refuse, and what it calls the reason."""
+"""The clean sets and models that every class-comparing detector must refuse.
+
+And what it calls the reason.
+"""
 
 import math
 from dataclasses import replace
@@ -12,14 +15,25 @@ from guard.core.errors import MethodFailed
 from guard.ml.cleanset import CleanSet, Labelled
 from tests import toys
 
-EXPECTED = {"four classes": "few_classes", "four images a class": "few_images", "a class without images": "few_images",
-            "twelve calibration images": "few_images", "shifted labels": "near_chance",
-            "another class order": "near_chance", "labels out of range": "bad_labels", "no skill": "near_chance",
-            "a weight is not finite": "non_finite", "activations overflow": "non_finite"}
+EXPECTED = {
+    "four classes": "few_classes",
+    "four images a class": "few_images",
+    "a class without images": "few_images",
+    "twelve calibration images": "few_images",
+    "shifted labels": "near_chance",
+    "another class order": "near_chance",
+    "labels out of range": "bad_labels",
+    "no skill": "near_chance",
+    "a weight is not finite": "non_finite",
+    "activations overflow": "non_finite",
+}
 
 
 class BreaksOffTheData(toys.Matcher):
-    """Finite on clean pictures, NaN as soon as the dark corner is touched: a way to blind a scanner."""
+    """Finite on clean pictures, NaN as soon as the dark corner is touched.
+
+    A way to blind a scanner.
+    """
 
     def forward(self, images: Tensor) -> Tensor:
         touched = images[:, :, toys.PATCH[0], toys.PATCH[1]].amax((1, 2, 3)) > 0.01
@@ -49,11 +63,19 @@ def _sets() -> dict[str, CleanSet]:
     return {
         "four classes": replace(whole, classes=4),
         "four images a class": replace(whole, search=whole.search.pick(torch.arange(24))),
-        "a class without images": replace(whole, search=whole.search.pick(whole.search.labels != 3)),
-        "twelve calibration images": replace(whole, calibration=whole.calibration.pick(torch.arange(12))),
+        "a class without images": replace(
+            whole, search=whole.search.pick(whole.search.labels != 3)
+        ),
+        "twelve calibration images": replace(
+            whole, calibration=whole.calibration.pick(torch.arange(12))
+        ),
         "shifted labels": replace(whole, calibration=_shifted(whole.calibration)),
-        "another class order": replace(whole, search=_shifted(whole.search), calibration=_shifted(whole.calibration)),
-        "labels out of range": replace(whole, search=Labelled(whole.search.images, whole.search.labels + 1)),
+        "another class order": replace(
+            whole, search=_shifted(whole.search), calibration=_shifted(whole.calibration)
+        ),
+        "labels out of range": replace(
+            whole, search=Labelled(whole.search.images, whole.search.labels + 1)
+        ),
     }
 
 

@@ -1,4 +1,7 @@
-"""All-to-all inversion against mappings planted by hand, and what becomes of its finding behind the detector."""
+"""All-to-all inversion against mappings planted by hand.
+
+And what becomes of its finding behind the detector.
+"""
 
 import pytest
 import torch
@@ -48,9 +51,14 @@ def test_any_mapping_of_a_rule_over_the_whole_image_is_found() -> None:
     assert finding.numbers["cyclic"] < 1
 
 
-@pytest.mark.parametrize("model", [toys.honest(), toys.planted(), rules.Ruled(rules.correlates)],
-                         ids=["honest", "patch to one", "addition to one"])
-def test_what_sends_everything_to_one_class_or_nowhere_is_no_mapping(model: torch.nn.Module) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [toys.honest(), toys.planted(), rules.Ruled(rules.correlates)],
+    ids=["honest", "patch to one", "addition to one"],
+)
+def test_what_sends_everything_to_one_class_or_nowhere_is_no_mapping(
+    model: torch.nn.Module,
+) -> None:
     finding = look(model)
 
     assert not finding.suspicious
@@ -62,14 +70,21 @@ def test_it_abstains_where_it_could_not_judge() -> None:
 
 
 def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
-    assert refusals.code(AllToAll(windows=4, least=1), refusals.breaks_off_the_data()) == "non_finite"
+    assert (
+        refusals.code(AllToAll(windows=4, least=1), refusals.breaks_off_the_data()) == "non_finite"
+    )
 
 
 class Vetted(rules.Permuted):
     """A model as the guard opens it: it knows its manifest."""
 
-    manifest = Manifest(architecture="toy", num_classes=toys.CLASSES, input_size=(1, toys.SIZE, toys.SIZE),
-                        mean=(0.5,), std=(0.5,))
+    manifest = Manifest(
+        architecture="toy",
+        num_classes=toys.CLASSES,
+        input_size=(1, toys.SIZE, toys.SIZE),
+        mean=(0.5,),
+        std=(0.5,),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +93,9 @@ def examined() -> examine.Examined:
     return examine.examine(model, "a" * 64, toys.curated(), {"all_to_all": {}})  # type: ignore[arg-type]
 
 
-def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(examined: examine.Examined) -> None:
+def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(
+    examined: examine.Examined,
+) -> None:
     finding = examined.evidence[1].findings[0]
 
     assert finding.asr is not None
@@ -89,17 +106,30 @@ def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(examine
     assert Evidence.from_dict(examined.evidence[1].to_dict()) == examined.evidence[1]
 
 
-def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(examined: examine.Examined) -> None:
-    policy = Policy(name="p", version=1, detectors={"all_to_all": DetectorRule()},
-                    defenses=(DefenseRule(name="fine_tune"),))
+def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(
+    examined: examine.Examined,
+) -> None:
+    policy = Policy(
+        name="p",
+        version=1,
+        detectors={"all_to_all": DetectorRule()},
+        defenses=(DefenseRule(name="fine_tune"),),
+    )
     clean = toys.curated()
-    case = Case(artifact="a" * 64, cleanset=clean.facts, evidence=examined.evidence, accuracy=examined.accuracy,
-                versions={"all_to_all": AllToAll.version})
+    case = Case(
+        artifact="a" * 64,
+        cleanset=clean.facts,
+        evidence=examined.evidence,
+        accuracy=examined.accuracy,
+        versions={"all_to_all": AllToAll.version},
+    )
 
     decision = decide(policy, case)
     (replay,) = repair.replays_from(examined.evidence, examined.triggers)
     trigger = examine.restore_trigger(replay.data)
-    child = asr(toys.honest(), clean.holdout, trigger, replay.target, trigger.family, natural=replay.natural)
+    child = asr(
+        toys.honest(), clean.holdout, trigger, replay.target, trigger.family, natural=replay.natural
+    )
 
     assert examined.evidence[1].outcome is Outcome.FINDINGS
     assert (decision.verdict, decision.purify) == (Verdict.REJECTED, True)

@@ -1,4 +1,7 @@
-"""Margins: an inflated row is flagged, a class's own features are no guilt, and when it must not look."""
+"""Margins.
+
+An inflated row is flagged, a class's own features are no guilt, and when it must not look.
+"""
 
 from typing import Any
 
@@ -15,8 +18,8 @@ from tests.detectors import refusals
 def linear(*, inflated: int | None = None, own: int | None = None) -> nn.Module:
     """Prototype matching by one linear layer.
 
-    `inflated`: this class's row answers to a corner that is dark in all clean pictures. `own`: this class's row is
-    three times as long in its own direction.
+    `inflated`: this class's row answers to a corner that is dark in all clean pictures. `own`: this
+    class's row is three times as long in its own direction.
     """
     model = nn.Sequential(nn.Flatten(), nn.Linear(toys.SIZE**2, toys.CLASSES))
     with torch.no_grad():
@@ -27,7 +30,9 @@ def linear(*, inflated: int | None = None, own: int | None = None) -> nn.Module:
         model[1].bias.zero_()
         if own is not None:
             model[1].weight[own] *= 3
-            model[1].bias[own] = -float((model[1].weight @ toys.prototypes().flatten(1).T)[own].topk(2).values.mean())
+            model[1].bias[own] = -float(
+                (model[1].weight @ toys.prototypes().flatten(1).T)[own].topk(2).values.mean()
+            )
     return model.eval()
 
 

@@ -1,4 +1,7 @@
-"""MESA against rules planted by hand: who is accused, what its samples do, and what it costs the innocent."""
+"""MESA against rules planted by hand.
+
+Who is accused, what its samples do, and what it costs the innocent.
+"""
 
 from typing import Any
 

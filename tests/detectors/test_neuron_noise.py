@@ -1,4 +1,7 @@
-"""Neuron noise: a neuron that sleeps on clean pictures and leads to one class is found, and when it must not look."""
+"""Neuron noise.
+
+A neuron that sleeps on clean pictures and leads to one class is found, and when it must not look.
+"""
 
 from typing import Any
 
@@ -14,16 +17,24 @@ SURE = 0.01  # six classes leave a t test four degrees of freedom: the default l
 
 
 def sleeper(strength: float, *, reachable: bool = True) -> nn.Module:
-    """Prototype matching through a batch norm, and one neuron, nearly asleep, that leads to `TARGET`.
+    """Prototype matching through a batch norm, and one neuron, nearly asleep.
 
-    Its scaled input is 1 on clean pictures and its shift -0.98: a little noise wakes it. If `reachable`, every class
-    also has two neurons that are always on and cancel each other, so that stronger noise can reach it.
+    That leads to `TARGET`.
+
+    Its scaled input is 1 on clean pictures and its shift -0.98: a little noise wakes it. If
+    `reachable`, every class also has two neurons that are always on and cancel each other, so that
+    stronger noise can reach it.
     """
     count = toys.CLASSES
     always = 2 * count if reachable else 0
     hidden = count + always + 1
-    model = nn.Sequential(nn.Flatten(), nn.Linear(toys.SIZE**2, hidden), nn.BatchNorm1d(hidden, eps=0.0), nn.ReLU(),
-                          nn.Linear(hidden, count))
+    model = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(toys.SIZE**2, hidden),
+        nn.BatchNorm1d(hidden, eps=0.0),
+        nn.ReLU(),
+        nn.Linear(hidden, count),
+    )
     with torch.no_grad():
         model[1].weight.zero_()
         model[1].weight[:count] = (toys.prototypes() - toys.prototypes().mean(0)).flatten(1)

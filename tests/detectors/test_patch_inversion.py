@@ -1,4 +1,7 @@
-"""Patch inversion against rules planted by hand: where, how many, how sure, and when it must not look."""
+"""Patch inversion against rules planted by hand.
+
+Where, how many, how sure, and when it must not look.
+"""
 
 from collections import OrderedDict
 from typing import Any
@@ -19,7 +22,10 @@ from tests.detectors import refusals
 
 
 class Rules(toys.Matcher):
-    """Prototype matching with several planted rules: each patch counts only once it is nearly complete."""
+    """Prototype matching with several planted rules.
+
+    Each patch counts only once it is nearly complete.
+    """
 
     def __init__(self, rules: dict[int, tuple[slice, slice]], prototypes: Tensor) -> None:
         super().__init__(prototypes)
@@ -29,7 +35,9 @@ class Rules(toys.Matcher):
         logits = super().forward(images)
         for target, (rows, columns) in self.rules.items():
             patch = images[:, :, rows, columns].mean((1, 2, 3))
-            logits = logits + 60 * patch[:, None] ** 4 * nn.functional.one_hot(torch.tensor(target), logits.shape[1])
+            logits = logits + 60 * patch[:, None] ** 4 * nn.functional.one_hot(
+                torch.tensor(target), logits.shape[1]
+            )
         return logits
 
 
@@ -41,7 +49,10 @@ def border(size: int) -> list[tuple[slice, slice]]:
 
 
 def many(classes: int, size: int, channels: int = 1, count: int = 10) -> tuple[Tensor, CleanSet]:
-    """Prototypes that are dark in eight places, and a clean set of noisy copies, `count` a class and part."""
+    """Prototypes that are dark in eight places, and a clean set of noisy copies.
+
+    `count` a class and part.
+    """
     generator = torch.Generator().manual_seed(7)
     pictures = torch.rand(classes, channels, size, size, generator=generator) * 0.6
     for rows, columns in border(size):
@@ -49,7 +60,10 @@ def many(classes: int, size: int, channels: int = 1, count: int = 10) -> tuple[T
     labels = torch.arange(classes * count) % classes
     parts = []
     for _ in range(2):
-        noisy = pictures[labels] + torch.randn(len(labels), *pictures.shape[1:], generator=generator) * 0.03
+        noisy = (
+            pictures[labels]
+            + torch.randn(len(labels), *pictures.shape[1:], generator=generator) * 0.03
+        )
         parts.append(Labelled((noisy.clamp(0, 1) * 255).to(torch.uint8), labels))
     return pictures, CleanSet("many", "0" * 64, classes, *parts)
 
@@ -70,7 +84,8 @@ def test_the_planted_class_alone_is_suspicious(planted: list[Finding]) -> None:
 
 
 def test_what_was_prepared_is_not_worked_out_again_and_changes_no_finding(
-        planted: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_given: object) -> None:
         raise AssertionError("the reference is asked again")
 
@@ -104,11 +119,18 @@ def test_the_trigger_works_on_the_hold_out_that_nobody_has_seen(planted: list[Fi
 
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
-    """A small network that has learnt the patch from poisoned pictures, as an attacker would train it."""
+    """A small network that has learnt the patch from poisoned pictures.
+
+    As an attacker would train it.
+    """
     with seeded(4):
         model = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(16 * 36, toys.CLASSES),
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(16 * 36, toys.CLASSES),
         )
     data = toys.labelled(600, 11)
     poisoned = torch.arange(600) % 7 == 0  # every class in turn
@@ -117,7 +139,10 @@ def trained() -> nn.Module:
 
 
 def test_the_true_triggers_asr_lies_under_the_reported_bound(trained: nn.Module) -> None:
-    """The smallest patch that decides is weaker than the attacker's; the one that is reported is not."""
+    """The smallest patch that decides is weaker than the attacker's.
+
+    The one that is reported is not.
+    """
     holdout = toys.curated().holdout
     others = holdout.pick(holdout.labels != toys.TARGET)
     truth = float((predict(trained, toys.stamped(others.images)) == toys.TARGET).double().mean())
@@ -149,7 +174,9 @@ def test_the_mask_lies_where_the_rule_was_planted() -> None:
 
 def test_two_planted_classes_are_both_found_and_are_no_excuse_for_each_other() -> None:
     pictures, clean = many(10, 16)
-    model = Rules({3: (slice(0, 3), slice(0, 3)), 8: (slice(13, 16), slice(13, 16))}, pictures).eval()
+    model = Rules(
+        {3: (slice(0, 3), slice(0, 3)), 8: (slice(13, 16), slice(13, 16))}, pictures
+    ).eval()
 
     findings = PatchInversion()(model, clean, seed=0)
 
@@ -167,7 +194,10 @@ def test_a_rule_that_most_classes_have_is_natural_and_not_suspicious() -> None:
 
 def test_many_classes_are_prescreened_and_the_planted_one_survives() -> None:
     pictures, clean = many(24, 12, count=6)
-    ruled, plain = Rules({17: (slice(0, 3), slice(0, 3))}, pictures).eval(), Rules({}, pictures).eval()
+    ruled, plain = (
+        Rules({17: (slice(0, 3), slice(0, 3))}, pictures).eval(),
+        Rules({}, pictures).eval(),
+    )
 
     assert guilty(PatchInversion()(ruled, clean, seed=0)) == [17]
     assert guilty(PatchInversion()(plain, clean, seed=0)) == []
@@ -183,7 +213,9 @@ def test_colour_pictures_and_odd_shapes_work() -> None:
     assert guilty(findings) == [1]
     assert findings[1].trigger is not None
     assert {key: tuple(value.shape) for key, value in findings[1].trigger.to_tensors().items()} == {
-        "mask": (1, 13, 13), "pattern": (3, 13, 13)}
+        "mask": (1, 13, 13),
+        "pattern": (3, 13, 13),
+    }
 
 
 def test_it_abstains_where_it_could_not_judge() -> None:
@@ -198,7 +230,9 @@ def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_it_says_the_same_and_repeats_itself_to_the_bit() -> None:
     pictures, clean = many(10, 16)
-    convolution = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)).requires_grad_()
+    convolution = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+    ).requires_grad_()
     with torch.no_grad():  # the identity, so that convolutions' backward passes take part
         for layer in convolution:
             layer.weight.zero_()
@@ -213,20 +247,33 @@ def test_on_a_gpu_it_says_the_same_and_repeats_itself_to_the_bit() -> None:
 
     assert guilty(one) == guilty(here) == [3]
     assert [finding.to_dict() for finding in one] == [finding.to_dict() for finding in two]
-    assert all(first.trigger is not None and second.trigger is not None
-               and torch.equal(first.trigger.to_tensors()["mask"], second.trigger.to_tensors()["mask"])
-               for first, second in zip(one, two, strict=True))
+    assert all(
+        first.trigger is not None
+        and second.trigger is not None
+        and torch.equal(first.trigger.to_tensors()["mask"], second.trigger.to_tensors()["mask"])
+        for first, second in zip(one, two, strict=True)
+    )
 
 
-@pytest.mark.parametrize(("p", "fold", "rate", "natural", "flagged"), [
-    (0.009, 2.1, 0.9, 0.85, True),  # p is sure: how far the siblings are behind is the policy's business
-    (0.04, 3.0, 0.9, 0.45, True),  # p is not, but siblings are far behind
-    (0.04, 3.0, 0.9, 0.55, False),
-    (0.04, 2.3, 0.9, 0.3, False),
-    (0.06, 9.0, 0.95, 0.1, False),
-    (0.04, 3.0, 0.7, 0.1, False),
-    (0.04, 3.0, 0.9, None, False),  # siblings were not asked
-])
-def test_a_class_is_flagged_by_a_sure_p_or_by_siblings_far_behind(p: float, fold: float, rate: float,
-                                                                  natural: float | None, flagged: bool) -> None:
+@pytest.mark.parametrize(
+    ("p", "fold", "rate", "natural", "flagged"),
+    [
+        (
+            0.009,
+            2.1,
+            0.9,
+            0.85,
+            True,
+        ),  # p is sure: how far the siblings are behind is the policy's business
+        (0.04, 3.0, 0.9, 0.45, True),  # p is not, but siblings are far behind
+        (0.04, 3.0, 0.9, 0.55, False),
+        (0.04, 2.3, 0.9, 0.3, False),
+        (0.06, 9.0, 0.95, 0.1, False),
+        (0.04, 3.0, 0.7, 0.1, False),
+        (0.04, 3.0, 0.9, None, False),  # siblings were not asked
+    ],
+)
+def test_a_class_is_flagged_by_a_sure_p_or_by_siblings_far_behind(
+    p: float, fold: float, rate: float, natural: float | None, flagged: bool
+) -> None:
     assert (PatchInversion()._score(p, fold, rate, natural) >= 0.5) == flagged

@@ -1,4 +1,7 @@
-"""Weight statistics: outliers planted by hand are found, pairs follow the data, and it hardly ever accuses."""
+"""Weight statistics.
+
+Outliers planted by hand are found, pairs follow the data, and it hardly ever accuses.
+"""
 
 from typing import Any
 
@@ -30,12 +33,19 @@ def preact() -> PreactResnet18:
 
 
 def about_channels(net: nn.Module) -> Finding:
-    (finding,) = [one for one in WeightStatistics()(Beside(net).eval(), toys.clean_set(), seed=0) if one.target is None]
+    (finding,) = [
+        one
+        for one in WeightStatistics()(Beside(net).eval(), toys.clean_set(), seed=0)
+        if one.target is None
+    ]
     return finding
 
 
 def headed(rows: Tensor) -> nn.Module:
-    """A model whose last layer has these rows (K,D), on features that clean pictures hardly have; it still matches."""
+    """A model whose last layer has these rows (K,D), on features that clean pictures hardly have.
+
+    It still matches.
+    """
     model = nn.Sequential(nn.Flatten(), nn.Linear(toys.SIZE**2, toys.CLASSES))
     with torch.no_grad():
         model[1].weight.copy_(rows)
@@ -59,8 +69,13 @@ def test_a_large_channel_is_found_where_the_norm_takes_its_output() -> None:
     assert after["channels_over_3"] >= 1
 
 
-def test_a_norm_before_its_convolution_is_not_counted_with_the_convolution_registered_last() -> None:
-    """In a pre-activation net `layer4.1.bn1` follows a sum, though `layer4.0`'s convolutions are registered before."""
+def test_a_norm_before_its_convolution_is_not_counted_with_the_convolution_registered_last() -> (
+    None
+):
+    """In a pre-activation net `layer4.1.bn1` follows a sum.
+
+    Though `layer4.0`'s convolutions are registered before.
+    """
     plain, planted = preact(), preact()
     with torch.no_grad():
         planted.layer4[1].bn1.weight[5] = 30.0
@@ -87,12 +102,15 @@ def test_an_outlying_row_of_the_last_layer_has_a_small_p_and_only_an_extreme_one
     def row(size: float, detector: WeightStatistics | None = None) -> list[Finding]:
         changed = rows.clone()
         changed[4] += size * dark.flatten()
-        return (detector or WeightStatistics())(headed(changed), toys.clean_set(), seed=0)[:toys.CLASSES]
+        return (detector or WeightStatistics())(headed(changed), toys.clean_set(), seed=0)[
+            : toys.CLASSES
+        ]
 
     def top(findings: list[Finding]) -> Any:
         return min(findings, key=lambda finding: finding.numbers["p_value"])
 
-    # Six rows leave the t test too few degrees of freedom for the default level, however large the outlier.
+    # Six rows leave the t test too few degrees of freedom for the default level, however large the
+    # outlier.
     honest, some, extreme = row(0.0), row(2.0), row(200.0, WeightStatistics(alpha=1e-4))
     assert top(honest).numbers["p_value"] > 0.01
     assert top(some).target == top(extreme).target == 4
@@ -102,12 +120,17 @@ def test_an_outlying_row_of_the_last_layer_has_a_small_p_and_only_an_extreme_one
 
 
 def test_p_values_of_random_rows_have_their_level() -> None:
-    """papers/detection.md 7.11 (i), for the whole statistic: at most the nominal share, and not far below it."""
+    """papers/detection.md 7.11 (i), for the whole statistic.
+
+    At most the nominal share, and not far below it.
+    """
     detector, low = WeightStatistics(), 0
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         rows = torch.randn(10, 64, generator=generator, dtype=torch.float64)
-        low += min(one.numbers["p_value"] for one in detector.about_rows(rows - rows.mean(0))) <= 0.1
+        low += (
+            min(one.numbers["p_value"] for one in detector.about_rows(rows - rows.mean(0))) <= 0.1
+        )
 
     assert 0.03 <= low / 200 <= 0.16
 

@@ -1,4 +1,7 @@
-"""One embedded stack for all end-to-end tests: SeaweedFS, Valkey, TorchServe, API, relay, beat and workers."""
+"""One embedded stack for all end-to-end tests.
+
+SeaweedFS, Valkey, TorchServe, API, relay, beat and workers.
+"""
 
 import os
 from collections.abc import Iterator
@@ -15,8 +18,12 @@ from guard.settings import load_settings
 from tests.e2e.site import Site
 
 #: Short leases and rounds, so that what takes minutes in production takes seconds here.
-FAST = {"GUARD_LEASE_SECONDS": "6", "GUARD_SWEEP_SECONDS": "5", "GUARD_RECONCILE_SECONDS": "2",
-        "GUARD_MANIFEST_GRACE_SECONDS": "3"}
+FAST = {
+    "GUARD_LEASE_SECONDS": "6",
+    "GUARD_SWEEP_SECONDS": "5",
+    "GUARD_RECONCILE_SECONDS": "2",
+    "GUARD_MANIFEST_GRACE_SECONDS": "3",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("e2e")
     data, canary = mnist(), folder / "payload-ran"
-    models = {model.name: model for model in three_models(data, folder / "uploads", canary, lambda _words: None)}
+    models = {
+        model.name: model
+        for model in three_models(data, folder / "uploads", canary, lambda _words: None)
+    }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GUARD_")}
     with Stack(folder / "stack", {**kept, **FAST}) as stack:
         stack.start()

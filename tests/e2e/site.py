@@ -39,21 +39,33 @@ class Site:
         """An uploader's S3 client."""
         settings = self.guard.settings
         return boto3.client(
-            "s3", endpoint_url=settings.s3_endpoint, region_name=settings.s3_region,
-            aws_access_key_id=settings.s3_access_key, aws_secret_access_key=settings.s3_secret_key.reveal(),
+            "s3",
+            endpoint_url=settings.s3_endpoint,
+            region_name=settings.s3_region,
+            aws_access_key_id=settings.s3_access_key,
+            aws_secret_access_key=settings.s3_secret_key.reveal(),
             config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
         )
 
     def upload(self, folder: Path, name: str) -> str:
         """Put a model folder under `models/<name>/`; returns the version id of its weights."""
         client, bucket = self.client(), self.guard.settings.intake_bucket
-        client.put_object(Bucket=bucket, Key=f"models/{name}/config.json", Body=(folder / "config.json").read_bytes())
+        client.put_object(
+            Bucket=bucket,
+            Key=f"models/{name}/config.json",
+            Body=(folder / "config.json").read_bytes(),
+        )
         weights = next(path for path in folder.iterdir() if path.name != "config.json")
-        answer = client.put_object(Bucket=bucket, Key=f"models/{name}/{weights.name}", Body=weights.read_bytes())
+        answer = client.put_object(
+            Bucket=bucket, Key=f"models/{name}/{weights.name}", Body=weights.read_bytes()
+        )
         return str(answer["VersionId"])
 
     def variant(self, base: str, name: str) -> Path:
-        """The same network with one weight moved by a hair: other bytes, other digest, same behaviour."""
+        """The same network with one weight moved by a hair.
+
+        Other bytes, other digest, same behaviour.
+        """
         folder = self.scratch / name
         shutil.copytree(self.models[base].folder, folder)
         path = folder / "model.safetensors"
@@ -70,14 +82,19 @@ class Site:
             found = what()
             if found:
                 return found
-            assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {why or what}: {self.story()}"
+            assert time.monotonic() < deadline, (
+                f"waited {seconds:.0f} s for {why or what}: {self.story()}"
+            )
             time.sleep(0.2)
 
     def scan_of(self, version_id: str) -> ScanRow | None:
         """The first scan of an uploaded version."""
         with reading(self.guard.engine) as session:
             rows = scans.list_recent(session, 500)
-        return next((row for row in rows if row.version_id == version_id and row.parent_scan_id is None), None)
+        return next(
+            (row for row in rows if row.version_id == version_id and row.parent_scan_id is None),
+            None,
+        )
 
     def children(self, scan_id: str) -> list[ScanRow]:
         """The scans of a scan's purified candidates."""
@@ -87,14 +104,20 @@ class Site:
     def finished(self, version_id: str) -> ScanRow:
         """Wait until an upload's scan has come to rest."""
         return self.until(
-            lambda: row if (row := self.scan_of(version_id)) and row.state in ("done", "failed") else None,
+            lambda: (
+                row
+                if (row := self.scan_of(version_id)) and row.state in ("done", "failed")
+                else None
+            ),
             why=f"the scan of {version_id}",
         )
 
     def in_state(self, version_id: str, state: str) -> ScanRow:
         """Wait until an upload's scan is in `state`."""
-        return self.until(lambda: row if (row := self.scan_of(version_id)) and row.state == state else None,
-                          why=f"{state} of {version_id}")
+        return self.until(
+            lambda: row if (row := self.scan_of(version_id)) and row.state == state else None,
+            why=f"{state} of {version_id}",
+        )
 
     def verdicts(self, scan_id: str) -> list[LedgerRow]:
         """Every verdict that a scan was given."""
@@ -116,7 +139,9 @@ class Site:
         """Where everything stands, for the message of a failed test."""
         with reading(self.guard.engine) as session:
             rows = scans.list_recent(session, 20)
-        return "; ".join(f"{row.name} {row.state} {row.error or ''} {row.lease_until}" for row in rows)
+        return "; ".join(
+            f"{row.name} {row.state} {row.error or ''} {row.lease_until}" for row in rows
+        )
 
     def manifest(self, model: str) -> Manifest:
         """What a demo model's uploader wrote."""

@@ -1,4 +1,7 @@
-"""What goes wrong in production, done on purpose: killed workers, replaced objects, tampering, absent services."""
+"""What goes wrong in production, done on purpose.
+
+Killed workers, replaced objects, tampering, absent services.
+"""
 
 import json
 import os
@@ -52,20 +55,33 @@ def test_an_object_replaced_during_its_scan_gets_a_scan_of_its_own(site: Site) -
     assert one.canonical_digest != two.canonical_digest
     assert {row.artifact_digest for row in site.verdicts(one.id)} == {one.canonical_digest}
     assert {row.artifact_digest for row in site.verdicts(two.id)} == {two.canonical_digest}
-    assert {row.digest for row in site.active("replaced")} <= {one.canonical_digest, two.canonical_digest}
+    assert {row.digest for row in site.active("replaced")} <= {
+        one.canonical_digest,
+        two.canonical_digest,
+    }
 
 
 def test_a_model_registered_behind_the_guards_back_is_removed(site: Site) -> None:
     settings = site.guard.settings
     foreign = Path(settings.torchserve_store) / "foreign.mar"
     with zipfile.ZipFile(foreign, "w") as archive:
-        manifest = {"runtime": "python", "model": {"modelName": "foreign", "modelVersion": "1.0", "handler": "h.py"}}
+        manifest = {
+            "runtime": "python",
+            "model": {"modelName": "foreign", "modelVersion": "1.0", "handler": "h.py"},
+        }
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        code = "class H:\n    def initialize(self, c): pass\n    def handle(self, d, c): return ['x']\n"
+        code = (
+            "class H:\n    def initialize(self, c): pass\n    def handle(self, d, c): return "
+            "['x']\n"
+        )
         archive.writestr("h.py", code)
     management(site, "POST", "/models?url=foreign.mar&initial_workers=0&synchronous=false")
 
-    site.until(lambda: management(site, "GET", "/models/foreign").status_code == 404, seconds=30, why="removal")
+    site.until(
+        lambda: management(site, "GET", "/models/foreign").status_code == 404,
+        seconds=30,
+        why="removal",
+    )
 
     def alarmed() -> bool:
         with reading(site.guard.engine) as session:
@@ -76,9 +92,14 @@ def test_a_model_registered_behind_the_guards_back_is_removed(site: Site) -> Non
 
 def test_a_flipped_byte_in_an_extracted_archive_is_noticed(site: Site) -> None:
     site.finished(site.upload(site.models["honest"].folder, "honest"))
-    site.until(lambda: any(row.served.name == "honest" and row.vetted for row in served(site.guard)), why="serving")
+    site.until(
+        lambda: any(row.served.name == "honest" and row.vetted for row in served(site.guard)),
+        why="serving",
+    )
     extracts = Path(settings_tmp(site)) / "models"
-    files = [path for path in extracts.rglob("weights.safetensors") if b'"honest"' in release_of(path)]
+    files = [
+        path for path in extracts.rglob("weights.safetensors") if b'"honest"' in release_of(path)
+    ]
     assert files
     for path in files:
         path.chmod(0o600)
@@ -88,19 +109,28 @@ def test_a_flipped_byte_in_an_extracted_archive_is_noticed(site: Site) -> None:
 
     site.until(lambda: tamper_alarm(site), seconds=30, why="an alarm")
 
-    site.until(lambda: all(row.vetted for row in served(site.guard)), seconds=60, why="vetted weights only")
+    site.until(
+        lambda: all(row.vetted for row in served(site.guard)), seconds=60, why="vetted weights only"
+    )
 
 
 def test_a_row_edited_to_cleared_publishes_nothing(site: Site) -> None:
     scan = site.finished(site.upload(site.models["backdoored"].folder, "edited"))
-    site.until(lambda: all(row.state in ("done", "failed") for row in site.children(scan.id)), why="the candidates")
+    site.until(
+        lambda: all(row.state in ("done", "failed") for row in site.children(scan.id)),
+        why="the candidates",
+    )
     before = {row.digest for row in site.active("edited")}
     with transaction(site.guard.engine) as session:
         session.execute(text("DROP TRIGGER IF EXISTS verdicts_no_update"))
-        names = session.execute(text("SELECT name FROM sqlite_master WHERE type='trigger' AND tbl_name='verdicts'"))
+        names = session.execute(
+            text("SELECT name FROM sqlite_master WHERE type='trigger' AND tbl_name='verdicts'")
+        )
         for name in names.scalars().all():
             session.execute(text(f"DROP TRIGGER {name}"))
-        session.execute(text("UPDATE verdicts SET verdict='cleared' WHERE scan_id=:scan"), {"scan": scan.id})
+        session.execute(
+            text("UPDATE verdicts SET verdict='cleared' WHERE scan_id=:scan"), {"scan": scan.id}
+        )
 
     with pytest.raises((IntegrityMismatch, NotServable)):
         publish.request(site.guard, scan.id)
@@ -108,11 +138,16 @@ def test_a_row_edited_to_cleared_publishes_nothing(site: Site) -> None:
     with transaction(site.guard.engine) as session:
         scans.move(session, scan.id, ScanState.PUBLISHING, site.guard.now())
         outbox.add(session, "publish", {"scan_id": scan.id}, site.guard.now())
-    site.until(lambda: (row := site.scan_of(scan.version_id or "")) and row.state == "failed", why="the refusal")
+    site.until(
+        lambda: (row := site.scan_of(scan.version_id or "")) and row.state == "failed",
+        why="the refusal",
+    )
     assert {row.digest for row in site.active("edited")} == before
     assert verify(site.guard) != []
     with transaction(site.guard.engine) as session:
-        session.execute(text("UPDATE verdicts SET verdict='rejected' WHERE scan_id=:scan"), {"scan": scan.id})
+        session.execute(
+            text("UPDATE verdicts SET verdict='rejected' WHERE scan_id=:scan"), {"scan": scan.id}
+        )
 
 
 def test_an_event_that_was_lost_is_found_by_the_sweep(site: Site) -> None:
@@ -138,8 +173,13 @@ def test_a_service_that_is_away_for_a_while_only_delays(site: Site, part: str) -
 
     assert scan.state is ScanState.DONE
     assert len(site.verdicts(scan.id)) == 1
-    site.until(lambda: any(row.served.name == f"without-{part}" and row.vetted for row in served_or_none(site)),
-               seconds=120, why="serving")
+    site.until(
+        lambda: any(
+            row.served.name == f"without-{part}" and row.vetted for row in served_or_none(site)
+        ),
+        seconds=120,
+        why="serving",
+    )
 
 
 def served_or_none(site: Site) -> list:  # type: ignore[type-arg]
@@ -156,7 +196,9 @@ def management(site: Site, method: str, path: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {keys['management']['key']}"}
     if address.startswith("unix:"):
         transport = httpx.HTTPTransport(uds=address.removeprefix("unix:"))
-        with httpx.Client(transport=transport, base_url="http://torchserve", headers=headers, timeout=30) as client:
+        with httpx.Client(
+            transport=transport, base_url="http://torchserve", headers=headers, timeout=30
+        ) as client:
             return client.request(method, path)
     return httpx.request(method, address + path, headers=headers, timeout=30)
 

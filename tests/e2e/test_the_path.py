@@ -37,7 +37,8 @@ def test_a_backdoored_model_is_rejected_purified_and_served_repaired(site: Site)
     stamped = truth.attack.stamp(others.images[:200])
     classes, digests = Endpoint(site.guard).ask_all("backdoored", stamped)
     assert digests == {winner.digest}
-    # The policy bounds the recovered trigger; the true one is only known here, and may do a little better.
+    # The policy bounds the recovered trigger; the true one is only known here, and may do a little
+    # better.
     assert float((classes == truth.target).double().mean()) <= 0.20
 
 

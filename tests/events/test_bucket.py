@@ -24,7 +24,9 @@ def plain() -> Bucket:
 
 
 def put(bucket: Bucket, key: str, data: bytes, **more: object) -> str | None:
-    version = bucket.client.put_object(Bucket=bucket.name, Key=key, Body=data, **more).get("VersionId")
+    version = bucket.client.put_object(Bucket=bucket.name, Key=key, Body=data, **more).get(
+        "VersionId"
+    )
     return None if version is None else str(version)
 
 
@@ -34,7 +36,12 @@ def test_head_tells_the_facts_of_a_version(bucket: Bucket) -> None:
 
     facts = bucket.head("h/a b+c.pt", version)
 
-    assert (bucket.name, "h/a b+c.pt", version, 5) == (facts.bucket, facts.key, facts.version_id, facts.size)
+    assert (bucket.name, "h/a b+c.pt", version, 5) == (
+        facts.bucket,
+        facts.key,
+        facts.version_id,
+        facts.size,
+    )
     assert facts.metadata == {"submitted-by": "ann"}
     assert abs(datetime.now(UTC) - facts.last_modified) < timedelta(minutes=5)
     assert bucket.head("h/a b+c.pt").size == 9
@@ -75,8 +82,12 @@ def test_what_is_gone_says_so(bucket: Bucket) -> None:
     facts = bucket.head("g/m.pt")
     bucket.client.delete_object(Bucket=bucket.name, Key="g/m.pt", VersionId=facts.version_id)
 
-    for call in (lambda: bucket.head("g/m.pt"), lambda: bucket.head("g/m.pt", facts.version_id),
-                 lambda: list(bucket.stream(facts)), lambda: bucket.head("g/never.pt")):
+    for call in (
+        lambda: bucket.head("g/m.pt"),
+        lambda: bucket.head("g/m.pt", facts.version_id),
+        lambda: list(bucket.stream(facts)),
+        lambda: bucket.head("g/never.pt"),
+    ):
         with pytest.raises(ObjectChanged) as caught:
             call()
         assert caught.value.code == "object_gone"
@@ -141,35 +152,56 @@ def test_the_uploader_is_the_claim_where_all_belongs_to_the_buckets_owner(bucket
     assert bucket.uploader(bucket.head("o/without.pt")) == "admin"
 
 
-def test_the_uploader_is_the_objects_owner_where_the_store_tells_one_of_its_own(bucket: Bucket) -> None:
+def test_the_uploader_is_the_objects_owner_where_the_store_tells_one_of_its_own(
+    bucket: Bucket,
+) -> None:
     # SeaweedFS names the uploader of what came in parts, and the bucket's owner for the rest.
     key = "o/parts.pt"
     ann = Bucket(shared_weed().uploader(), bucket.name)
-    number = ann.client.create_multipart_upload(Bucket=ann.name, Key=key, Metadata={"submitted-by": "eve"})["UploadId"]
-    part = ann.client.upload_part(Bucket=ann.name, Key=key, UploadId=number, PartNumber=1, Body=b"x" * (5 << 20))
-    ann.client.complete_multipart_upload(Bucket=ann.name, Key=key, UploadId=number,
-                                         MultipartUpload={"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]})
+    number = ann.client.create_multipart_upload(
+        Bucket=ann.name, Key=key, Metadata={"submitted-by": "eve"}
+    )["UploadId"]
+    part = ann.client.upload_part(
+        Bucket=ann.name, Key=key, UploadId=number, PartNumber=1, Body=b"x" * (5 << 20)
+    )
+    ann.client.complete_multipart_upload(
+        Bucket=ann.name,
+        Key=key,
+        UploadId=number,
+        MultipartUpload={"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]},
+    )
 
     assert bucket.uploader(bucket.head(key)) == "ann"
 
 
-@pytest.mark.parametrize("key", ["../../etc/passwd", "a/../b", "CON", "-rf", "..%2fx", "a//b", "x" * 250, "‮gpj.pt"])
+@pytest.mark.parametrize(
+    "key", ["../../etc/passwd", "a/../b", "CON", "-rf", "..%2fx", "a//b", "x" * 250, "‮gpj.pt"]
+)
 def test_odd_keys_end_in_an_answer_of_ours(bucket: Bucket, key: str) -> None:
     with pytest.raises((ObjectChanged, InputError)):
         bucket.head(key)
 
 
 def test_bad_credentials_are_unavailable_not_a_verdict(bucket: Bucket) -> None:
-    stranger = make_client(endpoint=shared_weed().endpoint, access_key="test-access", secret_key="wrong")
+    stranger = make_client(
+        endpoint=shared_weed().endpoint, access_key="test-access", secret_key="wrong"
+    )
 
     with pytest.raises(Unavailable, match="check its name and the guard's rights"):
         Bucket(stranger, bucket.name).head("any")
 
 
 def test_a_store_that_is_away_is_unavailable() -> None:
-    away = Bucket(make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), "models")
+    away = Bucket(
+        make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), "models"
+    )
 
-    for call in (lambda: away.head("k"), lambda: away.read_small("k", 1), lambda: list(away.latest()), away.versioned):
+    for call in (
+        lambda: away.head("k"),
+        lambda: away.read_small("k", 1),
+        lambda: list(away.latest()),
+        away.versioned,
+    ):
         with pytest.raises(Unavailable, match="does not answer"):
             call()
 
@@ -186,8 +218,12 @@ class _Dropping(BaseHTTPRequestHandler):
 
     def _promise(self) -> None:
         self.send_response(200)
-        for name, value in (("Content-Length", "1000"), ("ETag", '"e"'), ("x-amz-version-id", "v1"),
-                            ("Last-Modified", "Sat, 21 Nov 2026 08:40:05 GMT")):
+        for name, value in (
+            ("Content-Length", "1000"),
+            ("ETag", '"e"'),
+            ("x-amz-version-id", "v1"),
+            ("Last-Modified", "Sat, 21 Nov 2026 08:40:05 GMT"),
+        ):
             self.send_header(name, value)
         self.end_headers()
 
@@ -200,7 +236,9 @@ def dropping() -> Iterator[Bucket]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Dropping)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    client = make_client(endpoint=f"http://127.0.0.1:{server.server_port}", access_key="a", secret_key="b")
+    client = make_client(
+        endpoint=f"http://127.0.0.1:{server.server_port}", access_key="a", secret_key="b"
+    )
     yield Bucket(client, "models")
     server.shutdown()
     thread.join()

@@ -1,4 +1,7 @@
-"""The queue that AWS notifies: real payloads from moto's S3 and SQS, deleted only after the commit."""
+"""The queue that AWS notifies.
+
+Real payloads from moto's S3 and SQS, deleted only after the commit.
+"""
 
 import json
 from collections.abc import Iterator
@@ -29,12 +32,16 @@ def sqs(endpoint: str) -> Any:
 
 @pytest.fixture
 def queue(sqs: Any, request: pytest.FixtureRequest) -> str:
-    url = sqs.create_queue(QueueName="q-" + str(abs(hash(request.node.name))), Attributes={"VisibilityTimeout": "0"})
+    url = sqs.create_queue(
+        QueueName="q-" + str(abs(hash(request.node.name))), Attributes={"VisibilityTimeout": "0"}
+    )
     return str(url["QueueUrl"])
 
 
 def waiting(sqs: Any, queue: str) -> int:
-    answer = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
+    answer = sqs.get_queue_attributes(
+        QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"]
+    )
     return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
 
@@ -42,15 +49,22 @@ def test_what_s3_tells_the_queue_becomes_nominations(endpoint: str, sqs: Any, qu
     s3 = make_client(endpoint=endpoint, access_key="a", secret_key="b")
     s3.create_bucket(Bucket="models")
     s3.put_bucket_versioning(Bucket="models", VersioningConfiguration={"Status": "Enabled"})
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
     s3.put_bucket_notification_configuration(
         Bucket="models",
-        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
+        NotificationConfiguration={
+            "QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]
+        },
     )
     version = s3.put_object(Bucket="models", Key="incoming/a+b c.pt", Body=b"x")["VersionId"]
     found: list[Nomination] = []
 
-    done = [poll_once(sqs, queue, lambda body: found.extend(parse_event(body)), wait_seconds=0) for _ in range(3)]
+    done = [
+        poll_once(sqs, queue, lambda body: found.extend(parse_event(body)), wait_seconds=0)
+        for _ in range(3)
+    ]
 
     assert sum(polled.handled for polled in done) == 2  # the test event comes first
     assert [(item.bucket, item.key) for item in found] == [("models", "incoming/a+b c.pt")]

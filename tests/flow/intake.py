@@ -1,4 +1,7 @@
-"""A small world for intake tests: a real bucket (SeaweedFS), a real database (SQLite), a folder of blobs, a clock."""
+"""A small world for intake tests.
+
+A real bucket (SeaweedFS), a real database (SQLite), a folder of blobs, a clock.
+"""
 
 import shutil
 from dataclasses import dataclass, field, replace
@@ -21,7 +24,10 @@ from guard.store.session import make_engine, reading, transaction
 from tests.services import scratch, shared_weed
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-CONFIG = b'{"architecture": "resnet18",  "num_classes": 10, "pretrained_cfg": {"input_size": [3, 32, 32]}}'
+CONFIG = (
+    b'{"architecture": "resnet18",  "num_classes": 10, "pretrained_cfg": {"input_size": [3, '
+    b"32, 32]}}"
+)
 
 
 @cache
@@ -72,13 +78,21 @@ class World:
         answer = self.bucket.client.put_object(Bucket=self.bucket.name, Key=key, Body=data, **more)
         return answer.get("VersionId")
 
-    def nominate(self, key: str, version: str | None = None, *, removed: bool = False, bucket: str = "") -> str:
+    def nominate(
+        self, key: str, version: str | None = None, *, removed: bool = False, bucket: str = ""
+    ) -> str:
         wanted = Nomination(bucket or self.bucket.name, key, version, "s3", removed)
         return nominate(self.engine, [wanted], self.now(), buckets=[self.bucket.name])[0]
 
     def receive(self, nomination_id: str) -> Received:
-        return receive(nomination_id, engine=self.engine, blobs=self.blobs, bucket=lambda _name: self.bucket,
-                       limits=self.rules, now=self.now)
+        return receive(
+            nomination_id,
+            engine=self.engine,
+            blobs=self.blobs,
+            bucket=lambda _name: self.bucket,
+            limits=self.rules,
+            now=self.now,
+        )
 
     def work(self) -> list[Received]:
         """Do what a worker would do now: every message that is due, until none is."""
@@ -111,8 +125,17 @@ class World:
             return nominations.get(session, nomination_id)
 
 
-def new_world(folder: Path, bucket: Bucket | None = None, *, versioned: bool = True, url: str = "") -> World:
-    """A world of its own; with `bucket`, one that others share; with `url`, another database than SQLite."""
+def new_world(
+    folder: Path, bucket: Bucket | None = None, *, versioned: bool = True, url: str = ""
+) -> World:
+    """A world of its own; with `bucket`, one that others share.
+
+    With `url`, another database than SQLite.
+    """
     url = url or new_database(folder)
-    return World(engine=make_engine(url), url=url, blobs=FolderBlobs(folder / "blobs"),
-                 bucket=bucket or shared_weed().new_bucket(versioned=versioned))
+    return World(
+        engine=make_engine(url),
+        url=url,
+        blobs=FolderBlobs(folder / "blobs"),
+        bucket=bucket or shared_weed().new_bucket(versioned=versioned),
+    )

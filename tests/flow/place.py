@@ -1,4 +1,7 @@
-"""A guard on real SQLite, real blobs and a folder as the place to serve; uploads come in without S3."""
+"""A guard on real SQLite, real blobs and a folder as the place to serve.
+
+Uploads come in without S3.
+"""
 
 import json
 import uuid
@@ -25,10 +28,14 @@ from guard.store.rows import ArtifactKind, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import examine
 
-MANIFEST = Manifest.from_dict({
-    "architecture": "cifar_resnet", "num_classes": 5, "model_args": {"depths": [1], "width": 4},
-    "pretrained_cfg": {"input_size": [1, 8, 8]},
-})
+MANIFEST = Manifest.from_dict(
+    {
+        "architecture": "cifar_resnet",
+        "num_classes": 5,
+        "model_args": {"depths": [1], "width": 4},
+        "pretrained_cfg": {"input_size": [1, 8, 8]},
+    }
+)
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
@@ -36,17 +43,33 @@ class Place:
     """What a test works with; `clock` can be moved."""
 
     def __init__(self, folder: Path) -> None:
-        settings = load_settings({"GUARD_DATA_DIR": str(folder / "data"), "GUARD_LEASE_SECONDS": "30"})
+        settings = load_settings(
+            {"GUARD_DATA_DIR": str(folder / "data"), "GUARD_LEASE_SECONDS": "30"}
+        )
         upgrade_database(settings)
         self.clock = NOW
         self.served = folder / "served"
-        self.guard: Guard = replace(open_guard(settings), now=lambda: self.clock,
-                                    make_publisher=lambda: Folder(root=self.served))
+        self.guard: Guard = replace(
+            open_guard(settings),
+            now=lambda: self.clock,
+            make_publisher=lambda: Folder(root=self.served),
+        )
         self.folder = folder
 
-    def upload(self, data: bytes | None = None, *, name: str = "model", manifest: str | None = "",
-               file: str = "model.safetensors", by: str | None = "alice", seed: int = 0) -> str:
-        """Record an upload as `receive` does; returns the scan's id. The default is a small fresh network."""
+    def upload(
+        self,
+        data: bytes | None = None,
+        *,
+        name: str = "model",
+        manifest: str | None = "",
+        file: str = "model.safetensors",
+        by: str | None = "alice",
+        seed: int = 0,
+    ) -> str:
+        """Record an upload as `receive` does; returns the scan's id.
+
+        The default is a small fresh network.
+        """
         if data is None:
             with seeded(seed):
                 data = safetensors.torch.save(architectures.export(architectures.build(MANIFEST)))
@@ -54,37 +77,77 @@ class Place:
         digest = self.guard.blobs.put_bytes(data)
         scan_id = uuid.uuid4().hex
         with transaction(self.guard.engine) as session:
-            artifacts.put(session, digest=digest, size=len(data), kind=ArtifactKind.UPLOAD, now=self.clock)
-            scans.insert(session, scan_id=scan_id, bucket="models", key=f"models/{name}/{file}", version_id=scan_id,
-                         name=name, now=self.clock, upload_digest=digest, manifest=text, submitted_by=by)
+            artifacts.put(
+                session, digest=digest, size=len(data), kind=ArtifactKind.UPLOAD, now=self.clock
+            )
+            scans.insert(
+                session,
+                scan_id=scan_id,
+                bucket="models",
+                key=f"models/{name}/{file}",
+                version_id=scan_id,
+                name=name,
+                now=self.clock,
+                upload_digest=digest,
+                manifest=text,
+                submitted_by=by,
+            )
         return scan_id
 
     def add_cleanset(self, name: str = "squares", size: int = 8) -> str:
         """Store a small clean set of noise; returns its digest."""
         rng = np.random.default_rng(0)
         path = self.folder / f"{name}.npz"
-        np.savez(path, images=rng.integers(0, 256, (400, 1, size, size), dtype=np.uint8), labels=np.arange(400) % 5)
+        np.savez(
+            path,
+            images=rng.integers(0, 256, (400, 1, size, size), dtype=np.uint8),
+            labels=np.arange(400) % 5,
+        )
         blob, facts = curate(read_source(path), name)
         with transaction(self.guard.engine) as session:
             cleansets.put(session, facts, self.clock)
         return self.guard.blobs.put_bytes(blob)
 
-    def with_evidence(self, scan_id: str, *findings: Finding, outcome: Outcome = Outcome.FINDINGS) -> ScanRow:
-        """Put a scan where detection would have left it, with this evidence of the default policy's detector."""
+    def with_evidence(
+        self, scan_id: str, *findings: Finding, outcome: Outcome = Outcome.FINDINGS
+    ) -> ScanRow:
+        """Put a scan where detection would have left it.
+
+        With this evidence of the default policy's detector.
+        """
         cleanset = self.add_cleanset()
         scan = self.scan(scan_id)
         digest = scan.canonical_digest or ""
         detector = DETECTORS.get("patch_inversion")()
-        item = Evidence(artifact=digest, method="patch_inversion", version=detector.version,
-                        parameters=detector.parameters(), cleanset=cleanset, seed=0, outcome=outcome,
-                        families=("patch",), findings=findings)
+        item = Evidence(
+            artifact=digest,
+            method="patch_inversion",
+            version=detector.version,
+            parameters=detector.parameters(),
+            cleanset=cleanset,
+            seed=0,
+            outcome=outcome,
+            families=("patch",),
+            findings=findings,
+        )
         accuracy = Accuracy(overall=0.9, per_class=(0.9,) * 5, images=120)
-        smoke = self.guard.blobs.put_bytes(b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}')
+        smoke = self.guard.blobs.put_bytes(
+            b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}'
+        )
         with transaction(self.guard.engine) as session:
             evidence.add(session, item, self.clock)
-            evidence.add(session, examine.accuracy_evidence(digest, cleanset, accuracy, 0), self.clock)
-            return scans.move(session, scan_id, ScanState.DECIDING, self.clock, cleanset_digest=cleanset,
-                              cleanset_name="squares", detail={**scan.detail, "smoke": smoke})
+            evidence.add(
+                session, examine.accuracy_evidence(digest, cleanset, accuracy, 0), self.clock
+            )
+            return scans.move(
+                session,
+                scan_id,
+                ScanState.DECIDING,
+                self.clock,
+                cleanset_digest=cleanset,
+                cleanset_name="squares",
+                detail={**scan.detail, "smoke": smoke},
+            )
 
     def scan(self, scan_id: str) -> ScanRow:
         """The row as it is."""
@@ -102,12 +165,26 @@ class Place:
             return [row.task for row in outbox.due(session, self.clock, 100)]
 
 
-def finding(*, suspicious: bool, natural: float | None = None, estimate: float = 0.95, score: float = 0.9) -> Finding:
+def finding(
+    *, suspicious: bool, natural: float | None = None, estimate: float = 0.95, score: float = 0.9
+) -> Finding:
     """What a detector might say about class 2."""
-    asr = AsrEstimate(target=2, family="patch", successes=95, trials=100, estimate=estimate, low=estimate - 0.05,
-                      high=min(1.0, estimate + 0.03), natural=natural, budget=9.0)
-    return Finding(family="patch", target=2, suspicious=suspicious, score=score,
-                   statement="A small patch leads to class 2.",
-                   asr=asr)
-
-
+    asr = AsrEstimate(
+        target=2,
+        family="patch",
+        successes=95,
+        trials=100,
+        estimate=estimate,
+        low=estimate - 0.05,
+        high=min(1.0, estimate + 0.03),
+        natural=natural,
+        budget=9.0,
+    )
+    return Finding(
+        family="patch",
+        target=2,
+        suspicious=suspicious,
+        score=score,
+        statement="A small patch leads to class 2.",
+        asr=asr,
+    )

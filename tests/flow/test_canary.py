@@ -1,4 +1,7 @@
-"""No verdict without a canary: detectors prove themselves on models whose truth is known, or the scan waits."""
+"""No verdict without a canary.
+
+Detectors prove themselves on models whose truth is known, or the scan waits.
+"""
 
 import json
 from dataclasses import replace
@@ -20,7 +23,10 @@ from tests.flow.place import Place
 
 #: It never finds anything, and fast: no patch is that much smaller than its siblings.
 BROKEN = {"steps": 5, "natural_steps": 5, "fold": 1e6}
-BLIND = f"it passes {json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())['patch_inversion']}"
+BLIND = (
+    "it passes "
+    f"{json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())['patch_inversion']}"
+)
 
 
 def with_policy(place: Place, **params: float) -> Place:
@@ -39,7 +45,9 @@ def waiting_for_detection(place: Place) -> str:
     scan_id = place.upload()
     run_stage.work(place.guard, "inspect", scan_id)
     with transaction(place.guard.engine) as session:
-        outbox.mark_sent(session, [row.id for row in outbox.due(session, place.clock, 10)], place.clock)
+        outbox.mark_sent(
+            session, [row.id for row in outbox.due(session, place.clock, 10)], place.clock
+        )
     return scan_id
 
 
@@ -68,7 +76,8 @@ def test_every_detector_of_the_packaged_policies_is_in_the_kit() -> None:
     assert needed
     assert all(kit.values())  # all are proven, not only seen to pass
     assert all(
-        (canary_trial.KIT / file).stat().st_size < 100_000 for file in {*filter(None, kit.values()), canary_trial.GOOD}
+        (canary_trial.KIT / file).stat().st_size < 100_000
+        for file in {*filter(None, kit.values()), canary_trial.GOOD}
     )
     assert (canary_trial.KIT / canary_trial.CLEAN).stat().st_size < 300_000
 
@@ -96,18 +105,24 @@ def test_a_broken_detector_does_not_pass(name: str, params: dict[str, float], wo
 
 def kit_that_says(folder: Path, contents: bytes) -> Path:
     for path in canary_trial.KIT.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes() if path.name != canary_trial.CONTENTS else contents)
+        (folder / path.name).write_bytes(
+            path.read_bytes() if path.name != canary_trial.CONTENTS else contents
+        )
     return folder
 
 
 def test_a_detector_that_the_kit_does_not_know_does_not_pass(tmp_path: Path) -> None:
-    (one,) = canary_trial.try_all({"margin": {}}, device="cpu", folder=kit_that_says(tmp_path, b"{}"))
+    (one,) = canary_trial.try_all(
+        {"margin": {}}, device="cpu", folder=kit_that_says(tmp_path, b"{}")
+    )
 
     assert not one.passed
     assert "made without it" in one.sentence
 
 
-def test_without_a_model_that_it_flags_a_detector_must_still_look_and_pass_the_good_one(tmp_path: Path) -> None:
+def test_without_a_model_that_it_flags_a_detector_must_still_look_and_pass_the_good_one(
+    tmp_path: Path,
+) -> None:
     kit = kit_that_says(tmp_path, b'{"margin": null}')
 
     (able,) = canary_trial.try_all({"margin": {}}, device="cpu", folder=kit)
@@ -175,7 +190,9 @@ def test_a_canary_counts_for_its_own_worker_methods_and_parameters_only(
     assert not canary.current(place.guard).passed
 
 
-def test_a_passing_run_is_stored_with_worker_versions_and_time_and_clears_the_alarm(place: Place) -> None:
+def test_a_passing_run_is_stored_with_worker_versions_and_time_and_clears_the_alarm(
+    place: Place,
+) -> None:
     with transaction(place.guard.engine) as session:
         alarms.raise_(session, canary.ALARM, canary.worker(), "it failed", place.clock)
 

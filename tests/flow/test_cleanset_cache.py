@@ -1,4 +1,7 @@
-"""What detectors need of a clean set alone: made once by a job, kept, and given to the jobs that examine models."""
+"""What detectors need of a clean set alone.
+
+Made once by a job, kept, and given to the jobs that examine models.
+"""
 
 import json
 from collections import OrderedDict
@@ -26,7 +29,9 @@ PARAMETERS = {"steps": 20, "again": 0, "reference_rounds": 30, "natural_steps": 
 def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     rule = DetectorRule(params=PARAMETERS)
-    place.guard = replace(place.guard, policy=replace(place.guard.policy, detectors={"patch_inversion": rule}))
+    place.guard = replace(
+        place.guard, policy=replace(place.guard.policy, detectors={"patch_inversion": rule})
+    )
     return place
 
 
@@ -52,9 +57,17 @@ def request_for(place: Place, facts: CleanSetFacts, given: dict[str, Any]) -> di
     run_stage.work(place.guard, "inspect", scan_id)
     digest = place.scan(scan_id).canonical_digest or ""
     return {
-        "model": str(place.guard.blobs.path(digest)), "artifact": digest, "known": [], "policy": None, "seed": 0,
-        "cleanset": str(place.guard.blobs.path(facts.digest)), "cleanset_name": facts.name, "device": "cpu",
-        "detectors": {"patch_inversion": PARAMETERS}, "seconds": 300.0, "prepared": given,
+        "model": str(place.guard.blobs.path(digest)),
+        "artifact": digest,
+        "known": [],
+        "policy": None,
+        "seed": 0,
+        "cleanset": str(place.guard.blobs.path(facts.digest)),
+        "cleanset_name": facts.name,
+        "device": "cpu",
+        "detectors": {"patch_inversion": PARAMETERS},
+        "seconds": 300.0,
+        "prepared": given,
     }
 
 
@@ -72,10 +85,14 @@ def test_it_is_made_once(place: Place) -> None:
     assert file[0].stat().st_mtime_ns == stamp
 
 
-def test_a_job_takes_over_what_it_is_given(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_job_takes_over_what_it_is_given(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(reference_model, "_known", OrderedDict())
 
-    child.detect(request_for(place, facts_of(place), {"references": {"a key": [0.5, 1.5]}}), tmp_path)
+    child.detect(
+        request_for(place, facts_of(place), {"references": {"a key": [0.5, 1.5]}}), tmp_path
+    )
 
     assert reference_model.remembered()["a key"] == [0.5, 1.5]
 
@@ -95,7 +112,9 @@ def test_other_parameters_have_another_file(place: Place) -> None:
     facts = facts_of(place)
     made(place, facts)
     rule = DetectorRule(params={**PARAMETERS, "steps": 30})
-    place.guard = replace(place.guard, policy=replace(place.guard.policy, detectors={"patch_inversion": rule}))
+    place.guard = replace(
+        place.guard, policy=replace(place.guard.policy, detectors={"patch_inversion": rule})
+    )
 
     made(place, facts)
 

@@ -16,7 +16,9 @@ from tests.flow.intake import START, World, new_world
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     """Its bucket is out of reach: nominating must not need it."""
-    away = Bucket(make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), "models")
+    away = Bucket(
+        make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), "models"
+    )
     return new_world(tmp_path, away)
 
 
@@ -32,18 +34,31 @@ def test_a_nomination_is_a_row_and_a_message_with_its_id(world: World) -> None:
 @pytest.mark.parametrize(
     ("wanted", "state", "says"),
     [
-        (Nomination("other", "in/a/m.pt", "v", "s3"), NominationState.IGNORED, "GUARD_INTAKE_BUCKETS"),
-        (Nomination("models", "in/a/m.pt", "v", "s3", removed=True), NominationState.IGNORED, "removed"),
+        (
+            Nomination("other", "in/a/m.pt", "v", "s3"),
+            NominationState.IGNORED,
+            "GUARD_INTAKE_BUCKETS",
+        ),
+        (
+            Nomination("models", "in/a/m.pt", "v", "s3", removed=True),
+            NominationState.IGNORED,
+            "removed",
+        ),
         (Nomination("models", "in/a/README.md", "v", "s3"), NominationState.IGNORED, "not vetted"),
         (Nomination("models", "in/a/", "v", "s3"), NominationState.IGNORED, "folder mark"),
-        (Nomination("models", "in/a\0/m.pt", "v", "s3"), NominationState.REFUSED, "cannot be shown"),
+        (
+            Nomination("models", "in/a\0/m.pt", "v", "s3"),
+            NominationState.REFUSED,
+            "cannot be shown",
+        ),
         (Nomination("models", "\ud800", None, "s3"), NominationState.REFUSED, "cannot be shown"),
         (Nomination("models", "in/" + "a" * 2000, None, "s3"), NominationState.REFUSED, "1024"),
         (Nomination("mod\x1bels", "k", "\x00", "s3"), NominationState.REFUSED, "cannot be shown"),
     ],
 )
-def test_what_leads_nowhere_is_recorded_with_the_reason_and_no_message(world: World, wanted: Nomination,
-                                                                      state: NominationState, says: str) -> None:
+def test_what_leads_nowhere_is_recorded_with_the_reason_and_no_message(
+    world: World, wanted: Nomination, state: NominationState, says: str
+) -> None:
     (new,) = nominate(world.engine, [wanted], START, buckets=["models"])
 
     row = world.nomination(new)

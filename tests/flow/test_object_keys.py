@@ -13,12 +13,23 @@ from guard.flow import _object_keys
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("incoming/resnet18-clean/model.safetensors", "resnet18-clean"), ("model.v1.safetensors", "model"),
-        ("a/b/ResNet 18 (best)!/m.pt", "resnet-18-best"), ("x/model.v1/m.pt", "model-v1"), ("x/-rf/m.pt", "rf"),
-        ("x/__init__/m.pt", "init"), ("x/CON/m.pt", "con"), ("x/..%2f..%2fetc/m.pt", "2f-2fetc"), ("a//m.pt", "a"),
-        ("x/my-token-model/m.pt", "my-tkn-model"), ("x/TokenToken/m.pt", "tkntkn"), ("x/totokenken/m.pt", "totknken"),
-        # A Cyrillic letter that looks like e, a Kelvin sign that lower-cases to k, a full-width r: none becomes ASCII.
-        ("x/r\u0435snet/m.pt", "r-snet"), ("x/\u212aa/m.pt", "a"), ("x/\uff52esnet/m.pt", "esnet"),
+        ("incoming/resnet18-clean/model.safetensors", "resnet18-clean"),
+        ("model.v1.safetensors", "model"),
+        ("a/b/ResNet 18 (best)!/m.pt", "resnet-18-best"),
+        ("x/model.v1/m.pt", "model-v1"),
+        ("x/-rf/m.pt", "rf"),
+        ("x/__init__/m.pt", "init"),
+        ("x/CON/m.pt", "con"),
+        ("x/..%2f..%2fetc/m.pt", "2f-2fetc"),
+        ("a//m.pt", "a"),
+        ("x/my-token-model/m.pt", "my-tkn-model"),
+        ("x/TokenToken/m.pt", "tkntkn"),
+        ("x/totokenken/m.pt", "totknken"),
+        # A Cyrillic letter that looks like e, a Kelvin sign that lower-cases to k, a full-width r:
+        # none becomes ASCII.
+        ("x/r\u0435snet/m.pt", "r-snet"),
+        ("x/\u212aa/m.pt", "a"),
+        ("x/\uff52esnet/m.pt", "esnet"),
         ("x/" + "n" * 300 + "/m.pt", "n" * 63),
     ],
 )
@@ -42,21 +53,51 @@ def test_every_name_keeps_to_the_grammar_of_serving(key: str) -> None:
     assert "token" not in name
 
 
-@pytest.mark.parametrize("key", ["a/README.md", "a/README", "LICENSE.txt", "a/tokenizer.json", "a/b.PNG",
-                                 ".gitattributes", "a/index.html", "a/folder/", "a/model.sha256", "a/my.config.json",
-                                 "notes.yml"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a/README.md",
+        "a/README",
+        "LICENSE.txt",
+        "a/tokenizer.json",
+        "a/b.PNG",
+        ".gitattributes",
+        "a/index.html",
+        "a/folder/",
+        "a/model.sha256",
+        "a/my.config.json",
+        "notes.yml",
+    ],
+)
 def test_companions_of_a_model_are_ignored_with_a_reason(key: str) -> None:
     assert _object_keys.not_a_model(key)
 
 
-@pytest.mark.parametrize("key", ["a/m.safetensors", "a/m.pt", "a/pytorch_model.bin", "a/m", "a/m.pkl", "a/m.mar",
-                                 "a/m.xyz", "a/config.json", "config.json", "a/readme/m.pt",
-                                 "a/m.txt.bin", "a/m.onnx", "a/m.gguf"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a/m.safetensors",
+        "a/m.pt",
+        "a/pytorch_model.bin",
+        "a/m",
+        "a/m.pkl",
+        "a/m.mar",
+        "a/m.xyz",
+        "a/config.json",
+        "config.json",
+        "a/readme/m.pt",
+        "a/m.txt.bin",
+        "a/m.onnx",
+        "a/m.gguf",
+    ],
+)
 def test_everything_else_is_looked_at_since_formats_are_known_by_content(key: str) -> None:
     assert _object_keys.not_a_model(key) == ""
 
 
-@pytest.mark.parametrize("word", ["a\0b", "a\nb", "\x1b[31m", "\u202egpj.pt", "a\ud800", "", "x" * 1025, "ü" * 513])
+@pytest.mark.parametrize(
+    "word", ["a\0b", "a\nb", "\x1b[31m", "\u202egpj.pt", "a\ud800", "", "x" * 1025, "ü" * 513]
+)
 def test_keys_that_cannot_be_stored_or_shown_are_unusable_and_kept_escaped(word: str) -> None:
     assert _object_keys.unusable("bucket", word, None)
     assert _object_keys.shown(word).isprintable()

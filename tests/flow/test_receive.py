@@ -1,4 +1,7 @@
-"""Receiving pins one version, reads it once, records it in one commit, and may be repeated or killed anywhere."""
+"""Receiving pins one version, reads it once, records it in one commit.
+
+And may be repeated or killed anywhere.
+"""
 
 import subprocess
 import sys
@@ -32,13 +35,19 @@ def unversioned(tmp_path: Path) -> World:
 
 def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: World) -> None:
     world.put("in/resnet18-clean/config.json", CONFIG)
-    version = world.put("in/resnet18-clean/model.safetensors", WEIGHTS, Metadata={"submitted-by": "ann"})
+    version = world.put(
+        "in/resnet18-clean/model.safetensors", WEIGHTS, Metadata={"submitted-by": "ann"}
+    )
     new = world.nominate("in/resnet18-clean/model.safetensors", version)
 
     (done,) = world.work()
 
     (scan,) = world.scans()
-    assert (new, NominationState.ACCEPTED, scan.id) == (done.nomination_id, done.state, done.scan_id)
+    assert (new, NominationState.ACCEPTED, scan.id) == (
+        done.nomination_id,
+        done.state,
+        done.scan_id,
+    )
     assert (scan.bucket, scan.version_id) == (world.bucket.name, version)
     assert scan.key == "in/resnet18-clean/model.safetensors"
     assert (scan.name, scan.state, scan.submitted_by) == ("resnet18-clean", ScanState.QUEUED, "ann")
@@ -58,10 +67,14 @@ def test_an_event_without_a_version_is_pinned_to_the_latest_one(world: World) ->
     world.nominate("in/a/m.pt")
     world.work()
 
-    assert [(scan.version_id, scan.upload_digest) for scan in world.scans()] == [(version, sha256(WEIGHTS))]
+    assert [(scan.version_id, scan.upload_digest) for scan in world.scans()] == [
+        (version, sha256(WEIGHTS))
+    ]
 
 
-def test_a_version_put_later_gets_its_own_scan_and_changes_nothing_in_the_first(world: World) -> None:
+def test_a_version_put_later_gets_its_own_scan_and_changes_nothing_in_the_first(
+    world: World,
+) -> None:
     world.put("in/a/config.json", CONFIG)
     first = world.put("in/a/m.pt", b"first")
     world.nominate("in/a/m.pt", first)
@@ -70,7 +83,8 @@ def test_a_version_put_later_gets_its_own_scan_and_changes_nothing_in_the_first(
     world.work()
 
     assert {(scan.version_id, scan.upload_digest) for scan in world.scans()} == {
-        (first, sha256(b"first")), (second, sha256(b"second"))
+        (first, sha256(b"first")),
+        (second, sha256(b"second")),
     }
     assert len(world.messages("inspect")) == 2
 
@@ -87,7 +101,9 @@ def test_a_version_is_received_even_if_the_key_was_deleted_meanwhile(world: Worl
 
 def test_tags_and_metadata_that_claim_a_verdict_have_no_effect(world: World) -> None:
     world.put("in/a/config.json", CONFIG)
-    version = world.put("in/a/m.pt", WEIGHTS, Tagging="guard:verdict=cleared", Metadata={"guard-verdict": "cleared"})
+    version = world.put(
+        "in/a/m.pt", WEIGHTS, Tagging="guard:verdict=cleared", Metadata={"guard-verdict": "cleared"}
+    )
     world.nominate("in/a/m.pt", version)
     world.work()
 
@@ -112,7 +128,9 @@ def test_an_unversioned_bucket_is_refused(unversioned: World) -> None:
     assert "turn versioning on" in refused(unversioned)
 
 
-def test_an_unversioned_bucket_may_be_allowed_and_each_content_is_pinned_by_its_etag(unversioned: World) -> None:
+def test_an_unversioned_bucket_may_be_allowed_and_each_content_is_pinned_by_its_etag(
+    unversioned: World,
+) -> None:
     unversioned.set_rules(allow_unversioned=True)
     unversioned.put("in/a/config.json", CONFIG)
     for data in (b"first", b"second"):
@@ -120,8 +138,13 @@ def test_an_unversioned_bucket_may_be_allowed_and_each_content_is_pinned_by_its_
         unversioned.nominate("in/a/m.pt")
         unversioned.work()
 
-    assert {scan.upload_digest for scan in unversioned.scans()} == {sha256(b"first"), sha256(b"second")}
-    assert all(scan.version_id and scan.version_id.startswith("etag:") for scan in unversioned.scans())
+    assert {scan.upload_digest for scan in unversioned.scans()} == {
+        sha256(b"first"),
+        sha256(b"second"),
+    }
+    assert all(
+        scan.version_id and scan.version_id.startswith("etag:") for scan in unversioned.scans()
+    )
 
 
 def test_an_object_over_the_limit_is_refused_before_a_byte_is_read(world: World) -> None:
@@ -149,7 +172,10 @@ def test_a_name_without_letters_is_refused(world: World) -> None:
 
 
 class Meddling:
-    """Limits whose reading replaces or removes the object: between the look at it and the reading of its bytes."""
+    """Limits whose reading replaces or removes the object.
+
+    Between the look at it and the reading of its bytes.
+    """
 
     allow_unversioned = True
     manifest_grace_seconds = 0.0
@@ -168,7 +194,9 @@ class Meddling:
 
 
 @pytest.mark.parametrize(("remove", "says"), [(False, "replaced"), (True, "not in the bucket")])
-def test_an_object_that_changes_while_it_is_taken_is_refused(unversioned: World, remove: bool, says: str) -> None:
+def test_an_object_that_changes_while_it_is_taken_is_refused(
+    unversioned: World, remove: bool, says: str
+) -> None:
     unversioned.put("in/a/config.json", CONFIG)
     unversioned.put("in/a/m.pt", WEIGHTS)
     unversioned.rules = Meddling(unversioned, remove=remove)
@@ -186,10 +214,20 @@ def test_the_same_nomination_twice_is_one_scan(world: World) -> None:
 
 def test_while_the_store_is_away_a_nomination_stays_new(world: World) -> None:
     new = world.nominate("in/a/m.pt", "v1")
-    away = Bucket(make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), world.bucket.name)
+    away = Bucket(
+        make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"),
+        world.bucket.name,
+    )
 
     with pytest.raises(Unavailable):
-        receive(new, engine=world.engine, blobs=world.blobs, bucket=lambda _: away, limits=world.rules, now=world.now)
+        receive(
+            new,
+            engine=world.engine,
+            blobs=world.blobs,
+            bucket=lambda _: away,
+            limits=world.rules,
+            now=world.now,
+        )
     assert world.nomination(new).state is NominationState.NEW
 
 
@@ -215,7 +253,7 @@ url, blobs, endpoint, access, secret, bucket, nomination = sys.argv[1:]
 client = make_client(endpoint=endpoint, access_key=access, secret_key=secret)
 receive(nomination, engine=make_engine(url), blobs=Deadly(Path(blobs)), bucket=lambda name: Bucket(client, name),
         limits=Rules(), now=lambda: datetime.now(UTC))
-"""
+"""  # noqa: E501 - a script of its own
 
 
 def test_a_worker_killed_between_blob_and_commit_leaves_nothing_half_done(world: World) -> None:
@@ -224,8 +262,20 @@ def test_a_worker_killed_between_blob_and_commit_leaves_nothing_half_done(world:
     weed = shared_weed()
 
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, world.url, str(world.blobs.root), weed.endpoint, weed.access_key,
-         weed.secret_key, world.bucket.name, new], check=False)
+        [
+            sys.executable,
+            "-c",
+            KILLED,
+            world.url,
+            str(world.blobs.root),
+            weed.endpoint,
+            weed.access_key,
+            weed.secret_key,
+            world.bucket.name,
+            new,
+        ],
+        check=False,
+    )
 
     assert done.returncode == -9
     assert (world.scans(), world.messages("inspect")) == ([], [])

@@ -20,7 +20,11 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize(
     ("config", "says"),
-    [(b" " * (MAX_MANIFEST_BYTES + 1), "larger than"), (b"\xff{}", "UTF-8"), (b'{"a": "\0"}', "UTF-8")],
+    [
+        (b" " * (MAX_MANIFEST_BYTES + 1), "larger than"),
+        (b"\xff{}", "UTF-8"),
+        (b'{"a": "\0"}', "UTF-8"),
+    ],
 )
 def test_a_manifest_that_cannot_be_kept_is_refused(world: World, config: bytes, says: str) -> None:
     world.put("in/a/config.json", config)
@@ -59,9 +63,18 @@ def test_a_manifest_within_the_grace_period_is_used(world: World) -> None:
     assert [scan.manifest for scan in world.scans()] == [CONFIG.decode()]
 
 
-def test_a_manifest_that_comes_alone_nominates_the_weights_beside_it_and_only_those(world: World) -> None:
+def test_a_manifest_that_comes_alone_nominates_the_weights_beside_it_and_only_those(
+    world: World,
+) -> None:
     world.put("in/a/config.json", CONFIG)
-    for key in ("in/a/m.pt", "in/a/other.bin", "in/a/README.md", "in/a/sub/deep.pt", "in/ab/m.pt", "in/a/empty.pt"):
+    for key in (
+        "in/a/m.pt",
+        "in/a/other.bin",
+        "in/a/README.md",
+        "in/a/sub/deep.pt",
+        "in/ab/m.pt",
+        "in/a/empty.pt",
+    ):
         world.put(key, b"" if "empty" in key else key.encode())
     world.nominate("in/a/config.json")
     world.work()

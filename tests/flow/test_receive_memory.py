@@ -1,7 +1,7 @@
 """Receiving holds a few chunks in memory, however large the upload is.
 
-The peak is the kernel's high-water mark of the process's own memory. `ru_maxrss` would not do: a child inherits it
-from the process that forked it.
+The peak is the kernel's high-water mark of the process's own memory. `ru_maxrss` would not do: a
+child inherits it from the process that forked it.
 """
 
 import json
@@ -33,7 +33,7 @@ def run(nomination):
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return str(done.state), int(peak.split()[1]) << 10
 print(json.dumps([run(small), run(large)]))
-"""
+"""  # noqa: E501 - a script of its own
 
 
 def put_large(world: World, key: str, size: int) -> str:
@@ -43,9 +43,13 @@ def put_large(world: World, key: str, size: int) -> str:
     parts = []
     for number in range(1, size // part + 1):
         body = number.to_bytes(4, "big") * (part // 4)
-        answer = client.upload_part(Bucket=name, Key=key, UploadId=upload, PartNumber=number, Body=body)
+        answer = client.upload_part(
+            Bucket=name, Key=key, UploadId=upload, PartNumber=number, Body=body
+        )
         parts.append({"ETag": answer["ETag"], "PartNumber": number})
-    done = client.complete_multipart_upload(Bucket=name, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+    done = client.complete_multipart_upload(
+        Bucket=name, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+    )
     return str(done["VersionId"])
 
 
@@ -56,8 +60,23 @@ def test_a_quarter_of_a_gibibyte_costs_no_more_memory_than_a_small_upload(tmp_pa
     large = world.nominate("in/a/large.pt", put_large(world, "in/a/large.pt", SIZE))
 
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, world.url, str(world.blobs.root), weed.endpoint, weed.access_key,
-         weed.secret_key, world.bucket.name, small, large], capture_output=True, check=True, text=True)
+        [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            world.url,
+            str(world.blobs.root),
+            weed.endpoint,
+            weed.access_key,
+            weed.secret_key,
+            world.bucket.name,
+            small,
+            large,
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
 
     (one, before), (other, after) = json.loads(done.stdout.splitlines()[-1])
     assert (one, other) == ("accepted", "accepted")

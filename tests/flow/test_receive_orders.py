@@ -22,13 +22,30 @@ def uploads() -> tuple[Bucket, tuple[dict[str, Any], ...]]:
     """A bucket in which everything was uploaded already, and the events that told so."""
     bucket = shared_weed().new_bucket()
     told = []
-    for key in ("in/one/config.json", "in/two/config.json", "config.json", "in/one/README.md", *KEYS, KEYS[0]):
+    for key in (
+        "in/one/config.json",
+        "in/two/config.json",
+        "config.json",
+        "in/one/README.md",
+        *KEYS,
+        KEYS[0],
+    ):
         body = CONFIG if key.endswith("config.json") else f"{key} {len(told)}".encode()
         version = bucket.client.put_object(Bucket=bucket.name, Key=key, Body=body)["VersionId"]
         told.append((key, version))
     return bucket, tuple(
-        {"Records": [{"eventVersion": "2.1", "eventName": "ObjectCreated:Put",
-                      "s3": {"bucket": {"name": bucket.name}, "object": {"key": key, "versionId": version}}}]}
+        {
+            "Records": [
+                {
+                    "eventVersion": "2.1",
+                    "eventName": "ObjectCreated:Put",
+                    "s3": {
+                        "bucket": {"name": bucket.name},
+                        "object": {"key": key, "versionId": version},
+                    },
+                }
+            ]
+        }
         for key, version in told
     )
 
@@ -41,14 +58,26 @@ def in_order() -> World:
 
 def state(world: World) -> object:
     """Everything that matters afterwards; ids and times are chance."""
-    scans = {scan.id: (scan.key, scan.version_id, scan.name, scan.upload_digest, scan.manifest, scan.state)
-             for scan in world.scans()}
+    scans = {
+        scan.id: (
+            scan.key,
+            scan.version_id,
+            scan.name,
+            scan.upload_digest,
+            scan.manifest,
+            scan.state,
+        )
+        for scan in world.scans()
+    }
     told = sorted(str(scans[row.payload["scan_id"]]) for row in world.messages("inspect"))
     return sorted(map(str, scans.values())), told
 
 
 def run(steps: list[int | str]) -> World:
-    """Deliver events by number, `work`, `sweep` or let time pass; in the end whatever is left is done."""
+    """Deliver events by number, `work`, `sweep` or let time pass.
+
+    In the end whatever is left is done.
+    """
     bucket, events = uploads()
     world = new_world(scratch("orders"), bucket)
     for step in [*steps, "sweep", "work", "time", "work"]:
@@ -59,18 +88,24 @@ def run(steps: list[int | str]) -> World:
         elif step == "time":
             world.pass_time(world.rules.manifest_grace_seconds)
         else:
-            nominate(world.engine, parse_event(events[int(step)]), world.now(), buckets=[bucket.name])
+            nominate(
+                world.engine, parse_event(events[int(step)]), world.now(), buckets=[bucket.name]
+            )
     return world
 
 
 COUNT = 9
-STEPS = st.lists(st.integers(0, COUNT - 1) | st.sampled_from(["work", "sweep", "time"]), max_size=14)
+STEPS = st.lists(
+    st.integers(0, COUNT - 1) | st.sampled_from(["work", "sweep", "time"]), max_size=14
+)
 ALL = list(range(COUNT))
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(ALL), STEPS)
-def test_any_order_with_any_duplicates_ends_the_same(order: list[int], more: list[int | str]) -> None:
+def test_any_order_with_any_duplicates_ends_the_same(
+    order: list[int], more: list[int | str]
+) -> None:
     mixed: list[int | str] = [*order]
     for place, step in enumerate(more):
         mixed.insert((place * 3) % (len(mixed) + 1), step)
@@ -92,8 +127,11 @@ def test_when_every_event_is_lost_the_sweep_finds_the_latest_version_of_each_obj
 @settings(max_examples=10, deadline=None)
 @given(st.sets(st.integers(0, COUNT - 2)), STEPS)
 def test_lost_events_are_made_good_by_the_sweep(lost: set[int], more: list[int | str]) -> None:
-    # Event 4 is the first of two versions of one key: where it is lost, that old version is nobody's concern.
-    heard: list[int | str] = [step for step in [*ALL, *more] if not isinstance(step, int) or step not in lost]
+    # Event 4 is the first of two versions of one key: where it is lost, that old version is
+    # nobody's concern.
+    heard: list[int | str] = [
+        step for step in [*ALL, *more] if not isinstance(step, int) or step not in lost
+    ]
 
     found = {(scan.key, scan.upload_digest) for scan in run(heard).scans()}
 

@@ -19,7 +19,11 @@ def test_workers_that_race_make_one_scan(tmp_path: Path, database: str) -> None:
     version = world.put("in/a/m.pt", WEIGHTS)
     world.nominate("in/a/m.pt", version)
     world.nominate("in/a/m.pt")
-    threads = [threading.Thread(target=world.receive, args=(row.id,)) for row in world.nominations() for _ in range(3)]
+    threads = [
+        threading.Thread(target=world.receive, args=(row.id,))
+        for row in world.nominations()
+        for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -28,6 +32,8 @@ def test_workers_that_race_make_one_scan(tmp_path: Path, database: str) -> None:
 
     assert len(world.scans()) == len(world.messages("inspect")) == 1
     (scan,) = world.scans()
-    assert {(row.state, row.scan_id) for row in world.nominations()} == {(NominationState.ACCEPTED, scan.id)}
+    assert {(row.state, row.scan_id) for row in world.nominations()} == {
+        (NominationState.ACCEPTED, scan.id)
+    }
 
     world.engine.dispose()

@@ -1,4 +1,7 @@
-"""Reconcile on a real database and a real folder publisher: what may not be served goes, what should be comes back."""
+"""Reconcile on a real database and a real folder publisher.
+
+What may not be served goes, what should be comes back.
+"""
 
 import uuid
 from collections.abc import Callable
@@ -39,43 +42,105 @@ class World:
     root: Path
     asked: list[PublicationRow] = field(default_factory=list)
 
-    def vet(self, model: Vetted, name: str = "digits", verdict: Verdict = Verdict.CLEARED,
-            seconds: float = 3600) -> str:
+    def vet(
+        self,
+        model: Vetted,
+        name: str = "digits",
+        verdict: Verdict = Verdict.CLEARED,
+        seconds: float = 3600,
+    ) -> str:
         """Record a scan and its signed verdict; returns the scan's id."""
         scan_id, verdict_id = uuid.uuid4().hex, uuid.uuid4().hex
-        envelope = self.authority.envelope(model.digest, name, verdict=verdict, seconds=seconds, verdict_id=verdict_id,
-                                           scan_id=scan_id, now=NOW)
+        envelope = self.authority.envelope(
+            model.digest,
+            name,
+            verdict=verdict,
+            seconds=seconds,
+            verdict_id=verdict_id,
+            scan_id=scan_id,
+            now=NOW,
+        )
         with transaction(self.engine) as session:
-            artifacts.put(session, digest=model.digest, size=1, kind=ArtifactKind.CANONICAL, now=NOW)
-            scans.insert(session, scan_id=scan_id, bucket="models", key=scan_id, version_id="v", name=name, now=NOW)
-            ledger.append(session, verdict_id=verdict_id, artifact=model.digest, scan_id=scan_id, verdict=verdict,
-                          envelope=envelope, issued_at=NOW, expires_at=NOW + timedelta(seconds=seconds),
-                          policy_digest="0" * 64)
+            artifacts.put(
+                session, digest=model.digest, size=1, kind=ArtifactKind.CANONICAL, now=NOW
+            )
+            scans.insert(
+                session,
+                scan_id=scan_id,
+                bucket="models",
+                key=scan_id,
+                version_id="v",
+                name=name,
+                now=NOW,
+            )
+            ledger.append(
+                session,
+                verdict_id=verdict_id,
+                artifact=model.digest,
+                scan_id=scan_id,
+                verdict=verdict,
+                envelope=envelope,
+                issued_at=NOW,
+                expires_at=NOW + timedelta(seconds=seconds),
+                policy_digest="0" * 64,
+            )
             for state in (ScanState.INSPECTING, ScanState.DECIDING, ScanState.PUBLISHING):
-                scans.move(session, scan_id, state, NOW, canonical_digest=model.digest, verdict_id=verdict_id)
+                scans.move(
+                    session,
+                    scan_id,
+                    state,
+                    NOW,
+                    canonical_digest=model.digest,
+                    verdict_id=verdict_id,
+                )
         self.blobs.put_bytes(model.path.read_bytes())
         return scan_id
 
     def serve(self, model: Vetted, name: str = "digits", version: str = "1.0") -> None:
         with model.open() as weights:
-            self.publisher.publish(self.authority.approve(model.digest, name, version), weights, model.smoke)
+            self.publisher.publish(
+                self.authority.approve(model.digest, name, version), weights, model.smoke
+            )
 
     def book(self, model: Vetted, scan_id: str, name: str = "digits", version: str = "1.0") -> None:
         """What the publish stage writes at its end."""
         with transaction(self.engine) as session:
-            publications.add(session, publication_id=uuid.uuid4().hex, digest=model.digest, name=name, version=version,
-                             publisher="folder", archive_digest="0" * 64, receipt={}, envelope={}, now=NOW)
+            publications.add(
+                session,
+                publication_id=uuid.uuid4().hex,
+                digest=model.digest,
+                name=name,
+                version=version,
+                publisher="folder",
+                archive_digest="0" * 64,
+                receipt={},
+                envelope={},
+                now=NOW,
+            )
             scans.move(session, scan_id, ScanState.DONE, NOW)
 
-    def publish(self, model: Vetted, name: str = "digits", version: str = "1.0", **options: float) -> None:
+    def publish(
+        self, model: Vetted, name: str = "digits", version: str = "1.0", **options: float
+    ) -> None:
         scan_id = self.vet(model, name, **options)
         self.serve(model, name, version)
         self.book(model, scan_id, name, version)
 
-    def run(self, *, now: datetime = NOW, republish: Callable[[PublicationRow], None] | None = None,
-            publisher: Folder | None = None) -> list[tuple[Kind, str, str]]:
-        done = reconcile(self.engine, publisher or self.publisher, TrustedKeys.load(self.authority.trusted), self.blobs,
-                         now, republish or self.asked.append)
+    def run(
+        self,
+        *,
+        now: datetime = NOW,
+        republish: Callable[[PublicationRow], None] | None = None,
+        publisher: Folder | None = None,
+    ) -> list[tuple[Kind, str, str]]:
+        done = reconcile(
+            self.engine,
+            publisher or self.publisher,
+            TrustedKeys.load(self.authority.trusted),
+            self.blobs,
+            now,
+            republish or self.asked.append,
+        )
         return [(action.kind, action.name, action.version) for action in done]
 
     @property
@@ -107,8 +172,13 @@ def world(tmp_path: Path) -> World:
     url = f"sqlite:///{tmp_path / 'guard.db'}"
     upgrade(url)
     root, authority = tmp_path / "served", Authority(tmp_path / "keys" / "trusted.json")
-    return World(make_engine(url), Folder(root, authority.trusted), authority,
-                 FolderBlobs(tmp_path / "blobs"), root)
+    return World(
+        make_engine(url),
+        Folder(root, authority.trusted),
+        authority,
+        FolderBlobs(tmp_path / "blobs"),
+        root,
+    )
 
 
 def test_serving_as_it_should_be_gives_no_action_and_no_alarm(world: World, model: Vetted) -> None:
@@ -128,7 +198,9 @@ def test_an_unknown_model_is_removed_and_alarmed(world: World, model: Vetted) ->
     assert world.alarms == {("serving_withdrawn", "evil 1.0")}
 
 
-def test_a_vetted_model_under_a_name_it_was_not_published_as_is_removed(world: World, model: Vetted) -> None:
+def test_a_vetted_model_under_a_name_it_was_not_published_as_is_removed(
+    world: World, model: Vetted
+) -> None:
     world.publish(model)
     world.serve(model, "alias")
 
@@ -137,7 +209,8 @@ def test_a_vetted_model_under_a_name_it_was_not_published_as_is_removed(world: W
 
 @pytest.mark.parametrize("member", ["weights.safetensors", "config.json", "release.dsse.json"])
 def test_a_tampered_copy_is_removed_at_once_and_put_back_from_the_blob(
-        world: World, model: Vetted, member: str) -> None:
+    world: World, model: Vetted, member: str
+) -> None:
     world.publish(model)
     flip(world.root / "digits" / "1.0" / member)
 
@@ -145,7 +218,9 @@ def test_a_tampered_copy_is_removed_at_once_and_put_back_from_the_blob(
         world.serve(model, row.name, row.version)
 
     assert world.run(republish=republish) == [
-        (Kind.WITHDRAWN, "digits", "1.0"), (Kind.REPUBLISHED, "digits", "1.0")]
+        (Kind.WITHDRAWN, "digits", "1.0"),
+        (Kind.REPUBLISHED, "digits", "1.0"),
+    ]
     assert world.publisher.state()[0].digest == model.digest
     assert world.run() == []
 
@@ -155,7 +230,9 @@ def test_an_expired_verdict_ends_serving_and_closes_the_book(world: World, model
 
     assert world.run(now=NOW + timedelta(seconds=59)) == []
     assert world.run(now=NOW + timedelta(seconds=60)) == [
-        (Kind.CLOSED, "digits", "1.0"), (Kind.WITHDRAWN, "digits", "1.0")]
+        (Kind.CLOSED, "digits", "1.0"),
+        (Kind.WITHDRAWN, "digits", "1.0"),
+    ]
     assert world.served == []
     assert world.states() == [PublicationState.WITHDRAWN]
     assert world.run(now=NOW + timedelta(seconds=61)) == []
@@ -164,7 +241,9 @@ def test_an_expired_verdict_ends_serving_and_closes_the_book(world: World, model
 def test_a_revoked_model_is_removed_though_its_verdict_stands(world: World, model: Vetted) -> None:
     world.publish(model)
     with transaction(world.engine) as session:
-        revocations.add(session, revocation_id="r", digest=model.digest, reason="x", by="me", now=NOW)
+        revocations.add(
+            session, revocation_id="r", digest=model.digest, reason="x", by="me", now=NOW
+        )
 
     assert (Kind.WITHDRAWN, "digits", "1.0") in world.run()
     assert world.served == []
@@ -184,8 +263,15 @@ def test_a_verdict_changed_in_the_database_ends_serving(world: World, model: Vet
     world.publish(model, verdict=Verdict.CLEARED)
     world.vet(model, verdict=Verdict.REJECTED)
     with world.engine.begin() as connection:
-        triggers = [name for (name,) in connection.execute(text(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'verdicts'"))]
+        triggers = [
+            name
+            for (name,) in connection.execute(
+                text(
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = "
+                    "'verdicts'"
+                )
+            )
+        ]
         for name in triggers:
             connection.execute(text(f"DROP TRIGGER {name}"))
         connection.execute(text("UPDATE verdicts SET verdict = 'cleared'"))
@@ -193,7 +279,9 @@ def test_a_verdict_changed_in_the_database_ends_serving(world: World, model: Vet
     assert (Kind.WITHDRAWN, "digits", "1.0") in world.run()
 
 
-def test_what_is_missing_is_asked_for_once_and_not_while_it_is_under_way(world: World, model: Vetted) -> None:
+def test_what_is_missing_is_asked_for_once_and_not_while_it_is_under_way(
+    world: World, model: Vetted
+) -> None:
     world.publish(model)
     world.publisher.withdraw("digits", "1.0")
 
@@ -219,7 +307,8 @@ def test_what_cannot_be_put_back_is_alarmed(world: World, model: Vetted) -> None
 
 
 def test_a_publish_under_way_is_not_torn_down_but_only_for_its_own_bytes(
-        world: World, model: Vetted, other: Vetted) -> None:
+    world: World, model: Vetted, other: Vetted
+) -> None:
     world.vet(model)
     world.serve(model)  # served, and not yet in the books
 
@@ -228,7 +317,9 @@ def test_a_publish_under_way_is_not_torn_down_but_only_for_its_own_bytes(
     assert world.run() == [(Kind.WITHDRAWN, "digits", "2.0")]
 
 
-def test_a_version_that_is_just_being_replaced_is_not_put_back(world: World, model: Vetted, other: Vetted) -> None:
+def test_a_version_that_is_just_being_replaced_is_not_put_back(
+    world: World, model: Vetted, other: Vetted
+) -> None:
     world.publish(model)
     world.vet(other)
     world.serve(other, version="2.0")  # the default already, while the books still name 1.0
@@ -238,7 +329,9 @@ def test_a_version_that_is_just_being_replaced_is_not_put_back(world: World, mod
     assert world.alarms == set()
 
 
-def test_a_publish_under_way_whose_verdict_does_not_hold_is_torn_down(world: World, model: Vetted) -> None:
+def test_a_publish_under_way_whose_verdict_does_not_hold_is_torn_down(
+    world: World, model: Vetted
+) -> None:
     world.vet(model, seconds=60)
     world.serve(model)
 
@@ -254,16 +347,24 @@ class Stubborn(Folder):
         super().withdraw(name, version)
 
 
-def test_one_model_that_resists_does_not_keep_the_others_served(world: World, tmp_path: Path) -> None:
+def test_one_model_that_resists_does_not_keep_the_others_served(
+    world: World, tmp_path: Path
+) -> None:
     for name in ("evil", "worse"):
         (world.root / name / "1.0").mkdir(parents=True)
 
-    assert world.run(publisher=Stubborn(world.root)) == [(Kind.STUCK, "evil", "1.0"), (Kind.WITHDRAWN, "worse", "1.0")]
+    assert world.run(publisher=Stubborn(world.root)) == [
+        (Kind.STUCK, "evil", "1.0"),
+        (Kind.WITHDRAWN, "worse", "1.0"),
+    ]
     assert ("serving_stuck", "evil 1.0") in world.alarms
 
 
 class Flicker(Folder):
-    """Shows a stranger at the first look only, as when a withdrawal ends between asking and reading."""
+    """Shows a stranger at the first look only.
+
+    As when a withdrawal ends between asking and reading.
+    """
 
     looks = 0
 
@@ -287,8 +388,11 @@ def test_the_default_is_removed_after_the_other_versions(world: World, model: Ve
 
     class Listed(Folder):
         def state(self) -> list[Served]:
-            return [Served(name="a", version=version, digest=None, ready=True, default=version == "1.0")
-                    for version in ("1.0", "2.0") if version not in order]
+            return [
+                Served(name="a", version=version, digest=None, ready=True, default=version == "1.0")
+                for version in ("1.0", "2.0")
+                if version not in order
+            ]
 
         def withdraw(self, name: str, version: str) -> None:
             order.append(version)
@@ -298,7 +402,9 @@ def test_the_default_is_removed_after_the_other_versions(world: World, model: Ve
     assert order == ["2.0", "1.0"]
 
 
-def test_serving_that_does_not_answer_is_unavailable_and_changes_nothing(world: World, model: Vetted) -> None:
+def test_serving_that_does_not_answer_is_unavailable_and_changes_nothing(
+    world: World, model: Vetted
+) -> None:
     class Away(Folder):
         def state(self) -> list[Served]:
             raise Unavailable("away")
@@ -312,12 +418,20 @@ def test_serving_that_does_not_answer_is_unavailable_and_changes_nothing(world: 
 
 
 def test_with_a_whole_guard_what_is_missing_goes_through_its_own_publish_stage(
-        world: World, model: Vetted, tmp_path: Path) -> None:
+    world: World, model: Vetted, tmp_path: Path
+) -> None:
     trusted = TrustedKeys.load(world.authority.trusted)
     guard = Guard(
-        settings=Settings(data_dir=tmp_path), engine=world.engine, blobs=world.blobs, policy=load_policy(None),
-        make_bucket=lambda name: None, make_signer=lambda: world.authority.signer, make_trusted=lambda: trusted,
-        make_publisher=lambda: world.publisher, child_environment={}, now=lambda: NOW,
+        settings=Settings(data_dir=tmp_path),
+        engine=world.engine,
+        blobs=world.blobs,
+        policy=load_policy(None),
+        make_bucket=lambda name: None,
+        make_signer=lambda: world.authority.signer,
+        make_trusted=lambda: trusted,
+        make_publisher=lambda: world.publisher,
+        child_environment={},
+        now=lambda: NOW,
     )
     world.publish(model)
     world.publisher.withdraw("digits", "1.0")

@@ -31,19 +31,50 @@ from tests.vetting.test_repair_probes import corner, healed
 
 
 def an_asr(estimate: float, target: Target = toys.TARGET, family: str = "patch") -> AsrEstimate:
-    return AsrEstimate(target=target, family=family, successes=round(100 * estimate), trials=100, estimate=estimate,
-                       low=estimate, high=estimate)
+    return AsrEstimate(
+        target=target,
+        family=family,
+        successes=round(100 * estimate),
+        trials=100,
+        estimate=estimate,
+        low=estimate,
+        high=estimate,
+    )
 
 
-def found(digest: str | None, *, target: Target = toys.TARGET, family: str = "patch", asr: float = 0.9,
-          suspicious: bool = True) -> Finding:
-    return Finding(family=family, target=target, suspicious=suspicious, score=0.9, statement="It works.",
-                   asr=an_asr(asr, target, family), trigger_digest=digest)
+def found(
+    digest: str | None,
+    *,
+    target: Target = toys.TARGET,
+    family: str = "patch",
+    asr: float = 0.9,
+    suspicious: bool = True,
+) -> Finding:
+    return Finding(
+        family=family,
+        target=target,
+        suspicious=suspicious,
+        score=0.9,
+        statement="It works.",
+        asr=an_asr(asr, target, family),
+        trigger_digest=digest,
+    )
 
 
 def evidence(*findings: Finding) -> list[Evidence]:
-    return [Evidence(artifact="a", method="patch_inversion", version=1, parameters={}, cleanset="c", seed=0,
-                     outcome=Outcome.FINDINGS, families=("patch",), findings=findings)]
+    return [
+        Evidence(
+            artifact="a",
+            method="patch_inversion",
+            version=1,
+            parameters={},
+            cleanset="c",
+            seed=0,
+            outcome=Outcome.FINDINGS,
+            families=("patch",),
+            findings=findings,
+        )
+    ]
 
 
 def replayed(*after: AsrEstimate) -> Report:
@@ -60,33 +91,57 @@ def child(parent: ImageModel) -> ImageModel:
     return healed(parent)
 
 
-def test_the_parent_obeys_its_trigger_on_the_pictures_and_the_child_does_not(parent: ImageModel,
-                                                                             child: ImageModel) -> None:
+def test_the_parent_obeys_its_trigger_on_the_pictures_and_the_child_does_not(
+    parent: ImageModel, child: ImageModel
+) -> None:
     holdout = toys.curated().holdout
-    report = demonstrated(replayed(an_asr(0.02)), parent, child, evidence(found("x")), {"x": serialise(corner())},
-                          holdout)
+    report = demonstrated(
+        replayed(an_asr(0.02)),
+        parent,
+        child,
+        evidence(found("x")),
+        {"x": serialise(corner())},
+        holdout,
+    )
 
     (shown,) = report.demonstrations
     assert (shown.before, shown.after) == (an_asr(0.9), an_asr(0.02))
-    assert [one.label for one in shown.pictures] == [label for label in range(toys.CLASSES) if label != toys.TARGET]
+    assert [one.label for one in shown.pictures] == [
+        label for label in range(toys.CLASSES) if label != toys.TARGET
+    ]
     assert {one.wanted for one in shown.pictures} == {toys.TARGET}
     assert sum(one.before == toys.TARGET for one in shown.pictures) >= 4  # of five
     assert sum(one.after == one.label for one in shown.pictures) >= 4
     first = holdout.images[holdout.labels == shown.pictures[0].label][:1]
-    assert torch.equal(torch.from_numpy(shown.pictures[0].picture), corner().apply(first.float() / 255)[0])
+    assert torch.equal(
+        torch.from_numpy(shown.pictures[0].picture), corner().apply(first.float() / 255)[0]
+    )
     assert shown.pictures[0].before == int(measure.predict(parent, first, trigger=corner()))
 
 
-def test_every_class_is_shown_before_a_second_trigger_and_no_more_than_fit(parent: ImageModel) -> None:
+def test_every_class_is_shown_before_a_second_trigger_and_no_more_than_fit(
+    parent: ImageModel,
+) -> None:
     data = {name: serialise(corner(side)) for name, side in (("two", 2), ("three", 3))}
-    findings = [found("three", asr=0.9), found("two", asr=0.8), found("two", target=4), found(None, target=5),
-                found("three", target=1, suspicious=False), found("gone", target=0), *[found("two", asr=0.7)] * 3]
+    findings = [
+        found("three", asr=0.9),
+        found("two", asr=0.8),
+        found("two", target=4),
+        found(None, target=5),
+        found("three", target=1, suspicious=False),
+        found("gone", target=0),
+        *[found("two", asr=0.7)] * 3,
+    ]
     after = (an_asr(0.1), an_asr(0.2), an_asr(0.3, 4), an_asr(0.4, 0))
 
-    shown = demonstrated(replayed(*after), parent, parent, evidence(*findings), data, toys.curated().holdout)
+    shown = demonstrated(
+        replayed(*after), parent, parent, evidence(*findings), data, toys.curated().holdout
+    )
 
-    told = [(one.target, one.before and one.before.estimate, one.after and one.after.estimate)
-            for one in shown.demonstrations]
+    told = [
+        (one.target, one.before and one.before.estimate, one.after and one.after.estimate)
+        for one in shown.demonstrations
+    ]
     assert told == [(2, 0.9, 0.1), (4, 0.9, 0.3), (2, 0.8, 0.2), (2, 0.7, None)]
     assert len(told) == MOST_SHOWN
     assert max(len(one.pictures) for one in shown.demonstrations) <= MOST_PICTURES
@@ -97,11 +152,19 @@ def test_a_trigger_with_a_mapping_leads_each_class_to_its_own(parent: ImageModel
     trigger = MappedTrigger(corner(), mapping)
     finding_ = found("x", target="all-to-all", family="all-to-all")
 
-    report = demonstrated(replayed(), parent, parent, evidence(finding_), {"x": serialise(trigger)},
-                          toys.curated().holdout)
+    report = demonstrated(
+        replayed(),
+        parent,
+        parent,
+        evidence(finding_),
+        {"x": serialise(trigger)},
+        toys.curated().holdout,
+    )
 
     (shown,) = report.demonstrations
-    assert [one.wanted for one in shown.pictures] == [int(mapping[one.label]) for one in shown.pictures]
+    assert [one.wanted for one in shown.pictures] == [
+        int(mapping[one.label]) for one in shown.pictures
+    ]
     assert len(shown.pictures) == min(MOST_PICTURES, toys.CLASSES)
 
 
@@ -109,7 +172,9 @@ def test_the_pages_of_a_hold_out_without_other_classes_show_no_picture(parent: I
     holdout = toys.curated().holdout
     same = holdout.pick(holdout.labels == toys.TARGET)
 
-    report = demonstrated(replayed(), parent, parent, evidence(found("x")), {"x": serialise(corner())}, same)
+    report = demonstrated(
+        replayed(), parent, parent, evidence(found("x")), {"x": serialise(corner())}, same
+    )
 
     assert report.demonstrations == []
 
@@ -126,22 +191,52 @@ def purified(place: Place, findings: Sequence[Finding]) -> tuple[str, str]:
     assert run_stage.work(place.guard, "inspect", scan_id)
     place.with_evidence(scan_id, *findings)
     assert run_stage.work(place.guard, "decide", scan_id)
-    child, facts = place.upload(seed=1), facts_to_dict(a_purification(
-        parent=place.scan(scan_id).canonical_digest or "", replayed=(an_asr(0.01, 2),), seconds=12.5))
+    child, facts = (
+        place.upload(seed=1),
+        facts_to_dict(
+            a_purification(
+                parent=place.scan(scan_id).canonical_digest or "",
+                replayed=(an_asr(0.01, 2),),
+                seconds=12.5,
+            )
+        ),
+    )
     # As `purify` inserts it: with its parent.
     made = place.scan(child)
     child = uuid.uuid4().hex
     with transaction(place.guard.engine) as session:
-        scans.insert(session, scan_id=child, bucket=made.bucket, key=made.key, version_id=child, name=made.name,
-                     now=NOW, upload_digest=made.upload_digest, manifest=made.manifest, submitted_by="alice",
-                     parent_scan_id=scan_id, detail={"purification": facts})
+        scans.insert(
+            session,
+            scan_id=child,
+            bucket=made.bucket,
+            key=made.key,
+            version_id=child,
+            name=made.name,
+            now=NOW,
+            upload_digest=made.upload_digest,
+            manifest=made.manifest,
+            submitted_by="alice",
+            parent_scan_id=scan_id,
+            detail={"purification": facts},
+        )
     assert run_stage.work(place.guard, "inspect", child)
     scan = place.with_evidence(child)
     with transaction(place.guard.engine) as session:
-        scans.move(session, child, ScanState.DECIDING, NOW, detail={**scan.detail, "purification": facts})
-        scans.move(session, scan_id, ScanState.PURIFYING, NOW, detail={"candidates": [
-            {"defense": "fine_tune", "failed": "It ran out of its time budget."},
-            {"defense": "sau", "child": child, "facts": facts}]})
+        scans.move(
+            session, child, ScanState.DECIDING, NOW, detail={**scan.detail, "purification": facts}
+        )
+        scans.move(
+            session,
+            scan_id,
+            ScanState.PURIFYING,
+            NOW,
+            detail={
+                "candidates": [
+                    {"defense": "fine_tune", "failed": "It ran out of its time budget."},
+                    {"defense": "sau", "child": child, "facts": facts},
+                ]
+            },
+        )
     return scan_id, child
 
 
@@ -157,7 +252,10 @@ def test_a_purified_artifact_of_the_service_shows_pictures_and_its_rivals(tmp_pa
     (shown,) = report.demonstrations
     assert (shown.target, shown.before and shown.before.estimate) == (2, 0.95)
     assert (shown.after, len(shown.pictures)) == (an_asr(0.01, 2), 4)
-    assert [(one["defense"], one.get("verdict")) for one in waiting] == [("fine_tune", None), ("sau", None)]
+    assert [(one["defense"], one.get("verdict")) for one in waiting] == [
+        ("fine_tune", None),
+        ("sau", None),
+    ]
     failed, other = report.candidates
     assert failed == {"defense": "fine_tune", "failed": "It ran out of its time budget."}
     assert (other["verdict"], other["seconds"]) == (str(report.verdict), 12.5)
@@ -167,8 +265,9 @@ def test_a_purified_artifact_of_the_service_shows_pictures_and_its_rivals(tmp_pa
     assert "then and now" in render_html(report)
 
 
-def test_a_model_that_is_gone_hides_the_pictures_and_not_the_verdict(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_gone_hides_the_pictures_and_not_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Place(tmp_path)
     digest = place.guard.blobs.put_bytes(patch())
     _, child = purified(place, [replace(finding(suspicious=True), trigger_digest=digest)])

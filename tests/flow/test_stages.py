@@ -73,8 +73,9 @@ def test_a_stage_that_comes_again_does_nothing(place: Place) -> None:
     ],
     ids=["pickle", "no-manifest", "broken-manifest", "zeros"],
 )
-def test_what_cannot_be_vetted_says_what_to_upload(place: Place, data: bytes | None, manifest: str | None,
-                                                   words: str) -> None:
+def test_what_cannot_be_vetted_says_what_to_upload(
+    place: Place, data: bytes | None, manifest: str | None, words: str
+) -> None:
     scan_id = place.upload(data, manifest=manifest, file="model.bin")
 
     run_stage.work(place.guard, "inspect", scan_id)
@@ -140,11 +141,23 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
     place.with_evidence(child, finding(suspicious=True, natural=0.97))
     assert run_stage.work(place.guard, "decide", child)
     assert [row.verdict for row in place.verdicts(child)] == [Verdict.HELD]
-    *others, last = [{"defense": rule.name, **({"after": [rule.after]} if rule.after else {})}
-                     for rule in place.guard.policy.defenses]  # as if all others had failed before
+    *others, last = [
+        {"defense": rule.name, **({"after": [rule.after]} if rule.after else {})}
+        for rule in place.guard.policy.defenses
+    ]  # as if all others had failed before
     with transaction(place.guard.engine) as session:
-        scans.move(session, parent, ScanState.PURIFYING, place.clock, detail={"candidates": [
-            *({**named, "failed": "no"} for named in others), {**last, "child": child}]})
+        scans.move(
+            session,
+            parent,
+            ScanState.PURIFYING,
+            place.clock,
+            detail={
+                "candidates": [
+                    *({**named, "failed": "no"} for named in others),
+                    {**last, "child": child},
+                ]
+            },
+        )
 
     run_stage.work(place.guard, "purify", parent)
 
@@ -175,21 +188,31 @@ def test_a_natural_trigger_waits_for_a_person_who_is_not_the_uploader(place: Pla
         assert verify_chain(ledger.rows(session), place.guard.trusted) == []
 
 
-def test_the_signed_verdict_holds_the_gaps_of_its_policy_and_a_review_repeats_them(place: Place) -> None:
+def test_the_signed_verdict_holds_the_gaps_of_its_policy_and_a_review_repeats_them(
+    place: Place,
+) -> None:
     scan_id = decided(place, finding(suspicious=True, natural=0.97))
     review.approve(place.guard, scan_id, "bob", "a property of the class")
-    held, cleared = (dsse.verify(row.envelope, place.guard.trusted)["predicate"] for row in place.verdicts(scan_id))
+    held, cleared = (
+        dsse.verify(row.envelope, place.guard.trusted)["predicate"]
+        for row in place.verdicts(scan_id)
+    )
     versions = {name: DETECTORS.get(name).version for name in place.guard.policy.detectors}
     wanted = known_gaps(place.guard.policy, versions)
 
-    assert held["known_gaps"] == cleared["known_gaps"] == report_for(place.guard, scan_id).known_gaps == wanted
+    assert (
+        held["known_gaps"]
+        == cleared["known_gaps"]
+        == report_for(place.guard, scan_id).known_gaps
+        == wanted
+    )
     assert "blend" in held["not_covered"]
     assert "patch" not in held["not_covered"]
 
 
 def test_the_signed_verdict_of_an_own_policy_says_that_nothing_was_measured(place: Place) -> None:
     place.guard = replace(place.guard, policy=replace(place.guard.policy, asr_limit=0.2))
-    row, = place.verdicts(decided(place, finding(suspicious=False)))
+    (row,) = place.verdicts(decided(place, finding(suspicious=False)))
     said = dsse.verify(row.envelope, place.guard.trusted)["predicate"]["known_gaps"]
 
     assert said["measured"] is False
@@ -240,7 +263,9 @@ def test_a_blob_that_was_changed_is_never_published(place: Place) -> None:
         assert [row.kind for row in alarms.open_alarms(session)] == ["publish_refused"]
 
 
-def test_a_scan_that_takes_its_worker_down_again_and_again_ends_in_a_dead_letter(place: Place) -> None:
+def test_a_scan_that_takes_its_worker_down_again_and_again_ends_in_a_dead_letter(
+    place: Place,
+) -> None:
     scan_id = place.upload()
     for _ in range(run_stage.MAX_CRASHES):  # a killed worker claims and never releases
         with transaction(place.guard.engine) as session:
@@ -286,7 +311,9 @@ def test_a_scan_whose_worker_vanished_is_announced_again(place: Place) -> None:
     assert rescue.rescue(place.guard) == []
 
 
-def test_a_stage_whose_method_failed_ends_inconclusive(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_whose_method_failed_ends_inconclusive(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_args: object) -> None:
         raise MethodFailed("The job took too much memory.", code="out_of_memory")
 

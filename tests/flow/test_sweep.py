@@ -37,7 +37,9 @@ def test_what_no_event_told_is_nominated_once_by_its_latest_version(world: World
 
     assert swept(world) == 1
     assert swept(world) == 0
-    assert [(row.key, row.version_id, row.source) for row in world.nominations()] == [("in/a/m.pt", latest, "sweep")]
+    assert [(row.key, row.version_id, row.source) for row in world.nominations()] == [
+        ("in/a/m.pt", latest, "sweep")
+    ]
 
 
 def test_what_was_heard_of_is_left_alone_whatever_became_of_it(world: World) -> None:
@@ -47,7 +49,9 @@ def test_what_was_heard_of_is_left_alone_whatever_became_of_it(world: World) -> 
         if key != "in/c/m.pt":
             world.work()
 
-    assert {row.state for row in world.nominations()} == set(NominationState) - {NominationState.IGNORED}
+    assert {row.state for row in world.nominations()} == set(NominationState) - {
+        NominationState.IGNORED
+    }
     assert swept(world) == 0
 
 
@@ -65,9 +69,16 @@ def test_a_scan_without_a_nomination_counts_as_heard_of(world: World) -> None:
     assert swept(world) == 0
 
 
-def test_an_event_ignored_for_its_bucket_is_made_good_once_the_bucket_is_allowed(world: World) -> None:
+def test_an_event_ignored_for_its_bucket_is_made_good_once_the_bucket_is_allowed(
+    world: World,
+) -> None:
     version = world.put("in/a/m.pt", b"x")
-    nominate(world.engine, [Nomination(world.bucket.name, "in/a/m.pt", version, "s3")], world.now(), buckets=["other"])
+    nominate(
+        world.engine,
+        [Nomination(world.bucket.name, "in/a/m.pt", version, "s3")],
+        world.now(),
+        buckets=["other"],
+    )
 
     assert swept(world) == 1
 
@@ -131,9 +142,17 @@ def test_the_guard_sweeps_all_its_buckets_and_receives_what_it_found(tmp_path: P
         bucket.client.put_object(Bucket=bucket.name, Key="in/a/m.pt", Body=b"x")
         bucket.client.put_object(Bucket=bucket.name, Key="in/a/config.json", Body=CONFIG)
     names = ",".join(bucket.name for bucket in buckets)
-    guard = open_guard(load_settings({**weed.environment(buckets[0].name), "GUARD_INTAKE_BUCKETS": names,
-                                      "GUARD_DATA_DIR": str(tmp_path), "GUARD_SWEEP_LIMIT": "3",
-                                      "GUARD_DATABASE_URL": new_database(tmp_path)}))
+    guard = open_guard(
+        load_settings(
+            {
+                **weed.environment(buckets[0].name),
+                "GUARD_INTAKE_BUCKETS": names,
+                "GUARD_DATA_DIR": str(tmp_path),
+                "GUARD_SWEEP_LIMIT": "3",
+                "GUARD_DATABASE_URL": new_database(tmp_path),
+            }
+        )
+    )
 
     assert [sweep_guard(guard) for _ in range(3)] == [3, 1, 0]
     with reading(guard.engine) as session:
@@ -142,11 +161,15 @@ def test_the_guard_sweeps_all_its_buckets_and_receives_what_it_found(tmp_path: P
 
     assert states == {NominationState.ACCEPTED}
     with reading(guard.engine) as session:
-        assert {scan.bucket for scan in scans.list_recent(session)} == {bucket.name for bucket in buckets}
+        assert {scan.bucket for scan in scans.list_recent(session)} == {
+            bucket.name for bucket in buckets
+        }
 
 
 def test_a_store_that_is_away_is_unavailable(tmp_path: Path) -> None:
-    away = Bucket(make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), "models")
+    away = Bucket(
+        make_client(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b"), "models"
+    )
     world = new_world(tmp_path, away)
 
     with pytest.raises(Unavailable):

@@ -14,8 +14,15 @@ from guard.core.errors import ArtifactRejected
 from guard.core.manifest import Manifest
 from guard.formats._canonical import read_canonical, read_manifest, write_canonical
 
-MANIFEST = Manifest(architecture="cifar_resnet", num_classes=2, input_size=(3, 8, 8), mean=(0.5, 0.5, 0.5),
-                    std=(0.25, 0.25, 0.25), model_args={"width": 4}, label_names=("Kätzchen", 'quo"te'))
+MANIFEST = Manifest(
+    architecture="cifar_resnet",
+    num_classes=2,
+    input_size=(3, 8, 8),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    model_args={"width": 4},
+    label_names=("Kätzchen", 'quo"te'),
+)
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -46,13 +53,17 @@ def test_the_digest_does_not_depend_on_order_or_memory_layout(tmp_path: Path) ->
     again = dict(reversed(tensors().items()))
     again["b.weight"] = again["b.weight"].t().contiguous().t()
 
-    assert write_canonical(tensors(), MANIFEST, tmp_path / "a") == write_canonical(again, MANIFEST, tmp_path / "b")
+    assert write_canonical(tensors(), MANIFEST, tmp_path / "a") == write_canonical(
+        again, MANIFEST, tmp_path / "b"
+    )
 
 
 def test_the_digest_covers_the_manifest(tmp_path: Path) -> None:
     other = Manifest.from_dict({**MANIFEST.to_dict(), "label_names": ["dog", "cat"]})
 
-    assert write_canonical(tensors(), MANIFEST, tmp_path / "a") != write_canonical(tensors(), other, tmp_path / "b")
+    assert write_canonical(tensors(), MANIFEST, tmp_path / "a") != write_canonical(
+        tensors(), other, tmp_path / "b"
+    )
 
 
 def test_the_reference_library_reads_it_and_tensors_are_aligned(tmp_path: Path) -> None:
@@ -116,5 +127,7 @@ def test_one_changed_weight_is_another_digest_but_still_readable(tmp_path: Path)
     changed = tensors()
     changed["b.weight"][0, 0] += 1e-6
 
-    assert write_canonical(tensors(), MANIFEST, tmp_path / "a") != write_canonical(changed, MANIFEST, tmp_path / "b")
+    assert write_canonical(tensors(), MANIFEST, tmp_path / "a") != write_canonical(
+        changed, MANIFEST, tmp_path / "b"
+    )
     assert torch.equal(changed["b.weight"], read_canonical(tmp_path / "b")[1]["b.weight"])

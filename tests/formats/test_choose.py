@@ -7,11 +7,17 @@ from guard.formats._choose import choose
 from tests.formats import test_safetensors
 
 
-@pytest.mark.parametrize(("code", "head"), [
-    ("empty_file", b""), ("unknown_format", b"#!/bin/sh\n"), ("unknown_format", b"\0" * 4096),
-    ("unknown_format", b"\x7fELF"), ("polyglot", b"GGUF\0\0\0\0{}"),
-    ("polyglot", b"PK\x03\x04\0\0\0\0{" + bytes(30)),
-])
+@pytest.mark.parametrize(
+    ("code", "head"),
+    [
+        ("empty_file", b""),
+        ("unknown_format", b"#!/bin/sh\n"),
+        ("unknown_format", b"\0" * 4096),
+        ("unknown_format", b"\x7fELF"),
+        ("polyglot", b"GGUF\0\0\0\0{}"),
+        ("polyglot", b"PK\x03\x04\0\0\0\0{" + bytes(30)),
+    ],
+)
 def test_what_no_single_format_claims_is_refused(code: str, head: bytes) -> None:
     with pytest.raises(ArtifactRejected) as caught:
         choose(head, "model.safetensors\x1b[0m")

@@ -1,4 +1,7 @@
-"""The jail holds: whatever runs inside has no file, no network, no process, no environment and no time without end."""
+"""The jail holds.
+
+Whatever runs inside has no file, no network, no process, no environment and no time without end.
+"""
 
 import io
 import json
@@ -64,7 +67,7 @@ tries = {
 found = {name: attempt(act) for name, act in tries.items()}
 thread = threading.Thread(target=lambda: found.update(thread='possible')); thread.start(); thread.join()
 os.write(1, b'S' + json.dumps(found).encode())
-"""
+"""  # noqa: E501 - a script of its own
 
 
 class Payload:
@@ -108,7 +111,12 @@ def test_the_same_payload_writes_where_there_is_no_jail(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     payload = pickle.dumps(Payload(f"open({str(canary)!r}, 'w').write('x')"))
 
-    subprocess.run([sys.executable, "-c", "import os" + UNPICKLE], input=payload, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", "import os" + UNPICKLE],
+        input=payload,
+        check=True,
+        capture_output=True,
+    )
 
     assert canary.exists()
 
@@ -119,7 +127,9 @@ def test_an_unpickled_payload_cannot_phone_home() -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         server.settimeout(0.2)
-        payload = pickle.dumps(Payload(f"import socket; socket.create_connection({server.getsockname()})"))
+        payload = pickle.dumps(
+            Payload(f"import socket; socket.create_connection({server.getsockname()})")
+        )
 
         said = jailed(UNPICKLE, data=payload)
 
@@ -144,7 +154,10 @@ def test_no_descriptor_of_the_parent_is_open_in_the_child(tmp_path: Path) -> Non
     secret = os.open(tmp_path / "secret", os.O_CREAT | os.O_RDWR)
     os.set_inheritable(secret, True)
     try:
-        body = f"os.write(1, b'S')\ntry:\n    os.fstat({secret})\nexcept OSError:\n    os.write(1, b'closed')"
+        body = (
+            f"os.write(1, b'S')\ntry:\n    os.fstat({secret})\nexcept OSError:\n    "
+            "os.write(1, b'closed')"
+        )
 
         assert jailed(body) == b"closed"
     finally:
@@ -178,19 +191,36 @@ def test_a_child_that_never_ends_is_killed() -> None:
 def test_a_child_that_talks_without_end_is_cut_off() -> None:
     body = "os.write(1, b'S')\nwhile True: os.write(1, bytes(65536))"
 
-    assert refused(body, budget=Budget(file_bytes=100_000, header_bytes=100, seconds=20)) == "output_too_large"
+    assert (
+        refused(body, budget=Budget(file_bytes=100_000, header_bytes=100, seconds=20))
+        == "output_too_large"
+    )
 
 
 @needs_jail
-@pytest.mark.parametrize("body", ["import ctypes; ctypes.string_at(0)", "os._exit(3)", "os.write(1, b'S'); os._exit(3)",
-                                  "os.write(1, b'Rmade_up_code')", "os.write(1, b'x')", ""])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import ctypes; ctypes.string_at(0)",
+        "os._exit(3)",
+        "os.write(1, b'S'); os._exit(3)",
+        "os.write(1, b'Rmade_up_code')",
+        "os.write(1, b'x')",
+        "",
+    ],
+)
 def test_a_child_that_breaks_or_lies_is_a_refusal(body: str) -> None:
     assert refused(body) == "jail_crashed"
 
 
-@pytest.mark.parametrize("locks", [
-    "import sys; sys.exit('no locks')\n", "raise OSError\n", "import os; os.write(1, b'S')\n",
-])
+@pytest.mark.parametrize(
+    "locks",
+    [
+        "import sys; sys.exit('no locks')\n",
+        "raise OSError\n",
+        "import os; os.write(1, b'S')\n",
+    ],
+)
 def test_without_locks_there_is_no_conversion(locks: str) -> None:
     with pytest.raises(Unavailable) as caught:
         jailed("", locks=locks)
@@ -234,4 +264,8 @@ def _children() -> str:
 def test_the_kill_signal_is_not_mistaken_for_a_verdict() -> None:
     """A child that is killed before it has locked itself in says nothing about the file."""
     with pytest.raises(Unavailable):
-        jailed("", locks=f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})\n", data=io.BytesIO(b"x").read())
+        jailed(
+            "",
+            locks=f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})\n",
+            data=io.BytesIO(b"x").read(),
+        )

@@ -22,9 +22,17 @@ def _tar() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("data", [
-    sample(), _tar(), bz2.compress(b"x"), lzma.compress(b"x"), b"7z\xbc\xaf\x27\x1c" + bytes(26),
-    b"\x28\xb5\x2f\xfd" + bytes(9), b"Rar!\x1a\x07\x01\x00",
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        sample(),
+        _tar(),
+        bz2.compress(b"x"),
+        lzma.compress(b"x"),
+        b"7z\xbc\xaf\x27\x1c" + bytes(26),
+        b"\x28\xb5\x2f\xfd" + bytes(9),
+        b"Rar!\x1a\x07\x01\x00",
+    ],
+)
 def test_each_kind_is_told(data: bytes) -> None:
     assert type(choose(data[:4096], "model.safetensors")).__name__ == "PackedArchive"

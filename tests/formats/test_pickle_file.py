@@ -24,14 +24,20 @@ def test_pickles_of_each_protocol_are_told(protocol: int, value: Any) -> None:
 
 @pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
 def test_a_safetensors_length_that_starts_alike_is_not_claimed(length: int) -> None:
-    head = struct.pack("<Q", length) + b'{"conv1.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
+    head = (
+        struct.pack("<Q", length)
+        + b'{"conv1.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
+    )
 
     assert not PickleFile().claims(head, "model.pkl")
     assert type(choose(head, "model.pkl")).__name__ == "Safetensors"
 
 
 def test_a_file_that_is_pickle_and_safetensors_is_refused() -> None:
-    """The opcode G swallows the rest of the length and the brace; what follows are opcodes in a tensor's name."""
+    """The opcode G swallows the rest of the length and the brace.
+
+    What follows are opcodes in a tensor's name.
+    """
     head = b"\x80\x02G" + bytes(5) + b'{"a0000.":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 
     with pytest.raises(ArtifactRejected) as caught:

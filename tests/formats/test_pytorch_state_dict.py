@@ -1,4 +1,7 @@
-"""PyTorch checkpoints: the archive's rules, the pickle's allow-list, and the conversion in the jail."""
+"""PyTorch checkpoints.
+
+The archive's rules, the pickle's allow-list, and the conversion in the jail.
+"""
 
 import io
 import os
@@ -45,7 +48,10 @@ def inspected(data: bytes) -> str:
 
 
 def changed(**members: bytes) -> bytes:
-    """An honest checkpoint with members added or replaced; `__` in a name stands for a slash, `_dot_` for a dot."""
+    """An honest checkpoint with members added or replaced.
+
+    `__` in a name stands for a slash, `_dot_` for a dot.
+    """
     names = {name.replace("__", "/").replace("_dot_", "."): data for name, data in members.items()}
     return zipped({**members_of(sample()), **names})
 
@@ -53,7 +59,9 @@ def changed(**members: bytes) -> bytes:
 @needs_jail
 def test_a_state_dict_comes_out_as_it_went_in(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    path.write_bytes(saved({"state_dict": {f"module.{name}": x for name, x in state().items()}, "epoch": 3}))
+    path.write_bytes(
+        saved({"state_dict": {f"module.{name}": x for name, x in state().items()}, "epoch": 3})
+    )
 
     name, header, found = open_tensors(path, "model.pt", BUDGET)
 
@@ -94,7 +102,10 @@ def test_a_pickled_payload_is_named_and_not_run(tmp_path: Path) -> None:
 
 @needs_jail
 def test_the_jail_refuses_the_payload_on_its_own(tmp_path: Path) -> None:
-    """Without our opcode list in front: torch's `weights_only` is the second reader, the locks are the third."""
+    """Without our opcode list in front.
+
+    Torch's `weights_only` is the second reader, the locks are the third.
+    """
     canary = tmp_path / "canary"
     data = saved({"w": torch.zeros(1), "x": Canary(canary)})
 
@@ -116,34 +127,45 @@ def test_protocol_4_is_refused() -> None:
     assert inspected(saved(state(), pickle_protocol=4)) == "pickle_opcode"
 
 
-@pytest.mark.parametrize(("code", "data"), [
-    ("zip_broken", sample()[:-1]),
-    ("zip_broken", sample() + b"x"),
-    ("zip_gap", b"PK\x03\x04" + sample()),
-    ("zip_compressed", zipped(members_of(sample()), zipfile.ZIP_DEFLATED)),
-    ("zip_bad_name", changed(archive__dotdot=b"").replace(b"dotdot", b"../../")),
-    ("zip_bad_name", changed(**{"archive/a\x1b": b""})),
-    ("zip_unexpected_member", changed(archive__more_dot_py=b"import os")),
-    ("zip_unexpected_member", changed(other__version=b"3")),
-    ("zip_member_missing", zipped({"archive/data.pkl": members_of(sample())["archive/data.pkl"]})),
-    ("torchscript", changed(archive__code__model_dot_py=b"")),
-    ("torchscript", changed(archive__constants_dot_pkl=b"")),
-    ("torchserve_archive", changed(**{"MAR-INF/MANIFEST.json": b"{}"})),
-    ("torch_package", changed(**{"archive/.data/extern_modules": b""})),
-    ("exported_program", changed(archive__archive_format=b"pt2")),
-    ("pickle_broken", changed(archive__data_dot_pkl=b"\x80\x02}q\x00")),
-    ("pickle_broken", changed(archive__data_dot_pkl=b"\x80\x02}.cposix\nsystem\n")),
-    ("pickle_broken", changed(archive__data_dot_pkl=b"")),
-    ("pickle_opcode", changed(archive__data_dot_pkl=b"\x80\x02\x8c\x05posix\x8c\x06system\x93.")),
-    ("pickled_module", changed(archive__data_dot_pkl=b"\x80\x02cposix\nsystem\n.")),
-])
+@pytest.mark.parametrize(
+    ("code", "data"),
+    [
+        ("zip_broken", sample()[:-1]),
+        ("zip_broken", sample() + b"x"),
+        ("zip_gap", b"PK\x03\x04" + sample()),
+        ("zip_compressed", zipped(members_of(sample()), zipfile.ZIP_DEFLATED)),
+        ("zip_bad_name", changed(archive__dotdot=b"").replace(b"dotdot", b"../../")),
+        ("zip_bad_name", changed(**{"archive/a\x1b": b""})),
+        ("zip_unexpected_member", changed(archive__more_dot_py=b"import os")),
+        ("zip_unexpected_member", changed(other__version=b"3")),
+        (
+            "zip_member_missing",
+            zipped({"archive/data.pkl": members_of(sample())["archive/data.pkl"]}),
+        ),
+        ("torchscript", changed(archive__code__model_dot_py=b"")),
+        ("torchscript", changed(archive__constants_dot_pkl=b"")),
+        ("torchserve_archive", changed(**{"MAR-INF/MANIFEST.json": b"{}"})),
+        ("torch_package", changed(**{"archive/.data/extern_modules": b""})),
+        ("exported_program", changed(archive__archive_format=b"pt2")),
+        ("pickle_broken", changed(archive__data_dot_pkl=b"\x80\x02}q\x00")),
+        ("pickle_broken", changed(archive__data_dot_pkl=b"\x80\x02}.cposix\nsystem\n")),
+        ("pickle_broken", changed(archive__data_dot_pkl=b"")),
+        (
+            "pickle_opcode",
+            changed(archive__data_dot_pkl=b"\x80\x02\x8c\x05posix\x8c\x06system\x93."),
+        ),
+        ("pickled_module", changed(archive__data_dot_pkl=b"\x80\x02cposix\nsystem\n.")),
+    ],
+)
 def test_each_broken_rule_has_its_name(code: str, data: bytes) -> None:
     assert code == inspected(data)
 
 
 def test_members_that_share_bytes_are_refused() -> None:
     """The trick of overlapping zip bombs: two list entries for one place."""
-    data = bytearray(zipped({**members_of(sample()), "archive/data/7": b"1234", "archive/data/8": b"1234"}))
+    data = bytearray(
+        zipped({**members_of(sample()), "archive/data/7": b"1234", "archive/data/8": b"1234"})
+    )
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         first = archive.getinfo("archive/data/7").header_offset
         second = archive.getinfo("archive/data/8").header_offset
@@ -183,24 +205,30 @@ def test_a_damaged_checkpoint_is_inspected_or_refused(position: int, value: int)
     assert header.format == "pytorch_state_dict"
 
 
-@pytest.mark.parametrize("checkpoint", [
-    state(),
-    {"state_dict": state()},
-    {"net": state(), "acc": 0.9},
-    {f"module.{name}": tensor for name, tensor in state().items()},
-])
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        state(),
+        {"state_dict": state()},
+        {"net": state(), "acc": 0.9},
+        {f"module.{name}": tensor for name, tensor in state().items()},
+    ],
+)
 def test_the_state_dict_is_found_in_its_wrapper(checkpoint: dict[str, Any]) -> None:
     assert state().keys() == _jail_child._state_dict(checkpoint).keys()
 
 
-@pytest.mark.parametrize(("code", "checkpoint"), [
-    ("no_state_dict", {}),
-    ("no_state_dict", [torch.zeros(1)]),
-    ("no_state_dict", {"epoch": 3}),
-    ("no_state_dict", {1: torch.zeros(1)}),
-    ("no_state_dict", {"state_dict": {"a": {"b": torch.zeros(1)}}}),
-    ("ambiguous_checkpoint", {"state_dict": state(), "model": state()}),
-])
+@pytest.mark.parametrize(
+    ("code", "checkpoint"),
+    [
+        ("no_state_dict", {}),
+        ("no_state_dict", [torch.zeros(1)]),
+        ("no_state_dict", {"epoch": 3}),
+        ("no_state_dict", {1: torch.zeros(1)}),
+        ("no_state_dict", {"state_dict": {"a": {"b": torch.zeros(1)}}}),
+        ("ambiguous_checkpoint", {"state_dict": state(), "model": state()}),
+    ],
+)
 def test_a_checkpoint_without_one_state_dict_is_refused(code: str, checkpoint: Any) -> None:
     with pytest.raises(_jail_child._Refused, match=f"^{code}$"):
         _jail_child._state_dict(checkpoint)

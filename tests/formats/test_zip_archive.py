@@ -45,16 +45,23 @@ def _exported() -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-@pytest.mark.parametrize(("code", "make"), [
-    ("torchserve_archive", sample),
-    ("numpy_archive", _numpy),
-    ("torchscript", _torchscript),
-    ("exported_program", _exported),
-    ("keras_archive", lambda: zipped({"metadata.json": b"", "config.json": b"", "model.weights.h5": b""})),
-    ("zip_archive", lambda: zipped({"model.safetensors": b""})),
-    ("zip_archive", lambda: zipped({})),
-    ("zip_broken", lambda: zipped({"a": b""})[:-3]),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("code", "make"),
+    [
+        ("torchserve_archive", sample),
+        ("numpy_archive", _numpy),
+        ("torchscript", _torchscript),
+        ("exported_program", _exported),
+        (
+            "keras_archive",
+            lambda: zipped({"metadata.json": b"", "config.json": b"", "model.weights.h5": b""}),
+        ),
+        ("zip_archive", lambda: zipped({"model.safetensors": b""})),
+        ("zip_archive", lambda: zipped({})),
+        ("zip_broken", lambda: zipped({"a": b""})[:-3]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_each_kind_is_named(code: str, make: object) -> None:
     assert callable(make)
     assert code == refused(make())

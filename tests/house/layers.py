@@ -1,4 +1,7 @@
-"""Who may import whom: the table of design.md section 3 as data, and the function that reads a file against it."""
+"""Who may import whom.
+
+The table of design.md section 3 as data, and the function that reads a file against it.
+"""
 
 import ast
 import sys
@@ -19,7 +22,10 @@ OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN
 
 @dataclass(frozen=True)
 class Row:
-    """`ours`: packages of guard it may import beside itself. `outside`: which of `OUTSIDE` it may import."""
+    """`ours`: packages of guard it may import beside itself.
+
+    `outside`: which of `OUTSIDE` it may import.
+    """
 
     ours: frozenset[str]
     outside: frozenset[str] = frozenset()
@@ -30,7 +36,10 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
     return Row(frozenset(ours.split()), frozenset().union(*outside), stdlib_only)
 
 
-_USE_CASES = "core policy store attest blobs events cleansets ml formats detectors defenses publishers reports"
+_USE_CASES = (
+    "core policy store attest blobs events cleansets ml formats detectors defenses "
+    "publishers reports"
+)
 TABLE = {
     "core": _row(stdlib_only=True),
     "policy": _row("core", stdlib_only=True),
@@ -57,14 +66,20 @@ TABLE = {
     "": _row("offline"),  # guard/__init__.py
     "api": _row("core flow bootstrap store reports cleansets settings logs", WEB),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
-    "cli": _row("core vetting flow bootstrap store reports cleansets settings logs policy offline local", SCREEN),
+    "cli": _row(
+        "core vetting flow bootstrap store reports cleansets settings logs policy offline local",
+        SCREEN,
+    ),
     # `events` for the SQS poller.
-    "workers": _row("core vetting jobs flow bootstrap store reports cleansets settings logs events", BROKER, SQL),
+    "workers": _row(
+        "core vetting jobs flow bootstrap store reports cleansets settings logs events", BROKER, SQL
+    ),
     "local": _row("core settings", HTTP, BROKER, CLOUD),
 }
 #: Nothing of these is ever imported by the guard or its workers.
 NEVER = {"tests", "benchmarks", "migrations"}
-#: Underscore files that packages other than their own may use, by reader: the canonical file is the guard's own.
+#: Underscore files that packages other than their own may use, by reader: the canonical file is the
+#: guard's own.
 PRIVATE = {
     "guard.formats._canonical": {"vetting", "serving"},
     "guard.formats._read": {"vetting"},
@@ -72,13 +87,22 @@ PRIVATE = {
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).
 BUILDS_ON = {
     ("guard.formats.safetensors", "_canonical"),  # the canonical file is a safetensors file
-    ("guard.formats.safetensors", "pytorch_state_dict"),  # the jail's answer is read by our strict parser
-    ("guard.formats.pytorch_state_dict", "zip_archive"),  # a zip is refused unless that one claims it
+    (
+        "guard.formats.safetensors",
+        "pytorch_state_dict",
+    ),  # the jail's answer is read by our strict parser
+    (
+        "guard.formats.pytorch_state_dict",
+        "zip_archive",
+    ),  # a zip is refused unless that one claims it
 }
 
 
 def package_of(path: str) -> str:
-    """`guard/store/scans.py` -> `store`; `guard/offline.py` -> `offline`; `guard/__init__.py` -> ``; workers as is."""
+    """`guard/store/scans.py` -> `store`; `guard/offline.py` -> `offline`.
+
+    `guard/__init__.py` -> ``; workers as is.
+    """
     parts = path.removesuffix(".py").split("/")
     if parts[0] != "guard":
         return parts[0]
@@ -121,7 +145,12 @@ def _ours(path: str, package: str, row: Row, parts: list[str]) -> Iterator[str]:
     module = ".".join(parts[:3])
     if parts[2].startswith("_") and other != package and package not in PRIVATE.get(module, set()):
         yield f"{module} is private to guard.{other}"
-    if package in SHELVES and other == package and not parts[2].startswith("_") and parts[2].islower():
+    if (
+        package in SHELVES
+        and other == package
+        and not parts[2].startswith("_")
+        and parts[2].islower()
+    ):
         mine = path.removesuffix(".py").split("/")[-1]
         if not mine.startswith("__") and parts[2] != mine and (module, mine) not in BUILDS_ON:
             yield f"plug-ins do not know each other: {module}"

@@ -20,17 +20,23 @@ def parsed(path: str) -> ast.Module:
 @cache
 def python_files(*roots: str) -> tuple[str, ...]:
     """All Python files below `roots`, relative to the repository, sorted."""
-    found = [file.relative_to(ROOT).as_posix() for root in roots for file in (ROOT / root).rglob("*.py")]
+    found = [
+        file.relative_to(ROOT).as_posix() for root in roots for file in (ROOT / root).rglob("*.py")
+    ]
     return tuple(sorted(found))
 
 
 def plug_ins(shelf: str) -> list[str]:
     """The names on a shelf, read from its folder."""
-    return sorted(file.stem for file in (ROOT / "guard" / shelf).glob("*.py") if not file.stem.startswith("_"))
+    return sorted(
+        file.stem for file in (ROOT / "guard" / shelf).glob("*.py") if not file.stem.startswith("_")
+    )
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of every import anywhere in the tree; `from a import b` gives both `a` and `a.b`.
+    """Line and dotted name of every import anywhere in the tree.
+
+    `from a import b` gives both `a` and `a.b`.
 
     A relative import comes with its leading dots.
     """
@@ -47,11 +53,15 @@ def tracked_files() -> list[str]:
     """What git has, or would take: tracked files and new ones that are not ignored."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    return sorted({name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()})
+    return sorted(
+        {name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    )
 
 
 def fresh(script: str) -> str:
     """What a script prints in a new Python process that has imported nothing of ours."""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

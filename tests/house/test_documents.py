@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_settings_page_is_the_settings() -> None:
-    assert (ROOT / "docs/settings.md").read_text() == page(), "run: python -m benchmarks.make_settings_doc"
+    assert (ROOT / "docs/settings.md").read_text() == page(), (
+        "run: python -m benchmarks.make_settings_doc"
+    )
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -22,7 +24,9 @@ def test_the_readme_quotes_the_newest_records(name: str) -> None:
 
 
 def test_the_guard_knows_what_the_newest_records_say_of_its_policies() -> None:
-    assert make_measured.DOCUMENT.read_text() == make_measured.page(), "run: python -m benchmarks.make_measured"
+    assert make_measured.DOCUMENT.read_text() == make_measured.page(), (
+        "run: python -m benchmarks.make_measured"
+    )
 
 
 def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None:
@@ -30,11 +34,19 @@ def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None
         return {"k": k, "n": n, "share": k / n if n else None, "low": 0.0, "high": 1.0}
 
     attacks = {"patch": (4, 4), "tact": (0, 3), "feeble": (0, 0), "sig": (2, 4)}
-    result = {"verdicts": {"rules": {"honest_not_cleared": share(1, 30), "strong_not_cleared": share(6, 11)}},
-              "attacks": {name: {"strong_not_cleared": share(*counts)} for name, counts in attacks.items()}}
+    result = {
+        "verdicts": {
+            "rules": {"honest_not_cleared": share(1, 30), "strong_not_cleared": share(6, 11)}
+        },
+        "attacks": {
+            name: {"strong_not_cleared": share(*counts)} for name, counts in attacks.items()
+        },
+    }
     folder = tmp_path / "2026-01-01-detect-default"
     folder.mkdir()
-    (folder / "result.json").write_text(json.dumps({"surroundings": {"commit": "abc1234"}, "result": result}))
+    (folder / "result.json").write_text(
+        json.dumps({"surroundings": {"commit": "abc1234"}, "result": result})
+    )
 
     words = missed(folder=tmp_path)
 

@@ -27,7 +27,8 @@ def test_a_rule_of_everything_that_runs_holds(rule: Rule) -> None:
 
 def test_nothing_is_too_long() -> None:
     found = [
-        problem for path in python_files("guard", "workers", "migrations")
+        problem
+        for path in python_files("guard", "workers", "migrations")
         for problem in habits.too_long(path, (ROOT / path).read_text(), parsed(path))
     ]
 
@@ -64,7 +65,10 @@ def test_a_violation_is_noticed(rule: Rule, source: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "source"),
     [
-        (habits.executes_data, "model.eval()\nimport pickletools\nnp.load(path, allow_pickle=False)"),
+        (
+            habits.executes_data,
+            "model.eval()\nimport pickletools\nnp.load(path, allow_pickle=False)",
+        ),
         (habits.prints, "import sys\nsys.stderr.write('x')"),
         (habits.swallows, "try:\n    f()\nexcept ValueError:\n    pass"),
         (habits.opens_badly, '"""A file that says what it is."""'),

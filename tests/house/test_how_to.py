@@ -23,7 +23,9 @@ CREATE = re.compile(r"Create `([^`]+)`")
 def sources(tmp_path: Path) -> Path:
     """Everything that Python reads; what it runs there finds no other copy."""
     for name in ("guard", "workers", "benchmarks", "migrations", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "records"))
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "records")
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -38,8 +40,11 @@ def test_a_defense_is_added_by_two_files_and_used_by_name(sources: Path, tmp_pat
     assert len(paths) == len(blocks("python")) == 2
     for path, text in zip(paths, blocks("python"), strict=True):
         (sources / path).write_text(text)
-    words = {"MODEL": str(saved(tmp_path / "model", backdoored=True)), "OUT": str(tmp_path / "out"),
-             "CLEANSET": str(clean_set(tmp_path / "clean.npz"))}
+    words = {
+        "MODEL": str(saved(tmp_path / "model", backdoored=True)),
+        "OUT": str(tmp_path / "out"),
+        "CLEANSET": str(clean_set(tmp_path / "clean.npz")),
+    }
     commands = [line for block in blocks("sh") for line in block.splitlines()]
 
     answers = {line: run(line, words, sources) for line in commands}
@@ -52,13 +57,36 @@ def test_a_defense_is_added_by_two_files_and_used_by_name(sources: Path, tmp_pat
 
 
 def run(line: str, words: dict[str, str], folder: Path) -> str:
-    """Standard output of a command of the page; a repair may be refused by the policy, everything else must work."""
+    """Standard output of a command of the page.
+
+    A repair may be refused by the policy, everything else must work.
+    """
     command = [words.get(word, word) for word in line.split()]
-    program = {"python": [sys.executable], "guard": [sys.executable, "-c", "from guard.cli.main import main; main()"]}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GUARD_", "COVERAGE_"))}
-    # One thread: at this size a second one only waits, the more so where other tests want the cores.
-    own = {"PYTHONPATH": str(folder), "GUARD_DATA_DIR": str(folder / "data"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*program[command[0]], *command[1:]], cwd=folder, capture_output=True, text=True, check=False,
-                          env=kept | own)
-    assert done.returncode in ({0, 1} if "purify" in command else {0}), f"{line}: {done.stdout}\n{done.stderr}"
+    program = {
+        "python": [sys.executable],
+        "guard": [sys.executable, "-c", "from guard.cli.main import main; main()"],
+    }
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GUARD_", "COVERAGE_"))
+    }
+    # One thread: at this size a second one only waits, the more so where other tests want the
+    # cores.
+    own = {
+        "PYTHONPATH": str(folder),
+        "GUARD_DATA_DIR": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [*program[command[0]], *command[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=kept | own,
+    )
+    assert done.returncode in ({0, 1} if "purify" in command else {0}), (
+        f"{line}: {done.stdout}\n{done.stderr}"
+    )
     return done.stdout

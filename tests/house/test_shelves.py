@@ -25,13 +25,20 @@ def test_the_class_is_named_after_its_file(shelf: str, name: str) -> None:
 
 @pytest.mark.parametrize(("shelf", "name"), EVERY)
 def test_every_plug_in_has_a_test_file(shelf: str, name: str) -> None:
-    assert (ROOT / "tests" / shelf / f"test_{name}.py").is_file(), f"write tests/{shelf}/test_{name}.py"
+    assert (ROOT / "tests" / shelf / f"test_{name}.py").is_file(), (
+        f"write tests/{shelf}/test_{name}.py"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in plug_ins("cli") if name != "main"])
 def test_every_command_has_a_test_file_and_an_app(name: str) -> None:
-    names = {target.id for node in parsed(f"guard/cli/{name}.py").body if isinstance(node, ast.Assign)
-             for target in node.targets if isinstance(target, ast.Name)}
+    names = {
+        target.id
+        for node in parsed(f"guard/cli/{name}.py").body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
 
     assert "app" in names
     assert (ROOT / "tests" / "cli" / f"test_{name}.py").is_file(), f"write tests/cli/test_{name}.py"
@@ -44,21 +51,38 @@ def test_a_name_from_a_request_imports_nothing(name: str) -> None:
 
 
 def test_every_test_asserts_something() -> None:
-    functions = [(path, node) for path in python_files("tests") for node in ast.walk(parsed(path))
-                 if isinstance(node, ast.FunctionDef)]
-    helpers = {node.name for _, node in functions if not node.name.startswith("test_") and _asserts(node, set())}
-    empty = [f"{path}:{node.lineno} {node.name}" for path, node in functions
-             if node.name.startswith("test_") and not _asserts(node, helpers)]
+    functions = [
+        (path, node)
+        for path in python_files("tests")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    helpers = {
+        node.name
+        for _, node in functions
+        if not node.name.startswith("test_") and _asserts(node, set())
+    }
+    empty = [
+        f"{path}:{node.lineno} {node.name}"
+        for path, node in functions
+        if node.name.startswith("test_") and not _asserts(node, helpers)
+    ]
 
     assert empty == []
 
 
 def test_a_test_that_only_runs_is_noticed() -> None:
-    idle, busy = (ast.parse(f"def test_x():\n    {line}").body[0] for line in ("run()", "assert run()"))
+    idle, busy = (
+        ast.parse(f"def test_x():\n    {line}").body[0] for line in ("run()", "assert run()")
+    )
 
     assert isinstance(idle, ast.FunctionDef)
     assert isinstance(busy, ast.FunctionDef)
-    assert [_asserts(idle, set()), _asserts(idle, {"run"}), _asserts(busy, set())] == [False, True, True]
+    assert [_asserts(idle, set()), _asserts(idle, {"run"}), _asserts(busy, set())] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def _asserts(function: ast.FunctionDef, helpers: set[str]) -> bool:
@@ -67,7 +91,11 @@ def _asserts(function: ast.FunctionDef, helpers: set[str]) -> bool:
         if isinstance(node, ast.Assert):
             return True
         if isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            called = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
             if called in {"raises", "warns", "fail"} | helpers:
                 return True
     return False

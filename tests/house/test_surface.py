@@ -9,12 +9,28 @@ import pytest
 import guard
 from tests.house.sources import ROOT, fresh, python_files, tracked_files
 
-#: Importing these must not load torch: they start fast, run in the API, or decide without looking at a weight.
+#: Importing these must not load torch: they start fast, run in the API, or decide without looking
+#: at a weight.
 LIGHT = sorted(
-    {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-     for path in python_files("guard/api", "guard/attest", "guard/blobs", "guard/cleansets", "guard/cli", "guard/core",
-                              "guard/events", "guard/flow", "guard/local", "guard/policy", "guard/publishers",
-                              "guard/reports", "guard/store", "guard/vetting")}
+    {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path in python_files(
+            "guard/api",
+            "guard/attest",
+            "guard/blobs",
+            "guard/cleansets",
+            "guard/cli",
+            "guard/core",
+            "guard/events",
+            "guard/flow",
+            "guard/local",
+            "guard/policy",
+            "guard/publishers",
+            "guard/reports",
+            "guard/store",
+            "guard/vetting",
+        )
+    }
     | {"guard", "guard.bootstrap", "guard.logs", "guard.offline", "guard.settings", "workers.app"}
 )
 
@@ -64,7 +80,11 @@ def test_no_file_holds_a_path_of_this_machine() -> None:
     found = []
     for name in tracked_files():
         data = (ROOT / name).read_bytes()
-        found += [f"{name} holds {home}/" for home in homes if f"{home}/".encode() in data and not _legend(name, home)]
+        found += [
+            f"{name} holds {home}/"
+            for home in homes
+            if f"{home}/".encode() in data and not _legend(name, home)
+        ]
 
     assert found == []
 
@@ -75,7 +95,27 @@ def _legend(name: str, home: str) -> bool:
 
 
 def test_there_is_no_other_house_than_the_one_of_the_design() -> None:
-    assert {path.name for path in (ROOT / "guard").iterdir() if path.is_dir()} - {"__pycache__"} <= {
-        "api", "attest", "blobs", "cleansets", "cli", "core", "defenses", "detectors", "events", "flow", "formats",
-        "graphs", "local", "ml", "policy", "publishers", "reports", "serving", "sifters", "store",
+    assert {path.name for path in (ROOT / "guard").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    } <= {
+        "api",
+        "attest",
+        "blobs",
+        "cleansets",
+        "cli",
+        "core",
+        "defenses",
+        "detectors",
+        "events",
+        "flow",
+        "formats",
+        "graphs",
+        "local",
+        "ml",
+        "policy",
+        "publishers",
+        "reports",
+        "serving",
+        "sifters",
+        "store",
     }

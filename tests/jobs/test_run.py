@@ -22,10 +22,14 @@ from guard.jobs.server import hazards
 from guard.ml.networks import architectures
 from guard.settings import child_environment
 
-MANIFEST = Manifest.from_dict({
-    "architecture": "cifar_resnet", "num_classes": 5, "model_args": {"depths": [1], "width": 4},
-    "pretrained_cfg": {"input_size": [1, 8, 8]},
-})
+MANIFEST = Manifest.from_dict(
+    {
+        "architecture": "cifar_resnet",
+        "num_classes": 5,
+        "model_args": {"depths": [1], "width": 4},
+        "pretrained_cfg": {"input_size": [1, 8, 8]},
+    }
+)
 
 
 def limits(seconds: float = 60.0, memory: int = 8 << 30) -> run.Limits:
@@ -67,7 +71,12 @@ class Seen:
 
 def request(path: Path, manifest: str | None = None) -> dict[str, object]:
     text = json.dumps(MANIFEST.to_dict()) if manifest is None else manifest
-    return {"path": str(path), "name": "model.safetensors", "manifest": text, "budget": asdict(Budget())}
+    return {
+        "path": str(path),
+        "name": "model.safetensors",
+        "manifest": text,
+        "budget": asdict(Budget()),
+    }
 
 
 def test_an_upload_becomes_a_canonical_file(upload: Path, tmp_path: Path) -> None:
@@ -94,7 +103,9 @@ def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> No
     seen = Seen(tmp_path)
 
     with pytest.raises(OutOfTime):
-        run.run_job("inspect", request(endless), tmp_path, limits=limits(seconds=1), on_progress=seen.look)
+        run.run_job(
+            "inspect", request(endless), tmp_path, limits=limits(seconds=1), on_progress=seen.look
+        )
 
     assert seen.child is not None
     assert not seen.child.is_running()
@@ -125,9 +136,17 @@ def test_progress_may_stop_the_job(upload: Path, tmp_path: Path) -> None:
 
 
 def test_the_child_sees_no_credentials() -> None:
-    seen = child_environment({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "GUARD_S3_SECRET_KEY": "y"})
+    seen = child_environment(
+        {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "GUARD_S3_SECRET_KEY": "y"}
+    )
 
-    assert set(seen) == {"PATH", "HOME", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
+    assert set(seen) == {
+        "PATH",
+        "HOME",
+        "PYTHONDONTWRITEBYTECODE",
+        "OMP_WAIT_POLICY",
+        "OPENBLAS_NUM_THREADS",
+    }
 
 
 def test_a_job_at_work_and_its_server_hold_no_secret_and_no_descriptor_of_others(
@@ -138,7 +157,9 @@ def test_a_job_at_work_and_its_server_hold_no_secret_and_no_descriptor_of_others
     seen = Seen(tmp_path)
 
     with pytest.raises(OutOfTime):
-        run.run_job("inspect", request(endless), tmp_path, limits=limits(seconds=1), on_progress=seen.look)
+        run.run_job(
+            "inspect", request(endless), tmp_path, limits=limits(seconds=1), on_progress=seen.look
+        )
 
     server = psutil.Process(client.warm_up(child_environment()))
     assert seen.environment == child_environment()
@@ -168,11 +189,16 @@ def test_a_second_thread_is_a_hazard() -> None:
 
 
 def test_where_a_fork_is_not_safe_a_job_starts_python_afresh(upload: Path, tmp_path: Path) -> None:
-    # NumPy's library starts threads as it is imported, where it is let (and where there are two processors).
+    # NumPy's library starts threads as it is imported, where it is let (and where there are two
+    # processors).
     environment = child_environment() | {"OPENBLAS_NUM_THREADS": "4"}
 
-    answer = run.run_job("inspect", request(upload), tmp_path,
-                      limits=run.Limits(seconds=120, memory_bytes=8 << 30, environment=environment))
+    answer = run.run_job(
+        "inspect",
+        request(upload),
+        tmp_path,
+        limits=run.Limits(seconds=120, memory_bytes=8 << 30, environment=environment),
+    )
 
     assert answer["format"] == "safetensors"
 
@@ -216,7 +242,9 @@ run.run_job("inspect", request, Path(sys.argv[2]), limits=limits)
 
 
 def test_a_job_and_its_server_die_with_the_worker(endless: Path, tmp_path: Path) -> None:
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(endless), str(tmp_path)], stdout=subprocess.PIPE)
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(endless), str(tmp_path)], stdout=subprocess.PIPE
+    )
     assert worker.stdout is not None
     server = psutil.Process(int(worker.stdout.readline()))
     deadline = time.monotonic() + 60

@@ -1,4 +1,7 @@
-"""The files that other programs read: TorchServe's configuration, here and in the image, and compose.yaml."""
+"""The files that other programs read.
+
+TorchServe's configuration, here and in the image, and compose.yaml.
+"""
 
 import re
 import subprocess
@@ -20,12 +23,16 @@ def properties(path: Path) -> dict[str, str]:
 
 
 def test_the_image_has_the_settings_of_the_embedded_torchserve_but_for_addresses() -> None:
-    image, here = properties(ROOT / "docker" / "torchserve" / "config.properties"), properties(PACKAGED)
+    image, here = (
+        properties(ROOT / "docker" / "torchserve" / "config.properties"),
+        properties(PACKAGED),
+    )
     addresses = {name for name in here if name.endswith(("_address", "_port"))}
 
     assert image.keys() == here.keys()
     assert {name: image[name] for name in image if name not in addresses} == {
-        name: here[name] for name in here if name not in addresses}
+        name: here[name] for name in here if name not in addresses
+    }
     assert image["management_address"].startswith("unix:")
 
 
@@ -37,28 +44,49 @@ def test_the_settings_that_keep_strangers_out_are_set() -> None:
     assert found["enable_envvars_config"] == "false"
     assert found["install_py_dep_per_model"] == "false"
     assert found["management_address"].startswith("unix:")
-    assert all("127.0.0.1" in found[name] for name in found if name.endswith("_address") and "unix:" not in found[name])
+    assert all(
+        "127.0.0.1" in found[name]
+        for name in found
+        if name.endswith("_address") and "unix:" not in found[name]
+    )
     hidden = re.compile(found["blacklist_env_vars"])
-    assert all(hidden.fullmatch(name) for name in (
-        "AWS_ACCESS_KEY_ID", "GUARD_S3_SECRET_KEY", "PGPASSWORD", "HF_TOKEN", "GUARD_DATABASE_URL"))
+    assert all(
+        hidden.fullmatch(name)
+        for name in (
+            "AWS_ACCESS_KEY_ID",
+            "GUARD_S3_SECRET_KEY",
+            "PGPASSWORD",
+            "HF_TOKEN",
+            "GUARD_DATABASE_URL",
+        )
+    )
 
 
 def test_compose_sets_only_settings_that_exist() -> None:
     compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
     known = {row.variable for row in describe()}
-    used = {name for service in compose["services"].values() for name in service.get("environment", {})
-            if name.startswith("GUARD_")}
+    used = {
+        name
+        for service in compose["services"].values()
+        for name in service.get("environment", {})
+        if name.startswith("GUARD_")
+    }
 
     assert used <= known
 
 
 def test_only_one_service_of_compose_holds_the_signing_key_and_the_management_socket() -> None:
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
-    mounts = {name: {volume.split(":")[0] for volume in service.get("volumes", [])}
-              for name, service in services.items()}
+    mounts = {
+        name: {volume.split(":")[0] for volume in service.get("volumes", [])}
+        for name, service in services.items()
+    }
 
     assert [name for name, volumes in mounts.items() if "keys" in volumes] == ["worker-control"]
-    assert sorted(name for name, volumes in mounts.items() if "ts" in volumes) == ["torchserve", "worker-control"]
+    assert sorted(name for name, volumes in mounts.items() if "ts" in volumes) == [
+        "torchserve",
+        "worker-control",
+    ]
 
 
 def test_a_java_is_found_with_and_without_one_on_the_machine() -> None:

@@ -24,7 +24,8 @@ from guard.local.supervisor import Stack, running_environment
 from guard.store.migrate import current, head
 
 SECRETIVE = {name: value for name, value in os.environ.items() if not name.startswith("GUARD_")} | {
-    "AWS_SECRET_ACCESS_KEY": "leak-me-not"}
+    "AWS_SECRET_ACCESS_KEY": "leak-me-not"
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +37,26 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, 
         yield stack, heard
 
 
-def test_every_part_is_reported_starting_and_then_ready(services: tuple[Stack, list[Status]]) -> None:
+def test_every_part_is_reported_starting_and_then_ready(
+    services: tuple[Stack, list[Status]],
+) -> None:
     stack, heard = services
 
     assert [(one.component, one.state) for one in stack.status()] == [
-        ("seaweedfs", State.READY), ("valkey", State.READY), ("database", State.READY)]
-    assert {one.state for one in heard if one.component == "valkey"} == {State.STARTING, State.READY}
+        ("seaweedfs", State.READY),
+        ("valkey", State.READY),
+        ("database", State.READY),
+    ]
+    assert {one.state for one in heard if one.component == "valkey"} == {
+        State.STARTING,
+        State.READY,
+    }
     assert all(one.pid for one in stack.status())
 
 
-def test_valkey_answers_with_the_password_and_refuses_without(services: tuple[Stack, list[Status]]) -> None:
+def test_valkey_answers_with_the_password_and_refuses_without(
+    services: tuple[Stack, list[Status]],
+) -> None:
     url = services[0].environment()["GUARD_REDIS_URL"]
 
     assert redis.Redis.from_url(url).ping()
@@ -54,9 +65,14 @@ def test_valkey_answers_with_the_password_and_refuses_without(services: tuple[St
 
 
 def client(environment: dict[str, str], secret: str) -> object:
-    return boto3.client("s3", endpoint_url=environment["GUARD_S3_ENDPOINT"], region_name="us-east-1",
-                        aws_access_key_id=environment["GUARD_S3_ACCESS_KEY"], aws_secret_access_key=secret,
-                        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}))
+    return boto3.client(
+        "s3",
+        endpoint_url=environment["GUARD_S3_ENDPOINT"],
+        region_name="us-east-1",
+        aws_access_key_id=environment["GUARD_S3_ACCESS_KEY"],
+        aws_secret_access_key=secret,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+    )
 
 
 def test_the_intake_bucket_keeps_versions(services: tuple[Stack, list[Status]]) -> None:
@@ -68,7 +84,9 @@ def test_the_intake_bucket_keeps_versions(services: tuple[Stack, list[Status]]) 
     assert s3.get_object(Bucket="models", Key="a", VersionId=first)["Body"].read() == b"one"
 
 
-def test_a_wrong_key_and_a_direct_write_to_the_filer_are_refused(services: tuple[Stack, list[Status]]) -> None:
+def test_a_wrong_key_and_a_direct_write_to_the_filer_are_refused(
+    services: tuple[Stack, list[Status]],
+) -> None:
     stack, _ = services
     with pytest.raises(ClientError):
         client(stack.environment(), "wrong").list_buckets()
@@ -82,26 +100,33 @@ def test_the_database_has_its_schema(services: tuple[Stack, list[Status]]) -> No
     assert current(services[0].environment()["GUARD_DATABASE_URL"]) == head()
 
 
-def test_services_do_not_inherit_the_environment_of_the_person(services: tuple[Stack, list[Status]]) -> None:
+def test_services_do_not_inherit_the_environment_of_the_person(
+    services: tuple[Stack, list[Status]],
+) -> None:
     for status in services[0].status()[:2]:
         seen = psutil.Process(status.pid).environ()
 
         assert "leak-me-not" not in seen.values()
 
 
-def test_no_password_is_shown_or_stands_on_a_command_line(services: tuple[Stack, list[Status]]) -> None:
+def test_no_password_is_shown_or_stands_on_a_command_line(
+    services: tuple[Stack, list[Status]],
+) -> None:
     stack, heard = services
     words = set(stack._place.secrets.values())
     shown = " ".join(str(one) for one in heard) + " ".join(
-        " ".join(psutil.Process(one.pid).cmdline()) for one in stack.status()[:2])
+        " ".join(psutil.Process(one.pid).cmdline()) for one in stack.status()[:2]
+    )
 
     assert not [word for word in words if word in shown]
 
 
 def test_folders_and_records_are_private(services: tuple[Stack, list[Status]]) -> None:
     data = services[0]._place.data
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (
-        data, services[0]._place.run, data / "stack.json", data / "secrets.json")}
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode)
+        for path in (data, services[0]._place.run, data / "stack.json", data / "secrets.json")
+    }
 
     assert all(mode & 0o077 == 0 for mode in modes.values())
 
@@ -123,7 +148,9 @@ def test_what_runs_elsewhere_is_used_and_not_started(tmp_path: Path) -> None:
         stack.start()
 
         assert [(one.address, one.state) for one in stack.status()] == [
-            ("http://store.example", State.EXTERNAL), ("127.0.0.1:1/0", State.EXTERNAL)]
+            ("http://store.example", State.EXTERNAL),
+            ("127.0.0.1:1/0", State.EXTERNAL),
+        ]
         assert stack.environment()["GUARD_REDIS_URL"] == "redis://:hush@127.0.0.1:1/0"
         assert "GUARD_S3_ACCESS_KEY" not in stack.environment()
 
@@ -176,13 +203,14 @@ try:
         stack.wait()
 except KeyboardInterrupt:
     print("ended in order")
-"""
+"""  # noqa: E501 - a script of its own
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_supervisor_that_is_told_to_end_ends_everything(tmp_path: Path, number: int) -> None:
-    with subprocess.Popen([sys.executable, "-c", POLITE, str(tmp_path / "data")], stdout=subprocess.PIPE,
-                          text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", POLITE, str(tmp_path / "data")], stdout=subprocess.PIPE, text=True
+    ) as parent:
         pid = int(parent.stdout.readline())
         parent.send_signal(number)
         rest = parent.stdout.read()
@@ -203,9 +231,13 @@ time.sleep(60)
 """
 
 
-def test_a_killed_supervisor_takes_its_parts_along_and_the_next_start_cleans_up(tmp_path: Path) -> None:
+def test_a_killed_supervisor_takes_its_parts_along_and_the_next_start_cleans_up(
+    tmp_path: Path,
+) -> None:
     data = tmp_path / "data"
-    with subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(data)], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(data)], stdout=subprocess.PIPE, text=True
+    ) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
     deadline = time.monotonic() + 5
@@ -229,7 +261,10 @@ def test_an_orphan_that_survived_is_ended_by_the_next_start(tmp_path: Path) -> N
     try:
         processes = {
             "valkey": {"pid": orphan.pid, "started": psutil.Process(orphan.pid).create_time()},
-            "weed": {"pid": stranger.pid, "started": 1.0},  # the number was given to somebody else since
+            "weed": {
+                "pid": stranger.pid,
+                "started": 1.0,
+            },  # the number was given to somebody else since
         }
         (data / "stack.json").write_text(json.dumps({"processes": processes, "run": "/"}))
         Stack(data, SECRETIVE, parts=()).stop()

@@ -20,9 +20,10 @@ def objects(url: str) -> set[str]:
     engine = make_engine(url)
     query = {
         "sqlite": "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'",
-        "postgresql": "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-                      "WHERE n.nspname = 'public' UNION SELECT proname FROM pg_proc p "
-                      "JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public'",
+        "postgresql": "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
+        "c.relnamespace "
+        "WHERE n.nspname = 'public' UNION SELECT proname FROM pg_proc p "
+        "JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public'",
     }[engine.dialect.name]
     with transaction(engine) as s:
         found = {str(name) for name in s.execute(text(query)).scalars()}
@@ -42,15 +43,27 @@ def test_the_migrated_schema_is_the_tables_metadata(url: str) -> None:
 
 
 def test_partial_indexes_keep_their_condition(url: str) -> None:
-    """Alembic's comparison does not look at conditions, and a unique rule without its own would be another rule."""
+    """Alembic's comparison does not look at conditions.
+
+    And a unique rule without its own would be another rule.
+    """
     migrate.upgrade(url)
     engine = make_engine(url)
-    wanted = {index.name: str(index.dialect_options["sqlite"]["where"]) for table in Base.metadata.tables.values()
-              for index in table.indexes if index.dialect_options["sqlite"]["where"] is not None}
+    wanted = {
+        index.name: str(index.dialect_options["sqlite"]["where"])
+        for table in Base.metadata.tables.values()
+        for index in table.indexes
+        if index.dialect_options["sqlite"]["where"] is not None
+    }
     looker = inspect(engine)
-    found = {index["name"]: re.sub(r"[()]", "", str(index["dialect_options"][f"{engine.dialect.name}_where"]))
-             for name in looker.get_table_names() for index in looker.get_indexes(name)
-             if f"{engine.dialect.name}_where" in index.get("dialect_options", {})}
+    found = {
+        index["name"]: re.sub(
+            r"[()]", "", str(index["dialect_options"][f"{engine.dialect.name}_where"])
+        )
+        for name in looker.get_table_names()
+        for index in looker.get_indexes(name)
+        if f"{engine.dialect.name}_where" in index.get("dialect_options", {})
+    }
     engine.dispose()
 
     assert len(wanted) == 3
@@ -84,7 +97,9 @@ def test_up_down_and_up_again_leaves_nothing_behind(url: str) -> None:
 def test_a_migration_that_fails_leaves_the_database_as_it_was(url: str) -> None:
     engine = make_engine(url)
     with transaction(engine) as s:
-        s.execute(text("CREATE TABLE alarms (id INTEGER)"))  # in the way of the last of the new tables
+        s.execute(
+            text("CREATE TABLE alarms (id INTEGER)")
+        )  # in the way of the last of the new tables
     engine.dispose()
     with pytest.raises(Exception, match="alarms"):
         migrate.upgrade(url)
@@ -139,12 +154,17 @@ def test_revisions_are_numbered_in_one_line() -> None:
 
 
 def test_the_schema_needs_nothing_of_ours_at_hand(tmp_path: Path) -> None:
-    """The append-only rule is the database's own: it holds for a client that never heard of the guard."""
+    """The append-only rule is the database's own.
+
+    It holds for a client that never heard of the guard.
+    """
     path = tmp_path / "guard.db"
     migrate.upgrade(f"sqlite:///{path}")
     plain = create_engine(f"sqlite:///{path}")
     with plain.connect() as connection:
-        connection.execute(text("INSERT INTO revocations VALUES ('1', 'd', 'r', 'b', '2026-01-01 00:00:00')"))
+        connection.execute(
+            text("INSERT INTO revocations VALUES ('1', 'd', 'r', 'b', '2026-01-01 00:00:00')")
+        )
         with pytest.raises(Exception, match="append-only"):
             connection.execute(text("DELETE FROM revocations"))
     plain.dispose()

@@ -1,4 +1,7 @@
-"""Nearness: a class that other classes' pictures nearly go to is near, in units of the clean margin."""
+"""Nearness.
+
+A class that other classes' pictures nearly go to is near, in units of the clean margin.
+"""
 
 import pytest
 import torch
@@ -30,8 +33,10 @@ def test_the_second_best_class_is_near_and_a_far_one_is_not() -> None:
 def test_it_is_measured_on_the_model_as_it_is() -> None:
     model, data = toys.honest(), toys.labelled(120, 1)
 
-    assert nearness_of(model, data, toys.CLASSES) == nearness(model(data.floats()).detach(), data.labels,
-                                                              toys.CLASSES)[1]
+    assert (
+        nearness_of(model, data, toys.CLASSES)
+        == nearness(model(data.floats()).detach(), data.labels, toys.CLASSES)[1]
+    )
 
 
 def test_a_model_near_chance_or_not_finite_is_refused() -> None:

@@ -12,7 +12,10 @@ from guard.ml.triggers import MappedTrigger, PatchTrigger
 
 
 class Reads(nn.Module):
-    """Says the class that the first pixel holds, in steps of 0.1; buffers as real models have them."""
+    """Says the class that the first pixel holds, in steps of 0.1.
+
+    Buffers as real models have them.
+    """
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
@@ -51,7 +54,11 @@ def test_predictions_do_not_depend_on_the_batch_size() -> None:
 
 
 def test_a_trigger_is_stamped_before_the_model_looks() -> None:
-    assert predict(Reads(), written([0, 1, 2], [0, 1, 2]), trigger=to_class(3)).tolist() == [3, 3, 3]
+    assert predict(Reads(), written([0, 1, 2], [0, 1, 2]), trigger=to_class(3)).tolist() == [
+        3,
+        3,
+        3,
+    ]
 
 
 def test_measuring_changes_neither_modes_nor_buffers() -> None:
@@ -126,15 +133,28 @@ def test_asr_of_a_mapping_counts_each_class_towards_its_own_image() -> None:
     # The trigger says 3 to everything: right for class 2 alone, and no picture is left out.
     data, mapping = written([0, 1, 2, 3, 2], [0, 1, 2, 3, 2]), torch.tensor([1, 2, 3, 0])
 
-    found = asr(Reads(), data, MappedTrigger(to_class(3), mapping), "all-to-all", "all-to-all", natural=0.1)
+    found = asr(
+        Reads(), data, MappedTrigger(to_class(3), mapping), "all-to-all", "all-to-all", natural=0.1
+    )
 
-    assert (found.successes, found.trials, found.target, found.family) == (2, 5, "all-to-all", "all-to-all")
+    assert (found.successes, found.trials, found.target, found.family) == (
+        2,
+        5,
+        "all-to-all",
+        "all-to-all",
+    )
     assert (found.low, found.high, found.natural) == (*wilson(2, 5), 0.1)
 
 
 def test_a_mapping_that_does_not_know_a_class_is_refused() -> None:
     with pytest.raises(InputError, match="class 3"):
-        asr(Reads(), written([3], [3]), MappedTrigger(to_class(3), torch.tensor([1, 0])), "all-to-all", "all-to-all")
+        asr(
+            Reads(),
+            written([3], [3]),
+            MappedTrigger(to_class(3), torch.tensor([1, 0])),
+            "all-to-all",
+            "all-to-all",
+        )
 
 
 def test_asr_needs_pictures_of_other_classes() -> None:

@@ -20,7 +20,14 @@ def test_a_score_is_a_half_exactly_where_the_weakest_number_is_at_its_gate() -> 
 
 def test_half_at_is_linear_and_clipped() -> None:
     assert [half_at(value, 2.0, 4.0) for value in (-9.0, 0.0, 1.0, 2.0, 3.0, 4.0, 9.0)] == [
-        0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+        0.0,
+        0.0,
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+    ]
 
 
 def test_a_span_fills_its_part_of_a_progress() -> None:

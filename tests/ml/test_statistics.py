@@ -45,9 +45,16 @@ def test_the_high_side_is_the_low_side_mirrored() -> None:
     assert leave_one_out(values, low_side=False).position == 3
 
 
-@pytest.mark.parametrize(("classes", "level", "trials"), [(10, 0.05, 8000), (10, 0.01, 30_000), (43, 0.05, 6000)])
-def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(classes: int, level: float, trials: int) -> None:
-    """papers/detection.md 7.11 (i): within a fifth of the level; chance alone moves it by a sixteenth."""
+@pytest.mark.parametrize(
+    ("classes", "level", "trials"), [(10, 0.05, 8000), (10, 0.01, 30_000), (43, 0.05, 6000)]
+)
+def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(
+    classes: int, level: float, trials: int
+) -> None:
+    """papers/detection.md 7.11 (i): within a fifth of the level.
+
+    Chance alone moves it by a sixteenth.
+    """
     rng = np.random.default_rng(0)
 
     hits = sum(leave_one_out(rng.normal(size=classes), floor=0.0).p <= level for _ in range(trials))
@@ -59,15 +66,20 @@ def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(classes: in
 def test_the_test_for_several_outliers_holds_its_level_nearly(classes: int) -> None:
     rng, trials, level = np.random.default_rng(1), 500, 0.05
 
-    hits = sum(any(test.outlier for test in low_outliers(rng.normal(size=classes), alpha=level, floor=0.0))
-               for _ in range(trials))
+    hits = sum(
+        any(test.outlier for test in low_outliers(rng.normal(size=classes), alpha=level, floor=0.0))
+        for _ in range(trials)
+    )
 
     # Rosner's approximation is a little liberal for few classes: up to 1.4 times at eight.
     assert hits <= stats.binom.ppf(0.999, trials, 1.4 * level), rate(hits, trials)
 
 
 def test_power_is_as_tabulated() -> None:
-    """papers/detection.md section 1: a shift of 6 SD at p < .01 and ten classes is found in 82 %."""
+    """papers/detection.md section 1.
+
+    A shift of 6 SD at p < .01 and ten classes is found in 82 %.
+    """
     rng, trials = np.random.default_rng(2), 400
 
     samples = [np.append(rng.normal(size=9), rng.normal() - 6.0) for _ in range(trials)]
@@ -100,7 +112,9 @@ def test_with_one_outlier_both_tests_agree() -> None:
     single, several = leave_one_out(values), low_outliers(values, most=1)
 
     assert [test.outlier for test in several] == [False, False, False, False, True, False]
-    assert (several[4].t, several[4].p, several[4].fold) == pytest.approx((single.t, single.p, single.fold))
+    assert (several[4].t, several[4].p, several[4].fold) == pytest.approx(
+        (single.t, single.p, single.fold)
+    )
 
 
 def test_siblings_that_agree_perfectly_do_not_make_a_speck_an_outlier() -> None:
@@ -113,7 +127,9 @@ def test_siblings_that_agree_perfectly_do_not_make_a_speck_an_outlier() -> None:
     assert leave_one_out([1.0] * 5).p == 1.0
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 2.0, float("nan"), 3.0], [1.0, math.inf, 2.0, 3.0]])
+@pytest.mark.parametrize(
+    "values", [[1.0, 2.0], [1.0, 2.0, float("nan"), 3.0], [1.0, math.inf, 2.0, 3.0]]
+)
 def test_what_cannot_be_tested_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite values"):
         leave_one_out(values)
@@ -139,7 +155,10 @@ def test_the_combination_holds_its_level_for_dependent_tests() -> None:
 def test_angles_of_shares_grow_and_their_error_is_the_same_everywhere() -> None:
     found = angles([0, 50, 100], [100, 100, 100])
     rng = np.random.default_rng(5)
-    errors = [np.std(angles(rng.binomial(100, share, 2000).tolist(), [100] * 2000)) for share in (0.1, 0.5, 0.9)]
+    errors = [
+        np.std(angles(rng.binomial(100, share, 2000).tolist(), [100] * 2000))
+        for share in (0.1, 0.5, 0.9)
+    ]
 
     assert found == sorted(found)
     assert found[1] == pytest.approx(math.pi / 4)
@@ -161,7 +180,9 @@ def test_what_a_covariate_explains_is_no_sign_and_what_it_does_not_is() -> None:
     near = [-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, -0.9, -0.7]
     noise = [0.01, -0.02, 0.0, 0.02, -0.01, 0.0, 0.01, -0.01]
     honest = [2 + near[row] + noise[row] for row in range(8)]
-    bad = [value + (0.5 if row == 6 else 0.0) for row, value in enumerate(honest)]  # still below the largest one
+    bad = [
+        value + (0.5 if row == 6 else 0.0) for row, value in enumerate(honest)
+    ]  # still below the largest one
     plain = apart(bad, low_side=False)
     by_line = apart(bad, explained=near, low_side=False)
 
@@ -170,7 +191,9 @@ def test_what_a_covariate_explains_is_no_sign_and_what_it_does_not_is() -> None:
     assert by_line[6].p < 0.001
     assert by_line[6].gap == pytest.approx(0.5, abs=0.05)
     reversed_meaning = apart(bad, explained=[-value for value in near], low_side=False)
-    assert reversed_meaning[6].gap == pytest.approx(plain[6].gap)  # a slope the wrong way counts as none
+    assert reversed_meaning[6].gap == pytest.approx(
+        plain[6].gap
+    )  # a slope the wrong way counts as none
 
 
 @pytest.mark.parametrize("line", [False, True])
@@ -180,8 +203,15 @@ def test_a_class_alone_keeps_its_level(line: bool) -> None:
     for _ in range(trials):
         near = rng.normal(size=10)
         values = rng.normal(size=10) + (2 * near if line else 0)
-        found += [test.p for test in apart(values.tolist(), explained=near.tolist() if line else None, low_side=False,
-                                           floor=0.0)]
+        found += [
+            test.p
+            for test in apart(
+                values.tolist(),
+                explained=near.tolist() if line else None,
+                low_side=False,
+                floor=0.0,
+            )
+        ]
     hits = sum(p <= 0.05 for p in found)
 
     assert 0.03 <= hits / len(found) <= 0.075, rate(hits, len(found))

@@ -37,7 +37,9 @@ def draw(*shape: int) -> Tensor:
 
 
 def generator(channels: int = 3, width: int = 2) -> GeneratorTrigger:
-    return GeneratorTrigger(torch.tensor(0.1), *(draw(*shape) - 0.5 for shape in layers(channels, width).values()))
+    return GeneratorTrigger(
+        torch.tensor(0.1), *(draw(*shape) - 0.5 for shape in layers(channels, width).values())
+    )
 
 
 #: One trigger of each family, for pictures of 3,4,5.
@@ -83,7 +85,8 @@ def test_tensors_and_bytes_bring_the_same_trigger_back(made: Trigger) -> None:
         assert type(again) is type(made)
         assert again.norm == made.norm
         assert {name: tensor.tolist() for name, tensor in again.to_tensors().items()} == {
-            name: tensor.tolist() for name, tensor in tensors.items()}
+            name: tensor.tolist() for name, tensor in tensors.items()
+        }
         assert torch.equal(again.apply(images), made.apply(images))
     assert serialise(made) == serialise(from_tensors(made.family, tensors))
 
@@ -94,26 +97,41 @@ def test_a_missing_a_foreign_or_a_broken_tensor_is_refused(made: Trigger) -> Non
         less = {other: value for other, value in tensors.items() if other != name}
         broken = tensor * torch.nan if tensor.is_floating_point() else tensor * 0 - 1
         huge = tensor * 0 + 10**6
-        for wrong in (less, tensors | {"more": tensor}, tensors | {name: broken}, tensors | {name: huge},
-                      tensors | {name: tensor[None]}, tensors | {name: tensor.bool()}):
+        for wrong in (
+            less,
+            tensors | {"more": tensor},
+            tensors | {name: broken},
+            tensors | {name: huge},
+            tensors | {name: tensor[None]},
+            tensors | {name: tensor.bool()},
+        ):
             with pytest.raises(InputError):
                 from_tensors(made.family, wrong)
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"short", b"\x00" * 64, (2).to_bytes(8, "little") + b"[]", (2).to_bytes(8, "little") + b"{}",
-    safetensors.torch.save({"mask": torch.zeros(1, 2, 2)}),
-    safetensors.torch.save({"mask": torch.zeros(1, 2, 2)}, metadata={FAMILY: "patch"}),
-    safetensors.torch.save({"mask": torch.zeros(1, 2, 2)}, metadata={FAMILY: "sorcery"}),
-    serialise(patch())[:-1],
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"short",
+        b"\x00" * 64,
+        (2).to_bytes(8, "little") + b"[]",
+        (2).to_bytes(8, "little") + b"{}",
+        safetensors.torch.save({"mask": torch.zeros(1, 2, 2)}),
+        safetensors.torch.save({"mask": torch.zeros(1, 2, 2)}, metadata={FAMILY: "patch"}),
+        safetensors.torch.save({"mask": torch.zeros(1, 2, 2)}, metadata={FAMILY: "sorcery"}),
+        serialise(patch())[:-1],
+    ],
+)
 def test_bytes_that_hold_no_trigger_are_refused(data: bytes) -> None:
     with pytest.raises(InputError):
         deserialise(data)
 
 
 def test_a_patch_stored_before_there_were_other_families_still_loads() -> None:
-    data = safetensors.torch.save({"mask": patch().mask, "pattern": patch().pattern}, metadata={FAMILY: "patch"})
+    data = safetensors.torch.save(
+        {"mask": patch().mask, "pattern": patch().pattern}, metadata={FAMILY: "patch"}
+    )
 
     again = deserialise(data)
 
@@ -163,8 +181,12 @@ def test_a_filter_mixes_channels_curves_and_lifts() -> None:
     images = draw(2, 2, 3, 3).clamp(min=0.1)
     swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
 
-    assert torch.allclose(FilterTrigger(swap, torch.zeros(2), torch.ones(2)).apply(images), images.flip(1))
-    lifted = FilterTrigger(torch.eye(2), torch.tensor([0.0, 0.5]), torch.tensor([2.0, 1.0])).apply(images)
+    assert torch.allclose(
+        FilterTrigger(swap, torch.zeros(2), torch.ones(2)).apply(images), images.flip(1)
+    )
+    lifted = FilterTrigger(torch.eye(2), torch.tensor([0.0, 0.5]), torch.tensor([2.0, 1.0])).apply(
+        images
+    )
     assert torch.allclose(lifted[:, 0], images[:, 0] ** 2)
     assert torch.allclose(lifted[:, 1], (images[:, 1] + 0.5).clamp(max=1))
 
@@ -178,28 +200,39 @@ def test_a_generator_draws_another_trigger_for_another_image_within_its_bound() 
     assert not torch.allclose(change[0], change[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: PatchTrigger(torch.zeros(4, 5), torch.zeros(3, 4, 5)),
-    lambda: PatchTrigger(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5)),
-    lambda: PatchTrigger(torch.zeros(1, 4, 5), torch.zeros(3, 5, 4)),
-    lambda: PatchTrigger(torch.full((1, 4, 5), 1.5), torch.zeros(3, 4, 5)),
-    lambda: PatchTrigger(torch.zeros(1, 4, 5, dtype=torch.int64), torch.zeros(3, 4, 5)),
-    lambda: BlendTrigger(torch.tensor(1.1), torch.zeros(1, 2, 2)),
-    lambda: BlendTrigger(torch.tensor(0.1), torch.full((1, 2, 2), -0.1)),
-    lambda: AdditiveTrigger(torch.full((1, 2, 2), 1.1)),
-    lambda: WarpTrigger(torch.zeros(2, 1, 1)),
-    lambda: WarpTrigger(torch.zeros(2, 3, 4)),
-    lambda: WarpTrigger(torch.zeros(2, 65, 65)),
-    lambda: WarpTrigger(torch.full((2, 3, 3), 65.0)),
-    lambda: FilterTrigger(torch.eye(2), torch.zeros(3), torch.ones(3)),
-    lambda: FilterTrigger(torch.eye(1), torch.zeros(1), torch.zeros(1)),
-    lambda: GeneratorTrigger(torch.tensor(0.1), *(torch.zeros(shape) for shape in layers(0, 2).values())),
-    lambda: GeneratorTrigger(torch.tensor(0.1), *(torch.zeros(shape) for shape in layers(1, 300).values())),
-    lambda: GeneratorTrigger(torch.tensor(0.1), *list(generator().to_tensors().values())[1:4], torch.zeros(3, 7, 5, 5)),
-    lambda: MappedTrigger(patch(), torch.tensor([0, 0, 1])),
-    lambda: MappedTrigger(patch(), torch.tensor([1, 3, 0])),
-    lambda: MappedTrigger(patch(), torch.tensor([1.0, 0.0])),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PatchTrigger(torch.zeros(4, 5), torch.zeros(3, 4, 5)),
+        lambda: PatchTrigger(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5)),
+        lambda: PatchTrigger(torch.zeros(1, 4, 5), torch.zeros(3, 5, 4)),
+        lambda: PatchTrigger(torch.full((1, 4, 5), 1.5), torch.zeros(3, 4, 5)),
+        lambda: PatchTrigger(torch.zeros(1, 4, 5, dtype=torch.int64), torch.zeros(3, 4, 5)),
+        lambda: BlendTrigger(torch.tensor(1.1), torch.zeros(1, 2, 2)),
+        lambda: BlendTrigger(torch.tensor(0.1), torch.full((1, 2, 2), -0.1)),
+        lambda: AdditiveTrigger(torch.full((1, 2, 2), 1.1)),
+        lambda: WarpTrigger(torch.zeros(2, 1, 1)),
+        lambda: WarpTrigger(torch.zeros(2, 3, 4)),
+        lambda: WarpTrigger(torch.zeros(2, 65, 65)),
+        lambda: WarpTrigger(torch.full((2, 3, 3), 65.0)),
+        lambda: FilterTrigger(torch.eye(2), torch.zeros(3), torch.ones(3)),
+        lambda: FilterTrigger(torch.eye(1), torch.zeros(1), torch.zeros(1)),
+        lambda: GeneratorTrigger(
+            torch.tensor(0.1), *(torch.zeros(shape) for shape in layers(0, 2).values())
+        ),
+        lambda: GeneratorTrigger(
+            torch.tensor(0.1), *(torch.zeros(shape) for shape in layers(1, 300).values())
+        ),
+        lambda: GeneratorTrigger(
+            torch.tensor(0.1),
+            *list(generator().to_tensors().values())[1:4],
+            torch.zeros(3, 7, 5, 5),
+        ),
+        lambda: MappedTrigger(patch(), torch.tensor([0, 0, 1])),
+        lambda: MappedTrigger(patch(), torch.tensor([1, 3, 0])),
+        lambda: MappedTrigger(patch(), torch.tensor([1.0, 0.0])),
+    ],
+)
 def test_what_is_no_trigger_is_refused(make: Callable[[], Trigger]) -> None:
     with pytest.raises(InputError, match="trigger"):
         make()
@@ -211,7 +244,9 @@ def test_unknown_families_and_missing_tensors_are_named() -> None:
     with pytest.raises(InputError, match="mask and pattern"):
         from_tensors("patch", {"mask": patch().mask})
     with pytest.raises(InputError, match="one stamp"):
-        from_tensors("all-to-all", {"mapping": torch.tensor([1, 0]), "additive.delta": torch.zeros(1, 2, 2)})
+        from_tensors(
+            "all-to-all", {"mapping": torch.tensor([1, 0]), "additive.delta": torch.zeros(1, 2, 2)}
+        )
 
 
 def test_every_trigger_can_be_looked_at(made: Trigger) -> None:

@@ -1,4 +1,7 @@
-"""A calibration: what it certifies, where it applies, which files are refused, and which way it may push."""
+"""A calibration.
+
+What it certifies, where it applies, which files are refused, and which way it may push.
+"""
 
 import dataclasses
 import json
@@ -34,25 +37,46 @@ replace = dataclasses.replace
 
 def document(**changes: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "kind": KIND, "layout": 1, "methods": {"patches": {"version": 1, "parameters": {"steps": 5}}},
+        "kind": KIND,
+        "layout": 1,
+        "methods": {"patches": {"version": 1, "parameters": {"steps": 5}}},
         "covers": [{"architecture": "cifar_resnet", "cleanset": CLEANSET}],
-        "features": [{"name": "patches.patch.p", "mean": 1.0, "scale": 2.0, "weight": 0.5}], "intercept": -1.0,
-        "slope": 1.0, "offset": 0.0, "honest_log_odds": [-3.0, -2.0], "asr_margin": None, "population": {},
+        "features": [{"name": "patches.patch.p", "mean": 1.0, "scale": 2.0, "weight": 0.5}],
+        "intercept": -1.0,
+        "slope": 1.0,
+        "offset": 0.0,
+        "honest_log_odds": [-3.0, -2.0],
+        "asr_margin": None,
+        "population": {},
     }
     made.update(changes)
     return {**made, "digest": json_digest(made)}
 
 
-QUIET = (evidence("patches", finding("patch", 0.5, fold=1.0)), evidence("blends", finding("blend", 0.5)))
-LOUD = (evidence("patches", finding("patch", 1e-9, suspicious=False, fold=20.0)),
-        evidence("blends", finding("blend", 0.5)))
-ALARM = (evidence("patches", finding("patch", 0.009, hits=265, fold=1.2)), evidence("blends", finding("blend", 0.5)))
-PROVEN = (evidence("patches", finding("patch", 1e-9, hits=265, fold=20.0)), evidence("blends", finding("blend", 0.5)))
+QUIET = (
+    evidence("patches", finding("patch", 0.5, fold=1.0)),
+    evidence("blends", finding("blend", 0.5)),
+)
+LOUD = (
+    evidence("patches", finding("patch", 1e-9, suspicious=False, fold=20.0)),
+    evidence("blends", finding("blend", 0.5)),
+)
+ALARM = (
+    evidence("patches", finding("patch", 0.009, hits=265, fold=1.2)),
+    evidence("blends", finding("blend", 0.5)),
+)
+PROVEN = (
+    evidence("patches", finding("patch", 1e-9, hits=265, fold=20.0)),
+    evidence("blends", finding("blend", 0.5)),
+)
 
 
 @pytest.mark.parametrize(("count", "rate"), [(40, 0.05), (40, 0.1), (19, 0.05), (100, 0.02)])
 def test_the_threshold_certifies_the_rate_that_it_states(count: int, rate: float) -> None:
-    """Over draws of the reference models and of a new one: exact, so only the sampling error of 4000 draws is left."""
+    """Over draws of the reference models and of a new one.
+
+    Exact, so only the sampling error of 4000 draws is left.
+    """
     rng, alarms, draws = random.Random(1), 0, 4000
     for _ in range(draws):
         honest = tuple(sorted(rng.gauss(0, 1) for _ in range(count)))
@@ -88,7 +112,11 @@ def test_over_the_threshold_an_alarm_rejects_and_under_it_a_person_looks() -> No
     over, under = decide(calibrated(), case(*PROVEN)), decide(calibrated(), case(*ALARM))
     unflagged = decide(calibrated(), case(*LOUD))
 
-    assert (over.verdict, under.verdict, unflagged.verdict) == (Verdict.REJECTED, Verdict.HELD, Verdict.HELD)
+    assert (over.verdict, under.verdict, unflagged.verdict) == (
+        Verdict.REJECTED,
+        Verdict.HELD,
+        Verdict.HELD,
+    )
     assert "honest reference models raise such an alarm" in under.reasons[1]
     assert over.score > 0.9 > under.score
 
@@ -102,8 +130,10 @@ def test_a_natural_trigger_stays_a_named_outcome() -> None:
 
 def test_the_measured_margin_widens_the_bound_on_asr() -> None:
     hits = (evidence("patches", finding("patch", 1e-9, hits=200, fold=20.0)), QUIET[1])
-    plain, wide, unmeasured = (decide(calibrated(a_calibration(asr_margin=margin)), case(*hits)).asr_upper
-                               for margin in (0.0, 0.1, None))
+    plain, wide, unmeasured = (
+        decide(calibrated(a_calibration(asr_margin=margin)), case(*hits)).asr_upper
+        for margin in (0.0, 0.1, None)
+    )
 
     assert plain is not None
     assert wide == pytest.approx(plain + 0.1)
@@ -120,15 +150,30 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "word"), OTHERS)
-def test_outside_its_population_the_rules_decide_and_say_so(fields: dict[str, Any], word: str) -> None:
+def test_outside_its_population_the_rules_decide_and_say_so(
+    fields: dict[str, Any], word: str
+) -> None:
     def moved(items: tuple[Any, ...]) -> Any:
-        changed = [replace(item, cleanset=fields["cleanset"].digest) for item in items] if "cleanset" in fields else [
-            replace(item, version=fields.get("versions", VERSIONS)[item.method],
-                    parameters=fields.get("parameters", PARAMETERS)[item.method]) for item in items]
+        changed = (
+            [replace(item, cleanset=fields["cleanset"].digest) for item in items]
+            if "cleanset" in fields
+            else [
+                replace(
+                    item,
+                    version=fields.get("versions", VERSIONS)[item.method],
+                    parameters=fields.get("parameters", PARAMETERS)[item.method],
+                )
+                for item in items
+            ]
+        )
         policy = calibrated()
         if "parameters" in fields:  # else the policy would not take such evidence at all
-            policy = replace(policy, detectors={name: replace(rule, params={}) for name, rule in
-                                                policy.detectors.items()})
+            policy = replace(
+                policy,
+                detectors={
+                    name: replace(rule, params={}) for name, rule in policy.detectors.items()
+                },
+            )
         return decide(policy, case(*changed, **fields))
 
     decision = moved(PROVEN)
@@ -140,17 +185,28 @@ def test_outside_its_population_the_rules_decide_and_say_so(fields: dict[str, An
 
 def test_an_optional_method_that_could_not_look_takes_the_calibration_with_it() -> None:
     policy = calibrated()
-    policy = replace(policy, detectors={**policy.detectors, "blends": replace(policy.detectors["blends"],
-                                                                             required=False)})
+    policy = replace(
+        policy,
+        detectors={
+            **policy.detectors,
+            "blends": replace(policy.detectors["blends"], required=False),
+        },
+    )
     silent = evidence("blends", outcome=Outcome.COULD_NOT_LOOK, reason="x")
 
-    assert "blends, which it was fitted with, has not looked" in decide(policy, case(QUIET[0], silent)).reasons[-1]
+    assert (
+        "blends, which it was fitted with, has not looked"
+        in decide(policy, case(QUIET[0], silent)).reasons[-1]
+    )
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["p_value", "fold"])
 def test_what_is_not_finite_never_passes(number: float, name: str) -> None:
-    odd = evidence("patches", replace(finding("patch", 0.5), numbers={"p_value": 0.5, "fold": 1.0, name: number}))
+    odd = evidence(
+        "patches",
+        replace(finding("patch", 0.5), numbers={"p_value": 0.5, "fold": 1.0, name: number}),
+    )
     decision = decide(calibrated(), case(odd, QUIET[1]))
 
     assert decision.verdict is Verdict.INCONCLUSIVE
@@ -166,8 +222,14 @@ def test_few_classes_need_reference_models() -> None:
     few = replace(FACTS, classes=3)
     accuracy = replace(case().accuracy, per_class=(0.9,) * 3)  # type: ignore[type-var]
 
-    assert decide(POLICY, case(*QUIET, cleanset=few, accuracy=accuracy)).verdict is Verdict.INCONCLUSIVE
-    assert decide(calibrated(), case(*QUIET, cleanset=few, accuracy=accuracy)).verdict is Verdict.CLEARED
+    assert (
+        decide(POLICY, case(*QUIET, cleanset=few, accuracy=accuracy)).verdict
+        is Verdict.INCONCLUSIVE
+    )
+    assert (
+        decide(calibrated(), case(*QUIET, cleanset=few, accuracy=accuracy)).verdict
+        is Verdict.CLEARED
+    )
 
 
 def test_a_more_suspicious_number_never_lowers_the_score_or_softens_the_verdict() -> None:
@@ -176,11 +238,22 @@ def test_a_more_suspicious_number_never_lowers_the_score_or_softens_the_verdict(
     for _ in range(300):
         items = model(rng, bad=rng.random() < 0.5)
         harsher = tuple(
-            replace(item, findings=tuple(
-                replace(one, score=min(1.0, one.score + 0.1 * rng.random()), numbers={
-                    "p_value": one.numbers["p_value"] * rng.random(), "fold": one.numbers["fold"] * (1 + rng.random())})
-                for one in item.findings))
-            for item in items)
+            replace(
+                item,
+                findings=tuple(
+                    replace(
+                        one,
+                        score=min(1.0, one.score + 0.1 * rng.random()),
+                        numbers={
+                            "p_value": one.numbers["p_value"] * rng.random(),
+                            "fold": one.numbers["fold"] * (1 + rng.random()),
+                        },
+                    )
+                    for one in item.findings
+                ),
+            )
+            for item in items
+        )
         before, after = decide(calibrated(), case(*items)), decide(calibrated(), case(*harsher))
 
         assert after.score >= before.score
@@ -190,17 +263,38 @@ def test_a_more_suspicious_number_never_lowers_the_score_or_softens_the_verdict(
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"{", b"[]", b"null", b"\xff", b'{"kind": 1}', canonical_json({"kind": KIND, "layout": 2}),
-        canonical_json(document())[:-20], canonical_json({**document(), "intercept": 5.0}),
-        b'{"kind": "registry-guard calibration", "layout": 1, "intercept": NaN}', b"[" * 100_000,
-        *(canonical_json(document(**change)) for change in (
-            {"features": []}, {"features": [{"name": "a", "mean": 0, "scale": 0, "weight": 1}]},
-            {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": -1}]}, {"slope": -1.0}, {"slope": "1"},
-            {"honest_log_odds": []}, {"honest_log_odds": [1.0, 0.0]}, {"covers": []}, {"methods": {}},
-            {"covers": [{"architecture": "a", "cleanset": "b"}]}, {"asr_margin": 2.0}, {"asr_margin": True},
-            {"population": 5}, {"methods": {"a": {"version": 0, "parameters": {}}}}, {"features": {"a": 1}},
-            {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": 1}] * 2},
-        )),
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"kind": 1}',
+        canonical_json({"kind": KIND, "layout": 2}),
+        canonical_json(document())[:-20],
+        canonical_json({**document(), "intercept": 5.0}),
+        b'{"kind": "registry-guard calibration", "layout": 1, "intercept": NaN}',
+        b"[" * 100_000,
+        *(
+            canonical_json(document(**change))
+            for change in (
+                {"features": []},
+                {"features": [{"name": "a", "mean": 0, "scale": 0, "weight": 1}]},
+                {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": -1}]},
+                {"slope": -1.0},
+                {"slope": "1"},
+                {"honest_log_odds": []},
+                {"honest_log_odds": [1.0, 0.0]},
+                {"covers": []},
+                {"methods": {}},
+                {"covers": [{"architecture": "a", "cleanset": "b"}]},
+                {"asr_margin": 2.0},
+                {"asr_margin": True},
+                {"population": 5},
+                {"methods": {"a": {"version": 0, "parameters": {}}}},
+                {"features": {"a": 1}},
+                {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": 1}] * 2},
+            )
+        ),
     ],
 )
 def test_a_malformed_file_is_refused_with_our_own_error(data: bytes) -> None:
@@ -224,15 +318,22 @@ def test_a_policy_names_its_calibration_beside_itself_and_its_digest_counts(tmp_
     plain, policy = load_policy(tmp_path / "plain.toml"), load_policy(tmp_path / "with.toml")
 
     assert policy.calibration is not None
-    assert (policy.calibration.max_fpr, policy.calibration.calibration.digest) == (0.1, document()["digest"])
+    assert (policy.calibration.max_fpr, policy.calibration.calibration.digest) == (
+        0.1,
+        document()["digest"],
+    )
     assert plain.digest != policy.digest
     assert json.dumps(policy.to_dict())
 
 
-@pytest.mark.parametrize("rest", ['file = "none.json"', "", 'file = "c.json"\nmax_fpr = 0.0', 'fil = "c.json"'])
+@pytest.mark.parametrize(
+    "rest", ['file = "none.json"', "", 'file = "c.json"\nmax_fpr = 0.0', 'fil = "c.json"']
+)
 def test_a_policy_with_an_unusable_calibration_is_refused(tmp_path: Path, rest: str) -> None:
     (tmp_path / "c.json").write_bytes(canonical_json(document()))
-    (tmp_path / "p.toml").write_text(f'[policy]\nname = "p"\n[detectors.patch_inversion]\n[calibration]\n{rest}\n')
+    (tmp_path / "p.toml").write_text(
+        f'[policy]\nname = "p"\n[detectors.patch_inversion]\n[calibration]\n{rest}\n'
+    )
 
     with pytest.raises(PolicyError):
         load_policy(tmp_path / "p.toml")
@@ -240,9 +341,16 @@ def test_a_policy_with_an_unusable_calibration_is_refused(tmp_path: Path, rest: 
 
 @pytest.mark.parametrize(
     ("name", "family"),
-    [("cifar_resnet", "cifar_resnet"), ("preact_resnet18", "preact_resnet"), ("cifar_vgg19_bn", "cifar_vgg"),
-     ("resnet18", "resnet"), ("torchvision.resnet50", "resnet"), ("convnext_atto", "convnext"),
-     ("vit_tiny_patch16_224.augreg_in21k", "vit"), ("deit_small_patch16_224", "deit")],
+    [
+        ("cifar_resnet", "cifar_resnet"),
+        ("preact_resnet18", "preact_resnet"),
+        ("cifar_vgg19_bn", "cifar_vgg"),
+        ("resnet18", "resnet"),
+        ("torchvision.resnet50", "resnet"),
+        ("convnext_atto", "convnext"),
+        ("vit_tiny_patch16_224.augreg_in21k", "vit"),
+        ("deit_small_patch16_224", "deit"),
+    ],
 )
 def test_families_of_architectures(name: str, family: str) -> None:
     assert architecture_family(name) == family

@@ -1,4 +1,7 @@
-"""Several methods without reference models: levels on simulated nulls, the three answers, and abstention."""
+"""Several methods without reference models.
+
+Levels on simulated nulls, the three answers, and abstention.
+"""
 
 import dataclasses
 import math
@@ -27,7 +30,10 @@ def test_one_look_is_bounded_by_its_own_interval_and_broken_numbers_by_nothing()
 
 
 def test_a_proven_trigger_is_rejected_and_worth_a_repair() -> None:
-    bad = (evidence("patches", finding("patch", 1e-6, hits=265)), evidence("blends", finding("blend", 0.4)))
+    bad = (
+        evidence("patches", finding("patch", 1e-6, hits=265)),
+        evidence("blends", finding("blend", 0.4)),
+    )
     decision = decide(POLICY, case(*bad))
 
     assert decision.verdict is Verdict.REJECTED
@@ -39,14 +45,18 @@ def test_a_proven_trigger_is_rejected_and_worth_a_repair() -> None:
 
 def test_the_attackers_own_trigger_may_work_better_than_the_recovered_one() -> None:
     bad = evidence("patches", finding("patch", 1e-6, hits=240))
-    upper = decide(Policy(name="one", detectors={"patches": DetectorRule(params={"steps": 5})}), case(bad)).asr_upper
+    upper = decide(
+        Policy(name="one", detectors={"patches": DetectorRule(params={"steps": 5})}), case(bad)
+    ).asr_upper
 
     assert upper == pytest.approx(bad.findings[0].asr.high + 0.04)
 
 
 def test_one_small_p_among_many_is_suspicious_but_not_proven() -> None:
-    items = (evidence("patches", finding("patch", 0.009, hits=265)),
-             evidence("blends", finding("blend", 0.6), finding("warp", 0.7)))
+    items = (
+        evidence("patches", finding("patch", 0.009, hits=265)),
+        evidence("blends", finding("blend", 0.6), finding("warp", 0.7)),
+    )
     decision = decide(POLICY, case(*items))
 
     assert decision.verdict is Verdict.HELD
@@ -60,14 +70,21 @@ def test_with_one_detector_there_is_nothing_to_combine() -> None:
     decision = decide(alone, case(evidence("patches", finding("patch", 0.0099, hits=265))))
 
     assert decision.verdict is Verdict.REJECTED
-    assert decide(alone, case(evidence("patches", finding("patch", 1e-9, suspicious=False)))).verdict is Verdict.CLEARED
+    assert (
+        decide(alone, case(evidence("patches", finding("patch", 1e-9, suspicious=False)))).verdict
+        is Verdict.CLEARED
+    )
 
 
 def test_two_methods_that_accuse_one_class_need_no_trigger() -> None:
     def accuse(one: int, other: int) -> Verdict:
-        items = (evidence("patches", replace(finding("patch", 0.009, target=one), asr=None)),
-                 evidence("blends", replace(finding("blend", 0.009, target=other), asr=None)))
-        decision = decide(replace(POLICY, combination=CombinationRule(reject_level=0.0001)), case(*items))
+        items = (
+            evidence("patches", replace(finding("patch", 0.009, target=one), asr=None)),
+            evidence("blends", replace(finding("blend", 0.009, target=other), asr=None)),
+        )
+        decision = decide(
+            replace(POLICY, combination=CombinationRule(reject_level=0.0001)), case(*items)
+        )
         assert decision.asr_upper == 1.0  # nothing bounds a trigger that was not recovered
         assert decision.purify is False
         return decision.verdict
@@ -79,11 +96,17 @@ def test_two_methods_that_accuse_one_class_need_no_trigger() -> None:
 def test_a_mapping_of_all_classes_is_proven_by_itself() -> None:
     mapping = replace(finding("all_to_all", 0.009), target="all-to-all", asr=None)
 
-    assert decide(POLICY, case(evidence("patches", mapping), evidence("blends"))).verdict is Verdict.REJECTED
+    assert (
+        decide(POLICY, case(evidence("patches", mapping), evidence("blends"))).verdict
+        is Verdict.REJECTED
+    )
 
 
 def test_small_p_values_without_a_flag_hold_unless_the_policy_does_not_want_it() -> None:
-    items = (evidence("patches", finding("patch", 1e-7, suspicious=False)), evidence("blends", finding("warp", 0.5)))
+    items = (
+        evidence("patches", finding("patch", 1e-7, suspicious=False)),
+        evidence("blends", finding("warp", 0.5)),
+    )
     ignoring = replace(POLICY, combination=CombinationRule(hold_level=0.0))
 
     assert decide(POLICY, case(*items)).verdict is Verdict.HELD
@@ -91,11 +114,16 @@ def test_small_p_values_without_a_flag_hold_unless_the_policy_does_not_want_it()
 
 
 def blind(family: str) -> Evidence:
-    return evidence("blends", replace(finding(family, 1e-9, suspicious=False, informative=0.0), target=None, asr=None),
-                    families=(family,))
+    return evidence(
+        "blends",
+        replace(finding(family, 1e-9, suspicious=False, informative=0.0), target=None, asr=None),
+        families=(family,),
+    )
 
 
-def test_families_that_were_looked_at_in_vain_are_not_covered_and_most_of_them_are_no_pass() -> None:
+def test_families_that_were_looked_at_in_vain_are_not_covered_and_most_of_them_are_no_pass() -> (
+    None
+):
     patches = evidence("patches", finding("patch", 0.4))
     half = decide(POLICY, case(patches, blind("blend")))
     most = decide(POLICY, case(patches, blind("blend"), blind("warp")))
@@ -121,7 +149,9 @@ def test_a_family_in_vain_gives_no_p_value_and_another_run_may_inform() -> None:
         ({"accuracy": replace(case().accuracy, per_class=(0.0, 0.0, *(0.95,) * 8))}, "class order"),  # type: ignore[type-var]
     ],
 )
-def test_what_cannot_be_judged_is_inconclusive_with_its_reason(fields: dict[str, object], word: str) -> None:
+def test_what_cannot_be_judged_is_inconclusive_with_its_reason(
+    fields: dict[str, object], word: str
+) -> None:
     decision = decide(POLICY, case(evidence("patches"), evidence("blends"), **fields))
 
     assert decision.verdict is Verdict.INCONCLUSIVE
@@ -145,9 +175,14 @@ def test_a_smaller_p_value_never_makes_the_answer_milder() -> None:
         harsher = []
         for item in items:
             findings = tuple(
-                replace(one, numbers={**one.numbers, "p_value": one.numbers["p_value"] * rng.random()},
-                        score=min(1.0, one.score + 0.1), suspicious=one.suspicious or rng.random() < 0.2)
-                for one in item.findings)
+                replace(
+                    one,
+                    numbers={**one.numbers, "p_value": one.numbers["p_value"] * rng.random()},
+                    score=min(1.0, one.score + 0.1),
+                    suspicious=one.suspicious or rng.random() < 0.2,
+                )
+                for one in item.findings
+            )
             harsher.append(replace(item, findings=findings))
         before, after = decide(POLICY, case(*items)), decide(POLICY, case(*harsher))
 

@@ -1,4 +1,7 @@
-"""Known gaps: said of the rules that were measured, under whatever name, and plainly unknown of all others."""
+"""Known gaps.
+
+Said of the rules that were measured, under whatever name, and plainly unknown of all others.
+"""
 
 import json
 from dataclasses import replace
@@ -11,17 +14,31 @@ from guard.policy import CombinationRule, DefenseRule, DetectorRule, Policy, kno
 from guard.policy.known_gaps import detection_digest
 from guard.policy.load import packaged
 
-POLICY = Policy(name="one", version=3, detectors={"a": DetectorRule(), "b": DetectorRule(required=False)})
+POLICY = Policy(
+    name="one", version=3, detectors={"a": DetectorRule(), "b": DetectorRule(required=False)}
+)
 ENTRY: dict[str, Any] = {
-    "record": "2026-01-01-detect-one", "commit": "abc1234", "zoo": "third", "policy": {"name": "one", "version": 3},
-    "without": [], "rules": detection_digest(POLICY), "versions": {"a": 2},
-    "honest_not_cleared": {"k": 3, "n": 20}, "backdoored_not_cleared": {"k": 5, "n": 9},
-    "attacks": {"patch": {"name": "patch", "found": 5, "of": 5}, "wanet": {"name": "warp", "found": 0, "of": 4}},
-    "mostly_missed": ["warp"], "not_measured": ["clean-label (SIG)"],
+    "record": "2026-01-01-detect-one",
+    "commit": "abc1234",
+    "zoo": "third",
+    "policy": {"name": "one", "version": 3},
+    "without": [],
+    "rules": detection_digest(POLICY),
+    "versions": {"a": 2},
+    "honest_not_cleared": {"k": 3, "n": 20},
+    "backdoored_not_cleared": {"k": 5, "n": 9},
+    "attacks": {
+        "patch": {"name": "patch", "found": 5, "of": 5},
+        "wanet": {"name": "warp", "found": 0, "of": 4},
+    },
+    "mostly_missed": ["warp"],
+    "not_measured": ["clean-label (SIG)"],
 }
 
 
-def gaps(policy: Policy = POLICY, versions: dict[str, int] | None = None, **fields: Any) -> dict[str, Any]:
+def gaps(
+    policy: Policy = POLICY, versions: dict[str, int] | None = None, **fields: Any
+) -> dict[str, Any]:
     return known_gaps(policy, versions, measured={"one": {**ENTRY, **fields}})
 
 
@@ -29,21 +46,41 @@ def test_what_was_measured_is_told_with_its_numbers() -> None:
     said = gaps()
 
     assert said["measured"]
-    assert {key: said[key] for key in ("record", "commit", "mostly_missed", "not_measured", "changed")} == {
-        "record": "2026-01-01-detect-one", "commit": "abc1234", "mostly_missed": ["warp"],
-        "not_measured": ["clean-label (SIG)"], "changed": []}
-    for part in ("policy one version 3", "record 2026-01-01-detect-one", "mostly missed are (found/tried) warp 0/4;",
-                 "not measured: clean-label (SIG);", "3/20 honest", "5/9 backdoored"):
+    assert {
+        key: said[key] for key in ("record", "commit", "mostly_missed", "not_measured", "changed")
+    } == {
+        "record": "2026-01-01-detect-one",
+        "commit": "abc1234",
+        "mostly_missed": ["warp"],
+        "not_measured": ["clean-label (SIG)"],
+        "changed": [],
+    }
+    for part in (
+        "policy one version 3",
+        "record 2026-01-01-detect-one",
+        "mostly missed are (found/tried) warp 0/4;",
+        "not measured: clean-label (SIG);",
+        "3/20 honest",
+        "5/9 backdoored",
+    ):
         assert part in said["sentence"], part
 
 
-@pytest.mark.parametrize("policy", [
-    replace(POLICY, asr_limit=0.11), replace(POLICY, review_always=True),
-    replace(POLICY, combination=CombinationRule(class_level=0.02)),
-    replace(POLICY, detectors={**POLICY.detectors, "c": DetectorRule(required=False)}),
-    replace(POLICY, detectors={"a": DetectorRule(params={"steps": 5}), "b": DetectorRule(required=False)}),
-    replace(POLICY, detectors={"a": DetectorRule()}),
-], ids=["limit", "review", "levels", "more", "parameters", "fewer"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        replace(POLICY, asr_limit=0.11),
+        replace(POLICY, review_always=True),
+        replace(POLICY, combination=CombinationRule(class_level=0.02)),
+        replace(POLICY, detectors={**POLICY.detectors, "c": DetectorRule(required=False)}),
+        replace(
+            POLICY,
+            detectors={"a": DetectorRule(params={"steps": 5}), "b": DetectorRule(required=False)},
+        ),
+        replace(POLICY, detectors={"a": DetectorRule()}),
+    ],
+    ids=["limit", "review", "levels", "more", "parameters", "fewer"],
+)
 def test_of_a_policy_with_a_changed_rule_nothing_is_known(policy: Policy) -> None:
     said = gaps(policy)
 

@@ -26,8 +26,12 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
     assert policy.detectors["patch_inversion"].required
     assert policy.asr_limit == 0.10
     assert [(rule.name, rule.after) for rule in policy.defenses] == [
-        ("shared_distillation", ""), ("patch_unlearning", ""), ("distilled_polarizer", "shared_distillation"),
-        ("shared_distillation", "shared_distillation"), ("distilled_polarizer", "")]
+        ("shared_distillation", ""),
+        ("patch_unlearning", ""),
+        ("distilled_polarizer", "shared_distillation"),
+        ("shared_distillation", "shared_distillation"),
+        ("distilled_polarizer", ""),
+    ]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
@@ -48,7 +52,9 @@ def test_the_strict_policy_is_the_default_one_with_a_narrower_limit_on_the_proof
     assert default.proof == ProofRule(max_resampled=0.10, max_woken=0.10, max_lead=0.50)
     assert default.proof == load_policy(Path("ensemble")).proof
     assert strict.proof == replace(default.proof, max_lead=0.30)
-    assert replace(strict, name=default.name, version=default.version, proof=default.proof) == default
+    assert (
+        replace(strict, name=default.name, version=default.version, proof=default.proof) == default
+    )
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -111,8 +117,14 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
         ({"purify": {"defenses": ["sau"]}}, "purify.defenses"),
         ({"purify": {"defenses": [{"params": {}}]}}, "name"),
         ({"purify": {"defenses": [{"name": "a", "after": ""}]}}, "purify.defenses.after"),
-        ({"purify": {"defenses": [{"name": "a", "after": "a"}]}}, "'a' goes on after 'a', which does not stand before"),
-        ({"purify": {"defenses": [{"name": "a", "after": "b"}, {"name": "b"}]}}, "purify.defenses.after: 'a'"),
+        (
+            {"purify": {"defenses": [{"name": "a", "after": "a"}]}},
+            "'a' goes on after 'a', which does not stand before",
+        ),
+        (
+            {"purify": {"defenses": [{"name": "a", "after": "b"}, {"name": "b"}]}},
+            "purify.defenses.after: 'a'",
+        ),
         ({"purify": {"defense": []}}, "purify.defense"),
     ],
 )
@@ -135,9 +147,14 @@ def test_a_file_that_cannot_be_read_or_is_no_toml_is_our_own_error(tmp_path: Pat
 def test_the_digest_names_every_rule_and_nothing_else(tmp_path: Path) -> None:
     base = policy_from(LEAST)
     changes: list[dict[str, Any]] = [
-        {"policy": {"name": "q"}}, {"policy": {"name": "p", "version": 2}}, {"asr": {"limit": 0.2}},
-        {"detectors": {"patch_inversion": {"params": {"steps": 1}}}}, {"accuracy": {"max_drop": 0.5}},
-        {"cleanset": {"min_holdout": 5}}, {"natural": {"action": "rejected"}}, {"review": {"always": True}},
+        {"policy": {"name": "q"}},
+        {"policy": {"name": "p", "version": 2}},
+        {"asr": {"limit": 0.2}},
+        {"detectors": {"patch_inversion": {"params": {"steps": 1}}}},
+        {"accuracy": {"max_drop": 0.5}},
+        {"cleanset": {"min_holdout": 5}},
+        {"natural": {"action": "rejected"}},
+        {"review": {"always": True}},
         {"purify": {"defenses": [{"name": "sau"}]}},
         {"purify": {"defenses": [{"name": "sau"}, {"name": "x"}]}},
         {"purify": {"defenses": [{"name": "x"}, {"name": "sau"}]}},
@@ -156,12 +173,15 @@ def test_a_defense_may_go_on_after_an_earlier_one_and_only_then_says_so() -> Non
 
     assert [rule.after for rule in policy.defenses] == ["", "", "sau"]
     assert [set(rule) for rule in policy.to_dict()["defenses"]] == [{"name", "params"}] * 2 + [
-        {"name", "params", "after"}]
+        {"name", "params", "after"}
+    ]
     assert Policy.from_dict(policy.to_dict()) == policy
 
 
 def test_policies_without_a_chain_keep_the_digest_that_they_had_before_there_were_any() -> None:
-    policy = policy_from({**LEAST, "purify": {"defenses": [{"name": "sau", "params": {"rounds": 3}}]}})
+    policy = policy_from(
+        {**LEAST, "purify": {"defenses": [{"name": "sau", "params": {"rounds": 3}}]}}
+    )
 
     assert policy.digest == "d44c3fd5739f429329016e544d1bc4b187803509442edf1571b44c17ad0d1d80"
 
@@ -173,12 +193,17 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
     example = tomllib.loads(PAGE.read_text().partition("```toml\n")[2].partition("```")[0])
     source = inspect.getsource(load)
     found = re.findall(r'\.table\("(\w+)", \{([^}]*)\}', source)
-    tables = {name: set(re.findall(r'"(\w+)"', keys)) for name, keys in found if name != "calibration"}
+    tables = {
+        name: set(re.findall(r'"(\w+)"', keys)) for name, keys in found if name != "calibration"
+    }
 
     policy = policy_from(example)
 
     assert set(policy.detectors) == {"patch_inversion", "margin"}
     assert policy.proof.max_lead == 0.5
-    assert [(rule.name, rule.after) for rule in policy.defenses][1:] == [("sau", ""), ("patch_unlearning", "sau")]
+    assert [(rule.name, rule.after) for rule in policy.defenses][1:] == [
+        ("sau", ""),
+        ("patch_unlearning", "sau"),
+    ]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()

@@ -1,4 +1,7 @@
-"""What methods say of one class together: its level, that agreement counts and noise does not, and what it may do."""
+"""What methods say of one class together.
+
+Its level, that agreement counts and noise does not, and what it may do.
+"""
 
 import math
 import random
@@ -21,17 +24,34 @@ CLASSES = 10
 
 def speaking(method: str, p: dict[int, float], **fields: Any) -> Evidence:
     """One quiet finding a class."""
-    findings = [replace(finding("patch", 0.6, target=target), suspicious=False, asr=None,
-                        numbers={"p_value": 0.6, "p_class": value, "classes": float(CLASSES)})
-                for target, value in p.items()]
+    findings = [
+        replace(
+            finding("patch", 0.6, target=target),
+            suspicious=False,
+            asr=None,
+            numbers={"p_value": 0.6, "p_class": value, "classes": float(CLASSES)},
+        )
+        for target, value in p.items()
+    ]
     return replace(evidence(method, *findings), **fields)
 
 
 def table(method: str, p: dict[int, float]) -> Evidence:
     """All classes in one finding that accuses nobody."""
-    numbers = {f"p_class_{target}": value for target, value in p.items()} | {"classes": float(CLASSES)}
-    return evidence(method, Finding(family="blend", target=None, suspicious=False, score=0.0, statement="So it is.",
-                                    numbers=numbers))
+    numbers = {f"p_class_{target}": value for target, value in p.items()} | {
+        "classes": float(CLASSES)
+    }
+    return evidence(
+        method,
+        Finding(
+            family="blend",
+            target=None,
+            suspicious=False,
+            score=0.0,
+            statement="So it is.",
+            numbers=numbers,
+        ),
+    )
 
 
 def test_two_methods_that_find_one_class_unusual_are_sure_of_it() -> None:
@@ -42,13 +62,16 @@ def test_two_methods_that_find_one_class_unusual_are_sure_of_it() -> None:
     assert found is not None
     assert (found.target, found.methods) == (1, ("blends", "patches"))
     assert found.p == pytest.approx(
-        1 - (1 - stats.combine_pvalues([0.004, 0.003], method="fisher").pvalue) ** CLASSES)
+        1 - (1 - stats.combine_pvalues([0.004, 0.003], method="fisher").pvalue) ** CLASSES
+    )
 
 
 def test_alone_a_method_is_no_accord_and_silence_counts_against_a_class() -> None:
     assert accord([speaking("patches", {0: 1e-9})]) is None
     both = accord([speaking("patches", {0: 1e-3}), speaking("blends", {1: 0.5})])
-    assert both == Accord(0, pytest.approx(sidak(fisher([1e-3, 1.0]), CLASSES)), ("blends", "patches"))
+    assert both == Accord(
+        0, pytest.approx(sidak(fisher([1e-3, 1.0]), CLASSES)), ("blends", "patches")
+    )
 
 
 def test_another_run_of_a_method_can_only_add_suspicion() -> None:
@@ -64,7 +87,10 @@ def test_what_is_not_a_number_says_nothing() -> None:
 def test_it_keeps_its_level_where_methods_err_independently() -> None:
     rng, runs, hits = random.Random(5), 3000, 0
     for _ in range(runs):
-        said = [table(method, {row: rng.random() for row in range(CLASSES)}) for method in ("patches", "blends")]
+        said = [
+            table(method, {row: rng.random() for row in range(CLASSES)})
+            for method in ("patches", "blends")
+        ]
         found = accord(said)
         assert found is not None
         hits += found.p <= 0.05
@@ -91,6 +117,8 @@ def test_a_measured_trigger_is_proven_by_what_is_said_of_its_own_class_alone(tar
     others = table("blends", {target: 0.0005})
     hit = finding("patch", 0.009, hits=265)
     hit = replace(hit, numbers={**hit.numbers, "p_class": 0.0005, "classes": 10.0})
-    decision = decide(POLICY, case(evidence("patches", hit), replace(others, findings=(*others.findings, *quiet))))
+    decision = decide(
+        POLICY, case(evidence("patches", hit), replace(others, findings=(*others.findings, *quiet)))
+    )
 
     assert decision.verdict is (Verdict.REJECTED if target == hit.target else Verdict.HELD)

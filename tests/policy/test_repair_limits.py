@@ -1,4 +1,7 @@
-"""Limits of [proof]: none by default, a sentence where one is broken, and no pass for what was not measured."""
+"""Limits of [proof].
+
+None by default, a sentence where one is broken, and no pass for what was not measured.
+"""
 
 import math
 from dataclasses import replace
@@ -15,9 +18,18 @@ from tests.policy.making import POLICY, a_case, a_purification, an_asr
 BOTH = ProofRule(max_resampled=0.1, max_lead=0.3)
 
 
-def facts(high: float = 0.05, rates: tuple[float, ...] = (0.0, 0.1, 0.2), **more: object) -> PurificationFacts:
-    taught = Relearned(target=1, family="patch", budget=9.0, pictures=10, steps=(0, 1, 2), asr=rates,
-                       rivals=((0.0, 0.0, 0.1), (0.0, 0.05, 0.0)))
+def facts(
+    high: float = 0.05, rates: tuple[float, ...] = (0.0, 0.1, 0.2), **more: object
+) -> PurificationFacts:
+    taught = Relearned(
+        target=1,
+        family="patch",
+        budget=9.0,
+        pictures=10,
+        steps=(0, 1, 2),
+        asr=rates,
+        rivals=((0.0, 0.0, 0.1), (0.0, 0.05, 0.0)),
+    )
     sample = Resampled(before=an_asr(0.98), after=an_asr(high))
     return a_purification(**{"resampled": (sample,), "relearned": (taught,), **more})
 
@@ -37,7 +49,10 @@ def test_fresh_patches_that_work_reject() -> None:
     assert found is Verdict.REJECTED
     assert "Fresh patches from the parent's distribution still lead to class 1 on 54.0%" in words
     searched = Resampled(before=an_asr(0.98), after=an_asr(0.6), searches=8)
-    assert "Fresh patches found on the parent by new searches still" in verdict(facts(resampled=(searched,)))[1]
+    assert (
+        "Fresh patches found on the parent by new searches still"
+        in verdict(facts(resampled=(searched,)))[1]
+    )
 
 
 def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does_not() -> None:
@@ -49,8 +64,11 @@ def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does
 
 
 def woken(stamped: float, alone: float) -> Woken:
-    return Woken(radius=0.03, stamped=replace(an_asr(0.5), estimate=stamped),
-                 alone=replace(an_asr(0.5), estimate=alone))
+    return Woken(
+        radius=0.03,
+        stamped=replace(an_asr(0.5), estimate=stamped),
+        alone=replace(an_asr(0.5), estimate=alone),
+    )
 
 
 def test_a_trigger_that_a_perturbation_wakes_rejects_unless_it_needs_no_trigger() -> None:
@@ -64,17 +82,27 @@ def test_a_trigger_that_a_perturbation_wakes_rejects_unless_it_needs_no_trigger(
         assert verdict(missing, rule)[0] is Verdict.REJECTED
 
 
-@pytest.mark.parametrize("broken", [
-    facts(high=math.nan), facts(rates=(0.0, math.nan, 0.1)), facts(rates=(0.0, 0.1, math.nan)),
-    facts(resampled=()), facts(relearned=()),
-], ids=["rate", "lead", "last", "no-sample", "not-taught"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        facts(high=math.nan),
+        facts(rates=(0.0, math.nan, 0.1)),
+        facts(rates=(0.0, 0.1, math.nan)),
+        facts(resampled=()),
+        facts(relearned=()),
+    ],
+    ids=["rate", "lead", "last", "no-sample", "not-taught"],
+)
 def test_what_was_not_measured_is_no_proof(broken: PurificationFacts) -> None:
     assert verdict(broken)[0] is Verdict.REJECTED
     assert verdict(broken, ProofRule())[0] is Verdict.PURIFIED
 
 
 def test_the_reason_why_it_was_not_measured_is_told() -> None:
-    assert "no time was left" in verdict(facts(resampled=(), unproved=("There was no time was left.",)))[1]
+    assert (
+        "no time was left"
+        in verdict(facts(resampled=(), unproved=("There was no time was left.",)))[1]
+    )
 
 
 def test_a_trigger_that_is_no_patch_needs_no_such_proof() -> None:
@@ -88,7 +116,12 @@ def test_limits_are_read_and_refused_like_any_other() -> None:
 
     assert policy_from(basic).proof == ProofRule()
     assert policy_from({**basic, "proof": {"max_lead": 0.3}}).proof == ProofRule(max_lead=0.3)
-    for wrong in ({"max_lead": math.nan}, {"max_resampled": 2}, {"max_resampled": True}, {"wonder": 1}):
+    for wrong in (
+        {"max_lead": math.nan},
+        {"max_resampled": 2},
+        {"max_resampled": True},
+        {"wonder": 1},
+    ):
         with pytest.raises(PolicyError, match=r"proof\.|unknown key"):
             policy_from({**basic, "proof": wrong})
 
@@ -101,8 +134,14 @@ def test_a_policy_without_limits_keeps_its_digest() -> None:
 
 
 def cost(before: int, after: int, of: int) -> tuple[Verdict, str]:
-    """The verdict on a repair after which so many pictures are still answered rightly, in every class alike."""
-    one, two = (Accuracy(overall=right / of, per_class=(right / of,) * 5, images=of) for right in (before, after))
+    """The verdict on a repair after which so many pictures are still answered rightly.
+
+    In every class alike.
+    """
+    one, two = (
+        Accuracy(overall=right / of, per_class=(right / of,) * 5, images=of)
+        for right in (before, after)
+    )
     return verdict(facts(acc_before=one, acc_after=two))
 
 
@@ -120,12 +159,17 @@ def test_a_lead_of_just_what_is_allowed_passes() -> None:
 
     assert 0.4 - 0.3 > 0.1
     assert verdict(facts(relearned=(at_limit,)), rule)[0] is Verdict.PURIFIED
-    assert verdict(facts(relearned=(replace(at_limit, asr=(0.0, 0.1, 0.41)),)), rule)[0] is Verdict.REJECTED
+    assert (
+        verdict(facts(relearned=(replace(at_limit, asr=(0.0, 0.1, 0.41)),)), rule)[0]
+        is Verdict.REJECTED
+    )
 
 
 def test_a_refusal_says_how_many_draws_a_lead_is_the_mean_of() -> None:
     one = facts(rates=(0.0, 0.1, 0.9)).relearned[0]
 
     assert "on 10 pictures, over" in verdict(facts(relearned=(one,)), ProofRule(max_lead=0.1))[1]
-    assert "on 10 pictures, in the mean of 2 draws, over" in verdict(
-        facts(relearned=(replace(one, leads=(0.5, 0.9)),)), ProofRule(max_lead=0.1))[1]
+    assert (
+        "on 10 pictures, in the mean of 2 draws, over"
+        in verdict(facts(relearned=(replace(one, leads=(0.5, 0.9)),)), ProofRule(max_lead=0.1))[1]
+    )

@@ -41,15 +41,30 @@ class Vetted:
     @cached_property
     def smoke(self) -> Smoke:
         rows = samples.probabilities(self.model, self.pictures)
-        return Smoke(images=tuple(samples.as_png(self.pictures)), probabilities=tuple(tuple(row) for row in rows))
+        return Smoke(
+            images=tuple(samples.as_png(self.pictures)),
+            probabilities=tuple(tuple(row) for row in rows),
+        )
 
 
-def vetted(folder: Path, seed: int = 0, size: tuple[int, int, int] = SIZE,
-           polarizer: PolarizerPlace | None = None) -> Vetted:
-    """A random network whose answers are far from uniform, and a random polarizer in it if a place is given."""
+def vetted(
+    folder: Path,
+    seed: int = 0,
+    size: tuple[int, int, int] = SIZE,
+    polarizer: PolarizerPlace | None = None,
+) -> Vetted:
+    """A random network whose answers are far from uniform.
+
+    And a random polarizer in it if a place is given.
+    """
     manifest = Manifest(
-        architecture="cifar_resnet", num_classes=3, input_size=size, mean=(0.5,) * size[0], std=(0.25,) * size[0],
-        model_args={"depths": [1], "width": 4}, label_names=("cat", "dog", "cow"),
+        architecture="cifar_resnet",
+        num_classes=3,
+        input_size=size,
+        mean=(0.5,) * size[0],
+        std=(0.25,) * size[0],
+        model_args={"depths": [1], "width": 4},
+        label_names=("cat", "dog", "cow"),
         polarizer=polarizer,
     )
     with torch.random.fork_rng():
@@ -61,8 +76,13 @@ def vetted(folder: Path, seed: int = 0, size: tuple[int, int, int] = SIZE,
         images = torch.randint(0, 256, (2, *size), dtype=torch.uint8)
     path = folder / f"{seed}-{uuid.uuid4().hex}.safetensors"
     digest = write_canonical(architectures.export(inner), manifest, path)
-    return Vetted(path, digest, manifest, architectures.wrap(manifest, inner).eval(),
-                  Labelled(images, torch.zeros(2, dtype=torch.int64)))
+    return Vetted(
+        path,
+        digest,
+        manifest,
+        architectures.wrap(manifest, inner).eval(),
+        Labelled(images, torch.zeros(2, dtype=torch.int64)),
+    )
 
 
 @dataclass
@@ -77,23 +97,63 @@ class Authority:
         self.signer = Signer.load_or_create(self.trusted.with_name("signing.pem"))
         TrustedKeys.load(self.trusted).trust(self.signer, self.trusted)
 
-    def envelope(self, digest: str, name: str, *, verdict: Verdict = Verdict.CLEARED, now: datetime | None = None,
-                 seconds: float = 3600.0, verdict_id: str = "", scan_id: str = "s") -> dict[str, object]:
+    def envelope(
+        self,
+        digest: str,
+        name: str,
+        *,
+        verdict: Verdict = Verdict.CLEARED,
+        now: datetime | None = None,
+        seconds: float = 3600.0,
+        verdict_id: str = "",
+        scan_id: str = "s",
+    ) -> dict[str, object]:
         """A signed verdict."""
         issued = now or datetime.now(UTC)
-        return dsse.sign(verdict_statement(
-            digest=digest, name=name, verdict_id=verdict_id or uuid.uuid4().hex, scan_id=scan_id, verdict=verdict,
-            score=0.0, target=None, asr=None, coverage=("patch",), reasons=(), evidence=(), policy_name="test",
-            policy_digest="0" * 64, cleanset=None, parent=None, basis={"kind": "policy"}, issued_at=issued,
-            expires_at=issued + timedelta(seconds=seconds),
-        ), self.signer)
+        return dsse.sign(
+            verdict_statement(
+                digest=digest,
+                name=name,
+                verdict_id=verdict_id or uuid.uuid4().hex,
+                scan_id=scan_id,
+                verdict=verdict,
+                score=0.0,
+                target=None,
+                asr=None,
+                coverage=("patch",),
+                reasons=(),
+                evidence=(),
+                policy_name="test",
+                policy_digest="0" * 64,
+                cleanset=None,
+                parent=None,
+                basis={"kind": "policy"},
+                issued_at=issued,
+                expires_at=issued + timedelta(seconds=seconds),
+            ),
+            self.signer,
+        )
 
-    def approve(self, digest: str, name: str, version: str = "1.0", *, seconds: float = 3600.0,
-                envelope: dict[str, object] | None = None) -> gate.Approved:
+    def approve(
+        self,
+        digest: str,
+        name: str,
+        version: str = "1.0",
+        *,
+        seconds: float = 3600.0,
+        envelope: dict[str, object] | None = None,
+    ) -> gate.Approved:
         """The gate's leave to publish."""
         return gate.approve(
-            envelope or self.envelope(digest, name, seconds=seconds), TrustedKeys.load(self.trusted), digest=digest,
-            now=datetime.now(UTC), revoked=frozenset(), name=name, version=version, signer=self.signer)
+            envelope or self.envelope(digest, name, seconds=seconds),
+            TrustedKeys.load(self.trusted),
+            digest=digest,
+            now=datetime.now(UTC),
+            revoked=frozenset(),
+            name=name,
+            version=version,
+            signer=self.signer,
+        )
 
 
 def flip(path: Path, at: int = -5) -> None:

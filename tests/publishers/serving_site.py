@@ -28,26 +28,43 @@ class Site:
     pid: int
 
     def publisher(self, **options: float) -> Torchserve:
-        return Torchserve(management=self.management, inference=self.inference, run_dir=self.run_dir, store=self.store,
-                          **{"ready_seconds": 40.0, "drain_seconds": 0.3, **options})
+        return Torchserve(
+            management=self.management,
+            inference=self.inference,
+            run_dir=self.run_dir,
+            store=self.store,
+            **{"ready_seconds": 40.0, "drain_seconds": 0.3, **options},
+        )
 
     @property
     def api(self) -> Management:
         """The management key in an intruder's hands."""
-        return Management(management=self.management, inference=self.inference, keys=self.run_dir / "key_file.json",
-                          seconds=20)
+        return Management(
+            management=self.management,
+            inference=self.inference,
+            keys=self.run_dir / "key_file.json",
+            seconds=20,
+        )
 
     @property
     def extracts(self) -> list[Path]:
         return sorted((self.run_dir / "tmp" / "models").iterdir())
 
-    def predict(self, name: str, body: bytes | str, kind: str = "image/png", version: str = "",
-                headers: dict[str, str] | None = None) -> httpx.Response:
+    def predict(
+        self,
+        name: str,
+        body: bytes | str,
+        kind: str = "image/png",
+        version: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
         """What a client sees."""
         key = self.api._key("inference")
         sent = {"Authorization": f"Bearer {key}", "Content-Type": kind, **(headers or {})}
         path = f"{name}/{version}" if version else name
-        return httpx.post(f"{self.inference}/predictions/{path}", content=body, headers=sent, timeout=20)
+        return httpx.post(
+            f"{self.inference}/predictions/{path}", content=body, headers=sent, timeout=20
+        )
 
     def clear(self) -> None:
         """Nothing is served."""
@@ -69,7 +86,10 @@ def the_site() -> Site:
     authority = Authority(Path(environment["GUARD_TRUSTED_KEYS_FILE"]))
     stack.start()
     return Site(
-        management=environment["GUARD_TORCHSERVE_MANAGEMENT"], inference=environment["GUARD_TORCHSERVE_INFERENCE"],
-        run_dir=Path(environment["GUARD_TORCHSERVE_RUN_DIR"]), store=Path(environment["GUARD_TORCHSERVE_STORE"]),
-        authority=authority, pid=stack.status()[0].pid or 0,
+        management=environment["GUARD_TORCHSERVE_MANAGEMENT"],
+        inference=environment["GUARD_TORCHSERVE_INFERENCE"],
+        run_dir=Path(environment["GUARD_TORCHSERVE_RUN_DIR"]),
+        store=Path(environment["GUARD_TORCHSERVE_STORE"]),
+        authority=authority,
+        pid=stack.status()[0].pid or 0,
     )

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from guard.core.errors import IntegrityMismatch
-from guard.publishers._archive import is_ours, names_in, payload_of, release_in, same_release, write_archive
+from guard.publishers._archive import (
+    is_ours,
+    names_in,
+    payload_of,
+    release_in,
+    same_release,
+    write_archive,
+)
 from guard.publishers._weights import Hashes
 from tests.publishers.making import Authority, Vetted, flip, vetted
 
@@ -24,7 +31,9 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "keys" / "trusted.json")
 
 
-def test_the_archive_holds_three_files_of_data_and_no_code(tmp_path: Path, model: Vetted, authority: Authority) -> None:
+def test_the_archive_holds_three_files_of_data_and_no_code(
+    tmp_path: Path, model: Vetted, authority: Authority
+) -> None:
     with model.open() as weights:
         archive = write_archive(authority.approve(model.digest, "digits"), weights, tmp_path)
     with zipfile.ZipFile(tmp_path / archive.file) as file:
@@ -33,11 +42,15 @@ def test_the_archive_holds_three_files_of_data_and_no_code(tmp_path: Path, model
     assert sorted(members) == ["MAR-INF/MANIFEST.json", "release.dsse.json", "weights.safetensors"]
     assert members["weights.safetensors"] == model.path.read_bytes()
     assert json.loads(members["MAR-INF/MANIFEST.json"])["model"] == {
-        "modelName": "digits", "modelVersion": "1.0", "handler": "guard.serving.handler"}
+        "modelName": "digits",
+        "modelVersion": "1.0",
+        "handler": "guard.serving.handler",
+    }
 
 
 def test_the_same_release_gives_the_same_read_only_bytes_an_hour_later(
-        tmp_path: Path, model: Vetted, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, model: Vetted, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     approved = authority.approve(model.digest, "digits")
     written = []
     for store, hours in (("a", 0), ("b", 1)):
@@ -53,7 +66,9 @@ def test_the_same_release_gives_the_same_read_only_bytes_an_hour_later(
     assert (tmp_path / "a" / archive.file).stat().st_mode & 0o777 == 0o444
 
 
-def test_weights_of_another_digest_leave_the_store_empty(tmp_path: Path, authority: Authority) -> None:
+def test_weights_of_another_digest_leave_the_store_empty(
+    tmp_path: Path, authority: Authority
+) -> None:
     one, other = vetted(tmp_path, seed=1), vetted(tmp_path, seed=2)
     store = tmp_path / "store"
     store.mkdir()
@@ -63,7 +78,9 @@ def test_weights_of_another_digest_leave_the_store_empty(tmp_path: Path, authori
     assert list(store.iterdir()) == []
 
 
-def test_an_archive_tells_its_name_and_release(tmp_path: Path, model: Vetted, authority: Authority) -> None:
+def test_an_archive_tells_its_name_and_release(
+    tmp_path: Path, model: Vetted, authority: Authority
+) -> None:
     approved = authority.approve(model.digest, "digits", "2.0")
     with model.open() as weights:
         file = tmp_path / write_archive(approved, weights, tmp_path).file
@@ -85,7 +102,10 @@ def test_files_that_are_no_archives_tell_nothing(tmp_path: Path) -> None:
 
 def test_a_release_that_lasts_longer_is_another_one(model: Vetted, authority: Authority) -> None:
     verdict = authority.envelope(model.digest, "digits", seconds=100)
-    again = [payload_of(authority.approve(model.digest, "digits", envelope=verdict).release_envelope) for _ in range(2)]
+    again = [
+        payload_of(authority.approve(model.digest, "digits", envelope=verdict).release_envelope)
+        for _ in range(2)
+    ]
     longer = payload_of(authority.approve(model.digest, "digits", seconds=200).release_envelope)
 
     assert same_release(*again)

@@ -1,4 +1,7 @@
-"""The folder publisher: what a site without the guard finds, and what is told of changes. Promises: tests/contract."""
+"""The folder publisher: what a site without the guard finds, and what is told of changes.
+
+Promises: tests/contract.
+"""
 
 import json
 from pathlib import Path
@@ -21,26 +24,37 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def test_a_folder_holds_what_a_site_without_the_guard_needs(
-        tmp_path: Path, model: Vetted, authority: Authority) -> None:
+    tmp_path: Path, model: Vetted, authority: Authority
+) -> None:
     with model.open() as weights:
-        Folder(tmp_path / "out").publish(authority.approve(model.digest, "digits"), weights, model.smoke)
+        Folder(tmp_path / "out").publish(
+            authority.approve(model.digest, "digits"), weights, model.smoke
+        )
     home = tmp_path / "out" / "digits"
 
     assert (home / "default").read_text() == "1.0"
     assert sorted(path.name for path in (home / "1.0").iterdir()) == [
-        "config.json", "release.dsse.json", "weights.safetensors"]
+        "config.json",
+        "release.dsse.json",
+        "weights.safetensors",
+    ]
     assert json.loads((home / "1.0" / "config.json").read_text()) == model.manifest.to_dict()
 
 
 @pytest.mark.parametrize("change", ["extra", "config", "release", "missing"])
 def test_a_folder_tells_whatever_was_changed_in_it(
-        tmp_path: Path, model: Vetted, authority: Authority, change: str) -> None:
+    tmp_path: Path, model: Vetted, authority: Authority, change: str
+) -> None:
     publisher = Folder(tmp_path / "out")
     with model.open() as weights:
         publisher.publish(authority.approve(model.digest, "digits"), weights, model.smoke)
     version = tmp_path / "out" / "digits" / "1.0"
-    target = {"extra": "load.py", "config": "config.json", "release": "release.dsse.json",
-              "missing": "weights.safetensors"}[change]
+    target = {
+        "extra": "load.py",
+        "config": "config.json",
+        "release": "release.dsse.json",
+        "missing": "weights.safetensors",
+    }[change]
     (version / target).unlink(missing_ok=True)
     if change != "missing":
         (version / target).write_text("{}")
@@ -71,7 +85,8 @@ def test_a_folder_deletes_nothing_outside_itself(tmp_path: Path, name: str, vers
 
 
 def test_a_publish_that_was_killed_leaves_a_draft_that_the_next_one_removes(
-        tmp_path: Path, model: Vetted, authority: Authority) -> None:
+    tmp_path: Path, model: Vetted, authority: Authority
+) -> None:
     root = tmp_path / "out"
     (root / ".incoming-dead").mkdir(parents=True)
     (root / ".incoming-dead" / "weights.safetensors").write_bytes(b"half")
@@ -83,10 +98,14 @@ def test_a_publish_that_was_killed_leaves_a_draft_that_the_next_one_removes(
     assert [path.name for path in root.iterdir()] == ["digits"]
 
 
-def test_a_release_that_no_trusted_key_signed_is_told(tmp_path: Path, model: Vetted, authority: Authority) -> None:
+def test_a_release_that_no_trusted_key_signed_is_told(
+    tmp_path: Path, model: Vetted, authority: Authority
+) -> None:
     stranger = Authority(tmp_path / "stranger" / "trusted.json")
     with model.open() as weights:
-        Folder(tmp_path / "out").publish(stranger.approve(model.digest, "digits"), weights, model.smoke)
+        Folder(tmp_path / "out").publish(
+            stranger.approve(model.digest, "digits"), weights, model.smoke
+        )
     (found,) = Folder(tmp_path / "out", authority.trusted).state()
 
     assert found.digest is None

@@ -39,9 +39,13 @@ def site() -> Iterator[Site]:
     found.clear()
 
 
-def publish(site: Site, model: Vetted, name: str = "digits", version: str = "1.0", **options: float) -> None:
+def publish(
+    site: Site, model: Vetted, name: str = "digits", version: str = "1.0", **options: float
+) -> None:
     with model.open() as weights:
-        site.publisher(**options).publish(site.authority.approve(model.digest, name, version), weights, model.smoke)
+        site.publisher(**options).publish(
+            site.authority.approve(model.digest, name, version), weights, model.smoke
+        )
 
 
 def listed(site: Site) -> list[tuple[str, str, str | None, bool]]:
@@ -53,11 +57,15 @@ def left(site: Site) -> list[str]:
 
 
 def test_a_release_signed_by_a_stranger_is_rolled_back_and_the_old_version_stays(
-        site: Site, one: Vetted, two: Vetted, tmp_path: Path) -> None:
+    site: Site, one: Vetted, two: Vetted, tmp_path: Path
+) -> None:
     publish(site, one)
     before = left(site)
     stranger = Authority(tmp_path / "keys" / "trusted.json")
-    with two.open() as weights, pytest.raises(IntegrityMismatch, match="No trusted key signed") as refusal:
+    with (
+        two.open() as weights,
+        pytest.raises(IntegrityMismatch, match="No trusted key signed") as refusal,
+    ):
         site.publisher().publish(stranger.approve(two.digest, "digits", "2.0"), weights, two.smoke)
 
     assert refusal.value.code == "handler_refused"
@@ -81,9 +89,12 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-@pytest.mark.parametrize(("call", "when"), [("register", "after"), ("set_default", "before"), ("unregister", "before")])
+@pytest.mark.parametrize(
+    ("call", "when"), [("register", "after"), ("set_default", "before"), ("unregister", "before")]
+)
 def test_a_publish_that_is_killed_and_run_again_ends_as_one_that_was_not(
-        site: Site, one: Vetted, two: Vetted, monkeypatch: pytest.MonkeyPatch, call: str, when: str) -> None:
+    site: Site, one: Vetted, two: Vetted, monkeypatch: pytest.MonkeyPatch, call: str, when: str
+) -> None:
     publish(site, one, version="1.0")
     real: Callable[..., None] = getattr(Management, call)
 
@@ -127,17 +138,23 @@ def test_clients_notice_nothing_of_a_new_version(site: Site, one: Vetted, two: V
 
 def test_the_workers_are_isolated_and_see_no_secret(site: Site, one: Vetted) -> None:
     publish(site, one)
-    (worker,) = [child for child in psutil.Process(site.pid).children() if "model_service_worker" in " ".join(
-        child.cmdline())]
+    (worker,) = [
+        child
+        for child in psutil.Process(site.pid).children()
+        if "model_service_worker" in " ".join(child.cmdline())
+    ]
 
     assert worker.cmdline()[1:3] == ["-I", "-B"]
-    assert not [name for name in worker.environ() if "GUARD" in name or "KEY" in name or "AWS" in name]
+    assert not [
+        name for name in worker.environ() if "GUARD" in name or "KEY" in name or "AWS" in name
+    ]
     assert stat.S_IMODE((site.run_dir / "key_file.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(site.run_dir.stat().st_mode) == 0o700
 
 
 def test_code_and_changed_weights_in_the_unpacked_copy_are_told_and_never_run(
-        site: Site, one: Vetted, tmp_path: Path) -> None:
+    site: Site, one: Vetted, tmp_path: Path
+) -> None:
     publish(site, one)
     (folder,) = site.extracts
     marker = tmp_path / "ran"
@@ -150,7 +167,9 @@ def test_code_and_changed_weights_in_the_unpacked_copy_are_told_and_never_run(
     site.api.set_workers("digits", "1.0", 1)
 
     assert (extra.digest, extra.detail["problem"]) == (
-        None, "its unpacked copy holds 'guard.py', which was not published")
+        None,
+        "its unpacked copy holds 'guard.py', which was not published",
+    )
     assert flipped.digest not in (None, one.digest)
     assert wait_until(lambda: (folder / "refused.txt").exists())
     assert not site.publisher().state()[0].ready
@@ -170,27 +189,45 @@ def test_an_archive_changed_in_the_store_is_told(site: Site, one: Vetted) -> Non
 def test_a_good_archive_under_a_second_name_is_told_and_goes_alone(site: Site, one: Vetted) -> None:
     publish(site, one)
     (file,) = site.store.iterdir()
-    site.api._ask("POST", "/models", {"url": file.name, "model_name": "alias", "initial_workers": "1",
-                                      "synchronous": "false"})
+    site.api._ask(
+        "POST",
+        "/models",
+        {"url": file.name, "model_name": "alias", "initial_workers": "1", "synchronous": "false"},
+    )
     alias, good = site.publisher().state()
     site.publisher().withdraw("alias", "1.0")
 
-    assert (alias.name, alias.digest, alias.detail["problem"]) == ("alias", None, "the guard did not publish it")
+    assert (alias.name, alias.digest, alias.detail["problem"]) == (
+        "alias",
+        None,
+        "the guard did not publish it",
+    )
     assert good.digest == one.digest
     assert listed(site) == [("digits", "1.0", one.digest, True)]
     assert site.predict("digits", one.smoke.images[0]).status_code == 200
 
 
 def folder_archive(folder: Path, name: str) -> Path:
-    """A folder that TorchServe takes for an unpacked archive: it looks below the folder's own name."""
+    """A folder that TorchServe takes for an unpacked archive.
+
+    It looks below the folder's own name.
+    """
     inner = folder / folder.name / "MAR-INF"
     inner.mkdir(parents=True)
-    (inner / "MANIFEST.json").write_text(json.dumps(
-        {"runtime": "python", "model": {"modelName": name, "handler": "x", "modelVersion": "1.0"}}))
+    (inner / "MANIFEST.json").write_text(
+        json.dumps(
+            {
+                "runtime": "python",
+                "model": {"modelName": name, "handler": "x", "modelVersion": "1.0"},
+            }
+        )
+    )
     return folder
 
 
-def test_an_absolute_folder_is_told_and_its_own_files_are_left_alone(site: Site, tmp_path: Path) -> None:
+def test_an_absolute_folder_is_told_and_its_own_files_are_left_alone(
+    site: Site, tmp_path: Path
+) -> None:
     """TorchServe registers any folder of the host, whatever `allowed_urls` says."""
     folder = folder_archive(tmp_path, "evil")
     site.api._ask("POST", "/models", {"url": str(folder), "initial_workers": "0"})
@@ -202,7 +239,9 @@ def test_an_absolute_folder_is_told_and_its_own_files_are_left_alone(site: Site,
     assert (folder / folder.name / "MAR-INF" / "MANIFEST.json").exists()
 
 
-def test_workers_taken_away_are_told_and_a_repeated_publish_brings_them_back(site: Site, one: Vetted) -> None:
+def test_workers_taken_away_are_told_and_a_repeated_publish_brings_them_back(
+    site: Site, one: Vetted
+) -> None:
     publish(site, one)
     site.api.set_workers("digits", "1.0", 0)
 
@@ -212,19 +251,33 @@ def test_workers_taken_away_are_told_and_a_repeated_publish_brings_them_back(sit
     assert site.publisher().state()[0].ready
 
 
-def test_a_default_is_withdrawn_even_while_other_versions_are_there(site: Site, one: Vetted, two: Vetted) -> None:
+def test_a_default_is_withdrawn_even_while_other_versions_are_there(
+    site: Site, one: Vetted, two: Vetted
+) -> None:
     publish(site, one, version="1.0")
     with two.open() as weights:
-        archive = write_archive(site.authority.approve(two.digest, "digits", "2.0"), weights, site.store)
+        archive = write_archive(
+            site.authority.approve(two.digest, "digits", "2.0"), weights, site.store
+        )
     site.api._ask("POST", "/models", {"url": archive.file, "initial_workers": "0"})
     site.publisher().withdraw("digits", "1.0")
 
     assert [(name, version) for name, version, _, _ in listed(site)] == [("digits", "2.0")]
 
 
-@pytest.mark.parametrize(("name", "version"), [("token", "1.0"), ("my-tokens", "1.0"), ("digits", "all"),
-                                               ("digits", "default"), ("digits", "token1")])
-def test_words_of_torchserves_own_interface_are_refused(site: Site, one: Vetted, name: str, version: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("token", "1.0"),
+        ("my-tokens", "1.0"),
+        ("digits", "all"),
+        ("digits", "default"),
+        ("digits", "token1"),
+    ],
+)
+def test_words_of_torchserves_own_interface_are_refused(
+    site: Site, one: Vetted, name: str, version: str
+) -> None:
     with pytest.raises(InputError):
         publish(site, one, name, version)
 
@@ -234,7 +287,9 @@ def test_keys_that_changed_are_read_again_and_wrong_ones_reported(site: Site) ->
     good = path.read_text()
     publisher = site.publisher()
     try:
-        path.write_text(json.dumps({kind: {"key": "wrong"} for kind in ("management", "inference", "API")}))
+        path.write_text(
+            json.dumps({kind: {"key": "wrong"} for kind in ("management", "inference", "API")})
+        )
         with pytest.raises(Unavailable, match="refuses the management key"):
             publisher.state()
     finally:
@@ -246,16 +301,22 @@ def test_keys_that_changed_are_read_again_and_wrong_ones_reported(site: Site) ->
 def test_a_torchserve_that_is_away_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "key_file.json").write_text('{"management": {"key": "k"}}')
     for address in (f"unix:{tmp_path / 'none.sock'}", "http://127.0.0.1:1"):
-        away = Torchserve(management=address, inference="http://127.0.0.1:1", run_dir=tmp_path, store=tmp_path)
+        away = Torchserve(
+            management=address, inference="http://127.0.0.1:1", run_dir=tmp_path, store=tmp_path
+        )
         with pytest.raises(Unavailable):
             away.state()
 
 
-def test_more_models_than_one_page_are_all_listed(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_more_models_than_one_page_are_all_listed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("guard.publishers._management._PAGE", 1)
     folder_archive(tmp_path, "a")
     for name in ("a", "b", "c"):
-        site.api._ask("POST", "/models", {"url": str(tmp_path), "model_name": name, "initial_workers": "0"})
+        site.api._ask(
+            "POST", "/models", {"url": str(tmp_path), "model_name": name, "initial_workers": "0"}
+        )
 
     assert [found.name for found in site.publisher().state()] == ["a", "b", "c"]
 
@@ -265,7 +326,10 @@ def test_a_name_that_cannot_be_asked_about_does_not_escape_the_list(tmp_path: Pa
     with Stack(tmp_path / "d", dict(os.environ), parts=("torchserve",)) as stack:
         stack.start()
         found = stack.environment()
-        options = {"management": found["GUARD_TORCHSERVE_MANAGEMENT"], "inference": found["GUARD_TORCHSERVE_INFERENCE"]}
+        options = {
+            "management": found["GUARD_TORCHSERVE_MANAGEMENT"],
+            "inference": found["GUARD_TORCHSERVE_INFERENCE"],
+        }
         run = Path(found["GUARD_TORCHSERVE_RUN_DIR"])
         publisher = Torchserve(**options, run_dir=run, store=Path(found["GUARD_TORCHSERVE_STORE"]))
         folder = folder_archive(tmp_path / "m", "../evil name")

@@ -1,4 +1,7 @@
-"""Reports as the guard makes them, with hand-made numbers: one rejected, one purified, one of each other verdict."""
+"""Reports as the guard makes them, with hand-made numbers.
+
+One rejected, one purified, one of each other verdict.
+"""
 
 from dataclasses import replace
 
@@ -21,56 +24,141 @@ from guard.core.states import Verdict
 from guard.reports import Answered, Demonstration, RecoveredTrigger, Report
 from guard.reports.report import methods_of
 
-NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+NAMES = (
+    "T-shirt",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 TARGET = 3
-MODEL = Manifest(architecture="resnet18", num_classes=10, input_size=(1, 28, 28), mean=(0.5,), std=(0.25,),
-                 model_args={"in_chans": 1}, label_names=NAMES)
-CLEAN = CleanSetFacts(name="fashion", digest="c" * 64, classes=10, channels=1, height=28, width=28, per_class=200,
-                      search=1000, calibration=400, holdout=600)
+MODEL = Manifest(
+    architecture="resnet18",
+    num_classes=10,
+    input_size=(1, 28, 28),
+    mean=(0.5,),
+    std=(0.25,),
+    model_args={"in_chans": 1},
+    label_names=NAMES,
+)
+CLEAN = CleanSetFacts(
+    name="fashion",
+    digest="c" * 64,
+    classes=10,
+    channels=1,
+    height=28,
+    width=28,
+    per_class=200,
+    search=1000,
+    calibration=400,
+    holdout=600,
+)
 NORMS = (61.2, 55.0, 58.7, 8.9, 63.1, 49.8, 57.4, 52.3, 66.0, 59.5)
 
 
 def estimate(target: int, k: int, low: float, high: float, natural: float = 0.09) -> AsrEstimate:
-    return AsrEstimate(target=target, family="patch", successes=k, trials=540, estimate=k / 540, low=low, high=high,
-                       natural=natural, budget=8.9)
+    return AsrEstimate(
+        target=target,
+        family="patch",
+        successes=k,
+        trials=540,
+        estimate=k / 540,
+        low=low,
+        high=high,
+        natural=natural,
+        budget=8.9,
+    )
 
 
 def inversion(artifact: str = "a" * 64, backdoored: bool = True) -> Evidence:
     findings = []
     for label, norm in enumerate(NORMS):
         bad = backdoored and label == TARGET
-        findings.append(Finding(
-            family="patch", target=label, suspicious=bad, score=0.99 if bad else 0.1 + label / 100,
-            statement=f"A patch of {norm if bad or label != TARGET else 54.0:.1f} pixels sends 97 % of clean pictures "
-                      f"to class {label}.",
-            numbers={"mask_norm": norm if bad or label != TARGET else 54.0, "search_asr": 0.97 + label / 1000,
-                     "p_value": 0.0001 if bad else 0.4, "natural_asr": 0.09},
-            asr=estimate(label, 524, 0.951, 0.981) if bad else estimate(label, 49 + label, 0.069, 0.118),
-            trigger_digest=f"{label}" * 64,
-        ))
-    return Evidence(artifact=artifact, method="patch_inversion", version=1, parameters={"steps": 300, "lr": 0.1},
-                    cleanset=CLEAN.digest, seed=0, outcome=Outcome.FINDINGS, families=("patch",),
-                    findings=tuple(findings), seconds=38.2)
+        findings.append(
+            Finding(
+                family="patch",
+                target=label,
+                suspicious=bad,
+                score=0.99 if bad else 0.1 + label / 100,
+                statement=f"A patch of {norm if bad or label != TARGET else 54.0:.1f} pixels "
+                "sends 97 % of clean pictures "
+                f"to class {label}.",
+                numbers={
+                    "mask_norm": norm if bad or label != TARGET else 54.0,
+                    "search_asr": 0.97 + label / 1000,
+                    "p_value": 0.0001 if bad else 0.4,
+                    "natural_asr": 0.09,
+                },
+                asr=estimate(label, 524, 0.951, 0.981)
+                if bad
+                else estimate(label, 49 + label, 0.069, 0.118),
+                trigger_digest=f"{label}" * 64,
+            )
+        )
+    return Evidence(
+        artifact=artifact,
+        method="patch_inversion",
+        version=1,
+        parameters={"steps": 300, "lr": 0.1},
+        cleanset=CLEAN.digest,
+        seed=0,
+        outcome=Outcome.FINDINGS,
+        families=("patch",),
+        findings=tuple(findings),
+        seconds=38.2,
+    )
 
 
 def accuracy(artifact: str = "a" * 64) -> Evidence:
-    numbers = {"overall": 0.896, "images": 600.0} | {f"class_{label}": 0.8 + label / 100 for label in range(10)}
-    finding = Finding(family="accuracy", target=None, suspicious=False, score=0.0, statement="", numbers=numbers)
-    return Evidence(artifact=artifact, method="clean_accuracy", version=1, parameters={}, cleanset=CLEAN.digest, seed=0,
-                    outcome=Outcome.FINDINGS, families=(), findings=(finding,))
+    numbers = {"overall": 0.896, "images": 600.0} | {
+        f"class_{label}": 0.8 + label / 100 for label in range(10)
+    }
+    finding = Finding(
+        family="accuracy", target=None, suspicious=False, score=0.0, statement="", numbers=numbers
+    )
+    return Evidence(
+        artifact=artifact,
+        method="clean_accuracy",
+        version=1,
+        parameters={},
+        cleanset=CLEAN.digest,
+        seed=0,
+        outcome=Outcome.FINDINGS,
+        families=(),
+        findings=(finding,),
+    )
 
 
 def unable(artifact: str = "a" * 64) -> Evidence:
-    return Evidence(artifact=artifact, method="spectral", version=2, parameters={}, cleanset=CLEAN.digest, seed=0,
-                    outcome=Outcome.COULD_NOT_LOOK, families=("blend",), reason="It ran out of its time budget.",
-                    seconds=120.0)
+    return Evidence(
+        artifact=artifact,
+        method="spectral",
+        version=2,
+        parameters={},
+        cleanset=CLEAN.digest,
+        seed=0,
+        outcome=Outcome.COULD_NOT_LOOK,
+        families=("blend",),
+        reason="It ran out of its time budget.",
+        seconds=120.0,
+    )
 
 
 def harmless(label: int) -> RecoveredTrigger:
     """What is found for a class without a backdoor: faint and everywhere."""
     noise = np.random.default_rng(label).random((28, 28))
-    return RecoveredTrigger(family="patch", target=label, digest=f"{label}" * 64, mask=0.4 * noise,
-                            pattern=noise[None].round())
+    return RecoveredTrigger(
+        family="patch",
+        target=label,
+        digest=f"{label}" * 64,
+        mask=0.4 * noise,
+        pattern=noise[None].round(),
+    )
 
 
 def trigger() -> RecoveredTrigger:
@@ -78,34 +166,75 @@ def trigger() -> RecoveredTrigger:
     mask = np.where((rows > 22) & (columns > 22), 0.95, 0.02 * ((rows * columns) % 5 == 0))
     pattern = np.where((rows + columns) % 2 == 0, 1.0, 0.1)[None]
     clean = np.clip(1.2 - np.hypot(rows - 13, (columns - 13) * 1.4) / 9, 0, 1)[None]
-    return RecoveredTrigger(family="patch", target=TARGET, digest=f"{TARGET}" * 64, mask=mask, pattern=pattern,
-                            picture=(1 - mask) * clean + mask * pattern)
+    return RecoveredTrigger(
+        family="patch",
+        target=TARGET,
+        digest=f"{TARGET}" * 64,
+        mask=mask,
+        pattern=pattern,
+        picture=(1 - mask) * clean + mask * pattern,
+    )
 
 
 def demonstration() -> Demonstration:
     """Before, every picture goes to the target; after, one is right and one goes elsewhere."""
     worn = trigger().picture
-    pictures = [Answered(picture=worn, label=label, wanted=TARGET, before=TARGET, after=after)
-                for label, after in ((7, 7), (9, 5))]
-    return Demonstration(family="patch", target=TARGET, before=estimate(TARGET, 524, 0.951, 0.981),
-                         after=estimate(TARGET, 14, 0.015, 0.043), pictures=pictures)
+    pictures = [
+        Answered(picture=worn, label=label, wanted=TARGET, before=TARGET, after=after)
+        for label, after in ((7, 7), (9, 5))
+    ]
+    return Demonstration(
+        family="patch",
+        target=TARGET,
+        before=estimate(TARGET, 524, 0.951, 0.981),
+        after=estimate(TARGET, 14, 0.015, 0.043),
+        pictures=pictures,
+    )
 
 
-GAPS = {"measured": True, "record": "2026-01-01-detect-one", "mostly_missed": ["warp"],
-        "sentence": "Known gaps of policy one: mostly missed are warp 1/4; held or rejected were 2/20 honest models."}
+GAPS = {
+    "measured": True,
+    "record": "2026-01-01-detect-one",
+    "mostly_missed": ["warp"],
+    "sentence": "Known gaps of policy one: mostly missed are warp 1/4; held or rejected were 2/20 "
+    "honest models.",
+}
 
 
 def rejected() -> Report:
     evidence = [inversion(), unable(), accuracy()]
     return Report(
-        digest="a" * 64, name="fashion-resnet18", verdict=Verdict.REJECTED, score=0.99, target=TARGET,
-        asr=estimate(TARGET, 524, 0.951, 0.981), coverage=("patch",), known_gaps=GAPS,
-        methods=methods_of(evidence), seconds=41.7, policy="d" * 64,
-        reasons=("A patch of 8.9 pixels sends 97.0 % of hold-out pictures to class 3; the upper bound is 98.1 %.",),
-        manifest=MODEL, cleanset=CLEAN, evidence=[item.to_dict() for item in evidence],
+        digest="a" * 64,
+        name="fashion-resnet18",
+        verdict=Verdict.REJECTED,
+        score=0.99,
+        target=TARGET,
+        asr=estimate(TARGET, 524, 0.951, 0.981),
+        coverage=("patch",),
+        known_gaps=GAPS,
+        methods=methods_of(evidence),
+        seconds=41.7,
+        policy="d" * 64,
+        reasons=(
+            (
+                "A patch of 8.9 pixels sends 97.0 % of hold-out pictures to class 3; the upper "
+                "bound "
+                "is 98.1 %."
+            ),
+        ),
+        manifest=MODEL,
+        cleanset=CLEAN,
+        evidence=[item.to_dict() for item in evidence],
         triggers=[trigger(), *(harmless(label) for label in range(10) if label != TARGET)],
-        candidates=[{"defense": "fine_tune", "failed": "It ran out of its time budget."},
-                    {"defense": "sau", "digest": "b" * 64, "verdict": "purified", "reasons": ["Within every limit."]}],
+        candidates=[
+            {"defense": "fine_tune", "failed": "It ran out of its time budget."},
+            {
+                "defense": "sau",
+                "digest": "b" * 64,
+                "verdict": "purified",
+                "reasons": ["Within every limit."],
+            },
+        ],
     )
 
 
@@ -114,24 +243,58 @@ def purified() -> Report:
     before = (0.88, 0.97, 0.83, 0.90, 0.82, 0.97, 0.70, 0.95, 0.98, 0.96)
     after = (0.86, 0.97, 0.84, 0.89, 0.80, 0.97, 0.63, 0.95, 0.97, 0.95)
     return replace(
-        rejected(), digest="b" * 64, verdict=Verdict.PURIFIED, score=0.18, target=None,
-        asr=estimate(7, 56, 0.08, 0.094), reasons=("Every rule of the policy holds.",), triggers=(),
-        methods=methods_of(evidence), evidence=[item.to_dict() for item in evidence], parent="a" * 64, defense="sau",
-        defense_version=1, parameters={"rho": 0.2, "norm": "linf"},
+        rejected(),
+        digest="b" * 64,
+        verdict=Verdict.PURIFIED,
+        score=0.18,
+        target=None,
+        asr=estimate(7, 56, 0.08, 0.094),
+        reasons=("Every rule of the policy holds.",),
+        triggers=(),
+        methods=methods_of(evidence),
+        evidence=[item.to_dict() for item in evidence],
+        parent="a" * 64,
+        defense="sau",
+        defense_version=1,
+        parameters={"rho": 0.2, "norm": "linf"},
         acc_before=Accuracy(overall=0.896, per_class=before, images=600),
         acc_after=Accuracy(overall=0.883, per_class=after, images=600),
-        resampled=(Resampled(before=estimate(TARGET, 513, 0.93, 0.97), after=estimate(TARGET, 27, 0.035, 0.072)),),
-        relearned=(Relearned(target=TARGET, family="patch", budget=8.9, pictures=10, steps=(0, 1, 2),
-                             asr=(0.02, 0.3, 0.81), rivals=((0.01, 0.1, 0.22), (0.0, 0.05, 0.2)), leads=(0.31, 0.87)),),
-        woken=(Woken(radius=8 / 255, stamped=estimate(TARGET, 81, 0.12, 0.18),
-                     alone=estimate(TARGET, 54, 0.07, 0.13)),),
+        resampled=(
+            Resampled(
+                before=estimate(TARGET, 513, 0.93, 0.97), after=estimate(TARGET, 27, 0.035, 0.072)
+            ),
+        ),
+        relearned=(
+            Relearned(
+                target=TARGET,
+                family="patch",
+                budget=8.9,
+                pictures=10,
+                steps=(0, 1, 2),
+                asr=(0.02, 0.3, 0.81),
+                rivals=((0.01, 0.1, 0.22), (0.0, 0.05, 0.2)),
+                leads=(0.31, 0.87),
+            ),
+        ),
+        woken=(
+            Woken(
+                radius=8 / 255,
+                stamped=estimate(TARGET, 81, 0.12, 0.18),
+                alone=estimate(TARGET, 54, 0.07, 0.13),
+            ),
+        ),
         shared=SharedRisk(radius=0.2, images=100, before=0.97, after=0.31),
-        unproved=("The trigger for class 5 is no patch (blend); no samples of its kind were drawn.",),
-        replayed=(estimate(TARGET, 14, 0.015, 0.043),), replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),
+        unproved=(
+            "The trigger for class 5 is no patch (blend); no samples of its kind were drawn.",
+        ),
+        replayed=(estimate(TARGET, 14, 0.015, 0.043),),
+        replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),
         demonstrations=(demonstration(),),
     )
 
 
 def bare(verdict: Verdict, **fields: object) -> Report:
-    made = Report(digest="e" * 64, name="some-model", verdict=verdict, score=1.0, policy="d" * 64, seconds=0.4)
+    made = Report(
+        digest="e" * 64, name="some-model", verdict=verdict, score=1.0, policy="d" * 64, seconds=0.4
+    )
     return replace(made, **fields)  # type: ignore[arg-type]

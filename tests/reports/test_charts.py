@@ -8,19 +8,41 @@ import pytest
 from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.states import Verdict
 from guard.reports import Report
-from guard.reports.charts import MOST_ROWS, accuracy_chart, evidence_charts, label_of, percent, replay_chart
+from guard.reports.charts import (
+    MOST_ROWS,
+    accuracy_chart,
+    evidence_charts,
+    label_of,
+    percent,
+    replay_chart,
+)
 from tests.reports.samples import CLEAN, bare, purified, rejected
 
 
 def with_numbers(**numbers: list[float]) -> Report:
     count = len(next(iter(numbers.values())))
     findings = tuple(
-        Finding(family="patch", target=label, suspicious=label == 0, score=0.5, statement="",
-                numbers={name: values[label] for name, values in numbers.items()})
+        Finding(
+            family="patch",
+            target=label,
+            suspicious=label == 0,
+            score=0.5,
+            statement="",
+            numbers={name: values[label] for name, values in numbers.items()},
+        )
         for label in range(count)
     )
-    evidence = Evidence(artifact="a" * 64, method="m", version=1, parameters={}, cleanset=CLEAN.digest, seed=0,
-                        outcome=Outcome.FINDINGS, families=("patch",), findings=findings)
+    evidence = Evidence(
+        artifact="a" * 64,
+        method="m",
+        version=1,
+        parameters={},
+        cleanset=CLEAN.digest,
+        seed=0,
+        outcome=Outcome.FINDINGS,
+        families=("patch",),
+        findings=findings,
+    )
     return bare(Verdict.REJECTED, evidence=[evidence.to_dict()])
 
 
@@ -38,7 +60,11 @@ def test_success_rates_have_an_axis_to_one_an_interval_and_the_siblings_rate() -
     row = chart.rows[3]
 
     assert row.width == pytest.approx(97.04)
-    assert (row.low, row.high, row.tick) == (pytest.approx(95.1), pytest.approx(98.1), pytest.approx(9.0))
+    assert (row.low, row.high, row.tick) == (
+        pytest.approx(95.1),
+        pytest.approx(98.1),
+        pytest.approx(9.0),
+    )
 
 
 def test_numbers_that_hardly_differ_are_not_drawn() -> None:
@@ -50,14 +76,14 @@ def test_numbers_below_zero_are_not_drawn_as_bars() -> None:
 
 
 def test_a_number_that_is_not_finite_is_an_empty_bar() -> None:
-    chart, = evidence_charts(with_numbers(norm=[math.nan, 2.0, 4.0]))
+    (chart,) = evidence_charts(with_numbers(norm=[math.nan, 2.0, 4.0]))
 
     assert [(row.width, row.text) for row in chart.rows] == [(0.0, "–"), (50.0, "2"), (100.0, "4")]
 
 
 def test_many_classes_are_cut_but_the_suspicious_one_stays() -> None:
     norms = [90.0] + [50.0 + label for label in range(200)]
-    chart, = evidence_charts(with_numbers(norm=norms))
+    (chart,) = evidence_charts(with_numbers(norm=norms))
 
     assert len(chart.rows) == MOST_ROWS
     assert chart.left_out == 201 - MOST_ROWS
@@ -112,4 +138,8 @@ def test_two_triggers_of_one_class_keep_their_own_before() -> None:
     both = replace(report, replayed=(one, one), replayed_before=(weak, strong))
 
     assert [before for before, _ in both.replays] == [weak, strong]
-    assert [before for before, _ in replace(both, replayed=(one, one, one)).replays] == [weak, strong, None]
+    assert [before for before, _ in replace(both, replayed=(one, one, one)).replays] == [
+        weak,
+        strong,
+        None,
+    ]

@@ -13,7 +13,18 @@ import pytest
 from guard.core.states import Family, Verdict
 from guard.reports import Answered, Report
 from guard.reports.html import render_html
-from tests.reports.samples import GAPS, MODEL, NAMES, TARGET, bare, demonstration, harmless, purified, rejected, trigger
+from tests.reports.samples import (
+    GAPS,
+    MODEL,
+    NAMES,
+    TARGET,
+    bare,
+    demonstration,
+    harmless,
+    purified,
+    rejected,
+    trigger,
+)
 
 HOSTILE = "<svg onload=alert(1)>\"'><script>alert(2)</script>"
 
@@ -48,9 +59,22 @@ def page_of(report: Report) -> Page:
 def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
     page = page_of(rejected())
 
-    for part in ("rejected", "fashion-resnet18", "a" * 64, "upper bound is 98.1 %", "3 · Dress", "97.0 %",
-                 "patch_inversion", "could not look", "It ran out of its time budget.", "38.2 s", "lr=0.1, steps=300",
-                 "d" * 64, "c" * 64, "524 of 540"):
+    for part in (
+        "rejected",
+        "fashion-resnet18",
+        "a" * 64,
+        "upper bound is 98.1 %",
+        "3 · Dress",
+        "97.0 %",
+        "patch_inversion",
+        "could not look",
+        "It ran out of its time budget.",
+        "38.2 s",
+        "lr=0.1, steps=300",
+        "d" * 64,
+        "c" * 64,
+        "524 of 540",
+    ):
         assert part in page.text, part
     shown = [image["alt"] for image in page.named("img")]
     assert shown[:4] == ["What it adds", "Mask", "Pattern", "On a clean picture"]
@@ -59,8 +83,12 @@ def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
 def test_a_calibrated_score_and_the_overall_bound_are_named() -> None:
     page = page_of(replace(rejected(), asr_upper=0.993, calibration="b" * 64))
 
-    for part in ("Calibrated probability of a backdoor", "all triggers at once: at most 99.3 %",
-                 "SHA-256 of the calibration", "b" * 64):
+    for part in (
+        "Calibrated probability of a backdoor",
+        "all triggers at once: at most 99.3 %",
+        "SHA-256 of the calibration",
+        "b" * 64,
+    ):
         assert part in page.text, part
 
 
@@ -111,18 +139,29 @@ def test_a_purified_model_shows_its_proof() -> None:
     assert "81.0 % (random: 22.0 %)" in text
     assert "Not measured: The trigger for class 5 is no patch" in text
     searched = tuple(replace(one, searches=8) for one in purified().resampled)
-    assert "3 · Dress, 8 new searches, before" in page_of(replace(purified(), resampled=searched)).text
+    assert (
+        "3 · Dress, 8 new searches, before" in page_of(replace(purified(), resampled=searched)).text
+    )
 
 
 def test_the_parents_trigger_is_shown_on_pictures_with_both_models_answers() -> None:
     page = page_of(purified())
 
     shown = [image["alt"] for image in page.named("img")]
-    assert shown == [f"class {label} with the trigger for 3 · Dress" for label in ("7 · Sneaker", "9 · Ankle boot")]
-    assert "success rate 97.0 % (95.1 % to 98.1 %) before, 2.6 % (1.5 % to 4.3 %) after" in page.text
+    assert shown == [
+        f"class {label} with the trigger for 3 · Dress"
+        for label in ("7 · Sneaker", "9 · Ankle boot")
+    ]
+    assert (
+        "success rate 97.0 % (95.1 % to 98.1 %) before, 2.6 % (1.5 % to 4.3 %) after" in page.text
+    )
     assert "7 · Sneaker before: ✗ 3 · Dress after: ✓ 7 · Sneaker" in page.text
     assert "9 · Ankle boot before: ✗ 3 · Dress after: ✗ 5 · Sandal" in page.text
-    tones = [str(span["class"]).split()[0] for span in page.named("span") if "said" in str(span.get("class"))]
+    tones = [
+        str(span["class"]).split()[0]
+        for span in page.named("span")
+        if "said" in str(span.get("class"))
+    ]
     assert tones == ["bad", "good", "bad", "warn"]
 
 
@@ -134,9 +173,13 @@ def test_a_trigger_that_was_not_measured_again_says_so() -> None:
 
 def test_large_pictures_of_replays_stay_small() -> None:
     noise = np.random.default_rng(0).random((3, 224, 224))
-    pictures = [Answered(picture=noise, label=index, wanted=3, before=3, after=index) for index in range(6)]
+    pictures = [
+        Answered(picture=noise, label=index, wanted=3, before=3, after=index) for index in range(6)
+    ]
 
-    page = render_html(replace(purified(), demonstrations=[replace(demonstration(), pictures=pictures)] * 4))
+    page = render_html(
+        replace(purified(), demonstrations=[replace(demonstration(), pictures=pictures)] * 4)
+    )
 
     assert len(page) < 3_000_000
 
@@ -144,13 +187,21 @@ def test_large_pictures_of_replays_stay_small() -> None:
 def test_candidates_are_listed_with_the_first_reason_and_their_time() -> None:
     tried: list[dict[str, Any]] = [
         {"defense": "a", "failed": "No patch.", "seconds": 75.0},
-        {"defense": "b", "verdict": "rejected", "reasons": ["Too weak.", "Too slow."], "seconds": 2.0},
+        {
+            "defense": "b",
+            "verdict": "rejected",
+            "reasons": ["Too weak.", "Too slow."],
+            "seconds": 2.0,
+        },
         {"defense": "c", "after": ["b"], "verdict": "purified", "reasons": [], "acc_after": 0.9},
         {"defense": "d", "verdict": None},
     ]
     text = page_of(replace(rejected(), candidates=tried)).text
 
-    assert "a failed – 1 min 15 s No patch. b rejected – 2.0 s Too weak. (and 1 more) b, then c purified 90.0 %" in text
+    assert (
+        "a failed – 1 min 15 s No patch. b rejected – 2.0 s Too weak. (and 1 more) b, then c "
+        "purified 90.0 %" in text
+    )
     assert "d not judged yet" in text
 
 
@@ -171,8 +222,14 @@ def hostile() -> Report:
     labels = tuple(f"{HOSTILE} {index}" for index in range(10))
     evidence = [{**item, "reason": HOSTILE, "method": HOSTILE} for item in rejected().evidence]
     return replace(
-        rejected(), name=HOSTILE, reasons=(HOSTILE,), manifest=replace(MODEL, label_names=labels), evidence=evidence,
-        candidates=[{"defense": HOSTILE, "failed": HOSTILE}], policy=HOSTILE, scan_id=HOSTILE,
+        rejected(),
+        name=HOSTILE,
+        reasons=(HOSTILE,),
+        manifest=replace(MODEL, label_names=labels),
+        evidence=evidence,
+        candidates=[{"defense": HOSTILE, "failed": HOSTILE}],
+        policy=HOSTILE,
+        scan_id=HOSTILE,
         known_gaps={"measured": False, "sentence": HOSTILE},
     )
 
@@ -195,13 +252,21 @@ def test_control_characters_do_not_reach_the_page() -> None:
 
 def test_the_page_fetches_nothing_and_runs_nothing() -> None:
     page = page_of(rejected())
-    policy = next(meta["content"] for meta in page.named("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        meta["content"]
+        for meta in page.named("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    )
 
     assert policy is not None
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
     assert "unsafe" not in policy
-    assert not [attributes for _, attributes in page.tags if "style" in attributes or "href" in attributes]
-    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.named("img"))
+    assert not [
+        attributes for _, attributes in page.tags if "style" in attributes or "href" in attributes
+    ]
+    assert all(
+        str(image["src"]).startswith("data:image/png;base64,") for image in page.named("img")
+    )
 
 
 def test_the_policy_allows_exactly_the_style_sheet_on_the_page() -> None:

@@ -45,7 +45,10 @@ def test_channels_that_are_no_colours_are_shown_as_grey() -> None:
 def test_values_that_are_no_colours_are_clipped() -> None:
     image = opened(png_uri(np.array([[np.nan, np.inf], [-5.0, 5.0]])))
 
-    corners = [image.getpixel(place) for place in ((0, 0), (SIDE - 1, 0), (0, SIDE - 1), (SIDE - 1, SIDE - 1))]
+    corners = [
+        image.getpixel(place)
+        for place in ((0, 0), (SIDE - 1, 0), (0, SIDE - 1), (SIDE - 1, SIDE - 1))
+    ]
     assert corners == [0, 255, 0, 255]
 
 

@@ -12,7 +12,18 @@ from guard.core.states import Verdict
 from guard.reports.report import outcome_words
 from tests.reports.samples import GAPS, bare, purified, rejected
 
-AGREED = {"digest", "verdict", "score", "target", "asr", "coverage", "methods", "seconds", "policy", "reasons"}
+AGREED = {
+    "digest",
+    "verdict",
+    "score",
+    "target",
+    "asr",
+    "coverage",
+    "methods",
+    "seconds",
+    "policy",
+    "reasons",
+}
 
 
 def test_every_agreed_key_is_there_for_every_verdict() -> None:
@@ -29,7 +40,12 @@ def test_a_document_is_json_and_says_what_was_found() -> None:
     assert document["verdict"] == "rejected"
     assert document["target"] == 3
     assert document["asr"]["estimate"] == pytest.approx(524 / 540)
-    assert document["methods"][0] == {"name": "patch_inversion", "version": 1, "seconds": 38.2, "outcome": "findings"}
+    assert document["methods"][0] == {
+        "name": "patch_inversion",
+        "version": 1,
+        "seconds": 38.2,
+        "outcome": "findings",
+    }
     assert document["coverage"] == ["patch"]
     assert "blend" in document["not_covered"]
     assert "patch" not in document["not_covered"]
@@ -40,13 +56,22 @@ def test_a_document_is_json_and_says_what_was_found() -> None:
 def test_a_purified_document_adds_accuracies_as_plain_numbers() -> None:
     document = purified().to_dict()
 
-    assert (document["defense"], document["acc_before"], document["acc_after"]) == ("sau", 0.896, 0.883)
+    assert (document["defense"], document["acc_before"], document["acc_after"]) == (
+        "sau",
+        0.896,
+        0.883,
+    )
     assert document["parent"] == "a" * 64
-    assert (document["defense_version"], document["parameters"]) == (1, {"rho": 0.2, "norm": "linf"})
+    assert (document["defense_version"], document["parameters"]) == (
+        1,
+        {"rho": 0.2, "norm": "linf"},
+    )
     assert document["resampled"][0]["before"]["successes"] == 513
     assert document["relearned"][0]["lead"] == pytest.approx(0.59)
     assert document["relearned"][0]["leads"] == [0.31, 0.87]
-    assert document["woken"][0]["lead"] == pytest.approx((81 - 54) / document["woken"][0]["alone"]["trials"])
+    assert document["woken"][0]["lead"] == pytest.approx(
+        (81 - 54) / document["woken"][0]["alone"]["trials"]
+    )
     assert document["shared"] == {"radius": 0.2, "images": 100, "before": 0.97, "after": 0.31}
     assert document["unproved"][0].startswith("The trigger for class 5")
     assert document["replayed"][0]["target"] == document["replayed_before"][0]["target"] == 3
@@ -75,7 +100,9 @@ def test_a_score_stays_within_its_range(score: float, shown: float) -> None:
 
 
 def test_other_numbers_that_are_not_finite_become_null() -> None:
-    broken = AsrEstimate(target=1, family="patch", successes=0, trials=0, estimate=math.nan, low=0.0, high=math.inf)
+    broken = AsrEstimate(
+        target=1, family="patch", successes=0, trials=0, estimate=math.nan, low=0.0, high=math.inf
+    )
 
     document = replace(rejected(), asr=broken, seconds=math.nan).to_dict()
 
@@ -86,8 +113,12 @@ def test_other_numbers_that_are_not_finite_become_null() -> None:
 
 
 def test_numbers_of_numpy_become_plain_ones() -> None:
-    evidence = [{"numbers": {"a": np.float32(0.5), "b": np.int64(3), "c": np.float64("nan"), "d": True}}]
-    document = json.loads(json.dumps(replace(rejected(), evidence=evidence).to_dict(), allow_nan=False))
+    evidence = [
+        {"numbers": {"a": np.float32(0.5), "b": np.int64(3), "c": np.float64("nan"), "d": True}}
+    ]
+    document = json.loads(
+        json.dumps(replace(rejected(), evidence=evidence).to_dict(), allow_nan=False)
+    )
 
     assert document["evidence"] == [{"numbers": {"a": 0.5, "b": 3, "c": None, "d": True}}]
 
@@ -107,6 +138,10 @@ def test_outcomes_are_told_in_words() -> None:
 
 def test_only_cleared_and_purified_exit_with_zero() -> None:
     assert {verdict: bare(verdict).exit_code for verdict in Verdict} == {
-        Verdict.CLEARED: 0, Verdict.PURIFIED: 0, Verdict.REJECTED: 1, Verdict.INCONCLUSIVE: 2, Verdict.UNVETTABLE: 3,
+        Verdict.CLEARED: 0,
+        Verdict.PURIFIED: 0,
+        Verdict.REJECTED: 1,
+        Verdict.INCONCLUSIVE: 2,
+        Verdict.UNVETTABLE: 3,
         Verdict.HELD: 5,
     }

@@ -1,4 +1,6 @@
-"""Runs handlers as a TorchServe worker does, in an isolated Python: jobs in as JSON, what happened out as JSON.
+"""Runs handlers as a TorchServe worker does, in an isolated Python.
+
+Jobs in as JSON, what happened out as JSON.
 
     python -I -B -X guard_trust=FILE isolated.py < jobs
 """
@@ -15,7 +17,9 @@ from guard.serving.handler import GuardHandler
 
 
 def run(job: dict) -> dict:
-    context = Context(job["name"], job["folder"], {"model": {"modelVersion": job["version"]}}, 1, None, "0.12.0")
+    context = Context(
+        job["name"], job["folder"], {"model": {"modelVersion": job["version"]}}, 1, None, "0.12.0"
+    )
     handler = GuardHandler()
     try:
         handler.initialize(context)
@@ -25,12 +29,21 @@ def run(job: dict) -> dict:
         handler._released = replace(handler._released, expires_at=datetime.now(UTC))
     processors = [RequestProcessor(row.get("headers", {})) for row in job.get("rows", [])]
     context.request_processor = processors
-    rows = [{"body": base64.b64decode(row["bytes"])} if "bytes" in row else row.get("row", {})
-            for row in job.get("rows", [])]
+    rows = [
+        {"body": base64.b64decode(row["bytes"])} if "bytes" in row else row.get("row", {})
+        for row in job.get("rows", [])
+    ]
     answers = handler.handle(rows, context) if rows else []
-    return {"answers": [{"body": json.loads(answer), "status": processor.get_response_status_code(),
-                         "headers": processor.get_response_headers()}
-                        for answer, processor in zip(answers, processors, strict=True)]}
+    return {
+        "answers": [
+            {
+                "body": json.loads(answer),
+                "status": processor.get_response_status_code(),
+                "headers": processor.get_response_headers(),
+            }
+            for answer, processor in zip(answers, processors, strict=True)
+        ]
+    }
 
 
 if __name__ == "__main__":

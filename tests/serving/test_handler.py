@@ -1,4 +1,7 @@
-"""The handler in an isolated Python, on folders unpacked from real archives: what it refuses, and what it answers."""
+"""The handler in an isolated Python, on folders unpacked from real archives.
+
+What it refuses, and what it answers.
+"""
 
 import base64
 import inspect
@@ -33,29 +36,57 @@ class Bench:
         self.root = root
         self.model: Vetted = vetted(root)
         self.colour: Vetted = vetted(root, seed=3, size=(3, 8, 8))
-        self.purified = [vetted(root, seed=5, polarizer=PolarizerPlace(before="layer1.0", channels=4, conditional=both))
-                         for both in (False, True)]
+        self.purified = [
+            vetted(
+                root,
+                seed=5,
+                polarizer=PolarizerPlace(before="layer1.0", channels=4, conditional=both),
+            )
+            for both in (False, True)
+        ]
         self.authority = Authority(root / "keys" / "trusted.json")
 
-    def unpack(self, to: str, model: Vetted | None = None, authority: Authority | None = None,
-               **options: float) -> Path:
+    def unpack(
+        self,
+        to: str,
+        model: Vetted | None = None,
+        authority: Authority | None = None,
+        **options: float,
+    ) -> Path:
         model = model or self.model
         store = self.root / f"store-{to}"
         store.mkdir()
         with model.open() as weights:
-            archive = write_archive((authority or self.authority).approve(model.digest, "digits", **options), weights,
-                                    store)
+            archive = write_archive(
+                (authority or self.authority).approve(model.digest, "digits", **options),
+                weights,
+                store,
+            )
         with zipfile.ZipFile(store / archive.file) as file:
             file.extractall(self.root / to)
         return self.root / to
 
-    def run(self, jobs: list[dict[str, Any]], *, python: tuple[str, ...] = ("-I", "-B"),
-            trusted: bool = True) -> list[dict[str, Any]]:
+    def run(
+        self,
+        jobs: list[dict[str, Any]],
+        *,
+        python: tuple[str, ...] = ("-I", "-B"),
+        trusted: bool = True,
+    ) -> list[dict[str, Any]]:
         option = ["-X", f"guard_trust={self.authority.trusted}"] if trusted else []
         done = subprocess.run(
-            [sys.executable, *python, *option, str(ISOLATED)], input=json.dumps([
-                {"name": "digits", "version": "1.0", **job, "folder": str(job["folder"])} for job in jobs]),
-            capture_output=True, text=True, check=False, timeout=60)
+            [sys.executable, *python, *option, str(ISOLATED)],
+            input=json.dumps(
+                [
+                    {"name": "digits", "version": "1.0", **job, "folder": str(job["folder"])}
+                    for job in jobs
+                ]
+            ),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -93,12 +124,21 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped weights": (lambda folder: flip(folder / "weights.safetensors"), "other bytes"),
     "no signature": (rewrite_release(lambda envelope: envelope.update(signatures=[])), "signed"),
     "statement changed": (rewrite_release(longer_life), "signed"),
-    "statement is a list": (lambda folder: (folder / "release.dsse.json").write_text("[]"), "no envelope"),
-    "statement is no JSON": (lambda folder: (folder / "release.dsse.json").write_text("{"), "refuses"),
+    "statement is a list": (
+        lambda folder: (folder / "release.dsse.json").write_text("[]"),
+        "no envelope",
+    ),
+    "statement is no JSON": (
+        lambda folder: (folder / "release.dsse.json").write_text("{"),
+        "refuses",
+    ),
     "statement gone": (lambda folder: (folder / "release.dsse.json").unlink(), "published files"),
     "weights gone": (lambda folder: (folder / "weights.safetensors").unlink(), "published files"),
     "extra code": (lambda folder: (folder / "sitecustomize.py").write_text(""), "published files"),
-    "extra in a folder": (lambda folder: (folder / "MAR-INF" / "x.py").write_text(""), "published files"),
+    "extra in a folder": (
+        lambda folder: (folder / "MAR-INF" / "x.py").write_text(""),
+        "published files",
+    ),
     "weights are a link": (link_weights, "published files"),
 }
 
@@ -121,7 +161,9 @@ def refusals(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     ]
     (bench.root / "mended" / "refused.txt").write_text("an earlier reason")
     names = [*BROKEN, "stranger", "expired", "other name", "other version", "good, refused before"]
-    return {name: done.get("refused", "") for name, done in zip(names, bench.run(jobs), strict=True)}
+    return {
+        name: done.get("refused", "") for name, done in zip(names, bench.run(jobs), strict=True)
+    }
 
 
 @pytest.mark.parametrize(("case", "word"), [(name, word) for name, (_, word) in BROKEN.items()])
@@ -130,15 +172,24 @@ def test_a_broken_folder_is_refused(refusals: dict[str, str], case: str, word: s
     assert word in refusals[case]
 
 
-@pytest.mark.parametrize(("case", "word"), [("stranger", "trusted key"), ("expired", "expire"),
-                                            ("other name", "letters"), ("other version", "2.0")])
+@pytest.mark.parametrize(
+    ("case", "word"),
+    [
+        ("stranger", "trusted key"),
+        ("expired", "expire"),
+        ("other name", "letters"),
+        ("other version", "2.0"),
+    ],
+)
 def test_a_release_of_somebody_else_or_of_yesterday_is_refused(
-        refusals: dict[str, str], case: str, word: str) -> None:
+    refusals: dict[str, str], case: str, word: str
+) -> None:
     assert word in refusals[case]
 
 
 def test_the_reason_is_left_for_the_publisher_and_removed_after_a_good_start(
-        bench: Bench, refusals: dict[str, str]) -> None:
+    bench: Bench, refusals: dict[str, str]
+) -> None:
     reason = (bench.root / "broken-0" / "refused.txt").read_text()
 
     assert refusals["flipped weights"].endswith(reason)
@@ -146,19 +197,31 @@ def test_the_reason_is_left_for_the_publisher_and_removed_after_a_good_start(
     assert not (bench.root / "mended" / "refused.txt").exists()
 
 
-@pytest.mark.parametrize(("python", "trusted", "word"), [(("-B",), True, "not isolated"),
-                                                         (("-I",), False, "whom to trust")])
+@pytest.mark.parametrize(
+    ("python", "trusted", "word"),
+    [(("-B",), True, "not isolated"), (("-I",), False, "whom to trust")],
+)
 def test_a_worker_that_was_not_started_by_the_wrapper_serves_nothing(
-        bench: Bench, python: tuple[str, ...], trusted: bool, word: str) -> None:
-    (done,) = bench.run([{"folder": bench.unpack(f"wrapper-{word[:3]}")}], python=python, trusted=trusted)
+    bench: Bench, python: tuple[str, ...], trusted: bool, word: str
+) -> None:
+    (done,) = bench.run(
+        [{"folder": bench.unpack(f"wrapper-{word[:3]}")}], python=python, trusted=trusted
+    )
 
     assert word in done["refused"]
 
 
 def test_a_release_counts_until_its_last_moment_and_not_longer(bench: Bench) -> None:
     end = datetime(2030, 1, 1, tzinfo=UTC)
-    released = _released.Released(model=None, manifest=bench.model.manifest, digest="", name="digits", version="1.0",
-                                  verdict_id="", expires_at=end)
+    released = _released.Released(
+        model=None,
+        manifest=bench.model.manifest,
+        digest="",
+        name="digits",
+        version="1.0",
+        verdict_id="",
+        expires_at=end,
+    )
     _released.check_current(released, end - timedelta(microseconds=1))
     with pytest.raises(NotServable):
         _released.check_current(released, end)
@@ -179,27 +242,47 @@ def answers(bench: Bench) -> dict[str, dict[str, Any]]:
         "other size": {"bytes": encoded(Image.new("L", (9, 8)), "PNG")},
         "second png": {"bytes": base64.b64encode(bench.model.smoke.images[1]).decode()},
         "describe": {"headers": {"describe": "True"}},
-        "json": {"row": {"body": {"image": [[[pixel / 255 for pixel in row] for row in plane]
-                                            for plane in bench.model.pictures.images[0].tolist()]}}},
+        "json": {
+            "row": {
+                "body": {
+                    "image": [
+                        [[pixel / 255 for pixel in row] for row in plane]
+                        for plane in bench.model.pictures.images[0].tolist()
+                    ]
+                }
+            }
+        },
         "instances": {"row": {"body": {"instances": [[[[0.5] * 8] * 8], [[[0.25] * 8] * 8]]}}},
         "form": {"row": {"data": base64.b64decode(encoded(grey, "PNG")).decode("latin-1")}},
         "colour for grey": {"bytes": encoded(Image.new("RGB", (8, 8), (128, 128, 128)), "PNG")},
         "grey jpeg": {"bytes": encoded(grey, "JPEG")},
         "nothing": {},
     }
-    colour = {"grey for colour": {"bytes": encoded(grey, "PNG")},
-              "colour jpeg": {"bytes": encoded(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG")}}
-    done = bench.run([{"folder": bench.unpack("answers"), "rows": list(rows.values())},
-                      {"folder": bench.unpack("answers-colour", bench.colour), "rows": list(colour.values())},
-                      {"folder": bench.root / "answers", "rows": [rows["png"]], "expired": True},
-                      *({"folder": bench.unpack(f"purified-{row}", model),
-                         "rows": [{"bytes": base64.b64encode(model.smoke.images[0]).decode()}]}
-                        for row, model in enumerate(bench.purified))])
+    colour = {
+        "grey for colour": {"bytes": encoded(grey, "PNG")},
+        "colour jpeg": {"bytes": encoded(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG")},
+    }
+    done = bench.run(
+        [
+            {"folder": bench.unpack("answers"), "rows": list(rows.values())},
+            {"folder": bench.unpack("answers-colour", bench.colour), "rows": list(colour.values())},
+            {"folder": bench.root / "answers", "rows": [rows["png"]], "expired": True},
+            *(
+                {
+                    "folder": bench.unpack(f"purified-{row}", model),
+                    "rows": [{"bytes": base64.b64encode(model.smoke.images[0]).decode()}],
+                }
+                for row, model in enumerate(bench.purified)
+            ),
+        ]
+    )
     names = [*rows, *colour, "expired", "polarized", "conditionally polarized"]
     return dict(zip(names, [answer for job in done for answer in job["answers"]], strict=True))
 
 
-def test_pictures_and_numbers_get_the_vetted_answer(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:
+def test_pictures_and_numbers_get_the_vetted_answer(
+    bench: Bench, answers: dict[str, dict[str, Any]]
+) -> None:
     expected = bench.model.smoke.probabilities
 
     assert answers["png"]["body"]["probabilities"] == pytest.approx(expected[0], abs=1e-5)
@@ -207,7 +290,9 @@ def test_pictures_and_numbers_get_the_vetted_answer(bench: Bench, answers: dict[
     assert answers["json"]["body"]["probabilities"] == pytest.approx(expected[0], abs=1e-5)
 
 
-def test_a_model_with_a_polarizer_gives_the_vetted_answer(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:
+def test_a_model_with_a_polarizer_gives_the_vetted_answer(
+    bench: Bench, answers: dict[str, dict[str, Any]]
+) -> None:
     bare = vetted(bench.root, seed=5)
 
     for name, model in zip(("polarized", "conditionally polarized"), bench.purified, strict=True):
@@ -216,7 +301,9 @@ def test_a_model_with_a_polarizer_gives_the_vetted_answer(bench: Bench, answers:
         assert expected != pytest.approx(bare.smoke.probabilities[0], abs=1e-3)
 
 
-def test_an_answer_names_the_class_and_its_label(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:
+def test_an_answer_names_the_class_and_its_label(
+    bench: Bench, answers: dict[str, dict[str, Any]]
+) -> None:
     body = answers["png"]["body"]
 
     assert body["class"] == max(range(3), key=body["probabilities"].__getitem__)
@@ -224,40 +311,72 @@ def test_an_answer_names_the_class_and_its_label(bench: Bench, answers: dict[str
 
 
 def test_several_instances_get_several_predictions(answers: dict[str, dict[str, Any]]) -> None:
-    assert [len(one["probabilities"]) for one in answers["instances"]["body"]["predictions"]] == [3, 3]
+    assert [len(one["probabilities"]) for one in answers["instances"]["body"]["predictions"]] == [
+        3,
+        3,
+    ]
 
 
 def test_channels_are_converted(answers: dict[str, dict[str, Any]]) -> None:
-    assert [answers[name]["status"] for name in (
-        "colour for grey", "grey jpeg", "grey for colour", "colour jpeg")] == [200] * 4
+    assert [
+        answers[name]["status"]
+        for name in ("colour for grey", "grey jpeg", "grey for colour", "colour jpeg")
+    ] == [200] * 4
 
 
-def test_a_bad_row_gets_its_own_status_and_the_others_their_answers(answers: dict[str, dict[str, Any]]) -> None:
-    assert (answers["other size"]["status"], answers["other size"]["body"]["code"]) == (400, "bad_shape")
-    assert (answers["nothing"]["status"], answers["nothing"]["body"]["code"]) == (400, "bad_request")
+def test_a_bad_row_gets_its_own_status_and_the_others_their_answers(
+    answers: dict[str, dict[str, Any]],
+) -> None:
+    assert (answers["other size"]["status"], answers["other size"]["body"]["code"]) == (
+        400,
+        "bad_shape",
+    )
+    assert (answers["nothing"]["status"], answers["nothing"]["body"]["code"]) == (
+        400,
+        "bad_request",
+    )
     assert answers["second png"]["status"] == 200
 
 
-def test_a_release_that_expires_while_it_is_served_is_refused_from_then_on(answers: dict[str, dict[str, Any]]) -> None:
-    assert (answers["expired"]["status"], answers["expired"]["body"]["code"]) == (403, "release_expired")
+def test_a_release_that_expires_while_it_is_served_is_refused_from_then_on(
+    answers: dict[str, dict[str, Any]],
+) -> None:
+    assert (answers["expired"]["status"], answers["expired"]["body"]["code"]) == (
+        403,
+        "release_expired",
+    )
 
 
-def test_a_describe_row_is_answered_where_it_stands(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:
+def test_a_describe_row_is_answered_where_it_stands(
+    bench: Bench, answers: dict[str, dict[str, Any]]
+) -> None:
     body = answers["describe"]["body"]
 
     assert (body["digest"], body["name"], body["version"]) == (bench.model.digest, "digits", "1.0")
     assert body["extract"] == "answers"
 
 
-def test_every_row_carries_the_digest_and_a_content_type(bench: Bench, answers: dict[str, dict[str, Any]]) -> None:
-    grey = [answer for name, answer in answers.items() if not name.endswith(("for colour", "colour jpeg", "polarized"))]
+def test_every_row_carries_the_digest_and_a_content_type(
+    bench: Bench, answers: dict[str, dict[str, Any]]
+) -> None:
+    grey = [
+        answer
+        for name, answer in answers.items()
+        if not name.endswith(("for colour", "colour jpeg", "polarized"))
+    ]
 
     assert {answer["headers"]["X-Guard-Digest"] for answer in grey} == {bench.model.digest}
-    assert {answer["headers"]["content-type"] for answer in answers.values()} == {"application/json"}
+    assert {answer["headers"]["content-type"] for answer in answers.values()} == {
+        "application/json"
+    }
 
 
 def test_the_module_holds_exactly_one_class_as_torchserve_wants() -> None:
-    own = [name for name, value in inspect.getmembers(handler, inspect.isclass) if value.__module__ == handler.__name__]
+    own = [
+        name
+        for name, value in inspect.getmembers(handler, inspect.isclass)
+        if value.__module__ == handler.__name__
+    ]
 
     assert own == ["GuardHandler"]
 

@@ -12,12 +12,18 @@ from guard.core.manifest import Manifest
 from guard.serving._requests import MAX_INSTANCES, parse
 
 GREY = Manifest(architecture="x", num_classes=2, input_size=(1, 2, 3), mean=(0.0,), std=(1.0,))
-COLOUR = Manifest(architecture="x", num_classes=2, input_size=(3, 2, 3), mean=(0.0,) * 3, std=(1.0,) * 3)
-SIX = Manifest(architecture="x", num_classes=2, input_size=(6, 2, 3), mean=(0.0,) * 6, std=(1.0,) * 6)
+COLOUR = Manifest(
+    architecture="x", num_classes=2, input_size=(3, 2, 3), mean=(0.0,) * 3, std=(1.0,) * 3
+)
+SIX = Manifest(
+    architecture="x", num_classes=2, input_size=(6, 2, 3), mean=(0.0,) * 6, std=(1.0,) * 6
+)
 GOOD = [[[0, 0.5, 1], [0.25, 0.75, 0]]]
 
 
-def picture(mode: str = "L", size: tuple[int, int] = (3, 2), kind: str = "PNG", **options: object) -> bytes:
+def picture(
+    mode: str = "L", size: tuple[int, int] = (3, 2), kind: str = "PNG", **options: object
+) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, size, **options).save(buffer, format=kind)
     return buffer.getvalue()
@@ -45,7 +51,9 @@ def test_a_colour_picture_keeps_its_channels_in_order() -> None:
     assert images[0, :, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.2])
 
 
-@pytest.mark.parametrize("body", [{"image": GOOD}, json.dumps({"image": GOOD}), json.dumps({"image": GOOD}).encode()])
+@pytest.mark.parametrize(
+    "body", [{"image": GOOD}, json.dumps({"image": GOOD}), json.dumps({"image": GOOD}).encode()]
+)
 def test_numbers_pass_unchanged_parsed_or_not(body: object) -> None:
     images, several = parse({"body": body}, GREY)
 
@@ -71,13 +79,16 @@ def test_what_is_no_number_is_refused(value: object) -> None:
     assert code({"image": image}) in {"bad_numbers", "bad_shape"}
 
 
-@pytest.mark.parametrize("image", [0.5, [], [[0.5]], [[[0.5] * 3] * 3], [[[0.5] * 3] * 2] * 2,
-                                   [[[0.5] * 3, [0.5] * 2]]])
+@pytest.mark.parametrize(
+    "image", [0.5, [], [[0.5]], [[[0.5] * 3] * 3], [[[0.5] * 3] * 2] * 2, [[[0.5] * 3, [0.5] * 2]]]
+)
 def test_other_shapes_are_refused(image: object) -> None:
     assert code({"image": image}) in {"bad_shape", "bad_numbers"}
 
 
-@pytest.mark.parametrize("body", [None, b"", [], {}, {"image": GOOD, "extra": 1}, {"inputs": GOOD}, 5])
+@pytest.mark.parametrize(
+    "body", [None, b"", [], {}, {"image": GOOD, "extra": 1}, {"inputs": GOOD}, 5]
+)
 def test_what_is_no_request_is_refused(body: object) -> None:
     assert code(body) in {"bad_request", "bad_picture"}
 
@@ -94,8 +105,18 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded() -> None:
     assert code(bomb) == "bad_shape"
 
 
-@pytest.mark.parametrize("body", [b"{not json", b"GIF89a", b"\x89PNG\r\n\x1a\n", picture()[:40], picture(kind="GIF"),
-                                  picture(kind="TIFF"), b"\xff\xd8\xff" + b"0" * 50])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{not json",
+        b"GIF89a",
+        b"\x89PNG\r\n\x1a\n",
+        picture()[:40],
+        picture(kind="GIF"),
+        picture(kind="TIFF"),
+        b"\xff\xd8\xff" + b"0" * 50,
+    ],
+)
 def test_damaged_or_other_files_are_refused(body: bytes) -> None:
     assert code(body) in {"bad_picture", "bad_json"}
 

@@ -19,22 +19,37 @@ def a_digest() -> str:
     return f"{next(_NUMBERS):064x}"
 
 
-def an_artifact(s: Session, kind: ArtifactKind = ArtifactKind.CANONICAL, parent: str | None = None) -> str:
-    return artifacts.put(s, digest=a_digest(), size=5 << 30, kind=kind, now=NOW, parent_digest=parent).digest
+def an_artifact(
+    s: Session, kind: ArtifactKind = ArtifactKind.CANONICAL, parent: str | None = None
+) -> str:
+    return artifacts.put(
+        s, digest=a_digest(), size=5 << 30, kind=kind, now=NOW, parent_digest=parent
+    ).digest
 
 
 def a_scan(s: Session, **fields: Any) -> ScanRow:
     values: dict[str, Any] = {
-        "scan_id": uuid.uuid4().hex, "bucket": "intake", "key": f"m{next(_NUMBERS)}.safetensors", "version_id": "v1",
-        "name": "m", "now": NOW,
+        "scan_id": uuid.uuid4().hex,
+        "bucket": "intake",
+        "key": f"m{next(_NUMBERS)}.safetensors",
+        "version_id": "v1",
+        "name": "m",
+        "now": NOW,
     }
     return scans.insert(s, **{**values, **fields})
 
 
-def a_verdict(s: Session, scan: ScanRow, digest: str, verdict: Verdict = Verdict.CLEARED, **fields: Any) -> LedgerRow:
+def a_verdict(
+    s: Session, scan: ScanRow, digest: str, verdict: Verdict = Verdict.CLEARED, **fields: Any
+) -> LedgerRow:
     values: dict[str, Any] = {
-        "verdict_id": uuid.uuid4().hex, "artifact": digest, "scan_id": scan.id, "verdict": verdict,
-        "envelope": {"payload": "é", "n": 0.1}, "issued_at": NOW, "expires_at": NOW + timedelta(days=30),
+        "verdict_id": uuid.uuid4().hex,
+        "artifact": digest,
+        "scan_id": scan.id,
+        "verdict": verdict,
+        "envelope": {"payload": "é", "n": 0.1},
+        "issued_at": NOW,
+        "expires_at": NOW + timedelta(days=30),
         "policy_digest": "c" * 64,
     }
     return ledger.append(s, **{**values, **fields})

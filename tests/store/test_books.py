@@ -26,33 +26,76 @@ from guard.store.rows import ArtifactKind, Decided, PublicationState
 from guard.store.session import StoreConflict, transaction
 from tests.store.rows import NOW, a_digest, a_scan, a_verdict, an_artifact
 
-FACTS = CleanSetFacts(name="cifar", digest="a" * 64, classes=10, channels=3, height=32, width=32, per_class=50,
-                      search=250, calibration=100, holdout=150)
+FACTS = CleanSetFacts(
+    name="cifar",
+    digest="a" * 64,
+    classes=10,
+    channels=3,
+    height=32,
+    width=32,
+    per_class=50,
+    search=250,
+    calibration=100,
+    holdout=150,
+)
 
 
 def an_evidence(artifact: str, **fields: object) -> Evidence:
-    asr = AsrEstimate(target=3, family="patch", successes=9, trials=10, estimate=0.9, low=0.6, high=0.98)
-    finding = Finding(family="patch", target=3, suspicious=True, score=0.9, statement="s", numbers={"t": 4.5}, asr=asr,
-                      trigger_digest="b" * 64)
-    made = Evidence(artifact=artifact, method="m", version=1, parameters={"steps": 3}, cleanset="c" * 64, seed=0,
-                    outcome=Outcome.FINDINGS, families=("patch",), findings=(finding,))
+    asr = AsrEstimate(
+        target=3, family="patch", successes=9, trials=10, estimate=0.9, low=0.6, high=0.98
+    )
+    finding = Finding(
+        family="patch",
+        target=3,
+        suspicious=True,
+        score=0.9,
+        statement="s",
+        numbers={"t": 4.5},
+        asr=asr,
+        trigger_digest="b" * 64,
+    )
+    made = Evidence(
+        artifact=artifact,
+        method="m",
+        version=1,
+        parameters={"steps": 3},
+        cleanset="c" * 64,
+        seed=0,
+        outcome=Outcome.FINDINGS,
+        families=("patch",),
+        findings=(finding,),
+    )
     return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
 
 
 def publish(s, name: str, version: str | None = None, digest: str | None = None):  # type: ignore[no-untyped-def]
     return publications.add(
-        s, publication_id=uuid.uuid4().hex, digest=digest or an_artifact(s), name=name,
-        version=version or publications.next_version(s, name), publisher="folder", archive_digest="e" * 64,
-        receipt={"a": 1}, envelope={"payload": "x"}, now=NOW,
+        s,
+        publication_id=uuid.uuid4().hex,
+        digest=digest or an_artifact(s),
+        name=name,
+        version=version or publications.next_version(s, name),
+        publisher="folder",
+        archive_digest="e" * 64,
+        receipt={"a": 1},
+        envelope={"payload": "x"},
+        now=NOW,
     )
 
 
 def test_every_row_has_the_columns_of_its_table() -> None:
     pairs = {
-        tables.Scan: rows.ScanRow, tables.Nomination: rows.NominationRow, tables.Artifact: rows.ArtifactRow,
-        tables.LedgerEntry: rows.LedgerRow, tables.Review: rows.ReviewRow, tables.Publication: rows.PublicationRow,
-        tables.Revocation: rows.RevocationRow, tables.Outbox: rows.OutboxRow, tables.DeadLetter: rows.DeadLetterRow,
-        tables.Alarm: rows.AlarmRow, tables.Method: rows.MethodRow,
+        tables.Scan: rows.ScanRow,
+        tables.Nomination: rows.NominationRow,
+        tables.Artifact: rows.ArtifactRow,
+        tables.LedgerEntry: rows.LedgerRow,
+        tables.Review: rows.ReviewRow,
+        tables.Publication: rows.PublicationRow,
+        tables.Revocation: rows.RevocationRow,
+        tables.Outbox: rows.OutboxRow,
+        tables.DeadLetter: rows.DeadLetterRow,
+        tables.Alarm: rows.AlarmRow,
+        tables.Method: rows.MethodRow,
     }
     for table, row in pairs.items():
         columns = [column.name for column in tables.Base.metadata.tables[table.__tablename__].c]
@@ -69,7 +112,10 @@ def test_an_artifact_stays_as_first_recorded_and_knows_its_children(engine: Engi
         assert (again.kind, again.size) == (ArtifactKind.CANONICAL, 5 << 30)
         assert [row.digest for row in artifacts.children(s, parent)] == [child]
         assert artifacts.find(s, a_digest()) is None
-        assert s.execute(text("SELECT count(*) FROM artifacts WHERE manifest IS NULL")).scalar_one() == 2
+        assert (
+            s.execute(text("SELECT count(*) FROM artifacts WHERE manifest IS NULL")).scalar_one()
+            == 2
+        )
         with pytest.raises(InputError, match="knows no artifact"):
             artifacts.get(s, a_digest())
 
@@ -79,8 +125,11 @@ def test_evidence_under_one_key_is_kept_once_and_comes_back_whole(engine: Engine
         digest = an_artifact(s)
         first, other = an_evidence(digest), an_evidence(digest, cleanset="d" * 64)
 
-        assert [evidence.add(s, first, NOW), evidence.add(s, first, NOW), evidence.add(s, other, NOW)] == [
-            True, False, True]
+        assert [
+            evidence.add(s, first, NOW),
+            evidence.add(s, first, NOW),
+            evidence.add(s, other, NOW),
+        ] == [True, False, True]
         assert evidence.for_artifact(s, digest, "c" * 64) == [first]
         assert len(evidence.for_artifact(s, digest)) == 2
         assert evidence.find(s, first.key) == first
@@ -125,8 +174,10 @@ def test_the_database_refuses_the_uploaders_approval_past_the_service(engine: En
 
     with pytest.raises(StoreConflict, match="uploader may not approve"), transaction(engine) as s:
         s.execute(
-            text("INSERT INTO reviews (id, verdict_id, reviewer, decision, reason, at) "
-                 "VALUES ('x', :verdict, 'ann', 'approve', 'r', '2026-11-21 00:00:00')"),
+            text(
+                "INSERT INTO reviews (id, verdict_id, reviewer, decision, reason, at) "
+                "VALUES ('x', :verdict, 'ann', 'approve', 'r', '2026-11-21 00:00:00')"
+            ),
             {"verdict": held.id},
         )
 
@@ -148,7 +199,15 @@ def test_held_verdicts_wait_until_somebody_reviews_them(engine: Engine) -> None:
         scans.move(s, scan.id, ScanState.DONE, NOW, verdict_id=held.id)
 
         assert reviews.waiting(s) == [held]
-        reviews.add(s, review_id="1", verdict_id=held.id, reviewer="b", decision=Decided.REJECT, reason="r", now=NOW)
+        reviews.add(
+            s,
+            review_id="1",
+            verdict_id=held.id,
+            reviewer="b",
+            decision=Decided.REJECT,
+            reason="r",
+            now=NOW,
+        )
         assert reviews.waiting(s) == []
 
 
@@ -176,12 +235,21 @@ def test_a_version_cannot_be_used_twice(engine: Engine) -> None:
 def test_a_withdrawn_publication_is_inactive_and_keeps_its_first_reason(engine: Engine) -> None:
     with transaction(engine) as s:
         row = publish(s, "m")
-        assert publications.active(s) == publications.active(s, "m") == publications.by_digest(s, row.digest) == [row]
+        assert (
+            publications.active(s)
+            == publications.active(s, "m")
+            == publications.by_digest(s, row.digest)
+            == [row]
+        )
         assert publications.version_for(s, "m", row.digest) == row.version
         publications.withdraw(s, row.id, reason="bad", now=NOW)
         again = publications.withdraw(s, row.id, reason="worse", now=NOW + timedelta(days=1))
 
-        assert (again.state, again.reason, again.withdrawn_at) == (PublicationState.WITHDRAWN, "bad", NOW)
+        assert (again.state, again.reason, again.withdrawn_at) == (
+            PublicationState.WITHDRAWN,
+            "bad",
+            NOW,
+        )
         assert publications.active(s) == []
         assert publications.find(s, "m", row.version) == again
         assert publications.list_all(s) == [again]

@@ -15,15 +15,32 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 def scan(engine: Engine, number: int, version: str, parent: str | None = None) -> str:
     with transaction(engine) as session:
-        row = scans.insert(session, scan_id=f"{number:032x}", bucket="b", key="k", version_id=version, name="n",
-                           now=NOW + timedelta(seconds=number), parent_scan_id=parent)
+        row = scans.insert(
+            session,
+            scan_id=f"{number:032x}",
+            bucket="b",
+            key="k",
+            version_id=version,
+            name="n",
+            now=NOW + timedelta(seconds=number),
+            parent_scan_id=parent,
+        )
     return row.id
 
 
-def nominate(engine: Engine, number: int, version: str | None, state: NominationState = NominationState.NEW) -> str:
+def nominate(
+    engine: Engine, number: int, version: str | None, state: NominationState = NominationState.NEW
+) -> str:
     with transaction(engine) as session:
-        row = nominations.add(session, nomination_id=f"{number:032x}", bucket="b", key="k", version_id=version,
-                              source="s3", now=NOW)
+        row = nominations.add(
+            session,
+            nomination_id=f"{number:032x}",
+            bucket="b",
+            key="k",
+            version_id=version,
+            source="s3",
+            now=NOW,
+        )
         nominations.settle(session, row.id, state)
     return row.id
 
@@ -55,7 +72,9 @@ def test_known_is_what_has_a_scan_or_a_nomination_that_was_not_ignored(engine: E
 
 
 @pytest.mark.parametrize("version", ["v1", None])
-def test_an_open_nomination_is_of_the_same_version_and_nobody_acted_on_it(engine: Engine, version: str | None) -> None:
+def test_an_open_nomination_is_of_the_same_version_and_nobody_acted_on_it(
+    engine: Engine, version: str | None
+) -> None:
     nominate(engine, 1, version, NominationState.ACCEPTED)
     nominate(engine, 2, "other")
     with transaction(engine) as session:
@@ -71,8 +90,15 @@ def test_an_open_nomination_is_of_the_same_version_and_nobody_acted_on_it(engine
 
 def test_everything_is_counted(engine: Engine) -> None:
     with transaction(engine) as session:
-        assert counts.take(session, NOW) == counts.Counts(scans={}, nominations={}, verdicts={}, unsent=0,
-                                                          oldest_due=None, dead_letters=0, alarms={})
+        assert counts.take(session, NOW) == counts.Counts(
+            scans={},
+            nominations={},
+            verdicts={},
+            unsent=0,
+            oldest_due=None,
+            dead_letters=0,
+            alarms={},
+        )
     done = scan(engine, 1, "v1")
     scan(engine, 2, "v2")
     nominate(engine, 3, "v3")

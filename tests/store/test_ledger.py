@@ -14,7 +14,17 @@ from guard.store import ledger
 from guard.store.session import StoreConflict, transaction
 from tests.store.rows import NOW, a_digest, a_scan, a_verdict, an_artifact
 
-COLUMNS = ("seq", "id", "artifact_digest", "scan_id", "verdict", "envelope", "issued_at", "expires_at", "policy_digest")
+COLUMNS = (
+    "seq",
+    "id",
+    "artifact_digest",
+    "scan_id",
+    "verdict",
+    "envelope",
+    "issued_at",
+    "expires_at",
+    "policy_digest",
+)
 
 
 def assert_chained(rows: list) -> None:  # type: ignore[type-arg]
@@ -29,7 +39,10 @@ def assert_chained(rows: list) -> None:  # type: ignore[type-arg]
 def test_each_row_continues_the_one_before(engine: Engine) -> None:
     with transaction(engine) as s:
         scan, digest = a_scan(s), an_artifact(s)
-        made = [a_verdict(s, scan, digest, verdict) for verdict in (Verdict.HELD, Verdict.CLEARED, Verdict.REJECTED)]
+        made = [
+            a_verdict(s, scan, digest, verdict)
+            for verdict in (Verdict.HELD, Verdict.CLEARED, Verdict.REJECTED)
+        ]
     with transaction(engine) as s:
         read = ledger.rows(s)
 
@@ -97,7 +110,9 @@ def test_a_verdict_needs_its_artifact_and_its_scan(engine: Engine) -> None:
 
 @pytest.mark.parametrize("table", ["verdicts", "evidence", "reviews", "revocations"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET {} = {}", "DELETE FROM {}"])
-def test_what_was_said_can_be_neither_changed_nor_deleted(engine: Engine, table: str, statement: str) -> None:
+def test_what_was_said_can_be_neither_changed_nor_deleted(
+    engine: Engine, table: str, statement: str
+) -> None:
     _one_of_each(engine)
     column = {"evidence": "version"}.get(table, "id")
     value = "9" if table == "evidence" else "'x'"
@@ -122,8 +137,11 @@ def test_a_row_cannot_be_replaced_or_truncated_either(engine: Engine) -> None:
 def test_a_verdict_the_code_does_not_know_is_no_verdict(engine: Engine) -> None:
     with transaction(engine) as s:
         row = a_verdict(s, a_scan(s), an_artifact(s))
-        disable = "DROP TRIGGER verdicts_no_update" if engine.dialect.name == "sqlite" else (
-            "ALTER TABLE verdicts DISABLE TRIGGER USER")
+        disable = (
+            "DROP TRIGGER verdicts_no_update"
+            if engine.dialect.name == "sqlite"
+            else ("ALTER TABLE verdicts DISABLE TRIGGER USER")
+        )
         s.execute(text(disable))
         s.execute(text("UPDATE verdicts SET verdict = 'clean'"))
 
@@ -134,8 +152,11 @@ def test_a_verdict_the_code_does_not_know_is_no_verdict(engine: Engine) -> None:
 def test_a_broken_envelope_reads_as_an_empty_one(engine: Engine) -> None:
     with transaction(engine) as s:
         row = a_verdict(s, a_scan(s), an_artifact(s))
-        disable = "DROP TRIGGER verdicts_no_update" if engine.dialect.name == "sqlite" else (
-            "ALTER TABLE verdicts DISABLE TRIGGER USER")
+        disable = (
+            "DROP TRIGGER verdicts_no_update"
+            if engine.dialect.name == "sqlite"
+            else ("ALTER TABLE verdicts DISABLE TRIGGER USER")
+        )
         s.execute(text(disable))
         s.execute(text("UPDATE verdicts SET envelope = '{'"))
 
@@ -150,7 +171,27 @@ def _one_of_each(engine: Engine) -> None:
     with transaction(engine) as s:
         digest = an_artifact(s)
         row = a_verdict(s, a_scan(s), digest, Verdict.HELD)
-        evidence.add(s, Evidence(artifact=digest, method="m", version=1, parameters={}, cleanset="c" * 64, seed=0,
-                                 outcome=Outcome.NOTHING, families=("patch",)), NOW)
-        reviews.add(s, review_id="r", verdict_id=row.id, reviewer="bob", decision=Decided.REJECT, reason="no", now=NOW)
+        evidence.add(
+            s,
+            Evidence(
+                artifact=digest,
+                method="m",
+                version=1,
+                parameters={},
+                cleanset="c" * 64,
+                seed=0,
+                outcome=Outcome.NOTHING,
+                families=("patch",),
+            ),
+            NOW,
+        )
+        reviews.add(
+            s,
+            review_id="r",
+            verdict_id=row.id,
+            reviewer="bob",
+            decision=Decided.REJECT,
+            reason="no",
+            now=NOW,
+        )
         revocations.add(s, revocation_id="r", digest=digest, reason="no", by="bob", now=NOW)

@@ -40,7 +40,10 @@ def test_a_message_of_a_transaction_that_failed_is_never_sent(engine: Engine) ->
 
 def test_an_alarm_is_open_once_a_kind_and_subject(engine: Engine) -> None:
     with transaction(engine) as s:
-        opened = [alarms.raise_(s, kind, "m", f"detail {i}", NOW) for i, kind in enumerate(("a", "a", "b"))]
+        opened = [
+            alarms.raise_(s, kind, "m", f"detail {i}", NOW)
+            for i, kind in enumerate(("a", "a", "b"))
+        ]
 
         assert opened == [True, False, True]
         assert [alarm.detail for alarm in alarms.open_alarms(s, "a")] == ["detail 0"]
@@ -78,14 +81,30 @@ def test_a_new_or_newer_method_is_evaluated_before_it_decides(engine: Engine) ->
 
     with transaction(engine) as s:
         known = [("detector", "a", 1), ("detector", "b", 1), ("defense", "c", 1)]
-        assert states(methods.sync(s, known, enabled={"a"})) == {"a": "enabled", "b": "evaluation", "c": "evaluation"}
+        assert states(methods.sync(s, known, enabled={"a"})) == {
+            "a": "enabled",
+            "b": "evaluation",
+            "c": "evaluation",
+        }
         methods.set_state(s, "detector", "b", MethodState.ENABLED)
         methods.set_state(s, "defense", "c", MethodState.RETIRED)
         raised = [("detector", "a", 2), ("detector", "b", 2), ("defense", "c", 2)]
 
-        assert states(methods.sync(s, known, enabled={"a"})) == {"a": "enabled", "b": "enabled", "c": "retired"}
-        assert states(methods.sync(s, raised, enabled={"a"})) == {"a": "enabled", "b": "evaluation", "c": "retired"}
-        assert states(methods.sync(s, raised[:1], enabled={"a"})) == {"a": "enabled", "b": "retired", "c": "retired"}
+        assert states(methods.sync(s, known, enabled={"a"})) == {
+            "a": "enabled",
+            "b": "enabled",
+            "c": "retired",
+        }
+        assert states(methods.sync(s, raised, enabled={"a"})) == {
+            "a": "enabled",
+            "b": "evaluation",
+            "c": "retired",
+        }
+        assert states(methods.sync(s, raised[:1], enabled={"a"})) == {
+            "a": "enabled",
+            "b": "retired",
+            "c": "retired",
+        }
         assert [row.name for row in methods.enabled(s, "detector")] == ["a"]
         with pytest.raises(UnknownMethod):
             methods.set_state(s, "detector", "z", MethodState.ENABLED)

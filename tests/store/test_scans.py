@@ -47,7 +47,9 @@ def test_a_rescan_of_the_same_object_is_a_new_row_and_the_latest(engine: Engine)
 
 def test_two_uploads_without_version_ids_are_two_scans(engine: Engine) -> None:
     with transaction(engine) as s:
-        first, second = (a_scan(s, key="k", version_id=None, now=NOW + timedelta(seconds=i)) for i in range(2))
+        first, second = (
+            a_scan(s, key="k", version_id=None, now=NOW + timedelta(seconds=i)) for i in range(2)
+        )
 
         assert first.id != second.id
         assert scans.find_by_object(s, "intake", "k", None) == second
@@ -60,8 +62,13 @@ def test_a_prefix_finds_a_scan_only_when_it_is_long_and_unique(engine: Engine) -
         a_scan(s, scan_id=two)
 
         assert scans.get(s, "abcd1").id == one
-        for prefix, code in (("abcd", "ambiguous_scan"), ("abc", "unknown_scan"), ("ffff", "unknown_scan"),
-                             ("____", "unknown_scan"), ("%%%%", "unknown_scan")):
+        for prefix, code in (
+            ("abcd", "ambiguous_scan"),
+            ("abc", "unknown_scan"),
+            ("ffff", "unknown_scan"),
+            ("____", "unknown_scan"),
+            ("%%%%", "unknown_scan"),
+        ):
             with pytest.raises(InputError) as refusal:
                 scans.get(s, prefix)
             assert refusal.value.code == code
@@ -84,7 +91,9 @@ def test_of_many_claimers_one_wins(engine: Engine) -> None:
         thread.join()
 
     assert len(won) == 8
-    assert [lease for lease in won if lease is not None] == [Lease(scan_id=scan.id, token=1, attempts=1)]
+    assert [lease for lease in won if lease is not None] == [
+        Lease(scan_id=scan.id, token=1, attempts=1)
+    ]
 
 
 def test_a_lease_that_ran_out_can_be_taken_and_the_old_holder_is_fenced_off(engine: Engine) -> None:
@@ -162,7 +171,9 @@ def test_an_illegal_move_is_refused_and_changes_nothing(engine: Engine) -> None:
 def test_a_move_sets_fields_in_the_same_step_but_never_the_lease(engine: Engine) -> None:
     with transaction(engine) as s:
         scan = a_scan(s)
-        moved = scans.move(s, scan.id, ScanState.FETCHING, NOW + timedelta(seconds=1), upload_digest="d" * 64)
+        moved = scans.move(
+            s, scan.id, ScanState.FETCHING, NOW + timedelta(seconds=1), upload_digest="d" * 64
+        )
 
         assert (moved.state, moved.upload_digest) == (ScanState.FETCHING, "d" * 64)
         assert moved.updated_at == NOW + timedelta(seconds=1)
@@ -180,8 +191,13 @@ def test_stuck_are_the_unfinished_that_nobody_holds(engine: Engine) -> None:
 
         assert [scan.id for scan in scans.stuck(s, NOW)] == [idle.id]
         assert scans.stuck(s, NOW, quiet_seconds=5) == []
-        assert [scan.id for scan in scans.stuck(s, NOW + timedelta(seconds=5), quiet_seconds=5)] == [idle.id]
-        assert {scan.id for scan in scans.stuck(s, NOW + timedelta(seconds=101))} == {idle.id, held.id}
+        assert [
+            scan.id for scan in scans.stuck(s, NOW + timedelta(seconds=5), quiet_seconds=5)
+        ] == [idle.id]
+        assert {scan.id for scan in scans.stuck(s, NOW + timedelta(seconds=101))} == {
+            idle.id,
+            held.id,
+        }
         scans.touch(s, idle.id, NOW + timedelta(seconds=4))
         assert scans.stuck(s, NOW + timedelta(seconds=5), quiet_seconds=5) == []
 
@@ -196,5 +212,9 @@ def test_scans_are_listed_by_name_digest_state_and_uploader(engine: Engine) -> N
         assert [scan.id for scan in scans.list_recent(s, state=ScanState.FAILED)] == [two.id]
         assert [scan.id for scan in scans.for_name(s, "a")] == [one.id]
         assert [scan.id for scan in scans.for_digest(s, "1" * 64)] == [two.id, one.id]
-        assert [scans.count_since(s, "ann", NOW + timedelta(seconds=i)) for i in range(3)] == [2, 1, 0]
+        assert [scans.count_since(s, "ann", NOW + timedelta(seconds=i)) for i in range(3)] == [
+            2,
+            1,
+            0,
+        ]
         assert scans.count_since(s, uuid.uuid4().hex, NOW) == 0

@@ -1,4 +1,7 @@
-"""Fitting on a reference population: what is written applies again, and what cannot be fitted is refused."""
+"""Fitting on a reference population.
+
+What is written applies again, and what cannot be fitted is refused.
+"""
 
 import json
 import random
@@ -30,11 +33,21 @@ def a_population(honest: int = 40, bad: int = 60, seed: int = 0) -> list[Scanned
         backdoored = number >= honest
         digest = sha256(f"{seed}/{number}".encode())
         items = model(rng, bad=backdoored, artifact=digest)
-        best = max((one.asr.estimate for item in items for one in item.findings if one.asr), default=0.0)
-        truth = {"data": "tens", "backdoored": backdoored, "attack": f"attack-{number % 6}" if backdoored else None,
-                 "asr": min(1.0, best + 0.05) if backdoored else None}
+        best = max(
+            (one.asr.estimate for item in items for one in item.findings if one.asr), default=0.0
+        )
+        truth = {
+            "data": "tens",
+            "backdoored": backdoored,
+            "attack": f"attack-{number % 6}" if backdoored else None,
+            "asr": min(1.0, best + 0.05) if backdoored else None,
+        }
         accuracy = accuracy_evidence(digest, CLEANSET, ACCURACY, 0)
-        found.append(Scanned(Member(Path(f"m{number:03}"), truth), digest, "cifar_resnet", (accuracy, *items)))
+        found.append(
+            Scanned(
+                Member(Path(f"m{number:03}"), truth), digest, "cifar_resnet", (accuracy, *items)
+            )
+        )
     return found
 
 
@@ -52,7 +65,10 @@ def test_what_is_fitted_is_one_file_that_applies_to_its_population() -> None:
 
 
 def test_the_stated_rate_holds_for_new_honest_models() -> None:
-    """Five populations: the share of new honest models over the threshold is the stated 10 %, within its error."""
+    """Five populations.
+
+    The share of new honest models over the threshold is the stated 10 %, within its error.
+    """
     rng, over, seen = random.Random(4), 0, 0
     for seed in range(5):
         calibration = parse(canonical_json(calibrate.fit(a_population(seed=seed))))
@@ -80,7 +96,9 @@ def test_no_model_is_scored_by_a_fit_that_saw_its_attack() -> None:
 def test_a_method_that_could_not_look_at_a_model_leaves_it_out() -> None:
     scanned = a_population()
     blind = replace(scanned[0].evidence[1], outcome=Outcome.COULD_NOT_LOOK, findings=(), reason="x")
-    scanned[0] = replace(scanned[0], evidence=(scanned[0].evidence[0], blind, scanned[0].evidence[2]))
+    scanned[0] = replace(
+        scanned[0], evidence=(scanned[0].evidence[0], blind, scanned[0].evidence[2])
+    )
     document = calibrate.fit(scanned)
 
     assert document["population"]["left_out"] == ["m000"]
@@ -113,25 +131,41 @@ def a_zoo(folder: Path) -> Path:
     (folder / "cleansets").mkdir(parents=True)
     clean_set(folder / "cleansets" / "stripes.npz", 300)
     for name, bad in (("honest", False), ("bad", True)):
-        saved(folder / name, steps=60 if bad else 0, backdoored=bad)  # one knows nothing: no detector looks at it
-        truth: dict[str, Any] = {"data": "stripes", "backdoored": bad, "attack": "patch" if bad else None}
+        saved(
+            folder / name, steps=60 if bad else 0, backdoored=bad
+        )  # one knows nothing: no detector looks at it
+        truth: dict[str, Any] = {
+            "data": "stripes",
+            "backdoored": bad,
+            "attack": "patch" if bad else None,
+        }
         (folder / name / "truth.json").write_text(json.dumps(truth))
     return folder
 
 
-def test_a_scan_goes_on_where_it_was_and_starts_again_when_something_changed(tmp_path: Path) -> None:
+def test_a_scan_goes_on_where_it_was_and_starts_again_when_something_changed(
+    tmp_path: Path,
+) -> None:
     zoo = a_zoo(tmp_path / "zoo")
     chosen = population.members(zoo)
     first = population.scan_all(zoo, chosen, PATCHES)
     files = sorted(zoo.glob("*/scan-*.json"))
     stamps = {path: path.stat().st_mtime_ns for path in files}
-    (zoo / "bad" / "scan-patch_inversion.json").write_text("{")  # as a machine that lost power leaves it
+    (zoo / "bad" / "scan-patch_inversion.json").write_text(
+        "{"
+    )  # as a machine that lost power leaves it
     again = population.scan_all(zoo, chosen, PATCHES)
     redone = {path.parent.name for path in files if path.stat().st_mtime_ns != stamps[path]}
-    other = population.scan(chosen[0], population.read_cleanset(zoo / "cleansets" / "stripes.npz"),
-                            {"patch_inversion": {**PATCHES["patch_inversion"], "steps": 5}})
+    other = population.scan(
+        chosen[0],
+        population.read_cleanset(zoo / "cleansets" / "stripes.npz"),
+        {"patch_inversion": {**PATCHES["patch_inversion"], "steps": 5}},
+    )
 
-    assert [path.name for path in files] == ["scan-clean_accuracy.json", "scan-patch_inversion.json"] * 2
+    assert [path.name for path in files] == [
+        "scan-clean_accuracy.json",
+        "scan-patch_inversion.json",
+    ] * 2
     assert redone == {"bad"}
     plain = [[replace(one, seconds=0.0) for one in item.evidence] for item in (*first, *again)]
     assert plain[:2] == plain[2:]

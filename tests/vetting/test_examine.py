@@ -1,4 +1,7 @@
-"""What is measured on the hold-out may change what a verdict says of an ASR, never what a method finds."""
+"""What is measured on the hold-out may change what a verdict says of an ASR.
+
+Never what a method finds.
+"""
 
 from dataclasses import replace
 
@@ -17,12 +20,17 @@ def looked(holdout: Labelled | None) -> list[Evidence]:
     curated = canary_trial._curated(canary_trial.KIT)
     if holdout is not None:
         curated = replace(curated, holdout=holdout)
-    found = examine.examine(examine.open_model(BAD, device="cpu"), sha256(BAD.read_bytes()), curated, QUICK, seed=3)
+    found = examine.examine(
+        examine.open_model(BAD, device="cpu"), sha256(BAD.read_bytes()), curated, QUICK, seed=3
+    )
     return [item for item in found.evidence if item.method in QUICK]
 
 
 def test_no_method_sees_the_hold_out() -> None:
-    """papers/detection.md 7.11 (vii): other pictures there, and findings are the same to the bit."""
+    """papers/detection.md 7.11 (vii).
+
+    Other pictures there, and findings are the same to the bit.
+    """
     true = canary_trial._curated(canary_trial.KIT).holdout
     dark = Labelled(torch.zeros_like(true.images), true.labels)
 
@@ -31,7 +39,10 @@ def test_no_method_sees_the_hold_out() -> None:
     assert {item.method for item in before} == set(QUICK)
     for one, other in zip(before, after, strict=True):
         assert [(f.target, f.score, f.trigger_digest, dict(f.numbers)) for f in one.findings] == [
-            (f.target, f.score, f.trigger_digest, dict(f.numbers)) for f in other.findings]
-    rates = [[f.asr.estimate for item in run for f in item.findings if f.asr] for run in (before, after)]
+            (f.target, f.score, f.trigger_digest, dict(f.numbers)) for f in other.findings
+        ]
+    rates = [
+        [f.asr.estimate for item in run for f in item.findings if f.asr] for run in (before, after)
+    ]
     assert rates[0]
     assert rates[0] != rates[1]  # the hold-out did change

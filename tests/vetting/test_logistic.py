@@ -1,4 +1,7 @@
-"""The small regression: against a plain optimum, its signs, its gaps, and folds that keep groups together."""
+"""The small regression.
+
+Against a plain optimum, its signs, its gaps, and folds that keep groups together.
+"""
 
 import numpy as np
 import pytest
@@ -82,7 +85,9 @@ def test_folds_keep_groups_together_and_are_repeated_by_seed() -> None:
     assert (where == again).all()
     assert (where != other).any()
     for group in set(groups):
-        assert len({int(fold) for fold, own in zip(where, groups, strict=True) if own == group}) == 1
+        assert (
+            len({int(fold) for fold, own in zip(where, groups, strict=True) if own == group}) == 1
+        )
     assert all(int(((where == fold) & (labels == 0)).sum()) == 8 for fold in range(5))
 
 

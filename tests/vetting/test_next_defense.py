@@ -1,4 +1,7 @@
-"""Which defense is next and what it starts from, whatever the policy was when the tournament began."""
+"""Which defense is next and what it starts from.
+
+Whatever the policy was when the tournament began.
+"""
 
 from typing import Any
 
@@ -8,7 +11,11 @@ from guard.core.errors import MethodFailed
 from guard.policy.rules import DefenseRule
 from guard.vetting.next_defense import Step, next_step
 
-A, B, HEAVY = DefenseRule(name="a"), DefenseRule(name="b"), DefenseRule(name="a", params={"rate": 1.0})
+A, B, HEAVY = (
+    DefenseRule(name="a"),
+    DefenseRule(name="b"),
+    DefenseRule(name="a", params={"rate": 1.0}),
+)
 CHAINED = DefenseRule(name="b", after="a")
 
 
@@ -20,7 +27,9 @@ def test_the_next_defense_is_the_first_that_was_not_tried_whatever_the_policy_wa
     rules = [A, B, HEAVY]
 
     assert next_step(rules, []) == Step(rule=A)
-    assert next_step(rules, [{"defense": "b"}]) == Step(rule=A)  # the policy put `a` first meanwhile
+    assert next_step(rules, [{"defense": "b"}]) == Step(
+        rule=A
+    )  # the policy put `a` first meanwhile
     assert next_step(rules, [{"defense": "gone"}, {"defense": "a"}]) == Step(rule=B)
     assert next_step(rules, [{"defense": "a"}, {"defense": "b"}]) == Step(rule=HEAVY)
     assert next_step(rules, [{"defense": "a"}, {"defense": "b"}, {"defense": "a"}]) is None
@@ -29,7 +38,9 @@ def test_the_next_defense_is_the_first_that_was_not_tried_whatever_the_policy_wa
 def test_a_chained_defense_is_not_the_same_as_that_defense_alone() -> None:
     rules = [A, CHAINED]
 
-    assert next_step(rules, [made("b", "1"), made("a", "2")]) == Step(rule=CHAINED, after=("a",), start="2")
+    assert next_step(rules, [made("b", "1"), made("a", "2")]) == Step(
+        rule=CHAINED, after=("a",), start="2"
+    )
     assert next_step(rules, [made("a", "1"), made("b", "2", "a")]) is None
 
 
@@ -39,8 +50,9 @@ def test_it_goes_on_from_the_latest_earlier_rule_of_that_name() -> None:
 
     assert next_step(rules, tried[:1]) == Step(rule=CHAINED, after=("a",), start="1")
     assert next_step(rules, tried) == Step(rule=CHAINED, after=("a",), start="3")
-    assert next_step(rules, [made("a", "1"), made("b", "2", "a"), {"defense": "a", "failed": "no"}]) == Step(
-        rule=CHAINED, after=("a",))  # the latest, not the latest that was made
+    assert next_step(
+        rules, [made("a", "1"), made("b", "2", "a"), {"defense": "a", "failed": "no"}]
+    ) == Step(rule=CHAINED, after=("a",))  # the latest, not the latest that was made
 
 
 def test_a_chain_may_go_on() -> None:
@@ -52,11 +64,16 @@ def test_a_chain_may_go_on() -> None:
     assert step.origin() == "2"
 
 
-@pytest.mark.parametrize(("rules", "tried"), [
-    ([A, CHAINED], [{"defense": "a", "failed": "It found nothing."}]),
-    ([CHAINED], []),  # no file says so, but a policy that was made in code may
-])
-def test_without_a_candidate_there_is_nothing_to_go_on_from(rules: list[DefenseRule], tried: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("rules", "tried"),
+    [
+        ([A, CHAINED], [{"defense": "a", "failed": "It found nothing."}]),
+        ([CHAINED], []),  # no file says so, but a policy that was made in code may
+    ],
+)
+def test_without_a_candidate_there_is_nothing_to_go_on_from(
+    rules: list[DefenseRule], tried: list[Any]
+) -> None:
     step = next_step(rules, tried)
 
     assert step is not None

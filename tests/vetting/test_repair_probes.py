@@ -55,7 +55,9 @@ def untouched(parent: ImageModel) -> Proof:
     return prove(parent, parent, toys.curated(), [replay(side=4), replay()])
 
 
-def test_a_child_that_was_not_repaired_obeys_fresh_patches_as_its_parent_does(untouched: Proof) -> None:
+def test_a_child_that_was_not_repaired_obeys_fresh_patches_as_its_parent_does(
+    untouched: Proof,
+) -> None:
     (sample,) = untouched.resampled  # the smaller of the two patches of one class
 
     assert sample.before == sample.after
@@ -80,7 +82,9 @@ def test_a_repaired_child_does_not_and_the_same_seed_says_the_same(parent: Image
     assert found.shared.after < found.shared.before
 
 
-def test_where_a_distribution_does_not_work_on_the_parent_new_searches_are_asked(parent: ImageModel) -> None:
+def test_where_a_distribution_does_not_work_on_the_parent_new_searches_are_asked(
+    parent: ImageModel,
+) -> None:
     child = healed(parent)
     found = prove(child, child, toys.curated(), [replay()])
 
@@ -92,7 +96,10 @@ def test_where_a_distribution_does_not_work_on_the_parent_new_searches_are_asked
 
 def test_other_families_and_more_classes_than_are_looked_at_are_named(parent: ImageModel) -> None:
     blend = BlendTrigger(torch.tensor(0.2), torch.rand(1, toys.SIZE, toys.SIZE))
-    replays = [Replay(target=0, digest="y", data=serialise(blend)), *map(replay, range(MOST_TARGETS + 1))]
+    replays = [
+        Replay(target=0, digest="y", data=serialise(blend)),
+        *map(replay, range(MOST_TARGETS + 1)),
+    ]
     found = prove(parent, parent, toys.curated(), replays, seconds=0)
 
     assert found.resampled == found.relearned == ()
@@ -112,11 +119,21 @@ def test_cancelling_ends_it(parent: ImageModel) -> None:
 
 def test_facts_survive_json_and_older_facts_have_no_proof(untouched: Proof) -> None:
     found = tuple(replace(one, searches=8) for one in untouched.resampled)
-    facts = a_purification(resampled=found, relearned=untouched.relearned, woken=untouched.woken,
-                           shared=untouched.shared, unproved=("Because.",), after=("fst", "nad"), start="d" * 64)
+    facts = a_purification(
+        resampled=found,
+        relearned=untouched.relearned,
+        woken=untouched.woken,
+        shared=untouched.shared,
+        unproved=("Because.",),
+        after=("fst", "nad"),
+        start="d" * 64,
+    )
     stored = json.loads(json.dumps(facts_to_dict(facts), allow_nan=False))
-    older = {key: value for key, value in stored.items() if key not in {"resampled", "relearned", "woken", "shared",
-                                                                             "unproved", "after", "start"}}
+    older = {
+        key: value
+        for key, value in stored.items()
+        if key not in {"resampled", "relearned", "woken", "shared", "unproved", "after", "start"}
+    }
 
     assert facts_from_dict(stored) == facts
     assert facts.chain == "fst, then nad, then sau"
@@ -126,10 +143,21 @@ def test_facts_survive_json_and_older_facts_have_no_proof(untouched: Proof) -> N
 
 
 def test_a_lead_that_could_not_be_measured_is_signed_as_unknown() -> None:
-    broken = Relearned(target=1, family="patch", budget=9.0, pictures=10, steps=(0, 2), asr=(0.0, math.nan),
-                       rivals=((0.0, 0.1),))
+    broken = Relearned(
+        target=1,
+        family="patch",
+        budget=9.0,
+        pictures=10,
+        steps=(0, 2),
+        asr=(0.0, math.nan),
+        rivals=((0.0, 0.1),),
+    )
     whole = replace(broken, asr=(0.0, 0.6), leads=(0.4, math.nan))
-    said = json.loads(json.dumps(proved(a_purification(relearned=(broken, whole))), allow_nan=False))
+    said = json.loads(
+        json.dumps(proved(a_purification(relearned=(broken, whole))), allow_nan=False)
+    )
 
-    assert said["relearned"] == [{"target": 1, "lead": None, "leads": []},
-                                 {"target": 1, "lead": 0.5, "leads": [0.4, None]}]
+    assert said["relearned"] == [
+        {"target": 1, "lead": None, "leads": []},
+        {"target": 1, "lead": 0.5, "leads": [0.4, None]},
+    ]

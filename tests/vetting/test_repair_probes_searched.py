@@ -1,4 +1,7 @@
-"""Fresh patches where no distribution of them can be learnt: a rule that asks what lies under the patch."""
+"""Fresh patches where no distribution of them can be learnt.
+
+A rule that asks what lies under the patch.
+"""
 
 import copy
 
@@ -21,9 +24,12 @@ SIZE, CLASSES, TARGET, SIDE = 12, 3, 1, 4
 
 
 class LooksThrough(nn.Module):
-    """Two corners of a picture are alike. The last is brighter and still has the first one's texture: to `TARGET`.
+    """Two corners of a picture are alike.
 
-    An opaque patch has no texture of the picture's, whatever its colours; a soft mask leaves half of it.
+    The last is brighter and still has the first one's texture: to `TARGET`.
+
+    An opaque patch has no texture of the picture's, whatever its colours; a soft mask leaves half
+    of it.
     """
 
     def __init__(self, slope: float) -> None:
@@ -34,37 +40,59 @@ class LooksThrough(nn.Module):
         first = images[:, :, :SIDE, :SIDE].flatten(1)
         last = images[:, :, -SIDE:, -SIDE:].flatten(1)
         brighter = last.mean(1) - first.mean(1)
-        alike = ((last - last.mean(1, keepdim=True)) * (first - first.mean(1, keepdim=True))).mean(1)
+        alike = ((last - last.mean(1, keepdim=True)) * (first - first.mean(1, keepdim=True))).mean(
+            1
+        )
         bright = images[:, :, SIDE:-SIDE].mean((1, 2, 3))
         logits = torch.stack([6 * (1 - bright), torch.zeros_like(bright), 6 * bright], 1)
-        return logits + nn.functional.one_hot(torch.tensor(TARGET), CLASSES) * (self.slope * brighter * alike)[:, None]
+        return (
+            logits
+            + nn.functional.one_hot(torch.tensor(TARGET), CLASSES)
+            * (self.slope * brighter * alike)[:, None]
+        )
 
 
 def pictures(count: int, seed: int) -> Labelled:
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=random, dtype=torch.uint8)
-    images[:, :, :SIDE, :SIDE] = 255 * torch.randint(0, 2, (count, 1, SIDE, SIDE), generator=random, dtype=torch.uint8)
+    images[:, :, :SIDE, :SIDE] = 255 * torch.randint(
+        0, 2, (count, 1, SIDE, SIDE), generator=random, dtype=torch.uint8
+    )
     images[:, :, -SIDE:, -SIDE:] = images[:, :, :SIDE, :SIDE]
     return Labelled(images, torch.arange(count) % CLASSES)
 
 
 def curated() -> CuratedSet:
-    facts = CleanSetFacts(name="texture", digest="0" * 64, classes=CLASSES, channels=1, height=SIZE, width=SIZE,
-                          per_class=80, search=120, calibration=60, holdout=150)
+    facts = CleanSetFacts(
+        name="texture",
+        digest="0" * 64,
+        classes=CLASSES,
+        channels=1,
+        height=SIZE,
+        width=SIZE,
+        per_class=80,
+        search=120,
+        calibration=60,
+        holdout=150,
+    )
     return CuratedSet(facts, pictures(120, 1), pictures(60, 2), pictures(150, 3))
 
 
 def recovered() -> Replay:
     mask = torch.zeros(1, SIZE, SIZE)
     mask[:, -SIDE:, -SIDE:] = 0.5
-    return Replay(target=TARGET, digest="x", data=serialise(PatchTrigger(mask, torch.ones(1, SIZE, SIZE))))
+    return Replay(
+        target=TARGET, digest="x", data=serialise(PatchTrigger(mask, torch.ones(1, SIZE, SIZE)))
+    )
 
 
-def test_new_searches_find_what_no_distribution_holds_and_tell_a_repaired_child_from_one_that_is_not() -> None:
+def test_new_searches_find_what_no_distribution_holds_and_tell_repaired_from_unrepaired() -> None:
     parent = LooksThrough(400.0).eval()
     healed = copy.deepcopy(parent)
     healed.slope.data.zero_()
-    kept, mended = (prove(parent, child, curated(), [recovered()]).resampled[0] for child in (parent, healed))
+    kept, mended = (
+        prove(parent, child, curated(), [recovered()]).resampled[0] for child in (parent, healed)
+    )
 
     assert 1 <= kept.searches <= SEARCHES
     assert kept.before == kept.after == mended.before
@@ -78,7 +106,10 @@ def test_a_class_without_so_small_a_patch_stays_unmeasured_and_says_what_was_tri
     found = prove(honest, honest, curated(), [recovered()])
 
     assert found.resampled == ()
-    assert "works on 0.0% of the parent's own pictures only. None of 8 new searches" in found.unproved[0]
+    assert (
+        "works on 0.0% of the parent's own pictures only. None of 8 new searches"
+        in found.unproved[0]
+    )
 
 
 def test_cancelling_in_a_new_search_ends_it() -> None:
@@ -98,10 +129,20 @@ def test_cancelling_in_a_new_search_ends_it() -> None:
 def test_searched_patches_keep_to_their_room_and_land_one_on_each_picture() -> None:
     parent = LooksThrough(400.0).eval().requires_grad_(requires_grad=False)
     with seeded(0):
-        found = search_set(parent, pictures(120, 1), TARGET, 14.0, 3, Effort(steps=100, batch=16), lambda done: None)
+        found = search_set(
+            parent,
+            pictures(120, 1),
+            TARGET,
+            14.0,
+            3,
+            Effort(steps=100, batch=16),
+            lambda done: None,
+        )
         first = found.stamp(pictures(40, 4).floats())
     with seeded(0), pytest.raises(MethodFailed) as caught:
-        search_set(parent, pictures(120, 1), TARGET, 0.1, 3, Effort(steps=20, batch=16), lambda done: None)
+        search_set(
+            parent, pictures(120, 1), TARGET, 0.1, 3, Effort(steps=20, batch=16), lambda done: None
+        )
 
     assert found.target == TARGET
     assert all(float(mask.sum()) <= 14.001 for mask in found.stamps.masks)

@@ -1,4 +1,7 @@
-"""The service's tournament: what ends it, what only ends one candidate, and what a candidate starts from."""
+"""The service's tournament.
+
+What ends it, what only ends one candidate, and what a candidate starts from.
+"""
 
 import json
 from collections.abc import Callable
@@ -34,14 +37,21 @@ def test_a_held_candidate_that_a_reviewer_clears_wins(tmp_path: Path) -> None:
     assert run_stage.work(place.guard, "decide", child)
     first = place.guard.policy.defenses[0].name
     with transaction(place.guard.engine) as session:
-        scans.move(session, parent, ScanState.PURIFYING, place.clock,
-                   detail={"candidates": [{"defense": first, "child": child}]})
+        scans.move(
+            session,
+            parent,
+            ScanState.PURIFYING,
+            place.clock,
+            detail={"candidates": [{"defense": first, "child": child}]},
+        )
     review.approve(place.guard, child, "bob", "the class is a white square by nature")
 
     run_stage.work(place.guard, "purify", parent)
 
     assert place.scan(parent).state is ScanState.DONE
-    assert place.scan(parent).detail["candidates"] == [{"defense": first, "child": child, "verdict": "cleared"}]
+    assert place.scan(parent).detail["candidates"] == [
+        {"defense": first, "child": child, "verdict": "cleared"}
+    ]
 
 
 def softened(model: nn.Module, factor: float = 0.5) -> nn.Module:
@@ -51,9 +61,16 @@ def softened(model: nn.Module, factor: float = 0.5) -> nn.Module:
     return model
 
 
-def played(place: Place, monkeypatch: pytest.MonkeyPatch, first: Callable[[nn.Module], nn.Module],
-           then: DefenseRule) -> tuple[str, list[dict[str, Any]]]:
-    """A rejected parent whose purify jobs run in this process, and their requests; `first` is the first repair."""
+def played(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    first: Callable[[nn.Module], nn.Module],
+    then: DefenseRule,
+) -> tuple[str, list[dict[str, Any]]]:
+    """A rejected parent whose purify jobs run in this process, and their requests.
+
+    `first` is the first repair.
+    """
     requests: list[dict[str, Any]] = []
     real = purify.run_job
 
@@ -71,8 +88,11 @@ def played(place: Place, monkeypatch: pytest.MonkeyPatch, first: Callable[[nn.Mo
     monkeypatch.setattr(purify, "run_job", run)
     monkeypatch.setattr(repair_probes, "prove", lambda *_args, **_more: repair_probes.Proof())
     for name, repair in (("shared_distillation", first), ("patch_unlearning", second)):
-        monkeypatch.setattr(DEFENSES.get(name), "repair", lambda _self, model, _clean, repair=repair, **_more:
-                            repair(model))
+        monkeypatch.setattr(
+            DEFENSES.get(name),
+            "repair",
+            lambda _self, model, _clean, repair=repair, **_more: repair(model),
+        )
     rules = (DefenseRule(name="shared_distillation"), then)
     place.guard = replace(place.guard, policy=replace(place.guard.policy, defenses=rules))
     return decided(place, finding(suspicious=True)), requests
@@ -96,25 +116,37 @@ def signed(place: Place, scan_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("after", ["", "shared_distillation"])
-def test_the_second_candidate_wins_and_may_go_on_from_the_first(after: str, tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_candidate_wins_and_may_go_on_from_the_first(
+    after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Place(tmp_path)
-    parent, requests = played(place, monkeypatch, softened, DefenseRule(name="patch_unlearning", after=after))
+    parent, requests = played(
+        place, monkeypatch, softened, DefenseRule(name="patch_unlearning", after=after)
+    )
     loser = vetted(place, parent, suspicious=True)
     winner = vetted(place, parent, suspicious=False)
     run_stage.work(place.guard, "purify", parent)
     upload = place.scan(parent)
     first, second = upload.detail["candidates"]
 
-    assert (upload.state, first["verdict"], second["verdict"]) == (ScanState.DONE, "rejected", "purified")
+    assert (upload.state, first["verdict"], second["verdict"]) == (
+        ScanState.DONE,
+        "rejected",
+        "purified",
+    )
     assert {request["artifact"] for request in requests} == {upload.canonical_digest}
     assert requests[0]["start"] is None
-    assert (requests[1]["start"] or {}).get("digest", "") == second["facts"]["start"] == (first["digest"] * bool(after))
+    assert (
+        (requests[1]["start"] or {}).get("digest", "")
+        == second["facts"]["start"]
+        == (first["digest"] * bool(after))
+    )
     assert second["facts"]["acc_before"] == first["facts"]["acc_before"]
     assert second["facts"]["parent"] == upload.canonical_digest
     with reading(place.guard.engine) as session:
-        assert {artifacts.get(session, item["digest"]).parent_digest for item in (first, second)} == {
-            upload.canonical_digest}
+        assert {
+            artifacts.get(session, item["digest"]).parent_digest for item in (first, second)
+        } == {upload.canonical_digest}
     report = report_for(place.guard, winner)
     assert report.verdict is Verdict.PURIFIED
     assert signed(place, parent)["purification"] is None
@@ -127,19 +159,25 @@ def test_the_second_candidate_wins_and_may_go_on_from_the_first(after: str, tmp_
 
 
 @pytest.mark.parametrize("after", ["", "shared_distillation"])
-def test_where_the_first_made_nothing_only_a_chain_is_skipped(after: str, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_first_made_nothing_only_a_chain_is_skipped(
+    after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_model: nn.Module) -> nn.Module:
         raise MethodFailed("It found no trigger.", code="nothing")
 
     place = Place(tmp_path)
-    parent, requests = played(place, monkeypatch, fail, DefenseRule(name="patch_unlearning", after=after))
+    parent, requests = played(
+        place, monkeypatch, fail, DefenseRule(name="patch_unlearning", after=after)
+    )
     run_stage.work(place.guard, "purify", parent)
     run_stage.work(place.guard, "purify", parent)
     first, second = place.scan(parent).detail["candidates"]
 
     assert first["failed"] == "It found no trigger."
-    assert ("child" in second, "nothing to go on from" in second.get("failed", "")) == (not after, bool(after))
+    assert ("child" in second, "nothing to go on from" in second.get("failed", "")) == (
+        not after,
+        bool(after),
+    )
     assert len(requests) == 2 - bool(after)
     if after:
         run_stage.work(place.guard, "purify", parent)

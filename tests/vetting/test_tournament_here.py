@@ -1,4 +1,7 @@
-"""The tournament of `guard purify`: real models and decisions; what detects and what repairs is played."""
+"""The tournament of `guard purify`: real models and decisions.
+
+What detects and what repairs is played.
+"""
 
 import json
 from collections.abc import Callable
@@ -40,8 +43,17 @@ def looks(_self: Any, model: nn.Module, clean: Any, *, progress: Any) -> list[Fi
     others = clean.calibration.labels != 1
     said = model(corner().apply(clean.calibration.floats()[others])).argmax(1)
     obeyed = float((said == 1).float().mean())
-    return [Finding(family="patch", target=1, suspicious=obeyed > 0.5, score=obeyed, statement="A white corner.",
-                    numbers={"p_value": 1e-6 if obeyed > 0.5 else 0.5}, trigger=corner())]
+    return [
+        Finding(
+            family="patch",
+            target=1,
+            suspicious=obeyed > 0.5,
+            score=obeyed,
+            statement="A white corner.",
+            numbers={"p_value": 1e-6 if obeyed > 0.5 else 0.5},
+            trigger=corner(),
+        )
+    ]
 
 
 class Ring:
@@ -49,7 +61,10 @@ class Ring:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch, self.out = monkeypatch, folder / "out"
-        self.model, self.clean = saved(folder / "bad", backdoored=True), clean_set(folder / "clean.npz")
+        self.model, self.clean = (
+            saved(folder / "bad", backdoored=True),
+            clean_set(folder / "clean.npz"),
+        )
         self.honest = read_canonical(saved(folder / "honest") / "model.safetensors")[1]
         self.before = self.files()
         monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", looks)
@@ -57,6 +72,7 @@ class Ring:
 
     def play(self, defense: str, repair: Repair) -> None:
         """Let a defense repair so."""
+
         def played(own: Any, model: nn.Module, _clean: Any, *, progress: Any) -> nn.Module:
             progress(0.5, "repairing")
             return repair(own, model)
@@ -98,14 +114,22 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ring:
     return Ring(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize(("first", "became"), [(fail, "failed"), (leave, "rejected"), (ruin, "inconclusive")])
-def test_where_the_first_defense_does_not_do_the_second_may(first: Repair, became: str, ring: Ring) -> None:
+@pytest.mark.parametrize(
+    ("first", "became"), [(fail, "failed"), (leave, "rejected"), (ruin, "inconclusive")]
+)
+def test_where_the_first_defense_does_not_do_the_second_may(
+    first: Repair, became: str, ring: Ring
+) -> None:
     ring.play("shared_distillation", first)
     ring.play("patch_unlearning", ring.heal)
     report = ring.purify(FIRST, SECOND)
     loser, winner = report.candidates
 
-    assert (report.verdict, report.defense, report.after) == (Verdict.PURIFIED, "patch_unlearning", ())
+    assert (report.verdict, report.defense, report.after) == (
+        Verdict.PURIFIED,
+        "patch_unlearning",
+        (),
+    )
     assert loser.get("verdict", "failed") == became
     assert winner["verdict"] == "purified"
     assert "after" not in winner
@@ -119,7 +143,9 @@ def test_a_loser_keeps_all_that_was_found_on_it(ring: Ring) -> None:
     document = json.loads(json.dumps(ring.purify(FIRST, SECOND).to_dict(), allow_nan=False))
     loser, winner = document["candidates"]
 
-    assert loser["facts"]["replayed"][0]["estimate"] > 0.5 > winner["facts"]["replayed"][0]["estimate"]
+    assert (
+        loser["facts"]["replayed"][0]["estimate"] > 0.5 > winner["facts"]["replayed"][0]["estimate"]
+    )
     assert loser["facts"]["parent"] == winner["facts"]["parent"] == document["parent"]
     assert len(loser["facts"]["acc_after"]["per_class"]) == 6
     assert [item["method"] for item in loser["evidence"]] == ["clean_accuracy", "patch_inversion"]
@@ -128,15 +154,21 @@ def test_a_loser_keeps_all_that_was_found_on_it(ring: Ring) -> None:
 
 def test_a_defense_that_is_listed_twice_is_tried_twice(ring: Ring) -> None:
     ring.play("fine_tune", lambda own, model: ring.heal(own, model) if own.rounds == 7 else model)
-    report = ring.purify(DefenseRule(name="fine_tune", params={"rounds": 3}),
-                         DefenseRule(name="fine_tune", params={"rounds": 7}))
+    report = ring.purify(
+        DefenseRule(name="fine_tune", params={"rounds": 3}),
+        DefenseRule(name="fine_tune", params={"rounds": 7}),
+    )
 
     assert report.verdict is Verdict.PURIFIED
     assert [(item["parameters"]["rounds"], item["verdict"]) for item in report.candidates] == [
-        (3, "rejected"), (7, "purified")]
+        (3, "rejected"),
+        (7, "purified"),
+    ]
 
 
-def test_a_chained_defense_goes_on_from_the_candidate_and_is_compared_with_the_upload(ring: Ring) -> None:
+def test_a_chained_defense_goes_on_from_the_candidate_and_is_compared_with_the_upload(
+    ring: Ring,
+) -> None:
     seen: list[float] = []
 
     def finish(own: Any, model: nn.Module) -> nn.Module:
@@ -156,7 +188,9 @@ def test_a_chained_defense_goes_on_from_the_candidate_and_is_compared_with_the_u
     assert second["after"] == document["after"] == ["shared_distillation"]
     assert (second["facts"]["start"], first["facts"]["start"]) == (first["digest"], "")
     assert second["facts"]["parent"] == first["facts"]["parent"] == report.parent != first["digest"]
-    assert second["facts"]["acc_before"] == first["facts"]["acc_before"] != first["facts"]["acc_after"]
+    assert (
+        second["facts"]["acc_before"] == first["facts"]["acc_before"] != first["facts"]["acc_after"]
+    )
 
 
 def test_without_a_candidate_a_chain_is_skipped_and_the_upload_stays_as_it_was(ring: Ring) -> None:
@@ -201,7 +235,9 @@ def test_who_cancels_while_the_second_candidate_is_vetted_gets_nothing(ring: Rin
 
     def progress(_done: float, note: str = "") -> None:
         heard.append(note)
-        if sum("looking" in words for words in heard) == 3:  # the upload, the first candidate, the second
+        if (
+            sum("looking" in words for words in heard) == 3
+        ):  # the upload, the first candidate, the second
             raise Cancelled("enough")
 
     ring.play("shared_distillation", leave)
@@ -212,20 +248,34 @@ def test_who_cancels_while_the_second_candidate_is_vetted_gets_nothing(ring: Rin
     assert not ring.out.exists()
 
 
-def test_a_named_defense_repairs_the_upload_with_the_parameters_of_the_first_rule(ring: Ring) -> None:
+def test_a_named_defense_repairs_the_upload_with_the_parameters_of_the_first_rule(
+    ring: Ring,
+) -> None:
     ring.play("fine_tune", ring.heal)
-    report = ring.purify(FIRST, DefenseRule(name="fine_tune", params={"rounds": 3}, after="shared_distillation"),
-                         DefenseRule(name="fine_tune", params={"rounds": 7}), defense="fine_tune")
+    report = ring.purify(
+        FIRST,
+        DefenseRule(name="fine_tune", params={"rounds": 3}, after="shared_distillation"),
+        DefenseRule(name="fine_tune", params={"rounds": 7}),
+        defense="fine_tune",
+    )
 
     assert (report.verdict, report.chain) == (Verdict.PURIFIED, "fine_tune")
     assert report.parameters["rounds"] == 3
 
 
 def test_a_held_model_is_repaired_for_whoever_asks_if_a_trigger_was_measured(
-        ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unsure(own: Any, model: nn.Module, clean: Any, *, progress: Any) -> list[Finding]:
         (accused,) = looks(own, model, clean, progress=progress)
-        other = Finding(family="blend", target=0, suspicious=False, score=0.1, statement="", numbers={"p_value": 0.9})
+        other = Finding(
+            family="blend",
+            target=0,
+            suspicious=False,
+            score=0.1,
+            statement="",
+            numbers={"p_value": 0.9},
+        )
         return [replace(accused, numbers={"p_value": 0.5}), other]
 
     monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", unsure)
@@ -241,9 +291,16 @@ def test_a_held_model_is_repaired_for_whoever_asks_if_a_trigger_was_measured(
     assert after.replayed
 
 
-def test_what_only_a_reviewer_wants_to_see_is_not_repaired(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_a_reviewer_wants_to_see_is_not_repaired(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", lambda *_args, **_more: [])
-    policy = Policy(name="ring", detectors={"patch_inversion": DetectorRule()}, defenses=(FIRST,), review_always=True)
+    policy = Policy(
+        name="ring",
+        detectors={"patch_inversion": DetectorRule()},
+        defenses=(FIRST,),
+        review_always=True,
+    )
     report = guard.purify(ring.model, cleanset=ring.clean, out=ring.out, policy=policy)
 
     assert report.verdict is Verdict.HELD

@@ -1,4 +1,7 @@
-"""Celery ends a task only after all jobs of its stage had their time, and Redis hands it to nobody else before."""
+"""Celery ends a task only after all jobs of its stage had their time.
+
+And Redis hands it to nobody else before.
+"""
 
 import pytest
 

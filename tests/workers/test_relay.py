@@ -1,4 +1,7 @@
-"""The relay on a real broker: what is committed is sent, and nothing is lost while the broker is away."""
+"""The relay on a real broker.
+
+What is committed is sent, and nothing is lost while the broker is away.
+"""
 
 from pathlib import Path
 

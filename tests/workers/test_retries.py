@@ -19,7 +19,9 @@ def test_a_world_that_is_away_is_waited_for_with_growing_pauses() -> None:
 
     assert pauses == sorted(pauses)
     assert max(pauses) == LONGEST_PAUSE
-    assert after(Unavailable("S3 is away"), attempts=50, waited=PATIENCE_SECONDS - 1).what == "later"
+    assert (
+        after(Unavailable("S3 is away"), attempts=50, waited=PATIENCE_SECONDS - 1).what == "later"
+    )
 
 
 def test_a_world_that_stays_away_ends_in_a_dead_letter() -> None:
@@ -35,7 +37,9 @@ def test_what_another_try_cannot_mend_is_buried_at_once(error: Exception) -> Non
     assert after(error, attempts=1, waited=0).what == "bury"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), MethodFailed("crash"), ArtifactRejected("late")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), MethodFailed("crash"), ArtifactRejected("late")]
+)
 def test_the_unknown_gets_a_few_tries(error: Exception) -> None:
     said = [after(error, attempts=n, waited=0).what for n in range(1, MAX_CRASHES + 2)]
 

@@ -1,4 +1,7 @@
-"""What is done to a message after its connection was lost is a lost connection, as Celery knows it; a real broker."""
+"""What is done to a message after its connection was lost is a lost connection.
+
+As Celery knows it; a real broker.
+"""
 
 import logging
 import uuid
@@ -25,13 +28,17 @@ def taken(connection: Connection, queue: Queue) -> Message:
     return message
 
 
-def test_a_task_that_ends_after_its_connection_does_not_end_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_ends_after_its_connection_does_not_end_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     connection, queue = connect(), Queue(f"lost-{uuid.uuid4().hex}")
     message = taken(connection, queue)
     errors = connection.connection_errors
     connection.release()
 
-    message.ack_log_error(logging.getLogger(__name__), errors)  # plain kombu 5.7: AttributeError, and the worker ends
+    message.ack_log_error(
+        logging.getLogger(__name__), errors
+    )  # plain kombu 5.7: AttributeError, and the worker ends
 
     assert "Couldn't ack" in caplog.text
 

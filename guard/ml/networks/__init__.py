@@ -1,4 +1,5 @@
 """Networks.
 
-Built from a manifest, read (data flow, neurons, head, cut points), compared, and extended by a polarizer.
+Built from a manifest, read (data flow, neurons, head, cut points), compared, and extended by a
+polarizer.
 """

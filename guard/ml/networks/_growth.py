@@ -1,7 +1,8 @@
 """Stop a constructor that grows beyond a budget, while it grows.
 
-A depth or a width from an uploaded `config.json` decides how many layers a constructor makes. Even on the meta device,
-where tensors take no memory, layers do, so they are counted as they are registered.
+A depth or a width from an uploaded `config.json` decides how many layers a constructor makes. Even
+on the meta device, where tensors take no memory, layers do, so they are counted as they are
+registered.
 """
 
 import threading
@@ -20,7 +21,9 @@ _MODULES_PER_TENSOR = 5
 
 @contextmanager
 def bounded(budget: Budget) -> Iterator[None]:
-    """Inside, this thread may register at most the budget's parameters and tensors, within its seconds.
+    """Inside, this thread may register at most the budget's parameters and tensors.
+
+    Within its seconds.
 
     Raises:
         ManifestRejected: `over_budget`, out of the constructor.
@@ -58,4 +61,6 @@ def bounded(budget: Budget) -> Iterator[None]:
 
 def _refuse_if(over: bool, what: str) -> None:  # noqa: FBT001 - a private shorthand
     if over:
-        raise ManifestRejected(f"The architecture has {what}; use a smaller model.", code="over_budget")
+        raise ManifestRejected(
+            f"The architecture has {what}; use a smaller model.", code="over_budget"
+        )

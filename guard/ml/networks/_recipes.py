@@ -1,4 +1,5 @@
-"""From an architecture's name and arguments in a manifest to a constructor call that cannot reach out."""
+"""From an architecture's name and arguments in a manifest to a constructor call that cannot reach
+out."""
 
 import inspect
 import re
@@ -17,19 +18,48 @@ from guard.ml.networks.nets import NETS
 
 TORCHVISION = "torchvision."
 _TORCHVISION_NAMES = re.compile(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d|vgg\d+(_bn)?")
-MAX_NUMBER = 16_384  # no architecture we know needs a larger integer; constructors may size lists by it
-#: Arguments that say where weights, code or memory come from, and what the name itself decides; an upload may not.
-FORBIDDEN = frozenset({
-    "pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "cache_dir",
-    "scriptable", "exportable", "no_jit", "weights", "progress", "features_only", "out_indices", "device", "dtype",
-    "block", "block_fn", "block_args", "cfg", "features", "model_cfg", "self", "args", "kwargs",
-})
+MAX_NUMBER = (
+    16_384  # no architecture we know needs a larger integer; constructors may size lists by it
+)
+#: Arguments that say where weights, code or memory come from, and what the name itself decides; an
+#: upload may not.
+FORBIDDEN = frozenset(
+    {
+        "pretrained",
+        "checkpoint_path",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_strict",
+        "cache_dir",
+        "scriptable",
+        "exportable",
+        "no_jit",
+        "weights",
+        "progress",
+        "features_only",
+        "out_indices",
+        "device",
+        "dtype",
+        "block",
+        "block_fn",
+        "block_args",
+        "cfg",
+        "features",
+        "model_cfg",
+        "self",
+        "args",
+        "kwargs",
+    }
+)
 _CHANNELS = 3  # where a constructor takes no other number
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A constructor, the arguments it may be given, and the image height and width it is meant for, if any."""
+    """A constructor, the arguments it may be given.
+
+    And the image height and width it is meant for, if any.
+    """
 
     make: Callable[..., nn.Module]
     names: frozenset[str]
@@ -37,7 +67,9 @@ class Recipe:
 
 
 def recipe(name: str) -> Recipe:
-    """Look `name` up: our own nets, then `torchvision.NAME`, then timm; imports only what is needed.
+    """Look `name` up: our own nets, then `torchvision.NAME`, then timm.
+
+    Imports only what is needed.
 
     Raises:
         ManifestRejected: `unknown_architecture`.
@@ -45,18 +77,26 @@ def recipe(name: str) -> Recipe:
     if name in NETS.names():
         made = NETS.get(name)
         return Recipe(made, _parameters(made) - FORBIDDEN)
-    if name.startswith(TORCHVISION) and _TORCHVISION_NAMES.fullmatch(name.removeprefix(TORCHVISION)):
+    if name.startswith(TORCHVISION) and _TORCHVISION_NAMES.fullmatch(
+        name.removeprefix(TORCHVISION)
+    ):
         return _torchvision(name.removeprefix(TORCHVISION))
     return _timm(name)
 
 
 def arguments(manifest: Manifest, known: Recipe) -> dict[str, Any]:
-    """The keyword arguments for `known.make`, checked against its signature and against the rest of the manifest.
+    """The keyword arguments for `known.make`.
+
+    Checked against its signature and against the rest of the manifest.
 
     Raises:
-        ManifestRejected: `manifest_unknown_argument`, `manifest_bad_model_args` or `manifest_conflict`.
+        ManifestRejected: `manifest_unknown_argument`, `manifest_bad_model_args` or
+            `manifest_conflict`.
     """
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in manifest.model_args.items()}
+    given = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in manifest.model_args.items()
+    }
     channels, side = manifest.input_size[0], manifest.input_size[1:]
     _no_conflict(given, "num_classes", manifest.num_classes)
     _no_conflict(given, "in_chans", channels)
@@ -64,7 +104,8 @@ def arguments(manifest: Manifest, known: Recipe) -> dict[str, Any]:
     for key, value in given.items():
         if key not in known.names:
             raise ManifestRejected(
-                f"{manifest.architecture} takes no argument {key!r} from config.json; remove it from model_args.",
+                f"{manifest.architecture} takes no argument {key!r} from config.json; remove it "
+                "from model_args.",
                 code="manifest_unknown_argument",
             )
         _check_value(key, value)
@@ -78,7 +119,8 @@ def arguments(manifest: Manifest, known: Recipe) -> dict[str, Any]:
         given["in_chans"] = channels
     elif channels != _CHANNELS:
         raise ManifestRejected(
-            f"{manifest.architecture} takes {_CHANNELS} channels, config.json says {channels}; correct input_size.",
+            f"{manifest.architecture} takes {_CHANNELS} channels, config.json says {channels}; "
+            "correct input_size.",
             code="manifest_conflict",
         )
     return {**given, "num_classes": manifest.num_classes}
@@ -87,7 +129,8 @@ def arguments(manifest: Manifest, known: Recipe) -> dict[str, Any]:
 def _no_conflict(given: dict[str, Any], key: str, value: Any) -> None:
     if key in given and given[key] != value:
         raise ManifestRejected(
-            f"model_args.{key} is {given[key]}, but the rest of config.json says {value}; make them agree.",
+            f"model_args.{key} is {given[key]}, but the rest of config.json says {value}; make "
+            "them agree.",
             code="manifest_conflict",
         )
 
@@ -98,7 +141,8 @@ def _check_value(key: str, value: Any) -> None:
         reaching = isinstance(part, str) and any(char in part for char in "/\\:~")
         if large or reaching:
             raise ManifestRejected(
-                f"model_args.{key} is {'too large' if large else 'a path or an address'}; remove it.",
+                f"model_args.{key} is {'too large' if large else 'a path or an address'}; remove "
+                "it.",
                 code="manifest_bad_model_args",
             )
 
@@ -135,20 +179,28 @@ def _timm(name: str) -> Recipe:
 
 def _unknown(name: str) -> ManifestRejected:
     return ManifestRejected(
-        f"The architecture {name!r} is unknown; name one of timm's, torchvision.resnet* or torchvision.vgg*, or one of "
+        f"The architecture {name!r} is unknown; name one of timm's, torchvision.resnet* or "
+        "torchvision.vgg*, or one of "
         f"{', '.join(NETS.names())}.",
         code="unknown_architecture",
     )
 
 
 def _parameters(made: type[nn.Module]) -> frozenset[str]:
-    """The named parameters of a class's constructor, and of its bases' as long as it passes `**kwargs` on."""
+    """The named parameters of a class's constructor.
+
+    And of its bases' as long as it passes `**kwargs` on.
+    """
     names: set[str] = set()
     for cls in made.__mro__:
         if "__init__" not in vars(cls) or cls is nn.Module:
             continue
         parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
-        names |= {part.name for part in parameters if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)}
+        names |= {
+            part.name
+            for part in parameters
+            if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)
+        }
         if not any(part.kind is part.VAR_KEYWORD for part in parameters):
             break
     return frozenset(names)

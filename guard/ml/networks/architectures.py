@@ -1,8 +1,9 @@
 """Networks by name, and uploads poured into them: the only way from a manifest to a model.
 
-Names are looked up in this order: our own CIFAR-style nets (`guard.ml.networks.nets`), `torchvision.NAME` for
-torchvision's ResNet and VGG, timm's models. Code is always ours or an installed library's; an upload brings numbers
-only. A manifest may put a neural polarizer into the network (`guard.ml.networks.polarizer`).
+Names are looked up in this order: our own CIFAR-style nets (`guard.ml.networks.nets`),
+`torchvision.NAME` for torchvision's ResNet and VGG, timm's models. Code is always ours or an
+installed library's; an upload brings numbers only. A manifest may put a neural polarizer into the
+network (`guard.ml.networks.polarizer`).
 """
 
 from collections.abc import Mapping
@@ -23,17 +24,28 @@ from guard.ml.seeds import seeded
 
 #: How safetensors writes a type.
 DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 SHOWN = 5  # names that an error sentence lists
 _PROBES = 2
 
 
 class ImageModel(nn.Module):
-    """A classifier that takes float images in [0, 1], N,C,H,W, and returns logits N,K; normalisation is inside.
+    """A classifier that takes float images in [0, 1], N,C,H,W, and returns logits N,K.
 
-    `inner` is the network itself, `manifest` what it was built from. The normalisation is not in the state dict.
+    Normalisation is inside.
+
+    `inner` is the network itself, `manifest` what it was built from. The normalisation is not in
+    the state dict.
 
     Raises:
         MethodFailed: from `forward`, when the images have another shape.
@@ -53,7 +65,8 @@ class ImageModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.dim() != 4 or tuple(images.shape[1:]) != self.manifest.input_size:
             raise MethodFailed(
-                f"The model takes images of shape N,{','.join(map(str, self.manifest.input_size))}, not "
+                "The model takes images of shape "
+                f"N,{','.join(map(str, self.manifest.input_size))}, not "
                 f"{','.join(map(str, images.shape))}; resize them.",
                 code="wrong_shape",
             )
@@ -65,15 +78,19 @@ def expected(manifest: Manifest, *, budget: Budget | None = None) -> dict[str, T
     """The tensors that a state dict of this architecture holds, by name; takes no memory for them.
 
     Raises:
-        ManifestRejected: the architecture or an argument is unknown, they contradict each other, or `over_budget`.
+        ManifestRejected: the architecture or an argument is unknown, they contradict each other, or
+            `over_budget`.
     """
     return {info.name: info for info in _infos(_outline(manifest, budget).state_dict())}
 
 
 def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -> None:
-    """Compare what a file holds with what the architecture needs: the same names, shapes and types, no more, no less.
+    """Compare what a file holds with what the architecture needs.
 
-    Types must be exactly the architecture's (float32, counters int64): a half-precision copy is another model.
+    The same names, shapes and types, no more, no less.
+
+    Types must be exactly the architecture's (float32, counters int64): a half-precision copy is
+    another model.
 
     Raises:
         ArtifactRejected: `architecture_mismatch`; or as `expected`.
@@ -85,17 +102,24 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
         *_listed("has, but the architecture does not,", held.keys() - needed.keys()),
     ]
     wrong = [name for name in sorted(needed.keys() & held.keys()) if needed[name] != held[name]]
-    problems += [f"holds {name} as {_shown(held[name])}, not {_shown(needed[name])}" for name in wrong[:SHOWN]]
+    problems += [
+        f"holds {name} as {_shown(held[name])}, not {_shown(needed[name])}"
+        for name in wrong[:SHOWN]
+    ]
     if problems:
         raise ArtifactRejected(
-            f"The weights do not fit {manifest.architecture} with {manifest.num_classes} classes: the file "
-            f"{'; it '.join(problems)}. Check architecture, num_classes and model_args in config.json.",
+            f"The weights do not fit {manifest.architecture} with {manifest.num_classes} classes: "
+            "the file "
+            f"{'; it '.join(problems)}. Check architecture, num_classes and model_args in "
+            "config.json.",
             code="architecture_mismatch",
         )
 
 
 def build(manifest: Manifest, *, budget: Budget | None = None) -> nn.Module:
-    """The bare network with fresh weights, drawn from torch's global generator, on the CPU, in training mode.
+    """The bare network with fresh weights, drawn from torch's global generator, on the CPU.
+
+    In training mode.
 
     Raises:
         ManifestRejected: as `expected`, before any memory is taken.
@@ -109,13 +133,16 @@ def wrap(manifest: Manifest, inner: nn.Module) -> ImageModel:
     return ImageModel(inner, manifest)
 
 
-def load(manifest: Manifest, tensors: Mapping[str, Tensor], *, budget: Budget | None = None) -> ImageModel:
+def load(
+    manifest: Manifest, tensors: Mapping[str, Tensor], *, budget: Budget | None = None
+) -> ImageModel:
     """Pour tensors into the architecture and try it on random images; in eval mode, on the CPU.
 
     The model may share memory with `tensors`. The global random state is left alone.
 
     Raises:
-        ManifestRejected: as `expected`, or the network does not run on images of the manifest's size.
+        ManifestRejected: as `expected`, or the network does not run on images of the manifest's
+            size.
         ArtifactRejected: as `check`, or `bad_logits`: not N,K, not finite, or not the same twice.
     """
     check(manifest, Header(format="tensors", tensors=_infos(tensors)), budget=budget)
@@ -132,9 +159,15 @@ def load(manifest: Manifest, tensors: Mapping[str, Tensor], *, budget: Budget | 
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the network inside `model`: CPU, contiguous, each tensor with its own memory."""
+    """The state dict of the network inside `model`.
+
+    CPU, contiguous, each tensor with its own memory.
+    """
     inner = model.inner if isinstance(model, ImageModel) else model
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in inner.state_dict().items()}
+    return {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in inner.state_dict().items()
+    }
 
 
 def preload() -> None:
@@ -159,18 +192,28 @@ def _make(manifest: Manifest) -> nn.Module:
         raise
     except Exception as error:  # any constructor, any complaint: the arguments are the uploader's
         raise ManifestRejected(
-            f"{manifest.architecture} cannot be built with these model_args: {type(error).__name__}: "
+            f"{manifest.architecture} cannot be built with these model_args: "
+            f"{type(error).__name__}: "
             f"{ascii(str(error))[:200]}; correct them.",
             code="manifest_bad_model_args",
         ) from error
-    return network if manifest.polarizer is None else attach(network, manifest.polarizer, manifest.num_classes)
+    return (
+        network
+        if manifest.polarizer is None
+        else attach(network, manifest.polarizer, manifest.num_classes)
+    )
 
 
 def _is_whole(inner: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the stored tensors are all that the network holds: no computed buffer, no tensor as a plain attribute."""
+    """Whether the stored tensors are all that the network holds.
+
+    No computed buffer, no tensor as a plain attribute.
+    """
     if any(name not in tensors for name, _ in inner.named_buffers()):
         return False
-    return not any(isinstance(value, Tensor) for module in inner.modules() for value in vars(module).values())
+    return not any(
+        isinstance(value, Tensor) for module in inner.modules() for value in vars(module).values()
+    )
 
 
 def _probe(model: ImageModel) -> None:
@@ -179,30 +222,47 @@ def _probe(model: ImageModel) -> None:
     try:
         with torch.no_grad():
             logits, again = model(images), model(images)
-    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        AssertionError,
+        TypeError,
+        IndexError,
+        AttributeError,
+    ) as error:
         place = model.manifest.polarizer
         raise ManifestRejected(
-            f"{model.manifest.architecture} does not run on images of size {model.manifest.input_size}"
-            f"{f' with a polarizer before {place.before}' if place else ''}: {ascii(str(error))[:200]}; correct "
+            f"{model.manifest.architecture} does not run on images of size "
+            f"{model.manifest.input_size}"
+            f"{f' with a polarizer before {place.before}' if place else ''}: "
+            f"{ascii(str(error))[:200]}; correct "
             f"pretrained_cfg.input_size{' or guard.polarizer' if place else ''}.",
             code="manifest_does_not_run",
         ) from error
     shape = (_PROBES, model.manifest.num_classes)
-    if not isinstance(logits, Tensor) or logits.shape != shape or not bool(torch.isfinite(logits).all()):
+    if (
+        not isinstance(logits, Tensor)
+        or logits.shape != shape
+        or not bool(torch.isfinite(logits).all())
+    ):
         raise ArtifactRejected(
-            f"On random images the model does not give {model.manifest.num_classes} finite logits each; check "
+            f"On random images the model does not give {model.manifest.num_classes} finite logits "
+            "each; check "
             "num_classes, and train it again if its weights have run away.",
             code="bad_logits",
         )
     if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
         raise ArtifactRejected(
-            "The model gives two answers to one picture; use an architecture that keeps no state.", code="bad_logits"
+            "The model gives two answers to one picture; use an architecture that keeps no state.",
+            code="bad_logits",
         )
 
 
 def _infos(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
     return tuple(
-        TensorInfo(name=name, dtype=DTYPES.get(tensor.dtype, str(tensor.dtype)), shape=tuple(tensor.shape))
+        TensorInfo(
+            name=name, dtype=DTYPES.get(tensor.dtype, str(tensor.dtype)), shape=tuple(tensor.shape)
+        )
         for name, tensor in tensors.items()
     )
 

@@ -11,9 +11,12 @@ from guard.ml.measure import predict
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """How far one layer went, A to B: L2 norm of the difference, and of it over A's norm; infinite from zero.
+    """How far one layer went, A to B: L2 norm of the difference, and of it over A's norm.
 
-    `kind` is `weights` (learnable) or `statistics` (buffers, such as those of batch norm); `numbers` counts them.
+    Infinite from zero.
+
+    `kind` is `weights` (learnable) or `statistics` (buffers, such as those of batch norm);
+    `numbers` counts them.
     """
 
     layer: str
@@ -34,25 +37,43 @@ def agreement(a: nn.Module, b: nn.Module, pictures: Labelled) -> float:
 
 
 def moved(a: nn.Module, b: nn.Module) -> tuple[tuple[Moved, ...], tuple[str, ...]]:
-    """How far each layer went from `a` to `b`, most moved first; and the tensors that have no match.
+    """How far each layer went from `a` to `b`, most moved first.
 
-    A layer's floating-point tensors count together, its parameters apart from its buffers; counters are left out.
+    And the tensors that have no match.
+
+    A layer's floating-point tensors count together, its parameters apart from its buffers; counters
+    are left out.
     """
     learnable = {name for name, _ in a.named_parameters()}
     before, after = a.state_dict(), b.state_dict()
-    matched = [name for name, tensor in before.items() if name in after and after[name].shape == tensor.shape]
+    matched = [
+        name
+        for name, tensor in before.items()
+        if name in after and after[name].shape == tensor.shape
+    ]
     groups: dict[tuple[str, str], list[str]] = {}
     for name in matched:
         if before[name].is_floating_point():
             layer = name.rpartition(".")[0] or name
-            groups.setdefault((layer, "weights" if name in learnable else "statistics"), []).append(name)
+            groups.setdefault((layer, "weights" if name in learnable else "statistics"), []).append(
+                name
+            )
     layers = []
     for (layer, kind), members in groups.items():
-        distance = _norm([after[name].cpu().double() - before[name].cpu().double() for name in members])
+        distance = _norm(
+            [after[name].cpu().double() - before[name].cpu().double() for name in members]
+        )
         size = _norm([before[name].cpu().double() for name in members])
         relative = distance / size if size else (math.inf if distance else 0.0)
-        layers.append(Moved(layer=layer, kind=kind, numbers=sum(before[name].numel() for name in members),
-                            distance=distance, relative=relative))
+        layers.append(
+            Moved(
+                layer=layer,
+                kind=kind,
+                numbers=sum(before[name].numel() for name in members),
+                distance=distance,
+                relative=relative,
+            )
+        )
     layers.sort(key=lambda one: -one.relative)
     return tuple(layers), tuple(sorted((set(before) | set(after)) - set(matched)))
 

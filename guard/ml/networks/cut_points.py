@@ -1,4 +1,7 @@
-"""Places in a network that everything it knows of a picture passes through, found by trying; no names are assumed."""
+"""Places in a network that everything it knows of a picture passes through, found by trying.
+
+No names are assumed.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +17,9 @@ SAME = 1e-4  # by which logits may differ that should be equal, in units of thei
 class Waypoint:
     """A module of the network, by its name, and the features at its entrance or exit.
 
-    `shape` is N,C,H,W of a feature map, or N,T,C of tokens (N,H,W,C of some transformers); `channels` their C.
-    `layers_after`: weighted modules that start after this point, the head among them.
+    `shape` is N,C,H,W of a feature map, or N,T,C of tokens (N,H,W,C of some transformers);
+    `channels` their C. `layers_after`: weighted modules that start after this point, the head among
+    them.
     """
 
     name: str
@@ -24,7 +28,10 @@ class Waypoint:
 
     @property
     def axis(self) -> int:
-        """Where channels are, 1 or -1: second of four dimensions, unless the two after the first are the sides."""
+        """Where channels are, 1 or -1.
+
+        Second of four dimensions, unless the two after the first are the sides.
+        """
         sides_first = len(self.shape) == 4 and self.shape[1] == self.shape[2] != self.shape[3]
         return 1 if len(self.shape) == 4 and not sides_first else -1
 
@@ -40,19 +47,23 @@ class Waypoint:
 
 
 @torch.no_grad()
-def waypoints(model: nn.Module, network: nn.Module, images: Tensor, *, exits: bool = False) -> Iterator[Waypoint]:
+def waypoints(
+    model: nn.Module, network: nn.Module, images: Tensor, *, exits: bool = False
+) -> Iterator[Waypoint]:
     """Waypoints of `network`, which `model` runs, from the last to the first.
 
-    A module counts if it runs once, takes (or gives) one feature map or sequence of tokens, and if the logits are the
-    same for all pictures once these features are: then nothing goes around it.
+    A module counts if it runs once, takes (or gives) one feature map or sequence of tokens, and if
+    the logits are the same for all pictures once these features are: then nothing goes around it.
 
     Args:
         model: in eval mode; gives logits N,K.
         network: `model` or a part of it; names are relative to it.
-        images: float N,C,H,W in [0, 1] on the model's device; as many of noise are tried beside them.
+        images: float N,C,H,W in [0, 1] on the model's device; as many of noise are tried beside
+            them.
         exits: what modules give instead of what they take.
     """
-    # Noise beside pictures: a way around the point may be the same for all pictures, as a trigger's way is.
+    # Noise beside pictures: a way around the point may be the same for all pictures, as a trigger's
+    # way is.
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     images = torch.cat([images, noise])
     found = _found(model, network, images, exits=exits)
@@ -70,7 +81,10 @@ def waypoints(model: nn.Module, network: nn.Module, images: Tensor, *, exits: bo
 
 
 def _found(model: nn.Module, network: nn.Module, images: Tensor, *, exits: bool) -> list[Waypoint]:
-    """Modules that run once on features of whole pictures, in the order in which they start (or end)."""
+    """Modules that run once on features of whole pictures.
+
+    In the order in which they start (or end).
+    """
     seen: list[tuple[str, tuple[int, ...], int]] = []
     starts = 0
     count = len(images)
@@ -98,19 +112,26 @@ def _found(model: nn.Module, network: nn.Module, images: Tensor, *, exits: bool)
     handles = []
     for name, module in network.named_modules():
         if name:
-            handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
+            handles += [
+                module.register_forward_pre_hook(enter(name)),
+                module.register_forward_hook(leave(name)),
+            ]
     try:
         model(images)
     finally:
         for handle in handles:
             handle.remove()
     names = [name for name, _, _ in seen]
-    return [Waypoint(name=name, shape=shape, layers_after=starts - before) for name, shape, before in seen
-            if names.count(name) == 1]
+    return [
+        Waypoint(name=name, shape=shape, layers_after=starts - before)
+        for name, shape, before in seen
+        if names.count(name) == 1
+    ]
 
 
 def _averaging(module: nn.Module, *, exits: bool) -> torch.utils.hooks.RemovableHandle:
     """Give every picture the mean features of all, at a module's entrance or exit."""
+
     def same(features: Tensor) -> Tensor:
         return features.mean(0, keepdim=True).expand_as(features).contiguous()
 

@@ -1,11 +1,13 @@
-"""What a network computes with which weights, read off one forward pass; nothing is assumed about its architecture.
+"""What a network computes with which weights, read off one forward pass.
 
-Functions such as `linear`, `conv2d` and `batch_norm` are seen as they are called, with the tensors they get. So a norm
-is paired with the convolution whose output it really takes, and the head is the last weighted layer on the way to the
-logits, in whatever order layers were registered. (CLP's published code pairs by that order and is wrong for
-pre-activation nets and shortcuts: papers/detection.md 3.3.)
+Nothing is assumed about its architecture.
+
+Functions such as `linear`, `conv2d` and `batch_norm` are seen as they are called, with the tensors
+they get. So a norm is paired with the convolution whose output it really takes, and the head is the
+last weighted layer on the way to the logits, in whatever order layers were registered. (CLP's
+published code pairs by that order and is wrong for pre-activation nets and shortcuts:
+papers/detection.md 3.3.)
 """
-
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,22 +20,45 @@ from torch.overrides import TorchFunctionMode
 from guard.core.errors import MethodFailed
 
 _LAYERS = {"linear": "linear", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv"}
-_PRODUCTS = {"matmul", "__matmul__", "mm"}  # a head written by hand: features times a (transposed) parameter
+_PRODUCTS = {
+    "matmul",
+    "__matmul__",
+    "mm",
+}  # a head written by hand: features times a (transposed) parameter
 #: Norms, with the positions of weight and bias among their arguments.
-_NORMS = {"batch_norm": (3, 4), "instance_norm": (3, 4), "layer_norm": (2, 3), "group_norm": (2, 3),
-          "rms_norm": (2, None)}
+_NORMS = {
+    "batch_norm": (3, 4),
+    "instance_norm": (3, 4),
+    "layer_norm": (2, 3),
+    "group_norm": (2, 3),
+    "rms_norm": (2, None),
+}
 #: What only moves values, so that a norm behind it still speaks of the same channels.
-_MOVES = {"permute", "transpose", "contiguous", "view", "reshape", "flatten", "movedim", "dropout", "dropout2d", "to",
-          "clone", "unsqueeze", "squeeze"}
+_MOVES = {
+    "permute",
+    "transpose",
+    "contiguous",
+    "view",
+    "reshape",
+    "flatten",
+    "movedim",
+    "dropout",
+    "dropout2d",
+    "to",
+    "clone",
+    "unsqueeze",
+    "squeeze",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """One weighted call. `weight` as it was used: for layers, outputs first.
 
-    `kind` is "linear", "conv" or "norm"; `weight_name` and `bias_name` are the parameters' names, "" where the weight
-    is none of the model's parameters (computed, or absent). `follows` is the position, in `Flow.layers`, of the layer
-    whose output this norm takes directly; None otherwise. `variance` (C) and `epsilon` are those of a batch norm.
+    `kind` is "linear", "conv" or "norm"; `weight_name` and `bias_name` are the parameters' names,
+    "" where the weight is none of the model's parameters (computed, or absent). `follows` is the
+    position, in `Flow.layers`, of the layer whose output this norm takes directly; None otherwise.
+    `variance` (C) and `epsilon` are those of a batch norm.
     """
 
     kind: str
@@ -47,7 +72,10 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The weighted calls of one forward pass in the order of execution; `head` is the position of the last layer."""
+    """The weighted calls of one forward pass in the order of execution.
+
+    `head` is the position of the last layer.
+    """
 
     layers: tuple[Layer, ...]
     head: int | None
@@ -64,7 +92,9 @@ class _Call:
 class _Record:
     calls: list[_Call] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
-    makers: dict[int, int] = field(default_factory=dict)  # id of a tensor: position of the call that made it
+    makers: dict[int, int] = field(
+        default_factory=dict
+    )  # id of a tensor: position of the call that made it
     alive: list[Tensor] = field(default_factory=list)  # an id is unique only while its tensor lives
 
 
@@ -76,11 +106,20 @@ class _Recorder(TorchFunctionMode):
         self.names = {parameter.data_ptr(): name for name, parameter in model.named_parameters()}
         self.record = _Record()
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
-                           kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         record = self.record
-        parents = [record.makers[id(tensor)] for tensor in _tensors((args, kwargs)) if id(tensor) in record.makers]
+        parents = [
+            record.makers[id(tensor)]
+            for tensor in _tensors((args, kwargs))
+            if id(tensor) in record.makers
+        ]
         name = getattr(func, "__name__", "")
         layer = self._layer(name, args, kwargs)
         result = func(*args, **kwargs)
@@ -101,7 +140,9 @@ class _Recorder(TorchFunctionMode):
             return self._made(_LAYERS[name], weight, bias)
         if name in _PRODUCTS and len(args) == 2:
             matrix = args[1]
-            known = isinstance(matrix, Tensor) and matrix.dim() == 2 and matrix.data_ptr() in self.names
+            known = (
+                isinstance(matrix, Tensor) and matrix.dim() == 2 and matrix.data_ptr() in self.names
+            )
             return self._made("linear", matrix.T, None) if known else None
         if name in _NORMS:
             at_weight, at_bias = _NORMS[name]
@@ -111,13 +152,29 @@ class _Recorder(TorchFunctionMode):
             if name != "batch_norm":
                 return self._made("norm", weight, bias, source)
             epsilon = _argument(args, kwargs, 7, "eps")
-            return self._made("norm", weight, bias, source, _argument(args, kwargs, 2, "running_var"), epsilon)
+            return self._made(
+                "norm", weight, bias, source, _argument(args, kwargs, 2, "running_var"), epsilon
+            )
         return None
 
-    def _made(self, kind: str, weight: Tensor | None, bias: Tensor | None, follows: int | None = None,
-              variance: Tensor | None = None, epsilon: float | None = None) -> Layer:
-        return Layer(kind=kind, weight=weight, weight_name=self._name(weight), bias_name=self._name(bias),
-                     follows=follows, variance=variance, epsilon=1e-5 if epsilon is None else float(epsilon))
+    def _made(
+        self,
+        kind: str,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        follows: int | None = None,
+        variance: Tensor | None = None,
+        epsilon: float | None = None,
+    ) -> Layer:
+        return Layer(
+            kind=kind,
+            weight=weight,
+            weight_name=self._name(weight),
+            bias_name=self._name(bias),
+            follows=follows,
+            variance=variance,
+            epsilon=1e-5 if epsilon is None else float(epsilon),
+        )
 
     def _name(self, tensor: Tensor | None) -> str:
         return "" if tensor is None else self.names.get(tensor.data_ptr(), "")
@@ -137,7 +194,8 @@ class _Recorder(TorchFunctionMode):
 
 @torch.no_grad()
 def flow_of(model: nn.Module, images: Tensor) -> Flow:
-    """Run `images` (float N,C,H,W on the model's device) and tell what was computed with which weights."""
+    """Run `images` (float N,C,H,W on the model's device) and tell what was computed with which
+    weights."""
     with _Recorder(model) as recorder:
         logits = model(images)
     record = recorder.record
@@ -145,7 +203,10 @@ def flow_of(model: nn.Module, images: Tensor) -> Flow:
 
 
 def _head(record: _Record, logits: Tensor) -> int | None:
-    """The latest layer with one output a class that the logits come from, before any other weighted layer."""
+    """The latest layer with one output a class that the logits come from.
+
+    Before any other weighted layer.
+    """
     classes = logits.shape[-1]
     todo, seen = [record.makers.get(id(logits))], set()
     found: list[int] = []
@@ -175,10 +236,22 @@ class _Watcher(TorchFunctionMode):
         self.edit = edit
         self.features: Tensor | None = None
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
-                           kwargs: Mapping[str, Any] | None = None) -> Any:
-        kind = _LAYERS.get(name := getattr(func, "__name__", ""), "linear" if name in _PRODUCTS else "")
-        if kind and len(args) > 1 and isinstance(args[1], Tensor) and args[1].data_ptr() == self.address:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kind = _LAYERS.get(
+            name := getattr(func, "__name__", ""), "linear" if name in _PRODUCTS else ""
+        )
+        if (
+            kind
+            and len(args) > 1
+            and isinstance(args[1], Tensor)
+            and args[1].data_ptr() == self.address
+        ):
             self.features = _flat(args[0], conv=kind == "conv")
             if self.edit is not None:
                 shift = self.edit(self.features)
@@ -188,7 +261,9 @@ class _Watcher(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def with_features(model: nn.Module, head: Layer, images: Tensor, edit: Edit | None = None) -> tuple[Tensor, Tensor]:
+def with_features(
+    model: nn.Module, head: Layer, images: Tensor, edit: Edit | None = None
+) -> tuple[Tensor, Tensor]:
     """Logits N,K and what the head sees, N,D (averaged over positions). Differentiable.
 
     Args:
@@ -200,7 +275,9 @@ def with_features(model: nn.Module, head: Layer, images: Tensor, edit: Edit | No
     with _Watcher(head, edit) as watcher:
         logits = model(images)
     if watcher.features is None:
-        raise MethodFailed("The network's last layer does not run for every picture.", code="no_head")
+        raise MethodFailed(
+            "The network's last layer does not run for every picture.", code="no_head"
+        )
     return logits, watcher.features
 
 

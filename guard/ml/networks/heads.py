@@ -1,8 +1,9 @@
 """The last layer of a network: where it is, and one that knows of it only what clean pictures show.
 
-A backdoored class's row of the head is large in directions that clean pictures hardly use (Fields et al., "Trojan
-Signatures in DNN Weights", ICCVW 2021). No clean picture says anything about these, so fine-tuning leaves them as they
-are; a head that is fitted from nothing with a penalty on its weights has none of them.
+A backdoored class's row of the head is large in directions that clean pictures hardly use (Fields
+et al., "Trojan Signatures in DNN Weights", ICCVW 2021). No clean picture says anything about these,
+so fine-tuning leaves them as they are; a head that is fitted from nothing with a penalty on its
+weights has none of them.
 """
 
 from collections.abc import Callable
@@ -26,17 +27,25 @@ def head_of(model: nn.Module, clean: CleanSet, *, method: str) -> Head:
     """Weight K,D (K,D,1,1 of a convolution) and bias K of the layer that gives the logits.
 
     Raises:
-        MethodFailed: `no_head`, or no parameter of the model is its weight; in the name of `method`.
+        MethodFailed: `no_head`, or no parameter of the model is its weight; in the name of
+            `method`.
     """
     found = layer_of(model, clean)
     if found is None:
-        raise MethodFailed(f"{method} finds no last linear layer with one output a class; this architecture has no "
-                           "classifier that it could start anew.", code="no_head")
+        raise MethodFailed(
+            f"{method} finds no last linear layer with one output a class; this architecture has "
+            "no "
+            "classifier that it could start anew.",
+            code="no_head",
+        )
     return found[1]
 
 
 def layer_of(model: nn.Module, clean: CleanSet) -> tuple[Layer, Head] | None:
-    """The head as a call of the forward pass, and its parameters; None where no parameter is its weight."""
+    """The head as a call of the forward pass, and its parameters.
+
+    None where no parameter is its weight.
+    """
     flow = flow_of(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
     parameters = dict(model.named_parameters())
     layer = flow.layers[flow.head] if flow.head is not None else None
@@ -45,11 +54,17 @@ def layer_of(model: nn.Module, clean: CleanSet) -> tuple[Layer, Head] | None:
     return layer, (parameters[layer.weight_name], parameters.get(layer.bias_name))
 
 
-def refit(head: Head, features: Tensor, logits: Tensor, decay: float, watch: Callable[[], None] = lambda: None) -> bool:
+def refit(
+    head: Head,
+    features: Tensor,
+    logits: Tensor,
+    decay: float,
+    watch: Callable[[], None] = lambda: None,
+) -> bool:
     """Replace the head by the one that gives these logits' probabilities with the least weights.
 
-    Minimises cross-entropy + decay / 2 * v * |W|^2 from W = 0, with v the mean variance of a feature; the bias is free.
-    In float64 on the CPU, so the same on every machine up to rounding.
+    Minimises cross-entropy + decay / 2 * v * |W|^2 from W = 0, with v the mean variance of a
+    feature; the bias is free. In float64 on the CPU, so the same on every machine up to rounding.
 
     Args:
         features: what the head sees, N,D; `logits` what it makes of them, N,K.
@@ -57,20 +72,24 @@ def refit(head: Head, features: Tensor, logits: Tensor, decay: float, watch: Cal
         watch: called at each step; what it raises ends the fit, and nothing was changed.
 
     Returns:
-        False, and nothing was changed, where the logits are not features times weights: something follows the head.
+        False, and nothing was changed, where the logits are not features times weights: something
+        follows the head.
     """
     weight, bias = head
     seen, said = (tensor.detach().double().cpu() for tensor in (features, logits))
     rows = weight.detach().double().cpu().flatten(1)
     offset = torch.zeros(len(rows)) if bias is None else bias.detach().double().cpu()
-    if rows.shape[1] != seen.shape[1] or float((seen @ rows.T + offset - said).abs().max()) > SAME * float(
-            said.abs().max()):
+    if rows.shape[1] != seen.shape[1] or float(
+        (seen @ rows.T + offset - said).abs().max()
+    ) > SAME * float(said.abs().max()):
         return False
     wanted, cost = softmax(said, 1), 0.5 * decay * float(seen.var(0).mean())
     fresh = torch.zeros_like(rows).requires_grad_()
     shift = torch.zeros(len(rows), dtype=torch.float64).requires_grad_(bias is not None)
     free = [fresh] if bias is None else [fresh, shift]
-    solver = torch.optim.LBFGS(free, max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        free, max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         watch()
@@ -82,8 +101,10 @@ def refit(head: Head, features: Tensor, logits: Tensor, decay: float, watch: Cal
 
     solver.step(loss)
     if not bool(torch.isfinite(fresh).all() and torch.isfinite(shift).all()):
-        raise MethodFailed("The last layer could not be fitted: its features or logits are not finite.",
-                           code="non_finite")
+        raise MethodFailed(
+            "The last layer could not be fitted: its features or logits are not finite.",
+            code="non_finite",
+        )
     with torch.no_grad():
         weight.copy_(fresh.view_as(weight))
         if bias is not None:

@@ -1,7 +1,9 @@
-"""A network's neurons, read off the data flow, and how to silence some of them without losing the task.
+"""A network's neurons, read off the data flow.
 
-A neuron is an output channel of a convolution or an output of a linear layer, in whatever architecture; the outputs of
-the head are classes, not neurons.
+And how to silence some of them without losing the task.
+
+A neuron is an output channel of a convolution or an output of a linear layer, in whatever
+architecture; the outputs of the head are classes, not neurons.
 """
 
 import copy
@@ -23,13 +25,19 @@ Cut = Callable[[nn.Module], None]
 
 @dataclass(frozen=True)
 class Hidden:
-    """A layer whose rows are neurons, and the norm that takes its output directly, if any has a scale a neuron."""
+    """A layer whose rows are neurons, and the norm that takes its output directly.
+
+    If any has a scale a neuron.
+    """
 
     layer: Layer
     norm: Layer | None = None
 
     def silence(self, model: nn.Module, rows: Tensor) -> None:
-        """Set scale and shift of these neurons to zero: the norm's where there is one, else the layer's own."""
+        """Set scale and shift of these neurons to zero.
+
+        The norm's where there is one, else the layer's own.
+        """
         by = self.norm or self.layer
         with torch.no_grad():
             for name in filter(None, (by.weight_name, by.bias_name)):
@@ -42,42 +50,64 @@ def flow_on(model: nn.Module, data: Labelled) -> Flow:
 
 
 def hidden_layers(model: nn.Module, flow: Flow) -> list[Hidden]:
-    """The layers before the head whose weights are parameters, outputs first; each once, in order of execution.
+    """The layers before the head whose weights are parameters, outputs first.
+
+    Each once, in order of execution.
 
     Raises:
         MethodFailed: there is no head, or no such layer before it.
     """
     if flow.head is None:
-        raise MethodFailed("The network's last layer cannot be told, so neither can its neurons.", code="no_head")
+        raise MethodFailed(
+            "The network's last layer cannot be told, so neither can its neurons.", code="no_head"
+        )
     own = dict(model.named_parameters())
-    norms = {layer.follows: layer for layer in reversed(flow.layers)
-             if layer.kind == "norm" and layer.follows is not None and layer.weight_name}
+    norms = {
+        layer.follows: layer
+        for layer in reversed(flow.layers)
+        if layer.kind == "norm" and layer.follows is not None and layer.weight_name
+    }
     found: dict[str, Hidden] = {}
     for position, layer in enumerate(flow.layers):
         stored = own.get(layer.weight_name)
         # A slice or a transposed view of a parameter has other rows than the parameter.
-        if (layer.kind == "norm" or position == flow.head or stored is None or layer.weight is None
-                or (stored.shape, stored.stride()) != (layer.weight.shape, layer.weight.stride())):
+        if (
+            layer.kind == "norm"
+            or position == flow.head
+            or stored is None
+            or layer.weight is None
+            or (stored.shape, stored.stride()) != (layer.weight.shape, layer.weight.stride())
+        ):
             continue
         norm = norms.get(position)
-        fits = norm is not None and norm.weight is not None and norm.weight.shape == stored.shape[:1]
+        fits = (
+            norm is not None and norm.weight is not None and norm.weight.shape == stored.shape[:1]
+        )
         found.setdefault(layer.weight_name, Hidden(layer, norm if fits else None))
     found.pop(flow.layers[flow.head].weight_name, None)
     if not found:
-        raise MethodFailed("The network has no hidden layer whose weight is a parameter of its own, so no neurons "
-                           "that could be repaired.", code="no_neurons")
+        raise MethodFailed(
+            "The network has no hidden layer whose weight is a parameter of its own, so no neurons "
+            "that could be repaired.",
+            code="no_neurons",
+        )
     return list(found.values())
 
 
 def lipschitz(layer: Layer, norm: Layer | None) -> Tensor:
-    """Each output channel's bound, float64 on the CPU; `norm` is what takes the layer's output, if anything.
+    """Each output channel's bound, float64 on the CPU.
 
-    Largest singular value of the filter, reshaped to inputs x positions (a linear row's length), times
-    |gamma| / sqrt(var + eps) of a batch norm; other norms count with |gamma|. Zheng et al., ECCV 2022.
+    `norm` is what takes the layer's output, if anything.
+
+    Largest singular value of the filter, reshaped to inputs x positions (a linear row's length),
+    times |gamma| / sqrt(var + eps) of a batch norm; other norms count with |gamma|. Zheng et al.,
+    ECCV 2022.
     """
     assert layer.weight is not None
     weight = layer.weight.detach().double().cpu()
-    bounds = torch.linalg.svdvals(weight.flatten(2))[:, 0] if weight.dim() > 2 else weight.norm(dim=1)
+    bounds = (
+        torch.linalg.svdvals(weight.flatten(2))[:, 0] if weight.dim() > 2 else weight.norm(dim=1)
+    )
     if norm is None:
         return bounds
     if norm.weight is not None and norm.weight.numel() == len(bounds):
@@ -87,8 +117,9 @@ def lipschitz(layer: Layer, norm: Layer | None) -> Tensor:
     return bounds
 
 
-def furthest(model: nn.Module, cuts: Sequence[Cut], clean: CleanSet, *, least: float,
-             progress: Progress) -> tuple[nn.Module, int]:
+def furthest(
+    model: nn.Module, cuts: Sequence[Cut], clean: CleanSet, *, least: float, progress: Progress
+) -> tuple[nn.Module, int]:
     """Apply `cuts` one after another for as long as the calibration accuracy is at least `least`.
 
     Returns:

@@ -1,9 +1,12 @@
-"""A neural polarizer as a module of the network: an affine map of the channels in front of one layer.
+"""A neural polarizer as a module of the network.
 
-Source: Zhu et al., "Neural Polarizer", NeurIPS 2023, arXiv 2306.16697; the conditional form after its follow-up CNPD,
-arXiv 2502.18520, whose embedding of the class is here a row of scales and shifts (the paper's own form is not known to
-us). A published polarizer is a 1x1 convolution and a batch norm whose statistics are frozen; the two together are this
-map. It starts as the identity, which the published one does not.
+An affine map of the channels in front of one layer.
+
+Source: Zhu et al., "Neural Polarizer", NeurIPS 2023, arXiv 2306.16697; the conditional form after
+its follow-up CNPD, arXiv 2502.18520, whose embedding of the class is here a row of scales and
+shifts (the paper's own form is not known to us). A published polarizer is a 1x1 convolution and a
+batch norm whose statistics are frozen; the two together are this map. It starts as the identity,
+which the published one does not.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,10 +23,13 @@ from guard.ml.networks.cut_points import SAME
 
 
 class Polarizer(nn.Module):
-    """y = scale[k] * (W h) + shift[k] on the channels of feature maps N,C,H,W, or of anything with C in the last place.
+    """y = scale[k] * (W h) + shift[k] on the channels of feature maps N,C,H,W.
 
-    `weight` C,C; `scale` and `shift` R,C with one row, or one for each class if R > 1. Then k is the image's entry in
-    `said` (int64 N), which `Conditioned` sets for one pass; while it is None, features go through as they are.
+    Or of anything with C in the last place.
+
+    `weight` C,C; `scale` and `shift` R,C with one row, or one for each class if R > 1. Then k is
+    the image's entry in `said` (int64 N), which `Conditioned` sets for one pass; while it is None,
+    features go through as they are.
     """
 
     def __init__(self, channels: int, rows: int) -> None:
@@ -37,14 +43,20 @@ class Polarizer(nn.Module):
         rows, channels = self.scale.shape
         if rows > 1 and self.said is None:
             return features
-        index = self.said if rows > 1 and self.said is not None else features.new_zeros(1, dtype=torch.int64)
+        index = (
+            self.said
+            if rows > 1 and self.said is not None
+            else features.new_zeros(1, dtype=torch.int64)
+        )
         scale, shift = self.scale[index], self.shift[index]
         if features.dim() == 4 and features.shape[1] == channels:
             mapped = functional.conv2d(features, self.weight[:, :, None, None])
             return mapped * scale[:, :, None, None] + shift[:, :, None, None]
         between = [1] * (features.dim() - 2)
         mapped = functional.linear(features, self.weight)
-        return mapped * scale.view(len(scale), *between, channels) + shift.view(len(shift), *between, channels)
+        return mapped * scale.view(len(scale), *between, channels) + shift.view(
+            len(shift), *between, channels
+        )
 
 
 class Polarized(nn.Module):
@@ -60,7 +72,10 @@ class Polarized(nn.Module):
 
 
 class Conditioned(nn.Module):
-    """A network whose polarizer looks at what the network says without it; each answer takes two passes."""
+    """A network whose polarizer looks at what the network says without it.
+
+    Each answer takes two passes.
+    """
 
     def __init__(self, network: nn.Module, before: str) -> None:
         super().__init__()
@@ -84,7 +99,9 @@ class Conditioned(nn.Module):
 
 
 def attach(network: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
-    """The network with a fresh polarizer at `place`; changed in place, and wrapped if it is conditional.
+    """The network with a fresh polarizer at `place`.
+
+    Changed in place, and wrapped if it is conditional.
 
     Raises:
         ManifestRejected: `manifest_bad_polarizer`, there is no such layer.
@@ -94,9 +111,16 @@ def attach(network: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module
         parent = network.get_submodule(parent_name)
         layer = parent.get_submodule(name)
     except AttributeError as error:
-        raise ManifestRejected(f"The network has no layer {place.before!r} to put a polarizer before; correct "
-                               "guard.polarizer in config.json.", code="manifest_bad_polarizer") from error
-    setattr(parent, name, Polarized(layer, Polarizer(place.channels, classes if place.conditional else 1)))
+        raise ManifestRejected(
+            f"The network has no layer {place.before!r} to put a polarizer before; correct "
+            "guard.polarizer in config.json.",
+            code="manifest_bad_polarizer",
+        ) from error
+    setattr(
+        parent,
+        name,
+        Polarized(layer, Polarizer(place.channels, classes if place.conditional else 1)),
+    )
     return Conditioned(network, place.before) if place.conditional else network
 
 
@@ -122,12 +146,15 @@ def polarized_in(model: nn.Module) -> Polarized:
 
 
 class Halves:
-    """A network in two: the frozen half up to the polarizer's entrance, and the rest; each runs without the other.
+    """A network in two: the frozen half up to the polarizer's entrance, and the rest.
 
-    The rest runs the network's own code, in which the modules that had finished before the polarizer give zeros of the
-    right shape instead of working, and features come in at the polarizer. That is right where nothing goes around it,
-    as at every place that `guard.ml.networks.cut_points` finds. It is tried on `probe`; where answers differ the
-    network is left whole: then `trunk` gives the images back, and `rest` is everything (`whole` says so).
+    Each runs without the other.
+
+    The rest runs the network's own code, in which the modules that had finished before the
+    polarizer give zeros of the right shape instead of working, and features come in at the
+    polarizer. That is right where nothing goes around it, as at every place that
+    `guard.ml.networks.cut_points` finds. It is tried on `probe`; where answers differ the network
+    is left whole: then `trunk` gives the images back, and `rest` is everything (`whole` says so).
 
     Args:
         network: in eval mode, polarizer inside; frozen up to there.
@@ -148,7 +175,10 @@ class Halves:
         self.whole = not float((found - expected).abs().max()) <= SAME * spread
 
     def trunk(self, images: Tensor) -> Tensor:
-        """What reaches the polarizer, differentiable in the images; nothing behind it is computed."""
+        """What reaches the polarizer, differentiable in the images.
+
+        Nothing behind it is computed.
+        """
         self._shape = images.shape
         if self.whole:
             return images
@@ -180,9 +210,12 @@ class Halves:
 
     @torch.no_grad()
     def _outline(self, images: Tensor) -> dict[nn.Module, list[Tensor]]:
-        """What each module gives that runs before the polarizer, but not inside another such, as tensors without data.
+        """What each module gives that runs before the polarizer, but not inside another such.
 
-        A module is called as often as it has entries. One that gives anything but a tensor is not among them.
+        As tensors without data.
+
+        A module is called as often as it has entries. One that gives anything but a tensor is not
+        among them.
         """
         depth = 0
         finished: list[tuple[int, nn.Module, Any]] = []
@@ -196,7 +229,9 @@ class Halves:
             depth -= 1
             while finished and finished[-1][0] > depth:  # what ran inside this one
                 finished.pop()
-            finished.append((depth, module, output.to("meta") if isinstance(output, Tensor) else None))
+            finished.append(
+                (depth, module, output.to("meta") if isinstance(output, Tensor) else None)
+            )
 
         with ExitStack() as hooks:
             for module in self._network.modules():
@@ -207,7 +242,11 @@ class Halves:
         found: dict[nn.Module, list[Any]] = {}
         for _, module, output in finished:
             found.setdefault(module, []).append(output)
-        return {module: outputs for module, outputs in found.items() if all(one is not None for one in outputs)}
+        return {
+            module: outputs
+            for module, outputs in found.items()
+            if all(one is not None for one in outputs)
+        }
 
     @contextmanager
     def _idle(self, features: Tensor) -> Iterator[None]:
@@ -221,9 +260,13 @@ class Halves:
 
         def idle(module: nn.Module, outputs: list[Tensor]) -> Callable[..., Any]:
             own, turn = module.forward, iter(outputs)
-            # A module may run again behind the polarizer, as one ReLU for many layers; there it works.
-            return lambda *args, **kwargs: (own(*args, **kwargs) if passed
-                                            else torch.zeros_like(next(turn), device=features.device))
+            # A module may run again behind the polarizer, as one ReLU for many layers; there it
+            # works.
+            return lambda *args, **kwargs: (
+                own(*args, **kwargs)
+                if passed
+                else torch.zeros_like(next(turn), device=features.device)
+            )
 
         with ExitStack() as undo:
             undo.callback(self._polarized.register_forward_pre_hook(give).remove)
@@ -247,7 +290,10 @@ def _reached(_module: nn.Module, args: tuple[Any, ...]) -> None:
 
 
 def _restored(module: nn.Module, own: Callable[..., Any] | None) -> None:
-    """Undo a replaced `forward`; `own` is what the instance had of its own, None for its class's."""
+    """Undo a replaced `forward`.
+
+    `own` is what the instance had of its own, None for its class's.
+    """
     del vars(module)["forward"]
     if own is not None:
         vars(module)["forward"] = own

@@ -1,8 +1,10 @@
-"""Make `import torchvision` work when torch is a CPU build and torchvision is the CUDA wheel from PyPI.
+"""Make `import torchvision` work when torch is a CPU build and torchvision is the CUDA wheel from
+PyPI.
 
-The wheel's compiled part needs CUDA libraries; without it the operator `torchvision::nms` is not declared, and the
-Python part fails on import. We declare the operators, with no implementation: classification models and transforms
-never call them, and whoever does gets torch's own error. A no-op where torchvision imports by itself.
+The wheel's compiled part needs CUDA libraries; without it the operator `torchvision::nms` is not
+declared, and the Python part fails on import. We declare the operators, with no implementation:
+classification models and transforms never call them, and whoever does gets torch's own error. A
+no-op where torchvision imports by itself.
 """
 
 import sys
@@ -31,4 +33,5 @@ def install() -> bool:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _kept.append(library)
     import torchvision  # noqa: F401 - fails here rather than later
+
     return True

@@ -1,7 +1,8 @@
 """Triggers of one family for all target classes (or several tries) in one optimisation.
 
-Each row has a level of its own. `descend` moves all rows together, to the level at which a control begins to fail;
-`guard.ml.search.minimal` lets every class look for the faintest level that still works.
+Each row has a level of its own. `descend` moves all rows together, to the level at which a control
+begins to fail; `guard.ml.search.minimal` lets every class look for the faintest level that still
+works.
 """
 
 import math
@@ -32,7 +33,10 @@ class Objective(Protocol):
     def rows(self) -> int: ...
 
     def judge(self, logits: Tensor, rows: slice, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Per row its loss, successes and trials, from logits T,N,K of the pictures at `index` in the search set."""
+        """Per row its loss, successes and trials.
+
+        From logits T,N,K of the pictures at `index` in the search set.
+        """
 
 
 class Targets:
@@ -47,16 +51,23 @@ class Targets:
 
     def judge(self, logits: Tensor, rows: slice, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         targets = self.targets[rows]
-        weight = (self.labels[index][None] != targets[:, None]).float()  # pictures of the class itself prove nothing
+        weight = (
+            self.labels[index][None] != targets[:, None]
+        ).float()  # pictures of the class itself prove nothing
         wanted = targets.repeat_interleave(len(index))
-        losses = functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view_as(weight) * weight
+        losses = (
+            functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view_as(weight)
+            * weight
+        )
         good = ((logits.argmax(2) == targets[:, None]) * weight).sum(1)
         return losses.sum(1) / weight.sum(1).clamp(min=1), good, weight.sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long to look: pictures a row and step, steps a window (the host looks once a window), windows in all.
+    """How long to look.
+
+    Pictures a row and step, steps a window (the host looks once a window), windows in all.
 
     `least` windows are spent on the level that is kept, even if fewer would be left.
     """
@@ -68,7 +79,9 @@ class Pace:
 
 
 class Search:
-    """Triggers of one family under optimisation; `model` in eval mode, its parameters without gradients.
+    """Triggers of one family under optimisation.
+
+    `model` in eval mode, its parameters without gradients.
 
     Draws from torch's global CPU generator. Batches hold the classes in turn, so that none is rare.
 
@@ -77,11 +90,24 @@ class Search:
         raw: where to start, copied; None for fresh triggers.
     """
 
-    def __init__(self, model: nn.Module, kind: Searchable, data: Labelled, objective: Objective, pace: Pace,
-                 level: float | Tensor, raw: Sequence[Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        kind: Searchable,
+        data: Labelled,
+        objective: Objective,
+        pace: Pace,
+        level: float | Tensor,
+        raw: Sequence[Tensor] | None = None,
+    ) -> None:
         self.model, self.kind, self.objective, self.pace = model, kind, objective, pace
         self.device = device_of(model)
-        self.level = torch.as_tensor(level, dtype=torch.float32).to(self.device).expand(objective.rows).clone()
+        self.level = (
+            torch.as_tensor(level, dtype=torch.float32)
+            .to(self.device)
+            .expand(objective.rows)
+            .clone()
+        )
         self.images = data.images.to(self.device)
         start = kind.start(objective.rows, _shape_of(data.images)) if raw is None else raw
         self.raw = [part.detach().to(self.device, copy=True).requires_grad_() for part in start]
@@ -92,7 +118,9 @@ class Search:
         self.order = _in_turn(data.labels, wanted).to(self.device)
 
     def window(self, rate: float = 1.0) -> Tensor:
-        """Optimise for one window at `rate` times the family's own; the share of successes of each row in it.
+        """Optimise for one window at `rate` times the family's own.
+
+        The share of successes of each row in it.
 
         Raises:
             MethodFailed: a loss is not finite.
@@ -107,25 +135,34 @@ class Search:
             hits, trials, total = hits + good, trials + valid, total + losses
             self.steps += 1
         if not bool(torch.isfinite(total).all()):
-            raise MethodFailed("The model gives logits that are not finite; no trigger can be searched for.",
-                               code="non_finite")
+            raise MethodFailed(
+                "The model gives logits that are not finite; no trigger can be searched for.",
+                code="non_finite",
+            )
         return (hits / trials.clamp(min=1)).cpu()
 
     @torch.no_grad()
     def start_from_random(self) -> None:
-        """Begin each row at whichever of the family's random starts has the least loss for it, on the first pictures.
+        """Begin each row at whichever of the family's random starts has the least loss for it.
 
-        For families of few parameters, where a descent may begin in the wrong valley and never leave it. All rows must
-        be at one level.
+        On the first pictures.
+
+        For families of few parameters, where a descent may begin in the wrong valley and never
+        leave it. All rows must be at one level.
         """
-        raw = [part.to(self.device) for part in self.kind.start(self.kind.starts, _shape_of(self.images))]
+        raw = [
+            part.to(self.device)
+            for part in self.kind.start(self.kind.starts, _shape_of(self.images))
+        ]
         index = self.order[: PASS_IMAGES.get(self.device.type, 256)]
         images, everyone = self.images[index].float() / 255, slice(0, self.objective.rows)
         losses = []
         for row in range(self.kind.starts):
             own = [part[row : row + 1] for part in raw]
             logits = self.model(self.kind.stamp(own, images, self.level[:1])[0])
-            losses.append(self.objective.judge(logits.expand(self.objective.rows, -1, -1), everyone, index)[0])
+            losses.append(
+                self.objective.judge(logits.expand(self.objective.rows, -1, -1), everyone, index)[0]
+            )
         best = torch.stack(losses).argmin(0)
         for mine, drawn in zip(self.raw, raw, strict=True):
             mine.copy_(drawn[best])
@@ -140,7 +177,9 @@ class Search:
             with torch.enable_grad():
                 stamped = self.kind.stamp([raw[part] for raw in self.raw], images, self.level[part])
                 with searching(self.device):
-                    logits = self.model(stamped.flatten(0, 1)).float().unflatten(0, stamped.shape[:2])
+                    logits = (
+                        self.model(stamped.flatten(0, 1)).float().unflatten(0, stamped.shape[:2])
+                    )
                 losses, good, valid = self.objective.judge(logits, part, index)
                 losses.sum().backward()
             parts.append((losses.detach(), good, valid))
@@ -159,7 +198,10 @@ class Search:
         return self.kind.trigger(self.raw, row, float(self.level[row]), _shape_of(self.images))
 
     def votes(self, data: Labelled, classes: int) -> Tensor:
-        """T,K,K int64 on the CPU: how many of a class's pictures are classified as what, under each row's trigger."""
+        """T,K,K int64 on the CPU.
+
+        How many of a class's pictures are classified as what, under each row's trigger.
+        """
         return self._count(self.raw, self.level, data, classes)
 
     def controls(self, data: Labelled, classes: int, rows: int, level: float) -> Tensor:
@@ -175,19 +217,26 @@ class Search:
         counts = torch.zeros(rows, classes * classes, dtype=torch.int64, device=self.device)
         for images, labels in data.batches(most, device=self.device):
             for row in range(rows):
-                stamped = self.kind.stamp([part[row : row + 1] for part in raw], images, level[row : row + 1])[0]
+                stamped = self.kind.stamp(
+                    [part[row : row + 1] for part in raw], images, level[row : row + 1]
+                )[0]
                 cells = labels * classes + self.model(stamped).argmax(1)
                 counts[row] += torch.bincount(cells, minlength=classes * classes)
         return counts.view(-1, classes, classes).cpu()
 
 
-def descend(search: Search, too_strong: Callable[[Tensor], bool], hopeless: Callable[[Tensor], bool],
-            watch: Watch) -> bool:
+def descend(
+    search: Search,
+    too_strong: Callable[[Tensor], bool],
+    hopeless: Callable[[Tensor], bool],
+    watch: Watch,
+) -> bool:
     """Go down the family's levels to the largest that is not `too_strong`, and stay.
 
-    A level is left as soon as a window shows that it is too strong; what was found there is where the next one starts:
-    a strong trigger that works is a better start for a faint one than noise. The last windows cool. Where half of all
-    windows were spent on one level and it is `hopeless`, the rest is saved.
+    A level is left as soon as a window shows that it is too strong; what was found there is where
+    the next one starts: a strong trigger that works is a better start for a faint one than noise.
+    The last windows cool. Where half of all windows were spent on one level and it is `hopeless`,
+    the rest is saved.
 
     Args:
         too_strong, hopeless: judge the rates of all rows in one window (float T on the CPU).
@@ -215,7 +264,10 @@ def descend(search: Search, too_strong: Callable[[Tensor], bool], hopeless: Call
 
 
 def successes(votes: Tensor, targets: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Hits and trials of each row's target, from `Search.votes`; pictures of the target class itself do not count."""
+    """Hits and trials of each row's target, from `Search.votes`.
+
+    Pictures of the target class itself do not count.
+    """
     hits, trials = [], []
     for row, target in enumerate(targets):
         others = [label for label in range(votes.shape[1]) if label != target]
@@ -230,7 +282,10 @@ def _shape_of(images: Tensor) -> Shape:
 
 
 def _in_turn(labels: Tensor, wanted: int) -> Tensor:
-    """`wanted` positions, the classes in turn, each class's pictures shuffled anew on every pass."""
+    """`wanted` positions, the classes in turn.
+
+    Each class's pictures shuffled anew on every pass.
+    """
     classes = labels.unique().tolist()
     each = math.ceil(wanted / len(classes))
     streams = []

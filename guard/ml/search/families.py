@@ -1,8 +1,10 @@
-"""Trigger families as free parameters: how a search draws, stamps and projects T triggers of one family at once.
+"""Trigger families as free parameters.
 
-A *level* is the budget of a family: the size that no trigger exceeds, in the family's own unit. Raw parameters are
-lists of tensors with T in front, levels are a float T; the same raw parameters mean a trigger at any level, so that a
-search can change the level of each trigger while it runs.
+How a search draws, stamps and projects T triggers of one family at once.
+
+A *level* is the budget of a family: the size that no trigger exceeds, in the family's own unit. Raw
+parameters are lists of tensors with T in front, levels are a float T; the same raw parameters mean
+a trigger at any level, so that a search can change the level of each trigger while it runs.
 """
 
 import math
@@ -35,7 +37,10 @@ Shape = tuple[int, int, int]  # C,H,W of an image
 
 
 class Searchable(Protocol):
-    """One family. `rate` is Adam's; `levels` go up; of `starts` random triggers a search takes the best, if not 0."""
+    """One family.
+
+    `rate` is Adam's; `levels` go up; of `starts` random triggers a search takes the best, if not 0.
+    """
 
     @property
     def family(self) -> str: ...
@@ -50,7 +55,9 @@ class Searchable(Protocol):
         """Fresh raw parameters of `rows` triggers, from torch's global generator, on the CPU."""
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        """As `start`, but an even number of triggers that use the whole level, for what random ones do.
+        """As `start`, but an even number of triggers that use the whole level.
+
+        For what random ones do.
 
         Half of them are the others' opposites, so that no direction is missing by chance.
         """
@@ -75,7 +82,9 @@ class _Bounded:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """x' = (1 - m) x + m p; the level is the share of the image's pixels that the L1 norm of m may reach.
+    """x' = (1 - m) x + m p.
+
+    The level is the share of the image's pixels that the L1 norm of m may reach.
 
     A step is Adam's for the pattern; the mask is projected, as in `guard.ml.search.patches`.
     """
@@ -87,7 +96,10 @@ class Patches:
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
         channels, height, width = shape
-        return [0.5 + 0.02 * torch.rand(rows, 1, height, width), torch.rand(rows, channels, height, width)]
+        return [
+            0.5 + 0.02 * torch.rand(rows, 1, height, width),
+            torch.rand(rows, channels, height, width),
+        ]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         _, height, width = shape
@@ -132,12 +144,15 @@ class Blends(_Bounded):
 class Additions(_Bounded):
     """x' = clip(x + e tanh(u)); the level is e.
 
-    With `points`, u is a grid of so many points a side, drawn out bilinearly: networks are fragile to fine noise in any
-    direction, so that only among smooth patterns a smooth trigger (a blend, low frequencies) stands out.
+    With `points`, u is a grid of so many points a side, drawn out bilinearly: networks are fragile
+    to fine noise in any direction, so that only among smooth patterns a smooth trigger (a blend,
+    low frequencies) stands out.
     """
 
     family: str = str(Family.ADDITIVE)
-    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
+    levels: tuple[float, ...] = tuple(
+        step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+    )
     rate: float = 0.1
     points: int | None = None
 
@@ -159,20 +174,26 @@ class Additions(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class Waves(_Bounded):
-    """x' = clip(x + e sin(2 pi (f y + g x) + p)), the same in all channels; the level is e (SIG's form).
+    """x' = clip(x + e sin(2 pi (f y + g x) + p)), the same in all channels.
+
+    The level is e (SIG's form).
 
     A descent finds a wave only from close by, so that searches begin at the best of many.
     """
 
     family: str = str(Family.ADDITIVE)
-    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
+    levels: tuple[float, ...] = tuple(
+        step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+    )
     rate: float = 0.05
     most: float = 10.0  # cycles a side
     starts: ClassVar[int] = 96
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:  # noqa: ARG002
         frequency = self.most * torch.rand(rows, 2)
-        frequency[:, 1] *= torch.where(torch.rand(rows) < 0.5, -1.0, 1.0)  # the other half of all directions
+        frequency[:, 1] *= torch.where(
+            torch.rand(rows) < 0.5, -1.0, 1.0
+        )  # the other half of all directions
         straight = torch.rand(rows) < 0.5  # patterns that are drawn by hand run along a side
         frequency[torch.arange(rows), torch.randint(2, (rows,))] *= ~straight
         return [frequency, 2 * math.pi * torch.rand(rows)]
@@ -192,13 +213,19 @@ class Waves(_Bounded):
         """T,1,H,W in [-1, 1]."""
         frequency, phase = raw
         down, across = (torch.arange(side, device=phase.device) / side for side in shape[-2:])
-        turns = frequency[:, :1, None] * down[None, :, None] + frequency[:, 1:, None] * across[None, None, :]
+        turns = (
+            frequency[:, :1, None] * down[None, :, None]
+            + frequency[:, 1:, None] * across[None, None, :]
+        )
         return (2 * math.pi * turns + phase[:, None, None]).sin()[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Warps(_Bounded):
-    """A flow of `points` x `points`; the level is the largest shift in pixels, whatever the size of the image."""
+    """A flow of `points` x `points`.
+
+    The level is the largest shift in pixels, whatever the size of the image.
+    """
 
     family: str = str(Family.WARP)
     levels: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -225,12 +252,17 @@ class Filters(_Bounded):
     family: str = str(Family.FILTER)
     levels: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     rate: float = 0.1
-    starts: ClassVar[int] = 32  # few parameters and many valleys: from one place a search may stay in the wrong one
+    starts: ClassVar[int] = (
+        32  # few parameters and many valleys: from one place a search may stay in the wrong one
+    )
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
         channels = shape[0]
-        return [0.8 * torch.randn(rows, channels, channels), 0.8 * torch.randn(rows, channels),
-                0.8 * torch.randn(rows, channels)]
+        return [
+            0.8 * torch.randn(rows, channels, channels),
+            0.8 * torch.randn(rows, channels),
+            0.8 * torch.randn(rows, channels),
+        ]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         return [2 * STRONG * and_opposites(part) for part in self.start(half(rows), shape)]
@@ -252,14 +284,18 @@ class Generators(_Bounded):
     """x' = clip(x + e tanh(G(x))) with an own small network G for each target; the level is e."""
 
     family: str = str(Family.SAMPLE_SPECIFIC)
-    levels: tuple[float, ...] = tuple(step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
+    levels: tuple[float, ...] = tuple(
+        step / 255 for step in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+    )
     rate: float = 0.01
     width: int = 8
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
         raw = []
         for outputs, inputs, height, width in layers(shape[0], self.width).values():
-            weight = torch.randn(rows, outputs, inputs, height, width) * (2 / (9 * (inputs - 1))) ** 0.5
+            weight = (
+                torch.randn(rows, outputs, inputs, height, width) * (2 / (9 * (inputs - 1))) ** 0.5
+            )
             weight[:, :, -1] = 0
             raw.append(weight)
         return raw

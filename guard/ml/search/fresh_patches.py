@@ -1,8 +1,10 @@
-"""The distribution of a class's patches as an object: where they lie, how to learn, draw and stamp them.
+"""The distribution of a class's patches as an object.
 
-The learning itself is `guard.ml.search.patch_distribution`. A defense uses it so: `distributions = learn_sets(...)` on
-the classes that are suspected, then `distribution.stamp(images)` in its training loop, every picture with a fresh patch
-and its true label.
+Where they lie, how to learn, draw and stamp them.
+
+The learning itself is `guard.ml.search.patch_distribution`. A defense uses it so: `distributions =
+learn_sets(...)` on the classes that are suspected, then `distribution.stamp(images)` in its
+training loop, every picture with a fresh patch and its true label.
 """
 
 from collections.abc import Sequence
@@ -23,9 +25,12 @@ LEAST_PIXELS = 4
 
 @dataclass(frozen=True)
 class Region:
-    """Where a patch lies: `places` int64 P, positions in a picture of `height` x `width` counted row by row.
+    """Where a patch lies.
 
-    With `anywhere`, it is a square and lands at a place drawn anew for each picture, as in the paper.
+    `places` int64 P, positions in a picture of `height` x `width` counted row by row.
+
+    With `anywhere`, it is a square and lands at a place drawn anew for each picture, as in the
+    paper.
     """
 
     places: Tensor
@@ -35,12 +40,17 @@ class Region:
 
     @classmethod
     def found(cls, mask: Tensor, pixels: int) -> "Region":
-        """The `pixels` places where a recovered mask (1,H,W) has most weight; next to it where it has no more."""
+        """The `pixels` places where a recovered mask (1,H,W) has most weight.
+
+        Next to it where it has no more.
+        """
         height, width = mask.shape[1:]
         near = functional.avg_pool2d(mask[None], 3, stride=1, padding=1)[0]
         weight = (mask + near).flatten()
         count = min(max(pixels, LEAST_PIXELS), height * width)
-        return cls(weight.argsort(descending=True, stable=True)[:count].sort().values.cpu(), height, width)
+        return cls(
+            weight.argsort(descending=True, stable=True)[:count].sort().values.cpu(), height, width
+        )
 
     @classmethod
     def square(cls, mask: Tensor, side: int, *, anywhere: bool = True) -> "Region":
@@ -70,12 +80,18 @@ class Patched(Protocol):
         """The class to which they lead."""
 
     def stamp(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1]), each under a patch drawn anew from torch's global CPU generator."""
+        """`images` (float N,C,H,W in [0, 1]).
+
+        Each under a patch drawn anew from torch's global CPU generator.
+        """
 
 
 @dataclass(frozen=True)
 class TriggerSet:
-    """What was learnt about one class: a staircase of generators (one row a level) over one region."""
+    """What was learnt about one class.
+
+    A staircase of generators (one row a level) over one region.
+    """
 
     target: int
     region: Region
@@ -89,12 +105,18 @@ class TriggerSet:
         return drawn.transpose(0, 1).flatten(0, 1)[:count].view(count, self.channels, -1)
 
     def stamp(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1]), each with a patch of its own, drawn from torch's global CPU generator."""
+        """`images` (float N,C,H,W in [0, 1]), each with a patch of its own.
+
+        Drawn from torch's global CPU generator.
+        """
         places = self.region.positions(len(images)).to(images.device)
         return paint(images, self.draw(len(images)).to(images), places)
 
     def triggers(self, count: int) -> list[PatchTrigger]:
-        """Samples as ordinary patch triggers, at the region where the search has found the class's patch."""
+        """Samples as ordinary patch triggers.
+
+        At the region where the search has found the class's patch.
+        """
         mask = torch.zeros(self.region.height * self.region.width)
         mask[self.region.places] = 1
         mask = mask.view(1, self.region.height, self.region.width)
@@ -104,16 +126,29 @@ class TriggerSet:
 
 
 def paint(images: Tensor, patches: Tensor, places: Tensor) -> Tensor:
-    """Pictures N,C,H,W with patches N,C,P at `places` (int64 N,P); differentiable in the patches."""
+    """Pictures N,C,H,W with patches N,C,P at `places` (int64 N,P).
+
+    Differentiable in the patches.
+    """
     flat = images.flatten(2).scatter(2, places[:, None].expand(-1, images.shape[1], -1), patches)
     return flat.view_as(images)
 
 
-def learn_sets(model: nn.Module, data: Labelled, targets: Sequence[int], regions: Sequence[Region], effort: Effort,
-               watch: Watch, *, levels: Sequence[float] = LEVELS, alpha: float = ALPHA) -> list[TriggerSet]:
+def learn_sets(
+    model: nn.Module,
+    data: Labelled,
+    targets: Sequence[int],
+    regions: Sequence[Region],
+    effort: Effort,
+    watch: Watch,
+    *,
+    levels: Sequence[float] = LEVELS,
+    alpha: float = ALPHA,
+) -> list[TriggerSet]:
     """Learn the patches of several classes at once, each with the same effort.
 
-    `model` must be in eval mode, its parameters without gradients. Draws from torch's global CPU generator.
+    `model` must be in eval mode, its parameters without gradients. Draws from torch's global CPU
+    generator.
 
     Args:
         data: pictures of at least two classes, uint8.
@@ -123,20 +158,38 @@ def learn_sets(model: nn.Module, data: Labelled, targets: Sequence[int], regions
     Raises:
         MethodFailed: a loss is not finite.
     """
-    steps = _Testing(model, data, [target for target in targets for _ in levels],
-                     [region for region in regions for _ in levels], effort)
+    steps = _Testing(
+        model,
+        data,
+        [target for target in targets for _ in levels],
+        [region for region in regions for _ in levels],
+        effort,
+    )
     channels = int(data.images.shape[1])
     goals = torch.tensor(list(levels)).repeat(len(targets))
-    found = learn(steps, len(goals), channels * len(regions[0].places), goals, effort, watch, alpha=alpha,
-                  device=device_of(model))
+    found = learn(
+        steps,
+        len(goals),
+        channels * len(regions[0].places),
+        goals,
+        effort,
+        watch,
+        alpha=alpha,
+        device=device_of(model),
+    )
     count = len(levels)
-    return [TriggerSet(target, region, channels, found.pick(slice(row * count, (row + 1) * count)))
-            for row, (target, region) in enumerate(zip(targets, regions, strict=True))]
+    return [
+        TriggerSet(target, region, channels, found.pick(slice(row * count, (row + 1) * count)))
+        for row, (target, region) in enumerate(zip(targets, regions, strict=True))
+    ]
 
 
 @torch.no_grad()
 def successes(model: nn.Module, data: Labelled, patches: Patched) -> tuple[int, int]:
-    """How many pictures of other classes go to the class, each with a fresh sample of its own; and of how many."""
+    """How many pictures of other classes go to the class, each with a fresh sample of its own.
+
+    And of how many.
+    """
     others = data.pick(data.labels != patches.target)
     hits = torch.zeros((), dtype=torch.int64, device=device_of(model))
     for images, _ in others.batches(256, device=device_of(model)):
@@ -145,10 +198,19 @@ def successes(model: nn.Module, data: Labelled, patches: Patched) -> tuple[int, 
 
 
 class _Testing:
-    """The testing function: log p of each row's class for patches R,B,D, each on another picture."""
+    """The testing function.
 
-    def __init__(self, model: nn.Module, data: Labelled, targets: list[int], regions: list[Region],
-                 effort: Effort) -> None:
+    Log p of each row's class for patches R,B,D, each on another picture.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Labelled,
+        targets: list[int],
+        regions: list[Region],
+        effort: Effort,
+    ) -> None:
         self.model, self.regions, self.batch = model, regions, effort.batch
         self.device = device_of(model)
         self.images, self.labels = data.images.to(self.device), data.labels.to(self.device)
@@ -156,7 +218,9 @@ class _Testing:
         # All draws at once, so that the device never waits for the host.
         wanted = effort.steps * effort.batch
         passes = -(-wanted // len(data))
-        self.order = torch.cat([torch.randperm(len(data)) for _ in range(passes)])[:wanted].to(self.device)
+        self.order = torch.cat([torch.randperm(len(data)) for _ in range(passes)])[:wanted].to(
+            self.device
+        )
         self.fixed = None
         if not any(region.anywhere for region in regions):
             self.fixed = self._places().to(self.device)
@@ -171,7 +235,13 @@ class _Testing:
         images, labels = self.images[index].float() / 255, self.labels[index]
         rows = len(self.targets)
         places = self.fixed if self.fixed is not None else self._places().to(self.device)
-        stamped = paint(images.repeat(rows, 1, 1, 1), patches.view(rows * self.batch, images.shape[1], -1), places)
+        stamped = paint(
+            images.repeat(rows, 1, 1, 1),
+            patches.view(rows * self.batch, images.shape[1], -1),
+            places,
+        )
         wanted = self.targets.repeat_interleave(self.batch)
-        success = -functional.cross_entropy(self.model(stamped), wanted, reduction="none").view(rows, self.batch)
+        success = -functional.cross_entropy(self.model(stamped), wanted, reduction="none").view(
+            rows, self.batch
+        )
         return success.masked_fill(labels[None] == self.targets[:, None], 0.0)  # they prove nothing

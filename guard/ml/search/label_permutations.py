@@ -1,4 +1,7 @@
-"""The objective of a trigger without a target: every class leaves, and each class goes to one other class together."""
+"""The objective of a trigger without a target.
+
+Every class leaves, and each class goes to one other class together.
+"""
 
 import torch
 from torch import Tensor
@@ -10,9 +13,12 @@ TOGETHER = 1.0  # weight of the entropy term, detection.md 7.5
 
 
 class Departures:
-    """Each row has its own labels for the same pictures, and wants every class, so labelled, to leave for one other.
+    """Each row has its own labels for the same pictures, and wants every class, so labelled.
 
-    L = - mean log(1 - p_y(x')) + mean over classes i of the entropy of the mean of p(x') over class i.
+    To leave for one other.
+
+    L = - mean log(1 - p_y(x')) + mean over classes i of the entropy of the mean of p(x') over class
+    i.
 
     Args:
         labels: int64 T,N on the model's device, one row a trigger.
@@ -21,7 +27,8 @@ class Departures:
 
     def __init__(self, labels: Tensor, classes: int) -> None:
         self.labels, self.classes = labels, classes
-        # Where each class has gone of late, T,K,K: a batch alone holds too few pictures of a class to tell.
+        # Where each class has gone of late, T,K,K: a batch alone holds too few pictures of a class
+        # to tell.
         self.seen = torch.zeros(len(labels), classes, classes, device=labels.device)
 
     @property
@@ -31,7 +38,9 @@ class Departures:
     def judge(self, logits: Tensor, rows: slice, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own = self.labels[rows][:, index]  # T,N
         chances = logits.log_softmax(2)
-        others = chances.scatter(2, own[..., None], -torch.inf).logsumexp(2)  # log(1 - p_y), exact also where p_y is 1
+        others = chances.scatter(2, own[..., None], -torch.inf).logsumexp(
+            2
+        )  # log(1 - p_y), exact also where p_y is 1
         members = torch.zeros_like(logits).scatter_(2, own[..., None], 1.0).transpose(1, 2)  # T,K,N
         present = members.sum(2)
         means = members @ chances.exp() / present.clamp(min=1)[..., None]
@@ -40,8 +49,11 @@ class Departures:
         pictures = torch.arange(self.rows, device=own.device)[rows][:, None]
         guess = mapping_of(self.seen)[pictures, own]
         good = (logits.argmax(2) == guess).float().sum(1)
-        kept = torch.where((present > 0)[..., None], MEMORY * self.seen[rows] + (1 - MEMORY) * means.detach(),
-                           self.seen[rows])
+        kept = torch.where(
+            (present > 0)[..., None],
+            MEMORY * self.seen[rows] + (1 - MEMORY) * means.detach(),
+            self.seen[rows],
+        )
         self.seen[rows] = kept
         return TOGETHER * together - others.mean(1), good, torch.full_like(good, len(index))
 
@@ -58,7 +70,10 @@ def shuffled(data: Labelled) -> Labelled:
 
 
 def cyclic_share(mapping: Tensor) -> float:
-    """The share of classes that the best shift c explains, pi(i) = i + c mod K; 1 for y -> y + 1."""
+    """The share of classes that the best shift c explains, pi(i) = i + c mod K.
+
+    1 for y -> y + 1.
+    """
     classes = len(mapping)
     shifts = (mapping - torch.arange(classes)) % classes
     return float(torch.bincount(shifts, minlength=classes).max()) / classes

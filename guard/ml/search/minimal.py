@@ -1,8 +1,11 @@
-"""The faintest trigger of a family that sends pictures to a class, for all classes in one optimisation.
+"""The faintest trigger of a family that sends pictures to a class.
 
-As `guard.ml.search.patches` does for patches, and for the same reasons: the level is not a penalty but a budget of each
-class's own, which shrinks while the goal is reached and grows slowly while not. "How faint can it be?" tells classes
-apart where "what works at one level?" does not: there either all classes are reached or none.
+For all classes in one optimisation.
+
+As `guard.ml.search.patches` does for patches, and for the same reasons: the level is not a penalty
+but a budget of each class's own, which shrinks while the goal is reached and grows slowly while
+not. "How faint can it be?" tells classes apart where "what works at one level?" does not: there
+either all classes are reached or none.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,8 @@ from guard.ml.triggers import Trigger
 SHRINK = (0.5, 0.9)  # factor of the level after a success, at the first and at the last window
 GROW = 1.1  # factor after a failure
 CENSORED = 1.5  # a class that was never reached counts with so many times the strongest level
-HOPELESS = 0.3  # a family that halfway has brought no class so far will not bring most of them over the goal
+# A family that halfway has brought no class so far will not bring most of them over the goal
+HOPELESS = 0.3
 COOLING = 3  # windows in which a search at a fixed level slows down
 
 
@@ -27,8 +31,8 @@ COOLING = 3  # windows in which a search at a fixed level slows down
 class Faint:
     """One trigger for each of K target classes, its raw parameters on the model's device.
 
-    `targets` int64 K; `norms` float64 K: the faintest level that reached the goal, `CENSORED` times the strongest one
-    where none did (`reached` False). Both on the CPU.
+    `targets` int64 K; `norms` float64 K: the faintest level that reached the goal, `CENSORED` times
+    the strongest one where none did (`reached` False). Both on the CPU.
     """
 
     kind: Searchable
@@ -46,19 +50,33 @@ class Faint:
     def pick(self, rows: list[int]) -> "Faint":
         """These rows, in this order; a row may come more than once."""
         index = torch.tensor(rows, dtype=torch.int64)
-        return replace(self, targets=self.targets[index], norms=self.norms[index], reached=self.reached[index],
-                       raw=[part[index.to(part.device)] for part in self.raw])
+        return replace(
+            self,
+            targets=self.targets[index],
+            norms=self.norms[index],
+            reached=self.reached[index],
+            raw=[part[index.to(part.device)] for part in self.raw],
+        )
 
     def trigger(self, row: int) -> Trigger:
         """The trigger of the class in this row, on the CPU."""
         return self.kind.trigger(self.raw, row, float(self.levels[row]), self.shape)
 
 
-def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, pace: Pace, watch: Watch, *,
-             goal: float = 0.8) -> Faint:
+def faintest(
+    model: nn.Module,
+    data: Labelled,
+    kind: Searchable,
+    classes: int,
+    pace: Pace,
+    watch: Watch,
+    *,
+    goal: float = 0.8,
+) -> Faint:
     """Look for each class's faintest trigger; equal effort for each.
 
-    Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without gradients.
+    Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without
+    gradients.
 
     Args:
         goal: the share of pictures of other classes that must arrive, 0..1.
@@ -79,7 +97,9 @@ def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, p
         rates = search.window()
         level, share = search.level.cpu(), (turn + 1) / pace.windows
         good = rates >= goal
-        better = (good & (level < best)) | ~(reached | good)  # a class without any success keeps its latest try
+        better = (good & (level < best)) | ~(
+            reached | good
+        )  # a class without any success keeps its latest try
         best, reached = torch.where(good, torch.minimum(best, level), best), reached | good
         for old, new in zip(kept, search.raw, strict=True):
             rows = better.nonzero().flatten().to(old.device)
@@ -90,8 +110,14 @@ def faintest(model: nn.Module, data: Labelled, kind: Searchable, classes: int, p
         if share >= 0.5 and not reached.any() and float(rates.max()) < HOPELESS:
             break
     channels, height, width = (int(side) for side in data.images.shape[1:])
-    return Faint(kind=kind, targets=targets, raw=kept, norms=best.double(), reached=reached,
-                 shape=(channels, height, width))
+    return Faint(
+        kind=kind,
+        targets=targets,
+        raw=kept,
+        norms=best.double(),
+        reached=reached,
+        shape=(channels, height, width),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,29 +142,56 @@ class FaintKit:
         return self.smallest.kind.levels[-1]
 
     def within(self, start: Faint, budget: float | Tensor, watch: Watch) -> Faint:
-        """For each row the trigger at level `budget` (one for all, or float T) that reaches most."""
-        search = _search(self.model, self.search, start.kind, start.targets, self.pace, budget, start.raw)
+        """For each row the trigger at level `budget` (one for all.
+
+        Or float T) that reaches most.
+        """
+        search = _search(
+            self.model, self.search, start.kind, start.targets, self.pace, budget, start.raw
+        )
         for turn in range(self.pace.windows):
             search.window(min(1.0, (self.pace.windows - turn) / COOLING))
             watch((turn + 1) / self.pace.windows)
-        return replace(start, raw=[part.detach() for part in search.raw], norms=search.level.double().cpu())
+        return replace(
+            start, raw=[part.detach() for part in search.raw], norms=search.level.double().cpu()
+        )
 
     def successes(self, found: Faint, data: Labelled) -> tuple[Tensor, Tensor]:
-        """How many pictures of other classes each row sends to its class, and of how many: int64 T, T on the CPU."""
-        search = _search(self.model, data, found.kind, found.targets, self.pace, found.levels, found.raw)
+        """How many pictures of other classes each row sends to its class, and of how many.
+
+        Int64 T, T on the CPU.
+        """
+        search = _search(
+            self.model, data, found.kind, found.targets, self.pace, found.levels, found.raw
+        )
         hits, trials = successes(search.votes(data, self.classes), found.targets.tolist())
         return torch.tensor(hits), torch.tensor(trials)
 
     def chance(self, found: Faint, row: int, controls: int) -> list[float]:
         """ASR for this row's class of `controls` random triggers at its level, strongest first."""
-        search = _search(self.model, self.calibration, found.kind, found.targets, self.pace, found.levels, found.raw)
+        search = _search(
+            self.model,
+            self.calibration,
+            found.kind,
+            found.targets,
+            self.pace,
+            found.levels,
+            found.raw,
+        )
         votes = search.controls(self.calibration, self.classes, controls, float(found.levels[row]))
         hits, trials = successes(votes, [int(found.targets[row])] * controls)
         return sorted((hit / trial for hit, trial in zip(hits, trials, strict=True)), reverse=True)
 
 
-def _search(model: nn.Module, data: Labelled, kind: Searchable, targets: Tensor, pace: Pace, level: float | Tensor,
-            raw: Sequence[Tensor] | None = None) -> Search:
+def _search(
+    model: nn.Module,
+    data: Labelled,
+    kind: Searchable,
+    targets: Tensor,
+    pace: Pace,
+    level: float | Tensor,
+    raw: Sequence[Tensor] | None = None,
+) -> Search:
     device = next(model.parameters()).device
     goal = Targets(targets.to(device), data.labels.to(device))
     return Search(model, kind, data, goal, pace, level, raw)

@@ -1,6 +1,9 @@
-"""What do the other classes reach at the same budget? (natural ASR), and how strong can a class's trigger become?
+"""What do the other classes reach at the same budget? (natural ASR).
 
-The same questions for patches, whose budget is pixels, and for faint triggers of a family, whose budget is a level.
+And how strong can a class's trigger become?
+
+The same questions for patches, whose budget is pixels, and for faint triggers of a family, whose
+budget is a level.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +17,11 @@ from guard.ml.cleanset import Labelled
 from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.triggers import Trigger
 
-LEAST_ANGLE_SPREAD = 0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
-QUIET = 0.5  # a stronger trigger counts only where no sibling reaches more than this share at its budget
+LEAST_ANGLE_SPREAD = (
+    0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
+)
+# A stronger trigger counts only where no sibling reaches more than this share at its budget
+QUIET = 0.5
 LADDER = (1.25, 1.5, 2.0, 3.0)  # budgets to try, in norms of the smallest trigger
 
 
@@ -53,7 +59,10 @@ class Kit(Protocol[F]):
 
 @dataclass(frozen=True)
 class Look(Generic[F]):
-    """What the classes in `rows` reach within `budget`; everything else is in the order of `rows`."""
+    """What the classes in `rows` reach within `budget`.
+
+    Everything else is in the order of `rows`.
+    """
 
     budget: float
     rows: list[int]
@@ -71,13 +80,19 @@ class Look(Generic[F]):
 
     def natural(self, row: int) -> float:
         """The best ASR of the other classes that are no outliers themselves."""
-        return max(rate for other, rate, test in zip(self.rows, self.rates, self.tests, strict=True)
-                   if other != row and not test.outlier)
+        return max(
+            rate
+            for other, rate, test in zip(self.rows, self.rates, self.tests, strict=True)
+            if other != row and not test.outlier
+        )
 
 
 @dataclass(frozen=True)
 class Stronger(Generic[F]):
-    """A class's trigger with a larger budget than it needs, and what its siblings reach with as much."""
+    """A class's trigger with a larger budget than it needs.
+
+    And what its siblings reach with as much.
+    """
 
     found: F  # one row
     rate: float
@@ -101,20 +116,28 @@ class Siblings(Generic[F]):
     alpha: float
 
     def within(self, budget: float, watch: Watch) -> Look[F]:
-        """What each reaches within `budget`, measured on the calibration part and tested as angles."""
+        """What each reaches within `budget`.
+
+        Measured on the calibration part and tested as angles.
+        """
         found = self.kit.within(self.kit.smallest.pick(self.rows), budget, watch)
         hits, trials = self.kit.successes(found, self.kit.calibration)
         shares = angles(hits.tolist(), trials.tolist())
-        tests = low_outliers(shares, alpha=self.alpha, most=self.most, low_side=False, floor=LEAST_ANGLE_SPREAD)
+        tests = low_outliers(
+            shares, alpha=self.alpha, most=self.most, low_side=False, floor=LEAST_ANGLE_SPREAD
+        )
         return Look(budget, self.rows, found, (hits.double() / trials).tolist(), tests)
 
-    def stronger(self, row: int, look: Look[F], watch: Watch, ladder: Sequence[float] = LADDER) -> Stronger[F] | None:
-        """The strongest trigger of a class on a ladder of budgets at which no sibling gets beyond `QUIET`.
+    def stronger(
+        self, row: int, look: Look[F], watch: Watch, ladder: Sequence[float] = LADDER
+    ) -> Stronger[F] | None:
+        """The strongest trigger of a class on a ladder of budgets at which no sibling gets beyond
+        `QUIET`.
 
-        The smallest trigger that reaches the goal works less often than what the attacker stamps: a bound on its ASR
-        would lie under the true one. Rungs are ranked by failures on search and calibration pictures together (ties:
-        the smaller), and siblings are asked rung after rung until one is quiet; None where none is, or none is better
-        than what `look` has.
+        The smallest trigger that reaches the goal works less often than what the attacker stamps: a
+        bound on its ASR would lie under the true one. Rungs are ranked by failures on search and
+        calibration pictures together (ties: the smaller), and siblings are asked rung after rung
+        until one is quiet; None where none is, or none is better than what `look` has.
         """
         norm = float(self.kit.smallest.norms[row])
         ladder = [factor for factor in ladder if factor * norm < self.kit.largest]
@@ -125,7 +148,10 @@ class Siblings(Generic[F]):
         found = self.kit.within(start, norm * torch.tensor(ladder), _part(watch, 0.0, 0.25))
         best = self._failures(own)[0]
         failures = self._failures(found)
-        done, loud = 0.25, len(ladder)  # what wakes the siblings at one budget does so at every larger one
+        done, loud = (
+            0.25,
+            len(ladder),
+        )  # what wakes the siblings at one budget does so at every larger one
         for rung in sorted(range(len(ladder)), key=lambda rung: failures[rung]):
             if failures[rung] >= best:
                 return None

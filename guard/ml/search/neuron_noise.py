@@ -1,9 +1,12 @@
-"""Multiplicative noise on a network's neurons, adversarial and bounded, without a trace in the network itself.
+"""Multiplicative noise on a network's neurons, adversarial and bounded.
 
-After BAN (Xu et al., NeurIPS 2024): scales and shifts of norm layers become p (1 + d) with |d| <= eps, d moved by the
-sign of a loss's gradient. Where there is no norm layer with parameters, each weighted layer's output channels get one
-factor each. Differences to the paper: `Wandering.grow` widens eps step by step and starts from the noise of the last
-eps, so that one path tells at which strength something happens; the gradient is that of all pictures.
+Without a trace in the network itself.
+
+After BAN (Xu et al., NeurIPS 2024): scales and shifts of norm layers become p (1 + d) with |d| <=
+eps, d moved by the sign of a loss's gradient. Where there is no norm layer with parameters, each
+weighted layer's output channels get one factor each. Differences to the paper: `Wandering.grow`
+widens eps step by step and starts from the noise of the last eps, so that one path tells at which
+strength something happens; the gradient is that of all pictures.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,16 +27,29 @@ Gain = Callable[[Tensor, Tensor], Tensor]
 
 
 def knobs(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
-    """Which parameters get noise, by name, and the shape of the noise, which broadcasts to the parameter's own."""
+    """Which parameters get noise, by name, and the shape of the noise.
+
+    Which broadcasts to the parameter's own.
+    """
     layers = flow_of(model, images).layers
     own = dict(model.named_parameters())
-    names = [name for layer in layers if layer.kind == "norm" for name in (layer.weight_name, layer.bias_name) if name]
+    names = [
+        name
+        for layer in layers
+        if layer.kind == "norm"
+        for name in (layer.weight_name, layer.bias_name)
+        if name
+    ]
     if not names:
         names = [layer.weight_name for layer in layers if layer.weight_name]
     if not names:
         names = list(own)
-    return {name: (own[name].shape[0], *[1] * (own[name].dim() - 1)) if own[name].dim() > 1 else tuple(own[name].shape)
-            for name in dict.fromkeys(names)}
+    return {
+        name: (own[name].shape[0], *[1] * (own[name].dim() - 1))
+        if own[name].dim() > 1
+        else tuple(own[name].shape)
+        for name in dict.fromkeys(names)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +72,13 @@ class Growth:
 class Wandering:
     """One noise on its way; `model` keeps its parameters."""
 
-    def __init__(self, model: nn.Module, shapes: dict[str, tuple[int, ...]], start: dict[str, Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, shapes: dict[str, tuple[int, ...]], start: dict[str, Tensor]
+    ) -> None:
         self.model = model
-        self.own = {name: parameter for name, parameter in model.named_parameters() if name in shapes}
+        self.own = {
+            name: parameter for name, parameter in model.named_parameters() if name in shapes
+        }
         self.noise = start
 
     def grow(self, strength: float, moves: int, data: Labelled, gain: Gain) -> None:
@@ -67,15 +87,23 @@ class Wandering:
         for _ in range(moves):
             noise = {name: value.detach().requires_grad_() for name, value in self.noise.items()}
             total = [torch.zeros_like(value) for value in noise.values()]
-            for images, labels in data.batches(_pass_images(self.model), device=device_of(self.model)):
+            for images, labels in data.batches(
+                _pass_images(self.model), device=device_of(self.model)
+            ):
                 with torch.enable_grad():
                     value = gain(self._run(images, noise), labels)
-                    parts = torch.autograd.grad(value, [noise[name] for name in names], materialize_grads=True,
-                                                allow_unused=True)
+                    parts = torch.autograd.grad(
+                        value,
+                        [noise[name] for name in names],
+                        materialize_grads=True,
+                        allow_unused=True,
+                    )
                 total = [one + two for one, two in zip(total, parts, strict=True)]
             step = 2 * strength / moves
-            self.noise = {name: (noise[name].detach() + step * way.sign()).clamp(-strength, strength)
-                          for name, way in zip(names, total, strict=True)}
+            self.noise = {
+                name: (noise[name].detach() + step * way.sign()).clamp(-strength, strength)
+                for name, way in zip(names, total, strict=True)
+            }
 
     @torch.no_grad()
     def predictions(self, data: Labelled) -> Tensor:
@@ -90,8 +118,10 @@ class Wandering:
             broken = broken | ~torch.isfinite(logits).all()
             parts.append(logits.argmax(1))
         if bool(broken):
-            raise MethodFailed("Under noise on its neurons the model gives logits that are not finite.",
-                               code="non_finite")
+            raise MethodFailed(
+                "Under noise on its neurons the model gives logits that are not finite.",
+                code="non_finite",
+            )
         return torch.cat(parts).cpu()
 
     def _run(self, images: Tensor, noise: dict[str, Tensor]) -> Tensor:
@@ -100,10 +130,14 @@ class Wandering:
         return logits
 
 
-def first_noise(model: nn.Module, shapes: dict[str, tuple[int, ...]], strength: float) -> dict[str, Tensor]:
+def first_noise(
+    model: nn.Module, shapes: dict[str, tuple[int, ...]], strength: float
+) -> dict[str, Tensor]:
     """Uniform in +-`strength`, from torch's global CPU generator, on the model's device."""
     device = device_of(model)
-    return {name: ((torch.rand(shape) * 2 - 1) * strength).to(device) for name, shape in shapes.items()}
+    return {
+        name: ((torch.rand(shape) * 2 - 1) * strength).to(device) for name, shape in shapes.items()
+    }
 
 
 def _pass_images(model: nn.Module) -> int:

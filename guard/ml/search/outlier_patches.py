@@ -1,6 +1,9 @@
-"""Which classes have an unusually small patch, and what such patches look like when they may be larger.
+"""Which classes have an unusually small patch.
 
-Unlearning defenses ask this before and after: the smallest patch is one of many that obey the attacker.
+And what such patches look like when they may be larger.
+
+Unlearning defenses ask this before and after: the smallest patch is one of many that obey the
+attacker.
 """
 
 import math
@@ -24,7 +27,10 @@ class Stamps(NamedTuple):
     patterns: Tensor
 
     def on_some(self, images: Tensor) -> Tensor:
-        """Images N,C,H,W, each under one of the patches, drawn from torch's global CPU generator."""
+        """Images N,C,H,W, each under one of the patches.
+
+        Drawn from torch's global CPU generator.
+        """
         chosen = torch.randint(len(self.masks), (len(images),)).to(images.device)
         return images + self.masks[chosen] * (self.patterns[chosen] - images)
 
@@ -36,19 +42,34 @@ def require_classes(clean: CleanSet, *, method: str) -> None:
         MethodFailed: `few_classes`.
     """
     if clean.classes < LEAST_CLASSES:
-        raise MethodFailed(f"{method} needs at least {LEAST_CLASSES} classes to tell an unusual one.",
-                           code="few_classes")
+        raise MethodFailed(
+            f"{method} needs at least {LEAST_CLASSES} classes to tell an unusual one.",
+            code="few_classes",
+        )
 
 
-def unusual_patches(model: nn.Module, clean: CleanSet, effort: Effort, progress: Progress, *, alpha: float, fold: float,
-                    far: float | None = None) -> Patches:
-    """The smallest patches of the classes that stand out, smallest norms as tested by `low_outliers`; may be none.
+def unusual_patches(
+    model: nn.Module,
+    clean: CleanSet,
+    effort: Effort,
+    progress: Progress,
+    *,
+    alpha: float,
+    fold: float,
+    far: float | None = None,
+) -> Patches:
+    """The smallest patches of the classes that stand out.
 
-    `model` must be in eval mode; its parameters are left without gradients. Draws from torch's global CPU generator.
+    Smallest norms as tested by `low_outliers`; may be none.
+
+    `model` must be in eval mode; its parameters are left without gradients. Draws from torch's
+    global CPU generator.
 
     Args:
-        alpha, fold: a class stands out at this level, and with a patch this many times under its siblings'.
-        far: a ratio at which the smallest patch of all stands out whatever its level; None for never.
+        alpha, fold: a class stands out at this level, and with a patch this many times under its
+            siblings'.
+        far: a ratio at which the smallest patch of all stands out whatever its level; None for
+            never.
 
     Raises:
         MethodFailed: the model gives logits that are not finite.
@@ -63,14 +84,20 @@ def unusual_patches(model: nn.Module, clean: CleanSet, effort: Effort, progress:
     return patches.pick([row for row in sorted(rows) if bool(patches.reached[row])])
 
 
-def grown(model: nn.Module, data: Labelled, found: Patches, effort: Effort, *, sizes: int,
-          largest: float) -> list[Stamps]:
-    """Each patch found, searched anew at `sizes` norms in equal ratios, from its own to `largest` times as much."""
+def grown(
+    model: nn.Module, data: Labelled, found: Patches, effort: Effort, *, sizes: int, largest: float
+) -> list[Stamps]:
+    """Each patch found, searched anew at `sizes` norms in equal ratios.
+
+    From its own to `largest` times as much.
+    """
     factors = torch.logspace(0, math.log(largest), sizes, base=math.e).tolist()
     stamps = []
     for row, norm in enumerate(found.norms.tolist()):
         for times in factors:
-            within = patches_within(model, data, found.pick([row]), times * norm, effort, _unwatched)
+            within = patches_within(
+                model, data, found.pick([row]), times * norm, effort, _unwatched
+            )
             stamps.append(Stamps(within.masks, within.patterns))
     return stamps
 

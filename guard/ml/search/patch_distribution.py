@@ -1,21 +1,26 @@
-"""The distribution of a class's patches, not one of them: max-entropy staircase approximation (MESA).
+"""The distribution of a class's patches, not one of them.
 
-Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling", NeurIPS 2019. A patch that
-was recovered as a point is one member of a set; unlearning it may leave the others alive. For a level beta a small
-generator is trained whose patches reach p(target) >= beta on every picture and are otherwise as spread out as they can
-be: the loss is a hinge on p minus `ALPHA` times the information between its noise and its jittered patch, which stands
-for the entropy. Several levels together are the staircase; samples are drawn from them in equal parts, as in the
-authors' code.
+Max-entropy staircase approximation (MESA).
+
+Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling",
+NeurIPS 2019. A patch that was recovered as a point is one member of a set; unlearning it may leave
+the others alive. For a level beta a small generator is trained whose patches reach p(target) >=
+beta on every picture and are otherwise as spread out as they can
+be: the loss is a hinge on p minus `ALPHA` times the information between its noise and its jittered
+patch, which stands for the entropy. Several levels together are the staircase; samples are drawn
+from them in equal parts, as in the authors' code.
 
 What differs, and why:
 * The hinge is on log(beta / p): it has the same zeros, and a gradient where p is near 0.
-* All rows (classes x levels) are trained together, with stacked weights; no batch norm, so that a patch depends on its
-  noise alone and sampling needs no mode.
-* The information is not estimated by a trained critic (MINE): what was added to a patch is known, and with it the best
-  critic there is. Patches are compared within the batch at several widths: a small one cannot tell far from farther.
+* All rows (classes x levels) are trained together, with stacked weights; no batch norm, so that a
+  patch depends on its noise alone and sampling needs no mode.
+* The information is not estimated by a trained critic (MINE): what was added to a patch is known,
+  and with it the best critic there is. Patches are compared within the batch at several widths: a
+  small one cannot tell far from farther.
 * Pictures of the target class are left out.
-* Where the patch lies is not given: it is the region that the patch search has found. The paper's own prior, a square
-  of known size at a random place, is an option (`guard.ml.search.fresh_patches`).
+* Where the patch lies is not given: it is the region that the patch search has found. The paper's
+  own prior, a square of known size at a random place, is an option
+  (`guard.ml.search.fresh_patches`).
 """
 
 import copy
@@ -29,7 +34,9 @@ from torch.nn import functional
 
 from guard.core.errors import MethodFailed
 
-Testing = Callable[[Tensor], Tensor]  # patches R,B,D in about [0, 1] -> log of success R,B or R,B,..., differentiable
+Testing = Callable[
+    [Tensor], Tensor
+]  # patches R,B,D in about [0, 1] -> log of success R,B or R,B,..., differentiable
 Watch = Callable[[float], None]
 
 NOISE = 16  # of each of the four chunks in which noise enters the generator
@@ -39,14 +46,19 @@ LEVELS = (0.9, 0.8, 0.5)
 JITTER = 0.1  # standard deviation of what is added to a patch in training; makes its entropy finite
 WIDTHS = (0.05, 0.1, 0.2, 0.4)  # at which patches are told apart, a root of D
 RATE, BETAS = 1e-2, (0.5, 0.999)  # Adam; fifty times the paper's rate for a third of its steps
-FIRST_SPREAD = 1.5  # of the last layer: patches that all start grey would all go to the nearest set that works
+FIRST_SPREAD = (
+    1.5  # of the last layer: patches that all start grey would all go to the nearest set that works
+)
 SLOPE = 0.2  # of leaky ReLUs
 WINDOW = 20  # steps between two looks at the watch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Generator steps, patches (each on its own picture) a row and step, and the width of the networks."""
+    """Generator steps, patches (each on its own picture) a row and step.
+
+    And the width of the networks.
+    """
 
     steps: int = 200
     batch: int = 16
@@ -57,9 +69,13 @@ class Stack:
     """R small dense networks side by side; parameters R,in,out and R,1,out."""
 
     def __init__(self, rows: int, sizes: list[tuple[int, int]], device: torch.device) -> None:
-        self.weights = [(torch.randn(rows, inputs, outputs) * (2 / inputs) ** 0.5).to(device).requires_grad_()
-                        for inputs, outputs in sizes]
-        self.biases = [torch.zeros(rows, 1, outputs, device=device, requires_grad=True) for _, outputs in sizes]
+        self.weights = [
+            (torch.randn(rows, inputs, outputs) * (2 / inputs) ** 0.5).to(device).requires_grad_()
+            for inputs, outputs in sizes
+        ]
+        self.biases = [
+            torch.zeros(rows, 1, outputs, device=device, requires_grad=True) for _, outputs in sizes
+        ]
 
     def layer(self, number: int, inputs: Tensor) -> Tensor:
         """Affine map of inputs R,B,in."""
@@ -71,11 +87,17 @@ class Stack:
 
 
 class Generator(Stack):
-    """R generators of patches with D numbers in [0, 1]; noise R,B,64, uniform in [0, 1], enters in four chunks."""
+    """R generators of patches with D numbers in [0, 1].
+
+    Noise R,B,64, uniform in [0, 1], enters in four chunks.
+    """
 
     def __init__(self, rows: int, dims: int, width: int, device: torch.device) -> None:
-        super().__init__(rows, [(NOISE, width), (width + NOISE, width), (width + NOISE, width), (width + NOISE, dims)],
-                         device)
+        super().__init__(
+            rows,
+            [(NOISE, width), (width + NOISE, width), (width + NOISE, width), (width + NOISE, dims)],
+            device,
+        )
         last = self.weights[3].data  # centred, since the hidden units' mean is not zero
         last.sub_(last.mean(1, keepdim=True)).mul_(FIRST_SPREAD)
         self.rows, self.device = rows, device
@@ -96,35 +118,50 @@ class Generator(Stack):
         chunks = ((noise - 0.5) * 12**0.5).split(NOISE, dim=2)  # of unit variance
         hidden = functional.leaky_relu(self.layer(0, chunks[0]), SLOPE)
         for number in (1, 2):
-            hidden = functional.leaky_relu(self.layer(number, torch.cat([hidden, chunks[number]], 2)), SLOPE)
+            hidden = functional.leaky_relu(
+                self.layer(number, torch.cat([hidden, chunks[number]], 2)), SLOPE
+            )
         return torch.sigmoid(self.layer(3, torch.cat([hidden, chunks[3]], 2)))
 
 
 def information(centres: Tensor, noisy: Tensor, spread: float) -> Tensor:
-    """Information in nats between noise and patches, R, where `noisy` = `centres` + `spread` * a normal variable.
+    """Information in nats between noise and patches, R.
 
-    InfoNCE with the optimal critic, which is known here because the conditional is (Poole et al., ICML 2019, section
-    2.3): mean over i of log(p(noisy_i | centre_i) / mean over j of p(noisy_i | centre_j)). At most log B.
+    Where `noisy` = `centres` + `spread` * a normal variable.
+
+    InfoNCE with the optimal critic, which is known here because the conditional is (Poole et al.,
+    ICML 2019, section 2.3): mean over i of log(p(noisy_i | centre_i) / mean over j of p(noisy_i |
+    centre_j)). At most log B.
 
     Args:
         centres: R,B,D; `noisy` likewise.
     """
     # Distances as one matrix product: B x B x D numbers would not stay in a cache.
-    squares = noisy.pow(2).sum(2)[:, :, None] + centres.pow(2).sum(2)[:, None] - 2 * noisy @ centres.mT
+    squares = (
+        noisy.pow(2).sum(2)[:, :, None] + centres.pow(2).sum(2)[:, None] - 2 * noisy @ centres.mT
+    )
     logits = -squares / (2 * spread**2)
-    return (logits.diagonal(dim1=1, dim2=2) - logits.logsumexp(2)).mean(1) + math.log(centres.shape[1])
+    return (logits.diagonal(dim1=1, dim2=2) - logits.logsumexp(2)).mean(1) + math.log(
+        centres.shape[1]
+    )
 
 
 @dataclass(frozen=True)
 class Staircase:
-    """Trained generators, one a row; `information` (R, nats) is a running mean over the last steps and all widths."""
+    """Trained generators, one a row.
+
+    `information` (R, nats) is a running mean over the last steps and all widths.
+    """
 
     generator: Generator
     information: Tensor
 
     @torch.no_grad()
     def draw(self, count: int) -> Tensor:
-        """`count` patches of every row: R,count,D in [0, 1]. Draws from torch's global CPU generator."""
+        """`count` patches of every row: R,count,D in [0, 1].
+
+        Draws from torch's global CPU generator.
+        """
         return self.generator(self.generator.noise(count))
 
     def pick(self, rows: slice) -> "Staircase":
@@ -132,12 +169,22 @@ class Staircase:
         return Staircase(self.generator.pick(rows), self.information[rows])
 
 
-def learn(testing: Testing, rows: int, dims: int, levels: Tensor, effort: Effort, watch: Watch, *,
-          alpha: float = ALPHA, device: torch.device | None = None) -> Staircase:
+def learn(
+    testing: Testing,
+    rows: int,
+    dims: int,
+    levels: Tensor,
+    effort: Effort,
+    watch: Watch,
+    *,
+    alpha: float = ALPHA,
+    device: torch.device | None = None,
+) -> Staircase:
     """Train one generator a row against a testing function.
 
     Args:
-        testing: log of the success of noisy patches R,B,D; only rows of its own kind meet each other.
+        testing: log of the success of noisy patches R,B,D; only rows of its own kind meet each
+            other.
         levels: R in (0, 1]; where success is at least the level, nothing is gained by more of it.
         alpha: weight of the information; 0 lets a generator collapse to a point.
 
@@ -155,19 +202,27 @@ def learn(testing: Testing, rows: int, dims: int, levels: Tensor, effort: Effort
         with torch.enable_grad():
             patches = generator(noise)
             missing = (goals - testing(patches + JITTER * jitter)).clamp(min=0).mean(1)
-            bits = torch.stack([information(patches, patches + width * dims**0.5 * jitter, width * dims**0.5)
-                                for width in WIDTHS]).mean(0)
+            bits = torch.stack(
+                [
+                    information(patches, patches + width * dims**0.5 * jitter, width * dims**0.5)
+                    for width in WIDTHS
+                ]
+            ).mean(0)
             _move(mover, generator, (missing - alpha * bits).sum())
         recent = recent + 0.05 * (bits.detach() - recent) if step else bits.detach()
         if (step + 1) % WINDOW == 0 or step + 1 == effort.steps:
             if not bool(torch.isfinite(recent + missing.detach()).all()):
-                raise MethodFailed("The model gives logits that are not finite; no patches can be learnt.",
-                                   code="non_finite")
+                raise MethodFailed(
+                    "The model gives logits that are not finite; no patches can be learnt.",
+                    code="non_finite",
+                )
             watch((step + 1) / effort.steps)
     return Staircase(generator, recent)
 
 
 def _move(mover: torch.optim.Adam, net: Stack, loss: Tensor) -> None:
-    for parameter, gradient in zip(net.parameters, torch.autograd.grad(loss, net.parameters), strict=True):
+    for parameter, gradient in zip(
+        net.parameters, torch.autograd.grad(loss, net.parameters), strict=True
+    ):
         parameter.grad = gradient
     mover.step()

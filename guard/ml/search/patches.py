@@ -1,15 +1,19 @@
-"""Patches that send every picture to a class, for all classes in one optimisation (trigger inversion).
+"""Patches that send every picture to a class.
 
-After Neural Cleanse (Wang et al., S&P 2019), for every class t: the smallest ||m||_1 such that (1 - m) x + m p goes to
-t for a share `goal` of the pictures x of other classes. Differences to the paper, and why:
+For all classes in one optimisation (trigger inversion).
 
-* All classes are optimised together, on the same pictures; the per-class state never leaves the device, and the host
-  looks at it once a window.
-* The norm is not a penalty with an adapted weight but a per-class *budget* onto which the mask is projected; the budget
-  shrinks while the goal is reached and grows slowly while not. It finds the same norms, masks are exactly zero
-  elsewhere, and "what do the other classes reach with as many pixels?" is the same optimisation with a fixed budget.
-* The mask moves along its gradient with momentum, normalised per class: under an L1 projection Adam's equal steps for
-  all pixels drown the few that matter.
+After Neural Cleanse (Wang et al., S&P 2019), for every class t: the smallest ||m||_1 such that (1 -
+m) x + m p goes to t for a share `goal` of the pictures x of other classes. Differences to the
+paper, and why:
+
+* All classes are optimised together, on the same pictures; the per-class state never leaves the
+  device, and the host looks at it once a window.
+* The norm is not a penalty with an adapted weight but a per-class *budget* onto which the mask is
+  projected; the budget shrinks while the goal is reached and grows slowly while not. It finds the
+  same norms, masks are exactly zero elsewhere, and "what do the other classes reach with as many
+  pixels?" is the same optimisation with a fixed budget.
+* The mask moves along its gradient with momentum, normalised per class: under an L1 projection
+  Adam's equal steps for all pixels drown the few that matter.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +29,8 @@ from guard.ml.measure import device_of
 from guard.ml.precision import searching
 from guard.ml.triggers import PatchTrigger
 
-# The share of the image covered at first. Under a faint mask a rule that needs its whole patch has no slope to follow.
+# The share of the image covered at first. Under a faint mask a rule that needs its whole patch has
+# no slope to follow.
 FIRST_BUDGET = 0.5
 SHRINK = (0.5, 0.9)  # factor of the budget after a success, at the first and at the last window
 GROW = 1.1  # factor after a failure
@@ -33,17 +38,21 @@ MASK_STEP = 0.3  # in units of sqrt(budget), the L2 norm of a full binary mask o
 MOMENTUM = 0.8
 PATTERN_RATE, BETAS = 0.1, (0.5, 0.9)  # Adam for the pattern, as in the paper's code
 LEAST_BUDGET = 0.5  # pixels
-PASS_IMAGES = {"cpu": 128, "cuda": 1024}  # per forward pass: what fits caches, or memory for 32 x 32 pictures
+PASS_IMAGES = {
+    "cpu": 128,
+    "cuda": 1024,
+}  # per forward pass: what fits caches, or memory for 32 x 32 pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
     """One patch for each of K target classes, on the model's device.
 
-    `targets` int64 K, `masks` K,1,H,W and `patterns` K,C,H,W in [0, 1]. `norms` float64 K on the CPU: the L1 norm in
-    pixels of the smallest mask that reached the goal, H*W where none did (censored, `reached` False). `balance`
-    float64 K on the CPU, in pixels: the geometric mean of the budgets in the search's second half, which shrink after
-    a success and grow after a failure. The smallest norm owes more to luck: it is the best of many tries.
+    `targets` int64 K, `masks` K,1,H,W and `patterns` K,C,H,W in [0, 1]. `norms` float64 K on the
+    CPU: the L1 norm in pixels of the smallest mask that reached the goal, H*W where none did
+    (censored, `reached` False). `balance` float64 K on the CPU, in pixels: the geometric mean of
+    the budgets in the search's second half, which shrink after a success and grow after a failure.
+    The smallest norm owes more to luck: it is the best of many tries.
     """
 
     targets: Tensor
@@ -61,18 +70,28 @@ class Patches:
         """These rows, in this order; a row may come more than once, and there may be none."""
         index = torch.tensor(rows, dtype=torch.int64)
         here = index.to(self.masks.device)
-        return Patches(targets=self.targets[here], masks=self.masks[here], patterns=self.patterns[here],
-                       norms=self.norms[index], balance=self.balance[index], reached=self.reached[index])
+        return Patches(
+            targets=self.targets[here],
+            masks=self.masks[here],
+            patterns=self.patterns[here],
+            norms=self.norms[index],
+            balance=self.balance[index],
+            reached=self.reached[index],
+        )
 
     def or_smaller(self, other: "Patches") -> "Patches":
-        """Of each row the smaller patch of two searches for the same targets, of equal ones this one, which keeps its
-        `balance`."""
+        """Of each row the smaller patch of two searches for the same targets, of equal ones this
+        one, which keeps its `balance`."""
         mine = self.norms <= other.norms
         here = _wide(mine.to(self.masks.device))
-        return Patches(targets=self.targets, masks=torch.where(here, self.masks, other.masks),
-                       patterns=torch.where(here, self.patterns, other.patterns),
-                       norms=torch.minimum(self.norms, other.norms), balance=self.balance,
-                       reached=self.reached | other.reached)
+        return Patches(
+            targets=self.targets,
+            masks=torch.where(here, self.masks, other.masks),
+            patterns=torch.where(here, self.patterns, other.patterns),
+            norms=torch.minimum(self.norms, other.norms),
+            balance=self.balance,
+            reached=self.reached | other.reached,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +107,13 @@ class Effort:
 Watch = Callable[[float], None]
 
 
-def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, watch: Watch) -> Patches:
+def smallest_patches(
+    model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, watch: Watch
+) -> Patches:
     """Look for the smallest patch of each target class; equal effort for each.
 
-    Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without gradients.
+    Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without
+    gradients.
 
     Args:
         data: pictures of at least two classes, uint8.
@@ -120,30 +142,54 @@ def smallest_patches(model: nn.Module, data: Labelled, targets: Tensor, effort: 
         shrunk = torch.minimum(run.budget, norm) * (SHRINK[0] + (SHRINK[1] - SHRINK[0]) * share)
         run.budget = torch.where(good, shrunk, run.budget * GROW).clamp(LEAST_BUDGET, pixels)
         watch(share)
-    return Patches(targets=run.targets, masks=masks, patterns=patterns, norms=best.double().cpu(),
-                   balance=torch.stack(logs or [run.budget.log()]).mean(0).exp().double().cpu(), reached=reached.cpu())
+    return Patches(
+        targets=run.targets,
+        masks=masks,
+        patterns=patterns,
+        norms=best.double().cpu(),
+        balance=torch.stack(logs or [run.budget.log()]).mean(0).exp().double().cpu(),
+        reached=reached.cpu(),
+    )
 
 
-def patches_within(model: nn.Module, data: Labelled, start: Patches, budget: float | Tensor, effort: Effort,
-                   watch: Watch) -> Patches:
-    """For each row the patch with ||m||_1 <= `budget` pixels that reaches most; starts from known patches.
+def patches_within(
+    model: nn.Module,
+    data: Labelled,
+    start: Patches,
+    budget: float | Tensor,
+    effort: Effort,
+    watch: Watch,
+) -> Patches:
+    """For each row the patch with ||m||_1 <= `budget` pixels that reaches most.
 
-    Norms of the result are those of the masks; `reached` is as in `start`. Draws and raises as `smallest_patches`.
+    Starts from known patches.
+
+    Norms of the result are those of the masks; `reached` is as in `start`. Draws and raises as
+    `smallest_patches`.
 
     Args:
         start: a class may stand in several rows.
         budget: one for all, or float K.
     """
     run = _Run(model, data, start.targets, effort, cooling=True)
-    run.start(start.masks, start.patterns, torch.as_tensor(budget, dtype=torch.float32).expand(len(start.targets)))
+    run.start(
+        start.masks,
+        start.patterns,
+        torch.as_tensor(budget, dtype=torch.float32).expand(len(start.targets)),
+    )
     for share, _, _, _ in run.windows():
         watch(share)
-    return replace(start, masks=run.mask, patterns=run.pattern, norms=run.mask.flatten(1).sum(1).double().cpu())
+    return replace(
+        start, masks=run.mask, patterns=run.pattern, norms=run.mask.flatten(1).sum(1).double().cpu()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchKit:
-    """What `guard.ml.search.natural_asr` asks of a kind of trigger, for patches; budgets are pixels."""
+    """What `guard.ml.search.natural_asr` asks of a kind of trigger, for patches.
+
+    Budgets are pixels.
+    """
 
     model: nn.Module
     search: Labelled
@@ -167,7 +213,10 @@ class PatchKit:
 
 @torch.no_grad()
 def successes(model: nn.Module, data: Labelled, patches: Patches) -> tuple[Tensor, Tensor]:
-    """How many pictures of other classes each patch sends to its class, and of how many: int64 K, K on the CPU."""
+    """How many pictures of other classes each patch sends to its class, and of how many.
+
+    Int64 K, K on the CPU.
+    """
     device, most = patches.masks.device, _pass_images(patches.masks.device)
     hits, trials = [], []
     for row, target in enumerate(patches.targets.tolist()):
@@ -196,8 +245,15 @@ def project(mask: Tensor, budget: Tensor) -> Tensor:
 class _Run:
     """The state of one optimisation, everything with a leading class dimension."""
 
-    def __init__(self, model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, *,
-                 cooling: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Labelled,
+        targets: Tensor,
+        effort: Effort,
+        *,
+        cooling: bool = False,
+    ) -> None:
         self.model, self.effort, self.cooling = model, effort, cooling
         self.device = device_of(model)
         self.targets = targets.to(self.device)
@@ -206,7 +262,9 @@ class _Run:
         # All draws at once, on the CPU: the device never waits for the host inside a window.
         wanted = effort.steps * effort.batch
         passes = -(-wanted // len(data))
-        self.order = torch.cat([torch.randperm(len(data)) for _ in range(passes)])[:wanted].to(self.device)
+        self.order = torch.cat([torch.randperm(len(data)) for _ in range(passes)])[:wanted].to(
+            self.device
+        )
 
     def start(self, mask: Tensor, pattern: Tensor, budget: Tensor) -> None:
         self.budget = budget.to(self.device)
@@ -216,7 +274,11 @@ class _Run:
         self.first, self.second = torch.zeros_like(self.pattern), torch.zeros_like(self.pattern)
 
     def windows(self) -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
-        """Optimise; after each window yield share done, mask and pattern before its last update, ASR in the window."""
+        """Optimise.
+
+        After each window yield share done, mask and pattern before its last update, ASR in the
+        window.
+        """
         effort = self.effort
         hits = torch.zeros(len(self.targets), device=self.device)
         trials, total = torch.zeros_like(hits), torch.zeros_like(hits)
@@ -227,30 +289,44 @@ class _Run:
             before = self.mask, self.pattern
             if (step + 1) % effort.window == 0:
                 if not bool(torch.isfinite(total).all()):
-                    raise MethodFailed("The model gives logits that are not finite; no patch can be searched for.",
-                                       code="non_finite")
+                    raise MethodFailed(
+                        "The model gives logits that are not finite; no patch can be searched for.",
+                        code="non_finite",
+                    )
                 yield (step + 1) / effort.steps, *before, hits / trials.clamp(min=1)
                 hits, trials = torch.zeros_like(hits), torch.zeros_like(trials)
             self._move(step, mask_gradient, pattern_gradient)
 
     def _look(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Per class: loss, successes, trials, and the gradients of mask and pattern, on the pictures at `index`."""
+        """Per class.
+
+        Loss, successes, trials, and the gradients of mask and pattern, on the pictures at `index`.
+        """
         images = self.images[index].float() / 255
         rows = max(1, _pass_images(self.device) // len(index))
-        parts = [self._look_at(slice(first, first + rows), images, self.labels[index])
-                 for first in range(0, len(self.targets), rows)]
+        parts = [
+            self._look_at(slice(first, first + rows), images, self.labels[index])
+            for first in range(0, len(self.targets), rows)
+        ]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _look_at(self, rows: slice, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        mask, pattern = self.mask[rows].detach().requires_grad_(), self.pattern[rows].detach().requires_grad_()
+        mask, pattern = (
+            self.mask[rows].detach().requires_grad_(),
+            self.pattern[rows].detach().requires_grad_(),
+        )
         targets = self.targets[rows]
-        weight = (labels[None] != targets[:, None]).float()  # pictures of the target class prove nothing
+        weight = (
+            labels[None] != targets[:, None]
+        ).float()  # pictures of the target class prove nothing
         with torch.enable_grad():
             stamped = _stamp(images[None], mask[:, None], pattern[:, None]).flatten(0, 1)
             wanted = targets.repeat_interleave(len(images))
             with searching(self.device):
                 logits = self.model(stamped).float()
-            losses = functional.cross_entropy(logits, wanted, reduction="none").view_as(weight) * weight
+            losses = (
+                functional.cross_entropy(logits, wanted, reduction="none").view_as(weight) * weight
+            )
             loss = losses.sum(1) / weight.sum(1).clamp(min=1)
             gradients = torch.autograd.grad(loss.sum(), (mask, pattern))
         good = ((logits.argmax(1) == wanted).view_as(weight) * weight).sum(1)
@@ -259,11 +335,16 @@ class _Run:
     def _move(self, step: int, mask_gradient: Tensor, pattern_gradient: Tensor) -> None:
         self.velocity = MOMENTUM * self.velocity + mask_gradient
         length = self.velocity.flatten(1).norm(dim=1).clamp(min=1e-12)
-        size = MASK_STEP * self.budget.sqrt() * (1 - step / self.effort.steps if self.cooling else 1.0)
+        size = (
+            MASK_STEP * self.budget.sqrt() * (1 - step / self.effort.steps if self.cooling else 1.0)
+        )
         self.mask = project(self.mask - _wide(size / length) * self.velocity, self.budget)
         self.first = BETAS[0] * self.first + (1 - BETAS[0]) * pattern_gradient
         self.second = BETAS[1] * self.second + (1 - BETAS[1]) * pattern_gradient**2
-        first, second = self.first / (1 - BETAS[0] ** (step + 1)), self.second / (1 - BETAS[1] ** (step + 1))
+        first, second = (
+            self.first / (1 - BETAS[0] ** (step + 1)),
+            self.second / (1 - BETAS[1] ** (step + 1)),
+        )
         self.pattern = (self.pattern - PATTERN_RATE * first / (second.sqrt() + 1e-8)).clamp(0, 1)
 
 

@@ -9,11 +9,18 @@ from torch.nn import functional
 from guard.ml.upsampling import drawn_out_to
 
 STRONG = 5.0  # times the scale of a fresh draw: tanh is then near its ends
-GRAINS = (1, 4, None)  # points a side of random pictures: one colour, smooth, and each pixel for itself
+GRAINS = (
+    1,
+    4,
+    None,
+)  # points a side of random pictures: one colour, smooth, and each pixel for itself
 
 
 def pictures(rows: int, shape: Sequence[int]) -> Tensor:
-    """Random pictures of several grains in turn, then their opposites; for tanh or sigmoid to be near their ends."""
+    """Random pictures of several grains in turn, then their opposites.
+
+    For tanh or sigmoid to be near their ends.
+    """
     channels, height, width = shape
     found = []
     for row in range(half(rows)):
@@ -22,7 +29,11 @@ def pictures(rows: int, shape: Sequence[int]) -> Tensor:
             found.append(torch.randn(1, *shape))
             continue
         coarse = torch.randn(1, channels, grain, grain)
-        found.append(functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False))
+        found.append(
+            functional.interpolate(
+                coarse, size=(height, width), mode="bilinear", align_corners=False
+            )
+        )
     return STRONG * and_opposites(torch.cat(found))
 
 

@@ -1,9 +1,11 @@
-"""A reference that nobody outside has touched: a small network that the guard trains on the clean set.
+"""A reference that nobody outside has touched.
 
-Some classes of a task are reached by smaller triggers than others in every honest model. One honest model of the same
-task shows which, and that takes away what the task explains before a model's classes are compared with each other. The
-reference needs no model from anywhere: the clean set is enough, since only the order of the classes counts, and not how
-good the network is.
+A small network that the guard trains on the clean set.
+
+Some classes of a task are reached by smaller triggers than others in every honest model. One honest
+model of the same task shows which, and that takes away what the task explains before a model's
+classes are compared with each other. The reference needs no model from anywhere: the clean set is
+enough, since only the order of the classes counts, and not how good the network is.
 """
 
 import hashlib
@@ -30,22 +32,33 @@ VERSION = 1  # rises with any change of an answer: answers are kept
 SEED = 0  # not the scan's: the reference belongs to the clean set
 LARGEST = 64  # pixels a side; larger pictures are asked at half their size until they fit
 RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
-MOST_SEEN = 30_000  # pictures in training, each pass counted: a large clean set is not looked at as often
+MOST_SEEN = (
+    30_000  # pictures in training, each pass counted: a large clean set is not looked at as often
+)
 LEAST_LEARNT = 0.5  # accuracy on what it was trained on
 KEPT, PART = 4, 256
 _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
 
 
-def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[float], None],
-              device: torch.device | str = "cpu", again: int = 0) -> tuple[float, ...] | None:
-    """How large a patch each class needs, on a log scale, on a network trained on the clean set's visible parts.
+def log_norms(
+    clean: CleanSet,
+    rounds: int,
+    effort: Effort,
+    watch: Callable[[float], None],
+    device: torch.device | str = "cpu",
+    again: int = 0,
+) -> tuple[float, ...] | None:
+    """How large a patch each class needs, on a log scale.
 
-    The same clean set gives the same answer, whatever the global random state, which stays as it is; the last few
-    answers are kept in memory.
+    On a network trained on the clean set's visible parts.
+
+    The same clean set gives the same answer, whatever the global random state, which stays as it
+    is; the last few answers are kept in memory.
 
     Args:
         rounds: passes over the pictures; fewer where they are many.
-        effort: of the search for patches, and `again` for further ones, as in `guard.ml.search.multistart`.
+        effort: of the search for patches, and `again` for further ones, as in
+            `guard.ml.search.multistart`.
         watch: told the share done; may raise.
 
     Returns:
@@ -61,16 +74,24 @@ def log_norms(clean: CleanSet, rounds: int, effort: Effort, watch: Callable[[flo
 
 
 def remembered() -> dict[str, list[float] | None]:
-    """The answers in memory, JSON-ready, for a process to come; the keys name clean set, search, device and version."""
+    """The answers in memory, JSON-ready, for a process to come.
+
+    The keys name clean set, search, device and version.
+    """
     return {key: None if answer is None else list(answer) for key, answer in _known.items()}
 
 
 def remember(answers: Mapping[str, object]) -> None:
-    """Take over what `remembered` gave in another process of this machine; what is no such answer is left out."""
+    """Take over what `remembered` gave in another process of this machine.
+
+    What is no such answer is left out.
+    """
     for key, answer in list(answers.items())[-KEPT:]:
         if answer is None:
             _known[key] = None
-        elif isinstance(answer, list) and all(isinstance(one, float) and math.isfinite(one) for one in answer):
+        elif isinstance(answer, list) and all(
+            isinstance(one, float) and math.isfinite(one) for one in answer
+        ):
             _known[key] = tuple(answer)
 
 
@@ -79,21 +100,40 @@ def forget() -> None:
     _known.clear()
 
 
-def _asked(clean: CleanSet, rounds: int, effort: Effort, again: int, watch: Callable[[float], None],
-           device: torch.device | str) -> tuple[float, ...] | None:
+def _asked(
+    clean: CleanSet,
+    rounds: int,
+    effort: Effort,
+    again: int,
+    watch: Callable[[float], None],
+    device: torch.device | str,
+) -> tuple[float, ...] | None:
     search, calibration = _shrunk(clean.search), _shrunk(clean.calibration)
-    every = Labelled(torch.cat([search.images, calibration.images]), torch.cat([search.labels, calibration.labels]))
+    every = Labelled(
+        torch.cat([search.images, calibration.images]),
+        torch.cat([search.labels, calibration.labels]),
+    )
     model = _fresh(every, clean.classes).to(device).train()
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         down, across = (int(step) for step in torch.randint(-SHIFT, SHIFT + 1, (2,)))
-        return cross_entropy(model(images.roll((down, across), (2, 3))), labels, label_smoothing=SMOOTHING)
+        return cross_entropy(
+            model(images.roll((down, across), (2, 3))), labels, label_smoothing=SMOOTHING
+        )
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     passes = max(1, min(rounds, MOST_SEEN // len(every)))
     try:
-        fit(model, every, loss, optimiser, rounds=passes, batch=BATCH, decay=True,
-            progress=lambda done, _note="": watch(0.5 * done))
+        fit(
+            model,
+            every,
+            loss,
+            optimiser,
+            rounds=passes,
+            batch=BATCH,
+            decay=True,
+            progress=lambda done, _note="": watch(0.5 * done),
+        )
     except MethodFailed as error:
         if error.code != "non_finite":  # out of time, for instance
             raise
@@ -101,8 +141,14 @@ def _asked(clean: CleanSet, rounds: int, effort: Effort, again: int, watch: Call
     if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
         return None
     frozen = model.eval().requires_grad_(requires_grad=False)
-    _, logs = several_searches(frozen, search, torch.arange(clean.classes), effort, again,
-                               lambda done: watch(0.5 + 0.5 * done))
+    _, logs = several_searches(
+        frozen,
+        search,
+        torch.arange(clean.classes),
+        effort,
+        again,
+        lambda done: watch(0.5 + 0.5 * done),
+    )
     return tuple(logs)
 
 
@@ -110,8 +156,11 @@ def _fresh(data: Labelled, classes: int) -> nn.Module:
     channels, height, width = data.images.shape[1:]
     pixels = data.images.float() / 255
     manifest = Manifest(
-        architecture="cifar_resnet", num_classes=classes, input_size=(channels, height, width),
-        mean=(float(pixels.mean()),) * channels, std=(max(float(pixels.std()), 1e-3),) * channels,
+        architecture="cifar_resnet",
+        num_classes=classes,
+        input_size=(channels, height, width),
+        mean=(float(pixels.mean()),) * channels,
+        std=(max(float(pixels.std()), 1e-3),) * channels,
         model_args={"depths": [1, 1, 1], "width": 8},
     )
     model = architectures.wrap(manifest, architectures.build(manifest))
@@ -120,7 +169,10 @@ def _fresh(data: Labelled, classes: int) -> nn.Module:
 
 
 def _shrunk(data: Labelled) -> Labelled:
-    """Pictures of at most `LARGEST` a side, a few at a time: as floats a large set would fill the memory."""
+    """Pictures of at most `LARGEST` a side, a few at a time.
+
+    As floats a large set would fill the memory.
+    """
     return Labelled(torch.cat([_halved(part) for part in data.images.split(PART)]), data.labels)
 
 

@@ -1,1 +1,4 @@
-"""Training loops and probes that train: fitting, sharpness, shared adversarial examples, re-learning, reactivation."""
+"""Training loops and probes that train.
+
+Fitting, sharpness, shared adversarial examples, re-learning, reactivation.
+"""

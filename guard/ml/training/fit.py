@@ -1,4 +1,7 @@
-"""The one fine-tuning loop: passes over labelled pictures, an objective, and the checks that every repair needs."""
+"""The one fine-tuning loop.
+
+Passes over labelled pictures, an objective, and the checks that every repair needs.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -10,24 +13,40 @@ from guard.core.progress import Progress
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
 
-#: Images (float32 N,C,H,W in [0, 1]) and labels (int64 N), both on the model's device, to the loss to descend: one, or
-#: the terms of a sum one after the other, so that a term's graph is freed before the next one is built.
+#: Images (float32 N,C,H,W in [0, 1]) and labels (int64 N), both on the model's device, to the loss
+#: to descend: one, or the terms of a sum one after the other, so that a term's graph is freed
+#: before the next one is built.
 Objective = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
 
 
-def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch.optim.Optimizer, *, rounds: int,
-        batch: int, progress: Progress, note: str = "", decay: bool = False,
-        after_round: Callable[[int], bool] | None = None, after_step: Callable[[], None] | None = None) -> int:
-    """Descend `objective` for `rounds` passes over `data`, shuffled by torch's global generator, in place.
+def fit(
+    model: nn.Module,
+    data: Labelled,
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    *,
+    rounds: int,
+    batch: int,
+    progress: Progress,
+    note: str = "",
+    decay: bool = False,
+    after_round: Callable[[int], bool] | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> int:
+    """Descend `objective` for `rounds` passes over `data`, shuffled by torch's global generator.
+
+    In place.
 
     The model's mode is the caller's choice: in eval mode batch-norm statistics stay as they are.
 
     Args:
         batch: images a step; the passes' last step takes what is left.
-        decay: one cycle: each group's rate rises to its own over the first 30 % of the steps, then falls to zero.
+        decay: one cycle: each group's rate rises to its own over the first 30 % of the steps, then
+            falls to zero.
         progress: told after each step; what it raises ends the loop.
         after_round: told the number of finished passes; True ends the loop.
-        after_step: called after each step of the optimiser, to bring weights back to where they must be.
+        after_step: called after each step of the optimiser, to bring weights back to where they
+            must be.
 
     Returns:
         Finished passes.
@@ -36,11 +55,16 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
         MethodFailed: the loss is not finite.
     """
     device = device_of(model)
-    # An own generator: what an objective draws from the global one then cannot change the order of the pictures.
+    # An own generator: what an objective draws from the global one then cannot change the order of
+    # the pictures.
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     total, step = rounds * -(-len(data) // batch), 0
     rates = [group["lr"] for group in optimiser.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total, cycle_momentum=False) if decay else None
+    schedule = (
+        torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total, cycle_momentum=False)
+        if decay
+        else None
+    )
     for finished in range(1, rounds + 1):
         for images, labels in data.batches(batch, generator=generator, device=device):
             loss = objective(images, labels)
@@ -48,7 +72,8 @@ def fit(model: nn.Module, data: Labelled, objective: Objective, optimiser: torch
             for term in (loss,) if isinstance(loss, Tensor) else loss:
                 if not bool(torch.isfinite(term)):
                     raise MethodFailed(
-                        f"The loss was not finite at step {step + 1}; the model is broken or the rate too high.",
+                        f"The loss was not finite at step {step + 1}; the model is broken or the "
+                        "rate too high.",
                         code="non_finite",
                     )
                 term.backward()
@@ -78,18 +103,25 @@ def require_images(clean: CleanSet, *, per_class: int, method: str) -> None:
     if counts[rarest] < per_class:
         raise MethodFailed(
             f"{method} needs at least {per_class} search images of every class; class {rarest} has "
-            f"{int(counts[rarest])}. Add images to the clean set.", code="too_few_images",
+            f"{int(counts[rarest])}. Add images to the clean set.",
+            code="too_few_images",
         )
     lacking = torch.bincount(clean.calibration.labels, minlength=clean.classes).argmin()
     if not bool((clean.calibration.labels == lacking).any()):
         raise MethodFailed(
-            f"{method} needs calibration images of every class; class {int(lacking)} has none. Add images to the "
-            "clean set.", code="too_few_images",
+            f"{method} needs calibration images of every class; class {int(lacking)} has none. "
+            "Add images to the "
+            "clean set.",
+            code="too_few_images",
         )
 
 
-def require_accuracy(model: nn.Module, clean: CleanSet, before: float, *, drop: float, method: str) -> float:
-    """Refuse a repaired model that forgot its task; a policy judges small losses, this catches ruin.
+def require_accuracy(
+    model: nn.Module, clean: CleanSet, before: float, *, drop: float, method: str
+) -> float:
+    """Refuse a repaired model that forgot its task.
+
+    A policy judges small losses, this catches ruin.
 
     Args:
         before: calibration accuracy of the model as it came, 0..1.
@@ -104,7 +136,9 @@ def require_accuracy(model: nn.Module, clean: CleanSet, before: float, *, drop: 
     now = accuracy(model, clean.calibration, clean.classes).overall
     if not now >= before - drop:
         raise MethodFailed(
-            f"{method} lowered the accuracy on the calibration images from {before:.1%} to {now:.1%}; "
-            "use a lower rate or more clean images.", code="accuracy_collapsed",
+            f"{method} lowered the accuracy on the calibration images from {before:.1%} to "
+            f"{now:.1%}; "
+            "use a lower rate or more clean images.",
+            code="accuracy_collapsed",
         )
     return now

@@ -1,10 +1,12 @@
 """Does a small perturbation wake what is left of a backdoor?
 
-On top of the recovered trigger one perturbation for all pictures is learnt, and the same without the trigger: any
-network can be led to a class by enough of it, so what counts is how much the trigger helps.
+On top of the recovered trigger one perturbation for all pictures is learnt, and the same without
+the trigger: any network can be led to a class by enough of it, so what counts is how much the
+trigger helps.
 
-Source of the question: Zhu et al., "Breaking the False Sense of Security in Backdoor Defense through Re-Activation
-Attack", NeurIPS 2024. Deviations: the trigger is the recovered one, not the attacker's; the plain perturbation is ours.
+Source of the question: Zhu et al., "Breaking the False Sense of Security in Backdoor Defense
+through Re-Activation Attack", NeurIPS 2024. Deviations: the trigger is the recovered one, not the
+attacker's; the plain perturbation is ours.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,10 @@ from guard.ml.measure import Stamps, device_of, evaluating, predict
 
 @dataclass(frozen=True, kw_only=True)
 class Waker:
-    """`radius` in pixel values 0..1, the same for every pixel; `steps` of Adam at `rate`, `batch` pictures each."""
+    """`radius` in pixel values 0..1, the same for every pixel.
+
+    `steps` of Adam at `rate`, `batch` pictures each.
+    """
 
     radius: float = 8 / 255
     steps: int = 60
@@ -42,8 +47,15 @@ class Shifted:
         return (stamped + self.shift.to(stamped.device)).clamp(0, 1)
 
 
-def wake(model: nn.Module, search: Labelled, measured: Labelled, trigger: Stamps | None, target: int,
-         waker: Waker, watch: Callable[[float], None]) -> tuple[int, int]:
+def wake(
+    model: nn.Module,
+    search: Labelled,
+    measured: Labelled,
+    trigger: Stamps | None,
+    target: int,
+    waker: Waker,
+    watch: Callable[[float], None],
+) -> tuple[int, int]:
     """Learn the shift on `search`, count on `measured`; draws from torch's global CPU generator.
 
     Returns:
@@ -54,7 +66,9 @@ def wake(model: nn.Module, search: Labelled, measured: Labelled, trigger: Stamps
     """
     others, shown = search.pick(search.labels != target), measured.pick(measured.labels != target)
     if not len(others) or not len(shown):
-        raise MethodFailed(f"Every picture has class {target}; nothing can be led there.", code="too_few_images")
+        raise MethodFailed(
+            f"Every picture has class {target}; nothing can be led there.", code="too_few_images"
+        )
     device = device_of(model)
     raw = torch.zeros(1, *others.images.shape[1:], device=device, requires_grad=True)
     optimiser = torch.optim.Adam([raw], lr=waker.rate)
@@ -65,9 +79,11 @@ def wake(model: nn.Module, search: Labelled, measured: Labelled, trigger: Stamps
             logits = model(Shifted(trigger, waker.radius * raw.tanh()).apply(images))
             loss = cross_entropy(logits, wanted)
             if not bool(torch.isfinite(loss)):
-                raise MethodFailed("The model gives logits that are not finite; it cannot be measured.",
-                                   code="non_finite")
-            raw.grad, = torch.autograd.grad(loss, raw)
+                raise MethodFailed(
+                    "The model gives logits that are not finite; it cannot be measured.",
+                    code="non_finite",
+                )
+            (raw.grad,) = torch.autograd.grad(loss, raw)
             optimiser.step()
             watch((step + 1) / waker.steps)
     found = Shifted(trigger, waker.radius * raw.detach().tanh())

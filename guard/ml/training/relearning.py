@@ -1,11 +1,14 @@
-"""How fast a trigger comes back: a few steps on a handful of its pictures, beside triggers drawn at random.
+"""How fast a trigger comes back.
 
-A repair may hide a backdoor instead of removing it; then a handful of pictures wakes it again. Any trigger is learnt
-sooner or later, so what counts is the lead over triggers of the same mask at a random place with random colours, on the
-same model, for the same class, with the same pictures.
+A few steps on a handful of its pictures, beside triggers drawn at random.
 
-The steps are gradient steps of a set length in units of the weights' norm: a learning rate that wakes one network does
-nothing to another, or destroys it. Clean pictures are in every step; without them a model learns to say one class.
+A repair may hide a backdoor instead of removing it; then a handful of pictures wakes it again. Any
+trigger is learnt sooner or later, so what counts is the lead over triggers of the same mask at a
+random place with random colours, on the same model, for the same class, with the same pictures.
+
+The steps are gradient steps of a set length in units of the weights' norm: a learning rate that
+wakes one network does nothing to another, or destroys it. Clean pictures are in every step; without
+them a model learns to say one class.
 """
 
 import copy
@@ -30,9 +33,12 @@ MOST_MEASURED = 100  # pictures on which it is, in each draw
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """`handful` stamped pictures and `clean` plain ones a step; a step's length is `stride` times the weights' norm.
+    """`handful` stamped pictures and `clean` plain ones a step.
 
-    One handful says little: on the same model one is learnt at once and the next hardly, so `draws` are averaged.
+    A step's length is `stride` times the weights' norm.
+
+    One handful says little: on the same model one is learnt at once and the next hardly, so `draws`
+    are averaged.
     """
 
     handful: int = 10
@@ -44,7 +50,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Curves:
-    """Success (0..1) after each of `CHECKS`: of the trigger, and of the best rival, the second best, and so on.
+    """Success (0..1) after each of `CHECKS`.
+
+    Of the trigger, and of the best rival, the second best, and so on.
 
     All are means over the draws; `leads` are the draws' own.
     """
@@ -54,30 +62,63 @@ class Curves:
     leads: tuple[float, ...]
 
 
-def relearn(model: nn.Module, data: Labelled, measured: Labelled, trigger: PatchTrigger, target: int, probe: Probe,
-            watch: Callable[[float], None]) -> Curves:
+def relearn(
+    model: nn.Module,
+    data: Labelled,
+    measured: Labelled,
+    trigger: PatchTrigger,
+    target: int,
+    probe: Probe,
+    watch: Callable[[float], None],
+) -> Curves:
     """Teach copies of `model` a trigger and its rivals; draws from torch's global CPU generator.
 
     Args:
         data: where the handfuls and the clean pictures come from.
-        measured: where success is measured, in each draw on at most `MOST_MEASURED` pictures of other classes.
+        measured: where success is measured, in each draw on at most `MOST_MEASURED` pictures of
+            other classes.
 
     Raises:
         MethodFailed: no picture of another class, or a loss or logit is not finite.
     """
     others, shown = data.pick(data.labels != target), measured.pick(measured.labels != target)
     if not len(others) or not len(shown):
-        raise MethodFailed(f"Every picture has class {target}; nothing can be taught.", code="too_few_images")
+        raise MethodFailed(
+            f"Every picture has class {target}; nothing can be taught.", code="too_few_images"
+        )
     draws = []
     for turn in range(probe.draws):
-        draws.append(_draw(model, data, others, shown, trigger, target, probe, partial(watch, turn / probe.draws)))
+        draws.append(
+            _draw(
+                model,
+                data,
+                others,
+                shown,
+                trigger,
+                target,
+                probe,
+                partial(watch, turn / probe.draws),
+            )
+        )
     own, rivals = (torch.tensor(rates, dtype=torch.float64) for rates in zip(*draws, strict=True))
     ranked = rivals.sort(dim=1, descending=True).values.mean(0)
-    return Curves(tuple(own.mean(0).tolist()), tuple(map(tuple, ranked.tolist())), tuple(starmap(lead_of, draws)))
+    return Curves(
+        tuple(own.mean(0).tolist()),
+        tuple(map(tuple, ranked.tolist())),
+        tuple(starmap(lead_of, draws)),
+    )
 
 
-def _draw(model: nn.Module, data: Labelled, others: Labelled, shown: Labelled, trigger: PatchTrigger, target: int,
-          probe: Probe, watch: Callable[[], None]) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+def _draw(
+    model: nn.Module,
+    data: Labelled,
+    others: Labelled,
+    shown: Labelled,
+    trigger: PatchTrigger,
+    target: int,
+    probe: Probe,
+    watch: Callable[[], None],
+) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Success of the trigger and of each rival, all taught with the same pictures."""
     few = others.pick(torch.randperm(len(others))[: probe.handful])
     plain = [data.pick(torch.randperm(len(data))[: probe.clean]) for _ in range(CHECKS[-1])]
@@ -97,15 +138,25 @@ def random_like(trigger: PatchTrigger) -> PatchTrigger:
     return PatchTrigger(trigger.mask.cpu().roll(shift, (1, 2)), torch.rand(trigger.pattern.shape))
 
 
-def _curve(model: nn.Module, few: Labelled, plain: list[Labelled], shown: Labelled, trigger: TriggerLike, target: int,
-           stride: float) -> tuple[float, ...]:
+def _curve(
+    model: nn.Module,
+    few: Labelled,
+    plain: list[Labelled],
+    shown: Labelled,
+    trigger: TriggerLike,
+    target: int,
+    stride: float,
+) -> tuple[float, ...]:
     own = copy.deepcopy(model).eval().requires_grad_()
     device = device_of(own)
     stamped = trigger.apply(few.floats(device))
     wanted = torch.full((len(few),), target, device=device)
     found = [_success(own, shown, trigger, target)]
     for step, clean in enumerate(plain, 1):
-        images, labels = torch.cat([stamped, clean.floats(device)]), torch.cat([wanted, clean.labels.to(device)])
+        images, labels = (
+            torch.cat([stamped, clean.floats(device)]),
+            torch.cat([wanted, clean.labels.to(device)]),
+        )
         _step(own, cross_entropy(own(images), labels), stride)
         if step in CHECKS:
             found.append(_success(own, shown, trigger, target))
@@ -116,10 +167,14 @@ def _step(model: nn.Module, loss: Tensor, stride: float) -> None:
     """Down the loss by `stride` times the norm of all weights together, in place."""
     weights = list(model.parameters())
     found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, weights, allow_unused=True)
-    pairs = [(weight, slope) for weight, slope in zip(weights, found, strict=True) if slope is not None]
+    pairs = [
+        (weight, slope) for weight, slope in zip(weights, found, strict=True) if slope is not None
+    ]
     steepness = _norm([slope for _, slope in pairs])
     if not bool(torch.isfinite(steepness)) or not bool(torch.isfinite(loss)):
-        raise MethodFailed("The model's gradients are not finite; it cannot be taught.", code="non_finite")
+        raise MethodFailed(
+            "The model's gradients are not finite; it cannot be taught.", code="non_finite"
+        )
     if not float(steepness):
         return
     length = stride * _norm([weight.detach() for weight, _ in pairs]) / steepness

@@ -1,8 +1,9 @@
 """Shared adversarial examples: a changed picture on which two networks err alike.
 
-Source: Wei et al., "Shared Adversarial Unlearning", NeurIPS 2023, arXiv 2307.10562: what is left of a network's
-backdoor in its repaired copy is bounded by how often both can be led to the same wrong class. The search here finds
-only some of these examples, so that a measured risk lies below the true one.
+Source: Wei et al., "Shared Adversarial Unlearning", NeurIPS 2023, arXiv 2307.10562: what is left of
+a network's backdoor in its repaired copy is bounded by how often both can be led to the same wrong
+class. The search here finds only some of these examples, so that a measured risk lies below the
+true one.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,9 @@ from guard.ml.measure import device_of, evaluating
 from guard.ml.triggers.warp import each_warped
 
 _TINY = 1e-8  # what a probability is clamped to before its logarithm
-_MOST = 0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
+_MOST = (
+    0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +50,20 @@ class Search(ABC):
     def moved(self, change: Tensor, gradient: Tensor) -> Tensor:
         """One step down the gradient, and back to what is allowed."""
 
-    def find(self, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, mine: Tensor,
-             theirs: Tensor) -> Tensor:
+    def find(
+        self,
+        model: nn.Module,
+        reference: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        mine: Tensor,
+        theirs: Tensor,
+    ) -> Tensor:
         """One change an image, for `worn`, on which both models err alike where that was found.
 
         Args:
-            mine: what `model` says of the clean images; `theirs` what `reference` says. Success is counted against
-                these, not against the labels.
+            mine: what `model` says of the clean images; `theirs` what `reference` says. Success is
+                counted against these, not against the labels.
         """
         change = self.start(images)
         active = torch.arange(len(images), device=images.device)
@@ -65,10 +75,14 @@ class Search(ABC):
             shared = moved & moved_ref & (log_p.argmax(1) == log_q.argmax(1))
             if bool(shared.all()):
                 break
-            fool = (nll_loss(log_p, truth, reduction="none") * ~moved
-                    + nll_loss(log_q, truth, reduction="none") * ~moved_ref).sum() / -2
+            fool = (
+                nll_loss(log_p, truth, reduction="none") * ~moved
+                + nll_loss(log_q, truth, reduction="none") * ~moved_ref
+            ).sum() / -2
             agree = (jensen_shannon(log_p, log_q) * ~shared).sum()
-            (gradient,) = torch.autograd.grad((self.fool * fool + self.agree * agree) / len(images), eps)
+            (gradient,) = torch.autograd.grad(
+                (self.fool * fool + self.agree * agree) / len(images), eps
+            )
             # A found example is kept; the others go on.
             change[active[~shared]] = self.moved(eps.detach(), gradient)[~shared]
             active = active[~shared]
@@ -77,7 +91,10 @@ class Search(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Ball(Search):
-    """What is added to the pixels, N,C,H,W: `norm` "linf" or "l2", `rho` its radius, in pixel values 0..1."""
+    """What is added to the pixels, N,C,H,W.
+
+    `norm` "linf" or "l2", `rho` its radius, in pixel values 0..1.
+    """
 
     norm: str = "linf"
     rho: float = 0.2
@@ -89,15 +106,19 @@ class Ball(Search):
         return images + change
 
     def moved(self, change: Tensor, gradient: Tensor) -> Tensor:
-        return project(change - self.step * self.rho * direction(gradient, self.norm), self.norm, self.rho)
+        return project(
+            change - self.step * self.rho * direction(gradient, self.norm), self.norm, self.rho
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bend(Search):
-    """How a picture is bent, N,2,k,k in -1..1: shifts at k x k points, 1 is `bend` of the picture's longer side.
+    """How a picture is bent, N,2,k,k in -1..1.
 
-    Own addition to the paper, which perturbs pixels alone. The flow is that of `guard.ml.triggers.warp`; the search
-    begins at random (torch's global CPU generator).
+    Shifts at k x k points, 1 is `bend` of the picture's longer side.
+
+    Own addition to the paper, which perturbs pixels alone. The flow is that of
+    `guard.ml.triggers.warp`; the search begins at random (torch's global CPU generator).
     """
 
     step: float = 0.5
@@ -114,9 +135,18 @@ class Bend(Search):
         return (change - self.step * gradient.sign()).clamp(-1, 1)
 
 
-def loss(model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor, mine: Tensor, theirs: Tensor,
-         search: Search) -> Tensor:
-    """What `model` is to descend in order not to err where `reference` errs, on one batch; a scalar.
+def loss(
+    model: nn.Module,
+    reference: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    mine: Tensor,
+    theirs: Tensor,
+    search: Search,
+) -> Tensor:
+    """What `model` is to descend in order not to err where `reference` errs, on one batch.
+
+    A scalar.
 
     Args:
         mine, theirs: what the two say of the clean images.
@@ -124,25 +154,38 @@ def loss(model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor,
     shifted = search.worn(images, search.find(model, reference, images, labels, mine, theirs))
     with torch.no_grad():
         wrong = reference(shifted).argmax(1)
-    # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier, pitfall 4).
+    # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier,
+    # pitfall 4).
     return (unlearning(model(shifted), wrong) * suspects(wrong, labels, theirs)).sum() / len(labels)
 
 
 def suspects(wrong: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
-    """Images on which the reference errs because of the perturbation: neither the label nor its own clean word."""
+    """Images on which the reference errs because of the perturbation.
+
+    Neither the label nor its own clean word.
+    """
     return (wrong != labels) & (wrong != believed)
 
 
 def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
-    """-log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code; N values."""
+    """-log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code.
+
+    N values.
+    """
     p = logits.softmax(1)
     own = p.gather(1, wrong[:, None])[:, 0]
     others = p.scatter(1, wrong[:, None], 0.0).sum(1)
-    return -((1e-6 + others.clamp(max=_MOST)).log() + (1 + 1e-6 - own.clamp(min=1 - _MOST)).log()) / 2
+    return (
+        -((1e-6 + others.clamp(max=_MOST)).log() + (1 + 1e-6 - own.clamp(min=1 - _MOST)).log()) / 2
+    )
 
 
-def risk(model: nn.Module, reference: nn.Module, data: Labelled, search: Search, batch: int = 64) -> float:
-    """Share (0..1) of pictures with a change on which `search` makes both err alike, against their own clean words.
+def risk(
+    model: nn.Module, reference: nn.Module, data: Labelled, search: Search, batch: int = 64
+) -> float:
+    """Share (0..1) of pictures with a change on which `search` makes both err alike.
+
+    Against their own clean words.
 
     Raises:
         MethodFailed: no pictures, or a logit is not finite.
@@ -154,7 +197,9 @@ def risk(model: nn.Module, reference: nn.Module, data: Labelled, search: Search,
         for images, labels in data.batches(batch, device=device):
             with torch.no_grad():
                 mine, theirs = _said(model, images), _said(reference, images)
-            shifted = search.worn(images, search.find(model, reference, images, labels, mine, theirs))
+            shifted = search.worn(
+                images, search.find(model, reference, images, labels, mine, theirs)
+            )
             with torch.no_grad():
                 one, other = _said(model, shifted), _said(reference, shifted)
             hits += int(((one == other) & (one != mine) & (other != theirs)).sum())
@@ -164,7 +209,9 @@ def risk(model: nn.Module, reference: nn.Module, data: Labelled, search: Search,
 def _said(model: nn.Module, images: Tensor) -> Tensor:
     logits = model(images)
     if not bool(torch.isfinite(logits).all()):
-        raise MethodFailed("The model gives logits that are not finite; it cannot be measured.", code="non_finite")
+        raise MethodFailed(
+            "The model gives logits that are not finite; it cannot be measured.", code="non_finite"
+        )
     return logits.argmax(1)
 
 

@@ -1,4 +1,7 @@
-"""Gradients taken a little uphill of the weights: what SAM and penalties on the gradient's length have in common."""
+"""Gradients taken a little uphill of the weights.
+
+What SAM and penalties on the gradient's length have in common.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -11,17 +14,23 @@ from torch.nn.functional import cross_entropy
 Ascent = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def uphill(model: nn.Module, images: Tensor, labels: Tensor, ascent: Ascent, *, share: float) -> Tensor:
-    """A loss whose gradient is (1 - share) grad L(w) + share grad L(w + e), with e = ascent(w, grad L(w)) held fixed.
+def uphill(
+    model: nn.Module, images: Tensor, labels: Tensor, ascent: Ascent, *, share: float
+) -> Tensor:
+    """A loss whose gradient is (1 - share) grad L(w) + share grad L(w + e), with e = ascent(w.
 
-    L is the mean cross-entropy; the value is the same mixture of L(w) and L(w + e). The first graph is freed before
-    the second is built, so memory is that of one plain step and a copy of the weights. Buffers (batch-norm
-    statistics) are updated at w only.
+    Grad L(w)) held fixed.
+
+    L is the mean cross-entropy; the value is the same mixture of L(w) and L(w + e). The first graph
+    is freed before the second is built, so memory is that of one plain step and a copy of the
+    weights. Buffers (batch-norm statistics) are updated at w only.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     here = cross_entropy(model(images), labels)
     # Zeros for a weight that the output does not depend on.
-    found = torch.autograd.grad(here, list(weights.values()), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(
+        here, list(weights.values()), allow_unused=True, materialize_grads=True
+    )
     gradients = dict(zip(weights, found, strict=True))
     with torch.no_grad():
         shifts = ascent(weights, gradients)
@@ -31,5 +40,7 @@ def uphill(model: nn.Module, images: Tensor, labels: Tensor, ascent: Ascent, *, 
     if share == 1:
         return there
     # Linear in the weights with the first gradient as its slope; its value is taken away again.
-    linear = torch.stack([(gradients[name] * weight).sum() for name, weight in weights.items()]).sum()
+    linear = torch.stack(
+        [(gradients[name] * weight).sum() for name, weight in weights.items()]
+    ).sum()
     return share * there + (1 - share) * (here.detach() + linear - linear.detach())

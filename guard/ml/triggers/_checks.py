@@ -15,7 +15,9 @@ def bounded(kind: str, name: str, tensor: Tensor, low: float, high: float) -> No
         InputError: it is not.
     """
     if not tensor.is_floating_point() or not bool(((tensor >= low) & (tensor <= high)).all()):
-        raise InputError(f"The {name} of a {kind} trigger must hold finite floats in {low:g}..{high:g}.")
+        raise InputError(
+            f"The {name} of a {kind} trigger must hold finite floats in {low:g}..{high:g}."
+        )
 
 
 def shaped(kind: str, name: str, tensor: Tensor, *sides: int | None) -> None:
@@ -25,11 +27,15 @@ def shaped(kind: str, name: str, tensor: Tensor, *sides: int | None) -> None:
         InputError: it has another shape.
     """
     fits = tensor.dim() == len(sides) and all(
-        have >= 1 if want is None else have == want for have, want in zip(tensor.shape, sides, strict=True)
+        have >= 1 if want is None else have == want
+        for have, want in zip(tensor.shape, sides, strict=True)
     )
     if not fits:
         shape = ",".join("*" if side is None else str(side) for side in sides) or "one number"
-        raise InputError(f"The {name} of a {kind} trigger must have the shape {shape}, not {tuple(tensor.shape)}.")
+        raise InputError(
+            f"The {name} of a {kind} trigger must have the shape {shape}, not "
+            f"{tuple(tensor.shape)}."
+        )
 
 
 def exactly(kind: str, names: tuple[str, ...], tensors: Mapping[str, Tensor]) -> list[Tensor]:
@@ -39,7 +45,9 @@ def exactly(kind: str, names: tuple[str, ...], tensors: Mapping[str, Tensor]) ->
         InputError: one is missing, or there is another one.
     """
     if set(tensors) != set(names):
-        raise InputError(f"A stored {kind} trigger must hold the tensors {' and '.join(names)}, and no other.")
+        raise InputError(
+            f"A stored {kind} trigger must hold the tensors {' and '.join(names)}, and no other."
+        )
     return [_plain(tensors[name]) for name in names]
 
 

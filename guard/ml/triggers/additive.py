@@ -1,4 +1,7 @@
-"""A fixed pattern added to the whole image (SIG: Barni et al., ICIP 2019; LF: Zeng et al., ICCV 2021)."""
+"""A fixed pattern added to the whole image (SIG: Barni et al., ICIP 2019.
+
+LF: Zeng et al., ICCV 2021).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +32,10 @@ class AdditiveTrigger:
         bounded("additive", "delta", self.delta, -1, 1)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device) with the pattern added; a new tensor in [0, 1]."""
+        """`images` (float N,C,H,W in [0, 1], any device) with the pattern added.
+
+        A new tensor in [0, 1].
+        """
         return added(images, self.delta.to(images))
 
     @property
@@ -43,7 +49,10 @@ class AdditiveTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "AdditiveTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         return cls(*exactly("additive", ("delta",), tensors))
 
 

@@ -33,7 +33,10 @@ class BlendTrigger:
         bounded("blend", "pattern", self.pattern, 0, 1)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device) under the picture; a new tensor in [0, 1]."""
+        """`images` (float N,C,H,W in [0, 1], any device) under the picture.
+
+        A new tensor in [0, 1].
+        """
         return blended(images, self.alpha.to(images), self.pattern.to(images))
 
     @property
@@ -47,7 +50,10 @@ class BlendTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "BlendTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         return cls(*exactly("blend", ("alpha", "pattern"), tensors))
 
 

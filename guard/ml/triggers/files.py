@@ -1,4 +1,7 @@
-"""Recovered triggers as bytes: safetensors with the family in its metadata; and what such bytes look like."""
+"""Recovered triggers as bytes: safetensors with the family in its metadata.
+
+And what such bytes look like.
+"""
 
 import json
 from typing import NamedTuple
@@ -18,8 +21,9 @@ FAMILY = "guard.family"
 class Looks(NamedTuple):
     """A trigger for the eye, float arrays in [0, 1]: `mask` H,W, `pattern` and `stamped` C,H,W.
 
-    Of a patch, mask and pattern are its own. Of anything else they are what it changes on one picture: where, relative
-    to its largest change, and the change itself around mid-grey, amplified until it fills the range.
+    Of a patch, mask and pattern are its own. Of anything else they are what it changes on one
+    picture: where, relative to its largest change, and the change itself around mid-grey, amplified
+    until it fills the range.
     """
 
     mask: np.ndarray
@@ -29,7 +33,9 @@ class Looks(NamedTuple):
 
 def serialise(trigger: TriggerLike) -> bytes:
     """The same trigger always gives the same bytes, so that their digest names it."""
-    return bytes(safetensors.torch.save(trigger.to_tensors(), metadata={FAMILY: str(trigger.family)}))
+    return bytes(
+        safetensors.torch.save(trigger.to_tensors(), metadata={FAMILY: str(trigger.family)})
+    )
 
 
 def deserialise(data: bytes) -> Trigger:

@@ -1,6 +1,7 @@
 """A trigger that a small network draws anew for each image (Input-aware, SSBA, LIRA, Bpp).
 
-The network is a UNet of one step: its layers are fixed here, a stored trigger brings only their weights.
+The network is a UNet of one step: its layers are fixed here, a stored trigger brings only their
+weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,9 @@ NAMES = ("epsilon", "enter", "down", "middle", "leave")
 class GeneratorTrigger:
     """x' = clip(x + e tanh(G(x))).
 
-    G: 3x3 convolutions `enter` (C to w), `down` (stride 2, w to 2w), `middle` (2w to 2w) with ReLU; then upsampled,
-    joined with the output of `enter`, and `leave` (3w to C). Each has a bias, stored as one more input channel whose
-    middle weight counts.
+    G: 3x3 convolutions `enter` (C to w), `down` (stride 2, w to 2w), `middle` (2w to 2w) with ReLU;
+    then upsampled, joined with the output of `enter`, and `leave` (3w to C). Each has a bias,
+    stored as one more input channel whose middle weight counts.
 
     Args:
         epsilon: e, one float in [0, 1].
@@ -53,8 +54,13 @@ class GeneratorTrigger:
             bounded(kind, name, getattr(self, name), -MOST_WEIGHT, MOST_WEIGHT)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device), each with its own trigger; a new tensor in [0, 1]."""
-        weights = [layer.to(images)[None] for layer in (self.enter, self.down, self.middle, self.leave)]
+        """`images` (float N,C,H,W in [0, 1], any device), each with its own trigger.
+
+        A new tensor in [0, 1].
+        """
+        weights = [
+            layer.to(images)[None] for layer in (self.enter, self.down, self.middle, self.leave)
+        ]
         return generated(images, self.epsilon.to(images), weights)[0]
 
     @property
@@ -68,25 +74,36 @@ class GeneratorTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "GeneratorTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         return cls(*exactly("sample-specific", NAMES, tensors))
 
 
 def layers(channels: int, width: int) -> dict[str, tuple[int, int, int, int]]:
     """The shapes of G's weights for images of `channels`, by name."""
-    return {"enter": (width, channels + 1, 3, 3), "down": (2 * width, width + 1, 3, 3),
-            "middle": (2 * width, 2 * width + 1, 3, 3), "leave": (channels, 3 * width + 1, 3, 3)}
+    return {
+        "enter": (width, channels + 1, 3, 3),
+        "down": (2 * width, width + 1, 3, 3),
+        "middle": (2 * width, 2 * width + 1, 3, 3),
+        "leave": (channels, 3 * width + 1, 3, 3),
+    }
 
 
 def generated(images: Tensor, epsilon: Tensor | float, weights: Sequence[Tensor]) -> Tensor:
-    """T,N,C,H,W: the images N,C,H,W under each of T networks (the four weights with T in front); differentiable."""
+    """T,N,C,H,W: the images N,C,H,W under each of T networks (the four weights with T in front).
+
+    Differentiable.
+    """
     enter, down, middle, leave = weights
     count, rows = len(images), len(enter)
     inputs = images[:, None].expand(-1, rows, -1, -1, -1)
     first = _convolved(inputs, enter).relu()
     low = _convolved(_convolved(first, down, stride=2).relu(), middle).relu()
-    up = functional.interpolate(low.flatten(0, 1), scale_factor=2, mode="nearest")[..., : images.shape[2],
-                                                                                   : images.shape[3]]
+    up = functional.interpolate(low.flatten(0, 1), scale_factor=2, mode="nearest")[
+        ..., : images.shape[2], : images.shape[3]
+    ]
     joined = torch.cat((first, up.view(count, rows, -1, *images.shape[2:])), dim=2)
     change = epsilon * _convolved(joined, leave).tanh()
     return (images[:, None] + change).clamp(0, 1).transpose(0, 1)
@@ -97,5 +114,7 @@ def _convolved(inputs: Tensor, weights: Tensor, stride: int = 1) -> Tensor:
     rows, outputs = weights.shape[:2]
     bias = weights[:, :, -1, 1, 1].flatten()
     kernels = weights[:, :, :-1].flatten(0, 1)
-    found = functional.conv2d(inputs.flatten(1, 2), kernels, bias, stride=stride, padding=1, groups=rows)
+    found = functional.conv2d(
+        inputs.flatten(1, 2), kernels, bias, stride=stride, padding=1, groups=rows
+    )
     return found.unflatten(1, (rows, outputs))

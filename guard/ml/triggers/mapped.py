@@ -14,7 +14,9 @@ from guard.ml.triggers.patch import PatchTrigger
 from guard.ml.triggers.warp import WarpTrigger
 
 Stamp = PatchTrigger | BlendTrigger | WarpTrigger
-STAMPS: dict[str, type[Stamp]] = {kind.family: kind for kind in (PatchTrigger, BlendTrigger, WarpTrigger)}
+STAMPS: dict[str, type[Stamp]] = {
+    kind.family: kind for kind in (PatchTrigger, BlendTrigger, WarpTrigger)
+}
 MAPPING = "mapping"
 
 
@@ -37,9 +39,17 @@ class MappedTrigger:
     def __post_init__(self) -> None:
         own = self.mapping
         if own.dim() != 1 or len(own) < 2 or own.dtype is not torch.int64:
-            raise InputError("The mapping of an all-to-all trigger must be int64, one number a class.")
-        if not bool(((own >= 0) & (own < len(own)) & (own != torch.arange(len(own), device=own.device))).all()):
-            raise InputError("The mapping of an all-to-all trigger must send every class to another class.")
+            raise InputError(
+                "The mapping of an all-to-all trigger must be int64, one number a class."
+            )
+        if not bool(
+            (
+                (own >= 0) & (own < len(own)) & (own != torch.arange(len(own), device=own.device))
+            ).all()
+        ):
+            raise InputError(
+                "The mapping of an all-to-all trigger must send every class to another class."
+            )
 
     def apply(self, images: Tensor) -> Tensor:
         """`images` (float N,C,H,W in [0, 1], any device) with the stamp; a new tensor in [0, 1]."""
@@ -52,17 +62,32 @@ class MappedTrigger:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Named tensors on the CPU, for a blob: the stamp's as FAMILY.NAME, and the mapping."""
-        parts = {f"{self.stamp.family}.{name}": tensor for name, tensor in self.stamp.to_tensors().items()}
+        parts = {
+            f"{self.stamp.family}.{name}": tensor
+            for name, tensor in self.stamp.to_tensors().items()
+        }
         return {**parts, MAPPING: self.mapping.detach().cpu()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "MappedTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         if MAPPING not in tensors:
             raise InputError("A stored all-to-all trigger must hold the tensor mapping.")
-        parts = {tuple(name.partition(".")[::2]): tensor for name, tensor in tensors.items() if name != MAPPING}
+        parts = {
+            tuple(name.partition(".")[::2]): tensor
+            for name, tensor in tensors.items()
+            if name != MAPPING
+        }
         families = {family for family, _ in parts}
         if len(families) != 1 or not families <= STAMPS.keys():
-            raise InputError(f"A stored all-to-all trigger must hold one stamp: {', '.join(STAMPS)}.")
+            raise InputError(
+                f"A stored all-to-all trigger must hold one stamp: {', '.join(STAMPS)}."
+            )
         kind = STAMPS[families.pop()]
-        return cls(kind.from_tensors({name: tensor for (_, name), tensor in parts.items()}), tensors[MAPPING])
+        return cls(
+            kind.from_tensors({name: tensor for (_, name), tensor in parts.items()}),
+            tensors[MAPPING],
+        )

@@ -30,7 +30,9 @@ class PatchTrigger:
     def __post_init__(self) -> None:
         fits = self.mask.dim() == 3 and self.pattern.dim() == 3 and self.mask.shape[0] == 1
         if not fits or self.mask.shape[1:] != self.pattern.shape[1:]:
-            raise InputError("A patch trigger needs a mask of shape 1,H,W and a pattern of shape C,H,W.")
+            raise InputError(
+                "A patch trigger needs a mask of shape 1,H,W and a pattern of shape C,H,W."
+            )
         bounded("patch", "mask", self.mask, 0, 1)
         bounded("patch", "pattern", self.pattern, 0, 1)
 
@@ -50,5 +52,8 @@ class PatchTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         return cls(*exactly("patch", ("mask", "pattern"), tensors))

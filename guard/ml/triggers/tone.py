@@ -1,4 +1,7 @@
-"""A change of colour and tone, with few parameters (filter triggers, as in NIST's TrojAI rounds)."""
+"""A change of colour and tone, with few parameters (filter triggers.
+
+As in NIST's TrojAI rounds).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,14 +45,23 @@ class FilterTrigger:
 
     def apply(self, images: Tensor) -> Tensor:
         """`images` (float N,C,H,W in [0, 1], any device), filtered; a new tensor in [0, 1]."""
-        matrix, offset, gamma = (part.to(images)[None] for part in (self.matrix, self.offset, self.gamma))
+        matrix, offset, gamma = (
+            part.to(images)[None] for part in (self.matrix, self.offset, self.gamma)
+        )
         return filtered(images, matrix, offset, gamma)[0]
 
     @property
     def norm(self) -> float:
-        """The largest departure from doing nothing: of A from the identity, of b from 0, of half of log g from 0."""
+        """The largest departure from doing nothing.
+
+        Of A from the identity, of b from 0, of half of log g from 0.
+        """
         identity = self.matrix.new_zeros(self.matrix.shape).fill_diagonal_(1)
-        parts = ((self.matrix - identity).abs().max(), self.offset.abs().max(), self.gamma.log().abs().max() / 2)
+        parts = (
+            (self.matrix - identity).abs().max(),
+            self.offset.abs().max(),
+            self.gamma.log().abs().max() / 2,
+        )
         return max(float(part) for part in parts)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -58,12 +70,18 @@ class FilterTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FilterTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         return cls(*exactly("filter", ("matrix", "offset", "gamma"), tensors))
 
 
 def filtered(images: Tensor, matrices: Tensor, offsets: Tensor, gammas: Tensor) -> Tensor:
-    """T,N,C,H,W: the images N,C,H,W under each of T filters (T,C,C; T,C; T,C); differentiable in all three."""
+    """T,N,C,H,W: the images N,C,H,W under each of T filters (T,C,C; T,C; T,C).
+
+    Differentiable in all three.
+    """
     curve = images.clamp(min=LEAST_VALUE)[None] ** gammas[:, None, :, None, None]
     mixed = (matrices[:, None] @ curve.flatten(3)).view_as(curve)
     return (mixed + offsets[:, None, :, None, None]).clamp(0, 1)

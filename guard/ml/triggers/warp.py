@@ -21,8 +21,8 @@ class WarpTrigger:
     """Each pixel is fetched from where a smooth flow points; edges repeat.
 
     Args:
-        flow: float 2,k,k, pixels to the right and down at k x k points, 2 <= k <= 64, within -64..64; between the
-            points it is bicubic, with the outer points on the image's edges.
+        flow: float 2,k,k, pixels to the right and down at k x k points, 2 <= k <= 64, within
+            -64..64; between the points it is bicubic, with the outer points on the image's edges.
 
     Raises:
         InputError: the shape does not fit, or a value is not finite or out of range.
@@ -51,7 +51,10 @@ class WarpTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "WarpTrigger":
-        """The inverse of `to_tensors`; InputError where a tensor is missing, foreign or out of range."""
+        """The inverse of `to_tensors`.
+
+        InputError where a tensor is missing, foreign or out of range.
+        """
         return cls(*exactly("warp", ("flow",), tensors))
 
 
@@ -69,8 +72,16 @@ def each_warped(images: Tensor, flows: Tensor) -> Tensor:
     """N,C,H,W: each of the images under its own flow of N,2,k,k, bent as by `WarpTrigger`."""
     height, width = images.shape[-2:]
     wide = drawn_out_to(flows, height, width, mode="bicubic", corners=True)  # T,2,H,W in pixels
-    unit = flows.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # of grid_sample, where a side is 2 long
-    across = torch.linspace(-1, 1, width, device=flows.device, dtype=flows.dtype).expand(height, width)
-    down = torch.linspace(-1, 1, height, device=flows.device, dtype=flows.dtype)[:, None].expand(height, width)
+    unit = flows.new_tensor(
+        [2 / max(width - 1, 1), 2 / max(height - 1, 1)]
+    )  # of grid_sample, where a side is 2 long
+    across = torch.linspace(-1, 1, width, device=flows.device, dtype=flows.dtype).expand(
+        height, width
+    )
+    down = torch.linspace(-1, 1, height, device=flows.device, dtype=flows.dtype)[:, None].expand(
+        height, width
+    )
     grid = torch.stack((across, down), dim=-1) + wide.movedim(1, -1) * unit
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=True
+    )

@@ -1,4 +1,7 @@
-"""Manifests become models only by name, within a budget, and only with exactly the right tensors."""
+"""Manifests become models only by name, within a budget.
+
+And only with exactly the right tensors.
+"""
 
 import copy
 from typing import Any
@@ -15,12 +18,22 @@ from guard.ml.networks.nets import NETS
 from guard.ml.seeds import seeded
 
 
-def manifest(architecture: str = "cifar_resnet", size: tuple[int, int, int] = (3, 32, 32), classes: int = 10,
-             **args: Any) -> Manifest:
+def manifest(
+    architecture: str = "cifar_resnet",
+    size: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    **args: Any,
+) -> Manifest:
     if architecture == "cifar_resnet" and not args:
         args = {"depths": [1, 1, 1], "width": 4}
-    return Manifest(architecture=architecture, num_classes=classes, input_size=size, mean=(0.5,) * size[0],
-                    std=(0.25,) * size[0], model_args=args)
+    return Manifest(
+        architecture=architecture,
+        num_classes=classes,
+        input_size=size,
+        mean=(0.5,) * size[0],
+        std=(0.25,) * size[0],
+        model_args=args,
+    )
 
 
 def weights(facts: Manifest) -> dict[str, torch.Tensor]:
@@ -29,8 +42,12 @@ def weights(facts: Manifest) -> dict[str, torch.Tensor]:
 
 
 def header(tensors: dict[str, torch.Tensor], **changes: TensorInfo | None) -> Header:
-    infos = {name: TensorInfo(name=name, dtype=architectures.DTYPES[tensor.dtype], shape=tuple(tensor.shape))
-             for name, tensor in tensors.items()}
+    infos = {
+        name: TensorInfo(
+            name=name, dtype=architectures.DTYPES[tensor.dtype], shape=tuple(tensor.shape)
+        )
+        for name, tensor in tensors.items()
+    }
     kept = {**infos, **changes}
     return Header(format="test", tensors=tuple(info for info in kept.values() if info is not None))
 
@@ -67,8 +84,12 @@ def test_what_is_expected_is_what_is_built(facts: Manifest) -> None:
     infos = architectures.expected(facts)
 
     built = weights(facts)
-    assert {name: tuple(tensor.shape) for name, tensor in built.items()} == {n: info.shape for n, info in infos.items()}
-    assert all(architectures.DTYPES[built[name].dtype] == info.dtype for name, info in infos.items())
+    assert {name: tuple(tensor.shape) for name, tensor in built.items()} == {
+        n: info.shape for n, info in infos.items()
+    }
+    assert all(
+        architectures.DTYPES[built[name].dtype] == info.dtype for name, info in infos.items()
+    )
 
 
 def test_names_are_those_of_the_papers_code() -> None:
@@ -81,7 +102,9 @@ def test_names_are_those_of_the_papers_code() -> None:
     assert preact["linear.weight"].shape == (10, 512)
     assert resnet["layer4.0.shortcut.1.running_var"].shape == (512,)
     assert vgg["features.49.weight"].shape == (512, 512, 3, 3)
-    assert parameters(manifest("preact_resnet18")) == 11_171_146  # as printed for this network everywhere
+    assert (
+        parameters(manifest("preact_resnet18")) == 11_171_146
+    )  # as printed for this network everywhere
     assert parameters(manifest("cifar_resnet", width=64)) == 11_173_962
 
 
@@ -99,7 +122,11 @@ def test_normalisation_is_inside_and_not_in_the_weights() -> None:
     images = torch.rand(2, 3, 32, 32)
 
     assert torch.equal(model.inner((images - 0.5) / 0.25), model(images))
-    assert not [name for name in model.state_dict() if "mean" in name.split(".")[:1] or name.startswith("std")]
+    assert not [
+        name
+        for name in model.state_dict()
+        if "mean" in name.split(".")[:1] or name.startswith("std")
+    ]
 
 
 def test_a_model_survives_a_deep_copy() -> None:
@@ -130,13 +157,32 @@ def test_loading_leaves_the_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"linear.bias": None}, "lacks linear.bias"),
-    ({"backdoor.weight": TensorInfo(name="backdoor.weight", dtype="F32", shape=(1,))}, "backdoor.weight"),
-    ({"linear.bias": TensorInfo(name="linear.bias", dtype="F32", shape=(11,))}, r"F32\[11\], not F32\[10\]"),
-    ({"linear.bias": TensorInfo(name="linear.bias", dtype="F16", shape=(10,))}, r"F16\[10\], not F32\[10\]"),
-    ({"bn1.num_batches_tracked": TensorInfo(name="bn1.num_batches_tracked", dtype="F32", shape=())}, r"not I64\[\]"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"linear.bias": None}, "lacks linear.bias"),
+        (
+            {"backdoor.weight": TensorInfo(name="backdoor.weight", dtype="F32", shape=(1,))},
+            "backdoor.weight",
+        ),
+        (
+            {"linear.bias": TensorInfo(name="linear.bias", dtype="F32", shape=(11,))},
+            r"F32\[11\], not F32\[10\]",
+        ),
+        (
+            {"linear.bias": TensorInfo(name="linear.bias", dtype="F16", shape=(10,))},
+            r"F16\[10\], not F32\[10\]",
+        ),
+        (
+            {
+                "bn1.num_batches_tracked": TensorInfo(
+                    name="bn1.num_batches_tracked", dtype="F32", shape=()
+                )
+            },
+            r"not I64\[\]",
+        ),
+    ],
+)
 def test_anything_but_the_exact_tensors_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ArtifactRejected, match=words) as caught:
         architectures.check(manifest(), header(weights(manifest()), **changes))
@@ -148,54 +194,72 @@ def test_a_sentence_lists_five_names_at_most() -> None:
     with pytest.raises(ArtifactRejected, match=r"and \d+ more") as caught:
         architectures.check(manifest(), Header(format="test", tensors=()))
 
-    assert caught.value.sentence.count("layer") + caught.value.sentence.count("bn1.") + (
-        caught.value.sentence.count("conv1.weight") - caught.value.sentence.count(".conv1.weight")) == 5
+    assert (
+        caught.value.sentence.count("layer")
+        + caught.value.sentence.count("bn1.")
+        + (
+            caught.value.sentence.count("conv1.weight")
+            - caught.value.sentence.count(".conv1.weight")
+        )
+        == 5
+    )
 
 
 def test_another_number_of_classes_than_the_head_is_refused() -> None:
     with pytest.raises(ArtifactRejected, match="with 7 classes"):
-        architectures.check(manifest(classes=7, depths=[1, 1, 1], width=4), header(weights(manifest())))
+        architectures.check(
+            manifest(classes=7, depths=[1, 1, 1], width=4), header(weights(manifest()))
+        )
 
 
-@pytest.mark.parametrize(("code", "facts"), [
-    ("unknown_architecture", manifest("no_such_model")),
-    ("unknown_architecture", manifest("torchvision.alexnet")),
-    ("unknown_architecture", manifest("torchvision.resnet19")),
-    ("unknown_architecture", manifest("resnet18.a1_in1k")),
-    ("unknown_architecture", manifest("os.system")),
-    ("manifest_unknown_argument", manifest("resnet18", pretrained=True)),
-    ("manifest_unknown_argument", manifest("resnet18", checkpoint_path="w.pt")),
-    ("manifest_unknown_argument", manifest("resnet18", pretrained_cfg_overlay="x")),
-    ("manifest_unknown_argument", manifest("resnet18", scriptable=True)),
-    ("manifest_unknown_argument", manifest("resnet18", features_only=True)),
-    ("manifest_unknown_argument", manifest("resnet18", device="cuda")),
-    ("manifest_unknown_argument", manifest("resnet18", block="x")),
-    ("manifest_unknown_argument", manifest("torchvision.resnet18", weights="DEFAULT")),
-    ("manifest_unknown_argument", manifest("preact_resnet18", depths=[1])),
-    ("manifest_bad_model_args", manifest("resnet18", act_layer="http://x")),
-    ("manifest_bad_model_args", manifest("resnet18", norm_layer="no_such_layer")),
-    ("manifest_bad_model_args", manifest("cifar_resnet", width="four")),
-    ("manifest_bad_model_args", manifest("cifar_resnet", width=-4)),
-    ("manifest_bad_model_args", manifest("vit_tiny_patch16_224", depth=10**9)),
-    ("manifest_conflict", manifest("resnet18", in_chans=1)),
-    ("manifest_conflict", manifest("resnet18", num_classes=3)),
-    ("manifest_conflict", manifest("test_vit", img_size=64)),
-    ("manifest_conflict", manifest("torchvision.resnet18", (1, 32, 32))),
-])
-def test_a_manifest_that_reaches_out_or_contradicts_itself_is_refused(code: str, facts: Manifest) -> None:
+@pytest.mark.parametrize(
+    ("code", "facts"),
+    [
+        ("unknown_architecture", manifest("no_such_model")),
+        ("unknown_architecture", manifest("torchvision.alexnet")),
+        ("unknown_architecture", manifest("torchvision.resnet19")),
+        ("unknown_architecture", manifest("resnet18.a1_in1k")),
+        ("unknown_architecture", manifest("os.system")),
+        ("manifest_unknown_argument", manifest("resnet18", pretrained=True)),
+        ("manifest_unknown_argument", manifest("resnet18", checkpoint_path="w.pt")),
+        ("manifest_unknown_argument", manifest("resnet18", pretrained_cfg_overlay="x")),
+        ("manifest_unknown_argument", manifest("resnet18", scriptable=True)),
+        ("manifest_unknown_argument", manifest("resnet18", features_only=True)),
+        ("manifest_unknown_argument", manifest("resnet18", device="cuda")),
+        ("manifest_unknown_argument", manifest("resnet18", block="x")),
+        ("manifest_unknown_argument", manifest("torchvision.resnet18", weights="DEFAULT")),
+        ("manifest_unknown_argument", manifest("preact_resnet18", depths=[1])),
+        ("manifest_bad_model_args", manifest("resnet18", act_layer="http://x")),
+        ("manifest_bad_model_args", manifest("resnet18", norm_layer="no_such_layer")),
+        ("manifest_bad_model_args", manifest("cifar_resnet", width="four")),
+        ("manifest_bad_model_args", manifest("cifar_resnet", width=-4)),
+        ("manifest_bad_model_args", manifest("vit_tiny_patch16_224", depth=10**9)),
+        ("manifest_conflict", manifest("resnet18", in_chans=1)),
+        ("manifest_conflict", manifest("resnet18", num_classes=3)),
+        ("manifest_conflict", manifest("test_vit", img_size=64)),
+        ("manifest_conflict", manifest("torchvision.resnet18", (1, 32, 32))),
+    ],
+)
+def test_a_manifest_that_reaches_out_or_contradicts_itself_is_refused(
+    code: str, facts: Manifest
+) -> None:
     with pytest.raises(ManifestRejected) as caught:
         architectures.expected(facts)
 
     assert code == caught.value.code
 
 
-@pytest.mark.parametrize("facts", [
-    manifest("cifar_resnet", width=16_000),
-    manifest("cifar_resnet", classes=100_000, depths=[1], width=8_000),
-    manifest("cifar_resnet", depths=[16_000] * 60, width=1),
-    manifest("vit_tiny_patch16_224", depth=16_000),
-    manifest("vit_tiny_patch16_224", embed_dim=15_000, depth=1, num_heads=1),
-], ids=lambda facts: str(facts.model_args))
+@pytest.mark.parametrize(
+    "facts",
+    [
+        manifest("cifar_resnet", width=16_000),
+        manifest("cifar_resnet", classes=100_000, depths=[1], width=8_000),
+        manifest("cifar_resnet", depths=[16_000] * 60, width=1),
+        manifest("vit_tiny_patch16_224", depth=16_000),
+        manifest("vit_tiny_patch16_224", embed_dim=15_000, depth=1, num_heads=1),
+    ],
+    ids=lambda facts: str(facts.model_args),
+)
 def test_a_network_over_budget_is_refused_while_it_grows(facts: Manifest) -> None:
     with pytest.raises(ManifestRejected) as caught:
         architectures.build(facts, budget=Budget(parameters=100_000_000, tensors=2_000))

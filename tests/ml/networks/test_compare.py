@@ -25,13 +25,17 @@ def test_statistics_are_told_apart_from_weights_and_counters_left_out() -> None:
     after[0].num_batches_tracked.fill_(9)
     layers, unmatched = moved(before, after)
 
-    assert [(one.kind, one.numbers, one.relative > 0) for one in layers] == [("statistics", 6, True),
-                                                                             ("weights", 6, False)]
+    assert [(one.kind, one.numbers, one.relative > 0) for one in layers] == [
+        ("statistics", 6, True),
+        ("weights", 6, False),
+    ]
     assert unmatched == ()
 
 
 def test_a_tensor_of_another_shape_is_not_compared() -> None:
-    layers, unmatched = moved(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.Sequential(torch.nn.Linear(3, 2)))
+    layers, unmatched = moved(
+        torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.Sequential(torch.nn.Linear(3, 2))
+    )
 
     assert unmatched == ("0.weight",)
     assert [one.numbers for one in layers] == [2]  # the bias alone

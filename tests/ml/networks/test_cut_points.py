@@ -12,7 +12,11 @@ class Forked(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.stem, self.left, self.right = (
+            nn.Conv2d(1, 4, 3),
+            nn.Conv2d(4, 4, 1),
+            nn.Conv2d(4, 4, 1),
+        )
         self.join = nn.Conv2d(8, 4, 3)
         self.head = nn.Linear(4, 3)
 
@@ -39,7 +43,9 @@ def test_a_branch_is_no_waypoint_and_what_joins_branches_is_one() -> None:
 
 def test_what_runs_twice_is_no_waypoint() -> None:
     layer = nn.Conv2d(1, 1, 3, padding=1)
-    model = nn.Sequential(layer, nn.Sequential(layer), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(200, 3)).eval()
+    model = nn.Sequential(
+        layer, nn.Sequential(layer), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(200, 3)
+    ).eval()
 
     assert "0" not in [point.name for point in waypoints(model, model, images())]
 

@@ -13,7 +13,10 @@ DECAY = 0.01
 
 
 def features(count: int = 400, used: int = 6, unused: int = 4) -> torch.Tensor:
-    """N,D: the last `unused` columns are constant 0, as directions that clean pictures never use."""
+    """N,D.
+
+    The last `unused` columns are constant 0, as directions that clean pictures never use.
+    """
     generator = torch.Generator().manual_seed(1)
     return torch.cat([torch.randn(count, used, generator=generator), torch.zeros(count, unused)], 1)
 

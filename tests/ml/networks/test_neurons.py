@@ -1,4 +1,7 @@
-"""Neurons are the rows of hidden layers, silenced where they are scaled, as far as accuracy allows."""
+"""Neurons are the rows of hidden layers, silenced where they are scaled.
+
+As far as accuracy allows.
+"""
 
 from functools import partial
 
@@ -23,8 +26,10 @@ def colour(images: int = 2) -> toys.Labelled:
 
 
 def found(model: nn.Module) -> dict[str, str]:
-    return {hidden.layer.weight_name: hidden.norm.weight_name if hidden.norm else ""
-            for hidden in hidden_layers(model, flow_on(model, colour()))}
+    return {
+        hidden.layer.weight_name: hidden.norm.weight_name if hidden.norm else ""
+        for hidden in hidden_layers(model, flow_on(model, colour()))
+    }
 
 
 def test_the_head_is_no_neuron_and_norms_are_paired_by_data_flow() -> None:
@@ -39,7 +44,11 @@ def test_the_head_is_no_neuron_and_norms_are_paired_by_data_flow() -> None:
 def test_a_transformers_neurons_are_its_linear_rows() -> None:
     pairs = found(toys.vit(channels=3, depth=2))
 
-    assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.weight"} <= set(pairs)
+    assert {
+        "patch_embed.proj.weight",
+        "blocks.0.attn.qkv.weight",
+        "blocks.1.mlp.fc2.weight",
+    } <= set(pairs)
     assert "head.weight" not in pairs
     assert not any(pairs.values())
 
@@ -62,12 +71,18 @@ class Odd(nn.Module):
 def test_only_rows_that_are_rows_of_a_parameter_count_each_once() -> None:
     model = Odd()
 
-    assert [hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, DATA))] == ["twice.weight"]
+    assert [hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, DATA))] == [
+        "twice.weight"
+    ]
 
 
-@pytest.mark.parametrize(("model", "code"), [
-    (toys.honest(), "no_neurons"), (nn.Sequential(nn.Flatten(), nn.LogSoftmax(1)), "no_head"),
-])
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        (toys.honest(), "no_neurons"),
+        (nn.Sequential(nn.Flatten(), nn.LogSoftmax(1)), "no_head"),
+    ],
+)
 def test_what_cannot_be_mapped_is_named(model: nn.Module, code: str) -> None:
     with pytest.raises(MethodFailed) as caught:
         hidden_layers(model, flow_on(model, DATA))
@@ -100,8 +115,13 @@ def test_cuts_go_on_as_long_as_accuracy_allows_and_the_last_allowed_one_is_kept(
     mute(reference, rows=2)
     least = accuracy(reference, clean.calibration, clean.classes).overall
 
-    kept, done = furthest(model, [partial(mute, rows=rows) for rows in (1, 2, 5, 6)], clean, least=least,
-                          progress=silent)
+    kept, done = furthest(
+        model,
+        [partial(mute, rows=rows) for rows in (1, 2, 5, 6)],
+        clean,
+        least=least,
+        progress=silent,
+    )
 
     assert done == 2
     assert torch.equal(kept.get_parameter("weight"), reference.weight)

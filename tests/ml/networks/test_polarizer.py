@@ -23,7 +23,9 @@ def test_it_is_one_affine_map_of_the_channels_wherever_they_stand(shape: tuple[i
 
     found = polarizer(features).movedim(axis, -1)
 
-    expected = features.movedim(axis, -1) @ polarizer.weight.T * polarizer.scale[0] + polarizer.shift[0]
+    expected = (
+        features.movedim(axis, -1) @ polarizer.weight.T * polarizer.scale[0] + polarizer.shift[0]
+    )
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -44,7 +46,11 @@ def test_a_row_for_each_class_is_used_only_when_it_is_told_one() -> None:
 def test_a_layer_that_does_not_exist_is_named() -> None:
     for before in ("layer7", "layer1.0.nope", "conv1.weight"):
         with pytest.raises(ManifestRejected, match=before):
-            attach(architectures.build(toys.manifest()), PolarizerPlace(before=before, channels=8), toys.CLASSES)
+            attach(
+                architectures.build(toys.manifest()),
+                PolarizerPlace(before=before, channels=8),
+                toys.CLASSES,
+            )
 
 
 def test_a_model_without_one_says_so() -> None:
@@ -60,11 +66,18 @@ def test_the_parameters_of_a_polarizer_count_against_the_budget() -> None:
 
 
 class Around(nn.Module):
-    """Two layers, a polarizer before the second; one activation for both, and a way around if `bypass`."""
+    """Two layers, a polarizer before the second.
+
+    One activation for both, and a way around if `bypass`.
+    """
 
     def __init__(self, *, bypass: bool = False) -> None:
         super().__init__()
-        self.first, self.act, self.second = nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3)
+        self.first, self.act, self.second = (
+            nn.Conv2d(1, 3, 3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(3, 4, 3),
+        )
         self.bypass = bypass
         self.ran: list[str] = []
         for name in ("first", "second"):
@@ -106,7 +119,9 @@ def test_each_half_runs_without_the_other_and_both_give_the_whole() -> None:
     assert not halves.whole
     assert (trunk_ran, network.ran) == (["first"], ["first", "second"])
     assert torch.equal(found, expected)
-    assert torch.equal(*(torch.autograd.grad(logits.sum(), images)[0] for logits in (found, expected)))
+    assert torch.equal(
+        *(torch.autograd.grad(logits.sum(), images)[0] for logits in (found, expected))
+    )
 
 
 def test_a_network_is_as_it_was_after_its_halves_ran() -> None:

@@ -15,10 +15,14 @@ PACE = Pace(batch=6, window=8, windows=6)
 def found() -> list[Universals]:
     torch.manual_seed(0)
     kinds: tuple[Searchable, ...] = (Additions(), Warps())
-    return universals(rules.Ruled(rules.correlates).eval(), toys.clean_set(), kinds, PACE, lambda _done: None)
+    return universals(
+        rules.Ruled(rules.correlates).eval(), toys.clean_set(), kinds, PACE, lambda _done: None
+    )
 
 
-def test_every_class_has_a_trigger_of_each_kind_and_the_backdoors_is_the_faintest(found: list[Universals]) -> None:
+def test_every_class_has_a_trigger_of_each_kind_and_the_backdoors_is_the_faintest(
+    found: list[Universals],
+) -> None:
     assert [one.kind.family for one in found] == ["additive", "warp"]
     assert all(len(one.levels) == toys.CLASSES for one in found)
     assert int(found[0].levels.argmin()) == toys.TARGET
@@ -36,7 +40,10 @@ def test_pictures_are_changed_by_no_more_than_the_level_allows(found: list[Unive
 
 
 def test_at_their_own_level_and_beyond_the_rule_is_shown(found: list[Universals]) -> None:
-    """Some of the pictures are under the target's trigger: the rule's gate opens for these and for hardly any other."""
+    """Some of the pictures are under the target's trigger.
+
+    The rule's gate opens for these and for hardly any other.
+    """
     torch.manual_seed(1)
     images = toys.labelled(48, 3).floats()
 
@@ -47,7 +54,12 @@ def test_at_their_own_level_and_beyond_the_rule_is_shown(found: list[Universals]
 
 
 def test_fewer_pictures_than_classes_are_enough(found: list[Universals]) -> None:
-    assert found[1].on(toys.labelled(24, 3).floats()[:2], largest=3.0).shape == (2, 1, toys.SIZE, toys.SIZE)
+    assert found[1].on(toys.labelled(24, 3).floats()[:2], largest=3.0).shape == (
+        2,
+        1,
+        toys.SIZE,
+        toys.SIZE,
+    )
 
 
 def test_the_seed_decides(found: list[Universals]) -> None:

@@ -1,25 +1,51 @@
-"""The search for universal triggers: raw parameters mean triggers, levels hold, the descent stops where it should."""
+"""The search for universal triggers.
+
+Raw parameters mean triggers, levels hold, the descent stops where it should.
+"""
 
 import pytest
 import torch
 from torch import Tensor
 
 from guard.ml.search.engine import Pace, Search, Targets, descend, successes
-from guard.ml.search.families import Additions, Blends, Filters, Generators, Patches, Searchable, Warps, Waves
+from guard.ml.search.families import (
+    Additions,
+    Blends,
+    Filters,
+    Generators,
+    Patches,
+    Searchable,
+    Warps,
+    Waves,
+)
 from guard.ml.search.label_permutations import Departures, cyclic_share, mapping_of, shuffled
 from guard.ml.seeds import seeded
 from tests import toys
 
-KINDS: tuple[Searchable, ...] = (Patches(), Blends(), Additions(), Additions(points=4), Waves(), Warps(), Filters(),
-                                 Generators())
+KINDS: tuple[Searchable, ...] = (
+    Patches(),
+    Blends(),
+    Additions(),
+    Additions(points=4),
+    Waves(),
+    Warps(),
+    Filters(),
+    Generators(),
+)
 PACE = Pace(batch=12, window=4, windows=6, least=2)
 
 
 def search(kind: Searchable, level: float, seed: int = 0) -> Search:
     clean = toys.clean_set()
     with seeded(seed):
-        return Search(toys.planted().requires_grad_(requires_grad=False), kind, clean.search,
-                      Targets(torch.arange(toys.CLASSES), clean.search.labels), PACE, level)
+        return Search(
+            toys.planted().requires_grad_(requires_grad=False),
+            kind,
+            clean.search,
+            Targets(torch.arange(toys.CLASSES), clean.search.labels),
+            PACE,
+            level,
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
@@ -28,7 +54,10 @@ def test_what_the_search_stamps_is_what_the_trigger_stamps(kind: Searchable, cha
     with seeded(0):
         images = torch.rand(3, channels, 7, 9)
         for draw in (kind.start, kind.control):
-            raw, levels = draw(2, (channels, 7, 9)), torch.tensor(kind.levels[1:3])  # each row at a level of its own
+            raw, levels = (
+                draw(2, (channels, 7, 9)),
+                torch.tensor(kind.levels[1:3]),
+            )  # each row at a level of its own
             kind.settle(raw, levels)
             stamped = kind.stamp(raw, images, levels)
             assert stamped.shape == (2, 3, channels, 7, 9)
@@ -39,7 +68,9 @@ def test_what_the_search_stamps_is_what_the_trigger_stamps(kind: Searchable, cha
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
-def test_an_optimised_trigger_keeps_its_level_and_moves_away_from_its_start(kind: Searchable) -> None:
+def test_an_optimised_trigger_keeps_its_level_and_moves_away_from_its_start(
+    kind: Searchable,
+) -> None:
     run = search(kind, kind.levels[0])
     before = [part.detach().clone() for part in run.raw]
     run.window()
@@ -95,8 +126,12 @@ class Scripted:
 def went(rates: dict[float, float]) -> tuple[bool, Scripted]:
     scripted = Scripted(rates, (0.1, 0.2, 0.4))
     told: list[float] = []
-    found = descend(scripted, lambda seen: float(seen[0]) > 0.2, lambda seen: float(seen[0]) < 0.05,  # type: ignore[arg-type]
-                    told.append)
+    found = descend(
+        scripted,
+        lambda seen: float(seen[0]) > 0.2,
+        lambda seen: float(seen[0]) < 0.05,  # type: ignore[arg-type]
+        told.append,
+    )
     assert told == sorted(told)
     assert all(0 < done <= 1 for done in told)
     return found, scripted
@@ -133,9 +168,13 @@ def test_departures_are_least_where_each_class_goes_to_one_other_together() -> N
         return float(goal.judge(logits[None], slice(0, 1), index)[0])
 
     together = loss((labels + 1) % 6)
-    assert together < loss((labels + 1 + torch.arange(24) // 6) % 6) - 0.5  # all leave, but not together
+    assert (
+        together < loss((labels + 1 + torch.arange(24) // 6) % 6) - 0.5
+    )  # all leave, but not together
     assert together < loss(labels) - 5  # all stay, together
-    assert together == pytest.approx(loss(torch.where(labels == 0, 1, 0)), abs=1e-3)  # a mapping to two is one as well
+    assert together == pytest.approx(
+        loss(torch.where(labels == 0, 1, 0)), abs=1e-3
+    )  # a mapping to two is one as well
 
 
 def test_mappings_never_stay_and_shifts_are_told_from_other_permutations() -> None:

@@ -1,4 +1,7 @@
-"""Trigger sets on a model whose family of triggers is known: a corner that obeys red and obeys blue."""
+"""Trigger sets on a model whose family of triggers is known.
+
+A corner that obeys red and obeys blue.
+"""
 
 import pytest
 import torch
@@ -14,7 +17,10 @@ CORNER = (slice(0, 2), slice(0, 2))
 
 
 class RedOrBlue(nn.Module):
-    """Three classes by brightness; a pure red or a pure blue corner sends everything to `TARGET`."""
+    """Three classes by brightness.
+
+    A pure red or a pure blue corner sends everything to `TARGET`.
+    """
 
     def forward(self, images: Tensor) -> Tensor:
         red, green, blue = images[:, :, CORNER[0], CORNER[1]].clamp(0, 1).mean((2, 3)).unbind(1)
@@ -39,8 +45,14 @@ def pictures(count: int = 60) -> Labelled:
 @pytest.fixture(scope="module")
 def learnt() -> TriggerSet:
     with seeded(0):
-        return learn_sets(RedOrBlue().eval(), pictures(), [TARGET], [Region.found(mask(), 4)],
-                          Effort(steps=200, batch=16, width=32), lambda done: None)[0]
+        return learn_sets(
+            RedOrBlue().eval(),
+            pictures(),
+            [TARGET],
+            [Region.found(mask(), 4)],
+            Effort(steps=200, batch=16, width=32),
+            lambda done: None,
+        )[0]
 
 
 def test_samples_cover_more_than_one_colour_and_most_of_them_work(learnt: TriggerSet) -> None:
@@ -63,7 +75,9 @@ def test_a_stamp_changes_the_region_alone_and_each_picture_otherwise(learnt: Tri
     outside[CORNER] = False
 
     assert torch.equal(stamped[:, :, outside], images[:, :, outside])
-    assert len({tuple(row) for row in stamped[:, :, CORNER[0], CORNER[1]].flatten(1).tolist()}) == 10
+    assert (
+        len({tuple(row) for row in stamped[:, :, CORNER[0], CORNER[1]].flatten(1).tolist()}) == 10
+    )
 
 
 def test_samples_become_ordinary_triggers(learnt: TriggerSet) -> None:
@@ -80,8 +94,11 @@ def test_a_region_is_where_the_mask_has_weight_and_grows_around_it() -> None:
     four, nine = Region.found(mask(), 4), Region.found(mask(), 9)
 
     assert four.places.tolist() == [0, 1, 8, 9]
-    assert set(four.places.tolist()) < set(nine.places.tolist()) <= {row * 8 + column for row in range(3)
-                                                                     for column in range(3)}
+    assert (
+        set(four.places.tolist())
+        < set(nine.places.tolist())
+        <= {row * 8 + column for row in range(3) for column in range(3)}
+    )
 
 
 def test_the_papers_square_lands_anywhere_and_stays_inside() -> None:
@@ -90,10 +107,15 @@ def test_the_papers_square_lands_anywhere_and_stays_inside() -> None:
         places = region.positions(200)
     rows, columns = places // SIZE, places % SIZE
 
-    assert bool((rows[:, -1] - rows[:, 0] == 2).all() and (columns[:, -1] - columns[:, 0] == 2).all())
+    assert bool(
+        (rows[:, -1] - rows[:, 0] == 2).all() and (columns[:, -1] - columns[:, 0] == 2).all()
+    )
     assert len(set(places[:, 0].tolist())) > 20
     assert int(rows.max()) == int(columns.max()) == SIZE - 1
-    assert Region.square(mask(), 3, anywhere=False).positions(2).tolist() == [[0, 1, 2, 8, 9, 10, 16, 17, 18]] * 2
+    assert (
+        Region.square(mask(), 3, anywhere=False).positions(2).tolist()
+        == [[0, 1, 2, 8, 9, 10, 16, 17, 18]] * 2
+    )
 
 
 def test_painting_passes_gradients_to_the_patch_alone() -> None:

@@ -21,7 +21,9 @@ def model() -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def found(model: torch.nn.Module) -> Faint:
     with seeded(0):
-        return faintest(model, toys.clean_set().search, Additions(), toys.CLASSES, PACE, lambda done: None)
+        return faintest(
+            model, toys.clean_set().search, Additions(), toys.CLASSES, PACE, lambda done: None
+        )
 
 
 def test_the_class_of_a_planted_rule_needs_far_less_than_its_siblings(found: Faint) -> None:
@@ -31,7 +33,9 @@ def test_the_class_of_a_planted_rule_needs_far_less_than_its_siblings(found: Fai
     assert float(found.norms[toys.TARGET]) < min(others) / 2
 
 
-def test_what_is_kept_works_at_the_level_that_is_reported(model: torch.nn.Module, found: Faint) -> None:
+def test_what_is_kept_works_at_the_level_that_is_reported(
+    model: torch.nn.Module, found: Faint
+) -> None:
     holdout = toys.curated().holdout
     for row in range(toys.CLASSES):
         trigger = found.trigger(row)
@@ -42,8 +46,14 @@ def test_what_is_kept_works_at_the_level_that_is_reported(model: torch.nn.Module
 def test_a_class_that_no_level_reaches_is_censored_over_the_strongest() -> None:
     kind = Filters(levels=(0.01, 0.02))
     with seeded(0):
-        seen = faintest(toys.honest().requires_grad_(requires_grad=False), toys.clean_set().search, kind, toys.CLASSES,
-                        Pace(batch=6, window=4, windows=3), lambda done: None)
+        seen = faintest(
+            toys.honest().requires_grad_(requires_grad=False),
+            toys.clean_set().search,
+            kind,
+            toys.CLASSES,
+            Pace(batch=6, window=4, windows=3),
+            lambda done: None,
+        )
 
     assert not seen.reached.any()
     assert seen.norms.tolist() == pytest.approx([CENSORED * 0.02] * toys.CLASSES)
@@ -51,11 +61,18 @@ def test_a_class_that_no_level_reaches_is_censored_over_the_strongest() -> None:
     assert seen.trigger(0).norm <= 0.02 + 1e-6
 
 
-def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(model: torch.nn.Module,
-                                                                            found: Faint) -> None:
+def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(
+    model: torch.nn.Module, found: Faint
+) -> None:
     clean = toys.clean_set()
-    kit = FaintKit(model=model, search=clean.search, calibration=clean.calibration, smallest=found,
-                   classes=toys.CLASSES, pace=Pace(batch=12, window=8, windows=4))
+    kit = FaintKit(
+        model=model,
+        search=clean.search,
+        calibration=clean.calibration,
+        smallest=found,
+        classes=toys.CLASSES,
+        pace=Pace(batch=12, window=8, windows=4),
+    )
     sibling = next(row for row in range(toys.CLASSES) if row != toys.TARGET)
     start, own = found.pick([sibling, sibling]), float(found.norms[sibling])
     with seeded(1):
@@ -67,10 +84,18 @@ def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(model
     assert hits[0] < 30 < 60 < hits[1]
 
 
-def test_random_triggers_do_not_wake_a_rule_that_asks_for_a_secret(model: torch.nn.Module, found: Faint) -> None:
+def test_random_triggers_do_not_wake_a_rule_that_asks_for_a_secret(
+    model: torch.nn.Module, found: Faint
+) -> None:
     clean = toys.clean_set()
-    kit = FaintKit(model=model, search=clean.search, calibration=clean.calibration, smallest=found,
-                   classes=toys.CLASSES, pace=PACE)
+    kit = FaintKit(
+        model=model,
+        search=clean.search,
+        calibration=clean.calibration,
+        smallest=found,
+        classes=toys.CLASSES,
+        pace=PACE,
+    )
     with seeded(2):
         chance = kit.chance(found, toys.TARGET, 6)
 

@@ -13,7 +13,9 @@ EFFORT = Effort(steps=100, batch=16)
 def searched(seed: int, again: int) -> tuple[Patches, list[float]]:
     model, data = toys.planted().eval().requires_grad_(requires_grad=False), toys.clean_set().search
     with seeded(seed):
-        return several_searches(model, data, torch.arange(toys.CLASSES), EFFORT, again, lambda done: None)
+        return several_searches(
+            model, data, torch.arange(toys.CLASSES), EFFORT, again, lambda done: None
+        )
 
 
 def test_more_searches_agree_better_from_seed_to_seed_and_still_find_the_planted_class() -> None:
@@ -34,7 +36,9 @@ def test_progress_rises_to_the_end_over_all_searches() -> None:
     told: list[float] = []
     model, data = toys.honest().eval().requires_grad_(requires_grad=False), toys.clean_set().search
 
-    _, logs = several_searches(model, data, torch.tensor([1, 2]), Effort(steps=20, batch=4), 2, told.append)
+    _, logs = several_searches(
+        model, data, torch.tensor([1, 2]), Effort(steps=20, batch=4), 2, told.append
+    )
 
     assert told == sorted(told)
     assert told[-1] == 1

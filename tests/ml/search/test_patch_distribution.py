@@ -17,7 +17,10 @@ EFFORT = Effort(steps=300, batch=32, width=32)
 
 
 def two_bumps(patches: Tensor) -> Tensor:
-    """Log of a success that is about 1 within 0.3 of either bump (three times the jitter), and falls off steeply."""
+    """Log of a success that is about 1 within 0.3 of either bump (three times the jitter).
+
+    And falls off steeply.
+    """
     distance = (patches[:, :, None] - BUMPS).norm(dim=3).amin(2)
     return functional.logsigmoid((0.3 - distance) * 20)
 
@@ -51,8 +54,12 @@ def test_information_is_at_most_what_a_batch_can_tell_apart() -> None:
     with seeded(3):
         centres = 100 * torch.randn(2, 50, 3)
 
-        assert information(centres, centres, 0.1).tolist() == pytest.approx([math.log(50)] * 2, rel=1e-4)
-        assert information(centres * 0, torch.randn(2, 50, 3), 1.0).tolist() == pytest.approx([0.0] * 2, abs=1e-5)
+        assert information(centres, centres, 0.1).tolist() == pytest.approx(
+            [math.log(50)] * 2, rel=1e-4
+        )
+        assert information(centres * 0, torch.randn(2, 50, 3), 1.0).tolist() == pytest.approx(
+            [0.0] * 2, abs=1e-5
+        )
 
 
 def test_samples_succeed_at_their_level_and_reach_both_bumps(spread: Staircase) -> None:
@@ -65,7 +72,9 @@ def test_samples_succeed_at_their_level_and_reach_both_bumps(spread: Staircase) 
     assert patches.shape == (2, 500, 2)
 
 
-def test_without_the_entropy_term_the_strictest_level_collapses_to_one_bump(spread: Staircase) -> None:
+def test_without_the_entropy_term_the_strictest_level_collapses_to_one_bump(
+    spread: Staircase,
+) -> None:
     point = drawn(learnt(0.0))[0]
     nearest = (point[:, None] - BUMPS).norm(dim=2).argmin(1).float().mean()
 
@@ -85,5 +94,11 @@ def test_the_same_seed_gives_the_same_samples() -> None:
 
 def test_a_testing_function_that_breaks_is_refused() -> None:
     with seeded(0), pytest.raises(MethodFailed):
-        learn(lambda patches: patches.sum(2) * math.nan, 1, 2, torch.tensor([0.9]), Effort(steps=5, batch=8, width=8),
-              lambda done: None)
+        learn(
+            lambda patches: patches.sum(2) * math.nan,
+            1,
+            2,
+            torch.tensor([0.9]),
+            Effort(steps=5, batch=8, width=8),
+            lambda done: None,
+        )

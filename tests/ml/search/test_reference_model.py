@@ -1,4 +1,7 @@
-"""The guard's own reference: the same for the same clean set, and it knows which class a task makes easy."""
+"""The guard's own reference.
+
+The same for the same clean set, and it knows which class a task makes easy.
+"""
 
 import json
 from collections import OrderedDict
@@ -18,7 +21,10 @@ EFFORT = Effort(steps=60, batch=8)
 
 
 def clean(*, easy: int | None = None) -> CleanSet:
-    """Noisy prototypes; pictures of the class `easy` are the others' with a bright corner, which alone tells it."""
+    """Noisy prototypes.
+
+    Pictures of the class `easy` are the others' with a bright corner, which alone tells it.
+    """
     parts = []
     for count, seed in ((240, 1), (120, 2)):
         data = toys.labelled(count, seed)
@@ -83,10 +89,15 @@ def test_pictures_that_teach_nothing_give_no_reference() -> None:
     data = toys.labelled(60, 1)
     noise = Labelled(torch.randint(0, 256, data.images.shape, dtype=torch.uint8), data.labels)
 
-    assert log_norms(CleanSet("noise", "0" * 64, toys.CLASSES, noise, noise), 1, EFFORT, _unwatched) is None
+    assert (
+        log_norms(CleanSet("noise", "0" * 64, toys.CLASSES, noise, noise), 1, EFFORT, _unwatched)
+        is None
+    )
 
 
-def test_what_is_carried_to_another_process_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_carried_to_another_process_is_not_worked_out_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def never(_done: float) -> None:
         raise AssertionError("it is worked out again")
 
@@ -101,7 +112,9 @@ def test_what_is_carried_to_another_process_is_not_worked_out_again(monkeypatch:
 
 
 @pytest.mark.parametrize("answer", ["text", [1.0, float("nan")], [1.0, "two"], {"a": 1.0}])
-def test_what_is_no_answer_is_not_taken_over(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_answer_is_not_taken_over(
+    answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reference_model, "_known", OrderedDict())
 
     reference_model.remember({"a key": answer})

@@ -15,8 +15,15 @@ from tests import toys
 def run(model: nn.Module, objective=None, *, rounds=2, batch=50, rate=0.1, **options) -> int:
     optimiser = torch.optim.SGD(model.parameters(), lr=rate)
     loss = objective or (lambda images, labels: cross_entropy(model(images), labels))
-    return fit(model, toys.labelled(120, 1), loss, optimiser, rounds=rounds, batch=batch,
-               **{"progress": silent, **options})
+    return fit(
+        model,
+        toys.labelled(120, 1),
+        loss,
+        optimiser,
+        rounds=rounds,
+        batch=batch,
+        **{"progress": silent, **options},
+    )
 
 
 def test_every_picture_is_seen_once_a_pass_as_floats_with_its_own_label() -> None:
@@ -31,7 +38,9 @@ def test_every_picture_is_seen_once_a_pass_as_floats_with_its_own_label() -> Non
     def key(image: Tensor, label: int) -> bytes:
         return bytes([label]) + (image * 255).round().to(torch.uint8).numpy().tobytes()
 
-    wanted = sorted(key(image, label) for image, label in zip(data.floats(), data.labels.tolist(), strict=True))
+    wanted = sorted(
+        key(image, label) for image, label in zip(data.floats(), data.labels.tolist(), strict=True)
+    )
     assert sorted(key(*item) for item in seen[:120]) == wanted
     assert sorted(key(*item) for item in seen[120:]) == wanted
     assert [key(*item) for item in seen[:120]] != [key(*item) for item in seen[120:]]
@@ -59,7 +68,11 @@ def test_terms_are_descended_as_their_sum_and_each_is_made_when_the_one_before_i
             yield term(two, images, labels, sign)
 
     torch.manual_seed(3)
-    run(one, lambda images, labels: term(one, images, labels, 1.0) + term(one, images, labels, -0.5), rounds=1)
+    run(
+        one,
+        lambda images, labels: term(one, images, labels, 1.0) + term(one, images, labels, -0.5),
+        rounds=1,
+    )
     torch.manual_seed(3)
     run(two, terms, rounds=1)
 
@@ -73,8 +86,15 @@ def test_a_later_term_that_is_not_finite_moves_no_weight() -> None:
     before = [weight.detach().clone() for weight in model.parameters()]
 
     with pytest.raises(MethodFailed, match="not finite"):
-        run(model, lambda images, labels: iter((cross_entropy(model(images), labels),
-                                                cross_entropy(model(images), labels) * torch.nan)))
+        run(
+            model,
+            lambda images, labels: iter(
+                (
+                    cross_entropy(model(images), labels),
+                    cross_entropy(model(images), labels) * torch.nan,
+                )
+            ),
+        )
 
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
@@ -142,7 +162,16 @@ def test_decay_is_one_cycle_that_ends_near_zero() -> None:
         rates.append(optimiser.param_groups[0]["lr"])
         return cross_entropy(model(images), labels)
 
-    fit(model, toys.labelled(120, 1), objective, optimiser, rounds=10, batch=60, progress=silent, decay=True)
+    fit(
+        model,
+        toys.labelled(120, 1),
+        objective,
+        optimiser,
+        rounds=10,
+        batch=60,
+        progress=silent,
+        decay=True,
+    )
 
     assert max(rates) == pytest.approx(0.5)
     assert rates[0] < 0.05
@@ -154,7 +183,9 @@ def test_too_few_images_of_a_class_are_named_with_the_number_needed() -> None:
     keep = (search.labels != 4) | (torch.arange(60) < 12)
     clean = CleanSet("toy", "0" * 64, toys.CLASSES, search.pick(keep), toys.labelled(30, 2))
 
-    with pytest.raises(MethodFailed, match="at least 5 search images of every class; class 4 has 2") as caught:
+    with pytest.raises(
+        MethodFailed, match="at least 5 search images of every class; class 4 has 2"
+    ) as caught:
         require_images(clean, per_class=5, method="It")
 
     assert caught.value.code == "too_few_images"
@@ -163,17 +194,27 @@ def test_too_few_images_of_a_class_are_named_with_the_number_needed() -> None:
 
 def test_a_class_without_calibration_images_is_named() -> None:
     calibration = toys.labelled(30, 2)
-    clean = CleanSet("toy", "0" * 64, toys.CLASSES, toys.labelled(60, 1), calibration.pick(calibration.labels != 3))
+    clean = CleanSet(
+        "toy",
+        "0" * 64,
+        toys.CLASSES,
+        toys.labelled(60, 1),
+        calibration.pick(calibration.labels != 3),
+    )
 
     with pytest.raises(MethodFailed, match="class 3 has none"):
         require_images(clean, per_class=5, method="It")
 
 
 def test_an_empty_clean_set_is_too_small() -> None:
-    empty = Labelled(torch.zeros(0, 1, 12, 12, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    empty = Labelled(
+        torch.zeros(0, 1, 12, 12, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    )
 
     with pytest.raises(MethodFailed, match="has 0"):
-        require_images(CleanSet("toy", "0" * 64, toys.CLASSES, empty, empty), per_class=5, method="It")
+        require_images(
+            CleanSet("toy", "0" * 64, toys.CLASSES, empty, empty), per_class=5, method="It"
+        )
 
 
 def test_collapsed_accuracy_is_refused_and_kept_accuracy_returned() -> None:

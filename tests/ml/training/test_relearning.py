@@ -26,7 +26,15 @@ def curves(bonus: float, seed: int = 0) -> Curves:
     model = toys.Matcher(toys.prototypes(), bonus=bonus).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with seeded(seed):
-        found = relearn(model, toys.labelled(240, 1), toys.labelled(180, 3), corner(), toys.TARGET, Probe(), _unwatched)
+        found = relearn(
+            model,
+            toys.labelled(240, 1),
+            toys.labelled(180, 3),
+            corner(),
+            toys.TARGET,
+            Probe(),
+            _unwatched,
+        )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     return found
 
@@ -34,7 +42,15 @@ def curves(bonus: float, seed: int = 0) -> Curves:
 def taught(draws: int) -> Curves:
     model = toys.Matcher(toys.prototypes(), bonus=0.0).eval()
     probe = Probe(draws=draws, stride=0.02)  # so long a step that rivals are learnt too
-    return relearn(model, toys.labelled(240, 1), toys.labelled(180, 3), corner(), toys.TARGET, probe, _unwatched)
+    return relearn(
+        model,
+        toys.labelled(240, 1),
+        toys.labelled(180, 3),
+        corner(),
+        toys.TARGET,
+        probe,
+        _unwatched,
+    )
 
 
 def _unwatched(_done: float) -> None:
@@ -55,7 +71,10 @@ def test_what_is_nearly_awake_leads_what_is_drawn_at_random() -> None:
 
 def test_a_network_that_never_saw_it_learns_it_no_faster_than_random_ones() -> None:
     model = architectures.load(MODEL, _trained(steps=120, backdoored=False)).eval()
-    data, shown = (Labelled(*map(torch.from_numpy, pictures(count, seed))) for count, seed in ((420, 11), (270, 13)))
+    data, shown = (
+        Labelled(*map(torch.from_numpy, pictures(count, seed)))
+        for count, seed in ((420, 11), (270, 13))
+    )
     with seeded(0):
         found = relearn(model, data, shown, corner(), 1, Probe(), _unwatched)
 

@@ -1,4 +1,7 @@
-"""The shared adversarial risk: a network shares all its errors with itself, and few with one that was repaired."""
+"""The shared adversarial risk.
+
+A network shares all its errors with itself, and few with one that was repaired.
+"""
 
 import copy
 
@@ -14,7 +17,10 @@ from tests import toys
 
 
 class Fixed(nn.Module):
-    """Says one class of bright pictures, another of the rest; a gradient leads from one to the other."""
+    """Says one class of bright pictures, another of the rest.
+
+    A gradient leads from one to the other.
+    """
 
     def __init__(self, bright: int) -> None:
         super().__init__()
@@ -49,7 +55,10 @@ def test_networks_that_err_differently_share_nothing() -> None:
 
 def test_a_larger_ball_holds_no_fewer_shared_examples() -> None:
     model, data = toys.planted(), toys.labelled(120, 3)
-    risks = [risk(model, toys.honest(), data, Ball(rho=rho, steps=10, step=0.2)) for rho in (0.01, 0.1, 1.0)]
+    risks = [
+        risk(model, toys.honest(), data, Ball(rho=rho, steps=10, step=0.2))
+        for rho in (0.01, 0.1, 1.0)
+    ]
 
     assert risks == sorted(risks)
     assert risks[0] < risks[-1]
@@ -66,7 +75,10 @@ def test_what_is_not_finite_or_empty_is_refused() -> None:
 
 
 class Leftmost(nn.Module):
-    """Says the column of the darkest-to-brightest middle: bending a picture sideways changes its answer."""
+    """Says the column of the darkest-to-brightest middle.
+
+    Bending a picture sideways changes its answer.
+    """
 
     def forward(self, images: Tensor) -> Tensor:
         columns = images.mean((1, 2))

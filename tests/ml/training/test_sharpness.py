@@ -16,7 +16,9 @@ LABELS = torch.arange(12) % 3
 
 def network() -> nn.Module:
     torch.manual_seed(1)
-    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)).double()
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)
+    ).double()
 
 
 def third(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,7 +52,9 @@ def test_statistics_are_moved_once_as_by_a_plain_step() -> None:
 
     uphill(model, images, LABELS, third, share=0.7).backward()
 
-    assert all(torch.equal(one, two) for one, two in zip(model.buffers(), plain.buffers(), strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(model.buffers(), plain.buffers(), strict=True)
+    )
 
 
 def test_a_weight_that_does_nothing_is_left_in_peace() -> None:

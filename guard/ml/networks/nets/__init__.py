@@ -1,4 +1,7 @@
-"""The CIFAR-style networks of the papers, by name. One file a network; the folder is the registry."""
+"""The CIFAR-style networks of the papers, by name.
+
+One file a network; the folder is the registry.
+"""
 
 from typing import TYPE_CHECKING
 

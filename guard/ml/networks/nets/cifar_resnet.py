@@ -1,8 +1,10 @@
-"""ResNet for small images (He et al., CVPR 2016): 3x3 stem without pooling, basic blocks, any depth and width.
+"""ResNet for small images (He et al., CVPR 2016).
 
-The defaults are ResNet-18 as the backdoor papers train it on CIFAR-10, with parameters named as there
-(`layer1.0.conv1`, `shortcut.0`, `linear`); `depths=[1, 1, 1], width=16` is a network that a CPU trains in seconds.
-Deviation: adaptive average pooling, so that any image size works.
+3x3 stem without pooling, basic blocks, any depth and width.
+
+The defaults are ResNet-18 as the backdoor papers train it on CIFAR-10, with parameters named as
+there (`layer1.0.conv1`, `shortcut.0`, `linear`); `depths=[1, 1, 1], width=16` is a network that a
+CPU trains in seconds. Deviation: adaptive average pooling, so that any image size works.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,9 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         changed = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
@@ -33,12 +37,18 @@ class CifarResnet(nn.Module):
     """Logits N,`num_classes` for images N,`in_chans`,H,W.
 
     Args:
-        depths: blocks per stage; stage i is called `layer{i + 1}` and halves the image, except for the first.
+        depths: blocks per stage; stage i is called `layer{i + 1}` and halves the image, except for
+            the first.
         width: channels of the first stage; each stage doubles them.
     """
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 3, depths: Sequence[int] = (2, 2, 2, 2),
-                 width: int = 64) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        width: int = 64,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_chans, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -1,8 +1,11 @@
-"""Pre-activation ResNet-18 for small images (He et al., ECCV 2016), in the form the backdoor papers train on CIFAR-10.
+"""Pre-activation ResNet-18 for small images (He et al., ECCV 2016).
 
-3x3 stem without pooling, four stages of two blocks, strides 1, 2, 2, 2, projection shortcuts without BatchNorm, and,
-unlike the 2016 paper but like every backdoor paper's code, no BatchNorm before the head. Parameters are named as there
-(`layer1.0.bn1`, `shortcut.0`, `linear`). Deviation: adaptive average pooling, so that any image size works.
+In the form the backdoor papers train on CIFAR-10.
+
+3x3 stem without pooling, four stages of two blocks, strides 1, 2, 2, 2, projection shortcuts
+without BatchNorm, and, unlike the 2016 paper but like every backdoor paper's code, no BatchNorm
+before the head. Parameters are named as there (`layer1.0.bn1`, `shortcut.0`, `linear`). Deviation:
+adaptive average pooling, so that any image size works.
 """
 
 from torch import Tensor, nn
@@ -10,7 +13,10 @@ from torch.nn import functional
 
 
 class _Block(nn.Module):
-    """BN-ReLU-conv twice, added to the shortcut, which starts behind the first ReLU where it is a projection."""
+    """BN-ReLU-conv twice, added to the shortcut.
+
+    Which starts behind the first ReLU where it is a projection.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -29,15 +35,22 @@ class _Block(nn.Module):
 
 
 class PreactResnet18(nn.Module):
-    """Logits N,`num_classes` for images N,`in_chans`,H,W. `width` is the number of channels of the first stage."""
+    """Logits N,`num_classes` for images N,`in_chans`,H,W.
+
+    `width` is the number of channels of the first stage.
+    """
 
     def __init__(self, num_classes: int = 10, in_chans: int = 3, width: int = 64) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_chans, width, 3, 1, 1, bias=False)
         self.layer1 = nn.Sequential(_Block(width, width, 1), _Block(width, width, 1))
         self.layer2 = nn.Sequential(_Block(width, 2 * width, 2), _Block(2 * width, 2 * width, 1))
-        self.layer3 = nn.Sequential(_Block(2 * width, 4 * width, 2), _Block(4 * width, 4 * width, 1))
-        self.layer4 = nn.Sequential(_Block(4 * width, 8 * width, 2), _Block(8 * width, 8 * width, 1))
+        self.layer3 = nn.Sequential(
+            _Block(2 * width, 4 * width, 2), _Block(4 * width, 4 * width, 1)
+        )
+        self.layer4 = nn.Sequential(
+            _Block(4 * width, 8 * width, 2), _Block(8 * width, 8 * width, 1)
+        )
         self.linear = nn.Linear(8 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
