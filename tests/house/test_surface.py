@@ -92,30 +92,3 @@ def test_no_file_holds_a_path_of_this_machine() -> None:
 def _legend(name: str, home: str) -> bool:
     # In a container image the home of its root is the image's own, and no machine's.
     return name.startswith("docker/") and Path(home).name == "root"
-
-
-def test_there_is_no_other_house_than_the_one_of_the_design() -> None:
-    assert {path.name for path in (ROOT / "guard").iterdir() if path.is_dir()} - {
-        "__pycache__"
-    } <= {
-        "api",
-        "attest",
-        "blobs",
-        "cleansets",
-        "cli",
-        "core",
-        "defenses",
-        "detectors",
-        "events",
-        "flow",
-        "formats",
-        "graphs",
-        "local",
-        "ml",
-        "policy",
-        "publishers",
-        "reports",
-        "serving",
-        "sifters",
-        "store",
-    }
