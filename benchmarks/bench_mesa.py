@@ -45,7 +45,7 @@ from guard.ml.search.fresh_patches import Region, learn_sets, paint
 from guard.ml.search.patch_distribution import LEVELS, Effort
 from guard.ml.seeds import seeded
 from guard.ml.training.fit import fit
-from guard.vetting import zoo
+from guard.vetting import population
 
 SIDE = 3  # of the patch: all that the repairs know, with the target class
 RATE, EPOCHS, SPEED = (
@@ -179,7 +179,7 @@ def main() -> None:
         member = ZooModel(folder, json.loads((folder / "truth.json").read_text()))
         source = json.loads((folder.parent / "zoo.json").read_text())["spec"]
         data = sets.load(spec.parse(source).sets[str(member.truth["data"])], options.data_dir)
-        shown, model = zoo.read_cleanset(member.cleanset).visible(), guard.load_model(folder)
+        shown, model = population.read_cleanset(member.cleanset).visible(), guard.load_model(folder)
         accs.append(accuracy(model, data.test))
         clean.append(len(shown.search))
         for seed in range(1, options.patterns + 1):
