@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 
 from guard.core.errors import (
-    GuardError,
     InputError,
     IntegrityMismatch,
     LeaseLost,
     NotServable,
     Unavailable,
 )
+from guard.flow.run_stage import MAX_CRASHES
 
-MAX_CRASHES = 3
 PATIENCE_SECONDS = 3600.0
 LONGEST_PAUSE = 60.0
 
@@ -44,6 +43,4 @@ def after(error: BaseException, *, attempts: int, waited: float) -> Answer:
         return Answer("later", min(LONGEST_PAUSE, 2.0 ** min(attempts, 6)))
     if isinstance(error, (InputError, IntegrityMismatch, NotServable)):
         return Answer("bury")
-    if isinstance(error, GuardError) or attempts < MAX_CRASHES:
-        return Answer("later", 2.0**attempts) if attempts < MAX_CRASHES else Answer("bury")
-    return Answer("bury")
+    return Answer("later", 2.0**attempts) if attempts < MAX_CRASHES else Answer("bury")

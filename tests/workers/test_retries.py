@@ -11,7 +11,8 @@ from guard.core.errors import (
     NotServable,
     Unavailable,
 )
-from workers.retries import LONGEST_PAUSE, MAX_CRASHES, PATIENCE_SECONDS, after
+from guard.flow.run_stage import MAX_CRASHES
+from workers.retries import LONGEST_PAUSE, PATIENCE_SECONDS, after
 
 
 def test_a_world_that_is_away_is_waited_for_with_growing_pauses() -> None:
