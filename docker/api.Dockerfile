@@ -10,7 +10,7 @@ COPY workers workers
 COPY migrations migrations
 # Named one by one, because the package as a whole also depends on torch.
 RUN pip install --no-cache-dir -c constraints.txt \
-      alembic boto3 "celery[redis]" cryptography fastapi httpx jinja2 numpy pillow psutil "psycopg[binary]" pyarrow redis \
+      alembic boto3 "celery[redis]" cryptography fastapi httpx jinja2 numpy pillow prometheus-client psutil "psycopg[binary]" pyarrow redis \
       rich safetensors scipy securesystemslib sqlalchemy structlog tenacity typer uvicorn \
  && pip install --no-cache-dir --no-deps .
 USER guard

@@ -40,7 +40,7 @@ def show_metrics(request: Request) -> PlainTextResponse:
     guard = guard_of(request)
     with reading(guard.engine) as session:
         found = counts.take(session, guard.now())
-    page = metrics.text(found, request.app.state.events.taken(), guard.now())
+    page = metrics.page(found, request.app.state.events, guard.now())
     return PlainTextResponse(page, media_type=metrics.CONTENT_TYPE)
 
 

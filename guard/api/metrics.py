@@ -1,105 +1,105 @@
-"""Metrics in Prometheus' text format, from the database; only events are counted in the process.
+"""Metrics for Prometheus, from the database; only events are counted in the process.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
-import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+
+from prometheus_client import Counter, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from guard.core.states import ScanState, Verdict
 from guard.store.counts import Counts
 from guard.store.rows import NominationState
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EVENT_OUTCOMES = ("accepted", "unauthorised", "refused", "failed")
 
+# A second series beside each counter with the time at which it began: nothing here reads it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
-class EventCounter:
+
+class EventCounter(Collector):
     """How events ended since this process started."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        # No registry: two applications in one process, as in tests, count for themselves.
+        self._counter = Counter(
+            "guard_webhook", "Events received by this process.", ["outcome"], registry=None
+        )
+        # A series that appears late cannot be alarmed on.
+        for outcome in EVENT_OUTCOMES:
+            self._counter.labels(outcome)
 
     def add(self, outcome: str) -> None:
         """Count one event; `outcome` is one of EVENT_OUTCOMES."""
-        with self._lock:
-            self._counts[outcome] += 1
+        self._counter.labels(outcome).inc()
 
-    def taken(self) -> dict[str, int]:
-        """All counts at one time, zeros included.
-
-        A series that appears late cannot be alarmed on.
-        """
-        with self._lock:
-            return {outcome: self._counts[outcome] for outcome in EVENT_OUTCOMES}
+    def collect(self) -> Iterable[Metric]:
+        """All counts, zeros included."""
+        return self._counter.collect()
 
 
-def text(counts: Counts, events: Mapping[str, int], now: datetime) -> str:
-    """The whole page."""
-    waited = (
-        0.0 if counts.oldest_due is None else max(0.0, (now - counts.oldest_due).total_seconds())
-    )
-    lines: list[str] = []
-    lines += _family(
-        "guard_scans", "gauge", "Scans by state.", "state", _all(ScanState, counts.scans)
-    )
-    lines += _family(
-        "guard_nominations",
-        "gauge",
-        "Nominations by state.",
-        "state",
-        _all(NominationState, counts.nominations),
-    )
-    lines += _family(
-        "guard_verdict_total",
-        "counter",
-        "Verdicts in the ledger.",
-        "verdict",
-        _all(Verdict, counts.verdicts),
-    )
-    lines += _family(
-        "guard_webhook_total", "counter", "Events received by this process.", "outcome", events
-    )
-    lines += _single(
-        "guard_outbox_unsent",
-        "gauge",
-        "Messages that were not handed to the broker.",
-        counts.unsent,
-    )
-    lines += _single(
-        "guard_outbox_oldest_seconds", "gauge", "Age of the oldest message that is due.", waited
-    )
-    lines += _single(
-        "guard_dead_letters", "gauge", "Messages nobody could handle.", counts.dead_letters
-    )
-    lines += _single(
-        "guard_alarms_open", "gauge", "Alarms nobody cleared.", sum(counts.alarms.values())
-    )
-    lines += _family(
-        "guard_alarms_open_by_kind",
-        "gauge",
-        "Alarms nobody cleared, by kind.",
-        "kind",
-        counts.alarms,
-    )
-    return "\n".join(lines) + "\n"
+def page(counts: Counts, events: EventCounter, now: datetime) -> bytes:
+    """The whole page, in UTF-8."""
+    return generate_latest(_Page(counts, events, now))
+
+
+class _Page(Collector):
+    """What one answer shows, in order."""
+
+    def __init__(self, counts: Counts, events: EventCounter, now: datetime) -> None:
+        self._counts, self._events, self._now = counts, events, now
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._counts
+        yield _gauges("guard_scans", "Scans by state.", "state", _all(ScanState, counts.scans))
+        yield _gauges(
+            "guard_nominations",
+            "Nominations by state.",
+            "state",
+            _all(NominationState, counts.nominations),
+        )
+        # In the database, not in this process: what an earlier one counted stays counted.
+        verdicts = CounterMetricFamily(
+            "guard_verdict", "Verdicts in the ledger.", labels=["verdict"]
+        )
+        for verdict, number in _all(Verdict, counts.verdicts).items():
+            verdicts.add_metric([verdict], number)
+        yield verdicts
+        yield from self._events.collect()
+        yield GaugeMetricFamily(
+            "guard_outbox_unsent", "Messages that were not handed to the broker.", counts.unsent
+        )
+        yield GaugeMetricFamily(
+            "guard_outbox_oldest_seconds",
+            "Age of the oldest message that is due.",
+            _waited(counts.oldest_due, self._now),
+        )
+        yield GaugeMetricFamily(
+            "guard_dead_letters", "Messages nobody could handle.", counts.dead_letters
+        )
+        yield GaugeMetricFamily(
+            "guard_alarms_open", "Alarms nobody cleared.", sum(counts.alarms.values())
+        )
+        yield _gauges(
+            "guard_alarms_open_by_kind", "Alarms nobody cleared, by kind.", "kind", counts.alarms
+        )
+
+
+def _waited(oldest_due: datetime | None, now: datetime) -> float:
+    return 0.0 if oldest_due is None else max(0.0, (now - oldest_due).total_seconds())
 
 
 def _all(kinds: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
     return {str(kind): counts.get(str(kind), 0) for kind in kinds}
 
 
-def _family(name: str, kind: str, about: str, label: str, values: Mapping[str, int]) -> list[str]:
-    rows = [f'{name}{{{label}="{_escaped(key)}"}} {value}' for key, value in values.items()]
-    return [f"# HELP {name} {about}", f"# TYPE {name} {kind}", *rows]
-
-
-def _single(name: str, kind: str, about: str, value: float) -> list[str]:
-    return [f"# HELP {name} {about}", f"# TYPE {name} {kind}", f"{name} {value}"]
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+def _gauges(name: str, about: str, label: str, values: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

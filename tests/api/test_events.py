@@ -32,7 +32,7 @@ def counted(client: TestClient, outcome: str) -> int:
         for line in page.splitlines()
         if line.startswith(f'guard_webhook_total{{outcome="{outcome}"')
     )
-    return int(line.split()[-1])
+    return int(float(line.split()[-1]))  # a value of Prometheus' format is a float
 
 
 def refused(answer: Any, status: int, code: str) -> None:

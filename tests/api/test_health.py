@@ -74,6 +74,22 @@ def test_metrics_count_what_there_is(client: TestClient, guard: Guard, clock: Cl
     assert found['guard_alarms_open_by_kind{kind="odd\\"kind\\\\"}'] == 1
 
 
+def test_the_page_has_these_metrics_and_no_others(client: TestClient) -> None:
+    page = client.get("/metrics").text.splitlines()
+
+    assert [line.split(" ", 2)[2] for line in page if line.startswith("# TYPE")] == [
+        "guard_scans gauge",
+        "guard_nominations gauge",
+        "guard_verdict_total counter",
+        "guard_webhook_total counter",
+        "guard_outbox_unsent gauge",
+        "guard_outbox_oldest_seconds gauge",
+        "guard_dead_letters gauge",
+        "guard_alarms_open gauge",
+        "guard_alarms_open_by_kind gauge",
+    ]
+
+
 def test_every_metric_family_is_described(client: TestClient) -> None:
     page = client.get("/metrics").text.splitlines()
     names = {line.split("{")[0].split(" ")[0] for line in page if not line.startswith("#")}

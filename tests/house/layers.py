@@ -17,7 +17,8 @@ WEB = {"fastapi", "starlette", "uvicorn"}
 BROKER = {"celery", "kombu", "redis"}
 CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN
+METRICS = {"prometheus_client"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ TABLE = {
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
     "offline": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "": _row("offline"),  # guard/__init__.py
-    "api": _row("core flow bootstrap store reports cleansets settings logs", WEB),
+    "api": _row("core flow bootstrap store reports cleansets settings logs", WEB, METRICS),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline local",
