@@ -8,11 +8,12 @@ RUN useradd --system --uid 10001 --create-home guard \
 WORKDIR /app
 COPY constraints.txt ./
 RUN pip install --no-cache-dir -c constraints.txt --index-url ${TORCH_INDEX} --extra-index-url https://pypi.org/simple torch torchvision
-COPY pyproject.toml README.md ./
+ARG VERSION=
+COPY pyproject.toml setup.py README.md ./
 COPY guard guard
 COPY workers workers
 COPY migrations migrations
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} pip install --no-cache-dir -c constraints.txt '.[worker,postgres]'
 USER guard
 # One process a GPU: `-Q scan -c 1`. The others: `-Q inspect,publish,control`.
 CMD ["python", "-m", "celery", "-A", "workers.app", "worker", "-P", "prefork", "-O", "fair", "-c", "1", "-Q", "scan", "--without-gossip", "--without-mingle"]

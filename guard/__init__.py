@@ -12,13 +12,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from guard.offline import load_model, purify, scan
 
+    __version__: str
+
 __all__ = ["load_model", "purify", "scan"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module 'guard' has no attribute {name!r}")
     from guard import offline
 
     return getattr(offline, name)
+
+
+def _version() -> str:
+    """The version of the installed distribution; its tag is where it comes from."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("registry-guard")
+    except PackageNotFoundError:
+        return "0+unknown"  # a source folder on the path that nobody installed

@@ -13,7 +13,6 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from guard import __version__
 from guard.core.errors import (
     ArtifactRejected,
     GuardError,
@@ -34,6 +33,14 @@ _EXITS: tuple[tuple[type[GuardError], int], ...] = (
     (IntegrityMismatch, MISMATCH),
     (NotServable, BLOCKED),
 )
+#: Packages that the base installation leaves out, and the extra that brings each (pydantic comes
+#: with typer).
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "scipy"), "worker"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), "api"),
+    **dict.fromkeys(("celery", "kombu", "redis"), "api"),
+    "psycopg": "postgres",
+}
 _EPILOG = (
     "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, 4 "
     "usage, 5 waiting for "
@@ -83,6 +90,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from guard import __version__
+
         typer.echo(f"registry-guard {__version__}")
         raise typer.Exit
 
@@ -125,6 +134,8 @@ def run(args: Sequence[str]) -> int:
         return _complain(
             f"{error.strerror or error}: {error.filename or 'the system'}.", FAILED, debug
         )
+    except ModuleNotFoundError as error:
+        return _complain(_missing(error), FAILED, debug)
     except Exception as error:  # noqa: BLE001 - a person gets a sentence, and the traceback only on request
         sentence = (
             f"The guard itself failed ({type(error).__name__}: {error}); `guard --debug` "
@@ -132,6 +143,16 @@ def run(args: Sequence[str]) -> int:
         )
         return _complain(sentence, FAILED, debug)
     return answer if isinstance(answer, int) else OK
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return f"The guard is not completely installed ({error}); install Registry Guard again."
+    return (
+        f"This needs {package}, which is not installed; run: "
+        f"pip install 'registry-guard[{EXTRAS[package]}]'."
+    )
 
 
 def _complain(sentence: str, code: int, debug: bool) -> int:

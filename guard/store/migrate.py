@@ -4,7 +4,6 @@ Alembic, set up in code, from a checkout or an installed package.
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from alembic import command
@@ -17,6 +16,11 @@ from sqlalchemy import Connection, Engine, text
 from guard.core.errors import InputError
 from guard.store.session import database_url, make_engine, reading, transaction
 
+#: Where an installed package has the migrations, and where the repository has them.
+_FOLDERS = (
+    Path(__file__).parents[1] / "migrations",
+    Path(__file__).parents[2] / "migrations",
+)
 _LOCK = 0x6D696772  # any constant: two hosts that upgrade at once take turns on PostgreSQL
 
 
@@ -60,7 +64,7 @@ def head() -> str:
     """The newest revision this release knows."""
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     if newest is None:
-        raise InputError("The migrations package holds no revision; install Registry Guard again.")
+        raise InputError("The migrations hold no revision; install Registry Guard again.")
     return newest
 
 
@@ -71,15 +75,13 @@ def _make_folder(url: str) -> None:
 
 
 def _config(connection: Connection | None = None) -> Config:
-    spec = find_spec("migrations")
-    if spec is None or not spec.submodule_search_locations:
+    folder = next((folder for folder in _FOLDERS if (folder / "env.py").is_file()), None)
+    if folder is None:
         raise InputError(
-            "The migrations package is not installed beside guard; install Registry Guard again."
+            "The migrations are not installed with guard; install Registry Guard again."
         )
     config = Config()
-    config.set_main_option(
-        "script_location", next(iter(spec.submodule_search_locations)).replace("%", "%%")
-    )
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
