@@ -35,6 +35,10 @@ def load_model(path: str | Path) -> "ImageModel":
 
     Normalisation is inside. Nothing from the file is executed; purified models load the same way.
 
+    A script may import timm and torchvision beside this, before or after. Should that end with
+    "operator torchvision::nms does not exist", the guard is not installed but run from its source
+    folder: call `guard.ml.networks.torchvision_shim.install()` first (docs/decisions/0023).
+
     Args:
         path: a model file with `config.json` beside it, a folder that holds both, or a canonical
             file of the guard.
