@@ -56,7 +56,7 @@ def timed(width: int, triggers: int, device: str) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "resampled": len(found.resampled),
         "relearned": len(found.relearned),
-        "woken": len(found.woken),
+        "woken": len(found.reactivated),
         "shared": found.shared is not None,
         "unproved": list(found.unproved),
     }

@@ -7,21 +7,24 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget
 from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError
+from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
 from guard.core.states import Verdict
+from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
 from guard.vetting import examine, repair, report
 from guard.vetting.model_path import MANIFEST, locate
 from guard.vetting.parameters import checked
-from guard.vetting.tournament import Tournament, Work
+from guard.vetting.tournament import Candidate, Tournament, Work
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -29,9 +32,7 @@ if TYPE_CHECKING:
 
 
 def load_model(path: str | Path) -> "ImageModel":
-    """Open a model as a torch module that takes float images in [0, 1], N,C,H,W.
-
-    And returns logits N,K.
+    """Open a model as a torch module: float images in [0, 1] as N,C,H,W in, logits N,K out.
 
     Normalisation is inside. Nothing from the file is executed; purified models load the same way.
 
@@ -62,7 +63,7 @@ def scan(
     progress: Progress | None = None,
     seconds: float = math.inf,
 ) -> Report:
-    """Vet one model and say what the policy makes of it.
+    """Vet one model under a policy.
 
     Args:
         path: as `load_model`.
@@ -89,7 +90,7 @@ def scan(
         model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
         return work.report(
-            decision, examined, inspected, name_of(Path(path)), time.monotonic() - started
+            decision.facts, examined, inspected, name_of(Path(path)), time.monotonic() - started
         )
 
 
@@ -105,9 +106,7 @@ def purify(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Vet a model, repair it if the policy rejects it, vet the result.
-
-    And write it to the folder `out`.
+    """Vet a model, repair it if the policy rejects it, vet the result, and write that to `out`.
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and
     a model that the policy clears is written as it is. One that it holds is repaired as well where
@@ -120,7 +119,6 @@ def purify(
     """
     started = time.monotonic()
     rules = _policy(policy)
-    target = Path(out)
     with tempfile.TemporaryDirectory() as folder:
         try:
             inspected = _inspect(Path(path), Path(folder))
@@ -128,13 +126,8 @@ def purify(
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
         model = examine.open_model(inspected.canonical, device=device)
-        order = _order(rules, defense, params)  # a wrong name is told before the long search
+        order = _order(rules, defense, params)  # a wrong name is refused before the long search
         decision, examined = work.judge(model, inspected.digest)
-        name = name_of(Path(path))
-        if defense is None and not decision.repairable:
-            if decision.verdict is Verdict.CLEARED:
-                _write(target, inspected)
-            return work.report(decision, examined, inspected, name, time.monotonic() - started)
         tournament = Tournament(
             work=work,
             model=model,
@@ -143,28 +136,46 @@ def purify(
             folder=Path(folder),
             device=device,
         )
-        for made in tournament.candidates(order):
-            purified = made.decision.verdict is Verdict.PURIFIED
-            if purified:
-                _write(target, made.inspected)
-            if purified or defense is not None:
-                told = work.report(
-                    made.decision,
-                    made.examined,
-                    made.inspected,
-                    name,
-                    time.monotonic() - started,
-                    made.facts,
-                    tournament.tried,
-                    repair.asr_of(examined.evidence),
-                )
-                child = examine.open_model(made.inspected.canonical, device=device)
-                return report.demonstrated(
-                    told, model, child, examined.evidence, examined.triggers, work.curated.holdout
-                )
-        return work.report(
-            decision, examined, inspected, name, time.monotonic() - started, tried=tournament.tried
-        )
+        wanted = defense is not None or decision.repairable
+        made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
+        if made is not None:
+            if made.decision.verdict is Verdict.PURIFIED:
+                _write(Path(out), made.inspected)
+            found = work.report(
+                made.decision.facts, made.examined, made.inspected, name_of(Path(path)), 0.0
+            )
+            found = _with_repair(found, tournament, made)
+        else:
+            if not wanted and decision.verdict is Verdict.CLEARED:
+                _write(Path(out), inspected)
+            found = work.report(decision.facts, examined, inspected, name_of(Path(path)), 0.0)
+        spent = time.monotonic() - started
+        return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
+
+
+def _played(
+    tournament: Tournament, order: tuple[DefenseRule, ...], *, any_verdict: bool
+) -> Candidate | None:
+    """The first candidate that the policy calls purified, or the first at all; None without one."""
+    for made in tournament.candidates(order):
+        if any_verdict or made.decision.verdict is Verdict.PURIFIED:
+            return made
+    return None
+
+
+def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Report:
+    """The report with the repair's numbers, and the parent's triggers on images."""
+    parent = tournament.found
+    found = replace(found, purification=made.facts, replayed_before=repair.asr_of(parent.evidence))
+    child = examine.open_model(made.inspected.canonical, device=tournament.device)
+    return report.demonstrated(
+        found,
+        tournament.model,
+        child,
+        parent.evidence,
+        parent.triggers,
+        tournament.work.curated.holdout,
+    )
 
 
 def calibrate(
@@ -283,9 +294,7 @@ def _policy(policy: "str | Path | Policy | None") -> Policy:
 def _order(
     policy: Policy, defense: str | None, params: Mapping[str, Any] | None
 ) -> tuple[DefenseRule, ...]:
-    """The defenses to try.
-
-    All of the policy's, or the one that was asked for, on the model as it came.
+    """The defenses to try: all of the policy's, or the one that was asked for.
 
     The parameters of the policy's first rule of that name lie beneath those that were asked for.
     """
@@ -319,9 +328,7 @@ def _unvettable(path: Path, policy: Policy, error: ArtifactRejected, seconds: fl
     return Report(
         digest=digest,
         name=name_of(path),
-        verdict=Verdict.UNVETTABLE,
-        score=1.0,
-        reasons=(error.sentence,),
+        facts=VerdictFacts(verdict=Verdict.UNVETTABLE, reasons=(error.sentence,)),
         policy=policy.digest,
         seconds=seconds,
     )

@@ -69,7 +69,7 @@ def print_table(
         report, truth = item.report, truths.get(item.model.name)
         verdict = str(report.verdict)
         if item.child is not None:
-            verdict += f", then {item.child.verdict} by {item.child.defense}"
+            verdict += f", then {item.child.verdict} by {item.child.purification.defense}"
         table.add_row(
             item.model.name,
             verdict,
@@ -92,7 +92,7 @@ def print_table(
         )
         if item.child is not None:
             replayed = ", ".join(
-                f"{r.estimate:.1%} (up to {r.high:.1%})" for r in item.child.replayed
+                f"{r.estimate:.1%} (up to {r.high:.1%})" for r in item.child.purification.replayed
             )
             console.print(
                 f"  {item.model.name} purified: {' '.join(item.child.reasons)} Parent's trigger "

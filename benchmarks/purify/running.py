@@ -24,13 +24,14 @@ from benchmarks.training import predictions
 from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.digests import json_digest
 from guard.core.errors import GuardError
+from guard.core.plain import from_plain, to_plain
+from guard.core.purification import PurificationFacts, summary
 from guard.defenses import DEFENSES
 from guard.defenses._base import Defense
 from guard.detectors import DETECTORS
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.policy import Policy
 from guard.vetting import population
-from guard.vetting.repair import facts_from_dict, proved
 
 TOURNAMENT, STEP = (
     "tournament",
@@ -204,9 +205,9 @@ def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict
         served = guard.load_model(out) if out.exists() else None
     return served, {
         "verdict": str(report.verdict),
-        "winner": report.defense,
+        "winner": report.purification.defense if report.purification else None,
         "reasons": list(report.reasons),
-        "candidates": [_told(item) for item in report.candidates],
+        "candidates": [_told(item) for item in report.to_dict().get("candidates", ())],
     }
 
 
@@ -216,8 +217,10 @@ def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
         key: candidate.get(key) for key in ("defense", "verdict", "failed", "seconds", "reasons")
     }
     told |= {"after": list(candidate["after"])} if candidate.get("after") else {}
-    facts = candidate.get("facts")
-    return told | ({"proof": proved(facts_from_dict(facts))} if facts else {})
+    if not candidate.get("facts"):
+        return told
+    facts = from_plain(PurificationFacts, candidate["facts"])
+    return told | {"proof": to_plain(summary(facts))}
 
 
 @torch.no_grad()

@@ -157,7 +157,7 @@ def check_release(
         )
     if view.verdict not in SERVABLE_VERDICTS:
         raise IntegrityMismatch(
-            "The release statement lacks a word it must have.", code="bad_statement"
+            "The release statement lacks a required field.", code="bad_statement"
         )
     if not (view.issued_at <= now + MAX_SKEW and now < view.expires_at):
         raise NotServable(

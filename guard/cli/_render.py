@@ -12,7 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from guard.core.evidence import AsrEstimate, Relearned
+from guard.core.evidence import AsrEstimate
+from guard.core.purification import PurificationFacts, Relearned
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
@@ -111,7 +112,7 @@ def report_view(report: Report) -> RenderableType:
                 [_method(item) for item in report.evidence],
             )
         )
-    if report.defense is not None or report.candidates:
+    if report.purification is not None or report.candidates:
         parts.extend(_purification(report))
     return Group(*parts)
 
@@ -122,16 +123,16 @@ def _head(report: Report) -> Panel:
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines.append(Text())
     target = label_of(report, report.target) if report.target is not None else "none"
-    score = "probability of a backdoor" if report.calibration else "suspicion"
+    score = "probability of a backdoor" if report.facts.calibration else "suspicion"
     lines.append(
         Text(f"{score} {number(report.score)}   target class {target}   {report.seconds:.1f} s")
     )
     lines.append(Text(f"{_asr_words(report)}   clean accuracy {percent(report.accuracy)}"))
-    lines.append(Text(f"covered: {printable(', '.join(report.coverage)) or 'nothing'}"))
+    lines.append(Text(f"covered: {printable(', '.join(report.facts.coverage)) or 'nothing'}"))
     if report.not_covered:
         lines.append(Text(f"not covered: {', '.join(report.not_covered)}", style="dim"))
-    if report.known_gaps:
-        lines.append(Text(printable(report.known_gaps["sentence"]), style="dim"))
+    if report.facts.known_gaps:
+        lines.append(Text(printable(report.facts.known_gaps["sentence"]), style="dim"))
     name = printable(report.name, limit=80)
     title = Text.assemble(
         (f" {str(report.verdict).upper()} ", f"bold {style}"), (name, "bold"), " "
@@ -151,52 +152,10 @@ def _method(item: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _purification(report: Report) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    if report.defense is not None:
-        before, after = report.acc_before, report.acc_after
-        rows: list[tuple[object, ...]] = [
-            (
-                "clean accuracy",
-                percent(before.overall if before else None),
-                percent(after.overall if after else None),
-            ),
-        ]
-        rows += [
-            (f"trigger to class {label_of(report, item.target)}", _asr(old), _asr(item))
-            for old, item in report.replays
-        ]
-        rows += [
-            (
-                f"fresh patches to class {label_of(report, sample.after.target)}"
-                + (f" ({sample.searches} new searches)" if sample.searches else ""),
-                _asr(sample.before),
-                _asr(sample.after),
-            )
-            for sample in report.resampled
-        ]
-        parts.append(table((f"purified by {printable(report.chain)}", ">before", ">after"), rows))
-        parts += [_relearned(report, taught) for taught in report.relearned]
-        parts += [
-            Text(
-                f"with a perturbation of {percent(one.radius)} on top: class "
-                f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, "
-                "without the "
-                f"trigger {percent(one.alone.estimate)}"
-            )
-            for one in report.woken
-        ]
-        if (risk := report.shared) is not None:
-            parts.append(
-                Text(
-                    f"led to the same mistake by at most {percent(risk.radius)}: "
-                    f"{percent(risk.after)} of "
-                    f"{risk.images} pictures ({percent(risk.before)} before)"
-                )
-            )
-        parts += [
-            Text(f"not measured: {printable(words)}", style="dim") for words in report.unproved
-        ]
-        if report.parameters:
-            parts.append(Text(f"with {printable(told(report.parameters))}", style="dim"))
+    if report.purification is not None:
+        parts.append(_before_and_after(report, report.purification))
+        parts += [_relearned(report, taught) for taught in report.purification.relearned]
+        parts += _beyond(report, report.purification)
     if report.candidates:
         tried = []
         for item in report.candidates:
@@ -206,10 +165,53 @@ def _purification(report: Report) -> list[RenderableType]:
     return parts
 
 
+def _before_and_after(report: Report, repair: PurificationFacts) -> Table:
+    rows: list[tuple[object, ...]] = [
+        (
+            "clean accuracy",
+            percent(repair.acc_before.overall),
+            percent(repair.acc_after.overall),
+        ),
+    ]
+    rows += [
+        (f"trigger to class {label_of(report, item.target)}", _asr(old), _asr(item))
+        for old, item in report.replays
+    ]
+    rows += [
+        (
+            f"fresh patches to class {label_of(report, sample.after.target)}"
+            + (f" ({sample.searches} new searches)" if sample.searches else ""),
+            _asr(sample.before),
+            _asr(sample.after),
+        )
+        for sample in repair.resampled
+    ]
+    return table((f"purified by {printable(report.chain)}", ">before", ">after"), rows)
+
+
+def _beyond(report: Report, repair: PurificationFacts) -> Iterable[RenderableType]:
+    """What was measured beyond the triggers that were recovered, and what could not be."""
+    for one in repair.reactivated:
+        yield Text(
+            f"with a perturbation of {percent(one.radius)} on top: class "
+            f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, "
+            f"without the trigger {percent(one.alone.estimate)}"
+        )
+    if (risk := repair.shared) is not None:
+        yield Text(
+            f"led to the same mistake by at most {percent(risk.radius)}: {percent(risk.after)} of "
+            f"{risk.images} pictures ({percent(risk.before)} before)"
+        )
+    for sentence in repair.unproved:
+        yield Text(f"not measured: {printable(sentence)}", style="dim")
+    if repair.parameters:
+        yield Text(f"with {printable(told(repair.parameters))}", style="dim")
+
+
 def _relearned(report: Report, taught: Relearned) -> Text:
     best = max(rates[-1] for rates in taught.rivals)
     return Text(
-        f"taught {taught.pictures} pictures anew: class {label_of(report, taught.target)} at "
+        f"taught {taught.images} pictures anew: class {label_of(report, taught.target)} at "
         f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at "
         f"{percent(best)} "
         f"(largest lead {number(100 * taught.lead)} points{_apart(taught.leads)})"
@@ -234,8 +236,8 @@ def _asr_words(report: Report) -> str:
         return f"no unusual trigger (the smallest natural one: {_asr(report.asr)})"
     upper = (
         ""
-        if report.asr_upper is None
-        else f", all triggers at once at most {percent(report.asr_upper)}"
+        if report.facts.asr_upper is None
+        else f", all triggers at once at most {percent(report.facts.asr_upper)}"
     )
     return f"attack success rate {_asr(report.asr)}{upper}"
 

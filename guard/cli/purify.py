@@ -11,6 +11,7 @@ from guard.cli._output import ReportFormat, ReportFormatOption, quiet_stdout
 from guard.cli._progress import watched
 from guard.core.errors import InputError
 from guard.core.states import Verdict
+from guard.reports.report import Report
 
 app = typer.Typer(rich_markup_mode=None)
 PAGE = "report.html"
@@ -61,9 +62,7 @@ def purify(
     params = parameters(param or [])
     if params and defense is None:
         raise InputError("--set goes with --defense NAME.", code="param_without_defense")
-    out = out or Path(f"{path.resolve().stem}-purified")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder.", code="bad_out")
+    out = _folder(out, path)
     from guard import offline
 
     with watched("purify") as progress, quiet_stdout():
@@ -78,17 +77,27 @@ def purify(
             device=device,
             progress=progress,
         )
-    if form is ReportFormat.HTML:
-        out.mkdir(parents=True, exist_ok=True)
-    code = answer(report, form, out / PAGE)
-    if (
-        report.verdict in {Verdict.PURIFIED, Verdict.CLEARED}
-        and (out / "model.safetensors").is_file()
-    ):
-        typer.echo(f"The model is in {out}.", err=True)
+    code = _shown(report, form, out)
     # The parent's own clearance is an answer too, but an asked-for defense whose child fails must
     # not exit 0.
     return code if defense is None or report.verdict is Verdict.PURIFIED else code or 1
+
+
+def _folder(out: Path | None, path: Path) -> Path:
+    out = out or Path(f"{path.resolve().stem}-purified")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder.", code="bad_out")
+    return out
+
+
+def _shown(report: Report, form: ReportFormat, out: Path) -> int:
+    if form is ReportFormat.HTML:
+        out.mkdir(parents=True, exist_ok=True)
+    code = answer(report, form, out / PAGE)
+    servable = report.verdict in {Verdict.PURIFIED, Verdict.CLEARED}
+    if servable and (out / "model.safetensors").is_file():
+        typer.echo(f"The model is in {out}.", err=True)
+    return code
 
 
 def parameters(pairs: list[str]) -> dict[str, Any]:

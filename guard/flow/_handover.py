@@ -1,18 +1,15 @@
-"""Ends of a stage that need no detector.
-
-Handed to the deciding stage, which alone has the signing key.
-"""
+"""Ends of a stage that need no detector, for the deciding stage to sign: it alone has the key."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from guard.core.notes import HandedOver
 from guard.core.states import ScanState, Verdict
 from guard.flow import dead_letter
 from guard.flow._lease import Held
 from guard.flow.context import Guard
 from guard.store import outbox, scans
 from guard.store.session import transaction
-
-OUTCOME = "outcome"
 
 
 def hand_over(
@@ -21,15 +18,13 @@ def hand_over(
     """Let the deciding stage sign `verdict` for the scan that is held.
 
     Args:
-        then: what follows the verdict, a key of `conclude.AFTER`.
+        then: what follows the verdict, a key of `_verdict.AFTER`.
     """
     with transaction(guard.engine) as session:
         held.check(session)
         scan = scans.get(session, held.scan_id)
-        detail = {
-            **scan.detail,
-            OUTCOME: {"verdict": str(verdict), "reasons": list(reasons), "then": then},
-        }
+        outcome = HandedOver(verdict=verdict, reasons=tuple(reasons), then=then)
+        detail = replace(scan.detail, outcome=outcome)
         scans.move(
             session, scan.id, ScanState.DECIDING, guard.now(), lease=held.lease, detail=detail
         )
@@ -37,10 +32,9 @@ def hand_over(
 
 
 def give_up(guard: Guard, held: Held, task: str, sentence: str) -> None:
-    """Nothing helps.
+    """Record a dead letter, raise an alarm, and end the scan: nothing helps.
 
-    Record a dead letter, raise an alarm, and end the scan with `inconclusive` where it has no
-    verdict yet.
+    The scan ends with `inconclusive` where it has no verdict yet.
     """
     scan = held.scan()
     dead_letter.record(guard, task, {"scan_id": scan.id}, sentence)

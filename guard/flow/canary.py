@@ -1,6 +1,4 @@
-"""No verdict without a canary.
-
-A worker's detectors prove themselves on start, and again once a day.
+"""No verdict without a canary: a worker's detectors prove themselves on start and once a day.
 
 The proof is a run of `guard.vetting.canary_trial` in a job like any scan's, on this host, its
 device and its libraries, with the policy's own parameters. It is stored with the worker's name, the
@@ -11,6 +9,7 @@ day: the scan waits for a worker that has one, and in the end is inconclusive.
 import platform
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
@@ -33,7 +32,6 @@ TRIED_AGAIN = timedelta(
 )  # a failure is not final: a device may be free again, a library mended
 PATIENCE = timedelta(minutes=30)  # for another worker, or a person
 _PAUSE_SECONDS = 20.0
-_WAITING = "canary_wait"
 ALARM = "canary_failed"
 
 _one_at_a_time = threading.Lock()  # a stage that comes during the first run waits for it
@@ -82,7 +80,7 @@ def accepted(guard: Guard, held: Held) -> bool:
     if row.passed:
         return True
     scan, now = held.scan(), guard.now()
-    since = datetime.fromisoformat(scan.detail.get(_WAITING, now.isoformat()))
+    since = datetime.fromisoformat(scan.detail.canary_wait or now.isoformat())
     if now - since > PATIENCE:
         sentence = (
             f"No worker's detectors passed the canary; {worker()} last failed: {why(row)}. Mend "
@@ -99,7 +97,7 @@ def accepted(guard: Guard, held: Held) -> bool:
             ScanState.DETECTING,
             now,
             lease=held.lease,
-            detail={**scan.detail, _WAITING: since.isoformat()},
+            detail=replace(scan.detail, canary_wait=since.isoformat()),
         )
         outbox.add(session, "detect", {"scan_id": scan.id}, now, delay_seconds=_PAUSE_SECONDS)
     return False

@@ -1,16 +1,15 @@
 """Stage 3: read the evidence, ask the policy, sign the answer."""
 
-from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
-from guard.flow._handover import OUTCOME
+from guard.core.states import SERVABLE_VERDICTS, ScanState
+from guard.core.verdict import VerdictFacts
 from guard.flow._lease import Held
-from guard.flow._verdict import conclude
+from guard.flow._verdict import Terms, conclude
 from guard.flow.context import Guard
-from guard.policy import Case, decide, known_gaps
+from guard.policy import Case
 from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
-from guard.vetting.case import make_case
-from guard.vetting.repair import facts_from_dict, proved
+from guard.vetting.case import judge, make_case
 
 
 def run(guard: Guard, held: Held) -> None:
@@ -19,43 +18,18 @@ def run(guard: Guard, held: Held) -> None:
     if scan.state is not ScanState.DECIDING:
         return
     subject = scan.canonical_digest or scan.upload_digest or ""
-    outcome = scan.detail.get(OUTCOME)
-    if outcome is not None:
-        conclude(
-            guard,
-            held,
-            Verdict(outcome["verdict"]),
-            subject=subject,
-            reasons=outcome["reasons"],
-            then=outcome["then"],
-        )
+    if (outcome := scan.detail.outcome) is not None:
+        facts = VerdictFacts(verdict=outcome.verdict, reasons=outcome.reasons)
+        conclude(guard, held, subject, facts, Terms(then=outcome.then))
         return
-    case = case_of(guard, scan)
-    decision = decide(guard.policy, case)
+    decision = judge(guard.policy, case_of(guard, scan))
     then = ""
     if decision.verdict in SERVABLE_VERDICTS:
         then = "publish" if guard.settings.auto_publish else ""
     elif decision.purify:
         then = "purify"
-    conclude(
-        guard,
-        held,
-        decision.verdict,
-        subject=subject,
-        reasons=decision.reasons,
-        then=then,
-        score=decision.score,
-        target=decision.target,
-        asr=decision.asr,
-        asr_upper=decision.asr_upper,
-        calibration=decision.calibration,
-        coverage=decision.coverage,
-        known_gaps=known_gaps(guard.policy, case.versions),
-        evidence=[item.key for item in case.evidence],
-        lifetime=decision.expires_after_seconds,
-        parent=case.purification.parent if case.purification else None,
-        purification=proved(case.purification) if case.purification else None,
-    )
+    terms = Terms(then=then, lifetime=decision.expires_after_seconds)
+    conclude(guard, held, subject, decision.facts, terms)
 
 
 def case_of(guard: Guard, scan: ScanRow) -> Case:
@@ -65,13 +39,12 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
         found = tuple(evidence.for_artifact(session, digest, cleanset))
         facts = cleansets.get(session, cleanset)
         artifact = artifacts.find(session, digest)
-    purification = scan.detail.get("purification")
     manifest = artifact.manifest if artifact is not None else None
     return make_case(
         guard.policy,
         digest,
         facts,
         found,
-        facts_from_dict(purification) if purification else None,
+        scan.detail.purification,
         architecture=str(manifest["architecture"]) if manifest else None,
     )

@@ -3,6 +3,8 @@
 Nothing known is run again.
 """
 
+from dataclasses import replace
+
 from guard.core.errors import CleanSetError
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
@@ -78,7 +80,7 @@ def run(guard: Guard, held: Held) -> None:
             lease=held.lease,
             cleanset_digest=cleanset.digest,
             cleanset_name=cleanset.name,
-            detail={**scan.detail, "smoke": smoke},
+            detail=replace(scan.detail, smoke=smoke),
         )
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
 

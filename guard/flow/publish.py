@@ -60,7 +60,10 @@ def run(guard: Guard, held: Held) -> None:
     except (NotServable, IntegrityMismatch) as error:
         _refuse(guard, held, scan, error.sentence)
         return
-    smoke = smoke_from(guard.blobs.path(scan.detail["smoke"]).read_bytes())
+    if scan.detail.smoke is None:
+        _refuse(guard, held, scan, "The scan has no smoke samples; scan the model again.")
+        return
+    smoke = smoke_from(guard.blobs.path(scan.detail.smoke).read_bytes())
     try:
         with guard.blobs.open(scan.canonical_digest) as weights:
             receipt = guard.publisher.publish(approved, weights, smoke)

@@ -1,6 +1,4 @@
-"""Stage 4: the tournament.
-
-Defenses in the policy's order; each candidate is a new artifact, vetted like an upload.
+"""Stage 4: the tournament, in which each candidate is a new artifact, vetted like an upload.
 
 The parent scan waits in `purifying` while a candidate's own scan runs; the candidate's verdict
 wakes it again. A held candidate waits for its reviewer on its own: the next defense may do without
@@ -9,9 +7,14 @@ both, and what both are compared with, is the upload.
 """
 
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import Cancelled, MethodFailed
+from guard.core.notes import Attempt, ScanNotes
+from guard.core.plain import from_plain
+from guard.core.purification import PurificationFacts
 from guard.core.states import ScanState, Verdict
 from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
@@ -25,53 +28,76 @@ from guard.vetting.next_defense import Step, next_step
 from guard.vetting.repair import replays_from
 from guard.vetting.repair_probes import SECONDS
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
 
 def run(guard: Guard, held: Held) -> None:
-    """Make the next candidate, or end the tournament.
-
-    Won, lost, or still waiting for a candidate's verdict.
-    """
+    """Make the next candidate, or end the tournament; wait while a candidate has no verdict."""
     scan = held.scan()
     if scan.state is not ScanState.PURIFYING or scan.canonical_digest is None:
         return
-    candidates: list[dict[str, Any]] = list(scan.detail.get("candidates", []))
-    verdicts = [_verdict_of(guard, item["child"]) for item in candidates if "child" in item]
-    for item, verdict in zip(
-        [item for item in candidates if "child" in item], verdicts, strict=True
-    ):
-        item["verdict"] = None if verdict is None else str(verdict)
+    tried = [_judged(guard, attempt) for attempt in scan.detail.candidates]
+    verdicts = [attempt.verdict for attempt in tried if attempt.child is not None]
     # Purified by the policy, or held and then cleared by a reviewer while others were tried.
-    if any(verdict in (Verdict.PURIFIED, Verdict.CLEARED) for verdict in verdicts):
-        _end(guard, held, scan, candidates)
+    won = any(verdict in (Verdict.PURIFIED, Verdict.CLEARED) for verdict in verdicts)
+    if not won and None in verdicts:
         return
-    if None in verdicts:
-        return
-    step = next_step(guard.policy.defenses, candidates)
+    step = None if won else next_step(guard.policy.defenses, tried)
     if step is None:
-        _end(guard, held, scan, candidates)
+        _end(guard, held, scan, tried)
         return
     try:
-        _make_candidate(guard, held, scan, candidates, step)
+        made = _make_candidate(guard, held, scan, step)
     except Cancelled:
         raise
     except MethodFailed as error:
-        candidates.append({**step.named(), "failed": error.sentence})
+        tried.append(replace(step.attempt(), failed=error.sentence))
         with transaction(guard.engine) as session:
             held.check(session)
-            scans.move(
-                session,
-                scan.id,
-                ScanState.PURIFYING,
-                guard.now(),
-                lease=held.lease,
-                detail={**scan.detail, "candidates": candidates},
-            )
+            _note(session, guard, held, scan, tried)
             outbox.add(session, "purify", {"scan_id": scan.id}, guard.now())
+        return
+    _record(guard, held, scan, tried, step, made)
 
 
-def _make_candidate(
-    guard: Guard, held: Held, scan: ScanRow, candidates: list[dict[str, Any]], step: Step
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A candidate whose canonical file is stored; `size` in bytes."""
+
+    digest: str
+    size: int
+    facts: PurificationFacts
+    manifest: Mapping[str, Any]
+
+
+def _make_candidate(guard: Guard, held: Held, scan: ScanRow, step: Step) -> _Made:
+    """Run the defense in a job and store what it made.
+
+    Raises:
+        MethodFailed: it made nothing.
+    """
+    request = _request(guard, scan, step)
+    with guard.workspace() as out:
+        answer = run_job(
+            "purify",
+            request,
+            out,
+            limits=guard.limits(guard.settings.scan_seconds + SECONDS + SPARE),
+            on_progress=held.alive,
+        )
+        with (out / "model.safetensors").open("rb") as file:
+            digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))
+    return _Made(
+        digest=digest,
+        size=size,
+        facts=from_plain(PurificationFacts, answer["facts"]),
+        manifest=answer["manifest"],
+    )
+
+
+def _request(guard: Guard, scan: ScanRow, step: Step) -> dict[str, Any]:
+    """What the job is asked: paths and plain parameters."""
     parent, start = scan.canonical_digest or "", step.origin()
     evidence = case_of(guard, scan).evidence
     wanted = [
@@ -82,52 +108,47 @@ def _make_candidate(
     ]
     paths = {digest: guard.blobs.path(digest) for digest in wanted}
     replays = replays_from(evidence, {digest: path.read_bytes() for digest, path in paths.items()})
-    with guard.workspace() as out:
-        request = {
-            "model": str(guard.blobs.path(parent)),
-            "artifact": parent,
-            "device": guard.settings.device,
-            "cleanset": str(guard.blobs.path(scan.cleanset_digest or "")),
-            "cleanset_name": scan.cleanset_name,
-            "defense": step.rule.name,
-            "parameters": dict(step.rule.params),
-            "seed": SCAN_SEED,
-            "seconds": guard.settings.scan_seconds,
-            "start": None
-            if start is None
-            else {"model": str(guard.blobs.path(start)), "digest": start, "after": step.after},
-            "replays": [
-                {
-                    "target": r.target,
-                    "digest": r.digest,
-                    "path": str(paths[r.digest]),
-                    "natural": r.natural,
-                    "budget": r.budget,
-                }
-                for r in replays
-            ],
-        }
-        answer = run_job(
-            "purify",
-            request,
-            out,
-            limits=guard.limits(guard.settings.scan_seconds + SECONDS + SPARE),
-            on_progress=held.alive,
-        )
-        with (out / "model.safetensors").open("rb") as file:
-            digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))
-    child = uuid.uuid4().hex
-    candidates.append({**step.named(), "child": child, "digest": digest, "facts": answer["facts"]})
+    return {
+        "model": str(guard.blobs.path(parent)),
+        "artifact": parent,
+        "device": guard.settings.device,
+        "cleanset": str(guard.blobs.path(scan.cleanset_digest or "")),
+        "cleanset_name": scan.cleanset_name,
+        "defense": step.rule.name,
+        "parameters": dict(step.rule.params),
+        "seed": SCAN_SEED,
+        "seconds": guard.settings.scan_seconds,
+        "start": None
+        if start is None
+        else {"model": str(guard.blobs.path(start)), "digest": start, "after": step.after},
+        "replays": [
+            {
+                "target": r.target,
+                "digest": r.digest,
+                "path": str(paths[r.digest]),
+                "natural": r.natural,
+                "budget": r.budget,
+            }
+            for r in replays
+        ],
+    }
+
+
+def _record(
+    guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt], step: Step, made: _Made
+) -> None:
+    """Store the candidate as an artifact with a scan of its own, which vets it like an upload."""
+    child, now = uuid.uuid4().hex, guard.now()
+    tried.append(replace(step.attempt(), child=child, digest=made.digest, facts=made.facts))
     with transaction(guard.engine) as session:
         held.check(session)
-        now = guard.now()
         artifacts.put(
             session,
-            digest=digest,
-            size=size,
+            digest=made.digest,
+            size=made.size,
             kind=ArtifactKind.PURIFIED,
-            parent_digest=parent,
-            manifest=answer["manifest"],
+            parent_digest=scan.canonical_digest,
+            manifest=made.manifest,
             now=now,
         )
         scans.insert(
@@ -137,21 +158,21 @@ def _make_candidate(
             key=scan.key,
             version_id=scan.version_id,
             name=scan.name,
-            upload_digest=digest,
+            upload_digest=made.digest,
             submitted_by=scan.submitted_by,
             parent_scan_id=scan.id,
-            detail={"purification": answer["facts"]},
+            detail=ScanNotes(purification=made.facts),
             now=now,
         )
-        scans.move(
-            session,
-            scan.id,
-            ScanState.PURIFYING,
-            now,
-            lease=held.lease,
-            detail={**scan.detail, "candidates": candidates},
-        )
+        _note(session, guard, held, scan, tried)
         outbox.add(session, "inspect", {"scan_id": child}, now)
+
+
+def _judged(guard: Guard, attempt: Attempt) -> Attempt:
+    """The attempt with the verdict in force on its candidate, if there is one."""
+    if attempt.child is None:
+        return attempt
+    return replace(attempt, verdict=_verdict_of(guard, attempt.child))
 
 
 def _verdict_of(guard: Guard, scan_id: str) -> Verdict | None:
@@ -163,15 +184,27 @@ def _verdict_of(guard: Guard, scan_id: str) -> Verdict | None:
     return row.verdict if row is not None else None
 
 
-def _end(guard: Guard, held: Held, scan: ScanRow, candidates: list[dict[str, Any]]) -> None:
+def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt]) -> None:
     """The parent keeps its own verdict, rejected; a winning child is served in its place."""
     with transaction(guard.engine) as session:
         held.check(session)
-        scans.move(
-            session,
-            scan.id,
-            ScanState.DONE,
-            guard.now(),
-            lease=held.lease,
-            detail={**scan.detail, "candidates": candidates},
-        )
+        _note(session, guard, held, scan, tried, ScanState.DONE)
+
+
+def _note(
+    session: "Session",
+    guard: Guard,
+    held: Held,
+    scan: ScanRow,
+    tried: list[Attempt],
+    state: ScanState = ScanState.PURIFYING,
+) -> None:
+    """Write down what was tried, inside the caller's transaction."""
+    scans.move(
+        session,
+        scan.id,
+        state,
+        guard.now(),
+        lease=held.lease,
+        detail=replace(scan.detail, candidates=tuple(tried)),
+    )

@@ -1,14 +1,17 @@
 """Everything a reader may want to know about one scan of the service, read from the store."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from guard.attest import dsse
+from guard.attest.views import read_verdict
 from guard.cleansets import load
 from guard.core.errors import GuardError, InputError
-from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence
+from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
-from guard.core.states import Verdict
+from guard.core.plain import iso, to_plain
+from guard.core.purification import PurificationFacts
 from guard.flow.context import Guard
 from guard.reports.report import RecoveredTrigger, Report, methods_of
 from guard.store import artifacts, ledger, scans
@@ -17,8 +20,8 @@ from guard.store import evidence as evidence_rows
 from guard.store.rows import ScanRow
 from guard.store.session import reading
 from guard.vetting.examine import open_model
-from guard.vetting.repair import asr_of, facts_from_dict
-from guard.vetting.report import demonstrated, purified_fields, recovered
+from guard.vetting.repair import asr_of
+from guard.vetting.report import demonstrated, recovered
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -40,74 +43,57 @@ def report_for(guard: Guard, scan_id: str) -> Report:
             )
         row = ledger.get(session, scan.verdict_id)
         found = evidence_rows.for_artifact(session, row.artifact_digest, scan.cleanset_digest)
-        facts = cleanset_rows.get(session, scan.cleanset_digest) if scan.cleanset_digest else None
-        artifact = artifacts.find(session, row.artifact_digest)
-        stored = scan.detail.get("purification")
-        parent = (
-            evidence_rows.for_artifact(session, stored["parent"], scan.cleanset_digest)
-            if stored
-            else []
+        cleanset = (
+            cleanset_rows.get(session, scan.cleanset_digest) if scan.cleanset_digest else None
         )
+        artifact = artifacts.find(session, row.artifact_digest)
+        repair, parent = scan.detail.purification, list[Evidence]()
+        if repair is not None:
+            parent = evidence_rows.for_artifact(session, repair.parent, scan.cleanset_digest)
         tried = _candidates(session, scan)
-    said = dsse.payload(row.envelope)["predicate"]
-    manifest = (
-        Manifest.from_dict(dict(artifact.manifest))
-        if artifact is not None and artifact.manifest
-        else None
-    )
-    asr = said.get("asr")
+    view = read_verdict(dsse.payload(row.envelope))
+    stored = artifact.manifest if artifact is not None else None
     report = Report(
         digest=row.artifact_digest,
         name=scan.name,
-        verdict=Verdict(row.verdict),
-        # A verdict that needed no score (unvettable, inconclusive) is no sign of innocence.
-        score=said["score"] if said.get("score") is not None else 1.0,
-        target=said.get("target"),
-        asr=AsrEstimate(**asr) if asr else None,
-        asr_upper=said.get("asr_upper"),
-        calibration=said.get("calibration"),
-        coverage=said.get("coverage", ()),
-        known_gaps=said.get("known_gaps"),
+        facts=view.facts,
         methods=methods_of(found),
         seconds=(scan.updated_at - scan.created_at).total_seconds(),
         policy=row.policy_digest,
-        reasons=said.get("reasons", ()),
-        manifest=manifest,
-        cleanset=facts,
+        manifest=Manifest.from_dict(dict(stored)) if stored else None,
+        cleanset=cleanset,
         evidence=[item.to_dict() for item in found],
-        triggers=_stored_triggers(guard, found, facts),
+        triggers=_stored_triggers(guard, found, cleanset),
+        purification=repair,
         candidates=tried,
         replayed_before=asr_of(parent),
         scan_id=scan.id,
         verdict_id=row.id,
-        issued_at=said.get("issued_at"),
-        expires_at=said.get("expires_at"),
-        **purified_fields(facts_from_dict(stored) if stored else None),
+        issued_at=iso(view.issued_at),
+        expires_at=iso(view.expires_at),
     )
-    return (
-        report
-        if not stored or facts is None
-        else _stored_demonstrations(guard, report, parent, facts)
-    )
+    if repair is None or cleanset is None:
+        return report
+    return _stored_demonstrations(guard, report, repair, parent, cleanset)
 
 
 def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:
     """What was tried on a rejected parent, without the bulk of the facts.
 
-    A candidate's own page shows its rivals.
+    A candidate's own report shows its rivals.
     """
     if scan.parent_scan_id is not None:
         scan = scans.get(session, scan.parent_scan_id)
     found = []
-    for item in scan.detail.get("candidates", []):
-        plain = {key: value for key, value in item.items() if key != "facts"}
-        if "facts" in item:
+    for attempt in scan.detail.candidates:
+        plain = to_plain(replace(attempt, facts=None))
+        if attempt.facts is not None:
             plain |= {
-                "acc_after": item["facts"]["acc_after"]["overall"],
-                "seconds": item["facts"]["seconds"],
+                "acc_after": attempt.facts.acc_after.overall,
+                "seconds": attempt.facts.seconds,
             }
-        if "child" in item:
-            plain |= _judged(session, item["child"])
+        if attempt.child is not None:
+            plain |= _judged(session, attempt.child)
         found.append(plain)
     return found
 
@@ -118,10 +104,8 @@ def _judged(session: "Session", scan_id: str) -> dict[str, Any]:
     if verdict_id is None:
         return {}
     row = ledger.get(session, verdict_id)
-    return {
-        "verdict": str(row.verdict),
-        "reasons": list(dsse.payload(row.envelope)["predicate"].get("reasons", ())),
-    }
+    view = read_verdict(dsse.payload(row.envelope))
+    return {"verdict": str(row.verdict), "reasons": list(view.facts.reasons)}
 
 
 def _stored_triggers(
@@ -142,13 +126,17 @@ def _trigger_bytes(guard: Guard, evidence: Sequence[Evidence]) -> dict[str, byte
         try:
             data[digest] = guard.blobs.path(digest).read_bytes()
         except GuardError:
-            # A picture that is gone must not hide the verdict; `guard verify` names what is missing
+            # An image that is gone must not hide the verdict; `guard verify` names what is missing
             continue
     return data
 
 
 def _stored_demonstrations(
-    guard: Guard, report: Report, evidence: Sequence[Evidence], facts: CleanSetFacts
+    guard: Guard,
+    report: Report,
+    repair: PurificationFacts,
+    evidence: Sequence[Evidence],
+    facts: CleanSetFacts,
 ) -> Report:
     from guard.ml.cleanset import CuratedSet
 
@@ -158,8 +146,8 @@ def _stored_demonstrations(
         )
         # On the CPU: a few pictures, and whoever reads a report may have no other device.
         parent, child = (
-            open_model(guard.blobs.path(digest or ""), device="cpu")
-            for digest in (report.parent, report.digest)
+            open_model(guard.blobs.path(digest), device="cpu")
+            for digest in (repair.parent, report.digest)
         )
         return demonstrated(
             report, parent, child, evidence, _trigger_bytes(guard, evidence), curated.holdout

@@ -1,20 +1,20 @@
-"""A person's word on a held verdict.
-
-Four eyes, a reason, and a new signed verdict that names the old one.
-"""
+"""A review of a held verdict: four eyes, a reason, and a new signed verdict that names the old."""
 
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING
 
 from guard.attest import dsse
+from guard.attest.views import read_verdict
 from guard.core.errors import InputError, NotServable
-from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
-from guard.flow._verdict import write
+from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.store import ledger, reviews, scans
 from guard.store.rows import Decided, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 
 def approve(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
@@ -48,38 +48,24 @@ def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved:
         )
     with transaction(guard.engine) as session:
         scan = scans.get(session, scan_id)
-        row = ledger.get(session, scan.verdict_id) if scan.verdict_id else None
-        if row is None or row.verdict is not Verdict.HELD:
-            now = row.verdict if row is not None else scan.state
-            raise NotServable(
-                f"Scan {scan.id} is {now}, not held; only held verdicts wait for a review."
-            )
-        if approved and scan.submitted_by is not None and scan.submitted_by == reviewer:
-            raise NotServable(
-                f"{reviewer} uploaded this model and cannot approve it; ask somebody else."
-            )
-        if approved and row.expires_at <= guard.now():
-            raise NotServable(
-                f"The held verdict of scan {scan.id} has expired; scan the model again."
-            )
-        basis = {
-            "kind": "review",
-            "reviewer": reviewer,
-            "reason": reason,
-            "reviewed_verdict": row.id,
-        }
-        said = "approved" if approved else "rejected"
-        verdict_id = write(
-            guard,
-            session,
-            scan,
+        row = _held(session, scan)
+        if approved:
+            _check_approval(guard, scan, row, reviewer)
+        held = read_verdict(dsse.payload(row.envelope)).facts
+        facts = held.reviewed(
             Verdict.CLEARED if approved else Verdict.REJECTED,
-            subject=row.artifact_digest,
-            reasons=(f"{said.capitalize()} by {reviewer}: {reason}",),
-            then="publish" if approved and guard.settings.auto_publish else "",
-            basis=basis,
-            **_carried(row),
+            f"{'Approved' if approved else 'Rejected'} by {reviewer}: {reason}",
         )
+        terms = Terms(
+            then="publish" if approved and guard.settings.auto_publish else "",
+            basis={
+                "kind": "review",
+                "reviewer": reviewer,
+                "reason": reason,
+                "reviewed_verdict": row.id,
+            },
+        )
+        verdict_id = write(guard, session, scan, row.artifact_digest, facts, terms)
         reviews.add(
             session,
             review_id=uuid.uuid4().hex,
@@ -93,22 +79,20 @@ def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved:
     return verdict_id
 
 
-def _carried(row: LedgerRow) -> dict[str, Any]:
-    """What the new statement repeats from the one that was reviewed.
+def _held(session: "Session", scan: ScanRow) -> LedgerRow:
+    row = ledger.get(session, scan.verdict_id) if scan.verdict_id else None
+    if row is None or row.verdict is not Verdict.HELD:
+        now = row.verdict if row is not None else scan.state
+        raise NotServable(
+            f"Scan {scan.id} is {now}, not held; only held verdicts wait for a review."
+        )
+    return row
 
-    The review changes the verdict, not the facts.
-    """
-    predicate = dsse.payload(row.envelope)["predicate"]
-    asr = predicate.get("asr")
-    return {
-        "score": predicate.get("score"),
-        "target": predicate.get("target"),
-        "coverage": predicate.get("coverage", ()),
-        "evidence": predicate.get("evidence", ()),
-        "parent": predicate.get("parent"),
-        "asr": AsrEstimate(**asr) if asr else None,
-        "asr_upper": predicate.get("asr_upper"),
-        "calibration": predicate.get("calibration"),
-        "known_gaps": predicate.get("known_gaps"),
-        "purification": predicate.get("purification"),
-    }
+
+def _check_approval(guard: Guard, scan: ScanRow, row: LedgerRow, reviewer: str) -> None:
+    if scan.submitted_by is not None and scan.submitted_by == reviewer:
+        raise NotServable(
+            f"{reviewer} uploaded this model and cannot approve it; ask somebody else."
+        )
+    if row.expires_at <= guard.now():
+        raise NotServable(f"The held verdict of scan {scan.id} has expired; scan the model again.")

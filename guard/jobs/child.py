@@ -10,6 +10,7 @@ from typing import Any
 
 from guard.core.contracts import Budget
 from guard.core.errors import GuardError
+from guard.core.plain import to_plain
 from guard.core.progress import Progress
 from guard.jobs.run import RESULT
 from guard.vetting import canary_trial, examine, repair
@@ -108,7 +109,7 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         progress=_tell(),
     )
     manifest = examine.manifest_of(out / "model.safetensors")
-    return {"digest": digest, "facts": repair.facts_to_dict(facts), "manifest": manifest.to_dict()}
+    return {"digest": digest, "facts": to_plain(facts), "manifest": manifest.to_dict()}
 
 
 def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from guard.core.evidence import Accuracy, CleanSetFacts, Evidence, PurificationFacts
+from guard.core.evidence import Accuracy, CleanSetFacts, Evidence
+from guard.core.purification import PurificationFacts
 
 
 @dataclass(frozen=True, kw_only=True)

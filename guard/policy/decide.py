@@ -16,54 +16,51 @@ The steps, each of which can only make the answer stricter:
 Comparisons are written so that NaN fails them.
 """
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome, PurificationFacts, Target
+from guard.core.evidence import Evidence, Finding, Outcome
+from guard.core.purification import summary
 from guard.core.states import Verdict
-from guard.policy import abstain, asr_bounds, repair_limits
-from guard.policy.abstain import finite
+from guard.core.verdict import VerdictFacts
+from guard.policy import abstain, accusations, asr_bounds, repair_limits
+from guard.policy.accusations import Accused
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
 from guard.policy.combine import Combined, combine, enough, mostly_in_vain, proven
+from guard.policy.current import current
 from guard.policy.features import features
 from guard.policy.rules import Policy
-
-Accused = list[tuple[str, Finding]]  # method and finding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A verdict with its reasons.
+    """A verdict with all that it rests on, and what may follow.
 
-    `score` is in 0..1; `purify` says that repairing it is worth a try.
-
-    `asr_upper` bounds the rates of all accused triggers at once (of a purified model, of its
-    parent's triggers); None where there are none. `calibration` is the digest of the calibration
-    file that the score comes from.
+    `repairable`: suspicious, with a measured trigger for each accused class; `purify`: repairable,
+    and rejected.
     """
 
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    score: float
-    coverage: tuple[str, ...]
-    target: Target = None
-    asr: AsrEstimate | None = None
-    asr_upper: float | None = None
-    calibration: str | None = None
-    repairable: bool = False  # suspicious, with a measured trigger for each accused class
-    purify: bool = False  # repairable, and rejected
+    facts: VerdictFacts
+    repairable: bool = False
+    purify: bool = False
     natural_trojan: bool = False
     expires_after_seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict itself."""
+        return self.facts.verdict
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One sentence a reason."""
+        return self.facts.reasons
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """What a calibration that applies says.
-
-    Log odds against the threshold that its policy's rate asks for.
-    """
+    """The log odds of a calibration that applies, and the threshold its policy's rate asks for."""
 
     calibration: Calibration
     log_odds: float
@@ -74,110 +71,169 @@ class _Scored:
         return not self.log_odds <= self.threshold
 
 
+@dataclass(frozen=True)
+class _Ruling:
+    """A verdict by itself, before the facts are put beside it."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    repairable: bool = False
+    natural: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """The present evidence, sorted: by method, that of methods that looked, and what it amounts to.
+
+    `remarks` are sentences about the calibration.
+    """
+
+    policy: Policy
+    case: Case
+    by_method: Mapping[str, list[Evidence]]
+    looked: list[Evidence]
+    combined: Combined
+    scored: _Scored | None
+    remarks: tuple[str, ...]
+    accused: Accused
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [finding for item in self.looked for finding in item.findings]
+
+    @property
+    def suspicious(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.suspicious]
+
+
 def decide(policy: Policy, case: Case) -> Decision:
     """Apply the policy; pure, total, and closed by default."""
-    # What an optional detector says counts as much; only its silence does not.
-    said = {name: _current(policy, name, case) for name in policy.detectors}
-    heard = [
+    view = _view(policy, case)
+    ruling = _rule(view)
+    findings = view.findings
+    worst = max(findings, key=accusations.weight, default=None)
+    score = (
+        accusations.highest_score(view.looked)
+        if view.scored is None
+        else probability(view.scored.log_odds)
+    )
+    repair = case.purification
+    facts = VerdictFacts(
+        verdict=ruling.verdict,
+        reasons=(*ruling.reasons, *view.remarks),
+        score=score,
+        target=worst.target if worst is not None and worst.suspicious else None,
+        asr=accusations.leading_asr(findings, worst, repair),
+        asr_upper=_asr_upper(view),
+        calibration=None if view.scored is None else view.scored.calibration.digest,
+        coverage=view.combined.covered,
+        parent=None if repair is None else repair.parent,
+        purification=None if repair is None else summary(repair),
+    )
+    return Decision(
+        facts=facts,
+        repairable=ruling.repairable,
+        purify=ruling.repairable and ruling.verdict is Verdict.REJECTED,
+        natural_trojan=ruling.natural,
+        expires_after_seconds=policy.lifetime_seconds,
+    )
+
+
+def settled(policy: Policy, case: Case) -> bool:
+    """Whether the detectors that have not looked yet may be spared.
+
+    What is there already rejects the model.
+    """
+    return policy.stop_early and decide(policy, case).verdict is Verdict.REJECTED
+
+
+def _view(policy: Policy, case: Case) -> _View:
+    # What an optional detector reports counts as much; only its silence does not.
+    by_method = {name: current(policy, name, case) for name in policy.detectors}
+    looked = [
         item
-        for items in said.values()
+        for items in by_method.values()
         for item in items
         if item.outcome is not Outcome.COULD_NOT_LOOK
     ]
-    findings = [finding for item in heard for finding in item.findings]
-    worst = max(findings, key=_weight, default=None)
-    combined = combine(heard)
-    scored, remarks = _calibrated(policy, case, heard)
-    suspicious = [finding for finding in findings if finding.suspicious]
-    accused: Accused = [
-        (item.method, finding)
-        for item in heard
-        for finding in item.findings
-        if finding.suspicious and not _natural(finding)
-    ]
-    upper = _asr_upper(heard, suspicious, case.purification, scored)
+    scored, remarks = _calibrated(policy, case, looked)
+    return _View(
+        policy=policy,
+        case=case,
+        by_method=by_method,
+        looked=looked,
+        combined=combine(looked),
+        scored=scored,
+        remarks=remarks,
+        accused=accusations.accused_in(looked),
+    )
 
-    def answer(
-        verdict: Verdict, *reasons: str, repairable: bool = False, natural: bool = False
-    ) -> Decision:
-        return Decision(
-            verdict=verdict,
-            reasons=(*reasons, *remarks),
-            coverage=combined.covered,
-            score=_score(heard) if scored is None else probability(scored.log_odds),
-            target=worst.target if worst is not None and worst.suspicious else None,
-            asr=_telling_asr(findings, worst, case.purification),
-            asr_upper=upper,
-            calibration=None if scored is None else scored.calibration.digest,
-            repairable=repairable,
-            purify=repairable and verdict is Verdict.REJECTED,
-            natural_trojan=natural,
-            expires_after_seconds=policy.lifetime_seconds,
-        )
 
-    lacking = tuple(abstain.missing(policy, said))
+def _rule(view: _View) -> _Ruling:
+    policy, case = view.policy, view.case
+    lacking = tuple(abstain.missing(policy, view.by_method))
     doubted = (
-        *abstain.unfit(policy, case, calibrated=scored is not None),
-        *abstain.not_finite(heard),
+        *abstain.unfit(policy, case, calibrated=view.scored is not None),
+        *abstain.not_finite(view.looked),
     )
     # With reference models there is no early stop: a calibrated score needs every method.
     early = (
         policy.stop_early
         and policy.calibration is None
-        and bool(accused)
-        and enough(said, policy.combination.reject_level)
+        and bool(view.accused)
+        and enough(view.by_method, policy.combination.reject_level)
     )
     if doubted or (lacking and not early):
-        return answer(Verdict.INCONCLUSIVE, *lacking, *doubted)
-    if accused:
-        verdict, words = _judge(policy, case, heard, accused, combined, scored)
-        if lacking and verdict is not Verdict.REJECTED:
-            return answer(Verdict.INCONCLUSIVE, *lacking)
-        return answer(
-            verdict,
-            *words,
-            *(f"Proven all the same. {word}" for word in lacking),
-            repairable=_repairable(policy, case, accused),
-        )
-    faults = (
-        ()
-        if case.purification is None
-        else tuple(repair_limits.all_faults(policy, case.purification))
+        return _Ruling(Verdict.INCONCLUSIVE, (*lacking, *doubted))
+    if not view.accused:
+        return _rule_without_accused(view)
+    verdict, reasons = _judge(view)
+    if lacking and verdict is not Verdict.REJECTED:
+        return _Ruling(Verdict.INCONCLUSIVE, lacking)
+    return _Ruling(
+        verdict,
+        (*reasons, *(f"Proven all the same. {sentence}" for sentence in lacking)),
+        repairable=accusations.repairable(policy, case, view.accused),
     )
+
+
+def _rule_without_accused(view: _View) -> _Ruling:
+    """Steps 3 to 6."""
+    policy, repair, combined = view.policy, view.case.purification, view.combined
+    suspicious = view.suspicious
+    faults = () if repair is None else tuple(repair_limits.all_faults(policy, repair))
     if faults:
-        return answer(Verdict.REJECTED, *faults, natural=bool(suspicious))
+        return _Ruling(Verdict.REJECTED, faults, natural=bool(suspicious))
     if suspicious:
         verdict = Verdict.REJECTED if policy.natural == "rejected" else Verdict.HELD
-        return answer(verdict, *(_natural_words(finding) for finding in suspicious), natural=True)
-    if together := _together(policy, combined, scored):
-        return answer(
-            Verdict.HELD, f"No method flags a class by itself, but {together}; a person must look."
-        )
+        reasons = tuple(accusations.natural_trigger(finding) for finding in suspicious)
+        return _Ruling(verdict, reasons, natural=True)
+    if together := _together(view):
+        sentence = f"No method flags a class by itself, but {together}; a person must look."
+        return _Ruling(Verdict.HELD, (sentence,))
     if mostly_in_vain(combined):
-        return answer(
-            Verdict.INCONCLUSIVE,
-            f"Of most families nothing could be told on this model: {', '.join(combined.in_vain)}.",
+        sentence = (
+            f"Of most families nothing could be told on this model: {', '.join(combined.in_vain)}."
         )
-    told = (
+        return _Ruling(Verdict.INCONCLUSIVE, (sentence,))
+    scope = (
         f"under policy {policy.name} version {policy.version} with coverage "
         f"{', '.join(combined.covered) or 'of no family'}"
     )
     if policy.review_always:
-        return answer(
-            Verdict.HELD, f"Nothing suspicious was found {told}; the policy wants a person to look."
-        )
-    if case.purification is not None:
-        return answer(
-            Verdict.PURIFIED, f"Purified by {case.purification.chain} and cleared {told}."
-        )
-    return answer(Verdict.CLEARED, f"Cleared {told}.")
+        sentence = f"Nothing suspicious was found {scope}; the policy wants a person to look."
+        return _Ruling(Verdict.HELD, (sentence,))
+    if repair is not None:
+        return _Ruling(Verdict.PURIFIED, (f"Purified by {repair.chain} and cleared {scope}.",))
+    return _Ruling(Verdict.CLEARED, (f"Cleared {scope}.",))
 
 
-def _together(policy: Policy, combined: Combined, scored: _Scored | None) -> str:
+def _together(view: _View) -> str:
     """What is suspicious although no method flags it alone; empty where nothing is."""
-    if scored is not None:
-        return "together their numbers are unlike those of honest models" if scored.over else ""
-    found, rule = combined.accord, policy.combination
+    combined = view.combined
+    if view.scored is not None:
+        return "together their numbers are unlike those of honest models" * view.scored.over
+    found, rule = combined.accord, view.policy.combination
     if found is not None and not found.p > rule.class_level:
         return (
             f"{', '.join(found.methods)} all find class {found.target} unusual (p = "
@@ -191,17 +247,40 @@ def _together(policy: Policy, combined: Combined, scored: _Scored | None) -> str
     return ""
 
 
-def _calibrated(
-    policy: Policy, case: Case, heard: list[Evidence]
-) -> tuple[_Scored | None, tuple[str, ...]]:
-    """The calibrated score, if the policy names a calibration and it applies.
+def _judge(view: _View) -> tuple[Verdict, list[str]]:
+    """Verdict and reasons where something is accused: held or rejected, never less."""
+    policy, scored = view.policy, view.scored
+    findings = [finding for _, finding in view.accused]
+    # Whether the trigger that was found works, not the attacker's.
+    upper = asr_bounds.of_suspects(view.looked, findings, 0.0)
+    reasons = [accusations.accusation(policy, finding) for finding in findings]
+    if view.case.purification is not None:
+        return Verdict.REJECTED, reasons
+    if upper is not None and upper <= policy.asr_limit:
+        remark = "A trigger that hardly works is still a sign; a person must look."
+        return Verdict.HELD, [*reasons, remark]
+    if scored is not None and not scored.over:
+        remark = "But honest reference models raise such an alarm as well; a person must look."
+        return Verdict.HELD, [*reasons, remark]
+    if scored is None and not proven(view.accused, view.combined, policy.combination.reject_level):
+        why = (
+            "no trigger was recovered and no second method accuses the same class"
+            if all(finding.asr is None for finding in findings)
+            else f"all p values together are not unusual (combined p = {view.combined.p:.2g})"
+        )
+        remark = f"It is suspicious but not proven: {why}; a person must look."
+        return Verdict.HELD, [*reasons, remark]
+    return Verdict.REJECTED, reasons
 
-    And what to say about it.
-    """
+
+def _calibrated(
+    policy: Policy, case: Case, looked: list[Evidence]
+) -> tuple[_Scored | None, tuple[str, ...]]:
+    """The calibrated score, if the policy names a calibration that applies, and remarks on it."""
     rule = policy.calibration
     if rule is None:
         return None, ()
-    own = [item for item in heard if item.method in rule.calibration.methods]
+    own = [item for item in looked if item.method in rule.calibration.methods]
     why = why_not(
         rule.calibration,
         architecture=case.architecture,
@@ -228,179 +307,13 @@ def _calibrated(
     )
 
 
-def _judge(
-    policy: Policy,
-    case: Case,
-    heard: list[Evidence],
-    accused: Accused,
-    combined: Combined,
-    scored: _Scored | None,
-) -> tuple[Verdict, list[str]]:
-    """Verdict and reasons where something is accused: held or rejected, never less."""
-    findings = [finding for _, finding in accused]
-    upper = asr_bounds.of_suspects(
-        heard, findings, 0.0
-    )  # whether the trigger that was found works, not the attacker's
-    words = [_accusation(policy, finding) for finding in findings]
-    if case.purification is not None:
-        return Verdict.REJECTED, words
-    if upper is not None and upper <= policy.asr_limit:
-        return Verdict.HELD, [
-            *words,
-            "A trigger that hardly works is still a sign; a person must look.",
-        ]
-    if scored is not None and not scored.over:
-        return Verdict.HELD, [
-            *words,
-            "But honest reference models raise such an alarm as well; a person must look.",
-        ]
-    if scored is None and not proven(accused, combined, policy.combination.reject_level):
-        why = (
-            "no trigger was recovered and no second method accuses the same class"
-            if all(finding.asr is None for finding in findings)
-            else f"all p values together are not unusual (combined p = {combined.p:.2g})"
-        )
-        return Verdict.HELD, [
-            *words,
-            f"It is suspicious but not proven: {why}; a person must look.",
-        ]
-    return Verdict.REJECTED, words
-
-
-def settled(policy: Policy, case: Case) -> bool:
-    """Whether the detectors that have not looked yet may be spared.
-
-    What is there already rejects the model.
-    """
-    return policy.stop_early and decide(policy, case).verdict is Verdict.REJECTED
-
-
-def _repairable(policy: Policy, case: Case, accused: Accused) -> bool:
-    """Whether a repair is worth a try.
-
-    Without a measured trigger for each class nothing could show that it worked.
-    """
-    measured = {finding.target for _, finding in accused if finding.asr is not None}
-    return (
-        bool(policy.defenses)
-        and case.purification is None
-        and {f.target for _, f in accused} <= measured
-    )
-
-
-def _asr_upper(
-    heard: list[Evidence],
-    suspicious: list[Finding],
-    purification: PurificationFacts | None,
-    scored: _Scored | None,
-) -> float | None:
+def _asr_upper(view: _View) -> float | None:
+    suspicious, repair = view.suspicious, view.case.purification
     if suspicious:
-        margin = scored.calibration.asr_margin if scored is not None else None
+        margin = view.scored.calibration.asr_margin if view.scored is not None else None
         return asr_bounds.of_suspects(
-            heard, suspicious, asr_bounds.UNSEEN if margin is None else margin
+            view.looked, suspicious, asr_bounds.UNSEEN if margin is None else margin
         )
-    if purification is not None and purification.replayed:
-        return asr_bounds.overall(purification.replayed)
+    if repair is not None and repair.replayed:
+        return asr_bounds.overall(repair.replayed)
     return None
-
-
-def _current(policy: Policy, name: str, case: Case) -> list[Evidence]:
-    """All evidence of a method as it would run now.
-
-    This artifact, this clean set, present version and parameters.
-
-    Of several runs every one counts: running again with other seeds must not wash a finding away.
-    """
-    rule, full = policy.detectors[name].params, case.parameters.get(name)
-    wanted = rule if full is None else full
-    return [
-        item
-        for item in case.evidence
-        if item.method == name
-        and item.artifact == case.artifact
-        and item.cleanset == case.cleanset.digest
-        and item.version == case.versions.get(name)
-        and (full is None or set(item.parameters) == set(full))
-        and all(
-            key in item.parameters and _same(item.parameters[key], value)
-            for key, value in wanted.items()
-        )
-    ]
-
-
-def _same(one: Any, other: Any) -> bool:
-    # Parameters that were stored come back as JSON: a tuple as a list.
-    plain = [list(value) if isinstance(value, tuple) else value for value in (one, other)]
-    return bool(plain[0] == plain[1])
-
-
-def _weight(finding: Finding) -> tuple[bool, float]:
-    return (finding.suspicious, finding.score if math.isfinite(finding.score) else math.inf)
-
-
-def _score(heard: list[Evidence]) -> float:
-    scores = [finding.score for item in heard for finding in item.findings]
-    # A score that nobody could measure is no sign of innocence.
-    if not heard or not all(map(math.isfinite, scores)):
-        return 1.0
-    return max(scores, default=0.0)
-
-
-def _telling_asr(
-    findings: list[Finding], worst: Finding | None, purification: PurificationFacts | None
-) -> AsrEstimate | None:
-    """The rate that a reader should see first.
-
-    Of the accused class the loudest trigger that was measured, which need not be what accuses
-    loudest; of a purified model the parent's triggers, replayed; else that of the most unusual
-    trigger found, marked as natural by a `natural` rate equal to its own: siblings need as little.
-    """
-    measured = [finding for finding in findings if finding.asr is not None and finite(finding)]
-    if worst is not None and worst.suspicious:
-        measured = [
-            finding for finding in measured if finding.suspicious and finding.target == worst.target
-        ]
-        return max(measured, key=_weight).asr if measured and finite(worst) else None
-    if purification is not None and purification.replayed:
-        return max(purification.replayed, key=lambda estimate: estimate.high)
-    if not measured or worst is None or not finite(worst):
-        return None
-    natural = max(measured, key=_weight).asr
-    assert natural is not None
-    return replace(natural, natural=natural.estimate)
-
-
-def _natural(finding: Finding) -> bool:
-    """Whether sibling classes reach this trigger's ASR at its own budget.
-
-    A property of the task, not an implant.
-    """
-    asr = finding.asr
-    return asr is not None and asr.natural is not None and asr.natural >= asr.low
-
-
-def _harmless(policy: Policy, finding: Finding) -> bool:
-    """Whether the recovered trigger surely works on less than the limit."""
-    return finding.asr is not None and finding.asr.high <= policy.asr_limit
-
-
-def _accusation(policy: Policy, finding: Finding) -> str:
-    if finding.asr is None:
-        return f"{finding.statement} An ASR could not be measured, for no trigger was recovered."
-    asr = finding.asr
-    over = "not over" if _harmless(policy, finding) else "over"
-    return (
-        f"{finding.statement} On {asr.trials} hold-out images its ASR is {asr.estimate:.1%} "
-        f"({asr.low:.1%} to {asr.high:.1%}), {over} the limit of {policy.asr_limit:.0%}."
-    )
-
-
-def _natural_words(finding: Finding) -> str:
-    natural = (
-        finding.asr.natural if finding.asr is not None and finding.asr.natural is not None else 0.0
-    )
-    return (
-        f"{finding.statement} But a sibling class reaches {natural:.1%} at the same budget: "
-        "perhaps a natural "
-        "trigger of the task; a person must look."
-    )

@@ -6,7 +6,8 @@ Lost accuracy, triggers that still work, a backdoor that is easily woken.
 import math
 from collections.abc import Iterator, Sequence
 
-from guard.core.evidence import PurificationFacts, Target
+from guard.core.evidence import Target
+from guard.core.purification import PurificationFacts
 from guard.core.pvalues import mcnemar
 from guard.core.states import Family
 from guard.policy import asr_bounds
@@ -113,19 +114,19 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
                     "than a random one "
                     f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} "
                     "steps on "
-                    f"{taught.pictures} pictures{drawn}, over {100 * rule.max_lead:.0f})."
+                    f"{taught.images} pictures{drawn}, over {100 * rule.max_lead:.0f})."
                 )
     if rule.max_woken is not None:
         wanted: set[Target] = {one.target for one in facts.replayed if isinstance(one.target, int)}
-        known = {one.stamped.target for one in facts.woken}
+        known = {one.stamped.target for one in facts.reactivated}
         yield from _unmeasured(wanted - known, "with a perturbation on top", facts)
-        for woken in facts.woken:
-            if not _within(woken.lead, rule.max_woken):
+        for found in facts.reactivated:
+            if not _within(found.lead, rule.max_woken):
                 yield (
-                    f"A perturbation of at most {woken.radius:.1%} wakes the parent's trigger for "
+                    f"A perturbation of at most {found.radius:.1%} wakes the parent's trigger for "
                     "class "
-                    f"{woken.stamped.target}: {woken.stamped.estimate:.1%} of the hold-out, "
-                    f"{woken.alone.estimate:.1%} without the trigger; the policy allows a lead of "
+                    f"{found.stamped.target}: {found.stamped.estimate:.1%} of the hold-out, "
+                    f"{found.alone.estimate:.1%} without the trigger; the policy allows a lead of "
                     f"{100 * rule.max_woken:.0f} points."
                 )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from guard.core.evidence import AsrEstimate, Target
 from guard.core.text import printable
-from guard.reports.report import ACCURACY, Report
+from guard.reports.report import Report
 
 MOST_ROWS = 24  # a model with a thousand classes shows the most telling ones, and says so
 _SIZES = ("norm", "l1", "l2", "mask", "size", "pixels", "budget")
@@ -75,9 +75,10 @@ def accuracy_chart(report: Report) -> Chart | None:
 
     None where either was not measured.
     """
-    before, after = report.acc_before, report.acc_after
-    if before is None or after is None or len(before.per_class) != len(after.per_class):
+    repair = report.purification
+    if repair is None or len(repair.acc_before.per_class) != len(repair.acc_after.per_class):
         return None
+    before, after = repair.acc_before, repair.acc_after
     pairs = list(enumerate(zip(before.per_class, after.per_class, strict=True)))
     shown = sorted(sorted(pairs, key=lambda pair: pair[1][1] - pair[1][0])[:MOST_ROWS])
     rows = tuple(
@@ -100,7 +101,8 @@ def accuracy_chart(report: Report) -> Chart | None:
 
 def replay_chart(report: Report) -> Chart | None:
     """The parent's triggers, measured on the purified model."""
-    if not report.replayed:
+    repair = report.purification
+    if repair is None or not repair.replayed:
         return None
     note = (
         "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to "
@@ -110,7 +112,7 @@ def replay_chart(report: Report) -> Chart | None:
         return Chart(
             "Replayed triggers",
             note,
-            tuple(_asr_row(report, item, marked=False) for item in report.replayed),
+            tuple(_asr_row(report, item, marked=False) for item in repair.replayed),
         )
     rows = []
     for old, item in report.replays:
@@ -132,7 +134,8 @@ def replay_chart(report: Report) -> Chart | None:
 
 def resampled_chart(report: Report) -> Chart | None:
     """Fresh patches of the parent's distribution, or of new searches, before and after."""
-    if not report.resampled:
+    repair = report.purification
+    if repair is None or not repair.resampled:
         return None
     note = (
         "Patches that nobody has seen: drawn from the distribution learnt on the uploaded model, "
@@ -140,7 +143,7 @@ def resampled_chart(report: Report) -> Chart | None:
         "each hold-out picture; where none could be learnt, found by new searches."
     )
     rows = []
-    for sample in report.resampled:
+    for sample in repair.resampled:
         name = label_of(report, sample.after.target)
         name += f", {sample.searches} new searches" if sample.searches else ""
         rows.append(replace(_asr_row(report, sample.before, marked=True), label=f"{name}, before"))
@@ -150,11 +153,12 @@ def resampled_chart(report: Report) -> Chart | None:
 
 def relearned_chart(report: Report) -> Chart | None:
     """How fast the parent's trigger comes back; the tick is the best of the random triggers."""
-    if not report.relearned:
+    repair = report.purification
+    if repair is None or not repair.relearned:
         return None
-    first = report.relearned[0]
+    first = repair.relearned[0]
     note = (
-        f"A copy of the purified model is taught {first.pictures} pictures of the trigger for a "
+        f"A copy of the purified model is taught {first.images} pictures of the trigger for a "
         "few steps. The "
         f"mark is the best of {len(first.rivals)} random triggers taught alike: a bar far beyond "
         "it says that the "
@@ -163,7 +167,7 @@ def relearned_chart(report: Report) -> Chart | None:
     if len(first.leads) > 1:
         note += f" All are means over {len(first.leads)} draws of pictures and random triggers."
     rows = []
-    for taught in report.relearned:
+    for taught in repair.relearned:
         for step, rate, best in zip(
             taught.steps, taught.asr, map(max, zip(*taught.rivals, strict=True)), strict=True
         ):
@@ -175,19 +179,19 @@ def relearned_chart(report: Report) -> Chart | None:
     )
 
 
-def woken_chart(report: Report) -> Chart | None:
+def reactivated_chart(report: Report) -> Chart | None:
     """A small perturbation on top of the parent's trigger.
 
     The tick is the same without the trigger.
     """
-    if not report.woken:
+    repair = report.purification
+    if repair is None or not repair.reactivated:
         return None
     note = (
-        f"One perturbation for all pictures, of at most {percent(report.woken[0].radius)} of the "
-        "value range, is "
-        "learnt against the purified model on top of the uploaded model's trigger. The mark is "
-        "one learnt without "
-        "the trigger: a bar far beyond it says that the trigger still helps."
+        f"One perturbation for all pictures, of at most {percent(repair.reactivated[0].radius)} of "
+        "the value range, is learnt against the purified model on top of the uploaded model's "
+        "trigger. The mark is one learnt without the trigger: a bar far "
+        "beyond it says that the trigger still helps."
     )
     rows = [
         replace(
@@ -195,14 +199,14 @@ def woken_chart(report: Report) -> Chart | None:
             tick=_share(one.alone.estimate, 1),
             text=f"{percent(one.stamped.estimate)} (without: {percent(one.alone.estimate)})",
         )
-        for one in report.woken
+        for one in repair.reactivated
     ]
-    return Chart("Waking the trigger", note, tuple(rows))
+    return Chart("Reactivating the trigger", note, tuple(rows))
 
 
 def shared_chart(report: Report) -> Chart | None:
     """Shared adversarial examples, before and after."""
-    risk = report.shared
+    risk = None if report.purification is None else report.purification.shared
     if risk is None:
         return None
     note = (
@@ -234,12 +238,12 @@ def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
 
     `accuracy_chart` compares where one did.
     """
+    measured = item.get("accuracy")
+    if not measured or report.purification is not None:
+        return []
     rows = [
-        Row(label_of(report, int(name.removeprefix("class_"))), percent(value), _share(value, 1))
-        for finding in item.get("findings", ())
-        if finding.get("family") == ACCURACY and report.acc_after is None
-        for name, value in finding["numbers"].items()
-        if name.removeprefix("class_").isdecimal()
+        Row(label_of(report, index), percent(value), _share(value, 1))
+        for index, value in enumerate(measured["per_class"])
     ]
     if not rows:
         return []

@@ -6,7 +6,6 @@ One file, no scripts, nothing fetched, every stranger's word escaped.
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,11 +20,11 @@ from guard.reports.charts import (
     label_of,
     number,
     percent,
+    reactivated_chart,
     relearned_chart,
     replay_chart,
     resampled_chart,
     shared_chart,
-    woken_chart,
 )
 from guard.reports.pictures import SIDE, png_uri, stamp_uri
 from guard.reports.report import (
@@ -83,7 +82,8 @@ def render_html(report: Report) -> str:
     environment.filters.update(percent=percent, number=number, seconds=_duration)
     style = environment.get_template("style.jinja").render()
     return environment.get_template("report.html.jinja").render(
-        report=_with_chains(report),
+        report=report,
+        repair=report.purification,
         style=Markup(style),  # noqa: S704 - our own file, and its hash is in the policy
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         tone={0: "good", 5: "warn"}.get(
@@ -95,7 +95,7 @@ def render_html(report: Report) -> str:
         covered=[
             (str(family), text)
             for family, text in _FAMILIES.items()
-            if str(family) in set(report.coverage)
+            if str(family) in set(report.facts.coverage)
         ],
         uncovered=[
             (str(family), text)
@@ -109,7 +109,7 @@ def render_html(report: Report) -> str:
         demonstrations=_demonstrations(report),
         proofs=[
             chart
-            for draw in (resampled_chart, relearned_chart, woken_chart, shared_chart)
+            for draw in (resampled_chart, relearned_chart, reactivated_chart, shared_chart)
             if (chart := draw(report)) is not None
         ],
         facts=_facts(report),
@@ -120,11 +120,6 @@ def render_html(report: Report) -> str:
         ],
         outcome_words=outcome_words,
     )
-
-
-def _with_chains(report: Report) -> Report:
-    """Where defenses repaired one after the other, all their names instead of the last one's."""
-    return replace(report, defense=report.chain or None)
 
 
 def _speakable(value: Any) -> Any:
@@ -242,10 +237,10 @@ def _suspicious(report: Report) -> list[dict[str, Any]]:
 def _facts(report: Report) -> list[tuple[str, Any]]:
     """What identifies the thing and everything that shaped the answer."""
     facts: list[tuple[str, Any]] = [("SHA-256 of the weights", report.digest)]
-    if report.parent:
-        facts.append(("Purified from", report.parent))
-    if report.defense and report.parameters:
-        facts.append((f"Parameters of {report.defense}", told(report.parameters)))
+    if (repair := report.purification) is not None:
+        facts.append(("Purified from", repair.parent))
+        if repair.parameters:
+            facts.append((f"Parameters of {repair.defense}", told(repair.parameters)))
     if report.manifest is not None:
         model = report.manifest
         facts += [
@@ -262,8 +257,8 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
             ("Clean set", f"{clean.name}: {parts}"),
             ("SHA-256 of the clean set", clean.digest),
         ]
-    if report.calibration:
-        facts.append(("SHA-256 of the calibration", report.calibration))
+    if report.facts.calibration:
+        facts.append(("SHA-256 of the calibration", report.facts.calibration))
     facts += [("Policy", report.policy or "–"), ("Seeds", ", ".join(_seeds(report)) or "–")]
     optional = [
         ("Scan", report.scan_id),

@@ -6,24 +6,16 @@ from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from guard.core.evidence import (
-    Accuracy,
-    AsrEstimate,
-    CleanSetFacts,
-    Evidence,
-    Outcome,
-    Relearned,
-    Resampled,
-    SharedRisk,
-    Target,
-    Woken,
-)
+from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Outcome, Target
 from guard.core.manifest import Manifest
+from guard.core.plain import to_plain
+from guard.core.purification import PurificationFacts
 from guard.core.states import EXIT_CODES, Verdict, not_covered
 from guard.core.text import in_turn
+from guard.core.verdict import VerdictFacts
 
-#: The family under which the guard stores its own measurement of clean accuracy.
-ACCURACY = "accuracy"
+#: Names the form of the JSON document; published in `docs/schemas/report.schema.json`.
+SCHEMA = "https://registry-guard.dev/schemas/report/v1"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,11 +44,10 @@ class RecoveredTrigger:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answered:
-    """A hold-out picture with a trigger on it (C,H,W in [0, 1]).
+    """A hold-out image with a trigger on it, and the classes that parent and artifact answer.
 
-    And what the parent and the artifact say of it.
-
-    `label` is its true class, `wanted` the one that the trigger is meant to send it to.
+    `picture` is C,H,W in [0, 1]; `label` its true class, `wanted` the one that the trigger is meant
+    to lead to; `before` is the parent's answer, `after` the artifact's.
     """
 
     picture: Any
@@ -68,9 +59,9 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demonstration:
-    """One of the parent's triggers at work, for the HTML page: its ASR on both (None.
+    """One of the parent's triggers at work, on images, for the HTML page.
 
-    Not measured), and pictures.
+    `before` and `after` are its ASR on parent and artifact; None where it was not measured.
     """
 
     family: str
@@ -82,61 +73,68 @@ class Demonstration:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """What `guard scan` and `guard purify` answer.
+    """What `guard scan` and `guard purify` answer: the facts of the verdict, and all beside them.
 
-    `score` is in 0..1, higher is more suspicious. `asr_upper` bounds the rates of all accused
-    triggers at once; `calibration` is the digest of the calibration file that the score comes from,
-    if it does. `known_gaps` is what was measured for the policy (`guard.policy.known_gaps`); None
-    where no method looked, and in verdicts from before it.
-
-    `policy` is the digest of the policy that decided. `evidence` holds `Evidence.to_dict()` values,
-    `methods` one `{name, version, seconds, outcome}` a method that ran. The fields from `parent` on
-    speak about a purification: `parameters` are all of the defense's, `acc_before` is the parent's
-    accuracy, `replayed` the triggers recovered on the parent and measured on this artifact,
-    `replayed_before` the same triggers on the parent, in the same order, `demonstrations` some of
-    them on pictures, `after` and `resampled` to `unproved` as in `PurificationFacts`, `candidates`
-    one mapping (`defense`, `after` where it repaired another candidate further, then `verdict`,
-    None while it has none, and `reasons`, or `failed`) for each that was tried.
+    Attributes:
+        facts: the verdict and what it rests on.
+        policy: digest of the policy that decided.
+        evidence: `Evidence.to_dict()` values; `methods` is their short form.
+        purification: how the artifact was repaired; None for an upload.
+        replayed_before: the triggers of `purification.replayed`, measured on the parent.
+        demonstrations: some of them on images.
+        candidates: one mapping for each that was tried: `defense`, `after` where it repaired
+            another candidate further, then `verdict` (None while it has none) and `reasons`, or
+            `failed`.
     """
 
     digest: str
     name: str
-    verdict: Verdict
-    score: float
-    target: Target = None
-    asr: AsrEstimate | None = None
-    asr_upper: float | None = None
-    calibration: str | None = None
-    coverage: Sequence[str] = ()
-    known_gaps: Mapping[str, Any] | None = None
+    facts: VerdictFacts
     methods: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
     policy: str = ""
-    reasons: Sequence[str] = ()
     manifest: Manifest | None = None
     cleanset: CleanSetFacts | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
     triggers: Sequence[RecoveredTrigger] = field(default=(), repr=False)
-    parent: str | None = None
-    defense: str | None = None
-    after: Sequence[str] = ()
-    defense_version: int | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    acc_before: Accuracy | None = None
-    acc_after: Accuracy | None = None
-    replayed: Sequence[AsrEstimate] = ()
+    purification: PurificationFacts | None = None
     replayed_before: Sequence[AsrEstimate] = ()
     demonstrations: Sequence[Demonstration] = field(default=(), repr=False)
-    resampled: Sequence[Resampled] = ()
-    relearned: Sequence[Relearned] = ()
-    woken: Sequence[Woken] = ()
-    shared: SharedRisk | None = None
-    unproved: Sequence[str] = ()
     candidates: Sequence[Mapping[str, Any]] = ()
     scan_id: str | None = None
     verdict_id: str | None = None
     issued_at: str | None = None
     expires_at: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict itself."""
+        return self.facts.verdict
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One sentence a reason."""
+        return self.facts.reasons
+
+    @property
+    def score(self) -> float:
+        """How suspicious, 0..1.
+
+        A verdict that needed no score (unvettable, inconclusive), and a score that is not finite,
+        are no sign of innocence: 1.
+        """
+        score = self.facts.score
+        return min(1.0, max(0.0, score)) if score is not None and math.isfinite(score) else 1.0
+
+    @property
+    def target(self) -> Target:
+        """The accused class."""
+        return self.facts.target
+
+    @property
+    def asr(self) -> AsrEstimate | None:
+        """The attack success rate that a reader should see first."""
+        return self.facts.asr
 
     @property
     def exit_code(self) -> int:
@@ -161,7 +159,7 @@ class Report:
         """
         before = list(self.replayed_before)
         pairs: list[tuple[AsrEstimate | None, AsrEstimate]] = []
-        for after in self.replayed:
+        for after in () if self.purification is None else self.purification.replayed:
             place = next(
                 (
                     index
@@ -175,90 +173,77 @@ class Report:
 
     @property
     def chain(self) -> str:
-        """The defenses that made this artifact, in words; empty where none did."""
-        return "" if self.defense is None else in_turn((*self.after, self.defense))
+        """The defenses that made this artifact, for people; empty where none did."""
+        return "" if self.purification is None else self.purification.chain
 
     @property
     def not_covered(self) -> list[str]:
         """Trigger families that no method of this scan spoke about."""
-        return not_covered(self.coverage)
+        return not_covered(self.facts.coverage)
 
     @property
     def accuracy(self) -> float | None:
         """Clean accuracy of this artifact on the hold-out, 0..1; None where it was not measured."""
-        if self.acc_after is not None:
-            return self.acc_after.overall
-        return next(
-            (
-                float(found["numbers"]["overall"])
-                for item in self.evidence
-                for found in item.get("findings", ())
-                if found.get("family") == ACCURACY and "overall" in found["numbers"]
-            ),
-            None,
-        )
+        if self.purification is not None:
+            return self.purification.acc_after.overall
+        measured = (item.get("accuracy") for item in self.evidence)
+        return next((float(found["overall"]) for found in measured if found), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The agreed JSON document.
+        """The JSON document that `schema` names.
 
         Every number in it is finite; `asr` always has its three keys, null if unmeasured.
-
-        A score that is not finite reads 1.0: whatever could not be judged counts as suspicious.
         """
+        facts = to_plain(self.facts)
+        for shown_in_full in ("evidence", "parent", "purification"):
+            del facts[shown_in_full]
         data: dict[str, Any] = {
+            "schema": SCHEMA,
             "digest": self.digest,
             "name": self.name,
-            "verdict": str(self.verdict),
-            "score": min(1.0, max(0.0, self.score)) if math.isfinite(self.score) else 1.0,
-            "target": self.target,
+            **facts,
+            "score": self.score,
             "asr": asdict(self.asr) if self.asr else {"estimate": None, "low": None, "high": None},
-            "asr_upper": self.asr_upper,
             "accuracy": self.accuracy,
-            "coverage": list(self.coverage),
             "not_covered": self.not_covered,
-            "known_gaps": None if self.known_gaps is None else dict(self.known_gaps),
             "methods": [dict(method) for method in self.methods],
             "seconds": self.seconds,
             "policy": self.policy,
-            "calibration": self.calibration,
-            "reasons": list(self.reasons),
             "manifest": self.manifest.to_dict() if self.manifest else None,
             "cleanset": asdict(self.cleanset) if self.cleanset else None,
             "evidence": [dict(item) for item in self.evidence],
             "triggers": [trigger.to_dict() for trigger in self.triggers],
         }
-        data.update(self._about_purification())
+        if self.purification is not None:
+            data.update(_about(self.purification))
+            data["replayed_before"] = [asdict(estimate) for estimate in self.replayed_before]
+        if self.candidates:
+            data["candidates"] = [to_plain(candidate) for candidate in self.candidates]
         for key in ("scan_id", "verdict_id", "issued_at", "expires_at"):
             if (value := getattr(self, key)) is not None:
                 data[key] = value
         finite: dict[str, Any] = _finite(data)
         return finite
 
-    def _about_purification(self) -> dict[str, Any]:
-        data: dict[str, Any] = {}
-        if self.parent is not None or self.defense is not None:
-            before, after = self.acc_before, self.acc_after
-            data = {
-                "parent": self.parent,
-                "defense": self.defense,
-                "after": list(self.after),
-                "defense_version": self.defense_version,
-                "parameters": dict(self.parameters),
-                "acc_before": before.overall if before else None,
-                "acc_after": after.overall if after else None,
-                "acc_before_per_class": list(before.per_class) if before else None,
-                "acc_after_per_class": list(after.per_class) if after else None,
-                "replayed": [asdict(estimate) for estimate in self.replayed],
-                "replayed_before": [asdict(estimate) for estimate in self.replayed_before],
-                "resampled": [asdict(sample) for sample in self.resampled],
-                "relearned": [{**asdict(taught), "lead": taught.lead} for taught in self.relearned],
-                "woken": [{**asdict(one), "lead": one.lead} for one in self.woken],
-                "shared": None if self.shared is None else asdict(self.shared),
-                "unproved": list(self.unproved),
-            }
-        if self.candidates:
-            data["candidates"] = [dict(candidate) for candidate in self.candidates]
-        return data
+
+def _about(repair: PurificationFacts) -> dict[str, Any]:
+    """The part of the document that only a repaired model has."""
+    facts = to_plain(repair)
+    before, after = facts.pop("acc_before"), facts.pop("acc_after")
+    for taught, one in zip(facts["relearned"], repair.relearned, strict=True):
+        taught["lead"] = one.lead
+    for waking, found in zip(facts["woken"], repair.reactivated, strict=True):
+        waking["lead"] = found.lead
+    version = facts.pop("version")
+    del facts["seconds"], facts["swapped"], facts["start"]
+    return {
+        **facts,
+        "defense_version": version,
+        "acc_before": before["overall"],
+        "acc_after": after["overall"],
+        "acc_before_per_class": before["per_class"],
+        "acc_after_per_class": after["per_class"],
+    }
 
 
 def methods_of(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
@@ -298,11 +283,9 @@ def outcome_words(item: Mapping[str, Any]) -> str:
     """What one piece of evidence (`Evidence.to_dict()`) amounts to, for people."""
     if item["outcome"] == Outcome.COULD_NOT_LOOK:
         return "could not look"
-    findings = item.get("findings", ())
-    if any(finding.get("suspicious") for finding in findings):
+    if any(finding.get("suspicious") for finding in item.get("findings", ())):
         return "suspicious"
-    measured = findings and all(finding.get("family") == ACCURACY for finding in findings)
-    return "measured" if measured else "nothing suspicious"
+    return "measured" if item["outcome"] == Outcome.MEASURED else "nothing suspicious"
 
 
 def _finite(value: Any) -> Any:

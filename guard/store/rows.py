@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, Verdict
 
 
@@ -77,7 +78,7 @@ class ScanRow:
     upload_digest: str | None
     canonical_digest: str | None
     manifest: str | None  # config.json as it was uploaded, valid or not
-    detail: Mapping[str, Any]  # the flow's own notes
+    detail: ScanNotes
     cleanset_digest: str | None
     cleanset_name: str | None
     policy_digest: str | None

@@ -1,6 +1,5 @@
 """Scans: who works on which, and every legal move. States and their order: `guard.core.states`."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +8,7 @@ from sqlalchemy import select as sql_select
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError, LeaseLost
+from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, may_move
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import Lease, ScanRow
@@ -44,7 +44,7 @@ def insert(
     now: datetime,
     upload_digest: str | None = None,
     manifest: str | None = None,
-    detail: Mapping[str, Any] | None = None,
+    detail: ScanNotes | None = None,
     submitted_by: str | None = None,
     parent_scan_id: str | None = None,
     policy_digest: str | None = None,
@@ -65,7 +65,7 @@ def insert(
         "name": name,
         "upload_digest": upload_digest,
         "manifest": manifest,
-        "detail": dict(detail or {}),
+        "detail": detail or ScanNotes(),
         "submitted_by": submitted_by,
         "parent_scan_id": parent_scan_id,
         "policy_digest": policy_digest,
@@ -263,8 +263,6 @@ def move(
             f"Scan {scan_id} cannot go from {found.state} to {new_state}.", code="illegal_move"
         )
     values = {**fields, "state": new_state, "updated_at": now}
-    if "detail" in values:
-        values["detail"] = dict(values["detail"])
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(values))
     return _exactly(s, scan_id)
 

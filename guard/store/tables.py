@@ -19,9 +19,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, Verdict
 from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
-from guard.store.types import EnvelopeText, PlainJson, Utc, Word
+from guard.store.types import EnvelopeText, Notes, PlainJson, Utc, Word
 
 ID = String(32)  # uuid4().hex
 DIGEST = String(64)  # SHA-256, lower-case hexadecimal
@@ -60,9 +61,7 @@ class Scan(Base):
     manifest: Mapped[str | None] = mapped_column(
         Text
     )  # config.json as it was uploaded, valid or not
-    detail: Mapped[dict[str, Any]] = mapped_column(
-        PlainJson
-    )  # the flow's own notes: smoke samples, candidates
+    detail: Mapped[ScanNotes] = mapped_column(Notes)
     cleanset_digest: Mapped[str | None] = mapped_column(DIGEST)
     cleanset_name: Mapped[str | None] = mapped_column(Text)
     policy_digest: Mapped[str | None] = mapped_column(DIGEST)

@@ -1,6 +1,6 @@
 """Column types that mean the same on SQLite and PostgreSQL.
 
-UTC times, enums as text, envelopes as canonical JSON.
+UTC times, enums as text, envelopes as canonical JSON, a scan's notes.
 """
 # ruff: noqa: ARG002 - the dialect is SQLAlchemy's own parameter
 
@@ -15,6 +15,8 @@ from sqlalchemy.types import TypeDecorator
 
 from guard.core.digests import canonical_json
 from guard.core.errors import IntegrityMismatch
+from guard.core.notes import ScanNotes
+from guard.core.plain import from_plain, to_plain
 
 #: SQL NULL for Python None; plain `JSON` would write the JSON word null, which `IS NULL` does not
 #: find.
@@ -94,3 +96,24 @@ class EnvelopeText(TypeDecorator[dict[str, Any]]):
         # Text that somebody broke reads as an empty envelope: the gate refuses it, and the chain
         # check can still name the row instead of stopping at it.
         return data if isinstance(data, dict) else {}
+
+
+class Notes(TypeDecorator[ScanNotes]):
+    """A scan's notes as JSON: the one place where they are written and read."""
+
+    impl = PlainJson
+    cache_ok = True
+
+    def process_bind_param(self, value: ScanNotes | None, dialect: Dialect) -> Any:
+        return None if value is None else to_plain(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> ScanNotes | None:
+        if value is None:
+            return None
+        try:
+            return from_plain(ScanNotes, value)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityMismatch(
+                f"The notes of a scan cannot be read ({error}); they were changed by hand.",
+                code="bad_notes",
+            ) from error

@@ -1,7 +1,5 @@
 """Fit how the policy's methods count together, on reference models whose truth is known.
 
-Write one file.
-
 Steps:
     1. features of each scanned model (`guard.policy.features`); those that half of the models have
     2. out-of-fold log odds: no model, and no other model of its attack, is scored by a fit that saw
@@ -50,29 +48,12 @@ def fit(scanned: Sequence[Scanned], *, seed: int = 0, about: str = "") -> dict[s
 
     usable = [item for item in scanned if not _blind(item)]
     labels = np.array([item.member.backdoored for item in usable], np.float64)
-    for kind, count in (
-        ("honest", int((labels == 0).sum())),
-        ("backdoored", int((labels == 1).sum())),
-    ):
-        if count < LEAST_OF_EACH:
-            raise InputError(
-                f"A calibration needs {LEAST_OF_EACH} {kind} models that all methods could look "
-                "at; there "
-                f"are {count}.",
-                code="few_models",
-            )
+    _enough(labels)
     methods = _methods(usable)
     rows = [features(heard(item)) for item in usable]
     names = _names(rows)
     table = np.array([[row.get(name, np.nan) for name in names] for row in rows])
-    groups = [item.member.group for item in usable]
-    attacks = len({group for group, label in zip(groups, labels, strict=True) if label})
-    where = _logistic.folds(
-        groups if attacks > 1 else [item.member.name for item in usable],
-        labels,
-        min(FOLDS, max(2, attacks)) if attacks > 1 else FOLDS,
-        seed,
-    )
+    where = _folds(usable, labels, seed)
     odds = _logistic.out_of_fold(table, labels, where, STRENGTH)
     slope, offset = _logistic.platt(odds, labels)
     final = _logistic.fit(table, labels, STRENGTH)
@@ -104,22 +85,53 @@ def fit(scanned: Sequence[Scanned], *, seed: int = 0, about: str = "") -> dict[s
             "folds": int(where.max()) + 1,
             "strength": STRENGTH,
             "left_out": sorted(item.member.name for item in scanned if _blind(item)),
-            "attacks": dict(
-                sorted(Counter(str(item.member.truth.get("attack")) for item in usable).items())
-            ),
-            "models": [
-                {
-                    "name": item.member.name,
-                    "digest": item.digest,
-                    "backdoored": item.member.backdoored,
-                    "fold": int(fold),
-                    "log_odds": _short(score),
-                }
-                for item, fold, score in zip(usable, where, scores, strict=True)
-            ],
+            **_population(usable, where, scores),
         },
     }
     return {**document, "digest": json_digest(document)}
+
+
+def _enough(labels: Any) -> None:
+    """Raises InputError where there are too few honest or backdoored models."""
+    for kind, count in (
+        ("honest", int((labels == 0).sum())),
+        ("backdoored", int((labels == 1).sum())),
+    ):
+        if count < LEAST_OF_EACH:
+            raise InputError(
+                f"A calibration needs {LEAST_OF_EACH} {kind} models that all methods could look "
+                f"at; there are {count}.",
+                code="few_models",
+            )
+
+
+def _folds(usable: Sequence[Scanned], labels: Any, seed: int) -> Any:
+    """Each model's fold: whole attacks where there are several, else single models."""
+    from guard.vetting import _logistic
+
+    groups = [item.member.group for item in usable]
+    attacks = len({group for group, label in zip(groups, labels, strict=True) if label})
+    if attacks > 1:
+        return _logistic.folds(groups, labels, min(FOLDS, max(2, attacks)), seed)
+    return _logistic.folds([item.member.name for item in usable], labels, FOLDS, seed)
+
+
+def _population(usable: Sequence[Scanned], where: Any, scores: Any) -> dict[str, Any]:
+    """The reference models, and how many each attack has."""
+    attacks = Counter(str(item.member.truth.get("attack")) for item in usable)
+    return {
+        "attacks": dict(sorted(attacks.items())),
+        "models": [
+            {
+                "name": item.member.name,
+                "digest": item.digest,
+                "backdoored": item.member.backdoored,
+                "fold": int(fold),
+                "log_odds": _short(score),
+            }
+            for item, fold, score in zip(usable, where, scores, strict=True)
+        ],
+    }
 
 
 def heard(item: Scanned) -> list[Evidence]:
@@ -180,9 +192,9 @@ def _covers(usable: Sequence[Scanned]) -> list[tuple[str, str]]:
 
 
 def _margin(usable: Sequence[Scanned]) -> float | None:
-    """The conformal quantile of true ASR less the bound, over backdoored models with an accused.
+    """The conformal quantile of true ASR less the bound on the trigger.
 
-    Measured trigger.
+    Over backdoored models in which a trigger was accused and measured.
     """
     excess = []
     for item in usable:

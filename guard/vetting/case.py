@@ -1,14 +1,13 @@
-"""The policy's view of one artifact: its evidence beside the methods as they run now.
-
-Needs no store.
-"""
+"""The policy's view of one artifact, and its verdict; needs no store."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from guard.core.evidence import CleanSetFacts, Evidence, PurificationFacts
+from guard.core.evidence import CleanSetFacts, Evidence
+from guard.core.purification import PurificationFacts
 from guard.detectors import DETECTORS
-from guard.policy import Case, Policy, settled
+from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
 from guard.vetting.examine import accuracy_of
 
 
@@ -20,7 +19,7 @@ def make_case(
     purification: PurificationFacts | None,
     architecture: str | None = None,
 ) -> Case:
-    """All that `policy` may read about the artifact `digest`.
+    """All that `policy` may read about the artifact `digest`: its evidence, and the methods as now.
 
     `architecture` is what its manifest names.
     """
@@ -39,12 +38,23 @@ def make_case(
     )
 
 
+def judge(policy: Policy, case: Case) -> Decision:
+    """Decide, and complete the facts by what no rule reads."""
+    decision = decide(policy, case)
+    facts = replace(
+        decision.facts,
+        known_gaps=known_gaps(policy, case.versions),
+        evidence=tuple(item.key for item in case.evidence),
+    )
+    return replace(decision, facts=facts)
+
+
 def settled_by(
     rules: Mapping[str, Any] | None, artifact: str, facts: CleanSetFacts
 ) -> Callable[[tuple[Evidence, ...]], bool]:
-    """For `vet.examine`: whether evidence so far rejects by these rules (`Policy.to_dict`).
+    """For `examine.examine`: whether the evidence so far rejects by these rules (`Policy.to_dict`).
 
-    None never stops early.
+    Without rules it never does.
     """
     if rules is None:
         return lambda _evidence: False

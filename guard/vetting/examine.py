@@ -8,7 +8,7 @@ and `guard scan` runs it in its own process.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,18 +290,7 @@ def _measurable(finding: Finding) -> bool:
 
 
 def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: int) -> Evidence:
-    """The guard's own measurement of clean accuracy, in the form in which everything is stored."""
-    numbers = {"overall": accuracy.overall, "images": float(accuracy.images)}
-    numbers.update({f"class_{index}": recall for index, recall in enumerate(accuracy.per_class)})
-    statement = f"Clean accuracy on {accuracy.images} hold-out images is {accuracy.overall:.1%}."
-    finding = Finding(
-        family="accuracy",
-        target=None,
-        suspicious=False,
-        score=0.0,
-        statement=statement,
-        numbers=numbers,
-    )
+    """The guard's own measurement of clean accuracy as evidence."""
     return Evidence(
         artifact=artifact,
         method=ACCURACY_METHOD,
@@ -309,22 +298,15 @@ def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: in
         parameters={},
         cleanset=cleanset,
         seed=seed,
-        outcome=Outcome.FINDINGS,
+        outcome=Outcome.MEASURED,
         families=(),
-        findings=(finding,),
+        accuracy=accuracy,
     )
 
 
-def accuracy_of(evidence: tuple[Evidence, ...] | list[Evidence]) -> Accuracy | None:
-    """Read the accuracy back out of stored evidence; None where it was never measured."""
-    for item in evidence:
-        if item.method == ACCURACY_METHOD and item.findings:
-            numbers = item.findings[0].numbers
-            recalls = tuple(numbers[f"class_{index}"] for index in range(len(numbers) - 2))
-            return Accuracy(
-                overall=numbers["overall"], per_class=recalls, images=int(numbers["images"])
-            )
-    return None
+def accuracy_of(evidence: Sequence[Evidence]) -> Accuracy | None:
+    """The accuracy among stored evidence; None where it was never measured."""
+    return next((item.accuracy for item in evidence if item.accuracy is not None), None)
 
 
 def smoke_samples(model: "ImageModel", holdout: "Labelled") -> bytes:

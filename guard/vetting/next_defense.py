@@ -1,19 +1,12 @@
-"""Which defense of a policy is next, and what it starts from.
-
-One answer for the service and for one process.
-"""
+"""Which defense of a policy is next, and what it starts from; the service and one process agree."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from guard.core.errors import MethodFailed
+from guard.core.notes import Attempt
 from guard.policy.rules import DefenseRule
-
-Candidates = Sequence[
-    Mapping[str, Any]
-]  # `defense`, `after` where it is chained, `digest` where it was made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +21,7 @@ class Step:
     start: str | None = None
 
     def origin(self) -> str | None:
-        """The digest of the candidate that the rule goes on from.
-
-        None where it repairs the model as it came.
+        """The digest of the candidate that the rule goes on from; None: of the model as it came.
 
         Raises:
             MethodFailed: that candidate was never made.
@@ -42,16 +33,13 @@ class Step:
             )
         return self.start
 
-    def named(self) -> dict[str, Any]:
-        """How a list of candidates names this try."""
-        return {"defense": self.rule.name, **({"after": list(self.after)} if self.after else {})}
+    def attempt(self) -> Attempt:
+        """This try, of which nothing is known yet."""
+        return Attempt(defense=self.rule.name, after=self.after)
 
 
-def next_step(rules: Sequence[DefenseRule], candidates: Candidates) -> Step | None:
-    """The first rule that has no candidate yet, by its names.
-
-    The policy may have changed since the first one.
-    """
+def next_step(rules: Sequence[DefenseRule], candidates: Sequence[Attempt]) -> Step | None:
+    """The first rule that has no candidate yet, by names: the policy may have changed meanwhile."""
     tried = Counter(_names_of(item) for item in candidates)
     for place, rule in enumerate(rules):
         if not tried[_names(rule)]:
@@ -60,18 +48,18 @@ def next_step(rules: Sequence[DefenseRule], candidates: Candidates) -> Step | No
     return None
 
 
-def _step(earlier: Sequence[DefenseRule], rule: DefenseRule, candidates: Candidates) -> Step:
+def _step(earlier: Sequence[DefenseRule], rule: DefenseRule, candidates: Sequence[Attempt]) -> Step:
     if not rule.after:
         return Step(rule=rule)
     found = _latest(earlier, rule.after, candidates)
     if found is None:
         return Step(rule=rule, after=(rule.after,))
-    return Step(rule=rule, after=(*found.get("after", ()), rule.after), start=found.get("digest"))
+    return Step(rule=rule, after=(*found.after, rule.after), start=found.digest)
 
 
 def _latest(
-    earlier: Sequence[DefenseRule], name: str, candidates: Candidates
-) -> Mapping[str, Any] | None:
+    earlier: Sequence[DefenseRule], name: str, candidates: Sequence[Attempt]
+) -> Attempt | None:
     """The candidate of the last rule among `earlier` that has this name."""
     place = max((place for place, rule in enumerate(earlier) if rule.name == name), default=None)
     if place is None:
@@ -86,5 +74,5 @@ def _names(rule: DefenseRule) -> tuple[str, str]:
     return rule.name, rule.after
 
 
-def _names_of(item: Mapping[str, Any]) -> tuple[str, str]:
-    return item["defense"], (item.get("after") or ("",))[-1]
+def _names_of(attempt: Attempt) -> tuple[str, str]:
+    return attempt.defense, (attempt.after or ("",))[-1]

@@ -1,27 +1,16 @@
-"""One candidate of the purification tournament.
-
-Run a defense, replay the parent's triggers on the child.
-"""
+"""One candidate of the purification tournament: run a defense, replay the parent's triggers."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import GuardError, MethodFailed
-from guard.core.evidence import (
-    Accuracy,
-    AsrEstimate,
-    Evidence,
-    PurificationFacts,
-    Relearned,
-    Resampled,
-    SharedRisk,
-    Woken,
-)
+from guard.core.evidence import AsrEstimate, Evidence
 from guard.core.progress import Progress, silent
+from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
 from guard.vetting import repair_probes
 from guard.vetting.examine import fits, restore_trigger
@@ -55,9 +44,7 @@ def repair(
     seconds: float = math.inf,
     progress: Progress = silent,
 ) -> tuple[str, PurificationFacts]:
-    """Repair a copy of `model`, write the candidate's canonical file to `out`.
-
-    And say how it compares.
+    """Repair a copy of `model`, write the candidate's canonical file to `out`, and compare both.
 
     Args:
         model: the parent, with digest `parent`; the candidate is compared with it in every respect.
@@ -79,7 +66,7 @@ def repair(
     before = measure.accuracy(model, curated.holdout, curated.facts.classes)
     begun = time.monotonic()
     origin = model if start is None else start.model
-    repaired = _told(
+    repaired = _crash_as_failure(
         lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
     )
     spent = time.monotonic() - begun
@@ -100,7 +87,7 @@ def repair(
         replayed=tuple(_replayed(repaired, curated, replay) for replay in replays),
         resampled=beyond.resampled,
         relearned=beyond.relearned,
-        woken=beyond.woken,
+        reactivated=beyond.reactivated,
         shared=beyond.shared,
         unproved=beyond.unproved,
         swapped=measure.swapped(model, repaired, curated.holdout, curated.facts.classes),
@@ -125,7 +112,7 @@ def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstima
     )
 
 
-def _told(work: Callable[[], Any]) -> Any:
+def _crash_as_failure(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except GuardError:
@@ -137,10 +124,7 @@ def _told(work: Callable[[], Any]) -> Any:
 
 
 def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:
-    """The suspicious triggers among `evidence`.
-
-    With their stored bytes looked up by digest in `data`.
-    """
+    """The suspicious triggers among `evidence`, with their bytes looked up by digest in `data`."""
     return [
         Replay(
             target=finding.target,
@@ -163,96 +147,3 @@ def asr_of(evidence: Sequence[Evidence]) -> list[AsrEstimate]:
         for finding in item.findings
         if finding.suspicious and finding.trigger_digest is not None and finding.asr is not None
     ]
-
-
-def facts_to_dict(facts: PurificationFacts) -> dict[str, Any]:
-    """JSON-ready."""
-    return asdict(facts)
-
-
-def proved(facts: PurificationFacts) -> dict[str, Any]:
-    """What a signed verdict says of a repair: who made it, what it cost, what was asked of it.
-
-    JSON-ready.
-
-    A number that could not be measured is None.
-    """
-
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return {
-        "defenses": [*facts.after, facts.defense],
-        "version": facts.version,
-        "parameters": dict(facts.parameters),
-        "acc_before": finite(facts.acc_before.overall),
-        "acc_after": finite(facts.acc_after.overall),
-        "images": facts.acc_after.images,
-        "replayed": [asdict(one) for one in facts.replayed],
-        "resampled": [asdict(one.after) | {"searches": one.searches} for one in facts.resampled],
-        "relearned": [
-            {
-                "target": one.target,
-                "lead": finite(one.lead),
-                "leads": [finite(each) for each in one.leads],
-            }
-            for one in facts.relearned
-        ],
-        "woken": [
-            {"target": one.stamped.target, "radius": one.radius, "lead": finite(one.lead)}
-            for one in facts.woken
-        ],
-        "shared": asdict(facts.shared) if facts.shared else None,
-        "unproved": list(facts.unproved),
-    }
-
-
-def facts_from_dict(data: Mapping[str, Any]) -> PurificationFacts:
-    """The inverse of `facts_to_dict`."""
-
-    def relearned(value: Mapping[str, Any]) -> Relearned:
-        return Relearned(
-            **{
-                **value,
-                "steps": tuple(value["steps"]),
-                "asr": tuple(value["asr"]),
-                "rivals": tuple(tuple(rates) for rates in value["rivals"]),
-                "leads": tuple(value.get("leads", ())),
-            }
-        )
-
-    def woken(value: Mapping[str, Any]) -> Woken:
-        return Woken(
-            radius=value["radius"],
-            stamped=AsrEstimate(**value["stamped"]),
-            alone=AsrEstimate(**value["alone"]),
-        )
-
-    def resampled(value: Mapping[str, Any]) -> Resampled:
-        return Resampled(
-            before=AsrEstimate(**value["before"]),
-            after=AsrEstimate(**value["after"]),
-            searches=value.get("searches", 0),
-        )
-
-    def accuracy(value: Mapping[str, Any]) -> Accuracy:
-        return Accuracy(
-            overall=value["overall"], per_class=tuple(value["per_class"]), images=value["images"]
-        )
-
-    return PurificationFacts(
-        **{
-            **data,
-            "acc_before": accuracy(data["acc_before"]),
-            "acc_after": accuracy(data["acc_after"]),
-            "replayed": tuple(AsrEstimate(**item) for item in data["replayed"]),
-            # Facts that were stored before these were measured have none of them.
-            "resampled": tuple(resampled(item) for item in data.get("resampled", ())),
-            "relearned": tuple(relearned(item) for item in data.get("relearned", ())),
-            "woken": tuple(woken(item) for item in data.get("woken", ())),
-            "shared": SharedRisk(**shared) if (shared := data.get("shared")) else None,
-            "unproved": tuple(data.get("unproved", ())),
-            "swapped": tuple((lost, gained) for lost, gained in data.get("swapped", ())),
-            "after": tuple(data.get("after", ())),
-        }
-    )

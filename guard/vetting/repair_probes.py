@@ -17,8 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
-from guard.core.evidence import AsrEstimate, Relearned, Resampled, SharedRisk, Target, Woken
+from guard.core.evidence import AsrEstimate, Target
 from guard.core.progress import Progress, silent
+from guard.core.purification import Reactivated, Relearned, Resampled, SharedRisk
 from guard.core.states import Family
 from guard.vetting.examine import restore_trigger
 
@@ -62,7 +63,7 @@ class Proof:
 
     resampled: tuple[Resampled, ...] = ()
     relearned: tuple[Relearned, ...] = ()
-    woken: tuple[Woken, ...] = ()
+    reactivated: tuple[Reactivated, ...] = ()
     shared: SharedRisk | None = None
     unproved: tuple[str, ...] = ()
 
@@ -118,7 +119,7 @@ def prove(
             f"How fast class {target} is learnt anew",
             partial(_relearn, child, curated, trigger, target, watch),
         )
-    woken = [
+    reactivated = [
         found
         for target, any_trigger in _of_each_class(replays)
         for found in ask(
@@ -129,7 +130,7 @@ def prove(
     return Proof(
         tuple(resampled),
         tuple(relearned),
-        tuple(woken),
+        tuple(reactivated),
         shared[0] if shared else None,
         tuple(unproved),
     )
@@ -296,7 +297,7 @@ def _relearn(
         target=target,
         family=str(Family.PATCH),
         budget=trigger.norm,
-        pictures=probe.handful,
+        images=probe.handful,
         steps=relearning.CHECKS,
         asr=curves.trigger,
         rivals=curves.rivals,
@@ -310,7 +311,7 @@ def _wake(
     trigger: "Trigger",
     target: int,
     watch: Callable[[float], None],
-) -> Woken:
+) -> Reactivated:
     from guard.ml.training.reactivation import Waker, wake
 
     waker = Waker()
@@ -323,7 +324,7 @@ def _wake(
         )
         for worn in (trigger, None)
     ]
-    return Woken(radius=waker.radius, stamped=estimates[0], alone=estimates[1])
+    return Reactivated(radius=waker.radius, stamped=estimates[0], alone=estimates[1])
 
 
 def _share(

@@ -7,93 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guard.core.evidence import (
-    AsrEstimate,
-    CleanSetFacts,
-    Evidence,
-    Finding,
-    PurificationFacts,
-    Target,
-)
-from guard.core.manifest import Manifest
-from guard.reports.report import Answered, Demonstration, RecoveredTrigger, Report, methods_of
+from guard.core.evidence import AsrEstimate, Evidence, Finding, Target
+from guard.reports.report import Answered, Demonstration, RecoveredTrigger, Report
 from guard.vetting.examine import restore_trigger
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import Labelled
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.triggers import Trigger
-    from guard.policy import Decision
 
-MOST_SHOWN, MOST_PICTURES = (
-    4,
-    6,
-)  # of the parent's triggers, and pictures of each; bars show them all
+MOST_SHOWN = 4  # of the parent's triggers; the report's bars show them all
+MOST_PICTURES = 6  # images of each trigger
 Pictures = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # uint8 N,C,H,W and their labels
-
-
-def from_decision(
-    decision: "Decision",
-    *,
-    digest: str,
-    name: str,
-    policy: str,
-    manifest: Manifest,
-    cleanset: CleanSetFacts,
-    evidence: Sequence[Evidence],
-    triggers: Mapping[str, bytes],
-    pictures: Pictures,
-    seconds: float,
-    purification: PurificationFacts | None = None,
-    candidates: Sequence[Mapping[str, Any]] = (),
-    replayed_before: Sequence[AsrEstimate] = (),
-    known_gaps: Mapping[str, Any] | None = None,
-) -> Report:
-    """A report on what was just decided, with no store behind it."""
-    return Report(
-        digest=digest,
-        name=name,
-        verdict=decision.verdict,
-        score=decision.score,
-        target=decision.target,
-        asr=decision.asr,
-        asr_upper=decision.asr_upper,
-        calibration=decision.calibration,
-        coverage=decision.coverage,
-        known_gaps=known_gaps,
-        methods=methods_of(evidence),
-        seconds=seconds,
-        policy=policy,
-        reasons=decision.reasons,
-        manifest=manifest,
-        cleanset=cleanset,
-        evidence=[item.to_dict() for item in evidence],
-        triggers=recovered(evidence, triggers, pictures),
-        candidates=candidates,
-        replayed_before=replayed_before,
-        **purified_fields(purification),
-    )
-
-
-def purified_fields(facts: PurificationFacts | None) -> dict[str, Any]:
-    """The fields of a report that only a repaired model has."""
-    if facts is None:
-        return {}
-    return {
-        "parent": facts.parent,
-        "defense": facts.defense,
-        "after": facts.after,
-        "defense_version": facts.version,
-        "parameters": facts.parameters,
-        "acc_before": facts.acc_before,
-        "acc_after": facts.acc_after,
-        "replayed": facts.replayed,
-        "resampled": facts.resampled,
-        "relearned": facts.relearned,
-        "woken": facts.woken,
-        "shared": facts.shared,
-        "unproved": facts.unproved,
-    }
 
 
 def demonstrated(
@@ -104,9 +29,7 @@ def demonstrated(
     data: Mapping[str, bytes],
     holdout: "Labelled",
 ) -> Report:
-    """The report on a purified artifact with its parent's triggers on hold-out pictures.
-
-    And what both models answer.
+    """`report` with its parent's triggers on hold-out images, and what both models answer.
 
     Args:
         child: the artifact that the report is about.
@@ -116,7 +39,8 @@ def demonstrated(
     from guard.ml.measure import predict
 
     shown: list[Demonstration] = []
-    for finding, after in _suspected(evidence, report.replayed):
+    replayed = () if report.purification is None else report.purification.replayed
+    for finding, after in _suspected(evidence, replayed):
         stored = data.get(finding.trigger_digest or "")
         if stored is None or len(shown) == MOST_SHOWN:
             continue
@@ -147,10 +71,7 @@ def demonstrated(
 def _suspected(
     evidence: Sequence[Evidence], replayed: Sequence[AsrEstimate]
 ) -> list[tuple[Finding, AsrEstimate | None]]:
-    """Each suspicious trigger with its ASR on the child.
-
-    The first ones of all classes before any second one.
-    """
+    """Each suspicious trigger with its ASR on the child, one of each class before a second one."""
     left, turns = list(replayed), Counter[str]()
     found = []
     for finding in (
@@ -174,9 +95,9 @@ def _suspected(
 def _of_each_class(
     holdout: "Labelled", trigger: "Trigger", target: Target
 ) -> tuple["Labelled", list[int]]:
-    """The first picture of each class that the trigger leads elsewhere, of evenly spread ones.
+    """The first image of each class that the trigger leads elsewhere, and where it leads.
 
-    And where it leads.
+    Of many classes, evenly spread ones.
     """
     from guard.ml.triggers import MappedTrigger
 

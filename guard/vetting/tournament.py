@@ -4,19 +4,24 @@
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import Cancelled, MethodFailed
-from guard.core.evidence import AsrEstimate, Evidence, PurificationFacts
+from guard.core.evidence import Evidence
+from guard.core.notes import Attempt
+from guard.core.plain import LEFT_OUT
 from guard.core.progress import Progress
-from guard.policy import Case, Decision, DefenseRule, Policy, decide, known_gaps, settled
-from guard.reports.report import Report
-from guard.vetting import examine, repair, report
-from guard.vetting.case import make_case
+from guard.core.purification import PurificationFacts
+from guard.core.verdict import VerdictFacts
+from guard.policy import Case, Decision, DefenseRule, Policy, settled
+from guard.reports.report import Report, methods_of
+from guard.vetting import examine, repair
+from guard.vetting.case import judge, make_case
 from guard.vetting.next_defense import Step, next_step
+from guard.vetting.report import recovered
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -37,7 +42,7 @@ class Work:
     seconds: float
 
     def judge(
-        self, model: "ImageModel", digest: str, facts: PurificationFacts | None = None
+        self, model: "ImageModel", digest: str, repair_facts: PurificationFacts | None = None
     ) -> tuple[Decision, examine.Examined]:
         """Run the policy's detectors and decide."""
         detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
@@ -48,7 +53,7 @@ class Work:
                 digest,
                 self.curated.facts,
                 evidence,
-                facts,
+                repair_facts,
                 architecture=model.manifest.architecture,
             )
 
@@ -62,37 +67,32 @@ class Work:
             progress=self.progress,
             settled=lambda so_far: settled(self.policy, case(so_far)),
         )
-        return decide(self.policy, case(examined.evidence)), examined
+        return judge(self.policy, case(examined.evidence)), examined
 
     def report(
         self,
-        decision: Decision,
+        facts: VerdictFacts,
         examined: examine.Examined,
         inspected: examine.Inspected,
         name: str,
         seconds: float,
-        facts: PurificationFacts | None = None,
-        tried: Sequence[dict[str, Any]] = (),
-        before: Sequence[AsrEstimate] = (),
     ) -> Report:
-        """The answer; `before` holds the parent's estimates of the replayed triggers."""
+        """The report on an artifact that was just judged, with no store behind it."""
         holdout = self.curated.holdout
-        return report.from_decision(
-            decision,
+        return Report(
             digest=inspected.digest,
             name=name,
+            facts=facts,
+            methods=methods_of(examined.evidence),
+            seconds=seconds,
             policy=self.policy.digest,
             manifest=inspected.manifest,
             cleanset=self.curated.facts,
-            evidence=examined.evidence,
-            triggers=examined.triggers,
-            pictures=(holdout.images.numpy(), holdout.labels.numpy()),
-            seconds=seconds,
-            purification=facts,
-            candidates=tried,
-            replayed_before=before,
-            known_gaps=known_gaps(
-                self.policy, {item.method: item.version for item in examined.evidence}
+            evidence=[item.to_dict() for item in examined.evidence],
+            triggers=recovered(
+                examined.evidence,
+                examined.triggers,
+                (holdout.images.numpy(), holdout.labels.numpy()),
             ),
         )
 
@@ -108,8 +108,19 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried(Attempt):
+    """An attempt with what was found on it: nothing else keeps that of one that loses."""
+
+    parameters: Mapping[str, Any]
+    seconds: float
+    reasons: tuple[str, ...] = field(default=(), metadata=LEFT_OUT)
+    acc_after: float | None = field(default=None, metadata=LEFT_OUT)
+    evidence: tuple[Evidence, ...] = field(default=(), metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tournament:
-    """The candidates of one parent, one after the other; `tried` says of each what became of it.
+    """The candidates of one parent, one after the other; `tried` has what became of each.
 
     Everything is compared with the parent, whatever a candidate started from. Files are kept in
     `folder`, since a later defense may go on from them.
@@ -121,7 +132,7 @@ class Tournament:
     found: examine.Examined
     folder: Path
     device: str | None
-    tried: list[dict[str, Any]] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
 
     def candidates(self, rules: Sequence[DefenseRule]) -> Iterator[Candidate]:
         """Try all `rules` in order; yields what could be made, and goes on while it is asked to.
@@ -137,15 +148,14 @@ class Tournament:
                 raise
             except MethodFailed as error:
                 self.tried.append(
-                    {
-                        **step.named(),
-                        "parameters": dict(step.rule.params),
-                        "failed": error.sentence,
-                        "seconds": time.monotonic() - begun,
-                    }
+                    Tried(
+                        **vars(step.attempt()) | {"failed": error.sentence},
+                        parameters=dict(step.rule.params),
+                        seconds=time.monotonic() - begun,
+                    )
                 )
                 continue
-            self.tried.append({**step.named(), **_told(made)})
+            self.tried.append(_tried(step, made))
             yield made
 
     def _make(self, step: Step) -> Candidate:
@@ -186,19 +196,17 @@ class Tournament:
         return self.folder / digest
 
 
-def _told(made: Candidate) -> dict[str, Any]:
-    """A candidate in plain words and numbers.
-
-    Nothing else keeps what was found on one that loses.
-    """
+def _tried(step: Step, made: Candidate) -> Tried:
     facts = made.facts
-    return {
-        "parameters": dict(facts.parameters),
-        "digest": made.inspected.digest,
-        "verdict": str(made.decision.verdict),
-        "reasons": list(made.decision.reasons),
-        "acc_after": facts.acc_after.overall,
-        "seconds": facts.seconds,
-        "facts": repair.facts_to_dict(facts),
-        "evidence": [item.to_dict() for item in made.examined.evidence],
-    }
+    return Tried(
+        defense=step.rule.name,
+        after=step.after,
+        parameters=dict(facts.parameters),
+        digest=made.inspected.digest,
+        verdict=made.decision.verdict,
+        reasons=made.decision.reasons,
+        acc_after=facts.acc_after.overall,
+        seconds=facts.seconds,
+        facts=facts,
+        evidence=made.examined.evidence,
+    )

@@ -9,10 +9,11 @@ from typing import Any
 
 from guard.attest import dsse
 from guard.attest.keys import Signer, TrustedKeys
-from guard.attest.statement import verdict_statement
+from guard.attest.statement import Issue, PolicyName, verdict_statement
 from guard.core.evidence import AsrEstimate
 from guard.core.ledger import GENESIS, row_hash
 from guard.core.states import Verdict
+from guard.core.verdict import VerdictFacts
 from guard.store.rows import LedgerRow
 
 NOW = datetime(2026, 11, 21, 8, 30, 15, 123456, tzinfo=UTC)
@@ -31,28 +32,37 @@ def trusting(*signers: Signer) -> TrustedKeys:
     return TrustedKeys({signer.key_id: signer.public for signer in signers})
 
 
-def a_statement(**fields: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "digest": DIGEST,
-        "name": "m",
-        "verdict_id": "1" * 32,
-        "scan_id": "2" * 32,
-        "verdict": Verdict.CLEARED,
-        "score": 0.25,
-        "target": 3,
-        "asr": ASR,
-        "coverage": ("patch",),
-        "reasons": ("Cleared.",),
-        "evidence": ("f" * 64,),
-        "policy_name": "default",
-        "policy_digest": "a" * 64,
-        "cleanset": "b" * 64,
-        "parent": None,
-        "basis": {"kind": "policy"},
-        "issued_at": NOW,
-        "expires_at": NOW + timedelta(days=30),
-    }
-    return verdict_statement(**{**values, **fields})
+FACTS = VerdictFacts(
+    verdict=Verdict.CLEARED,
+    reasons=("Cleared.",),
+    score=0.25,
+    target=3,
+    asr=ASR,
+    coverage=("patch",),
+    evidence=("f" * 64,),
+)
+ISSUE = Issue(
+    name="m",
+    verdict_id="1" * 32,
+    scan_id="2" * 32,
+    policy=PolicyName(name="default", digest="a" * 64),
+    cleanset="b" * 64,
+    basis={"kind": "policy"},
+    issued_at=NOW,
+    expires_at=NOW + timedelta(days=30),
+)
+
+
+def a_statement(digest: str = DIGEST, **fields: Any) -> dict[str, Any]:
+    """A verdict's statement; `fields` are of its facts or of its issue."""
+    own = {field.name for field in dataclasses.fields(VerdictFacts)}
+    facts = {name: value for name, value in fields.items() if name in own}
+    issue = {name: value for name, value in fields.items() if name not in own}
+    if "policy_digest" in issue:
+        issue["policy"] = PolicyName(name="default", digest=issue.pop("policy_digest"))
+    return verdict_statement(
+        digest, dataclasses.replace(FACTS, **facts), dataclasses.replace(ISSUE, **issue)
+    )
 
 
 @dataclass(frozen=True)

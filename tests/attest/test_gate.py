@@ -11,9 +11,13 @@ import pytest
 
 from guard.attest import dsse, gate
 from guard.attest.keys import Signer, TrustedKeys
-from guard.attest.statement import RELEASE_TYPE, VERDICT_TYPE
+from guard.attest.statement import RELEASE_TYPE, VERDICT_TYPE, PolicyName
+from guard.attest.views import VerdictView
 from guard.core.errors import InputError, IntegrityMismatch, NotServable
+from guard.core.plain import from_plain
+from guard.core.purification import RepairSummary
 from guard.core.states import SERVABLE_VERDICTS, Family, Verdict
+from guard.core.verdict import VerdictFacts
 from tests.attest.making import ASR, DIGEST, NOW, OTHER, Books, a_signer, a_statement, trusting
 
 SECOND = timedelta(seconds=1)
@@ -24,6 +28,7 @@ REPAIR = {
     "replayed": [],
     "unproved": ["No patch was recovered."],
 }
+REPAIR_FACTS = from_plain(RepairSummary, REPAIR)
 LATER = (
     "asr_upper",
     "calibration",
@@ -66,67 +71,76 @@ def test_everything_that_was_signed_comes_back(signer: Signer) -> None:
             asr_upper=0.97,
             calibration="c" * 64,
             known_gaps=GAPS,
-            purification=REPAIR,
+            purification=REPAIR_FACTS,
         ),
     )
 
-    assert dataclasses.asdict(view) == {
-        "digest": DIGEST,
-        "verdict_id": "1" * 32,
-        "verdict": Verdict.PURIFIED,
-        "scan_id": "2" * 32,
-        "name": "m",
-        "policy_name": "default",
-        "policy_digest": "a" * 64,
-        "coverage": ("patch",),
-        "not_covered": tuple(str(family) for family in Family if family is not Family.PATCH),
-        "known_gaps": GAPS,
-        "score": 0.25,
-        "target": 3,
-        "asr": dataclasses.asdict(ASR),
-        "asr_upper": 0.97,
-        "calibration": "c" * 64,
-        "reasons": ("Cleared.",),
-        "evidence": ("f" * 64,),
-        "basis": {"kind": "policy"},
-        "parent": OTHER,
-        "purification": REPAIR,
-        "cleanset": "b" * 64,
-        "issued_at": NOW,
-        "expires_at": NOW + timedelta(days=30),
-    }
+    assert view == VerdictView(
+        digest=DIGEST,
+        facts=VerdictFacts(
+            verdict=Verdict.PURIFIED,
+            reasons=("Cleared.",),
+            score=0.25,
+            target=3,
+            asr=ASR,
+            asr_upper=0.97,
+            calibration="c" * 64,
+            coverage=("patch",),
+            known_gaps=GAPS,
+            evidence=("f" * 64,),
+            parent=OTHER,
+            purification=REPAIR_FACTS,
+        ),
+        verdict_id="1" * 32,
+        scan_id="2" * 32,
+        name="m",
+        policy=PolicyName(name="default", digest="a" * 64),
+        not_covered=tuple(str(family) for family in Family if family is not Family.PATCH),
+        basis={"kind": "policy"},
+        cleanset="b" * 64,
+        issued_at=NOW,
+        expires_at=NOW + timedelta(days=30),
+    )
 
 
 def test_a_verdict_from_before_these_words_is_still_read(signer: Signer) -> None:
     statement = a_statement(
-        asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS, purification=REPAIR
+        asr_upper=0.97, calibration="c" * 64, known_gaps=GAPS, purification=REPAIR_FACTS
     )
     for word in LATER:
         del statement["predicate"][word]
     view = ask(signer, statement)
 
-    assert (view.asr_upper, view.calibration, view.not_covered, view.known_gaps) == (
+    assert (
+        view.facts.asr_upper,
+        view.facts.calibration,
+        view.not_covered,
+        view.facts.known_gaps,
+    ) == (
         None,
         None,
         (),
         None,
     )
-    assert view.purification is None
+    assert view.facts.purification is None
 
 
 @pytest.mark.parametrize("word", REPAIR.keys() - {"version"})
 def test_a_signed_repair_that_lacks_a_word_is_no_verdict(word: str, signer: Signer) -> None:
     cut = {key: value for key, value in REPAIR.items() if key != word}
 
+    statement = a_statement(purification=REPAIR_FACTS)
+    statement["predicate"]["purification"] = cut
+
     with pytest.raises(IntegrityMismatch):
-        ask(signer, a_statement(purification=cut))
+        ask(signer, statement)
 
 
 def test_known_gaps_cannot_be_taken_out_of_a_signed_verdict(signer: Signer) -> None:
     envelope, bare = (dsse.sign(a_statement(known_gaps=gaps), signer) for gaps in (GAPS, None))
     forged = {**envelope, "payload": bare["payload"]}
 
-    assert ask(signer, a_statement(known_gaps=GAPS)).known_gaps == GAPS
+    assert ask(signer, a_statement(known_gaps=GAPS)).facts.known_gaps == GAPS
     with pytest.raises(IntegrityMismatch):
         gate.servable(forged, trusting(signer), digest=DIGEST, now=NOW, revoked=())
 

@@ -16,7 +16,8 @@ import pytest
 from guard.bootstrap import open_guard
 from guard.cli.main import run
 from guard.core.states import Verdict
-from guard.flow._verdict import write
+from guard.core.verdict import VerdictFacts
+from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.publishers.folder import Folder
 from guard.store import artifacts, scans
@@ -103,15 +104,8 @@ class Service:
                 session, scan.id, scan.state, guard.now(), canonical_digest=digest, error=error
             )
             if verdict is not None:
-                write(
-                    guard,
-                    session,
-                    scan,
-                    verdict,
-                    subject=digest,
-                    reasons=("A patch of 9 pixels.",),
-                    score=0.9,
-                )
+                facts = VerdictFacts(verdict=verdict, reasons=("A patch of 9 pixels.",), score=0.9)
+                write(guard, session, scan, digest, facts, Terms())
             return scans.get(session, scan_id)
 
 

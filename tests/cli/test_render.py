@@ -9,7 +9,7 @@ from guard.cli._render import print_report, print_table
 from guard.core.states import Verdict
 from guard.reports import Report
 from guard.reports.html import render_html
-from tests.reports.samples import MODEL, bare, purified, rejected
+from tests.reports.samples import MODEL, bare, purified, rejected, with_facts, with_repair
 
 Capture = pytest.CaptureFixture[str]
 
@@ -39,7 +39,7 @@ def test_a_rejected_model_says_what_was_found(capsys: Capture) -> None:
 
 
 def test_a_calibrated_score_and_the_overall_bound_are_named(capsys: Capture) -> None:
-    text = printed(replace(rejected(), asr_upper=0.993, calibration="c" * 64), capsys)
+    text = printed(with_facts(rejected(), asr_upper=0.993, calibration="c" * 64), capsys)
 
     assert "probability of a backdoor" in text
     assert "all triggers at once at most 99.3 %" in text
@@ -47,7 +47,7 @@ def test_a_calibrated_score_and_the_overall_bound_are_named(capsys: Capture) -> 
 
 def test_known_gaps_stand_below_what_is_not_covered(capsys: Capture) -> None:
     gaps = {"measured": False, "sentence": "Nothing was \x1b measured."}
-    text = printed(replace(rejected(), known_gaps=gaps), capsys)
+    text = printed(with_facts(rejected(), known_gaps=gaps), capsys)
 
     assert text.index("not covered: blend") < text.index("Nothing was \\x1b measured.")
 
@@ -75,10 +75,10 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
 
 def test_fresh_patches_of_new_searches_say_so(capsys: Capture) -> None:
     report = purified()
-    searched = tuple(replace(one, searches=8) for one in report.resampled)
+    searched = tuple(replace(one, searches=8) for one in report.purification.resampled)
 
     assert "3 · Dress (8 new searches)" in " ".join(
-        printed(replace(report, resampled=searched), capsys).split()
+        printed(with_repair(report, resampled=searched), capsys).split()
     )
 
 
@@ -104,8 +104,7 @@ def test_candidates_are_listed_with_the_first_reason_and_their_time(capsys: Capt
 
 def test_defenses_one_after_the_other_are_all_named(capsys: Capture) -> None:
     report = replace(
-        purified(),
-        after=("shared_distillation",),
+        with_repair(purified(), after=("shared_distillation",)),
         candidates=[
             {
                 "defense": "sau",
@@ -133,9 +132,8 @@ def test_every_verdict_can_be_shown_with_nothing_known(verdict: Verdict, capsys:
 def test_names_are_neither_markup_nor_control_sequences(capsys: Capture) -> None:
     name = "[red]x[/red] :bomb: \x1b[31m\u202e"
     report = replace(
-        rejected(),
+        with_facts(rejected(), reasons=(name,)),
         name=name,
-        reasons=(name,),
         manifest=replace(MODEL, label_names=(name,) * 10),
         candidates=[{"defense": name, "failed": name}],
     )

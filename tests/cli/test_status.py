@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from guard.core.states import EXIT_CODES, ScanState, Verdict
-from guard.flow._verdict import write
+from guard.core.verdict import VerdictFacts
+from guard.flow._verdict import Terms, write
 from guard.store import scans
 from guard.store.session import transaction
 from tests.cli.conftest import Answer, Service
@@ -84,9 +85,9 @@ def test_watching_ends_with_the_verdict(
                 service.guard,
                 session,
                 scan,
-                Verdict.REJECTED,
-                subject=str(scan.canonical_digest),
-                reasons=("x",),
+                str(scan.canonical_digest),
+                VerdictFacts(verdict=Verdict.REJECTED, reasons=("x",)),
+                Terms(),
             )
 
     worker = threading.Timer(0.2, conclude)
@@ -164,9 +165,9 @@ def test_on_a_terminal_one_scan_is_followed_to_its_end(
                 service.guard,
                 session,
                 scan,
-                Verdict.HELD,
-                subject=str(scan.canonical_digest),
-                reasons=("x",),
+                str(scan.canonical_digest),
+                VerdictFacts(verdict=Verdict.HELD, reasons=("x",)),
+                Terms(),
             )
 
     interrupted_after(monkeypatch, 99, conclude)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from guard.core.states import Verdict
-from guard.flow._verdict import write
+from guard.core.verdict import VerdictFacts
+from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.store import artifacts, nominations, outbox, scans
 from guard.store.rows import ArtifactKind, NominationState
@@ -117,7 +118,8 @@ def test_watching_waits_for_the_scan_and_its_verdict(
                 now=intake.now(),
             )
             nominations.settle(session, nomination, NominationState.ACCEPTED, scan_id=scan.id)
-            write(intake, session, scan, Verdict.UNVETTABLE, subject=digest, reasons=("A pickle.",))
+            facts = VerdictFacts(verdict=Verdict.UNVETTABLE, reasons=("A pickle.",))
+            write(intake, session, scan, digest, facts, Terms())
 
     worker = threading.Thread(target=work)
     worker.start()

@@ -129,4 +129,9 @@ def test_what_a_run_found_or_took_does_not_change_its_key(change: dict[str, Any]
 
 
 def test_could_not_look_is_neither_findings_nor_nothing() -> None:
-    assert {str(outcome) for outcome in Outcome} == {"findings", "nothing", "could_not_look"}
+    assert {str(outcome) for outcome in Outcome} == {
+        "findings",
+        "nothing",
+        "measured",
+        "could_not_look",
+    }

@@ -133,6 +133,6 @@ def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(
 
     assert examined.evidence[1].outcome is Outcome.FINDINGS
     assert (decision.verdict, decision.purify) == (Verdict.REJECTED, True)
-    assert decision.target == "all-to-all"
+    assert decision.facts.target == "all-to-all"
     assert child.high <= 0.1
     assert accuracy(toys.honest(), clean.holdout, toys.CLASSES).overall >= 0.9

@@ -31,7 +31,7 @@ def test_a_backdoored_model_is_rejected_purified_and_served_repaired(site: Site)
     assert report.target == truth.target
     children = [report_for(site.guard, row.id) for row in site.children(scan.id)]
     winner = next(child for child in children if child.verdict is Verdict.PURIFIED)
-    assert winner.parent == report.digest
+    assert winner.purification.parent == report.digest
     site.until(lambda: site.active("backdoored"), why="publication of the purified model")
     others = site.data.test.pick(site.data.test.labels != truth.target)
     stamped = truth.attack.stamp(others.images[:200])

@@ -146,7 +146,7 @@ class Place:
                 self.clock,
                 cleanset_digest=cleanset,
                 cleanset_name="squares",
-                detail={**scan.detail, "smoke": smoke},
+                detail=replace(scan.detail, smoke=smoke),
             )
 
     def scan(self, scan_id: str) -> ScanRow:

@@ -10,6 +10,7 @@ import torch
 
 from guard.core.errors import InputError
 from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome, Target
+from guard.core.notes import Attempt, ScanNotes
 from guard.core.states import ScanState, Verdict
 from guard.flow import run_stage
 from guard.flow.report import report_for
@@ -21,7 +22,6 @@ from guard.reports import Report
 from guard.reports.html import render_html
 from guard.store import scans
 from guard.store.session import reading, transaction
-from guard.vetting.repair import facts_to_dict
 from guard.vetting.report import MOST_PICTURES, MOST_SHOWN, demonstrated
 from tests import toys
 from tests.flow.place import NOW, Place, finding
@@ -78,7 +78,7 @@ def evidence(*findings: Finding) -> list[Evidence]:
 
 
 def replayed(*after: AsrEstimate) -> Report:
-    return bare(Verdict.PURIFIED, parent="a" * 64, defense="sau", replayed=after)
+    return bare(Verdict.PURIFIED, purification=a_purification(parent="a" * 64, replayed=after))
 
 
 @pytest.fixture(scope="module")
@@ -193,12 +193,10 @@ def purified(place: Place, findings: Sequence[Finding]) -> tuple[str, str]:
     assert run_stage.work(place.guard, "decide", scan_id)
     child, facts = (
         place.upload(seed=1),
-        facts_to_dict(
-            a_purification(
-                parent=place.scan(scan_id).canonical_digest or "",
-                replayed=(an_asr(0.01, 2),),
-                seconds=12.5,
-            )
+        a_purification(
+            parent=place.scan(scan_id).canonical_digest or "",
+            replayed=(an_asr(0.01, 2),),
+            seconds=12.5,
         ),
     )
     # As `purify` inserts it: with its parent.
@@ -217,25 +215,25 @@ def purified(place: Place, findings: Sequence[Finding]) -> tuple[str, str]:
             manifest=made.manifest,
             submitted_by="alice",
             parent_scan_id=scan_id,
-            detail={"purification": facts},
+            detail=ScanNotes(purification=facts),
         )
     assert run_stage.work(place.guard, "inspect", child)
     scan = place.with_evidence(child)
     with transaction(place.guard.engine) as session:
         scans.move(
-            session, child, ScanState.DECIDING, NOW, detail={**scan.detail, "purification": facts}
+            session, child, ScanState.DECIDING, NOW, detail=replace(scan.detail, purification=facts)
         )
         scans.move(
             session,
             scan_id,
             ScanState.PURIFYING,
             NOW,
-            detail={
-                "candidates": [
-                    {"defense": "fine_tune", "failed": "It ran out of its time budget."},
-                    {"defense": "sau", "child": child, "facts": facts},
-                ]
-            },
+            detail=ScanNotes(
+                candidates=(
+                    Attempt(defense="fine_tune", failed="It ran out of its time budget."),
+                    Attempt(defense="sau", child=child, facts=facts),
+                )
+            ),
         )
     return scan_id, child
 
@@ -279,6 +277,6 @@ def test_a_model_that_is_gone_hides_the_pictures_and_not_the_verdict(
     monkeypatch.setattr("guard.flow.report.open_model", gone)
     report = report_for(place.guard, child)
 
-    assert (list(report.demonstrations), report.defense) == ([], "sau")
+    assert (list(report.demonstrations), report.chain) == ([], "sau")
     with reading(place.guard.engine) as session:
         assert scans.get(session, child).verdict_id == report.verdict_id

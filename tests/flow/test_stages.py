@@ -13,6 +13,7 @@ from guard.attest import dsse
 from guard.attest.chain import verify_chain
 from guard.core.errors import LeaseLost, MethodFailed, NotServable
 from guard.core.evidence import Outcome
+from guard.core.notes import Attempt, ScanNotes
 from guard.core.states import ScanState, Verdict
 from guard.detectors import DETECTORS
 from guard.flow import publish, rescue, review, run_stage
@@ -142,7 +143,7 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
     assert run_stage.work(place.guard, "decide", child)
     assert [row.verdict for row in place.verdicts(child)] == [Verdict.HELD]
     *others, last = [
-        {"defense": rule.name, **({"after": [rule.after]} if rule.after else {})}
+        Attempt(defense=rule.name, after=(rule.after,) if rule.after else ())
         for rule in place.guard.policy.defenses
     ]  # as if all others had failed before
     with transaction(place.guard.engine) as session:
@@ -151,18 +152,18 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
             parent,
             ScanState.PURIFYING,
             place.clock,
-            detail={
-                "candidates": [
-                    *({**named, "failed": "no"} for named in others),
-                    {**last, "child": child},
-                ]
-            },
+            detail=ScanNotes(
+                candidates=(
+                    *(replace(attempt, failed="no") for attempt in others),
+                    replace(last, child=child),
+                )
+            ),
         )
 
     run_stage.work(place.guard, "purify", parent)
 
     assert place.scan(parent).state is ScanState.DONE
-    assert place.scan(parent).detail["candidates"][-1]["verdict"] == "held"
+    assert place.scan(parent).detail.candidates[-1].verdict is Verdict.HELD
 
 
 def test_a_detector_that_could_not_look_leaves_it_inconclusive(place: Place) -> None:
@@ -203,7 +204,7 @@ def test_the_signed_verdict_holds_the_gaps_of_its_policy_and_a_review_repeats_th
     assert (
         held["known_gaps"]
         == cleared["known_gaps"]
-        == report_for(place.guard, scan_id).known_gaps
+        == report_for(place.guard, scan_id).facts.known_gaps
         == wanted
     )
     assert "blend" in held["not_covered"]

@@ -17,15 +17,8 @@ STDOUT = {"guard/jobs/child.py": "its stdout is the pipe to the process that sta
 #: Files that may use what can execute data, with the reason.
 EXECUTES = {"guard/formats/_jail_child.py": "torch.load(weights_only=True) in the jail"}
 #: Longer than the limits, with the reason.
-LONG_FILES: dict[str, str] = {"guard/policy/decide.py": "until a verdict's facts are one value"}
-LONG_FUNCTIONS: dict[str, str] = {
-    "guard/offline.py:purify": "until a verdict's facts are one value",
-    "guard/flow/_verdict.py:write": "until a verdict's facts are one value",
-    "guard/flow/purify.py:_make_candidate": "until a verdict's facts are one value",
-    "guard/policy/decide.py:decide": "until a verdict's facts are one value",
-    "guard/vetting/calibrate.py:fit": "until a verdict's facts are one value",
-    "guard/cli/purify.py:purify": "until a verdict's facts are one value",
-}
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
 
 _PICKLES = {
     "pickle",

@@ -10,8 +10,8 @@ from guard.core.evidence import (
     Evidence,
     Finding,
     Outcome,
-    PurificationFacts,
 )
+from guard.core.purification import PurificationFacts
 from guard.policy import Case, DefenseRule, DetectorRule, Policy
 
 ARTIFACT, CLEANSET, PARENT = "d" * 64, "c" * 64, "e" * 64

@@ -95,7 +95,7 @@ def test_too_few_honest_models_certify_nothing_below_one_in_n_plus_one() -> None
     assert few.threshold(0.05) is None
     assert few.threshold(1 / 19) == -3.0
     assert few.least_fpr == pytest.approx(1 / 19)
-    assert decision.calibration is None
+    assert decision.facts.calibration is None
     assert "certify no less than 5.3%" in decision.reasons[-1]
 
 
@@ -103,8 +103,8 @@ def test_where_it_applies_its_probability_is_the_score_and_its_digest_is_in_the_
     decision = decide(calibrated(), case(*QUIET))
 
     assert decision.verdict is Verdict.CLEARED
-    assert decision.calibration == "e" * 64
-    assert 0 < decision.score < 0.5
+    assert decision.facts.calibration == "e" * 64
+    assert 0 < decision.facts.score < 0.5
     assert "calibrated probability" in decision.reasons[-1]
 
 
@@ -118,7 +118,7 @@ def test_over_the_threshold_an_alarm_rejects_and_under_it_a_person_looks() -> No
         Verdict.HELD,
     )
     assert "honest reference models raise such an alarm" in under.reasons[1]
-    assert over.score > 0.9 > under.score
+    assert over.facts.score > 0.9 > under.facts.score
 
 
 def test_a_natural_trigger_stays_a_named_outcome() -> None:
@@ -131,7 +131,7 @@ def test_a_natural_trigger_stays_a_named_outcome() -> None:
 def test_the_measured_margin_widens_the_bound_on_asr() -> None:
     hits = (evidence("patches", finding("patch", 1e-9, hits=200, fold=20.0)), QUIET[1])
     plain, wide, unmeasured = (
-        decide(calibrated(a_calibration(asr_margin=margin)), case(*hits)).asr_upper
+        decide(calibrated(a_calibration(asr_margin=margin)), case(*hits)).facts.asr_upper
         for margin in (0.0, 0.1, None)
     )
 
@@ -177,7 +177,7 @@ def test_outside_its_population_the_rules_decide_and_say_so(
         return decide(policy, case(*changed, **fields))
 
     decision = moved(PROVEN)
-    assert decision.calibration is None
+    assert decision.facts.calibration is None
     assert decision.verdict is decide(POLICY, case(*PROVEN)).verdict is Verdict.REJECTED
     assert any(word in reason and "does not apply" in reason for reason in decision.reasons)
     assert moved(QUIET).verdict is Verdict.CLEARED
@@ -210,7 +210,7 @@ def test_what_is_not_finite_never_passes(number: float, name: str) -> None:
     decision = decide(calibrated(), case(odd, QUIET[1]))
 
     assert decision.verdict is Verdict.INCONCLUSIVE
-    assert math.isfinite(decision.score)
+    assert math.isfinite(decision.facts.score)
 
 
 def test_log_odds_of_what_is_no_number_are_certain() -> None:
@@ -256,7 +256,7 @@ def test_a_more_suspicious_number_never_lowers_the_score_or_softens_the_verdict(
         )
         before, after = decide(calibrated(), case(*items)), decide(calibrated(), case(*harsher))
 
-        assert after.score >= before.score
+        assert after.facts.score >= before.facts.score
         assert severity[after.verdict] >= severity[before.verdict]
 
 
@@ -363,4 +363,4 @@ def test_no_case_at_random_is_served_over_the_threshold() -> None:
     limit = probability(policy.calibration.calibration.threshold(0.05) or 0.0)
     for _ in range(500):
         decision = decide(policy, case(*model(rng, bad=rng.random() < 0.5)))
-        assert decision.verdict not in SERVABLE_VERDICTS or decision.score <= limit
+        assert decision.verdict not in SERVABLE_VERDICTS or decision.facts.score <= limit

@@ -37,17 +37,17 @@ def test_a_proven_trigger_is_rejected_and_worth_a_repair() -> None:
     decision = decide(POLICY, case(*bad))
 
     assert decision.verdict is Verdict.REJECTED
-    assert decision.target == 1
-    assert decision.asr_upper is not None
-    assert decision.asr is not None
-    assert decision.asr.high < decision.asr_upper <= 1.0
+    assert decision.facts.target == 1
+    assert decision.facts.asr_upper is not None
+    assert decision.facts.asr is not None
+    assert decision.facts.asr.high < decision.facts.asr_upper <= 1.0
 
 
 def test_the_attackers_own_trigger_may_work_better_than_the_recovered_one() -> None:
     bad = evidence("patches", finding("patch", 1e-6, hits=240))
     upper = decide(
         Policy(name="one", detectors={"patches": DetectorRule(params={"steps": 5})}), case(bad)
-    ).asr_upper
+    ).facts.asr_upper
 
     assert upper == pytest.approx(bad.findings[0].asr.high + 0.04)
 
@@ -85,7 +85,7 @@ def test_two_methods_that_accuse_one_class_need_no_trigger() -> None:
         decision = decide(
             replace(POLICY, combination=CombinationRule(reject_level=0.0001)), case(*items)
         )
-        assert decision.asr_upper == 1.0  # nothing bounds a trigger that was not recovered
+        assert decision.facts.asr_upper == 1.0  # nothing bounds a trigger that was not recovered
         assert decision.purify is False
         return decision.verdict
 
@@ -128,7 +128,7 @@ def test_families_that_were_looked_at_in_vain_are_not_covered_and_most_of_them_a
     half = decide(POLICY, case(patches, blind("blend")))
     most = decide(POLICY, case(patches, blind("blend"), blind("warp")))
 
-    assert (half.verdict, half.coverage) == (Verdict.CLEARED, ("patch",))
+    assert (half.verdict, half.facts.coverage) == (Verdict.CLEARED, ("patch",))
     assert most.verdict is Verdict.INCONCLUSIVE
     assert "blend, warp" in most.reasons[0]
 

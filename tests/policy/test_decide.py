@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.attest.statement import verdict_statement
+from guard.attest.statement import Issue, PolicyName, verdict_statement
 from guard.core.digests import canonical_json
 from guard.core.evidence import Accuracy, Evidence, Outcome
 from guard.core.states import SERVABLE_VERDICTS, Verdict
@@ -43,7 +43,11 @@ def test_nothing_suspicious_is_cleared_within_a_coverage_and_under_a_policy() ->
     assert decision.reasons == (
         "Cleared under policy strict version 4 with coverage blend, patch.",
     )
-    assert (decision.score, decision.coverage, decision.target) == (0.2, ("blend", "patch"), None)
+    assert (decision.facts.score, decision.facts.coverage, decision.facts.target) == (
+        0.2,
+        ("blend", "patch"),
+        None,
+    )
     assert (decision.purify, decision.natural_trojan) == (False, False)
     assert decision.expires_after_seconds == 30 * 86400
 
@@ -127,7 +131,7 @@ def test_a_suspicious_finding_whose_trigger_works_is_rejected_and_worth_a_repair
     decision = decide(POLICY, a_case(an_evidence("a", a_finding(), seed=1)))
 
     assert decision.verdict is Verdict.REJECTED
-    assert (decision.purify, decision.target, decision.score, decision.asr) == (
+    assert (decision.purify, decision.facts.target, decision.facts.score, decision.facts.asr) == (
         True,
         1,
         0.9,
@@ -152,13 +156,13 @@ def test_the_asr_shown_is_a_measured_one_of_the_accused_class_whoever_accuses_lo
     )
     mild = an_evidence("b", a_finding(score=0.45, suspicious=False, asr=None), parameters={})
 
-    assert decide(POLICY, a_case(silent, other)).asr == an_asr()
+    assert decide(POLICY, a_case(silent, other)).facts.asr == an_asr()
     assert (
-        decide(POLICY, a_case(silent)).asr is None
+        decide(POLICY, a_case(silent)).facts.asr is None
     )  # the mild patch of class 0 is not what is accused
     cleared = decide(POLICY, a_case(mild))
-    assert cleared.asr is not None
-    assert cleared.asr.natural == cleared.asr.estimate == an_asr().estimate
+    assert cleared.facts.asr is not None
+    assert cleared.facts.asr.natural == cleared.facts.asr.estimate == an_asr().estimate
 
 
 def test_a_suspicious_finding_whose_trigger_hardly_works_is_held_not_cleared() -> None:
@@ -401,8 +405,10 @@ def test_a_number_that_is_not_finite_never_clears_and_can_still_be_signed(
     )
 
     assert decision.verdict is Verdict.INCONCLUSIVE
-    assert math.isfinite(decision.score)
-    assert canonical_json(None if decision.asr is None else dataclasses.asdict(decision.asr))
+    assert math.isfinite(decision.facts.score)
+    assert canonical_json(
+        None if decision.facts.asr is None else dataclasses.asdict(decision.facts.asr)
+    )
 
 
 def test_words_that_promise_too_much_are_never_used() -> None:
@@ -426,26 +432,17 @@ def test_a_decision_fits_into_a_statement() -> None:
     from tests.attest.making import NOW
 
     decision = decide(POLICY, a_case(an_evidence("a", a_finding(), seed=1)))
-    said = verdict_statement(
-        digest=ARTIFACT,
+    issue = Issue(
         name="m",
         verdict_id="1",
         scan_id="2",
-        verdict=decision.verdict,
-        score=decision.score,
-        target=decision.target,
-        asr=decision.asr,
-        coverage=decision.coverage,
-        reasons=decision.reasons,
-        evidence=(),
-        policy_name=POLICY.name,
-        policy_digest=POLICY.digest,
+        policy=PolicyName(name=POLICY.name, digest=POLICY.digest),
         cleanset=CLEANSET,
-        parent=None,
         basis={"kind": "policy"},
         issued_at=NOW,
         expires_at=NOW,
     )
+    said = verdict_statement(ARTIFACT, decision.facts, issue)
 
     assert canonical_json(said)
 
@@ -527,7 +524,7 @@ def test_what_is_served_has_no_doubt_in_it_anywhere(case: Case) -> None:
         assert case.accuracy.overall >= 2 / 5
         assert (decision.verdict is Verdict.PURIFIED) == (case.purification is not None)
     assert decision.reasons
-    assert 0 <= decision.score <= 1
+    assert 0 <= decision.facts.score <= 1
 
 
 @given(case=CASES)
@@ -537,10 +534,10 @@ def test_the_order_of_evidence_does_not_matter(case: Case) -> None:
         decide(POLICY, replace(case, evidence=tuple(reversed(case.evidence)))),
     )
 
-    assert (one.verdict, sorted(one.reasons), one.score, one.purify) == (
+    assert (one.verdict, sorted(one.reasons), one.facts.score, one.purify) == (
         other.verdict,
         sorted(other.reasons),
-        other.score,
+        other.facts.score,
         other.purify,
     )
 

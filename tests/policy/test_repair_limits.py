@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from guard.core.errors import PolicyError
-from guard.core.evidence import Accuracy, PurificationFacts, Relearned, Resampled, Woken
+from guard.core.evidence import Accuracy
+from guard.core.purification import PurificationFacts, Reactivated, Relearned, Resampled
 from guard.core.states import Verdict
 from guard.policy import Policy, ProofRule, decide
 from guard.policy.load import policy_from
@@ -25,7 +26,7 @@ def facts(
         target=1,
         family="patch",
         budget=9.0,
-        pictures=10,
+        images=10,
         steps=(0, 1, 2),
         asr=rates,
         rivals=((0.0, 0.0, 0.1), (0.0, 0.05, 0.0)),
@@ -63,8 +64,8 @@ def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does
     assert "a lead of 45 points of ASR within 2 steps on 10 pictures, over 30" in words
 
 
-def woken(stamped: float, alone: float) -> Woken:
-    return Woken(
+def woken(stamped: float, alone: float) -> Reactivated:
+    return Reactivated(
         radius=0.03,
         stamped=replace(an_asr(0.5), estimate=stamped),
         alone=replace(an_asr(0.5), estimate=alone),
@@ -74,11 +75,11 @@ def woken(stamped: float, alone: float) -> Woken:
 def test_a_trigger_that_a_perturbation_wakes_rejects_unless_it_needs_no_trigger() -> None:
     rule = ProofRule(max_woken=0.3)
 
-    assert verdict(facts(woken=(woken(0.95, 0.8),)), rule)[0] is Verdict.PURIFIED
-    found, words = verdict(facts(woken=(woken(0.95, 0.2),)), rule)
+    assert verdict(facts(reactivated=(woken(0.95, 0.8),)), rule)[0] is Verdict.PURIFIED
+    found, words = verdict(facts(reactivated=(woken(0.95, 0.2),)), rule)
     assert found is Verdict.REJECTED
     assert "wakes the parent's trigger for class 1: 95.0% of the hold-out, 20.0% without" in words
-    for missing in (facts(), facts(woken=(woken(math.nan, 0.2),))):
+    for missing in (facts(), facts(reactivated=(woken(math.nan, 0.2),))):
         assert verdict(missing, rule)[0] is Verdict.REJECTED
 
 

@@ -13,10 +13,11 @@ import torch
 
 from guard.attest import dsse, gate
 from guard.attest.keys import Signer, TrustedKeys
-from guard.attest.statement import verdict_statement
+from guard.attest.statement import Issue, PolicyName, verdict_statement
 from guard.core.contracts import Smoke
 from guard.core.manifest import Manifest, PolarizerPlace
 from guard.core.states import Verdict
+from guard.core.verdict import VerdictFacts
 from guard.formats._canonical import write_canonical
 from guard.ml import samples
 from guard.ml.cleanset import Labelled
@@ -112,24 +113,18 @@ class Authority:
         issued = now or datetime.now(UTC)
         return dsse.sign(
             verdict_statement(
-                digest=digest,
-                name=name,
-                verdict_id=verdict_id or uuid.uuid4().hex,
-                scan_id=scan_id,
-                verdict=verdict,
-                score=0.0,
-                target=None,
-                asr=None,
-                coverage=("patch",),
-                reasons=(),
-                evidence=(),
-                policy_name="test",
-                policy_digest="0" * 64,
-                cleanset=None,
-                parent=None,
-                basis={"kind": "policy"},
-                issued_at=issued,
-                expires_at=issued + timedelta(seconds=seconds),
+                digest,
+                VerdictFacts(verdict=verdict, reasons=(), score=0.0, coverage=("patch",)),
+                Issue(
+                    name=name,
+                    verdict_id=verdict_id or uuid.uuid4().hex,
+                    scan_id=scan_id,
+                    policy=PolicyName(name="test", digest="0" * 64),
+                    cleanset=None,
+                    basis={"kind": "policy"},
+                    issued_at=issued,
+                    expires_at=issued + timedelta(seconds=seconds),
+                ),
             ),
             self.signer,
         )

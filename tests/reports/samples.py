@@ -4,6 +4,7 @@ One rejected, one purified, one of each other verdict.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,18 @@ from guard.core.evidence import (
     Evidence,
     Finding,
     Outcome,
+)
+from guard.core.manifest import Manifest
+from guard.core.purification import (
+    PurificationFacts,
+    Reactivated,
     Relearned,
     Resampled,
     SharedRisk,
-    Woken,
+    summary,
 )
-from guard.core.manifest import Manifest
 from guard.core.states import Verdict
+from guard.core.verdict import VerdictFacts
 from guard.reports import Answered, Demonstration, RecoveredTrigger, Report
 from guard.reports.report import methods_of
 
@@ -115,12 +121,6 @@ def inversion(artifact: str = "a" * 64, backdoored: bool = True) -> Evidence:
 
 
 def accuracy(artifact: str = "a" * 64) -> Evidence:
-    numbers = {"overall": 0.896, "images": 600.0} | {
-        f"class_{label}": 0.8 + label / 100 for label in range(10)
-    }
-    finding = Finding(
-        family="accuracy", target=None, suspicious=False, score=0.0, statement="", numbers=numbers
-    )
     return Evidence(
         artifact=artifact,
         method="clean_accuracy",
@@ -128,9 +128,11 @@ def accuracy(artifact: str = "a" * 64) -> Evidence:
         parameters={},
         cleanset=CLEAN.digest,
         seed=0,
-        outcome=Outcome.FINDINGS,
+        outcome=Outcome.MEASURED,
         families=(),
-        findings=(finding,),
+        accuracy=Accuracy(
+            overall=0.896, per_class=tuple(0.8 + label / 100 for label in range(10)), images=600
+        ),
     )
 
 
@@ -206,22 +208,24 @@ def rejected() -> Report:
     return Report(
         digest="a" * 64,
         name="fashion-resnet18",
-        verdict=Verdict.REJECTED,
-        score=0.99,
-        target=TARGET,
-        asr=estimate(TARGET, 524, 0.951, 0.981),
-        coverage=("patch",),
-        known_gaps=GAPS,
+        facts=VerdictFacts(
+            verdict=Verdict.REJECTED,
+            score=0.99,
+            target=TARGET,
+            asr=estimate(TARGET, 524, 0.951, 0.981),
+            coverage=("patch",),
+            known_gaps=GAPS,
+            reasons=(
+                (
+                    "A patch of 8.9 pixels sends 97.0 % of hold-out pictures to class 3; the upper "
+                    "bound is 98.1 %."
+                ),
+            ),
+            evidence=tuple(item.key for item in evidence),
+        ),
         methods=methods_of(evidence),
         seconds=41.7,
         policy="d" * 64,
-        reasons=(
-            (
-                "A patch of 8.9 pixels sends 97.0 % of hold-out pictures to class 3; the upper "
-                "bound "
-                "is 98.1 %."
-            ),
-        ),
         manifest=MODEL,
         cleanset=CLEAN,
         evidence=[item.to_dict() for item in evidence],
@@ -242,21 +246,12 @@ def purified() -> Report:
     evidence = [inversion("b" * 64, backdoored=False)]
     before = (0.88, 0.97, 0.83, 0.90, 0.82, 0.97, 0.70, 0.95, 0.98, 0.96)
     after = (0.86, 0.97, 0.84, 0.89, 0.80, 0.97, 0.63, 0.95, 0.97, 0.95)
-    return replace(
-        rejected(),
-        digest="b" * 64,
-        verdict=Verdict.PURIFIED,
-        score=0.18,
-        target=None,
-        asr=estimate(7, 56, 0.08, 0.094),
-        reasons=("Every rule of the policy holds.",),
-        triggers=(),
-        methods=methods_of(evidence),
-        evidence=[item.to_dict() for item in evidence],
+    repair = PurificationFacts(
         parent="a" * 64,
         defense="sau",
-        defense_version=1,
+        version=1,
         parameters={"rho": 0.2, "norm": "linf"},
+        seconds=12.0,
         acc_before=Accuracy(overall=0.896, per_class=before, images=600),
         acc_after=Accuracy(overall=0.883, per_class=after, images=600),
         resampled=(
@@ -269,15 +264,15 @@ def purified() -> Report:
                 target=TARGET,
                 family="patch",
                 budget=8.9,
-                pictures=10,
+                images=10,
                 steps=(0, 1, 2),
                 asr=(0.02, 0.3, 0.81),
                 rivals=((0.01, 0.1, 0.22), (0.0, 0.05, 0.2)),
                 leads=(0.31, 0.87),
             ),
         ),
-        woken=(
-            Woken(
+        reactivated=(
+            Reactivated(
                 radius=8 / 255,
                 stamped=estimate(TARGET, 81, 0.12, 0.18),
                 alone=estimate(TARGET, 54, 0.07, 0.13),
@@ -288,13 +283,49 @@ def purified() -> Report:
             "The trigger for class 5 is no patch (blend); no samples of its kind were drawn.",
         ),
         replayed=(estimate(TARGET, 14, 0.015, 0.043),),
+    )
+    facts = replace(
+        rejected().facts,
+        verdict=Verdict.PURIFIED,
+        score=0.18,
+        target=None,
+        asr=estimate(7, 56, 0.08, 0.094),
+        reasons=("Every rule of the policy holds.",),
+        evidence=tuple(item.key for item in evidence),
+        parent=repair.parent,
+        purification=summary(repair),
+    )
+    return replace(
+        rejected(),
+        digest="b" * 64,
+        facts=facts,
+        triggers=(),
+        methods=methods_of(evidence),
+        evidence=[item.to_dict() for item in evidence],
+        purification=repair,
         replayed_before=(estimate(TARGET, 524, 0.951, 0.981),),
         demonstrations=(demonstration(),),
     )
 
 
-def bare(verdict: Verdict, **fields: object) -> Report:
+def bare(verdict: Verdict, **fields: Any) -> Report:
+    """A report with a verdict, and nothing else but `fields`."""
     made = Report(
-        digest="e" * 64, name="some-model", verdict=verdict, score=1.0, policy="d" * 64, seconds=0.4
+        digest="e" * 64,
+        name="some-model",
+        facts=VerdictFacts(verdict=verdict, reasons=(), score=1.0),
+        policy="d" * 64,
+        seconds=0.4,
     )
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return replace(made, **fields)
+
+
+def with_facts(report: Report, **fields: Any) -> Report:
+    """The report with other facts."""
+    return replace(report, facts=replace(report.facts, **fields))
+
+
+def with_repair(report: Report, **fields: Any) -> Report:
+    """The report on a purified artifact with another repair."""
+    assert report.purification is not None
+    return replace(report, purification=replace(report.purification, **fields))

@@ -16,7 +16,7 @@ from guard.reports.charts import (
     percent,
     replay_chart,
 )
-from tests.reports.samples import CLEAN, bare, purified, rejected
+from tests.reports.samples import CLEAN, bare, purified, rejected, with_repair
 
 
 def with_numbers(**numbers: list[float]) -> Report:
@@ -103,7 +103,7 @@ def test_a_scan_shows_accuracy_by_class_and_a_purification_compares_it_instead()
     titles = [chart.title for chart in evidence_charts(rejected())]
 
     assert titles.count("Clean accuracy by class") == 1
-    compared = replace(rejected(), acc_before=purified().acc_before, acc_after=purified().acc_after)
+    compared = replace(rejected(), purification=purified().purification)
     assert "Clean accuracy by class" not in [chart.title for chart in evidence_charts(compared)]
 
 
@@ -132,13 +132,13 @@ def test_percent_of_nothing_is_a_dash() -> None:
 
 def test_two_triggers_of_one_class_keep_their_own_before() -> None:
     report = purified()
-    one = report.replayed[0]
+    one = report.purification.replayed[0]
     weak, strong = replace(one, successes=1, estimate=0.1), replace(one, successes=9, estimate=0.9)
 
-    both = replace(report, replayed=(one, one), replayed_before=(weak, strong))
+    both = replace(with_repair(report, replayed=(one, one)), replayed_before=(weak, strong))
 
     assert [before for before, _ in both.replays] == [weak, strong]
-    assert [before for before, _ in replace(both, replayed=(one, one, one)).replays] == [
+    assert [before for before, _ in with_repair(both, replayed=(one, one, one)).replays] == [
         weak,
         strong,
         None,

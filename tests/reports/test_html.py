@@ -24,6 +24,8 @@ from tests.reports.samples import (
     purified,
     rejected,
     trigger,
+    with_facts,
+    with_repair,
 )
 
 HOSTILE = "<svg onload=alert(1)>\"'><script>alert(2)</script>"
@@ -81,7 +83,7 @@ def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
 
 
 def test_a_calibrated_score_and_the_overall_bound_are_named() -> None:
-    page = page_of(replace(rejected(), asr_upper=0.993, calibration="b" * 64))
+    page = page_of(with_facts(rejected(), asr_upper=0.993, calibration="b" * 64))
 
     for part in (
         "Calibrated probability of a backdoor",
@@ -115,7 +117,7 @@ def test_what_is_not_covered_is_said() -> None:
 
 def test_no_family_is_explained_as_any_trigger() -> None:
     """What covers `all-to-one` looks for signs of a class; many triggers leave none."""
-    assert "any trigger" not in page_of(replace(rejected(), coverage=tuple(Family))).text
+    assert "any trigger" not in page_of(with_facts(rejected(), coverage=tuple(Family))).text
 
 
 def test_a_purified_model_shows_before_and_after() -> None:
@@ -132,16 +134,15 @@ def test_a_purified_model_shows_its_proof() -> None:
     text = page_of(purified()).text
 
     assert "Fresh patches of the same kind" in text
-    assert "Waking the trigger" in text
+    assert "Reactivating the trigger" in text
     assert "Shared adversarial examples" in text
     assert "5.0 % (3.5 % to 7.2 %)" in text
     assert "3 · Dress, 2 steps" in text
     assert "81.0 % (random: 22.0 %)" in text
     assert "Not measured: The trigger for class 5 is no patch" in text
-    searched = tuple(replace(one, searches=8) for one in purified().resampled)
-    assert (
-        "3 · Dress, 8 new searches, before" in page_of(replace(purified(), resampled=searched)).text
-    )
+    searched = tuple(replace(one, searches=8) for one in purified().purification.resampled)
+    text = page_of(with_repair(purified(), resampled=searched)).text
+    assert "3 · Dress, 8 new searches, before" in text
 
 
 def test_the_parents_trigger_is_shown_on_pictures_with_both_models_answers() -> None:
@@ -207,7 +208,7 @@ def test_candidates_are_listed_with_the_first_reason_and_their_time() -> None:
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_every_verdict_has_a_page_even_with_nothing_known(verdict: Verdict) -> None:
-    page = page_of(bare(verdict, reasons=("Because.",)))
+    page = page_of(with_facts(bare(verdict), reasons=("Because.",)))
 
     assert f"{verdict} some-model" in page.text
     assert "Because." in page.text
@@ -221,16 +222,15 @@ def test_no_page_says_clean_or_safe_of_a_model() -> None:
 def hostile() -> Report:
     labels = tuple(f"{HOSTILE} {index}" for index in range(10))
     evidence = [{**item, "reason": HOSTILE, "method": HOSTILE} for item in rejected().evidence]
+    gaps = {"measured": False, "sentence": HOSTILE}
     return replace(
-        rejected(),
+        with_facts(rejected(), reasons=(HOSTILE,), known_gaps=gaps),
         name=HOSTILE,
-        reasons=(HOSTILE,),
         manifest=replace(MODEL, label_names=labels),
         evidence=evidence,
         candidates=[{"defense": HOSTILE, "failed": HOSTILE}],
         policy=HOSTILE,
         scan_id=HOSTILE,
-        known_gaps={"measured": False, "sentence": HOSTILE},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
 from guard.reports.report import outcome_words
-from tests.reports.samples import GAPS, bare, purified, rejected
+from tests.reports.samples import GAPS, bare, purified, rejected, with_facts
 
 AGREED = {
     "digest",
@@ -83,7 +83,7 @@ def test_a_scan_says_nothing_of_a_purification() -> None:
 
 
 def test_the_overall_bound_and_the_calibration_are_in_the_document() -> None:
-    document = replace(rejected(), asr_upper=0.993, calibration="c" * 64).to_dict()
+    document = with_facts(rejected(), asr_upper=0.993, calibration="c" * 64).to_dict()
 
     assert (document["asr_upper"], document["calibration"]) == (0.993, "c" * 64)
     assert (rejected().to_dict()["asr_upper"], rejected().to_dict()["calibration"]) == (None, None)
@@ -91,12 +91,12 @@ def test_the_overall_bound_and_the_calibration_are_in_the_document() -> None:
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_no_number_counts_as_suspicious(score: float) -> None:
-    assert replace(rejected(), score=score).to_dict()["score"] == 1.0
+    assert with_facts(rejected(), score=score).to_dict()["score"] == 1.0
 
 
 @pytest.mark.parametrize(("score", "shown"), [(-0.2, 0.0), (1.7, 1.0), (0.25, 0.25)])
 def test_a_score_stays_within_its_range(score: float, shown: float) -> None:
-    assert replace(rejected(), score=score).to_dict()["score"] == shown
+    assert with_facts(rejected(), score=score).to_dict()["score"] == shown
 
 
 def test_other_numbers_that_are_not_finite_become_null() -> None:
@@ -104,7 +104,7 @@ def test_other_numbers_that_are_not_finite_become_null() -> None:
         target=1, family="patch", successes=0, trials=0, estimate=math.nan, low=0.0, high=math.inf
     )
 
-    document = replace(rejected(), asr=broken, seconds=math.nan).to_dict()
+    document = replace(with_facts(rejected(), asr=broken), seconds=math.nan).to_dict()
 
     assert document["asr"]["estimate"] is None
     assert document["asr"]["high"] is None

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from guard.core.errors import InputError, LeaseLost
+from guard.core.notes import ScanNotes
 from guard.core.states import ScanState
 from guard.store import scans
 from guard.store.rows import Lease
@@ -17,13 +18,13 @@ from tests.store.rows import NOW, a_scan
 
 def test_what_was_recorded_comes_back_with_its_time_to_the_microsecond(engine: Engine) -> None:
     with transaction(engine) as s:
-        made = a_scan(s, manifest='{"a": "é"}', detail={"x": [1, 0.1]}, submitted_by="ann")
+        made = a_scan(s, manifest='{"a": "é"}', detail=ScanNotes(smoke="é"), submitted_by="ann")
     with transaction(engine) as s:
         read = scans.get(s, made.id)
 
     assert made == read
     assert (read.state, read.created_at, read.manifest) == (ScanState.QUEUED, NOW, '{"a": "é"}')
-    assert read.detail == {"x": [1, 0.1]}
+    assert read.detail == ScanNotes(smoke="é")
 
 
 def test_one_object_version_is_one_scan_however_often_its_event_arrives(engine: Engine) -> None:

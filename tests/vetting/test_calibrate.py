@@ -60,7 +60,7 @@ def test_what_is_fitted_is_one_file_that_applies_to_its_population() -> None:
     assert calibrate.fit(a_population()) == document
     assert len(calibration.honest) == 40
     assert calibration.asr_margin is not None
-    assert all(decision.calibration == document["digest"] for decision in bad)
+    assert all(decision.facts.calibration == document["digest"] for decision in bad)
     assert sum(decision.verdict is not Verdict.CLEARED for decision in bad) >= 70
 
 

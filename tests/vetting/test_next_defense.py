@@ -3,11 +3,10 @@
 Whatever the policy was when the tournament began.
 """
 
-from typing import Any
-
 import pytest
 
 from guard.core.errors import MethodFailed
+from guard.core.notes import Attempt
 from guard.policy.rules import DefenseRule
 from guard.vetting.next_defense import Step, next_step
 
@@ -19,20 +18,22 @@ A, B, HEAVY = (
 CHAINED = DefenseRule(name="b", after="a")
 
 
-def made(name: str, digest: str, *after: str) -> dict[str, Any]:
-    return {"defense": name, "digest": digest, **({"after": list(after)} if after else {})}
+def made(name: str, digest: str, *after: str) -> Attempt:
+    return Attempt(defense=name, digest=digest, after=after)
 
 
 def test_the_next_defense_is_the_first_that_was_not_tried_whatever_the_policy_was() -> None:
     rules = [A, B, HEAVY]
 
     assert next_step(rules, []) == Step(rule=A)
-    assert next_step(rules, [{"defense": "b"}]) == Step(
+    assert next_step(rules, [Attempt(defense="b")]) == Step(
         rule=A
     )  # the policy put `a` first meanwhile
-    assert next_step(rules, [{"defense": "gone"}, {"defense": "a"}]) == Step(rule=B)
-    assert next_step(rules, [{"defense": "a"}, {"defense": "b"}]) == Step(rule=HEAVY)
-    assert next_step(rules, [{"defense": "a"}, {"defense": "b"}, {"defense": "a"}]) is None
+    assert next_step(rules, [Attempt(defense="gone"), Attempt(defense="a")]) == Step(rule=B)
+    assert next_step(rules, [Attempt(defense="a"), Attempt(defense="b")]) == Step(rule=HEAVY)
+    assert (
+        next_step(rules, [Attempt(defense="a"), Attempt(defense="b"), Attempt(defense="a")]) is None
+    )
 
 
 def test_a_chained_defense_is_not_the_same_as_that_defense_alone() -> None:
@@ -51,7 +52,7 @@ def test_it_goes_on_from_the_latest_earlier_rule_of_that_name() -> None:
     assert next_step(rules, tried[:1]) == Step(rule=CHAINED, after=("a",), start="1")
     assert next_step(rules, tried) == Step(rule=CHAINED, after=("a",), start="3")
     assert next_step(
-        rules, [made("a", "1"), made("b", "2", "a"), {"defense": "a", "failed": "no"}]
+        rules, [made("a", "1"), made("b", "2", "a"), Attempt(defense="a", failed="no")]
     ) == Step(rule=CHAINED, after=("a",))  # the latest, not the latest that was made
 
 
@@ -60,19 +61,19 @@ def test_a_chain_may_go_on() -> None:
     step = next_step([A, CHAINED, last], [made("a", "1"), made("b", "2", "a")])
 
     assert step == Step(rule=last, after=("a", "b"), start="2")
-    assert step.named() == {"defense": "c", "after": ["a", "b"]}
+    assert step.attempt() == Attempt(defense="c", after=("a", "b"))
     assert step.origin() == "2"
 
 
 @pytest.mark.parametrize(
     ("rules", "tried"),
     [
-        ([A, CHAINED], [{"defense": "a", "failed": "It found nothing."}]),
+        ([A, CHAINED], [Attempt(defense="a", failed="It found nothing.")]),
         ([CHAINED], []),  # no file says so, but a policy that was made in code may
     ],
 )
 def test_without_a_candidate_there_is_nothing_to_go_on_from(
-    rules: list[DefenseRule], tried: list[Any]
+    rules: list[DefenseRule], tried: list[Attempt]
 ) -> None:
     step = next_step(rules, tried)
 
@@ -86,4 +87,4 @@ def test_a_defense_without_a_chain_starts_from_the_parent() -> None:
 
     assert step is not None
     assert step.origin() is None
-    assert step.named() == {"defense": "a"}
+    assert step.attempt() == Attempt(defense="a")

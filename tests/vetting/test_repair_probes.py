@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from guard.core.errors import Cancelled
-from guard.core.evidence import PurificationFacts, Relearned
+from guard.core.plain import from_plain, to_plain
+from guard.core.purification import PurificationFacts, Relearned, summary
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.seeds import seeded
 from guard.ml.triggers import BlendTrigger, PatchTrigger
 from guard.ml.triggers.files import serialise
-from guard.vetting.repair import facts_from_dict, facts_to_dict, proved
 from guard.vetting.repair_probes import MOST_TARGETS, Proof, Replay, prove
 from tests import toys
 from tests.policy.making import a_purification
@@ -65,7 +65,7 @@ def test_a_child_that_was_not_repaired_obeys_fresh_patches_as_its_parent_does(
     assert sample.after.budget == 18
     assert sample.after.trials == 150
     assert untouched.relearned[0].lead > 0.5
-    assert untouched.woken[0].stamped.estimate > 0.9
+    assert untouched.reactivated[0].stamped.estimate > 0.9
     assert untouched.shared is not None
     assert untouched.shared.before == untouched.shared.after > 0
     assert untouched.unproved == ()
@@ -106,7 +106,7 @@ def test_other_families_and_more_classes_than_are_looked_at_are_named(parent: Im
     assert "is no patch (blend)" in found.unproved[0]
     assert any(f"class {MOST_TARGETS} was not" in words for words in found.unproved)
     assert sum("ran out of" in words for words in found.unproved) == 3 * MOST_TARGETS + 1
-    assert found.woken == ()
+    assert found.reactivated == ()
 
 
 def test_cancelling_ends_it(parent: ImageModel) -> None:
@@ -122,24 +122,24 @@ def test_facts_survive_json_and_older_facts_have_no_proof(untouched: Proof) -> N
     facts = a_purification(
         resampled=found,
         relearned=untouched.relearned,
-        woken=untouched.woken,
+        reactivated=untouched.reactivated,
         shared=untouched.shared,
         unproved=("Because.",),
         after=("fst", "nad"),
         start="d" * 64,
     )
-    stored = json.loads(json.dumps(facts_to_dict(facts), allow_nan=False))
+    stored = json.loads(json.dumps(to_plain(facts), allow_nan=False))
     older = {
         key: value
         for key, value in stored.items()
         if key not in {"resampled", "relearned", "woken", "shared", "unproved", "after", "start"}
     }
 
-    assert facts_from_dict(stored) == facts
+    assert from_plain(PurificationFacts, stored) == facts
     assert facts.chain == "fst, then nad, then sau"
-    assert isinstance(facts_from_dict(older), PurificationFacts)
-    assert facts_from_dict(older).relearned == ()
-    assert facts_from_dict(older).chain == "sau"
+    assert isinstance(from_plain(PurificationFacts, older), PurificationFacts)
+    assert from_plain(PurificationFacts, older).relearned == ()
+    assert from_plain(PurificationFacts, older).chain == "sau"
 
 
 def test_a_lead_that_could_not_be_measured_is_signed_as_unknown() -> None:
@@ -147,14 +147,14 @@ def test_a_lead_that_could_not_be_measured_is_signed_as_unknown() -> None:
         target=1,
         family="patch",
         budget=9.0,
-        pictures=10,
+        images=10,
         steps=(0, 2),
         asr=(0.0, math.nan),
         rivals=((0.0, 0.1),),
     )
     whole = replace(broken, asr=(0.0, 0.6), leads=(0.4, math.nan))
     said = json.loads(
-        json.dumps(proved(a_purification(relearned=(broken, whole))), allow_nan=False)
+        json.dumps(to_plain(summary(a_purification(relearned=(broken, whole)))), allow_nan=False)
     )
 
     assert said["relearned"] == [

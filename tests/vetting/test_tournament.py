@@ -15,6 +15,7 @@ from torch import nn
 
 from guard.attest import dsse
 from guard.core.errors import MethodFailed
+from guard.core.notes import Attempt, ScanNotes
 from guard.core.states import ScanState, Verdict
 from guard.defenses import DEFENSES
 from guard.flow import purify, review, run_stage
@@ -42,16 +43,16 @@ def test_a_held_candidate_that_a_reviewer_clears_wins(tmp_path: Path) -> None:
             parent,
             ScanState.PURIFYING,
             place.clock,
-            detail={"candidates": [{"defense": first, "child": child}]},
+            detail=ScanNotes(candidates=(Attempt(defense=first, child=child),)),
         )
     review.approve(place.guard, child, "bob", "the class is a white square by nature")
 
     run_stage.work(place.guard, "purify", parent)
 
     assert place.scan(parent).state is ScanState.DONE
-    assert place.scan(parent).detail["candidates"] == [
-        {"defense": first, "child": child, "verdict": "cleared"}
-    ]
+    assert place.scan(parent).detail.candidates == (
+        Attempt(defense=first, child=child, verdict=Verdict.CLEARED),
+    )
 
 
 def softened(model: nn.Module, factor: float = 0.5) -> nn.Module:
@@ -101,7 +102,7 @@ def played(
 def vetted(place: Place, parent: str, *, suspicious: bool) -> str:
     """Make the next candidate and vet it; returns its scan."""
     assert run_stage.work(place.guard, "purify", parent)
-    child = place.scan(parent).detail["candidates"][-1]["child"]
+    child = place.scan(parent).detail.candidates[-1].child
     assert run_stage.work(place.guard, "inspect", child)
     place.with_evidence(child, finding(suspicious=suspicious))
     assert run_stage.work(place.guard, "decide", child)
@@ -127,32 +128,32 @@ def test_the_second_candidate_wins_and_may_go_on_from_the_first(
     winner = vetted(place, parent, suspicious=False)
     run_stage.work(place.guard, "purify", parent)
     upload = place.scan(parent)
-    first, second = upload.detail["candidates"]
+    first, second = upload.detail.candidates
 
-    assert (upload.state, first["verdict"], second["verdict"]) == (
+    assert (upload.state, first.verdict, second.verdict) == (
         ScanState.DONE,
-        "rejected",
-        "purified",
+        Verdict.REJECTED,
+        Verdict.PURIFIED,
     )
     assert {request["artifact"] for request in requests} == {upload.canonical_digest}
     assert requests[0]["start"] is None
     assert (
         (requests[1]["start"] or {}).get("digest", "")
-        == second["facts"]["start"]
-        == (first["digest"] * bool(after))
+        == second.facts.start
+        == (first.digest * bool(after))
     )
-    assert second["facts"]["acc_before"] == first["facts"]["acc_before"]
-    assert second["facts"]["parent"] == upload.canonical_digest
+    assert second.facts.acc_before == first.facts.acc_before
+    assert second.facts.parent == upload.canonical_digest
     with reading(place.guard.engine) as session:
-        assert {
-            artifacts.get(session, item["digest"]).parent_digest for item in (first, second)
-        } == {upload.canonical_digest}
+        assert {artifacts.get(session, item.digest).parent_digest for item in (first, second)} == {
+            upload.canonical_digest
+        }
     report = report_for(place.guard, winner)
     assert report.verdict is Verdict.PURIFIED
     assert signed(place, parent)["purification"] is None
     said = signed(place, winner)["purification"]
     assert said["defenses"] == ([after] if after else []) + ["patch_unlearning"]
-    assert said["acc_after"] == second["facts"]["acc_after"]["overall"]
+    assert said["acc_after"] == second.facts.acc_after.overall
     assert report.chain == f"{after}, then patch_unlearning".removeprefix(", then ")
     assert f"Purified by {report.chain} and" in report.reasons[0]
     assert place.verdicts(loser)[0].verdict is Verdict.REJECTED
@@ -171,10 +172,10 @@ def test_where_the_first_made_nothing_only_a_chain_is_skipped(
     )
     run_stage.work(place.guard, "purify", parent)
     run_stage.work(place.guard, "purify", parent)
-    first, second = place.scan(parent).detail["candidates"]
+    first, second = place.scan(parent).detail.candidates
 
-    assert first["failed"] == "It found no trigger."
-    assert ("child" in second, "nothing to go on from" in second.get("failed", "")) == (
+    assert first.failed == "It found no trigger."
+    assert (second.child is not None, "nothing to go on from" in (second.failed or "")) == (
         not after,
         bool(after),
     )
@@ -183,4 +184,4 @@ def test_where_the_first_made_nothing_only_a_chain_is_skipped(
         run_stage.work(place.guard, "purify", parent)
 
         assert place.scan(parent).state is ScanState.DONE
-        assert second["after"] == [after]
+        assert second.after == (after,)

@@ -125,7 +125,7 @@ def test_where_the_first_defense_does_not_do_the_second_may(
     report = ring.purify(FIRST, SECOND)
     loser, winner = report.candidates
 
-    assert (report.verdict, report.defense, report.after) == (
+    assert (report.verdict, report.purification.defense, report.purification.after) == (
         Verdict.PURIFIED,
         "patch_unlearning",
         (),
@@ -187,7 +187,12 @@ def test_a_chained_defense_goes_on_from_the_candidate_and_is_compared_with_the_u
     assert f"Purified by {report.chain} and cleared" in report.reasons[0]
     assert second["after"] == document["after"] == ["shared_distillation"]
     assert (second["facts"]["start"], first["facts"]["start"]) == (first["digest"], "")
-    assert second["facts"]["parent"] == first["facts"]["parent"] == report.parent != first["digest"]
+    assert (
+        second["facts"]["parent"]
+        == first["facts"]["parent"]
+        == report.purification.parent
+        != first["digest"]
+    )
     assert (
         second["facts"]["acc_before"] == first["facts"]["acc_before"] != first["facts"]["acc_after"]
     )
@@ -260,7 +265,7 @@ def test_a_named_defense_repairs_the_upload_with_the_parameters_of_the_first_rul
     )
 
     assert (report.verdict, report.chain) == (Verdict.PURIFIED, "fine_tune")
-    assert report.parameters["rounds"] == 3
+    assert report.purification.parameters["rounds"] == 3
 
 
 def test_a_held_model_is_repaired_for_whoever_asks_if_a_trigger_was_measured(
@@ -288,7 +293,7 @@ def test_a_held_model_is_repaired_for_whoever_asks_if_a_trigger_was_measured(
     assert before.verdict is Verdict.HELD
     assert [item["verdict"] for item in before.candidates] == ["rejected"]
     assert after.verdict is Verdict.PURIFIED
-    assert after.replayed
+    assert after.purification.replayed
 
 
 def test_what_only_a_reviewer_wants_to_see_is_not_repaired(

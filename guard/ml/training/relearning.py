@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
-from guard.core.evidence import TriggerLike, lead_of
+from guard.core.evidence import TriggerLike
+from guard.core.purification import lead_of
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of, predict
 from guard.ml.triggers import PatchTrigger

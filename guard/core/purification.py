@@ -1,0 +1,223 @@
+"""How a purified candidate compares with its parent: measured, stored, and summed up for signing.
+
+`PurificationFacts` holds every number; `RepairSummary` is the part that a signed verdict repeats.
+JSON keys are older than some names here: `woken` is reactivation, `pictures` a number of images.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from guard.core.evidence import Accuracy, AsrEstimate, Target
+from guard.core.plain import ADDED, called
+from guard.core.text import in_turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """ASR of fresh patches on parent and child, one fresh patch for each hold-out image.
+
+    They are drawn from a distribution that was learnt on the parent; then the estimates' `budget`
+    is the region's size in pixels. Where none could be learnt, they come from `searches` new
+    searches on the parent, and the budget is what each of them may cover.
+    """
+
+    before: AsrEstimate
+    after: AsrEstimate
+    searches: int = field(default=0, metadata=ADDED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearned:
+    """How fast a parent's trigger comes back on a copy of the child that is taught `images` of it.
+
+    `asr` is its ASR (0..1) after each of `steps`, `rivals` that of triggers with the same mask at a
+    random place in random colours, taught in the same way. Over several draws of images and rivals
+    all are means: of the best rival's rates, the second's, and so on; then `leads` has each draw's
+    own.
+    """
+
+    target: Target
+    family: str
+    budget: float
+    images: int = field(metadata=called("pictures"))
+    steps: tuple[int, ...]
+    asr: tuple[float, ...]
+    rivals: tuple[tuple[float, ...], ...]
+    leads: tuple[float, ...] = field(default=(), metadata=ADDED)
+
+    @property
+    def lead(self) -> float:
+        """The largest lead in ASR (-1..1) over the best rival after a step.
+
+        NaN where one could not be measured.
+        """
+        return lead_of(self.asr, self.rivals)
+
+
+def lead_of(asr: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
+    """As `Relearned.lead`.
+
+    Before the first step nothing has been learnt, so that it does not count.
+    """
+    best = [
+        max(rates) if all(map(math.isfinite, rates)) else math.nan
+        for rates in zip(*rivals, strict=True)
+    ]
+    leads = [own - other for own, other in zip(asr[1:], best[1:], strict=True)]
+    return max(leads) if leads and all(map(math.isfinite, leads)) else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reactivated:
+    """What one universal perturbation within `radius` (0..1) adds to a parent's trigger.
+
+    Measured on the child. `stamped` is the ASR of the trigger with a perturbation learnt on top of
+    it, `alone` that of a perturbation learnt without the trigger.
+    """
+
+    radius: float
+    stamped: AsrEstimate
+    alone: AsrEstimate
+
+    @property
+    def lead(self) -> float:
+        """How much the trigger helps (-1..1)."""
+        return self.stamped.estimate - self.alone.estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRisk:
+    """Share of `images` hold-out images with a shared adversarial perturbation within `radius`.
+
+    On such an image two networks make the same mistake: `after` of parent and child, `before` of
+    the parent with itself. A search found them, so the true shares are larger.
+    """
+
+    radius: float
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurificationFacts:
+    """How a purified candidate compares with its parent on the hold-out.
+
+    `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the
+    child. `resampled` and `relearned` look beyond those triggers, for patches; `reactivated` does
+    for all triggers that lead to one class, `shared` beyond any trigger; `unproved` names what
+    could not be measured, and why. `swapped` holds for each class how many images the parent had
+    right and the child has wrong, and the other way round; it is empty in facts from before it was
+    counted. `after` names the defenses that had repaired what this one started from, in order, and
+    `start` is the digest of that candidate; both are empty where it started from the parent.
+    """
+
+    defense: str
+    version: int
+    parameters: Mapping[str, Any]
+    parent: str
+    acc_before: Accuracy
+    acc_after: Accuracy
+    replayed: tuple[AsrEstimate, ...]
+    seconds: float
+    resampled: tuple[Resampled, ...] = field(default=(), metadata=ADDED)
+    relearned: tuple[Relearned, ...] = field(default=(), metadata=ADDED)
+    reactivated: tuple[Reactivated, ...] = field(default=(), metadata={**called("woken"), **ADDED})
+    shared: SharedRisk | None = field(default=None, metadata=ADDED)
+    unproved: tuple[str, ...] = field(default=(), metadata=ADDED)
+    swapped: tuple[tuple[int, int], ...] = field(default=(), metadata=ADDED)
+    after: tuple[str, ...] = field(default=(), metadata=ADDED)
+    start: str = field(default="", metadata=ADDED)
+
+    @property
+    def chain(self) -> str:
+        """All defenses for people: `shared_distillation, then patch_unlearning`."""
+        return in_turn((*self.after, self.defense))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshPatches(AsrEstimate):
+    """The child's ASR under fresh patches, and by how many new searches these were found."""
+
+    searches: int = field(default=0, metadata=ADDED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelearnedLead:
+    """`Relearned.lead`, and each draw's own; None where a rate could not be measured."""
+
+    target: Target
+    lead: float | None
+    leads: tuple[float | None, ...] = field(default=(), metadata=ADDED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReactivatedLead:
+    """`Reactivated.lead` at a radius; None where a rate could not be measured."""
+
+    target: Target
+    radius: float
+    lead: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairSummary:
+    """What a signed verdict repeats of a repair: who made it, its cost, what was asked of it.
+
+    A number that could not be measured is None. `images` is the size of the hold-out.
+    """
+
+    defenses: tuple[str, ...]
+    replayed: tuple[AsrEstimate, ...]
+    unproved: tuple[str, ...]
+    version: int | None = field(default=None, metadata=ADDED)
+    parameters: Mapping[str, Any] | None = field(default=None, metadata=ADDED)
+    acc_before: float | None = field(default=None, metadata=ADDED)
+    acc_after: float | None = field(default=None, metadata=ADDED)
+    images: int | None = field(default=None, metadata=ADDED)
+    resampled: tuple[FreshPatches, ...] = field(default=(), metadata=ADDED)
+    relearned: tuple[RelearnedLead, ...] = field(default=(), metadata=ADDED)
+    reactivated: tuple[ReactivatedLead, ...] = field(
+        default=(), metadata={**called("woken"), **ADDED}
+    )
+    shared: SharedRisk | None = field(default=None, metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        if not self.defenses:
+            raise ValueError("a repair must name who made it")
+
+
+def summary(facts: PurificationFacts) -> RepairSummary:
+    """What a signed verdict repeats of `facts`."""
+    return RepairSummary(
+        defenses=(*facts.after, facts.defense),
+        version=facts.version,
+        parameters=facts.parameters,
+        acc_before=_finite(facts.acc_before.overall),
+        acc_after=_finite(facts.acc_after.overall),
+        images=facts.acc_after.images,
+        replayed=facts.replayed,
+        resampled=tuple(
+            FreshPatches(**{**vars(one.after), "searches": one.searches}) for one in facts.resampled
+        ),
+        relearned=tuple(
+            RelearnedLead(
+                target=one.target,
+                lead=_finite(one.lead),
+                leads=tuple(_finite(each) for each in one.leads),
+            )
+            for one in facts.relearned
+        ),
+        reactivated=tuple(
+            ReactivatedLead(target=one.stamped.target, radius=one.radius, lead=_finite(one.lead))
+            for one in facts.reactivated
+        ),
+        shared=facts.shared,
+        unproved=facts.unproved,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
