@@ -1,0 +1,55 @@
+"""Verdicts that an earlier release signed verify and read as they did (tests/golden/README.md)."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guard.attest import dsse
+from guard.attest.keys import TrustedKeys
+from guard.attest.views import read_verdict
+from guard.core.errors import IntegrityMismatch
+from guard.core.plain import to_plain
+from guard.core.states import Verdict
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SIGNED: dict[str, dict[str, Any]] = json.loads((GOLDEN / "envelopes.json").read_text())
+TRUSTED = TrustedKeys.load(GOLDEN / "trusted.json")
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_a_verdict_of_an_earlier_release_verifies_and_reads(name: str) -> None:
+    statement = dsse.verify(SIGNED[name]["envelope"], TRUSTED)
+    signed = statement["predicate"]
+
+    view = read_verdict(statement)
+
+    assert view.digest == SIGNED[name]["digest"]
+    assert view.verdict is (Verdict.CLEARED if name == "approved" else Verdict(name))
+    assert view.expires_at == datetime.fromisoformat(signed["expires_at"])
+    assert list(view.not_covered) == signed["not_covered"]
+    facts = to_plain(view.facts)
+    newer = facts.keys() - signed.keys()
+    assert {key: facts[key] for key in facts.keys() - newer} == {
+        key: signed[key] for key in facts.keys() - newer
+    }
+    assert all(facts[key] is None for key in newer)  # what was not signed is not known
+
+
+def test_the_repair_of_an_earlier_release_is_read_in_full() -> None:
+    repair = read_verdict(dsse.payload(SIGNED["purified"]["envelope"])).facts.purification
+
+    assert repair is not None
+    assert repair.defenses == ("shared_distillation", "sau")
+    assert (repair.acc_before, repair.acc_after, repair.images) == (0.9, 0.89, 120)
+    assert repair.reactivated[0].lead == pytest.approx(0.05)
+    assert repair.resampled[0].searches == 4
+
+
+def test_a_changed_verdict_of_an_earlier_release_is_refused() -> None:
+    cleared, rejected = SIGNED["cleared"]["envelope"], SIGNED["rejected"]["envelope"]
+
+    with pytest.raises(IntegrityMismatch):
+        dsse.verify({**rejected, "payload": cleared["payload"]}, TRUSTED)
