@@ -234,12 +234,10 @@ def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
 
     Raises:
         CleanSetError: there is no such path and no such name, or the data is unusable.
+        Unavailable: it is no path, and the database does not answer.
     """
-    from guard.bootstrap import open_guard
     from guard.cleansets import curate, load, read_source
     from guard.ml.cleanset import CuratedSet
-    from guard.store import cleansets
-    from guard.store.session import reading
 
     if isinstance(source, CuratedSet):
         return source
@@ -247,26 +245,35 @@ def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
     if path.exists():
         data, facts = curate(read_source(path), path.stem)
         return CuratedSet.from_arrays(*load(data, facts.name))
-    stored = None
-    try:
-        guard = open_guard()
-        with reading(guard.engine) as session:
-            stored = cleansets.get_by_name(session, str(source))
-    except InputError:
-        raise
-    except Exception as error:
-        raise _no_cleanset(source) from error
+    stored = _stored_cleanset(str(source))
     if stored is None:
-        raise _no_cleanset(source)
-    return CuratedSet.from_arrays(*load(guard.blobs.path(stored.digest).read_bytes(), stored.name))
+        raise CleanSetError(
+            f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add "
+            "NAME PATH` stores one.",
+            code="cleanset_unknown",
+        )
+    return CuratedSet.from_arrays(*load(*stored))
 
 
-def _no_cleanset(source: object) -> CleanSetError:
-    return CleanSetError(
-        f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add NAME "
-        "PATH` stores one.",
-        code="cleanset_unknown",
-    )
+def _stored_cleanset(name: str) -> tuple[bytes, str] | None:
+    """The bytes and the name of a stored clean set; None where there is none of that name.
+
+    Raises:
+        Unavailable: the database does not answer: that is no proof that the set is not there.
+    """
+    from guard.bootstrap import open_guard
+    from guard.store import cleansets
+    from guard.store.session import reading
+
+    guard = open_guard()
+    url = guard.engine.url
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        return None  # nothing was ever stored here, and a look must not create a database
+    with reading(guard.engine) as session:
+        stored = cleansets.get_by_name(session, name)
+    if stored is None:
+        return None
+    return guard.blobs.path(stored.digest).read_bytes(), stored.name
 
 
 def _inspect(path: Path, out: Path) -> examine.Inspected:
