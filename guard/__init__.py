@@ -4,7 +4,7 @@ The public Python API, each name loaded on first use so that importing `guard` l
 
     load_model(path)   -> torch.nn.Module that takes images in [0, 1] as N,C,H,W
     scan(path, ...)    -> Report
-    purify(path, ...)  -> Purified
+    purify(path, ...)  -> Report
 """
 
 from typing import TYPE_CHECKING, Any

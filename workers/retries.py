@@ -31,10 +31,7 @@ class Answer:
 
 
 def after(error: BaseException, *, attempts: int, waited: float) -> Answer:
-    """Decide from the error, the number of crashes or tries so far.
-
-    And the seconds since the first one.
-    """
+    """Decide from the error, the number of tries so far, and the seconds since the first one."""
     if isinstance(error, LeaseLost):
         return Answer("drop")
     if isinstance(error, (Unavailable, DBAPIError)):

@@ -41,7 +41,7 @@ MANIFEST_PAUSE_SECONDS = 2.0
 MAX_SIBLINGS = 100  # weight files that one config.json nominates
 
 
-class Limits(Protocol):
+class IntakeSettings(Protocol):
     """The settings that intake reads."""
 
     @property
@@ -69,7 +69,7 @@ class _Intake:
     engine: "Engine"
     blobs: "Blobs"
     bucket: "Bucket"
-    limits: Limits
+    limits: IntakeSettings
     now: Callable[[], datetime]
 
 
@@ -91,7 +91,7 @@ def receive(
     engine: "Engine",
     blobs: "Blobs",
     bucket: "Callable[[str], Bucket]",
-    limits: Limits,
+    limits: IntakeSettings,
     now: Callable[[], datetime],
 ) -> Received:
     """Take in the object that was nominated.
@@ -166,7 +166,7 @@ def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
     return facts
 
 
-def _refuse(facts: "ObjectFacts", limits: Limits) -> None:
+def _refuse(facts: "ObjectFacts", limits: IntakeSettings) -> None:
     if facts.version_id is None and not limits.allow_unversioned:
         raise InputError(
             "The bucket keeps no versions, so the object could be replaced after it was vetted; "
