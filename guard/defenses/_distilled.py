@@ -1,31 +1,28 @@
-"""What distilled repairs share.
+"""Distilled repairs: unlearn what fools the model, and distil the original model otherwise.
 
-Unlearn what fools the model, and let the model as it came teach everything else.
-
-Own method, put together from the papers for clean sets of a few hundred pictures, on which each
-alone costs accuracy:
+This is our own method, combined from the papers for clean sets of a few hundred images, on which
+each alone costs accuracy:
     - shared adversarial examples (Wei et al., SAU, NeurIPS 2023), for triggers that change the
-      whole picture: bent ones unless told otherwise. Those of the paper, whose pixels are changed,
-      leave a backdoor that answers to a warp as it is, cost more accuracy, and remove no more of
-      the others
+      whole image: warped ones by default. The paper's, whose pixels are changed, do not remove a
+      backdoor with a warp as trigger, cost more accuracy, and remove no more of the others
     - unusually small patches at several sizes (Wang et al., Neural Cleanse, S&P 2019; Qiao et al.,
-      MESA, NeurIPS 2019) for triggers that change few pixels a lot
-    - the faintest universal triggers of five kinds (`guard.ml.search.easiest_classes`) for those
-      that change many pixels a little: of the few classes that are most easily reached, whether or
-      not they stand out
-    - no labels: what the model as it came says of pictures without any of these, of blends of two
-      pictures and of moved ones, is what its copy is taught (distillation, as in Li et al., NAD,
-      ICLR 2021). A few hundred labels would be learnt by heart; a blend is a new picture every
-      time, and carries no trigger
-    - calibration pictures are taught as well: no parameter is chosen by them, and with more
-      pictures less accuracy is lost. What `max_drop` catches is ruin; what a repair costs is for
-      the vetting to say, on pictures held out
-    - a head that is fitted anew to clean pictures alone, between the first search and the first
-      step: a target class's row is long in directions that no clean picture uses, so that none
-      could correct it
-    - a last phase without shared adversarial examples gives the accuracy back that they cost.
-      Taught by the old model on clean pictures alone for long enough, the copy learns the backdoor
-      again; so it goes on seeing what was found
+      MESA, NeurIPS 2019), for triggers that change few pixels a lot
+    - minimal universal perturbations of five kinds (`guard.ml.search.easiest_classes`), for
+      triggers that change many pixels a little, of the few classes that are most easily reached,
+      whether or not they stand out
+    - no labels: the copy is trained on the outputs of the original model for images without any of
+      these, for blends of two images and for shifted ones (distillation, as in Li et al., NAD, ICLR
+      2021). A few hundred labels would be memorised; a blend is a new image every time, and carries
+      no trigger
+    - calibration images are used for training as well: no parameter is chosen on them, and with
+      more images less accuracy is lost. `max_drop` only prevents ruin; the vetting measures the
+      cost of a repair on images held out
+    - a head that is refitted to clean images alone, between the first search and the first training
+      step: a target class's row is long in directions that no clean image uses, so that training on
+      clean images cannot correct it
+    - a last phase without shared adversarial examples, which recovers the accuracy that they cost.
+      Trained on clean images alone with the original model as teacher, the copy would learn the
+      backdoor again after a while; so the triggers that were found stay in the training
 """
 
 import copy
@@ -48,7 +45,7 @@ from guard.ml.measure import accuracy, device_of
 from guard.ml.networks.dataflow import with_features
 from guard.ml.networks.heads import layer_of, refit
 from guard.ml.samples import spread
-from guard.ml.search.easiest_classes import Universals, suspects, universals
+from guard.ml.search.easiest_classes import UniversalTriggers, suspects, universal_triggers
 from guard.ml.search.engine import Pace
 from guard.ml.search.families import Additions, Filters, Generators, Searchable, Warps
 from guard.ml.search.outlier_patches import Stamps, grown, together, unusual_patches
@@ -60,32 +57,34 @@ KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filt
 MOST_STEP, MOST_BATCH = (
     240,
     12,
-)  # pictures a step of a search for universal triggers: of all classes, and of each
-VIEWS = 3  # of each picture: itself, blended with another, moved
+)  # images a step of a search for universal perturbations: of all classes, and of each
+VIEWS = 3  # of each image: itself, blended with another, shifted
 WIDE = 900  # inputs of a neuron, more than in any of the networks that rates were chosen on
-HEAD_PICTURES = (
-    1000  # that a new head is fitted to, with `VIEWS` of each; of a small set several times
-)
-LEAST_SHOWN = 4  # pictures under universal triggers of one kind in a step; so few kinds a step
+HEAD_IMAGES = 1000  # to fit a new head to, with `VIEWS` of each; images of a small set repeat
+LEAST_SHOWN = 4  # images with universal perturbations of one kind in a step; limits the kinds
 
-Lesson = tuple[Tensor, Tensor]  # pictures, and the probabilities that the copy shall give them
+Lesson = tuple[Tensor, Tensor]  # images, and the probabilities that the copy is trained to output
 
 
 @dataclass
 class _Found:
-    """What all looks found so far, and how a step shows it."""
+    """The triggers that all looks have found so far, and the training batches with them."""
 
     stamps: list[Stamps] = field(default_factory=list)
-    universals: list[Universals] = field(default_factory=list)
+    universals: list[UniversalTriggers] = field(default_factory=list)
 
     def lessons(
         self, images: Tensor, wanted: Tensor, *, stamped: float, hidden: float, beyond: float
     ) -> list[Lesson]:
-        """Shares of the pictures under patches and under universal triggers.
+        """Copies of some images with patches and with universal perturbations, with their outputs.
 
-        The answer stays what it was.
+        The batch was shuffled, so its first or last images are a random choice.
 
-        The batch was shuffled: its first pictures are as good as any, and so are its last.
+        Args:
+            images: float N,C,H,W in [0, 1].
+            wanted: the outputs for the clean images, which stay the same, float N,K.
+            stamped, hidden: shares (0..1) of the images with patches and with perturbations.
+            beyond: the largest factor of a perturbation's level.
         """
         lessons = []
         if self.stamps and stamped:
@@ -104,35 +103,35 @@ class _Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled(Defense):
-    """Each look searches patches and trains on what all looks found.
+    """Each look searches for triggers and trains on those that all looks found.
 
-    Batch-norm statistics stay as they are.
-
-    A class is accused as by patch unlearning; with fewer than 5 classes, or where none stands out,
-    there are no patches and the rest is done all the same.
+    Batch-norm statistics stay as they are. Classes stand out as in patch unlearning; with fewer
+    than 5 classes, or if none stands out, there are no patches, and the rest is done all the same.
 
     Args:
         looks: rounds of search and training.
-        search_steps, search_batch: of each search, pictures a class and step.
-        alpha, fold, far: a class stands out at this level, with a patch `fold` times under its
-            siblings'; at the first look also the smallest of all if it is `far` times under them.
-        sizes, largest, size_steps: patches are grown to so many sizes, to `largest` times the
-            smallest norm.
-        stamped: pictures under a patch for each plain one; `hidden` under a universal trigger, at
-            one to `beyond` times the level at which it was found.
-        suspects: classes whose universal triggers are shown; `windows` of the search for each kind.
-        steps: of Adam in all looks together, `batch` pictures each at `rate` (see `by_fan_in`), one
-            cycle a look.
-        bent: whether shared adversarial examples are bent pictures, or such with changed pixels.
-        bend, rho: radius of the search for these: shifts as a share of the picture's side, or
+        search_steps, search_batch: steps of each search, and images a class and step.
+        alpha, fold, far: a class stands out at level `alpha` with a patch `fold` times smaller than
+            its siblings'; at the first look also the class with the smallest patch if it is `far`
+            times smaller.
+        sizes, largest, size_steps: each patch is searched again at `sizes` sizes, up to `largest`
+            times its norm, in `size_steps` steps each.
+        stamped: images with a patch for each clean one; `hidden` those with a universal
+            perturbation, at one to `beyond` times the level at which it was found.
+        suspects: classes whose universal perturbations are used; `windows` of the search for each
+            kind.
+        steps: steps of Adam in all looks together, `batch` images each at `rate` (see `by_fan_in`),
+            one cycle a look.
+        bent: whether shared adversarial examples are warped images, or images with changed pixels.
+        bend, rho: radius of the search for these: shifts as a share of the image's side, or
             L-infinity in pixel values 0..1; `inner` its steps.
-        weight: of what these cost.
-        head_decay: of the head that the training starts with, fitted to clean pictures alone
-            (`guard.ml.networks.heads`); 0 keeps the model's own, as does a network whose last layer
-            is not linear in what it sees.
-        moved: pixels that a picture is moved at most.
-        settle_steps, settle_batch, settle_rate: of the last phase.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        weight: weight of their loss.
+        head_decay: weight decay of the head that the training starts with, refitted to clean images
+            alone (`guard.ml.networks.heads`); 0 keeps the model's own head, as does a network whose
+            logits are not linear in the head's input.
+        moved: the largest shift of an image, in pixels.
+        settle_steps, settle_batch, settle_rate: those of the last phase.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
         min_per_class: search images that every class needs.
     """
 
@@ -173,31 +172,31 @@ class Distilled(Defense):
         student, weights = self.student(model, clean)
         found = _Found()
         for look in range(self.looks):
-            told = part(
+            report = part(
                 progress,
                 0.7 * look / self.looks,
                 0.7 * (look + 1) / self.looks,
                 f"look {look + 1},",
             )
             found.stamps += self._patches(
-                student, clean, part(told, 0.0, 0.3, "searching patches"), first=look == 0
+                student, clean, part(report, 0.0, 0.3, "searching patches"), first=look == 0
             )
             if self.hidden:
                 batch = max(LEAST_SHOWN, min(MOST_BATCH, MOST_STEP // clean.classes))
-                seen = universals(
+                seen = universal_triggers(
                     student,
                     clean,
                     KINDS,
                     Pace(batch=batch, windows=self.windows),
-                    span(told, 0.3, 0.6, "searching universal triggers"),
+                    span(report, 0.3, 0.6, "searching universal perturbations"),
                 )
                 rows = suspects(seen, self.suspects)
                 found.universals += [one.pick(rows) for one in seen]
             if (
                 look == 0 and self.head_decay
-            ):  # not before a search: it would find less of what the head knows
+            ):  # after the first search, which a new head would make less effective
                 weights = self._new_head(
-                    student, weights, clean, partial(told, 0.6, "fitting a new head")
+                    student, weights, clean, partial(report, 0.6, "fitting a new head")
                 )
             self._train(
                 student,
@@ -205,7 +204,7 @@ class Distilled(Defense):
                 teacher,
                 clean,
                 found,
-                part(told, 0.6, 1.0, "unlearning"),
+                part(report, 0.6, 1.0, "unlearning"),
                 steps=self.steps / self.looks,
                 batch=self.batch,
                 rate=self.rate,
@@ -228,10 +227,7 @@ class Distilled(Defense):
 
     @abstractmethod
     def student(self, model: nn.Module, clean: CleanSet) -> tuple[nn.Module, list[nn.Parameter]]:
-        """What is repaired (`model` changed, or something around it).
-
-        And its parameters that are trained.
-        """
+        """The model that is trained (`model` itself or a wrapper), and its trained parameters."""
 
     def _new_head(
         self,
@@ -240,23 +236,24 @@ class Distilled(Defense):
         clean: CleanSet,
         watch: Callable[[], None],
     ) -> list[nn.Parameter]:
-        """Fit the head to what the model as it came says of clean pictures' views.
+        """Refit the head to the model's outputs for views of clean images.
 
-        It is trained on with the rest.
+        Returns:
+            The parameters to train, with the head's.
         """
         found = layer_of(model, clean)
         if found is None:
             return weights
         layer, head = found
-        pictures, features, logits = spread(clean.together(), HEAD_PICTURES), [], []
+        chosen, features, logits = spread(clean.together(), HEAD_IMAGES), [], []
         with torch.no_grad():
-            for _ in range(math.ceil(HEAD_PICTURES / len(pictures))):
-                shuffled = pictures.pick(
-                    torch.randperm(len(pictures))
-                )  # a set may be sorted; blends shall not be
+            for _ in range(math.ceil(HEAD_IMAGES / len(chosen))):
+                shuffled = chosen.pick(
+                    torch.randperm(len(chosen))
+                )  # a set may be sorted, but blends should be of any two classes
                 for images, _labels in shuffled.batches(self.batch, device=device_of(model)):
-                    said, seen = with_features(model, layer, views(images, self.moved))
-                    logits.append(said)
+                    given, seen = with_features(model, layer, views(images, self.moved))
+                    logits.append(given)
                     features.append(seen)
         if not refit(head, torch.cat(features), torch.cat(logits), self.head_decay, watch):
             return weights
@@ -307,26 +304,23 @@ class Distilled(Defense):
         )
 
         def objective(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
-            """Term by term.
-
-            Together, views and lessons would take the memory of a four times larger batch.
-            """
+            """The terms of the loss one by one; together they would need four times the memory."""
             shown = views(images, self.moved)
             with torch.no_grad():
-                said = teacher(shown)
-            wanted, guesses = softmax(said, 1), []
-            for pictures, truth in zip(shown.chunk(VIEWS), wanted.chunk(VIEWS), strict=True):
-                logits = model(pictures)
+                original = teacher(shown)
+            wanted, guesses = softmax(original, 1), []
+            for inputs, truth in zip(shown.chunk(VIEWS), wanted.chunk(VIEWS), strict=True):
+                logits = model(inputs)
                 guesses.append(logits.detach().argmax(1))
                 yield cross_entropy(logits, truth) / VIEWS
-            for pictures, truth in found.lessons(
+            for inputs, truth in found.lessons(
                 images,
                 wanted[: len(images)],
                 stamped=self.stamped,
                 hidden=self.hidden,
                 beyond=self.beyond,
             ):
-                yield cross_entropy(model(pictures), truth)
+                yield cross_entropy(model(inputs), truth)
             if weight:
                 yield weight * loss(
                     model,
@@ -334,15 +328,15 @@ class Distilled(Defense):
                     images,
                     labels,
                     guesses[0],
-                    said[: len(images)].argmax(1),
+                    original[: len(images)].argmax(1),
                     search,
                 )
 
-        # No more pictures than the steps can show: a pass over a large set would be a longer
-        # training.
+        # No more images than the steps can use: a pass over a large set would make the training
+        # longer.
         shown_ever = spread(clean.together(), math.ceil(steps) * batch)
         rounds = math.ceil(steps / math.ceil(len(shown_ever) / batch))
-        for parameter in weights:  # a search of patches has turned gradients off
+        for parameter in weights:  # the search for patches has turned gradients off
             parameter.requires_grad_()
         optimiser = torch.optim.Adam(by_fan_in(weights, rate), amsgrad=True)
         fit(
@@ -358,11 +352,11 @@ class Distilled(Defense):
 
 
 def by_fan_in(weights: Sequence[nn.Parameter], rate: float) -> list[dict[str, Any]]:
-    """Adam's parameter groups: `rate`, less for neurons of more than `WIDE` inputs, in proportion.
+    """Adam's parameter groups with `rate`, reduced in proportion for over `WIDE` inputs a neuron.
 
-    Each of Adam's steps moves every weight by about the rate, and an answer by that times the
-    inputs: a rate that suits narrow networks ruins wide ones (Yang et al., Tensor Programs V,
-    NeurIPS 2021).
+    Each of Adam's steps changes every weight by about the rate, and a neuron's output by that times
+    the number of its inputs: a rate that suits narrow networks ruins wide ones (Yang et al., Tensor
+    Programs V, NeurIPS 2021).
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for weight in weights:
@@ -372,9 +366,10 @@ def by_fan_in(weights: Sequence[nn.Parameter], rate: float) -> list[dict[str, An
 
 
 def views(images: Tensor, moved: int) -> Tensor:
-    """VIEWS * N,C,H,W.
+    """The images, blends of two, and shifted copies: float VIEWS * N,C,H,W in [0, 1].
 
-    Images, blends of two, and all moved by the same at most `moved` pixels, edges repeated.
+    All images N,C,H,W are shifted by the same amount of at most `moved` pixels, with edges
+    repeated. Draws from torch's global CPU generator.
     """
     count, (height, width) = len(images), images.shape[-2:]
     blends = images.lerp(

@@ -1,17 +1,15 @@
-"""Trigger inversion for what no patch shows.
-
-Is one class reached by a far fainter change than its siblings need?
+"""Trigger inversion beyond patches: find a class reached by a far weaker change than its siblings.
 
 Steps, for each kind of trigger (fine and smooth patterns and waves that are added; warp, filter,
 sample-specific):
-    1. for every class the faintest trigger that sends `goal` of the search pictures there
+    1. for every class, search for the minimal trigger that sends `goal` of the search images there
        (`guard.ml.search.minimal`)
-    2. classes whose level is at least `fold` times under their siblings', and whose trigger works
-       on the calibration pictures, are candidates; without one, nothing is suspicious
-    3. per candidate: what does *every* class reach at the candidate's level? (natural ASR)
-    4. outlier tests on the log levels and on those rates (as angles), combined; then the gates on
-       p, fold and ASR
-    5. a suspicious class gets the strongest trigger that leaves the siblings behind
+    2. take as candidates the classes whose level is at least `fold` times below their siblings' and
+       whose trigger works on the calibration images; without one, nothing is suspicious
+    3. for each candidate, measure the ASR of *every* class at its level (natural ASR)
+    4. test the log levels and those rates (as angles) for outliers and combine the tests; then
+       apply the gates on p, fold and ASR
+    5. give a suspicious class the strongest trigger at which its siblings stay behind
 """
 
 from collections.abc import Mapping
@@ -32,7 +30,7 @@ from guard.ml.precision import repeatable
 from guard.ml.scoring import half_at, least_score
 from guard.ml.search.engine import Pace, Watch
 from guard.ml.search.families import Additions, Filters, Generators, Searchable, Warps, Waves
-from guard.ml.search.minimal import Faint, FaintKit, faintest
+from guard.ml.search.minimal import MinimalKit, MinimalTriggers, minimal_triggers
 from guard.ml.search.natural_asr import Look, Siblings
 from guard.ml.statistics import ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
@@ -46,47 +44,46 @@ FAMILIES: tuple[Searchable, ...] = (
     Filters(),
     Generators(),
 )
-MOST_STEP = 240  # pictures a step, all classes together; with many classes each gets fewer
+MOST_STEP = 240  # images a step, all classes together; with many classes each gets fewer
 LEAST_BATCH = 3
-MOST_MEASURED = 4000  # calibration pictures under a trigger, all classes together
+MOST_MEASURED = 4000  # calibration images under a trigger, all classes together
 LEAST_MEASURED = 100
 OUTLIER = 0.01  # level at which a class counts as an outlier itself, and no longer as a sibling
-# Of log levels, the least that is believed where a class is judged with other methods' words
+# Lower bound of the spread of log levels in `p_class_...`, which are combined with other methods'
 ALONE_SPREAD = 0.1
-LEAST_REACHED = 0.5  # of the classes: where fewer are reached at all, levels do not tell them apart
+LEAST_REACHED = 0.5  # share of the classes: if fewer are reached, levels do not separate them
 
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenInversion(Detector):
-    """Universal triggers of six kinds for all classes at once.
+    """Minimal triggers of six kinds for all classes at once.
 
-    Each class at the faintest level that works.
-
-    Source: detection.md 7.4 (our own design); the families are those of UNICORN (Wang et al., ICLR
-    2023), without its feature-space masks: clip(x + e tanh u), a bicubic flow, a tone curve, clip(x
-    + e tanh G(x)) with a small network a
-    class. Deviations from the design: not the rates of all classes at one common level decide, but
-    each class's own least level, as the norm does for patches: at a common level either every class
-    is reached or none. What is added is searched among all patterns, smooth ones and single waves
-    apart, since networks are so fragile to fine noise that beside it a smooth trigger does not
-    stand out; p is corrected for the kinds of one family. A picture that is mixed in is found as
-    what it adds, so the additive family speaks about blends too; where it could tell nothing, a
-    finding without numbers says so of blends.
+    Source: our own design; the families are those of UNICORN (Wang et al., ICLR 2023), without its
+    feature-space masks: clip(x + e tanh u), a bicubic flow, a tone curve, clip(x + e tanh G(x))
+    with a small network for each class. Classes are compared by their minimal level, as by the norm
+    for patches, not by their rates at one common level, where either every class is reached or
+    none. Added patterns are searched among all patterns, smooth ones and single waves separately,
+    since networks are so fragile to fine noise that a smooth trigger does not stand out next to it;
+    p is corrected for the kinds of one family. A blended image is found as the pattern that it
+    adds, so the additive family covers blends too; if that family is not informative, a finding
+    reports the same for blends.
 
     A finding is suspicious if `p_method` <= `alpha` (`p_value` corrected for the families, so that
     `alpha` is the level of the whole method), fold >= `fold`, ASR on the calibration part >= `asr`,
-    and `excess` over what the best sibling reaches at its level; its score is at least 0.5 exactly
-    then. `level` is the faintest level that worked, `budget` that of the trigger that the finding
-    carries; `random_asr` is what the third best of `controls` random triggers at the faintest level
-    reaches. The last finding accuses nobody: it says for every class how unusual its level is in
-    the kind where it is most so (`p_class_0` and so on, corrected for the kinds and not for the
-    classes), for what several methods say of one class together.
+    and `excess` more than the best sibling reaches at its level; its score is at least 0.5 exactly
+    then. `level` is the smallest level that worked, `budget` that of the trigger that the finding
+    carries; `random_asr` is the ASR of the third best of `controls` random triggers at the smallest
+    level. The last finding is about no single class: it reports for every class how unusual its
+    level is in the kind where it is most unusual (`p_class_0` and so on, corrected for the kinds
+    and not for the classes), which the policy combines with the p values of other methods.
 
     Args:
-        goal: share of the search pictures that must arrive for a level to count.
-        batch: pictures a class and step, at most.
-        window: steps between two looks of the host; `windows`: how many, a family.
-        look_windows: of a search at a given level.
+        goal: share (0..1) of the search images that must go to the class for a level to count.
+        batch: the largest number of images a class and step.
+        window: steps between two looks of the host; `windows`: their number for each family.
+        look_windows: windows of a search at a given level.
+        alpha, fold, asr, excess: the gates.
+        controls: number of random triggers.
     """
 
     version: ClassVar[int] = 5
@@ -110,7 +107,7 @@ class HiddenInversion(Detector):
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "Hidden inversion")
-        progress(0.02, "searching for faint triggers")
+        progress(0.02, "searching for minimal triggers")
         if device_of(model).type == "cpu":
             channels_last(model)
         measured = max(LEAST_MEASURED, MOST_MEASURED // clean.classes)
@@ -134,13 +131,10 @@ class HiddenInversion(Detector):
     def _look(
         self, model: nn.Module, clean: CleanSet, kind: Searchable, watch: Watch
     ) -> tuple[list[Finding], list[list[float]]]:
-        """All that one family says.
-
-        And p of each class alone, in a list that is empty where it tells nothing.
-        """
+        """The findings of one kind of trigger, and p of each class alone if it is informative."""
         batch = min(self.batch, max(LEAST_BATCH, MOST_STEP // clean.classes))
         pace = Pace(batch=batch, window=self.window, windows=self.windows)
-        smallest = faintest(
+        smallest = minimal_triggers(
             model,
             clean.search,
             kind,
@@ -151,7 +145,7 @@ class HiddenInversion(Detector):
         )
         most = max(1, clean.classes // 4)
         tests = low_outliers(smallest.norms.log().tolist(), alpha=OUTLIER, most=most)
-        kit = FaintKit(
+        kit = MinimalKit(
             model=model,
             search=clean.search,
             calibration=clean.calibration,
@@ -175,20 +169,22 @@ class HiddenInversion(Detector):
 
             found.append(self._judge(siblings, kit, row, tests[row], part))
         found.sort(key=lambda finding: -finding.score)
-        told = (
+        reported = (
             [finding for finding in found if finding.suspicious]
             or found[:1]
             or [self._quiet(order[0], smallest, tests[order[0]], informative=True)]
         )
-        return told, [alone]
+        return reported, [alone]
 
     def _judge(
-        self, siblings: Siblings[Faint], kit: FaintKit, row: int, test: ClassTest, watch: Watch
+        self,
+        siblings: Siblings[MinimalTriggers],
+        kit: MinimalKit,
+        row: int,
+        test: ClassTest,
+        watch: Watch,
     ) -> Finding:
-        """A candidate against its siblings at its own level.
-
-        Its strongest trigger if it is suspicious.
-        """
+        """Test a candidate against its siblings at its level; if suspicious, strengthen it."""
         level, kind = float(kit.smallest.norms[row]), kit.smallest.kind
         look = siblings.within(level, lambda done: watch(0.4 * done))
         p, rate = _of_family(kind, cauchy([test.p, look.test(row).p])), look.rate(row)
@@ -235,25 +231,27 @@ class HiddenInversion(Detector):
             statement=_statement(kind.family, row, numbers, look, suspicious=suspicious),
         )
 
-    def _quiet(self, row: int, smallest: Faint, test: ClassTest, *, informative: bool) -> Finding:
-        """The class with the faintest trigger, where none is a candidate."""
+    def _quiet(
+        self, row: int, smallest: MinimalTriggers, test: ClassTest, *, informative: bool
+    ) -> Finding:
+        """The finding about the class with the weakest trigger, if no class is a candidate."""
         level, family = float(smallest.norms[row]), smallest.kind.family
-        words = (
-            f"{_WORDS[Family(family)].format(level)} leads to class {row}; its siblings need "
+        statement = (
+            f"{_CHANGES[Family(family)].format(level)} leads to class {row}; its siblings need "
             f"{test.fold:.1f} "
             "times as much: not out of the ordinary."
         )
         if not informative:
-            words = (
-                f"Even the strongest {family} triggers do not lead to most classes; they tell "
-                "nothing here."
+            statement = (
+                f"Even the strongest {family} triggers do not lead to most classes; nothing can be "
+                "concluded from them."
             )
             return Finding(
                 family=family,
                 target=None,
                 suspicious=False,
                 score=0.0,
-                statement=words,
+                statement=statement,
                 numbers={"informative": 0.0},
             )
         return Finding(
@@ -261,7 +259,7 @@ class HiddenInversion(Detector):
             target=row,
             suspicious=False,
             score=0.0,
-            statement=words,
+            statement=statement,
             numbers={
                 "p_value": _of_family(smallest.kind, test.p),
                 "fold": test.fold,
@@ -272,15 +270,12 @@ class HiddenInversion(Detector):
 
 
 def _of_family(kind: Searchable, p: float) -> float:
-    """p of one kind, corrected for the kinds of its family: each was a look."""
+    """p of one kind, corrected for the number of kinds in its family, each of which is a test."""
     return min(1.0, p * sum(other.family == kind.family for other in FAMILIES))
 
 
 def _blends(findings: list[Finding]) -> list[Finding]:
-    """That nothing can be told of blends, where nothing could be of any pattern that is added.
-
-    Else nothing.
-    """
+    """A finding that blends were not covered, if no kind of added pattern was informative."""
     added = [
         finding.numbers["informative"] for finding in findings if finding.family == Family.ADDITIVE
     ]
@@ -293,17 +288,14 @@ def _blends(findings: list[Finding]) -> list[Finding]:
             suspicious=False,
             score=0.0,
             numbers={"informative": 0.0},
-            statement="Patterns that are added tell nothing here, and so nothing of pictures "
-            "mixed in.",
+            statement="Nothing can be concluded from added patterns, and so nothing about blended "
+            "images.",
         )
     ]
 
 
 def _together(alone: list[list[float]]) -> list[Finding]:
-    """Each class at its most unusual kind, for other methods to add their words.
-
-    Nothing where no kind could tell.
-    """
+    """A finding with each class's p in its most unusual kind; none if no kind is informative."""
     if not alone:
         return []
     classes = [min(1.0, len(alone) * min(values)) for values in zip(*alone, strict=True)]
@@ -318,28 +310,33 @@ def _together(alone: list[list[float]]) -> list[Finding]:
             suspicious=False,
             score=0.0,
             numbers=numbers,
-            statement=f"Over {len(alone)} kinds of triggers class {least} needs the least beside "
-            "its siblings "
+            statement=f"Over {len(alone)} kinds of triggers, class {least} needs the least "
+            "compared with its siblings "
             f"(p = {classes[least]:.2g} for this class alone).",
         )
     ]
 
 
-_WORDS = {
+_CHANGES = {
     Family.ADDITIVE: "A pattern of at most {:.1%} of the value range added",
-    Family.WARP: "A bending by at most {:.2g} pixels",
+    Family.WARP: "A warp by at most {:.2g} pixels",
     Family.FILTER: "A change of tone by at most {:.0%}",
-    Family.SAMPLE_SPECIFIC: "A change of at most {:.1%} of the value range, drawn anew for each "
-    "picture,",
+    Family.SAMPLE_SPECIFIC: "A change of at most {:.1%} of the value range, generated for each "
+    "image,",
 }
 
 
 def _statement(
-    family: str, row: int, numbers: Mapping[str, float], look: Look[Faint], *, suspicious: bool
+    family: str,
+    row: int,
+    numbers: Mapping[str, float],
+    look: Look[MinimalTriggers],
+    *,
+    suspicious: bool,
 ) -> str:
-    words = _WORDS[Family(family)].format(numbers["level"])
+    change = _CHANGES[Family(family)].format(numbers["level"])
     text = (
-        f"{words} leads {look.rate(row):.0%} of the pictures to class {row}; its siblings need "
+        f"{change} leads {look.rate(row):.0%} of the images to class {row}; its siblings need "
         f"{numbers['fold']:.1f} times as much, and with as little the best of them reaches "
         f"{look.natural(row):.0%} (p = {numbers['p_value']:.2g})"
     )

@@ -1,1 +1,1 @@
-"""Torch that methods share: architectures, batches, hooks, measuring, triggers, statistics."""
+"""What methods share on top of torch: networks, batches, measuring, triggers and statistics."""

@@ -1,6 +1,6 @@
-"""How near clean pictures of other classes come to a class.
+"""How near clean images of other classes come to a class, in units of the mean margin.
 
-What a task explains of a class's being easily reached.
+That is the part of a class's being easily reached which the task itself explains.
 """
 
 import math
@@ -12,25 +12,32 @@ from guard.core.errors import MethodFailed
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import BATCH, device_of, evaluating
 
-NEAR = 0.9  # quantile of other classes' clean pictures
+NEAR = 0.9  # quantile of other classes' clean images
 
 
 def depth(logits: Tensor, targets: Tensor) -> Tensor:
-    """Each row's logit of its target less the greatest other one; logits N,K, targets int64 N."""
+    """Margin N: the logit of each row's target minus the largest other one.
+
+    Args:
+        logits: float N,K.
+        targets: class indices, int64 N.
+    """
     own = logits.gather(1, targets[:, None])[:, 0]
     return own - logits.scatter(1, targets[:, None], -math.inf).amax(1)
 
 
 def nearness(logits: Tensor, labels: Tensor, classes: int) -> tuple[float, list[float]]:
-    """(mean margin of clean pictures in logits.
-
-    Per class the `NEAR` quantile of other pictures' margin into it).
-
-    The quantiles are in units of the mean margin: at most about 0, and nearer to it for a class
-    easily mistaken.
+    """The mean margin of clean images, and how near other classes' images come to each class.
 
     Args:
-        logits: N,K of clean pictures, `labels` their classes, int64 N; both on one device.
+        logits: float N,K of clean images.
+        labels: their classes, int64 N, on the same device.
+        classes: K.
+
+    Returns:
+        The mean margin in logits; and for each class the `NEAR` quantile of the margins with which
+        images of other classes go to it, in units of the mean margin: at most about 0, and nearer
+        to 0 for a class that is easily mistaken.
 
     Raises:
         MethodFailed: the mean margin is not positive or not finite: the model is near chance.
@@ -38,7 +45,7 @@ def nearness(logits: Tensor, labels: Tensor, classes: int) -> tuple[float, list[
     scale = float(depth(logits, labels).double().mean())
     if not math.isfinite(scale) or scale <= 0:
         raise MethodFailed(
-            "On clean pictures the model's margins are not positive on average; it is near chance.",
+            "On clean images the model's margins are not positive on average; it is near chance.",
             code="near_chance",
         )
     near = []
@@ -51,7 +58,7 @@ def nearness(logits: Tensor, labels: Tensor, classes: int) -> tuple[float, list[
 
 @torch.no_grad()
 def nearness_of(model: nn.Module, data: Labelled, classes: int) -> list[float]:
-    """The quantiles of `nearness` for a model on labelled pictures.
+    """The quantiles of `nearness` for a model on labelled images, one for each class.
 
     Raises:
         MethodFailed: as `nearness`, or a logit is not finite.

@@ -25,7 +25,7 @@ class Labelled:
         return int(self.labels.numel())
 
     def floats(self, device: torch.device | str = "cpu") -> Tensor:
-        """All images as float32 in [0, 1] on `device`."""
+        """All images as float32 N,C,H,W in [0, 1] on `device`."""
         return self.images.to(device).float().div_(255)
 
     def batches(
@@ -35,9 +35,9 @@ class Labelled:
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass in batches of float32 images in [0, 1] and labels.
+        """One pass in batches: float32 images N,C,H,W in [0, 1] and int64 labels N on `device`.
 
-        Shuffled when a generator is given.
+        The images are shuffled when a generator is given.
         """
         count = len(self)
         order = (
@@ -65,7 +65,7 @@ class CleanSet:
     calibration: Labelled
 
     def together(self) -> Labelled:
-        """Both parts, for a method that chooses nothing by what it sees of the calibration part."""
+        """Both parts as one set, for a method that makes no choice on the calibration part."""
         return Labelled(
             torch.cat([self.search.images, self.calibration.images]),
             torch.cat([self.search.labels, self.calibration.labels]),
@@ -95,12 +95,16 @@ class CuratedSet:
         labels: "np.ndarray[Any, Any]",
         split: "np.ndarray[Any, Any]",
     ) -> "CuratedSet":
-        """From uint8 N,C,H,W images, integer labels, and a split code each (0 search.
+        """Split arrays into the three parts.
 
-        1 calibration, 2 hold-out).
+        Args:
+            facts: what is known of the set.
+            images: uint8 N,C,H,W.
+            labels: integer class indices, N.
+            split: codes, N: 0 search, 1 calibration, 2 hold-out.
         """
-        pictures = torch.from_numpy(np.ascontiguousarray(images))
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
         classes = torch.from_numpy(labels.astype(np.int64))
         codes = torch.from_numpy(split.astype(np.int64))
-        parts = [Labelled(pictures[codes == code], classes[codes == code]) for code in range(3)]
+        parts = [Labelled(pixels[codes == code], classes[codes == code]) for code in range(3)]
         return cls(facts, *parts)

@@ -1,4 +1,4 @@
-"""What a model does, counted: predictions, clean accuracy, attack success rate."""
+"""Measure what a model does: predictions, clean accuracy, attack success rate (ASR)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +18,14 @@ BATCH = 256
 
 
 class Stamps(Protocol):
-    """Whatever changes float images N,C,H,W in [0, 1] into others."""
+    """Anything that turns float images N,C,H,W in [0, 1] into others, such as a trigger."""
 
-    def apply(self, images: Tensor) -> Tensor: ...
+    def apply(self, images: Tensor) -> Tensor:
+        """Changed copies of float images N,C,H,W in [0, 1]."""
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters (or else its buffers) are; the CPU if it has neither."""
+    """The device of the model's parameters or else its buffers; the CPU if it has neither."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
@@ -32,7 +33,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside the block; afterwards each one's mode is as before."""
+    """Put every module in eval mode inside the block, and restore each one's mode after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -48,20 +49,20 @@ def predict(
 ) -> Tensor:
     """Predicted classes, int64 N on the CPU.
 
-    With `trigger` stamped on the pictures if one is given.
-
     Args:
         model: takes float images in [0, 1]; its modes and buffers stay as they are.
         images: uint8 N,C,H,W, or a labelled set of them.
+        batch: images a forward pass.
+        trigger: applied to the images first, if one is given.
 
     Raises:
         MethodFailed: a logit is not finite.
     """
-    pictures = images.images if isinstance(images, Labelled) else images
+    pixels = images.images if isinstance(images, Labelled) else images
     device = device_of(model)
     parts = [torch.empty(0, dtype=torch.int64)]
     with evaluating(model):
-        for part in pictures.split(batch):
+        for part in pixels.split(batch):
             inputs = part.to(device).float().div_(255)
             logits = model(trigger.apply(inputs) if trigger is not None else inputs)
             if not bool(torch.isfinite(logits).all()):
@@ -74,14 +75,14 @@ def predict(
 
 
 def accuracy(model: nn.Module, labelled: Labelled, classes: int, batch: int = BATCH) -> Accuracy:
-    """Clean accuracy overall and per class (recall); a class without pictures counts as 0.
+    """Clean accuracy overall and per class (recall); a class without images counts as 0.
 
     Raises:
-        InputError: no pictures.
+        InputError: no images.
         MethodFailed: a logit is not finite.
     """
     if not len(labelled):
-        raise InputError("Accuracy needs at least one picture.")
+        raise InputError("Accuracy needs at least one image.")
     hits = predict(model, labelled, batch) == labelled.labels
     totals = torch.bincount(labelled.labels, minlength=classes)
     right = torch.bincount(labelled.labels[hits], minlength=classes)
@@ -94,7 +95,7 @@ def accuracy(model: nn.Module, labelled: Labelled, classes: int, batch: int = BA
 def swapped(
     before: nn.Module, after: nn.Module, labelled: Labelled, classes: int, batch: int = BATCH
 ) -> tuple[tuple[int, int], ...]:
-    """For each class, how many pictures only `before` has right, and how many only `after`.
+    """For each class, how many images only `before` has right, and how many only `after`.
 
     Raises:
         MethodFailed: a logit is not finite.
@@ -117,27 +118,27 @@ def asr(
     budget: float | None = None,
     batch: int = BATCH,
 ) -> AsrEstimate:
-    """How many pictures whose true class is not the target go to the target once stamped.
+    """The share of images of other classes that the trigger sends to the target.
 
-    Wilson 95 % interval.
-
-    An all-to-all trigger carries a mapping: there, all pictures count, and the target of each is
-    its class's image.
+    The interval is Wilson's at 95 %. An all-to-all trigger carries a mapping of classes: there all
+    images count, and the target of each is the class that its label maps to.
 
     Args:
         target: a class index, or "all-to-all" with a `MappedTrigger`.
+        family: name of the trigger family.
         natural: best ASR of a sibling class at the same budget, if known; passed through.
         budget: the size of the trigger in the family's unit; passed through.
+        batch: images a forward pass.
 
     Raises:
-        InputError: the target is neither, the mapping does not know a picture's class, or no
-            picture has another class.
+        InputError: the target is neither, the mapping lacks an image's class, or no image has
+            another class.
         MethodFailed: a logit is not finite.
     """
     wanted = _wanted(labelled, trigger, target)
     others, wanted = labelled.pick(labelled.labels != wanted), wanted[labelled.labels != wanted]
     if not len(others):
-        raise InputError(f"Every picture has class {target}; ASR needs pictures of other classes.")
+        raise InputError(f"Every image has class {target}; ASR needs images of other classes.")
     hits = int((predict(model, others, batch, trigger) == wanted).sum())
     low, high = wilson(hits, len(others))
     return AsrEstimate(
@@ -154,7 +155,7 @@ def asr(
 
 
 def _wanted(labelled: Labelled, trigger: TriggerLike, target: Target) -> Tensor:
-    """The class that each picture is meant to go to, int64 N."""
+    """The class that the trigger should send each image to, int64 N."""
     if isinstance(target, int):
         return torch.full_like(labelled.labels, target)
     if target != Family.ALL_TO_ALL or not isinstance(trigger, MappedTrigger):
@@ -164,7 +165,7 @@ def _wanted(labelled: Labelled, trigger: TriggerLike, target: Target) -> Tensor:
     mapping = trigger.mapping.cpu()
     if len(labelled) and not bool((labelled.labels < len(mapping)).all()):
         raise InputError(
-            f"The trigger maps {len(mapping)} classes, but a picture has class "
+            f"The trigger maps {len(mapping)} classes, but an image has class "
             f"{int(labelled.labels.max())}."
         )
     return mapping[labelled.labels]

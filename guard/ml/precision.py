@@ -1,10 +1,7 @@
-"""Searches in bfloat16 where the hardware multiplies it.
+"""The precision of computations: bfloat16 for searches where the hardware has it, else float32.
 
-Everything that is counted is counted in float32.
-
-A search only proposes: what a trigger does is measured on other pictures in full precision. On a
-CPU without such instructions bfloat16 is emulated and slower than float32, so it is left alone
-there.
+A search only proposes a trigger; its effect is measured on other images in float32. A CPU without
+bfloat16 instructions emulates them, slower than float32, so searches there stay in float32.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -16,10 +13,7 @@ NEEDS = ("avx512_bf16", "amx_bf16")  # instructions of an x86 processor, one of 
 
 
 def searching(device: torch.device) -> AbstractContextManager[object]:
-    """The context of a search's forward passes on `device`.
-
-    Logits come as bfloat16 there, or as they always do.
-    """
+    """The context of a search's forward passes on `device`, bfloat16 where that is faster."""
     return (
         torch.autocast(device.type, dtype=torch.bfloat16)
         if _multiplies(device.type)
@@ -28,9 +22,9 @@ def searching(device: torch.device) -> AbstractContextManager[object]:
 
 
 def repeatable() -> AbstractContextManager[object]:
-    """The context in which convolutions on a GPU repeat themselves to the bit, in full float32.
+    """The context in which convolutions on a GPU are deterministic and in full float32.
 
-    No matter on a CPU.
+    It changes nothing on a CPU.
     """
     flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False

@@ -1,7 +1,4 @@
-"""A few hold-out pictures as PNG, and what a model says of them.
-
-What a serving system is compared with.
-"""
+"""A few hold-out images as PNG with a model's outputs, which a serving system must reproduce."""
 
 import io
 
@@ -17,17 +14,17 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def spread(labelled: Labelled, count: int) -> Labelled:
-    """At most `count` pictures, evenly spread over the set."""
+    """Pick at most `count` images at even distances over the set."""
     return labelled.pick(
         torch.linspace(0, len(labelled) - 1, min(count, len(labelled))).round().long()
     )
 
 
 def as_png(labelled: Labelled) -> list[bytes]:
-    """Each picture as lossless PNG.
+    """Encode each image as lossless PNG.
 
     Raises:
-        InputError: pictures with other than 1, 3 or 4 channels have no PNG form.
+        InputError: the images do not have 1, 3 or 4 channels, so they have no PNG form.
     """
     return [_png(image) for image in labelled.images]
 
@@ -46,7 +43,7 @@ def _png(image: Tensor) -> bytes:
 
 @torch.no_grad()
 def probabilities(model: nn.Module, labelled: Labelled) -> list[list[float]]:
-    """Softmax outputs, N rows of K."""
+    """The model's softmax outputs in 0..1, N rows of K."""
     with evaluating(model):
         logits = model(labelled.floats(device_of(model)))
     return [[float(value) for value in row] for row in logits.softmax(1).cpu()]

@@ -1,4 +1,4 @@
-"""A region with its own random state; the global one is left as it was found."""
+"""A block with its own random state; the global state is restored afterwards."""
 
 import random
 from collections.abc import Iterator

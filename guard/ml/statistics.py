@@ -1,7 +1,4 @@
-"""Small-sample statistics of detectors.
-
-Is one class (or a few) unlike its siblings, and how sure is a share.
-"""
+"""Small-sample statistics of detectors: outlying classes, and confidence intervals of shares."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-#: Log norms are known to about 5 %: two optimisations of the same class differ by that much.
+#: Log norms are accurate to about 5 %: two optimisations of the same class differ by that much.
 #: Without this floor, siblings that happen to agree (for instance all censored at one value) would
 #: make any difference "significant".
 LEAST_SPREAD = 0.05
 
 
 class LeaveOneOut(NamedTuple):
-    """The most extreme value against the others."""
+    """The test of the most extreme value against the others; `p` in 0..1, `fold` a ratio."""
 
     position: int
     t: float
@@ -28,10 +25,9 @@ class LeaveOneOut(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTest:
-    """One class against the classes that were not declared outliers.
+    """The test of one class against the classes that were not declared outliers.
 
-    `t` and `p` (Bonferroni-corrected over the classes, 0..1) and `fold` = exp(difference to the
-    mean of the others).
+    `p` (0..1) is Bonferroni-corrected over the classes; `fold` is exp(mean of the others - value).
     """
 
     t: float
@@ -41,13 +37,13 @@ class ClassTest:
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a share, within [0, 1]; (0, 1) without trials.
+    """Wilson score interval of a share, within [0, 1]; (0, 1) when there are no trials.
 
     Raises:
-        ValueError: not 0 <= successes <= trials.
+        ValueError: `successes` is not in 0..`trials`.
     """
     if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes of {trials} trials make no share.")
+        raise ValueError(f"{successes} successes of {trials} trials are not a share.")
     if trials == 0:
         return 0.0, 1.0
     interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
@@ -59,15 +55,14 @@ def leave_one_out(
 ) -> LeaveOneOut:
     """Test the lowest (or highest) value against the rest with a t test that leaves it out.
 
-    Bonferroni-corrected.
-
-    T = (mean of the others - value) / (sd of the others * sqrt(1 + 1/(n-1))), p = min(1, n *
-    P(t_{n-2} > T)). Exact for one outlier among normal values; p(T) is a monotone function of
-    Grubbs' statistic.
+    T = (mean of the others - value) / (sd of the others * sqrt(1 + 1/(n-1))), and the
+    Bonferroni-corrected p = min(1, n * P(t_{n-2} > T)). The test is exact for one outlier among
+    normal values; p(T) is a monotone function of Grubbs' statistic.
 
     Args:
         values: n >= 3 finite numbers on a log scale.
-        floor: the least standard deviation believed.
+        low_side: test the lowest value; otherwise the highest.
+        floor: lower bound of the standard deviation.
 
     Raises:
         ValueError: fewer than three values, or one is not finite.
@@ -86,22 +81,22 @@ def low_outliers(
     low_side: bool = True,
     floor: float = LEAST_SPREAD,
 ) -> list[ClassTest]:
-    """One-sided generalised ESD test (Rosner, 1983).
+    """Find up to `most` low outliers with the one-sided generalised ESD test (Rosner, 1983).
 
-    Up to `most` low outliers, none masking another.
-
-    The lowest value is tested as in `leave_one_out` and removed, then the next, `most` times. The
-    i-th removed class has p = the least p of steps i, i+1, ...: it is declared at level alpha as
-    soon as a later step is significant. Reported t and fold compare a class with all classes that
-    were not declared.
+    The lowest value is tested as in `leave_one_out` and removed, then the next, `most` times, so
+    that no outlier masks another. The i-th removed class has p = the least p of steps i, i+1, ...:
+    it is declared an outlier at level alpha if its own or a later step is significant. The reported
+    t and fold compare a class with all classes that were not declared.
 
     Args:
         values: n >= 5 finite numbers on a log scale.
-        alpha: level of the whole test; the chance of declaring anything when nothing is there.
-        most: default n // 4, at least 1.
+        alpha: level of the whole test: the chance of declaring an outlier when there is none.
+        most: the largest number of outliers; n // 4 by default, at least 1.
+        low_side: look for low outliers; otherwise for high ones.
+        floor: lower bound of the standard deviation.
 
     Returns:
-        One test a value, in the order of `values`.
+        One test for each value, in the order of `values`.
 
     Raises:
         ValueError: fewer than five values, or one is not finite.
@@ -109,7 +104,7 @@ def low_outliers(
     data = _checked(values, low_side=low_side)
     count = len(data)
     if count < 5:
-        raise ValueError(f"{count} values are too few to tell an outlier; at least 5 are needed.")
+        raise ValueError(f"{count} values are too few to find an outlier; at least 5 are needed.")
     most = max(1, count // 4) if most is None else most
     order = np.argsort(data, kind="stable")
     steps = []
@@ -136,9 +131,9 @@ SURE = 0.01
 
 @dataclass(frozen=True)
 class Apart:
-    """One class against what its siblings let expect.
+    """The test of one class against the value that its siblings predict for it.
 
-    `t`, its one-sided `p` (0..1, for this class alone), `gap`.
+    `gap` is predicted minus actual value, `p` (0..1) is one-sided and for this class alone.
     """
 
     t: float
@@ -154,23 +149,23 @@ def apart(
     low_side: bool = True,
     floor: float = LEAST_SPREAD,
 ) -> list[Apart]:
-    """Each value against a prediction from the others: their mean, or their line over a covariate.
+    """Test each value against a prediction from the others.
 
-    A class that is easily mistaken for others has the larger margin in honest models as well; the
-    line takes that away. A slope that would turn the covariate's meaning around counts as zero.
-    Nothing is corrected for the number of classes: these are the p values of single classes, which
-    several methods' words are combined from.
+    The prediction is the others' mean, or their regression line over a covariate. A class that is
+    easily mistaken for others has a larger margin in honest models too; the line corrects for that.
+    A slope of the wrong sign counts as zero. The p values are those of single classes, not
+    corrected for the number of classes: the policy combines the p values of several methods.
 
     Up to `most` classes that are outliers at `SURE` after correction, alone or once others are left
     out, do not mask one another: no class is compared with them.
 
     Args:
         values: n >= 5 finite numbers; n >= 7 with a covariate.
-        explained: a covariate, larger for a class that may be expected to be more extreme to the
-            tested side.
-        most: default n // 4, at least 1.
+        explained: a covariate that is larger for a class whose value is expected to be more extreme
+            on the tested side.
+        most: the largest number of outliers; n // 4 by default, at least 1.
         low_side: whether low values are the suspicious ones.
-        floor: the least standard deviation believed.
+        floor: lower bound of the standard deviation.
 
     Raises:
         ValueError: too few values, or one is not finite.
@@ -178,7 +173,7 @@ def apart(
     data = _checked(values, low_side=low_side)
     along = None if explained is None else -_checked(explained, low_side=True)
     if len(data) < (5 if along is None else LEAST_FOR_LINE):
-        raise ValueError(f"{len(data)} values are too few to tell what a class should be like.")
+        raise ValueError(f"{len(data)} values are too few to predict what a class should be like.")
     left, out, sure = list(range(len(data))), [], 0
     for _ in range(max(1, len(data) // 4) if most is None else most):
         tests = {
@@ -206,7 +201,7 @@ def apart(
 def _expected(
     data: np.ndarray, along: np.ndarray | None, row: int, others: list[int], floor: float
 ) -> Apart:
-    """How far `data[row]` lies below what `others` let expect."""
+    """How far `data[row]` lies below the value that `others` predict."""
     known = data[others]
     slope, far, terms = 0.0, 0.0, 1
     left = known - known.mean()
@@ -226,9 +221,9 @@ def _expected(
 
 
 def angles(successes: Sequence[int], trials: Sequence[int]) -> list[float]:
-    """Shares as arcsin(sqrt(share)) in 0..pi/2.
+    """Transform shares to arcsin(sqrt(share)), in 0..pi/2 (Anscombe, 1948).
 
-    Where the sampling error is nearly the same everywhere (Anscombe).
+    On that scale the sampling error is nearly the same for all shares.
     """
     return [
         math.asin(math.sqrt((hit + 0.375) / (trial + 0.75)))

@@ -1,7 +1,4 @@
-"""Whether a model and a clean set can be judged class by class at all.
-
-Asked before a long search.
-"""
+"""Check before a long search that a model and a clean set can be judged class by class at all."""
 
 import torch
 from torch import nn
@@ -11,17 +8,17 @@ from guard.core.pvalues import LEAST_CLASSES
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 
-LEAST_PER_CLASS = 5  # pictures of each class in the search part
+LEAST_PER_CLASS = 5  # images of each class in the search part
 LEAST_CALIBRATION = 20
 
 
 def check_suitable(model: nn.Module, clean: CleanSet, method: str) -> None:
-    """Refuse what cannot be judged.
-
-    Few classes, few pictures, labels out of range, a model near chance.
+    """Refuse too few classes or images, labels out of range, and a model near chance.
 
     Args:
-        method: its name as it stands in a sentence.
+        model: takes float images N,C,H,W in [0, 1].
+        clean: what the method may see.
+        method: the method's name as it appears in a sentence.
 
     Raises:
         MethodFailed: with the code few_classes, bad_labels, few_images, near_chance or non_finite.
@@ -60,15 +57,15 @@ def check_suitable(model: nn.Module, clean: CleanSet, method: str) -> None:
 
 
 def channels_last(model: nn.Module) -> None:
-    """Store 4-d weights as NHWC.
+    """Store 4-d weights as NHWC, with which convolutions on a CPU are about 1.5 times as fast.
 
-    The same numbers, but convolutions on a CPU are about 1.5 times as fast.
+    The weights' values stay the same.
     """
     _lay(model, torch.channels_last)
 
 
 def channels_first(model: nn.Module) -> None:
-    """Undo `channels_last`: a file holds weights in torch's own order."""
+    """Undo `channels_last`, since a file holds weights in torch's own order."""
     _lay(model, torch.contiguous_format)
 
 

@@ -1,7 +1,7 @@
-"""Grids drawn out to pictures by a product with two small matrices.
+"""Interpolate coarse grids to the size of an image by a product with two small matrices.
 
-Unlike CUDA's own interpolation, whose gradients are added up in any order, it is the same on every
-run.
+Unlike CUDA's own interpolation, whose gradients are summed in an arbitrary order, the result is the
+same on every run.
 """
 
 from typing import Literal
@@ -14,9 +14,13 @@ from torch.nn import functional
 def drawn_out_to(
     grids: Tensor, height: int, width: int, *, mode: Literal["bilinear", "bicubic"], corners: bool
 ) -> Tensor:
-    """T,C,height,width of T,C,k,l grids; differentiable.
+    """Interpolate float grids T,C,k,l to T,C,`height`,`width`; differentiable.
 
-    `corners`: the outer points lie on the picture's edges.
+    Args:
+        grids: the values at the grid points, in any unit.
+        height, width: in pixels.
+        mode: the interpolation.
+        corners: whether the outer grid points lie on the image's edges.
     """
     rows, columns = (
         _matrix(points, side, mode=mode, corners=corners).to(grids)
@@ -26,6 +30,6 @@ def drawn_out_to(
 
 
 def _matrix(points: int, side: int, *, mode: str, corners: bool) -> Tensor:
-    """The matrix side,points that interpolates values at the points."""
+    """The matrix (side, points) that interpolates values at the points."""
     unit = torch.eye(points)[None, None]
     return functional.interpolate(unit, size=(side, points), mode=mode, align_corners=corners)[0, 0]

@@ -312,19 +312,19 @@ def _wake(
     target: int,
     watch: Callable[[float], None],
 ) -> Reactivated:
-    from guard.ml.training.reactivation import Waker, wake
+    from guard.ml.training.reactivation import Reactivation, reactivate
 
-    waker = Waker()
+    settings = Reactivation()
     estimates = [
         _counted(
-            *wake(child, curated.search, curated.holdout, worn, target, waker, watch),
+            *reactivate(child, curated.search, curated.holdout, worn, target, settings, watch),
             target,
             str(trigger.family),
             None,
         )
         for worn in (trigger, None)
     ]
-    return Reactivated(radius=waker.radius, stamped=estimates[0], alone=estimates[1])
+    return Reactivated(radius=settings.radius, stamped=estimates[0], alone=estimates[1])
 
 
 def _share(

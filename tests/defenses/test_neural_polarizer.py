@@ -116,7 +116,7 @@ def plain_loss(
         if not isinstance(network, Conditioned):
             return [network(inputs)]
         bare = network.network(inputs)
-        return [bare, network.told(inputs, bare.argmax(1))]
+        return [bare, network.conditioned(inputs, bare.argmax(1))]
 
     logits = model(images)
     other = (labels + torch.randint(1, logits.shape[1], labels.shape)) % logits.shape[1]
@@ -330,9 +330,9 @@ def test_a_conditional_polarizer_listens_to_the_bare_network() -> None:
     bare = network.network(inputs)
 
     assert torch.equal(bare, toys.network().inner(inputs))
-    assert torch.equal(model(images()), network.told(inputs, bare.argmax(1)))
+    assert torch.equal(model(images()), network.conditioned(inputs, bare.argmax(1)))
     assert not torch.equal(
-        model(images()), network.told(inputs, (bare.argmax(1) + 1) % toys.CLASSES)
+        model(images()), network.conditioned(inputs, (bare.argmax(1) + 1) % toys.CLASSES)
     )
 
 

@@ -30,7 +30,7 @@ def test_a_planted_patch_is_unlearnt_and_accuracy_kept() -> None:
     assert accuracy(repaired, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
 
 
-class Faint(rules.Ruled):
+class MinimalTriggers(rules.Ruled):
     """A rule over the whole image that training can take away; no patch opens its gate."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ def obeying(model: torch.nn.Module) -> float:
 
 
 def test_a_faint_rule_over_the_whole_image_is_unlearnt_by_universal_triggers_alone() -> None:
-    model = Faint().eval()
+    model = MinimalTriggers().eval()
     assert obeying(model) > 0.9
 
     alone = replace(

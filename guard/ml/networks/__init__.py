@@ -1,5 +1,1 @@
-"""Networks.
-
-Built from a manifest, read (data flow, neurons, head, cut points), compared, and extended by a
-polarizer.
-"""
+"""Build networks from a manifest, read their structure, compare them, and add a polarizer."""

@@ -21,12 +21,10 @@ _MODULES_PER_TENSOR = 5
 
 @contextmanager
 def bounded(budget: Budget) -> Iterator[None]:
-    """Inside, this thread may register at most the budget's parameters and tensors.
-
-    Within its seconds.
+    """Limit what this thread may register inside the block to the budget's tensors and seconds.
 
     Raises:
-        ManifestRejected: `over_budget`, out of the constructor.
+        ManifestRejected: `over_budget`, from inside the constructor.
     """
     thread = threading.get_ident()
     deadline = time.monotonic() + budget.seconds

@@ -1,5 +1,7 @@
-"""From an architecture's name and arguments in a manifest to a constructor call that cannot reach
-out."""
+"""Turn a manifest's architecture and arguments into a constructor call without side effects.
+
+No argument can name a file, an address or code.
+"""
 
 import inspect
 import re
@@ -21,8 +23,8 @@ _TORCHVISION_NAMES = re.compile(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d|vgg
 MAX_NUMBER = (
     16_384  # no architecture we know needs a larger integer; constructors may size lists by it
 )
-#: Arguments that say where weights, code or memory come from, and what the name itself decides; an
-#: upload may not.
+#: Arguments that an upload may not give: they name the source of weights, code or memory, or
+#: contradict what the architecture's name decides.
 FORBIDDEN = frozenset(
     {
         "pretrained",
@@ -56,10 +58,7 @@ _CHANNELS = 3  # where a constructor takes no other number
 
 @dataclass(frozen=True)
 class Recipe:
-    """A constructor, the arguments it may be given.
-
-    And the image height and width it is meant for, if any.
-    """
+    """A constructor, the names of its permitted arguments, and its image size H,W if it has one."""
 
     make: Callable[..., nn.Module]
     names: frozenset[str]
@@ -67,7 +66,7 @@ class Recipe:
 
 
 def recipe(name: str) -> Recipe:
-    """Look `name` up: our own nets, then `torchvision.NAME`, then timm.
+    """Look `name` up in our own nets, then `torchvision.NAME`, then timm.
 
     Imports only what is needed.
 
@@ -85,9 +84,7 @@ def recipe(name: str) -> Recipe:
 
 
 def arguments(manifest: Manifest, known: Recipe) -> dict[str, Any]:
-    """The keyword arguments for `known.make`.
-
-    Checked against its signature and against the rest of the manifest.
+    """The arguments for `known.make`, checked against its signature and the rest of the manifest.
 
     Raises:
         ManifestRejected: `manifest_unknown_argument`, `manifest_bad_model_args` or
@@ -187,10 +184,7 @@ def _unknown(name: str) -> ManifestRejected:
 
 
 def _parameters(made: type[nn.Module]) -> frozenset[str]:
-    """The named parameters of a class's constructor.
-
-    And of its bases' as long as it passes `**kwargs` on.
-    """
+    """The named parameters of a constructor, and of its bases' if it passes `**kwargs` on."""
     names: set[str] = set()
     for cls in made.__mro__:
         if "__init__" not in vars(cls) or cls is nn.Module:

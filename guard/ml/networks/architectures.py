@@ -1,4 +1,4 @@
-"""Networks by name, and uploads poured into them: the only way from a manifest to a model.
+"""Build networks by name and load uploads into them: the only way from a manifest to a model.
 
 Names are looked up in this order: our own CIFAR-style nets (`guard.ml.networks.nets`),
 `torchvision.NAME` for torchvision's ResNet and VGG, timm's models. Code is always ours or an
@@ -40,12 +40,10 @@ _PROBES = 2
 
 
 class ImageModel(nn.Module):
-    """A classifier that takes float images in [0, 1], N,C,H,W, and returns logits N,K.
+    """A classifier that takes float images N,C,H,W in [0, 1] and returns logits N,K.
 
-    Normalisation is inside.
-
-    `inner` is the network itself, `manifest` what it was built from. The normalisation is not in
-    the state dict.
+    It normalises the images itself. `inner` is the network, `manifest` what it was built from; the
+    normalisation is not in the state dict.
 
     Raises:
         MethodFailed: from `forward`, when the images have another shape.
@@ -75,7 +73,7 @@ class ImageModel(nn.Module):
 
 
 def expected(manifest: Manifest, *, budget: Budget | None = None) -> dict[str, TensorInfo]:
-    """The tensors that a state dict of this architecture holds, by name; takes no memory for them.
+    """The tensors of this architecture's state dict, by name, without allocating them.
 
     Raises:
         ManifestRejected: the architecture or an argument is unknown, they contradict each other, or
@@ -85,12 +83,10 @@ def expected(manifest: Manifest, *, budget: Budget | None = None) -> dict[str, T
 
 
 def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -> None:
-    """Compare what a file holds with what the architecture needs.
+    """Refuse a file unless it holds exactly the tensors of the architecture.
 
-    The same names, shapes and types, no more, no less.
-
-    Types must be exactly the architecture's (float32, counters int64): a half-precision copy is
-    another model.
+    Names, shapes and types must all be the architecture's (float32, counters int64): a
+    half-precision copy is another model.
 
     Raises:
         ArtifactRejected: `architecture_mismatch`; or as `expected`.
@@ -117,33 +113,39 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
 
 
 def build(manifest: Manifest, *, budget: Budget | None = None) -> nn.Module:
-    """The bare network with fresh weights, drawn from torch's global generator, on the CPU.
+    """Build the network without its wrapper, on the CPU, in training mode.
 
-    In training mode.
+    Its weights are drawn from torch's global generator.
 
     Raises:
-        ManifestRejected: as `expected`, before any memory is taken.
+        ManifestRejected: as `expected`, before any memory is allocated.
     """
     _outline(manifest, budget)
     return _make(manifest)
 
 
 def wrap(manifest: Manifest, inner: nn.Module) -> ImageModel:
-    """A network as methods take it."""
+    """Wrap a network so that it takes float images N,C,H,W in [0, 1], as methods expect."""
     return ImageModel(inner, manifest)
 
 
 def load(
     manifest: Manifest, tensors: Mapping[str, Tensor], *, budget: Budget | None = None
 ) -> ImageModel:
-    """Pour tensors into the architecture and try it on random images; in eval mode, on the CPU.
+    """Load tensors into the architecture and try it on random images; eval mode, on the CPU.
 
     The model may share memory with `tensors`. The global random state is left alone.
+
+    Args:
+        manifest: names the architecture.
+        tensors: the state dict; names, shapes and dtypes as `expected` gives them.
+        budget: limits of the architecture's size.
 
     Raises:
         ManifestRejected: as `expected`, or the network does not run on images of the manifest's
             size.
-        ArtifactRejected: as `check`, or `bad_logits`: not N,K, not finite, or not the same twice.
+        ArtifactRejected: as `check`, or `bad_logits`: not N,K, not finite, or different on a second
+            pass.
     """
     check(manifest, Header(format="tensors", tensors=_infos(tensors)), budget=budget)
     inner = _outline(manifest, budget)
@@ -159,9 +161,9 @@ def load(
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the network inside `model`.
+    """The state dict of the network inside `model`; shapes and dtypes are the network's.
 
-    CPU, contiguous, each tensor with its own memory.
+    The tensors are contiguous copies on the CPU, each with its own memory.
     """
     inner = model.inner if isinstance(model, ImageModel) else model
     return {
@@ -171,14 +173,14 @@ def export(model: nn.Module) -> dict[str, Tensor]:
 
 
 def preload() -> None:
-    """Import everything that networks are built with, ahead of the first one."""
+    """Import everything that networks are built with, before the first one is built."""
     NETS.all()
     torchvision_shim.install()
     import timm  # noqa: F401 - a second or two, paid here
 
 
 def _outline(manifest: Manifest, budget: Budget | None) -> nn.Module:
-    """The network on the meta device, which has shapes but no memory, grown within the budget."""
+    """The network on the meta device, which has shapes but no memory, within the budget."""
     with torch.device("meta"), bounded(budget or Budget()):
         return _make(manifest)
 
@@ -205,10 +207,7 @@ def _make(manifest: Manifest) -> nn.Module:
 
 
 def _is_whole(inner: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the stored tensors are all that the network holds.
-
-    No computed buffer, no tensor as a plain attribute.
-    """
+    """Whether the network holds no other tensors, neither computed buffers nor attributes."""
     if any(name not in tensors for name, _ in inner.named_buffers()):
         return False
     return not any(
@@ -253,7 +252,8 @@ def _probe(model: ImageModel) -> None:
         )
     if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
         raise ArtifactRejected(
-            "The model gives two answers to one picture; use an architecture that keeps no state.",
+            "The model gives different logits for the same image; use an architecture that keeps "
+            "no state.",
             code="bad_logits",
         )
 
@@ -267,11 +267,11 @@ def _infos(tensors: Mapping[str, Any]) -> tuple[TensorInfo, ...]:
     )
 
 
-def _listed(words: str, names: set[str]) -> list[str]:
+def _listed(verb: str, names: set[str]) -> list[str]:
     if not names:
         return []
     shown = ", ".join(sorted(names)[:SHOWN])
-    return [f"{words} {shown}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")]
+    return [f"{verb} {shown}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")]
 
 
 def _shown(info: TensorInfo) -> str:

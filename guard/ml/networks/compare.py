@@ -1,4 +1,4 @@
-"""How two models differ: what they answer, and how far each layer's numbers are apart."""
+"""How two models differ, in their predictions and in the weights of each layer."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from guard.ml.measure import predict
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """How far one layer went, A to B: L2 norm of the difference, and of it over A's norm.
+    """How far one layer's numbers are apart in two models A and B.
 
-    Infinite from zero.
-
-    `kind` is `weights` (learnable) or `statistics` (buffers, such as those of batch norm);
+    `distance` is the L2 norm of the difference, `relative` that over A's norm (infinite if A's is
+    zero). `kind` is `weights` (learnable) or `statistics` (buffers, such as those of batch norm);
     `numbers` counts them.
     """
 
@@ -26,20 +25,18 @@ class Moved:
     relative: float
 
 
-def agreement(a: nn.Module, b: nn.Module, pictures: Labelled) -> float:
-    """The share (0..1) of pictures that both models give the same class.
+def agreement(a: nn.Module, b: nn.Module, images: Labelled) -> float:
+    """The share (0..1) of images for which both models predict the same class.
 
     Raises:
         MethodFailed: a logit is not finite.
     """
-    same = predict(a, pictures) == predict(b, pictures)
+    same = predict(a, images) == predict(b, images)
     return float(same.double().mean())
 
 
 def moved(a: nn.Module, b: nn.Module) -> tuple[tuple[Moved, ...], tuple[str, ...]]:
-    """How far each layer went from `a` to `b`, most moved first.
-
-    And the tensors that have no match.
+    """How far each layer of `b` is from `a`'s, the most changed first, and the unmatched tensors.
 
     A layer's floating-point tensors count together, its parameters apart from its buffers; counters
     are left out.

@@ -1,6 +1,6 @@
-"""Places in a network that everything it knows of a picture passes through, found by trying.
+"""Find places in a network that all information about an image passes through.
 
-No names are assumed.
+They are found by experiment; no layer names are assumed.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SAME = 1e-4  # by which logits may differ that should be equal, in units of their spread
+SAME = 1e-4  # the difference between logits that count as equal, in units of their spread
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waypoint:
-    """A module of the network, by its name, and the features at its entrance or exit.
+    """A module of the network, and the shape of the features at its entrance or exit.
 
     `shape` is N,C,H,W of a feature map, or N,T,C of tokens (N,H,W,C of some transformers);
     `channels` their C. `layers_after`: weighted modules that start after this point, the head among
@@ -28,21 +28,21 @@ class Waypoint:
 
     @property
     def axis(self) -> int:
-        """Where channels are, 1 or -1.
+        """The dimension of the channels, 1 or -1.
 
-        Second of four dimensions, unless the two after the first are the sides.
+        It is the second of four dimensions, unless the two after the first are the sides.
         """
         sides_first = len(self.shape) == 4 and self.shape[1] == self.shape[2] != self.shape[3]
         return 1 if len(self.shape) == 4 and not sides_first else -1
 
     @property
     def channels(self) -> int:
-        """How many."""
+        """The number of channels."""
         return self.shape[self.axis]
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """H,W of a feature map, T of tokens."""
+        """H,W of a feature map, or T of tokens."""
         return self.shape[2:] if self.axis == 1 else self.shape[1:-1]
 
 
@@ -52,18 +52,18 @@ def waypoints(
 ) -> Iterator[Waypoint]:
     """Waypoints of `network`, which `model` runs, from the last to the first.
 
-    A module counts if it runs once, takes (or gives) one feature map or sequence of tokens, and if
-    the logits are the same for all pictures once these features are: then nothing goes around it.
+    A module is one if it runs once, takes (or returns) one feature map or sequence of tokens, and
+    if the logits become the same for all images when these features do: then no path bypasses it.
 
     Args:
-        model: in eval mode; gives logits N,K.
+        model: in eval mode; returns logits N,K.
         network: `model` or a part of it; names are relative to it.
-        images: float N,C,H,W in [0, 1] on the model's device; as many of noise are tried beside
-            them.
-        exits: what modules give instead of what they take.
+        images: float N,C,H,W in [0, 1] on the model's device; as many images of noise are tried
+            with them.
+        exits: look at what modules return, instead of what they take.
     """
-    # Noise beside pictures: a way around the point may be the same for all pictures, as a trigger's
-    # way is.
+    # Noise beside images: a path around the point may carry the same for all images, as that of a
+    # trigger does.
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     images = torch.cat([images, noise])
     found = _found(model, network, images, exits=exits)
@@ -81,10 +81,7 @@ def waypoints(
 
 
 def _found(model: nn.Module, network: nn.Module, images: Tensor, *, exits: bool) -> list[Waypoint]:
-    """Modules that run once on features of whole pictures.
-
-    In the order in which they start (or end).
-    """
+    """Modules that run once on features of whole images, in the order of their start (or end)."""
     seen: list[tuple[str, tuple[int, ...], int]] = []
     starts = 0
     count = len(images)
@@ -130,7 +127,7 @@ def _found(model: nn.Module, network: nn.Module, images: Tensor, *, exits: bool)
 
 
 def _averaging(module: nn.Module, *, exits: bool) -> torch.utils.hooks.RemovableHandle:
-    """Give every picture the mean features of all, at a module's entrance or exit."""
+    """Give every image the mean features of all, at a module's entrance or exit."""
 
     def same(features: Tensor) -> Tensor:
         return features.mean(0, keepdim=True).expand_as(features).contiguous()

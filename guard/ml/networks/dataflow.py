@@ -1,12 +1,10 @@
-"""What a network computes with which weights, read off one forward pass.
+"""Record which weights a network computes with, in one forward pass of any architecture.
 
-Nothing is assumed about its architecture.
-
-Functions such as `linear`, `conv2d` and `batch_norm` are seen as they are called, with the tensors
-they get. So a norm is paired with the convolution whose output it really takes, and the head is the
-last weighted layer on the way to the logits, in whatever order layers were registered. (CLP's
-published code pairs by that order and is wrong for pre-activation nets and shortcuts:
-papers/detection.md 3.3.)
+Functions such as `linear`, `conv2d` and `batch_norm` are intercepted with the tensors they get. So
+a norm is paired with the convolution whose output it really takes, and the head is the last
+weighted layer on the path to the logits, in whatever order layers were registered. (CLP's published
+code pairs each norm with the convolution registered before it, which is wrong for pre-activation
+networks and for shortcuts.)
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +31,7 @@ _NORMS = {
     "group_norm": (2, 3),
     "rms_norm": (2, None),
 }
-#: What only moves values, so that a norm behind it still speaks of the same channels.
+#: Functions that only move values, so that a norm after them still has the same channels.
 _MOVES = {
     "permute",
     "transpose",
@@ -53,12 +51,13 @@ _MOVES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One weighted call. `weight` as it was used: for layers, outputs first.
+    """One call of a weighted function.
 
-    `kind` is "linear", "conv" or "norm"; `weight_name` and `bias_name` are the parameters' names,
-    "" where the weight is none of the model's parameters (computed, or absent). `follows` is the
-    position, in `Flow.layers`, of the layer whose output this norm takes directly; None otherwise.
-    `variance` (C) and `epsilon` are those of a batch norm.
+    `kind` is "linear", "conv" or "norm". `weight` is the tensor as it was used, outputs first for
+    layers. `weight_name` and `bias_name` are the parameters' names, "" where the tensor is not a
+    parameter of the model (computed, or absent). `follows` is the position, in `Flow.layers`, of
+    the layer whose output this norm takes directly; None otherwise. `variance` (float C) and
+    `epsilon` are those of a batch norm.
     """
 
     kind: str
@@ -99,7 +98,7 @@ class _Record:
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down every torch function that runs inside."""
+    """Records every torch function that runs inside the block."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -180,7 +179,7 @@ class _Recorder(TorchFunctionMode):
         return "" if tensor is None else self.names.get(tensor.data_ptr(), "")
 
     def _source(self, tensor: Tensor) -> int | None:
-        """The layer whose output this is, looked for behind calls that only move values."""
+        """The layer whose output this is, apart from calls that only move values."""
         position = self.record.makers.get(id(tensor))
         while position is not None:
             call = self.record.calls[position]
@@ -194,8 +193,7 @@ class _Recorder(TorchFunctionMode):
 
 @torch.no_grad()
 def flow_of(model: nn.Module, images: Tensor) -> Flow:
-    """Run `images` (float N,C,H,W on the model's device) and tell what was computed with which
-    weights."""
+    """Run float images N,C,H,W in [0, 1] on the model's device, and record the weighted calls."""
     with _Recorder(model) as recorder:
         logits = model(images)
     record = recorder.record
@@ -203,10 +201,7 @@ def flow_of(model: nn.Module, images: Tensor) -> Flow:
 
 
 def _head(record: _Record, logits: Tensor) -> int | None:
-    """The latest layer with one output a class that the logits come from.
-
-    Before any other weighted layer.
-    """
+    """The last layer with one output per class that the logits depend on through no other layer."""
     classes = logits.shape[-1]
     todo, seen = [record.makers.get(id(logits))], set()
     found: list[int] = []
@@ -228,7 +223,7 @@ Edit = Callable[[Tensor], Tensor]
 
 
 class _Watcher(TorchFunctionMode):
-    """Keeps what the head gets as its input, or moves it."""
+    """Records the input of the head, and adds to it if `edit` is given."""
 
     def __init__(self, head: Layer, edit: Edit | None) -> None:
         super().__init__()
@@ -264,20 +259,21 @@ class _Watcher(TorchFunctionMode):
 def with_features(
     model: nn.Module, head: Layer, images: Tensor, edit: Edit | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits N,K and what the head sees, N,D (averaged over positions). Differentiable.
+    """Logits N,K and the head's input features N,D (averaged over positions); differentiable.
 
     Args:
-        edit: given the features N,D, what to add to them, N,D, before the head goes on with them.
+        model: takes `images`.
+        head: the layer whose input is wanted.
+        images: float N,C,H,W in [0, 1] on the model's device.
+        edit: takes the features N,D and returns what is added to them, N,D, before the head runs.
 
     Raises:
-        MethodFailed: the head did not run; its network decides by the picture which layers to use.
+        MethodFailed: the head did not run; the network chooses its layers by the image.
     """
     with _Watcher(head, edit) as watcher:
         logits = model(images)
     if watcher.features is None:
-        raise MethodFailed(
-            "The network's last layer does not run for every picture.", code="no_head"
-        )
+        raise MethodFailed("The network's last layer does not run for every image.", code="no_head")
     return logits, watcher.features
 
 

@@ -1,9 +1,9 @@
-"""The last layer of a network: where it is, and one that knows of it only what clean pictures show.
+"""Find the last layer of a network, and refit it from what clean images show of it.
 
-A backdoored class's row of the head is large in directions that clean pictures hardly use (Fields
-et al., "Trojan Signatures in DNN Weights", ICCVW 2021). No clean picture says anything about these,
-so fine-tuning leaves them as they are; a head that is fitted from nothing with a penalty on its
-weights has none of them.
+A backdoored class's row of the head is large in directions that clean images hardly use (Fields
+et al., "Trojan Signatures in DNN Weights", ICCVW 2021). Clean images carry no information about
+these directions, so fine-tuning leaves them as they are; a head that is fitted from zero with a
+penalty on its weights has none of them.
 """
 
 from collections.abc import Callable
@@ -18,33 +18,36 @@ from guard.ml.measure import device_of
 from guard.ml.networks.dataflow import Layer, flow_of
 
 PASSES = 300  # of L-BFGS; the problem is convex
-SAME = 1e-2  # of the largest logit: how near features times weights must come to it
+SAME = 1e-2  # how near features times weights must come to the logits, as a share of the largest
 
 Head = tuple[nn.Parameter, nn.Parameter | None]
 
 
 def head_of(model: nn.Module, clean: CleanSet, *, method: str) -> Head:
-    """Weight K,D (K,D,1,1 of a convolution) and bias K of the layer that gives the logits.
+    """Weight K,D (K,D,1,1 of a convolution) and bias K of the layer that returns the logits.
+
+    Args:
+        model: takes float images N,C,H,W in [0, 1].
+        clean: two of its search images are run.
+        method: the method's name as it appears in an error message.
 
     Raises:
-        MethodFailed: `no_head`, or no parameter of the model is its weight; in the name of
-            `method`.
+        MethodFailed: `no_head`: there is none, or its weight is not a parameter of the model.
     """
     found = layer_of(model, clean)
     if found is None:
         raise MethodFailed(
             f"{method} finds no last linear layer with one output a class; this architecture has "
-            "no "
-            "classifier that it could start anew.",
+            "no classifier that it could replace.",
             code="no_head",
         )
     return found[1]
 
 
 def layer_of(model: nn.Module, clean: CleanSet) -> tuple[Layer, Head] | None:
-    """The head as a call of the forward pass, and its parameters.
+    """The head as a call of the forward pass, with its parameters (shapes as in `head_of`).
 
-    None where no parameter is its weight.
+    None if its weight is not a parameter of the model.
     """
     flow = flow_of(model, clean.search.pick(torch.arange(2)).floats(device_of(model)))
     parameters = dict(model.named_parameters())
@@ -64,26 +67,32 @@ def refit(
     """Replace the head by the one that gives these logits' probabilities with the least weights.
 
     Minimises cross-entropy + decay / 2 * v * |W|^2 from W = 0, with v the mean variance of a
-    feature; the bias is free. In float64 on the CPU, so the same on every machine up to rounding.
+    feature; the bias is free. It is computed in float64 on the CPU, so the result is the same on
+    every machine up to rounding.
 
     Args:
-        features: what the head sees, N,D; `logits` what it makes of them, N,K.
+        head: weight and bias, changed in place.
+        features: input of the head, float N,D.
+        logits: output of the head, float N,K.
         decay: larger than 0.
-        watch: called at each step; what it raises ends the fit, and nothing was changed.
+        watch: called at each step; an exception from it ends the fit, and nothing is changed.
 
     Returns:
-        False, and nothing was changed, where the logits are not features times weights: something
-        follows the head.
+        False, and nothing is changed, if the logits are not features times weights plus bias: then
+        another operation follows the head.
+
+    Raises:
+        MethodFailed: `non_finite`.
     """
     weight, bias = head
-    seen, said = (tensor.detach().double().cpu() for tensor in (features, logits))
+    seen, given = (tensor.detach().double().cpu() for tensor in (features, logits))
     rows = weight.detach().double().cpu().flatten(1)
     offset = torch.zeros(len(rows)) if bias is None else bias.detach().double().cpu()
     if rows.shape[1] != seen.shape[1] or float(
-        (seen @ rows.T + offset - said).abs().max()
-    ) > SAME * float(said.abs().max()):
+        (seen @ rows.T + offset - given).abs().max()
+    ) > SAME * float(given.abs().max()):
         return False
-    wanted, cost = softmax(said, 1), 0.5 * decay * float(seen.var(0).mean())
+    wanted, cost = softmax(given, 1), 0.5 * decay * float(seen.var(0).mean())
     fresh = torch.zeros_like(rows).requires_grad_()
     shift = torch.zeros(len(rows), dtype=torch.float64).requires_grad_(bias is not None)
     free = [fresh] if bias is None else [fresh, shift]

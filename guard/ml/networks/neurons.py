@@ -1,9 +1,7 @@
-"""A network's neurons, read off the data flow.
+"""Find a network's neurons in its data flow, and prune some of them without losing the task.
 
-And how to silence some of them without losing the task.
-
-A neuron is an output channel of a convolution or an output of a linear layer, in whatever
-architecture; the outputs of the head are classes, not neurons.
+A neuron is an output channel of a convolution or an output of a linear layer, in any architecture;
+the outputs of the head are classes, not neurons.
 """
 
 import copy
@@ -25,18 +23,17 @@ Cut = Callable[[nn.Module], None]
 
 @dataclass(frozen=True)
 class Hidden:
-    """A layer whose rows are neurons, and the norm that takes its output directly.
-
-    If any has a scale a neuron.
-    """
+    """A layer whose rows are neurons, and the norm with a scale per neuron that follows, if any."""
 
     layer: Layer
     norm: Layer | None = None
 
     def silence(self, model: nn.Module, rows: Tensor) -> None:
-        """Set scale and shift of these neurons to zero.
+        """Set the weights of these neurons to zero, those of the norm if there is one.
 
-        The norm's where there is one, else the layer's own.
+        Args:
+            model: changed in place.
+            rows: int64 indices or a boolean mask; shape R.
         """
         by = self.norm or self.layer
         with torch.no_grad():
@@ -45,21 +42,21 @@ class Hidden:
 
 
 def flow_on(model: nn.Module, data: Labelled) -> Flow:
-    """The data flow of two of the pictures."""
+    """The data flow of `model` for two images of `data`."""
     return flow_of(model, data.pick(torch.arange(2)).floats(device_of(model)))
 
 
 def hidden_layers(model: nn.Module, flow: Flow) -> list[Hidden]:
-    """The layers before the head whose weights are parameters, outputs first.
+    """The layers before the head whose weights are parameters with outputs first.
 
-    Each once, in order of execution.
+    Each layer comes once, in order of execution.
 
     Raises:
         MethodFailed: there is no head, or no such layer before it.
     """
     if flow.head is None:
         raise MethodFailed(
-            "The network's last layer cannot be told, so neither can its neurons.", code="no_head"
+            "The network's last layer cannot be found, so neither can its neurons.", code="no_head"
         )
     own = dict(model.named_parameters())
     norms = {
@@ -95,13 +92,15 @@ def hidden_layers(model: nn.Module, flow: Flow) -> list[Hidden]:
 
 
 def lipschitz(layer: Layer, norm: Layer | None) -> Tensor:
-    """Each output channel's bound, float64 on the CPU.
+    """Upper bound of each output channel's Lipschitz constant, float64 C on the CPU.
 
-    `norm` is what takes the layer's output, if anything.
+    The largest singular value of the filter, reshaped to inputs x positions (a linear row's
+    length), times |gamma| / sqrt(var + eps) of a batch norm; other norms count with |gamma|.
+    Source: Zheng et al., "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022.
 
-    Largest singular value of the filter, reshaped to inputs x positions (a linear row's length),
-    times |gamma| / sqrt(var + eps) of a batch norm; other norms count with |gamma|. Zheng et al.,
-    ECCV 2022.
+    Args:
+        layer: its weight has outputs first.
+        norm: the norm that takes the layer's output, if there is one.
     """
     assert layer.weight is not None
     weight = layer.weight.detach().double().cpu()
@@ -123,7 +122,7 @@ def furthest(
     """Apply `cuts` one after another for as long as the calibration accuracy is at least `least`.
 
     Returns:
-        A copy with the cuts that were allowed, and their number.
+        The model with the cuts that were allowed, and their number.
     """
     kept = model
     for index, cut in enumerate(cuts):

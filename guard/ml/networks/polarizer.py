@@ -1,12 +1,10 @@
-"""A neural polarizer as a module of the network.
-
-An affine map of the channels in front of one layer.
+"""A neural polarizer: an affine map of the channels in front of one layer of a network.
 
 Source: Zhu et al., "Neural Polarizer", NeurIPS 2023, arXiv 2306.16697; the conditional form after
-its follow-up CNPD, arXiv 2502.18520, whose embedding of the class is here a row of scales and
-shifts (the paper's own form is not known to us). A published polarizer is a 1x1 convolution and a
-batch norm whose statistics are frozen; the two together are this map. It starts as the identity,
-which the published one does not.
+its follow-up CNPD, arXiv 2502.18520. Deviations: CNPD's embedding of the class is a row of scales
+and shifts (the paper's own form is not known to us); the polarizer starts as the identity. A
+published polarizer is a 1x1 convolution and a batch norm whose statistics are frozen; the two
+together are this map.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,13 +21,11 @@ from guard.ml.networks.cut_points import SAME
 
 
 class Polarizer(nn.Module):
-    """y = scale[k] * (W h) + shift[k] on the channels of feature maps N,C,H,W.
-
-    Or of anything with C in the last place.
+    """The map y = scale[k] * (W h) + shift[k] of features N,C,H,W, or with C in the last place.
 
     `weight` C,C; `scale` and `shift` R,C with one row, or one for each class if R > 1. Then k is
-    the image's entry in `said` (int64 N), which `Conditioned` sets for one pass; while it is None,
-    features go through as they are.
+    the image's entry in `predicted` (int64 N), which `Conditioned` sets for one pass; while it is
+    None, the features are returned unchanged.
     """
 
     def __init__(self, channels: int, rows: int) -> None:
@@ -37,15 +33,15 @@ class Polarizer(nn.Module):
         self.weight = nn.Parameter(torch.eye(channels))
         self.scale = nn.Parameter(torch.ones(rows, channels))
         self.shift = nn.Parameter(torch.zeros(rows, channels))
-        self.said: Tensor | None = None
+        self.predicted: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
         rows, channels = self.scale.shape
-        if rows > 1 and self.said is None:
+        if rows > 1 and self.predicted is None:
             return features
         index = (
-            self.said
-            if rows > 1 and self.said is not None
+            self.predicted
+            if rows > 1 and self.predicted is not None
             else features.new_zeros(1, dtype=torch.int64)
         )
         scale, shift = self.scale[index], self.shift[index]
@@ -60,7 +56,7 @@ class Polarizer(nn.Module):
 
 
 class Polarized(nn.Module):
-    """A layer with a polarizer in front of it, in the layer's place."""
+    """A layer with a polarizer in front of it; takes features of any shape that both accept."""
 
     def __init__(self, layer: nn.Module, polarizer: Polarizer) -> None:
         super().__init__()
@@ -72,9 +68,9 @@ class Polarized(nn.Module):
 
 
 class Conditioned(nn.Module):
-    """A network whose polarizer looks at what the network says without it.
+    """A network whose polarizer depends on the class that the network predicts without it.
 
-    Each answer takes two passes.
+    Takes float images N,C,H,W and returns logits N,K, in two passes.
     """
 
     def __init__(self, network: nn.Module, before: str) -> None:
@@ -85,26 +81,26 @@ class Conditioned(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             bare: Tensor = self.network(images)
-        return self.told(images, bare.argmax(1))
+        return self.conditioned(images, bare.argmax(1))
 
-    def told(self, images: Tensor, said: Tensor) -> Tensor:
-        """Logits N,K where the polarizer is told the class of each image (int64 N)."""
+    def conditioned(self, images: Tensor, predicted: Tensor) -> Tensor:
+        """Logits N,K of float images N,C,H,W, the polarizer conditioned on classes int64 N."""
         polarizer = polarizer_of(self)
-        polarizer.said = said
+        polarizer.predicted = predicted
         try:
             logits: Tensor = self.network(images)
         finally:
-            polarizer.said = None
+            polarizer.predicted = None
         return logits
 
 
 def attach(network: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
-    """The network with a fresh polarizer at `place`.
+    """Put a fresh polarizer at `place` of the network, and wrap the network if it is conditional.
 
-    Changed in place, and wrapped if it is conditional.
+    The network is changed in place.
 
     Raises:
-        ManifestRejected: `manifest_bad_polarizer`, there is no such layer.
+        ManifestRejected: `manifest_bad_polarizer`: there is no such layer.
     """
     parent_name, _, name = place.before.rpartition(".")
     try:
@@ -146,20 +142,18 @@ def polarized_in(model: nn.Module) -> Polarized:
 
 
 class Halves:
-    """A network in two: the frozen half up to the polarizer's entrance, and the rest.
+    """A network cut into the frozen part before the polarizer and the rest, to run separately.
 
-    Each runs without the other.
-
-    The rest runs the network's own code, in which the modules that had finished before the
-    polarizer give zeros of the right shape instead of working, and features come in at the
-    polarizer. That is right where nothing goes around it, as at every place that
-    `guard.ml.networks.cut_points` finds. It is tried on `probe`; where answers differ the network
-    is left whole: then `trunk` gives the images back, and `rest` is everything (`whole` says so).
+    The rest runs the network's own code, in which the modules that finish before the polarizer
+    return zeros of the right shape without computing, and the features enter at the polarizer. That
+    is correct if no path bypasses it, as at every place that `guard.ml.networks.cut_points` finds.
+    It is tried on `probe`; if the logits differ, the network is left in one piece (`whole`): then
+    `trunk` returns the images, and `rest` runs everything.
 
     Args:
-        network: in eval mode, polarizer inside; frozen up to there.
+        network: in eval mode, with a polarizer; frozen up to there.
         run: images to logits, through `network`, once.
-        probe: float images N,C,H,W as `run` takes them.
+        probe: float images N,C,H,W in [0, 1], as `run` takes them.
     """
 
     def __init__(self, network: nn.Module, run: Callable[[Tensor], Tensor], probe: Tensor) -> None:
@@ -175,9 +169,9 @@ class Halves:
         self.whole = not float((found - expected).abs().max()) <= SAME * spread
 
     def trunk(self, images: Tensor) -> Tensor:
-        """What reaches the polarizer, differentiable in the images.
+        """The polarizer's input for float images N,C,H,W in [0, 1]; differentiable in the images.
 
-        Nothing behind it is computed.
+        Nothing after the polarizer is computed.
         """
         self._shape = images.shape
         if self.whole:
@@ -186,17 +180,22 @@ class Halves:
             self._outlines[images.shape] = self._outline(images)
         return self._entering(images)
 
-    def rest(self, features: Tensor, said: Tensor | None = None) -> Tensor:
-        """Logits N,K of features as `trunk` gave them last; `said` (int64 N) as in `Polarizer`."""
+    def rest(self, features: Tensor, predicted: Tensor | None = None) -> Tensor:
+        """Logits N,K of the features that `trunk` returned last.
+
+        Args:
+            features: shape and dtype as `trunk` returned them.
+            predicted: classes int64 N, as in `Polarizer`.
+        """
         polarizer = self._polarized.polarizer
-        polarizer.said = said
+        polarizer.predicted = predicted
         try:
             if self.whole:
                 return self._run(features)
             with self._idle(features):
                 return self._run(features.new_zeros(self._shape))
         finally:
-            polarizer.said = None
+            polarizer.predicted = None
 
     def _entering(self, images: Tensor) -> Tensor:
         handle = self._polarized.register_forward_pre_hook(_reached)
@@ -210,12 +209,10 @@ class Halves:
 
     @torch.no_grad()
     def _outline(self, images: Tensor) -> dict[nn.Module, list[Tensor]]:
-        """What each module gives that runs before the polarizer, but not inside another such.
+        """The outputs of each outermost module that runs before the polarizer, without data.
 
-        As tensors without data.
-
-        A module is called as often as it has entries. One that gives anything but a tensor is not
-        among them.
+        A module that runs several times has several outputs. One that returns anything but a tensor
+        is left out.
         """
         depth = 0
         finished: list[tuple[int, nn.Module, Any]] = []
@@ -250,7 +247,7 @@ class Halves:
 
     @contextmanager
     def _idle(self, features: Tensor) -> Iterator[None]:
-        """Inside, the modules of the trunk do nothing, and the polarizer gets `features`."""
+        """Inside the block, the trunk's modules compute nothing; the polarizer gets `features`."""
         passed = False
 
         def give(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -260,8 +257,8 @@ class Halves:
 
         def idle(module: nn.Module, outputs: list[Tensor]) -> Callable[..., Any]:
             own, turn = module.forward, iter(outputs)
-            # A module may run again behind the polarizer, as one ReLU for many layers; there it
-            # works.
+            # A module may run again after the polarizer, as one ReLU of many layers; there it
+            # computes.
             return lambda *args, **kwargs: (
                 own(*args, **kwargs)
                 if passed
@@ -271,7 +268,7 @@ class Halves:
         with ExitStack() as undo:
             undo.callback(self._polarized.register_forward_pre_hook(give).remove)
             for module, outputs in self._outlines[self._shape].items():
-                working = idle(module, outputs)  # before its own `forward` is hidden
+                working = idle(module, outputs)  # made before its own `forward` is hidden
                 undo.callback(_restored, module, vars(module).get("forward"))
                 vars(module)["forward"] = working
             yield
@@ -290,10 +287,7 @@ def _reached(_module: nn.Module, args: tuple[Any, ...]) -> None:
 
 
 def _restored(module: nn.Module, own: Callable[..., Any] | None) -> None:
-    """Undo a replaced `forward`.
-
-    `own` is what the instance had of its own, None for its class's.
-    """
+    """Undo a replaced `forward`; `own` is the instance's, None if it was the class's."""
     del vars(module)["forward"]
     if own is not None:
         vars(module)["forward"] = own

@@ -1,9 +1,8 @@
-"""Make `import torchvision` work when torch is a CPU build and torchvision is the CUDA wheel from
-PyPI.
+"""Make `import torchvision` work with a CPU build of torch and the CUDA wheel of torchvision.
 
 The wheel's compiled part needs CUDA libraries; without it the operator `torchvision::nms` is not
-declared, and the Python part fails on import. We declare the operators, with no implementation:
-classification models and transforms never call them, and whoever does gets torch's own error. A
+declared, and the Python part fails on import. We declare the operators without an implementation:
+classification models and transforms never call them, and a call raises torch's own error. This is a
 no-op where torchvision imports by itself.
 
 torch calls `autoload` at the end of `import torch` (the entry point in pyproject.toml, decision
@@ -32,7 +31,7 @@ def autoload() -> None:
 
 
 def install() -> bool:
-    """Declare what is missing; True if that was needed."""
+    """Declare the operators that are missing; True if that was needed."""
     if _kept:
         return False
     try:

@@ -1,4 +1,1 @@
-"""Searches for triggers.
-
-Patches, universal perturbations of every family, their distributions, and honest references.
-"""
+"""Searches for triggers: patches, universal perturbations, their distributions, references."""

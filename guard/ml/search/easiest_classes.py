@@ -1,10 +1,8 @@
-"""Universal triggers of several kinds, to be unlearnt.
+"""Universal perturbations for the few classes that are reached most easily, to be unlearnt.
 
-Those of the few classes that they reach most easily.
-
-A repair that unlearns only what stands out by a test misses a backdoor that does not quite. What is
-found here for an honest class is an adversarial pattern of the network; to unlearn it as well costs
-some accuracy and nothing else.
+A repair that unlearns only what stands out by a test misses a backdoor that nearly stands out. What
+is found here for an honest class is an adversarial pattern of the network; unlearning it as well
+costs some accuracy and does no other harm.
 """
 
 import math
@@ -18,37 +16,42 @@ from guard.core.pvalues import LEAST_CLASSES
 from guard.ml.cleanset import CleanSet
 from guard.ml.search.engine import Pace
 from guard.ml.search.families import Searchable
-from guard.ml.search.minimal import faintest
+from guard.ml.search.minimal import minimal_triggers
 from guard.ml.statistics import apart
 
-GROUPS = 8  # classes whose triggers one batch shows
+GROUPS = 8  # classes whose triggers appear in one batch
 
 
 @dataclass(frozen=True)
-class Universals:
-    """One trigger of a kind for each of K classes, at the faintest level that worked (`levels`.
+class UniversalTriggers:
+    """One trigger of a kind for each of K classes.
 
-    Float K).
+    `levels` (float K) are the smallest levels that worked.
     """
 
     kind: Searchable
     raw: list[Tensor]
     levels: Tensor
 
-    def pick(self, rows: list[int]) -> "Universals":
+    def pick(self, rows: list[int]) -> "UniversalTriggers":
         """The triggers of these classes only."""
         index = torch.tensor(rows, dtype=torch.int64)
-        return Universals(
+        return UniversalTriggers(
             self.kind, [part[index.to(part.device)] for part in self.raw], self.levels[index]
         )
 
     @torch.no_grad()
     def on(self, images: Tensor, *, largest: float) -> Tensor:
-        """Images N,C,H,W in 0..1.
-
-        Split among some classes' triggers at one to `largest` times their level.
+        """The images with triggers of some classes, at one to `largest` times their level.
 
         Draws from torch's global CPU generator.
+
+        Args:
+            images: float N,C,H,W in [0, 1]; split among the classes.
+            largest: the largest factor.
+
+        Returns:
+            Float N,C,H,W in [0, 1].
         """
         rows = torch.randperm(len(self.levels))[:GROUPS].tolist()
         stamped = []
@@ -61,43 +64,43 @@ class Universals:
         return torch.cat(stamped)
 
 
-def suspects(found: Sequence[Universals], most: int) -> list[int]:
-    """The classes, at most so many, whose levels are least beside their siblings'.
+def suspects(found: Sequence[UniversalTriggers], most: int) -> list[int]:
+    """At most `most` classes with the smallest levels compared with their siblings, over all kinds.
 
-    All kinds together.
-
-    All of them where there are too few for a comparison.
+    If there are too few classes for a comparison, all of them.
     """
     classes = len(found[0].levels)
     if classes < LEAST_CLASSES:
         return list(range(classes))
-    words = torch.zeros(classes, dtype=torch.float64)
+    log_p_sums = torch.zeros(classes, dtype=torch.float64)
     for one in found:
-        words += torch.tensor(
+        log_p_sums += torch.tensor(
             [
                 math.log(max(test.p, 1e-12))
                 for test in apart(one.levels.double().log().tolist(), floor=0.1)
             ],
             dtype=torch.float64,
         )
-    return words.argsort(stable=True)[:most].tolist()
+    return log_p_sums.argsort(stable=True)[:most].tolist()
 
 
-def universals(
+def universal_triggers(
     model: nn.Module,
     clean: CleanSet,
     kinds: Sequence[Searchable],
     pace: Pace,
     watch: Callable[[float], None],
-) -> list[Universals]:
-    """For each kind the faintest trigger of every class.
-
-    `model` in eval mode, its gradients are turned off.
+) -> list[UniversalTriggers]:
+    """Search for the minimal trigger of every class, for each kind.
 
     Draws from torch's global CPU generator.
 
     Args:
-        watch: told the share done; may raise.
+        model: in eval mode; the gradients of its parameters are turned off.
+        clean: its search part is used.
+        kinds: the trigger families.
+        pace: the length of each search.
+        watch: called with the share done; may raise.
 
     Raises:
         MethodFailed: a loss is not finite.
@@ -106,9 +109,9 @@ def universals(
     found = []
     for turn, kind in enumerate(kinds):
 
-        def told(done: float, turn: int = turn) -> None:
+        def watch_kind(done: float, turn: int = turn) -> None:
             watch((turn + done) / len(kinds))
 
-        faint = faintest(model, clean.search, kind, clean.classes, pace, told)
-        found.append(Universals(kind, faint.raw, faint.levels.float()))
+        minimal = minimal_triggers(model, clean.search, kind, clean.classes, pace, watch_kind)
+        found.append(UniversalTriggers(kind, minimal.raw, minimal.levels.float()))
     return found

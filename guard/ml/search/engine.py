@@ -1,8 +1,8 @@
-"""Triggers of one family for all target classes (or several tries) in one optimisation.
+"""Optimise the triggers of one family for all target classes (or several tries) at once.
 
-Each row has a level of its own. `descend` moves all rows together, to the level at which a control
-begins to fail; `guard.ml.search.minimal` lets every class look for the faintest level that still
-works.
+Each row has its own level. `descend` moves all rows together, to the level at which a control
+begins to fail; `guard.ml.search.minimal` searches for the smallest level that still works for each
+class.
 """
 
 import math
@@ -27,20 +27,26 @@ Watch = Callable[[float], None]
 
 
 class Objective(Protocol):
-    """What the rows of a search want; rows are triggers, all stamped on the same pictures."""
+    """The aim of each row of a search; rows are triggers, all applied to the same images."""
 
     @property
     def rows(self) -> int: ...
 
     def judge(self, logits: Tensor, rows: slice, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Per row its loss, successes and trials.
+        """Loss, number of successes and number of trials of each row, float T.
 
-        From logits T,N,K of the pictures at `index` in the search set.
+        Args:
+            logits: float T,N,K.
+            rows: which of all rows these T are.
+            index: positions of the N images in the search set, int64.
         """
 
 
 class Targets:
-    """Each row wants all pictures of other classes to go to its own target class."""
+    """The aim that each row sends all images of other classes to its own target class.
+
+    `targets` are the rows' classes, int64 T; `labels` those of the search set, int64.
+    """
 
     def __init__(self, targets: Tensor, labels: Tensor) -> None:
         self.targets, self.labels = targets, labels
@@ -50,10 +56,11 @@ class Targets:
         return len(self.targets)
 
     def judge(self, logits: Tensor, rows: slice, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, successes and trials, float T, from logits T,N,K as in `Objective`."""
         targets = self.targets[rows]
         weight = (
             self.labels[index][None] != targets[:, None]
-        ).float()  # pictures of the class itself prove nothing
+        ).float()  # images of the target class carry no information
         wanted = targets.repeat_interleave(len(index))
         losses = (
             functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view_as(weight)
@@ -65,11 +72,10 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long to look.
+    """The length of a search: `batch` images a step, `window` steps a window, `windows` in all.
 
-    Pictures a row and step, steps a window (the host looks once a window), windows in all.
-
-    `least` windows are spent on the level that is kept, even if fewer would be left.
+    The host looks at the state once a window. `least` windows are spent on the level that is kept,
+    even if fewer would be left.
     """
 
     batch: int = 12
@@ -81,13 +87,16 @@ class Pace:
 class Search:
     """Triggers of one family under optimisation.
 
-    `model` in eval mode, its parameters without gradients.
-
-    Draws from torch's global CPU generator. Batches hold the classes in turn, so that none is rare.
+    Draws from torch's global CPU generator. Batches take the classes in turn, so that none is rare.
 
     Args:
-        level: of all rows, or float T.
-        raw: where to start, copied; None for fresh triggers.
+        model: in eval mode, its parameters without gradients.
+        kind: the family.
+        data: the images to search on.
+        objective: the aim of each row.
+        pace: the length of the search.
+        level: one for all rows, or float T.
+        raw: raw parameters to start from, copied; None for fresh triggers.
     """
 
     def __init__(
@@ -118,9 +127,10 @@ class Search:
         self.order = _in_turn(data.labels, wanted).to(self.device)
 
     def window(self, rate: float = 1.0) -> Tensor:
-        """Optimise for one window at `rate` times the family's own.
+        """Optimise for one window at `rate` times the family's own learning rate.
 
-        The share of successes of each row in it.
+        Returns:
+            The share (0..1) of successes of each row in the window, float T on the CPU.
 
         Raises:
             MethodFailed: a loss is not finite.
@@ -143,12 +153,10 @@ class Search:
 
     @torch.no_grad()
     def start_from_random(self) -> None:
-        """Begin each row at whichever of the family's random starts has the least loss for it.
+        """Start each row at the random start with the least loss for it on the first images.
 
-        On the first pictures.
-
-        For families of few parameters, where a descent may begin in the wrong valley and never
-        leave it. All rows must be at one level.
+        This is for families of few parameters, where an optimisation may start in the wrong valley
+        and never leave it. All rows must be at one level.
         """
         raw = [
             part.to(self.device)
@@ -189,23 +197,23 @@ class Search:
         return losses, good, valid
 
     def move_to(self, level: float) -> None:
-        """Go on with all rows at another level."""
+        """Continue with all rows at another level."""
         self.level.fill_(level)
         self.kind.settle(self.raw, self.level)
 
     def trigger(self, row: int) -> Trigger:
-        """One row at its present level, on the CPU."""
+        """The trigger of one row at its present level, on the CPU."""
         return self.kind.trigger(self.raw, row, float(self.level[row]), _shape_of(self.images))
 
     def votes(self, data: Labelled, classes: int) -> Tensor:
-        """T,K,K int64 on the CPU.
+        """Confusion counts under each row's trigger, int64 T,K,K on the CPU.
 
-        How many of a class's pictures are classified as what, under each row's trigger.
+        Entry t,i,j is the number of images of class i that are classified as j.
         """
         return self._count(self.raw, self.level, data, classes)
 
     def controls(self, data: Labelled, classes: int, rows: int, level: float) -> Tensor:
-        """As `votes`, for `rows` random triggers at one level."""
+        """As `votes`, int64 `rows`,K,K, for random triggers at one level."""
         raw = [part.to(self.device) for part in self.kind.control(rows, _shape_of(data.images))]
         levels = torch.full((rows,), level, device=self.device)
         self.kind.settle(raw, levels)
@@ -231,19 +239,20 @@ def descend(
     hopeless: Callable[[Tensor], bool],
     watch: Watch,
 ) -> bool:
-    """Go down the family's levels to the largest that is not `too_strong`, and stay.
+    """Go down the family's levels to the largest one that is not `too_strong`, and stay there.
 
-    A level is left as soon as a window shows that it is too strong; what was found there is where
-    the next one starts: a strong trigger that works is a better start for a faint one than noise.
-    The last windows cool. Where half of all windows were spent on one level and it is `hopeless`,
-    the rest is saved.
+    A level is left as soon as a window shows that it is too strong. The next level starts from what
+    was found there: a strong trigger that works is a better start for a weak one than noise. The
+    learning rate falls in the last windows. The search ends early if half of all windows were spent
+    on one level and it is `hopeless`.
 
     Args:
+        search: changed in place.
         too_strong, hopeless: judge the rates of all rows in one window (float T on the CPU).
-        watch: told the share of time spent, once a window; may raise.
+        watch: called with the share of time spent, once a window; may raise.
 
     Returns:
-        Whether there is such a level; if not, the search stands at the smallest.
+        Whether there is such a level; if not, the search ends at the smallest one.
     """
     pace, levels = search.pace, search.kind.levels
     position, spent, here = len(levels) - 1, 0, 0
@@ -264,9 +273,9 @@ def descend(
 
 
 def successes(votes: Tensor, targets: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Hits and trials of each row's target, from `Search.votes`.
+    """Hits and trials of each row's target class, from the counts int64 T,K,K of `Search.votes`.
 
-    Pictures of the target class itself do not count.
+    Images of the target class itself do not count.
     """
     hits, trials = [], []
     for row, target in enumerate(targets):
@@ -282,10 +291,7 @@ def _shape_of(images: Tensor) -> Shape:
 
 
 def _in_turn(labels: Tensor, wanted: int) -> Tensor:
-    """`wanted` positions, the classes in turn.
-
-    Each class's pictures shuffled anew on every pass.
-    """
+    """`wanted` positions, the classes in turn, each class's images shuffled on every pass."""
     classes = labels.unique().tolist()
     each = math.ceil(wanted / len(classes))
     streams = []

@@ -1,10 +1,8 @@
-"""Trigger families as free parameters.
-
-How a search draws, stamps and projects T triggers of one family at once.
+"""Trigger families as free parameters that a search draws, applies and projects, T at once.
 
 A *level* is the budget of a family: the size that no trigger exceeds, in the family's own unit. Raw
-parameters are lists of tensors with T in front, levels are a float T; the same raw parameters mean
-a trigger at any level, so that a search can change the level of each trigger while it runs.
+parameters are lists of tensors with T in front, levels are a float T. The same raw parameters
+define a trigger at any level, so a search can change the level of each trigger while it runs.
 """
 
 import math
@@ -17,7 +15,14 @@ from torch import Tensor
 
 from guard.core.states import Family
 from guard.ml.search.patches import project
-from guard.ml.search.random_patterns import STRONG, and_opposites, drawn_out, half, pictures, wide
+from guard.ml.search.random_patterns import (
+    STRONG,
+    and_opposites,
+    drawn_out,
+    half,
+    random_images,
+    wide,
+)
 from guard.ml.triggers import (
     AdditiveTrigger,
     BlendTrigger,
@@ -37,9 +42,10 @@ Shape = tuple[int, int, int]  # C,H,W of an image
 
 
 class Searchable(Protocol):
-    """One family.
+    """One trigger family under optimisation.
 
-    `rate` is Adam's; `levels` go up; of `starts` random triggers a search takes the best, if not 0.
+    `rate` is Adam's, `levels` are ascending. If `starts` is not 0, a search starts from the best of
+    that number of random triggers.
     """
 
     @property
@@ -52,24 +58,29 @@ class Searchable(Protocol):
     def starts(self) -> int: ...
 
     def start(self, rows: int, shape: Shape) -> list[Tensor]:
-        """Fresh raw parameters of `rows` triggers, from torch's global generator, on the CPU."""
+        """Fresh raw parameters of `rows` triggers for images of `shape`, float, on the CPU.
+
+        Draws from torch's global generator.
+        """
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        """As `start`, but an even number of triggers that use the whole level.
+        """As `start`, but random triggers that use the whole level, an even number of them.
 
-        For what random ones do.
-
-        Half of them are the others' opposites, so that no direction is missing by chance.
+        Half of them are the others' opposites, so that no direction is missing by chance. Shapes
+        are those of `start`.
         """
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
-        """T,N,C,H,W in [0, 1]: images N,C,H,W under each trigger; differentiable in `raw`."""
+        """Apply each trigger to float images N,C,H,W; T,N,C,H,W in [0, 1], differentiable in `raw`.
+
+        `level` is float T.
+        """
 
     def settle(self, raw: Sequence[Tensor], level: Tensor) -> None:
-        """After a step of the optimiser: bring `raw`, in place, back to where the level holds."""
+        """Project `raw` in place to the level (float T), after a step of the optimiser."""
 
     def trigger(self, raw: Sequence[Tensor], row: int, level: float, shape: Shape) -> Trigger:
-        """One row as a trigger for images of this shape, on the CPU."""
+        """One row of `raw` as a trigger for images of `shape` (C,H,W), on the CPU."""
 
 
 class _Bounded:
@@ -82,11 +93,9 @@ class _Bounded:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """x' = (1 - m) x + m p.
+    """x' = (1 - m) x + m p; the level is the largest L1 norm of m as a share of the image's pixels.
 
-    The level is the share of the image's pixels that the L1 norm of m may reach.
-
-    A step is Adam's for the pattern; the mask is projected, as in `guard.ml.search.patches`.
+    Adam moves mask and pattern; the mask is projected as in `guard.ml.search.patches`.
     """
 
     family: str = str(Family.PATCH)
@@ -103,7 +112,7 @@ class Patches:
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
         _, height, width = shape
-        return [torch.rand(rows, 1, height, width), pictures(rows, shape).sigmoid()]
+        return [torch.rand(rows, 1, height, width), random_images(rows, shape).sigmoid()]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002
         mask, pattern = raw
@@ -131,7 +140,7 @@ class Blends(_Bounded):
         return [0.1 * torch.randn(rows, *shape)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [pictures(rows, shape)]
+        return [random_images(rows, shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
         return blended(images, wide(level, 5), raw[0].sigmoid()[:, None])
@@ -144,9 +153,9 @@ class Blends(_Bounded):
 class Additions(_Bounded):
     """x' = clip(x + e tanh(u)); the level is e.
 
-    With `points`, u is a grid of so many points a side, drawn out bilinearly: networks are fragile
-    to fine noise in any direction, so that only among smooth patterns a smooth trigger (a blend,
-    low frequencies) stands out.
+    With `points`, u is a grid of `points` points a side, interpolated bilinearly. Networks are
+    fragile to fine noise in any direction, so a smooth trigger (a blend, low frequencies) stands
+    out only among smooth patterns.
     """
 
     family: str = str(Family.ADDITIVE)
@@ -162,7 +171,7 @@ class Additions(_Bounded):
         return [0.1 * torch.randn(rows, channels, *size)]
 
     def control(self, rows: int, shape: Shape) -> list[Tensor]:
-        return [pictures(rows, shape)]
+        return [random_images(rows, shape)]
 
     def stamp(self, raw: Sequence[Tensor], images: Tensor, level: Tensor) -> Tensor:
         return added(images, wide(level, 5) * drawn_out(raw[0], images.shape).tanh()[:, None])
@@ -174,11 +183,10 @@ class Additions(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class Waves(_Bounded):
-    """x' = clip(x + e sin(2 pi (f y + g x) + p)), the same in all channels.
+    """x' = clip(x + e sin(2 pi (f y + g x) + p)), the same in all channels; the level is e.
 
-    The level is e (SIG's form).
-
-    A descent finds a wave only from close by, so that searches begin at the best of many.
+    This is the form of SIG (Barni et al., ICIP 2019). Gradients lead to a wave only from nearby, so
+    a search starts from the best of many.
     """
 
     family: str = str(Family.ADDITIVE)
@@ -194,7 +202,7 @@ class Waves(_Bounded):
         frequency[:, 1] *= torch.where(
             torch.rand(rows) < 0.5, -1.0, 1.0
         )  # the other half of all directions
-        straight = torch.rand(rows) < 0.5  # patterns that are drawn by hand run along a side
+        straight = torch.rand(rows) < 0.5  # patterns that attackers choose often run along a side
         frequency[torch.arange(rows), torch.randint(2, (rows,))] *= ~straight
         return [frequency, 2 * math.pi * torch.rand(rows)]
 
@@ -222,10 +230,7 @@ class Waves(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class Warps(_Bounded):
-    """A flow of `points` x `points`.
-
-    The level is the largest shift in pixels, whatever the size of the image.
-    """
+    """A flow of `points` x `points`; the level is the largest shift in pixels of any image size."""
 
     family: str = str(Family.WARP)
     levels: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -281,7 +286,7 @@ class Filters(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class Generators(_Bounded):
-    """x' = clip(x + e tanh(G(x))) with an own small network G for each target; the level is e."""
+    """x' = clip(x + e tanh(G(x))) with a small network G for each target; the level is e."""
 
     family: str = str(Family.SAMPLE_SPECIFIC)
     levels: tuple[float, ...] = tuple(

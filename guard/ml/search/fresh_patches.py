@@ -1,10 +1,8 @@
-"""The distribution of a class's patches as an object.
+"""Learn the distribution of a class's patches, draw patches from it and stamp them on images.
 
-Where they lie, how to learn, draw and stamp them.
-
-The learning itself is `guard.ml.search.patch_distribution`. A defense uses it so: `distributions =
-learn_sets(...)` on the classes that are suspected, then `distribution.stamp(images)` in its
-training loop, every picture with a fresh patch and its true label.
+The learning itself is in `guard.ml.search.patch_distribution`. A defense calls `learn_sets` for the
+suspected classes and `stamp` of the results in its training loop, with a fresh patch and the true
+label for every image.
 """
 
 from collections.abc import Sequence
@@ -25,12 +23,10 @@ LEAST_PIXELS = 4
 
 @dataclass(frozen=True)
 class Region:
-    """Where a patch lies.
+    """The pixels that a patch covers.
 
-    `places` int64 P, positions in a picture of `height` x `width` counted row by row.
-
-    With `anywhere`, it is a square and lands at a place drawn anew for each picture, as in the
-    paper.
+    `places` int64 P are positions in an image of `height` x `width`, counted row by row. With
+    `anywhere`, the region is a square that moves to a random place for each image, as in the paper.
     """
 
     places: Tensor
@@ -40,9 +36,9 @@ class Region:
 
     @classmethod
     def found(cls, mask: Tensor, pixels: int) -> "Region":
-        """The `pixels` places where a recovered mask (1,H,W) has most weight.
+        """The `pixels` places where a recovered mask (float 1,H,W) has most weight.
 
-        Next to it where it has no more.
+        If it covers fewer pixels, places next to it are added.
         """
         height, width = mask.shape[1:]
         near = functional.avg_pool2d(mask[None], 3, stride=1, padding=1)[0]
@@ -54,7 +50,7 @@ class Region:
 
     @classmethod
     def square(cls, mask: Tensor, side: int, *, anywhere: bool = True) -> "Region":
-        """The square of this side that holds most of a mask (1,H,W)."""
+        """The square of this side in pixels that holds most of a mask (float 1,H,W)."""
         height, width = mask.shape[1:]
         sums = functional.avg_pool2d(mask[None], side, stride=1)[0, 0]
         top, left = divmod(int(sums.argmax()), sums.shape[1])
@@ -62,7 +58,10 @@ class Region:
         return cls((rows[:, None] * width + columns[None]).flatten(), height, width, anywhere)
 
     def positions(self, count: int) -> Tensor:
-        """int64 count,P; with `anywhere` drawn from torch's global CPU generator."""
+        """Positions for `count` images, int64 `count`,P.
+
+        With `anywhere` they are drawn from torch's global CPU generator.
+        """
         if not self.anywhere:
             return self.places.expand(count, -1)
         corner, last = self.places[0], self.places[-1]
@@ -80,18 +79,15 @@ class Patched(Protocol):
         """The class to which they lead."""
 
     def stamp(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1]).
+        """`images` (float N,C,H,W in [0, 1]), each with a fresh patch.
 
-        Each under a patch drawn anew from torch's global CPU generator.
+        Draws from torch's global CPU generator.
         """
 
 
 @dataclass(frozen=True)
 class TriggerSet:
-    """What was learnt about one class.
-
-    A staircase of generators (one row a level) over one region.
-    """
+    """The learnt patches of one class: generators (one a level) for one region."""
 
     target: int
     region: Region
@@ -99,24 +95,21 @@ class TriggerSet:
     staircase: Staircase
 
     def draw(self, count: int) -> Tensor:
-        """Patches count,C,P in [0, 1] on the model's device, of all levels in turn."""
+        """Patches `count`,C,P in [0, 1] on the model's device, from all levels in turn."""
         levels = self.staircase.generator.rows
         drawn = self.staircase.draw(-(-count // levels))  # levels,n,D
         return drawn.transpose(0, 1).flatten(0, 1)[:count].view(count, self.channels, -1)
 
     def stamp(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1]), each with a patch of its own.
+        """`images` (float N,C,H,W in [0, 1]), each with its own patch.
 
-        Drawn from torch's global CPU generator.
+        Draws from torch's global CPU generator.
         """
         places = self.region.positions(len(images)).to(images.device)
         return paint(images, self.draw(len(images)).to(images), places)
 
     def triggers(self, count: int) -> list[PatchTrigger]:
-        """Samples as ordinary patch triggers.
-
-        At the region where the search has found the class's patch.
-        """
+        """Samples as ordinary patch triggers, in the region that the search found for the class."""
         mask = torch.zeros(self.region.height * self.region.width)
         mask[self.region.places] = 1
         mask = mask.view(1, self.region.height, self.region.width)
@@ -126,7 +119,7 @@ class TriggerSet:
 
 
 def paint(images: Tensor, patches: Tensor, places: Tensor) -> Tensor:
-    """Pictures N,C,H,W with patches N,C,P at `places` (int64 N,P).
+    """Float images N,C,H,W with patches N,C,P at `places` (int64 N,P).
 
     Differentiable in the patches.
     """
@@ -147,13 +140,17 @@ def learn_sets(
 ) -> list[TriggerSet]:
     """Learn the patches of several classes at once, each with the same effort.
 
-    `model` must be in eval mode, its parameters without gradients. Draws from torch's global CPU
-    generator.
+    Draws from torch's global CPU generator.
 
     Args:
-        data: pictures of at least two classes, uint8.
-        regions: one a target, all with as many pixels.
-        levels: of success, in (0, 1]; each is a generator of its own.
+        model: in eval mode, its parameters without gradients.
+        data: images uint8 N,C,H,W of at least two classes.
+        targets: the classes.
+        regions: one for each target, all with the same number of pixels.
+        effort: the length of the training.
+        watch: called with the share done; may raise.
+        levels: of success, in (0, 1]; each has its own generator.
+        alpha: weight of the information, as in `guard.ml.search.patch_distribution`.
 
     Raises:
         MethodFailed: a loss is not finite.
@@ -186,10 +183,7 @@ def learn_sets(
 
 @torch.no_grad()
 def successes(model: nn.Module, data: Labelled, patches: Patched) -> tuple[int, int]:
-    """How many pictures of other classes go to the class, each with a fresh sample of its own.
-
-    And of how many.
-    """
+    """Hits and trials on the images of other classes, each with its own fresh patch."""
     others = data.pick(data.labels != patches.target)
     hits = torch.zeros((), dtype=torch.int64, device=device_of(model))
     for images, _ in others.batches(256, device=device_of(model)):
@@ -198,10 +192,7 @@ def successes(model: nn.Module, data: Labelled, patches: Patched) -> tuple[int, 
 
 
 class _Testing:
-    """The testing function.
-
-    Log p of each row's class for patches R,B,D, each on another picture.
-    """
+    """The testing function: log p of each row's class for patches R,B,D, each on another image."""
 
     def __init__(
         self,
@@ -244,4 +235,5 @@ class _Testing:
         success = -functional.cross_entropy(self.model(stamped), wanted, reduction="none").view(
             rows, self.batch
         )
-        return success.masked_fill(labels[None] == self.targets[:, None], 0.0)  # they prove nothing
+        # Images of the target class carry no information.
+        return success.masked_fill(labels[None] == self.targets[:, None], 0.0)

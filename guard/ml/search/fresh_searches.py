@@ -1,8 +1,8 @@
-"""Fresh patches of a class by fresh searches, for a class whose distribution could not be learnt.
+"""Find new patches of a class by new searches, if their distribution could not be learnt.
 
-Where patches work together with what they lie on, no generator finds many at once, and a search for
-a single one still does (Wang et al., Neural Cleanse, S&P 2019; `guard.ml.search.patches`). From
-other starting points it ends in others.
+If a patch works only together with the image under it, no generator finds many at once, but a
+search for a single one still succeeds (Wang et al., Neural Cleanse, S&P 2019;
+`guard.ml.search.patches`). Other starting points lead to other patches.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class SearchedSet:
     stamps: Stamps
 
     def stamp(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1]), each under one of them.
+        """`images` (float N,C,H,W in [0, 1]), each with one of the patches, drawn at random.
 
-        Drawn from torch's global CPU generator.
+        Draws from torch's global CPU generator.
         """
         return self.stamps.on_some(images)
 
@@ -42,16 +42,19 @@ def search_set(
 ) -> SearchedSet:
     """Search `searches` times from random starts, and let each patch that was found grow to `room`.
 
-    `model` must be in eval mode, its parameters without gradients. Draws from torch's global CPU
-    generator.
+    Draws from torch's global CPU generator.
 
     Args:
-        data: pictures of at least two classes, uint8.
-        room: pixels that a mask may have (its L1 norm). A patch that needs more is another one than
-            was asked for.
+        model: in eval mode, its parameters without gradients.
+        data: images uint8 N,C,H,W of at least two classes.
+        target: the class to which the patches lead.
+        room: the largest L1 norm of a mask, in pixels; larger patches are left out.
+        searches: their number.
+        effort: the length of each search.
+        watch: called with the share done; may raise.
 
     Raises:
-        MethodFailed: no search ends in so small a patch (`not_learnt`); a loss is not finite.
+        MethodFailed: no search finds so small a patch (`not_learnt`); a loss is not finite.
     """
     found = smallest_patches(model, data, torch.full((searches,), target), effort, watch)
     small = found.pick(
@@ -59,7 +62,7 @@ def search_set(
     )
     if not len(small.targets):
         raise MethodFailed(
-            f"None of {searches} new searches ends in a patch of at most {room:.0f} pixels.",
+            f"None of {searches} new searches finds a patch of at most {room:.0f} pixels.",
             code="not_learnt",
         )
     large = patches_within(model, data, small, room, effort, watch)

@@ -1,7 +1,4 @@
-"""The objective of a trigger without a target.
-
-Every class leaves, and each class goes to one other class together.
-"""
+"""The objective of an all-to-all trigger: all images of a class go to one other class."""
 
 import torch
 from torch import Tensor
@@ -9,16 +6,14 @@ from torch import Tensor
 from guard.ml.cleanset import Labelled
 
 MEMORY = 0.8  # share of the running mean that a step keeps
-TOGETHER = 1.0  # weight of the entropy term, detection.md 7.5
+TOGETHER = 1.0  # weight of the entropy term
 
 
 class Departures:
-    """Each row has its own labels for the same pictures, and wants every class, so labelled.
-
-    To leave for one other.
+    """The aim that every class goes to one other class, under each row's own labels.
 
     L = - mean log(1 - p_y(x')) + mean over classes i of the entropy of the mean of p(x') over class
-    i.
+    i. The first term drives images out of their class, the second keeps a class together.
 
     Args:
         labels: int64 T,N on the model's device, one row a trigger.
@@ -27,8 +22,7 @@ class Departures:
 
     def __init__(self, labels: Tensor, classes: int) -> None:
         self.labels, self.classes = labels, classes
-        # Where each class has gone of late, T,K,K: a batch alone holds too few pictures of a class
-        # to tell.
+        # Running mean of where each class goes, T,K,K: one batch holds too few images of a class.
         self.seen = torch.zeros(len(labels), classes, classes, device=labels.device)
 
     @property
@@ -36,6 +30,7 @@ class Departures:
         return len(self.labels)
 
     def judge(self, logits: Tensor, rows: slice, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, successes and trials, float T, from logits T,N,K as in `engine.Objective`."""
         own = self.labels[rows][:, index]  # T,N
         chances = logits.log_softmax(2)
         others = chances.scatter(2, own[..., None], -torch.inf).logsumexp(
@@ -46,8 +41,8 @@ class Departures:
         means = members @ chances.exp() / present.clamp(min=1)[..., None]
         entropy = -(means * means.clamp(min=1e-12).log()).sum(2)
         together = (entropy * (present > 0)).sum(1) / (present > 0).sum(1)
-        pictures = torch.arange(self.rows, device=own.device)[rows][:, None]
-        guess = mapping_of(self.seen)[pictures, own]
+        which = torch.arange(self.rows, device=own.device)[rows][:, None]
+        guess = mapping_of(self.seen)[which, own]
         good = (logits.argmax(2) == guess).float().sum(1)
         kept = torch.where(
             (present > 0)[..., None],
@@ -59,20 +54,20 @@ class Departures:
 
 
 def mapping_of(counts: Tensor) -> Tensor:
-    """Where each class mostly goes, T,K, from T,K,K counts or shares; never to itself."""
+    """The class that each class mostly goes to, int64 T,K, from T,K,K counts; never itself."""
     own = torch.eye(counts.shape[-1], dtype=torch.bool, device=counts.device)
     return counts.double().masked_fill(own, -1.0).argmax(-1)
 
 
 def shuffled(data: Labelled) -> Labelled:
-    """The same pictures under each other's labels, as often each; from torch's global generator."""
+    """The same images with their labels permuted by torch's global generator."""
     return Labelled(data.images, data.labels[torch.randperm(len(data))])
 
 
 def cyclic_share(mapping: Tensor) -> float:
-    """The share of classes that the best shift c explains, pi(i) = i + c mod K.
+    """The share (0..1) of classes that the best shift c explains, pi(i) = i + c mod K.
 
-    1 for y -> y + 1.
+    `mapping` is pi, int64 K; y -> y + 1 has a share of 1.
     """
     classes = len(mapping)
     shifts = (mapping - torch.arange(classes)) % classes

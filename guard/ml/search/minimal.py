@@ -1,11 +1,9 @@
-"""The faintest trigger of a family that sends pictures to a class.
+"""The minimal trigger of a family for each class, with all classes in one optimisation.
 
-For all classes in one optimisation.
-
-As `guard.ml.search.patches` does for patches, and for the same reasons: the level is not a penalty
-but a budget of each class's own, which shrinks while the goal is reached and grows slowly while
-not. "How faint can it be?" tells classes apart where "what works at one level?" does not: there
-either all classes are reached or none.
+As in `guard.ml.search.patches` and for the same reasons, the level is not a penalty but a budget of
+each class, which shrinks while the goal is reached and grows slowly while it is not. The minimal
+level distinguishes classes; success rates at one common level do not, since there either all
+classes are reached or none.
 """
 
 from collections.abc import Sequence
@@ -21,18 +19,18 @@ from guard.ml.triggers import Trigger
 
 SHRINK = (0.5, 0.9)  # factor of the level after a success, at the first and at the last window
 GROW = 1.1  # factor after a failure
-CENSORED = 1.5  # a class that was never reached counts with so many times the strongest level
-# A family that halfway has brought no class so far will not bring most of them over the goal
+CENSORED = 1.5  # a class that was never reached counts with this many times the strongest level
+# A family with which no class has got this far halfway will not bring most of them over the goal
 HOPELESS = 0.3
-COOLING = 3  # windows in which a search at a fixed level slows down
+COOLING = 3  # windows at the end of a search at a fixed level in which the learning rate falls
 
 
 @dataclass(frozen=True, kw_only=True)
-class Faint:
+class MinimalTriggers:
     """One trigger for each of K target classes, its raw parameters on the model's device.
 
-    `targets` int64 K; `norms` float64 K: the faintest level that reached the goal, `CENSORED` times
-    the strongest one where none did (`reached` False). Both on the CPU.
+    `targets` int64 K; `norms` float64 K: the smallest level that reached the goal, `CENSORED` times
+    the strongest one if none did (`reached` False). Both are on the CPU.
     """
 
     kind: Searchable
@@ -44,10 +42,10 @@ class Faint:
 
     @property
     def levels(self) -> Tensor:
-        """The levels at which `trigger` stamps: the norms, but never over the strongest."""
+        """The levels of the triggers, float64 K: the norms, but at most the strongest level."""
         return self.norms.clamp(max=self.kind.levels[-1])
 
-    def pick(self, rows: list[int]) -> "Faint":
+    def pick(self, rows: list[int]) -> "MinimalTriggers":
         """These rows, in this order; a row may come more than once."""
         index = torch.tensor(rows, dtype=torch.int64)
         return replace(
@@ -63,7 +61,7 @@ class Faint:
         return self.kind.trigger(self.raw, row, float(self.levels[row]), self.shape)
 
 
-def faintest(
+def minimal_triggers(
     model: nn.Module,
     data: Labelled,
     kind: Searchable,
@@ -72,15 +70,19 @@ def faintest(
     watch: Watch,
     *,
     goal: float = 0.8,
-) -> Faint:
-    """Look for each class's faintest trigger; equal effort for each.
+) -> MinimalTriggers:
+    """Search for the minimal trigger of each class, with equal effort for each.
 
-    Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without
-    gradients.
+    Draws from torch's global CPU generator.
 
     Args:
-        goal: the share of pictures of other classes that must arrive, 0..1.
-        watch: told the share done, once a window; may raise.
+        model: in eval mode, its parameters without gradients.
+        data: the images to search on.
+        kind: the trigger family.
+        classes: K.
+        pace: the length of the search.
+        watch: called with the share done, once a window; may raise.
+        goal: the share (0..1) of images of other classes that must go to the class.
 
     Raises:
         MethodFailed: a loss is not finite.
@@ -99,7 +101,7 @@ def faintest(
         good = rates >= goal
         better = (good & (level < best)) | ~(
             reached | good
-        )  # a class without any success keeps its latest try
+        )  # a class without a success keeps its latest try
         best, reached = torch.where(good, torch.minimum(best, level), best), reached | good
         for old, new in zip(kept, search.raw, strict=True):
             rows = better.nonzero().flatten().to(old.device)
@@ -110,7 +112,7 @@ def faintest(
         if share >= 0.5 and not reached.any() and float(rates.max()) < HOPELESS:
             break
     channels, height, width = (int(side) for side in data.images.shape[1:])
-    return Faint(
+    return MinimalTriggers(
         kind=kind,
         targets=targets,
         raw=kept,
@@ -121,30 +123,32 @@ def faintest(
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaintKit:
-    """What `guard.ml.search.natural_asr` asks of a kind of trigger, for these families.
+class MinimalKit:
+    """The interface that `guard.ml.search.natural_asr` needs, for these families.
 
     Args:
-        smallest: of all classes, where searches at a given level start.
-        pace: of one such search.
+        smallest: the triggers of all classes, from which searches at a given level start.
+        pace: the length of such a search.
     """
 
     model: nn.Module
     search: Labelled
     calibration: Labelled
-    smallest: Faint
+    smallest: MinimalTriggers
     classes: int
     pace: Pace
 
     @property
     def largest(self) -> float:
-        """Levels end here."""
+        """The strongest level of the family."""
         return self.smallest.kind.levels[-1]
 
-    def within(self, start: Faint, budget: float | Tensor, watch: Watch) -> Faint:
-        """For each row the trigger at level `budget` (one for all.
+    def within(
+        self, start: MinimalTriggers, budget: float | Tensor, watch: Watch
+    ) -> MinimalTriggers:
+        """For each row the trigger at level `budget` that sends most images to its class.
 
-        Or float T) that reaches most.
+        `budget` is one level for all rows, or float T.
         """
         search = _search(
             self.model, self.search, start.kind, start.targets, self.pace, budget, start.raw
@@ -156,19 +160,16 @@ class FaintKit:
             start, raw=[part.detach() for part in search.raw], norms=search.level.double().cpu()
         )
 
-    def successes(self, found: Faint, data: Labelled) -> tuple[Tensor, Tensor]:
-        """How many pictures of other classes each row sends to its class, and of how many.
-
-        Int64 T, T on the CPU.
-        """
+    def successes(self, found: MinimalTriggers, data: Labelled) -> tuple[Tensor, Tensor]:
+        """Hits and trials of each row on the images of other classes, int64 T, T on the CPU."""
         search = _search(
             self.model, data, found.kind, found.targets, self.pace, found.levels, found.raw
         )
         hits, trials = successes(search.votes(data, self.classes), found.targets.tolist())
         return torch.tensor(hits), torch.tensor(trials)
 
-    def chance(self, found: Faint, row: int, controls: int) -> list[float]:
-        """ASR for this row's class of `controls` random triggers at its level, strongest first."""
+    def chance(self, found: MinimalTriggers, row: int, controls: int) -> list[float]:
+        """ASR (0..1) of random triggers at this row's level for its class, the best first."""
         search = _search(
             self.model,
             self.calibration,

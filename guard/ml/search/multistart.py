@@ -1,8 +1,9 @@
-"""How large a patch each class needs, whatever the luck of one search: several searches.
+"""Measure how large a patch each class needs by several searches, to depend less on chance.
 
-Where a class stands among its siblings decides verdicts, and one search's norm moves by about a
-tenth from seed to seed. Further searches look at half as many pictures a step: for the same time
-two such ones tell more than one of full size, since most of the luck lies in where a search starts.
+The size of a class's patch relative to its siblings' decides verdicts, and the norm of one search
+varies by about a tenth from seed to seed. Further searches use half as many images a step: in the
+same time two of them give more information than one of full size, since most of the variance comes
+from the starting point.
 """
 
 from collections.abc import Callable
@@ -23,17 +24,21 @@ def several_searches(
     again: int,
     watch: Callable[[float], None],
 ) -> tuple[Patches, list[float]]:
-    """The smallest patch of each class over one search and `again` more from new starts.
+    """Search for the smallest patch of each class once, and `again` times from new starts.
 
-    And what is usual.
-
-    The second answer is, for each class, the log of `balance`, averaged over the searches: of two
-    classes that need as much, one may owe its smallest patch to luck. Draws from torch's global CPU
-    generator and raises as `smallest_patches`.
+    Draws from torch's global CPU generator and raises as `smallest_patches`.
 
     Args:
-        effort: of the first search.
-        watch: told the share done; may raise.
+        model: in eval mode, its parameters without gradients.
+        data: images uint8 N,C,H,W of at least two classes.
+        targets: classes, int64 K.
+        effort: the length of the first search.
+        again: the number of further searches.
+        watch: called with the share done; may raise.
+
+    Returns:
+        The smallest patch of each class over all searches; and for each class the log of `balance`,
+        averaged over the searches, since the smallest patch alone may be due to chance.
     """
     less, whole = (
         replace(effort, batch=max(1, effort.batch // 2)),
@@ -43,10 +48,10 @@ def several_searches(
     logs = [found.balance.log()]
     for turn in range(again):
 
-        def told(done: float, turn: int = turn) -> None:
+        def watch_search(done: float, turn: int = turn) -> None:
             watch((2 + turn + done) / whole)
 
-        more = smallest_patches(model, data, targets, less, told)
+        more = smallest_patches(model, data, targets, less, watch_search)
         logs.append(more.balance.log())
         found = found.or_smaller(more)
     return found, list(torch.stack(logs).mean(0).tolist())

@@ -1,9 +1,8 @@
-"""What do the other classes reach at the same budget? (natural ASR).
+"""Measure the natural ASR, which the other classes reach at the same budget.
 
-And how strong can a class's trigger become?
-
-The same questions for patches, whose budget is pixels, and for faint triggers of a family, whose
-budget is a level.
+This module also searches for the strongest trigger of a class at which its siblings stay behind.
+Both work for patches, whose budget is in pixels, and for minimal triggers of a family, whose budget
+is a level.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.triggers import Trigger
 
 LEAST_ANGLE_SPREAD = (
-    0.1  # the error of the angle of a share of 25 pictures; siblings all at 0 % have no spread
+    0.1  # the sampling error of a share of 25 images as an angle; siblings all at 0 % do not vary
 )
 # A stronger trigger counts only where no sibling reaches more than this share at its budget
 QUIET = 0.5
@@ -29,12 +28,16 @@ Watch = Callable[[float], None]
 
 
 class Found(Protocol):
-    """Triggers of one kind, a target class and a norm each."""
+    """Triggers of one kind, each with a target class (int64 T) and a norm (float64 T)."""
 
     @property
-    def targets(self) -> Tensor: ...
+    def targets(self) -> Tensor:
+        """The target classes, int64 T."""
+
     @property
-    def norms(self) -> Tensor: ...
+    def norms(self) -> Tensor:
+        """The sizes in the unit of the budget, float64 T."""
+
     def pick(self, rows: list[int]) -> Self: ...
     def trigger(self, row: int) -> Trigger: ...
 
@@ -53,16 +56,16 @@ class Kit(Protocol[F]):
     def calibration(self) -> Labelled: ...
     @property
     def largest(self) -> float: ...
-    def within(self, start: F, budget: float | Tensor, watch: Watch) -> F: ...
-    def successes(self, found: F, data: Labelled) -> tuple[Tensor, Tensor]: ...
+    def within(self, start: F, budget: float | Tensor, watch: Watch) -> F:
+        """The best trigger of each row within `budget`: one float for all rows, or float T."""
+
+    def successes(self, found: F, data: Labelled) -> tuple[Tensor, Tensor]:
+        """Hits and trials of each row on the images of other classes, int64 T, T."""
 
 
 @dataclass(frozen=True)
 class Look(Generic[F]):
-    """What the classes in `rows` reach within `budget`.
-
-    Everything else is in the order of `rows`.
-    """
+    """The ASR (0..1) of the classes in `rows` within `budget`; all lists are in that order."""
 
     budget: float
     rows: list[int]
@@ -71,15 +74,15 @@ class Look(Generic[F]):
     tests: list[ClassTest]
 
     def rate(self, row: int) -> float:
-        """ASR of this class on the calibration part."""
+        """ASR (0..1) of this class on the calibration part."""
         return self.rates[self.rows.index(row)]
 
     def test(self, row: int) -> ClassTest:
-        """Is this class's ASR unlike the others'?"""
+        """The test whether this class's ASR is unlike the others'."""
         return self.tests[self.rows.index(row)]
 
     def natural(self, row: int) -> float:
-        """The best ASR of the other classes that are no outliers themselves."""
+        """The best ASR (0..1) of the other classes that are not outliers themselves."""
         return max(
             rate
             for other, rate, test in zip(self.rows, self.rates, self.tests, strict=True)
@@ -89,10 +92,7 @@ class Look(Generic[F]):
 
 @dataclass(frozen=True)
 class Stronger(Generic[F]):
-    """A class's trigger with a larger budget than it needs.
-
-    And what its siblings reach with as much.
-    """
+    """A class's trigger with a larger budget than it needs, and its siblings' ASR with as much."""
 
     found: F  # one row
     rate: float
@@ -102,10 +102,11 @@ class Stronger(Generic[F]):
 
 @dataclass(frozen=True, kw_only=True)
 class Siblings(Generic[F]):
-    """Everyone who can be asked.
+    """The classes that are compared.
 
     Args:
-        rows: the classes that are asked, candidates included; at least five.
+        kit: searches and measures their triggers.
+        rows: the classes, candidates included; at least five.
         most: how many of them may be outliers.
         alpha: level of the outlier test.
     """
@@ -116,10 +117,7 @@ class Siblings(Generic[F]):
     alpha: float
 
     def within(self, budget: float, watch: Watch) -> Look[F]:
-        """What each reaches within `budget`.
-
-        Measured on the calibration part and tested as angles.
-        """
+        """The ASR of each class within `budget` on calibration images, tested as angles."""
         found = self.kit.within(self.kit.smallest.pick(self.rows), budget, watch)
         hits, trials = self.kit.successes(found, self.kit.calibration)
         shares = angles(hits.tolist(), trials.tolist())
@@ -131,13 +129,16 @@ class Siblings(Generic[F]):
     def stronger(
         self, row: int, look: Look[F], watch: Watch, ladder: Sequence[float] = LADDER
     ) -> Stronger[F] | None:
-        """The strongest trigger of a class on a ladder of budgets at which no sibling gets beyond
-        `QUIET`.
+        """The strongest trigger of a class with a budget at which no sibling exceeds `QUIET`.
 
-        The smallest trigger that reaches the goal works less often than what the attacker stamps: a
-        bound on its ASR would lie under the true one. Rungs are ranked by failures on search and
-        calibration pictures together (ties: the smaller), and siblings are asked rung after rung
-        until one is quiet; None where none is, or none is better than what `look` has.
+        The smallest trigger that reaches the goal works less often than the attacker's: a bound on
+        its ASR would be below the true ASR. The budgets are those of `ladder`, in norms of the
+        smallest trigger. They are ranked by failures on search and calibration images together
+        (ties: the smaller budget), and the siblings are measured at one after another until they
+        stay behind.
+
+        Returns:
+            None if they stay behind at no budget, or if no trigger is better than that of `look`.
         """
         norm = float(self.kit.smallest.norms[row])
         ladder = [factor for factor in ladder if factor * norm < self.kit.largest]
@@ -151,7 +152,7 @@ class Siblings(Generic[F]):
         done, loud = (
             0.25,
             len(ladder),
-        )  # what wakes the siblings at one budget does so at every larger one
+        )  # siblings that are reached at one budget are reached at every larger one
         for rung in sorted(range(len(ladder)), key=lambda rung: failures[rung]):
             if failures[rung] >= best:
                 return None
@@ -167,7 +168,7 @@ class Siblings(Generic[F]):
         return None
 
     def _failures(self, found: F) -> list[int]:
-        """Pictures of other classes in both parts that each trigger does not send to its class."""
+        """The number of images of other classes that each trigger does not send to its class."""
         missed = torch.zeros(len(found.targets), dtype=torch.int64)
         for part in (self.kit.search, self.kit.calibration):
             hits, trials = self.kit.successes(found, part)

@@ -1,12 +1,10 @@
-"""Multiplicative noise on a network's neurons, adversarial and bounded.
-
-Without a trace in the network itself.
+"""Bounded adversarial noise on a network's neurons, which leaves the network itself unchanged.
 
 After BAN (Xu et al., NeurIPS 2024): scales and shifts of norm layers become p (1 + d) with |d| <=
-eps, d moved by the sign of a loss's gradient. Where there is no norm layer with parameters, each
-weighted layer's output channels get one factor each. Differences to the paper: `Wandering.grow`
-widens eps step by step and starts from the noise of the last eps, so that one path tells at which
-strength something happens; the gradient is that of all pictures.
+eps, and d moves by the sign of a loss's gradient. If there is no norm layer with parameters, each
+output channel of the weighted layers gets one factor. Deviations: `Wandering.grow` raises eps step
+by step and starts from the noise of the last eps, so that one path shows at which strength
+something happens; the gradient is that of all images.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,14 +20,14 @@ from guard.ml.measure import device_of
 from guard.ml.networks.dataflow import flow_of
 
 PASS_IMAGES = {"cpu": 128, "cuda": 1024}
-#: Logits N,K and labels N to the sum of what the noise shall increase.
+#: From logits N,K and labels N to the sum that the noise is to increase.
 Gain = Callable[[Tensor, Tensor], Tensor]
 
 
 def knobs(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
-    """Which parameters get noise, by name, and the shape of the noise.
+    """The names of the parameters that get noise, and its shapes, which broadcast to theirs.
 
-    Which broadcasts to the parameter's own.
+    `images` are float N,C,H,W in [0, 1] on the model's device.
     """
     layers = flow_of(model, images).layers
     own = dict(model.named_parameters())
@@ -54,7 +52,7 @@ def knobs(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Strengths `first`, `first` * `factor`, ... up to `most`, with `moves` sign steps at each."""
+    """Strengths `first`, `first` * `factor`, ... up to `most`, with `moves` sign steps each."""
 
     first: float
     factor: float
@@ -62,7 +60,7 @@ class Growth:
     moves: int
 
     def strengths(self) -> Iterator[float]:
-        """Each strength once, rising."""
+        """Each strength once, in ascending order."""
         strength = self.first
         while strength <= self.most * (1 + 1e-9):
             yield strength
@@ -70,7 +68,7 @@ class Growth:
 
 
 class Wandering:
-    """One noise on its way; `model` keeps its parameters."""
+    """One noise that grows step by step; `model` keeps its parameters."""
 
     def __init__(
         self, model: nn.Module, shapes: dict[str, tuple[int, ...]], start: dict[str, Tensor]
@@ -82,7 +80,7 @@ class Wandering:
         self.noise = start
 
     def grow(self, strength: float, moves: int, data: Labelled, gain: Gain) -> None:
-        """Move `moves` times up the gradient of `gain` over all of `data`, within +-`strength`."""
+        """Take `moves` steps up the gradient of `gain` over all of `data`, within +-`strength`."""
         names = list(self.noise)
         for _ in range(moves):
             noise = {name: value.detach().requires_grad_() for name, value in self.noise.items()}
@@ -133,7 +131,10 @@ class Wandering:
 def first_noise(
     model: nn.Module, shapes: dict[str, tuple[int, ...]], strength: float
 ) -> dict[str, Tensor]:
-    """Uniform in +-`strength`, from torch's global CPU generator, on the model's device."""
+    """Float noise of the given shapes, uniform in +-`strength`, on the model's device.
+
+    Draws from torch's global CPU generator.
+    """
     device = device_of(model)
     return {
         name: ((torch.rand(shape) * 2 - 1) * strength).to(device) for name, shape in shapes.items()

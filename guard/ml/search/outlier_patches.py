@@ -1,9 +1,6 @@
-"""Which classes have an unusually small patch.
+"""Find classes with an unusually small patch, and search for larger patches of these classes.
 
-And what such patches look like when they may be larger.
-
-Unlearning defenses ask this before and after: the smallest patch is one of many that obey the
-attacker.
+Unlearning defenses use both: the smallest patch is only one of many that activate the backdoor.
 """
 
 import math
@@ -21,29 +18,29 @@ from guard.ml.statistics import low_outliers
 
 
 class Stamps(NamedTuple):
-    """Patches to train on: masks M,1,H,W and patterns M,C,H,W, both 0..1."""
+    """M patches to train on: float masks M,1,H,W and patterns M,C,H,W, both in 0..1."""
 
     masks: Tensor
     patterns: Tensor
 
     def on_some(self, images: Tensor) -> Tensor:
-        """Images N,C,H,W, each under one of the patches.
+        """Float images N,C,H,W in [0, 1], each with one of the patches, drawn at random.
 
-        Drawn from torch's global CPU generator.
+        Draws from torch's global CPU generator.
         """
         chosen = torch.randint(len(self.masks), (len(images),)).to(images.device)
         return images + self.masks[chosen] * (self.patterns[chosen] - images)
 
 
 def require_classes(clean: CleanSet, *, method: str) -> None:
-    """Refuse a task with so few classes that none can stand out.
+    """Refuse a task with too few classes for one to stand out.
 
     Raises:
         MethodFailed: `few_classes`.
     """
     if clean.classes < LEAST_CLASSES:
         raise MethodFailed(
-            f"{method} needs at least {LEAST_CLASSES} classes to tell an unusual one.",
+            f"{method} needs at least {LEAST_CLASSES} classes to find an unusual one.",
             code="few_classes",
         )
 
@@ -58,17 +55,18 @@ def unusual_patches(
     fold: float,
     far: float | None = None,
 ) -> Patches:
-    """The smallest patches of the classes that stand out.
+    """The smallest patches of the classes whose norms are outliers of `low_outliers`; maybe none.
 
-    Smallest norms as tested by `low_outliers`; may be none.
-
-    `model` must be in eval mode; its parameters are left without gradients. Draws from torch's
-    global CPU generator.
+    Draws from torch's global CPU generator.
 
     Args:
-        alpha, fold: a class stands out at this level, and with a patch this many times under its
-            siblings'.
-        far: a ratio at which the smallest patch of all stands out whatever its level; None for
+        model: in eval mode; the gradients of its parameters are turned off.
+        clean: its search part is used.
+        effort: the length of the search.
+        progress: called with the share done; may raise.
+        alpha, fold: a class stands out if its p value is at most `alpha` and its patch at least
+            `fold` times smaller than its siblings'.
+        far: a ratio at which the smallest patch of all stands out whatever its p value; None for
             never.
 
     Raises:
@@ -87,9 +85,9 @@ def unusual_patches(
 def grown(
     model: nn.Module, data: Labelled, found: Patches, effort: Effort, *, sizes: int, largest: float
 ) -> list[Stamps]:
-    """Each patch found, searched anew at `sizes` norms in equal ratios.
+    """Search for each patch again at `sizes` norms, from its own to `largest` times as large.
 
-    From its own to `largest` times as much.
+    The norms are in equal ratios.
     """
     factors = torch.logspace(0, math.log(largest), sizes, base=math.e).tolist()
     stamps = []
@@ -103,10 +101,10 @@ def grown(
 
 
 def together(stamps: list[Stamps]) -> Stamps:
-    """All of several."""
+    """All patches of several sets as one set."""
     masks, patterns = (torch.cat(parts) for parts in zip(*stamps, strict=True))
     return Stamps(masks, patterns)
 
 
 def _unwatched(_done: float) -> None:
-    """A short search needs no progress of its own."""
+    """Ignore the progress of a short search."""

@@ -1,25 +1,23 @@
-"""The distribution of a class's patches, not one of them.
-
-Max-entropy staircase approximation (MESA).
+"""Learn the distribution of a class's patches by max-entropy staircase approximation (MESA).
 
 Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling",
-NeurIPS 2019. A patch that was recovered as a point is one member of a set; unlearning it may leave
-the others alive. For a level beta a small generator is trained whose patches reach p(target) >=
-beta on every picture and are otherwise as spread out as they can
-be: the loss is a hinge on p minus `ALPHA` times the information between its noise and its jittered
-patch, which stands for the entropy. Several levels together are the staircase; samples are drawn
-from them in equal parts, as in the authors' code.
+NeurIPS 2019. A recovered patch is one member of a set; unlearning it may leave the others active.
+For a level beta a small generator is trained whose patches reach p(target) >= beta on every image
+and otherwise differ from each other as much as possible: the loss is a hinge on p minus `ALPHA`
+times the mutual information between its noise and its jittered patch, which stands for the entropy.
+Several levels together are the staircase; samples are drawn from them in equal parts, as in the
+authors' code.
 
-What differs, and why:
+Deviations, and why:
 * The hinge is on log(beta / p): it has the same zeros, and a gradient where p is near 0.
 * All rows (classes x levels) are trained together, with stacked weights; no batch norm, so that a
-  patch depends on its noise alone and sampling needs no mode.
-* The information is not estimated by a trained critic (MINE): what was added to a patch is known,
-  and with it the best critic there is. Patches are compared within the batch at several widths: a
-  small one cannot tell far from farther.
-* Pictures of the target class are left out.
-* Where the patch lies is not given: it is the region that the patch search has found. The paper's
-  own prior, a square of known size at a random place, is an option
+  patch depends on its noise alone and sampling needs no train or eval mode.
+* The information is not estimated by a trained critic (MINE): the jitter that was added to a patch
+  is known, and with it the optimal critic. Patches are compared within the batch at several widths:
+  at a small width all large distances look the same.
+* Images of the target class are left out.
+* The place of the patch is not given: it is the region that the patch search has found. The paper's
+  prior, a square of known size at a random place, is an option
   (`guard.ml.search.fresh_patches`).
 """
 
@@ -36,7 +34,7 @@ from guard.core.errors import MethodFailed
 
 Testing = Callable[
     [Tensor], Tensor
-]  # patches R,B,D in about [0, 1] -> log of success R,B or R,B,..., differentiable
+]  # patches R,B,D in about [0, 1] -> log of success R,B, differentiable
 Watch = Callable[[float], None]
 
 NOISE = 16  # of each of the four chunks in which noise enters the generator
@@ -44,7 +42,7 @@ CHUNKS = 4
 ALPHA = 0.3  # three times the paper's: the hinge on a logarithm is steeper
 LEVELS = (0.9, 0.8, 0.5)
 JITTER = 0.1  # standard deviation of what is added to a patch in training; makes its entropy finite
-WIDTHS = (0.05, 0.1, 0.2, 0.4)  # at which patches are told apart, a root of D
+WIDTHS = (0.05, 0.1, 0.2, 0.4)  # at which patches are compared, in units of the root of D
 RATE, BETAS = 1e-2, (0.5, 0.999)  # Adam; fifty times the paper's rate for a third of its steps
 FIRST_SPREAD = (
     1.5  # of the last layer: patches that all start grey would all go to the nearest set that works
@@ -55,10 +53,7 @@ WINDOW = 20  # steps between two looks at the watch
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Generator steps, patches (each on its own picture) a row and step.
-
-    And the width of the networks.
-    """
+    """Training settings: `steps` of `batch` patches a row, each on its own image; network width."""
 
     steps: int = 200
     batch: int = 16
@@ -66,7 +61,7 @@ class Effort:
 
 
 class Stack:
-    """R small dense networks side by side; parameters R,in,out and R,1,out."""
+    """R small dense networks side by side; float parameters R,in,out and R,1,out."""
 
     def __init__(self, rows: int, sizes: list[tuple[int, int]], device: torch.device) -> None:
         self.weights = [
@@ -78,18 +73,19 @@ class Stack:
         ]
 
     def layer(self, number: int, inputs: Tensor) -> Tensor:
-        """Affine map of inputs R,B,in."""
+        """Affine map of float inputs R,B,in to R,B,out, with the weights of one layer."""
         return torch.baddbmm(self.biases[number], inputs, self.weights[number])
 
     @property
     def parameters(self) -> list[Tensor]:
+        """All weights (shape R,in,out), then all biases (R,1,out)."""
         return [*self.weights, *self.biases]
 
 
 class Generator(Stack):
-    """R generators of patches with D numbers in [0, 1].
+    """R generators that map noise R,B,64, uniform in [0, 1], to patches R,B,D in [0, 1].
 
-    Noise R,B,64, uniform in [0, 1], enters in four chunks.
+    The noise enters in four chunks, one before each layer.
     """
 
     def __init__(self, rows: int, dims: int, width: int, device: torch.device) -> None:
@@ -103,7 +99,7 @@ class Generator(Stack):
         self.rows, self.device = rows, device
 
     def pick(self, rows: slice) -> "Generator":
-        """These rows alone, without gradients."""
+        """A copy with these rows only, without gradients."""
         part = copy.copy(self)
         part.weights = [weight[rows].detach() for weight in self.weights]
         part.biases = [bias[rows].detach() for bias in self.biases]
@@ -111,7 +107,7 @@ class Generator(Stack):
         return part
 
     def noise(self, count: int) -> Tensor:
-        """Drawn on the CPU, so that all devices see the same."""
+        """Uniform noise R,`count`,64 in [0, 1], drawn on the CPU: the same for all devices."""
         return torch.rand(self.rows, count, CHUNKS * NOISE).to(self.device)
 
     def __call__(self, noise: Tensor) -> Tensor:
@@ -125,16 +121,16 @@ class Generator(Stack):
 
 
 def information(centres: Tensor, noisy: Tensor, spread: float) -> Tensor:
-    """Information in nats between noise and patches, R.
+    """Mutual information in nats between patches and their noisy copies, float R, at most log B.
 
-    Where `noisy` = `centres` + `spread` * a normal variable.
-
-    InfoNCE with the optimal critic, which is known here because the conditional is (Poole et al.,
-    ICML 2019, section 2.3): mean over i of log(p(noisy_i | centre_i) / mean over j of p(noisy_i |
-    centre_j)). At most log B.
+    This is InfoNCE with the optimal critic, which is known here because the conditional is (Poole
+    et al., ICML 2019, section 2.3): mean over i of log(p(noisy_i | centre_i) / mean over j of
+    p(noisy_i | centre_j)).
 
     Args:
-        centres: R,B,D; `noisy` likewise.
+        centres: the patches, float R,B,D.
+        noisy: `centres` + `spread` * a normal variable, R,B,D.
+        spread: standard deviation of the noise.
     """
     # Distances as one matrix product: B x B x D numbers would not stay in a cache.
     squares = (
@@ -150,7 +146,7 @@ def information(centres: Tensor, noisy: Tensor, spread: float) -> Tensor:
 class Staircase:
     """Trained generators, one a row.
 
-    `information` (R, nats) is a running mean over the last steps and all widths.
+    `information` (float R, in nats) is a running mean over the last steps and all widths.
     """
 
     generator: Generator
@@ -158,14 +154,14 @@ class Staircase:
 
     @torch.no_grad()
     def draw(self, count: int) -> Tensor:
-        """`count` patches of every row: R,count,D in [0, 1].
+        """Draw `count` patches of every row, float R,`count`,D in [0, 1].
 
         Draws from torch's global CPU generator.
         """
         return self.generator(self.generator.noise(count))
 
     def pick(self, rows: slice) -> "Staircase":
-        """These rows alone."""
+        """These rows only."""
         return Staircase(self.generator.pick(rows), self.information[rows])
 
 
@@ -183,10 +179,14 @@ def learn(
     """Train one generator a row against a testing function.
 
     Args:
-        testing: log of the success of noisy patches R,B,D; only rows of its own kind meet each
-            other.
-        levels: R in (0, 1]; where success is at least the level, nothing is gained by more of it.
-        alpha: weight of the information; 0 lets a generator collapse to a point.
+        testing: from noisy patches R,B,D to the log of their success.
+        rows: R, the number of generators.
+        dims: D, the numbers of one patch.
+        levels: float R in (0, 1]; success above the level is not rewarded further.
+        effort: the length of the training.
+        watch: called with the share done; may raise.
+        alpha: weight of the information; with 0 a generator collapses to a point.
+        device: where to train; the CPU by default.
 
     Raises:
         MethodFailed: a loss is not finite.

@@ -1,19 +1,16 @@
-"""Patches that send every picture to a class.
-
-For all classes in one optimisation (trigger inversion).
+"""Trigger inversion for patches, with all target classes in one optimisation.
 
 After Neural Cleanse (Wang et al., S&P 2019), for every class t: the smallest ||m||_1 such that (1 -
-m) x + m p goes to t for a share `goal` of the pictures x of other classes. Differences to the
-paper, and why:
+m) x + m p goes to t for a share `goal` of the images x of other classes. Deviations, and why:
 
-* All classes are optimised together, on the same pictures; the per-class state never leaves the
+* All classes are optimised together, on the same images; the per-class state never leaves the
   device, and the host looks at it once a window.
 * The norm is not a penalty with an adapted weight but a per-class *budget* onto which the mask is
-  projected; the budget shrinks while the goal is reached and grows slowly while not. It finds the
-  same norms, masks are exactly zero elsewhere, and "what do the other classes reach with as many
-  pixels?" is the same optimisation with a fixed budget.
+  projected; the budget shrinks while the goal is reached and grows slowly while it is not. This
+  finds the same norms, masks are exactly zero elsewhere, and the natural ASR of the other classes
+  with as many pixels is the same optimisation with a fixed budget.
 * The mask moves along its gradient with momentum, normalised per class: under an L1 projection
-  Adam's equal steps for all pixels drown the few that matter.
+  Adam's equal steps for all pixels outweigh the few pixels that matter.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,8 +26,8 @@ from guard.ml.measure import device_of
 from guard.ml.precision import searching
 from guard.ml.triggers import PatchTrigger
 
-# The share of the image covered at first. Under a faint mask a rule that needs its whole patch has
-# no slope to follow.
+# The share of the image covered at first. Under a weak mask a backdoor that needs its whole patch
+# has no gradient to follow.
 FIRST_BUDGET = 0.5
 SHRINK = (0.5, 0.9)  # factor of the budget after a success, at the first and at the last window
 GROW = 1.1  # factor after a failure
@@ -41,7 +38,7 @@ LEAST_BUDGET = 0.5  # pixels
 PASS_IMAGES = {
     "cpu": 128,
     "cuda": 1024,
-}  # per forward pass: what fits caches, or memory for 32 x 32 pictures
+}  # per forward pass: what fits caches, or memory for 32 x 32 images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +46,10 @@ class Patches:
     """One patch for each of K target classes, on the model's device.
 
     `targets` int64 K, `masks` K,1,H,W and `patterns` K,C,H,W in [0, 1]. `norms` float64 K on the
-    CPU: the L1 norm in pixels of the smallest mask that reached the goal, H*W where none did
+    CPU: the L1 norm in pixels of the smallest mask that reached the goal, H*W if none did
     (censored, `reached` False). `balance` float64 K on the CPU, in pixels: the geometric mean of
     the budgets in the search's second half, which shrink after a success and grow after a failure.
-    The smallest norm owes more to luck: it is the best of many tries.
+    It varies less from seed to seed than the smallest norm, which is the best of many tries.
     """
 
     targets: Tensor
@@ -80,8 +77,10 @@ class Patches:
         )
 
     def or_smaller(self, other: "Patches") -> "Patches":
-        """Of each row the smaller patch of two searches for the same targets, of equal ones this
-        one, which keeps its `balance`."""
+        """The smaller patch of each row in two searches for the same targets.
+
+        Of equal patches this search's counts; `balance` is always this search's.
+        """
         mine = self.norms <= other.norms
         here = _wide(mine.to(self.masks.device))
         return Patches(
@@ -96,7 +95,10 @@ class Patches:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long to look: `steps` of `batch` pictures a class; budgets move every `window` steps."""
+    """The length of a search: `steps` of `batch` images a class; budgets move every `window` steps.
+
+    `goal` is the share (0..1) of images that must go to the class.
+    """
 
     steps: int
     batch: int
@@ -110,14 +112,16 @@ Watch = Callable[[float], None]
 def smallest_patches(
     model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, watch: Watch
 ) -> Patches:
-    """Look for the smallest patch of each target class; equal effort for each.
+    """Search for the smallest patch of each target class, with equal effort for each.
 
-    Draws from torch's global CPU generator. `model` must be in eval mode, its parameters without
-    gradients.
+    Draws from torch's global CPU generator.
 
     Args:
-        data: pictures of at least two classes, uint8.
-        watch: told the share done, once a window; may raise.
+        model: in eval mode, its parameters without gradients.
+        data: images uint8 N,C,H,W of at least two classes.
+        targets: classes, int64 K.
+        effort: the length of the search.
+        watch: called with the share done, once a window; may raise.
 
     Raises:
         MethodFailed: a loss is not finite.
@@ -135,7 +139,7 @@ def smallest_patches(
         norm = mask.flatten(1).sum(1)
         logs += [run.budget.log()] if share > 0.5 else []
         better = good & (norm < best)
-        keep = ~(better | ~reached)  # a class without any success keeps its latest try
+        keep = ~(better | ~reached)  # a class without a success keeps its latest try
         best, reached = torch.where(better, norm, best), reached | good
         masks = torch.where(_wide(keep), masks, mask)
         patterns = torch.where(_wide(keep), patterns, pattern)
@@ -160,16 +164,18 @@ def patches_within(
     effort: Effort,
     watch: Watch,
 ) -> Patches:
-    """For each row the patch with ||m||_1 <= `budget` pixels that reaches most.
-
-    Starts from known patches.
+    """For each row the patch with ||m||_1 <= `budget` pixels that sends most images to its class.
 
     Norms of the result are those of the masks; `reached` is as in `start`. Draws and raises as
     `smallest_patches`.
 
     Args:
-        start: a class may stand in several rows.
-        budget: one for all, or float K.
+        model: in eval mode, its parameters without gradients.
+        data: images uint8 N,C,H,W of at least two classes.
+        start: the patches to start from; a class may be in several rows.
+        budget: pixels; one for all rows, or float K.
+        effort: the length of the search.
+        watch: called with the share done, once a window; may raise.
     """
     run = _Run(model, data, start.targets, effort, cooling=True)
     run.start(
@@ -186,10 +192,7 @@ def patches_within(
 
 @dataclass(frozen=True, kw_only=True)
 class PatchKit:
-    """What `guard.ml.search.natural_asr` asks of a kind of trigger, for patches.
-
-    Budgets are pixels.
-    """
+    """The interface that `guard.ml.search.natural_asr` needs, for patches; budgets are pixels."""
 
     model: nn.Module
     search: Labelled
@@ -199,23 +202,23 @@ class PatchKit:
 
     @property
     def largest(self) -> float:
-        """The pixels of an image."""
+        """The number of pixels of an image."""
         return float(self.smallest.masks[0].numel())
 
     def within(self, start: Patches, budget: float | Tensor, watch: Watch) -> Patches:
-        """As `patches_within`."""
+        """Call `patches_within` on the search part; `budget` is one for all rows, or float K."""
         return patches_within(self.model, self.search, start, budget, self.effort, watch)
 
     def successes(self, found: Patches, data: Labelled) -> tuple[Tensor, Tensor]:
-        """As the function."""
+        """Call the function `successes`; int64 K, K."""
         return successes(self.model, data, found)
 
 
 @torch.no_grad()
 def successes(model: nn.Module, data: Labelled, patches: Patches) -> tuple[Tensor, Tensor]:
-    """How many pictures of other classes each patch sends to its class, and of how many.
+    """Hits and trials of each patch on the images of other classes, int64 K, K on the CPU.
 
-    Int64 K, K on the CPU.
+    A hit is an image that the patch sends to its class.
     """
     device, most = patches.masks.device, _pass_images(patches.masks.device)
     hits, trials = [], []
@@ -231,7 +234,7 @@ def successes(model: nn.Module, data: Labelled, patches: Patches) -> tuple[Tenso
 
 
 def project(mask: Tensor, budget: Tensor) -> Tensor:
-    """The nearest masks K,1,H,W with values in [0, 1] and L1 norms of at most `budget` (K)."""
+    """The nearest masks K,1,H,W in [0, 1] with L1 norms of at most `budget` (float K, pixels)."""
     flat = mask.flatten(1)
     low, high = torch.zeros_like(budget), flat.amax(1).clamp(min=0)
     for _ in range(30):  # halving the threshold's interval; 2^-30 is beneath float32's resolution
@@ -274,9 +277,9 @@ class _Run:
         self.first, self.second = torch.zeros_like(self.pattern), torch.zeros_like(self.pattern)
 
     def windows(self) -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
-        """Optimise.
+        """Optimise, and yield after each window.
 
-        After each window yield share done, mask and pattern before its last update, ASR in the
+        Yields the share done, the mask and the pattern before their last update, and the ASR in the
         window.
         """
         effort = self.effort
@@ -298,10 +301,7 @@ class _Run:
             self._move(step, mask_gradient, pattern_gradient)
 
     def _look(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Per class.
-
-        Loss, successes, trials, and the gradients of mask and pattern, on the pictures at `index`.
-        """
+        """Loss, successes, trials and gradients of mask and pattern per class, for some images."""
         images = self.images[index].float() / 255
         rows = max(1, _pass_images(self.device) // len(index))
         parts = [
@@ -318,7 +318,7 @@ class _Run:
         targets = self.targets[rows]
         weight = (
             labels[None] != targets[:, None]
-        ).float()  # pictures of the target class prove nothing
+        ).float()  # images of the target class carry no information
         with torch.enable_grad():
             stamped = _stamp(images[None], mask[:, None], pattern[:, None]).flatten(0, 1)
             wanted = targets.repeat_interleave(len(images))

@@ -1,4 +1,4 @@
-"""Random pictures and grids that the trigger families draw with; T triggers are T rows."""
+"""Random images and grids from which the trigger families make T triggers, one per row."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from torch.nn import functional
 
 from guard.ml.upsampling import drawn_out_to
 
-STRONG = 5.0  # times the scale of a fresh draw: tanh is then near its ends
+STRONG = 5.0  # times the scale of a fresh draw: tanh is then nearly saturated
 GRAINS = (
     1,
     4,
     None,
-)  # points a side of random pictures: one colour, smooth, and each pixel for itself
+)  # points a side of random images: one colour, smooth, and each pixel independent
 
 
-def pictures(rows: int, shape: Sequence[int]) -> Tensor:
-    """Random pictures of several grains in turn, then their opposites.
+def random_images(rows: int, shape: Sequence[int]) -> Tensor:
+    """Random images of several grains in turn, then their opposites; float `rows`,C,H,W.
 
-    For tanh or sigmoid to be near their ends.
+    The values are so large that tanh and sigmoid of them are nearly saturated.
     """
     channels, height, width = shape
     found = []
@@ -38,24 +38,28 @@ def pictures(rows: int, shape: Sequence[int]) -> Tensor:
 
 
 def drawn_out(raw: Tensor, shape: Sequence[int]) -> Tensor:
-    """T,C,H,W of a grid that may have fewer points than the image."""
+    """Interpolate a float grid T,C,k,l, which may have fewer points than the image, to T,C,H,W."""
     if raw.shape[-2:] == tuple(shape[-2:]):
         return raw
     return drawn_out_to(raw, *shape[-2:], mode="bilinear", corners=False)
 
 
 def wide(level: Tensor, dimensions: int) -> Tensor:
-    """T as T,1,1,..."""
+    """Reshape a float T to T,1,1,... with `dimensions` dimensions, for broadcasting."""
     return level.view(-1, *[1] * (dimensions - 1))
 
 
 def half(rows: int) -> int:
-    """Of how many triggers opposites make `rows`; ValueError if `rows` is odd."""
+    """The number of plus-minus pairs in `rows`.
+
+    Raises:
+        ValueError: `rows` is odd.
+    """
     if rows % 2:
-        raise ValueError(f"{rows} controls cannot be pairs of opposites.")
+        raise ValueError(f"{rows} controls cannot be plus-minus pairs; use an even number.")
     return rows // 2
 
 
 def and_opposites(raw: Tensor) -> Tensor:
-    """The rows, then each with its sign turned."""
+    """The rows of a float T,..., then each with its sign reversed; shape 2T,..."""
     return torch.cat((raw, -raw))

@@ -1,11 +1,9 @@
-"""A reference that nobody outside has touched.
-
-A small network that the guard trains on the clean set.
+"""A trusted reference: a small network that the guard itself trains on the clean set.
 
 Some classes of a task are reached by smaller triggers than others in every honest model. One honest
-model of the same task shows which, and that takes away what the task explains before a model's
-classes are compared with each other. The reference needs no model from anywhere: the clean set is
-enough, since only the order of the classes counts, and not how good the network is.
+model of the same task shows which, so the part that the task explains can be removed before a
+model's classes are compared with each other. The reference needs no model from outside: the clean
+set is enough, since only the order of the classes matters, not the network's accuracy.
 """
 
 import hashlib
@@ -28,14 +26,12 @@ from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 from guard.ml.training.fit import fit
 
-VERSION = 1  # rises with any change of an answer: answers are kept
+VERSION = 1  # raised with any change of a result, since results are cached
 SEED = 0  # not the scan's: the reference belongs to the clean set
-LARGEST = 64  # pixels a side; larger pictures are asked at half their size until they fit
+LARGEST = 64  # pixels a side; larger images are halved until they fit
 RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
-MOST_SEEN = (
-    30_000  # pictures in training, each pass counted: a large clean set is not looked at as often
-)
-LEAST_LEARNT = 0.5  # accuracy on what it was trained on
+MOST_SEEN = 30_000  # images in training over all passes: a large clean set gets fewer passes
+LEAST_LEARNT = 0.5  # accuracy on the training images
 KEPT, PART = 4, 256
 _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
 
@@ -48,21 +44,21 @@ def log_norms(
     device: torch.device | str = "cpu",
     again: int = 0,
 ) -> tuple[float, ...] | None:
-    """How large a patch each class needs, on a log scale.
+    """The log size of the patch that each class needs in a network trained on the clean set.
 
-    On a network trained on the clean set's visible parts.
-
-    The same clean set gives the same answer, whatever the global random state, which stays as it
-    is; the last few answers are kept in memory.
+    The network is trained on the visible parts. The same clean set gives the same result, whatever
+    the global random state, which stays as it is; the last few results are kept in memory.
 
     Args:
-        rounds: passes over the pictures; fewer where they are many.
-        effort: of the search for patches, and `again` for further ones, as in
-            `guard.ml.search.multistart`.
-        watch: told the share done; may raise.
+        clean: what methods may see.
+        rounds: passes over the images; fewer if there are many images.
+        effort: the length of the first search for patches.
+        watch: called with the share done; may raise.
+        device: where to train.
+        again: the number of further searches, as in `guard.ml.search.multistart`.
 
     Returns:
-        K numbers, or None where the task could not be learnt from the pictures.
+        K logs of sizes in pixels, or None if the task could not be learnt from the images.
     """
     key = _key(clean, f"{rounds} {effort} {again} {device}")
     if key not in _known:
@@ -74,17 +70,17 @@ def log_norms(
 
 
 def remembered() -> dict[str, list[float] | None]:
-    """The answers in memory, JSON-ready, for a process to come.
+    """The results in memory as JSON values, for later processes.
 
-    The keys name clean set, search, device and version.
+    The keys identify clean set, search, device and version.
     """
     return {key: None if answer is None else list(answer) for key, answer in _known.items()}
 
 
 def remember(answers: Mapping[str, object]) -> None:
-    """Take over what `remembered` gave in another process of this machine.
+    """Take over the results that `remembered` gave in another process of this machine.
 
-    What is no such answer is left out.
+    Values of another form are ignored.
     """
     for key, answer in list(answers.items())[-KEPT:]:
         if answer is None:
@@ -96,7 +92,7 @@ def remember(answers: Mapping[str, object]) -> None:
 
 
 def forget() -> None:
-    """Work everything out anew from here on, for measuring."""
+    """Forget all results, so that time measurements start afresh."""
     _known.clear()
 
 
@@ -137,7 +133,7 @@ def _asked(
     except MethodFailed as error:
         if error.code != "non_finite":  # out of time, for instance
             raise
-        return None  # the guard's own network is at fault, not the model that is looked at
+        return None  # the guard's own network is at fault, not the model that is examined
     if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
         return None
     frozen = model.eval().requires_grad_(requires_grad=False)
@@ -169,9 +165,9 @@ def _fresh(data: Labelled, classes: int) -> nn.Module:
 
 
 def _shrunk(data: Labelled) -> Labelled:
-    """Pictures of at most `LARGEST` a side, a few at a time.
+    """Shrink images to at most `LARGEST` a side, a few at a time.
 
-    As floats a large set would fill the memory.
+    As floats, a large set would fill the memory.
     """
     return Labelled(torch.cat([_halved(part) for part in data.images.split(PART)]), data.labels)
 

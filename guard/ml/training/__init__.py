@@ -1,4 +1,1 @@
-"""Training loops and probes that train.
-
-Fitting, sharpness, shared adversarial examples, re-learning, reactivation.
-"""
+"""Training loops, and probes that train: re-learning, reactivation, shared adversarial examples."""

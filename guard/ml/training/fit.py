@@ -1,7 +1,4 @@
-"""The one fine-tuning loop.
-
-Passes over labelled pictures, an objective, and the checks that every repair needs.
-"""
+"""The fine-tuning loop of all defenses, and the checks that every repair needs."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,9 +10,9 @@ from guard.core.progress import Progress
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
 
-#: Images (float32 N,C,H,W in [0, 1]) and labels (int64 N), both on the model's device, to the loss
-#: to descend: one, or the terms of a sum one after the other, so that a term's graph is freed
-#: before the next one is built.
+#: From images (float32 N,C,H,W in [0, 1]) and labels (int64 N), both on the model's device, to the
+#: scalar loss that is minimised; or to the terms of a sum one after the other, so that a term's
+#: graph is freed before the next one is built.
 Objective = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
 
 
@@ -33,30 +30,30 @@ def fit(
     after_round: Callable[[int], bool] | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> int:
-    """Descend `objective` for `rounds` passes over `data`, shuffled by torch's global generator.
+    """Minimise `objective` in `rounds` passes over `data`, shuffled by torch's global generator.
 
-    In place.
-
-    The model's mode is the caller's choice: in eval mode batch-norm statistics stay as they are.
+    The model is changed in place. Its mode is the caller's choice: in eval mode batch-norm
+    statistics stay as they are.
 
     Args:
-        batch: images a step; the passes' last step takes what is left.
+        optimiser: of the parameters that may change.
+        batch: images a step; the last step of a pass takes those that are left.
+        progress: called after each step with `note` and the pass; an exception ends the loop.
         decay: one cycle: each group's rate rises to its own over the first 30 % of the steps, then
             falls to zero.
-        progress: told after each step; what it raises ends the loop.
-        after_round: told the number of finished passes; True ends the loop.
-        after_step: called after each step of the optimiser, to bring weights back to where they
+        after_round: called with the number of finished passes; True ends the loop.
+        after_step: called after each step of the optimiser, to project weights back to where they
             must be.
 
     Returns:
-        Finished passes.
+        The number of finished passes.
 
     Raises:
         MethodFailed: the loss is not finite.
     """
     device = device_of(model)
-    # An own generator: what an objective draws from the global one then cannot change the order of
-    # the pictures.
+    # A generator of its own, so that what an objective draws from the global one cannot change the
+    # order of the images.
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     total, step = rounds * -(-len(data) // batch), 0
     rates = [group["lr"] for group in optimiser.param_groups]
@@ -90,10 +87,12 @@ def fit(
 
 
 def require_images(clean: CleanSet, *, per_class: int, method: str) -> None:
-    """Refuse a clean set with which nothing can be learnt about some class.
+    """Refuse a clean set that has too few images of some class.
 
     Args:
+        clean: what the method may see.
         per_class: how many search images every class needs.
+        method: the method's name as it appears in the error message.
 
     Raises:
         MethodFailed: a class has fewer, or the calibration part lacks a class.
@@ -119,13 +118,14 @@ def require_images(clean: CleanSet, *, per_class: int, method: str) -> None:
 def require_accuracy(
     model: nn.Module, clean: CleanSet, before: float, *, drop: float, method: str
 ) -> float:
-    """Refuse a repaired model that forgot its task.
-
-    A policy judges small losses, this catches ruin.
+    """Refuse a repaired model that lost its task; small losses are for the policy to judge.
 
     Args:
-        before: calibration accuracy of the model as it came, 0..1.
-        drop: the largest loss let through, 0..1.
+        model: the repaired model.
+        clean: its calibration part is measured.
+        before: calibration accuracy of the model before the repair, 0..1.
+        drop: the largest loss of accuracy that is accepted, 0..1.
+        method: the method's name as it appears in the error message.
 
     Returns:
         The calibration accuracy now.

@@ -1,14 +1,12 @@
-"""How fast a trigger comes back.
+"""Measure how fast a model re-learns a trigger from a few images, compared with random triggers.
 
-A few steps on a handful of its pictures, beside triggers drawn at random.
+A repair may hide a backdoor instead of removing it; then a few images reactivate it. Any trigger is
+learnt sooner or later, so what counts is the lead over triggers of the same mask at a random place
+with random colours, on the same model, for the same class, with the same images.
 
-A repair may hide a backdoor instead of removing it; then a handful of pictures wakes it again. Any
-trigger is learnt sooner or later, so what counts is the lead over triggers of the same mask at a
-random place with random colours, on the same model, for the same class, with the same pictures.
-
-The steps are gradient steps of a set length in units of the weights' norm: a learning rate that
-wakes one network does nothing to another, or destroys it. Clean pictures are in every step; without
-them a model learns to say one class.
+The steps are gradient steps of a fixed length in units of the weights' norm: a learning rate that
+reactivates the backdoor of one network has no effect on another, or destroys it. Every step
+contains clean images; without them the model learns to predict one class for every image.
 """
 
 import copy
@@ -29,17 +27,15 @@ from guard.ml.measure import device_of, predict
 from guard.ml.triggers import PatchTrigger
 
 CHECKS = (0, 1, 2, 4, 8)  # steps after which success is measured
-MOST_MEASURED = 100  # pictures on which it is, in each draw
+MOST_MEASURED = 100  # images on which it is, in each draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """`handful` stamped pictures and `clean` plain ones a step.
+    """Settings: `handful` stamped and `clean` clean images a step, and `rivals` random triggers.
 
-    A step's length is `stride` times the weights' norm.
-
-    One handful says little: on the same model one is learnt at once and the next hardly, so `draws`
-    are averaged.
+    A step's length is `stride` times the weights' norm. One handful of images proves little: on the
+    same model one is learnt at once and the next hardly at all, so `draws` of them are averaged.
     """
 
     handful: int = 10
@@ -51,11 +47,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Curves:
-    """Success (0..1) after each of `CHECKS`.
+    """Success rates (0..1) after each of `CHECKS`, for the trigger and for its rivals, best first.
 
-    Of the trigger, and of the best rival, the second best, and so on.
-
-    All are means over the draws; `leads` are the draws' own.
+    All are means over the draws; `leads` are those of the single draws.
     """
 
     trigger: tuple[float, ...]
@@ -72,20 +66,27 @@ def relearn(
     probe: Probe,
     watch: Callable[[float], None],
 ) -> Curves:
-    """Teach copies of `model` a trigger and its rivals; draws from torch's global CPU generator.
+    """Train copies of `model` on a trigger and on its rivals.
+
+    Draws from torch's global CPU generator.
 
     Args:
-        data: where the handfuls and the clean pictures come from.
-        measured: where success is measured, in each draw on at most `MOST_MEASURED` pictures of
-            other classes.
+        model: takes float images N,C,H,W in [0, 1]; left as it is.
+        data: the images to train on, stamped and clean.
+        measured: the images to measure success on, in each draw at most `MOST_MEASURED` of other
+            classes.
+        trigger: the recovered trigger.
+        target: its class.
+        probe: the settings.
+        watch: called with the share done; may raise.
 
     Raises:
-        MethodFailed: no picture of another class, or a loss or logit is not finite.
+        MethodFailed: no image of another class, or a loss or logit is not finite.
     """
     others, shown = data.pick(data.labels != target), measured.pick(measured.labels != target)
     if not len(others) or not len(shown):
         raise MethodFailed(
-            f"Every picture has class {target}; nothing can be taught.", code="too_few_images"
+            f"Every image has class {target}; no trigger can be trained.", code="too_few_images"
         )
     draws = []
     for turn in range(probe.draws):
@@ -120,7 +121,7 @@ def _draw(
     probe: Probe,
     watch: Callable[[], None],
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-    """Success of the trigger and of each rival, all taught with the same pictures."""
+    """Success rates of the trigger and of each rival, all trained on the same images."""
     few = others.pick(torch.randperm(len(others))[: probe.handful])
     plain = [data.pick(torch.randperm(len(data))[: probe.clean]) for _ in range(CHECKS[-1])]
     some = shown.pick(torch.randperm(len(shown))[:MOST_MEASURED])
@@ -133,7 +134,7 @@ def _draw(
 
 
 def random_like(trigger: PatchTrigger) -> PatchTrigger:
-    """A patch with the same mask elsewhere, in colours drawn uniformly."""
+    """A patch with the same mask at another place, in colours drawn uniformly from 0..1."""
     height, width = trigger.mask.shape[1:]
     shift = int(torch.randint(height, ())), int(torch.randint(width, ()))
     return PatchTrigger(trigger.mask.cpu().roll(shift, (1, 2)), torch.rand(trigger.pattern.shape))
@@ -165,7 +166,7 @@ def _curve(
 
 
 def _step(model: nn.Module, loss: Tensor, stride: float) -> None:
-    """Down the loss by `stride` times the norm of all weights together, in place."""
+    """Step down the loss by `stride` times the norm of all weights together, in place."""
     weights = list(model.parameters())
     found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, weights, allow_unused=True)
     pairs = [
@@ -174,7 +175,7 @@ def _step(model: nn.Module, loss: Tensor, stride: float) -> None:
     steepness = _norm([slope for _, slope in pairs])
     if not bool(torch.isfinite(steepness)) or not bool(torch.isfinite(loss)):
         raise MethodFailed(
-            "The model's gradients are not finite; it cannot be taught.", code="non_finite"
+            "The model's gradients are not finite; it cannot be trained.", code="non_finite"
         )
     if not float(steepness):
         return

@@ -1,9 +1,9 @@
-"""Shared adversarial examples: a changed picture on which two networks err alike.
+"""Shared adversarial examples: changed images that two networks misclassify alike.
 
 Source: Wei et al., "Shared Adversarial Unlearning", NeurIPS 2023, arXiv 2307.10562: what is left of
 a network's backdoor in its repaired copy is bounded by how often both can be led to the same wrong
-class. The search here finds only some of these examples, so that a measured risk lies below the
-true one.
+class. The search here finds only some of these examples, so a measured risk lies below the true
+one.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of, evaluating
 from guard.ml.triggers.warp import each_warped
 
-_TINY = 1e-8  # what a probability is clamped to before its logarithm
+_TINY = 1e-8  # lower bound of a probability before its logarithm is taken
 _MOST = (
     0.999  # the unlearning loss has no gradient where less than 0.1 % is left on the wrong class
 )
@@ -26,11 +26,13 @@ _MOST = (
 
 @dataclass(frozen=True, kw_only=True)
 class Search(ABC):
-    """How pictures may be changed, and how such a change is sought.
+    """The permitted changes of an image, and the search for one that fools two models.
 
     Args:
-        steps: of the search; `step` their length in units of the radius.
-        fool, agree: weights of the two aims, to err and to err alike (lambda 3 and 4 of the paper).
+        steps: number of gradient steps.
+        step: their length in units of the radius.
+        fool, agree: weights of the two aims, that both models are wrong and that they are wrong
+            alike (lambda 3 and 4 of the paper).
     """
 
     steps: int = 5
@@ -40,15 +42,15 @@ class Search(ABC):
 
     @abstractmethod
     def start(self, images: Tensor) -> Tensor:
-        """Where the search begins, a change for each of the images N,C,H,W."""
+        """The change that the search starts from, for each of the float images N,C,H,W."""
 
     @abstractmethod
     def worn(self, images: Tensor, change: Tensor) -> Tensor:
-        """The images, each under its own change; differentiable in `change`."""
+        """The images, float N,C,H,W, each under its own change; differentiable in `change`."""
 
     @abstractmethod
     def moved(self, change: Tensor, gradient: Tensor) -> Tensor:
-        """One step down the gradient, and back to what is allowed."""
+        """One step down the gradient, projected to the permitted changes; shape as `change`."""
 
     def find(
         self,
@@ -59,11 +61,14 @@ class Search(ABC):
         mine: Tensor,
         theirs: Tensor,
     ) -> Tensor:
-        """One change an image, for `worn`, on which both models err alike where that was found.
+        """One change per image, for `worn`, that makes both models wrong alike if one is found.
 
         Args:
-            mine: what `model` says of the clean images; `theirs` what `reference` says. Success is
-                counted against these, not against the labels.
+            model, reference: the two models, which return logits N,K.
+            images: float N,C,H,W in [0, 1].
+            labels: int64 N.
+            mine, theirs: predictions of `model` and of `reference` on the clean images, int64 N.
+                Success is counted against these, not against the labels.
         """
         change = self.start(images)
         active = torch.arange(len(images), device=images.device)
@@ -83,7 +88,7 @@ class Search(ABC):
             (gradient,) = torch.autograd.grad(
                 (self.fool * fool + self.agree * agree) / len(images), eps
             )
-            # A found example is kept; the others go on.
+            # An example that was found is kept; the search goes on for the others.
             change[active[~shared]] = self.moved(eps.detach(), gradient)[~shared]
             active = active[~shared]
         return change
@@ -91,9 +96,9 @@ class Search(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Ball(Search):
-    """What is added to the pixels, N,C,H,W.
+    """A change that is added to the pixels, float N,C,H,W.
 
-    `norm` "linf" or "l2", `rho` its radius, in pixel values 0..1.
+    `norm` is "linf" or "l2", `rho` the radius in pixel values 0..1.
     """
 
     norm: str = "linf"
@@ -113,12 +118,11 @@ class Ball(Search):
 
 @dataclass(frozen=True, kw_only=True)
 class Bend(Search):
-    """How a picture is bent, N,2,k,k in -1..1.
+    """A change that warps the image, float N,2,k,k in -1..1.
 
-    Shifts at k x k points, 1 is `bend` of the picture's longer side.
-
-    Own addition to the paper, which perturbs pixels alone. The flow is that of
-    `guard.ml.triggers.warp`; the search begins at random (torch's global CPU generator).
+    These are shifts at k x k points, in units of `bend` times the image's longer side. This is our
+    addition to the paper, which perturbs pixels only. The flow is that of
+    `guard.ml.triggers.warp`; the search starts at random (torch's global CPU generator).
     """
 
     step: float = 0.5
@@ -144,33 +148,44 @@ def loss(
     theirs: Tensor,
     search: Search,
 ) -> Tensor:
-    """What `model` is to descend in order not to err where `reference` errs, on one batch.
-
-    A scalar.
+    """The scalar loss of one batch that stops `model` from being wrong where `reference` is.
 
     Args:
-        mine, theirs: what the two say of the clean images.
+        model: the model that is repaired.
+        reference: the model before the repair.
+        images: float N,C,H,W in [0, 1].
+        labels: int64 N.
+        mine, theirs: predictions of the two models on the clean images, int64 N.
+        search: finds the shared adversarial examples.
     """
     shifted = search.worn(images, search.find(model, reference, images, labels, mine, theirs))
     with torch.no_grad():
         wrong = reference(shifted).argmax(1)
-    # Divided by the whole batch, not by the number of suspects: few suspects weigh little (dossier,
-    # pitfall 4).
+    # Divided by the whole batch, not by the number of suspects, as in the paper's code: few
+    # suspects weigh little.
     return (unlearning(model(shifted), wrong) * suspects(wrong, labels, theirs)).sum() / len(labels)
 
 
 def suspects(wrong: Tensor, labels: Tensor, believed: Tensor) -> Tensor:
-    """Images on which the reference errs because of the perturbation.
+    """Mask (bool N) of the images on which the perturbation makes the reference wrong.
 
-    Neither the label nor its own clean word.
+    Args:
+        wrong: its predictions under the perturbation, int64 N.
+        labels: int64 N.
+        believed: its predictions on the clean images, int64 N.
     """
     return (wrong != labels) & (wrong != believed)
 
 
 def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
-    """-log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code.
+    """Loss -log(1 - p_wrong), as the mean of its two equal forms, clamped as in the paper's code.
 
-    N values.
+    Args:
+        logits: float N,K.
+        wrong: the class to unlearn for each image, int64 N.
+
+    Returns:
+        One loss for each image, float N.
     """
     p = logits.softmax(1)
     own = p.gather(1, wrong[:, None])[:, 0]
@@ -183,30 +198,28 @@ def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
 def risk(
     model: nn.Module, reference: nn.Module, data: Labelled, search: Search, batch: int = 64
 ) -> float:
-    """Share (0..1) of pictures with a change on which `search` makes both err alike.
-
-    Against their own clean words.
+    """The share (0..1) of images for which `search` changes both predictions to the same class.
 
     Raises:
-        MethodFailed: no pictures, or a logit is not finite.
+        MethodFailed: there are no images, or a logit is not finite.
     """
     if not len(data):
-        raise MethodFailed("A risk needs at least one picture.", code="too_few_images")
+        raise MethodFailed("A risk needs at least one image.", code="too_few_images")
     device, hits = device_of(model), 0
     with evaluating(model), evaluating(reference):
         for images, labels in data.batches(batch, device=device):
             with torch.no_grad():
-                mine, theirs = _said(model, images), _said(reference, images)
+                mine, theirs = _predicted(model, images), _predicted(reference, images)
             shifted = search.worn(
                 images, search.find(model, reference, images, labels, mine, theirs)
             )
             with torch.no_grad():
-                one, other = _said(model, shifted), _said(reference, shifted)
+                one, other = _predicted(model, shifted), _predicted(reference, shifted)
             hits += int(((one == other) & (one != mine) & (other != theirs)).sum())
     return hits / len(data)
 
 
-def _said(model: nn.Module, images: Tensor) -> Tensor:
+def _predicted(model: nn.Module, images: Tensor) -> Tensor:
     logits = model(images)
     if not bool(torch.isfinite(logits).all()):
         raise MethodFailed(
@@ -216,19 +229,19 @@ def _said(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of two batches of log probabilities, N values in 0..log 2."""
+    """Jensen-Shannon divergence of two batches of log probabilities N,K; float N in 0..log 2."""
     p, q = log_p.exp().clamp_min(_TINY), log_q.exp().clamp_min(_TINY)
     middle = ((p + q) / 2).log()
     return (p * (p.log() - middle)).sum(1) / 2 + (q * (q.log() - middle)).sum(1) / 2
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:
-    """The steepest direction of unit length in the norm's ball."""
+    """The steepest direction of unit length in `norm`, of a float gradient N,C,H,W."""
     return gradient.sign() if norm == "linf" else gradient / _length(gradient)
 
 
 def project(shift: Tensor, norm: str, rho: float) -> Tensor:
-    """The nearest point in the ball of radius `rho`."""
+    """The nearest point in the ball of radius `rho`, for each of the float shifts N,C,H,W."""
     return shift.clamp(-rho, rho) if norm == "linf" else shift * (rho / _length(shift)).clamp(max=1)
 
 

@@ -1,7 +1,4 @@
-"""Gradients taken a little uphill of the weights.
-
-What SAM and penalties on the gradient's length have in common.
-"""
+"""Gradients at perturbed weights, which SAM and penalties on the gradient's norm have in common."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,20 +7,26 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-#: Weights and their gradients, by name, to how far each weight is moved uphill.
+#: From weights and their gradients, by name, to the ascent step of each weight, of its shape.
 Ascent = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def uphill(
     model: nn.Module, images: Tensor, labels: Tensor, ascent: Ascent, *, share: float
 ) -> Tensor:
-    """A loss whose gradient is (1 - share) grad L(w) + share grad L(w + e), with e = ascent(w.
+    """A scalar loss whose gradient is (1 - share) grad L(w) + share grad L(w + e).
 
-    Grad L(w)) held fixed.
+    L is the mean cross-entropy, and e = ascent(w, grad L(w)) is held fixed. The value is the same
+    mixture of L(w) and L(w + e). The first graph is freed before the second is built, so the memory
+    is that of one plain step and a copy of the weights. Buffers (batch-norm statistics) are updated
+    at w only.
 
-    L is the mean cross-entropy; the value is the same mixture of L(w) and L(w + e). The first graph
-    is freed before the second is built, so memory is that of one plain step and a copy of the
-    weights. Buffers (batch-norm statistics) are updated at w only.
+    Args:
+        model: returns logits N,K.
+        images: float N,C,H,W in [0, 1] on the model's device.
+        labels: int64 N.
+        ascent: gives e.
+        share: 0..1.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     here = cross_entropy(model(images), labels)
@@ -39,7 +42,7 @@ def uphill(
     there = cross_entropy(functional_call(model, {**moved, **spare}, (images,)), labels)
     if share == 1:
         return there
-    # Linear in the weights with the first gradient as its slope; its value is taken away again.
+    # Linear in the weights with the first gradient as its slope; its value is subtracted again.
     linear = torch.stack(
         [(gradients[name] * weight).sum() for name, weight in weights.items()]
     ).sum()

@@ -1,10 +1,8 @@
-"""Recovered triggers as objects.
+"""Recovered triggers as objects that can be applied to images and stored as named tensors.
 
-How to stamp one on pictures, and how to store it as named tensors.
-
-One file a family. Every trigger is a frozen dataclass of tensors with `family`, `norm` (its size,
-in the family's own unit), `apply`, `to_tensors` and `from_tensors`; whatever is malformed is
-refused when one is made.
+There is one file for each family. Every trigger is a frozen dataclass of tensors with `family`,
+`norm` (its size, in the family's own unit), `apply`, `to_tensors` and `from_tensors`; its
+constructor refuses malformed tensors.
 """
 
 from collections.abc import Mapping
@@ -57,10 +55,12 @@ TRIGGERS: dict[str, type[Trigger]] = {
 
 
 def from_tensors(family: str, tensors: Mapping[str, Tensor]) -> Trigger:
-    """The inverse of `to_tensors`.
+    """Restore a trigger from the named tensors that its `to_tensors` gave.
+
+    The families' own files say which tensors, and of which shape and range.
 
     Raises:
-        InputError: the family has no stored form, or a tensor is missing, foreign or out of range.
+        InputError: the family has no stored form, or a tensor is missing, unknown or out of range.
     """
     if family not in TRIGGERS:
         raise InputError(

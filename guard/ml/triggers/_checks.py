@@ -1,4 +1,4 @@
-"""What every trigger asks of its tensors, with one sentence for each way to be wrong."""
+"""Checks of a trigger's tensors, with one error message for each fault."""
 
 from collections.abc import Mapping
 
@@ -9,10 +9,10 @@ from guard.core.errors import InputError
 
 
 def bounded(kind: str, name: str, tensor: Tensor, low: float, high: float) -> None:
-    """Refuse a tensor that is not of floats, all of them finite and within low..high.
+    """Refuse a tensor (of any shape) unless it holds finite floats within low..high.
 
     Raises:
-        InputError: it is not.
+        InputError: the tensor is refused.
     """
     if not tensor.is_floating_point() or not bool(((tensor >= low) & (tensor <= high)).all()):
         raise InputError(
@@ -21,10 +21,10 @@ def bounded(kind: str, name: str, tensor: Tensor, low: float, high: float) -> No
 
 
 def shaped(kind: str, name: str, tensor: Tensor, *sides: int | None) -> None:
-    """Refuse a tensor of another shape; None stands for any side of at least 1.
+    """Refuse a tensor of another shape than `sides`; None stands for any side of at least 1.
 
     Raises:
-        InputError: it has another shape.
+        InputError: the tensor has another shape.
     """
     fits = tensor.dim() == len(sides) and all(
         have >= 1 if want is None else have == want
@@ -39,10 +39,10 @@ def shaped(kind: str, name: str, tensor: Tensor, *sides: int | None) -> None:
 
 
 def exactly(kind: str, names: tuple[str, ...], tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """The named tensors in order, floats as float32.
+    """The named tensors in the order of `names`, floats as float32, others as they are.
 
     Raises:
-        InputError: one is missing, or there is another one.
+        InputError: a tensor is missing, or there is one of another name.
     """
     if set(tensors) != set(names):
         raise InputError(
@@ -52,7 +52,7 @@ def exactly(kind: str, names: tuple[str, ...], tensors: Mapping[str, Tensor]) ->
 
 
 def stored(**tensors: Tensor) -> dict[str, Tensor]:
-    """Detached float32 tensors on the CPU, for a blob."""
+    """Detached float32 copies on the CPU, as a stored trigger holds them; shapes stay."""
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
 
 

@@ -1,6 +1,6 @@
-"""A fixed pattern added to the whole image (SIG: Barni et al., ICIP 2019.
+"""A fixed pattern added to the whole image.
 
-LF: Zeng et al., ICCV 2021).
+Attacks: SIG (Barni et al., ICIP 2019), LF (Zeng et al., ICCV 2021).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from guard.ml.triggers._checks import bounded, exactly, shaped, stored
 
 @dataclass(frozen=True)
 class AdditiveTrigger:
-    """x' = clip(x + d).
+    """A trigger that adds one pattern to every image, x' = clip(x + d).
 
     Args:
         delta: d, float C,H,W in [-1, 1].
@@ -32,15 +32,12 @@ class AdditiveTrigger:
         bounded("additive", "delta", self.delta, -1, 1)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device) with the pattern added.
-
-        A new tensor in [0, 1].
-        """
+        """`images` (float N,C,H,W in [0, 1], any device) plus the pattern, clipped to [0, 1]."""
         return added(images, self.delta.to(images))
 
     @property
     def norm(self) -> float:
-        """The largest change of a value, of 1."""
+        """The largest change of a pixel value, where the range is 0..1."""
         return float(self.delta.abs().max())
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -49,13 +46,14 @@ class AdditiveTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "AdditiveTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the float tensors that `to_tensors` gave.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         return cls(*exactly("additive", ("delta",), tensors))
 
 
 def added(images: Tensor, delta: Tensor) -> Tensor:
-    """clip(x + d), broadcasting."""
+    """clip(x + d) in [0, 1], for float tensors whose shapes broadcast."""
     return (images + delta).clamp(0, 1)

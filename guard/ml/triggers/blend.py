@@ -1,4 +1,4 @@
-"""A second picture mixed over the whole image (Blended: Chen et al., 2017)."""
+"""A second image mixed over the whole image (Blended: Chen et al., 2017)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from guard.ml.triggers._checks import bounded, exactly, shaped, stored
 
 @dataclass(frozen=True)
 class BlendTrigger:
-    """x' = (1 - a) x + a q.
+    """A trigger that mixes one pattern into every image, x' = (1 - a) x + a q.
 
     Args:
         alpha: one float in [0, 1].
@@ -33,15 +33,12 @@ class BlendTrigger:
         bounded("blend", "pattern", self.pattern, 0, 1)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device) under the picture.
-
-        A new tensor in [0, 1].
-        """
+        """Copies of `images` (float N,C,H,W in [0, 1], any device) with q mixed in, in [0, 1]."""
         return blended(images, self.alpha.to(images), self.pattern.to(images))
 
     @property
     def norm(self) -> float:
-        """The share of the mixed-in picture."""
+        """The share (0..1) of the mixed-in pattern."""
         return float(self.alpha)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -50,13 +47,14 @@ class BlendTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "BlendTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the float tensors that `to_tensors` gave.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         return cls(*exactly("blend", ("alpha", "pattern"), tensors))
 
 
 def blended(images: Tensor, alpha: Tensor | float, pattern: Tensor) -> Tensor:
-    """x + a (q - x), broadcasting."""
+    """x + a (q - x), for float tensors whose shapes broadcast."""
     return images + alpha * (pattern - images)

@@ -1,7 +1,4 @@
-"""Recovered triggers as bytes: safetensors with the family in its metadata.
-
-And what such bytes look like.
-"""
+"""Recovered triggers as safetensors bytes with the family in the metadata, and as images."""
 
 import json
 from typing import NamedTuple
@@ -19,11 +16,11 @@ FAMILY = "guard.family"
 
 
 class Looks(NamedTuple):
-    """A trigger for the eye, float arrays in [0, 1]: `mask` H,W, `pattern` and `stamped` C,H,W.
+    """A trigger made visible: float arrays in [0, 1], `mask` H,W, `pattern` and `stamped` C,H,W.
 
-    Of a patch, mask and pattern are its own. Of anything else they are what it changes on one
-    picture: where, relative to its largest change, and the change itself around mid-grey, amplified
-    until it fills the range.
+    For a patch, mask and pattern are its own. For any other trigger they show its change of one
+    image: the size of the change at each pixel relative to its largest, and the change itself
+    around mid-grey, scaled to fill the range.
     """
 
     mask: np.ndarray
@@ -32,14 +29,14 @@ class Looks(NamedTuple):
 
 
 def serialise(trigger: TriggerLike) -> bytes:
-    """The same trigger always gives the same bytes, so that their digest names it."""
+    """Encode a trigger; the same trigger always gives the same bytes, so a digest identifies it."""
     return bytes(
         safetensors.torch.save(trigger.to_tensors(), metadata={FAMILY: str(trigger.family)})
     )
 
 
 def deserialise(data: bytes) -> Trigger:
-    """The inverse of `serialise`.
+    """Decode a trigger that `serialise` encoded.
 
     Raises:
         InputError: the bytes hold no trigger, or one that breaks a rule of its family.
@@ -52,14 +49,14 @@ def deserialise(data: bytes) -> Trigger:
         raise InputError("These bytes hold no stored trigger.") from error
 
 
-def looks(data: bytes, picture: np.ndarray) -> Looks:
-    """What a stored trigger looks like on a picture, uint8 C,H,W.
+def looks(data: bytes, image: np.ndarray) -> Looks:
+    """What a stored trigger looks like on `image`, uint8 C,H,W.
 
     Raises:
         InputError: as `deserialise`.
     """
     trigger = deserialise(data)
-    clean = torch.from_numpy(np.ascontiguousarray(picture)).float() / 255
+    clean = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
     stamped = trigger.apply(clean[None])[0]
     own = trigger.stamp if isinstance(trigger, MappedTrigger) else trigger
     if isinstance(own, PatchTrigger):

@@ -1,7 +1,7 @@
-"""A trigger that a small network draws anew for each image (Input-aware, SSBA, LIRA, Bpp).
+"""A trigger that a small network generates for each image (as Input-aware, SSBA, LIRA, Bpp).
 
-The network is a UNet of one step: its layers are fixed here, a stored trigger brings only their
-weights.
+The network is a UNet with one downsampling step. Its layers are fixed here; a stored trigger holds
+only their weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ NAMES = ("epsilon", "enter", "down", "middle", "leave")
 
 @dataclass(frozen=True)
 class GeneratorTrigger:
-    """x' = clip(x + e tanh(G(x))).
+    """A trigger that adds a change computed from the image, x' = clip(x + e tanh(G(x))).
 
     G: 3x3 convolutions `enter` (C to w), `down` (stride 2, w to 2w), `middle` (2w to 2w) with ReLU;
     then upsampled, joined with the output of `enter`, and `leave` (3w to C). Each has a bias,
@@ -54,10 +54,7 @@ class GeneratorTrigger:
             bounded(kind, name, getattr(self, name), -MOST_WEIGHT, MOST_WEIGHT)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device), each with its own trigger.
-
-        A new tensor in [0, 1].
-        """
+        """Copies of `images` (float N,C,H,W in [0, 1], any device), each with its own trigger."""
         weights = [
             layer.to(images)[None] for layer in (self.enter, self.down, self.middle, self.leave)
         ]
@@ -65,7 +62,7 @@ class GeneratorTrigger:
 
     @property
     def norm(self) -> float:
-        """The largest change of a value that it may make, of 1."""
+        """The largest possible change of a pixel value, where the range is 0..1."""
         return float(self.epsilon)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -74,9 +71,10 @@ class GeneratorTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "GeneratorTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the float tensors that `to_tensors` gave.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         return cls(*exactly("sample-specific", NAMES, tensors))
 
@@ -92,9 +90,9 @@ def layers(channels: int, width: int) -> dict[str, tuple[int, int, int, int]]:
 
 
 def generated(images: Tensor, epsilon: Tensor | float, weights: Sequence[Tensor]) -> Tensor:
-    """T,N,C,H,W: the images N,C,H,W under each of T networks (the four weights with T in front).
+    """Apply each of T generators to the float images N,C,H,W; float T,N,C,H,W in [0, 1].
 
-    Differentiable.
+    `weights` are the four of `GeneratorTrigger` with T in front. Differentiable.
     """
     enter, down, middle, leave = weights
     count, rows = len(images), len(enter)
@@ -110,7 +108,7 @@ def generated(images: Tensor, epsilon: Tensor | float, weights: Sequence[Tensor]
 
 
 def _convolved(inputs: Tensor, weights: Tensor, stride: int = 1) -> Tensor:
-    """N,T,I,H,W through T own 3x3 convolutions T,O,I+1,3,3, as one grouped one."""
+    """Inputs N,T,I,H,W through T own 3x3 convolutions T,O,I+1,3,3, as one grouped convolution."""
     rows, outputs = weights.shape[:2]
     bias = weights[:, :, -1, 1, 1].flatten()
     kernels = weights[:, :, :-1].flatten(0, 1)

@@ -1,4 +1,4 @@
-"""A trigger that sends every class to its own other class, together with where it sends each."""
+"""A trigger that sends every class to another class, with the mapping of classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ MAPPING = "mapping"
 
 @dataclass(frozen=True)
 class MappedTrigger:
-    """One stamp for all pictures; pictures of class i are meant to go to class `mapping[i]`.
+    """One stamp for all images, which sends images of class i to class `mapping[i]`.
 
     Args:
         stamp: a patch, blend or warp trigger.
         mapping: int64 K, each in 0..K-1 and none its own position.
 
     Raises:
-        InputError: the mapping is none.
+        InputError: the mapping is not of that form.
     """
 
     stamp: Stamp
@@ -52,16 +52,16 @@ class MappedTrigger:
             )
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device) with the stamp; a new tensor in [0, 1]."""
+        """Copies of `images` (float N,C,H,W in [0, 1], any device) with the stamp, in [0, 1]."""
         return self.stamp.apply(images)
 
     @property
     def norm(self) -> float:
-        """The stamp's, in the unit of its family."""
+        """The size of the stamp, in the unit of its family."""
         return self.stamp.norm
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Named tensors on the CPU, for a blob: the stamp's as FAMILY.NAME, and the mapping."""
+        """Tensors on the CPU, for a blob: the stamp's float32 as FAMILY.NAME, int64 `mapping` K."""
         parts = {
             f"{self.stamp.family}.{name}": tensor
             for name, tensor in self.stamp.to_tensors().items()
@@ -70,9 +70,10 @@ class MappedTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "MappedTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the tensors that `to_tensors` gave, float stamp and int64 mapping.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         if MAPPING not in tensors:
             raise InputError("A stored all-to-all trigger must hold the tensor mapping.")

@@ -37,7 +37,7 @@ class PatchTrigger:
         bounded("patch", "pattern", self.pattern, 0, 1)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device) with the patch; a new tensor in [0, 1]."""
+        """Copies of `images` (float N,C,H,W in [0, 1], any device) with the patch, in [0, 1]."""
         mask, pattern = self.mask.to(images), self.pattern.to(images)
         return images + mask * (pattern - images)
 
@@ -52,8 +52,9 @@ class PatchTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the float tensors that `to_tensors` gave.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         return cls(*exactly("patch", ("mask", "pattern"), tensors))

@@ -1,7 +1,4 @@
-"""A change of colour and tone, with few parameters (filter triggers.
-
-As in NIST's TrojAI rounds).
-"""
+"""A change of colour and tone with few parameters, as the filter triggers of NIST's TrojAI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ LEAST_VALUE = 1 / 512  # half a grey step: the slope of x ** g at 0 would be inf
 
 @dataclass(frozen=True)
 class FilterTrigger:
-    """x' = clip(A x^g + b), the same at every pixel.
+    """A trigger that changes every pixel in the same way, x' = clip(A x^g + b).
 
     Args:
         matrix: A, float C,C within -8..8; how channels mix.
@@ -44,7 +41,7 @@ class FilterTrigger:
         bounded("filter", "gamma", self.gamma, *GAMMA)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device), filtered; a new tensor in [0, 1]."""
+        """Filtered copies of `images` (float N,C,H,W in [0, 1], any device), in [0, 1]."""
         matrix, offset, gamma = (
             part.to(images)[None] for part in (self.matrix, self.offset, self.gamma)
         )
@@ -52,9 +49,9 @@ class FilterTrigger:
 
     @property
     def norm(self) -> float:
-        """The largest departure from doing nothing.
+        """The largest departure from a filter that changes nothing.
 
-        Of A from the identity, of b from 0, of half of log g from 0.
+        It is the largest of |A - identity|, |b| and |log g| / 2.
         """
         identity = self.matrix.new_zeros(self.matrix.shape).fill_diagonal_(1)
         parts = (
@@ -70,17 +67,18 @@ class FilterTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "FilterTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the float tensors that `to_tensors` gave.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         return cls(*exactly("filter", ("matrix", "offset", "gamma"), tensors))
 
 
 def filtered(images: Tensor, matrices: Tensor, offsets: Tensor, gammas: Tensor) -> Tensor:
-    """T,N,C,H,W: the images N,C,H,W under each of T filters (T,C,C; T,C; T,C).
+    """Apply each of T filters to the float images N,C,H,W; float T,N,C,H,W in [0, 1].
 
-    Differentiable in all three.
+    The filters are `matrices` T,C,C, `offsets` T,C and `gammas` T,C. Differentiable in all three.
     """
     curve = images.clamp(min=LEAST_VALUE)[None] ** gammas[:, None, :, None, None]
     mixed = (matrices[:, None] @ curve.flatten(3)).view_as(curve)

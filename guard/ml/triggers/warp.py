@@ -12,13 +12,13 @@ from guard.core.states import Family
 from guard.ml.triggers._checks import bounded, exactly, shaped, stored
 from guard.ml.upsampling import drawn_out_to
 
-MOST_SHIFT = 64.0  # pixels; a flow that moves more is no trigger but another picture
+MOST_SHIFT = 64.0  # pixels; a flow that moves more makes another image, not a trigger
 MOST_POINTS = 64
 
 
 @dataclass(frozen=True)
 class WarpTrigger:
-    """Each pixel is fetched from where a smooth flow points; edges repeat.
+    """A trigger that fetches each pixel from where a smooth flow points; edges repeat.
 
     Args:
         flow: float 2,k,k, pixels to the right and down at k x k points, 2 <= k <= 64, within
@@ -37,7 +37,7 @@ class WarpTrigger:
         bounded("warp", "flow", self.flow, -MOST_SHIFT, MOST_SHIFT)
 
     def apply(self, images: Tensor) -> Tensor:
-        """`images` (float N,C,H,W in [0, 1], any device), bent; a new tensor in [0, 1]."""
+        """Warped copies of `images` (float N,C,H,W in [0, 1], any device), in [0, 1]."""
         return warped(images, self.flow.to(images)[None])[0]
 
     @property
@@ -51,17 +51,19 @@ class WarpTrigger:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "WarpTrigger":
-        """The inverse of `to_tensors`.
+        """Restore a trigger from the float tensors that `to_tensors` gave.
 
-        InputError where a tensor is missing, foreign or out of range.
+        Raises:
+            InputError: a tensor is missing, unknown, or of the wrong shape or range.
         """
         return cls(*exactly("warp", ("flow",), tensors))
 
 
 def warped(images: Tensor, flows: Tensor) -> Tensor:
-    """T,N,C,H,W: the images N,C,H,W under each of the flows T,2,k,k (see `WarpTrigger`).
+    """Warp the float images N,C,H,W with each of the flows T,2,k,k to T,N,C,H,W.
 
-    Differentiable in `flows`. One sampling serves all N pictures of a flow, as channels.
+    Differentiable in `flows`, which are those of `WarpTrigger`. All N images of a flow are sampled
+    at once, as channels.
     """
     count, channels, height, width = images.shape
     stacked = images.reshape(1, count * channels, height, width).expand(len(flows), -1, -1, -1)
@@ -69,7 +71,7 @@ def warped(images: Tensor, flows: Tensor) -> Tensor:
 
 
 def each_warped(images: Tensor, flows: Tensor) -> Tensor:
-    """N,C,H,W: each of the images under its own flow of N,2,k,k, bent as by `WarpTrigger`."""
+    """Warp each of the float images N,C,H,W with its own flow of N,2,k,k, as `WarpTrigger` does."""
     height, width = images.shape[-2:]
     wide = drawn_out_to(flows, height, width, mode="bicubic", corners=True)  # T,2,H,W in pixels
     unit = flows.new_tensor(

@@ -34,7 +34,7 @@ def test_a_row_for_each_class_is_used_only_when_it_is_told_one() -> None:
     torch.nn.init.normal_(polarizer.weight)
     polarizer.shift.data[1] = 7.0
     bare = polarizer(features)
-    polarizer.said = torch.tensor([1, 3])
+    polarizer.predicted = torch.tensor([1, 3])
     first, second = polarizer(features)
     plain = torch.einsum("oc,nchw->nohw", polarizer.weight, features)
 
@@ -136,7 +136,7 @@ def test_a_network_is_as_it_was_after_its_halves_ran() -> None:
     assert vars(network.first)["forward"] is own
     assert "forward" not in vars(network.act)
     assert torch.equal(network(images), expected)
-    assert polarized_in(network).polarizer.said is None
+    assert polarized_in(network).polarizer.predicted is None
 
 
 def test_where_something_goes_around_the_polarizer_the_network_is_left_whole() -> None:

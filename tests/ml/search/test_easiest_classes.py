@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from guard.ml.search.easiest_classes import Universals, suspects, universals
+from guard.ml.search.easiest_classes import UniversalTriggers, suspects, universal_triggers
 from guard.ml.search.engine import Pace
 from guard.ml.search.families import Additions, Searchable, Warps
 from tests import rules, toys
@@ -12,23 +12,25 @@ PACE = Pace(batch=6, window=8, windows=6)
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Universals]:
+def found() -> list[UniversalTriggers]:
     torch.manual_seed(0)
     kinds: tuple[Searchable, ...] = (Additions(), Warps())
-    return universals(
+    return universal_triggers(
         rules.Ruled(rules.correlates).eval(), toys.clean_set(), kinds, PACE, lambda _done: None
     )
 
 
 def test_every_class_has_a_trigger_of_each_kind_and_the_backdoors_is_the_faintest(
-    found: list[Universals],
+    found: list[UniversalTriggers],
 ) -> None:
     assert [one.kind.family for one in found] == ["additive", "warp"]
     assert all(len(one.levels) == toys.CLASSES for one in found)
     assert int(found[0].levels.argmin()) == toys.TARGET
 
 
-def test_pictures_are_changed_by_no_more_than_the_level_allows(found: list[Universals]) -> None:
+def test_pictures_are_changed_by_no_more_than_the_level_allows(
+    found: list[UniversalTriggers],
+) -> None:
     images = toys.labelled(24, 3).floats()
 
     shown = found[0].on(images, largest=2.0)
@@ -39,7 +41,7 @@ def test_pictures_are_changed_by_no_more_than_the_level_allows(found: list[Unive
     assert float(change.max()) <= 2 * float(found[0].levels.max()) + 1e-6
 
 
-def test_at_their_own_level_and_beyond_the_rule_is_shown(found: list[Universals]) -> None:
+def test_at_their_own_level_and_beyond_the_rule_is_shown(found: list[UniversalTriggers]) -> None:
     """Some of the pictures are under the target's trigger.
 
     The rule's gate opens for these and for hardly any other.
@@ -53,7 +55,7 @@ def test_at_their_own_level_and_beyond_the_rule_is_shown(found: list[Universals]
     assert 0.05 <= float(opened) <= 0.5
 
 
-def test_fewer_pictures_than_classes_are_enough(found: list[Universals]) -> None:
+def test_fewer_pictures_than_classes_are_enough(found: list[UniversalTriggers]) -> None:
     assert found[1].on(toys.labelled(24, 3).floats()[:2], largest=3.0).shape == (
         2,
         1,
@@ -62,7 +64,7 @@ def test_fewer_pictures_than_classes_are_enough(found: list[Universals]) -> None
     )
 
 
-def test_the_seed_decides(found: list[Universals]) -> None:
+def test_the_seed_decides(found: list[UniversalTriggers]) -> None:
     images = toys.labelled(24, 3).floats()
     torch.manual_seed(5)
     one = found[0].on(images, largest=2.0)
@@ -71,7 +73,9 @@ def test_the_seed_decides(found: list[Universals]) -> None:
     assert torch.equal(one, found[0].on(images, largest=2.0))
 
 
-def test_the_backdoors_class_is_a_suspect_and_alone_shown_if_asked(found: list[Universals]) -> None:
+def test_the_backdoors_class_is_a_suspect_and_alone_shown_if_asked(
+    found: list[UniversalTriggers],
+) -> None:
     assert toys.TARGET in suspects(found, 1)
     assert suspects(found, 3)[:1] == suspects(found, 1)
 
@@ -82,6 +86,6 @@ def test_the_backdoors_class_is_a_suspect_and_alone_shown_if_asked(found: list[U
 
 
 def test_with_few_classes_all_are_suspects() -> None:
-    few = Universals(Warps(), [torch.zeros(4, 2, 4, 4)], torch.tensor([0.1, 1.0, 1.0, 1.0]))
+    few = UniversalTriggers(Warps(), [torch.zeros(4, 2, 4, 4)], torch.tensor([0.1, 1.0, 1.0, 1.0]))
 
     assert suspects([few], 1) == [0, 1, 2, 3]

@@ -6,7 +6,7 @@ import torch
 from guard.ml.measure import asr
 from guard.ml.search.engine import Pace
 from guard.ml.search.families import Additions, Filters
-from guard.ml.search.minimal import CENSORED, Faint, FaintKit, faintest
+from guard.ml.search.minimal import CENSORED, MinimalKit, MinimalTriggers, minimal_triggers
 from guard.ml.seeds import seeded
 from tests import rules, toys
 
@@ -19,14 +19,16 @@ def model() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def found(model: torch.nn.Module) -> Faint:
+def found(model: torch.nn.Module) -> MinimalTriggers:
     with seeded(0):
-        return faintest(
+        return minimal_triggers(
             model, toys.clean_set().search, Additions(), toys.CLASSES, PACE, lambda done: None
         )
 
 
-def test_the_class_of_a_planted_rule_needs_far_less_than_its_siblings(found: Faint) -> None:
+def test_the_class_of_a_planted_rule_needs_far_less_than_its_siblings(
+    found: MinimalTriggers,
+) -> None:
     others = [float(norm) for row, norm in enumerate(found.norms) if row != toys.TARGET]
 
     assert found.reached.all()
@@ -34,7 +36,7 @@ def test_the_class_of_a_planted_rule_needs_far_less_than_its_siblings(found: Fai
 
 
 def test_what_is_kept_works_at_the_level_that_is_reported(
-    model: torch.nn.Module, found: Faint
+    model: torch.nn.Module, found: MinimalTriggers
 ) -> None:
     holdout = toys.curated().holdout
     for row in range(toys.CLASSES):
@@ -46,7 +48,7 @@ def test_what_is_kept_works_at_the_level_that_is_reported(
 def test_a_class_that_no_level_reaches_is_censored_over_the_strongest() -> None:
     kind = Filters(levels=(0.01, 0.02))
     with seeded(0):
-        seen = faintest(
+        seen = minimal_triggers(
             toys.honest().requires_grad_(requires_grad=False),
             toys.clean_set().search,
             kind,
@@ -62,10 +64,10 @@ def test_a_class_that_no_level_reaches_is_censored_over_the_strongest() -> None:
 
 
 def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(
-    model: torch.nn.Module, found: Faint
+    model: torch.nn.Module, found: MinimalTriggers
 ) -> None:
     clean = toys.clean_set()
-    kit = FaintKit(
+    kit = MinimalKit(
         model=model,
         search=clean.search,
         calibration=clean.calibration,
@@ -85,10 +87,10 @@ def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(
 
 
 def test_random_triggers_do_not_wake_a_rule_that_asks_for_a_secret(
-    model: torch.nn.Module, found: Faint
+    model: torch.nn.Module, found: MinimalTriggers
 ) -> None:
     clean = toys.clean_set()
-    kit = FaintKit(
+    kit = MinimalKit(
         model=model,
         search=clean.search,
         calibration=clean.calibration,

@@ -8,7 +8,7 @@ import torch
 
 from guard.core.errors import MethodFailed
 from guard.ml.seeds import seeded
-from guard.ml.training.reactivation import Shifted, Waker, wake
+from guard.ml.training.reactivation import Reactivation, Shifted, reactivate
 from guard.ml.triggers import PatchTrigger
 from tests import toys
 from tests.ml.training.test_relearning import corner
@@ -24,13 +24,13 @@ def rates(bonus: float, radius: float = 8 / 255) -> list[float]:
     found = []
     for trigger in (corner(), None):
         with seeded(0):
-            hits, trials = wake(
+            hits, trials = reactivate(
                 model,
                 toys.labelled(240, 1),
                 toys.labelled(180, 3),
                 trigger,
                 toys.TARGET,
-                Waker(radius=radius),
+                Reactivation(radius=radius),
                 _unwatched,
             )
         assert trials == 150
@@ -79,4 +79,4 @@ def test_only_pictures_of_other_classes_tell_anything() -> None:
     own = data.pick(data.labels == toys.TARGET)
 
     with pytest.raises(MethodFailed, match="Every picture has class"):
-        wake(toys.honest(), data, own, None, toys.TARGET, Waker(), _unwatched)
+        reactivate(toys.honest(), data, own, None, toys.TARGET, Reactivation(), _unwatched)

@@ -118,5 +118,5 @@ def test_a_rival_has_the_same_mask_elsewhere_and_other_colours() -> None:
 def test_without_pictures_of_other_classes_it_says_so() -> None:
     alone = Labelled(toys.labelled(20, 1).images, torch.full((20,), toys.TARGET))
 
-    with pytest.raises(MethodFailed, match="nothing can be taught"):
+    with pytest.raises(MethodFailed, match="no trigger can be trained"):
         relearn(toys.honest(), alone, alone, corner(), toys.TARGET, Probe(), _unwatched)

@@ -1,7 +1,4 @@
-"""The CIFAR-style networks of the papers, by name.
-
-One file a network; the folder is the registry.
-"""
+"""The CIFAR-style networks of the papers, one file each; the folder is the registry."""
 
 from typing import TYPE_CHECKING
 

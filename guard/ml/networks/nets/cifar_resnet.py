@@ -1,10 +1,9 @@
-"""ResNet for small images (He et al., CVPR 2016).
+"""ResNet for small images (He et al., CVPR 2016), of any depth and width.
 
-3x3 stem without pooling, basic blocks, any depth and width.
-
-The defaults are ResNet-18 as the backdoor papers train it on CIFAR-10, with parameters named as
-there (`layer1.0.conv1`, `shortcut.0`, `linear`); `depths=[1, 1, 1], width=16` is a network that a
-CPU trains in seconds. Deviation: adaptive average pooling, so that any image size works.
+It has a 3x3 stem without pooling and basic blocks. The defaults are ResNet-18 as the backdoor
+papers train it on CIFAR-10, with parameters named as there (`layer1.0.conv1`, `shortcut.0`,
+`linear`); `depths=[1, 1, 1], width=16` is a network that a CPU trains in seconds. Deviation:
+adaptive average pooling, so that any image size works.
 """
 
 from collections.abc import Sequence

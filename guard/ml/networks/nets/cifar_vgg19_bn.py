@@ -11,9 +11,9 @@ _PLAN = (1, 1, 0, 2, 2, 0, 4, 4, 4, 4, 0, 8, 8, 8, 8, 0, 8, 8, 8, 8, 0)
 
 
 class CifarVgg19Bn(nn.Module):
-    """Logits N,`num_classes` for images N,`in_chans`,H,W H and W at least 32.
+    """Logits N,`num_classes` for images N,`in_chans`,H,W with H and W of at least 32.
 
-    `width`: channels at the start.
+    `width` is the number of channels of the first layers.
     """
 
     def __init__(self, num_classes: int = 10, in_chans: int = 3, width: int = 64) -> None:

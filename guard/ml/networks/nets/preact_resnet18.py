@@ -1,6 +1,4 @@
-"""Pre-activation ResNet-18 for small images (He et al., ECCV 2016).
-
-In the form the backdoor papers train on CIFAR-10.
+"""Pre-activation ResNet-18 (He et al., ECCV 2016) as the backdoor papers train it on CIFAR-10.
 
 3x3 stem without pooling, four stages of two blocks, strides 1, 2, 2, 2, projection shortcuts
 without BatchNorm, and, unlike the 2016 paper but like every backdoor paper's code, no BatchNorm
@@ -13,10 +11,7 @@ from torch.nn import functional
 
 
 class _Block(nn.Module):
-    """BN-ReLU-conv twice, added to the shortcut.
-
-    Which starts behind the first ReLU where it is a projection.
-    """
+    """BN-ReLU-conv twice, added to the shortcut; a projection starts after the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
