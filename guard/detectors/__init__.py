@@ -1,4 +1,4 @@
-"""(model, clean set) to findings. One file a detector."""
+"""Detectors: from a model and a clean set to findings; one file each."""
 
 from typing import TYPE_CHECKING
 

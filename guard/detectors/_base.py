@@ -1,4 +1,4 @@
-"""The contract of a detector and the promises the base class keeps for it."""
+"""The contract of a detector, and the guarantees that its base class gives."""
 
 import copy
 import math
@@ -20,14 +20,14 @@ from guard.ml.seeds import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class Detector(ABC):
-    """Looks for a backdoor, given only the model, clean data and a seed.
+    """Searches for a backdoor, given only the model, clean data and a seed.
 
     A subclass is a frozen dataclass of plain parameters, each with a default, and one method
     `examine`. Calling the detector runs `examine` on a copy of the model in eval mode with
-    gradients off for its parameters, in a region of its own random state, within a time budget; the
-    caller's model is left as it was, to the bit.
+    gradients off for its parameters, with its own random state, within a time budget; the caller's
+    model is left unchanged, to the bit.
 
-    `families` says which trigger families it speaks about; coverage is reported, not assumed.
+    `families` are the trigger families that it covers; coverage is reported, not assumed.
     """
 
     version: ClassVar[int]
@@ -36,29 +36,26 @@ class Detector(ABC):
 
     @abstractmethod
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
-        """Findings, suspicious or not; an empty list means that it looked and found nothing to say.
+        """Findings, suspicious or not; an empty list means that nothing was found.
 
-        `model` takes float images in [0, 1], N,C,H,W, and returns logits N,K; it is this call's own
-        copy. Random numbers come from torch's global generators, which the caller has seeded.
+        `model` takes float images N,C,H,W in [0, 1] and returns logits N,K; it is a copy for this
+        call. Random numbers come from torch's global generators, which the caller has seeded.
 
         Raises:
-            MethodFailed: it could not look, and why.
+            MethodFailed: the model could not be examined; the message gives the reason.
         """
 
     def prepare(  # noqa: B027 - most detectors have nothing to prepare
         self, clean: CleanSet, device: torch.device, *, progress: Progress = silent
     ) -> None:
-        """Work out what depends on the clean set alone.
+        """Compute what depends on the clean set alone, and keep it for `examine` in this process.
 
-        And leave it where `examine` finds it in this process.
-
-        Most detectors have nothing such. What is left must not depend on who asks:
-        `guard.flow._cleanset_cache` carries it to the scans of all models that are examined with
-        this clean set on this machine.
+        Most detectors have nothing to compute. The result must not depend on the caller: other
+        scans with this clean set on this machine get it from `guard.flow._cleanset_cache`.
         """
 
     def parameters(self) -> dict[str, Any]:
-        """The plain parameters, JSON-ready; part of the evidence key."""
+        """The plain parameters as JSON values; part of the evidence key."""
         return asdict(self)
 
     @final
@@ -71,17 +68,18 @@ class Detector(ABC):
         progress: Progress = silent,
         seconds: float = math.inf,
     ) -> list[Finding]:
-        """Run `examine` with all promises kept.
+        """Run `examine` with the guarantees of the class.
 
         Args:
             model: on any device; neither its parameters, its buffers nor its mode change.
-            seed: same seed, same findings, to the bit, on one machine.
-            progress: told about progress; raises to cancel.
+            clean: what methods may see.
+            seed: the same seed gives the same findings, to the bit, on one machine.
+            progress: called with the share done; raises to cancel.
             seconds: time budget.
 
         Raises:
-            MethodFailed: it could not look; also for non-finite numbers. Subclasses OutOfTime,
-                Cancelled.
+            MethodFailed: the model could not be examined, or a number is not finite. Subclasses:
+                OutOfTime, Cancelled.
         """
         own = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         watch = guarded(progress, deadline=time.monotonic() + seconds)
@@ -98,7 +96,7 @@ class Detector(ABC):
 
 
 def _plain(finding: Finding) -> Finding:
-    """Python's own numbers: what NumPy or torch give does not survive JSON."""
+    """Convert to Python's own numbers, since those of NumPy and torch cannot be written as JSON."""
     numbers = {name: float(number) for name, number in finding.numbers.items()}
     return replace(
         finding, score=float(finding.score), suspicious=bool(finding.suspicious), numbers=numbers

@@ -1,17 +1,14 @@
-"""Target-free inversion.
-
-Does one faint trigger make every class leave, each for one other class of its own?
+"""All-to-all inversion: find one weak trigger that sends every class to one other class.
 
 Steps, for each stamp (patch, blend, warp):
-    1. some tries and one control in one optimisation, from the strongest level downwards; the
-       control sees the same pictures under permuted labels, where no trigger can move a class as
-       such
-    2. the level that is kept is the largest at which the control fails, or else the smallest: what
-       it finds where it succeeds is a trigger that sends everything to one class. Where it fails
-       not even the easiest class can be reached by all, so the norm kept is less than that of any
-       class's all-to-one trigger
-    3. the mapping pi is read from the search pictures, its rate and the control's from the
-       calibration pictures
+    1. optimise some tries and one control together, from the strongest level downwards; the control
+       sees the same images under permuted labels, where no trigger can move a class as a whole
+    2. keep the largest level at which the control fails, or else the smallest level. If the control
+       succeeds, it has found a trigger that sends all images to one class. If it fails, not even
+       the easiest class can be reached, so the level is lower than that of any class's all-to-one
+       trigger
+    3. read the mapping pi from the search images, and measure its rate and the control's on the
+       calibration images
 """
 
 from collections.abc import Mapping
@@ -40,36 +37,38 @@ STAMPS: tuple[Searchable, ...] = (
     Blends(),
     Warps(levels=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0)),
 )
-MOST_STEP = 200  # pictures a step; with many classes there are fewer of each
-MOST_MEASURED = 1000  # calibration pictures
-# A stamp that half of the time has not got this far will not come over the gate in the rest
+MOST_STEP = 200  # images a step; with many classes there are fewer of each
+MOST_MEASURED = 1000  # calibration images
+# A stamp that does not reach this rate in half of the time will not pass the gate in the rest
 HOPELESS = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllToAll(Detector):
-    """One trigger for every class, and where it sends each.
+    """One trigger for all classes, and the class to which it sends each of them.
 
-    Source: detection.md 7.5 (our own design; the setting is BadNets' all-to-all, Gu et al., 2017,
-    and the X2X of UMD, Xiang et al., ICML 2023). `x2x_asr` is the mean over classes of the share
-    that goes to the class's own image; `distinct` the number of images, `cyclic` the share of
-    classes that the best shift explains. The design's rule on norms is in the choice of the level
-    (step 2). Where the control succeeds on more than 1 / `ratio` even at the
-    smallest, `informative` is 0: no rate could pass the gate.
+    Source: our own design. The setting is the all-to-all attack of BadNets (Gu et al., 2017) and
+    the X2X attacks of UMD (Xiang et al., ICML 2023). With pi the mapping of classes, `x2x_asr` is
+    the mean over classes i of the share of class i that goes to pi(i), `distinct` the number of
+    different pi(i), `cyclic` the share of classes that the best shift explains. If the rate of the
+    control exceeds 1 / `ratio` even at the smallest level, `informative` is 0: no rate could pass
+    the gate.
 
-    A finding is suspicious if x2x_asr >= `asr`, at least `ratio` times the control's, and the
-    images are at least `images` of the classes: fewer are an all-to-one backdoor, of which the
-    other detectors speak, or a few natural sinks. `score` is the least of three scores, each 0.5 at
-    its gate. `natural_asr` is the control's rate. There is one finding, of the most suspicious
-    stamp.
+    A finding is suspicious if x2x_asr >= `asr` and at least `ratio` times the control's, and at
+    least the share `images` of all classes are some pi(i): fewer mean an all-to-one backdoor, which
+    other detectors cover, or a few classes that attract images in any model. `score` is the least
+    of three scores, each 0.5 at its gate. `natural_asr` is the control's rate. There is one
+    finding, of the most suspicious stamp.
 
     Args:
-        ceiling: what the control may reach at the level that is kept, 0..1.
-        tries: rows beside the control; the best on the search pictures counts.
-        per_class: pictures of a class and step, at most.
-        window: steps between two looks of the host; `windows`: how many, in all levels of a stamp
-            together.
+        ceiling: the rate (0..1) that the control may reach at the level that is kept.
+        tries: rows besides the control; the best on the search images counts.
+        per_class: the largest number of images of a class in a step.
+        window: steps between two looks of the host; `windows`: their number, over all levels of a
+            stamp together.
         least: windows at the level that is kept.
+        asr, ratio: gates on the rate.
+        images: gate (0..1) on the share of classes in the image of pi, not a number of images.
     """
 
     version: ClassVar[int] = 2
@@ -128,7 +127,7 @@ class AllToAll(Detector):
             return float(rates[-1]) > self.ceiling
 
         descend(search, too_strong, lambda rates: float(rates[:-1].max()) < HOPELESS, watch)
-        # Which picture goes where does not depend on labels; only the counting does.
+        # The predictions do not depend on the labels; only the counts do.
         own = search.votes(clean.search, classes)
         other = search.votes(control, classes)[-1]
         best = int(_rates(own[:-1], mapping_of(own[:-1])).argmax())
@@ -172,10 +171,7 @@ class AllToAll(Detector):
 
 
 def _rates(votes: Tensor, mapping: Tensor) -> Tensor:
-    """Mean over the classes with pictures of the share that goes to the class's image.
-
-    From ...,K,K votes.
-    """
+    """The mean share of the classes present that goes where `mapping` says, from ...,K,K votes."""
     hits = votes.gather(-1, mapping[..., None])[..., 0].double()
     trials = votes.sum(-1).double()
     return (hits / trials.clamp(min=1)).sum(-1) / (trials > 0).sum(-1)
@@ -186,13 +182,13 @@ def _statement(
 ) -> str:
     if not numbers["informative"]:
         return (
-            f"Even the faintest {family} trigger leads all classes to one; nothing can be said "
+            f"Even the weakest {family} trigger leads all classes to one; nothing can be concluded "
             "about mappings."
         )
-    pairs = ", ".join(f"{label} to {image}" for label, image in enumerate(mapping.tolist()[:10]))
+    pairs = ", ".join(f"{label} to {other}" for label, other in enumerate(mapping.tolist()[:10]))
     more = "" if len(mapping) <= 10 else ", ..."
     text = (
-        f"One {family} trigger leads {numbers['x2x_asr']:.0%} of each class's pictures to one "
+        f"One {family} trigger leads {numbers['x2x_asr']:.0%} of each class's images to one "
         "other class "
         f"({pairs}{more}), {numbers['distinct']:.0f} different ones; under permuted labels the "
         "same search reaches "

@@ -1,14 +1,12 @@
-"""Margins.
-
-Is there a class that pictures can be driven into far deeper than that class's own features explain?
+"""Margins: find a class whose largest margin exceeds what the class's own features explain.
 
 Steps:
-    1. refuse what cannot be judged; find the head and each class's own direction among the features
-       it sees
-    2. for all classes and starts at once, pictures of the greatest margin, once as the model is and
-       once with the features' component along the class's own direction taken away
-    3. compare the classes: an outlier among what is left, for how near clean pictures of other
-       classes come to it, is suspicious
+    1. refuse models and clean sets that cannot be judged; find the head and each class's direction
+       in the feature space before it
+    2. for all classes and starts at once, maximise the margin over images, once with the model as
+       it is and once without the features' component along the class's own direction
+    3. compare the remaining margins of the classes, given how near clean images of other classes
+       come to each; an outlier is suspicious
 """
 
 from collections.abc import Callable, Mapping
@@ -35,22 +33,21 @@ from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_out
 from guard.ml.suitability import channels_last, check_suitable
 
 LEAST_SPREAD = 0.15  # of clean margins: two searches of one class differ by about as much
-SHALLOW = 0.3  # clean margins; added before the logarithm, since honest classes are at about zero
+SHALLOW = 0.3  # of clean margins; added before the logarithm, since honest classes are near zero
 LEAST_LOG_SPREAD = 0.3
 LEAST_MARGIN = 0.1  # of clean margins; below it, margins count as this on a log scale
 PASS_IMAGES = {"cpu": 128, "cuda": 1024}
-SHOWN = 20  # findings, where there are more classes
+SHOWN = 20  # the number of findings if there are more classes
 BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """What clean pictures say: `scale` is their mean margin in logits.
+    """Statistics of clean images; `scale` is their mean margin in logits.
 
-    Per class its direction, K,D of length one.
-
-    `near` says of each class how near clean pictures of other classes come to it
-    (`guard.ml.class_margins`).
+    `near` is how near clean images of other classes come to each class (`guard.ml.class_margins`).
+    `centre` (D) is the mean of the class means of the features, `directions` (K,D, of length one)
+    point from it to each class mean.
     """
 
     scale: float
@@ -62,31 +59,32 @@ class _Ground:
 
 @dataclass(frozen=True, kw_only=True)
 class Margin(Detector):
-    """MM-BD with all classes in one batch and without what the class's own features explain.
+    """MM-BD with all classes in one batch, corrected for what the class's own features explain.
 
-    Source: Wang et al., S&P 2024. Deviations: Adam in place of gradient ascent, pictures of other
+    Source: Wang et al., S&P 2024. Deviations: Adam in place of gradient ascent, images of other
     classes among the starts, a t test that leaves the class out (generalised ESD) in place of a
-    gamma fit to K - 1 values, and the class-intrinsic correction after CSO (arXiv 2512.08129): not
-    as a penalty, but the part of the head's input that lies along the class's clean mean direction
-    is taken away before the head. A penalty did not help: on MNIST the digit 8 has several times
-    its siblings' margin in honest models, all of it along its own direction.
+    gamma fit to K - 1 values, and the class-intrinsic correction after CSO (arXiv 2512.08129). The
+    correction is not a penalty: the part of the head's input that lies along the class's clean mean
+    direction is removed before the head. A penalty did not help: on MNIST the digit 8 has several
+    times its siblings' margin in honest models, all of it along its own direction.
 
-    Some classes are easily mistaken for others (shirt, coat, pullover), and reach deeper in honest
-    models too. So a class is compared with a line through its siblings over how near clean pictures
-    come to each (`near`): without it, p was too small on honest models. So it was for margins
-    themselves, which have a long tail: p is of their logs, 0.3 added. Line, quantile and scale were
-    chosen on models that later examinations do not use.
+    Some classes are easily mistaken for others (shirt, coat, pullover) and have larger margins in
+    honest models too. So a class is compared with a line through its siblings over how near clean
+    images come to each (`near`); without it, p was too small on honest models. It was also too
+    small for the margins themselves, which have a long tail, so p is that of log(margin + 0.3).
+    Line, quantile and scale were chosen on models that later evaluations do not use.
 
-    `excess` is how much deeper the corrected margin is than that line lets expect, in clean
-    pictures' mean margins; `p_class` is the p value of this class alone, `p_value` corrected for
-    all classes. `p_plain` speaks of margins without correction, on a log scale. Where no head was
-    found (`corrected` 0) only those are there, and nothing is suspicious by them. Suspicious: p <=
+    `excess` is how much the corrected margin exceeds that line, in units of clean images' mean
+    margin; `p_class` is the p value of this class alone, `p_value` is corrected for all classes.
+    `p_plain` is that of margins without the correction, on a log scale. If no head was found
+    (`corrected` is 0), only these exist, and nothing is suspicious. A finding is suspicious if p <=
     `alpha` and excess >= `excess`.
 
     Args:
-        starts: pictures a class for up to ten classes, half noise, half clean pictures of other
+        starts: images a class for up to ten classes, half noise, half clean images of other
             classes; fewer for more classes, at least 2.
         steps, rate: of Adam; the rate falls to zero linearly.
+        alpha, excess: the gates.
     """
 
     version: ClassVar[int] = 3
@@ -101,18 +99,18 @@ class Margin(Detector):
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "The margin detector")
-        progress(0.02, "looking at clean pictures")
+        progress(0.02, "measuring clean images")
         if device_of(model).type == "cpu":
             channels_last(model)
         with repeatable():
             ground = _ground(model, clean)
             starts = max(2, min(self.starts, self.starts * 10 // clean.classes))
-            pictures = _starts(clean.search, clean.classes, starts).to(device_of(model))
+            images = _starts(clean.search, clean.classes, starts).to(device_of(model))
             watch = span(progress, 0.05, 0.5, "margins")
-            depths = plain = self._deepest(model, pictures, starts, ground, watch, corrected=False)
+            depths = plain = self._deepest(model, images, starts, ground, watch, corrected=False)
             if ground.head is not None:
                 watch = span(progress, 0.5, 1.0, "margins beyond the class's own features")
-                depths = self._deepest(model, pictures, starts, ground, watch, corrected=True)
+                depths = self._deepest(model, images, starts, ground, watch, corrected=True)
         most = max(1, clean.classes // 4)
         logs = low_outliers(
             plain.clamp(min=LEAST_MARGIN).log().tolist(),
@@ -121,7 +119,7 @@ class Margin(Detector):
             low_side=False,
         )
         explained = ground.near if clean.classes >= LEAST_FOR_LINE else None
-        # Margins have a long tail; their logs have none
+        # Margins have a long tail; their logs do not.
         deep = (depths.clamp(min=0) + SHALLOW).log().tolist()
         tests = apart(deep, explained=explained, low_side=False, floor=LEAST_LOG_SPREAD)
         gaps = [
@@ -149,19 +147,19 @@ class Margin(Detector):
     def _deepest(
         self,
         model: nn.Module,
-        pictures: Tensor,
+        images: Tensor,
         starts: int,
         ground: _Ground,
         watch: Callable[[float], None],
         *,
         corrected: bool,
     ) -> Tensor:
-        """Each class's greatest margin over its starts, float64 K on the CPU.
+        """The largest margin of each class over its starts, float64 K on the CPU.
 
-        In clean pictures' mean margins.
+        The unit is the mean margin of clean images.
         """
-        size = max(1, PASS_IMAGES.get(pictures.device.type, 256) // starts) * starts
-        parts = pictures.split(size)
+        size = max(1, PASS_IMAGES.get(images.device.type, 256) // starts) * starts
+        parts = images.split(size)
         found = []
         for turn, part in enumerate(parts):
             first = turn * size // starts
@@ -188,18 +186,18 @@ class Margin(Detector):
     def _climb(
         self,
         model: nn.Module,
-        pictures: Tensor,
+        images: Tensor,
         targets: Tensor,
         ground: _Ground | None,
         watch: Callable[[float], None],
     ) -> Tensor:
-        """Adam on the pictures, in [0, 1]; the margins reached, N."""
-        first, second = torch.zeros_like(pictures), torch.zeros_like(pictures)
+        """Maximise the margins by Adam on the images, in [0, 1]; returns the margins, float N."""
+        first, second = torch.zeros_like(images), torch.zeros_like(images)
         for step in range(self.steps):
             with torch.enable_grad():
-                pictures = pictures.detach().requires_grad_()
+                images = images.detach().requires_grad_()
                 (gradient,) = torch.autograd.grad(
-                    _margins(model, pictures, targets, ground).sum(), pictures
+                    _margins(model, images, targets, ground).sum(), images
                 )
             first = BETAS[0] * first + (1 - BETAS[0]) * gradient
             second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
@@ -208,10 +206,10 @@ class Margin(Detector):
                 / (1 - BETAS[0] ** (step + 1))
                 / ((second / (1 - BETAS[1] ** (step + 1))).sqrt() + 1e-8)
             )
-            pictures = (pictures.detach() + self.rate * (1 - step / self.steps) * move).clamp(0, 1)
+            images = (images.detach() + self.rate * (1 - step / self.steps) * move).clamp(0, 1)
             watch((step + 1) / (self.steps + 1))
         with torch.no_grad():
-            return _margins(model, pictures, targets, ground)
+            return _margins(model, images, targets, ground)
 
     def _finding(
         self,
@@ -279,26 +277,26 @@ def _ground(model: nn.Module, clean: CleanSet) -> _Ground:
 
 
 def _starts(search: Labelled, classes: int, starts: int) -> Tensor:
-    """K * starts pictures, class by class: noise first, then clean pictures of other classes."""
-    noise, pictures = starts - starts // 2, []
+    """K * starts images, class by class: noise first, then clean images of other classes."""
+    noise, images = starts - starts // 2, []
     for row in range(classes):
         others = torch.nonzero(search.labels != row).flatten()
         chosen = others[torch.randperm(len(others))[: starts - noise]]
-        chosen = chosen.repeat(starts)[: starts - noise]  # a very small clean set: some serve twice
-        pictures += [torch.rand(noise, *search.images.shape[1:]), search.pick(chosen).floats()]
-    return torch.cat(pictures)
+        chosen = chosen.repeat(starts)[: starts - noise]  # in a very small clean set some repeat
+        images += [torch.rand(noise, *search.images.shape[1:]), search.pick(chosen).floats()]
+    return torch.cat(images)
 
 
-def _margins(model: nn.Module, pictures: Tensor, targets: Tensor, ground: _Ground | None) -> Tensor:
+def _margins(model: nn.Module, images: Tensor, targets: Tensor, ground: _Ground | None) -> Tensor:
     if ground is None or ground.head is None:
-        return depth(model(pictures), targets)
+        return depth(model(images), targets)
     own = ground.directions[targets]
 
     def without_own(features: Tensor) -> Tensor:
         along = ((features - ground.centre) * own).sum(1, keepdim=True)
         return -along.clamp(min=0) * own
 
-    return depth(with_features(model, ground.head, pictures, without_own)[0], targets)
+    return depth(with_features(model, ground.head, images, without_own)[0], targets)
 
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:
@@ -308,9 +306,9 @@ def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> s
             "layer was found, so "
             "how much of it are the class's own features is unknown."
         )
-    words = (
+    text = (
         f"Beyond its own features, class {row} can be driven {numbers['excess']:.1f} clean "
         "margins deeper than "
-        f"its siblings let expect (p = {numbers['p_value']:.2g})"
+        f"predicted from its siblings (p = {numbers['p_value']:.2g})"
     )
-    return f"{words}." if suspicious else f"{words}: not out of the ordinary."
+    return f"{text}." if suspicious else f"{text}: not out of the ordinary."

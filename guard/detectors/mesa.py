@@ -1,16 +1,14 @@
-"""MESA.
-
-For classes that a short patch search points at, the whole distribution of patches that obey the
-attacker.
+"""MESA: learn the whole distribution of patches for classes that a short patch search points at.
 
 Steps:
-    1. refuse what cannot be judged; a short search for the smallest patch of every class
-    2. at most `candidates` classes whose norm is `fold` times under their siblings'; without one,
-       nothing is suspicious
-    3. for each candidate one generator a class, candidate and siblings alike, of patches with as
-       many pixels: does the candidate's work where the siblings' do not?
-    4. for what passes the gates the staircase of all levels; its samples give the ASR, mean and
-       best
+    1. refuse models and clean sets that cannot be judged; search briefly for the smallest patch of
+       every class
+    2. take at most `candidates` classes whose norm is `fold` times below their siblings'; without
+       one, nothing is suspicious
+    3. for each candidate, train one generator of patches of equal size for it and for each of its
+       siblings, and test whether its patches work and the siblings' do not
+    4. for a candidate that passes the gates, train the staircase of all levels, and measure the
+       mean and the best ASR of its samples
 """
 
 from collections.abc import Callable
@@ -36,8 +34,8 @@ from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
 MOST_ASKED = 12  # classes that are compared; of more, the ones with the smallest patches
-MOST_CALIBRATION = 400  # pictures on which samples are measured
-LOOK_ALPHA = 0.1  # the comparison asks whether there is any set of patches, not how far it reaches
+MOST_CALIBRATION = 400  # images on which samples are measured
+LOOK_ALPHA = 0.1  # the comparison needs any set of patches, not the most spread out
 # Pixels of the region, in norms of the smallest patch: masks are soft, these patches are opaque
 ROOM = 2.0
 MOST_PIXELS = 64
@@ -46,10 +44,7 @@ SEARCH_WINDOW = 5  # as in the prescreen of patch inversion
 
 @dataclass(frozen=True)
 class _Look:
-    """What generators of equal size and effort make of all asked classes.
-
-    Shares of the calibration part.
-    """
+    """ASR on the calibration part of generators of equal size and effort, one for each class."""
 
     pixels: int
     rates: dict[int, float]
@@ -65,25 +60,26 @@ class _Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesa(Detector):
-    """Max-entropy staircase approximation of the trigger distribution
-    (`guard.ml.search.patch_distribution`).
+    """Max-entropy staircase approximation of the trigger distribution after a short patch search.
 
-    After a short patch search.
-
-    Not as in the paper: the region is the one that the search found instead of a known 3x3 square,
-    only suspected classes are learnt, and the verdict is a test against the sibling classes instead
-    of a look at the rates. A finding is suspicious if p <= `alpha`, fold >= `fold` and the mean ASR
-    in the comparison (`asr_look`) >= `asr`; its score is at least 0.5 exactly then. The trigger it
-    carries is the best of `samples` on the calibration part; `asr_mean` and `asr_worst` speak of
-    all, `information` (nats) of how spread out they are. `natural_asr` is the siblings' mean.
+    Source: Qiao et al., NeurIPS 2019 (`guard.ml.search.patch_distribution`). Deviations: the region
+    is the one that the search found instead of a known 3x3 square, only suspected classes are
+    learnt, and the verdict comes from a test against the sibling classes. A finding is suspicious
+    if p <= `alpha`, fold >= `fold` and the mean ASR in the comparison (`asr_look`) >= `asr`; its
+    score is at least 0.5 exactly then. The trigger that it carries is the best of `samples` on the
+    calibration part; `asr_mean` and `asr_worst` are over all samples, `information` (nats) measures
+    how spread out they are. `natural_asr` is the best ASR of the siblings that are not outliers.
 
     Args:
-        search_steps: of the short search, with `search_batch` pictures a class and step.
-        look_steps: of each generator that is compared; `learn_steps` of each level of the
+        search_steps: steps of the short search, with `search_batch` images a class and step.
+        candidates: the largest number of classes that are examined.
+        look_steps: steps of each generator that is compared; `learn_steps` of each level of the
             staircase.
-        batch: patches, each on its own picture, a generator and step.
-        square: the paper's prior: a square of this side, anywhere; 0 for the region that the search
-            finds.
+        batch: patches, each on its own image, a generator and step.
+        samples: number of patches that are drawn from the staircase.
+        alpha, fold, asr: the gates.
+        square: the paper's prior: a square of this side in pixels, anywhere; 0 for the region that
+            the search finds.
     """
 
     version: ClassVar[int] = 1
@@ -159,11 +155,11 @@ class Mesa(Detector):
             calibration,
             patches,
             row,
-            span(progress, 0.0, 0.5, "asking sibling classes"),
+            span(progress, 0.0, 0.5, "measuring sibling classes"),
         )
         p = min(
             1.0, look.tests[row].p * len(patches.norms) / len(look.rates)
-        )  # those not asked count as tests too
+        )  # classes that were not compared count as tests too
         rate, natural = look.rates[row], look.natural(row)
         numbers = {
             "mask_l1": float(patches.norms[row]),
@@ -183,9 +179,9 @@ class Mesa(Detector):
                 model, search, [row], [region], effort, span(progress, 0.5, 0.9, "learning patches")
             )
             trigger, numbers = self._measured(model, calibration, learnt[0], numbers)
-        words = (
+        text = (
             f"Sampled patches of {look.pixels} pixels lead to class {row} on {rate:.0%} of the "
-            f"pictures, those of the best sibling class on {natural:.0%} (p = {p:.2g})"
+            f"images, those of the best sibling class on {natural:.0%} (p = {p:.2g})"
         )
         suspicious = score >= 0.5
         return Finding(
@@ -195,7 +191,7 @@ class Mesa(Detector):
             score=score,
             numbers=numbers,
             trigger=trigger,
-            statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.",
+            statement=f"{text}." if suspicious else f"{text}: not out of the ordinary.",
         )
 
     def _look(
@@ -207,10 +203,7 @@ class Mesa(Detector):
         row: int,
         watch: Callable[[float], None],
     ) -> _Look:
-        """One generator a class at the highest level.
-
-        All with as many pixels and as much effort.
-        """
+        """Train one generator for each class at the highest level, with equal pixels and effort."""
         pixels = min(max(round(ROOM * float(patches.norms[row])), LEAST_PIXELS), MOST_PIXELS)
         pixels = self.square**2 or pixels
         rows = patches.norms.argsort(stable=True)[:MOST_ASKED].tolist()
@@ -237,7 +230,7 @@ class Mesa(Detector):
     def _measured(
         self, model: nn.Module, calibration: Labelled, learnt: TriggerSet, numbers: dict[str, float]
     ) -> tuple[TriggerLike, dict[str, float]]:
-        """The best sample, and what all samples together do on the calibration part."""
+        """The best sample, and the rates of all samples on the calibration part."""
         others = calibration.pick(calibration.labels != learnt.target)
         triggers = learnt.triggers(self.samples)
         rates = [
@@ -266,14 +259,14 @@ def _quiet(row: int, patches: Patches, test: ClassTest) -> Finding:
         suspicious=False,
         score=0.0,
         numbers=numbers,
-        statement=f"The search does not point at class {row}; its patches were not learnt.",
+        statement=f"Class {row} is not unusual in the short search; its patches were not learnt.",
     )
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:
-    """A progress whose whole is a part of this one."""
+    """A progress callback whose range 0..1 is `start`..`end` of the given one."""
 
-    def told(done: float, note: str = "") -> None:
+    def report(done: float, note: str = "") -> None:
         progress(start + (end - start) * done, note)
 
-    return told
+    return report

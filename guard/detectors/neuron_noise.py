@@ -1,13 +1,11 @@
-"""Neuron noise.
-
-Does a little noise on the network's neurons send everything to one class, but not to its siblings?
+"""Neuron noise: find a class that weak noise on the neurons leads to, unlike its siblings.
 
 Steps:
-    1. refuse what cannot be judged
-    2. untargeted noise, growing until half of the accuracy is gone: where do the pictures go?
-    3. for every class, noise that shall send everything there, growing until half of the pictures
-       of other classes go: how strong must it be?
-    4. compare the classes: by that strength, and by what all of them reach at the least one
+    1. refuse models and clean sets that cannot be judged
+    2. grow untargeted noise until half of the accuracy is gone, and measure where the images go
+    3. for every class, grow noise towards it until half of the images of other classes go there,
+       and measure its strength
+    4. compare the classes by that strength, and by their ASR at the smallest of all strengths
 """
 
 import math
@@ -37,19 +35,19 @@ from guard.ml.suitability import channels_last, check_suitable
 
 HALF = 0.5
 LEAST_SPREAD = 0.08  # of log strengths: two paths to one class differ by about as much
-LEAST_ANGLE_SPREAD = 0.1  # see patch inversion
-MOST_CALIBRATION = 200  # pictures on which paths are judged; more would not change a decision
-# Of the classes: strengths that ended at the limit are all alike, which is no small spread
+LEAST_ANGLE_SPREAD = 0.1  # as in `guard.ml.search.natural_asr`
+MOST_CALIBRATION = 200  # images on which paths are judged; more would not change a decision
+# Share of the classes: strengths that ended at the limit are equal without being similar
 LEAST_REACHED = 0.75
-AGREEMENT = 0.05  # what the shares alone must say before a class is accused
-SHOWN = 20  # findings, where there are more classes
+AGREEMENT = 0.05  # the largest p of the shares alone with which a class is suspicious
+SHOWN = 20  # the number of findings if there are more classes
 
 
 @dataclass(frozen=True)
 class _Collapse:
-    """Untargeted noise where half of the accuracy is gone.
+    """Untargeted noise at which half of the accuracy is gone.
 
-    The strength, and K,K shares of class i going to j.
+    `shares` (K,K) are the shares of class i that are predicted as j.
     """
 
     strength: float
@@ -58,9 +56,9 @@ class _Collapse:
 
 @dataclass(frozen=True)
 class _Paths:
-    """Per class the strength at which half of the others arrive, whether they did.
+    """The noise towards each class: the strength at which half of the other images go there.
 
-    And its course of (hits, trials).
+    `reached` is False if fewer do at the largest strength; `hits` are those at each strength.
     """
 
     strengths: list[float]
@@ -71,27 +69,28 @@ class _Paths:
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronNoise(Detector):
-    """BAN's noise on neurons, asked class by class.
+    """BAN's noise on neurons, targeted at each class in turn.
 
     Source: Xu et al., NeurIPS 2024, for adversarial multiplicative noise on norm layers
-    (`guard.ml.search.neuron_noise` for what differs). Deviation: the paper flags the class to which
-    *untargeted* noise drives the pictures. On small networks everything goes to one class in honest
-    models too, so this is reported (`share`, less the natural share) but decides nothing; classes
-    are compared by the strength that *targeted* noise needs, of equal effort for each.
+    (deviations: `guard.ml.search.neuron_noise`). Deviation: the paper flags the class to which
+    *untargeted* noise drives the images. On small networks all images go to one class in honest
+    models too, so this is reported (`share`, minus the natural share) but decides nothing; classes
+    are compared by the strength that *targeted* noise needs, with equal effort for each.
 
     `fold` is how many times stronger the siblings' noise must be; `p_strength` tests log strengths,
-    `p_share` the shares that all classes reach at the least strength of all (as angles), `p_value`
-    is both together. `assignment` is the mean share of the best one-to-one mapping of classes to
-    other classes under the untargeted noise, a sign of all-to-all backdoors. Suspicious: p <=
-    `alpha`, p_share <= 0.05 and fold >= `fold`. Where fewer than three quarters of the classes can
-    be reached at all, strengths are not comparable: `p_strength` is 1, and nothing is suspicious.
-    `p_class` is the p value of this class's strength alone, uncorrected, for what several methods
-    say of one class.
+    `p_share` the shares that all classes reach at the smallest strength of all (as angles),
+    `p_value` combines both. `assignment` is the mean share of the best one-to-one mapping of
+    classes to other classes under the untargeted noise, a sign of all-to-all backdoors. A finding
+    is suspicious if p <= `alpha`, p_share <= 0.05 and fold >= `fold`. If fewer than three quarters
+    of the classes can be reached, strengths are not comparable: `p_strength` is 1, and nothing is
+    suspicious. `p_class` is the p value of this class's strength alone, uncorrected, which the
+    policy combines with those of other methods.
 
     Args:
-        images: search pictures a class for up to ten classes; fewer for more, at least 32.
-        moves: sign steps at each strength; `factor` is from one strength to the next.
-        seeds: paths of the untargeted noise.
+        images: search images a class for up to ten classes; fewer for more, at least 32.
+        moves: sign steps at each strength; `factor` is the ratio of a strength to the one before.
+        seeds: number of paths of the untargeted noise.
+        alpha, fold: the gates.
     """
 
     version: ClassVar[int] = 2
@@ -173,12 +172,9 @@ class NeuronNoise(Detector):
         scale: float,
         progress: Progress,
     ) -> _Paths:
-        """Targeted noise for each class.
-
-        All start from the same noise and see the same pictures.
-        """
-        # A strong backdoor takes half of the accuracy at once; its siblings then need many times as
-        # much.
+        """Grow noise towards each class, from the same start and with the same images."""
+        # A strong backdoor takes half of the accuracy at once; its siblings then need noise that is
+        # many times stronger.
         growth = Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
         count = max(32, min(self.images, self.images * 10 // clean.classes))
         data = clean.search.pick(torch.randperm(len(clean.search))[:count])
@@ -267,9 +263,9 @@ class NeuronNoise(Detector):
             and numbers["p_share"] <= AGREEMENT
         )
         suspicious = score >= 0.5 and agreed
-        words = (
+        text = (
             f"Noise of {numbers['strength']:.1%} on the network's neurons sends half of the "
-            "pictures to class "
+            "images to class "
             f"{row}; its siblings need {test.fold:.1f} times as much (p = {numbers['p_value']:.2g})"
         )
         return Finding(
@@ -278,7 +274,7 @@ class NeuronNoise(Detector):
             suspicious=suspicious,
             score=score if suspicious else min(score, 0.49),
             numbers=dict(numbers),
-            statement=f"{words}." if suspicious else f"{words}: not out of the ordinary.",
+            statement=f"{text}." if suspicious else f"{text}: not out of the ordinary.",
         )
 
 
@@ -297,16 +293,13 @@ def _shares(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def _columns(shares: Tensor) -> list[float]:
-    """Per class j the mean over the other classes of what goes to j."""
+    """For each class j the mean over the other classes of the share that goes to j."""
     away = shares - torch.diag(shares.diagonal())
     return (away.sum(0) / (len(shares) - 1)).tolist()
 
 
 def _assignment(shares: Tensor) -> float:
-    """The mean share of the best mapping of classes to other classes.
-
-    One to one (Hungarian method).
-    """
+    """The mean share of the best one-to-one mapping to other classes (Hungarian method)."""
     table = shares.numpy().copy()
     np.fill_diagonal(table, -1e3)
     rows, columns = linear_sum_assignment(table, maximize=True)
@@ -314,9 +307,9 @@ def _assignment(shares: Tensor) -> float:
 
 
 def _between(hits: list[int], goal: float) -> float:
-    """Where between the last two strengths, 0..1 on a log scale, the goal was reached.
+    """The place (0..1, log scale) between the last two strengths where the goal was reached.
 
-    1 if it was not.
+    It is 1 if the goal was not reached.
     """
     if len(hits) < 2 or hits[-1] <= hits[-2]:
         return 1.0

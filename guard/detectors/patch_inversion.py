@@ -1,22 +1,20 @@
-"""Trigger inversion for static patches.
-
-Is one class reached with far fewer pixels than its siblings?
+"""Trigger inversion for patches: find a class reached with far fewer pixels than its siblings.
 
 Steps:
-    1. refuse what cannot be judged: few classes, few pictures, a model near chance, numbers that
-       are not finite
-    2. for every class the smallest patch that sends 95 % of the search pictures there
-       (`guard.ml.search.patches`), by several searches, since one may miss it
+    1. refuse models and clean sets that cannot be judged: few classes, few images, a model near
+       chance, numbers that are not finite
+    2. for every class, search for the smallest patch that sends 95 % of the search images there
+       (`guard.ml.search.patches`), several times, since one search may miss it
        (`guard.ml.search.multistart`)
-    3. classes whose norm is at least `fold` times under their siblings', and whose patch works on
-       the calibration pictures, are candidates; without one, nothing is suspicious
-    4. per candidate: what does *every* class reach with as many pixels as the candidate needs?
-       (natural ASR)
-    5. outlier tests on the log norms and on those rates (as angles), combined; then the gates on p,
-       fold and ASR
-    6. the smallest patch decides, but it works less often than the attacker's: a suspicious finding
-       carries and reports the strongest patch within a few times its norm that still leaves the
-       siblings behind
+    3. take as candidates the classes whose norm is at least `fold` times smaller than their
+       siblings' and whose patch works on the calibration images; without one, nothing is suspicious
+    4. for each candidate, measure the ASR of *every* class with as many pixels as the candidate
+       needs (natural ASR)
+    5. test the log norms and those rates (as angles) for outliers and combine the tests; then apply
+       the gates on p, fold and ASR
+    6. decide by the smallest patch; but it works less often than the attacker's, so a suspicious
+       finding reports the strongest patch within a few times its norm at which the siblings still
+       stay behind
 """
 
 from collections.abc import Callable, Mapping
@@ -41,27 +39,24 @@ from guard.ml.search.patches import Effort, Patches, PatchKit, smallest_patches,
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
-SAME_BUDGET = 1.1  # candidates whose norms differ by less share one look at their siblings
-MOST_CALIBRATION = (
-    1000  # pictures on which K patches are measured; more would not change a decision
-)
-# Of these, where there are many classes: enough to choose candidates, who are measured again
+SAME_BUDGET = 1.1  # candidates whose norms differ by less share one measurement of their siblings
+MOST_CALIBRATION = 1000  # images on which K patches are measured; more would not change a decision
+# Of these, if there are many classes: enough to choose candidates, which are measured again
 FEW = 200
-# Of log norms, the least that is believed where a class is judged with other methods' words
+# Lower bound of the spread of log norms in `p_class`, which is combined with other methods'
 ALONE_SPREAD = 0.1
 PRESCREEN_WINDOW = (
-    5  # budgets move twice as often as in the full search, so that few steps tell classes apart
+    5  # budgets move twice as often as in the full search, so that few steps separate classes
 )
 
 
 @dataclass(frozen=True)
 class _Searched:
-    """The smallest patches of all classes, how many outliers there may be.
+    """The smallest patches of all classes, and how the classes are compared.
 
-    And which classes are asked as siblings.
-
-    `usual` is how large a patch each class needs by several searches, on a log scale; None where
-    effort was unequal.
+    `most` is how many outliers there may be, `rows` are the classes that are compared. `usual` is
+    the log size of the patch that each class needs by several searches; None if the searches were
+    of unequal effort.
     """
 
     patches: Patches
@@ -72,38 +67,37 @@ class _Searched:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchInversion(Detector):
-    """Neural Cleanse with all classes at once, a calibrated test.
+    """Neural Cleanse with all classes at once, and a calibrated test against the natural ASR.
 
-    And siblings asked at the same budget.
-
-    Source: Wang et al., S&P 2019, for the inverse problem; for what differs see
-    `guard.ml.search.patches`. The verdict is not the paper's MAD index (false alarms of 17-33 % at
-    10 classes) but a generalised ESD test.
+    Source: Wang et al., S&P 2019, for the inverse problem; `guard.ml.search.patches` lists the
+    deviations. The verdict does not come from the paper's MAD index (false alarms of 17-33 % at 10
+    classes) but from a generalised ESD test.
 
     A class that never reaches the goal counts with the norm H*W (censored). A finding is suspicious
     if ASR on the calibration part >= `asr` and either p <= `alpha` and fold >= `fold`, or p <=
-    `alpha_far`, fold >= `fold_far` and its siblings stay `excess` behind at its norm: where classes
-    differ much from one another p has little power, but their siblings do not stay behind by
+    `alpha_far`, fold >= `fold_far` and its siblings stay `excess` behind at its norm: if classes
+    differ much from one another, p has little power, but their siblings do not stay behind by
     chance. `score` is the least of linear scores, each 0.5 at its gate: log p (1 at alpha squared),
-    log fold (1 at `fold` squared), shares (1 at 1), and the larger of both ways; so a finding is
-    suspicious exactly if its score is at least 0.5. `natural_asr` is the best of the siblings that
-    are no outliers themselves; what follows from a high one is the policy's business.
-    `asr_calibration`, `natural_asr` and `budget` are of the trigger that the finding carries,
-    `asr_smallest` and `natural_smallest` of the one that decided. `p_class` is the p value of this
-    class alone, uncorrected, for what several methods say of one class together: of the patch it
-    needs by several searches (`guard.ml.search.multistart`), beside what a reference lets expect
-    that was trained on the clean set (`guard.ml.search.reference_model`). Where norms come from
-    searches of unequal effort there is none.
+    log fold (1 at `fold` squared), shares (1 at 1); of the two alternatives the larger score
+    counts. So a finding is suspicious exactly if its score is at least 0.5. `natural_asr` is the
+    best ASR of the siblings that are not outliers themselves; the policy judges a high one.
+    `asr_calibration`, `natural_asr` and `budget` belong to the trigger that the finding carries,
+    `asr_smallest` and `natural_smallest` to the one that decided. `p_class` is the p value of this
+    class alone, uncorrected, which the policy combines with those of other methods: it compares the
+    patch that the class needs by several searches (`guard.ml.search.multistart`) with the
+    prediction from a reference trained on the clean set (`guard.ml.search.reference_model`). If the
+    norms come from searches of unequal effort, there is no `p_class`.
 
     Args:
-        steps: of the search; `natural_steps` of each look at the siblings.
-        batch: pictures a class and step.
+        steps: steps of the search; `natural_steps` those of each measurement of the siblings.
+        batch: images a class and step.
+        alpha, fold, alpha_far, fold_far, excess, asr: the gates.
         prescreen_above: with more classes than this, a short search (`prescreen_steps`,
             `prescreen_batch`) chooses `keep` classes for the full one, and the other norms are
             scaled by the median gain of the kept ones. The kept ones and `others` drawn from the
-            rest are asked as siblings, and p comes from their ASR alone.
-        again: further searches, of half the batch: of each class the smallest patch counts, and
-            `p_class` is of the average; none where `prescreen_above` applies.
+            rest are compared as siblings, and p comes from their ASR alone.
+        again: further searches with half the batch: the smallest patch of each class counts, and
+            `p_class` is of the average; none if `prescreen_above` applies.
         reference_rounds: passes over the clean set of the reference that `p_class` is compared
             with; 0 for none.
     """
@@ -185,10 +179,12 @@ class PatchInversion(Detector):
     def prepare(
         self, clean: CleanSet, device: torch.device, *, progress: Progress = silent
     ) -> None:
-        """The reference's answer, which takes longer than the search on a model of its size."""
+        """Train and search the reference, which takes longer than the search of a small model."""
         if clean.classes <= self.prescreen_above:
             with repeatable():
-                self._usual(clean, lambda done: progress(done, "asking a reference"), device)
+                self._usual(
+                    clean, lambda done: progress(done, "searching a reference model"), device
+                )
 
     def _usual(
         self, clean: CleanSet, watch: Callable[[float], None], device: torch.device
@@ -203,11 +199,8 @@ class PatchInversion(Detector):
     def _alone(
         self, clean: CleanSet, logs: list[float], progress: Progress, device: torch.device
     ) -> list[Apart]:
-        """What each class needs beside what a reference of the same task lets expect.
-
-        If one could be trained.
-        """
-        usual = self._usual(clean, span(progress, 0.95, 1.0, "asking a reference"), device)
+        """Test what each class needs against the prediction from a reference, if there is one."""
+        usual = self._usual(clean, span(progress, 0.95, 1.0, "searching a reference model"), device)
         explained = (
             None if usual is None or clean.classes < LEAST_FOR_LINE else [-value for value in usual]
         )
@@ -233,8 +226,8 @@ class PatchInversion(Detector):
         longer = smallest_patches(model, clean.search, kept, full, watch).or_smaller(
             short.pick(kept.tolist())
         )
-        # Unequal effort alone would make the kept classes outliers; the rest is credited with their
-        # median gain.
+        # Unequal effort alone would make the kept classes outliers, so the norms of the rest are
+        # reduced by their median gain.
         gain = float((longer.norms / short.norms[kept]).median())
         norms, reached, rows = (
             short.norms * min(gain, 1.0),
@@ -256,7 +249,7 @@ class PatchInversion(Detector):
     def _ask_siblings(
         self, siblings: Siblings[Patches], candidates: list[int], progress: Progress
     ) -> dict[int, Look[Patches]]:
-        """For each candidate what its siblings reach within its norm."""
+        """For each candidate, measure its siblings with patches of at most its norm."""
         looks: dict[int, Look[Patches]] = {}
         last: Look[Patches] | None = None
         for turn, row in enumerate(candidates):
@@ -267,7 +260,7 @@ class PatchInversion(Detector):
                     progress,
                     0.65 + turn * share,
                     0.65 + (turn + 1) * share,
-                    "asking sibling classes",
+                    "measuring sibling classes",
                 )
                 last = siblings.within(budget, watch)
             looks[row] = last
@@ -280,10 +273,7 @@ class PatchInversion(Detector):
         looks: Mapping[int, Look[Patches]],
         progress: Progress,
     ) -> list[Finding]:
-        """Suspicious findings with the strongest trigger instead of the smallest.
-
-        Nothing else about them changes.
-        """
+        """Replace the trigger of suspicious findings by the strongest instead of the smallest."""
         guilty = [row for row, finding in enumerate(findings) if finding.suspicious]
         for turn, row in enumerate(guilty):
             share = 0.15 / len(guilty)
@@ -310,9 +300,9 @@ class PatchInversion(Detector):
             # Norms from searches of unequal effort choose candidates, but prove nothing.
             p_asr = min(
                 1.0, look.test(row).p * len(patches.norms) / len(look.rows)
-            )  # those not asked count as tests
+            )  # classes that were not compared count as tests too
             p = cauchy([test.p, p_asr]) if len(look.rows) == len(patches.norms) else p_asr
-            if look.rate(row) >= rate:  # the second look may have made more of the same budget
+            if look.rate(row) >= rate:  # the second search may have used the same budget better
                 rate, trigger = look.rate(row), look.found.trigger(look.rows.index(row))
             numbers |= {
                 "natural_asr": look.natural(row),
@@ -321,7 +311,7 @@ class PatchInversion(Detector):
                 "asr_smallest": rate,
             }
         score = self._score(p, test.fold, rate, numbers.get("natural_asr"))
-        if look is None:  # it was no candidate
+        if look is None:  # not a candidate
             score = min(score, 0.49)
         numbers |= {"asr_calibration": rate, "p_value": p, "budget": trigger.norm}
         suspicious = score >= 0.5
@@ -354,21 +344,21 @@ def _strengthened(finding: Finding, better: Stronger[Patches]) -> Finding:
         "budget": float(better.found.norms[0]),
         "strengthened": better.factor,
     }
-    words = (
+    statement = (
         f"{finding.statement} With {numbers['budget']:.1f} pixels it works on {better.rate:.1%}."
     )
-    return replace(finding, numbers=numbers, trigger=better.found.trigger(0), statement=words)
+    return replace(finding, numbers=numbers, trigger=better.found.trigger(0), statement=statement)
 
 
 def _statement(row: int, numbers: Mapping[str, float], *, suspicious: bool) -> str:
     if not numbers["reached"]:
         return f"No patch was found that leads to class {row}."
-    words = f"A patch of {numbers['mask_l1']:.1f} pixels leads to class {row}"
+    text = f"A patch of {numbers['mask_l1']:.1f} pixels leads to class {row}"
     if "natural_asr" not in numbers:
-        return f"{words}."
-    words += (
+        return f"{text}."
+    text += (
         f"; its siblings need {numbers['fold']:.1f} times as many, and with as few the best of "
         "them reaches "
         f"{numbers['natural_smallest']:.0%} (p = {numbers['p_value']:.2g})"
     )
-    return f"{words}." if suspicious else f"{words}: not out of the ordinary."
+    return f"{text}." if suspicious else f"{text}: not out of the ordinary."
