@@ -1,4 +1,4 @@
-"""(model, clean set) to a repaired model. One file a defense."""
+"""Defenses: from a model and a clean set to a repaired model; one file each."""
 
 from typing import TYPE_CHECKING
 

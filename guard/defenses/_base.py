@@ -1,4 +1,4 @@
-"""The contract of a defense and the promises the base class keeps for it."""
+"""The contract of a defense, and the guarantees that its base class gives."""
 
 import copy
 import math
@@ -22,10 +22,8 @@ from guard.ml.seeds import seeded
 class Defense(ABC):
     """Repairs a model, given only the model, clean data and a seed.
 
-    Never learns whether or how it was attacked.
-
-    A subclass is a frozen dataclass of plain parameters, each with a default, and one method
-    `repair`.
+    It gets no information on whether or how the model was attacked. A subclass is a frozen
+    dataclass of plain parameters, each with a default, and one method `repair`.
     """
 
     version: ClassVar[int]
@@ -33,19 +31,18 @@ class Defense(ABC):
 
     @abstractmethod
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
-        """Return the repaired model.
+        """Return the repaired model: `model` changed in place, or a new one.
 
-        `model` itself changed (it is this call's own copy), or a new one.
-
-        `model` takes float images in [0, 1], N,C,H,W, and returns logits N,K. Random numbers come
-        from torch's global generators, which the caller has seeded.
+        `model` is a copy for this call. It takes float images N,C,H,W in [0, 1] and returns logits
+        N,K. Random numbers come from torch's global generators, which the caller has seeded.
 
         Raises:
-            MethodFailed: it cannot repair this model with this clean set, and why.
+            MethodFailed: this model cannot be repaired with this clean set; the message gives the
+                reason.
         """
 
     def parameters(self) -> dict[str, Any]:
-        """The plain parameters, JSON-ready."""
+        """The plain parameters as JSON values."""
         return asdict(self)
 
     @final
@@ -58,15 +55,14 @@ class Defense(ABC):
         progress: Progress = silent,
         seconds: float = math.inf,
     ) -> nn.Module:
-        """Run `repair` on a copy.
+        """Run `repair` on a copy of the model.
 
-        The result is in eval mode, finite, with gradients on for its parameters.
-
-        The same seed gives the same weights to the bit on one machine, on a GPU as well.
+        The result is in eval mode, finite, with gradients on for its parameters. The same seed
+        gives the same weights to the bit on one machine, on a GPU as well.
 
         Raises:
-            MethodFailed: it could not repair; also for non-finite weights. Subclasses OutOfTime,
-                Cancelled.
+            MethodFailed: the model could not be repaired, or a weight is not finite. Subclasses:
+                OutOfTime, Cancelled.
         """
         own = copy.deepcopy(model).eval().requires_grad_()
         watch = guarded(progress, deadline=time.monotonic() + seconds)

@@ -1,4 +1,4 @@
-"""Where a polarizer goes in a network, and putting it there; for every defense that trains one."""
+"""Find the place for a polarizer in a network and insert it, for every defense that trains one."""
 
 from dataclasses import replace
 
@@ -13,17 +13,15 @@ from guard.ml.networks.architectures import ImageModel, wrap
 from guard.ml.networks.cut_points import waypoints
 from guard.ml.networks.polarizer import Conditioned, Halves, Polarizer, attach
 
-LAYERS_AFTER = 3  # two and the head: with fewer the polarizer could do no more than another head
+LAYERS_AFTER = 3  # two and the head: with fewer, the polarizer could do no more than another head
 PROBES = 4
 
 
 def place_for(model: nn.Module, clean: CleanSet, *, conditional: bool = False) -> PolarizerPlace:
-    """Where this network's polarizer goes.
-
-    Before the last layer or block that `LAYERS_AFTER` weighted layers follow.
+    """The place for a polarizer: before the last layer or block with `LAYERS_AFTER` layers left.
 
     Raises:
-        MethodFailed: `no_place`, or `polarized`: it has one already.
+        MethodFailed: `no_place`: there is none; `polarized`: the model has a polarizer already.
     """
     if any(isinstance(module, Polarizer) for module in model.modules()):
         raise MethodFailed(
@@ -38,17 +36,14 @@ def place_for(model: nn.Module, clean: CleanSet, *, conditional: bool = False) -
                 before=point.name, channels=point.channels, conditional=conditional
             )
     raise MethodFailed(
-        "Neural Polarizer finds no layer that everything passes through and that has two weighted "
-        "layers and the head behind it; this architecture cannot carry one.",
+        "Neural Polarizer finds no layer that all information passes through and that is followed "
+        "by two weighted layers and the head; this architecture cannot have one.",
         code="no_place",
     )
 
 
 def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module:
-    """The model with a fresh polarizer, whose manifest says so if it has one.
-
-    Shares the model's tensors.
-    """
+    """The model with a fresh polarizer, recorded in its manifest; it shares the model's tensors."""
     device = device_of(model)
     if not isinstance(model, ImageModel):
         return attach(model, place, classes).to(device).eval()
@@ -57,9 +52,9 @@ def inserted(model: nn.Module, place: PolarizerPlace, classes: int) -> nn.Module
 
 
 def halved(model: nn.Module, clean: CleanSet) -> Halves:
-    """A polarized model in two.
+    """Cut a polarized model in two.
 
-    `rest` without a class is what a conditional one's bare network says.
+    For a conditional polarizer, `rest` without a class gives the logits of the bare network.
     """
     images = clean.search.pick(torch.arange(PROBES)).floats(device_of(model))
     network = model.inner if isinstance(model, ImageModel) else model

@@ -1,12 +1,11 @@
-"""ANP: learn which neurons an adversary could use, by noise on all of them, and silence those.
+"""ANP: prune the neurons that are most sensitive to adversarial noise on their weights.
 
 Paper: Wu, Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021, arXiv
-2110.14430: masks m in [0, 1], one a neuron, descend alpha CE(m) + (1 - alpha) CE(m + noise) where
-the noise, within +-eps, ascends; neurons
-of small masks are pruned. Deviations:
+2110.14430: masks m in [0, 1], one per neuron, minimise alpha CE(m) + (1 - alpha) CE(m + noise),
+where the noise, within +-eps, maximises it; neurons with small masks are pruned. Deviations:
     - the noise stays within +-eps (the published code lets it go to twice that)
     - the threshold is the largest of the paper's sweep that accuracy on the calibration images
-      allows; published results take it by the ASR on the test images
+      allows; published results choose it by the ASR on the test images
     - without batch norms, masks are on the outputs of every hidden layer
     - fewer steps, for few images
 """
@@ -35,10 +34,7 @@ THRESHOLDS = tuple(step / 20 for step in range(19))  # 0 to 0.9, the paper's swe
 
 @dataclass(frozen=True)
 class Site:
-    """Where a group of neurons is scaled.
-
-    The parameter `weight`, its first axis, and `bias`, "" if there is none.
-    """
+    """The parameters that scale a group of neurons: `weight` (its first axis) and `bias` or ""."""
 
     weight: str
     bias: str
@@ -50,7 +46,7 @@ class Anp(Defense):
 
     Args:
         eps: bound of the noise, relative to the weights (paper: 0.4).
-        steps: ascents of the noise before each descent of the masks, of eps / steps each (paper:
+        steps: ascent steps of the noise before each step of the masks, of eps / steps each (paper:
             1).
         alpha: weight of the loss without noise (paper: 0.2).
         rate: of the masks' SGD with momentum 0.9 (paper: 0.2).
@@ -92,7 +88,7 @@ class Anp(Defense):
         )
         if not done:
             raise MethodFailed(
-                f"ANP found no neuron that noise can turn and that the model can lose with at most "
+                f"ANP found no neuron that is sensitive to noise and whose pruning costs at most "
                 f"{self.max_drop:.0%} accuracy on the calibration images.",
                 code="nothing_found",
             )
@@ -101,9 +97,9 @@ class Anp(Defense):
     def masks(
         self, model: nn.Module, sites: Sequence[Site], data: Labelled, progress: Progress
     ) -> dict[Site, Tensor]:
-        """One mask a neuron, in 0..1; `model` stays as it is."""
-        # Batch norms work as in training, as published; their running statistics drift in this copy
-        # only.
+        """Train one mask per neuron, float of shape R in [0, 1]; `model` stays as it is."""
+        # Batch norms are in training mode, as published; their running statistics change in this
+        # copy only.
         twin = copy.deepcopy(model).requires_grad_(requires_grad=False).train()
         own = {
             name: twin.get_parameter(name)
@@ -115,7 +111,7 @@ class Anp(Defense):
             site: own[site.weight].new_ones(len(own[site.weight])).requires_grad_()
             for site in sites
         }
-        # Made once and filled anew for each batch.
+        # Allocated once and redrawn for each batch.
         noise = {
             name: torch.zeros(len(weight), device=weight.device, requires_grad=True)
             for name, weight in own.items()
@@ -163,10 +159,10 @@ class Anp(Defense):
 
 
 def sites_of(model: nn.Module, data: Labelled) -> list[Site]:
-    """The batch norms with scales; where there is none, every hidden layer.
+    """The batch norms with scales, or every hidden layer if there are none.
 
     Raises:
-        MethodFailed: neither is there.
+        MethodFailed: there are neither.
     """
     flow = flow_on(model, data)
     found = [
@@ -204,6 +200,6 @@ def _clamp(masks: Mapping[Site, Tensor]) -> None:
 
 @torch.no_grad()
 def _cut(masks: Mapping[Site, Tensor], level: float, model: nn.Module) -> None:
-    """Prune as published: the scale goes, the shift stays."""
+    """Prune as published: the scale is set to zero, the shift stays."""
     for site, mask in masks.items():
         model.get_parameter(site.weight)[mask <= level] = 0

@@ -1,13 +1,13 @@
-"""CLP: silence the channels to which a small change of the input can matter most.
+"""CLP: prune the channels that are most sensitive to small changes of the input.
 
 Paper: Zheng, Tang, Li, Liu, "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022,
 arXiv 2208.03111: a channel's bound is the largest singular value of its filter times |gamma| /
-sqrt(var + eps) of its batch norm; those over mean + u std of their layer go. Deviations:
+sqrt(var + eps) of its batch norm; channels over mean + u std of their layer are pruned. Deviations:
     - a norm is paired with the convolution whose output it takes (the published code pairs by order
-      of registration, wrong for pre-activation nets and shortcuts); a layer without such a norm
-      counts and is silenced by itself
+      of registration, wrong for pre-activation nets and shortcuts); a layer without such a norm is
+      measured and pruned by itself
     - linear layers count with their rows' lengths, so that transformers have channels too
-    - the method needs no data, but ours says what it costs: from `most_u` down to `u` it goes as
+    - the method needs no data, but we limit its cost: the threshold falls from `most_u` to `u` as
       far as accuracy on the calibration images allows
 """
 
@@ -32,15 +32,15 @@ from guard.ml.training.fit import require_images
 class Clp(Defense):
     """Channel Lipschitzness pruning of every hidden layer; nothing is trained.
 
-    In a layer of n channels no bound is more than (n - 1) / sqrt(n) standard deviations over the
-    mean: below 11 channels none is ever cut at u = 3.
+    In a layer of n channels no bound is more than (n - 1) / sqrt(n) standard deviations above the
+    mean: in a layer of fewer than 11 channels none is ever pruned at u = 3.
 
     Args:
-        u: standard deviations over the layer's mean (paper: 3 on CIFAR-10).
-        most_u: where the descent to `u` begins, by `step`.
+        u: standard deviations above the layer's mean (paper: 3 on CIFAR-10).
+        most_u: the threshold to start from; it falls by `step`.
         max_drop: calibration accuracy (0..1) that may be lost.
-        min_per_class: search images that every class needs; the same as others ask, so that its
-            answers compare.
+        min_per_class: search images that every class needs; the same as in other defenses, so that
+            results are comparable.
     """
 
     version: ClassVar[int] = 1
@@ -70,7 +70,7 @@ class Clp(Defense):
         ]
         if not levels:
             raise MethodFailed(
-                f"No channel's Lipschitz bound is {self.u:g} standard deviations over its layer's "
+                f"No channel's Lipschitz bound is {self.u:g} standard deviations above its layer's "
                 "mean; there is nothing to prune.",
                 code="nothing_found",
             )
@@ -91,7 +91,10 @@ class Clp(Defense):
 
 
 def scores(bounds: Tensor) -> Tensor:
-    """Standard deviations over the layer's mean; 0 where all are alike.
+    """Standard deviations above the layer's mean, float C; 0 if all bounds are equal.
+
+    Args:
+        bounds: of the layer's channels, float C.
 
     Raises:
         MethodFailed: a bound is not finite.

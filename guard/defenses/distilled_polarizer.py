@@ -1,12 +1,9 @@
-"""A neural polarizer that learns what shared distillation learns.
-
-One small layer and the head are trained.
+"""A neural polarizer trained by shared distillation: only one small layer and the head change.
 
 The layer is that of Zhu et al., Neural Polarizer, NeurIPS 2023, which trains it on perturbed
-pictures and labels; what it is taught here is in `guard.defenses._distilled`. With the other
-weights frozen there is less that a few pictures can spoil, and less that can be unlearnt. A head of
-its own is not in the paper: without one, the row of a target class stays as unusual as it was,
-which detectors see.
+images and labels; here it is trained as in `guard.defenses._distilled`. With the other weights
+frozen, a few images can do less harm, but less can be unlearnt. The paper does not train the head:
+without that, the row of a target class stays as unusual as it was, which detectors find.
 """
 
 from dataclasses import dataclass
@@ -22,12 +19,10 @@ from guard.ml.networks.polarizer import polarizer_of
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledPolarizer(Distilled):
-    """Distilled repair by a polarizer.
+    """Distilled repair by a polarizer; parameters as in `Distilled`, with larger rates.
 
-    Parameters as in `Distilled`, with larger rates for so few weights.
-
-    Its shared adversarial examples have changed pixels: bent ones teach one layer nothing against a
-    warp.
+    Its shared adversarial examples have changed pixels: a single layer learns nothing against a
+    warp from warped examples.
     """
 
     version: ClassVar[int] = 6

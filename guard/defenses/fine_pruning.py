@@ -1,13 +1,11 @@
-"""Fine-pruning.
-
-Silence what is dormant on clean pictures in front of the last layer, then fine-tune.
+"""Fine-pruning: prune features that are dormant on clean images, then fine-tune.
 
 Paper: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural
 Networks", RAID 2018, arXiv 1805.12185, section 4. Deviations:
-    - what is pruned are the features that the head gets (in a residual net the sum, not one
-      branch), whatever made them; by their mean absolute value, since a transformer's are not
-      behind a ReLU
-    - the model taken is the last one within the budget, not the first one outside (as in
+    - the pruned features are the inputs of the head (in a residual network the sum, not one
+      branch), ranked by their mean absolute value, since those of a transformer do not come from a
+      ReLU
+    - the result is the last model within the budget, not the first one outside it (as in
       BackdoorBench)
 """
 
@@ -33,17 +31,17 @@ from guard.ml.training.fit import fit, require_accuracy, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class FinePruning(Defense):
-    """Prune the head's inputs as far as clean accuracy allows, then fine-tune everything.
+    """Prune the head's inputs as far as clean accuracy allows, then fine-tune all weights.
 
-    What is pruned stays so.
+    Pruned inputs stay pruned.
 
     Args:
-        prune_drop: calibration accuracy (0..1) that pruning may cost; fine-tuning wins it back.
-        steps: equal steps from nothing to everything in which it prunes.
+        prune_drop: calibration accuracy (0..1) that pruning may cost; fine-tuning recovers it.
+        steps: number of equal pruning steps from no input to all inputs.
         rounds: passes over the search images, `batch` images a step, with SGD's `rate` over one
             cycle.
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss in all ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 1
@@ -103,7 +101,7 @@ class FinePruning(Defense):
 
 @torch.no_grad()
 def activity(model: nn.Module, head: Layer, data: Labelled) -> Tensor:
-    """Mean absolute value of each of the head's inputs over `data`, D float64 on the CPU."""
+    """Mean absolute value of each input of the head over `data`, float64 D on the CPU."""
     parts = [
         with_features(model, head, images)[1].abs().double().sum(0).cpu()
         for images, _ in data.batches(BATCH, device=device_of(model))
@@ -116,9 +114,8 @@ def _head(model: nn.Module, data: Labelled) -> Layer:
     head = None if flow.head is None else flow.layers[flow.head]
     if head is None or not head.weight_name:
         raise MethodFailed(
-            "The network's last layer cannot be told, or its weight is no parameter; fine-pruning "
-            "has "
-            "nothing to prune.",
+            "The network's last layer cannot be found, or its weight is not a parameter; "
+            "fine-pruning has nothing to prune.",
             code="no_head",
         )
     return head
@@ -126,7 +123,7 @@ def _head(model: nn.Module, data: Labelled) -> Layer:
 
 @torch.no_grad()
 def _mute(model: nn.Module, head: Layer, columns: Tensor) -> None:
-    """Let the head ignore these inputs."""
+    """Set the head's weights of these inputs to zero."""
     weight, used = model.get_parameter(head.weight_name), head.weight
     assert used is not None
     # A head written as features @ W stores its inputs first.

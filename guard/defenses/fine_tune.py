@@ -1,8 +1,8 @@
 """Plain fine-tuning on clean data: the baseline that every other defense must beat.
 
-Deviation from the usual baseline (a fixed small rate): the largest rate is taken at which the model
-still recovers its clean accuracy, since a small rate leaves a model in the basin it was poisoned
-into. The choice reads clean calibration accuracy and nothing else.
+Deviation from the usual baseline (a fixed small rate): the rate is the largest at which the model
+still recovers its clean accuracy, since a small rate leaves a model in the minimum to which the
+poisoned training led. The choice depends on clean calibration accuracy only.
 """
 
 import copy
@@ -23,16 +23,16 @@ from guard.ml.training.fit import fit, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Defense):
-    """Cross-entropy on the search images, SGD with momentum, one cycle.
+    """Minimise cross-entropy on the search images by SGD with momentum, one cycle of the rate.
 
-    Batch-norm statistics updated.
+    Batch-norm statistics are updated.
 
     Args:
         rounds: passes over the search images.
         batch: images a step.
         rate: the first learning rate tried; halved after each try that lost too much accuracy.
         tries: how many rates are tried.
-        max_drop: calibration accuracy (0..1) that a try may lose; one picture may always be lost.
+        max_drop: calibration accuracy (0..1) that a try may lose; one image may always be lost.
         min_per_class: search images that every class needs.
     """
 
@@ -64,7 +64,7 @@ class FineTune(Defense):
             except MethodFailed as failure:
                 if failure.code != "non_finite":
                     raise
-                now = 0.0  # it diverged: the rate is too large, the next one is smaller
+                now = 0.0  # it diverged: the rate is too large; the next one is smaller
             if now >= before - allowed and _finite(candidate):
                 return candidate
             rate /= 2
@@ -97,5 +97,5 @@ class FineTune(Defense):
 
 
 def _finite(model: nn.Module) -> bool:
-    """Whether no weight and no running statistic overflowed; accuracy alone need not show it."""
+    """Whether all weights and running statistics are finite, which accuracy may not reveal."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())

@@ -1,14 +1,12 @@
-"""FST, feature shift tuning.
-
-A fresh classifier, pushed away from the old one, makes the features move.
+"""FST, feature shift tuning: train from a fresh classifier that is pushed away from the old one.
 
 Paper: Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shift Tuning",
-NeurIPS 2023, arXiv
-2310.01875: reinitialise the last linear layer, train everything on cross-entropy + alpha * <W,
-W_old>, and after every step give W the norm of W_old. Plain fine-tuning stays near a poisoned
-model's features, above all at low poison rates. Values of the reference code in brackets below.
-Deviations: smaller batches and more passes, since a small clean set would otherwise give a fresh
-classifier too few steps; the layer is found by data flow, not by a name.
+NeurIPS 2023, arXiv 2310.01875: reinitialise the last linear layer, train all weights on
+cross-entropy + alpha * <W, W_old>, and after every step scale W to the norm of W_old. Plain
+fine-tuning stays near a poisoned model's features, above all at low poison rates. Values of the
+reference code are in brackets below. Deviations: smaller batches and more passes, since a small
+clean set would otherwise give a fresh classifier too few steps; the layer is found by data flow,
+not by its name.
 """
 
 from dataclasses import dataclass
@@ -28,15 +26,15 @@ from guard.ml.training.fit import fit, require_accuracy, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class Fst(Defense):
-    """Tune all weights from a fresh head on; batch-norm statistics updated.
+    """Tune all weights, starting from a fresh head; batch-norm statistics are updated.
 
     Args:
-        rounds: passes over the search images (10, with more pictures).
+        rounds: passes over the search images (10, with more images).
         batch: images a step (128).
         rate, momentum: of SGD (0.01, 0.9), one cycle.
         alpha: weight of the inner product with the old head (0.1).
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 1
@@ -87,7 +85,10 @@ class Fst(Defense):
 
 @torch.no_grad()
 def reinitialise(weight: Tensor, bias: Tensor | None) -> None:
-    """Fresh values, uniform within 1 / sqrt(D), drawn from torch's global CPU generator."""
+    """Redraw weight (float K,D) and bias (K) in place, uniformly within +-1 / sqrt(D).
+
+    Draws from torch's global CPU generator.
+    """
     bound = weight[0].numel() ** -0.5
     for tensor in (weight, bias):
         if tensor is not None:

@@ -1,11 +1,9 @@
-"""FT-SAM.
-
-Fine-tune on clean data for weights that are good in a neighbourhood, which shrinks the large ones.
+"""FT-SAM: fine-tune on clean data with sharpness-aware minimisation.
 
 Paper: Zhu, Wei, Shen, Fan, Wu, "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware
-Minimization",
-ICCV 2023, arXiv 2304.11823: min over w of max over ||e / |w||| <= rho of the clean loss at w + e.
-Backdoor neurons have large weights, and a step in proportion to the weight hits those most.
+Minimization", ICCV 2023, arXiv 2304.11823: min over w of max over ||e / |w||| <= rho of the clean
+loss at w + e. Backdoor neurons have large weights, and a step in proportion to the weight changes
+those most.
 Deviations:
     - fewer steps for few images, and one cycle of the rate over all of them
     - no label smoothing, no augmentation: neither is in the paper's text
@@ -38,7 +36,7 @@ class FtSam(Defense):
         batch: images a step (paper: 256).
         rate: SGD's learning rate, with momentum 0.9 and weight decay 5e-4 (as in the paper).
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 1
@@ -78,9 +76,10 @@ class FtSam(Defense):
 def adaptive(
     weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, rho: float
 ) -> dict[str, Tensor]:
-    """The worst e with ||e / |w||| <= rho to first order.
+    """The e with ||e / |w||| <= rho that raises the loss most to first order, for each weight.
 
-    Rho w^2 g / || |w| g ||, one norm over all weights.
+    It is rho w^2 g / || |w| g ||, with one norm over all weights w and gradients g; the result has
+    their shapes, float.
     """
     scaled = [(weight * gradients[name]).norm() for name, weight in weights.items()]
     length = torch.stack(scaled).norm().clamp_min(1e-12)

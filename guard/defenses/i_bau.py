@@ -1,23 +1,19 @@
-"""I-BAU.
-
-Train against one perturbation that fools the model on all pictures, and through what it owes the
-weights.
+"""I-BAU: unlearn a universal perturbation by an implicit hypergradient.
 
 Paper: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit
-Hypergradient", ICLR 2022,
-arXiv 2110.03735: min over theta, max over a shared perturbation delta. The second half of the
-gradient, (d delta / d theta)^T dH/d delta, comes from the fixed point delta = Phi(delta, theta) of
-a step of ascent, by K terms of its Neumann series. Values of the reference code in brackets below.
-Deviations, and why:
-    - the fixed point is that of the batch in hand; the code's is always that of the first one
-      (dossier, pitfall 3)
-    - inside Phi the labels are the model's own answers, as they are while delta is learnt; the code
-      mixes both
+Hypergradient", ICLR 2022, arXiv 2110.03735: min over theta, max over a shared perturbation delta.
+The second half of the gradient, (d delta / d theta)^T dH/d delta, comes from the fixed point delta
+= Phi(delta, theta) of a step of ascent, by K terms of its Neumann series. Values of the reference
+code are in brackets below. Deviations, and why:
+    - the fixed point is that of the current batch; the reference code always uses that of the first
+      batch, although delta is trained on all of them
+    - inside Phi the labels are the model's own predictions, as they are while delta is learnt; the
+      code mixes predictions and true labels
     - delta stays in a ball, as in the paper and in one notebook of the authors; in the scripts it
       is unbounded
-    - the series ends where its terms grow: Phi does not contract there, and the published sum is
+    - the series ends when its terms grow: Phi is not a contraction there, and the published sum is
       noise
-    - at least one picture of a batch carries delta; in the code a batch under 100 has none
+    - at least one image of a batch carries delta; in the code a batch under 100 has none
 """
 
 from collections.abc import Callable, Sequence
@@ -41,23 +37,22 @@ Loss = Callable[[Tensor], Tensor]  # of delta
 
 @dataclass(frozen=True, kw_only=True)
 class IBau(Defense):
-    """Alternate between learning one perturbation for all pictures and unlearning it.
+    """Alternate between learning one perturbation for all images and unlearning it.
 
-    Batch-norm statistics stay.
+    Batch-norm statistics stay as they are.
 
     Args:
-        rounds: of both (5, with ten times as many pictures).
+        rounds: number of alternations (5, with ten times as many images).
         batch: images a step (100).
         rate: Adam's for the weights (1e-3).
         delta_rate: SGD's for the perturbation (10), one pass a round from zero.
         penalty: weight of its squared norm (0.001).
-        size: root mean square over a picture that it may reach (L2 norm 10 on 3x32x32, which is
-            0.18).
+        size: its largest root mean square over an image (L2 norm 10 on 3x32x32, which is 0.18).
         terms: K of the Neumann series (5).
         inner_rate: length of the ascent step in Phi (0.1).
-        portion: share of a batch that carries the perturbation (0.01), at least one picture.
+        portion: share of a batch that carries the perturbation (0.01), at least one image.
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 1
@@ -80,29 +75,29 @@ class IBau(Defense):
         before = accuracy(model, clean.calibration, clean.classes).overall
         weights: list[Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
         optimiser = torch.optim.Adam(weights, lr=self.rate)
-        # The fused kernels of attention have no second derivative; the plain one has.
+        # The fused kernels of attention have no second derivative; the plain one does.
         with sdpa_kernel(SDPBackend.MATH):
             for turn in range(self.rounds):
-                told = part(
+                report = part(
                     progress,
                     turn / self.rounds,
                     (turn + 1) / self.rounds,
                     f"I-BAU, round {turn + 1} of {self.rounds},",
                 )
-                delta = self.perturbation(model, clean.search, part(told, 0.0, 0.2, "perturbing"))
+                delta = self.perturbation(model, clean.search, part(report, 0.0, 0.2, "perturbing"))
                 self._unlearn(
                     model,
                     clean.search,
                     delta,
                     weights,
                     optimiser,
-                    part(told, 0.2, 1.0, "unlearning"),
+                    part(report, 0.2, 1.0, "unlearning"),
                 )
         require_accuracy(model, clean, before, drop=self.max_drop, method="I-BAU")
         return model
 
     def perturbation(self, model: nn.Module, data: Labelled, progress: Progress) -> Tensor:
-        """One perturbation 1,C,H,W for all pictures, of root mean square at most `size`."""
+        """One perturbation for all images, float 1,C,H,W of root mean square at most `size`."""
         device = device_of(model)
         delta = torch.zeros(1, *data.images.shape[1:], device=device)
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
@@ -118,16 +113,18 @@ class IBau(Defense):
         return delta
 
     def inner(self, model: nn.Module, images: Tensor) -> Loss:
-        """What the perturbation descends on one batch.
+        """The loss of a perturbation on one batch, minimal where predictions change most.
 
-        It wants the model to leave its own answers.
+        `images` are float N,C,H,W in [0, 1].
         """
         with torch.no_grad():
-            said = model(images).argmax(1)
+            predicted = model(images).argmax(1)
 
         def loss(delta: Tensor) -> Tensor:
-            # Not a norm squared: its second derivative at zero is not a number.
-            return self.penalty * delta.square().sum() - cross_entropy(model(images + delta), said)
+            # Not the square of a norm, whose second derivative at zero is NaN.
+            return self.penalty * delta.square().sum() - cross_entropy(
+                model(images + delta), predicted
+            )
 
         return loss
 
@@ -179,19 +176,19 @@ class IBau(Defense):
 def hypergradient(
     outer: Loss, inner: Loss, delta: Tensor, weights: Sequence[Tensor], *, rate: float, terms: int
 ) -> list[Tensor]:
-    """The gradient of `outer` at the minimum of `inner`.
-
-    By implicit differentiation of a step of descent.
+    """The gradient of `outer` at the minimum of `inner`, by implicit differentiation.
 
     With Phi(d) = d - rate * inner'(d): v = sum over k < `terms` of ((dPhi/dd)^T)^k d outer / dd,
-    and the answer is d outer / d weights + (dPhi / d weights)^T v (paper, section 3). Exact for
-    `terms` to infinity if Phi contracts; the series ends before a term that is no smaller than the
-    one before it.
+    and the result is d outer / d weights + (dPhi / d weights)^T v (paper, section 3). It is exact
+    for infinitely many terms if Phi is a contraction; the series ends before a term that is no
+    smaller than the one before it.
 
     Args:
-        outer, inner: scalar losses of a perturbation and of the weights.
-        delta: the (approximate) minimum of `inner`.
-        weights: leaves with gradients; the result has a tensor for each.
+        outer, inner: scalar losses of a perturbation, which depend on the weights.
+        delta: the (approximate) minimum of `inner`, float 1,C,H,W.
+        weights: leaf tensors with gradients; the result has a tensor of the same shape for each.
+        rate: step length in Phi.
+        terms: the largest number of terms.
     """
     delta = delta.detach().requires_grad_()
     pull, *direct = torch.autograd.grad(
@@ -200,7 +197,7 @@ def hypergradient(
     (slope,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
     if (
         slope.grad_fn is None
-    ):  # piecewise linear with no curvature at all: delta does not move with the weights
+    ):  # piecewise linear, without curvature: delta does not depend on the weights
         return direct
     term, series = pull, pull if terms else torch.zeros_like(pull)
     for _ in range(terms - 1):

@@ -1,19 +1,17 @@
-"""MESA removal.
-
-Unlearn the whole distribution of patches that obey the attacker, until a new search finds none.
+"""MESA removal: unlearn the whole distribution of a backdoor's patches until none is found.
 
 Source: Qiao, Yang and Li, "Defending Neural Backdoors via Generative Distribution Modeling",
-NeurIPS 2019, with the retraining of the authors' code: clean pictures, some of them under a fresh
-sample of the recovered distribution, all taught what they show. Deviations, and why:
-    - where the patch lies is not given: regions of several sizes around what a patch search found
+NeurIPS 2019, with the retraining of the authors' code: clean images, some of them with a fresh
+sample of the recovered distribution, all with their true labels. Deviations, and why:
+    - the place of the patch is not given: regions of several sizes around what a patch search found
       (`guard.ml.search.outlier_patches`)
-    - pictures are taught what the model as it came says of them unstamped, not their labels: a few
-      hundred labels would be learnt by heart. That also labels blends of two pictures, which
-      stretches a small clean set
-    - 20 % of the pictures are stamped, not 1 %, and every set learnt so far takes part in every
+    - images are trained on the original model's output without the patch, not on their labels: a
+      few hundred labels would be memorised. The model also gives outputs for blends of two images,
+      which enlarge a small clean set
+    - 20 % of the images are stamped, not 1 %, and every set learnt so far takes part in every
       step
-    - batch-norm statistics stay as they are: stamped pictures would move them away from the task
-    - the rate starts at the paper's and rises only where it was not enough: the gentlest repair
+    - batch-norm statistics stay as they are: stamped images would shift them away from the task
+    - the rate starts at the paper's and rises only if it was not enough, for the gentlest repair
       that works
 """
 
@@ -37,37 +35,35 @@ from guard.ml.search.outlier_patches import require_classes, unusual_patches
 from guard.ml.search.patches import Patches
 from guard.ml.training.fit import fit, require_accuracy, require_images
 
-LARGEST = 0.2  # of the picture: a patch that covers more is the picture
-EXCHANGE = 10.0  # points of success that a point of accuracy is worth, where no rate gives both
-STEEPER = 3.0  # from one rate to the next
+LARGEST = 0.2  # share of the image that a patch may cover
+EXCHANGE = 10.0  # points of success rate that a point of accuracy is worth, if no rate gives both
+STEEPER = 3.0  # ratio of a rate to the one before
 
 
 @dataclass(frozen=True, kw_only=True)
 class MesaRemoval(Defense):
-    """Search for unusual patches, learn their distribution, train it away.
+    """Search for unusual patches, learn and unlearn their distribution, until none stands out.
 
-    Again, until nothing new stands out.
-
-    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`;
-    at the first look the smallest of all already if it is `far` times under them.
+    A class is repaired if its smallest patch is `fold` times smaller than its siblings' at level
+    `alpha`; at the first look also the class with the smallest patch if it is `far` times smaller.
 
     Args:
-        looks: rounds of search and unlearning at most; whether that was enough is for the vetting
-            to say.
-        search_steps, search_batch: of each search, pictures a class and step.
+        looks: the largest number of rounds of search and unlearning; the vetting tests whether they
+            were enough.
+        search_steps, search_batch: steps of each search, and images a class and step.
         room: pixels of the smallest region, in norms of the smallest patch; each of `sizes` regions
-            has twice as many.
-        learn_steps, learn_batch: of the generators, one for each level of success, class and
+            has twice as many as the one before.
+        learn_steps, learn_batch: those of the generators, one for each level of success, class and
             region.
-        stamped: stamped pictures for each plain one.
-        rounds: passes over the search pictures at most, `images` a step.
-        rate: the first learning rate of SGD with momentum (paper: 1e-3), three times as much in
-            each of `tries`.
-        goal: share 0..1 of the search pictures that fresh samples of any set may still lead to
-            their class; two passes in a row at most so much end the training.
-        max_loss: calibration accuracy (0..1) that a rate may cost before the next one is judged
-            beside it.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        stamped: stamped images for each clean one.
+        rounds: the largest number of passes over the search images, `images` a step.
+        rate: the first learning rate of SGD with momentum (paper: 1e-3), tripled in each of
+            `tries`.
+        goal: share (0..1) of the search images that fresh samples of a set may still lead to its
+            class; the training ends after two passes in a row within it.
+        max_loss: calibration accuracy (0..1) that a rate may cost without a penalty when rates are
+            compared.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
         min_per_class: search images that every class needs.
     """
 
@@ -131,17 +127,17 @@ class MesaRemoval(Defense):
     def learn(
         self, model: nn.Module, data: Labelled, found: Patches, progress: Progress
     ) -> list[TriggerSet]:
-        """The distributions of the patches found, one a class and size of region.
+        """Learn the distributions of the patches found, one for each class and size of region.
 
-        `model` without gradients.
+        `model` must be in eval mode, its parameters without gradients.
         """
         effort = patch_distribution.Effort(steps=self.learn_steps, batch=self.learn_batch)
         masks, targets = found.masks.cpu(), found.targets.tolist()
         most = int(LARGEST * masks[0].numel())
         sets: list[TriggerSet] = []
         for size in range(self.sizes):
-            # One size for all classes, since generators that are trained together have equal
-            # outputs.
+            # One size for all classes, since generators that are trained together have outputs of
+            # one size.
             pixels = min(
                 max(round(self.room * 2**size * float(found.norms.max())), LEAST_PIXELS), most
             )
@@ -165,17 +161,16 @@ class MesaRemoval(Defense):
         before: float,
         progress: Progress,
     ) -> nn.Module:
-        """A copy of `model` trained at the gentlest rate that reaches the goal at an accuracy that
-        is kept."""
+        """A copy of `model`, trained at the smallest rate that reaches the goal, or at the best."""
         best: tuple[float, nn.Module] | None = None
         for attempt in range(self.tries):
             rate = self.rate * STEEPER**attempt
             candidate = copy.deepcopy(model).requires_grad_()
-            told = part(
+            report = part(
                 progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},"
             )
             try:
-                self._train(candidate, teacher, clean.search, sets, rate, told)
+                self._train(candidate, teacher, clean.search, sets, rate, report)
                 lost = before - accuracy(candidate, clean.calibration, clean.classes).overall
             except MethodFailed as error:
                 if error.code != "non_finite":
@@ -186,7 +181,7 @@ class MesaRemoval(Defense):
             if best is None or price < best[0]:
                 best = price, candidate
             if not works:
-                break  # a larger rate costs more accuracy and has nothing left to win
+                break  # a larger rate would only cost more accuracy
         if best is None:
             raise MethodFailed(
                 f"MESA removal diverged at a rate of {self.rate:g}; use a lower one.",
@@ -204,7 +199,7 @@ class MesaRemoval(Defense):
         progress: Progress,
     ) -> None:
         def objective(images: Tensor, _labels: Tensor) -> Tensor:
-            # The batch was shuffled: its first pictures and its neighbours are as good as any.
+            # The batch was shuffled, so its first images and neighbours are a random choice.
             some = math.ceil(self.stamped * len(images))
             blends = images.lerp(images.roll(1, 0), torch.rand(len(images), 1, 1, 1).to(images))
             with torch.no_grad():
@@ -233,9 +228,9 @@ class MesaRemoval(Defense):
 
 
 def stamp(images: Tensor, sets: list[TriggerSet]) -> Tensor:
-    """Pictures N,C,H,W, each under a fresh sample of one of the sets.
+    """Float images N,C,H,W in [0, 1], each with a fresh sample of one of the sets.
 
-    The sets in equal parts and random order.
+    The sets get equal parts of the images, in random order.
     """
     order = torch.randperm(len(sets))[: len(images)].tolist()
     return torch.cat(
@@ -245,8 +240,7 @@ def stamp(images: Tensor, sets: list[TriggerSet]) -> Tensor:
 
 @torch.no_grad()
 def success(model: nn.Module, data: Labelled, sets: list[TriggerSet]) -> float:
-    """Of all sets the largest share of other classes' pictures that fresh samples lead to the set's
-    class."""
+    """The largest ASR (0..1) of the sets, each with a fresh sample per image of another class."""
     shares = []
     for one in sets:
         others = data.pick(data.labels != one.target)

@@ -1,16 +1,16 @@
-"""NAD, neural attention distillation: a fine-tuned copy teaches the model where to look.
+"""NAD, neural attention distillation: align a model's attention with that of a fine-tuned copy.
 
 Paper: Li, Lyu, Koren, Lyu, Li, Ma, "Neural Attention Distillation", ICLR 2021, arXiv 2101.05930.
-The student is the model as it came, trained on cross-entropy + sum over layers of beta *
+The student is the original model, trained on cross-entropy + sum over layers of beta *
 MSE(A(student), A(teacher)); A sums |F|^p over channels and is normalised to length one for each
-picture. Values of the reference code in brackets below. Deviations:
-    - layers are found by trying: the last three points that everything passes through, each at
-      another resolution (or, for transformers, at thirds of the depth); never one with a single
-      place, whose map is constant
+image. Values of the reference code are in brackets below. Deviations:
+    - layers are found by experiment: the last three points that all information passes through,
+      each at another resolution (or, for transformers, at thirds of the depth); never one with a
+      single position, whose map is constant
     - the rate is the largest at which the teacher keeps its clean accuracy, halved from the
-      published one as in plain fine-tuning here; a fixed rate ruins some models and moves others
-      nowhere
-    - one student pass a step; layers share it
+      published one as in our plain fine-tuning; a fixed rate ruins some models and hardly changes
+      others
+    - one forward pass of the student a step serves all layers
 """
 
 import copy
@@ -39,20 +39,22 @@ PROBES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Nad(Defense):
-    """Fine-tune a teacher, then the student towards its attention; batch-norm statistics updated.
+    """Fine-tune a teacher, then train the student towards its attention.
+
+    Batch-norm statistics are updated.
 
     Args:
         rounds: passes over the search images for each of the two (20).
         batch: images a step (64).
         rate: of SGD with momentum 0.9, one cycle (0.1); halved in each of `tries` until the teacher
-            loses at most `max_loss` of its calibration accuracy (0..1; one picture may always go),
-            else the rate that keeps most.
+            loses at most `max_loss` of its calibration accuracy (0..1; one image may always be
+            lost), otherwise the rate that keeps most accuracy.
         decay: weight decay (1e-4).
         power: p of the attention map (2).
-        beta_low, beta_middle, beta_high: weights of the three layers (500, 1000, 1000); the last of
-            fewer layers.
+        beta_low, beta_middle, beta_high: weights of the three layers (500, 1000, 1000); with fewer
+            layers the last weights.
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 2
@@ -96,7 +98,7 @@ class Nad(Defense):
     def maps(
         self, model: nn.Module, points: list[Waypoint], images: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Logits N,K, and the attention map of each point."""
+        """Logits N,K of float images N,C,H,W in [0, 1], and the attention map N,P per point."""
         with watching(model, [point.name for point in points]) as seen:
             logits = model(images)
         return logits, [attention(seen[point.name], self.power, point.axis) for point in points]
@@ -104,27 +106,25 @@ class Nad(Defense):
     def _teacher(
         self, model: nn.Module, clean: CleanSet, before: float, progress: Progress
     ) -> tuple[nn.Module, float]:
-        """A copy of the model, fine-tuned at the largest rate that its accuracy survives.
+        """A copy fine-tuned at the largest rate that keeps its accuracy, and that rate.
 
-        And that rate.
-
-        With a few hundred pictures none may do; then it is the rate that keeps most accuracy, if
-        not less than `max_drop` allows.
+        With a few hundred images there may be no such rate; then it is the one that keeps most
+        accuracy, if it loses no more than `max_drop`.
         """
         allowed, best = max(self.max_loss, 1 / len(clean.calibration)), -math.inf
         kept: tuple[nn.Module, float] | None = None
         for attempt in range(self.tries):
             rate, teacher = self.rate / 2**attempt, copy.deepcopy(model)
-            told = part(
+            report = part(
                 progress, attempt / self.tries, (attempt + 1) / self.tries, f"at rate {rate:g},"
             )
             try:
-                self._tune(teacher, clean, _plain(teacher), rate, told)
+                self._tune(teacher, clean, _plain(teacher), rate, report)
                 now = accuracy(teacher, clean.calibration, clean.classes).overall
             except MethodFailed as error:
                 if error.code != "non_finite":
                     raise
-                continue  # it diverged: the rate is too large, the next one is smaller
+                continue  # it diverged: the rate is too large; the next one is smaller
             if now >= before - allowed:
                 return teacher, rate
             if now > best:
@@ -165,20 +165,24 @@ class Nad(Defense):
 def layers(model: nn.Module, images: Tensor) -> list[Waypoint]:
     """At most three points whose features are compared, from the first to the last.
 
+    Args:
+        model: in eval mode.
+        images: float N,C,H,W in [0, 1] on the model's device.
+
     Raises:
-        MethodFailed: `no_layers`, the network has no feature map that everything passes through.
+        MethodFailed: `no_layers`: the network has no feature map that all information passes
+            through.
     """
     found = [
         point for point in waypoints(model, model, images, exits=True) if math.prod(point.sides) > 1
     ][::-1]
     if not found:
         raise MethodFailed(
-            "NAD finds no feature map that everything in the network passes through; this "
-            "architecture "
-            "has no attention to compare.",
+            "NAD finds no feature map that all information in the network passes through; this "
+            "architecture has no attention to compare.",
             code="no_layers",
         )
-    # Of points with no layer between them the outermost: the end of a stage, not the norm that
+    # Of points with no layer between them take the outermost: the end of a stage, not the norm that
     # begins the next one.
     groups: dict[tuple[int, tuple[int, ...]], list[Waypoint]] = {}
     for point in found:
@@ -199,16 +203,19 @@ def layers(model: nn.Module, images: Tensor) -> list[Waypoint]:
 
 
 def attention(features: Tensor, power: float, axis: int = 1) -> Tensor:
-    """Where features are large.
+    """The attention map N,P over P positions, of length one for each image (paper, section 3.2).
 
-    N,P with length one, P places, channels along `axis` (paper, section 3.2).
+    Args:
+        features: float, with N first and channels along `axis`.
+        power: p.
+        axis: the dimension of the channels.
     """
     return normalize(features.abs().pow(power).sum(axis).flatten(1), dim=1)
 
 
 @contextmanager
 def watching(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Inside, what the named modules gave in the latest pass."""
+    """The outputs of the named modules in the latest pass inside the block, of any shape."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -1,26 +1,23 @@
-"""Neural Polarizer (NPD).
-
-A small learnable layer inside the frozen network filters what the trigger does to features.
+"""Neural Polarizer (NPD): a small trained layer in the frozen network that filters the trigger.
 
 Paper: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via
-Purifying Poisoned Features", NeurIPS 2023, arXiv 2306.16697; numbers of its reference code in
+Purifying Poisoned Features", NeurIPS 2023, arXiv 2306.16697; numbers of its reference code are in
 brackets below. The layer is a module of the returned network (`guard.ml.networks.polarizer`), and
 the manifest names its place. Deviations, and why:
-    - its place is found for each architecture: before the last layer or block behind which there
-      are still two weighted layers and the head, and which nothing goes around (published: a ResNet
-      block's inner branch, past its shortcut)
-    - it starts as the identity, so that no warm-up is needed; no batch norm, which once frozen is
-      the same affine map
-    - the bound of the perturbation is given for a pixel, so that it means the same at every size of
-      picture
-    - the clean pass that names the runner-up is also the one that is trained on, and where the
-      search begins; the trunk sees every change of a batch once, and what it gave serves the bare,
-      the told and the trained answers. Features kept from one pass over the pictures to the next
-      would save nothing more: the search's first step needs the trunk's graph of the clean
-      pictures, and that pass gives them anyway
-    - `conditional` follows CNPD (arXiv 2502.18520): the polarizer is told what the network says
-      without it, and pictures are driven to any other class instead of the runner-up, which is not
-      always the attacker's
+    - its place is found for each architecture: before the last layer or block that is followed by
+      at least two weighted layers and the head and that no path bypasses (published: a ResNet
+      block's inner branch, which the shortcut bypasses)
+    - it starts as the identity, so that no warm-up is needed; it has no batch norm, which once
+      frozen is the same affine map
+    - the bound of the perturbation is per pixel, so that it means the same at every image size
+    - the clean pass that determines the runner-up class also serves for training and as the start
+      of the search. The trunk runs once for each change of a batch, and its features serve the
+      network with and without the polarizer and the training. Caching features from one pass over
+      the images to the next would save nothing: the first step of the search needs the trunk's
+      graph for the clean images, and that pass gives the features anyway
+    - `conditional` follows CNPD (arXiv 2502.18520): the polarizer depends on the class that the
+      network predicts without it, and images are driven to any other class instead of the
+      runner-up, which is not always the attacker's
 """
 
 from dataclasses import dataclass
@@ -42,16 +39,16 @@ _SLACK = 1.0001  # in the logarithm of 1 - p, as published
 
 
 class Shifted(NamedTuple):
-    """A change of pictures, N,C,H,W, and what reaches the polarizer of the pictures under it."""
+    """A change of images, float N,C,H,W, and the polarizer's input for the changed images."""
 
     shift: Tensor
     features: Tensor
 
     @classmethod
     def of(cls, halves: Halves, images: Tensor, shift: Tensor, *, slope: bool = True) -> "Shifted":
-        """The trunk's one pass over a change.
+        """Run the trunk on float images N,C,H,W in [0, 1] plus `shift`, clipped to [0, 1].
 
-        Features are differentiable in it unless `slope` is False.
+        The features are differentiable in `shift` unless `slope` is False.
         """
         shift = shift.detach().requires_grad_(slope)
         return cls(shift, halves.trunk((images + shift).clamp(0, 1)))
@@ -59,9 +56,7 @@ class Shifted(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralPolarizer(Defense):
-    """Train one affine layer so that perturbed pictures are read as without the perturbation.
-
-    All else stays.
+    """Train one affine layer to make predictions invariant to the perturbation; freeze the rest.
 
     Args:
         rounds: passes over the search images (50).
@@ -69,13 +64,14 @@ class NeuralPolarizer(Defense):
         rate, momentum, decay: of SGD (0.01, 0.9, 5e-4).
         steps: of the perturbation (2), each of `step` (0.1) along the gradient's sign, in pixel
             values 0..1.
-        rho: root mean square over a picture that the perturbation may reach (L2 norm 3 on 3x32x32,
+        rho: the largest root mean square of the perturbation over an image (L2 norm 3 on 3x32x32,
             which is 0.054).
-        enough: share of the batch whose success ends the steps (0.6). weight_clean,
-        weight_consistent, weight_boosted, weight_target: lambda 1 to 4 (1, 0.4, 0.4, 0.4).
-        conditional: a row of the polarizer for each class; answers take two passes then.
+        enough: share (0..1) of the batch whose success ends the steps (0.6).
+        weight_clean, weight_consistent, weight_boosted, weight_target: lambda 1 to 4 (1, 0.4, 0.4,
+            0.4).
+        conditional: a row of the polarizer for each class; a prediction then takes two passes.
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 2
@@ -125,10 +121,16 @@ class NeuralPolarizer(Defense):
         return polarized
 
     def loss(self, halves: Halves, images: Tensor, labels: Tensor) -> Tensor:
-        """The outer objective on one batch."""
+        """The scalar outer objective on one batch.
+
+        Args:
+            halves: the polarized network.
+            images: float N,C,H,W in [0, 1].
+            labels: int64 N.
+        """
         clean = Shifted.of(halves, images, torch.zeros_like(images))
         logits = self._answers(halves, clean.features.detach())[-1]
-        said = logits.detach().argmax(1)
+        predicted = logits.detach().argmax(1)
         others = logits.detach().scatter(1, labels[:, None], -torch.inf)
         targets = _any_other(labels, logits.shape[1]) if self.conditional else others.argmax(1)
         found = self.perturb(halves, images, targets, clean)
@@ -136,20 +138,23 @@ class NeuralPolarizer(Defense):
         wrong = moved.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
         return (
             self.weight_clean * cross_entropy(logits, labels)
-            + self.weight_consistent * cross_entropy(moved, said)
+            + self.weight_consistent * cross_entropy(moved, predicted)
             + self.weight_boosted * not_that(moved, wrong).mean()
             + self.weight_target * not_that(moved, targets).mean()
         )
 
     def perturb(self, halves: Halves, images: Tensor, targets: Tensor, start: Shifted) -> Shifted:
-        """One perturbation an image, N,C,H,W of root mean square at most `rho`.
+        """One perturbation per image, of root mean square at most `rho`, that leads to `targets`.
 
-        That leads to `targets` (int64 N).
+        The model is the polarized one, so that the polarizer is trained on perturbations that still
+        work. A conditional one must also be fooled without its polarizer; otherwise the polarizer
+        would be given another class than for an attacked image.
 
-        The model is the polarized one, so that the polarizer meets what still works; a conditional
-        one must also be fooled without its polarizer, or it is told another class than an attacked
-        picture would tell. The search begins at `start`, whose graph it uses up; the result has
-        none.
+        Args:
+            halves: the polarized network.
+            images: float N,C,H,W in [0, 1].
+            targets: the class of each image, int64 N.
+            start: where the search begins; its graph is used up, and the result has none.
         """
         here = start
         for turn in range(self.steps):
@@ -162,7 +167,7 @@ class NeuralPolarizer(Defense):
             (gradient,) = torch.autograd.grad(objective, here.shift)
             shift = here.shift.detach() - self.step * gradient.sign()
             size = shift.square().flatten(1).mean(1).sqrt().clamp_min(1e-12)[:, None, None, None]
-            # Nothing is asked of the last step's slope.
+            # The gradient of the last step is not needed.
             here = Shifted.of(
                 halves, images, shift * (self.rho / size).clamp(max=1), slope=turn < self.steps - 1
             )
@@ -177,7 +182,7 @@ class NeuralPolarizer(Defense):
 
 
 def not_that(logits: Tensor, wrong: Tensor) -> Tensor:
-    """-log(1 - p_wrong), N values, bounded as published."""
+    """Loss -log(1 - p_wrong), float N, of logits N,K and classes int64 N; bounded as published."""
     return -(_SLACK - logits.softmax(1).gather(1, wrong[:, None])[:, 0]).log()
 
 

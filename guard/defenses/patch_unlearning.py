@@ -1,13 +1,11 @@
-"""Unlearn what patch inversion finds.
-
-Stamp recovered patches on clean pictures, teach the answer without them.
+"""Patch unlearning: train on clean images with recovered patches to remove their effect.
 
 Source: Wang et al., Neural Cleanse, S&P 2019, section 6.2 (unlearning), and Qiao et al., MESA,
 NeurIPS 2019: one recovered patch is one member of a set, and unlearning only it leaves the others.
-So patches are recovered at several budgets, and the repaired model is searched anew until no class
-stands out. Deviations: the search is `guard.ml.search.patches`, and pictures are taught what the
-model as it came says of them unstamped, not their labels: a few hundred labels would be learnt by
-heart, and cost accuracy.
+So patches are recovered at several budgets, and the repaired model is searched again until no class
+stands out. Deviations: the search is `guard.ml.search.patches`, and images are trained on the
+original model's output without the patch, not on their labels: a few hundred labels would be
+memorised, which costs accuracy.
 """
 
 import copy
@@ -37,23 +35,23 @@ from guard.ml.training.fit import fit, require_accuracy, require_images
 
 @dataclass(frozen=True, kw_only=True)
 class PatchUnlearning(Defense):
-    """Find unusually small patches, train them away, until a fresh search finds none.
+    """Find unusually small patches and unlearn them, until a new search finds none.
 
-    A class is repaired if its smallest patch is `fold` times under its siblings' at level `alpha`;
-    at the first look the smallest of all already if it is `far` times under them. That is looser
-    than a detector's gates, but not much: a class repaired without need costs accuracy, since its
-    natural patches are part of the task.
+    A class is repaired if its smallest patch is `fold` times smaller than its siblings' at level
+    `alpha`; at the first look also the class with the smallest patch if it is `far` times smaller.
+    That is less strict than a detector's gates, but not much: repairing a class without need costs
+    accuracy, since its natural patches are part of the task.
 
     Args:
-        looks: rounds of search and unlearning at most; whether that was enough is for the vetting
-            to say.
-        steps: of each search; `batch` pictures a class and step.
-        sizes: how many sizes of patches are stamped, from the smallest norm to `largest` times as
-            much in equal ratios; `size_steps` of search for each.
-        stamped: stamped pictures for each plain one (paper: 0.2, MESA: 0.01).
-        rounds: passes over the search pictures after each look, `images` a step; `rate` of SGD, one
+        looks: the largest number of rounds of search and unlearning; the vetting tests whether they
+            were enough.
+        steps: steps of each search; `batch` images a class and step.
+        sizes: number of patch sizes, from the smallest norm to `largest` times as much in equal
+            ratios; `size_steps` of search for each.
+        stamped: stamped images for each clean one (paper: 0.2, MESA: 0.01).
+        rounds: passes over the search images after each look, `images` a step; `rate` of SGD, one
             cycle.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
         min_per_class: search images that every class needs.
     """
 
@@ -133,7 +131,7 @@ class PatchUnlearning(Defense):
                 wanted = softmax(teacher(images), 1)
             some = math.ceil(
                 self.stamped * len(images)
-            )  # the batch was shuffled: its first ones are as good as any
+            )  # the batch was shuffled, so its first images are a random choice
             inputs = torch.cat([images, stamps.on_some(images[:some])])
             return cross_entropy(model(inputs), torch.cat([wanted, wanted[:some]]))
 

@@ -1,21 +1,20 @@
-"""SAU, shared adversarial unlearning.
-
-Find what fools the model and its repaired copy alike, then disagree on it.
+"""SAU, shared adversarial unlearning: unlearn what fools a model and its repaired copy alike.
 
 Paper: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared
 Adversarial Examples", NeurIPS 2023, arXiv 2307.10562. Deviations:
     - clean predictions are computed once a batch, the reference's once in all, not in every inner
       step (same values, about half the work); the model's are those of the clean pass that is
-      trained on, which goes back at once, so that its graph is not held meanwhile
+      trained on, whose backward pass runs at once, so that its graph is freed before the search
     - convolution weights are stored as NHWC while it runs (same numbers but for rounding)
-    - images whose shared adversarial example is found leave the inner loop (they had no gradient
-      any more)
-    - only the gradient to the perturbation is taken; the frozen reference collects none
+    - images whose shared adversarial example is found leave the inner loop (their gradient would be
+      zero)
+    - only the gradient with respect to the perturbation is computed; the frozen reference
+      accumulates none
     - `step` and `decay` are ours; the published step equals the radius
     - the weights kept are those of the best of the last rounds, by accuracy on clean calibration
-      images less the loss of the class that lost most; published: the last round's. Unlearning what
-      the reference says of shared adversarial examples can hurt the class that it says (dossier,
-      section 8)
+      images minus the loss of the class that lost most; published: the last round's. The reference
+      assigns shared adversarial examples to a wrong class, and unlearning them can reduce the
+      recall of that class
 """
 
 import copy
@@ -51,12 +50,12 @@ class Sau(Defense):
             constant.
         norm: "linf" or "l2", the ball that perturbations live in.
         rho: its radius, in pixel values 0..1 (paper: 0.2, L-infinity).
-        steps: inner steps; `step` their length in units of `rho`.
+        steps: number of inner steps; `step` their length in units of `rho`.
         lambda_clean, lambda_unlearn, lambda_adversarial, lambda_share: lambda 1 to 4 of the paper.
-        judged: share (0..1) of the rounds, the last ones, whose best weights are kept (see
-            `worth`); 0: the last.
+        judged: the best weights (see `worth`) of this share (0..1) of the rounds, the last ones,
+            are kept; 0: those of the last round.
         min_per_class: search images that every class needs.
-        max_drop: calibration accuracy (0..1) whose loss ends the repair.
+        max_drop: the repair fails if it loses more calibration accuracy (0..1) than this.
     """
 
     version: ClassVar[int] = 3
@@ -83,7 +82,7 @@ class Sau(Defense):
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         if self.norm not in ("linf", "l2"):
             raise MethodFailed(
-                f"SAU knows the norms linf and l2, not {self.norm!r}.", code="bad_parameters"
+                f"SAU supports the norms linf and l2, not {self.norm!r}.", code="bad_parameters"
             )
         require_images(clean, per_class=self.min_per_class, method="SAU")
         before = accuracy(model, clean.calibration, clean.classes)
@@ -92,10 +91,10 @@ class Sau(Defense):
         optimiser = torch.optim.Adam(model.parameters(), lr=self.rate, amsgrad=True)
         kept = _Kept(model, clean, before, after=self.rounds - math.ceil(self.judged * self.rounds))
         labels, believed = (
-            words.to(device_of(model))
-            for words in (clean.search.labels, predict(reference, clean.search))
+            classes.to(device_of(model))
+            for classes in (clean.search.labels, predict(reference, clean.search))
         )
-        # Numbered instead of labelled, so that a shuffled batch finds both.
+        # Numbered instead of labelled, so that a shuffled batch can look up labels and predictions.
         numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
         fit(
             model,
@@ -122,12 +121,16 @@ class Sau(Defense):
         labels: Tensor,
         believed: Tensor,
     ) -> Iterator[Tensor]:
-        """The outer objective on one batch.
+        """The scalar terms of the outer objective on one batch, which are added up.
 
-        Clean cross-entropy, then the shared adversarial risk, to be added up.
+        They are the clean cross-entropy and the shared adversarial risk.
 
         Args:
-            believed: what the reference says of the images (int64 N).
+            model: the model that is repaired.
+            reference: the model before the repair.
+            images: float N,C,H,W in [0, 1].
+            labels: int64 N.
+            believed: the reference's predictions on the clean images, int64 N.
         """
         logits = model(images)
         mine = logits.detach().argmax(1)
@@ -139,7 +142,7 @@ class Sau(Defense):
 
     @property
     def ball(self) -> Ball:
-        """Where the inner search looks, and how."""
+        """The settings of the inner search."""
         return Ball(
             norm=self.norm,
             rho=self.rho,
@@ -151,13 +154,13 @@ class Sau(Defense):
 
 
 def worth(before: Accuracy, now: Accuracy) -> float:
-    """Accuracy, less the recall that the class lost that lost most; in -1..1."""
+    """Accuracy minus the largest loss of recall of a class, in -1..1."""
     lost = max(old - new for old, new in zip(before.per_class, now.per_class, strict=True))
     return now.overall - max(0.0, lost)
 
 
 class _Kept:
-    """The weights of the most worth after a round later than `after`, of equal ones the latest."""
+    """Keeps the weights of the best round after round `after`; the latest of equally good ones."""
 
     def __init__(self, model: nn.Module, clean: CleanSet, before: Accuracy, *, after: int) -> None:
         self._model, self._clean, self._before, self._after = model, clean, before, after
@@ -165,7 +168,7 @@ class _Kept:
         self._weights: list[Tensor] = []
 
     def look(self, finished: int) -> bool:
-        """Judge the weights as they are; never ends the loop."""
+        """Evaluate the current weights after `finished` rounds; never ends the training."""
         if finished > self._after:
             now = worth(
                 self._before, accuracy(self._model, self._clean.calibration, self._clean.classes)
@@ -180,7 +183,7 @@ class _Kept:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the best weights back, if any were judged."""
+        """Restore the best weights, if any round was evaluated."""
         if self._weights:
             for weight, best in zip(self._model.parameters(), self._weights, strict=True):
                 weight.copy_(best)

@@ -1,8 +1,6 @@
-"""Shared distillation: all weights of the model are trained.
+"""Shared distillation of all weights of a model (`guard.defenses._distilled`).
 
-The method is in `guard.defenses._distilled`.
-
-Own method, for clean sets from a few dozen pictures on.
+This is our own method, for clean sets of a few dozen images or more.
 """
 
 from dataclasses import dataclass

@@ -1,23 +1,21 @@
-"""TSBD.
-
-Forget the clean task, see which weights that moves most, reset those, and fine-tune with care.
+"""TSBD: reset the weights that unlearning the clean task changes most, then fine-tune.
 
 Paper: Lin, Liu, Wei, Li, Xiong, "Unveiling and Mitigating Backdoor Vulnerabilities based on
 Unlearning Weight Changes and Backdoor Activeness", NeurIPS 2024, arXiv 2405.20291. Steps:
-    1. clean unlearning: climb the clean loss until accuracy is at chance
-    2. neuron weight change: the sum of a neuron's absolute changes; the most changed neurons of all
-       layers together
-    3. zero, in the model as it came, the most changed sub-weights of those neurons
-    4. activeness-aware fine-tuning: descend the clean loss plus lambda times the length of its
+    1. clean unlearning: increase the clean loss until accuracy is at chance
+    2. neuron weight change: sum each neuron's absolute changes, and select the most changed neurons
+       of all layers together
+    3. in the original model, set the most changed sub-weights of those neurons to zero
+    4. activeness-aware fine-tuning: minimise the clean loss plus lambda times the norm of its
        gradient
 Deviations:
     - the neuron ratio is the largest at which fine-tuning recovers accuracy on the calibration
-      images, else the smallest; the authors' code reports every ratio with its test ASR
+      images, otherwise the smallest; the authors' code reports every ratio with its test ASR
     - chance is the share of the largest class (their code: 0.1 for any data), and the unlearning
-      rate is doubled where it leads nowhere (their code: up to 1,000 passes)
+      rate is doubled if it has too little effect (their code: up to 1,000 passes)
     - neurons are the rows of every layer but the head, so linear layers of transformers have them
       too
-    - exactly the planned number of sub-weights is reset; equal changes go by position
+    - exactly the planned number of sub-weights is reset; equal changes are ranked by position
 """
 
 import copy
@@ -48,17 +46,18 @@ class Tsbd(Defense):
     Args:
         unlearn_rate: SGD's rate of step 1 (authors' code: 1e-4), doubled after every `patience`
             passes.
-        unlearn_rounds: passes of step 1 at most.
-        least_ratio, most_ratio, ratios: share of the neurons that are reset (authors' code: 0.01 to
-            0.9): so many values, in equal ratios, searched by bisection.
-        weights: share of these neurons' sub-weights that are zeroed (authors' code: 0.7).
-        radius: how far each tensor is moved uphill; `alpha` = lambda / radius (authors' code: 0.05
-            and 0.7).
+        unlearn_rounds: the largest number of passes of step 1.
+        least_ratio, most_ratio, ratios: the share of the neurons that are reset is one of `ratios`
+            values in equal ratios (authors' code: 0.01 to 0.9), found by bisection.
+        weights: share of these neurons' sub-weights that are set to zero (authors' code: 0.7).
+        radius: length of the ascent step of each tensor; `alpha` = lambda / radius (authors' code:
+            0.05 and 0.7).
         rounds: passes of step 4, `batch` images a step, SGD's `rate` constant (authors' code: 20,
             256, 0.01).
-        budget: calibration accuracy (0..1) that a ratio may cost; 0.01 would be two pictures of
+        budget: calibration accuracy (0..1) that a ratio may cost; 0.01 would be two images of
             200, which is noise.
-        max_drop: calibration accuracy whose loss at the smallest ratio ends the repair.
+        max_drop: the repair fails if the smallest ratio loses more calibration accuracy (0..1) than
+            this.
         min_per_class: search images that every class needs.
     """
 
@@ -109,17 +108,17 @@ class Tsbd(Defense):
             else:
                 high = middle
             turn += 1
-        # Where no ratio recovers, the last one tried is the smallest: its loss is for a policy to
-        # judge, unless ruin.
+        # If no ratio recovers, the last one tried is the smallest: its loss is for a policy to
+        # judge, unless it exceeds `max_drop`.
         repaired = candidate if kept is None else kept
         require_accuracy(repaired, clean, before, drop=self.max_drop, method="TSBD")
         return repaired
 
     def unlearn(self, model: nn.Module, clean: CleanSet, progress: Progress) -> nn.Module:
-        """Step 1: a copy that knows the search images no better than chance.
+        """Step 1: a copy whose accuracy on the search images is at chance.
 
         Raises:
-            MethodFailed: it still does after all passes.
+            MethodFailed: `not_unlearnt`: it is still above chance after all passes.
         """
         copied = copy.deepcopy(model).train()
         counts = torch.bincount(clean.search.labels, minlength=clean.classes)
@@ -147,8 +146,8 @@ class Tsbd(Defense):
         )
         if not reached:
             raise MethodFailed(
-                f"After {self.unlearn_rounds} passes the model still knows the clean images; raise "
-                "unlearn_rate.",
+                f"After {self.unlearn_rounds} passes the model still classifies the clean images "
+                "better than chance; raise unlearn_rate.",
                 code="not_unlearnt",
             )
         return copied
@@ -160,7 +159,7 @@ class Tsbd(Defense):
     def _recovers(
         self, model: nn.Module, clean: CleanSet, before: float, progress: Progress
     ) -> bool:
-        """Step 4, in place: whether accuracy comes back."""
+        """Step 4, in place; whether accuracy recovers."""
         optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=0.9)
         ascent = partial(each, radius=self.radius)
         model.train()
@@ -178,19 +177,18 @@ class Tsbd(Defense):
         except MethodFailed as error:
             if error.code != "non_finite":
                 raise
-            return False  # silenced channels can make gradients explode; fewer of them may not
+            return False  # channels set to zero can make gradients explode; fewer of them may not
         return now >= before - self.budget
 
 
 def each(
     _weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], *, radius: float
 ) -> dict[str, Tensor]:
-    """Every tensor `radius` up its own gradient, as in the authors' code.
+    """An ascent step of length `radius` for each tensor along its own gradient, of its shape.
 
-    Whose alpha and radius are ours.
-
-    The penalty is then on the sum of the tensors' gradient lengths; the paper's formula has one
-    length over all.
+    This is the step of the authors' code, with their alpha and radius. The penalty is then on the
+    sum of the norms of the tensors' gradients; the paper's formula has one norm over all. Tensors
+    are float.
     """
     return {
         name: radius * gradient / gradient.norm().clamp_min(1e-12)
@@ -199,7 +197,7 @@ def each(
 
 
 def changes(model: nn.Module, other: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
-    """Step 2: absolute sub-weight changes of each layer, neurons x sub-weights, on the CPU."""
+    """Step 2: absolute changes of each layer, float of shape neurons,sub-weights, on the CPU."""
     return {
         name: (other.get_parameter(name) - model.get_parameter(name))
         .detach()
@@ -211,15 +209,11 @@ def changes(model: nn.Module, other: nn.Module, names: Sequence[str]) -> dict[st
 
 
 def planned(moved: Mapping[str, Tensor], *, neurons: float, weights: float) -> dict[str, Tensor]:
-    """Which sub-weights go.
+    """The sub-weights to reset: a bool mask of shape neurons,sub-weights for each layer.
 
-    The share `weights` of the most changed ones of the share `neurons` of all neurons.
-
-    Both rankings are over all layers together, so a chosen neuron may lose everything or nearly
-    nothing.
-
-    Returns:
-        A bool mask for each layer, neurons x sub-weights.
+    They are the share `weights` (0..1) of the most changed sub-weights of the share `neurons`
+    (0..1) of the most changed neurons. Both rankings are over all layers together, so a chosen
+    neuron may lose all of its sub-weights or hardly any.
     """
     scores = torch.cat([change.sum(1) for change in moved.values()])
     chosen = torch.zeros_like(scores, dtype=torch.bool)
@@ -248,7 +242,10 @@ def planned(moved: Mapping[str, Tensor], *, neurons: float, weights: float) -> d
 
 @torch.no_grad()
 def reset(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Step 3: zero the masked sub-weights in place; nothing keeps them at zero later."""
+    """Step 3: set the masked sub-weights to zero in place; later training may change them.
+
+    Each bool mask has as many entries as the weight.
+    """
     for name, mask in masks.items():
         weight = model.get_parameter(name)
         weight[mask.view(weight.shape).to(weight.device)] = 0
