@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""The handler that runs inside TorchServe: verify a release, then answer predictions with it."""

@@ -1,9 +1,9 @@
-"""What must hold before a weight is read on the serving host; each rule refuses with a sentence.
+"""The checks before a weight is read on the serving host; each failure has its own message.
 
 In order: 1 Python runs isolated, so nothing in the archive's folder was imported, 2 this code is
 the installed one, 3 the folder holds the published files and nothing else, 4 the statement is
-signed by a trusted key and speaks of these bytes under this name and version, now. Only then are
-the bytes, the very ones that were hashed, read as weights.
+signed by a trusted key and is about these bytes under this name and version, at this time. Only
+then are the bytes that were hashed read as weights.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from guard.ml.networks.architectures import load
 
 WEIGHTS = "weights.safetensors"
 RELEASE = "release.dsse.json"
-#: Where the reason of a refusal is left for the publisher, since TorchServe passes none on.
+#: The file with the reason of a refusal for the publisher, since TorchServe passes none on.
 REFUSAL = "refused.txt"
 FILES = frozenset({WEIGHTS, RELEASE, "MAR-INF/MANIFEST.json"})
 #: `python -X guard_trust=/path/of/trusted.json`: on the command line of the worker, where neither
@@ -37,7 +37,7 @@ _MAX_RELEASE_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """One model that may answer until `expires_at`."""
+    """One model that may be served until `expires_at`."""
 
     model: Any
     manifest: Manifest
@@ -52,7 +52,7 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
     """Verify the release in an unpacked archive, then load its weights.
 
     Raises:
-        GuardError: any rule is broken; nothing was loaded.
+        GuardError: a check failed; nothing was loaded.
         OSError: a file cannot be read.
     """
     _check_isolated()
@@ -60,10 +60,10 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
     _check_files(folder)
     envelope = json.loads(_head(folder / RELEASE))
     if not isinstance(envelope, dict):
-        raise IntegrityMismatch("The release statement is no envelope.", code="bad_signature")
+        raise IntegrityMismatch("The release statement is not an envelope.", code="bad_signature")
     with os.fdopen(os.memfd_create("weights", os.MFD_CLOEXEC), "r+b") as private:
-        # A private copy in memory: what is hashed is what is read, whoever writes to the folder
-        # meanwhile.
+        # A private copy in memory: the bytes that are hashed are the ones that are read, even if
+        # somebody writes to the folder in the meantime.
         digest = _copy(folder / WEIGHTS, private)
         view = check_release(
             envelope, TrustedKeys.load(_trust()), digest=digest, name=name, version=version, now=now
@@ -82,10 +82,10 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
 
 
 def check_current(released: Released, now: datetime) -> None:
-    """Refuse once the release has expired; asked at every request.
+    """Refuse a release that has expired; called for every request.
 
     Raises:
-        NotServable: it has.
+        NotServable: it has expired.
     """
     if not now < released.expires_at:
         raise NotServable(
@@ -129,8 +129,8 @@ def _trust() -> Path:
     path = sys._xoptions.get(TRUST_OPTION)
     if not isinstance(path, str):
         raise IntegrityMismatch(
-            f"This worker was not told whom to trust; start TorchServe with the guard's --python "
-            f"wrapper, which passes -X {TRUST_OPTION}=FILE.",
+            f"This worker has no trusted keys; start TorchServe with the guard's --python wrapper, "
+            f"which passes -X {TRUST_OPTION}=FILE.",
             code="no_trust",
         )
     return Path(path)

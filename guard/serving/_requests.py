@@ -1,9 +1,7 @@
-"""One request to one tensor, or a sentence why not: PNG, JPEG, or numbers as JSON.
+"""Parse one request (PNG, JPEG, or numbers as JSON) to a tensor of the manifest's shape.
 
-The shape is the manifest's, always.
-
-Values outside [0, 1] and other sizes are refused, not mended: what the model sees must be what was
-vetted.
+Values outside [0, 1] and images of other sizes are refused, not corrected: the model must see what
+was vetted.
 """
 
 import io
@@ -20,35 +18,35 @@ from guard.core.manifest import Manifest
 
 MAX_INSTANCES = 64
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-#: Eight bits a channel; 16-bit pictures would be clipped without a word.
+#: Modes with eight bits a channel; 16-bit images would be clipped silently.
 _READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-_WRITE_A_PICTURE = (
+_SEND_AN_IMAGE = (
     "send a PNG or JPEG with its Content-Type, or JSON with the key 'image' or 'instances'"
 )
 
 
 def parse(row: dict[str, Any], manifest: Manifest) -> tuple[torch.Tensor, bool]:
-    """The images of one request and whether several were asked for.
+    """The images of one request, and whether the request used `instances`.
 
     Returns:
-        Float32 in [0, 1], N,C,H,W on the CPU; N is 1 unless the request used `instances`.
+        Float32 N,C,H,W in [0, 1] on the CPU; N is 1 unless the request used `instances`.
 
     Raises:
-        InputError: the sentence is for the client.
+        InputError: the request is malformed; the message is for the client.
     """
     body = row.get("body", row.get("data"))
     if isinstance(body, str):
         body = body.encode()
     if isinstance(body, bytes | bytearray):
         if body[:1] not in (b"{", b"["):
-            return _picture(bytes(body), manifest)[None], False
+            return _image(bytes(body), manifest)[None], False
         body = _json(bytes(body))
     if isinstance(body, dict):
         if body.keys() == {"image"}:
             return _numbers(body["image"], manifest)[None], False
         if body.keys() == {"instances"}:
             return _instances(body["instances"], manifest), True
-    raise InputError(f"This is no request: {_WRITE_A_PICTURE}.", code="bad_request")
+    raise InputError(f"This is not a valid request: {_SEND_AN_IMAGE}.", code="bad_request")
 
 
 def _instances(value: Any, manifest: Manifest) -> torch.Tensor:
@@ -64,7 +62,7 @@ def _numbers(value: Any, manifest: Manifest) -> torch.Tensor:
         array = np.asarray(value)
     except (ValueError, OverflowError):  # ragged, too deep, or integers beyond 64 bits
         array = np.asarray("")
-    if array.dtype.kind not in "iuf":  # text and booleans would be cast without a word
+    if array.dtype.kind not in "iuf":  # text and booleans would be cast silently
         raise InputError(
             "An image must be nested lists of numbers, all of one length.", code="bad_numbers"
         )
@@ -79,31 +77,33 @@ def _numbers(value: Any, manifest: Manifest) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def _picture(data: bytes, manifest: Manifest) -> torch.Tensor:
+def _image(data: bytes, manifest: Manifest) -> torch.Tensor:
     channels, height, width = manifest.input_size
     if channels not in _MODES:
         raise InputError(
-            f"This model takes {channels} channels, which no picture has; send numbers as JSON.",
+            f"This model takes {channels} channels, which no image has; send numbers as JSON.",
             code="bad_channels",
         )
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-            # Before a pixel is decoded: a small file may hold a huge picture.
-            if picture.size != (width, height):
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            # Before a pixel is decoded: a small file may hold a huge image.
+            if image.size != (width, height):
                 raise InputError(
-                    f"A picture must be {width} x {height} pixels (width x height), not "
-                    f"{picture.width} x {picture.height}.",
+                    f"An image must be {width} x {height} pixels (width x height), not "
+                    f"{image.width} x {image.height}.",
                     code="bad_shape",
                 )
-            if picture.mode not in _READABLE_MODES:
-                raise InputError("A picture must have 8 bits a channel.", code="bad_depth")
-            pixels: NDArray[np.uint8] = np.asarray(picture.convert(_MODES[channels]))
+            if image.mode not in _READABLE_MODES:
+                raise InputError("An image must have 8 bits a channel.", code="bad_depth")
+            pixels: NDArray[np.uint8] = np.asarray(image.convert(_MODES[channels]))
     except UnidentifiedImageError as error:
         raise InputError(
-            f"This is neither PNG nor JPEG: {_WRITE_A_PICTURE}.", code="bad_picture"
+            # The name of the code is old; clients may depend on it.
+            f"This is neither PNG nor JPEG: {_SEND_AN_IMAGE}.",
+            code="bad_picture",
         ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError("The picture is damaged; send it again.", code="bad_picture") from error
+        raise InputError("The image is damaged; send it again.", code="bad_picture") from error
     plane = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(plane.astype(np.float32)) / 255
 
@@ -112,7 +112,7 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InputError("The body starts like JSON but is none.", code="bad_json") from error
+        raise InputError("The body starts like JSON but is not valid.", code="bad_json") from error
 
 
 def _size(shape: tuple[int, ...]) -> str:

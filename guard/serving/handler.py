@@ -1,8 +1,8 @@
 """The handler that TorchServe workers run: verified weights in, probabilities out.
 
-TorchServe takes a module with exactly one class; it is named in archives the guard builds and is
-imported from the installation. `initialize` raises ValueError only: after a RuntimeError TorchServe
-would keep the broken model.
+TorchServe requires a module with exactly one class. The archives that the guard builds name it, and
+it is imported from the installation. `initialize` raises only ValueError: after a RuntimeError
+TorchServe would keep the broken model.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ class GuardHandler:
     """One released model; TorchServe calls `initialize` once and `handle` for each batch."""
 
     def initialize(self, context: Any) -> None:
-        """Verify and load.
+        """Verify the release and load its model.
 
         Raises:
-            ValueError: the release must not be served; the sentence says why.
+            ValueError: the release must not be served; the message gives the reason.
         """
         folder = Path(context.system_properties["model_dir"])
         torch.set_num_threads(1)
@@ -47,15 +47,15 @@ class GuardHandler:
             (folder / _released.REFUSAL).unlink(missing_ok=True)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
-        """One JSON answer a row; a bad row gets its own status and leaves the others alone."""
+        """One JSON response for each row; an error in one row does not affect the others."""
         answers = [""] * len(data)
         waiting: list[tuple[int, torch.Tensor, bool]] = []
         for index, row in enumerate(data):
             context.set_response_content_type(index, "application/json")
             context.set_response_header(index, "X-Guard-Digest", self._released.digest)
             try:
-                # Any client may send this header on a prediction, so it is answered where it
-                # stands.
+                # Any client may send this header with a prediction, so each row is answered for
+                # itself.
                 if context.get_request_header(index, "describe") == "True":
                     answers[index] = self._describe()
                     continue
@@ -81,7 +81,7 @@ class GuardHandler:
             if not bool(torch.isfinite(part).all()):
                 context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
                 answers[index] = json.dumps(
-                    {"error": "The model's answer is not finite.", "code": "non_finite"}
+                    {"error": "The model's output is not finite.", "code": "non_finite"}
                 )
                 continue
             found = [self._answer([float(value) for value in row]) for row in part]

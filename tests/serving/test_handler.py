@@ -126,7 +126,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "statement changed": (rewrite_release(longer_life), "signed"),
     "statement is a list": (
         lambda folder: (folder / "release.dsse.json").write_text("[]"),
-        "no envelope",
+        "not an envelope",
     ),
     "statement is no JSON": (
         lambda folder: (folder / "release.dsse.json").write_text("{"),
