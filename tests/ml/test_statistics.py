@@ -21,7 +21,7 @@ def test_wilson_is_the_textbook_interval() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(0, 50)[0] == 0.0
     assert wilson(50, 50)[1] == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="not a share"):
         wilson(3, 2)
 
 

@@ -199,7 +199,7 @@ def test_the_reason_is_left_for_the_publisher_and_removed_after_a_good_start(
 
 @pytest.mark.parametrize(
     ("python", "trusted", "word"),
-    [(("-B",), True, "not isolated"), (("-I",), False, "whom to trust")],
+    [(("-B",), True, "not isolated"), (("-I",), False, "no trusted keys")],
 )
 def test_a_worker_that_was_not_started_by_the_wrapper_serves_nothing(
     bench: Bench, python: tuple[str, ...], trusted: bool, word: str

@@ -78,5 +78,5 @@ def test_only_pictures_of_other_classes_tell_anything() -> None:
     data = toys.labelled(60, 1)
     own = data.pick(data.labels == toys.TARGET)
 
-    with pytest.raises(MethodFailed, match="Every picture has class"):
+    with pytest.raises(MethodFailed, match="Every image has class"):
         reactivate(toys.honest(), data, own, None, toys.TARGET, Reactivation(), _unwatched)

@@ -70,7 +70,7 @@ def test_what_is_not_finite_or_empty_is_refused() -> None:
 
     with pytest.raises(MethodFailed, match="not finite"):
         risk(model, toys.honest(), data, Ball())
-    with pytest.raises(MethodFailed, match="at least one picture"):
+    with pytest.raises(MethodFailed, match="at least one image"):
         risk(toys.honest(), toys.honest(), data.pick(torch.tensor([], dtype=torch.int64)), Ball())
 
 
