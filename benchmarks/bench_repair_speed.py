@@ -56,6 +56,7 @@ from benchmarks.repair_ways import (
 from benchmarks.speed_words import repairs
 from guard.core.errors import MethodFailed
 from guard.defenses import DEFENSES
+from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.samples import spread
 from guard.vetting import population
@@ -66,61 +67,7 @@ RUNS, BASES = (
     3,
     9,
 )  # processes whose median counts, of a defense and of plain fine-tuning: every ratio depends on it
-SEARCH = 20  # steps for patches: two windows, before which none is found
 MEMORY_AIMS = {"i_bau": 3.0}  # other than that of the rest
-_ONE: dict[str, Any] = {
-    "fold": 1e9,
-    "far": 0.0,
-    "max_drop": 1.0,
-}  # the class of the smallest patch is accused
-_DISTILLED = {
-    "looks": 1,
-    "search_steps": SEARCH,
-    "search_batch": BATCH // CLASSES,
-    "sizes": 2,
-    "size_steps": 2,
-    "windows": 1,
-    "steps": 2,
-    "batch": BATCH,
-    "settle_steps": 1,
-    **_ONE,
-}
-#: Few steps of each, at the same batch.
-PASSES: dict[str, dict[str, Any]] = {
-    "anp": {"rounds": 1, "rate": 100.0, "max_drop": 1.0},
-    "clp": {"u": 0.0, "most_u": 0.5, "max_drop": 1.0},
-    "distilled_polarizer": _DISTILLED,
-    "fine_pruning": {"prune_drop": 1.0, "steps": 4, "rounds": 1, "max_drop": 1.0},
-    "fine_tune": {"rounds": 1, "tries": 1, "max_drop": 1.0},
-    "fst": {"rounds": 1, "batch": BATCH, "max_drop": 1.0},
-    "ft_sam": {"rounds": 1, "max_drop": 1.0},
-    "i_bau": {"rounds": 1, "batch": BATCH, "max_drop": 1.0},
-    "mesa_removal": {
-        "looks": 1,
-        "search_steps": SEARCH,
-        "search_batch": BATCH // CLASSES,
-        "sizes": 1,
-        "learn_steps": 2,
-        "rounds": 1,
-        "tries": 1,
-        "max_loss": 1.0,
-        **_ONE,
-    },
-    "nad": {"rounds": 1, "tries": 1, "max_loss": 1.0, "max_drop": 1.0},
-    "neural_polarizer": {"rounds": 1, "max_drop": 1.0},
-    "patch_unlearning": {
-        "looks": 1,
-        "steps": SEARCH,
-        "batch": BATCH // CLASSES,
-        "sizes": 2,
-        "size_steps": 2,
-        "rounds": 1,
-        **_ONE,
-    },
-    "sau": {"rounds": 1, "max_drop": 1.0},
-    "shared_distillation": _DISTILLED,
-    "tsbd": {"rounds": 1, "ratios": 1, "unlearn_rate": 1.0, "unlearn_rounds": 2, "max_drop": 1.0},
-}
 
 
 def pictures(count: int) -> CleanSet:
@@ -131,6 +78,12 @@ def pictures(count: int) -> CleanSet:
     return CleanSet(
         "noise", "0" * 64, CLASSES, data, data.pick(torch.arange(min(count, 10 * CLASSES)))
     )
+
+
+def few_steps(name: str) -> Defense:
+    """The defense of that name as it is measured: few steps, its gates open."""
+    defense = DEFENSES.get(name)
+    return defense(**defense.quick(untrained=True))
 
 
 def memory(name: str, images: int) -> float | None:
@@ -144,7 +97,7 @@ def memory(name: str, images: int) -> float | None:
             fine_tuned(model, clean.search)
         else:
             try:
-                DEFENSES.get(name)(**PASSES[name])(model, clean, seed=0)
+                few_steps(name)(model, clean, seed=0)
             except MethodFailed as error:
                 if error.code not in (
                     "accuracy_collapsed",

@@ -45,6 +45,21 @@ class Defense(ABC):
         """The plain parameters as JSON values."""
         return asdict(self)
 
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        """Parameters of a fast run: enough work to see that a promise holds, no more.
+
+        The contract suite and the benchmark of repair costs build every defense with these, so that
+        neither lists defenses by name. A method whose defaults are slow, or unfit for a small clean
+        set, states its own; empty means the defaults.
+
+        Args:
+            untrained: the model has learnt nothing, so that gates which would end the repair before
+                its work must be open. A step sees 64 images; a search over ten classes, 6 of each.
+        """
+        del untrained
+        return {}
+
     @final
     def __call__(
         self,

@@ -165,6 +165,25 @@ class Distilled(Defense):
     max_drop: float = 0.1
     min_per_class: int = 2
 
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {
+                "looks": 1,
+                "search_steps": 20,
+                "search_batch": 6,
+                "sizes": 2,
+                "size_steps": 2,
+                "windows": 1,
+                "steps": 2,
+                "batch": 64,
+                "settle_steps": 1,
+                "fold": 1e9,
+                "far": 0.0,
+                "max_drop": 1.0,
+            }
+        return {"looks": 1, "search_steps": 20, "size_steps": 5, "steps": 4, "settle_steps": 4}
+
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method=type(self).__name__)
         before = accuracy(model, clean.calibration, clean.classes).overall

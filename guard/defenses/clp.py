@@ -14,7 +14,7 @@ sqrt(var + eps) of its batch norm; channels over mean + u std of their layer are
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,12 @@ class Clp(Defense):
     step: float = 0.25
     max_drop: float = 0.02
     min_per_class: int = 2
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"u": 0.0, "most_u": 0.5, "max_drop": 1.0}
+        return {}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="CLP")

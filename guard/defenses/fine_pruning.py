@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,12 @@ class FinePruning(Defense):
     rate: float = 0.01
     min_per_class: int = 2
     max_drop: float = 0.1
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"prune_drop": 1.0, "steps": 4, "rounds": 1, "max_drop": 1.0}
+        return {"rounds": 1}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Fine-pruning")

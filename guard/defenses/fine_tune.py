@@ -7,7 +7,7 @@ poisoned training led. The choice depends on clean calibration accuracy only.
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,12 @@ class FineTune(Defense):
     tries: int = 8
     max_drop: float = 0.01
     min_per_class: int = 2
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"rounds": 1, "tries": 1, "max_drop": 1.0}
+        return {"rounds": 1, "rate": 1e-3}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Fine-tuning")

@@ -10,7 +10,7 @@ not by its name.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,12 @@ class Fst(Defense):
     alpha: float = 0.1
     min_per_class: int = 2
     max_drop: float = 0.1
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"rounds": 1, "batch": 64, "max_drop": 1.0}
+        return {"rounds": 4}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="FST")

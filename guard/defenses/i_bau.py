@@ -18,7 +18,7 @@ code are in brackets below. Deviations, and why:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,12 @@ class IBau(Defense):
     portion: float = 0.01
     min_per_class: int = 2
     max_drop: float = 0.1
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"rounds": 1, "batch": 64, "max_drop": 1.0}
+        return {"rounds": 1}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="I-BAU")

@@ -18,7 +18,7 @@ sample of the recovered distribution, all with their true labels. Deviations, an
 import copy
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,24 @@ class MesaRemoval(Defense):
     max_loss: float = 0.01
     max_drop: float = 0.1
     min_per_class: int = 2
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {
+                "looks": 1,
+                "search_steps": 20,
+                "search_batch": 6,
+                "sizes": 1,
+                "learn_steps": 2,
+                "rounds": 1,
+                "tries": 1,
+                "max_loss": 1.0,
+                "fold": 1e9,
+                "far": 0.0,
+                "max_drop": 1.0,
+            }
+        return {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="MESA removal")

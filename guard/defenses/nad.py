@@ -73,6 +73,12 @@ class Nad(Defense):
     min_per_class: int = 2
     max_drop: float = 0.1
 
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"rounds": 1, "tries": 1, "max_loss": 1.0, "max_drop": 1.0}
+        return {"rounds": 1, "rate": 1e-3}
+
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="NAD")
         before = accuracy(model, clean.calibration, clean.classes).overall

@@ -21,7 +21,7 @@ the manifest names its place. Deviations, and why:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,12 @@ class NeuralPolarizer(Defense):
     conditional: bool = False
     min_per_class: int = 2
     max_drop: float = 0.1
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"rounds": 1, "max_drop": 1.0}
+        return {"rounds": 1, "batch": 60}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Neural Polarizer")

@@ -11,7 +11,7 @@ memorised, which costs accuracy.
 import copy
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,22 @@ class PatchUnlearning(Defense):
     rate: float = 0.01
     max_drop: float = 0.1
     min_per_class: int = 2
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {
+                "looks": 1,
+                "steps": 20,
+                "batch": 6,
+                "sizes": 2,
+                "size_steps": 2,
+                "rounds": 1,
+                "fold": 1e9,
+                "far": 0.0,
+                "max_drop": 1.0,
+            }
+        return {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Patch unlearning")

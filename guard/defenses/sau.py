@@ -21,7 +21,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,12 @@ class Sau(Defense):
     judged: float = 0.25
     min_per_class: int = 2
     max_drop: float = 0.1
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {"rounds": 1, "max_drop": 1.0}
+        return {"rounds": 1, "batch": 60}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         if self.norm not in ("linf", "l2"):

@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,18 @@ class Tsbd(Defense):
     budget: float = 0.02
     max_drop: float = 0.1
     min_per_class: int = 2
+
+    @classmethod
+    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
+        if untrained:
+            return {
+                "rounds": 1,
+                "ratios": 1,
+                "unlearn_rate": 1.0,
+                "unlearn_rounds": 2,
+                "max_drop": 1.0,
+            }
+        return {"rounds": 2, "unlearn_rate": 1e-2}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="TSBD")

@@ -58,6 +58,15 @@ class Detector(ABC):
         """The plain parameters as JSON values; part of the evidence key."""
         return asdict(self)
 
+    @classmethod
+    def quick(cls) -> dict[str, Any]:
+        """Parameters of a fast run: enough work to see that a promise holds, no more.
+
+        The contract suite builds every detector with these, so that it lists none by name; empty
+        means the defaults.
+        """
+        return {}
+
     @final
     def __call__(
         self,

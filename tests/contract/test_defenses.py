@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,51 +15,35 @@ from torch import nn
 from guard.core.errors import Cancelled, MethodFailed
 from guard.defenses import DEFENSES
 from guard.ml.measure import accuracy
+from guard.vetting.parameters import checked
 from tests import toys
 
-#: Enough work to see that a promise holds, not enough to wait for.
-QUICK: dict[str, dict[str, Any]] = {
-    "sau": {"rounds": 1, "batch": 60},
-    "fine_tune": {"rounds": 1, "rate": 1e-3},
-    "patch_unlearning": {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10},
-    "mesa_removal": {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20},
-    "neural_polarizer": {"rounds": 1, "batch": 60},
-    "i_bau": {"rounds": 1},
-    "fst": {"rounds": 4},
-    "nad": {"rounds": 1, "rate": 1e-3},
-    "ft_sam": {"rounds": 3},
-    "fine_pruning": {"rounds": 1},
-    "anp": {"rounds": 10},
-    "tsbd": {"rounds": 2, "unlearn_rate": 1e-2},
-    "distilled_polarizer": {
-        "looks": 1,
-        "search_steps": 20,
-        "steps": 4,
-        "size_steps": 5,
-        "settle_steps": 4,
-    },
-    "shared_distillation": {
-        "looks": 1,
-        "search_steps": 100,
-        "size_steps": 10,
-        "steps": 4,
-        "settle_steps": 4,
-    },
-}
-#: For defenses that need a network with layers, or hidden neurons, and not the hand-made one.
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    **dict.fromkeys(("neural_polarizer", "distilled_polarizer", "nad"), toys.network),
-    **dict.fromkeys(("anp", "clp", "fine_pruning", "tsbd"), toys.layered),
-}
+#: The first that a defense can map is its own: the hand-made one has no hidden neurons, and the
+#: second no layer that everything passes through.
+MODELS: tuple[Callable[[], nn.Module], ...] = (toys.planted, toys.layered, toys.network)
 
 
 def made(name: str) -> Any:
-    return DEFENSES.get(name)(**QUICK.get(name, {}))
+    defense = DEFENSES.get(name)
+    return defense(**defense.quick())
 
 
-def planted(name: str) -> Any:
+def planted(name: str) -> nn.Module:
     """A backdoored model that this defense can map."""
-    return MODELS.get(name, toys.planted)()
+    return _fitting(name)()
+
+
+@cache
+def _fitting(name: str) -> Callable[[], nn.Module]:
+    for model in MODELS[:-1]:
+        try:
+            made(name)(model(), toys.clean_set(), seed=1)
+        except MethodFailed as error:
+            if not error.code.startswith("no_"):  # no_layers, no_neurons, no_place
+                raise
+        else:
+            return model
+    return MODELS[-1]
 
 
 @pytest.fixture(params=DEFENSES.names())
@@ -72,6 +57,14 @@ def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(name
     assert json.loads(json.dumps(defense.parameters())) == defense.parameters()
     assert defense.version >= 1
     assert defense.paper
+
+
+@pytest.mark.parametrize("untrained", [False, True])
+def test_its_quick_run_has_parameters_of_its_own(name: str, untrained: bool) -> None:
+    defense = DEFENSES.get(name)
+    quick = defense.quick(untrained=untrained)
+
+    assert checked(defense, quick) == quick
 
 
 def test_the_callers_model_is_left_as_it_was(name: str) -> None:

@@ -15,6 +15,7 @@ from guard.core.errors import Cancelled, MethodFailed, OutOfTime
 from guard.core.evidence import Finding
 from guard.core.states import Family
 from guard.detectors import DETECTORS
+from guard.vetting.parameters import checked
 from tests import toys
 
 
@@ -24,7 +25,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def made(name: str) -> Any:
-    return DETECTORS.get(name)()
+    detector = DETECTORS.get(name)
+    return detector(**detector.quick())
 
 
 def state(model: nn.Module) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def said(findings: list[Finding]) -> list[Any]:
 
 
 def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(name: str) -> None:
-    detector = made(name)
+    detector: Any = DETECTORS.get(name)()
 
     assert json.loads(json.dumps(detector.parameters(), allow_nan=False)) == detector.parameters()
     assert set(detector.parameters()) == {field.name for field in fields(detector)}
@@ -55,6 +57,12 @@ def test_it_is_constructible_without_arguments_and_its_parameters_are_plain(name
     assert detector.paper
     assert detector.families
     assert detector.families <= set(Family)
+
+
+def test_its_quick_run_has_parameters_of_its_own(name: str) -> None:
+    detector = DETECTORS.get(name)
+
+    assert checked(detector, detector.quick()) == detector.quick()
 
 
 def test_its_parameters_cannot_change_after_construction(name: str) -> None:

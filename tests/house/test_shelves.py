@@ -1,6 +1,7 @@
 """One plug-in, one file, one test: names agree, and nothing lies on a shelf unproven."""
 
 import ast
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,6 +29,33 @@ def test_every_plug_in_has_a_test_file(shelf: str, name: str) -> None:
     assert (ROOT / "tests" / shelf / f"test_{name}.py").is_file(), (
         f"write tests/{shelf}/test_{name}.py"
     )
+
+
+def test_no_test_or_benchmark_holds_a_table_of_methods_that_grows_with_a_shelf() -> None:
+    tables = [
+        f"{path}:{line}"
+        for path in python_files("tests", "benchmarks")
+        for shelf in ("defenses", "detectors")
+        for line in _tables(parsed(path), set(plug_ins(shelf)))
+    ]
+
+    assert tables == [], "what a method needs for a fast run is declared on it: `quick`"
+
+
+def test_a_table_of_methods_is_noticed() -> None:
+    table = ast.parse("QUICK = {'sau': {'rounds': 1}, 'fst': {}, 'other': {}}")
+
+    assert list(_tables(table, {"sau", "fst", "nad"})) == [1]
+    assert list(_tables(table, {"sau", "tsbd", "nad"})) == []
+
+
+def _tables(tree: ast.Module, methods: set[str]) -> Iterator[int]:
+    """Lines of dictionaries that give something to most of these methods."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+            if len(keys & methods) > len(methods) / 2:
+                yield node.lineno
 
 
 @pytest.mark.parametrize("name", [name for name in plug_ins("cli") if name != "main"])
