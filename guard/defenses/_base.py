@@ -4,7 +4,9 @@ import copy
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, final
 
 import torch
@@ -18,6 +20,11 @@ from guard.ml.precision import repeatable
 from guard.ml.seeds import seeded
 
 
+def fixed(**parameters: Any) -> Mapping[str, Any]:
+    """Parameters by name, which nobody can change."""
+    return MappingProxyType(parameters)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Defense(ABC):
     """Repairs a model, given only the model, clean data and a seed.
@@ -28,6 +35,8 @@ class Defense(ABC):
 
     version: ClassVar[int]
     paper: ClassVar[str]
+    fast: ClassVar[Mapping[str, Any]] = fixed()  # what `quick` changes of the defaults
+    ungated: ClassVar[Mapping[str, Any]] = fixed()  # the same for an untrained model
 
     @abstractmethod
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
@@ -51,14 +60,13 @@ class Defense(ABC):
 
         The contract suite and the benchmark of repair costs build every defense with these, so that
         neither lists defenses by name. A method whose defaults are slow, or unfit for a small clean
-        set, states its own; empty means the defaults.
+        set, states `fast` and `ungated` of its own; empty means the defaults.
 
         Args:
             untrained: the model has learnt nothing, so that gates which would end the repair before
                 its work must be open. A step sees 64 images; a search over ten classes, 6 of each.
         """
-        del untrained
-        return {}
+        return dict(cls.ungated if untrained else cls.fast)
 
     @final
     def __call__(

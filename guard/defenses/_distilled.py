@@ -39,7 +39,7 @@ from torch.nn.functional import cross_entropy, pad, softmax
 
 from guard.core.progress import Progress, part, span
 from guard.core.pvalues import LEAST_CLASSES
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy, device_of
 from guard.ml.networks.dataflow import with_features
@@ -135,6 +135,22 @@ class Distilled(Defense):
         min_per_class: search images that every class needs.
     """
 
+    fast = fixed(looks=1, search_steps=20, size_steps=5, steps=4, settle_steps=4)
+    ungated = fixed(
+        looks=1,
+        search_steps=20,
+        search_batch=6,
+        sizes=2,
+        size_steps=2,
+        windows=1,
+        steps=2,
+        batch=64,
+        settle_steps=1,
+        fold=1e9,
+        far=0.0,
+        max_drop=1.0,
+    )
+
     looks: int = 2
     search_steps: int = 150
     search_batch: int = 16
@@ -164,25 +180,6 @@ class Distilled(Defense):
     settle_rate: float = 5e-4
     max_drop: float = 0.1
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {
-                "looks": 1,
-                "search_steps": 20,
-                "search_batch": 6,
-                "sizes": 2,
-                "size_steps": 2,
-                "windows": 1,
-                "steps": 2,
-                "batch": 64,
-                "settle_steps": 1,
-                "fold": 1e9,
-                "far": 0.0,
-                "max_drop": 1.0,
-            }
-        return {"looks": 1, "search_steps": 20, "size_steps": 5, "steps": 4, "settle_steps": 4}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method=type(self).__name__)

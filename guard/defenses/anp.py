@@ -14,7 +14,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy
 from guard.ml.networks.neurons import flow_on, furthest, hidden_layers
@@ -58,6 +58,8 @@ class Anp(Defense):
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Wu & Wang, Adversarial Neuron Pruning, NeurIPS 2021, arXiv 2110.14430"
+    fast = fixed(rounds=10)
+    ungated = fixed(rounds=1, rate=100.0, max_drop=1.0)
 
     eps: float = 0.4
     steps: int = 1
@@ -67,12 +69,6 @@ class Anp(Defense):
     batch: int = 64
     max_drop: float = 0.02
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "rate": 100.0, "max_drop": 1.0}
-        return {"rounds": 10}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="ANP")

@@ -14,14 +14,14 @@ sqrt(var + eps) of its batch norm; channels over mean + u std of their layer are
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from guard.ml.networks.neurons import Hidden, flow_on, furthest, hidden_layers, lipschitz
@@ -47,18 +47,13 @@ class Clp(Defense):
     paper: ClassVar[str] = (
         "Zheng et al., Channel Lipschitzness Pruning, ECCV 2022, arXiv 2208.03111"
     )
+    ungated = fixed(u=0.0, most_u=0.5, max_drop=1.0)
 
     u: float = 3.0
     most_u: float = 5.0
     step: float = 0.25
     max_drop: float = 0.02
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"u": 0.0, "most_u": 0.5, "max_drop": 1.0}
-        return {}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="CLP")

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import BATCH, accuracy, device_of
 from guard.ml.networks.dataflow import Layer, with_features
 from guard.ml.networks.neurons import flow_on, furthest
-from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.fit import require_accuracy, require_images, tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class FinePruning(Defense):
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Liu et al., Fine-Pruning, RAID 2018, arXiv 1805.12185"
+    fast = fixed(rounds=1)
+    ungated = fixed(prune_drop=1.0, steps=4, rounds=1, max_drop=1.0)
 
     prune_drop: float = 0.04
     steps: int = 50
@@ -54,12 +56,6 @@ class FinePruning(Defense):
     rate: float = 0.01
     min_per_class: int = 2
     max_drop: float = 0.1
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"prune_drop": 1.0, "steps": 4, "rounds": 1, "max_drop": 1.0}
-        return {"rounds": 1}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Fine-pruning")
@@ -86,23 +82,18 @@ class FinePruning(Defense):
     def _tune(
         self, model: nn.Module, clean: CleanSet, muted: Callable[[], None], progress: Progress
     ) -> None:
-        optimiser = torch.optim.SGD(
-            model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4
-        )
-        optimiser.register_step_post_hook(lambda *_: muted())
-        model.train()
-        fit(
+        tune(
             model,
             clean.search,
             lambda images, labels: cross_entropy(model(images), labels),
-            optimiser,
+            rate=self.rate,
+            weight_decay=5e-4,
             rounds=self.rounds,
             batch=self.batch,
             progress=progress,
             note="fine-tuning,",
-            decay=True,
+            after_step=muted,
         )
-        model.eval()
 
 
 @torch.no_grad()

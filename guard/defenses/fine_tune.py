@@ -7,18 +7,18 @@ poisoned training led. The choice depends on clean calibration accuracy only.
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.training.fit import fit, require_images
+from guard.ml.training.fit import require_images, tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class FineTune(Defense):
 
     version: ClassVar[int] = 2
     paper: ClassVar[str] = "baseline; see Liu et al., Fine-Pruning, RAID 2018, section 4"
+    fast = fixed(rounds=1, rate=1e-3)
+    ungated = fixed(rounds=1, tries=1, max_drop=1.0)
 
     rounds: int = 20
     batch: int = 64
@@ -45,12 +47,6 @@ class FineTune(Defense):
     tries: int = 8
     max_drop: float = 0.01
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "tries": 1, "max_drop": 1.0}
-        return {"rounds": 1, "rate": 1e-3}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Fine-tuning")
@@ -82,24 +78,17 @@ class FineTune(Defense):
         )
 
     def _tune(self, model: nn.Module, clean: CleanSet, rate: float, progress: Progress) -> None:
-        optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-
-        def objective(images: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(model(images), labels)
-
-        model.train()
-        fit(
+        tune(
             model,
             clean.search,
-            objective,
-            optimiser,
+            lambda images, labels: cross_entropy(model(images), labels),
+            rate=rate,
             rounds=self.rounds,
             batch=self.batch,
             progress=progress,
+            weight_decay=5e-4,
             note=f"fine-tuning at rate {rate:g},",
-            decay=True,
         )
-        model.eval()
 
 
 def _finite(model: nn.Module) -> bool:

@@ -10,18 +10,18 @@ not by its name.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.progress import Progress
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from guard.ml.networks.heads import head_of
-from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.fit import require_accuracy, require_images, tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Fst(Defense):
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Min et al., Feature Shift Tuning, NeurIPS 2023, arXiv 2310.01875"
+    fast = fixed(rounds=4)
+    ungated = fixed(rounds=1, batch=64, max_drop=1.0)
 
     rounds: int = 20
     batch: int = 32
@@ -47,12 +49,6 @@ class Fst(Defense):
     alpha: float = 0.1
     min_per_class: int = 2
     max_drop: float = 0.1
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "batch": 64, "max_drop": 1.0}
-        return {"rounds": 4}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="FST")
@@ -70,21 +66,18 @@ class Fst(Defense):
             weight.mul_(norm / weight.norm().clamp_min(1e-12))
 
         keep_norm()
-        optimiser = torch.optim.SGD(model.parameters(), lr=self.rate, momentum=self.momentum)
-        model.train()
-        fit(
+        tune(
             model,
             clean.search,
             objective,
-            optimiser,
+            rate=self.rate,
+            momentum=self.momentum,
             rounds=self.rounds,
             batch=self.batch,
             progress=progress,
             note="FST,",
-            decay=True,
             after_step=keep_norm,
         )
-        model.eval()
         require_accuracy(model, clean, before, drop=self.max_drop, method="FST")
         return model
 

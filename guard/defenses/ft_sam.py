@@ -12,16 +12,16 @@ Deviations:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from guard.core.progress import Progress
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.fit import require_accuracy, require_images, tune
 from guard.ml.training.sharpness import uphill
 
 
@@ -41,6 +41,8 @@ class FtSam(Defense):
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Zhu et al., FT-SAM, ICCV 2023, arXiv 2304.11823"
+    fast = fixed(rounds=3)
+    ungated = fixed(rounds=1, max_drop=1.0)
 
     rho: float = 2.0
     rounds: int = 50
@@ -49,32 +51,21 @@ class FtSam(Defense):
     min_per_class: int = 2
     max_drop: float = 0.1
 
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "max_drop": 1.0}
-        return {"rounds": 3}
-
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="FT-SAM")
         before = accuracy(model, clean.calibration, clean.classes).overall
-        optimiser = torch.optim.SGD(
-            model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4
-        )
         ascent = partial(adaptive, rho=self.rho)
-        model.train()
-        fit(
+        tune(
             model,
             clean.search,
             lambda images, labels: uphill(model, images, labels, ascent, share=1.0),
-            optimiser,
+            rate=self.rate,
+            weight_decay=5e-4,
             rounds=self.rounds,
             batch=self.batch,
             progress=progress,
             note="FT-SAM,",
-            decay=True,
         )
-        model.eval()
         require_accuracy(model, clean, before, drop=self.max_drop, method="FT-SAM")
         return model
 

@@ -18,7 +18,7 @@ code are in brackets below. Deviations, and why:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
 from guard.ml.training.fit import require_accuracy, require_images
@@ -57,6 +57,8 @@ class IBau(Defense):
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Zeng et al., I-BAU, ICLR 2022, arXiv 2110.03735"
+    fast = fixed(rounds=1)
+    ungated = fixed(rounds=1, batch=64, max_drop=1.0)
 
     rounds: int = 10
     batch: int = 50
@@ -69,12 +71,6 @@ class IBau(Defense):
     portion: float = 0.01
     min_per_class: int = 2
     max_drop: float = 0.1
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "batch": 64, "max_drop": 1.0}
-        return {"rounds": 1}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="I-BAU")

@@ -18,7 +18,7 @@ sample of the recovered distribution, all with their true labels. Deviations, an
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, softmax
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part, span
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
 from guard.ml.search import patch_distribution, patches
@@ -71,6 +71,20 @@ class MesaRemoval(Defense):
     paper: ClassVar[str] = (
         "Qiao et al., Defending Neural Backdoors via Generative Distribution Modeling, NeurIPS 2019"
     )
+    fast = fixed(rounds=2, looks=1, search_steps=100, learn_steps=20)
+    ungated = fixed(
+        looks=1,
+        search_steps=20,
+        search_batch=6,
+        sizes=1,
+        learn_steps=2,
+        rounds=1,
+        tries=1,
+        max_loss=1.0,
+        fold=1e9,
+        far=0.0,
+        max_drop=1.0,
+    )
 
     looks: int = 3
     search_steps: int = 150
@@ -91,24 +105,6 @@ class MesaRemoval(Defense):
     max_loss: float = 0.01
     max_drop: float = 0.1
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {
-                "looks": 1,
-                "search_steps": 20,
-                "search_batch": 6,
-                "sizes": 1,
-                "learn_steps": 2,
-                "rounds": 1,
-                "tries": 1,
-                "max_loss": 1.0,
-                "fold": 1e9,
-                "far": 0.0,
-                "max_drop": 1.0,
-            }
-        return {"rounds": 2, "looks": 1, "search_steps": 100, "learn_steps": 20}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="MESA removal")

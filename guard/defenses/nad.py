@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy, mse_loss, normalize
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy, device_of
 from guard.ml.networks.cut_points import Waypoint, waypoints
-from guard.ml.training.fit import Objective, fit, require_accuracy, require_images
+from guard.ml.training.fit import Objective, require_accuracy, require_images, tune
 
 LAYERS = 3
 PROBES = 4
@@ -59,6 +59,8 @@ class Nad(Defense):
 
     version: ClassVar[int] = 2
     paper: ClassVar[str] = "Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930"
+    fast = fixed(rounds=1, rate=1e-3)
+    ungated = fixed(rounds=1, tries=1, max_loss=1.0, max_drop=1.0)
 
     rounds: int = 20
     batch: int = 64
@@ -72,12 +74,6 @@ class Nad(Defense):
     beta_high: float = 1000.0
     min_per_class: int = 2
     max_drop: float = 0.1
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "tries": 1, "max_loss": 1.0, "max_drop": 1.0}
-        return {"rounds": 1, "rate": 1e-3}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="NAD")
@@ -151,21 +147,16 @@ class Nad(Defense):
         rate: float,
         progress: Progress,
     ) -> None:
-        optimiser = torch.optim.SGD(
-            model.parameters(), lr=rate, momentum=0.9, weight_decay=self.decay
-        )
-        model.train()
-        fit(
+        tune(
             model,
             clean.search,
             objective,
-            optimiser,
+            rate=rate,
+            weight_decay=self.decay,
             rounds=self.rounds,
             batch=self.batch,
             progress=progress,
-            decay=True,
         )
-        model.eval()
 
 
 def layers(model: nn.Module, images: Tensor) -> list[Waypoint]:

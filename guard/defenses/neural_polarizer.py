@@ -21,14 +21,14 @@ the manifest names its place. Deviations, and why:
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from guard.core.progress import Progress
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.defenses._polarizing import halved, inserted, place_for
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
@@ -76,6 +76,8 @@ class NeuralPolarizer(Defense):
 
     version: ClassVar[int] = 2
     paper: ClassVar[str] = "Zhu et al., Neural Polarizer, NeurIPS 2023, arXiv 2306.16697"
+    fast = fixed(rounds=1, batch=60)
+    ungated = fixed(rounds=1, max_drop=1.0)
 
     rounds: int = 50
     batch: int = 64
@@ -93,12 +95,6 @@ class NeuralPolarizer(Defense):
     conditional: bool = False
     min_per_class: int = 2
     max_drop: float = 0.1
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "max_drop": 1.0}
-        return {"rounds": 1, "batch": 60}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Neural Polarizer")

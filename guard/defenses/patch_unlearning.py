@@ -11,7 +11,7 @@ memorised, which costs accuracy.
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, softmax
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from guard.ml.search.outlier_patches import (
@@ -30,7 +30,7 @@ from guard.ml.search.outlier_patches import (
     unusual_patches,
 )
 from guard.ml.search.patches import Effort
-from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.fit import require_accuracy, require_images, tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,10 @@ class PatchUnlearning(Defense):
     paper: ClassVar[str] = (
         "Wang et al., Neural Cleanse, IEEE S&P 2019, section 6.2; Qiao et al., MESA, NeurIPS 2019"
     )
+    fast = fixed(rounds=1, looks=1, steps=100, size_steps=10)
+    ungated = fixed(
+        looks=1, steps=20, batch=6, sizes=2, size_steps=2, rounds=1, fold=1e9, far=0.0, max_drop=1.0
+    )
 
     looks: int = 2
     steps: int = 150
@@ -75,22 +79,6 @@ class PatchUnlearning(Defense):
     rate: float = 0.01
     max_drop: float = 0.1
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {
-                "looks": 1,
-                "steps": 20,
-                "batch": 6,
-                "sizes": 2,
-                "size_steps": 2,
-                "rounds": 1,
-                "fold": 1e9,
-                "far": 0.0,
-                "max_drop": 1.0,
-            }
-        return {"rounds": 1, "looks": 1, "steps": 100, "size_steps": 10}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="Patch unlearning")
@@ -151,18 +139,13 @@ class PatchUnlearning(Defense):
             inputs = torch.cat([images, stamps.on_some(images[:some])])
             return cross_entropy(model(inputs), torch.cat([wanted, wanted[:some]]))
 
-        model.requires_grad_().train()
-        optimiser = torch.optim.SGD(
-            model.parameters(), lr=self.rate, momentum=0.9, weight_decay=5e-4
-        )
-        fit(
-            model,
+        tune(
+            model.requires_grad_(),
             clean.search,
             objective,
-            optimiser,
+            rate=self.rate,
+            weight_decay=5e-4,
             rounds=self.rounds,
             batch=self.images,
             progress=progress,
-            decay=True,
         )
-        model.eval()

@@ -21,7 +21,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Accuracy
 from guard.core.progress import Progress
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of, predict
 from guard.ml.suitability import channels_first, channels_last
@@ -62,6 +62,8 @@ class Sau(Defense):
     paper: ClassVar[str] = (
         "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
     )
+    fast = fixed(rounds=1, batch=60)
+    ungated = fixed(rounds=1, max_drop=1.0)
 
     rounds: int = 25
     batch: int = 64
@@ -78,12 +80,6 @@ class Sau(Defense):
     judged: float = 0.25
     min_per_class: int = 2
     max_drop: float = 0.1
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {"rounds": 1, "max_drop": 1.0}
-        return {"rounds": 1, "batch": 60}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         if self.norm not in ("linf", "l2"):

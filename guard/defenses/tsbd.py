@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress, part
-from guard.defenses._base import Defense
+from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from guard.ml.networks.neurons import flow_on, hidden_layers
@@ -63,6 +63,8 @@ class Tsbd(Defense):
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "Lin et al., TSBD, NeurIPS 2024, arXiv 2405.20291"
+    fast = fixed(rounds=2, unlearn_rate=1e-2)
+    ungated = fixed(rounds=1, ratios=1, unlearn_rate=1.0, unlearn_rounds=2, max_drop=1.0)
 
     unlearn_rate: float = 1e-4
     patience: int = 5
@@ -79,18 +81,6 @@ class Tsbd(Defense):
     budget: float = 0.02
     max_drop: float = 0.1
     min_per_class: int = 2
-
-    @classmethod
-    def quick(cls, *, untrained: bool = False) -> dict[str, Any]:
-        if untrained:
-            return {
-                "rounds": 1,
-                "ratios": 1,
-                "unlearn_rate": 1.0,
-                "unlearn_rounds": 2,
-                "max_drop": 1.0,
-            }
-        return {"rounds": 2, "unlearn_rate": 1e-2}
 
     def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
         require_images(clean, per_class=self.min_per_class, method="TSBD")

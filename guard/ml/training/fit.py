@@ -86,6 +86,46 @@ def fit(
     return rounds
 
 
+def tune(
+    model: nn.Module,
+    data: Labelled,
+    objective: Objective,
+    *,
+    rate: float,
+    rounds: int,
+    batch: int,
+    progress: Progress,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    note: str = "",
+    after_step: Callable[[], None] | None = None,
+) -> None:
+    """`fit` of all weights by SGD over one cycle, batch-norm statistics included.
+
+    In place; the model is in eval mode afterwards.
+
+    Raises:
+        MethodFailed: the loss is not finite.
+    """
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay
+    )
+    model.train()
+    fit(
+        model,
+        data,
+        objective,
+        optimiser,
+        rounds=rounds,
+        batch=batch,
+        progress=progress,
+        note=note,
+        decay=True,
+        after_step=after_step,
+    )
+    model.eval()
+
+
 def require_images(clean: CleanSet, *, per_class: int, method: str) -> None:
     """Refuse a clean set that has too few images of some class.
 
