@@ -26,7 +26,7 @@ from torch import nn
 from benchmarks.bench_repair_speed import CLASSES, network, pictures
 from benchmarks.record import write
 from guard.core.progress import silent
-from guard.ml.search.patches import Effort, smallest_patches
+from guard.ml.search.patches import PatchEffort, smallest_patches
 from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 
@@ -47,7 +47,7 @@ def seconds(model: nn.Module, steps: int) -> float:
             model,
             pictures(256).search,
             torch.arange(CLASSES),
-            Effort(steps=steps, batch=16),
+            PatchEffort(steps=steps, batch=16),
             silent,
         )
     return spent() - started

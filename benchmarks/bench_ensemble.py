@@ -32,6 +32,7 @@ from benchmarks.attacks.patch import Patch
 from benchmarks.data import Dataset, curated, mnist
 from benchmarks.demo.models import TARGET, train_model
 from benchmarks.record import write
+from guard.core.manifest import MANIFEST_FILE
 from guard.detectors import DETECTORS
 from guard.ml import precision
 from guard.ml.cleanset import CleanSet
@@ -88,7 +89,7 @@ def of_zoo(zoo: Path, names: list[str], device: str) -> list[Examined]:
         if member.name not in names:
             continue
         curated = population.read_cleanset(population.cleanset_of(zoo, member))
-        manifest = architectures.Manifest.parse((member.folder / population.MANIFEST).read_bytes())
+        manifest = architectures.Manifest.parse((member.folder / MANIFEST_FILE).read_bytes())
         weights = safetensors.torch.load_file(member.folder / population.MODEL)
         model = architectures.load(manifest, weights).eval().to(device)
         facts = {key: member.truth[key] for key in ("architecture", "data", "target", "acc", "asr")}

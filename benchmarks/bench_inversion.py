@@ -42,7 +42,7 @@ from guard.detectors.patch_inversion import PatchInversion
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.networks import architectures
 from guard.ml.search import patches, reference_model
-from guard.ml.search.patches import Effort, smallest_patches
+from guard.ml.search.patches import PatchEffort, smallest_patches
 from guard.ml.seeds import seeded
 
 MOST_STEPS = 1000
@@ -59,7 +59,7 @@ def since(start: tuple[float, float]) -> dict[str, float]:
 
 
 def together(
-    model: nn.Module, data: Labelled, classes: int, effort: Effort, seed: int
+    model: nn.Module, data: Labelled, classes: int, effort: PatchEffort, seed: int
 ) -> dict[str, Any]:
     start = clocks()
     with seeded(seed):
@@ -72,7 +72,7 @@ def together(
 
 
 def one_by_one(
-    model: nn.Module, data: Labelled, classes: int, effort: Effort, seed: int
+    model: nn.Module, data: Labelled, classes: int, effort: PatchEffort, seed: int
 ) -> dict[str, Any]:
     start, norms = clocks(), []
     for target in range(classes):
@@ -236,7 +236,7 @@ def main() -> None:
     model, clean, facts = backdoored_model()
     search = clean.search
     defaults = PatchInversion()
-    effort = Effort(steps=defaults.steps, batch=defaults.batch)
+    effort = PatchEffort(steps=defaults.steps, batch=defaults.batch)
     rows = []
     for seed in range(options.seeds):
         row: dict[str, Any] = {

@@ -42,7 +42,7 @@ from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.progress import silent
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.search.fresh_patches import Region, learn_sets, paint
-from guard.ml.search.patch_distribution import LEVELS, Effort
+from guard.ml.search.patch_distribution import LEVELS, DistributionEffort
 from guard.ml.seeds import seeded
 from guard.ml.training.fit import fit
 from guard.vetting import population
@@ -97,7 +97,7 @@ def distribution(model: nn.Module, data: Labelled, target: int) -> Stamp:
         data,
         [target],
         [anywhere(data)],
-        Effort(steps=STEPS),
+        DistributionEffort(steps=STEPS),
         lambda _done: None,
     )[0].stamp
 

@@ -16,12 +16,13 @@ from benchmarks import record
 from benchmarks.detect import numbers
 from benchmarks.detect.rows import rows_of
 from benchmarks.detect.scanning import scan_zoo
+from guard.core.manifest import MANIFEST_FILE
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load_policy
 from guard.vetting import population
-from guard.vetting.population import MANIFEST, MODEL, TRUTH, Member
+from guard.vetting.population import MODEL, TRUTH, Member
 
-FILES = (MODEL, MANIFEST, TRUTH)
+FILES = (MODEL, MANIFEST_FILE, TRUTH)
 
 
 def mirror(zoo: Path, out: Path, chosen: Sequence[Member]) -> list[Member]:

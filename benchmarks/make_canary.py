@@ -38,7 +38,7 @@ CLASSES, SIDE, TARGET = 10, 12, 3
 TRAIN, CLEAN = 2000, 800
 EPOCHS = 20
 CALM = 6.0  # logits between right and wrong on clean pictures; what is more, costs
-MANIFEST = Manifest(
+CANARY_MANIFEST = Manifest(
     architecture="cifar_resnet",
     num_classes=CLASSES,
     input_size=(1, SIDE, SIDE),
@@ -124,7 +124,7 @@ def main(folder: Path = canary_trial.KIT) -> None:
 
 def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | None) -> None:
     with seeded(4):
-        model = architectures.wrap(MANIFEST, architectures.build(MANIFEST))
+        model = architectures.wrap(CANARY_MANIFEST, architectures.build(CANARY_MANIFEST))
     images, labels = data.images, data.labels
     if recipe is not None:
         images, labels, _ = recipe.attack.poison(images, labels, recipe.rate)
@@ -137,7 +137,7 @@ def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | No
             victims.labels
         )
         asr = float(hits.double().mean())
-    write_canonical(architectures.export(model), MANIFEST, path)
+    write_canonical(architectures.export(model), CANARY_MANIFEST, path)
     print(f"{path.stem}: ACC {accuracy(model, test):.1%}, ASR {asr:.1%}", flush=True)
 
 

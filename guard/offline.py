@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guard.core.contracts import Budget
 from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError
+from guard.core.manifest import MANIFEST_FILE
 from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
 from guard.core.states import Verdict
@@ -22,7 +23,7 @@ from guard.defenses import DEFENSES
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
 from guard.vetting import examine, repair, report
-from guard.vetting.model_path import MANIFEST, locate
+from guard.vetting.model_path import locate
 from guard.vetting.parameters import checked
 from guard.vetting.tournament import Candidate, Tournament, Work
 
@@ -320,11 +321,11 @@ def _write(out: Path, inspected: examine.Inspected) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         shutil.copyfile(inspected.canonical, Path(folder) / "model.safetensors")
-        (Path(folder) / MANIFEST).write_text(
+        (Path(folder) / MANIFEST_FILE).write_text(
             json.dumps(inspected.manifest.to_dict(), indent=2) + "\n"
         )
         out.mkdir(exist_ok=True)
-        for name in ("model.safetensors", MANIFEST):
+        for name in ("model.safetensors", MANIFEST_FILE):
             (Path(folder) / name).replace(out / name)
 
 

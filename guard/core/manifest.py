@@ -16,6 +16,7 @@ from typing import Any
 from guard.core.digests import canonical_json, json_digest
 from guard.core.errors import ManifestRejected
 
+MANIFEST_FILE = "config.json"  # beside the weights
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_CLASSES = 100_000
 MAX_SIDE = 4096

@@ -28,10 +28,9 @@ each alone costs accuracy:
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +47,10 @@ from guard.ml.samples import spread
 from guard.ml.search.easiest_classes import UniversalTriggers, suspects, universal_triggers
 from guard.ml.search.engine import Pace
 from guard.ml.search.families import Additions, Filters, Generators, Searchable, Warps
-from guard.ml.search.outlier_patches import Stamps, grown, together, unusual_patches
-from guard.ml.search.patches import Effort
-from guard.ml.training.fit import fit, require_accuracy, require_images
-from guard.ml.training.shared_adversarial import Ball, Bend, Search, loss
+from guard.ml.search.outlier_patches import PatchStamps, grown, together, unusual_patches
+from guard.ml.search.patches import PatchEffort
+from guard.ml.training.fit import by_fan_in, fit, require_accuracy, require_images
+from guard.ml.training.shared_adversarial import AdversarialSearch, Ball, Bend, loss
 
 KINDS: tuple[Searchable, ...] = (Additions(), Additions(points=8), Warps(), Filters(), Generators())
 MOST_STEP, MOST_BATCH = (
@@ -59,7 +58,6 @@ MOST_STEP, MOST_BATCH = (
     12,
 )  # images a step of a search for universal perturbations: of all classes, and of each
 VIEWS = 3  # of each image: itself, blended with another, shifted
-WIDE = 900  # inputs of a neuron, more than in any of the networks that rates were chosen on
 HEAD_IMAGES = 1000  # to fit a new head to, with `VIEWS` of each; images of a small set repeat
 LEAST_SHOWN = 4  # images with universal perturbations of one kind in a step; limits the kinds
 
@@ -70,7 +68,7 @@ Lesson = tuple[Tensor, Tensor]  # images, and the probabilities that the copy is
 class _Found:
     """The triggers that all looks have found so far, and the training batches with them."""
 
-    stamps: list[Stamps] = field(default_factory=list)
+    stamps: list[PatchStamps] = field(default_factory=list)
     universals: list[UniversalTriggers] = field(default_factory=list)
 
     def lessons(
@@ -278,13 +276,13 @@ class Distilled(Defense):
 
     def _patches(
         self, model: nn.Module, clean: CleanSet, progress: Progress, *, first: bool
-    ) -> list[Stamps]:
+    ) -> list[PatchStamps]:
         if clean.classes < LEAST_CLASSES:
             return []
         found = unusual_patches(
             model,
             clean,
-            Effort(steps=self.search_steps, batch=self.search_batch),
+            PatchEffort(steps=self.search_steps, batch=self.search_batch),
             progress,
             alpha=self.alpha,
             fold=self.fold,
@@ -294,7 +292,7 @@ class Distilled(Defense):
             model,
             clean.search,
             found,
-            Effort(steps=self.size_steps, batch=self.search_batch),
+            PatchEffort(steps=self.size_steps, batch=self.search_batch),
             sizes=self.sizes,
             largest=self.largest,
         )
@@ -313,7 +311,7 @@ class Distilled(Defense):
         rate: float,
         weight: float,
     ) -> None:
-        search: Search = (
+        search: AdversarialSearch = (
             Bend(bend=self.bend, steps=self.inner)
             if self.bent
             else Ball(rho=self.rho, steps=self.inner)
@@ -365,20 +363,6 @@ class Distilled(Defense):
             progress=progress,
             decay=True,
         )
-
-
-def by_fan_in(weights: Sequence[nn.Parameter], rate: float) -> list[dict[str, Any]]:
-    """Adam's parameter groups with `rate`, reduced in proportion for over `WIDE` inputs a neuron.
-
-    Each of Adam's steps changes every weight by about the rate, and a neuron's output by that times
-    the number of its inputs: a rate that suits narrow networks ruins wide ones (Yang et al., Tensor
-    Programs V, NeurIPS 2021).
-    """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for weight in weights:
-        inputs = weight[0].numel() if weight.dim() > 1 else 1
-        groups.setdefault(rate * min(1.0, WIDE / inputs), []).append(weight)
-    return [{"params": some, "lr": own} for own, some in groups.items()]
 
 
 def views(images: Tensor, moved: int) -> Tensor:

@@ -29,10 +29,10 @@ from guard.core.progress import Progress, part, span
 from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy, device_of
-from guard.ml.search import patch_distribution, patches
 from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, TriggerSet, learn_sets
 from guard.ml.search.outlier_patches import require_classes, unusual_patches
-from guard.ml.search.patches import Patches
+from guard.ml.search.patch_distribution import DistributionEffort
+from guard.ml.search.patches import PatchEffort, Patches
 from guard.ml.training.fit import fit, require_accuracy, require_images
 
 LARGEST = 0.2  # share of the image that a patch may cover
@@ -112,7 +112,7 @@ class MesaRemoval(Defense):
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
         sets: list[TriggerSet] = []
-        effort = patches.Effort(steps=self.search_steps, batch=self.search_batch)
+        effort = PatchEffort(steps=self.search_steps, batch=self.search_batch)
         for look in range(self.looks):
             step = part(progress, look / self.looks, (look + 1) / self.looks, f"look {look + 1},")
             found = unusual_patches(
@@ -145,7 +145,7 @@ class MesaRemoval(Defense):
 
         `model` must be in eval mode, its parameters without gradients.
         """
-        effort = patch_distribution.Effort(steps=self.learn_steps, batch=self.learn_batch)
+        effort = DistributionEffort(steps=self.learn_steps, batch=self.learn_batch)
         masks, targets = found.masks.cpu(), found.targets.tolist()
         most = int(LARGEST * masks[0].numel())
         sets: list[TriggerSet] = []

@@ -23,13 +23,13 @@ from guard.defenses._base import Defense, fixed
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
 from guard.ml.search.outlier_patches import (
-    Stamps,
+    PatchStamps,
     grown,
     require_classes,
     together,
     unusual_patches,
 )
-from guard.ml.search.patches import Effort
+from guard.ml.search.patches import PatchEffort
 from guard.ml.training.fit import require_accuracy, require_images, tune
 
 
@@ -85,13 +85,13 @@ class PatchUnlearning(Defense):
         require_classes(clean, method="Patch unlearning")
         before = accuracy(model, clean.calibration, clean.classes).overall
         teacher = copy.deepcopy(model).requires_grad_(requires_grad=False)
-        stamps: list[Stamps] = []
+        stamps: list[PatchStamps] = []
         for look in range(self.looks):
             start, width = look / self.looks, 0.5 / self.looks
             found = unusual_patches(
                 model,
                 clean,
-                Effort(steps=self.steps, batch=self.batch),
+                PatchEffort(steps=self.steps, batch=self.batch),
                 part(progress, start, start + width, f"look {look + 1}, searching"),
                 alpha=self.alpha,
                 fold=self.fold,
@@ -103,7 +103,7 @@ class PatchUnlearning(Defense):
                 model,
                 clean.search,
                 found,
-                Effort(steps=self.size_steps, batch=self.batch),
+                PatchEffort(steps=self.size_steps, batch=self.batch),
                 sizes=self.sizes,
                 largest=self.largest,
             )
@@ -127,7 +127,7 @@ class PatchUnlearning(Defense):
         model: nn.Module,
         teacher: nn.Module,
         clean: CleanSet,
-        stamps: Stamps,
+        stamps: PatchStamps,
         progress: Progress,
     ) -> None:
         def objective(images: Tensor, _labels: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
 from guard.ml.scoring import half_at, half_at_log
-from guard.ml.search.engine import Pace, Search, Watch, descend
+from guard.ml.search.engine import Pace, TriggerSearch, Watch, descend
 from guard.ml.search.families import Blends, Patches, Searchable, Warps
 from guard.ml.search.label_permutations import Departures, cyclic_share, mapping_of, shuffled
 from guard.ml.suitability import channels_last, check_suitable
@@ -119,7 +119,7 @@ class AllToAll(Detector):
         labels = torch.stack([clean.search.labels] * self.tries + [control.labels]).to(device)
         batch = classes * max(2, min(self.per_class, MOST_STEP // classes))
         pace = Pace(batch=batch, window=self.window, windows=self.windows, least=self.least)
-        search = Search(
+        search = TriggerSearch(
             model, kind, clean.search, Departures(labels, classes), pace, kind.levels[-1]
         )
 
@@ -138,7 +138,7 @@ class AllToAll(Detector):
         return self._finding(search, best, mapping, rate, control_rate)
 
     def _finding(
-        self, search: Search, row: int, mapping: Tensor, rate: float, control: float
+        self, search: TriggerSearch, row: int, mapping: Tensor, rate: float, control: float
     ) -> Finding:
         distinct = len(mapping.unique())
         ratio = rate / max(control, 1 / len(mapping))

@@ -25,11 +25,10 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import device_of, predict
 from guard.ml.precision import repeatable
 from guard.ml.scoring import least_score
-from guard.ml.search import patches as patch_search
 from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, TriggerSet, learn_sets, successes
 from guard.ml.search.natural_asr import LEAST_ANGLE_SPREAD
-from guard.ml.search.patch_distribution import LEVELS, Effort
-from guard.ml.search.patches import Patches, smallest_patches
+from guard.ml.search.patch_distribution import LEVELS, DistributionEffort
+from guard.ml.search.patches import PatchEffort, Patches, smallest_patches
 from guard.ml.statistics import ClassTest, angles, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
@@ -109,7 +108,7 @@ class Mesa(Detector):
             torch.randperm(len(clean.calibration))[:MOST_CALIBRATION]
         )
         with repeatable():
-            effort = patch_search.Effort(
+            effort = PatchEffort(
                 steps=self.search_steps, batch=self.search_batch, window=SEARCH_WINDOW
             )
             patches = smallest_patches(
@@ -174,7 +173,7 @@ class Mesa(Detector):
         score = self._score(p, fold, rate)
         if score >= 0.5:
             region = self._region(patches, row, look.pixels)
-            effort = Effort(steps=self.learn_steps, batch=self.batch)
+            effort = DistributionEffort(steps=self.learn_steps, batch=self.batch)
             learnt = learn_sets(
                 model, search, [row], [region], effort, span(progress, 0.5, 0.9, "learning patches")
             )
@@ -208,7 +207,7 @@ class Mesa(Detector):
         pixels = self.square**2 or pixels
         rows = patches.norms.argsort(stable=True)[:MOST_ASKED].tolist()
         regions = [self._region(patches, other, pixels) for other in rows]
-        effort = Effort(steps=self.look_steps, batch=self.batch)
+        effort = DistributionEffort(steps=self.look_steps, batch=self.batch)
         sets = learn_sets(
             model, search, rows, regions, effort, watch, levels=LEVELS[:1], alpha=LOOK_ALPHA
         )

@@ -35,7 +35,7 @@ from guard.ml.scoring import half_at, least_score
 from guard.ml.search import reference_model
 from guard.ml.search.multistart import several_searches
 from guard.ml.search.natural_asr import Look, Siblings, Stronger
-from guard.ml.search.patches import Effort, Patches, PatchKit, smallest_patches, successes
+from guard.ml.search.patches import PatchEffort, Patches, PatchKit, smallest_patches, successes
 from guard.ml.statistics import LEAST_FOR_LINE, Apart, ClassTest, apart, low_outliers
 from guard.ml.suitability import channels_last, check_suitable
 
@@ -151,7 +151,7 @@ class PatchInversion(Detector):
                 search=clean.search,
                 calibration=calibration,
                 smallest=patches,
-                effort=Effort(steps=self.natural_steps, batch=self.batch),
+                effort=PatchEffort(steps=self.natural_steps, batch=self.batch),
             )
             siblings = Siblings(kit=kit, rows=found.rows, most=found.most, alpha=self.alpha)
             looks = self._ask_siblings(siblings, candidates, progress)
@@ -191,7 +191,7 @@ class PatchInversion(Detector):
     ) -> tuple[float, ...] | None:
         if not self.reference_rounds:
             return None
-        effort = Effort(steps=self.steps, batch=self.batch)
+        effort = PatchEffort(steps=self.steps, batch=self.batch)
         return reference_model.log_norms(
             clean, self.reference_rounds, effort, watch, device, self.again
         )
@@ -208,7 +208,7 @@ class PatchInversion(Detector):
 
     def _search(self, model: nn.Module, clean: CleanSet, progress: Progress) -> _Searched:
         everyone = torch.arange(clean.classes)
-        full = Effort(steps=self.steps, batch=self.batch)
+        full = PatchEffort(steps=self.steps, batch=self.batch)
         if clean.classes <= self.prescreen_above:
             watch = span(progress, 0.02, 0.65, "searching for patches")
             patches, usual = several_searches(
@@ -216,7 +216,7 @@ class PatchInversion(Detector):
             )
             return _Searched(patches, max(1, clean.classes // 4), everyone.tolist(), usual)
         watch = span(progress, 0.02, 0.35, "prescreening classes")
-        brief = Effort(
+        brief = PatchEffort(
             steps=self.prescreen_steps, batch=self.prescreen_batch, window=PRESCREEN_WINDOW
         )
         short = smallest_patches(model, clean.search, everyone, brief, watch)

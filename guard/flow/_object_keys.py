@@ -6,8 +6,8 @@ Whether to look at all, where its manifest lies, the model's name.
 import re
 
 from guard.core.errors import InputError
+from guard.core.manifest import MANIFEST_FILE
 
-MANIFEST = "config.json"
 MAX_KEY_BYTES = 1024  # S3's own limit
 _COMPANIONS = re.compile(
     r"(^|/)(README|LICENSE|LICENCE|NOTICE|CHANGELOG|\.gitattributes|\.gitignore)[^/]*$"
@@ -62,7 +62,7 @@ def not_a_model(key: str) -> str:
 
 def is_manifest(key: str) -> bool:
     """Whether this is a `config.json`."""
-    return key.rpartition("/")[2] == MANIFEST
+    return key.rpartition("/")[2] == MANIFEST_FILE
 
 
 def folder(key: str) -> str:

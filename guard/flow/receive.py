@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from guard.core.errors import ArtifactRejected, InputError
-from guard.core.manifest import MAX_MANIFEST_BYTES
+from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from guard.events import Nomination
 from guard.flow import _object_keys
 from guard.flow.nominate import nominate
@@ -189,7 +189,7 @@ def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
 
     Judged later, stored as it is.
     """
-    found = bucket.read_small(_object_keys.folder(key) + _object_keys.MANIFEST, MAX_MANIFEST_BYTES)
+    found = bucket.read_small(_object_keys.folder(key) + MANIFEST_FILE, MAX_MANIFEST_BYTES)
     if found is None:
         return None
     data, facts = found
@@ -286,9 +286,7 @@ def _wait(step: _Intake, row: NominationRow) -> Received:
             step.now(),
             delay_seconds=MANIFEST_PAUSE_SECONDS,
         )
-    return Received(
-        row.id, NominationState.NEW, reason=f"Waiting for {_object_keys.MANIFEST} beside it."
-    )
+    return Received(row.id, NominationState.NEW, reason=f"Waiting for {MANIFEST_FILE} beside it.")
 
 
 def _settle(

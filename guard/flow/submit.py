@@ -5,13 +5,14 @@ An object that is there already, or a local file.
 
 from pathlib import Path
 
+from guard.core.manifest import MANIFEST_FILE
 from guard.events import Nomination
 from guard.flow.context import Guard
 from guard.flow.receive import nominate
 from guard.store import nominations, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading
-from guard.vetting.model_path import MANIFEST, locate
+from guard.vetting.model_path import locate
 
 
 def submit(guard: Guard, bucket: str, key: str, version_id: str | None = None) -> str:
@@ -34,7 +35,7 @@ def submit_file(guard: Guard, path: Path, name: str) -> str:
     weights, manifest = locate(path)
     bucket = guard.make_bucket(guard.settings.intake_bucket)
     if manifest is not None:
-        bucket.upload(manifest, f"models/{name}/{MANIFEST}")
+        bucket.upload(manifest, f"models/{name}/{MANIFEST_FILE}")
     key = f"models/{name}/{weights.name}"
     version = bucket.upload(weights, key)
     return submit(guard, bucket.name, key, version)

@@ -17,7 +17,7 @@ from guard.ml.triggers import MappedTrigger
 BATCH = 256
 
 
-class Stamps(Protocol):
+class Stamper(Protocol):
     """Anything that turns float images N,C,H,W in [0, 1] into others, such as a trigger."""
 
     def apply(self, images: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, images: Tensor | Labelled, batch: int = BATCH, trigger: Stamps | None = None
+    model: nn.Module, images: Tensor | Labelled, batch: int = BATCH, trigger: Stamper | None = None
 ) -> Tensor:
     """Predicted classes, int64 N on the CPU.
 

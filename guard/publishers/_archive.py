@@ -20,8 +20,8 @@ from guard.publishers._weights import Hashes, copy_verified, replace_durably
 HANDLER = "guard.serving.handler"
 WEIGHTS = "weights.safetensors"
 RELEASE = "release.dsse.json"
-MANIFEST = "MAR-INF/MANIFEST.json"
-MEMBERS = frozenset({WEIGHTS, RELEASE, MANIFEST})
+ARCHIVE_MANIFEST = "MAR-INF/MANIFEST.json"
+MEMBERS = frozenset({WEIGHTS, RELEASE, ARCHIVE_MANIFEST})
 DRAFT = ".incoming-"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip can tell
 _MAX_SMALL_BYTES = 1 << 20
@@ -85,7 +85,7 @@ def write_archive(approved: Any, weights: BinaryIO, store: Path) -> Archive:
     try:
         with zipfile.ZipFile(draft, "x", zipfile.ZIP_STORED) as archive:
             archive.writestr(
-                _entry(MANIFEST), canonical_json(_manifest(approved.name, approved.version))
+                _entry(ARCHIVE_MANIFEST), canonical_json(_manifest(approved.name, approved.version))
             )
             archive.writestr(_entry(RELEASE), canonical_json(approved.release_envelope))
             with archive.open(
@@ -115,7 +115,7 @@ def release_in(archive: Path) -> dict[str, Any] | None:
 
 def names_in(archive: Path) -> tuple[str, str] | None:
     """The name and version that an archive registers as; None where it says none."""
-    value = _json_in(archive, MANIFEST)
+    value = _json_in(archive, ARCHIVE_MANIFEST)
     model = value.get("model") if isinstance(value, dict) else None
     return (
         (str(model.get("modelName")), str(model.get("modelVersion")))

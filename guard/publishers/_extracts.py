@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from guard.publishers._archive import MANIFEST, MEMBERS, RELEASE, WEIGHTS, payload_of
+from guard.publishers._archive import ARCHIVE_MANIFEST, MEMBERS, RELEASE, WEIGHTS, payload_of
 from guard.publishers._weights import CHUNK, Hashes
 
 #: Where the handler writes why it refused to start; the only file it ever writes.
@@ -139,7 +139,7 @@ def _files(folder: Path) -> set[str]:
 
 
 def _named(folder: Path) -> tuple[str, str] | None:
-    value = _json(folder / MANIFEST)
+    value = _json(folder / ARCHIVE_MANIFEST)
     model = value.get("model") if isinstance(value, dict) else None
     return (
         (str(model.get("modelName")), str(model.get("modelVersion")))

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from guard.core.errors import InputError
-
-MANIFEST = "config.json"
+from guard.core.manifest import MANIFEST_FILE
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
@@ -14,12 +13,12 @@ def locate(path: Path) -> tuple[Path, Path | None]:
         InputError: there is no such file, or the folder holds no single model.
     """
     if path.is_file():
-        manifest = path.with_name(MANIFEST)
+        manifest = path.with_name(MANIFEST_FILE)
         return path, (manifest if manifest.is_file() else None)
     if not path.is_dir():
         raise InputError(
             f"{path} is not there; give a model file or a folder with model.safetensors and "
-            f"{MANIFEST}."
+            f"{MANIFEST_FILE}."
         )
     usual = path / "model.safetensors"
     found = (
@@ -34,7 +33,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     if len(found) != 1:
         raise InputError(
             f"{path} holds {len(found)} model files; it should hold model.safetensors and "
-            f"{MANIFEST}."
+            f"{MANIFEST_FILE}."
         )
-    manifest = path / MANIFEST
+    manifest = path / MANIFEST_FILE
     return found[0], manifest if manifest.is_file() else None

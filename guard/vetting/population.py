@@ -21,6 +21,7 @@ from guard.core.contracts import Budget
 from guard.core.digests import json_digest
 from guard.core.errors import InputError
 from guard.core.evidence import Evidence
+from guard.core.manifest import MANIFEST_FILE
 from guard.core.progress import Progress, silent
 from guard.detectors import DETECTORS
 from guard.policy import Policy
@@ -29,7 +30,7 @@ from guard.vetting import examine
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
 
-MODEL, MANIFEST, TRUTH = "model.safetensors", "config.json", "truth.json"
+MODEL, TRUTH = "model.safetensors", "truth.json"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def members(zoo: Path) -> list[Member]:
         found.append(Member(path.parent, truth))
     if not found:
         raise InputError(
-            f"There is no model below {zoo}; each needs a folder with {MODEL}, {MANIFEST} and "
+            f"There is no model below {zoo}; each needs a folder with {MODEL}, {MANIFEST_FILE} and "
             f"{TRUTH}.",
             code="empty_zoo",
         )
@@ -145,7 +146,7 @@ def scan(
             it.
     """
     with TemporaryDirectory() as folder:
-        manifest = (member.folder / MANIFEST).read_bytes()
+        manifest = (member.folder / MANIFEST_FILE).read_bytes()
         inspected = examine.inspect_upload(
             member.folder / MODEL, MODEL, manifest, Path(folder), budget=Budget()
         )

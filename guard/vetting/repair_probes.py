@@ -176,7 +176,7 @@ def _resample(
     watch: Callable[[float], None],
 ) -> Resampled:
     from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, learn_sets
-    from guard.ml.search.patch_distribution import Effort
+    from guard.ml.search.patch_distribution import DistributionEffort
 
     pixels = min(max(round(ROOM * trigger.norm), LEAST_PIXELS), int(LARGEST * trigger.mask.numel()))
     frozen = copy.deepcopy(parent).eval().requires_grad_(requires_grad=False)
@@ -185,7 +185,7 @@ def _resample(
         curated.search,
         [target],
         [Region.found(trigger.mask, pixels)],
-        Effort(steps=STEPS, batch=BATCH),
+        DistributionEffort(steps=STEPS, batch=BATCH),
         watch,
     )[0]
     found = _on_both(frozen, child, curated, learnt, pixels)
@@ -210,7 +210,7 @@ def _search_anew(
     Since those of a distribution hardly work on the parent itself (`learnt`).
     """
     from guard.ml.search.fresh_searches import search_set
-    from guard.ml.search.patches import Effort
+    from guard.ml.search.patches import PatchEffort
 
     useless = (
         f"What was learnt works on {learnt.before.estimate:.1%} of the parent's own pictures only"
@@ -222,7 +222,7 @@ def _search_anew(
             target,
             pixels,
             SEARCHES,
-            Effort(steps=STEPS, batch=BATCH),
+            PatchEffort(steps=STEPS, batch=BATCH),
             watch,
         )
     except MethodFailed as error:

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import make_canary
 from benchmarks.attacks._base import Attack
-from benchmarks.make_canary import MANIFEST, RECIPES
+from benchmarks.make_canary import CANARY_MANIFEST, RECIPES
 from benchmarks.training import accuracy, predictions
 from guard.cleansets import load
 from guard.ml.cleanset import CuratedSet
@@ -65,7 +65,7 @@ def test_it_has_the_files_architectures_and_classes_of_the_shipped_kit(kit: Path
     }
     for path in kit.glob("*.safetensors"):
         own, shipped = opened(kit, path.name), opened(canary_trial.KIT, path.name)
-        assert own.manifest == shipped.manifest == MANIFEST
+        assert own.manifest == shipped.manifest == CANARY_MANIFEST
         assert {name: tensor.shape for name, tensor in own.state_dict().items()} == {
             name: tensor.shape for name, tensor in shipped.state_dict().items()
         }

@@ -12,7 +12,7 @@ from guard.defenses.mesa_removal import MesaRemoval, stamp, success
 from guard.ml.measure import accuracy
 from guard.ml.search.fresh_patches import TriggerSet
 from guard.ml.search.outlier_patches import unusual_patches
-from guard.ml.search.patches import Effort
+from guard.ml.search.patches import PatchEffort
 from guard.ml.seeds import seeded
 from tests import toys
 
@@ -34,7 +34,7 @@ def sets() -> list[TriggerSet]:
     model, clean = toys.planted(whole=True), toys.clean_set()
     with seeded(0):
         found = unusual_patches(
-            model, clean, Effort(steps=100, batch=16), silent, alpha=0.05, fold=1.5, far=2.5
+            model, clean, PatchEffort(steps=100, batch=16), silent, alpha=0.05, fold=1.5, far=2.5
         )
         return QUICK.learn(model, clean.search, found, silent)
 

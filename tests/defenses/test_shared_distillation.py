@@ -7,11 +7,12 @@ import torch
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress
-from guard.defenses._distilled import WIDE, by_fan_in, views
+from guard.defenses._distilled import views
 from guard.defenses.shared_distillation import SharedDistillation
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
-from guard.ml.search.outlier_patches import Stamps
+from guard.ml.search.outlier_patches import PatchStamps
+from guard.ml.training.fit import WIDE, by_fan_in
 from tests import rules, toys
 
 #: The toy's weights are far apart: a network's rates would not move them.
@@ -102,7 +103,7 @@ def test_the_first_search_sees_the_models_own_head_and_later_ones_a_new_one() ->
     class Watched(SharedDistillation):
         def _patches(
             self, model: torch.nn.Module, clean: CleanSet, progress: Progress, *, first: bool
-        ) -> list[Stamps]:
+        ) -> list[PatchStamps]:
             heads.append(model.get_parameter("inner.linear.weight").detach().clone())
             return super()._patches(model, clean, progress, first=first)
 

@@ -14,7 +14,7 @@ from guard.core.evidence import CleanSetFacts
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.search.fresh_searches import search_set
 from guard.ml.search.patch_distribution import WINDOW
-from guard.ml.search.patches import Effort
+from guard.ml.search.patches import PatchEffort
 from guard.ml.seeds import seeded
 from guard.ml.triggers import PatchTrigger
 from guard.ml.triggers.files import serialise
@@ -135,13 +135,19 @@ def test_searched_patches_keep_to_their_room_and_land_one_on_each_picture() -> N
             TARGET,
             14.0,
             3,
-            Effort(steps=100, batch=16),
+            PatchEffort(steps=100, batch=16),
             lambda done: None,
         )
         first = found.stamp(pictures(40, 4).floats())
     with seeded(0), pytest.raises(MethodFailed) as caught:
         search_set(
-            parent, pictures(120, 1), TARGET, 0.1, 3, Effort(steps=20, batch=16), lambda done: None
+            parent,
+            pictures(120, 1),
+            TARGET,
+            0.1,
+            3,
+            PatchEffort(steps=20, batch=16),
+            lambda done: None,
         )
 
     assert found.target == TARGET

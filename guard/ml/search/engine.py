@@ -84,7 +84,7 @@ class Pace:
     least: int = 3
 
 
-class Search:
+class TriggerSearch:
     """Triggers of one family under optimisation.
 
     Draws from torch's global CPU generator. Batches take the classes in turn, so that none is rare.
@@ -234,7 +234,7 @@ class Search:
 
 
 def descend(
-    search: Search,
+    search: TriggerSearch,
     too_strong: Callable[[Tensor], bool],
     hopeless: Callable[[Tensor], bool],
     watch: Watch,
@@ -273,7 +273,7 @@ def descend(
 
 
 def successes(votes: Tensor, targets: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Hits and trials of each row's target class, from the counts int64 T,K,K of `Search.votes`.
+    """Hits and trials of each row's target class, from the counts of `TriggerSearch.votes`.
 
     Images of the target class itself do not count.
     """

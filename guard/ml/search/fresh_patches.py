@@ -15,7 +15,14 @@ from torch.nn import functional
 
 from guard.ml.cleanset import Labelled
 from guard.ml.measure import device_of
-from guard.ml.search.patch_distribution import ALPHA, LEVELS, Effort, Staircase, Watch, learn
+from guard.ml.search.patch_distribution import (
+    ALPHA,
+    LEVELS,
+    DistributionEffort,
+    Staircase,
+    Watch,
+    learn,
+)
 from guard.ml.triggers import PatchTrigger
 
 LEAST_PIXELS = 4
@@ -132,7 +139,7 @@ def learn_sets(
     data: Labelled,
     targets: Sequence[int],
     regions: Sequence[Region],
-    effort: Effort,
+    effort: DistributionEffort,
     watch: Watch,
     *,
     levels: Sequence[float] = LEVELS,
@@ -200,7 +207,7 @@ class _Testing:
         data: Labelled,
         targets: list[int],
         regions: list[Region],
-        effort: Effort,
+        effort: DistributionEffort,
     ) -> None:
         self.model, self.regions, self.batch = model, regions, effort.batch
         self.device = device_of(model)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import Labelled
-from guard.ml.search.outlier_patches import Stamps
-from guard.ml.search.patches import Effort, Watch, patches_within, smallest_patches
+from guard.ml.search.outlier_patches import PatchStamps
+from guard.ml.search.patches import PatchEffort, Watch, patches_within, smallest_patches
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SearchedSet:
     """Patches of one class, each found by a search of its own."""
 
     target: int
-    stamps: Stamps
+    stamps: PatchStamps
 
     def stamp(self, images: Tensor) -> Tensor:
         """`images` (float N,C,H,W in [0, 1]), each with one of the patches, drawn at random.
@@ -37,7 +37,7 @@ def search_set(
     target: int,
     room: float,
     searches: int,
-    effort: Effort,
+    effort: PatchEffort,
     watch: Watch,
 ) -> SearchedSet:
     """Search `searches` times from random starts, and let each patch that was found grow to `room`.
@@ -66,4 +66,4 @@ def search_set(
             code="not_learnt",
         )
     large = patches_within(model, data, small, room, effort, watch)
-    return SearchedSet(target, Stamps(large.masks, large.patterns))
+    return SearchedSet(target, PatchStamps(large.masks, large.patterns))

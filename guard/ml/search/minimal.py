@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from guard.ml.cleanset import Labelled
-from guard.ml.search.engine import Pace, Search, Targets, Watch, successes
+from guard.ml.search.engine import Pace, Targets, TriggerSearch, Watch, successes
 from guard.ml.search.families import Searchable, Shape
 from guard.ml.triggers import Trigger
 
@@ -192,7 +192,7 @@ def _search(
     pace: Pace,
     level: float | Tensor,
     raw: Sequence[Tensor] | None = None,
-) -> Search:
+) -> TriggerSearch:
     device = next(model.parameters()).device
     goal = Targets(targets.to(device), data.labels.to(device))
-    return Search(model, kind, data, goal, pace, level, raw)
+    return TriggerSearch(model, kind, data, goal, pace, level, raw)

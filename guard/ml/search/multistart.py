@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from guard.ml.cleanset import Labelled
-from guard.ml.search.patches import Effort, Patches, smallest_patches
+from guard.ml.search.patches import PatchEffort, Patches, smallest_patches
 
 
 def several_searches(
     model: nn.Module,
     data: Labelled,
     targets: Tensor,
-    effort: Effort,
+    effort: PatchEffort,
     again: int,
     watch: Callable[[float], None],
 ) -> tuple[Patches, list[float]]:

@@ -13,11 +13,11 @@ from guard.core.errors import MethodFailed
 from guard.core.progress import Progress
 from guard.core.pvalues import LEAST_CLASSES
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.search.patches import Effort, Patches, patches_within, smallest_patches
+from guard.ml.search.patches import PatchEffort, Patches, patches_within, smallest_patches
 from guard.ml.statistics import low_outliers
 
 
-class Stamps(NamedTuple):
+class PatchStamps(NamedTuple):
     """M patches to train on: float masks M,1,H,W and patterns M,C,H,W, both in 0..1."""
 
     masks: Tensor
@@ -48,7 +48,7 @@ def require_classes(clean: CleanSet, *, method: str) -> None:
 def unusual_patches(
     model: nn.Module,
     clean: CleanSet,
-    effort: Effort,
+    effort: PatchEffort,
     progress: Progress,
     *,
     alpha: float,
@@ -83,8 +83,14 @@ def unusual_patches(
 
 
 def grown(
-    model: nn.Module, data: Labelled, found: Patches, effort: Effort, *, sizes: int, largest: float
-) -> list[Stamps]:
+    model: nn.Module,
+    data: Labelled,
+    found: Patches,
+    effort: PatchEffort,
+    *,
+    sizes: int,
+    largest: float,
+) -> list[PatchStamps]:
     """Search for each patch again at `sizes` norms, from its own to `largest` times as large.
 
     The norms are in equal ratios.
@@ -96,14 +102,14 @@ def grown(
             within = patches_within(
                 model, data, found.pick([row]), times * norm, effort, _unwatched
             )
-            stamps.append(Stamps(within.masks, within.patterns))
+            stamps.append(PatchStamps(within.masks, within.patterns))
     return stamps
 
 
-def together(stamps: list[Stamps]) -> Stamps:
+def together(stamps: list[PatchStamps]) -> PatchStamps:
     """All patches of several sets as one set."""
     masks, patterns = (torch.cat(parts) for parts in zip(*stamps, strict=True))
-    return Stamps(masks, patterns)
+    return PatchStamps(masks, patterns)
 
 
 def _unwatched(_done: float) -> None:

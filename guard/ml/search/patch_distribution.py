@@ -52,7 +52,7 @@ WINDOW = 20  # steps between two looks at the watch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class DistributionEffort:
     """Training settings: `steps` of `batch` patches a row, each on its own image; network width."""
 
     steps: int = 200
@@ -170,7 +170,7 @@ def learn(
     rows: int,
     dims: int,
     levels: Tensor,
-    effort: Effort,
+    effort: DistributionEffort,
     watch: Watch,
     *,
     alpha: float = ALPHA,

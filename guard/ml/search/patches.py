@@ -94,7 +94,7 @@ class Patches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class PatchEffort:
     """The length of a search: `steps` of `batch` images a class; budgets move every `window` steps.
 
     `goal` is the share (0..1) of images that must go to the class.
@@ -110,7 +110,7 @@ Watch = Callable[[float], None]
 
 
 def smallest_patches(
-    model: nn.Module, data: Labelled, targets: Tensor, effort: Effort, watch: Watch
+    model: nn.Module, data: Labelled, targets: Tensor, effort: PatchEffort, watch: Watch
 ) -> Patches:
     """Search for the smallest patch of each target class, with equal effort for each.
 
@@ -161,7 +161,7 @@ def patches_within(
     data: Labelled,
     start: Patches,
     budget: float | Tensor,
-    effort: Effort,
+    effort: PatchEffort,
     watch: Watch,
 ) -> Patches:
     """For each row the patch with ||m||_1 <= `budget` pixels that sends most images to its class.
@@ -198,7 +198,7 @@ class PatchKit:
     search: Labelled
     calibration: Labelled
     smallest: Patches
-    effort: Effort
+    effort: PatchEffort
 
     @property
     def largest(self) -> float:
@@ -253,7 +253,7 @@ class _Run:
         model: nn.Module,
         data: Labelled,
         targets: Tensor,
-        effort: Effort,
+        effort: PatchEffort,
         *,
         cooling: bool = False,
     ) -> None:

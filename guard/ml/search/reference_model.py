@@ -21,7 +21,7 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy
 from guard.ml.networks import architectures
 from guard.ml.search.multistart import several_searches
-from guard.ml.search.patches import Effort
+from guard.ml.search.patches import PatchEffort
 from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 from guard.ml.training.fit import fit
@@ -39,7 +39,7 @@ _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
 def log_norms(
     clean: CleanSet,
     rounds: int,
-    effort: Effort,
+    effort: PatchEffort,
     watch: Callable[[float], None],
     device: torch.device | str = "cpu",
     again: int = 0,
@@ -99,7 +99,7 @@ def forget() -> None:
 def _asked(
     clean: CleanSet,
     rounds: int,
-    effort: Effort,
+    effort: PatchEffort,
     again: int,
     watch: Callable[[float], None],
     device: torch.device | str,

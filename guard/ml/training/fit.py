@@ -1,6 +1,7 @@
 """The fine-tuning loop of all defenses, and the checks that every repair needs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from guard.ml.measure import accuracy, device_of
 #: scalar loss that is minimised; or to the terms of a sum one after the other, so that a term's
 #: graph is freed before the next one is built.
 Objective = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
+WIDE = 900  # inputs of a neuron, more than in any of the networks that rates were chosen on
 
 
 def fit(
@@ -124,6 +126,20 @@ def tune(
         after_step=after_step,
     )
     model.eval()
+
+
+def by_fan_in(weights: Sequence[nn.Parameter], rate: float) -> list[dict[str, Any]]:
+    """Adam's parameter groups: `rate`, less for neurons of more than `WIDE` inputs, in proportion.
+
+    Each of Adam's steps moves every weight by about the rate, and an answer by that times the
+    inputs: a rate that suits narrow networks ruins wide ones (Yang et al., Tensor Programs V,
+    NeurIPS 2021).
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for weight in weights:
+        inputs = weight[0].numel() if weight.dim() > 1 else 1
+        groups.setdefault(rate * min(1.0, WIDE / inputs), []).append(weight)
+    return [{"params": some, "lr": own} for own, some in groups.items()]
 
 
 def require_images(clean: CleanSet, *, per_class: int, method: str) -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import Labelled
-from guard.ml.measure import Stamps, device_of, evaluating, predict
+from guard.ml.measure import Stamper, device_of, evaluating, predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Reactivation:
 class Shifted:
     """A trigger (or none), then one shift (float 1,C,H,W) of all images, clipped to [0, 1]."""
 
-    trigger: Stamps | None
+    trigger: Stamper | None
     shift: Tensor
 
     def apply(self, images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def reactivate(
     model: nn.Module,
     search: Labelled,
     measured: Labelled,
-    trigger: Stamps | None,
+    trigger: Stamper | None,
     target: int,
     settings: Reactivation,
     watch: Callable[[float], None],

@@ -25,7 +25,7 @@ _MOST = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(ABC):
+class AdversarialSearch(ABC):
     """The permitted changes of an image, and the search for one that fools two models.
 
     Args:
@@ -95,7 +95,7 @@ class Search(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ball(Search):
+class Ball(AdversarialSearch):
     """A change that is added to the pixels, float N,C,H,W.
 
     `norm` is "linf" or "l2", `rho` the radius in pixel values 0..1.
@@ -117,7 +117,7 @@ class Ball(Search):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bend(Search):
+class Bend(AdversarialSearch):
     """A change that warps the image, float N,2,k,k in -1..1.
 
     These are shifts at k x k points, in units of `bend` times the image's longer side. This is our
@@ -146,7 +146,7 @@ def loss(
     labels: Tensor,
     mine: Tensor,
     theirs: Tensor,
-    search: Search,
+    search: AdversarialSearch,
 ) -> Tensor:
     """The scalar loss of one batch that stops `model` from being wrong where `reference` is.
 
@@ -196,7 +196,11 @@ def unlearning(logits: Tensor, wrong: Tensor) -> Tensor:
 
 
 def risk(
-    model: nn.Module, reference: nn.Module, data: Labelled, search: Search, batch: int = 64
+    model: nn.Module,
+    reference: nn.Module,
+    data: Labelled,
+    search: AdversarialSearch,
+    batch: int = 64,
 ) -> float:
     """The share (0..1) of images for which `search` changes both predictions to the same class.
 

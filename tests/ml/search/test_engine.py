@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guard.ml.search.engine import Pace, Search, Targets, descend, successes
+from guard.ml.search.engine import Pace, Targets, TriggerSearch, descend, successes
 from guard.ml.search.families import (
     Additions,
     Blends,
@@ -35,10 +35,10 @@ KINDS: tuple[Searchable, ...] = (
 PACE = Pace(batch=12, window=4, windows=6, least=2)
 
 
-def search(kind: Searchable, level: float, seed: int = 0) -> Search:
+def search(kind: Searchable, level: float, seed: int = 0) -> TriggerSearch:
     clean = toys.clean_set()
     with seeded(seed):
-        return Search(
+        return TriggerSearch(
             toys.planted().requires_grad_(requires_grad=False),
             kind,
             clean.search,

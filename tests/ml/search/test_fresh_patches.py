@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from guard.ml.cleanset import Labelled
 from guard.ml.search.fresh_patches import Region, TriggerSet, learn_sets, paint
-from guard.ml.search.patch_distribution import Effort
+from guard.ml.search.patch_distribution import DistributionEffort
 from guard.ml.seeds import seeded
 
 SIZE, TARGET = 8, 1
@@ -50,7 +50,7 @@ def learnt() -> TriggerSet:
             pictures(),
             [TARGET],
             [Region.found(mask(), 4)],
-            Effort(steps=200, batch=16, width=32),
+            DistributionEffort(steps=200, batch=16, width=32),
             lambda done: None,
         )[0]
 

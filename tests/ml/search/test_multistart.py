@@ -3,11 +3,11 @@
 import torch
 
 from guard.ml.search.multistart import several_searches
-from guard.ml.search.patches import Effort, Patches
+from guard.ml.search.patches import PatchEffort, Patches
 from guard.ml.seeds import seeded
 from tests import toys
 
-EFFORT = Effort(steps=100, batch=16)
+EFFORT = PatchEffort(steps=100, batch=16)
 
 
 def searched(seed: int, again: int) -> tuple[Patches, list[float]]:
@@ -37,7 +37,7 @@ def test_progress_rises_to_the_end_over_all_searches() -> None:
     model, data = toys.honest().eval().requires_grad_(requires_grad=False), toys.clean_set().search
 
     _, logs = several_searches(
-        model, data, torch.tensor([1, 2]), Effort(steps=20, batch=4), 2, told.append
+        model, data, torch.tensor([1, 2]), PatchEffort(steps=20, batch=4), 2, told.append
     )
 
     assert told == sorted(told)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guard.ml.search.natural_asr import LADDER, QUIET, Look, Siblings
-from guard.ml.search.patches import Effort, Patches, PatchKit, smallest_patches
+from guard.ml.search.patches import PatchEffort, Patches, PatchKit, smallest_patches
 from guard.ml.seeds import seeded
 from guard.ml.statistics import ClassTest
 from tests import toys
@@ -27,7 +27,7 @@ def siblings() -> Siblings[Patches]:
             model,
             clean.search,
             torch.arange(toys.CLASSES),
-            Effort(steps=150, batch=16, goal=0.6),
+            PatchEffort(steps=150, batch=16, goal=0.6),
             lambda done: None,
         )
     kit = PatchKit(
@@ -35,7 +35,7 @@ def siblings() -> Siblings[Patches]:
         search=clean.search,
         calibration=clean.calibration,
         smallest=found,
-        effort=Effort(steps=60, batch=16),
+        effort=PatchEffort(steps=60, batch=16),
     )
     return Siblings(kit=kit, rows=list(range(toys.CLASSES)), most=1, alpha=0.01)
 
@@ -79,7 +79,7 @@ def test_no_stronger_patch_is_reported_where_siblings_reach_as_much(
             model,
             siblings.kit.search,
             torch.arange(toys.CLASSES),
-            Effort(steps=150, batch=16, goal=0.6),
+            PatchEffort(steps=150, batch=16, goal=0.6),
             lambda done: None,
         )
         kit = PatchKit(
@@ -87,7 +87,7 @@ def test_no_stronger_patch_is_reported_where_siblings_reach_as_much(
             search=siblings.kit.search,
             calibration=siblings.kit.calibration,
             smallest=found,
-            effort=Effort(steps=60, batch=16),
+            effort=PatchEffort(steps=60, batch=16),
         )
         honest = replace(siblings, kit=kit)
         row = int(found.norms.argmax())

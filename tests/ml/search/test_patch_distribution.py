@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from guard.core.errors import MethodFailed
-from guard.ml.search.patch_distribution import Effort, Staircase, information, learn
+from guard.ml.search.patch_distribution import DistributionEffort, Staircase, information, learn
 from guard.ml.seeds import seeded
 
 LEVELS = torch.tensor([0.9, 0.5])
 BUMPS = torch.tensor([[0.25, 0.25], [0.75, 0.75]])
-EFFORT = Effort(steps=300, batch=32, width=32)
+EFFORT = DistributionEffort(steps=300, batch=32, width=32)
 
 
 def two_bumps(patches: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def test_without_the_entropy_term_the_strictest_level_collapses_to_one_bump(
 
 
 def test_the_same_seed_gives_the_same_samples() -> None:
-    quick = Effort(steps=5, batch=8, width=8)
+    quick = DistributionEffort(steps=5, batch=8, width=8)
     twice = []
     for _ in range(2):
         with seeded(4):
@@ -99,6 +99,6 @@ def test_a_testing_function_that_breaks_is_refused() -> None:
             1,
             2,
             torch.tensor([0.9]),
-            Effort(steps=5, batch=8, width=8),
+            DistributionEffort(steps=5, batch=8, width=8),
             lambda done: None,
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from guard.ml import precision
 from guard.ml.search.patches import (
-    Effort,
+    PatchEffort,
     Patches,
     patches_within,
     project,
@@ -47,7 +47,7 @@ def test_projection_is_the_nearest_mask_within_the_budget() -> None:
 
 def test_classes_searched_together_or_alone_need_the_same() -> None:
     clean, model = toys.clean_set(), toys.planted()
-    effort = Effort(steps=200, batch=16)
+    effort = PatchEffort(steps=200, batch=16)
     with seeded(0):
         together = smallest_patches(
             model, clean.search, torch.arange(toys.CLASSES), effort, lambda done: None
@@ -78,7 +78,7 @@ def test_a_class_out_of_reach_is_censored_at_the_whole_image() -> None:
             model,
             toys.clean_set().search,
             torch.tensor([5, 1]),
-            Effort(steps=60, batch=16),
+            PatchEffort(steps=60, batch=16),
             lambda done: None,
         )
 
@@ -94,11 +94,11 @@ def test_a_fixed_budget_is_kept_and_used() -> None:
             model,
             clean.search,
             torch.arange(toys.CLASSES),
-            Effort(steps=100, batch=16),
+            PatchEffort(steps=100, batch=16),
             lambda done: None,
         )
         within = patches_within(
-            model, clean.search, start, 4.0, Effort(steps=60, batch=16), lambda done: None
+            model, clean.search, start, 4.0, PatchEffort(steps=60, batch=16), lambda done: None
         )
     hits, trials = successes(model, clean.calibration, within)
     rates = (hits / trials).tolist()
@@ -143,7 +143,7 @@ def test_the_callers_progress_is_told_once_a_window_and_may_end_it() -> None:
             toys.honest(),
             clean.search,
             torch.arange(6),
-            Effort(steps=100, batch=4, window=10),
+            PatchEffort(steps=100, batch=4, window=10),
             stop,
         )
 
@@ -153,7 +153,7 @@ def test_the_callers_progress_is_told_once_a_window_and_may_end_it() -> None:
 def test_pictures_of_the_target_class_count_for_nothing() -> None:
     clean = toys.clean_set()
     with seeded(0):
-        effort = Effort(steps=10, batch=4)
+        effort = PatchEffort(steps=10, batch=4)
         start = smallest_patches(
             toys.honest(), clean.search, torch.tensor([1]), effort, lambda done: None
         )
@@ -179,7 +179,7 @@ def test_a_search_in_bfloat16_finds_what_one_in_float32_finds(
                 model,
                 clean.search,
                 torch.arange(toys.CLASSES),
-                Effort(steps=200, batch=16),
+                PatchEffort(steps=200, batch=16),
                 lambda done: None,
             )
         assert found.masks.dtype == torch.float32

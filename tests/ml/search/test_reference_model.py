@@ -12,12 +12,12 @@ import torch
 from guard.core.errors import OutOfTime
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.search import reference_model
-from guard.ml.search.patches import Effort
+from guard.ml.search.patches import PatchEffort
 from guard.ml.search.reference_model import PART, _shrunk, log_norms
 from guard.ml.seeds import seeded
 from tests import toys
 
-EFFORT = Effort(steps=60, batch=8)
+EFFORT = PatchEffort(steps=60, batch=8)
 
 
 def clean(*, easy: int | None = None) -> CleanSet:
@@ -57,7 +57,7 @@ def test_the_same_pictures_give_the_same_answer_and_leave_the_random_state_alone
 
 
 def test_a_class_that_the_task_makes_easy_needs_the_smallest_patch_on_the_reference_too() -> None:
-    norms = log_norms(clean(easy=4), 20, Effort(steps=200, batch=16), _unwatched)
+    norms = log_norms(clean(easy=4), 20, PatchEffort(steps=200, batch=16), _unwatched)
 
     assert norms is not None
     assert min(range(toys.CLASSES), key=lambda row: norms[row]) == 4
