@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from guard.blobs import open_blobs
+from guard.core import plugins
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
 from guard.policy import load_policy
@@ -19,9 +20,11 @@ def open_guard(settings: Settings | None = None) -> Guard:
     """Build a Guard. Nothing is connected to before it is used, but for the database's own folder.
 
     Raises:
-        InputError: a setting or the policy file is wrong; the sentence names it.
+        InputError: a setting, the policy file or the folder of plug-ins is wrong; the sentence says
+            which.
     """
     settings = settings or load_settings()
+    plugins.use(settings.plugins)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     client = cache(
         lambda: _client(settings)
@@ -35,7 +38,7 @@ def open_guard(settings: Settings | None = None) -> Guard:
         make_signer=lambda: _signer(settings),
         make_trusted=lambda: _trusted(settings),
         make_publisher=lambda: _publisher(settings),
-        child_environment=child_environment(),
+        child_environment=_child_environment(settings),
     )
 
 
@@ -43,6 +46,13 @@ def upgrade_database(settings: Settings) -> None:
     """Bring the schema up to this release."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     upgrade(settings.database_url)
+
+
+def _child_environment(settings: Settings) -> dict[str, str]:
+    own = child_environment()
+    # A stack that runs on this data folder may have told us of another folder than our environment.
+    own.pop("GUARD_PLUGINS", None)
+    return own if settings.plugins is None else own | {"GUARD_PLUGINS": str(settings.plugins)}
 
 
 def _client(settings: Settings) -> Any:

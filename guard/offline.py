@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guard.core import plugins
 from guard.core.contracts import Budget
 from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, CleanSetError, InputError
@@ -22,6 +23,7 @@ from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
+from guard.settings import plugin_folder
 from guard.vetting import examine, repair, report
 from guard.vetting.model_path import locate
 from guard.vetting.parameters import checked
@@ -292,6 +294,8 @@ def name_of(path: Path) -> str:
 
 
 def _policy(policy: "str | Path | Policy | None") -> Policy:
+    """The rules to vet by, read once the plug-ins that they may name are on the shelves."""
+    plugins.use(plugin_folder())
     return (
         policy
         if isinstance(policy, Policy)

@@ -124,6 +124,9 @@ class Settings:
     sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
     sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
 
+    plugins: Path | None = _row(
+        None, "folder of plug-ins from outside; only the guard's user or root may write there"
+    )
     policy_file: Path | None = _row(
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
@@ -238,6 +241,12 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     return Settings(**values)
 
 
+def plugin_folder(env: Mapping[str, str] | None = None) -> Path | None:
+    """`GUARD_PLUGINS` alone, for a process that reads no other setting."""
+    text = (os.environ if env is None else env).get(f"{PREFIX}PLUGINS", "").strip()
+    return Path(text).expanduser().absolute() if text else None
+
+
 def describe() -> list[Row]:
     """All settings in order, for documentation; holds defaults, never values."""
     kinds = get_type_hints(Settings)
@@ -326,6 +335,8 @@ def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process that handles untrusted weights: no credentials, no addresses."""
     env = os.environ if env is None else env
     kept = {name: env[name] for name in _CHILD_KEEPS if name in env}
+    if (plugins := plugin_folder(env)) is not None:
+        kept[f"{PREFIX}PLUGINS"] = str(plugins)
     # NumPy's own threads start when it is imported, and a job server may fork only as long as it
     # has one thread; torch's threads are others, start with the first computation and are not
     # limited.

@@ -7,6 +7,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init
 from kombu.entity import Queue
 
+from guard.core import plugins
 from guard.flow.context import SPARE
 from guard.jobs import client, preload
 from guard.logs import configure
@@ -107,4 +108,6 @@ def _get_ready(sender: Any, **_: object) -> None:
         preload.methods()
 
 
-app = make_app(load_settings())
+_settings = load_settings()
+plugins.use(_settings.plugins)  # before Celery starts: an unsafe folder ends the process
+app = make_app(_settings)

@@ -105,8 +105,11 @@ def guard(
 ) -> None:
     """Vet neural networks for backdoors between a model registry and serving."""
     # structlog's own default writes to stdout, where the answer belongs.
+    from guard.core import plugins
     from guard.logs import configure
+    from guard.settings import plugin_folder
 
+    plugins.use(plugin_folder())
     configure("debug" if debug else "warning", json=not sys.stderr.isatty())
 
 

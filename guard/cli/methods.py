@@ -1,11 +1,14 @@
 """List detectors, defenses, formats and publishers."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
+
+if TYPE_CHECKING:
+    from guard.core.plugins import PlugIn
 
 app = typer.Typer(
     rich_markup_mode=None, help="Look at detectors, defenses, formats and publishers."
@@ -23,13 +26,17 @@ def list_(
     form: FormatOption = Format.TABLE,
     kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(KINDS)}.")] = None,
 ) -> int:
-    """List every method with its version, what it covers.
+    """List every method with its version, what it covers, where it comes from.
 
     And what the policy in force makes of it.
     """
     if kind is not None and kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}.", param_hint="--kind")
     with quiet_stdout():
+        from guard.cli._environment import settings_here
+        from guard.core import plugins
+
+        plugins.use(settings_here().plugins)
         rows = [row for each in KINDS if kind in (None, each) for row in _of(each)]
     if form is Format.JSON:
         print_json(rows)
@@ -43,11 +50,12 @@ def list_(
                 row["version"],
                 ", ".join(row["families"]),
                 row["policy"],
+                row["origin"],
                 row["about"],
             )
             for row in rows
         ]
-        print_table(("kind", "name", ">version", "covers", "policy", "what it is"), cells)
+        print_table(("kind", "name", ">version", "covers", "policy", "origin", "what it is"), cells)
     return 0
 
 
@@ -89,6 +97,7 @@ def canary(form: FormatOption = Format.TABLE) -> int:
 
 
 def _of(kind: str) -> list[dict[str, Any]]:
+    from guard.core import plugins
     from guard.core.shelf import Shelf
 
     shelf: Shelf[Any] = Shelf(f"guard.{kind}")
@@ -96,6 +105,7 @@ def _of(kind: str) -> list[dict[str, Any]]:
     rows = []
     for name in shelf.names():
         cls = shelf.get(name)
+        plug_in = plugins.origin(cls)
         rows.append(
             {
                 "kind": kind,
@@ -103,11 +113,18 @@ def _of(kind: str) -> list[dict[str, Any]]:
                 "version": getattr(cls, "version", None),
                 "families": sorted(str(family) for family in getattr(cls, "families", ())),
                 "policy": use.get((kind, name), "not used" if use else ""),
+                "origin": _origin(plug_in),
+                "digest": plug_in.digest if plug_in else None,
                 "paper": getattr(cls, "paper", ""),
                 "about": (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0],
             }
         )
     return rows
+
+
+def _origin(plug_in: "PlugIn | None") -> str:
+    """In a table's cell; the whole digest is in the JSON."""
+    return f"{plug_in.path.name} {plug_in.digest[:12]}" if plug_in else "built in"
 
 
 def _policy_use() -> dict[tuple[str, str], str]:

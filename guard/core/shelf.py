@@ -2,18 +2,23 @@
 
 Names are listed without importing anything, and a name that may come from a request is looked up
 before any import. Needs a real folder: a zipped import could not be listed (docs/decisions/0001).
+`guard.core.plugins` adds files from outside the package.
 """
 
 import importlib
 import re
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from guard.core.errors import UnknownMethod
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+#: Plug-ins from outside: of each package, what imports the one of that name.
+_outside: dict[str, dict[str, Callable[[], ModuleType]]] = {}
 
 
 class Shelf(Generic[T]):
@@ -28,27 +33,49 @@ class Shelf(Generic[T]):
 
     def names(self) -> list[str]:
         """All names on the shelf, sorted; imports no plug-in."""
-        spec = find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
-            return []
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        return sorted(file.stem for file in folder.glob("*.py") if _NAME.fullmatch(file.stem))
+        return sorted({*built_in(self.package), *_outside.get(self.package, {})})
 
     def get(self, name: str) -> type[T]:
         """The plug-in class called `name`.
 
         Raises:
-            UnknownMethod: no such file; nothing was imported.
+            UnknownMethod: no such file, and nothing was imported; or it lacks the class.
+            InputError: a plug-in from outside cannot be imported.
         """
         if name not in self.names():
             known = ", ".join(self.names())
             raise UnknownMethod(f"{name!r} is not in {self.package}; it holds: {known}.")
-        module = importlib.import_module(f"{self.package}.{name}")
+        outside = _outside.get(self.package, {})
+        if name in outside:
+            module = outside[name]()
+        else:
+            module = importlib.import_module(f"{self.package}.{name}")
+        if not hasattr(module, class_name(name)):
+            raise UnknownMethod(f"{module.__file__} defines no class {class_name(name)}.")
         return cast("type[T]", getattr(module, class_name(name)))
 
     def all(self) -> list[type[T]]:
         """Every plug-in class, in the order of names; imports them all."""
         return [self.get(name) for name in self.names()]
+
+
+def extend(package: str, plug_ins: Mapping[str, Callable[[], ModuleType]]) -> None:
+    """Let the shelf of `package` hold these beside its own, in place of any earlier ones."""
+    _outside[package] = dict(plug_ins)
+
+
+def built_in(package: str) -> list[str]:
+    """The names of the files in the package's own folder, sorted."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return sorted(file.stem for file in folder.glob("*.py") if is_name(file.stem))
+
+
+def is_name(text: str) -> bool:
+    """Whether a plug-in may be called so: lower-case letters, digits and underscores."""
+    return _NAME.fullmatch(text) is not None
 
 
 def class_name(name: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from guard.core.errors import MethodFailed
+from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
@@ -50,9 +51,10 @@ class Defense(ABC):
                 reason.
         """
 
+    @final
     def parameters(self) -> dict[str, Any]:
-        """The plain parameters as JSON values."""
-        return asdict(self)
+        """The plain parameters, JSON-ready; of a plug-in from outside also its file's digest."""
+        return marked(type(self), asdict(self))
 
     @classmethod
     def quick(cls, *, untrained: bool = False) -> dict[str, Any]:

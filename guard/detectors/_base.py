@@ -12,6 +12,7 @@ from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
@@ -54,9 +55,13 @@ class Detector(ABC):
         scans with this clean set on this machine get it from `guard.flow._cleanset_cache`.
         """
 
+    @final
     def parameters(self) -> dict[str, Any]:
-        """The plain parameters as JSON values; part of the evidence key."""
-        return asdict(self)
+        """The plain parameters, JSON-ready; part of the evidence key.
+
+        Of a plug-in from outside also its file's digest.
+        """
+        return marked(type(self), asdict(self))
 
     @classmethod
     def quick(cls) -> dict[str, Any]:

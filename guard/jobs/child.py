@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from guard.core import plugins
 from guard.core.contracts import Budget
 from guard.core.errors import GuardError
 from guard.core.plain import to_plain
 from guard.core.progress import Progress
 from guard.jobs.run import RESULT
+from guard.settings import plugin_folder
 from guard.vetting import canary_trial, examine, repair
 from guard.vetting import cleanset_work as preparing
 from guard.vetting.case import settled_by
@@ -157,6 +159,7 @@ def _tell() -> Progress:
 
 def main() -> None:
     """Read the request from stdin, do it, leave the result or the error behind."""
+    plugins.use(plugin_folder())  # nothing new after a fork, which has them from the server
     request = json.load(sys.stdin)
     out = Path(request["out"])
     os.chdir(out)

@@ -161,8 +161,11 @@ def die_with(parent: int) -> None:
 
 def main() -> None:
     """Import, look whether a fork is safe, and serve the socket on stdin."""
+    from guard.core import plugins
     from guard.jobs import child, preload
+    from guard.settings import plugin_folder
 
+    plugins.use(plugin_folder())
     control = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)

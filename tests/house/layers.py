@@ -59,7 +59,8 @@ TABLE = {
     "publishers": _row("core attest", HTTP),
     "serving": _row("core attest ml formats", TORCH),
     "vetting": _row("core policy cleansets ml formats detectors defenses reports"),
-    "jobs": _row("core cleansets ml formats detectors defenses vetting", TORCH),
+    # `settings` for the one setting that a job's process reads: the folder of plug-ins.
+    "jobs": _row("core cleansets ml formats detectors defenses vetting settings", TORCH),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),

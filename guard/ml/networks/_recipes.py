@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from guard.core import plugins
 from guard.core.errors import ManifestRejected
 from guard.core.manifest import Manifest
 from guard.ml.networks import torchvision_shim
@@ -75,6 +76,8 @@ def recipe(name: str) -> Recipe:
     """
     if name in NETS.names():
         made = NETS.get(name)
+        if plugins.origin(made):
+            _refuse_taken(name)
         return Recipe(made, _parameters(made) - FORBIDDEN)
     if name.startswith(TORCHVISION) and _TORCHVISION_NAMES.fullmatch(
         name.removeprefix(TORCHVISION)
@@ -172,6 +175,23 @@ def _timm(name: str) -> Recipe:
     known: Any = example.pretrained_cfg
     _, height, width = known["input_size"]
     return Recipe(make, _parameters(type(example)) - FORBIDDEN, (height, width))
+
+
+def _refuse_taken(name: str) -> None:
+    """Refuse a network from outside that would take a name of timm's.
+
+    Raises:
+        ManifestRejected: `architecture_clash`; nobody could say which of the two a manifest means.
+    """
+    torchvision_shim.install()
+    import timm
+
+    if name in timm.list_models():
+        raise ManifestRejected(
+            f"{name} is a network of timm and of a plug-in from outside; give the plug-in another "
+            "name.",
+            code="architecture_clash",
+        )
 
 
 def _unknown(name: str) -> ManifestRejected:
