@@ -41,6 +41,25 @@ DETECTOR = dedent(
     '''
 ).lstrip()
 
+NETWORK = dedent(
+    '''
+    """A network of one layer."""
+
+    from torch import Tensor, nn
+
+
+    class {name}(nn.Module):
+        """Logits are linear in the pixels."""
+
+        def __init__(self, num_classes: int = 10, in_chans: int = 1, side: int = 12) -> None:
+            super().__init__()
+            self.head = nn.Linear(in_chans * side * side, num_classes)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(images.flatten(1))
+    '''
+).lstrip()
+
 
 def folder(root: Path, files: dict[str, str]) -> Path:
     """A folder of plug-ins that only its owner can write, whatever the umask is."""

@@ -17,7 +17,7 @@ from guard.jobs.run import Limits, run_job
 from guard.ml.cleanset import CuratedSet
 from guard.offline import curated_set
 from guard.settings import child_environment
-from guard.vetting import examine
+from guard.vetting import canary_trial, examine
 from tests.cli.conftest import Answer
 from tests.cli.models import clean_set, saved
 from tests.plug_ins import DETECTOR, outside
@@ -129,3 +129,13 @@ def test_a_worker_does_not_start_with_a_folder_that_others_can_write(mine: Path)
 
     assert done.returncode != 0
     assert "GUARD_PLUGINS is refused" in done.stderr.splitlines()[-1]
+
+
+def test_a_detector_from_outside_that_flags_the_honest_model_fails_the_canary(mine: Path) -> None:
+    file = mine / "detectors/from_outside.py"
+    file.write_text(DETECTOR.replace("suspicious=False", "suspicious=True"))
+    plugins.use(mine)
+    (trial,) = canary_trial.try_all({"from_outside": {}}, device="cpu")
+
+    assert not trial.passed
+    assert "honest" in trial.sentence

@@ -9,9 +9,11 @@ import pytest
 
 from guard.core import plugins
 from guard.core.digests import sha256
-from guard.core.errors import InputError, UnknownMethod
+from guard.core.errors import InputError, ManifestRejected, UnknownMethod
+from guard.core.manifest import Manifest
 from guard.core.shelf import Shelf
-from tests.plug_ins import DETECTOR, folder, outside
+from guard.ml.networks import architectures
+from tests.plug_ins import DETECTOR, NETWORK, folder, outside
 
 SHELF: Shelf[object] = Shelf("guard.detectors")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -167,6 +169,30 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path, names: list[str]) -> No
 )
 def test_what_would_be_passed_over_is_refused(tmp_path: Path, name: str) -> None:
     assert refused(folder(tmp_path / "mine", {name: DETECTOR}), "plugin_misplaced")
+
+
+def manifest(name: str) -> Manifest:
+    return Manifest(
+        architecture=name, num_classes=6, input_size=(1, 12, 12), mean=(0.5,), std=(0.5,)
+    )
+
+
+def test_an_architecture_from_outside_is_built_by_its_name(tmp_path: Path) -> None:
+    text = NETWORK.replace("{name}", "OneLayer")
+    plugins.use(folder(tmp_path / "mine", {"architectures/one_layer.py": text}))
+    model = architectures.build(manifest("one_layer"))
+
+    assert type(model).__name__ == "OneLayer"
+    assert sum(weight.numel() for weight in model.parameters()) == 6 * (12 * 12 + 1)
+
+
+def test_an_architecture_that_takes_a_name_of_timms_is_refused(tmp_path: Path) -> None:
+    text = NETWORK.replace("{name}", "Resnet18")
+    plugins.use(folder(tmp_path / "mine", {"architectures/resnet18.py": text}))
+
+    with pytest.raises(ManifestRejected) as caught:
+        architectures.build(manifest("resnet18"))
+    assert caught.value.code == "architecture_clash"
 
 
 def test_a_file_that_does_not_run_or_lacks_its_class_is_named(tmp_path: Path) -> None:
