@@ -1,4 +1,4 @@
-"""The page about adding a defense is followed to the letter, in a copy of the sources."""
+"""The pages about adding a defense and a detector are followed to the letter, in one copy."""
 
 import json
 import os
@@ -14,62 +14,91 @@ import pytest
 from tests.cli.models import clean_set, saved
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/how-to/add-a-defense.md"
-BLOCK = re.compile(r"^( *)```(python|sh)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "docs/how-to" / name for name in ("add-a-defense.md", "add-a-detector.md")]
+BLOCK = re.compile(r"^( *)```(python|sh|toml)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 CREATE = re.compile(r"Create `([^`]+)`")
 
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """Everything that Python reads; what it runs there finds no other copy."""
+    """Everything that Python and `make lint` read; what runs there finds no other copy."""
     for name in ("guard", "workers", "benchmarks", "migrations", "tests"):
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "records")
         )
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+        shutil.copy2(ROOT / name, tmp_path)
+    # What mypy knows of the files that are the same: a tenth of the time.
+    if (ROOT / ".mypy_cache").is_dir():
+        shutil.copytree(ROOT / ".mypy_cache", tmp_path / ".mypy_cache")
+    (tmp_path / "ready").touch()
     return tmp_path
 
 
 def blocks(kind: str) -> list[str]:
-    return [dedent(found[2]) for found in BLOCK.findall(PAGE.read_text()) if found[1] == kind]
+    """The blocks of both pages, in order."""
+    return [
+        dedent(found[2])
+        for page in PAGES
+        for found in BLOCK.findall(page.read_text())
+        if found[1] == kind
+    ]
 
 
-@pytest.mark.timeout(600)
-def test_a_defense_is_added_by_two_files_and_used_by_name(sources: Path, tmp_path: Path) -> None:
-    paths = CREATE.findall(PAGE.read_text())
-    assert len(paths) == len(blocks("python")) == 2
-    for path, text in zip(paths, blocks("python"), strict=True):
+def files() -> dict[str, str]:
+    """What the pages say to create: text by path."""
+    paths = [path for page in PAGES for path in CREATE.findall(page.read_text())]
+    return dict(zip(paths, blocks("python"), strict=True))
+
+
+@pytest.mark.timeout(900)
+def test_a_defense_and_a_detector_are_added_by_two_files_each_and_used_by_name(
+    sources: Path, tmp_path: Path
+) -> None:
+    assert len(files()) == 4
+    for path, text in files().items():
+        assert not (sources / path).exists()
         (sources / path).write_text(text)
-    words = {
+    (policy,) = blocks("toml")
+    (tmp_path / "policy.toml").write_text(policy)
+    placeholders = {
         "MODEL": str(saved(tmp_path / "model", backdoored=True)),
         "OUT": str(tmp_path / "out"),
         "CLEANSET": str(clean_set(tmp_path / "clean.npz")),
+        "POLICY": str(tmp_path / "policy.toml"),
     }
     commands = [line for block in blocks("sh") for line in block.splitlines()]
 
-    answers = {line: run(line, words, sources) for line in commands}
+    # Both pages end the same way, so that what they share is run once, with both plug-ins there.
+    answers = {line: run(line, placeholders, sources) for line in dict.fromkeys(commands)}
 
-    assert [line for line in commands if "passed" in answers[line]] == commands[:2]
-    assert "my_defense" in answers["guard methods list"]
-    document = json.loads(answers[commands[-1]])
-    assert document["defense"] == "my_defense"
-    assert document["parameters"]["rounds"] == 1
+    tests = [line for line in answers if line.startswith("python -m pytest")]
+    assert len(tests) == 4
+    assert all(" passed" in answers[line] for line in tests)
+    assert "no issues found" in answers["make lint"]
+    assert {"my_defense", "my_detector"} <= set(answers["guard methods list"].split())
+    repaired, scanned = (json.loads(answers[line]) for line in answers if "MODEL" in line)
+    assert repaired["defense"] == "my_defense"
+    assert repaired["parameters"]["rounds"] == 1
+    assert "my_detector" in json.dumps(scanned["methods"])
 
 
-def run(line: str, words: dict[str, str], folder: Path) -> str:
+def run(line: str, placeholders: dict[str, str], folder: Path) -> str:
     """Standard output of a command of the page.
 
-    A repair may be refused by the policy, everything else must work.
+    A model may be blocked by the policy, everything else must work.
     """
-    command = [words.get(word, word) for word in line.split()]
+    command = [placeholders.get(word, word) for word in line.split()]
     program = {
         "python": [sys.executable],
         "guard": [sys.executable, "-c", "from guard.cli.main import main; main()"],
+        # The tools of this environment, which is as good as one made for the copy.
+        "make": ["make", f"BIN={Path(sys.executable).parent}", "READY=ready"],
     }
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("GUARD_", "COVERAGE_"))
+        if not name.startswith(("GUARD_", "COVERAGE_", "MAKE"))
     }
     # One thread: at this size a second one only waits, the more so where other tests want the
     # cores.
@@ -77,6 +106,7 @@ def run(line: str, words: dict[str, str], folder: Path) -> str:
         "PYTHONPATH": str(folder),
         "GUARD_DATA_DIR": str(folder / "data"),
         "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
     }
     done = subprocess.run(
         [*program[command[0]], *command[1:]],
@@ -86,7 +116,6 @@ def run(line: str, words: dict[str, str], folder: Path) -> str:
         check=False,
         env=kept | own,
     )
-    assert done.returncode in ({0, 1} if "purify" in command else {0}), (
-        f"{line}: {done.stdout}\n{done.stderr}"
-    )
+    allowed = {0, 1} if command[0] == "guard" and "MODEL" in line.split() else {0}
+    assert done.returncode in allowed, f"{line}: {done.stdout}\n{done.stderr}"
     return done.stdout
