@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import setup_logging, worker_init, worker_shutting_down
 from kombu.entity import Queue
 
 from guard.core import plugins
@@ -13,6 +13,7 @@ from guard.jobs import client, preload
 from guard.logs import configure
 from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
+from workers import shutdown
 
 QUEUES = ("inspect", "scan", "publish", "control")
 STAGE_QUEUE = {
@@ -106,6 +107,12 @@ def _get_ready(sender: Any, **_: object) -> None:
         )  # imports by itself; the first job may have to wait for it
     if queues & NEED_VERSIONS:
         preload.methods()
+
+
+@worker_shutting_down.connect
+def _end_in_time(**_: object) -> None:
+    """Sent by Celery's handlers of SIGTERM and SIGQUIT, in the main process."""
+    shutdown.watch(app)
 
 
 _settings = load_settings()
