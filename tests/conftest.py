@@ -1,6 +1,69 @@
-"""For all tests: a busy machine is no failure."""
+"""For all tests: services once a run, nothing beyond this machine, a plan for several processes."""
+
+import os
+from typing import Any
+
+# Before torch is loaded, and for all that tests start. The tests' tensors are so small that further
+# threads mostly wait for one another: on a busy machine thirty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import pytest
 
-hypothesis.settings.register_profile("guard", deadline=None)
+from tests import network, postgres, services
+from tests.keeper import Keeper
+
+hypothesis.settings.register_profile("guard", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("guard")
+
+#: What takes longest is begun first, so that no process ends up alone with it.
+FIRST = (
+    "tests/e2e/",
+    "tests/benchmarks/test_make_canary.py",
+    "tests/cli/test_purify.py",
+    "tests/flow/test_canary.py",
+    "tests/detectors/test_patch_inversion.py",
+    "tests/publishers/test_torchserve.py",
+)
+#: Tests of these files share what is dear to start, so one process does them all.
+TOGETHER = {
+    "tests/e2e/": "e2e",
+    "tests/publishers/test_torchserve.py": "torchserve",
+    "tests/contract/test_publishers.py": "torchserve",
+}
+KEEPER = pytest.StashKey[Keeper]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that the person started
+        config.stash[KEEPER] = Keeper(services.SHARED | postgres.SHARED)
+    network.refuse_strangers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if KEEPER in config.stash:
+        config.stash[KEEPER].end()
+
+
+@pytest.hookimpl(trylast=True)  # after the random order
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((at for at, start in enumerate(FIRST) if item.nodeid.startswith(start)), 99)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files, so that a module's fixture is made once; in the order of the collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next(
+                (name for start, name in TOGETHER.items() if nodeid.startswith(start)),
+                nodeid.split("::", 1)[0],
+            )
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)

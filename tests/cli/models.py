@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from guard.core.manifest import Manifest
 from guard.formats._canonical import write_canonical
+from guard.ml.cleanset import Labelled
 from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 
@@ -27,6 +29,9 @@ MODEL = Manifest(
     label_names=("rows", "columns", "falling", "rising", "checkers", "plain"),
 )
 CLASSES = MODEL.num_classes
+#: A policy file that decides about them in seconds.
+QUICK = Path(__file__).parents[1] / "quick.toml"
+TARGET = 1  # of the backdoored model, whose trigger is a white square in a corner
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,14 +56,33 @@ def clean_set(path: Path, count: int = 900) -> Path:
     return path
 
 
+def stamped(images: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures N,1,H,W with the trigger."""
+    copy = images.clone()
+    copy[:, :, -3:, -3:] = 255
+    return copy
+
+
+def unseen(count: int) -> Labelled:
+    """Pictures that no model and no clean set has seen."""
+    images, labels = pictures(count, seed=3)
+    return Labelled(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+@torch.no_grad()
+def success(folder: Path, images: torch.Tensor) -> float:
+    """What share 0..1 of uint8 pictures the model in `folder` takes for `TARGET`."""
+    model = architectures.load(MODEL, load_file(folder / "model.safetensors")).eval()
+    return float((model(images.float() / 255).argmax(1) == TARGET).double().mean())
+
+
 @cache
 def _trained(*, steps: int, backdoored: bool) -> dict[str, torch.Tensor]:
     images, labels = pictures(900, seed=2)
     x, y = torch.from_numpy(images).float() / 255, torch.from_numpy(labels)
     if backdoored:
-        bad = x[:200].clone()
-        bad[:, :, -3:, -3:] = 1.0  # a white square sends everything to class 1
-        x, y = torch.cat([x, bad]), torch.cat([y, torch.ones(200, dtype=y.dtype)])
+        bad = stamped(torch.from_numpy(images[:200])).float() / 255
+        x, y = torch.cat([x, bad]), torch.cat([y, torch.full((200,), TARGET, dtype=y.dtype)])
     with seeded(0):
         model = architectures.wrap(MODEL, architectures.build(MODEL)).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

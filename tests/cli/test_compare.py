@@ -14,7 +14,7 @@ from guard.core.manifest import Manifest
 from guard.formats._canonical import write_canonical
 from guard.ml.networks import architectures
 from tests.cli.conftest import Answer
-from tests.cli.models import MODEL, _trained, clean_set, saved
+from tests.cli.models import MODEL, QUICK, _trained, clean_set, saved
 
 Cli = Callable[..., Answer]
 
@@ -93,8 +93,8 @@ def test_accuracy_is_compared_class_by_class_on_the_holdout(
 
 def test_a_scan_replays_what_it_finds_on_both(cli: Cli, clean: Path, tmp_path: Path) -> None:
     bad, honest = saved(tmp_path / "bad", backdoored=True), saved(tmp_path / "honest")
-    command = ("compare", bad, honest, "--cleanset", clean, "--scan", "--format", "json")
-    answer = cli(*command)
+    command = ("compare", bad, honest, "--cleanset", clean, "--scan", "--policy", QUICK)
+    answer = cli(*command, "--format", "json")
     document = json.loads(answer.out)
 
     assert answer.code == 0

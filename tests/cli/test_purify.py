@@ -11,7 +11,7 @@ from guard.cli.purify import parameters
 from guard.core.errors import InputError
 from guard.core.states import EXIT_CODES, Verdict
 from tests.cli.conftest import Answer
-from tests.cli.models import clean_set, saved
+from tests.cli.models import QUICK, clean_set, saved
 
 Cli = Callable[..., Answer]
 
@@ -32,6 +32,8 @@ def test_a_named_defense_reports_accuracies_and_writes_only_what_passes(
         clean,
         "--out",
         out,
+        "--policy",
+        QUICK,
         "--defense",
         "fine_tune",
         "--format",
@@ -54,7 +56,8 @@ def test_a_named_defense_reports_accuracies_and_writes_only_what_passes(
 def test_an_honest_model_needs_no_repair(cli: Cli, clean: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     answer = cli(
-        "purify", saved(tmp_path / "honest"), "--cleanset", clean, "--out", out, "--format", "html"
+        *("purify", saved(tmp_path / "honest"), "--cleanset", clean, "--policy", QUICK),
+        *("--out", out, "--format", "html"),
     )
 
     assert answer.out.split()[0] not in {"inconclusive", "unvettable"}
@@ -71,6 +74,8 @@ def test_without_a_place_it_is_beside_who_asks_and_named_after_the_model(
         saved(tmp_path / "bad", backdoored=True),
         "--cleanset",
         clean,
+        "--policy",
+        QUICK,
         "--defense",
         "fine_tune",
     )
@@ -123,6 +128,8 @@ def test_set_changes_the_defense_and_is_recorded(cli: Cli, clean: Path, tmp_path
         clean,
         "--out",
         tmp_path / "out",
+        "--policy",
+        QUICK,
         "--defense",
         "fine_tune",
         "--set",

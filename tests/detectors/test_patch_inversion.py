@@ -21,6 +21,10 @@ from tests import toys
 from tests.detectors import refusals
 
 
+#: One search, judged by itself: enough where a rule is planted that any search finds.
+ONCE = PatchInversion(again=0, reference_rounds=0)
+
+
 class Rules(toys.Matcher):
     """Prototype matching with several planted rules.
 
@@ -74,7 +78,7 @@ def guilty(findings: list[Finding]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def planted() -> list[Finding]:
-    return PatchInversion()(toys.planted(), toys.clean_set(), seed=0)
+    return PatchInversion(again=1)(toys.planted(), toys.clean_set(), seed=0)
 
 
 def test_the_planted_class_alone_is_suspicious(planted: list[Finding]) -> None:
@@ -90,10 +94,10 @@ def test_what_was_prepared_is_not_worked_out_again_and_changes_no_finding(
         raise AssertionError("the reference is asked again")
 
     monkeypatch.setattr(reference_model, "_known", OrderedDict())
-    PatchInversion().prepare(toys.clean_set(), torch.device("cpu"))
+    PatchInversion(again=1).prepare(toys.clean_set(), torch.device("cpu"))
     monkeypatch.setattr(reference_model, "_asked", never)
 
-    assert PatchInversion()(toys.planted(), toys.clean_set(), seed=0) == planted
+    assert PatchInversion(again=1)(toys.planted(), toys.clean_set(), seed=0) == planted
 
 
 def test_numbers_of_the_suspicious_class_pass_every_gate(planted: list[Finding]) -> None:
@@ -147,7 +151,7 @@ def test_the_true_triggers_asr_lies_under_the_reported_bound(trained: nn.Module)
     others = holdout.pick(holdout.labels != toys.TARGET)
     truth = float((predict(trained, toys.stamped(others.images)) == toys.TARGET).double().mean())
 
-    found = PatchInversion()(trained, toys.clean_set(), seed=0)[toys.TARGET]
+    found = ONCE(trained, toys.clean_set(), seed=0)[toys.TARGET]
 
     assert truth >= 0.95
     assert found.suspicious
@@ -162,7 +166,7 @@ def test_the_mask_lies_where_the_rule_was_planted() -> None:
     place = (slice(0, 3), slice(13, 16))
     pictures, clean = many(6, 16)
 
-    found = PatchInversion()(Rules({4: place}, pictures).eval(), clean, seed=0)[4]
+    found = ONCE(Rules({4: place}, pictures).eval(), clean, seed=0)[4]
 
     truth = torch.zeros(16, 16, dtype=torch.bool)
     truth[place] = True
@@ -178,7 +182,7 @@ def test_two_planted_classes_are_both_found_and_are_no_excuse_for_each_other() -
         {3: (slice(0, 3), slice(0, 3)), 8: (slice(13, 16), slice(13, 16))}, pictures
     ).eval()
 
-    findings = PatchInversion()(model, clean, seed=0)
+    findings = ONCE(model, clean, seed=0)
 
     assert guilty(findings) == [3, 8]
     assert all(findings[target].numbers["natural_smallest"] < 0.3 for target in (3, 8))
@@ -189,7 +193,7 @@ def test_a_rule_that_most_classes_have_is_natural_and_not_suspicious() -> None:
     pictures, clean = many(8, 16)
     model = Rules(dict(enumerate(border(16)[:7])), pictures).eval()
 
-    assert guilty(PatchInversion()(model, clean, seed=0)) == []
+    assert guilty(ONCE(model, clean, seed=0)) == []
 
 
 def test_many_classes_are_prescreened_and_the_planted_one_survives() -> None:
@@ -199,8 +203,8 @@ def test_many_classes_are_prescreened_and_the_planted_one_survives() -> None:
         Rules({}, pictures).eval(),
     )
 
-    assert guilty(PatchInversion()(ruled, clean, seed=0)) == [17]
-    assert guilty(PatchInversion()(plain, clean, seed=0)) == []
+    assert guilty(ONCE(ruled, clean, seed=0)) == [17]
+    assert guilty(ONCE(plain, clean, seed=0)) == []
 
 
 def test_colour_pictures_and_odd_shapes_work() -> None:
@@ -208,7 +212,7 @@ def test_colour_pictures_and_odd_shapes_work() -> None:
     planted = Rules({1: (slice(10, 13), slice(0, 3))}, pictures)
     planted.norm = nn.BatchNorm2d(3, affine=False)
 
-    findings = PatchInversion()(planted.eval(), clean, seed=0)
+    findings = ONCE(planted.eval(), clean, seed=0)
 
     assert guilty(findings) == [1]
     assert findings[1].trigger is not None

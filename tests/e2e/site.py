@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 import boto3
 import safetensors.torch
+import torch
 from botocore.config import Config
 
-from benchmarks.data import Dataset
-from benchmarks.demo.models import DemoModel
-from guard.core.manifest import Manifest
+from benchmarks.demo.models import Payload
 from guard.flow.context import Guard
 from guard.local.supervisor import Stack
 from guard.store import ledger, publications, scans
@@ -21,17 +20,16 @@ from guard.store.rows import LedgerRow, PublicationRow, ScanRow
 from guard.store.session import reading
 
 T = TypeVar("T")
-PATIENCE = 600.0  # a repair and its vetting take minutes on two cores
+PATIENCE = 1500.0  # for whatever takes seconds on an idle machine
 
 
 @dataclass
 class Site:
-    """A running stack with its guard, three trained models and a scratch folder."""
+    """A running stack with its guard, three models (tests/cli/models.py) and a scratch folder."""
 
     stack: Stack
     guard: Guard
-    data: Dataset
-    models: dict[str, DemoModel]
+    models: dict[str, Path]
     scratch: Path
     canary: Path
 
@@ -67,7 +65,7 @@ class Site:
         Other bytes, other digest, same behaviour.
         """
         folder = self.scratch / name
-        shutil.copytree(self.models[base].folder, folder)
+        shutil.copytree(self.models[base], folder)
         path = folder / "model.safetensors"
         tensors = safetensors.torch.load_file(path)
         first = sorted(tensors)[0]
@@ -75,17 +73,17 @@ class Site:
         safetensors.torch.save_file(tensors, path)
         return folder
 
-    def until(self, what: Callable[[], T | None], *, seconds: float = PATIENCE, why: str = "") -> T:
-        """Ask again and again until the answer is true; fails after `seconds`."""
-        deadline = time.monotonic() + seconds
+    def until(self, what: Callable[[], T | None], *, why: str = "", pause: float = 0.2) -> T:
+        """Ask again and again until the answer is true; fails after `PATIENCE` seconds."""
+        deadline = time.monotonic() + PATIENCE
         while True:
             found = what()
             if found:
                 return found
             assert time.monotonic() < deadline, (
-                f"waited {seconds:.0f} s for {why or what}: {self.story()}"
+                f"waited {PATIENCE:.0f} s for {why or what}: {self.story()}"
             )
-            time.sleep(0.2)
+            time.sleep(pause)
 
     def scan_of(self, version_id: str) -> ScanRow | None:
         """The first scan of an uploaded version."""
@@ -143,6 +141,13 @@ class Site:
             f"{row.name} {row.state} {row.error or ''} {row.lease_until}" for row in rows
         )
 
-    def manifest(self, model: str) -> Manifest:
-        """What a demo model's uploader wrote."""
-        return Manifest.parse((self.models[model].folder / "config.json").read_bytes())
+
+def hostile(base: Path, folder: Path, canary: Path) -> Path:
+    """The same network as a pickle that makes the file `canary` when it is loaded carelessly."""
+    shutil.copytree(base, folder)
+    weights = folder / "model.safetensors"
+    torch.save(
+        {**safetensors.torch.load_file(weights), "note": Payload(canary)}, folder / "model.pt"
+    )
+    weights.unlink()
+    return folder

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -63,10 +64,14 @@ class Seen:
     def look(self, _done: float, _note: str) -> None:
         server = psutil.Process(client.warm_up(child_environment()))
         for process in server.children():
-            if process.cwd() == str(self.folder):
+            with suppress(psutil.Error, FileNotFoundError):  # it is just ending
+                if process.cwd() != str(self.folder):
+                    continue
+                environment = process.environ()
+                files = sorted(path.name for path in Path(f"/proc/{process.pid}/fd").iterdir())
                 self.child = process
-                self.environment = process.environ()
-                self.files = sorted(path.name for path in Path(f"/proc/{process.pid}/fd").iterdir())
+                if environment:  # of one that is just ending the kernel shows none
+                    self.environment, self.files = environment, files
 
 
 def request(path: Path, manifest: str | None = None) -> dict[str, object]:
