@@ -20,7 +20,6 @@ from guard.ml.seeds import seeded
 from tests import toys
 from tests.detectors import refusals
 
-
 #: One search, judged by itself: enough where a rule is planted that any search finds.
 ONCE = PatchInversion(again=0, reference_rounds=0)
 
