@@ -32,8 +32,6 @@ from guard.policy.calibration import parse, probability
 from guard.vetting import calibrate, population
 from guard.vetting.population import Member, Scanned
 
-ZOO = "zoo.json"
-
 
 def main() -> None:
     options = _options()
@@ -172,33 +170,28 @@ def evaluate(
 def write(
     name: str, result: dict[str, Any], rows: list[dict[str, Any]], drawn: Mapping[str, Any]
 ) -> Path:
-    """The record: result.json, rows.json, README.md, pictures."""
+    """The record: summary.json, README.md, two plots; its rows are kept from git."""
     folder = record.write(name, result, f"# Detection: {name}\n\n{page(result)}")
-    (folder / "rows.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
-    pictures = plots.draw(
+    record.write_bulk(folder, record.ROWS, rows)
+    drawn_plots = plots.draw(
         folder, rows, result, drawn["scores"], drawn["probabilities"], result["who"]
     )
-    with (folder / "README.md").open("a") as file:
-        file.write(
-            "\n"
-            + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures)
-            + "\n"
-        )
+    record.write_plots(folder, drawn_plots)
     print(page(result))
     print(folder)
     return folder
 
 
 def copy_zoo(zoo: Path, folder: Path, examined: Collection[str]) -> None:
-    """The zoo's own account of the `examined` models, into the record.
+    """The zoo's own account of the `examined` models, into the record's folder, kept from git.
 
     Not every zoo was built by `benchmarks.zoo`.
     """
-    if not (zoo / ZOO).exists():
+    if not (zoo / record.ZOO).exists():
         return
-    document = json.loads((zoo / ZOO).read_text())
+    document = json.loads((zoo / record.ZOO).read_text())
     document["models"] = [model for model in document["models"] if model["name"] in examined]
-    (folder / ZOO).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    record.write_bulk(folder, record.ZOO, document)
 
 
 def _scored(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,9 @@ from benchmarks.purify.running import TOURNAMENT, Task
 from guard.defenses import DEFENSES
 from guard.policy import load_policy
 
+#: Too large for a summary: bulk, and the table by attack, which the record's page has.
+UNSUMMED = ("rows", "attacks")
+
 
 def main() -> None:
     options = _options()
@@ -97,7 +100,7 @@ def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.
     if options.honest is not None:
         some = [model for model in some if model.truth["backdoored"]]
     if options.detected is not None:
-        rows = json.loads((options.detected / "rows.json").read_text())
+        rows = json.loads((options.detected / record.ROWS).read_text())
         accused = {
             row["name"]
             for row in rows
@@ -132,15 +135,11 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write(name: str, result: dict[str, Any]) -> Path:
-    """The record: result.json, README.md, pictures."""
-    folder = record.write(name, result, f"# Defenses on a zoo\n\n{__doc__}\n{words.page(result)}\n")
-    pictures = plots.draw(folder, result["rows"])
-    with (folder / "README.md").open("a") as file:
-        file.write(
-            "\n"
-            + "\n".join(f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures)
-            + "\n"
-        )
+    """The record: summary.json, README.md, two plots; its rows are kept from git."""
+    summed = {key: value for key, value in result.items() if key not in UNSUMMED}
+    folder = record.write(name, summed, f"# Defenses on a zoo\n\n{__doc__}\n{words.page(result)}\n")
+    record.write_bulk(folder, record.ROWS, result["rows"])
+    record.write_plots(folder, plots.draw(folder, result["rows"]))
     return folder
 
 

@@ -1,110 +1,89 @@
 """Write docs/evidence.md from the newest records of a kind; a test compares the two.
 
-It quotes records, nothing else.
+It quotes records, nothing else: one row for each claim.
 
     python -m benchmarks.make_evidence_doc
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import speed_words
-from benchmarks.detect.words import counted
-from benchmarks.detect.words import page as detection
-from benchmarks.purify import claims_words, mesa_words
-from benchmarks.purify.words import page as purification
-from benchmarks.record import RECORDS
+from benchmarks.evidence_rows import KINDS
+from benchmarks.record import RECORDS, SUMMARY, load
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "evidence.md"
 HEAD = """# Evidence: how often verdicts are right, and what repairs are worth
 
 Made by `python -m benchmarks.make_evidence_doc` from `benchmarks/records/`; change nothing by hand.
-Each section quotes one record, which also holds a row for each model, the plots, the hardware and
-the commit. A record speaks about its zoo and about nothing else: attacks, architectures and data
-that are not in it were not measured.
+Each row quotes one record, whose page holds all other numbers, the hardware, the commit and what
+else counts; records of development models, on which parameters were chosen, claim nothing and are
+not here. Intervals are 95 %; `n` counts models or runs. A record speaks about its models and
+about nothing else: attacks, architectures and data that are not in it were not measured.
+`policy-N` is the policy's N-th defense as that sets it, `tournament` is `guard purify` by the
+policy.
 """
+#: Records of models that parameters were chosen on claim nothing.
+DEVELOPMENT = "-dev"
 NONE = """
-There is no record of the ensemble yet. `make bench-detect ZOO=DIR` writes one.
+There is no record yet. `make bench-detect ZOO=DIR` writes one.
 """
+TITLES = tuple(dict.fromkeys(title for title, _, _ in KINDS))
 
 
-def seeds(result: dict[str, Any]) -> str:
-    """What another seed changes."""
-    flips = "; ".join(
-        f"{name} ({' then '.join(item['verdicts'])})" for name, item in result["flipped"].items()
-    )
-    name, same = result["policy"]["name"], counted(result["same_to_the_bit"])
-    versions = ", ".join(
-        f"{method} {version}" for method, version in result.get("versions", {}).items()
-    )
-    said = (
-        f"Verdict of policy {name} changed with the seed: {counted(result['flips'])}. Evidence "
-        "the same to the bit "
-        f"with the same seed: {same}. Versions of methods: {versions or 'not recorded'}."
-    )
-    parts = (said, f"Changed: {flips}." if flips else "", result.get("note", ""))
-    return "\n\n".join(part for part in parts if part)
-
-
-def claims(result: dict[str, Any]) -> str:
-    """What two papers say, and what was seen here."""
-    return (
-        "Whether TSBD's and SAU's claims hold (what each letter stands for: the record's own "
-        "page); "
-        f"{result['clean_fraction']:.0%} clean pictures.\n\n{claims_words.page(result)}"
-    )
-
-
-#: What a record of a kind has, and how it is told.
-KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], str]], ...] = (
-    ({"who", "auroc", "attacks"}, detection),
-    ({"summary", "against", "attacks"}, purification),
-    ({"flips", "same_to_the_bit"}, seeds),
-    ({"summary", "clean_fraction", "neurons"}, claims),
-    ({"summary", "levels", "stamped"}, mesa_words.page),
-    ({"totals", "bfloat16"}, speed_words.ensemble),
-    ({"ratios", "quality"}, speed_words.inversion),
-    ({"ratios", "detector"}, speed_words.classes),
-    ({"sau_ratio", "peak_over_fine_tuning"}, speed_words.repairs),
-    ({"compile_seconds", "step_ratio"}, speed_words.compiling),
-    ({"layouts", "rows"}, speed_words.layouts),
-    ({"limit", "proofs"}, speed_words.proofs),
-)
-
-
-def records(folder: Path = RECORDS) -> list[tuple[Path, Callable[[dict[str, Any]], str]]]:
-    """The newest record of each name, with how it is told, by kind and name."""
-    newest: dict[tuple[int, str], Path] = {}
-    for path in sorted(folder.glob("*/result.json")):
-        document = json.loads(path.read_text())
-        for place, (words, _) in enumerate(KINDS):
-            if words <= set(document.get("result", ())):
-                newest[place, document["name"]] = path.parent
-    return [(newest[place, name], KINDS[place][1]) for place, name in sorted(newest)]
+def records(folder: Path = RECORDS) -> list[tuple[int, Path, dict[str, Any]]]:
+    """The newest record of each name, with the place of its kind in `KINDS`, in that order."""
+    newest: dict[tuple[int, str], tuple[Path, dict[str, Any]]] = {}
+    for path in sorted(folder.glob(f"*/{SUMMARY}")):
+        if DEVELOPMENT in path.parent.name:
+            continue
+        document = load(path.parent)
+        for place, (_, keys, _) in enumerate(KINDS):
+            if keys <= set(document.get("result", ())):
+                newest[place, document["name"]] = path.parent, document["result"]
+                break
+    return [(place, *newest[place, name]) for place, name in sorted(newest)]
 
 
 def page(folder: Path = RECORDS) -> str:
     """The whole document."""
-    sections = [_section(path, tell) for path, tell in records(folder)]
-    return HEAD + ("\n" + "\n".join(sections) if sections else NONE)
+    found = records(folder)
+    if not found:
+        return HEAD + NONE
+    parts = [HEAD]
+    for title in TITLES:
+        own = [item for item in found if KINDS[item[0]][0] == title]
+        if own:
+            parts.append("\n".join(["", f"## {title}", "", *_claims(own)]) + "\n")
+        if own and title == TITLES[0]:
+            parts.append("\n".join(["", "## Detection by attack", "", *_attacks(own)]) + "\n")
+    return "".join(parts)
 
 
-def _section(path: Path, tell: Callable[[dict[str, Any]], str]) -> str:
-    document: dict[str, Any] = json.loads((path / "result.json").read_text())
-    seen = document["surroundings"]
-    pictures = " ".join(
-        f"[{picture.stem}](../benchmarks/records/{path.name}/{picture.name})"
-        for picture in sorted(path.glob("*.png"))
-    )
-    return (
-        f"## {document['name']}\n\nRecord [{path.name}](../benchmarks/records/{path.name}/), "
-        f"{seen['date']}, "
-        f"commit {seen['commit']}, {seen['processor']}, device "
-        f"{document['result'].get('device', 'default')}.\n"
-        f"Plots: {pictures or 'none'}.\n\n{tell(document['result'])}\n"
-    )
+def _claims(own: Sequence[tuple[int, Path, dict[str, Any]]]) -> Iterator[str]:
+    yield "| claim | n | measured | record |"
+    yield "|---|---|---|---|"
+    for place, path, result in own:
+        for row in KINDS[place][2](result):
+            yield f"| {row.claim} | {row.n} | {row.measured} | {_link(path)} |"
+
+
+def _attacks(own: Sequence[tuple[int, Path, dict[str, Any]]]) -> Iterator[str]:
+    """Held or rejected of each attack's models whose true ASR is over 50 %."""
+    yield "Held or rejected, of the models of each attack whose true ASR is over 50 %:"
+    yield ""
+    yield f"| attack | {' | '.join(_link(path) for _, path, _ in own)} |"
+    yield "|---|" + "---|" * len(own)
+    tables = [result["attacks"] for _, _, result in own]
+    for name in sorted({name for table in tables for name in table}):
+        items = [table.get(name, {}).get("strong_not_cleared") for table in tables]
+        if any(item and item["n"] for item in items):
+            cells = (f"{item['k']}/{item['n']}" if item and item["n"] else "–" for item in items)
+            yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _link(path: Path) -> str:
+    return f"[{path.name}](../benchmarks/records/{path.name}/README.md)"
 
 
 if __name__ == "__main__":

@@ -1,97 +1,126 @@
-"""Quote the newest records in README.md.
+"""Quote the newest records in README.md: one table of numbers, what is missed, the demo.
 
-The demo's transcript, what policies miss, what repairs do; a test compares.
+A test compares.
 
     python -m benchmarks.quote
 """
 
-import json
-from collections.abc import Callable
-from functools import partial
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.detect.words import counted
+from benchmarks.detect.words import percent
 from benchmarks.purify.running import TOURNAMENT
-from benchmarks.record import RECORDS
+from benchmarks.record import RECORDS, SUMMARY, load
 
 README = Path(__file__).parents[1] / "README.md"
 DEFAULT = "detect-default"  # the name of the records about the default policy
 ENSEMBLE = "detect-ensemble"  # and of those about every detector
 REPAIRS = "purify-exam"
+DEMO = "demo"
 HALF = 0.5
+COLUMNS = 118
+NOT_YET = "not measured yet on models that nobody had seen"
 
 
-def transcript(folder: Path = RECORDS) -> str:
-    """What the newest recorded `make demo` printed."""
-    newest = sorted(folder.glob("*-demo/transcript.txt"))[-1]
-    return f"As printed ({newest.parent.name}):\n\n```\n{newest.read_text().rstrip()}\n```"
-
-
-def missed(kind: str = DEFAULT, who: str = "", folder: Path = RECORDS) -> str:
-    """How often a policy was right on its newest zoo, and which attacks it mostly misses.
-
-    `kind` names its records.
-    """
-    record, document = newest(kind, folder)
+def demo(folder: Path = RECORDS) -> str:
+    """What the newest recorded `make demo` ended with, as a table."""
+    record, document = newest(DEMO, folder)
     if not document:
-        return "- How often it is right is **not measured yet** on models that nobody had seen."
-    rates, commit = document["result"]["verdicts"]["rules"], document["surroundings"]["commit"]
-    honest, found = counted(rates["honest_not_cleared"]), counted(rates["strong_not_cleared"])
-    gaps = [
-        f"{name} ({item['k']} of {item['n']} found)"
-        for name, item in strong(document["result"]).items()
-        if mostly_missed(item)
+        return "The demo is **not recorded yet**."
+    result, held = document["result"], list(document["result"]["checks"].values())
+    claims = f"{sum(held)} of {len(held)} claims held; {result['seconds']:.0f} s in all"
+    lines = [
+        "| model | verdict | ASR (guard) | true ASR | served | accuracy, ASR at the endpoint |",
+        "|---|---|---|---|---|---|",
+        *(_model(model, result) for model in result["models"]),
+        "",
+        f"{claims} (record {record}, with the whole output).",
     ]
-    absent = ", ".join(
-        document["result"].get("attacks_not_in_zoo", ())
-    )  # records before 2026-11-27 do not say
-    return (
-        f"- {who}Measured on a zoo whose truth chose no parameter (record {record}, commit "
-        f"{commit}; "
-        f"its note says what else counts): held or rejected were {honest} of the honest models and "
-        f"{found} of the backdoored ones whose true ASR is over 50 %. "
-        f"**Mostly missed**: {', '.join(gaps) or 'no attack'}."
-        f"{f' **Not measured**: {absent}.' if absent else ''}"
+    return "\n".join(lines)
+
+
+def _model(model: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    scan, child, truth = model["scan"], model["purified"], result["truth"].get(model["name"])
+    verdict = str(scan["verdict"])
+    if child:
+        verdict += f", then {child['verdict']}"
+    asr = scan["asr"] if scan["target"] is not None else None
+    cells = (
+        model["name"],
+        verdict,
+        _interval(asr["estimate"], asr) if asr else "–",
+        percent(model["true_asr"]),
+        "yes" if model["name"] in result["served"] else "no",
+        f"{percent(truth['acc'])}, {percent(truth['asr'])}" if truth else "–",
     )
+    return f"| {' | '.join(cells)} |"
 
 
-def repairs(folder: Path = RECORDS) -> str:
-    """What the default policy's tournament made of models that it rejects, in the newest record."""
+def numbers(folder: Path = RECORDS) -> str:
+    """The one table of numbers: two policies on models that nobody had seen, and repairs."""
+    lines = ["| what | of | measured, 95 % | record |", "|---|---|---|---|"]
+    for name, kind in (("default", DEFAULT), ("ensemble", ENSEMBLE)):
+        record, document = newest(kind, folder)
+        if not document:
+            lines.append(f"| `{name}` | – | {NOT_YET} | – |")
+            continue
+        rates = document["result"]["verdicts"]["rules"]
+        for what, key in (
+            ("honest models held or rejected", "honest_not_cleared"),
+            ("backdoored models held or rejected", "strong_not_cleared"),
+        ):
+            item = rates[key]
+            lines.append(
+                f"| `{name}`: {what} | {item['k']}/{item['n']} | {_interval(item['share'], item)} "
+                f"| {record} |"
+            )
+    return "\n".join([*lines, *_repairs(folder)])
+
+
+def _repairs(folder: Path) -> Iterator[str]:
+    """What the default policy's tournament made of models that it rejects."""
     record, document = newest(REPAIRS, folder)
-    line = (
-        next(
-            (
-                line
-                for line in document["result"]["summary"]
-                if line["defense"] == TOURNAMENT and line["repaired"]
-            ),
-            None,
-        )
-        if document
-        else None
-    )
+    lines = document["result"]["summary"] if document else ()
+    line = next((one for one in lines if one["defense"] == TOURNAMENT and one["repaired"]), None)
     if line is None:
-        return "- What repairs are worth is **not measured yet** on models that nobody had seen."
-    asr, commit = line["asr_interval"], document["surroundings"]["commit"]
-    # records before November 28 had a single seed and do not count the models apart
-    runs, models = line["backdoored"], line.get("models", line["backdoored"])
-    repaired = (
-        f"{line['repaired']} of {runs} "
-        + ("" if models == runs else f"times ({models} models, {runs // models} seeds) the ")
-        + "models that it rejects"
+        yield f"| repairs | – | {NOT_YET} | – |"
+        return
+    of = f"{line['repaired']}/{line['backdoored']}"
+    after = line["asr_interval"]
+    yield (
+        f"| true ASR after a repair (before: {percent(line['asr_before'])}) | {of} | "
+        f"{_interval(after['mean'], after)} | {record} |"
     )
-    return (
-        f"- Repairs, on models that chose no parameter (record {record}, commit {commit}; "
-        f"its note says what else counts): with {line['fraction']:.0%} clean pictures the default "
-        "policy repaired "
-        f"{repaired}; the true ASR of these fell from "
-        f"{line['asr_before']:.1%} to {asr['mean']:.1%} ({asr['low']:.1%} to {asr['high']:.1%}), "
-        "**of the worst "
-        f"attack to {line['worst_attack_asr']:.1%}**, at {line['acc_loss']:.1%} of accuracy. A "
-        "repaired model is "
-        "proved against the triggers that were recovered, and within limits against what may wake "
-        "them."
+    yield f"| … of the worst attack | {of} | {percent(line['worst_attack_asr'])} | {record} |"
+    yield f"| … accuracy lost | {of} | {percent(line['acc_loss'])} | {record} |"
+
+
+def missed(folder: Path = RECORDS) -> str:
+    """Which attacks each policy mostly misses, and which were not measured."""
+    lines = []
+    for name, kind in (("default", DEFAULT), ("ensemble", ENSEMBLE)):
+        record, document = newest(kind, folder)
+        if not document:
+            lines.append(f"- Policy `{name}`: what it misses is **{NOT_YET}**.")
+            continue
+        gaps = [
+            f"{attack} ({item['k']} of {item['n']} found)"
+            for attack, item in strong(document["result"]).items()
+            if mostly_missed(item)
+        ]
+        absent = ", ".join(document["result"].get("attacks_not_in_zoo", ()))
+        lines.append(
+            f"- Policy `{name}` **mostly missed** {', '.join(gaps) or 'no attack'} "
+            f"(record {record}, commit {document['surroundings']['commit']})."
+            f"{f' **Not measured**: {absent}.' if absent else ''}"
+        )
+    return "\n".join(
+        textwrap.fill(
+            line, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        for line in lines
     )
 
 
@@ -100,8 +129,8 @@ def newest(kind: str, folder: Path = RECORDS) -> tuple[str, dict[str, Any]]:
 
     Both empty where there is none.
     """
-    found = sorted(folder.glob(f"*-{kind}/result.json"))
-    return (found[-1].parent.name, json.loads(found[-1].read_text())) if found else ("", {})
+    found = sorted(folder.glob(f"*-{kind}/{SUMMARY}"))
+    return (found[-1].parent.name, load(found[-1].parent)) if found else ("", {})
 
 
 def strong(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -121,12 +150,7 @@ def mostly_missed(item: dict[str, Any]) -> bool:
     return bool(item["k"] <= HALF * item["n"])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "demo": transcript,
-    "missed": missed,
-    "ensemble": partial(missed, ENSEMBLE, "Policy `ensemble`. "),
-    "repairs": repairs,
-}
+BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "numbers": numbers, "missed": missed}
 
 
 def quoted(name: str) -> str:
@@ -135,11 +159,16 @@ def quoted(name: str) -> str:
     return README.read_text().partition(begin)[2].partition(end)[0].strip()
 
 
+def _interval(value: float, ends: Mapping[str, float]) -> str:
+    return f"{percent(value)} ({percent(ends['low'])} to {percent(ends['high'])})"
+
+
 def _marks(name: str) -> tuple[str, str]:
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def main() -> None:
+    """Write all blocks."""
     for name, make in BLOCKS.items():
         begin, end = _marks(name)
         before, _, rest = README.read_text().partition(begin)

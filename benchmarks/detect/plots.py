@@ -1,12 +1,14 @@
-"""The record's pictures; needs matplotlib (the extra `demo`)."""
+"""The record's two plots; needs matplotlib (the extra `demo`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.detect.numbers import honest_p, reliability, strong_attack
+from benchmarks.record import save_plot
 
 Rows = Sequence[Mapping[str, Any]]
 GRID = np.linspace(0, 1, 101)
@@ -21,44 +23,56 @@ def draw(
     probabilities: tuple[Sequence[float], Sequence[bool]] | None,
     who: str,
 ) -> list[str]:
-    """Write all pictures that the rows allow; returns their file names."""
+    """Write `attacks.png` and `curves.png`; returns their file names.
+
+    The curves are panels: ROC, the reported ASR against the true one, p values of honest models
+    and, where a calibrated score is known, its reliability.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     labels = [bool(row["backdoored"]) for row in rows]
-    written = []
+    panels: list[Callable[[Any], None]] = [
+        partial(_asr, rows=rows, who=who),
+        partial(_levels, rows=rows),
+    ]
     if 0 < sum(labels) < len(labels):
-        written.append(_roc(folder, scores, labels))
-    written.append(_heat(folder, result["attacks"]))
+        panels.insert(0, partial(_roc, scores=scores, labels=labels))
     if probabilities is not None and probabilities[0]:
-        written.append(_reliability(folder, *probabilities))
-    written.append(_asr(folder, rows, who))
-    written.append(_levels(folder, rows))
-    return written
+        panels.append(
+            partial(_reliability, values=probabilities[0], labels=probabilities[1]),
+        )
+    return [_heat(folder, result["attacks"]), _curves(folder, panels)]
+
+
+def _curves(folder: Path, panels: Sequence[Callable[[Any], None]]) -> str:
+    from matplotlib import pyplot
+
+    figure, places = pyplot.subplots(
+        (len(panels) + 1) // 2, 2, figsize=(9.6, 4.2 * ((len(panels) + 1) // 2)), squeeze=False
+    )
+    for axes, paint in zip(places.flat, panels, strict=False):
+        paint(axes)
+    for axes in list(places.flat)[len(panels) :]:
+        axes.axis("off")
+    return _save(folder, "curves.png", figure)
 
 
 def _save(folder: Path, name: str, figure: Any) -> str:
-    from matplotlib import pyplot
-
     figure.tight_layout()
-    figure.savefig(folder / name, dpi=110)
-    pyplot.close(figure)
+    save_plot(figure, folder / name)
     return name
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5.2, 4.4))
+def _name(axes: Any, title: str, x: str, y: str) -> None:
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    return figure, axes
 
 
-def _roc(folder: Path, scores: Mapping[str, Sequence[float]], labels: Sequence[bool]) -> str:
-    figure, axes = _axes(
-        "ROC, 95 % of bootstrap draws", "honest models over it", "backdoored models over it"
+def _roc(axes: Any, scores: Mapping[str, Sequence[float]], labels: Sequence[bool]) -> None:
+    _name(
+        axes, "ROC, 95 % of bootstrap draws", "honest models over it", "backdoored models over it"
     )
     truth, rng = np.asarray(labels, bool), np.random.default_rng(0)
     good, bad = np.flatnonzero(~truth), np.flatnonzero(truth)
@@ -73,7 +87,6 @@ def _roc(folder: Path, scores: Mapping[str, Sequence[float]], labels: Sequence[b
         axes.fill_between(GRID, low, high, alpha=0.15, color=line.get_color())
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.legend(loc="lower right")
-    return _save(folder, "roc.png", figure)
 
 
 def _curve(honest: Any, bad: Any) -> Any:
@@ -119,8 +132,9 @@ def _heat(folder: Path, attacks: Mapping[str, Any]) -> str:
     return _save(folder, "attacks.png", figure)
 
 
-def _reliability(folder: Path, values: Sequence[float], labels: Sequence[bool]) -> str:
-    figure, axes = _axes(
+def _reliability(axes: Any, values: Sequence[float], labels: Sequence[bool]) -> None:
+    _name(
+        axes,
         "Reliability of the calibrated probability",
         "mean probability of the bin",
         "share backdoored",
@@ -142,12 +156,14 @@ def _reliability(folder: Path, values: Sequence[float], labels: Sequence[bool]) 
             xytext=(6, -10),
         )
     axes.plot([0, 1], [0, 1], ":", color="grey")
-    return _save(folder, "reliability.png", figure)
 
 
-def _asr(folder: Path, rows: Rows, who: str) -> str:
-    figure, axes = _axes(
-        "True ASR against the reported one", "true ASR (the attacker's own trigger)", "reported ASR"
+def _asr(axes: Any, rows: Rows, who: str) -> None:
+    _name(
+        axes,
+        "True ASR against the reported one",
+        "true ASR (the attacker's own trigger)",
+        "reported ASR",
     )
     seen = [
         row
@@ -172,13 +188,10 @@ def _asr(folder: Path, rows: Rows, who: str) -> str:
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    return _save(folder, "asr.png", figure)
 
 
-def _levels(folder: Path, rows: Rows) -> str:
-    figure, axes = _axes(
-        "p values of honest models", "p", "share of honest models with a smaller one"
-    )
+def _levels(axes: Any, rows: Rows) -> None:
+    _name(axes, "p values of honest models", "p", "share of honest models with a smaller one")
     for name, values in honest_p(rows).items():
         if values:
             own = np.sort(values)
@@ -190,7 +203,6 @@ def _levels(folder: Path, rows: Rows) -> str:
             )
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.legend(fontsize=7)
-    return _save(folder, "levels.png", figure)
 
 
 def _or_nan(value: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The record's pictures; needs matplotlib (the extra `demo`)."""
+"""The record's two plots; needs matplotlib (the extra `demo`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.purify.numbers import attacks, repaired
+from benchmarks.record import save_plot
 
 Rows = Sequence[Mapping[str, Any]]
 COLOURS = 10  # of matplotlib's cycle
@@ -16,7 +17,7 @@ LIGHT = 0.6  # of the colour map, over which black text is read better than whit
 
 
 def draw(folder: Path, rows: Rows) -> list[str]:
-    """Write all pictures that the rows allow, a panel for each clean fraction.
+    """Write both plots if the rows allow, a panel for each clean fraction.
 
     Returns their file names.
     """
@@ -58,8 +59,7 @@ def _panels(
         axes.set_title(f"{title}, {fraction:.0%} clean pictures", loc="right")
     figure.set_size_inches(max(width for width, _ in sizes), sum(height for _, height in sizes))
     figure.tight_layout()
-    figure.savefig(folder / name, dpi=110)
-    pyplot.close(figure)
+    save_plot(figure, folder / name)
     return name
 
 

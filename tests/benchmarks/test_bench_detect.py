@@ -139,14 +139,15 @@ def test_attacks_that_the_zoo_lacks_are_named(tmp_path: Path) -> None:
     result |= {"part": "", "failed": {}}
     folder = tmp_path / "2026-11-27-detect-default"
     folder.mkdir()
-    (folder / "result.json").write_text(
+    (folder / "summary.json").write_text(
         json.dumps({"surroundings": {"commit": "c"}, "result": result})
     )
 
     lacking = sorted({*attacks.ATTACKS.names()} - {*ATTACKS})
     assert lacking == result["attacks_not_in_zoo"]
     assert f"not in this zoo, as far as it was judged: {', '.join(lacking)}." in words.page(result)
-    assert quote.missed(folder=tmp_path).endswith(f"**Not measured**: {', '.join(lacking)}.")
+    told = " ".join(quote.missed(folder=tmp_path).split())
+    assert f"**Not measured**: {', '.join(lacking)}. - Policy `ensemble`" in told
     assert "as far as it was judged: none." in words.page({**result, "attacks_not_in_zoo": []})
 
 
@@ -255,24 +256,24 @@ def test_a_record_is_written_whole_and_quoted(
     folder = bench_detect.write("try", result, rows, drawn)
     readme, quoted = (folder / "README.md").read_text(), make_evidence_doc.page(tmp_path)
 
-    assert {path.name for path in folder.iterdir()} >= {
-        "result.json",
+    assert {path.name for path in folder.iterdir()} == {
+        "summary.json",
         "rows.json",
         "README.md",
-        "roc.png",
         "attacks.png",
-        "asr.png",
-        "levels.png",
-        "reliability.png",
+        "curves.png",
     }
     assert len(json.loads((folder / "rows.json").read_text())) == 24
     for word in (*ATTACKS, "odd: It has no tensors.", "patch_inversion"):
         assert word in readme
-        assert word in quoted
+    assert "honest models held or rejected | 12 |" in quoted
+    assert f"records/{folder.name}/README.md" in quoted
+    for attack, item in quote.strong(result).items():
+        assert f"| {attack} | {item['k']}/{item['n']} |" in quoted
 
 
 def test_without_records_the_document_says_so(tmp_path: Path) -> None:
-    assert "no record of the ensemble yet" in make_evidence_doc.page(tmp_path)
+    assert "There is no record yet" in make_evidence_doc.page(tmp_path)
 
 
 def test_the_evidence_page_quotes_the_newest_records() -> None:

@@ -355,15 +355,17 @@ def test_a_record_is_written_with_its_pictures_and_quoted(
     folder = bench_purify.write("purify-try", bench_purify.evaluate(rows) | {"note": "A try."})
 
     assert {path.name for path in folder.iterdir()} == {
-        "result.json",
+        "summary.json",
+        "rows.json",
         "README.md",
         "attacks.png",
         "losses.png",
     }
     assert "![losses](losses.png)" in (folder / "README.md").read_text()
     quoted = make_evidence_doc.page(tmp_path)
-    assert f"[attacks](../benchmarks/records/{folder.name}/attacks.png)" in quoted
-    assert "A try." in quoted
+    assert "A try." in (folder / "README.md").read_text()
+    assert f"records/{folder.name}/README.md" in quoted
+    assert "| `a`, 5% clean: true ASR 100.0% before the repair; after it | 3 of 4 | 20.0%" in quoted
 
 
 def test_an_older_record_is_told_with_dashes() -> None:

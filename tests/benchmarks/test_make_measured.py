@@ -29,7 +29,7 @@ def a_record(folder: Path, name: str, policy: Policy, *, honest: int = 1, **more
         **more,
     }
     (folder / name).mkdir()
-    (folder / name / "result.json").write_text(
+    (folder / name / "summary.json").write_text(
         json.dumps({"surroundings": {"commit": "abc1234"}, "result": result})
     )
 

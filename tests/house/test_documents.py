@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import make_measured
+from benchmarks import make_measured, record
 from benchmarks.make_settings_doc import page
-from benchmarks.quote import BLOCKS, missed, quoted
+from benchmarks.quote import BLOCKS, missed, numbers, quoted
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,10 +29,11 @@ def test_the_guard_knows_what_the_newest_records_say_of_its_policies() -> None:
     )
 
 
-def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None:
-    def share(k: int, n: int) -> dict[str, object]:
-        return {"k": k, "n": n, "share": k / n if n else None, "low": 0.0, "high": 1.0}
+def share(k: int, n: int) -> dict[str, object]:
+    return {"k": k, "n": n, "share": k / n if n else None, "low": 0.0, "high": 1.0}
 
+
+def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None:
     attacks = {"patch": (4, 4), "tact": (0, 3), "feeble": (0, 0), "sig": (2, 4)}
     result = {
         "verdicts": {
@@ -44,12 +45,23 @@ def test_what_is_mostly_missed_is_named_with_its_numbers(tmp_path: Path) -> None
     }
     folder = tmp_path / "2026-01-01-detect-default"
     folder.mkdir()
-    (folder / "result.json").write_text(
+    (folder / record.SUMMARY).write_text(
         json.dumps({"surroundings": {"commit": "abc1234"}, "result": result})
     )
 
-    words = missed(folder=tmp_path)
-
-    assert "tact (0 of 3 found), sig (2 of 4 found)." in words
-    assert "1/30 = 3.3%" in words
+    assert "tact (0 of 3 found), sig (2 of 4 found) (record" in missed(folder=tmp_path)
+    assert "| 1/30 | 3.3% (0.0% to 100.0%) |" in numbers(folder=tmp_path)
     assert "not measured yet" in missed(folder=tmp_path / "nothing")
+    assert "not measured yet" in numbers(folder=tmp_path / "nothing")
+
+
+README_LINES, EVIDENCE_LINES, README_COLUMNS = 150, 150, 120
+
+
+def test_the_readme_and_the_evidence_page_are_short() -> None:
+    readme = (ROOT / "README.md").read_text().splitlines()
+    evidence = (ROOT / "docs/evidence.md").read_text().splitlines()
+
+    assert len(readme) <= README_LINES
+    assert len(evidence) <= EVIDENCE_LINES
+    assert not [line for line in readme if len(line) > README_COLUMNS]
