@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -26,7 +27,9 @@ def put(
 ) -> ArtifactRow:
     """Record an artifact.
 
-    One that is there already stays as it was first recorded, and comes back.
+    One that is there already stays as it was first recorded, and comes back; only a manifest is
+    filled in where there was none. An upload that is a canonical file itself, as `guard purify`
+    writes, is recorded twice under one digest: by receiving, then with its manifest by inspection.
     """
     values = {
         "digest": digest,
@@ -36,7 +39,9 @@ def put(
         "manifest": None if manifest is None else dict(manifest),
         "created_at": now,
     }
-    insert_once(s, Artifact, values)
+    if not insert_once(s, Artifact, values) and manifest is not None:
+        without = (_ARTIFACTS.c.digest == digest, _ARTIFACTS.c.manifest.is_(None))
+        s.execute(update(_ARTIFACTS).where(*without).values(manifest=dict(manifest)))
     return get(s, digest)
 
 

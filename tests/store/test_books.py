@@ -120,6 +120,23 @@ def test_an_artifact_stays_as_first_recorded_and_knows_its_children(engine: Engi
             artifacts.get(s, a_digest())
 
 
+def test_an_upload_that_is_canonical_itself_gets_its_manifest_from_inspection(
+    engine: Engine,
+) -> None:
+    digest, manifest = a_digest(), {"architecture": "resnet18"}
+    with transaction(engine) as s:
+        artifacts.put(s, digest=digest, size=1, kind=ArtifactKind.UPLOAD, now=NOW)
+        inspected = artifacts.put(
+            s, digest=digest, size=1, kind=ArtifactKind.CANONICAL, now=NOW, manifest=manifest
+        )
+        later = artifacts.put(
+            s, digest=digest, size=1, kind=ArtifactKind.CANONICAL, now=NOW, manifest={"a": 1}
+        )
+
+    assert (inspected.kind, inspected.manifest) == (ArtifactKind.UPLOAD, manifest)
+    assert later == inspected
+
+
 def test_evidence_under_one_key_is_kept_once_and_comes_back_whole(engine: Engine) -> None:
     with transaction(engine) as s:
         digest = an_artifact(s)
