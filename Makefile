@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint up bench bench-detect bench-purify clean
+.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,14 @@ lint: $(READY) ## Ruff and mypy
 
 up: $(READY) ## the embedded stack on loopback
 	$(BIN)/guard up
+
+docs: $(READY) ## documents that are made from code and records
+	$(BIN)/python -m benchmarks.make_settings_doc
+	$(BIN)/python -m benchmarks.make_error_doc
+	$(BIN)/python -m benchmarks.make_api_doc
+	$(BIN)/python -m benchmarks.make_evidence_doc
+	$(BIN)/python -m benchmarks.make_measured
+	$(BIN)/python -m benchmarks.quote
 
 bench: $(READY) ## the benchmarks that need no zoo, into benchmarks/records/ (bench_claims, _layout, _mesa, _seeds need one)
 	$(BIN)/python -m benchmarks.bench_inversion
