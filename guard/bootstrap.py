@@ -1,6 +1,6 @@
-"""Join settings, database, blobs, policy.
+"""Build the one `Guard` that use cases work with.
 
-Keys and publisher into the one `Guard` that use cases work with.
+It joins settings, database, blobs, policy, keys and publisher.
 """
 
 from functools import cache
@@ -17,7 +17,9 @@ from guard.store.session import make_engine
 
 
 def open_guard(settings: Settings | None = None) -> Guard:
-    """Build a Guard. Nothing is connected to before it is used, but for the database's own folder.
+    """Build a Guard.
+
+    Only the database's own folder is created; connections are opened when they are first used.
 
     Raises:
         InputError: a setting, the policy file or the folder of plug-ins is wrong; the sentence says
@@ -26,9 +28,8 @@ def open_guard(settings: Settings | None = None) -> Guard:
     settings = settings or load_settings()
     plugins.use(settings.plugins)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    client = cache(
-        lambda: _client(settings)
-    )  # making one costs half a second; it may be shared between threads
+    # Making a client costs half a second; threads may share it.
+    client = cache(lambda: _client(settings))
     return Guard(
         settings=settings,
         engine=make_engine(settings.database_url),
@@ -70,7 +71,7 @@ def _signer(settings: Settings) -> Any:
     signer = Signer.load_or_create(settings.signing_key_file)
     trusted = TrustedKeys.load(settings.trusted_keys_file)
     if not trusted.keys:
-        # A new installation trusts the key it has just made; later keys are added by a person.
+        # A new installation trusts the key it has just made; people add later keys.
         trusted.trust(signer, settings.trusted_keys_file)
     return signer
 

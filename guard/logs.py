@@ -1,10 +1,8 @@
-"""Logging, set up once a process.
-
-JSON lines on stderr, constant event names, control characters escaped.
+"""Logging, set up once per process: JSON lines on stderr with control characters escaped.
 
 Modules write `_LOG = structlog.get_logger()` and `_LOG.info("scan_created", scan_id=...)`: the
-event is a constant, the facts are fields. Libraries that use Python's own logging (Celery above
-all) are heard from `warning` on, likewise.
+event is a constant, the facts are fields. Libraries that use Python's own logging, above all
+Celery, appear in the same form from level `warning` on.
 """
 
 import logging
@@ -25,7 +23,7 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
 
     Args:
         level: debug, info, warning or error.
-        json: one JSON object a line; otherwise lines for people.
+        json: one JSON object per line; otherwise lines for people.
         stream: where lines go; None means stderr, looked up at each line.
 
     Raises:
@@ -52,8 +50,8 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
     )
     handler = _Libraries(stream)
     handler.setLevel(max(logging.WARNING, LEVELS[level.lower()]))
-    # Without it a library's last words are lost: Celery hangs a handler that writes nothing on its
-    # own loggers.
+    # Without it a library's final messages are lost, because Celery attaches a handler that writes
+    # nothing to its own loggers.
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*steps, structlog.stdlib.add_logger_name],
@@ -67,7 +65,7 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
 
 
 class _Libraries(logging.StreamHandler[Any]):
-    """Python's own logging, to a stream or to what stderr is at the time of the line."""
+    """A handler for Python's own logging; without a stream it looks up stderr at each line."""
 
     def __init__(self, stream: TextIO | None) -> None:
         logging.Handler.__init__(self)

@@ -1,4 +1,4 @@
-"""Bytes by digest, verified as they are read: a folder, or an S3 bucket with a local cache."""
+"""Blob stores, a folder or an S3 bucket with a local cache, that verify bytes as they are read."""
 
 from guard.blobs._base import BlobMissing, Blobs
 from guard.blobs._open import open_blobs

@@ -16,16 +16,13 @@ class BlobMissing(IntegrityMismatch):
 
 
 class Blobs(ABC):
-    """Immutable bytes known by their SHA-256.
-
-    What was read from here has been checked against its name.
-    """
+    """A store of immutable bytes under their SHA-256, checked against it whenever they are read."""
 
     @abstractmethod
     def put(self, chunks: Iterable[bytes]) -> tuple[str, int]:
-        """Store a stream; after this returns, `has(digest)` is true, also after a power cut.
+        """Store a stream; after this returns, `has(digest)` is true even after a power failure.
 
-        Memory stays bounded by one chunk (S3: by a few parts of 8 MiB). The same bytes twice are
+        Memory stays bounded by one chunk (S3: by a few parts of 8 MiB). Equal bytes are stored as
         one blob. If `chunks` raises, or the disk is full, nothing stays behind.
 
         Returns:
@@ -47,23 +44,23 @@ class Blobs(ABC):
 
     @abstractmethod
     def open(self, digest: str) -> BinaryIO:
-        """A seekable handle; every byte was verified before it is handed out. Raises as `path`."""
+        """A seekable handle on bytes that have all been verified; raises the errors of `path`."""
 
     @abstractmethod
     def has(self, digest: str) -> bool:
-        """Whether there is such a blob; its bytes are not looked at."""
+        """Whether there is such a blob; its bytes are not read."""
 
     @abstractmethod
     def delete(self, digest: str) -> None:
-        """Remove it; removing what is not there is harmless."""
+        """Remove the blob; removing one that does not exist is harmless."""
 
     def put_bytes(self, data: bytes) -> str:
-        """`put` for bytes at hand."""
+        """Store bytes that are already in memory, and return their digest."""
         return self.put([data])[0]
 
 
 def checked(digest: str) -> str:
-    """Refuse a name that is no digest before it becomes part of a path."""
+    """Return `digest`, or refuse a name that is not a digest before it becomes part of a path."""
     if not is_digest(digest):
         raise InputError(
             f"{digest[:80]!r} is not a SHA-256 in lower-case hexadecimal.", code="not_a_digest"

@@ -1,4 +1,4 @@
-"""A blob store by its URL."""
+"""Open a blob store by its URL."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def open_blobs(
         cache: local folder of verified copies, for s3 only.
 
     Raises:
-        InputError: the URL is of another kind, or s3 was not given what it needs.
+        InputError: the URL is of another kind, or an argument that s3 needs is missing.
     """
     if url.startswith("s3://"):
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
@@ -28,14 +28,13 @@ def open_blobs(
             raise InputError(
                 "Blobs in S3 need s3://bucket/prefix, the store's credentials and a cache folder."
             )
-        from guard.blobs.s3 import (
-            S3Blobs,
-        )  # boto3 takes half a second to load: only for those who use it
+        # Imported here, because boto3 takes half a second to load.
+        from guard.blobs.s3 import S3Blobs
 
         return S3Blobs(client(), bucket, prefix, cache)
     if "://" in url and not url.startswith("file://"):
         raise InputError(
-            f"Blobs can live in a folder or under s3://, not under {url.split('://')[0]}://."
+            f"Blobs are stored in a folder or under s3://, not under {url.split('://')[0]}://."
         )
     if not url:
         raise InputError("The blob URL is empty; give a folder or s3://bucket/prefix.")

@@ -1,6 +1,7 @@
 """Blobs in a folder.
 
-`ab/abcd...`, mode 0444, written through a temporary file in the same file system.
+A blob is the file `ab/abcd...` with mode 0444, written through a temporary file in the same file
+system.
 """
 
 import errno
@@ -28,7 +29,7 @@ class FolderBlobs(Blobs):
     """A folder of blobs.
 
     Args:
-        root: made where it does not exist, readable by its owner only.
+        root: created if it does not exist, readable by its owner only.
     """
 
     def __init__(self, root: Path) -> None:
@@ -66,7 +67,7 @@ class FolderBlobs(Blobs):
     def open(self, digest: str) -> BinaryIO:
         file = self._open_plain(digest)
         try:
-            # The handle that was hashed is the handle that is read: a file put in its place later
+            # The handle that was hashed is the handle that is read, so replacing the file later
             # changes nothing.
             with _translated("The blob folder"):
                 found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,7 +97,7 @@ class FolderBlobs(Blobs):
     def _keep(self, temporary: Path, digest: str) -> None:
         place = self.place(digest)
         place.parent.mkdir(exist_ok=True, mode=0o700)
-        # Also where it exists already: whatever rotted there is healed by the bytes just hashed.
+        # Replaces an existing file too: if that one is damaged, the bytes just hashed repair it.
         temporary.replace(place)
         for folder in (place.parent, self.root):
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

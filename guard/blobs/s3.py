@@ -1,4 +1,4 @@
-"""Blobs in an S3 bucket of the guard's own, through a local folder that serves verified copies."""
+"""Blobs in an S3 bucket of the guard's own, read through a local folder of verified copies."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class S3Blobs(Blobs):
     """Blobs under `s3://bucket/prefix/<digest>`.
 
     A stream is staged in the cache, since its key is not known before its last byte, and uploaded
-    in parts from there. The cache is never trimmed by itself: its files may be in use; empty the
+    in parts from there. The guard never trims the cache, because its files may be in use; empty the
     folder while no worker runs.
 
     Args:
@@ -59,7 +59,7 @@ class S3Blobs(Blobs):
         except BlobMissing:
             pass
         except IntegrityMismatch:
-            self.cache.delete(digest)  # the cache rotted; the bucket may be whole
+            self.cache.delete(digest)  # the cached copy is damaged; the bucket's may be intact
         self._download(digest)
         return self.cache.open(digest)
 

@@ -1,4 +1,4 @@
-"""Bytes to named tensors, executing nothing. One file a format."""
+"""Turn untrusted bytes into named tensors without executing anything; one file per format."""
 
 from guard.core.contracts import Format
 from guard.core.shelf import Shelf

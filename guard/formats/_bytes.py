@@ -17,7 +17,7 @@ def reject(code: str, sentence: str) -> ArtifactRejected:
 
 
 def show(text: str, limit: int = 80) -> str:
-    """`text` from an untrusted file, as one short ASCII word that is safe in logs and terminals."""
+    """`text` from an untrusted file as a short ASCII token, safe in logs and terminals."""
     return ascii(text if len(text) <= limit else f"{text[:limit]}...")
 
 

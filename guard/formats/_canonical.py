@@ -1,6 +1,6 @@
 """The canonical file: what is vetted, signed and served, whatever form the upload had.
 
-One model, one byte string.
+Equal tensors and an equal manifest always give the same bytes.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ _BUDGET = Budget(metadata_bytes=2 << 20)  # room for the largest manifest beside
 
 
 def write_canonical(tensors: "Mapping[str, Tensor]", manifest: Manifest, path: Path) -> str:
-    """Write the canonical file to `path`, replacing what is there in one step; returns its SHA-256.
+    """Write the canonical file to `path` atomically and return its SHA-256.
 
-    Types and shapes are kept. The manifest stands in the header, so the digest covers it.
+    Types and shapes are kept. The manifest is part of the header, so the digest covers it.
 
     Raises:
         ArtifactRejected: no tensors, a bad name, or a type that is not vetted.
@@ -60,8 +60,8 @@ def read_canonical(
     """The manifest and the finite tensors of a canonical file.
 
     Raises:
-        ArtifactRejected: a rule of safetensors is broken, or `not_canonical`: the guard did not
-            write it so.
+        ArtifactRejected: a rule of safetensors is broken; or `not_canonical`: the guard would not
+            have written the file in this form.
     """
     with ExitStack() as stack:
         file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
@@ -84,7 +84,7 @@ def read_manifest(file: BinaryIO, *, budget: Budget = _BUDGET) -> Manifest:
     ):
         raise reject(
             "not_canonical",
-            "This is no canonical file of the guard; have the guard vet the model first.",
+            "This is not a canonical file of the guard; have the guard vet the model first.",
         )
     manifest = Manifest.parse(layout.metadata[MANIFEST_KEY].encode())
     again = header_bytes(
@@ -94,6 +94,6 @@ def read_manifest(file: BinaryIO, *, budget: Budget = _BUDGET) -> Manifest:
     if not same or again != bytes(read_at(file, 0, layout.start)):
         raise reject(
             "not_canonical",
-            "The file's header is not written as the guard writes it; have it vetted again.",
+            "The file's header differs from the one the guard writes; have the model vetted again.",
         )
     return manifest

@@ -1,4 +1,4 @@
-"""Tell by its bytes which format a file is in: exactly one may claim it."""
+"""Recognise a file's format by its bytes; exactly one format may claim it."""
 
 from guard.core.contracts import Format
 from guard.formats import FORMATS

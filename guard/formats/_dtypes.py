@@ -1,7 +1,7 @@
 """The tensor types that are vetted, under their safetensors names.
 
-No 8-bit floats, no packed and no complex types: no architecture we build has them, and readers
-disagree about them.
+8-bit floats, packed types and complex types are left out: no architecture that the guard builds
+uses them, and readers disagree about them.
 """
 
 from functools import cache

@@ -1,10 +1,8 @@
 """Run a converter on an untrusted file in a child process that can do nothing but compute.
 
-And collect its output.
-
 The child starts afresh (no memory, environment or open file of ours), locks itself in (`_locks`)
-and says so before it reads a byte. It is killed with its process group when its time is up, and its
-output is cut off at the budget.
+and reports that before it reads a byte. It is killed with its process group when its time is up,
+and more output than the budget allows is refused.
 """
 
 import io
@@ -27,7 +25,7 @@ from guard.formats._bytes import UPLOAD_INSTEAD, reject, show, size_of
 LOCKED, SENT, REFUSED = b"L", b"S", b"R"
 PROGRAM = ("-m", "guard.formats._jail_child")
 _SPARE_BYTES = 1 << 30  # on top of three times the file: torch's own working memory
-_MAX_WORDS = 200
+_MAX_REFUSAL = 200
 _STDERR_BYTES = 2000
 _START_SECONDS = 60.0  # importing torch on a busy machine; before a byte of the file is read
 #: No PATH to find programs by, no HOME, no secrets. One thread, as the locks bind the thread that
@@ -46,8 +44,8 @@ _REASONS = {
     "ambiguous_checkpoint": "it holds several state dicts",
     "tensor_kind": "it holds sparse or quantised tensors",
     "dtype_not_allowed": "it holds tensors of a type that is not vetted",
-    "output_too_large": "its tensors unfold to more bytes than are vetted",
-    "over_memory_budget": "it needs more memory than is granted",
+    "output_too_large": "its tensors unfold to more bytes than the guard vets",
+    "over_memory_budget": "reading it needs more memory than the budget allows",
 }
 
 
@@ -89,11 +87,11 @@ def run_jailed(
             )
         )
         stack.callback(_kill, process)
-        said = _Conversation(out, budget)
-        said.listen(process)
+        answer = _Answer(out, budget)
+        answer.collect(process)
         _kill(process)
         process.wait()
-    said.judge(process.returncode)
+    answer.check(process.returncode)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
@@ -116,19 +114,19 @@ def _read_only(file: BinaryIO) -> BinaryIO:
     return copy
 
 
-class _Conversation:
-    """What the child said, bounded: locked or not, then a refusal's code or converted bytes."""
+class _Answer:
+    """The child's bounded output: the lock report, then a refusal's code or converted bytes."""
 
     def __init__(self, out: BinaryIO, budget: Budget) -> None:
         self.out = out
         self.seconds = budget.seconds
         self.room = budget.file_bytes + budget.header_bytes
         self.locked = self.sent = self.late = False
-        self.words = bytearray()  # a refusal's code
-        self.complaint = bytearray()  # stderr
+        self.refusal = bytearray()  # REFUSED and a code
+        self.stderr = bytearray()
 
-    def listen(self, process: "subprocess.Popen[bytes]") -> None:
-        """Read until the child has closed its output, is out of time, or has said too much."""
+    def collect(self, process: "subprocess.Popen[bytes]") -> None:
+        """Read until the child closes its output, runs out of time or exceeds the budget."""
         assert process.stdout is not None
         assert process.stderr is not None
         deadline = time.monotonic() + _START_SECONDS
@@ -146,24 +144,24 @@ class _Conversation:
                     if not data:
                         selector.unregister(key.fileobj)
                     elif key.fileobj is process.stderr:
-                        self.complaint += data[: max(0, _STDERR_BYTES - len(self.complaint))]
+                        self.stderr += data[: max(0, _STDERR_BYTES - len(self.stderr))]
                     else:
-                        self._hear(data)
+                        self._take(data)
                     if self.locked and not was_locked:
                         deadline = time.monotonic() + self.seconds
 
-    def _hear(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         if not self.locked:
             self.locked, data = data[:1] == LOCKED, data[1:]
         if not self.locked:
             return
         if self.sent:
             self._keep(data)
-        elif not self.words and data[:1] == SENT:
+        elif not self.refusal and data[:1] == SENT:
             self.sent = True
             self._keep(data[1:])
         else:
-            self.words += data[: max(0, _MAX_WORDS - len(self.words))]
+            self.refusal += data[: max(0, _MAX_REFUSAL - len(self.refusal))]
 
     def _keep(self, data: bytes) -> None:
         self.room -= len(data)
@@ -174,7 +172,7 @@ class _Conversation:
             )
         self.out.write(data)
 
-    def judge(self, status: int) -> None:
+    def check(self, status: int) -> None:
         """Return if the child converted the file and ended well.
 
         Raises:
@@ -184,10 +182,10 @@ class _Conversation:
             why = (
                 "the child took too long to start"
                 if self.late
-                else self.complaint.decode("utf-8", "replace")
+                else self.stderr.decode("utf-8", "replace")
             )
             sentence = (
-                f"The jail for PyTorch checkpoints did not start: {show(why, 300)}; or "
+                f"The jail for PyTorch checkpoints did not start: {show(why, 300)}; fix that, or "
                 "upload safetensors."
             )
             raise Unavailable(sentence, code="jail_unavailable")
@@ -196,8 +194,8 @@ class _Conversation:
                 f"The checkpoint took more than {self.seconds:.0f} s to read; {UPLOAD_INSTEAD}."
             )
             raise reject("over_time_budget", sentence)
-        if self.words[:1] == REFUSED:
-            code = self.words[1:].decode("ascii", "replace")
+        if self.refusal[:1] == REFUSED:
+            code = self.refusal[1:].decode("ascii", "replace")
             if code in _REASONS:
                 raise reject(
                     code, f"The checkpoint cannot be used: {_REASONS[code]}; {UPLOAD_INSTEAD}."

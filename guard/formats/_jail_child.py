@@ -1,9 +1,7 @@
-"""The program inside the jail, started by `_jail`.
+"""The program that `_jail` runs: a PyTorch checkpoint on stdin becomes safetensors on stdout.
 
-A PyTorch checkpoint on stdin, safetensors on stdout.
-
-The only place of the guard that calls torch.load. What it answers is not trusted: the parent parses
-it again.
+This is the only place in the guard that calls torch.load. Its output is not trusted: the parent
+parses it again.
 """
 
 import json
@@ -31,9 +29,8 @@ def _load(file: BinaryIO) -> Any:
     import torch
 
     try:
-        return torch.load(
-            file, map_location="cpu", weights_only=True
-        )  # and no second attempt without it
+        # There is no second attempt without weights_only.
+        return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise _Refused("unsafe_pickle") from error
     except MemoryError as error:
@@ -52,10 +49,7 @@ def _load(file: BinaryIO) -> Any:
 
 
 def _state_dict(value: Any) -> dict[str, Any]:
-    """The one mapping from names to tensors in a checkpoint.
-
-    Without the prefix of a parallel wrapper.
-    """
+    """The one mapping from names to tensors in a checkpoint, without a wrapper's prefix."""
     import torch
 
     def plain(part: Any) -> bool:
@@ -113,7 +107,7 @@ def _send(data: bytes) -> None:
 
 
 def _warm_up() -> None:
-    """Import lazily what loading and writing import lazily: afterwards no file can be opened."""
+    """Trigger every lazy import of loading and writing, since no file can be opened afterwards."""
     import io
 
     import torch
@@ -130,7 +124,7 @@ def _warm_up() -> None:
 
 
 def main() -> int:
-    """Lock, say so, convert. Arguments: one JSON object of limits."""
+    """Lock this process, report it, convert; the only argument is a JSON object of limits."""
     limits = json.loads(sys.argv[1])
     try:
         own_namespaces = _locks.leave_the_world()

@@ -8,23 +8,22 @@ from guard.core.contracts import Budget
 from guard.formats._bytes import reject, show
 
 MAX_DEPTH = 3  # header -> tensor -> shape
-_STRING = re.compile(
-    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL
-)  # possessive: linear time, no stack
+# Possessive quantifiers: linear time, no stack.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NO_OUTLINE = bytes(byte for byte in range(256) if byte not in b"[]{}:")
 _SPARE_KEYS = 2000  # for the metadata, whose own limit comes later
 
 
 class _Repeated(ValueError):
-    """A key stands twice in one object."""
+    """A key occurs twice in one object."""
 
 
 def decode_header(raw: bytes, *, budget: Budget) -> dict[str, Any]:
     """The JSON object in `raw`, whose values the caller still has to check.
 
     Raises:
-        ArtifactRejected: no UTF-8, no JSON object, too deep, a repeated key, or a number that is no
-            integer.
+        ArtifactRejected: it is not UTF-8 or not a JSON object, is too deep, repeats a key, or holds
+            a number that is not an integer.
     """
     if raw[:1] != b"{":
         raise reject(
@@ -58,7 +57,7 @@ def decode_header(raw: bytes, *, budget: Budget) -> dict[str, Any]:
 
 
 def _check_outline(raw: bytes, budget: Budget) -> None:
-    """Count keys and brackets outside strings before the decoder builds an object for each."""
+    """Count keys and brackets outside strings before the decoder builds an object for each one."""
     outline = _STRING.sub(b"", raw).translate(None, _NO_OUTLINE)
     if outline.count(b":") > 4 * budget.tensors + _SPARE_KEYS:
         raise reject(
@@ -84,4 +83,4 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no integer")
+    raise ValueError(f"{text} is not an integer")

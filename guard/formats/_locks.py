@@ -1,9 +1,8 @@
-"""Lock the calling process in, for good.
+"""Lock the calling process in for good, with resource limits, Landlock and seccomp.
 
-Resource limits, Landlock without a single path, seccomp with an allow-list.
-
-Written against landlock(7), seccomp(2) and linux/filter.h with ctypes alone. x86_64 and aarch64
-(the latter's numbers are from the kernel's tables and have not been run).
+Landlock grants no path at all, and seccomp works with an allow-list. Written with ctypes alone
+against landlock(7), seccomp(2) and linux/filter.h, for x86_64 and aarch64 (the numbers of the
+latter are from the kernel's tables and have not been run).
 """
 
 import ctypes
@@ -129,8 +128,7 @@ _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 def _no(what: str) -> Unavailable:
     return Unavailable(
         f"The jail for PyTorch checkpoints cannot be built here ({what}); run the guard on Linux "
-        "5.13 or later with "
-        "Landlock and seccomp, or upload safetensors.",
+        "5.13 or later with Landlock and seccomp, or upload safetensors.",
         code="jail_unavailable",
     )
 
@@ -142,12 +140,13 @@ def _must(result: int, what: str) -> int:
 
 
 def leave_the_world() -> bool:
-    """Die with the parent, hide from debuggers, and move to namespaces of one's own.
+    """Die with the parent, hide from debuggers and move to new namespaces.
 
-    Call before any thread starts.
+    Call it before any thread starts.
 
-    Returns whether there is a user namespace now; where it is not permitted, the other locks still
-    hold.
+    Returns:
+        Whether the process is in a user namespace now; where that is not permitted, the other locks
+        still hold.
     """
     _must(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     _must(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
@@ -155,9 +154,7 @@ def leave_the_world() -> bool:
 
 
 def lock(*, memory_bytes: int, cpu_seconds: int, drop_user: bool) -> None:
-    """Take everything away that is not needed to turn open bytes into other bytes.
-
-    There is no way back.
+    """Irrevocably give up everything that is not needed to turn open bytes into other bytes.
 
     Args:
         memory_bytes: address space on top of what is mapped now.
@@ -165,7 +162,7 @@ def lock(*, memory_bytes: int, cpu_seconds: int, drop_user: bool) -> None:
         drop_user: become `nobody`; for root outside a user namespace.
 
     Raises:
-        Unavailable: `jail_unavailable`; some lock cannot be set, or does not hold.
+        Unavailable: `jail_unavailable`; a lock cannot be set or does not hold.
     """
     if drop_user and os.geteuid() == 0:
         os.setgroups([])
@@ -193,7 +190,7 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def _landlock() -> None:
-    """Handle every right that the kernel knows and grant none."""
+    """Let Landlock handle every right that the kernel knows, and grant none."""
     version = _must(
         _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)), "Landlock"
     )
@@ -231,9 +228,9 @@ def _seccomp() -> None:
 
 
 def _filter(machine: str) -> list[bytes]:
-    """The BPF program over struct seccomp_data.
+    """The BPF program that decides about each system call.
 
-    Number at 0, architecture at 4, first argument at 16.
+    Offsets in struct seccomp_data: number at 0, architecture at 4, first argument at 16.
     """
 
     def step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -245,7 +242,7 @@ def _filter(machine: str) -> list[bytes]:
         steps += [step(at_least, _X32_BIT, 0, 1), step(give, _KILL)]
     for number in _ALLOWED[machine].values():
         steps += [step(equal, number, 0, 1), step(give, _ALLOW)]
-    # clone3 hides its flags in memory: say that it does not exist, and the C library falls back to
+    # clone3 hides its flags in memory. Where it seems not to exist, the C library falls back to
     # clone.
     steps += [step(equal, _CLONE3, 0, 1), step(give, _REFUSE | errno.ENOSYS)]
     # clone makes threads, never processes.
@@ -258,7 +255,7 @@ def _filter(machine: str) -> list[bytes]:
 
 
 def _check() -> None:
-    """Try what must be impossible now."""
+    """Check that what must be impossible now does fail."""
     attempts: dict[str, Callable[[], object]] = {
         "open": lambda: os.open("/", os.O_RDONLY),
         "socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),

@@ -1,6 +1,7 @@
 """The grammar of tensor names.
 
-What PyTorch gives to parameters, and nothing a terminal or a path could trip over.
+It allows the names that PyTorch gives to parameters, and nothing that could harm a terminal or a
+path.
 """
 
 import re
@@ -12,9 +13,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+(?:[.-][A-Za-z0-9_]+)*")
 
 
 def check_name(name: str, *, budget: Budget) -> None:
-    """Refuse a name outside the grammar.
-
-    Words of ASCII letters, digits and `_`, joined by single `.` or `-`.
+    """Refuse a name that is not ASCII letters, digits and `_`, joined by single `.` or `-`.
 
     Raises:
         ArtifactRejected: `name_too_long` or `name_bad`.
@@ -27,5 +26,5 @@ def check_name(name: str, *, budget: Budget) -> None:
     if not _NAME.fullmatch(name):
         raise reject(
             "name_bad",
-            f"Tensor name {show(name)} must be words of letters, digits and _ joined by dots.",
+            f"Tensor name {show(name)} must be letters, digits and _, joined by single dots or -.",
         )

@@ -1,9 +1,7 @@
-"""Read a checkpoint's pickle as a list of opcodes, executing nothing.
+"""Read a checkpoint's pickle as opcodes, and allow only what a plain state dict needs.
 
-And allow only what a plain state dict needs.
-
-An allow-list in front of `torch.load(weights_only=True)`, which has one of its own: two readers
-must agree.
+Nothing is executed. This allow-list stands in front of `torch.load(weights_only=True)`, which has
+one of its own, so two readers must agree.
 """
 
 import pickletools
@@ -61,9 +59,8 @@ _GLOBALS = frozenset(
     + [f"torch {kind}Storage" for kind in _STORAGES]
 )
 _STEPS_PER_TENSOR = 200
-_LONG_TEXTS = tuple(
-    bytes([code]) for code in b"XBT\x8d\x8e\x96"
-)  # their text may go on behind the first bytes
+# Their text may go on behind the first bytes.
+_LONG_TEXTS = tuple(bytes([code]) for code in b"XBT\x8d\x8e\x96")
 
 
 def check_pickle(data: bytes, *, budget: Budget) -> None:
@@ -107,12 +104,10 @@ def check_pickle(data: bytes, *, budget: Budget) -> None:
 
 
 def looks_pickled(head: bytes) -> bool:
-    """Whether the first bytes of a file are a pickle.
+    """Whether a file starts with a pickle's protocol mark and a valid first opcode.
 
-    Its protocol mark and a step that makes sense.
-
-    The step tells it from a safetensors length that happens to start with the mark: that goes on
-    with zeros.
+    The opcode separates a pickle from a safetensors length that happens to start with the same
+    bytes: such a length continues with zeros.
     """
     if len(head) < 2 or head[0] != 0x80 or head[1] > 5:
         return False

@@ -1,7 +1,4 @@
-"""The way from an uploaded file to named tensors: choose the format, inspect, read.
-
-Used by the flow.
-"""
+"""The way from an uploaded file to named tensors: choose the format, inspect, read."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +15,9 @@ if TYPE_CHECKING:
 def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, dict[str, Tensor]]":
     """Read the file at `path`, which the uploader called `name`.
 
-    Returns the format's name, a header that lists what was read, and the tensors: on the CPU,
-    finite, each with its own memory.
+    Returns:
+        The format's name, a header that lists what was read, and the tensors: on the CPU, finite,
+        each with its own memory.
 
     Raises:
         ArtifactRejected: the format is unknown or not vetted, or one of its rules is broken.

@@ -1,4 +1,4 @@
-"""What the formats have in common that are recognised only to say why they are not vetted."""
+"""The base of formats that are recognised only to explain why they are not vetted."""
 
 from abc import ABC
 from typing import Any, BinaryIO, ClassVar
@@ -8,7 +8,7 @@ from guard.formats._bytes import UPLOAD_INSTEAD, reject
 
 
 class Refused(Format, ABC):
-    """A subclass names itself by `code` and `thing` and says in `claims` how its files begin."""
+    """A subclass sets `code` and `thing`, and recognises its files in `claims`."""
 
     vettable = False
     code: ClassVar[str]

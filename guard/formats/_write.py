@@ -38,7 +38,7 @@ def describe(tensors: "Mapping[str, Tensor]") -> list[TensorInfo]:
 
 
 def file_order(info: TensorInfo) -> tuple[int, str, str]:
-    """Where a tensor stands in the file, as a sort key."""
+    """The sort key of a tensor's place in the file."""
     return -ITEM_BYTES[info.dtype], info.dtype, info.name
 
 

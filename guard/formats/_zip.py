@@ -1,6 +1,4 @@
-"""Zip archives looked at without unpacking.
-
-The member list, what kind it is, and strict rules for checkpoints.
+"""Inspect zip archives without unpacking: member list, kind, and strict rules for checkpoints.
 
 Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (sections 4.3.7, 4.3.12,
 4.3.16).
@@ -43,7 +41,7 @@ class Member:
 
 
 def has_end_record(file: BinaryIO, size: int) -> bool:
-    """Whether a zip reader, which starts at the end, could take the file for an archive."""
+    """Whether a zip reader, which starts at the end, could read the file as an archive."""
     base = max(0, size - END_BYTES - MAX_COMMENT_BYTES)
     tail = bytes(read_at(file, base, size - base))
     position = tail.rfind(_END)
@@ -66,9 +64,9 @@ def _leads_somewhere(file: BinaryIO, tail: bytes, base: int, position: int) -> b
 
 
 def _end(file: BinaryIO, budget: Budget) -> tuple[int, int, int]:
-    """Number of members, bytes and offset of the member list.
+    """The number of members, and the size and offset of the member list.
 
-    Which must reach to the records that end the archive.
+    The list must reach to the records that end the archive.
     """
     size = size_of(file, budget)
     tail = bytes(read_at(file, max(0, size - END64_BYTES), min(size, END64_BYTES)))
@@ -128,16 +126,13 @@ def directory(file: BinaryIO, *, budget: Budget) -> list[zipfile.ZipInfo]:
     if len(infos) != entries:
         raise reject(
             "zip_broken",
-            f"The zip archive does not list as many files as it says; {UPLOAD_INSTEAD}.",
+            f"The zip archive lists another number of files than it declares; {UPLOAD_INSTEAD}.",
         )
     return sorted(infos, key=lambda info: info.header_offset)
 
 
 def refusal(names: Sequence[str]) -> ArtifactRejected | None:
-    """What kind of known, unvettable archive has these members, as the error that says so.
-
-    None for none of them.
-    """
+    """The error for a known kind of archive that is not vetted, or None for any other archive."""
     parts = [name.split("/") for name in names]
     tops = {part[0] for part in parts}
     inner = {"/".join(part[1:]) for part in parts}
@@ -175,12 +170,11 @@ def refusal(names: Sequence[str]) -> ArtifactRejected | None:
 def stored_members(file: BinaryIO, *, budget: Budget) -> list[Member]:
     """The members of an archive that holds only plain, uncompressed, unencrypted files.
 
-    Gap-free and each once.
-
-    Uncompressed is what torch.save writes, and it leaves no room for a decompression bomb.
+    Each member occurs once, and no bytes lie between them. torch.save writes without compression,
+    which also leaves no room for a decompression bomb.
 
     Raises:
-        ArtifactRejected: a rule is broken, or the archive is of a known unvettable kind.
+        ArtifactRejected: a rule is broken, or the archive is of a known kind that is not vetted.
     """
     infos = directory(file, budget=budget)
     known = refusal([info.filename for info in infos])

@@ -4,7 +4,7 @@ from guard.formats._refused import Refused
 
 
 class Gguf(Refused):
-    """Magic: the four letters."""
+    """The file starts with the four letters GGUF."""
 
     code = "gguf"
     thing = "a GGUF file of quantised weights"

@@ -10,10 +10,7 @@ _MAX_IR_VERSION = 32
 
 
 class Onnx(Refused):
-    """No magic.
-
-    A protobuf that starts with its IR version and goes on with another field of ModelProto.
-    """
+    """ONNX has no signature: it is a protobuf whose IR version precedes another model field."""
 
     code = "onnx"
     thing = "an ONNX graph"

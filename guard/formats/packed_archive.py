@@ -1,7 +1,4 @@
-"""Packed archives that are no zip (tar, gzip, bzip2, xz, zstd, 7z, rar).
-
-Recognised and refused unopened.
-"""
+"""Packed archives other than zip (tar, gzip, bzip2, xz, zstd, 7z, rar); recognised and refused."""
 
 from guard.formats._refused import Refused
 
@@ -17,7 +14,7 @@ _TAR_AT, _TAR = 257, b"ustar"
 
 
 class PackedArchive(Refused):
-    """Never opened, so it cannot unfold into more than its bytes."""
+    """A packed archive is never opened, so it cannot unfold into more than its bytes."""
 
     code = "packed_archive"
     thing = "a packed archive"

@@ -1,6 +1,6 @@
-"""Bare pickles: whole modules, joblib dumps and what torch.save wrote before version 1.6.
+"""Bare pickles; recognised and refused.
 
-Recognised and refused.
+They are whole modules, joblib dumps and what torch.save wrote before version 1.6.
 """
 
 from guard.formats._pickle_scan import looks_pickled
@@ -8,7 +8,7 @@ from guard.formats._refused import Refused
 
 
 class PickleFile(Refused):
-    """A pickle is a program; it is not read, not even in the jail."""
+    """A pickle is a program, so it is not read, not even in the jail."""
 
     code = "pickle"
     thing = (

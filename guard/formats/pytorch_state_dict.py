@@ -1,9 +1,7 @@
 """PyTorch zip checkpoints that hold a plain state dict.
 
-Converted in the jail to safetensors and read from there.
-
-Format: what torch.save has written since version 1.6: an uncompressed zip with one folder,
-`data.pkl` and `data/<n>`.
+They are converted to safetensors in the jail and read from there. torch.save has written this
+format since version 1.6: an uncompressed zip with one folder, `data.pkl` and `data/<n>`.
 """
 
 import re
@@ -28,12 +26,11 @@ _OTHERS = re.compile(
 
 
 class PytorchStateDict(Format):
-    """Three readers in a row.
+    """Three readers must accept the file, one after the other.
 
-    Our opcode list, torch's `weights_only` in the jail, our safetensors parser outside it.
-
-    `inspect` cannot name the tensors, because only the jail reads the pickle: its header lists
-    none.
+    They are the guard's opcode list, torch's `weights_only` in the jail, and the guard's
+    safetensors parser outside it. The header that `inspect` returns lists no tensors, because only
+    the jail reads the pickle.
     """
 
     jailed = True
@@ -69,7 +66,7 @@ class PytorchStateDict(Format):
             folder, _, rest = member.name.partition("/")
             if folder != top or not (rest == _PROGRAM or _OTHERS.fullmatch(rest)):
                 sentence = (
-                    f"The archive's member {show(member.name)} is none that torch.save "
+                    f"The archive's member {show(member.name)} is not one that torch.save "
                     f"writes; {UPLOAD_INSTEAD}."
                 )
                 raise reject("zip_unexpected_member", sentence)
@@ -77,6 +74,6 @@ class PytorchStateDict(Format):
         if _PROGRAM not in inner or "version" not in inner:
             raise reject(
                 "zip_member_missing",
-                f"The archive is no complete PyTorch checkpoint; {UPLOAD_INSTEAD}.",
+                f"The archive is not a complete PyTorch checkpoint; {UPLOAD_INSTEAD}.",
             )
         return inner[_PROGRAM]

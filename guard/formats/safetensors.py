@@ -1,8 +1,8 @@
-"""safetensors: a length, a JSON header, tensor bytes; read by our own strict parser.
+"""safetensors: a length, a JSON header and tensor bytes, read by a strict parser of our own.
 
-Format: https://github.com/huggingface/safetensors#format. Stricter than the reference reader, which
-takes repeated keys (the last one wins), control characters in names, NaN, empty tensors beside
-absurd dimensions and any number of tensors.
+Format: https://github.com/huggingface/safetensors#format. The parser is stricter than the reference
+reader, which takes repeated keys (the last one wins), control characters in names, NaN, empty
+tensors beside absurd dimensions and any number of tensors.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,7 @@ _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 @dataclass(frozen=True)
 class Layout:
-    """A checked header.
-
-    Where the tensor bytes start, and each tensor with its place behind that.
-    """
+    """A checked header: where the tensor bytes start, and each tensor's place behind that."""
 
     start: int
     entries: tuple[tuple[TensorInfo, int, int], ...]  # (info, begin, end) in file order
@@ -40,7 +37,7 @@ class Layout:
 
 
 class Safetensors(Format):
-    """The first-class format."""
+    """The preferred format: data only, and every byte is checked."""
 
     def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
         return head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
@@ -68,7 +65,7 @@ def read_layout(file: BinaryIO, *, budget: Budget) -> Layout:
     """Read and check the header and the file's outline; no tensor data is read.
 
     Raises:
-        ArtifactRejected: a rule is broken; `code` says which.
+        ArtifactRejected: a rule is broken; `code` names it.
     """
     size = size_of(file, budget)
     if size < LENGTH_BYTES:
@@ -80,7 +77,7 @@ def read_layout(file: BinaryIO, *, budget: Budget) -> Layout:
     if length > budget.header_bytes:
         raise reject(
             "header_too_large",
-            f"The header says it has {length} bytes; the limit is {budget.header_bytes}.",
+            f"The header declares {length} bytes; the limit is {budget.header_bytes}.",
         )
     if length > size - LENGTH_BYTES:
         raise reject("header_truncated", "The file ends inside its header; upload it again.")
@@ -174,10 +171,7 @@ def _naturals(value: Any) -> bool:
 
 
 def _check_cover(entries: list[tuple[TensorInfo, int, int]], length: int) -> None:
-    """The tensors must lie one behind the other and fill the file to its last byte.
-
-    Nothing may hide between.
-    """
+    """Refuse tensors that do not fill the file from end to end, with no bytes between them."""
     position = 0
     for info, begin, end in entries:
         if begin < position:
@@ -207,7 +201,7 @@ def _tensor(info: TensorInfo, data: bytearray) -> "Tensor":
 
     if info.dtype == "BOOL" and data.translate(None, b"\0\1"):
         raise reject(
-            "bool_value", f"Tensor {show(info.name)} holds a truth value that is neither 0 nor 1."
+            "bool_value", f"Tensor {show(info.name)} holds a boolean that is neither 0 nor 1."
         )
     flat = torch.frombuffer(data, dtype=torch_dtypes()[info.dtype])
     if flat.is_floating_point():

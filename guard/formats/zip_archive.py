@@ -1,6 +1,6 @@
-"""Zip archives that are no PyTorch checkpoint (.mar, .pt2, .keras, .npz, TorchScript).
+"""Zip archives other than PyTorch checkpoints; recognised and refused.
 
-Recognised and refused.
+Among them are .mar, .pt2, .keras, .npz and TorchScript files.
 """
 
 from typing import BinaryIO
@@ -12,10 +12,10 @@ from guard.formats.pytorch_state_dict import PytorchStateDict
 
 
 class ZipArchive(Refused):
-    """The member list says which kind it is; nothing is decompressed."""
+    """The member list shows which kind it is; nothing is decompressed."""
 
     code = "zip_archive"
-    thing = "a zip archive that holds no PyTorch checkpoint"
+    thing = "a zip archive that is not a PyTorch checkpoint"
 
     def claims(self, head: bytes, name: str) -> bool:
         return head.startswith(MAGICS) and not PytorchStateDict().claims(head, name)
