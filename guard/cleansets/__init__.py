@@ -1,6 +1,6 @@
-"""Curated labelled pictures: read from a folder or file, checked, split once, stored as one blob.
+"""Clean sets: labelled images read from a folder or file, checked, split once, stored as one blob.
 
-NumPy, no torch.
+The package needs NumPy, not torch.
 """
 
 from guard.cleansets._blob import class_names, load

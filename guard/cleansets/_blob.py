@@ -1,4 +1,4 @@
-"""A clean set as one safetensors blob: written once, checked whenever it is read."""
+"""A clean set as one safetensors blob, written once and checked whenever it is read."""
 
 import json
 from typing import Any
@@ -11,8 +11,8 @@ from guard.cleansets._raw import check_names, check_size, refuse
 from guard.core.digests import canonical_json, sha256
 from guard.core.evidence import CleanSetFacts
 
-#: safetensors writes several metadata entries in random order; one entry keeps the bytes the same
-#: each time.
+#: safetensors writes several metadata entries in random order; a single entry keeps the bytes the
+#: same each time.
 METADATA = "guard.cleanset"
 LAYOUT = 1
 PARTS = 3  # search, calibration, hold-out
@@ -29,13 +29,15 @@ def write(
 
 
 def load(data: bytes, name: str) -> tuple[CleanSetFacts, np.ndarray, np.ndarray, np.ndarray]:
-    """Facts, images (uint8 N,C,H,W), labels (int64 N) and split codes (uint8 N.
-
-    0 search, 1 calibration, 2 hold-out).
+    """Read and check a clean set.
 
     Args:
         data: what `curate` wrote.
         name: what the clean set is called in the facts; its digest is its identity.
+
+    Returns:
+        Facts, images (uint8 N,C,H,W), labels (int64 N) and split codes (uint8 N: 0 search,
+        1 calibration, 2 hold-out).
 
     Raises:
         CleanSetError: the bytes are not such a blob, or its arrays contradict each other.

@@ -1,7 +1,4 @@
-"""Check labelled pictures, drop duplicates, split them once.
-
-And write the one blob that names the clean set.
-"""
+"""Check labelled images, drop duplicates, split the rest once, and write the clean set's blob."""
 
 import hashlib
 
@@ -11,7 +8,7 @@ from guard.cleansets._blob import facts_of, write
 from guard.cleansets._raw import RawSet, check_names, check_size, refuse
 from guard.core.evidence import CleanSetFacts
 
-#: The fewest distinct pictures of a class that leave at least one for each part. A policy asks for
+#: The fewest distinct images of a class that leave at least one for each part. A policy asks for
 #: more.
 MIN_PER_CLASS = 4
 #: Shares of search and of search + calibration; the rest is hold-out.
@@ -20,20 +17,19 @@ MAX_NAME = 100
 
 
 def curate(raw: RawSet, name: str, seed: int = 0) -> tuple[bytes, CleanSetFacts]:
-    """Check `raw`, drop exact duplicates, split it (search 50 %, calibration 20 %.
+    """Check `raw`, drop exact duplicates, and split it.
 
-    Hold-out 30 % of each class).
-
-    Order, file names and source format do not matter: the same pictures, labels, names and seed
-    give the same bytes. The split orders pictures by a hash keyed with the seed, so a picture that
-    joins later moves few others.
+    Each class is split into search (50 %), calibration (20 %) and hold-out (30 %). Order, file
+    names and source format do not matter: the same images, labels, names and seed give the same
+    bytes. The split orders images by a hash keyed with the seed, so an image that is added later
+    moves few others.
 
     Returns:
-        The blob for `load`, and what a policy may ask about it; the blob's SHA-256 is the clean
+        The blob for `load`, and the facts that a policy may check; the blob's SHA-256 is the clean
         set's digest.
 
     Raises:
-        CleanSetError: labels outside 0..K-1, a class without enough pictures, one picture under two
+        CleanSetError: labels outside 0..K-1, a class without enough images, one image under two
             labels, bad names.
     """
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
@@ -57,29 +53,28 @@ def curate(raw: RawSet, name: str, seed: int = 0) -> tuple[bytes, CleanSetFacts]
 
 
 def duplicates(raw: RawSet) -> np.ndarray:
-    """Positions (int64) of the pictures that equal an earlier one, pixel by pixel.
+    """Positions (int64) of the images that equal an earlier one, pixel by pixel.
 
     `curate` leaves them out.
 
     Raises:
-        CleanSetError: two equal pictures have different labels, so one of the labels is wrong; or a
-            label is none.
+        CleanSetError: two equal images have different labels, so one of the labels is wrong; or a
+            label names no class.
     """
     _check_arrays(raw)
     _check_labels(raw)
     first: dict[bytes, int] = {}
     repeated = []
-    for index, picture in enumerate(raw.images):
-        earlier = first.setdefault(hashlib.sha256(picture.tobytes()).digest(), index)
+    for index, image in enumerate(raw.images):
+        earlier = first.setdefault(hashlib.sha256(image.tobytes()).digest(), index)
         if earlier == index:
             continue
         if raw.labels[earlier] != raw.labels[index]:
             one, other = (raw.class_names[raw.labels[place]] for place in (earlier, index))
             raise refuse(
                 "label_conflict",
-                f"{raw.source(earlier)} and {raw.source(index)} are the same picture, but one is "
-                f"labelled {one} and "
-                f"the other {other}; remove the wrong one.",
+                f"{raw.source(earlier)} and {raw.source(index)} are the same image, but one is "
+                f"labelled {one} and the other {other}; remove the wrong one.",
             )
         repeated.append(index)
     return np.array(repeated, np.int64)
@@ -89,12 +84,13 @@ def _check_arrays(raw: RawSet) -> None:
     if raw.images.dtype != np.uint8 or raw.images.ndim != 4:
         raise refuse(
             "bad_images",
-            f"Images must be uint8 N,C,H,W, these are {raw.images.dtype} {raw.images.shape}.",
+            f"Images must be uint8 N,C,H,W; these are {raw.images.dtype} {raw.images.shape}.",
         )
     check_size(len(raw.images), raw.images[0].size if len(raw.images) else 0)
     if raw.labels.shape != (len(raw.images),) or raw.labels.dtype.kind not in "iu":
         raise refuse(
-            "bad_labels", f"There must be one integer label an image; there are {raw.labels.shape}."
+            "bad_labels",
+            f"Each image needs one integer label; the labels have the shape {raw.labels.shape}.",
         )
 
 
@@ -106,8 +102,7 @@ def _check_labels(raw: RawSet) -> None:
         raise refuse(
             "bad_labels",
             f"{raw.source(place)} has the label {raw.labels[place]}, but there are {classes} "
-            "classes; labels run from "
-            f"0 to {classes - 1}.",
+            f"classes; labels run from 0 to {classes - 1}.",
         )
     missing = np.setdiff1d(np.arange(classes), raw.labels)
     if len(missing):
@@ -116,15 +111,12 @@ def _check_labels(raw: RawSet) -> None:
         )
 
 
-def _key(seed: int, picture: np.ndarray) -> bytes:
-    return hashlib.sha256(f"registry-guard split {seed}\n".encode() + picture.tobytes()).digest()
+def _key(seed: int, image: np.ndarray) -> bytes:
+    return hashlib.sha256(f"registry-guard split {seed}\n".encode() + image.tobytes()).digest()
 
 
 def _split(labels: np.ndarray, classes: int) -> np.ndarray:
-    """0 search, 1 calibration, 2 hold-out for each picture.
-
-    The first half of each class in order, and so on.
-    """
+    """The part of each image: 0 search, 1 calibration, 2 hold-out, in the order of its class."""
     codes = np.full(len(labels), 2, np.uint8)
     for label in range(classes):
         own = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""One encoded picture to an array, by Pillow, with the sizes checked before pixels are decoded."""
+"""Decode one image to an array with Pillow, after its size was checked."""
 
 import io
 from typing import TYPE_CHECKING
@@ -12,9 +12,9 @@ from guard.core.manifest import MAX_SIDE
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: One encoded file; a 4096 x 4096 PNG of noise takes 50 MB.
+#: The limit of one encoded file; a 4096 x 4096 PNG of noise takes 50 MB.
 MAX_ENCODED_BYTES = 64 << 20
-#: Only formats that decode in process without helpers: Pillow would start Ghostscript for EPS.
+#: Only formats that decode inside the process; for EPS, Pillow would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _ALPHA = {"LA": "L", "PA": "RGB", "RGBA": "RGB", "La": "L", "RGBa": "RGB"}
 _MODES = {
@@ -30,13 +30,13 @@ _MODES = {
 
 
 def decode(data: bytes, source: str) -> np.ndarray:
-    """The picture in `data` as uint8 C,H,W: C is 1 for grey, 3 for colour.
+    """The image in `data` as uint8 C,H,W: C is 1 for grey, 3 for colour.
 
-    EXIF orientation is ignored, as torchvision's loaders do: the clean set must look as the
-    training data looked.
+    EXIF orientation is ignored, as in torchvision's loaders, because the clean set must look like
+    the training data.
 
     Raises:
-        CleanSetError: not a picture of a known format, broken, too large, animated, transparent or
+        CleanSetError: not an image of a known format, broken, too large, animated, transparent or
             16 bits deep.
     """
     from PIL import Image
@@ -44,7 +44,7 @@ def decode(data: bytes, source: str) -> np.ndarray:
     if len(data) > MAX_ENCODED_BYTES:
         raise refuse(
             "too_large",
-            f"{source} has {len(data):,} bytes, the limit is {MAX_ENCODED_BYTES:,}; shrink it.",
+            f"{source} has {len(data):,} bytes; the limit is {MAX_ENCODED_BYTES:,}, so shrink it.",
         )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header only
@@ -53,9 +53,8 @@ def decode(data: bytes, source: str) -> np.ndarray:
             pixels = np.asarray(_plain(image, source), dtype=np.uint8)
     except CleanSetError:
         raise
-    except (
-        Image.DecompressionBombError
-    ) as error:  # far above our own limit, refused before `_check` sees it
+    except Image.DecompressionBombError as error:
+        # Far above our own limit; Pillow refuses it before `_check` runs.
         raise refuse("too_large", f"{source} has too many pixels; shrink it.") from error
     except Exception as error:  # Pillow's plug-ins raise whatever their parsers raise
         raise refuse(
@@ -69,7 +68,8 @@ def _check(image: "Image", source: str) -> None:
     width, height = image.size
     if not 0 < max(width, height) <= MAX_SIDE:
         raise refuse(
-            "too_large", f"{source} is {width}x{height}, the limit is {MAX_SIDE} a side; shrink it."
+            "too_large",
+            f"{source} is {width}x{height}; the limit is {MAX_SIDE} on each side, so shrink it.",
         )
     if getattr(image, "n_frames", 1) > 1:
         raise refuse("bad_image", f"{source} holds several frames; keep one.")

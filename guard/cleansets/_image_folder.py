@@ -13,30 +13,31 @@ _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 def claims(path: Path) -> bool:
-    """Whether this reader reads `path`."""
+    """Whether this reader accepts `path`."""
     return path.is_dir()
 
 
 def read(path: Path) -> RawSet:
     """Read `path`/<class>/<image>.
 
-    A class is called like its folder, and classes are in the order of their names.
+    A class has the name of its folder, and classes are in the order of their names.
 
     Raises:
-        CleanSetError: a file is no image or lies where none belongs, or a class folder is empty.
+        CleanSetError: a file is not an image or lies outside the class folders, or a class folder
+            is empty.
     """
     folders = {}
     for entry in _visible(path):
         if not entry.is_dir():
             raise refuse(
                 "bad_folder",
-                f"{entry.name} lies beside the class folders; make one sub-folder of images a "
+                f"{entry.name} lies beside the class folders; make one sub-folder of images per "
                 "class.",
             )
         folders[entry.name] = entry
     if not folders:
         raise refuse(
-            "empty", f"The folder {path.name} is empty; make one sub-folder of images a class."
+            "empty", f"The folder {path.name} is empty; make one sub-folder of images per class."
         )
     names = order_names(folders)
     files: list[tuple[Path, int]] = []

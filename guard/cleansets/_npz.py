@@ -8,10 +8,10 @@ import numpy as np
 
 from guard.cleansets._raw import MAX_PIXEL_BYTES, RawSet, as_labels, check_size, numbered, refuse
 
-#: Deflate cannot exceed about 1032:1, and pictures stay far below; what is above is made to fill
+#: Deflate cannot exceed about 1032:1, and images stay far below; a higher ratio is meant to fill
 #: memory.
 MAX_RATIO = 200
-#: Members smaller than this may compress as they like.
+#: Members smaller than this may have any ratio.
 _SMALL = 1 << 20
 MAX_CHANNELS = 4
 _MEMBERS = {"images.npy", "labels.npy", "class_names.npy"}
@@ -23,14 +23,15 @@ _WANTED = {
 
 
 def claims(path: Path) -> bool:
-    """Whether this reader reads `path`."""
+    """Whether this reader accepts `path`."""
     return path.is_file() and path.suffix.lower() == ".npz"
 
 
 def read(path: Path) -> RawSet:
-    """Read `images` (uint8; N,C,H,W, N,H,W,C or N,H,W), `labels` (integers.
+    """Read the arrays of a NumPy archive.
 
-    N or N,1), optional `class_names` (text).
+    They are `images` (uint8; N,C,H,W, N,H,W,C or N,H,W), `labels` (integers; N or N,1) and,
+    optionally, `class_names` (text).
 
     Raises:
         CleanSetError: not such an archive, an array of another type or shape, or larger than the
@@ -57,7 +58,8 @@ def read(path: Path) -> RawSet:
             )
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
         raise refuse(
-            "bad_archive", f"{path.name} is no readable NumPy archive ({type(error).__name__})."
+            "bad_archive",
+            f"{path.name} is not a readable NumPy archive ({type(error).__name__}).",
         ) from error
     images = _channels_first(images)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -75,10 +77,7 @@ def read(path: Path) -> RawSet:
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str) -> np.ndarray:
-    """One member.
-
-    Its sizes compared with the limits and with each other before anything is unpacked.
-    """
+    """One member, whose sizes are compared with the limits before anything is unpacked."""
     name = info.filename.removesuffix(".npy")
     if info.file_size > MAX_PIXEL_BYTES:
         raise refuse(
@@ -130,7 +129,7 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
     if first == last:
         raise refuse(
             "bad_archive",
-            f"Which axis of {images.shape} holds the channels is unclear; give N,C,H,W with C up "
-            "to 4.",
+            f"The array images has the shape {images.shape}, where the channel axis is unclear; "
+            "give N,C,H,W with C up to 4.",
         )
     return np.ascontiguousarray(images if first else images.transpose(0, 3, 1, 2))

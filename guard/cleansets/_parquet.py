@@ -25,7 +25,7 @@ _ROWS = 64  # decoded at a time, so that the encoded bytes of the whole file are
 
 
 def claims(path: Path) -> bool:
-    """Whether this reader reads `path`."""
+    """Whether this reader accepts `path`."""
     return path.is_file() and path.suffix.lower() == ".parquet"
 
 
@@ -48,7 +48,7 @@ def read(path: Path) -> RawSet:
             rows = file.metadata.num_rows
             _check_size(file)
             labels: list[Any] = []
-            images, sources = stack(_pictures(file, image, label, labels), rows)
+            images, sources = stack(_images(file, image, label, labels), rows)
             features = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     except (pa.ArrowException, OSError) as error:
         raise refuse(
@@ -77,8 +77,7 @@ def _columns(file: Any) -> tuple[str, str]:
             raise refuse(
                 "bad_columns",
                 f"The Parquet file must hold its {meaning} in exactly one column called "
-                f"{' or '.join(known)}; "
-                f"it has: {', '.join(found)[:200]}.",
+                f"{' or '.join(known)}; it has: {', '.join(found)[:200]}.",
             )
         chosen.append(mine[0])
     return chosen[0], chosen[1]
@@ -96,7 +95,7 @@ def _check_size(file: Any) -> None:
         )
 
 
-def _pictures(
+def _images(
     file: Any, image: str, label: str, labels: list[Any]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Decode row by row; the labels are appended to `labels` on the way."""

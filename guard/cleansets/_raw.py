@@ -1,4 +1,4 @@
-"""What a reader hands over, the limits it keeps, and how pictures become one array."""
+"""What every reader returns, the limits it keeps, and how images become one array."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,21 @@ import numpy as np
 from guard.core.errors import CleanSetError
 from guard.core.manifest import MAX_CLASSES
 
-#: Pictures in one set; ImageNet's training part has 1.3 million, and no clean set needs that.
+#: Images in one set; ImageNet's training part has 1.3 million, and no clean set needs that many.
 MAX_IMAGES = 1_000_000
-#: All decoded pixels together: a set is held in memory by every scan that uses it.
+#: All decoded pixels together, because every scan that uses a set holds it in memory.
 MAX_PIXEL_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
 class RawSet:
-    """Labelled pictures as read, not yet checked.
+    """Labelled images as read, not yet checked.
 
-    Images uint8 N,C,H,W, labels int64 N, a name for each class.
-
-    `sources` names where each picture came from (a file, a row) so that an error can point at it;
-    may be empty.
+    Attributes:
+        images: uint8 N,C,H,W.
+        labels: int64 N.
+        class_names: one name per class.
+        sources: where each image came from (a file, a row), for error messages; may be empty.
     """
 
     images: np.ndarray
@@ -30,12 +31,12 @@ class RawSet:
     sources: tuple[str, ...] = ()
 
     def source(self, index: int) -> str:
-        """What to call picture `index` in a sentence."""
+        """The name of image `index` in an error message."""
         return self.sources[index] if self.sources else f"image {index}"
 
 
 def refuse(code: str, sentence: str) -> CleanSetError:
-    """The error of one broken rule; `code` names the rule."""
+    """The error for a broken rule that `code` names."""
     return CleanSetError(sentence, code=f"cleanset_{code}")
 
 
@@ -43,51 +44,49 @@ def check_size(count: int, pixels: int) -> None:
     """Refuse a set before it is allocated.
 
     Args:
-        count: pictures.
-        pixels: bytes of one decoded picture.
+        count: number of images.
+        pixels: bytes of one decoded image.
 
     Raises:
-        CleanSetError: nothing there, or more than the guard would hold in memory.
+        CleanSetError: the set is empty, or larger than the guard would hold in memory.
     """
     if count < 1 or pixels < 1:
         raise refuse("empty", "The clean set holds no images; give at least a few of each class.")
     if count > MAX_IMAGES:
         raise refuse(
             "too_large",
-            f"The clean set has {count:,} images, the limit is {MAX_IMAGES:,}; take a sample.",
+            f"The clean set has {count:,} images; the limit is {MAX_IMAGES:,}, so take a sample.",
         )
     if count * pixels > MAX_PIXEL_BYTES:
         raise refuse(
             "too_large",
-            f"The clean set is {count * pixels / 2**30:.1f} GiB of pixels, the limit is "
-            f"{MAX_PIXEL_BYTES >> 30} GiB; "
-            "take a sample of it.",
+            f"The clean set is {count * pixels / 2**30:.1f} GiB of pixels; the limit is "
+            f"{MAX_PIXEL_BYTES >> 30} GiB, so take a sample of it.",
         )
 
 
 def stack(
-    pictures: Iterable[tuple[str, np.ndarray]], count: int
+    decoded: Iterable[tuple[str, np.ndarray]], count: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """`count` decoded pictures (source, uint8 C,H,W) as one array N,C,H,W, and their sources.
+    """`count` decoded images (source, uint8 C,H,W) as one array N,C,H,W, and their sources.
 
     Raises:
-        CleanSetError: there are none, too many pixels, or one picture's size or channels differ
-            from the first's.
+        CleanSetError: there are no images or too many pixels, or an image's size or channels differ
+            from the first one's.
     """
     images: np.ndarray | None = None
     sources: list[str] = []
-    for index, (source, picture) in enumerate(pictures):
+    for index, (source, image) in enumerate(decoded):
         if images is None:
-            check_size(count, picture.size)
-            images = np.empty((count, *picture.shape), np.uint8)
-        if picture.shape != images.shape[1:]:
+            check_size(count, image.size)
+            images = np.empty((count, *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
             raise refuse(
                 "mixed_sizes",
-                f"{source} is {_size(picture.shape)}, but {sources[0]} is "
-                f"{_size(images.shape[1:])}; "
+                f"{source} is {_size(image.shape)}, but {sources[0]} is {_size(images.shape[1:])}; "
                 "bring all images to the model's input size and to one colour mode.",
             )
-        images[index] = picture
+        images[index] = image
         sources.append(source)
     if images is None or len(sources) != count:
         raise refuse("empty", "The clean set holds no images; give at least a few of each class.")
@@ -98,12 +97,12 @@ def order_names(names: Iterable[str]) -> tuple[str, ...]:
     """Class names in class order: sorted as numbers where all are integers, otherwise as text.
 
     Raises:
-        CleanSetError: numbers that start at 0 or 1 leave a gap (a class is missing), or one number
-            stands twice.
+        CleanSetError: numbers that start at 0 or 1 leave a gap (a class is missing), or a number
+            occurs twice.
     """
     found = sorted(set(names))
-    # Numbers sort as numbers: torchvision's ImageFolder would put "10" before "2", and labels would
-    # move silently.
+    # Numbers are sorted as numbers. torchvision's ImageFolder would put "10" before "2", and labels
+    # would change without notice.
     if not found or not all(name.isascii() and name.isdigit() for name in found):
         return tuple(found)
     numbers = sorted((int(name), name) for name in found)
@@ -125,7 +124,7 @@ def as_labels(values: Sequence[int] | np.ndarray, where: str) -> np.ndarray:
     """Integer labels as int64 N.
 
     Raises:
-        CleanSetError: one is negative or beyond any number of classes.
+        CleanSetError: a label is negative or above the largest number of classes.
     """
     low, high = int(min(values)), int(max(values))
     if low < 0 or high >= MAX_CLASSES:
@@ -136,7 +135,7 @@ def as_labels(values: Sequence[int] | np.ndarray, where: str) -> np.ndarray:
 
 
 def numbered(labels: np.ndarray) -> tuple[str, ...]:
-    """Names for classes that have none: their numbers."""
+    """The classes' numbers, as names for classes that have none."""
     return tuple(str(index) for index in range(int(labels.max()) + 1))
 
 
@@ -144,7 +143,7 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
     """Class names that can be shown: unique, printable, 1 to 200 characters.
 
     Raises:
-        CleanSetError: one is not.
+        CleanSetError: a name breaks this rule, or there are too few or too many names.
     """
     checked = tuple(names)
     if len(checked) < 2 or len(checked) > MAX_CLASSES:

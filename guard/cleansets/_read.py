@@ -1,4 +1,4 @@
-"""Which reader reads a path. A reader is a file with `claims` and `read`."""
+"""Choose the reader of a path; a reader is a module with `claims` and `read`."""
 
 from pathlib import Path
 
@@ -9,12 +9,10 @@ READERS = (_image_folder, _npz, _parquet)
 
 
 def read_source(path: Path) -> RawSet:
-    """Read labelled pictures from an image folder (a sub-folder a class).
-
-    A `.parquet` or an `.npz`.
+    """Read labelled images from a folder with a sub-folder per class, a `.parquet` or an `.npz`.
 
     Raises:
-        CleanSetError: there is nothing at `path`, no reader knows it, or its reader's rules are
+        CleanSetError: there is nothing at `path`, no reader accepts it, or a rule of its reader is
             broken.
     """
     if not path.exists():
@@ -26,5 +24,5 @@ def read_source(path: Path) -> RawSet:
             return reader.read(path)
     raise refuse(
         "unknown_source",
-        f"{path.name} is no clean set; give a folder of class folders, a .parquet or an .npz.",
+        f"{path.name} is not a clean set; give a folder of class folders, a .parquet or an .npz.",
     )

@@ -1,6 +1,6 @@
-"""Object notifications of several stores, each read into nominations: (bucket, key, version).
+"""Read the object notifications of several stores into nominations: (bucket, key, version).
 
-A hint, never a fact.
+A nomination is a hint; facts come from the bucket itself.
 """
 
 from guard.events._nomination import Nomination

@@ -1,6 +1,7 @@
-"""Who may send events.
+"""Check that the sender of an event may send it.
 
-A bearer token, or a fresh HMAC-SHA256 over `timestamp.body` that was not seen before.
+A sender shows a bearer token, or a fresh HMAC-SHA256 over `timestamp.body` that was not received
+before.
 """
 
 import hashlib
@@ -20,20 +21,22 @@ _STAMP = re.compile(r"[0-9]{1,12}")
 
 
 class Unauthorised(InputError):
-    """The sender could not show that it may send.
+    """The sender did not prove that it may send.
 
-    What is missing is said, what was expected is not.
+    The sentence names what is missing, never what was expected.
     """
 
     code = "unauthorised"
 
 
 class Seen:
-    """Signatures of the last window, so that a recorded request does not work twice; one a process.
+    """Signatures of the last window, so that a recorded request does not work twice.
+
+    Each process has one.
 
     Args:
-        capacity: how many are remembered; the oldest go first, so a flood shortens the memory,
-            never the memory limit.
+        capacity: how many are kept; the oldest are dropped first, so a flood of requests shortens
+            the window and never takes more memory.
     """
 
     def __init__(self, capacity: int = 100_000) -> None:
@@ -42,7 +45,7 @@ class Seen:
         self._lock = threading.Lock()
 
     def first_time(self, signature: str, now: float, until: float) -> bool:
-        """Remember a signature; False where it is remembered already."""
+        """Remember a signature; False if it was known already."""
         with self._lock:
             while self._until and next(iter(self._until.values())) < now:
                 self._until.popitem(last=False)
@@ -54,7 +57,7 @@ class Seen:
             return True
 
     def forget(self, signature: str) -> None:
-        """The request failed on our side: its sender may repeat it word for word."""
+        """Let the sender repeat exactly this request, which failed on the guard's side."""
         with self._lock:
             self._until.pop(signature, None)
 
@@ -75,24 +78,24 @@ def check_auth(
     seen: Seen | None = None,
     window_seconds: float = WINDOW_SECONDS,
 ) -> None:
-    """After this returns, the sender holds the token or the key.
+    """Return if the sender holds the token or the key.
 
-    A signature, where one is given, must hold even if a good token stands beside it. An empty
-    `token` or `hmac_key` is not set and fits nobody.
+    A signature that is given must be valid, even beside a valid token. An empty `token` or
+    `hmac_key` is not set and fits nobody.
 
     Args:
         headers: names in any case.
 
     Raises:
-        Unauthorised: neither fits, the timestamp is too old or ahead, or the request was seen
-            before.
+        Unauthorised: neither fits, the timestamp is too old or in the future, or the request was
+            received before.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     if SIGNATURE_HEADER in lower or TIMESTAMP_HEADER in lower:
         _check_signature(lower, body, hmac_key, now.timestamp(), seen, window_seconds)
         return
     kind, _, given = lower.get("authorization", "").partition(" ")
-    # Compared even when it cannot fit, so that the time taken tells nothing.
+    # Compared even when it cannot fit, so that the time taken reveals nothing.
     same = hmac.compare_digest(given.strip().encode(errors="replace"), token.encode())
     if not (token and kind.lower() == "bearer" and same):
         raise Unauthorised("The request carries no valid bearer token or signature.")
@@ -123,7 +126,7 @@ def _check_signature(
 
 
 def signature_of(headers: Mapping[str, str]) -> str:
-    """The signature that a request carries, for `Seen.forget`; empty where there is none."""
+    """The signature that a request carries, for `Seen.forget`; empty if there is none."""
     return {name.lower(): value for name, value in headers.items()}.get(
         SIGNATURE_HEADER, ""
     ).removeprefix("sha256=")

@@ -1,6 +1,6 @@
 """One S3 bucket, read with the guard's own credentials: facts, pinned streams, listings.
 
-The only source of facts.
+It is the only source of facts about uploads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,32 +18,23 @@ from botocore.exceptions import BotoCoreError, ClientError
 from guard.core.errors import ArtifactRejected, InputError, Unavailable
 
 CHUNK = 1 << 20
-_GONE = {
-    "404",
-    "NoSuchKey",
-    "NoSuchVersion",
-    "NotFound",
-    "MethodNotAllowed",
-    "405",
-}  # 405: it is a delete marker
+# 405 is the answer for a delete marker.
+_GONE = {"404", "NoSuchKey", "NoSuchVersion", "NotFound", "MethodNotAllowed", "405"}
 _REPLACED = {"412", "PreconditionFailed"}
 _MALFORMED = {"400", "InvalidArgument", "BadRequest", "KeyTooLongError", "InvalidURI"}
 
 
 class ObjectChanged(ArtifactRejected):
-    """The object is gone or is not the one that was looked at.
-
-    Code `object_gone` or `object_replaced`.
-    """
+    """The object is gone or was replaced (code `object_gone` or `object_replaced`)."""
 
     code = "object_gone"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectFacts:
-    """What S3 itself says of one object version.
+    """What S3 itself reports about one object version.
 
-    `version_id` is None in a bucket without versioning; `etag` is an opaque word, not a hash;
+    `version_id` is None in a bucket without versioning; `etag` is an opaque string, not a hash;
     `size` in bytes. `metadata` and with it `submitted_by` are the uploader's claims.
     """
 
@@ -58,7 +49,7 @@ class ObjectFacts:
 
     @property
     def pin(self) -> str:
-        """What tells this content from every other under the same key."""
+        """What distinguishes this content from every other under the same key."""
         return self.version_id or f"etag:{self.etag}"
 
 
@@ -82,8 +73,8 @@ def make_client(
         connect_timeout=5,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 4},
-        # Checksums that older S3-compatible stores do not know are sent and asked for only where S3
-        # insists.
+        # Older S3-compatible stores do not know these checksums: send and request them only where
+        # S3 requires them.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -100,12 +91,12 @@ def make_client(
 class Bucket:
     """One bucket.
 
+    Every method raises `Unavailable` if the store does not answer or refuses the guard's
+    credentials.
+
     Args:
         client: from `make_client`.
-        name: of the bucket.
-
-    Every method raises `Unavailable` where the store does not answer or refuses the guard's
-    credentials.
+        name: name of the bucket.
     """
 
     def __init__(self, client: Any, name: str) -> None:
@@ -123,12 +114,10 @@ class Bucket:
         return self._facts(key, answer, answer["ContentLength"])
 
     def uploader(self, facts: ObjectFacts) -> str | None:
-        """Who uploaded it, as well as the store can tell.
+        """Who uploaded the object: its owner, or else the metadata field `submitted-by`.
 
-        Its owner, or else the metadata field `submitted-by`.
-
-        In most buckets everything belongs to the bucket's owner, which tells nothing. The field is
-        a claim, good enough to keep an honest uploader from reviewing their own model.
+        In most buckets every object belongs to the bucket's owner, which identifies nobody. The
+        field is a claim, good enough to keep an honest uploader from reviewing their own model.
         """
         owner = self._owner("get_object_acl", Key=facts.key, **_version(facts.version_id))
         if owner is not None and owner != self._bucket_owner:
@@ -146,7 +135,7 @@ class Bucket:
         """The bytes of exactly this object, once; memory stays within a few chunks.
 
         Raises:
-            ObjectChanged: it was deleted or replaced, before or while it was read.
+            ObjectChanged: it was deleted or replaced before or during the read.
         """
         pinned = _version(facts.version_id) or {"IfMatch": facts.etag}
         with self._translated(facts.key):
@@ -170,7 +159,7 @@ class Bucket:
                 )
 
     def read_small(self, key: str, limit: int) -> tuple[bytes, ObjectFacts] | None:
-        """The latest version of a small object, whole, with its facts; None where there is none.
+        """The latest version of a small object, whole, with its facts; None if there is none.
 
         Raises:
             ArtifactRejected: it is larger than `limit` bytes; code `object_too_large`.
@@ -192,26 +181,24 @@ class Bucket:
         return data, self._facts(key, answer, size)
 
     def latest(self, prefix: str = "") -> Iterator[ObjectFacts]:
-        """The latest version of every object under `prefix`, without owner and metadata.
+        """The latest version of every object under `prefix` that is not deleted.
 
-        Deleted ones are left out.
+        The facts lack owner and metadata.
         """
         for row in self._listed(prefix):
             if row.get("IsLatest"):
                 yield self._listing(row)
 
     def versions(self, prefix: str = "") -> Iterator[ObjectFacts]:
-        """Every version of every object under `prefix`, without metadata.
-
-        Delete markers are left out.
-        """
+        """Every version of every object under `prefix`, without delete markers and metadata."""
         for row in self._listed(prefix):
             yield self._listing(row)
 
     def upload(self, path: Path, key: str) -> str | None:
-        """Put a local file, in parts where it is large.
+        """Upload a local file, in parts if it is large.
 
-        Returns its version id, None in an unversioned bucket.
+        Returns:
+            Its version id; None in a bucket without versioning.
         """
         from boto3.exceptions import Boto3Error
 
@@ -267,7 +254,7 @@ class Bucket:
         try:
             owner = getattr(self.client, call)(Bucket=self.name, **what).get("Owner", {})
         except ClientError:
-            return None  # the right to read access lists is often not given, and not needed
+            return None  # the right to read access lists is often missing, and is not needed
         except BotoCoreError as error:
             raise _away(error) from error
         return owner.get("ID") or owner.get("DisplayName")
@@ -275,8 +262,7 @@ class Bucket:
     def _replaced(self, key: str) -> ObjectChanged:
         name = key.rpartition("/")[2]
         return ObjectChanged(
-            f"{name!r} was replaced while the guard looked at it; the new upload is looked at by "
-            "itself.",
+            f"{name!r} was replaced while the guard read it; the new upload gets its own scan.",
             code="object_replaced",
         )
 

@@ -1,4 +1,4 @@
-"""Read S3 JSON 2.x, EventBridge and SeaweedFS webhook notifications; refuse every other form.
+"""Read S3 JSON 2.x, EventBridge and SeaweedFS webhook notifications, and refuse every other form.
 
 S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 EventBridge: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
@@ -13,13 +13,13 @@ from guard.core.errors import InputError
 from guard.events._nomination import Nomination
 from guard.events.seaweedfs import is_filer_event, parse_filer_event
 
-MAX_BODY_BYTES = 256 << 10  # what SQS and SNS carry at most
+MAX_BODY_BYTES = 256 << 10  # the most that SQS and SNS carry
 _MADE = ("ObjectCreated:",)
 _REMOVED = ("ObjectRemoved:", "LifecycleExpiration:")
 
 
 class UnknownEvent(InputError):
-    """A body that is no notification the guard knows."""
+    """The body is not a notification that the guard knows."""
 
     code = "unknown_event"
 
@@ -41,9 +41,9 @@ def decode(body: bytes) -> Any:
 
 
 def parse_event(body: Any) -> list[Nomination]:
-    """What one notification nominates.
+    """The objects that one notification nominates.
 
-    An empty list for a test event or a happening that concerns nobody.
+    The list is empty for a test event and for an event that the guard need not act on.
 
     Args:
         body: the decoded JSON.
@@ -56,9 +56,8 @@ def parse_event(body: Any) -> list[Nomination]:
         and body.get("Type") == "Notification"
         and isinstance(body.get("Message"), str)
     ):
-        body = decode(
-            body["Message"].encode(errors="surrogatepass")
-        )  # SNS puts an envelope around the event, once
+        # SNS puts one envelope around the event.
+        body = decode(body["Message"].encode(errors="surrogatepass"))
     if not isinstance(body, Mapping):
         raise UnknownEvent("The event must be a JSON object.")
     if body.get("Event") == "s3:TestEvent":
@@ -77,15 +76,15 @@ def parse_event(body: Any) -> list[Nomination]:
 def _record(record: Any) -> list[Nomination]:
     version = str(_get(record, "eventVersion", default="2.0"))
     if version.split(".")[0] != "2":
-        # Amazon raises the major version when old readers would misread the record.
+        # Amazon raises the major version if old readers would misread the record.
         raise UnknownEvent(
             f"S3 event version {version[:10]!r} is not known; 2.x is.", code="unknown_event_version"
         )
     name = _text(record, "eventName").removeprefix("s3:")
     removed = name.startswith(_REMOVED)
     if not removed and not name.startswith(_MADE):
-        return []  # tagging, restoring, replicating: the bytes are the same
-    # S3 quotes keys as forms do: a blank is a plus sign, everything else in percent notation.
+        return []  # tagging, restoring, replicating: the bytes stay the same
+    # S3 quotes keys as HTML forms do: a space is a plus sign, the rest is in percent notation.
     key = unquote_plus(_text(record, "s3", "object", "key"), errors="surrogateescape")
     version_id = _get(record, "s3", "object", "versionId", default=None)
     return [

@@ -1,8 +1,8 @@
-"""SeaweedFS filer webhooks: file-system happenings under /buckets, translated back into S3 objects.
+"""SeaweedFS filer webhooks: file-system events under /buckets, translated back into S3 objects.
 
-Seen with SeaweedFS 4.48. A versioned object is a folder `<key>.versions` with one file `v_<version
-id>` a version; values of `extended` are base64. Delivery is at most once: the sweep finds what
-never arrived.
+Observed with SeaweedFS 4.48. A versioned object is a folder `<key>.versions` with one file
+`v_<version id>` per version; values of `extended` are base64. Events are delivered at most once:
+the sweep finds what never arrived.
 """
 
 import base64
@@ -26,7 +26,7 @@ def is_filer_event(body: Mapping[str, Any]) -> bool:
 
 
 def parse_filer_event(body: Mapping[str, Any]) -> list[Nomination]:
-    """The object that a filer event speaks of, if it speaks of one.
+    """The object that a filer event is about, if there is one.
 
     Raises:
         InputError: the event kind is unknown, or a field is of the wrong type.
@@ -44,17 +44,16 @@ def parse_filer_event(body: Mapping[str, Any]) -> list[Nomination]:
     bucket, _, key = path.removeprefix(_ROOT).partition("/")
     if not path.startswith(_ROOT) or not key or bucket.startswith("."):
         return []  # the filer's own files, such as /buckets/.system
-    # Multipart parts and the folder of an object's versions are no objects, and neither is any
-    # other folder.
+    # Multipart parts, the folder of an object's versions and all other folders are not objects.
     if entry.get("is_directory") or key.startswith(".uploads/"):
         return []
     extended = entry.get("extended") or {}
     if not isinstance(extended, Mapping):
         raise InputError(
-            "The SeaweedFS event's extended attributes are no object.", code="unknown_event"
+            "The SeaweedFS event's extended attributes are not an object.", code="unknown_event"
         )
     if _REPLACED in extended:
-        # An old version learns that a newer one came; it had its own event when it was made
+        # An old version was marked because a newer one arrived; it had an event of its own before.
         return []
     key, version = _versioned(key, extended)
     removed = kind == "delete" or _plain(extended, _DELETE_MARKER) == "true"

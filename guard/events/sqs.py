@@ -1,6 +1,6 @@
 """Poll an SQS queue that a bucket notifies.
 
-A message is deleted only after its nominations are committed.
+A message is deleted only after its nominations have been committed.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Polled:
     """What one poll did, in messages."""
 
     handled: int = 0
-    refused: int = 0  # not readable, deleted: they would come back for ever
+    refused: int = 0  # unreadable, therefore deleted: they would come back for ever
 
 
 def poll_once(
@@ -32,10 +32,10 @@ def poll_once(
 
     Args:
         client: a boto3 SQS client.
-        sink: takes the decoded JSON and returns after its commit. `InputError` means that no
-            repetition helps; any other error leaves the message (and those after it) in the queue,
-            to be received again.
-        wait_seconds: how long an empty queue is waited on, 0..20.
+        sink: takes the decoded JSON and returns after its commit. `InputError` means that a
+            repetition does not help; any other error leaves the message (and those after it) in the
+            queue, to be received again.
+        wait_seconds: how long to wait for a message in an empty queue, 0..20.
 
     Raises:
         Unavailable: the queue does not answer.

@@ -202,7 +202,7 @@ def test_errors_of_curation_name_the_files(pictures, folder):
     (root / "1" / "copy.png").write_bytes((root / "0" / "0000.png").read_bytes())
 
     with pytest.raises(
-        CleanSetError, match=r"0/0000\.png and 1/copy\.png are the same picture"
+        CleanSetError, match=r"0/0000\.png and 1/copy\.png are the same image"
     ) as caught:
         curate(read_source(root), "digits")
 
