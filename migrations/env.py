@@ -1,6 +1,6 @@
-"""What Alembic runs for each command.
+"""The script that Alembic runs for each command.
 
-One connection, made and committed by `guard.store.migrate`.
+`guard.store.migrate` makes its one connection and commits.
 """
 
 from alembic import context
@@ -8,7 +8,7 @@ from alembic import context
 from guard.store.tables import Base
 
 connection = context.config.attributes["connection"]
-# SQLite can roll DDL back once the driver leaves BEGIN to us, which `guard.store.session` sees to.
+# SQLite can roll DDL back because `guard.store.session` stops the driver from issuing BEGIN itself.
 context.configure(
     connection=connection, target_metadata=Base.metadata, transactional_ddl=True, compare_type=True
 )

@@ -1,1 +1,1 @@
-"""The Celery side: the application, the relay, one thin task a stage."""
+"""The Celery side: the application, the relay, and one thin task per stage."""

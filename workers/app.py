@@ -25,22 +25,20 @@ STAGE_QUEUE = {
     "publish": "publish",
 }
 RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
-NEED_VERSIONS = frozenset(
-    {"scan", "control"}
-)  # the canary's key holds them, and the policy asks for them
-consumed: set[str] = set()  # by this worker, known once it starts
-# Seconds after all of a stage's jobs should have ended: for a worker that hangs in spite of their
-# limits
+# Queues whose stages need the methods' versions, for the canary's key or for the policy.
+NEED_VERSIONS = frozenset({"scan", "control"})
+consumed: set[str] = set()  # the queues of this worker, known once it starts
+# Seconds that a stage gets after its jobs' time limits, before a worker that hangs is killed.
 GRACE = 300
-# Longer than any stage, or Redis delivers a running task a second time
+# Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
 
 
 def longest_stage(seconds: float) -> float:
-    """Of all stages, at most so long if a job's methods may take `seconds`.
+    """The most seconds that any stage takes if the methods of a job may take `seconds`.
 
-    A detection may run three jobs, one after the other: the canary, what a clean set gives, the
-    search. A repair is followed by its proof.
+    A detection may run three jobs in a row: the canary, the preparation of a clean set, and the
+    search. A repair is followed by its probes.
     """
     return max(3 * (seconds + SPARE), seconds + PROOF_SECONDS + SPARE)
 
@@ -91,20 +89,19 @@ def make_app(settings: Settings) -> Celery:
 
 @setup_logging.connect
 def _logs(**_: object) -> None:
-    """Celery would set up its own logging; ours is structured."""
+    """Set up structured logging in place of Celery's own."""
     settings = load_settings()
     configure(settings.log_level, json=True)
 
 
 @worker_init.connect
 def _get_ready(sender: Any, **_: object) -> None:
-    """Before the fork of the pool, so that its processes share what takes seconds to import."""
+    """Import slow modules before the pool is forked, so that its processes share them."""
     queues = set(sender.app.amqp.queues.consume_from)
     consumed.update(queues)
     if queues & RUN_JOBS:
-        client.warm_up(
-            child_environment()
-        )  # imports by itself; the first job may have to wait for it
+        # The server does its imports in parallel; the first job may have to wait for it.
+        client.warm_up(child_environment())
     if queues & NEED_VERSIONS:
         preload.methods()
 

@@ -1,4 +1,4 @@
-"""The SQS poller, for AWS, where the store puts its events into a queue.
+"""The SQS poller, for AWS, where S3 puts its events into a queue.
 
 Run as `python -m workers.poller`.
 """
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Poll until told to stop; a queue or database that is away is waited for.
+    """Poll until a signal stops the process; wait while the queue or the database is unavailable.
 
     Raises:
         InputError: no queue is set.

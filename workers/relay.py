@@ -1,7 +1,7 @@
-"""The relay: outbox rows to Celery messages, at least once. Run as `python -m workers.relay`.
+"""The relay, which sends each outbox row as a Celery message at least once.
 
-The row is marked after the broker took the message; a crash between the two sends it again, which
-stages bear.
+Run as `python -m workers.relay`. A row is marked after the broker took the message; a crash between
+the two sends the message again, which every stage tolerates.
 """
 
 import signal
@@ -19,14 +19,14 @@ from guard.store import outbox
 from guard.store.session import reading, transaction
 from workers.app import STAGE_QUEUE, app
 
-PAUSE_SECONDS = 0.05  # a stage ends in four hops or more, and each waits for half of it
+PAUSE_SECONDS = 0.05  # a scan takes four hops or more, and each waits half of it on average
 BATCH = 100
 
 log = structlog.get_logger()
 
 
 def send_due(guard: Guard, app: Celery) -> int:
-    """Send what is due; returns how many messages went out.
+    """Send all messages that are due, and return their number.
 
     Raises:
         OperationalError: the broker did not take a message; those before it are marked as sent.
@@ -34,7 +34,7 @@ def send_due(guard: Guard, app: Celery) -> int:
     with reading(guard.engine) as session:
         rows = outbox.due(session, guard.now(), BATCH)
     sent: list[int] = []
-    # No transaction is open while the broker is spoken to: a slow broker must not hold the
+    # No transaction is open while messages go to the broker: a slow broker must not hold the
     # database's write lock.
     try:
         for row in rows:
@@ -53,7 +53,7 @@ def send_due(guard: Guard, app: Celery) -> int:
 
 
 def main() -> None:
-    """Send until told to stop; a broker or database that is away is waited for."""
+    """Send until a signal stops the process; wait while broker or database is unavailable."""
     guard = open_guard()
     configure(guard.settings.log_level, json=True)
     stop = threading.Event()

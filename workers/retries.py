@@ -1,8 +1,8 @@
-"""What happens after an error is decided by its type, in one table.
+"""Decide by an error's type what happens to the stage that failed.
 
-Bytes at fault: the stage itself concludes, there is nothing to retry. World at fault: later, for up
-to an hour.
-Us or unknown: three tries, then a dead letter with a readable row.
+If the bytes are at fault, the stage itself ends the scan and nothing is retried. If another service
+is at fault, the stage is tried again for up to an hour. If the guard is at fault, or the cause is
+unknown, it is tried three times and then recorded as a dead letter.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,12 @@ LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What to do: `drop` the message, try again `later`, or `bury` it."""
+    """What to do: `drop` the message, try again `later`, or `bury` it as a dead letter.
+
+    Attributes:
+        what: `drop`, `later` or `bury`.
+        pause: seconds to wait before the next try.
+    """
 
     what: str
     pause: float = 0.0

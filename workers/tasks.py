@@ -1,6 +1,6 @@
-"""One thin task a stage.
+"""One thin task per stage: it takes an id and calls guard.flow.
 
-It takes an id, calls guard.flow, and may arrive twice, late, or out of order.
+A task may arrive twice, late, or out of order.
 """
 
 import threading
@@ -24,7 +24,7 @@ _guards: list[Guard] = []
 
 
 def the_guard() -> Guard:
-    """One Guard a process, made after the fork.
+    """This process's Guard, made after the fork.
 
     Connections and clients must not be shared with the parent.
     """
@@ -35,10 +35,7 @@ def the_guard() -> Guard:
 
 @worker_process_init.connect
 def _prove_detectors(**_: Any) -> None:
-    """Run the canary now, beside the waiting for a first scan.
-
-    Which would have to run it otherwise.
-    """
+    """Run the canary now, in the background, so that the first scan need not run it."""
     if "scan" in consumed:
         threading.Thread(
             target=_run_canary, args=(the_guard(),), name="canary", daemon=True
@@ -48,7 +45,7 @@ def _prove_detectors(**_: Any) -> None:
 def _run_canary(guard: Guard) -> None:
     try:
         row = canary.current(guard)
-    except Exception as error:  # noqa: BLE001 - nothing is lost: the detect stage asks for it again
+    except Exception as error:  # noqa: BLE001 - nothing is lost: the detect stage runs it again
         log.warning("canary_not_run", error=str(error), kind=type(error).__name__)
         return
     log.info("canary_known", passed=row.passed, why=canary.why(row), at=row.at.isoformat())
@@ -66,8 +63,11 @@ def _run_stage(name: str, scan_id: str) -> None:
 
 
 def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
-    """Put the stage back into the outbox, or end the scan, as `retries` says. A database that is
-    away raises: the scan stays as it is, and `rescue` wakes it when the database is back."""
+    """Put the stage back into the outbox, or end the scan, as `retries` decides.
+
+    If the database is unavailable, this raises: the scan stays as it is, and `rescue` wakes it once
+    the database is back.
+    """
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
     waited = (guard.now() - scan.updated_at).total_seconds()
@@ -85,37 +85,37 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
 
 @app.task(name="guard.inspect")
 def inspect(scan_id: str) -> None:
-    """Formats, manifest, architecture; the canonical file."""
+    """Check formats, manifest and architecture, and write the canonical file."""
     _run_stage("inspect", scan_id)
 
 
 @app.task(name="guard.detect")
 def detect(scan_id: str) -> None:
-    """Detectors and ASR estimates."""
+    """Run detectors and estimate attack success rates."""
     _run_stage("detect", scan_id)
 
 
 @app.task(name="guard.decide")
 def decide(scan_id: str) -> None:
-    """Policy and signature."""
+    """Apply the policy and sign the verdict."""
     _run_stage("decide", scan_id)
 
 
 @app.task(name="guard.purify")
 def purify(scan_id: str) -> None:
-    """The next candidate of the tournament."""
+    """Make the next candidate of the repair tournament."""
     _run_stage("purify", scan_id)
 
 
 @app.task(name="guard.publish")
 def publish(scan_id: str) -> None:
-    """To serving."""
+    """Publish the approved model to serving."""
     _run_stage("publish", scan_id)
 
 
 @app.task(name="guard.receive")
 def receive_(nomination_id: str) -> None:
-    """Pin, stream, hash, record."""
+    """Pin, stream, hash and record a nominated object."""
     guard = the_guard()
     try:
         receive.receive_nomination(guard, nomination_id)
@@ -136,7 +136,7 @@ def receive_(nomination_id: str) -> None:
 
 @app.task(name="guard.sweep")
 def sweep_() -> None:
-    """Find what no event told."""
+    """Find uploads that no event reported."""
     sweep.sweep_guard(the_guard())
 
 
@@ -159,7 +159,7 @@ def reconcile_() -> None:
 def _dead_letter(
     sender: Any = None, args: Any = None, kwargs: Any = None, exception: Any = None, **_: Any
 ) -> None:
-    """A message that no task could take (wrong arguments, unknown scan): keep it readable."""
+    """Record a message that no task could handle (wrong arguments, unknown scan)."""
     payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
     name = str(getattr(sender, "name", "unknown"))
     dead_letter.record(the_guard(), name, payload, f"{type(exception).__name__}: {exception}")

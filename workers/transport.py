@@ -1,8 +1,8 @@
-"""kombu's Redis transport, made to outlive its broker.
+"""kombu's Redis transport, changed so that a worker survives the loss of its broker.
 
-kombu 5.7 ends a worker when its connection is lost while tasks run: what is then tried through the
-closed connection fails with AttributeError, which nobody above takes for a lost connection. Here it
-is one, or is not tried.
+kombu 5.7 ends a worker whose connection is lost while tasks run: using the closed connection fails
+with AttributeError, which no caller treats as a lost connection. Here it raises the error of a lost
+connection, or the connection is not used.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as BrokerGone
 
 
 class _QoS(redis.QoS):
-    # Giving messages under way back through the lost connection cannot work, and nobody relies on
-    # it: leases and rescue see to their scans (docs/decisions/0004).
+    # Returning unfinished messages through the lost connection cannot work, and nothing relies on
+    # it: leases and rescue take care of their scans (docs/decisions/0004).
     restore_at_shutdown = False
 
 
@@ -21,15 +21,14 @@ class _Channel(redis.Channel):
     QoS = _QoS
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
-        if (
-            self.connection is None
-        ):  # a task has ended after its channel; its acknowledgement has nowhere to go
+        # A task has ended after its channel closed; its acknowledgement cannot be sent.
+        if self.connection is None:
             raise BrokerGone("the channel of this message is closed")
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
         return params
 
 
 class Transport(redis.Transport):
-    """For Celery's `broker_transport`: Redis, but a closed channel is a lost connection."""
+    """Redis for Celery's `broker_transport`, where a closed channel is a lost connection."""
 
     Channel = _Channel

@@ -1,4 +1,4 @@
-"""Run vetting in a child process with bounded time and memory and no credentials.
+"""Run vetting in a child process with bounded time and memory and without credentials.
 
-Client, server and child.
+`run` is the entrance; it uses `client`, which asks `server` to fork `child`.
 """

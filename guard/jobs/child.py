@@ -1,4 +1,4 @@
-"""The child process of `guard.jobs.run`: one job, then the end. A fork of `guard.jobs.server`."""
+"""The child process of `guard.jobs.run`, a fork of `guard.jobs.server` that does one job."""
 
 import json
 import os
@@ -41,18 +41,15 @@ def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def prepare(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """What detectors need of a clean set; sees no model."""
+    """Compute what detectors need from a clean set; no model is involved."""
     del out
     return preparing.prepare(
-        _curated(request), request["detectors"], device=request["device"], progress=_tell()
+        _curated(request), request["detectors"], device=request["device"], progress=_reporter()
     )
 
 
 def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Run detectors.
-
-    Triggers are written to `out/<digest>`, the smoke samples to `out/smoke.json`.
-    """
+    """Run detectors; write triggers to `out/<digest>` and smoke samples to `out/smoke.json`."""
     model = examine.open_model(Path(request["model"]), device=request["device"])
     known, curated = frozenset(request["known"]), _curated(request)
     preparing.take_over(request["prepared"])
@@ -64,7 +61,7 @@ def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         request["detectors"],
         seed=request["seed"],
         seconds=request["seconds"],
-        progress=_tell(),
+        progress=_reporter(),
         known=known.__contains__,
         settled=settled,
     )
@@ -78,7 +75,7 @@ def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Make one candidate: `out/model.safetensors`."""
+    """Make one repaired candidate, `out/model.safetensors`."""
     model = examine.open_model(Path(request["model"]), device=request["device"])
     replays = [
         Replay(
@@ -108,17 +105,20 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         start=start,
         seed=request["seed"],
         seconds=request["seconds"],
-        progress=_tell(),
+        progress=_reporter(),
     )
     manifest = examine.manifest_of(out / "model.safetensors")
     return {"digest": digest, "facts": to_plain(facts), "manifest": manifest.to_dict()}
 
 
 def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Try detectors on models whose truth is known."""
+    """Run detectors on models that are known to be clean or backdoored."""
     del out
     trials = canary_trial.try_all(
-        request["detectors"], device=request["device"], seconds=request["seconds"], progress=_tell()
+        request["detectors"],
+        device=request["device"],
+        seconds=request["seconds"],
+        progress=_reporter(),
     )
     return {"trials": [one.to_dict() for one in trials]}
 
@@ -142,11 +142,11 @@ def _curated(request: Mapping[str, Any]) -> Any:
     return CuratedSet.from_arrays(facts, images, labels, split)
 
 
-def _tell() -> Progress:
-    """Progress as JSON lines, at most ten a second."""
+def _reporter() -> Progress:
+    """A function that reports progress as JSON lines, at most ten per second."""
     last = 0.0
 
-    def tell(done: float, note: str = "") -> None:
+    def report(done: float, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 0.1 or done >= 1:
@@ -154,11 +154,11 @@ def _tell() -> Progress:
             sys.stdout.write(json.dumps({"done": round(done, 4), "note": note}) + "\n")
             sys.stdout.flush()
 
-    return tell
+    return report
 
 
 def main() -> None:
-    """Read the request from stdin, do it, leave the result or the error behind."""
+    """Read the request from stdin, run the job, and write its result or error to a file."""
     plugins.use(plugin_folder())  # nothing new after a fork, which has them from the server
     request = json.load(sys.stdin)
     out = Path(request["out"])

@@ -1,6 +1,4 @@
-"""The job server of this process and those forked from it.
-
-Started when wanted, replaced when it has died.
+"""The job server of this process and its forks, started on demand and replaced if it has died.
 
 The server (`guard.jobs.server`) holds the imports that cost seconds; each job is a fork of it. This
 side hands over descriptors and keeps one end of a socket per job: when that closes, for whatever
@@ -25,13 +23,13 @@ _servers: "dict[frozenset[tuple[str, str]], _Server]" = {}  # by environment
 
 
 class _Server:
-    """A running job server; processes that are forked from this one may use it too."""
+    """A running job server, which forks of this process may use too."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # -P: nothing is imported from the working folder. A session of its own: Ctrl-C is for
-            # the worker.
+            # -P: nothing is imported from the working folder. A session of its own, because Ctrl-C
+            # is meant for the worker.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guard.jobs.server"],
                 stdin=theirs.fileno(),
@@ -40,7 +38,7 @@ class _Server:
                 cwd="/",
                 start_new_session=True,
             )
-        # Not by number: where another process started it, the number may be somebody else's by now.
+        # Not by pid: if another process started it, the pid may belong to another process by now.
         self._handle = os.pidfd_open(self._process.pid)
 
     @property
@@ -48,7 +46,7 @@ class _Server:
         return self._process.pid
 
     def hand_over(self, *descriptors: int) -> None:
-        """Ask for a child with these; OSError if the server is no more."""
+        """Ask for a child with these descriptors; raises OSError if the server is gone."""
         socket.send_fds(self._control, [b"J"], list(descriptors))
 
     def end(self) -> None:
@@ -61,10 +59,7 @@ class _Server:
 
 
 def warm_up(environment: Mapping[str, str]) -> int:
-    """Start the server for jobs with this environment, unless there is one.
-
-    Returns its pid at once.
-    """
+    """Start the server for jobs with this environment unless it runs, and return its pid."""
     with _lock:
         key = frozenset(environment.items())
         if key not in _servers:
@@ -73,7 +68,7 @@ def warm_up(environment: Mapping[str, str]) -> int:
 
 
 def end_all() -> None:
-    """Kill the servers that this process knows."""
+    """Kill all servers that this process knows."""
     with _lock:
         while _servers:
             _servers.popitem()[1].end()
@@ -95,10 +90,10 @@ class Child:
     """One job's process.
 
     Attributes:
-        stdout: descriptor of what it says; at its end when the job is.
-        report: descriptor that is readable when `hear` has something to do.
-        pid: None before it was forked.
-        code: how it ended, negative for a signal; None before that.
+        stdout: descriptor of its output, closed when the job ends.
+        report: descriptor that is readable when `receive` has a message to read.
+        pid: None before it is forked.
+        code: its exit code, negative for a signal; None before it ends.
         peak_bytes: the most memory it held, known once it has ended.
     """
 
@@ -110,11 +105,11 @@ class Child:
         self.code: int | None = None
         self.peak_bytes = 0
 
-    def hear(self) -> bool:
-        """Take the server's next word; False after its last one.
+    def receive(self) -> bool:
+        """Read the server's next message; False after the last one.
 
         Raises:
-            TimeoutError: the job was told to end, and the server has not reacted.
+            TimeoutError: the job was asked to end, and the server has not reacted.
         """
         try:
             data = self._report.recv(1 << 12)
@@ -134,7 +129,7 @@ class Child:
             self._report.shutdown(socket.SHUT_WR)
         self._report.settimeout(_KILL_SECONDS)
         try:
-            while self.hear():
+            while self.receive():
                 pass
         except TimeoutError:
             end_all()
@@ -142,12 +137,12 @@ class Child:
 
 @contextmanager
 def child(environment: Mapping[str, str], stdin: IO[bytes], stderr: IO[bytes]) -> Iterator[Child]:
-    """A child process for one job, which is dead after the block.
+    """A child process for one job; it is dead after the block.
 
     Args:
-        environment: everything that it sees.
-        stdin: a file at its start.
-        stderr: a file for its last words.
+        environment: all environment variables that it sees.
+        stdin: a file, positioned at its start.
+        stderr: a file for its error output.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     out, into = os.pipe()

@@ -1,6 +1,6 @@
-"""What is imported ahead of time, since it takes seconds.
+"""Imports that are made ahead of time, because they take seconds.
 
-Only imported, never used: threads do not survive a fork.
+The modules are only imported, never used, because threads do not survive a fork.
 """
 
 from importlib import import_module
@@ -9,7 +9,7 @@ from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.formats import FORMATS
 
-#: Imported inside functions, so that the command line starts without them.
+#: The guard imports these inside functions, so that the command line starts without them.
 _JOBS_NEED = (
     "guard.cleansets",
     "guard.formats._canonical",
@@ -24,13 +24,13 @@ _JOBS_NEED = (
 
 
 def methods() -> None:
-    """Every method, for a worker that decides: the policy asks for their versions."""
+    """Import every method, for a worker that decides: the policy reads their versions."""
     DETECTORS.all()
     DEFENSES.all()
 
 
 def jobs() -> None:
-    """Everything that `guard.jobs.child` needs, whatever it is asked."""
+    """Import everything that `guard.jobs.child` needs for any kind of job."""
     methods()
     FORMATS.all()
     for name in _JOBS_NEED:

@@ -1,10 +1,8 @@
-"""Run one heavy job in a child process of its own.
-
-No secrets in its environment, bounded in time and memory.
+"""Run one heavy job in its own child process, without secrets and bounded in time and memory.
 
 The child (`guard.jobs.child`, forked by `guard.jobs.server`) gets a request as JSON on stdin and a
-private folder; it writes files there, its progress as JSON lines on stdout, and at last
-`result.json`. A poisoned CUDA context, a leak or a crash ends with it.
+private folder; it writes files there, its progress as JSON lines on stdout, and finally
+`result.json`. A broken CUDA context, a memory leak or a crash ends with the child.
 """
 
 import contextlib
@@ -27,12 +25,12 @@ from guard.jobs import client
 RESULT = "result.json"
 _TRIES = 2
 _LOOK_SECONDS = 0.5
-LAST_WORDS = 4000  # bytes of the child's stderr kept for the error sentence
+STDERR_TAIL = 4000  # bytes of the child's stderr that are searched for the error message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a job may use; `environment` is everything that the child sees."""
+    """What a job may use; `environment` holds all variables that the child sees."""
 
     seconds: float
     memory_bytes: int
@@ -53,8 +51,8 @@ def run_job(
         kind: a name from `guard.jobs.child.KINDS`.
         request: JSON-ready; paths and plain parameters.
         out: an existing private folder; the job's files stay there for the caller to take.
-        on_progress: called at least every second; an exception from it ends the child and is passed
-            on.
+        on_progress: called at least every second; an exception from it ends the child and is
+            raised.
 
     Raises:
         GuardError: the error the job ended with, of its own class.
@@ -71,14 +69,14 @@ def run_job(
             with client.child(limits.environment, stdin, stderr) as child:
                 _watch(child, limits, on_progress)
         if child.pid is not None:
-            break  # otherwise the server died before it began: nothing happened yet
+            break  # otherwise the server died before the job began: try again
     if child.peak_bytes > limits.memory_bytes:
-        raise _too_much(limits)  # between two looks
+        raise _too_much(limits)  # reached between two checks of `_watch`
     if not result.exists():
-        raise MethodFailed(_obituary(kind, child.code, errors_file), code="job_crashed")
+        raise MethodFailed(_crash_sentence(kind, child.code, errors_file), code="job_crashed")
     answer = json.loads(result.read_text())
     if "error" in answer:
-        raise _revive(answer["error"])
+        raise _rebuilt(answer["error"])
     return dict(answer["result"])
 
 
@@ -93,7 +91,7 @@ def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, st
             on_progress(done, note)
             for key, _ in selector.select(timeout=_LOOK_SECONDS):
                 if key.fd == child.report:
-                    if not child.hear():
+                    if not child.receive():
                         return
                 elif data := os.read(child.stdout, 65536):
                     *lines, rest = (rest + data).split(b"\n")
@@ -131,8 +129,8 @@ def _memory(pid: int) -> int:
     return 0
 
 
-def _obituary(kind: str, code: int | None, log: Path) -> str:
-    lines = log.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
+def _crash_sentence(kind: str, code: int | None, log: Path) -> str:
+    lines = log.read_bytes()[-STDERR_TAIL:].decode(errors="replace").strip().splitlines()
     if code is None:
         how = "was lost with its server"
     else:
@@ -140,8 +138,8 @@ def _obituary(kind: str, code: int | None, log: Path) -> str:
     return f"The {kind} job {how}" + (f": {lines[-1]}" if lines else ".")
 
 
-def _revive(error: Mapping[str, str]) -> GuardError:
-    """The job's error as an object of its own class; a class we do not know is a failed method."""
+def _rebuilt(error: Mapping[str, str]) -> GuardError:
+    """The job's error as an object of its own class; `MethodFailed` if the class is unknown."""
     cls = getattr(errors, error["type"], MethodFailed)
     if not (isinstance(cls, type) and issubclass(cls, GuardError)):
         cls = MethodFailed

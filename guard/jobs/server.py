@@ -1,19 +1,16 @@
-"""The parent of jobs: has imported all that a job needs, and forks one child a job.
+"""The parent of all jobs, which imports what jobs need and forks one child per job.
 
-`python -m guard.jobs.server`.
+Run as `python -m guard.jobs.server`. It starts with a clean environment, opens no model, computes
+nothing with torch and never reads a request: it only receives the descriptors that a child works
+with. So a job cannot see anything of another job.
 
-It was started with a clean environment, opens no model, computes nothing with torch and never reads
-a request: all that reaches it are the descriptors that a child works with. So nothing of one job
-can be seen by the next.
-
-Protocol, over the socket on its stdin: each message carries `DESCRIPTORS` descriptors, of the
-child's stdin, stdout and stderr and of a socket of the job's own. On that one the server says
-`{"pid": N}` and at last `{"code": N, "peak": BYTES}`; when its other end closes, the job is killed.
+Protocol: each message on the socket on stdin carries `DESCRIPTORS` descriptors, of the child's
+stdin, stdout and stderr and of a socket of the job's own. On the latter the server sends
+`{"pid": N}` and finally `{"code": N, "peak": BYTES}`; when its other end closes, the job is killed.
 When the socket on stdin closes, everything ends.
 
-A fork after the imports is safe with one thread and without CUDA. Both are looked at (`hazards`);
-where they do not hold, the child starts Python afresh, which costs seconds and is otherwise the
-same.
+A fork after the imports is safe with a single thread and without CUDA. `hazards` checks both. If
+either does not hold, the child starts Python afresh, which costs seconds and is otherwise the same.
 """
 
 import ctypes
@@ -41,12 +38,11 @@ def hazards() -> list[str]:
     if threads > 1:
         found.append(f"{threads} threads")
     for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # the listing's own descriptor is gone by now
+        with suppress(OSError):  # the descriptor of this listing is closed by now
             target = str(link.readlink())
             if target.startswith("/dev/nvidia"):
-                found.append(
-                    f"{target} is open"
-                )  # CUDA was asked for something, and does not survive a fork
+                # CUDA was used, and it does not survive a fork.
+                found.append(f"{target} is open")
     return found
 
 
@@ -57,12 +53,12 @@ class _Child:
     report: socket.socket
 
     def kill(self) -> None:
-        for kill in (os.killpg, os.kill):  # it may not have its group yet
+        for kill in (os.killpg, os.kill):  # its process group may not exist yet
             with suppress(ProcessLookupError):
                 kill(self.pid, signal.SIGKILL)
 
-    def say(self, **facts: int) -> None:
-        with suppress(OSError):  # nobody listens any more
+    def send(self, **facts: int) -> None:
+        with suppress(OSError):  # nobody reads it any more
             self.report.send(json.dumps(facts).encode())
 
     def close(self) -> None:
@@ -75,7 +71,7 @@ class Server:
 
     Args:
         control: a SOCK_SEQPACKET socket.
-        become: what a child does in place of serving, with stdin, stdout and stderr of the job;
+        become: what a child runs instead of the server, with the job's stdin, stdout and stderr;
             never returns.
     """
 
@@ -84,19 +80,19 @@ class Server:
         self._become = become
         self._children: list[_Child] = []
         self._selector = selectors.DefaultSelector()
-        self._selector.register(control, selectors.EVENT_READ, self._hear)
+        self._selector.register(control, selectors.EVENT_READ, self._receive)
         self._serving = True
 
     def serve(self) -> None:
         """Work until the other end of `control` closes; then every child is dead."""
         while self._serving or self._children:
             for key, _ in self._selector.select():
-                # A child's end and the end of its reader may come together: the first takes both
-                # out of the selector.
+                # A child and its reader may end at the same time; the first of the two events takes
+                # both out of the selector.
                 if key.fd in self._selector.get_map():
                     key.data()
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         message, descriptors, _, _ = socket.recv_fds(self._control, 1, DESCRIPTORS)
         if len(descriptors) == DESCRIPTORS:
             self._fork(*descriptors)
@@ -120,29 +116,29 @@ class Server:
         for descriptor in streams:
             os.close(descriptor)
         child = _Child(pid, os.pidfd_open(pid), socket.socket(fileno=report))
-        child.say(pid=pid)
+        child.send(pid=pid)
         self._children.append(child)
-        self._selector.register(child.ended, selectors.EVENT_READ, lambda: self._bury(child))
+        self._selector.register(child.ended, selectors.EVENT_READ, lambda: self._reap(child))
         self._selector.register(child.report, selectors.EVENT_READ, lambda: self._abandon(child))
 
     def _abandon(self, child: _Child) -> None:
-        """Nobody waits for it any more."""
+        """Kill a child that nobody waits for any more."""
         self._selector.unregister(child.report)
         child.kill()
 
-    def _bury(self, child: _Child) -> None:
+    def _reap(self, child: _Child) -> None:
         self._selector.unregister(child.ended)
         with suppress(KeyError):
             self._selector.unregister(child.report)
-        # Whatever it started itself; until it is waited for, its number is no other group's
+        # Kills what the child itself started. Its pid cannot belong to another group before wait4.
         child.kill()
         _, status, used = os.wait4(child.pid, 0)
-        child.say(code=os.waitstatus_to_exitcode(status), peak=used.ru_maxrss * _KIB)
+        child.send(code=os.waitstatus_to_exitcode(status), peak=used.ru_maxrss * _KIB)
         child.close()
         self._children.remove(child)
 
     def _close(self) -> None:
-        """In a child: let go of everything that belongs to the server or to other jobs."""
+        """In a child, close everything that belongs to the server or to other jobs."""
         self._selector.close()
         self._control.close()
         for child in self._children:
@@ -150,17 +146,14 @@ class Server:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which forked it, ends.
-
-    Exits if it has already.
-    """
+    """Have the kernel kill this process when its parent ends; exit if it has ended already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the parent ended before this job began")
 
 
 def main() -> None:
-    """Import, look whether a fork is safe, and serve the socket on stdin."""
+    """Import, check whether a fork is safe, and serve the socket on stdin."""
     from guard.core import plugins
     from guard.jobs import child, preload
     from guard.settings import plugin_folder
@@ -186,10 +179,10 @@ def main() -> None:
         except BaseException:  # noqa: BLE001 - a job must never go on as a server
             sys.excepthook(*sys.exc_info())
         finally:
-            os._exit(code)  # not through the server's frames, nor CUDA's slow farewell
+            os._exit(code)  # skips the server's frames and CUDA's slow clean-up
 
     gc.collect()
-    gc.freeze()  # what is imported stays in memory that all children share
+    gc.freeze()  # keeps the imports in memory that all children share
     Server(control, become).serve()
 
 

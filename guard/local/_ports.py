@@ -1,6 +1,6 @@
-"""Free ports on loopback.
+"""Find free ports on loopback.
 
-Somebody may take one before it is used; the component then says so and does not start.
+Another program may take one before it is used; the component then reports that and does not start.
 """
 
 import socket
@@ -9,14 +9,12 @@ from contextlib import ExitStack
 
 LOOPBACK = "127.0.0.1"
 _GRPC_OFFSET = 10_000  # SeaweedFS opens a second port at this distance from each
-_FIRST, _LAST = (
-    20_000,
-    30_000,
-)  # below Linux's range for outgoing connections, also with the offset cut off
+# Below Linux's range for outgoing connections, also with the offset cut off.
+_FIRST, _LAST = 20_000, 30_000
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports, each free together with the one 10000 above."""
+    """`count` different ports, each free together with the port 10000 above it."""
     with ExitStack() as held:
         found = _pairs(held)
         return [next(found) for _ in range(count)]
@@ -31,7 +29,7 @@ def _pairs(held: ExitStack) -> Iterator[int]:
 
 
 def _any_port(held: ExitStack) -> int:
-    """A port of the kernel's choice, so that two stacks do not search from the same place."""
+    """A port that the kernel chooses, so that two stacks do not search from the same place."""
     listener = held.enter_context(socket.socket())
     listener.bind((LOOPBACK, 0))
     return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""One child process in a group of its own: started, watched, and ended with all that it started."""
+"""One child process in its own group: started, watched, and ended with all that it started."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ _LOG_TAIL_BYTES = 4000
 
 
 class Process:
-    """A running program, its output in `log`.
+    """A running program that writes its output to `log`.
 
     Args:
-        death_signal: what the kernel sends it when this process dies without ending it.
+        death_signal: what the kernel sends it if this process dies without ending it.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Also the id of its process group."""
+        """The process id, which is also the id of its process group."""
         return self._popen.pid
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative for a signal, as `subprocess` has it."""
+        """None while it runs; negative for a signal, as in `subprocess`."""
         if self._popen.returncode is not None:
             return self._popen.returncode
-        # Without reaping it: as long as it is a zombie, its number cannot be another group's.
+        # It is not reaped: as long as it is a zombie, its pid cannot belong to another group.
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return None
@@ -77,10 +77,7 @@ class Process:
                 os.kill(self.pid, signal_number)
 
     def end(self, deadline: float) -> None:
-        """Wait until `deadline` (monotonic seconds).
-
-        Then kill it and everything else in its group.
-        """
+        """Wait until `deadline` (monotonic seconds), then kill it and the rest of its group."""
         while self.exit_code() is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         if self._popen.returncode is None:
@@ -103,9 +100,9 @@ def kill_group(group: int) -> None:
 
 
 def started_at(pid: int) -> float | None:
-    """When a process started (seconds since the epoch); None if there is none.
+    """When a process started, in seconds since the epoch; None if there is no such process.
 
-    With the pid it names one process.
+    Together with the pid it identifies one process.
     """
     try:
         return float(psutil.Process(pid).create_time())

@@ -1,7 +1,4 @@
-"""The folders of a stack.
-
-Data that stays, a private run folder that does not, and who is using them now.
-"""
+"""The folders of a stack: permanent data, a temporary private run folder, and who uses them now."""
 
 import fcntl
 import json
@@ -19,18 +16,18 @@ from guard.local._process import kill_group, started_at
 RECORD = "stack.json"
 _SECRETS = "secrets.json"
 _LOCK = "stack.lock"
-#: A socket's path may have 107 bytes; this leaves room for what the parts append to the run folder.
+#: A socket's path has at most 107 bytes; this leaves room for what parts append to the run folder.
 _LONGEST_RUN_PATH = 60
 _NAMES = ("s3_access", "s3_secret", "webhook", "valkey", "weed_jwt")
 
 
 class RunFolder:
-    """One stack's hold on its data folder.
+    """One stack's exclusive use of its data folder.
 
-    A second one is refused, and what a killed one left is removed.
+    A second stack is refused, and what a killed stack left behind is removed.
 
     Args:
-        data: made with mode 0700 if it is not there.
+        data: created with mode 0700 if it does not exist.
 
     Raises:
         InputError: another stack uses it.
@@ -41,7 +38,7 @@ class RunFolder:
         self.data = data
         try:
             data.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Held until this object is closed; the kernel lets go of it if this process is killed.
+            # Held until this object is closed; the kernel releases it if this process is killed.
             self._lock = os.open(data / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Unavailable(
@@ -62,7 +59,7 @@ class RunFolder:
         self.record({}, {})
 
     def record(self, processes: Mapping[str, int], environment: Mapping[str, str]) -> None:
-        """Note what runs, for the next start and for commands in other terminals."""
+        """Record what runs, for the next start and for commands in other terminals."""
         value = {
             "run": str(self.run),
             "environment": dict(environment),
@@ -75,7 +72,7 @@ class RunFolder:
         draft.replace(self.data / RECORD)
 
     def close(self) -> None:
-        """Remove what does not stay, and let others use the folder; twice is harmless."""
+        """Remove temporary files and release the folder; a second call is harmless."""
         if self._lock < 0:
             return
         shutil.rmtree(self.run, ignore_errors=True)
@@ -87,7 +84,7 @@ class RunFolder:
         value = read_record(self.data)
         for process in value.get("processes", {}).values():
             pid, started = process.get("pid"), process.get("started")
-            # The same number may belong to somebody else by now; its start time tells.
+            # The pid may belong to another process by now; its start time shows that.
             if isinstance(pid, int) and started is not None and started_at(pid) == started:
                 kill_group(pid)
         run = value.get("run")
@@ -106,22 +103,19 @@ class RunFolder:
         return run
 
     def _load_secrets(self) -> dict[str, str]:
-        """Words made once for this data folder.
-
-        So that an uploader's configuration outlives a restart.
-        """
+        """Secrets made once for this data folder, so that they stay the same over restarts."""
         try:
             known = json.loads((self.data / _SECRETS).read_text())
         except (OSError, ValueError):
             known = {}
-        words = {name: str(known.get(name) or secrets.token_hex(16)) for name in _NAMES}
-        if words != known:
-            _write_private(self.data / _SECRETS, json.dumps(words))
-        return words | {"node": secrets.token_hex(4)}
+        values = {name: str(known.get(name) or secrets.token_hex(16)) for name in _NAMES}
+        if values != known:
+            _write_private(self.data / _SECRETS, json.dumps(values))
+        return values | {"node": secrets.token_hex(4)}
 
 
 def read_record(data: Path) -> dict[str, Any]:
-    """What the stack that uses (or used) this folder noted; empty where there is none."""
+    """What the stack that uses (or used) this folder recorded; empty if there is none."""
     try:
         value = json.loads((data / RECORD).read_text())
     except (OSError, ValueError):

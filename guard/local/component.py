@@ -1,4 +1,4 @@
-"""What the supervisor asks of each part of the embedded stack."""
+"""The contract between the supervisor and each part of the embedded stack."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from guard.local._process import Process
 
 
 class State(StrEnum):
-    """Where one part stands."""
+    """The state of one part."""
 
     STARTING = "starting"
     READY = "ready"
-    EXTERNAL = "external"  # ran already; it is used, not started
+    EXTERNAL = "external"  # was running already; it is used, not started
     FAILED = "failed"
     STOPPED = "stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """One line of what `guard up` shows; the address never holds a password."""
+    """One line of the output of `guard up`; the address never holds a password."""
 
     component: str
     address: str
@@ -33,10 +33,10 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a stack keeps things and what its parts share.
+    """The folders of a stack and what its parts share.
 
-    `data` survives a restart, `run` (private, short path) does not. `secrets` are words made once
-    for this data folder. `env` is what guard processes inherit; services get a clean environment.
+    `data` survives a restart, `run` (private, short path) does not. `secrets` are made once for
+    this data folder. `env` is what guard processes inherit; services get a clean environment.
     """
 
     data: Path
@@ -46,25 +46,25 @@ class Place:
     ports: Mapping[str, int] = field(default_factory=dict)
 
     def clean_environment(self, home: Path) -> dict[str, str]:
-        """The little that a service needs; no credential of the person who started it."""
+        """The few variables that a service needs, without credentials of whoever started it."""
         return {"PATH": self.env.get("PATH", "/usr/bin:/bin"), "HOME": str(home), "LANG": "C.UTF-8"}
 
 
 class Component(ABC):
-    """One part: how to start it, how to see that it works, and what others must know of it."""
+    """One part: how to start it, how to check that it works, and what others must know of it."""
 
     name: ClassVar[str]
-    #: How long it may take to work, and to stop when asked, in seconds.
+    #: How long it may take to start working, and to stop when asked, in seconds.
     start_seconds: float = 30.0
     stop_seconds: float = 10.0
 
     @abstractmethod
     def start(self) -> Process:
-        """Write what it needs and start it; returns at once."""
+        """Write the files that it needs, start it, and return at once."""
 
     @abstractmethod
     def works(self) -> bool:
-        """Whether it answers now; asked again and again, never waits long."""
+        """Whether it answers now; called repeatedly, so it never waits long."""
 
     @property
     @abstractmethod
@@ -72,14 +72,14 @@ class Component(ABC):
         """Where it answers, without a password."""
 
     def prepare(self) -> None:  # noqa: B027 - most parts have nothing to do
-        """Called once it works, before anybody is told."""
+        """Called once it works, before it is reported as ready."""
 
     def environment(self) -> dict[str, str]:
         """The settings (GUARD_*) by which others find it."""
         return {}
 
     def clean(self) -> None:  # noqa: B027 - most parts leave nothing
-        """Remove what it leaves outside its folders once it is stopped."""
+        """Remove what it leaves outside its folders, after it has stopped."""
 
 
 def answers(url: str, *, below: int = 500) -> bool:

@@ -1,7 +1,4 @@
-"""The guard's own processes.
-
-API, relay, the clock, and workers, each a plain `python -m ...` as in production.
-"""
+"""The guard's own processes, each started with `python -m ...` as in production."""
 
 import signal
 import sys
@@ -13,7 +10,7 @@ from guard.local._ports import LOOPBACK
 from guard.local._process import Process
 from guard.local.component import Component, Place, answers
 
-#: Celery's set of everybody who takes remote commands: a worker is in it from when it consumes.
+#: Celery's set of all processes that take remote commands; a worker is in it once it consumes.
 _PIDBOX = "_kombu.binding.celery.pidbox"
 _MIGRATE = """
 from guard.settings import load_settings
@@ -25,8 +22,8 @@ upgrade(load_settings().database_url)
 class _Guard(Component):
     """One Python process with the settings of the whole stack."""
 
-    #: What the kernel sends it if the supervisor dies. Celery takes SIGTERM for "finish your work
-    #: first".
+    #: What the kernel sends it if the supervisor dies. Celery understands SIGTERM as "finish your
+    #: work first".
     death_signal: int = signal.SIGTERM
 
     def __init__(self, place: Place, settings: Callable[[], dict[str, str]]) -> None:
@@ -34,7 +31,7 @@ class _Guard(Component):
         self._settings = settings
 
     def arguments(self) -> Sequence[str]:
-        """What follows `python`."""
+        """The arguments of the Python interpreter."""
         raise NotImplementedError
 
     def start(self) -> Process:
@@ -51,7 +48,7 @@ class _Guard(Component):
 
 
 class Migration(_Guard):
-    """Brings the database's schema up to date; works once it has ended well."""
+    """Brings the database's schema up to date; it counts as working once it has succeeded."""
 
     name: ClassVar[str] = "database"
 
@@ -101,7 +98,7 @@ class Api(_Guard):
 
 
 class Relay(_Guard):
-    """Outbox rows to messages."""
+    """The process that sends outbox rows as messages."""
 
     name: ClassVar[str] = "relay"
     start_seconds = 60.0
@@ -114,7 +111,7 @@ class Relay(_Guard):
         return self._process
 
     def works(self) -> bool:
-        # It has no address; what it has to wait for, it waits for
+        # It has no address, and waits by itself for the services that it needs.
         return self._process.exit_code() is None
 
     @property
@@ -123,7 +120,7 @@ class Relay(_Guard):
 
 
 class Beat(Relay):
-    """The clock of periodic tasks: sweep, rescue, reconcile."""
+    """The scheduler of periodic tasks: sweep, rescue, reconcile."""
 
     name: ClassVar[str] = "beat"
 
@@ -150,8 +147,8 @@ class Worker(_Guard):
     """A Celery worker for some queues.
 
     Args:
-        queues: of `workers.app.QUEUES`.
-        processes: how many tasks at once.
+        queues: names from `workers.app.QUEUES`.
+        processes: how many tasks it runs at once.
     """
 
     name: ClassVar[str] = "worker"

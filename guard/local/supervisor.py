@@ -1,14 +1,12 @@
-"""The embedded stack.
-
-Everything the guard needs on one machine, started from pip packages, ended together.
+"""The embedded stack: all services of the guard on one machine, started from pip packages.
 
     with Stack(folder, env) as stack:
         stack.start(report)
         stack.wait()
 
-Parts that run already, by what the environment says (`REDIS_URL`, `GUARD_S3_ENDPOINT`,
-`GUARD_TORCHSERVE_MANAGEMENT`), are used instead of started. A part that dies is reported, not
-restarted: on one machine a person should see it.
+The parts end together. Parts that run elsewhere, according to the environment (`REDIS_URL`,
+`GUARD_S3_ENDPOINT`, `GUARD_TORCHSERVE_MANAGEMENT`), are used instead of started. A part that dies
+is reported, not restarted: on one machine a person should see it.
 """
 
 import signal
@@ -31,11 +29,11 @@ from guard.local.valkey import Valkey
 from guard.local.weed import BUCKET, Weed
 from guard.local.weed import PORTS as WEED_PORTS
 
-#: In the order of starting; each group waits for the one before.
+#: In the order of starting; each group waits for the one before it.
 SERVICES = ("seaweedfs", "valkey", "torchserve", "database")
 GUARD = ("api", "relay", "worker-scan", "worker-rest", "beat")
 PARTS = (*SERVICES, *GUARD)
-#: Part -> the variables that say it runs elsewhere.
+#: Part -> the variables that are set if it runs elsewhere.
 ELSEWHERE = {
     "seaweedfs": ("GUARD_S3_ENDPOINT",),
     "valkey": ("GUARD_REDIS_URL", "REDIS_URL"),
@@ -53,7 +51,7 @@ class Stack:
 
     Args:
         folder: data folder; one stack at a time.
-        env: the environment that guard processes inherit; its settings win over what the stack
+        env: the environment that guard processes inherit; its settings override what the stack
             would choose.
         parts: which of `PARTS` to start.
 
@@ -86,7 +84,7 @@ class Stack:
         self._processes: dict[str, Process] = {}
         self._states: dict[str, State] = dict.fromkeys(self._components, State.STOPPED)
         self._details: dict[str, str] = {}
-        self._report: Report = _nobody
+        self._report: Report = _no_report
 
     def __enter__(self) -> "Stack":
         return self
@@ -105,7 +103,7 @@ class Stack:
         return f"http://127.0.0.1:{self._place.ports['api']}"
 
     def environment(self) -> dict[str, str]:
-        """The settings (GUARD_*) by which any guard process finds this stack; holds secrets."""
+        """The settings (GUARD_*) by which any guard process finds this stack, with secrets."""
         data = self._place.data
         chosen = {
             "GUARD_DATA_DIR": str(data),
@@ -126,13 +124,13 @@ class Stack:
         return chosen | given
 
     def start(self, report: Report | None = None) -> None:
-        """Start every part and wait until each works; `report` hears of each change.
+        """Start every part and wait until each works; `report` is called at each change.
 
         Raises:
-            Unavailable: a part did not start; its last words are in the sentence. Call `stop` all
-                the same.
+            Unavailable: a part did not start; the sentence quotes the end of its log. Call `stop`
+                all the same.
         """
-        self._report = report or _nobody
+        self._report = report or _no_report
         for part, address in self._external.items():
             self._report(Status(component=part, address=address, pid=None, state=State.EXTERNAL))
         for group in (SERVICES, GUARD):
@@ -149,7 +147,7 @@ class Stack:
         self._check()
 
     def status(self) -> list[Status]:
-        """How each part stands now, in the order of starting."""
+        """The current status of each part, in the order of starting."""
         for name, process in self._processes.items():
             ended = process.exit_code()
             if self._states[name] is State.READY and ended is not None and name != Migration.name:
@@ -161,7 +159,7 @@ class Stack:
         ]
 
     def wait(self, stop: threading.Event | None = None) -> None:
-        """Watch until `stop` is set, the process is told to end, or a part dies.
+        """Watch until `stop` is set, a signal ends the process, or a part dies.
 
         Raises:
             Unavailable: a part died.
@@ -171,9 +169,7 @@ class Stack:
             time.sleep(_POLL_SECONDS * 4)
 
     def restart(self, part: str) -> None:
-        """Start a part anew, ending what is left of it.
-
-        For a person who saw it fail, and for tests.
+        """Start a part again, after ending what is left of it.
 
         Raises:
             Unavailable: it did not start.
@@ -190,7 +186,7 @@ class Stack:
         self._await([component])
 
     def stop(self) -> None:
-        """End everything, the guard's own processes first; twice is harmless."""
+        """End everything, the guard's own processes first; a second call is harmless."""
         for group in (GUARD, SERVICES):
             running = [name for name in group if name in self._processes]
             for name in running:
@@ -239,7 +235,7 @@ class Stack:
         while waiting:
             for name, component in list(waiting.items()):
                 process = self._processes[name]
-                # Asked first: one that ends well may do so in between
+                # Checked before `works`: a part that succeeds may end between the two checks.
                 ended = process.exit_code() is not None
                 if component.works():
                     component.prepare()
@@ -286,9 +282,9 @@ class Stack:
 
 
 def running_environment(folder: Path) -> dict[str, str]:
-    """The settings of the stack that uses this data folder now, for commands in another terminal.
+    """The settings of the stack that uses this data folder now, for commands in other terminals.
 
-    Empty if none.
+    Empty if no stack uses it.
     """
     value = read_record(folder.expanduser().absolute()).get("environment")
     return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
@@ -296,12 +292,10 @@ def running_environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that `Stack.stop` is reached.
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that `Stack.stop` is reached.
 
-    Main thread only.
-
-    SIGINT is set too: a shell starts what runs in its background with SIGINT ignored, and Python
-    would leave it so.
+    This works in the main thread only. SIGINT is set too, because a shell starts background
+    commands with SIGINT ignored, and Python would keep ignoring it.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -318,5 +312,5 @@ def interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _nobody(_status: Status) -> None:
-    """Nobody wants to hear of it."""
+def _no_report(_status: Status) -> None:
+    """Ignore a change that nobody asked to see."""

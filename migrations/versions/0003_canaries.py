@@ -1,6 +1,6 @@
-"""What workers' detectors made of models whose truth is known.
+"""The results of the workers' detectors on models that are known to be clean or backdoored.
 
-Locks: none that matter, the table is new; the previous release does not look at it.
+Locks: none that matter, because the table is new and the previous release does not use it.
 """
 
 import sqlalchemy as sa

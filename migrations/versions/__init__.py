@@ -1,1 +1,1 @@
-"""One file a revision, numbered in order."""
+"""One file per revision, numbered in order."""
