@@ -1,4 +1,4 @@
-"""Approved artifact to serving. One file a publisher."""
+"""Publishers bring an approved artifact to serving; one file per publisher."""
 
 from guard.core.contracts import Publisher
 from guard.core.shelf import Shelf

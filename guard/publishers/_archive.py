@@ -1,6 +1,6 @@
-"""The archive that TorchServe is given: three files of data, no code, the same bytes each time.
+"""The archive for TorchServe: three files of data, no code, the same bytes each time.
 
-The handler is named in the manifest and installed on the serving host, so nobody's Python travels
+The handler is named in the manifest and installed on the serving host, so no Python code travels
 with a model. Format: https://github.com/pytorch/serve/blob/master/model-archiver/README.md
 """
 
@@ -23,31 +23,28 @@ RELEASE = "release.dsse.json"
 ARCHIVE_MANIFEST = "MAR-INF/MANIFEST.json"
 MEMBERS = frozenset({WEIGHTS, RELEASE, ARCHIVE_MANIFEST})
 DRAFT = ".incoming-"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip can tell
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 _MAX_SMALL_BYTES = 1 << 20
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _VERSION = re.compile(r"[0-9a-z][0-9a-z._-]{0,31}")
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]*-[0-9a-f]{16}\.mar")
-_WORDS_OF_THE_API = frozenset({"all", "default"})
+_RESERVED_VERSIONS = frozenset({"all", "default"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """One archive in the model store.
-
-    `file` is a bare name that ends in 16 digits of its own digest.
-    """
+    """One archive in the model store; `file` is a bare name with 16 digits of its own digest."""
 
     file: str
     digest: str
 
 
 def check_names(name: str, version: str) -> None:
-    """Refuse names that TorchServe would take for something else.
+    """Refuse names that TorchServe would misunderstand.
 
-    It validates nothing: an archive named `../x` is registered and can then not be removed, and any
-    management request that holds `/token` is taken for its key service.
+    TorchServe validates nothing: it registers an archive named `../x`, which can then not be
+    removed, and treats any management request that holds `/token` as one for its key service.
 
     Raises:
         InputError: the name or the version breaks the grammar.
@@ -55,31 +52,27 @@ def check_names(name: str, version: str) -> None:
     if not _NAME.fullmatch(name) or "token" in name or ".." in name:
         raise InputError(
             f"{name!r} cannot be the name of a served model; use 1 to 63 of a-z, 0-9, '.', '_' "
-            "and '-', "
-            "and not the word 'token'.",
+            "and '-', without 'token' or '..' in it.",
             code="bad_model_name",
         )
     if (
         not _VERSION.fullmatch(version)
         or "token" in version
         or ".." in version
-        or version in _WORDS_OF_THE_API
+        or version in _RESERVED_VERSIONS
     ):
         raise InputError(
             f"{version!r} cannot be the version of a served model; use 1 to 32 of a-z, 0-9, '.', "
-            "'_' and '-', "
-            "and none of the words 'all', 'default', 'token'.",
+            "'_' and '-', without 'token' or '..' in it, and not 'all' or 'default'.",
             code="bad_model_version",
         )
 
 
 def write_archive(approved: Any, weights: BinaryIO, store: Path) -> Archive:
-    """Build the archive of an `attest.Approved` in the model store.
-
-    The same input gives the same file.
+    """Build the archive of an `attest.Approved` in the model store; equal input gives equal bytes.
 
     Raises:
-        IntegrityMismatch: the weights are not the approved ones; the store is as before.
+        IntegrityMismatch: the weights are not the approved ones; the store is unchanged.
     """
     draft = store / f"{DRAFT}{uuid.uuid4().hex}"
     try:
@@ -109,7 +102,7 @@ def is_ours(file: str, name: str, version: str) -> bool:
 
 
 def release_in(archive: Path) -> dict[str, Any] | None:
-    """The statement inside an archive as plain data, not verified; None where there is none."""
+    """The statement inside an archive as plain data, not verified; None if there is none."""
     return payload_of(_json_in(archive, RELEASE))
 
 
@@ -125,9 +118,9 @@ def names_in(archive: Path) -> tuple[str, str] | None:
 
 
 def payload_of(envelope: Any) -> dict[str, Any] | None:
-    """What a signed envelope says, signature not looked at; None where it says nothing.
+    """The statement in a signed envelope, without a check of its signature; None if unreadable.
 
-    Good enough to compare two of the guard's own files; the handler verifies before it serves.
+    That is enough to compare two of the guard's own files; the handler verifies before it serves.
     """
     try:
         return dsse.payload(envelope) if isinstance(envelope, dict) else None
@@ -136,11 +129,10 @@ def payload_of(envelope: Any) -> dict[str, Any] | None:
 
 
 def same_release(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    """Whether two statements release the same thing until the same time.
+    """Whether two statements release the same artifact until the same time.
 
-    When they were issued does not matter.
-
-    A publish that was killed half-way is tried again with a statement signed anew.
+    The time of issue does not matter, because a publish that was killed half-way is repeated with a
+    newly signed statement.
     """
     return one is not None and other is not None and _undated(one) == _undated(other)
 

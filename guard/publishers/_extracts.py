@@ -1,7 +1,4 @@
-"""What TorchServe really serves.
-
-The copies it unpacked from archives, compared with the archives byte for byte.
-"""
+"""What TorchServe really serves: its unpacked copies, compared with their archives byte by byte."""
 
 import hashlib
 import json
@@ -15,7 +12,7 @@ from pathlib import Path
 from guard.publishers._archive import ARCHIVE_MANIFEST, MEMBERS, RELEASE, WEIGHTS, payload_of
 from guard.publishers._weights import CHUNK, Hashes
 
-#: Where the handler writes why it refused to start; the only file it ever writes.
+#: The handler writes here why it refused to start; it is the only file that it ever writes.
 REFUSAL = "refused.txt"
 _MAX_REFUSAL_BYTES = 2000
 _MAX_SMALL_BYTES = 1 << 20
@@ -23,9 +20,9 @@ _MAX_SMALL_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One unpacked copy: the digest of its weights (None.
+    """One unpacked copy: the digest of its weights, and what is wrong with it.
 
-    Unreadable) and what is wrong with it ("" if nothing).
+    `digest` is None if the copy is not what was released; `problem` is "" if nothing is wrong.
     """
 
     digest: str | None
@@ -44,16 +41,15 @@ class Extracts:
         self._root = root
         self._store = store
         self._hashes = Hashes()
-        self._members: dict[
-            str, dict[str, str]
-        ] = {}  # digest of an archive -> digests of its members
+        # Digest of an archive -> digests of its members.
+        self._members: dict[str, dict[str, str]] = {}
 
     def of(self, name: str, version: str) -> list[Path]:
         """The folders whose manifest names this model; links are never followed."""
         return [folder for folder in self._folders() if _named(folder) == (name, version)]
 
     def refusal(self, name: str, version: str) -> str:
-        """Why the handler refused to serve, in its own words; "" where it did not say so."""
+        """The handler's own reason for refusing to serve; "" if it gave none."""
         for folder in self.of(name, version):
             text = _small(folder / REFUSAL)
             if text:
@@ -61,10 +57,10 @@ class Extracts:
         return ""
 
     def look(self, folder: Path, file: str) -> Found:
-        """Compare one unpacked copy with the archive it came from and with the statement inside.
+        """Compare one unpacked copy with its archive and with the statement inside.
 
-        Where something is wrong although the weights are the released ones, no digest is told:
-        whoever compares digests alone must not take such a model for the vetted one.
+        If something is wrong although the weights are the released ones, the digest is None, so
+        that nobody who compares digests alone mistakes such a model for the vetted one.
         """
         try:
             digest = self._hashes.of(folder / WEIGHTS)

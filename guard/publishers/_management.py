@@ -1,6 +1,6 @@
 """TorchServe's two HTTP interfaces as the guard uses them.
 
-Fixed parameters, limits on time, keys read anew.
+Parameters are fixed, every call has a time limit, and keys are read again for each call.
 
 API: https://github.com/pytorch/serve/blob/master/docs/management_api.md
 """
@@ -20,7 +20,7 @@ _HANDLER_SECONDS = 5.0
 
 
 class Refusal(Unavailable):
-    """TorchServe answered with an error that is not about the key; `status` is HTTP's."""
+    """TorchServe answered with an error other than a bad key; `status` is the HTTP status."""
 
     code = "torchserve_refused"
 
@@ -33,8 +33,8 @@ class Management:
     """One TorchServe; its keys are read from the file it writes at each start.
 
     Args:
-        management: `http://127.0.0.1:PORT`, or `unix:/path` (the stronger: the folder's mode guards
-            it).
+        management: `http://127.0.0.1:PORT`, or `unix:/path`, which is safer because the folder's
+            mode protects it.
         inference: `http://127.0.0.1:PORT`.
         keys: `key_file.json` in the server's working folder.
         seconds: limit of one call.
@@ -46,7 +46,7 @@ class Management:
         self._inference = _client(inference, seconds)
 
     def names(self) -> list[str]:
-        """The names of all registered models, as they are."""
+        """The names of all registered models, unchanged."""
         found: list[str] = []
         page = ""
         while True:
@@ -60,9 +60,9 @@ class Management:
     def describe(
         self, name: str, version: str | None = None, *, handler: bool = False
     ) -> list[dict[str, Any]]:
-        """One version, or `all`, or the default one; empty where there is none.
+        """One version, or `all`, or the default one; empty if there is none.
 
-        `handler` also asks the handler.
+        `handler` asks the handler too.
 
         Raises:
             Unavailable: no answer; a handler that is asked gets 5 seconds.
@@ -90,9 +90,7 @@ class Management:
         return [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
 
     def register(self, file: str, *, startup_seconds: float, response_seconds: float) -> None:
-        """Ask for an archive of the store by its bare name.
-
-        Returns at once, the worker starts later.
+        """Register an archive of the store by its bare name, and return before its worker starts.
 
         A synchronous call would block an event loop that clients of other models wait on.
         """
@@ -111,14 +109,11 @@ class Management:
         )
 
     def set_default(self, name: str, version: str) -> None:
-        """Answer requests that name no version with this one."""
+        """Make this version answer requests that name no version."""
         self._ask("PUT", f"/models/{quote(name, safe='')}/{quote(version, safe='')}/set-default")
 
     def set_workers(self, name: str, version: str, count: int) -> None:
-        """Let `count` workers answer for this version.
-
-        0 also ends one that is started again and again.
-        """
+        """Let `count` workers answer for this version; 0 also stops one that keeps restarting."""
         self._ask(
             "PUT",
             f"/models/{quote(name, safe='')}/{quote(version, safe='')}",
@@ -126,13 +121,13 @@ class Management:
         )
 
     def unregister(self, name: str, version: str) -> None:
-        """Forget a version; its extracted copy goes too, its file in the store stays."""
+        """Unregister a version; its unpacked copy is deleted too, its file in the store stays."""
         self._ask("DELETE", f"/models/{quote(name, safe='')}/{quote(version, safe='')}")
 
-    def predict(self, name: str, version: str, picture: bytes) -> Any:
+    def predict(self, name: str, version: str, image: bytes) -> Any:
         """The handler's answer to one PNG."""
         path = f"/predictions/{quote(name, safe='')}/{quote(version, safe='')}"
-        return self._call(self._inference, "inference", "POST", path, {}, picture)
+        return self._call(self._inference, "inference", "POST", path, {}, image)
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> Any:
         return self._call(self._management, "management", method, path, query or {}, None)
@@ -144,14 +139,14 @@ class Management:
         method: str,
         path: str,
         query: dict[str, str],
-        picture: bytes | None,
+        image: bytes | None,
         *,
         seconds: float | None = None,
     ) -> Any:
-        # Twice, because a restart or a renewal of the keys makes the ones we read void.
+        # Twice, because a restart or a renewal of the keys invalidates the ones that were read.
         for _ in range(2):
             headers = {"Authorization": f"Bearer {self._key(kind)}"}
-            if picture is not None:
+            if image is not None:
                 headers["Content-Type"] = "image/png"
             try:
                 response = client.request(
@@ -159,7 +154,7 @@ class Management:
                     path,
                     params=query,
                     headers=headers,
-                    content=picture,
+                    content=image,
                     timeout=client.timeout if seconds is None else seconds,
                 )
             except httpx.HTTPError as error:

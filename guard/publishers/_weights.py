@@ -1,4 +1,4 @@
-"""Bytes on their way to serving: copied once, and only kept when their digest is the vetted one."""
+"""Bytes on their way to serving, copied once and kept only if their digest is the vetted one."""
 
 import hashlib
 import json
@@ -35,8 +35,8 @@ def copy_verified(weights: BinaryIO, sink: _Sink, digest: str) -> None:
     if hasher.hexdigest() != digest:
         raise IntegrityMismatch(
             f"The weights handed over for {digest[:12]} have another digest, "
-            f"{hasher.hexdigest()[:12]}; nothing was "
-            "published. Check the blob store with `guard verify`.",
+            f"{hasher.hexdigest()[:12]}; nothing was published. Check the blob store with "
+            "`guard verify`.",
             code="weights_digest",
         )
 
@@ -45,7 +45,7 @@ def manifest_of(weights: BinaryIO) -> dict[str, Any]:
     """The manifest inside a canonical file.
 
     Raises:
-        IntegrityMismatch: it is no canonical file, so it was not written by the guard.
+        IntegrityMismatch: it is not a canonical file, so the guard did not write it.
     """
     weights.seek(0)
     size = int.from_bytes(weights.read(_LENGTH_BYTES), "little")
@@ -61,7 +61,7 @@ def manifest_of(weights: BinaryIO) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise IntegrityMismatch(
-            "The manifest inside these weights is no JSON object.", code="not_canonical"
+            "The manifest inside these weights is not a JSON object.", code="not_canonical"
         )
     return value
 
@@ -69,7 +69,7 @@ def manifest_of(weights: BinaryIO) -> dict[str, Any]:
 def replace_durably(draft: Path, target: Path, *, mode: int = 0o444) -> None:
     """Move a finished file to its place in one step.
 
-    After a power cut there is the old file, the new one, or none.
+    After a power failure there is the old file, the new one, or none.
     """
     draft.chmod(mode)
     _flush(draft)
@@ -86,10 +86,10 @@ def _flush(path: Path) -> None:
 
 
 class Hashes:
-    """SHA-256 of files, re-read only when the file changed.
+    """SHA-256 of files, which are read again only if they changed.
 
-    The key holds the inode and its change time, which an owner of the file cannot set back; so a
-    flipped byte is noticed although the watcher does not read gigabytes every few seconds.
+    The cache key holds the inode and its change time, which the file's owner cannot set back. So a
+    flipped byte is noticed, and no watcher reads gigabytes every few seconds.
     """
 
     def __init__(self) -> None:
@@ -99,13 +99,13 @@ class Hashes:
         """SHA-256 of a plain file; a link is not followed.
 
         Raises:
-            OSError: it is not there, not readable, or no plain file.
+            OSError: it does not exist, is not readable, or is not a plain file.
         """
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(handle, "rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise OSError(f"{path.name} is no plain file")
+                raise OSError(f"{path.name} is not a plain file")
             identity, change = (
                 (facts.st_dev, facts.st_ino),
                 (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns),

@@ -1,6 +1,6 @@
-"""A plain folder as a place to serve from.
+"""A plain folder as a place to serve from, for sites without a network.
 
-For sites without a network, filled by the guard and carried over.
+The guard fills the folder, and people carry it over:
 
     ROOT/<name>/<version>/weights.safetensors, config.json, release.dsse.json
     ROOT/<name>/default         the version in force, as text
@@ -38,12 +38,12 @@ _MAX_RELEASE_BYTES = 1 << 20
 class Folder(Publisher):
     """Publishes into a folder; older versions of a name are removed, as every publisher does.
 
-    There is nobody to ask for a prediction here, so smoke samples are not used: the files are read
-    back instead.
+    A folder cannot make predictions, so smoke samples are not used; the files are read back
+    instead.
 
     Args:
-        root: made if it is not there; this process is the only writer.
-        trusted: file of public keys; if given, a release that none of them signed is told as well.
+        root: created if it does not exist; this process is its only writer.
+        trusted: file of public keys; if given, a release that none of them signed is reported too.
     """
 
     def __init__(self, root: Path, trusted: Path | None = None) -> None:
@@ -57,7 +57,7 @@ class Folder(Publisher):
         target = home / approved.version
         try:
             for draft in self._root.glob(f"{_DRAFT}*"):
-                shutil.rmtree(draft)  # of a publish that was killed
+                shutil.rmtree(draft)  # left by a publish that was killed
             if not self._holds(target, approved):
                 self.withdraw(approved.name, approved.version)
                 self._write(home, target, approved, weights)
@@ -76,7 +76,7 @@ class Folder(Publisher):
             digests = {member: self._hashes.of(target / member) for member in MEMBERS}
         except OSError as error:
             raise Unavailable(
-                f"{self._root.name} cannot be written ({error}); make room or fix its rights."
+                f"{self._root.name} cannot be written ({error}); free space or fix its rights."
             ) from error
         return Receipt(
             publisher="folder",
@@ -98,7 +98,7 @@ class Folder(Publisher):
             if target.is_symlink() or target.is_file():
                 target.unlink()
             elif target.is_dir() and version:
-                # Out of sight in one step, then at leisure: a reader never meets half a model.
+                # Moved away in one step before it is deleted, so that no reader sees half a model.
                 draft = self._root / f"{_DRAFT}{uuid.uuid4().hex}"
                 target.rename(draft)
                 shutil.rmtree(draft)
@@ -166,7 +166,7 @@ class Folder(Publisher):
     def _look(self, target: Path) -> tuple[str | None, str]:
         """The digest of a version's weights, and what is wrong.
 
-        No digest where only other files are wrong.
+        The digest is None if only other files are wrong.
         """
         try:
             digest = self._hashes.of(target / WEIGHTS)
@@ -195,7 +195,7 @@ class Folder(Publisher):
 
     def _versions(self, home: Path) -> Iterator[Path]:
         if not stat.S_ISDIR(home.lstat().st_mode):
-            yield home  # a stray file at the top: listed as a model without versions
+            yield home  # a stray file at the top is listed as a model without versions
             return
         for entry in sorted(home.iterdir()):
             if entry.name != DEFAULT and not entry.name.startswith(_DRAFT):

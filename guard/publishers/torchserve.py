@@ -1,10 +1,9 @@
-"""TorchServe 0.12 as a place to serve.
-
-The guard's own archive, fixed calls, and a look at what is really there.
+"""TorchServe 0.12 as a place to serve, with the guard's own archive, fixed calls, and checks.
 
 Order of a publish: 1 write the archive by digest, 2 register, 3 wait for a worker, 4 compare the
-digest that it and the disk tell, 5 compare its answers with the vetted ones, 6 make it the default,
-7 drain and delete other versions. Killed at any line and run again, the result is the same.
+digest that it reports with the one on disk, 5 compare its answers with the vetted ones, 6 make it
+the default, 7 drain and delete other versions. A publish that is killed at any line and repeated
+gives the same result.
 """
 
 import contextlib
@@ -45,13 +44,13 @@ class NotReady(Unavailable):
 class Torchserve(Publisher):
     """Publishes to one TorchServe whose folders are readable here.
 
-    A verdict that is renewed makes another archive under the same version; TorchServe cannot hold
-    both, so that version is away for the second or two in which its worker starts.
+    A renewed verdict makes another archive under the same version. TorchServe cannot hold both, so
+    that version is unavailable for the second or two in which its worker starts.
 
     Args:
         management: `http://127.0.0.1:PORT` or `unix:/path`.
         inference: `http://127.0.0.1:PORT`.
-        run_dir: the server's working folder; holds `key_file.json`.
+        run_dir: the server's working folder, which holds `key_file.json`.
         store: its model store; this process is the only writer.
         tmp: its `java.io.tmpdir`, `run_dir/tmp` if not given; archives are unpacked in
             `tmp/models`.
@@ -92,7 +91,7 @@ class Torchserve(Publisher):
         check_names(name, version)
         if not smoke.images or len(smoke.images) != len(smoke.probabilities):
             raise InputError(
-                "Publishing needs smoke samples, one row of probabilities for each picture."
+                "Publishing needs smoke samples, one row of probabilities for each image."
             )
         archive = self._registered(approved) or self._register(approved, weights)
         try:
@@ -125,8 +124,7 @@ class Torchserve(Publisher):
         except OSError as error:
             raise Unavailable(
                 f"{name} {version} does not answer any more, but its files could not be deleted "
-                f"({error}); check the "
-                "rights on TorchServe's folders."
+                f"({error}); check the rights on TorchServe's folders."
             ) from error
         if self._api.describe(name, version or None) or (not version and name in self._api.names()):
             raise IntegrityMismatch(
@@ -141,8 +139,8 @@ class Torchserve(Publisher):
             rows = self._api.describe(name, "all")
             default = {str(row.get("modelVersion")) for row in self._api.describe(name)}
             if not rows:
-                # Names such as "../x" can be registered but not asked about; they must not escape
-                # the list.
+                # Names such as "../x" can be registered but not described; they must be listed all
+                # the same.
                 found.append(
                     Served(
                         name=name,
@@ -165,10 +163,10 @@ class Torchserve(Publisher):
             str(row.get("modelUrl", "")),
             _ready(row),
         )
-        # A stranger's handler is not asked: it could keep us waiting, and what it says counts for
+        # A foreign handler is not asked: it could keep the guard waiting, and its report proves
         # nothing.
-        said = self._said(name, version) if ready and is_ours(file, name, version) else None
-        seen = self._look(name, version, file, said)
+        report = self._report(name, version) if ready and is_ours(file, name, version) else None
+        seen = self._look(name, version, file, report)
         detail = {"archive": file} | ({"problem": seen.problem} if seen.problem else {})
         return Served(
             name=name,
@@ -179,56 +177,51 @@ class Torchserve(Publisher):
             detail=detail,
         )
 
-    def _look(self, name: str, version: str, file: str, said: dict[str, Any] | None) -> Found:
-        """What is served, by the bytes on the disk.
+    def _look(self, name: str, version: str, file: str, report: dict[str, Any] | None) -> Found:
+        """What is served, according to the bytes on disk.
 
-        The handler's own word (None: no answer) only has to agree.
+        The handler's own report (None if it did not answer) only has to agree.
         """
         if not is_ours(file, name, version):
             return Found(digest=None, problem="the guard did not publish it")
         folders = self._extracts.of(name, version)
-        # A failed registration of the same name leaves a copy behind; the worker says which one it
-        # lives in.
+        # A failed registration of the same name leaves a copy behind; the worker reports the folder
+        # that it runs in.
         folders = [
-            folder for folder in folders if said and folder.name == said.get("extract")
+            folder for folder in folders if report and folder.name == report.get("extract")
         ] or folders
         seen = Found(digest=None, problem="no unpacked copy of it was found")
         for folder in folders:
             seen = self._extracts.look(folder, file)
             if seen.problem:
                 return seen
-        told = None if said is None else (said.get("name"), said.get("version"), said.get("digest"))
-        if told is not None and told != (name, version, seen.digest):
-            return Found(
-                digest=None, problem="its worker does not report what its unpacked copy holds"
-            )
+        if report is not None:
+            reported = (report.get("name"), report.get("version"), report.get("digest"))
+            if reported != (name, version, seen.digest):
+                return Found(
+                    digest=None, problem="its worker does not report what its unpacked copy holds"
+                )
         return seen
 
-    def _said(self, name: str, version: str) -> dict[str, Any] | None:
-        """What the handler tells of itself.
-
-        None where it gives no answer in time, as a busy one may.
-        """
+    def _report(self, name: str, version: str) -> dict[str, Any] | None:
+        """The handler's report about itself; None if it does not answer in time."""
         try:
             rows = self._api.describe(name, version, handler=True)
         except Unavailable:
             return None
-        said = rows[0].get("customizedMetadata") if rows else None
-        return said if isinstance(said, dict) else {}
+        report = rows[0].get("customizedMetadata") if rows else None
+        return report if isinstance(report, dict) else {}
 
     def _registered(self, approved: Any) -> Archive | None:
-        """The archive under which this very release is registered already.
-
-        By a publish that was cut short.
-        """
+        """The archive under which an interrupted publish has registered this very release."""
         for row in self._api.describe(approved.name, approved.version):
             file = str(row.get("modelUrl", ""))
             if is_ours(file, approved.name, approved.version) and same_release(
                 release_in(self._store / file), payload_of(approved.release_envelope)
             ):
                 if not _ready(row):
-                    # TorchServe gives up on a worker for good after some minutes; only 0 and then 1
-                    # wakes it.
+                    # TorchServe gives up on a worker for good after some minutes; only setting 0
+                    # and then 1 starts it again.
                     self._api.set_workers(approved.name, approved.version, 0)
                     self._api.set_workers(approved.name, approved.version, 1)
                 return Archive(file=file, digest=Hashes().of(self._store / file))
@@ -236,14 +229,13 @@ class Torchserve(Publisher):
 
     def _register(self, approved: Any, weights: BinaryIO) -> Archive:
         self._sweep_drafts()
-        self.withdraw(
-            approved.name, approved.version
-        )  # an older release, a half-made registration, somebody's own
+        # It may be an older release, an unfinished registration, or somebody else's model.
+        self.withdraw(approved.name, approved.version)
         try:
             archive = write_archive(approved, weights, self._store)
         except OSError as error:
             raise Unavailable(
-                f"TorchServe's model store cannot be written ({error}); make room or fix its "
+                f"TorchServe's model store cannot be written ({error}); free space or fix its "
                 "rights."
             ) from error
         self._api.register(
@@ -269,12 +261,12 @@ class Torchserve(Publisher):
         )
 
     def _check_identity(self, approved: Any, file: str) -> None:
-        said = self._said(approved.name, approved.version)
-        if said is None:
+        report = self._report(approved.name, approved.version)
+        if report is None:
             raise NotReady(
-                f"The worker of {approved.name} {approved.version} does not say what it serves."
+                f"The worker of {approved.name} {approved.version} does not report what it serves."
             )
-        seen = self._look(approved.name, approved.version, file, said)
+        seen = self._look(approved.name, approved.version, file, report)
         if seen.problem or seen.digest != approved.digest:
             problem = seen.problem or f"its weights have the digest {str(seen.digest)[:12]}"
             raise IntegrityMismatch(
@@ -283,18 +275,18 @@ class Torchserve(Publisher):
             )
 
     def _check_answers(self, name: str, version: str, smoke: Smoke) -> None:
-        for picture, expected in zip(smoke.images, smoke.probabilities, strict=True):
+        for image, expected in zip(smoke.images, smoke.probabilities, strict=True):
             try:
-                answer = self._api.predict(name, version, picture)
+                answer = self._api.predict(name, version, image)
             except Refusal as refusal:
                 if refusal.status >= httpx.codes.INTERNAL_SERVER_ERROR:
                     raise
                 raise IntegrityMismatch(
-                    f"{name} {version} refuses a vetted picture: {refusal.sentence}",
+                    f"{name} {version} refuses a vetted image: {refusal.sentence}",
                     code="smoke_refused",
                 ) from refusal
             given = answer.get("probabilities") if isinstance(answer, dict) else None
-            # Written so that NaN, and anything that is no list of numbers, does not pass.
+            # Written so that NaN, and anything that is not a list of numbers, does not pass.
             close = (
                 isinstance(given, list)
                 and len(given) == len(expected)
@@ -305,7 +297,7 @@ class Torchserve(Publisher):
             )
             if not close:
                 raise IntegrityMismatch(
-                    f"{name} {version} answers a vetted picture otherwise than the vetted model.",
+                    f"{name} {version} and the vetted model answer differently to a vetted image.",
                     code="smoke_differs",
                 )
 
@@ -318,10 +310,7 @@ class Torchserve(Publisher):
                 self.withdraw(name, version)
 
     def _drain(self, name: str, version: str) -> None:
-        """Wait until nobody waits.
-
-        Whoever is in the queue of a deleted version never gets an answer.
-        """
+        """Wait until the queue is empty, because TorchServe drops requests to a deleted version."""
         start = idle_since = time.monotonic()
         while (
             now := time.monotonic()
@@ -333,26 +322,22 @@ class Torchserve(Publisher):
 
     def _unregister(self, name: str, version: str) -> None:
         others = [str(row.get("modelVersion")) for row in self._api.describe(name, "all")]
-        with contextlib.suppress(
-            Refusal
-        ):  # a registration without workers; deleting is what counts
+        # TorchServe refuses this for a registration without workers; only deleting matters.
+        with contextlib.suppress(Refusal):
             self._api.set_workers(name, version, 0)
         try:
             self._api.unregister(name, version)
         except Refusal as refusal:
             others = [other for other in others if other != version]
             if refusal.status == httpx.codes.FORBIDDEN and others:
-                # TorchServe keeps a default as long as there are other versions.
+                # TorchServe does not delete the default as long as there are other versions.
                 self._api.set_default(name, others[-1])
                 self._api.unregister(name, version)
             elif refusal.status != httpx.codes.NOT_FOUND:
                 raise
 
     def _delete_archive(self, file: str) -> None:
-        """Delete what a registration came from, if it lies in the store.
-
-        Other places are not ours to touch.
-        """
+        """Delete the archive of a registration if it lies in the store, and no file elsewhere."""
         if Path(file).name == file and file not in {"", ".", ".."} and not self._in_use(file):
             try:
                 (self._store / file).unlink(missing_ok=True)
@@ -362,10 +347,7 @@ class Torchserve(Publisher):
                 ) from error
 
     def _in_use(self, file: str) -> bool:
-        """Whether a model is registered from this file.
-
-        One archive may be registered under a second name.
-        """
+        """Whether a model, perhaps of another name, is registered from this file."""
         rows = [row for name in self._api.names() for row in self._api.describe(name, "all")]
         return any(row.get("modelUrl") == file for row in rows)
 
@@ -375,7 +357,7 @@ class Torchserve(Publisher):
                 if time.time() - draft.stat().st_mtime > _STALE_DRAFT_SECONDS:
                     draft.unlink(missing_ok=True)
             except OSError:
-                # Another publisher was faster, or the write that follows says what is wrong
+                # Another publisher was faster, or the write that follows reports what is wrong.
                 continue
 
 

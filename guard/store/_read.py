@@ -1,4 +1,4 @@
-"""Small tools the named queries share: rows in and out, and inserts that may come twice."""
+"""Helpers that the named queries share: rows in and out, and inserts that may be repeated."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ R = TypeVar("R")
 def table(entity: type[Base]) -> Table:
     """The Core table of an entity.
 
-    Queries use columns, so that no ORM object is ever stale or handed out.
+    Queries select columns, so that no ORM object is ever stale or returned.
     """
     return Base.metadata.tables[entity.__tablename__]
 
@@ -37,7 +37,7 @@ def first(s: Session, row: type[R], statement: Any) -> R | None:
 
 
 def insert_once(s: Session, entity: type[Base], values: Mapping[str, Any]) -> bool:
-    """Insert unless a unique rule says that it is there already; whether it was inserted."""
+    """Insert the row unless a unique constraint is violated; returns whether it was inserted."""
     dialect = sqlite if s.get_bind().dialect.name == "sqlite" else postgresql
     target = table(entity)
     statement = dialect.insert(target).values(**values).on_conflict_do_nothing()

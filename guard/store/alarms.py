@@ -1,4 +1,4 @@
-"""Alarms: what a person should see, at most one open a kind and subject."""
+"""Alarms for people to see, at most one open for each kind and subject."""
 
 import uuid
 from datetime import datetime
@@ -14,10 +14,7 @@ _ALARMS = table(Alarm)
 
 
 def raise_(s: Session, kind: str, subject: str, detail: str, now: datetime) -> bool:
-    """Open an alarm.
-
-    False when one of this kind and subject is open already, and that one stays as it is.
-    """
+    """Open an alarm; False if one of this kind and subject is open already and stays as it is."""
     values = {"id": uuid.uuid4().hex, "kind": kind, "subject": subject, "detail": detail, "at": now}
     return insert_once(s, Alarm, values)
 

@@ -1,4 +1,4 @@
-"""Artifacts: which digests the guard holds, and where each came from."""
+"""Artifacts: the digests that the guard holds, and where each came from."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -63,6 +63,6 @@ def get(s: Session, digest: str) -> ArtifactRow:
 
 
 def children(s: Session, digest: str) -> list[ArtifactRow]:
-    """What was made from an artifact, the oldest first."""
+    """The artifacts that were made from this one, the oldest first."""
     statement = rows_of(Artifact).where(_ARTIFACTS.c.parent_digest == digest)
     return many(s, ArtifactRow, statement.order_by(_ARTIFACTS.c.created_at, _ARTIFACTS.c.digest))

@@ -1,6 +1,6 @@
-"""Canaries: what a worker's detectors made of models whose truth is known.
+"""Canaries: the results of a worker's detectors on models known to be clean or backdoored.
 
-Append-only by use, the latest counts.
+Rows are only added, and the latest one counts.
 """
 
 import uuid

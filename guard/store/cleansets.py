@@ -1,4 +1,4 @@
-"""Clean sets: facts by digest; under one name the latest added is in use."""
+"""Clean sets: facts by digest; of several sets with one name the latest is in use."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -15,10 +15,7 @@ _CLEANSETS = table(CleanSetRecord)
 
 
 def put(s: Session, facts: CleanSetFacts, now: datetime) -> None:
-    """Record a clean set and make it the one in use under its name.
-
-    Adding an old one again makes it the latest.
-    """
+    """Record a clean set, and make it the one in use under its name even if it was known before."""
     dialect = sqlite if s.get_bind().dialect.name == "sqlite" else postgresql
     values = {"digest": facts.digest, "name": facts.name, "facts": asdict(facts), "added_at": now}
     statement = dialect.insert(_CLEANSETS).values(**values)
@@ -47,7 +44,7 @@ def get_by_name(s: Session, name: str) -> CleanSetFacts | None:
 
 
 def list_all(s: Session) -> list[CleanSetFacts]:
-    """Every clean set by name; of one name the latest first."""
+    """Every clean set, ordered by name, then from the latest to the oldest."""
     order = (_CLEANSETS.c.name, _CLEANSETS.c.added_at.desc(), _CLEANSETS.c.digest)
     return [
         CleanSetFacts(**found.facts)

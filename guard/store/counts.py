@@ -1,4 +1,4 @@
-"""How much there is of everything: what the metrics show."""
+"""The counts of rows that the metrics show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ _ALARMS = table(Alarm)
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Rows by kind; a kind without rows is left out.
+    """The number of rows of each kind; kinds without rows are left out.
 
-    `oldest_due` is when the oldest due message became due.
+    `oldest_due` is the time at which the oldest due message became due.
     """
 
     scans: Mapping[str, int]
@@ -32,7 +32,7 @@ class Counts:
 
 
 def take(s: Session, now: datetime) -> Counts:
-    """Count everything at one time."""
+    """Count everything as of `now`."""
     unsent = _OUTBOX.c.sent_at.is_(None)
     due = select(func.min(_OUTBOX.c.not_before)).where(unsent, _OUTBOX.c.not_before <= now)
     return Counts(

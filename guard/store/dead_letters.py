@@ -1,4 +1,4 @@
-"""Dead letters: messages that nobody could handle, kept for a person."""
+"""Dead letters: messages that no task could handle, kept for a person."""
 
 import uuid
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ _LETTERS = table(DeadLetter)
 def add(
     s: Session, task: str, payload: Mapping[str, Any], error: str, now: datetime
 ) -> DeadLetterRow:
-    """Keep a message and the error that ended its last try."""
+    """Record a message and the error that ended its last try."""
     row = DeadLetterRow(id=uuid.uuid4().hex, task=task, payload=dict(payload), error=error, at=now)
     s.execute(insert(_LETTERS).values(**vars(row)))
     return row
 
 
 def list_all(s: Session, limit: int = 100) -> list[DeadLetterRow]:
-    """The newest first."""
+    """Dead letters, the newest first."""
     return many(
         s,
         DeadLetterRow,

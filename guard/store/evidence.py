@@ -1,4 +1,4 @@
-"""Evidence: what each method version said; append-only, and it outlives its artifact's fate."""
+"""Evidence: the results of each method version; append-only, kept even if the artifact is not."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ _EVIDENCE = table(EvidenceRecord)
 
 
 def add(s: Session, evidence: Evidence, now: datetime) -> bool:
-    """Keep a piece of evidence; whether it was new. The first one under a key stays.
+    """Record a piece of evidence unless its key is taken; returns whether it was recorded.
 
     Raises:
         MethodFailed: it holds a number that is not finite.
@@ -42,13 +42,13 @@ def add(s: Session, evidence: Evidence, now: datetime) -> bool:
 
 
 def find(s: Session, key: str) -> Evidence | None:
-    """The evidence under a key, or None: what lets a repeated stage skip the work."""
+    """The evidence under a key, or None; a repeated stage thereby skips finished work."""
     found = _all(s, _EVIDENCE.c.key == key)
     return found[0] if found else None
 
 
 def for_artifact(s: Session, digest: str, cleanset_digest: str | None = None) -> list[Evidence]:
-    """All evidence on an artifact, the oldest first; on one clean set if given."""
+    """All evidence on an artifact (with one clean set, if given), the oldest first."""
     where = [_EVIDENCE.c.artifact_digest == digest]
     if cleanset_digest is not None:
         where.append(_EVIDENCE.c.cleanset_digest == cleanset_digest)

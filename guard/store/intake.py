@@ -1,4 +1,4 @@
-"""What intake asks the books: which object versions were heard of, and the first scan of one."""
+"""The queries of intake: which object versions are known, and the scans of one upload."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ from guard.store.tables import Nomination, Scan
 
 _SCANS = table(Scan)
 _NOMINATIONS = table(Nomination)
-#: Between the version of the weights and that of a `config.json` which came after their first scan.
+#: Separates the version of the weights from that of a `config.json` that arrived after their scan.
 LATE_MANIFEST = "#config="
 
 
@@ -32,9 +32,9 @@ def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str 
 
 
 def scans_of_upload(s: Session, bucket: str, key: str, pin: str) -> list[ScanRow]:
-    """The scans of one upload: without a manifest, and with one that came later.
+    """The scans of one upload, including those with a manifest that arrived later.
 
-    Not what was purified from it.
+    Scans of models that were purified from it are left out.
     """
     late = _SCANS.c.version_id.startswith(pin + LATE_MANIFEST, autoescape=True)
     where = (_SCANS.c.bucket == bucket, _SCANS.c.key == key, _SCANS.c.parent_scan_id.is_(None))
@@ -45,7 +45,7 @@ def scans_of_upload(s: Session, bucket: str, key: str, pin: str) -> list[ScanRow
 def open_nomination(
     s: Session, bucket: str, key: str, version_id: str | None
 ) -> NominationRow | None:
-    """A notice of the same object that nobody acted on yet."""
+    """A notice of the same object that has not been handled yet."""
     where = (
         _NOMINATIONS.c.state == NominationState.NEW,
         _NOMINATIONS.c.bucket == bucket,

@@ -1,6 +1,6 @@
-"""The verdict ledger: append-only rows, each holding the hash of the one before.
+"""The verdict ledger: append-only rows, each of which holds the hash of the row before.
 
-How a hash is made: `guard.core.ledger`; who checks it: `guard.attest.chain`.
+`guard.core.ledger` defines the hash, and `guard.attest.chain` checks it.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,8 @@ def append(
 ) -> LedgerRow:
     """Add a verdict at the end of the chain.
 
-    Call inside `transaction`, since others wait until it commits.
-
-    The same `verdict_id` twice is one row: the one that is there comes back.
+    Call it inside `transaction`, because others wait until it commits. If `verdict_id` is in the
+    chain already, nothing is added and that row is returned.
     """
     if s.get_bind().dialect.name == "postgresql":
         s.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -99,7 +98,7 @@ def for_scan(s: Session, scan_id: str) -> list[LedgerRow]:
 
 
 def rows(s: Session, after: int = 0, limit: int | None = None) -> list[LedgerRow]:
-    """The chain in order, from the row behind `after` on."""
+    """The rows of the chain in order, starting behind `after`."""
     return many(
         s,
         LedgerRow,

@@ -1,4 +1,4 @@
-"""Methods: which ones this installation knows, at which version, and whether they decide."""
+"""The methods that this installation knows, their versions, and whether they decide."""
 
 from collections.abc import Collection, Iterable
 
@@ -18,13 +18,12 @@ def sync(
 ) -> list[MethodRow]:
     """Bring the table in line with the shelves and return it.
 
-    A method that is new, or whose version rose, starts in `evaluation`, or as `enabled` when its
-    name is in `enabled` (the ones the packaged policy lists). A retired one stays retired. What
-    left the shelves is retired.
+    A method that is new, or whose version rose, starts in `evaluation`, or as `enabled` if its name
+    is in `enabled`. A retired method stays retired, and a method that left the shelves is retired.
 
     Args:
         known: (kind, name, version) of every plug-in.
-        enabled: names the packaged policy lists.
+        enabled: names that the packaged policy lists.
     """
     before = {(row.kind, row.name): row for row in list_all(s)}
     left = dict(before)
@@ -51,19 +50,17 @@ def set_state(s: Session, kind: str, name: str, state: MethodState) -> MethodRow
     s.execute(update(_METHODS).where(*_is(kind, name)).values(state=state))
     row = first(s, MethodRow, rows_of(Method).where(*_is(kind, name)))
     if row is None:
-        raise UnknownMethod(
-            f"There is no {kind} {name!r}; `guard methods list` shows what there is."
-        )
+        raise UnknownMethod(f"There is no {kind} {name!r}; `guard methods list` shows all methods.")
     return row
 
 
 def list_all(s: Session) -> list[MethodRow]:
-    """Every method by kind and name."""
+    """Every method, ordered by kind and name."""
     return many(s, MethodRow, rows_of(Method).order_by(_METHODS.c.kind, _METHODS.c.name))
 
 
 def enabled(s: Session, kind: str) -> list[MethodRow]:
-    """The methods of a kind that decide."""
+    """The enabled methods of a kind, which decide."""
     return [row for row in list_all(s) if row.kind == kind and row.state == MethodState.ENABLED]
 
 

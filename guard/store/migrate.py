@@ -1,6 +1,6 @@
 """Bring a database to the newest schema.
 
-Alembic, set up in code, from a checkout or an installed package.
+Alembic is configured in code, so it works from a checkout and from an installed package.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,7 @@ _LOCK = 0x6D696772  # any constant: two hosts that upgrade at once take turns on
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """After this returns, the database at `url` has the schema of `revision`.
-
-    All of it or nothing is applied.
+    """Bring the database at `url` to the schema of `revision`, completely or not at all.
 
     Raises:
         InputError: the URL or the revision is wrong.
@@ -38,15 +36,18 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Go back to `revision` ("base": no tables at all; what they held is lost).
+    """Go back to `revision`; "base" drops all tables with their contents.
 
-    Raises as `upgrade`.
+    Raises the errors of `upgrade`.
     """
     _run(url, lambda config: command.downgrade(config, revision))
 
 
 def current(url: str) -> str | None:
-    """The revision the database is at; None for one without our tables. Raises as `upgrade`."""
+    """The revision of the database, or None if it has no tables of the guard.
+
+    Raises the errors of `upgrade`.
+    """
     engine = make_engine(url)
     try:
         return current_of(engine)
@@ -55,13 +56,13 @@ def current(url: str) -> str | None:
 
 
 def current_of(engine: Engine) -> str | None:
-    """As `current`, on an engine that is open already: what readiness asks."""
+    """The same as `current`, for an engine that exists already."""
     with reading(engine) as session:
         return MigrationContext.configure(session.connection()).get_current_revision()
 
 
 def head() -> str:
-    """The newest revision this release knows."""
+    """The newest revision that this release knows."""
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     if newest is None:
         raise InputError("The migrations hold no revision; install Registry Guard again.")

@@ -1,4 +1,4 @@
-"""Nominations: every notice of an object, and what became of it."""
+"""Nominations: every notice of an object, and its outcome."""
 
 from datetime import datetime
 
@@ -23,7 +23,7 @@ def add(
     source: str,
     now: datetime,
 ) -> NominationRow:
-    """Record a notice in state `new`; the same object may be named any number of times."""
+    """Record a notice in state `new`; an object may have any number of notices."""
     row = NominationRow(
         id=nomination_id,
         bucket=bucket,
@@ -59,13 +59,13 @@ def settle(
     reason: str = "",
     scan_id: str | None = None,
 ) -> None:
-    """Say what became of a notice."""
+    """Record the outcome of a notice."""
     values = {"state": state, "reason": reason, "scan_id": scan_id}
     s.execute(update(_NOMINATIONS).where(_NOMINATIONS.c.id == nomination_id).values(values))
 
 
 def pending(s: Session, limit: int = 100) -> list[NominationRow]:
-    """Notices nobody acted on, the oldest first."""
+    """Notices that have not been handled, the oldest first."""
     statement = rows_of(Nomination).where(_NOMINATIONS.c.state == NominationState.NEW)
     return many(
         s,
@@ -77,7 +77,7 @@ def pending(s: Session, limit: int = 100) -> list[NominationRow]:
 def list_recent(
     s: Session, limit: int = 50, *, state: NominationState | None = None
 ) -> list[NominationRow]:
-    """The newest notices first, of one state if given."""
+    """The newest notices first; of one state if given."""
     statement = (
         rows_of(Nomination)
         .order_by(_NOMINATIONS.c.received_at.desc(), _NOMINATIONS.c.id)

@@ -1,6 +1,6 @@
-"""The outbox.
+"""The outbox: messages that are committed together with the rows they concern.
 
-Messages written in the same commit as what they are about, sent afterwards, perhaps twice.
+The relay sends them afterwards, at least once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,8 +20,7 @@ _OUTBOX = table(Outbox)
 def add(
     s: Session, task: str, payload: Mapping[str, Any], now: datetime, delay_seconds: float = 0
 ) -> None:
-    """Have `task` sent with `payload` (ids only) once this transaction has committed and the delay
-    is over."""
+    """Have `task` sent with `payload` (ids only) after this transaction's commit and the delay."""
     due_at = now + timedelta(seconds=delay_seconds)
     s.execute(
         insert(_OUTBOX).values(task=task, payload=dict(payload), created_at=now, not_before=due_at)
@@ -31,7 +30,7 @@ def add(
 def due(s: Session, now: datetime, limit: int = 100) -> list[OutboxRow]:
     """Messages to send now, the oldest first.
 
-    On PostgreSQL another relay's rows are passed over, not waited for.
+    On PostgreSQL, rows that another relay holds are skipped, not waited for.
     """
     statement = (
         rows_of(Outbox)
@@ -44,7 +43,7 @@ def due(s: Session, now: datetime, limit: int = 100) -> list[OutboxRow]:
 
 
 def mark_sent(s: Session, ids: Iterable[int], now: datetime) -> None:
-    """After this commits, `due` no longer lists them."""
+    """Mark messages as sent, so that `due` no longer lists them."""
     s.execute(update(_OUTBOX).where(_OUTBOX.c.id.in_(list(ids))).values(sent_at=now))
 
 
@@ -58,11 +57,11 @@ def waiting(s: Session) -> int:
 
 
 def prune(s: Session, before: datetime) -> None:
-    """Forget messages sent before a time."""
+    """Delete messages that were sent before a time."""
     s.execute(delete(_OUTBOX).where(_OUTBOX.c.sent_at < before))
 
 
 def unsent_ids(s: Session) -> frozenset[str]:
-    """Every id that an unsent message speaks of."""
+    """Every id in the payload of an unsent message."""
     payloads = s.execute(select(_OUTBOX.c.payload).where(_OUTBOX.c.sent_at.is_(None))).scalars()
     return frozenset(str(value) for payload in payloads for value in payload.values())

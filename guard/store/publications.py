@@ -1,4 +1,4 @@
-"""Publications: what was given to serving, under which name and version."""
+"""Publications: the artifacts given to serving, with name and version."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -31,7 +31,7 @@ def add(
     """Record that an artifact is being served.
 
     Raises:
-        StoreConflict: at commit, when the version of that name is taken; take the next one.
+        StoreConflict: at commit, if the version of that name is taken; use the next one.
     """
     values: dict[str, Any] = {
         "id": publication_id,
@@ -66,13 +66,13 @@ def get(s: Session, publication_id: str) -> PublicationRow:
 
 
 def find(s: Session, name: str, version: str) -> PublicationRow | None:
-    """What was published as this version of this name, withdrawn or not."""
+    """The publication of this version of this name, withdrawn or not."""
     where = (_PUBLICATIONS.c.name == name, _PUBLICATIONS.c.version == version)
     return first(s, PublicationRow, rows_of(Publication).where(*where))
 
 
 def active(s: Session, name: str | None = None) -> list[PublicationRow]:
-    """What should be answered with, by name and age; of one name if given."""
+    """The publications that should be served, by name and age; of one name if given."""
     where = [_PUBLICATIONS.c.state == PublicationState.ACTIVE]
     if name is not None:
         where.append(_PUBLICATIONS.c.name == name)
@@ -99,11 +99,9 @@ def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:
 
 
 def next_version(s: Session, name: str) -> str:
-    """The version after every version this name ever had, withdrawn ones included.
+    """The version after every version ("1.0", "2.0", ...) this name ever had, withdrawn or not.
 
-    "1.0", "2.0", ...
-
-    Versions only grow, so an old model cannot come back dressed as a new one.
+    Versions only grow, so an old model cannot return under the version of a newer one.
     """
     used = s.execute(select(_PUBLICATIONS.c.version).where(_PUBLICATIONS.c.name == name)).scalars()
     majors = [int(version.split(".")[0]) for version in used]
@@ -111,7 +109,7 @@ def next_version(s: Session, name: str) -> str:
 
 
 def withdraw(s: Session, publication_id: str, *, reason: str, now: datetime) -> PublicationRow:
-    """Mark a publication as taken out of serving; one that already was stays as it is."""
+    """Mark a publication as withdrawn; one that is withdrawn already stays as it is."""
     s.execute(
         update(_PUBLICATIONS)
         .where(
@@ -123,9 +121,9 @@ def withdraw(s: Session, publication_id: str, *, reason: str, now: datetime) -> 
 
 
 def version_for(s: Session, name: str, digest: str) -> str:
-    """The version under which an artifact is active already (a repeated publish changes nothing).
+    """The version under which an artifact is active already, or else the next one.
 
-    Or the next one.
+    So a repeated publish changes nothing.
     """
     there = [row for row in active(s, name) if row.digest == digest]
     return there[-1].version if there else next_version(s, name)
@@ -140,7 +138,7 @@ def renew(
     envelope: Mapping[str, Any],
     now: datetime,
 ) -> None:
-    """Note that a publication was made again, perhaps under a newer release statement."""
+    """Record that a publication was repeated, perhaps with a newer release statement."""
     values = {
         "archive_digest": archive_digest,
         "receipt": dict(receipt),

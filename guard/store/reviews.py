@@ -1,4 +1,4 @@
-"""Reviews: what a person said of a verdict, and never of their own upload."""
+"""Reviews: a person's decision about a verdict, which may not concern their own upload."""
 
 from datetime import datetime
 
@@ -15,7 +15,7 @@ _REVIEWS, _LEDGER, _SCANS = table(Review), table(LedgerEntry), table(Scan)
 
 
 class OwnUpload(InputError):
-    """Whoever uploaded a model may not approve it: four eyes."""
+    """The reviewer uploaded the model, and approval needs a second person."""
 
     code = "own_upload"
 
@@ -31,7 +31,7 @@ def add(
     now: datetime,
     new_verdict_id: str | None = None,
 ) -> ReviewRow:
-    """Record a review of one verdict; it speaks of that verdict's digest and of no other.
+    """Record a review of one verdict; it holds for that verdict's digest only.
 
     Raises:
         InputError: there is no such verdict, or no reason was given.
@@ -82,10 +82,7 @@ def list_recent(s: Session, limit: int = 50) -> list[ReviewRow]:
 
 
 def waiting(s: Session) -> list[LedgerRow]:
-    """Held verdicts that are in force for their scan and that nobody reviewed yet.
-
-    The oldest first.
-    """
+    """Held verdicts that are in force for their scan and not reviewed yet, the oldest first."""
     reviewed = select(_REVIEWS.c.verdict_id)
     statement = (
         rows_of(LedgerEntry)

@@ -15,7 +15,7 @@ _REVOCATIONS = table(Revocation)
 def add(
     s: Session, *, revocation_id: str, digest: str, reason: str, by: str, now: datetime
 ) -> None:
-    """After this commits, `is_revoked(digest)` is true for good."""
+    """Revoke a digest; once this is committed, `is_revoked(digest)` stays true."""
     s.execute(
         insert(_REVOCATIONS).values(id=revocation_id, digest=digest, reason=reason, by=by, at=now)
     )

@@ -1,6 +1,6 @@
-"""What the named queries return.
+"""The rows that the named queries return: one frozen dataclass per table.
 
-Frozen, detached, one dataclass a table, field names = column names.
+Field names are column names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from guard.core.states import ScanState, Verdict
 
 
 class NominationState(StrEnum):
-    """What became of one notice that an object exists."""
+    """The outcome of one notice that an object exists."""
 
     NEW = "new"
-    ACCEPTED = "accepted"  # a scan was made, or was there
+    ACCEPTED = "accepted"  # a scan was made, or existed already
     IGNORED = "ignored"  # nothing to vet (a config.json, a folder mark)
-    REFUSED = "refused"  # the reason says why
+    REFUSED = "refused"  # `reason` explains it
 
 
 class ArtifactKind(StrEnum):
@@ -33,21 +33,21 @@ class ArtifactKind(StrEnum):
 
 
 class PublicationState(StrEnum):
-    """Whether an artifact should be answered with."""
+    """Whether an artifact should be served."""
 
     ACTIVE = "active"
     WITHDRAWN = "withdrawn"
 
 
 class Decided(StrEnum):
-    """What a reviewer said of a held verdict."""
+    """A reviewer's decision about a held verdict."""
 
     APPROVE = "approve"
     REJECT = "reject"
 
 
 class MethodState(StrEnum):
-    """Arriving is not acting: a new method is measured before it decides."""
+    """The state of a method; a new method is evaluated before it decides."""
 
     EVALUATION = "evaluation"
     ENABLED = "enabled"
@@ -56,19 +56,16 @@ class MethodState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The right to work on one scan until somebody with a higher token takes over."""
+    """The right to work on one scan until another worker with a higher token takes over."""
 
     scan_id: str
     token: int
-    attempts: int  # claims since the last stage that ended in order
+    attempts: int  # claims since the last stage that succeeded
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanRow:
-    """The work on one object version.
-
-    Says nothing about the model beyond `verdict_id`, the verdict in force.
-    """
+    """The work on one object version; `verdict_id` is the verdict in force for its model."""
 
     id: str
     bucket: str
@@ -143,7 +140,7 @@ class LedgerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewRow:
-    """A person's word on one verdict; `new_verdict_id` is the verdict that it led to."""
+    """A person's decision about one verdict, and `new_verdict_id`, the verdict that it led to."""
 
     id: str
     verdict_id: str
@@ -156,7 +153,7 @@ class ReviewRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublicationRow:
-    """An artifact in serving, or once in serving."""
+    """An artifact that is served, or was served once."""
 
     id: str
     digest: str
@@ -197,7 +194,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetterRow:
-    """One message that nobody could handle."""
+    """One message that no task could handle."""
 
     id: str
     task: str
@@ -208,7 +205,7 @@ class DeadLetterRow:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRow:
-    """Something a person should see; open until `cleared_at`."""
+    """Something that a person should see; it is open until `cleared_at`."""
 
     id: str
     kind: str
@@ -220,7 +217,7 @@ class AlarmRow:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """A method this installation knows; `kind` is "detector" or "defense"."""
+    """A method that this installation knows; `kind` is "detector" or "defense"."""
 
     kind: str
     name: str
@@ -232,7 +229,7 @@ class MethodRow:
 class CanaryRow:
     """One run of the canary on a worker.
 
-    `methods` is the digest of what was tried, `trials` what came of each.
+    `methods` is the digest of the methods that were tried, `trials` holds the result of each trial.
     """
 
     id: str

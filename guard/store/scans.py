@@ -1,4 +1,4 @@
-"""Scans: who works on which, and every legal move. States and their order: `guard.core.states`."""
+"""Scans: who works on which, and every legal move between the states of `guard.core.states`."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -53,9 +53,8 @@ def insert(
 ) -> ScanRow:
     """Record a scan in state `queued`.
 
-    An object version that already has its first scan is not recorded again: the row that is there
-    comes back, and its `id` is not `scan_id`. A re-scan gives `parent_scan_id` and is always a new
-    row.
+    An object version that already has its first scan is not recorded again: its existing row is
+    returned, whose `id` is not `scan_id`. A re-scan gives `parent_scan_id` and is always a new row.
     """
     values = {
         "id": scan_id,
@@ -88,7 +87,7 @@ def insert(
 
 
 def get(s: Session, id_or_prefix: str) -> ScanRow:
-    """The scan with this id, or the only one whose id starts so (four characters or more).
+    """The scan with this id, or the only one whose id starts with it (four characters or more).
 
     Raises:
         InputError: no such scan, or several.
@@ -107,7 +106,7 @@ def get(s: Session, id_or_prefix: str) -> ScanRow:
         return found[0]
     if found:
         raise InputError(
-            f"Several scans start with {id_or_prefix!r}; give more of the id.",
+            f"Several scans have an id that starts with {id_or_prefix!r}; give more of the id.",
             code="ambiguous_scan",
         )
     raise InputError(
@@ -137,7 +136,7 @@ def for_digest(s: Session, digest: str) -> list[ScanRow]:
 
 
 def list_recent(s: Session, limit: int = 50, *, state: ScanState | None = None) -> list[ScanRow]:
-    """The newest scans first, of one state if given."""
+    """The newest scans first; of one state if given."""
     statement = rows_of(Scan).order_by(*_newest()).limit(limit)
     return many(
         s, ScanRow, statement if state is None else statement.where(_SCANS.c.state == state)
@@ -147,17 +146,14 @@ def list_recent(s: Session, limit: int = 50, *, state: ScanState | None = None) 
 def count_since(s: Session, submitted_by: str, since: datetime) -> int:
     """How many scans an uploader caused since a time.
 
-    Repeated tries are a way to fish for a lucky seed.
+    Repeated uploads could be attempts to find a seed that passes.
     """
     where = (_SCANS.c.submitted_by == submitted_by, _SCANS.c.created_at >= since)
     return int(s.execute(sql_select(func.count()).select_from(_SCANS).where(*where)).scalar_one())
 
 
 def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[ScanRow]:
-    """Unfinished scans that nobody holds and nothing touched for `quiet_seconds`.
-
-    The oldest first.
-    """
+    """Unfinished scans that nobody holds or touched for `quiet_seconds`, the oldest first."""
     where = (
         _SCANS.c.state.not_in(_RESTING),
         _free(now),
@@ -167,10 +163,10 @@ def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[Scan
 
 
 def claim(s: Session, scan_id: str, *, now: datetime, seconds: float) -> Lease | None:
-    """Take a scan for `seconds`; None when somebody else holds it (or there is no such scan).
+    """Take a scan for `seconds`; None if another worker holds it or there is no such scan.
 
-    One statement decides, so of any number of claimers one wins. The token grows with every claim:
-    an older holder that wakes up again fails in `check`, `renew` and `move`.
+    A single statement decides, so only one of any number of claimers wins. The token grows with
+    every claim: an older holder that resumes fails in `check`, `renew` and `move`.
     """
     found = s.execute(
         update(_SCANS)
@@ -190,12 +186,12 @@ def claim(s: Session, scan_id: str, *, now: datetime, seconds: float) -> Lease |
 
 
 def check(s: Session, lease: Lease) -> None:
-    """After this returns, the lease is the latest one and stays so until this transaction ends.
+    """Check that the lease is the latest one, and keep it so until this transaction ends.
 
     Raises:
-        LeaseLost: somebody else took the scan over.
+        LeaseLost: another worker took the scan over.
     """
-    # FOR UPDATE: a claim that comes now waits until what we are about to write is committed.
+    # FOR UPDATE: a claim that comes now waits until this transaction has committed.
     token = s.execute(
         sql_select(_SCANS.c.lease_token).where(_SCANS.c.id == lease.scan_id).with_for_update()
     ).scalar()
@@ -204,7 +200,7 @@ def check(s: Session, lease: Lease) -> None:
 
 
 def renew(s: Session, lease: Lease, now: datetime, seconds: float) -> None:
-    """Hold a scan for `seconds` from now on. Raises as `check`."""
+    """Hold a scan for `seconds` from now on; raises the errors of `check`."""
     mine = (_SCANS.c.id == lease.scan_id, _SCANS.c.lease_token == lease.token)
     values = {"lease_until": now + timedelta(seconds=seconds)}
     if s.execute(update(_SCANS).where(*mine).values(values).returning(_SCANS.c.id)).first() is None:
@@ -212,10 +208,9 @@ def renew(s: Session, lease: Lease, now: datetime, seconds: float) -> None:
 
 
 def release(s: Session, lease: Lease, *, done: bool = True) -> None:
-    """Let a scan go; harmless where the lease was lost.
+    """Release a scan; harmless if the lease was lost.
 
-    A stage that ended in order (`done`) starts the count of attempts anew; one that failed leaves
-    it standing.
+    A stage that succeeded (`done`) resets the count of attempts; one that failed keeps it.
     """
     mine = (_SCANS.c.id == lease.scan_id, _SCANS.c.lease_token == lease.token)
     values: dict[str, Any] = {"lease_until": None}
@@ -225,7 +220,7 @@ def release(s: Session, lease: Lease, *, done: bool = True) -> None:
 
 
 def touch(s: Session, scan_id: str, now: datetime) -> None:
-    """Note that something was done for a scan, so that it is not found stuck again at once."""
+    """Record that something was done for a scan, so that `stuck` does not list it at once."""
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(updated_at=now))
 
 
@@ -238,7 +233,7 @@ def move(
     lease: Lease | None = None,
     **fields: Any,
 ) -> ScanRow:
-    """Put a scan into a state and set `fields` (columns of `ScanRow`) in the same step.
+    """Put a scan into a state, and set `fields` (columns of `ScanRow`) in the same statement.
 
     Raises:
         InputError: no such scan, the move is not legal, or a field may not be set.

@@ -1,7 +1,4 @@
-"""Engines and transactions.
-
-What SQLite and PostgreSQL must be told so that both keep the same promises.
-"""
+"""Engines and transactions, set up so that SQLite and PostgreSQL give the same guarantees."""
 
 import json
 import sqlite3
@@ -24,9 +21,9 @@ _BEGIN = "guard_sqlite_begin"
 
 
 class StoreConflict(InputError):
-    """A row that the database's own rules refuse.
+    """The database's own rules refuse a change.
 
-    A name taken, a row that must exist, an append-only table.
+    For example, a name is taken, another row must exist first, or a table is append-only.
     """
 
     code = "store_conflict"
@@ -54,10 +51,10 @@ def database_url(url: str) -> URL:
 
 
 def make_engine(url: str) -> Engine:
-    """An engine on `url`; connects to nothing yet.
+    """An engine on `url` that has not connected yet.
 
-    SQLite: WAL, foreign keys on, waits 30 s for a lock, and a transaction begins as its opener
-    asked (see `transaction`). PostgreSQL: READ COMMITTED, connections tested before use.
+    SQLite: WAL, foreign keys on, 30 s of waiting for a lock, and a transaction begins as
+    `transaction` or `reading` requests. PostgreSQL: READ COMMITTED, connections tested before use.
     """
     parsed = database_url(url)
     dumps = partial(json.dumps, allow_nan=False, ensure_ascii=False)
@@ -74,7 +71,7 @@ def make_engine(url: str) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself: it would do so late, and never for DDL.
+    # The driver must not begin transactions itself: it would do so late, and never for DDL.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
@@ -82,16 +79,16 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     for pragma in (
         "synchronous=NORMAL",
         "foreign_keys=ON",
-        "recursive_triggers=ON",  # else INSERT OR REPLACE would slip past the append-only triggers
+        "recursive_triggers=ON",  # otherwise INSERT OR REPLACE bypasses the append-only triggers
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _write_ahead(cursor: Any) -> None:
-    """Switch a new file to WAL.
+    """Switch a new file to WAL, with retries.
 
-    Where several processes do so at once, SQLite fails without its busy timeout.
+    If several processes do so at once, SQLite fails without waiting for its busy timeout.
     """
     until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
@@ -106,8 +103,8 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that reads first and writes later fails at once when another wrote
-    # meanwhile, whatever the busy timeout; taking the write lock at the start waits instead.
+    # A deferred transaction that reads first and writes later fails at once if another one wrote
+    # meanwhile, whatever the busy timeout is; taking the write lock at the start waits instead.
     connection.exec_driver_sql(
         f"BEGIN {connection.get_execution_options().get(_BEGIN, 'IMMEDIATE')}"
     )
@@ -115,11 +112,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
-    """One commit: everything inside, or nothing. On SQLite, writers take turns from the first line.
+    """Commit everything in the block, or nothing.
+
+    On SQLite, writers take turns from the start of the block.
 
     Raises:
         StoreConflict: a constraint or an append-only trigger refused.
-        Unavailable: the database did not answer, is locked, or its schema is not there.
+        Unavailable: the database did not answer, is locked, or lacks the schema.
     """
     with _translated(), Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
@@ -127,9 +126,9 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads, beside any writer; whatever it wrote is rolled back.
+    """A session that only reads, in parallel with any writer; its own changes are rolled back.
 
-    Raises as `transaction`.
+    Raises the errors of `transaction`.
     """
     beside = engine.execution_options(**{_BEGIN: "DEFERRED"})
     with _translated(), Session(beside, expire_on_commit=False) as session:
@@ -148,7 +147,7 @@ def _translated() -> Iterator[None]:
         if "append-only" in str(error.orig):
             raise StoreConflict(f"The database refused a change: {_first_line(error)}.") from error
         raise Unavailable(
-            f"The database did not do as asked ({_first_line(error)}); check GUARD_DATABASE_URL, "
+            f"The database failed ({_first_line(error)}); check GUARD_DATABASE_URL, "
             "and run "
             "`guard db upgrade` if its schema is old."
         ) from error
@@ -157,5 +156,5 @@ def _translated() -> Iterator[None]:
 
 
 def _first_line(error: DBAPIError) -> str:
-    # The driver's words only: SQLAlchemy's own text would add the SQL and its parameters.
+    # The driver's message only: SQLAlchemy's own text would add the SQL and its parameters.
     return (str(error.orig).splitlines() or ["no detail"])[0][:300].rstrip(".")

@@ -1,6 +1,6 @@
-"""The tables.
+"""The tables, which a test compares with the migrations.
 
-Alembic compares them with the migrations; nothing here cascades: evidence outlives the accused.
+No foreign key cascades: evidence is kept even if the artifact is not.
 """
 
 from datetime import datetime
@@ -22,14 +22,14 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, Verdict
 from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
-from guard.store.types import EnvelopeText, Notes, PlainJson, Utc, Word
+from guard.store.types import EnumText, EnvelopeText, Notes, PlainJson, Utc
 
 ID = String(32)  # uuid4().hex
 DIGEST = String(64)  # SHA-256, lower-case hexadecimal
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can speak of it on both databases."""
+    """Names every constraint, so that migrations can refer to it on both databases."""
 
     metadata = MetaData(
         naming_convention={
@@ -65,7 +65,7 @@ class Scan(Base):
     cleanset_digest: Mapped[str | None] = mapped_column(DIGEST)
     cleanset_name: Mapped[str | None] = mapped_column(Text)
     policy_digest: Mapped[str | None] = mapped_column(DIGEST)
-    state: Mapped[ScanState] = mapped_column(Word(ScanState), index=True)
+    state: Mapped[ScanState] = mapped_column(EnumText(ScanState), index=True)
     verdict_id: Mapped[str | None] = mapped_column(ID)
     error: Mapped[str | None] = mapped_column(Text)
     submitted_by: Mapped[str | None] = mapped_column(Text, index=True)
@@ -75,8 +75,8 @@ class Scan(Base):
     lease_until: Mapped[datetime | None] = mapped_column(Utc)
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)
     updated_at: Mapped[datetime] = mapped_column(Utc)
-    # One first scan an object version, however often its event arrives. Without a version id (an
-    # unversioned bucket) the caller tells uploads apart.
+    # One first scan per object version, however often its event arrives. Without a version id (an
+    # unversioned bucket) the caller distinguishes uploads.
     __table_args__ = (
         _only(
             "uq_scans_object",
@@ -90,7 +90,7 @@ class Scan(Base):
 
 
 class Nomination(Base):
-    """Every notice that an object exists, and what became of it."""
+    """Every notice that an object exists, and its outcome."""
 
     __tablename__ = "nominations"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -99,7 +99,7 @@ class Nomination(Base):
     version_id: Mapped[str | None] = mapped_column(Text)
     source: Mapped[str] = mapped_column(String(32))
     received_at: Mapped[datetime] = mapped_column(Utc)
-    state: Mapped[NominationState] = mapped_column(Word(NominationState), index=True)
+    state: Mapped[NominationState] = mapped_column(EnumText(NominationState), index=True)
     reason: Mapped[str] = mapped_column(Text)
     scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
     __table_args__ = (Index("ix_nominations_object", "bucket", "key"),)
@@ -111,14 +111,14 @@ class Artifact(Base):
     __tablename__ = "artifacts"
     digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
-    kind: Mapped[ArtifactKind] = mapped_column(Word(ArtifactKind))
+    kind: Mapped[ArtifactKind] = mapped_column(EnumText(ArtifactKind))
     parent_digest: Mapped[str | None] = mapped_column(ForeignKey("artifacts.digest"), index=True)
     manifest: Mapped[dict[str, Any] | None] = mapped_column(PlainJson)
     created_at: Mapped[datetime] = mapped_column(Utc)
 
 
 class EvidenceRecord(Base):
-    """What one method version said of one artifact; append-only."""
+    """The result of one method version on one artifact; append-only."""
 
     __tablename__ = "evidence"
     key: Mapped[str] = mapped_column(DIGEST, primary_key=True)
@@ -135,13 +135,13 @@ class LedgerEntry(Base):
     """The verdicts, each chained to the one before by its hash; append-only."""
 
     __tablename__ = "verdicts"
-    # Set by hand under a lock: a sequence leaves gaps when a transaction fails, and a gap means a
-    # deleted row.
+    # Set by `ledger.append` under a lock: a sequence leaves gaps when a transaction fails, and a
+    # gap means a deleted row.
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     id: Mapped[str] = mapped_column(ID, unique=True)
     artifact_digest: Mapped[str] = mapped_column(ForeignKey("artifacts.digest"), index=True)
     scan_id: Mapped[str] = mapped_column(ForeignKey("scans.id"), index=True)
-    verdict: Mapped[Verdict] = mapped_column(Word(Verdict))
+    verdict: Mapped[Verdict] = mapped_column(EnumText(Verdict))
     envelope: Mapped[dict[str, Any]] = mapped_column(EnvelopeText)
     previous: Mapped[str] = mapped_column(DIGEST)
     hash: Mapped[str] = mapped_column(DIGEST)
@@ -151,26 +151,23 @@ class LedgerEntry(Base):
 
 
 class Review(Base):
-    """A person's word on one verdict.
+    """A person's decision about one verdict; append-only.
 
-    Append-only, and a trigger refuses the uploader's own approval.
+    A trigger refuses an approval by the uploader.
     """
 
     __tablename__ = "reviews"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     verdict_id: Mapped[str] = mapped_column(ForeignKey("verdicts.id"), index=True)
     reviewer: Mapped[str] = mapped_column(Text)
-    decision: Mapped[Decided] = mapped_column(Word(Decided))
+    decision: Mapped[Decided] = mapped_column(EnumText(Decided))
     reason: Mapped[str] = mapped_column(Text)
     new_verdict_id: Mapped[str | None] = mapped_column(ID)
     at: Mapped[datetime] = mapped_column(Utc)
 
 
 class Publication(Base):
-    """An artifact that was given to serving under a name and a version.
-
-    Versions are never used twice.
-    """
+    """An artifact given to serving under a name and a version, which is never used twice."""
 
     __tablename__ = "publications"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -181,7 +178,7 @@ class Publication(Base):
     archive_digest: Mapped[str] = mapped_column(DIGEST)
     receipt: Mapped[dict[str, Any]] = mapped_column(PlainJson)
     envelope: Mapped[dict[str, Any]] = mapped_column(EnvelopeText)
-    state: Mapped[PublicationState] = mapped_column(Word(PublicationState), index=True)
+    state: Mapped[PublicationState] = mapped_column(EnumText(PublicationState), index=True)
     at: Mapped[datetime] = mapped_column(Utc)
     withdrawn_at: Mapped[datetime | None] = mapped_column(Utc)
     reason: Mapped[str] = mapped_column(Text)
@@ -210,7 +207,7 @@ class CleanSetRecord(Base):
 
 
 class Outbox(Base):
-    """Messages that were committed together with what they are about; the relay sends them."""
+    """Messages that were committed with the rows they concern; the relay sends them."""
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
@@ -223,7 +220,7 @@ class Outbox(Base):
 
 
 class DeadLetter(Base):
-    """Messages that nobody could handle."""
+    """Messages that no task could handle."""
 
     __tablename__ = "dead_letters"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -234,7 +231,7 @@ class DeadLetter(Base):
 
 
 class Alarm(Base):
-    """Something a person should see; at most one open alarm a kind and subject."""
+    """Something that a person should see; at most one open alarm for each kind and subject."""
 
     __tablename__ = "alarms"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -249,17 +246,17 @@ class Alarm(Base):
 
 
 class Method(Base):
-    """The methods this installation knows and whether they decide."""
+    """The methods that this installation knows, and whether they decide."""
 
     __tablename__ = "methods"
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int]
-    state: Mapped[MethodState] = mapped_column(Word(MethodState))
+    state: Mapped[MethodState] = mapped_column(EnumText(MethodState))
 
 
 class Canary(Base):
-    """What one worker's detectors made of models whose truth is known."""
+    """The results of one worker's detectors on models known to be clean or backdoored."""
 
     __tablename__ = "canaries"
     id: Mapped[str] = mapped_column(ID, primary_key=True)

@@ -18,13 +18,13 @@ from guard.core.errors import IntegrityMismatch
 from guard.core.notes import ScanNotes
 from guard.core.plain import from_plain, to_plain
 
-#: SQL NULL for Python None; plain `JSON` would write the JSON word null, which `IS NULL` does not
-#: find.
+#: SQL NULL for Python None; plain `JSON` would write the JSON literal null, which `IS NULL` does
+#: not find.
 PlainJson = JSON(none_as_null=True)
 
 
 class Utc(TypeDecorator[datetime]):
-    """A timezone-aware time, stored as UTC; SQLite keeps text whose order is the order of time."""
+    """A timezone-aware time, stored as UTC; on SQLite as text that sorts in the order of time."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -44,41 +44,34 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Word(TypeDecorator[StrEnum]):
-    """A member of a string enum, stored as its value.
-
-    A word the enum does not know refuses to load.
-    """
+class EnumText(TypeDecorator[StrEnum]):
+    """A member of a string enum, stored as its value; a value unknown to the enum cannot load."""
 
     impl = String(16)
     cache_ok = True
 
-    def __init__(self, words: type[StrEnum]) -> None:
+    def __init__(self, members: type[StrEnum]) -> None:
         super().__init__()
-        self.words = words
+        self.members = members
 
     def process_bind_param(self, value: StrEnum | str | None, dialect: Dialect) -> str | None:
-        return None if value is None else str(self.words(value))
+        return None if value is None else str(self.members(value))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
         if value is None:
             return None
         try:
-            return self.words(value)
+            return self.members(value)
         except ValueError as error:
             raise IntegrityMismatch(
-                f"The database holds the word {value!r}, which this release does not know; it was "
-                "changed by hand or "
-                "by a newer release.",
+                f"The database holds the value {value!r}, which this release does not know; it was "
+                "changed by hand or by a newer release.",
                 code="unknown_word",
             ) from error
 
 
 class EnvelopeText(TypeDecorator[dict[str, Any]]):
-    """A signed envelope as canonical JSON text.
-
-    So that its bytes survive any database's own JSON type.
-    """
+    """A signed envelope as canonical JSON text, whose bytes no database's JSON type changes."""
 
     impl = Text
     cache_ok = True
@@ -93,8 +86,8 @@ class EnvelopeText(TypeDecorator[dict[str, Any]]):
             data = json.loads(value)
         except ValueError:
             data = None
-        # Text that somebody broke reads as an empty envelope: the gate refuses it, and the chain
-        # check can still name the row instead of stopping at it.
+        # Damaged text is read as an empty envelope: the gate refuses it, and the chain check can
+        # still name the row instead of stopping at it.
         return data if isinstance(data, dict) else {}
 
 
