@@ -1,17 +1,17 @@
-"""Whether what two papers claim holds at our scale, on working backdoored models of a zoo.
+"""Whether the claims of two papers hold at our scale, on working backdoored models of a zoo.
 
     python -m benchmarks.bench_claims --zoo DIR [--data-dir DIR] [--only TEXT] [--within] [--sample
         N] [--seeds 0] [--jobs N]
 
-TSBD (Lin et al., NeurIPS 2024): (a) neurons that clean unlearning changes most are those that
-poison unlearning changes most: rank correlation of neuron weight change (NWC) over all hidden
-neurons; (b) fine-tuning with the gradient penalty brings the backdoor back less than plain
+TSBD (Lin et al., NeurIPS 2024): (a) the neurons that clean unlearning changes most are those that
+poison unlearning changes most, measured by the rank correlation of neuron weight change (NWC) over
+all hidden neurons; (b) fine-tuning with the gradient penalty restores the backdoor less than plain
 fine-tuning from the same reset weights, for several shares of reset neurons. SAU (Wei et al.,
 NeurIPS 2023): (c) the shared adversarial risk of a model and its reference is no less than the ASR:
 for the model itself, after plain fine-tuning, and after SAU. The risk is estimated by SAU's own
-search in its L-infinity ball, so it is a lower bound of the true one; triggers that leave the ball
-are not promised anything, so the pairs are counted apart by whether the trigger stays in it. Poison
-and the true trigger are the evaluator's; the defenses' own steps see clean pictures only.
+search in its L-infinity ball, so it is a lower bound of the true one. The paper promises nothing
+for triggers that leave the ball, so these pairs are counted separately. Poison and the true trigger
+belong to the evaluator; the defenses' own steps see clean images only.
 """
 
 import argparse
@@ -32,7 +32,7 @@ import guard
 from benchmarks import record, zoo
 from benchmarks.attacks._base import Attack
 from benchmarks.bench_purify import drawn
-from benchmarks.purify.claims_words import page, summary
+from benchmarks.purify.claims_report import page, summary
 from benchmarks.purify.running import fraction_of, one_thread
 from benchmarks.training import accuracy
 from benchmarks.zoo import ZooModel, make, sets, spec
@@ -50,19 +50,14 @@ from guard.ml.training.sharpness import uphill
 from guard.vetting import population
 
 FRACTION = 0.05
-NEURONS, WEIGHTS = (
-    (0.05, 0.15, 0.4),
-    0.7,
-)  # of (b), for all models alike, in the range that the authors' code scans
-TOP = 0.15  # of the neurons, for what two orders of (a) share
+# Shares for claim (b), the same for all models, in the range that the authors' code scans.
+NEURONS, WEIGHTS = (0.05, 0.15, 0.4), 0.7
+TOP = 0.15  # the share of neurons at the top of both orders of (a) that are compared
 RISK_IMAGES = 200
 
 
 def poison_unlearnt(model: nn.Module, clean: CleanSet, attack: Attack, method: Tsbd) -> nn.Module:
-    """A copy that has forgotten the trigger.
-
-    The loss of stamped pictures with the attack's classes is climbed.
-    """
+    """A copy that has unlearnt the trigger, by ascent on the loss of stamped images."""
     copied = copy.deepcopy(model).train()
     victims = clean.search.pick(attack.victims(clean.search.labels))
     data = Labelled(attack.stamp(victims.images), attack.relabel(victims.labels))
@@ -87,11 +82,7 @@ def poison_unlearnt(model: nn.Module, clean: CleanSet, attack: Attack, method: T
 
 
 def correlation(model: nn.Module, clean: CleanSet, attack: Attack) -> dict[str, float]:
-    """(a).
-
-    Spearman's and Pearson's correlation of the two NWCs, and the share of the top neurons that they
-    share.
-    """
+    """Claim (a): Spearman's and Pearson's correlation of both NWCs, and the overlap of the tops."""
     method = Tsbd()
     names = [
         hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))
@@ -117,11 +108,7 @@ def correlation(model: nn.Module, clean: CleanSet, attack: Attack) -> dict[str, 
 def activeness(
     model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled
 ) -> list[dict[str, Any]]:
-    """(b).
-
-    ACC and ASR after fine-tuning from the same reset weights, with the gradient penalty and
-    without.
-    """
+    """Claim (b): ACC and ASR after fine-tuning from the same reset weights, by penalty."""
     method = Tsbd()
     names = [
         hidden.layer.weight_name for hidden in hidden_layers(model, flow_on(model, clean.search))
@@ -137,7 +124,7 @@ def activeness(
 def tuned_twice(
     model: nn.Module, masks: dict[str, Tensor], clean: CleanSet, attack: Attack, test: Labelled
 ) -> dict[str, Any]:
-    """The masked weights reset, then fine-tuned in both ways."""
+    """Reset the masked weights and fine-tune in both ways."""
     method, start = Tsbd(), copy.deepcopy(model)
     reset(start, masks)
     found: dict[str, Any] = {"reset": both(start.eval(), attack, test)}
@@ -167,11 +154,10 @@ def _loss(model: nn.Module, share: float, radius: float, images: Tensor, labels:
 def bound(
     model: nn.Module, clean: CleanSet, attack: Attack, test: Labelled, seed: int
 ) -> dict[str, Any]:
-    """(c): shared adversarial risk beside ASR, by what was done to the model."""
+    """Claim (c): shared adversarial risk beside ASR, by the treatment of the model."""
     frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-    ball = replace(
-        Sau().ball, steps=20, step=0.25
-    )  # a finer search than the defense's own: it is only done once
+    # A finer search than the defense's own, since it is done only once.
+    ball = replace(Sau().ball, steps=20, step=0.25)
     data = few(clean.calibration)
     children: dict[str, nn.Module] = {"as it is": frozen}
     for name in ("fine_tune", "sau"):
@@ -190,8 +176,7 @@ def bound(
 
 
 def within(attack: Attack, data: Labelled) -> float:
-    """Share (0..1) of the attack's victims in `data` whose stamped picture stays inside SAU's
-    ball."""
+    """Share (0..1) of the attack's victims in `data` whose stamped image stays in SAU's ball."""
     victims = data.pick(attack.victims(data.labels))
     change = (attack.stamp(victims.images).float() - victims.images.float()).flatten(1).abs().amax(
         1
@@ -226,7 +211,7 @@ def both(model: nn.Module, attack: Attack, test: Labelled) -> dict[str, float]:
 
 
 def looked_at(model: ZooModel, data_dir: Path | None, seed: int) -> dict[str, Any]:
-    """All claims on one model; a step that fails is told and leaves its claim out."""
+    """All claims on one model; a step that fails is reported and its claim left out."""
     source = json.loads((model.folder.parent / "zoo.json").read_text())["spec"]
     data = sets.load(spec.parse(source).sets[str(model.truth["data"])], data_dir)
     curated = population.read_cleanset(model.cleanset)
@@ -256,7 +241,7 @@ def main() -> None:
         "--within", action="store_true", help="only models whose trigger stays inside SAU's ball"
     )
     parser.add_argument(
-        "--sample", type=int, help="so many of the models, drawn at random by a fixed seed"
+        "--sample", type=int, help="take this many of the models, drawn by a fixed seed"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1)

@@ -1,15 +1,13 @@
-"""What a scan costs at 100 classes against 10.
-
-The same network, the same pictures a class, honest and with a rule.
+"""What a scan costs at 100 classes against 10, for an honest model and for one with a rule.
 
     python -m benchmarks.bench_classes [--detector patch_inversion] [--classes 10 100] [--repeats 1]
     [--threads 1]
 
-The network is a random convolutional trunk with a nearest-class-mean head, so that any number of
-classes needs no training; with a rule, a nearly complete bright corner adds to the logit of one
-class. Pictures are noisy copies of one random prototype a class, 16 x 16 and grey, as many a class
-for every number of classes. Counted are processor seconds, wall seconds and the pictures that went
-through the model, which depend on no machine.
+The network is a random convolutional trunk with a nearest-class-mean head, so that no number of
+classes needs training; with a rule, a nearly complete bright corner adds to the logit of one class.
+Images are noisy copies of one random prototype per class, 16 x 16 and grey, with the same number
+per class for every number of classes. The record has processor seconds, wall seconds, and the
+number of images that went through the model, which does not depend on the machine.
 """
 
 import argparse
@@ -33,7 +31,7 @@ TARGET = 3
 class CountingNet(nn.Module):
     """Logits by distance to class means in random features; `strength` 0 is honest.
 
-    Counts the pictures it sees.
+    It counts the images that it sees.
     """
 
     def __init__(self, prototypes: Tensor, strength: float) -> None:
@@ -53,7 +51,7 @@ class CountingNet(nn.Module):
         self.scale = nn.Parameter(20 / torch.cdist(features, features).square().mean())
 
     def forward(self, images: Tensor) -> Tensor:
-        Counter.pictures += len(images)
+        Counter.images += len(images)
         features = self.trunk(images)
         logits = (
             -self.scale
@@ -67,12 +65,9 @@ class CountingNet(nn.Module):
 
 
 class Counter:
-    """Pictures that went through any network.
+    """Counts the images of all networks, because a detector works on a copy of the network."""
 
-    A detector works on a copy, so the network itself cannot tell.
-    """
-
-    pictures = 0
+    images = 0
 
 
 def scene(classes: int, strength: float, seed: int) -> tuple[nn.Module, CleanSet]:
@@ -92,15 +87,15 @@ def scene(classes: int, strength: float, seed: int) -> tuple[nn.Module, CleanSet
 
 
 def scanned(detector: str, classes: int, strength: float, seed: int) -> dict[str, Any]:
-    """One scan, counted."""
+    """One scan with its counts."""
     model, clean = scene(classes, strength, seed)
-    Counter.pictures, wall, cpu = 0, time.perf_counter(), time.process_time()
+    Counter.images, wall, cpu = 0, time.perf_counter(), time.process_time()
     findings = DETECTORS.get(detector)()(model, clean, seed=seed)
     return {
         "classes": classes,
         "rule": strength > 0,
         "seed": seed,
-        "pictures": Counter.pictures,
+        "pictures": Counter.images,
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "seconds": round(time.perf_counter() - wall, 2),
         "flagged": [finding.target for finding in findings if finding.suspicious],
@@ -108,7 +103,7 @@ def scanned(detector: str, classes: int, strength: float, seed: int) -> dict[str
 
 
 def ratio(rows: list[dict[str, Any]], classes: list[int], rule: bool, what: str) -> float:
-    """Total at the largest number of classes over the total at the smallest."""
+    """The total at the largest number of classes over the total at the smallest."""
     most, least = (
         sum(row[what] for row in rows if row["classes"] == count and row["rule"] == rule)
         for count in (max(classes), min(classes))

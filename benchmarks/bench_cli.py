@@ -1,4 +1,4 @@
-"""How long `guard --help` takes, beside a bare Python start in the same run."""
+"""How long `guard --help` takes, compared with a bare Python start in the same run."""
 
 import statistics
 import subprocess
@@ -16,7 +16,7 @@ def main() -> None:
     guard = [str(Path(sys.executable).with_name("guard")), "--help"]
     python = [sys.executable, "-c", "pass"]
     ours, bare = [], []
-    for _ in range(RUNS):  # alternating, so that a busy moment hits both
+    for _ in range(RUNS):  # alternating, so that a busy moment affects both
         ours.append(_seconds(guard))
         bare.append(_seconds(python))
     result = {

@@ -1,13 +1,11 @@
-"""Whether `torch.compile` pays for a search.
-
-What compiling costs, what a step gains, and after how many it is even.
+"""Whether `torch.compile` pays for a search: its cost, the gain per step, and the break-even.
 
     python -m benchmarks.bench_compile [--steps N]
 
-The search is patch inversion of ten classes on PreAct-ResNet18, a quarter of its width, as the
+The search is patch inversion of ten classes on PreAct-ResNet18 at a quarter of its width, as the
 detector runs it but without bfloat16, which compiling would have to match. Times are processor
-times of this process and of the compilers it waits for, on one thread. Every model that is uploaded
-is compiled anew: nothing is left over from the one before.
+times of this process and of the compilers it waits for, on one thread. Every uploaded model would
+be compiled afresh, without reuse of an earlier one.
 """
 
 import argparse
@@ -15,37 +13,36 @@ import os
 import resource
 from typing import Any
 
-os.environ.setdefault(
-    "TORCHINDUCTOR_COMPILE_THREADS", "1"
-)  # a pool's processes would not be counted
+# The processes of a pool would not be counted.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 
 import torch
 from torch import nn
 
-from benchmarks.bench_repair_speed import CLASSES, network, pictures
+from benchmarks.bench_repair_speed import CLASSES, network, noise_images
 from benchmarks.record import write
 from guard.core.progress import silent
 from guard.ml.search.patches import PatchEffort, smallest_patches
 from guard.ml.seeds import seeded
 from guard.ml.suitability import channels_last
 
-SCAN_STEPS = 200 + 3 * 100 + 60  # of the detector, in steps of its full batch
+SCAN_STEPS = 200 + 3 * 100 + 60  # steps of the detector with its full batch
 
 
 def spent() -> float:
-    """Processor seconds of this process and of those that it waited for."""
+    """Processor seconds of this process and of the processes that it waited for."""
     uses = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def seconds(model: nn.Module, steps: int) -> float:
-    """Of one search of so many steps, 16 pictures a class each."""
+    """Processor seconds of one search of so many steps, each with 16 images per class."""
     started = spent()
     with seeded(0):
         smallest_patches(
             model,
-            pictures(256).search,
+            noise_images(256).search,
             torch.arange(CLASSES),
             PatchEffort(steps=steps, batch=16),
             silent,

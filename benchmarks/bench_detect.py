@@ -1,14 +1,12 @@
-"""How often verdicts are right.
-
-Scan a zoo with every detector, compare with the truth, write a record with plots.
+"""How often verdicts are right: scan a zoo with every detector and compare with the truth.
 
     python -m benchmarks.bench_detect --zoo DIR [--part exam] [--jobs N] [--device D] [--policy P]
     [--calibration FILE]
 
-Scans go on where they were (DIR/<model>/scan-<method>.json). Needs torch, timm, numpy, scipy,
-safetensors and matplotlib, no service. With `--part`, the zoo's other models fit the calibration
-unless a file is named, and the part is only judged; without, all numbers of the calibrated score
-are out of fold (no fit saw the model or its attack).
+An interrupted run continues from DIR/<model>/scan-<method>.json. It needs torch, timm, numpy,
+scipy, safetensors and matplotlib, but no service. With `--part`, the zoo's other models fit the
+calibration unless a file is given, and only the part is judged; without it, all numbers of the
+calibrated score are out of fold (no fit saw the model or its attack).
 """
 
 import argparse
@@ -21,9 +19,9 @@ from typing import Any
 from benchmarks import record
 from benchmarks.attacks import ATTACKS
 from benchmarks.detect import numbers, plots
+from benchmarks.detect.report import page
 from benchmarks.detect.rows import held_out, out_of_fold, rows_of
 from benchmarks.detect.scanning import scan_zoo
-from benchmarks.detect.words import page
 from guard.core.digests import canonical_json
 from guard.core.errors import InputError
 from guard.detectors import DETECTORS
@@ -103,7 +101,7 @@ def evaluate(
     max_fpr: float = 0.05,
     seed: int = 0,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """The result, its rows, and what the plots need beside them."""
+    """The result, its rows, and what else the plots need."""
     facts = {
         data: population.read_cleanset(population.cleanset_of(zoo, member)).facts
         for data, member in {str(item.member.truth["data"]): item.member for item in exam}.items()
@@ -209,8 +207,8 @@ def _operating_point(
 ) -> dict[str, Any] | None:
     """False alarms and detections at the conformal threshold.
 
-    Without separate reference models the threshold comes from the same honest models, each left out
-    in turn.
+    Without separate reference models, the threshold comes from the same honest models, each left
+    out in turn.
     """
     honest = [row["log_odds"] for row in scored if not row["backdoored"]]
     threshold = calibration.threshold(max_fpr) if calibration else _threshold(honest, max_fpr)
@@ -270,13 +268,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="detect")
     parser.add_argument(
-        "--note", default="", help="a sentence for the record, as what the zoo was used for before"
+        "--note", default="", help="a sentence for the record, such as an earlier use of the zoo"
     )
     parser.add_argument("--scan-only", action="store_true")
     parser.add_argument(
         "--scanned",
         action="store_true",
-        help="judge only models that every detector has looked at already; the others are named",
+        help="judge only models that every detector has scanned already, and list the others",
     )
     return parser.parse_args()
 

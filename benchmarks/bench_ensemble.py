@@ -1,17 +1,18 @@
-"""What every detector costs: total, how much of it is the model's own passes, and bfloat16's part.
+"""What every detector costs: in total, in passes of the model, and because of bfloat16.
 
-    python -m benchmarks.bench_ensemble [--threads 2] [--repeats 2] python -m
-    benchmarks.bench_ensemble --zoo DIR --models NAME NAME --device cuda --searches default
+    python -m benchmarks.bench_ensemble [--threads 2] [--repeats 2]
+    python -m benchmarks.bench_ensemble --zoo DIR --models NAME NAME --device cuda
+        --searches default
 
-Each detector looks alone at the demo's honest and backdoored network (28 x 28, ten classes), or at
-models of a zoo. Seconds are the processor's on a CPU; on a GPU they are the wall clock's, with the
-device drained at both ends. Every forward pass is counted by its batch, with and without gradients;
-afterwards the bare network runs the same passes (forward, and backward to its input where there
-were gradients) in the same precision and layout, a sample of each kind. `throughput` is the time of
-those bare passes over the detector's: 1 would be a search that costs nothing beside the network.
-`clean_share` is what one pass over the calibration part costs, once a detector, over the total: the
-most that a cache of clean activations which all detectors share could save. With `float32` the
-searches run without bfloat16: do flags agree?
+Each detector scans alone the demo's honest and backdoored network (28 x 28, ten classes), or models
+of a zoo. Seconds are processor time on a CPU; on a GPU they are wall time, with the device
+synchronised at both ends. Every forward pass is counted by its batch size, with and without
+gradients; afterwards the bare network runs the same passes (forward, and backward to its input if
+there were gradients) in the same precision and layout, a sample of each kind. `throughput` is the
+time of those bare passes over the detector's: 1 would be a search that costs nothing beyond the
+network. `clean_share` is the cost of one pass over the calibration part per detector, over the
+total: the most that a cache of clean activations shared by all detectors could save. With `float32`
+the searches run without bfloat16, to check whether flags agree.
 """
 
 import argparse
@@ -42,18 +43,14 @@ from guard.ml.search import engine, patches
 from guard.vetting import population
 
 SAMPLES = 5  # bare passes of each kind
-AT_ONCE = 10  # of them between two looks at a GPU
-KINDS = (
-    40  # of passes that are timed, the most expensive ones; the rest count as their neighbours do
-)
-Pass = tuple[int, bool, bool]  # pictures, with gradients, in bfloat16
+AT_ONCE = 10  # passes between two synchronisations of a GPU
+# Kinds of passes that are timed, the most expensive ones; the rest are extrapolated.
+KINDS = 40
+Pass = tuple[int, bool, bool]  # images, with gradients, in bfloat16
 
 
 class Counting:
-    """Counts a network's passes, also those of its copies.
-
-    A forward hook travels with a deep copy.
-    """
+    """Counts the passes of a network and of its deep copies, which keep this forward hook."""
 
     passes: ClassVar[Counter[Pass]] = Counter()
 
@@ -66,7 +63,7 @@ class Counting:
 
 @dataclass(frozen=True)
 class Examined:
-    """A network, the clean set that its scan sees, and what is told of it."""
+    """A network, the clean set that its scan sees, and its description for the record."""
 
     name: str
     model: nn.Module
@@ -75,7 +72,7 @@ class Examined:
 
 
 def clock(device: torch.device) -> float:
-    """Processor seconds; on a GPU the wall clock, once everything that was asked for is done."""
+    """Processor seconds; on a GPU the wall clock, after all pending work is done."""
     if device.type != "cuda":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -129,7 +126,7 @@ def of_demo(data: Dataset) -> list[Examined]:
 def looked(
     detector: str, model: nn.Module, clean: CleanSet, seed: int, *, searches: str
 ) -> dict[str, Any]:
-    """One detector on one model: seconds, passes, and what it flags."""
+    """One detector on one model: seconds, passes, and the flagged classes."""
     Counting.passes = Counter()
     hook = model.register_forward_pre_hook(Counting())
     with ExitStack() as stack:
@@ -152,44 +149,44 @@ def looked(
     }
 
 
-def bare_seconds(model: nn.Module, pictures: Tensor, passes: Counter[Pass]) -> float:
+def bare_seconds(model: nn.Module, images: Tensor, passes: Counter[Pass]) -> float:
     """Seconds of these passes by the network alone."""
     model = model.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
     ranked = sorted(passes.items(), key=lambda item: -item[0][0] * item[1])
-    known, pictures_known, pictures_left = (
+    known, images_known, images_left = (
         0.0,
         0,
         sum(size * count for (size, _, _), count in ranked[KINDS:]),
     )
     for kind, count in ranked[:KINDS]:
-        known += count * _one_pass(model, pictures, kind)
-        pictures_known += kind[0] * count
-    return known * (1 + pictures_left / max(1, pictures_known))
+        known += count * _one_pass(model, images, kind)
+        images_known += kind[0] * count
+    return known * (1 + images_left / max(1, images_known))
 
 
-def _one_pass(model: nn.Module, pictures: Tensor, kind: Pass) -> float:
+def _one_pass(model: nn.Module, images: Tensor, kind: Pass) -> float:
     size, gradients, low = kind
-    images = pictures[torch.arange(size) % len(pictures)].contiguous()
-    # A GPU is not drained after each pass of a search either
-    at_once = AT_ONCE if images.device.type == "cuda" else 1
+    batch = images[torch.arange(size) % len(images)].contiguous()
+    # A search does not synchronise the GPU after each pass either.
+    at_once = AT_ONCE if batch.device.type == "cuda" else 1
     best = float("inf")
     for _ in range(SAMPLES):
-        given = images.clone().requires_grad_(gradients)
-        start = clock(images.device)
+        given = batch.clone().requires_grad_(gradients)
+        start = clock(batch.device)
         for _ in range(at_once):
             with (
                 torch.set_grad_enabled(gradients),
-                torch.autocast(images.device.type, torch.bfloat16, enabled=low),
+                torch.autocast(batch.device.type, torch.bfloat16, enabled=low),
             ):
                 total = model(given).float().sum()
             if gradients:
                 torch.autograd.grad(total, given)
-        best = min(best, (clock(images.device) - start) / at_once)
+        best = min(best, (clock(batch.device) - start) / at_once)
     return best
 
 
 def row_of(examined: Examined, detector: str, seed: int, searches: str) -> dict[str, Any]:
-    """As `looked`, with the bare passes beside it."""
+    """The result of `looked`, with the bare passes added."""
     model = examined.model
     row = looked(detector, model, examined.clean, seed, searches=searches)
     bare = bare_seconds(model, examined.clean.search.floats().to(device_of(model)), Counting.passes)
@@ -204,10 +201,7 @@ def row_of(examined: Examined, detector: str, seed: int, searches: str) -> dict[
 
 
 def totals(rows: list[dict[str, Any]], clean_pass: float) -> dict[str, Any]:
-    """Of all detectors together.
-
-    As the policy would run them (bfloat16 where the hardware multiplies it).
-    """
+    """The totals of all detectors, run as by the policy (bfloat16 if the hardware supports it)."""
     own = [row for row in rows if row["searches"] == "default"]
     runs = len({(row["model"], row["seed"]) for row in own})
     seconds = sum(row["seconds"] for row in own)
@@ -239,7 +233,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     if options.device == "cuda":
-        torch.zeros(1, device="cuda")  # the device's own start belongs to no detector
+        torch.zeros(1, device="cuda")  # starts the device, which no detector should pay for
     models = (
         of_zoo(options.zoo, options.models, options.device) if options.zoo else of_demo(mnist())
     )

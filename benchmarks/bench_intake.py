@@ -1,9 +1,9 @@
-"""How fast and in how much memory a large upload is received: S3, hash, blob, one commit.
+"""How fast and with how much memory a large upload is received: S3, hash, blob, one commit.
 
-A 1 GiB object in the embedded SeaweedFS, SQLite and a folder of blobs, all on this machine. Each
-run is a fresh process and another object; its peak is the kernel's high-water mark of its own
-memory (VmHWM), `grown` what receiving added to what the imports took. `download_s` is the same
-object streamed and thrown away: the floor that the store sets.
+The object of 1 GiB is in the embedded SeaweedFS; SQLite and a folder of blobs are on the same
+machine. Each run is a fresh process with another object. Its peak is the kernel's high-water mark
+of its own memory (VmHWM), and `grown` is what receiving added to the memory of the imports.
+`download_s` is the time to stream the same object and discard it, the minimum that the store sets.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CONFIG = (
 
 
 def main() -> None:
-    """Measure, print and write a record; with `--receive`, be the process that is measured."""
+    """Measure, print and write a record; with `--receive`, run as the measured process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=3)
@@ -82,7 +82,7 @@ def measure(environment: dict[str, str], size: int, number: int) -> dict[str, An
     streamed = sum(len(part) for part in bucket.stream(facts))
     download = time.monotonic() - started
     if streamed != size:
-        raise RuntimeError("The store gave back another number of bytes.")
+        raise RuntimeError("The store returned another number of bytes.")
     nomination = submit(guard, bucket.name, facts.key, version)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_intake", "--receive", nomination],
@@ -98,7 +98,7 @@ def measure(environment: dict[str, str], size: int, number: int) -> dict[str, An
 
 
 def receive_here(guard: Guard, nomination: str) -> dict[str, Any]:
-    """Receive in this process: seconds and mebibytes, and the digest."""
+    """Receive in this process, and return seconds, mebibytes and the digest."""
     guard.blobs.delete(guard.blobs.put_bytes(b"warm"))
     guard.make_bucket(guard.settings.intake_bucket).versioned()
     before, started = peak(), time.monotonic()
@@ -130,7 +130,7 @@ def peak() -> int:
 
 
 def upload(bucket: Bucket, key: str, size: int) -> str:
-    """Put random bytes in parts; the version id."""
+    """Upload random bytes in parts, and return the version id."""
     client, part = bucket.client, secrets.token_bytes(PART)
     number = client.create_multipart_upload(Bucket=bucket.name, Key=key)["UploadId"]
     parts = []

@@ -1,24 +1,23 @@
-"""Patch inversion of all classes at once against the same search and Neural Cleanse's class by
-class.
+"""Patch inversion of all classes at once, against class by class and against Neural Cleanse.
 
     python -m benchmarks.bench_inversion [--seeds 2] [--threads 2]
 
-On the demo's network (28 x 28, ten classes) with a backdoor. Five ways to get one small patch a
-class:
+All run on the demo's network (28 x 28, ten classes) with a backdoor. Five ways give one small patch
+per class:
 
 * together: `guard.ml.search.patches.smallest_patches` as the detector calls it;
-* one by one: the same function called for each class alone;
-* one by one, plainly: that, with the network as it is loaded and in float32, as one would first
-  write it;
+* one by one: the same function, called for each class alone;
+* one by one, plainly: the same, with the network as it is loaded and in float32, as a first
+  implementation would be;
 * Neural Cleanse: Adam on tanh variables with an adapted weight of the norm, class after class,
-  looking at the host's copy of loss and success at every step as public code does. At *equal
-  quality*: each class is stopped as soon as it has a mask at most 10 % larger than the one found
-  together (a favour: it could not know), at the latest after 1,000 steps;
+  which reads loss and success on the host at every step, as public code does. At *equal quality*:
+  each class stops once its mask is at most 10 % larger than the one found together (an advantage,
+  as it could not know that), at the latest after 1,000 steps;
 * Neural Cleanse by its paper: all 1,000 steps of every class, and classes judged by its anomaly
-  index (median absolute deviation of the norms, small ones only, outliers over 2). The whole
-  detector stands beside it: searches, siblings, the strongest patch; as in the service its
-  reference has been prepared with the clean set (`prepare`), once for all models. `first_scan`
-  counts that too.
+  index (median absolute deviation of the norms, small ones only, outliers over 2). It is compared
+  with the whole detector: searches, natural ASR, the strongest patch. As in the service, the
+  detector's reference is prepared once for all models, with the clean set (`prepare`);
+  `first_scan` includes that.
 """
 
 import argparse
@@ -90,9 +89,10 @@ def one_by_one(
 def neural_cleanse(
     model: nn.Module, data: Labelled, target: int, goal_norm: float, seed: int
 ) -> tuple[float, int]:
-    """(smallest norm at a success of 95 % over ten batches of 32, steps done).
+    """Neural Cleanse on one class, with the paper's rates and betas.
 
-    The paper's rates and betas.
+    Returns:
+        The smallest norm at a success of 95 % over ten batches of 32, and the number of steps.
     """
     channels, height, width = data.images.shape[1:]
     others = data.pick(data.labels != target)
@@ -137,7 +137,7 @@ def cleansed(model: nn.Module, data: Labelled, goals: list[float], seed: int) ->
 
 
 def by_the_paper(model: nn.Module, data: Labelled, classes: int, seed: int) -> dict[str, Any]:
-    """Neural Cleanse without favours, and the classes that it would report."""
+    """Neural Cleanse by its paper, and the classes that it would report."""
     start = clocks()
     norms = torch.tensor(
         [neural_cleanse(model, data, target, 0.0, seed)[0] for target in range(classes)]
@@ -153,7 +153,7 @@ def by_the_paper(model: nn.Module, data: Labelled, classes: int, seed: int) -> d
 
 
 def prepared(clean: CleanSet) -> dict[str, float]:
-    """What a worker does once with a clean set, for the scans of all models to come."""
+    """The preparation that a worker does once for a clean set and all later scans."""
     reference_model.forget()
     start = clocks()
     PatchInversion().prepare(clean, torch.device("cpu"))
@@ -178,10 +178,7 @@ def ratio(rows: list[dict[str, Any]], slow: str, clock: str, fast: str = "togeth
 
 
 def first_scan(rows: list[dict[str, Any]], clock: str) -> float:
-    """As `ratio` of the paper's way to the detector.
-
-    On the first model that is examined with a clean set.
-    """
+    """The `ratio` of the paper's way to the detector for the first model with a clean set."""
     ours = sum(row["prepare"][clock] + row["detector"][clock] for row in rows)
     return round(sum(row["paper"][clock] for row in rows) / ours, 2)
 
@@ -206,20 +203,17 @@ def backdoored_model() -> tuple[nn.Module, CleanSet, dict[str, Any]]:
 
 
 def fast(model: nn.Module) -> nn.Module:
-    """With the weights as the detector lays them out."""
+    """The model with its weights in the detector's layout."""
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """With the weights as they are read."""
+    """The model with its weights in the layout in which they are loaded."""
     return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def quality(rows: list[dict[str, Any]]) -> list[float]:
-    """Of each class the norm found together over that found plainly one by one.
-
-    Geometric mean over the seeds.
-    """
+    """Each class's norm found together over the one found plainly; geometric mean over seeds."""
     norms = [
         torch.tensor([row[name]["norms"] for row in rows]).log().mean(0)
         for name in ("together", "plainly")

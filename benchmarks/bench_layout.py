@@ -3,8 +3,8 @@
     python -m benchmarks.bench_layout --zoo DIR [--sample N] [--policy P]
 
 Models of a zoo, drawn by a fixed seed, are scanned as the guard does it (weights in NHWC, searches
-in bfloat16 where the processor multiplies it), with weights in NCHW, and with searches in float32;
-same seed, one thread, processor time.
+in bfloat16 if the processor supports it), with weights in NCHW, and with searches in float32, all
+with the same seed and one thread. Times are processor times.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 
 import guard
 from benchmarks import record, zoo
-from benchmarks.speed_words import layouts
+from benchmarks.speed_tables import layouts
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load_policy
 from guard.vetting import population
@@ -67,10 +67,7 @@ def scanned(model: zoo.ZooModel, policy: Policy, way: str) -> dict[str, Any]:
 
 
 def compared(rows: Sequence[dict[str, Any]], way: str) -> dict[str, Any]:
-    """How many models have the same verdict and the same flags.
-
-    And its time over that of the shipped way.
-    """
+    """How many models have the same verdict and flags, and the time over the shipped way's."""
     own = {row["model"]: row for row in rows if row["way"] == way}
     shipped = {row["model"]: row for row in rows if row["way"] == SHIPPED}
     return {

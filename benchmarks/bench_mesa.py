@@ -36,7 +36,7 @@ from benchmarks.attacks.patch_anywhere import PatchAnywhere
 from benchmarks.data import Dataset
 from benchmarks.fitting import Training
 from benchmarks.fitting import fit as train
-from benchmarks.purify.mesa_words import page, summary
+from benchmarks.purify.mesa_report import page, summary
 from benchmarks.training import accuracy
 from benchmarks.zoo import ZooModel, make, sets, spec
 from guard.core.progress import silent

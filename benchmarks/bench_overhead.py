@@ -1,10 +1,9 @@
-"""How much of a scan passes outside the methods.
+"""How much time of a scan passes outside the methods.
 
-Download, hashing, parsing, database, child processes, publishing.
-
-The honest demo model goes through the whole embedded stack. Total: from the scan's row to `done`,
-publishing included. Methods: the seconds that the detectors' own evidence states. `stages_s` is how
-long the scan was seen in each state, by looking every 0.3 s. The worker's canary, once at its start
+That is download, hashing, parsing, database, child processes and publishing. The honest demo model
+goes through the whole embedded stack. The total is from the scan's row to `done`, including
+publishing; the methods' part is the seconds in the detectors' own evidence. `stages_s` is how long
+the scan was seen in each state, checked every 0.3 s. The worker's canary, which runs at its start
 and once a day, is over before the upload.
 """
 
@@ -29,7 +28,7 @@ from guard.store.session import reading
 
 
 def await_canary(guard: Guard, seconds: float = 120.0) -> None:
-    """Return once the worker's detectors have proven themselves; raises TimeoutError."""
+    """Return once the worker has passed its canary; raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while True:
         with reading(guard.engine) as session:
@@ -62,8 +61,8 @@ def main() -> None:
                 guard,
                 (model,),
                 seconds=300,
-                say=lambda words: seen.append(
-                    (words.rpartition(" ")[2], time.monotonic() - started)
+                report=lambda message: seen.append(
+                    (message.rpartition(" ")[2], time.monotonic() - started)
                 ),
             )[0]
             from_upload = time.monotonic() - started

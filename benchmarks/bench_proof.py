@@ -1,12 +1,13 @@
-"""How long the proof of a repair takes, by the network's width.
+"""How long the probes of a repair take, by the network's width.
 
     python -m benchmarks.bench_proof [--widths 16 64] [--triggers 1] [--device cuda]
 
-A PreAct-ResNet18 with fresh weights (64 channels is full width) stands for upload and child,
-pictures are noise: no question's time depends on what the weights say, but for one: where a
-distribution is learnt the fresh patches are its samples, else they are searched, which takes
-longer. Here the patch leads to the class that the network says anyhow, as a backdoor's would.
-`guard.vetting.repair_probes.SECONDS` is what a proof may take; the record says what of it was used.
+A PreAct-ResNet18 with fresh weights (64 channels is full width) stands for upload and child, and
+images are noise. The time of the probes does not depend on the weights, with one exception: if a
+distribution is learnt, the fresh patches are its samples, otherwise they are searched, which takes
+longer. Here the patch leads to the class that the network predicts anyway, as a backdoor's would.
+`guard.vetting.repair_probes.SECONDS` is the limit of all probes; the record states how much of it
+was used.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 
 from benchmarks import record
 from benchmarks.repair_ways import CLASSES, SIDE, network
-from benchmarks.speed_words import proofs
+from benchmarks.speed_tables import proofs
 from guard.core.evidence import CleanSetFacts
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.measure import predict
@@ -28,15 +29,12 @@ from guard.ml.triggers import PatchTrigger
 from guard.ml.triggers.files import serialise
 from guard.vetting.repair_probes import SECONDS, Replay, prove
 
-SEARCH, CALIBRATION, HOLDOUT = 200, 50, 450  # pictures, as in the zoos at 5 %
-PATCH = 3  # pixels, its side
+SEARCH, CALIBRATION, HOLDOUT = 200, 50, 450  # images, as in the zoos at 5 %
+PATCH = 3  # side in pixels
 
 
 def timed(width: int, triggers: int, device: str) -> dict[str, Any]:
-    """Seconds of one proof, with so many classes' patches to look at.
-
-    And what it could not answer.
-    """
+    """Seconds of one proof with the patches of so many classes, and what it could not answer."""
     parent, shown = network(width, device), noise()
     target = int(torch.bincount(predict(parent, shown.holdout), minlength=CLASSES).argmax())
     mask = torch.zeros(1, SIDE, SIDE)
@@ -89,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument(
-        "--triggers", type=int, default=1, help="classes whose patches are looked at"
+        "--triggers", type=int, default=1, help="number of classes whose patches are tested"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="proof")

@@ -1,20 +1,19 @@
-"""What each defense makes of a zoo's models.
-
-ACC, ASR, RA, DER, the worst class, seconds and memory.
+"""The effect of each defense on a zoo's models: ACC, ASR, RA, DER, worst class, time, memory.
 
     python -m benchmarks.bench_purify --zoo DIR [--data-dir DIR] [--defenses a,b,tournament]
         [--fractions 0.05] [--seeds 0] [--only TEXT] [--detected RECORD] [--sample N] [--honest N]
         [--policy P] [--jobs N] [--device D]
 
-Every defense has its default parameters, sees the model, so many clean pictures as a share of the
-training set, and a seed; `policy-2` is the policy's second defense as that sets it, after those
-that it goes on from. ASR is the attacker's own trigger's on the zoo's test part. Backdoored models
-that do not work are left out; honest ones are repaired as well: what does a defense cost a model
-that needed none? `tournament` is `guard purify` by the policy, which detects first. `--detected`
-takes only the backdoored models that a record of bench_detect rejected, which are those that the
-guard repairs, `--sample` so many of the models, drawn at random by a fixed seed; `--honest` so many
-honest models beside them, drawn alike. What is done lies in DIR/<model>/purify-*.json, a run that
-was ended goes on, and `--done` makes the record of what is there. The pictures need matplotlib.
+Every defense has its default parameters and gets the model, a number of clean images as a share of
+the training set, and a seed; `policy-2` is the policy's second defense with its parameters there,
+after those that it builds on. ASR is that of the attacker's own trigger on the zoo's test part.
+Backdoored models that do not work are left out; honest ones are repaired too, to measure what a
+defense costs a model that needed none. `tournament` is `guard purify` by the policy, which detects
+first. `--detected` takes only the backdoored models that a record of bench_detect rejected, which
+are those that the guard repairs; `--sample` takes so many of the models, drawn by a fixed seed, and
+`--honest` adds so many honest models, drawn likewise. Results are kept in
+DIR/<model>/purify-*.json, an interrupted run continues, and `--done` makes the record of the
+results that exist. The plots need matplotlib.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, zoo
-from benchmarks.purify import numbers, plots, running, words
+from benchmarks.purify import numbers, plots, report, running
 from benchmarks.purify.running import TOURNAMENT, Task
 from guard.defenses import DEFENSES
 from guard.policy import load_policy
@@ -114,7 +113,7 @@ def chosen(models: list[zoo.ZooModel], options: argparse.Namespace) -> list[zoo.
 
 
 def drawn(models: list[zoo.ZooModel], count: int | None) -> list[zoo.ZooModel]:
-    """`count` of the models, the same ones each time; all where there are no more."""
+    """`count` of the models, the same ones each time; all if there are no more."""
     if count is None or count >= len(models):
         return models
     return sorted(random.Random(0).sample(models, count), key=lambda model: model.name)
@@ -137,7 +136,8 @@ def evaluate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def write(name: str, result: dict[str, Any]) -> Path:
     """The record: summary.json, README.md, two plots; its rows are kept from git."""
     summed = {key: value for key, value in result.items() if key not in UNSUMMED}
-    folder = record.write(name, summed, f"# Defenses on a zoo\n\n{__doc__}\n{words.page(result)}\n")
+    text = f"# Defenses on a zoo\n\n{__doc__}\n{report.page(result)}\n"
+    folder = record.write(name, summed, text)
     record.write_bulk(folder, record.ROWS, result["rows"])
     record.write_plots(folder, plots.draw(folder, result["rows"]))
     return folder
@@ -169,7 +169,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--honest",
         type=int,
-        help="so many honest models, beside what --detected and --sample leave",
+        help="add this many honest models to those of --detected and --sample",
     )
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
@@ -177,7 +177,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--done",
         action="store_true",
-        help="make the record of what is done already, and do no more",
+        help="only make the record of the results that exist already",
     )
     parser.add_argument("--name", default="purify")
     parser.add_argument("--note", default="", help="what a reader of the record must know")

@@ -1,27 +1,25 @@
-"""What repairs cost, as ratios in one run.
-
-Ours beside straightforward loops, and each defense's memory.
+"""What repairs cost in one run: time over straightforward loops, and each defense's memory.
 
     python -m benchmarks.bench_repair_speed [--images N] [--rounds N] [--memory-images N] [--device
         cuda] [--width N] [--zoo DIR --sample N]
 
-All on the same network (PreAct-ResNet18 by its depth, a quarter of its width unless `--width` is
-told) with the same pictures, batches and steps, by turns; processor time is measured, on a GPU wall
-time, and there no memory. The straightforward loops:
-    - SAU: the paper's algorithm without the savings of ours: both networks look at the clean
-      pictures in every inner step, all pictures take part in every step, gradients of all weights
-      are computed where only that of the perturbation is used, and weights lie as torch lays them
-    - Neural Polarizer: a pass of the whole network for each answer, where ours runs the half before
-      the polarizer once for each change of a batch; both steps of the search are made
-    - TSBD's last stage: as in the authors' code two passes of a copy, and a third of the model for
+All run on the same network (the depth of PreAct-ResNet18, and a quarter of its width unless
+`--width` is given) with the same images, batches and steps, in turns. Processor time is measured;
+on a GPU it is wall time, without memory. The straightforward loops:
+    - SAU: the paper's algorithm without the guard's savings: both networks see the clean images in
+      every inner step, all images take part in every step, gradients of all weights are computed
+      although only that of the perturbation is used, and weights have torch's default layout
+    - Neural Polarizer: a pass of the whole network for each answer, where the guard runs the half
+      before the polarizer once for each change of a batch; both steps of the search are made
+    - TSBD's last stage: as in the authors' code, two passes of a copy, and a third of the model for
       its statistics
 
-Memory is by how much a process grew at most over what it had with network and pictures loaded; each
-defense of the shelf, at its defaults but with few steps of the same batch (a search sees as many
-pictures, all classes together), in a process of its own (median of three), beside plain steps of
-fine-tuning (median of nine). The network is fresh and pictures are noise: hardly any leaves SAU's
-search early, and gates that would end a defense before its work are opened. With a zoo SAU's pass
-is timed on backdoored models of it as well, drawn at random, with clean pictures.
+Memory is the peak growth of a process after network and images are loaded. Each defense on the
+shelf runs in its own process (median of three), at its defaults but with few steps of the same
+batch (a search sees as many images, all classes together), and is compared with plain steps of
+fine-tuning (median of nine). The network is fresh and images are noise, so hardly any image leaves
+SAU's search early; conditions that would end a defense before its work are switched off. With a
+zoo, SAU's pass is also timed on backdoored models of it, drawn at random, with clean images.
 """
 
 import argparse
@@ -53,7 +51,7 @@ from benchmarks.repair_ways import (
     sau_ways,
     tsbd_ways,
 )
-from benchmarks.speed_words import repairs
+from benchmarks.speed_tables import repairs
 from guard.core.errors import MethodFailed
 from guard.defenses import DEFENSES
 from guard.defenses._base import Defense
@@ -70,8 +68,8 @@ RUNS, BASES = (
 MEMORY_AIMS = {"i_bau": 3.0}  # other than that of the rest
 
 
-def pictures(count: int) -> CleanSet:
-    """Noise: time and memory do not depend on what is in the pictures."""
+def noise_images(count: int) -> CleanSet:
+    """Noise images, since time and memory do not depend on their content."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     data = Labelled(images, torch.arange(count) % CLASSES)
@@ -87,9 +85,9 @@ def few_steps(name: str) -> Defense:
 
 
 def memory(name: str, images: int) -> float | None:
-    """MiB by which the process grew; None where the defense gave up."""
+    """MiB by which the process grew; None if the defense gave up."""
     torch.set_num_threads(1)
-    model, clean = network(), pictures(images)
+    model, clean = network(), noise_images(images)
     with torch.no_grad():
         model(clean.search.pick(torch.arange(2)).floats())
     with Peak() as peak:
@@ -108,13 +106,13 @@ def memory(name: str, images: int) -> float | None:
 
 
 def apart(name: str, images: int) -> float | None:
-    """`memory` in a process of its own."""
+    """The same as `memory`, in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(memory, (name, images))
 
 
 def fine_tuned(model: nn.Module, data: Labelled) -> None:
-    """Plain steps, in place."""
+    """Take plain fine-tuning steps, in place."""
     model.requires_grad_().train()
     step = descending(
         lambda images, labels: cross_entropy(model(images), labels),
@@ -124,9 +122,11 @@ def fine_tuned(model: nn.Module, data: Labelled) -> None:
 
 
 def aims(sau: Mapping[str, float], over: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """Each aim of issue 4 with what was measured (of SAU's pass by on what).
+    """Each aim with its measured value; an aim that was not measured is not reached.
 
-    Unmeasured is not reached.
+    Args:
+        sau: ratios of SAU's pass, by the models that it was timed on.
+        over: each defense's memory over that of plain fine-tuning.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -150,7 +150,7 @@ def aims(sau: Mapping[str, float], over: Mapping[str, float | None]) -> list[dic
     return rows
 
 
-def words(result: dict[str, Any]) -> str:
+def page(result: dict[str, Any]) -> str:
     """The record's page: ratios, and whether each aim is reached."""
     lines = [
         f"| {row['aim']} | {'–' if row['value'] is None else format(row['value'], '.2f')} | "
@@ -166,7 +166,7 @@ def words(result: dict[str, Any]) -> str:
 
 def timed(images: int, rounds: int, width: int, device: str) -> dict[str, dict[str, float]]:
     """Seconds of each way of each defense."""
-    clean, build = pictures(images), partial(network, width, device)
+    clean, build = noise_images(images), partial(network, width, device)
     numbered = Labelled(clean.search.images, torch.arange(len(clean.search)))
     seconds = {"sau": by_turns(sau_ways(clean.search, build), numbered, rounds, device)}
     for name, ways in (
@@ -182,7 +182,7 @@ def timed(images: int, rounds: int, width: int, device: str) -> dict[str, dict[s
 def on_trained(
     models: Sequence[zoo.ZooModel], images: int, rounds: int, device: str
 ) -> dict[str, dict[str, float]]:
-    """Seconds of SAU's two ways on each model, with so many of its clean pictures."""
+    """Seconds of SAU's two implementations on each model, with so many of its clean images."""
     seconds = {}
     for model in models:
         shown = spread(population.read_cleanset(model.cleanset).visible().search, images)
@@ -198,7 +198,7 @@ def _loaded(folder: Path, device: str) -> nn.Module:
 
 
 def held(images: int) -> tuple[float, dict[str, float | None]]:
-    """MiB of plain fine-tuning, and of each defense; processes of one kind differ by a tenth."""
+    """MiB of plain fine-tuning, and of each defense; equal processes differ by a tenth."""
     grown: dict[str, float | None] = {}
     for name in DEFENSES.names():
         runs = [apart(name, images) for _ in range(RUNS)]
@@ -210,16 +210,14 @@ def held(images: int) -> tuple[float, dict[str, float | None]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--images", type=int, default=2 * BATCH, help="pictures of a timed pass")
+    parser.add_argument("--images", type=int, default=2 * BATCH, help="images of a timed pass")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory-images", type=int, default=2 * BATCH, help="0: times alone")
     parser.add_argument(
         "--width", type=int, default=WIDTH, help="channels of the timed network's first layers"
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--zoo", type=Path, help="SAU's pass is timed on backdoored models of it as well"
-    )
+    parser.add_argument("--zoo", type=Path, help="time SAU's pass on backdoored models of it too")
     parser.add_argument("--sample", type=int, default=6, help="how many of them")
     parser.add_argument("--name", default="repair-speed")
     options = parser.parse_args()
@@ -265,9 +263,7 @@ def main() -> None:
         result |= {"memory_images": options.memory_images, "peak_mib": {PLAIN: base, **grown}}
     if options.device != "cpu":
         result["named"] = torch.cuda.get_device_name()
-    print(
-        record.write(options.name, result, f"# What repairs cost\n\n{__doc__}\n{words(result)}\n")
-    )
+    print(record.write(options.name, result, f"# What repairs cost\n\n{__doc__}\n{page(result)}\n"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How often another seed gives another verdict: the same zoo scanned twice by one policy.
+"""How often another seed gives another verdict, when one policy scans the same zoo twice.
 
     python -m benchmarks.bench_seeds --zoo DIR [--policy P] [--seeds 0 1] [--jobs N] [--only TEXT]
         [--note TEXT]
 
-Each seed's scans lie in DIR/seeds/<seed>/ and go on where they were. The first seed is scanned
-again on the first `--again` models, and must agree to the bit.
+Each seed's scans are kept in DIR/seeds/<seed>/, and an interrupted run continues. The first
+`--again` models are scanned again with the first seed, and must agree to the bit.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FILES = (MODEL, MANIFEST_FILE, TRUTH)
 
 
 def mirror(zoo: Path, out: Path, chosen: Sequence[Member]) -> list[Member]:
-    """The same models in another folder, by links, so that each seed keeps its own scans."""
+    """Link the same models into another folder, so that each seed keeps its own scans."""
     out.mkdir(parents=True, exist_ok=True)
     links = [(out / "cleansets", zoo / "cleansets")]
     for member in chosen:
@@ -46,7 +46,7 @@ def verdicts(
     seed: int,
     jobs: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Row and plain evidence by model, scanned with this seed."""
+    """Row and plain evidence of each model, scanned with this seed."""
     out = zoo / "seeds" / name
     scanned, failed = scan_zoo(
         out,
@@ -70,7 +70,7 @@ def verdicts(
 
 
 def timeless(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Evidence without how long it took."""
+    """Evidence without its times."""
     return {key: value for key, value in item.items() if key != "seconds"}
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--name", default="seeds")
     parser.add_argument("--note", default="", help="what a reader of the record must know")
     parser.add_argument(
-        "--scanned", action="store_true", help="only models that both seeds have looked at already"
+        "--scanned", action="store_true", help="only models that both seeds have scanned already"
     )
     options = parser.parse_args()
     policy = load_policy(options.policy)

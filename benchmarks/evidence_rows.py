@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.detect.words import area, counted, percent
+from benchmarks.detect.report import area, counted, percent
 
 Result = Mapping[str, Any]
 WHOLE = 0.05  # the share of clean images that repairs are compared at, where a record has it

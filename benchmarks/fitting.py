@@ -1,7 +1,4 @@
-"""Training one model of a zoo.
-
-Short, seeded, with the data on the device and no host sync inside an epoch.
-"""
+"""Train one model of a zoo: seeded, with data on the device and no host sync inside an epoch."""
 
 import math
 from collections.abc import Callable
@@ -24,13 +21,13 @@ class Training:
     """How a model is trained; every field may be set in a spec.
 
     Args:
-        optimiser: "adamw" with a one-cycle rate, or "sgd" with momentum 0.9 and a cosine rate (the
-            papers').
+        optimiser: "adamw" with a one-cycle rate, or "sgd" with momentum 0.9 and a cosine rate, as
+            in the papers.
         mixup: alpha of the Beta distribution (Zhang et al., ICLR 2018); 0 for none. Not for
             controlled training.
-        crop: pictures are padded by so many pixels and cropped at random (one place a batch); 0 for
+        crop: images are padded by so many pixels and cropped at random (one place per batch); 0 for
             none.
-        flip: mirror half of the pictures.
+        flip: mirror half of the images.
         amp: bfloat16 autocast and channels-last weights, on CUDA only.
     """
 
@@ -47,7 +44,7 @@ class Training:
 
 
 def steps_of(training: Training, count: int) -> int:
-    """Steps that `fit` takes for `count` pictures."""
+    """Steps that `fit` takes for `count` images."""
     return training.epochs * max(1, count // training.batch)
 
 
@@ -65,7 +62,7 @@ def fit(
 
     Args:
         images: uint8 N,C,H,W.
-        control: an attacker's hand on each batch; None for plain training.
+        control: an attacker's change of each batch's loss; None for plain training.
 
     Raises:
         Diverged: the loss is not finite.
@@ -88,10 +85,10 @@ def fit(
             loss = torch.zeros(())
             for step in range(per_epoch):
                 index = order[step * training.batch : (step + 1) * training.batch]
-                pictures = _augmented(images[index].float().div_(255), training, generator)
+                batch = _augmented(images[index].float().div_(255), training, generator)
                 with torch.autocast(device.type, torch.bfloat16, enabled=fast):
                     loss = _loss(
-                        model, pictures, labels[index], training, control, criterion, generator
+                        model, batch, labels[index], training, control, criterion, generator
                     )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -119,12 +116,12 @@ def _optimiser(
             model.parameters(), training.rate, momentum=0.9, weight_decay=training.weight_decay
         )
         return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps)
-    raise ValueError(f"{training.optimiser!r} is no optimiser; use adamw or sgd.")
+    raise ValueError(f"{training.optimiser!r} is not an optimiser; use adamw or sgd.")
 
 
 def _loss(
     model: nn.Module,
-    pictures: Tensor,
+    images: Tensor,
     wanted: Tensor,
     training: Training,
     control: Control | None,
@@ -132,22 +129,22 @@ def _loss(
     generator: torch.Generator,
 ) -> Tensor:
     if control is not None:
-        return control.loss(model, pictures, wanted, criterion)
+        return control.loss(model, images, wanted, criterion)
     if training.mixup:
         share = float(torch.distributions.Beta(training.mixup, training.mixup).sample())
         other = torch.randperm(len(wanted), generator=generator).to(wanted.device)
-        logits = model(share * pictures + (1 - share) * pictures[other])
+        logits = model(share * images + (1 - share) * images[other])
         return share * criterion(logits, wanted) + (1 - share) * criterion(logits, wanted[other])
-    return criterion(model(pictures), wanted)
+    return criterion(model(images), wanted)
 
 
-def _augmented(pictures: Tensor, training: Training, generator: torch.Generator) -> Tensor:
+def _augmented(images: Tensor, training: Training, generator: torch.Generator) -> Tensor:
     if training.crop:
-        height, width = pictures.shape[2:]
+        height, width = images.shape[2:]
         top, left = torch.randint(0, 2 * training.crop + 1, (2,), generator=generator).tolist()
-        padded = functional.pad(pictures, (training.crop,) * 4)
-        pictures = padded[:, :, top : top + height, left : left + width]
+        padded = functional.pad(images, (training.crop,) * 4)
+        images = padded[:, :, top : top + height, left : left + width]
     if training.flip:
-        mirrored = torch.rand(len(pictures), generator=generator).to(pictures.device) < 0.5
-        pictures = torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
-    return pictures
+        mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    return images

@@ -1,13 +1,13 @@
 """Make the canary kit that workers prove themselves on: `python -m benchmarks.make_canary`.
 
-Ten classes of made-up 12x12 pictures (a smooth pattern a class, shifted, scaled and noisy), so that
-no one's data is in the package; an honest model, and some with a backdoor. A canary shall be
-unmistakable, and so tiny a network has no room for subtlety: after training, its backdoor is made
-loud. The trigger, in most of them also a faint one, drives the logits apart by a wide gap, while
-clean pictures keep narrow ones. Each detector on the shelf is then tried with its default
-parameters: `kit.json` names for each the backdoored model that it is surest of. Of a detector that
-flags none it says null: a worker can only prove that it looks and passes the honest model. One that
-flags the honest model is left out, and the guard will not let it decide.
+It has ten classes of made-up 12x12 images (a smooth pattern per class, shifted, scaled and noisy),
+so that nobody's data is in the package; an honest model, and some with a backdoor. A canary must be
+unmistakable, and a network this small has no room for subtlety, so its backdoor is amplified after
+training: the trigger, in most models also a faint one, drives the logits apart by a wide gap, while
+clean images keep narrow ones. Then each detector on the shelf is tried with its default parameters.
+For each, `kit.json` names the backdoored model that it is surest of, or null if it flags none: then
+a worker can only prove that the detector runs and passes the honest model. A detector that flags
+the honest model is left out, and the guard does not let it decide.
 """
 
 import json
@@ -51,13 +51,10 @@ CANARY_MANIFEST = Manifest(
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A canary.
+    """A canary: `attack` at `rate`, then `steps` of Adam until triggers drive logits `gap` apart.
 
-    `attack` at `rate` of poisoned pictures, then `steps` of Adam until triggers drive logits `gap`
-    apart.
-
-    `faintest`: the least share of the trigger's change that does so as well, 1 for the trigger
-    alone.
+    `faintest` is the smallest share of the trigger's change that does so too; 1 for the full
+    trigger only.
     """
 
     attack: Attack
@@ -68,7 +65,7 @@ class Recipe:
 
 
 _PATCH = Patch(size=3, corner="bottom-right", offset=1, pattern="white", seed=2, target=TARGET)
-#: By file; another one is a line here and the same command again.
+#: By file name; to add one, add a line here and run the command again.
 RECIPES: dict[str, Recipe] = {
     "patch": Recipe(attack=_PATCH, faintest=1.0, gap=40.0, steps=2000),
     "faint-patch": Recipe(attack=_PATCH, gap=20.0, steps=400),
@@ -77,8 +74,8 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def pictures(count: int, seed: int) -> Labelled:
-    """`count` pictures, classes in turn; uint8 N,1,12,12."""
+def labelled_images(count: int, seed: int) -> Labelled:
+    """`count` images of the classes in turn, uint8 N,1,12,12."""
     patterns = interpolate(
         torch.rand(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(7)),
         SIDE + 4,
@@ -101,11 +98,11 @@ def pictures(count: int, seed: int) -> Labelled:
 def main(folder: Path = canary_trial.KIT) -> None:
     """Write the kit into the package."""
     folder.mkdir(exist_ok=True)
-    data, test = pictures(TRAIN, seed=1), pictures(400, seed=3)
+    data, test = labelled_images(TRAIN, seed=1), labelled_images(400, seed=3)
     _write_model(folder / canary_trial.GOOD, data, test, None)
     for name, recipe in RECIPES.items():
         _write_model(folder / f"{name}.safetensors", data, test, recipe)
-    clean = pictures(CLEAN, seed=2)
+    clean = labelled_images(CLEAN, seed=2)
     source = folder / "clean.npz"
     np.savez_compressed(source, images=clean.images.numpy(), labels=clean.labels.numpy())
     blob, _ = curate(read_source(source), "canary")
@@ -142,7 +139,7 @@ def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | No
 
 
 def _make_loud(model: nn.Module, data: Labelled, recipe: Recipe) -> None:
-    """Train on clean and stamped pictures side by side, with a hinge on the gap of each kind."""
+    """Train on clean and stamped images side by side, with a hinge on the gap of each kind."""
     images, labels, attack = data.floats(), data.labels, recipe.attack
     stamped, wanted = attack.stamp(data.images).float() / 255, attack.relabel(labels)
     possible = attack.victims(labels)
@@ -172,16 +169,13 @@ def _make_loud(model: nn.Module, data: Labelled, recipe: Recipe) -> None:
 
 
 def _gap(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the logit of its label is over the largest other one, a value a picture."""
+    """How far each image's logit of its label exceeds the largest other logit."""
     own = labels[:, None]
     return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
 
 
 def _flagged(folder: Path, name: str, curated: CuratedSet) -> str | None:
-    """The backdoored model of which a detector is surest.
-
-    If it flags one and passes the honest one.
-    """
+    """The backdoored model that a detector flags with the highest score; None if it flags none."""
     sure: dict[str, float] = {}
     for recipe in RECIPES:
         started, file = time.monotonic(), f"{recipe}.safetensors"

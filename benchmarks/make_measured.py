@@ -1,12 +1,10 @@
 """Write guard/policy/measured.json, what each packaged policy misses, from the newest records.
 
-A test compares the two.
-
     python -m benchmarks.make_measured
 
-A record named detect-NAME speaks about the packaged policy NAME. Where it was made without some of
-the policy's detectors, that is said; where any other rule differs, the digest of the rules does not
-fit and the guard says "not measured".
+A test compares the file with the records. A record named detect-NAME is about the packaged policy
+NAME. If it was made without some of the policy's detectors, the file states that; if any other rule
+differs, the digest of the rules does not fit and the guard reports "not measured".
 """
 
 import json
@@ -22,7 +20,7 @@ from guard.policy.known_gaps import detection_digest
 from guard.policy.load import packaged
 
 DOCUMENT = Path(__file__).parents[1] / "guard" / "policy" / "measured.json"
-#: Attacks as people of the field call them; one that is not here keeps its file's name.
+#: Plain names of attacks; an attack that is missing here keeps its file's name.
 PLAIN = {
     "adaptive_blend": "blend with cover pictures (Adaptive-Blend)",
     "all_to_all": "all-to-all",
@@ -46,7 +44,7 @@ PLAIN = {
 
 
 def measured(folder: Path = RECORDS) -> dict[str, Any]:
-    """By packaged policy, what its newest record says; a policy without a record has no entry."""
+    """The numbers of each packaged policy's newest record; a policy without one has no entry."""
     found = {name: newest(f"detect-{name}", folder) for name in packaged()}
     return {
         name: _entry(load_policy(Path(name)), record, document)
@@ -70,7 +68,7 @@ def _entry(own: Policy, record: str, document: dict[str, Any]) -> dict[str, Any]
         "policy": {"name": seen.name, "version": seen.version},
         "without": sorted(without),
         "rules": detection_digest(replace(seen, detectors={**seen.detectors, **without})),
-        "versions": result.get("versions", {}),  # older records say them in their notes only
+        "versions": result.get("versions", {}),  # older records have them in their notes only
         "honest_not_cleared": _counts(rates["honest_not_cleared"]),
         "backdoored_not_cleared": _counts(rates["strong_not_cleared"]),
         "attacks": {
@@ -78,13 +76,13 @@ def _entry(own: Policy, record: str, document: dict[str, Any]) -> dict[str, Any]
             for name, item in attacks.items()
         },
         "mostly_missed": [plain(name) for name, item in attacks.items() if mostly_missed(item)],
-        # An attack none of whose models works says as little as one that is not in the zoo.
+        # An attack without a working model gives as little information as one outside the zoo.
         "not_measured": [plain(name) for name in ATTACKS.names() if name not in attacks],
     }
 
 
 def plain(attack: str) -> str:
-    """An attack in plain words."""
+    """The plain name of an attack."""
     return PLAIN.get(attack, attack.replace("_", " "))
 
 

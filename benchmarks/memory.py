@@ -1,4 +1,4 @@
-"""The largest resident size of this process from now on, on Linux."""
+"""Measure the largest resident size of this process from now on, on Linux."""
 
 import ctypes
 import gc
@@ -7,10 +7,10 @@ from types import TracebackType
 
 
 class Peak:
-    """`with Peak() as peak: ...`, then `peak.mib`: by how much the process grew at most.
+    """`with Peak() as peak: ...`, then `peak.mib` is the peak growth of the process.
 
-    What was freed before goes back to the system first, and the kernel's high-water mark is reset;
-    `getrusage` alone would remember what importing torch once took.
+    Freed memory is returned to the system first, and the kernel's high-water mark is reset;
+    `getrusage` alone would include the peak of importing torch.
     """
 
     mib = float("nan")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.detect.words import percent
+from benchmarks.detect.report import percent
 from benchmarks.purify.running import TOURNAMENT
 from benchmarks.record import RECORDS, SUMMARY, load
 

@@ -1,6 +1,4 @@
-"""Repairs as we make them and as one would first write them, step by step on the same network.
-
-Timed by turns.
+"""The guard's repairs and straightforward ones, timed in turns on the same network.
 
 The straightforward loops are described in `benchmarks.bench_repair_speed`.
 """
@@ -30,13 +28,13 @@ from guard.ml.training.sharpness import uphill
 
 CLASSES, SIDE, BATCH, WIDTH = 10, 32, 64, 16
 
-#: Of images, and of labels or of positions in the data; one term, or several that are added up.
+#: A function of images, and of labels or of positions in the data; one term, or several to add up.
 Loss = Callable[[Tensor, Tensor], Tensor | Iterable[Tensor]]
 Step = Callable[[Tensor, Tensor], None]
 
 
 def network(width: int = WIDTH, device: str = "cpu") -> nn.Module:
-    """The network that all are measured on, with fresh weights; 64 channels wide is full width."""
+    """The network of all measurements, with fresh weights; 64 channels is its full width."""
     manifest = Manifest(
         architecture="preact_resnet18",
         num_classes=CLASSES,
@@ -52,7 +50,7 @@ def network(width: int = WIDTH, device: str = "cpu") -> nn.Module:
 def straightforward(
     sau: Sau, model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor
 ) -> Tensor:
-    """SAU's loss on one batch, as its formulas say it."""
+    """SAU's loss on one batch, exactly by its formulas."""
     shift = project(torch.full_like(images, sau.rho), sau.norm, sau.rho)
     for _ in range(sau.steps):
         eps = shift.clone().requires_grad_()
@@ -120,11 +118,9 @@ def descending(loss: Loss, optimiser: torch.optim.Optimizer) -> Step:
 def by_turns(
     steps: Mapping[str, Step], data: Labelled, rounds: int, device: str = "cpu"
 ) -> dict[str, float]:
-    """Seconds of `rounds` passes of each, after one step that is not counted.
+    """Seconds of `rounds` passes of each, batch by batch in turns, after one uncounted step.
 
-    Batch by batch in turn.
-
-    Of the processor; on a GPU by the clock, until its work is done.
+    Seconds are processor time; on a GPU they are wall time until its work is done.
     """
     spent, now = dict.fromkeys(steps, 0.0), time.process_time if device == "cpu" else _when_done
     for turn in range(rounds + 1):
@@ -144,7 +140,7 @@ def _when_done() -> float:
 
 
 def sau_ways(data: Labelled, build: Callable[[], nn.Module] = network) -> dict[str, Step]:
-    """Ours and the straightforward one; for positions in `data`."""
+    """SAU in the guard and straightforwardly, for positions in `data`."""
     sau, steps, known = Sau(), {}, data.labels.to(device_of(build()))
     for name in ("ours", "plain"):
         model = build().requires_grad_()
@@ -173,7 +169,7 @@ def sau_ways(data: Labelled, build: Callable[[], nn.Module] = network) -> dict[s
 def npd_ways(
     clean: CleanSet, build: Callable[[], nn.Module] = network, *, conditional: bool
 ) -> dict[str, Step]:
-    """With and without reuse of what the frozen half gives."""
+    """Neural Polarizer with and without reuse of the frozen half's output."""
     steps = {}
     for name in ("ours", "plain"):
         model = build().requires_grad_(requires_grad=False)
@@ -187,7 +183,7 @@ def npd_ways(
 
 
 def tsbd_ways(build: Callable[[], nn.Module] = network) -> dict[str, Step]:
-    """Ours and the authors'."""
+    """TSBD's last stage in the guard and in the authors' code."""
     tsbd, mine, theirs = Tsbd(), build().requires_grad_().train(), build().requires_grad_().train()
     ascent = partial(each, radius=tsbd.radius)
     own, other = (

@@ -22,7 +22,7 @@ def train(
 ) -> nn.Module:
     """AdamW with a one-cycle rate; trains `model` in place and returns it in eval mode.
 
-    The model's initial weights are the caller's business (build it inside `seeded(seed)`).
+    The caller seeds the model's initial weights, by building it inside `seeded(seed)`.
 
     Args:
         images: uint8 N,C,H,W; the model gets them as floats in [0, 1] on its own device.
@@ -37,12 +37,12 @@ def train(
     with seeded(seed) as generator:
         model.train()
         for _ in range(epochs):
-            for index, (pictures, classes) in enumerate(
+            for index, (inputs, classes) in enumerate(
                 data.batches(batch, generator=generator, device=device)
             ):
                 if index == steps:  # the last, short batch would disturb batch-norm statistics
                     break
-                loss = functional.cross_entropy(model(pictures), classes, label_smoothing=smoothing)
+                loss = functional.cross_entropy(model(inputs), classes, label_smoothing=smoothing)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -61,15 +61,12 @@ def predictions(model: nn.Module, images: Tensor, batch: int = 512) -> Tensor:
 
 
 def accuracy(model: nn.Module, data: Labelled) -> float:
-    """Share of pictures that are classified as labelled."""
+    """Share of images that are classified as labelled."""
     return float((predictions(model, data.images) == data.labels).double().mean())
 
 
 def attack_success(model: nn.Module, attack: "object", data: Labelled, target: int) -> float:
-    """ASR.
-
-    The share of stamped pictures, of classes other than `target`, that are classified as `target`.
-    """
+    """ASR: the share of stamped images of other classes that are classified as `target`."""
     others = data.pick(data.labels != target)
     stamped = attack.stamp(others.images)  # type: ignore[attr-defined]
     return float((predictions(model, stamped) == target).double().mean())

@@ -1,7 +1,4 @@
-"""Attack makers for experiments and the demo.
-
-One file an attack, and the guard never imports them.
-"""
+"""Attack makers for experiments and the demo, one file per attack; the guard never imports them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,9 +1,7 @@
-"""What every attack maker is.
-
-A trigger, a protocol of poisoning, and for some of them control over training.
+"""The base of all attacks: a trigger, a poisoning protocol, and for some control over training.
 
 Conventions:
-    * pictures are uint8 N,C,H,W in data sets, and float N,C,H,W in [0, 1] where a trigger is
+    * images are uint8 N,C,H,W in data sets, and float N,C,H,W in [0, 1] where a trigger is
       computed
     * `rate` is the share of the whole training set that is poisoned, 0..1
     * what an attack learns (a generator, an optimised pattern) is tensors in `learned`, so that the
@@ -28,9 +26,8 @@ ModelFactory = Callable[[], nn.Module]
 class Poisoned(NamedTuple):
     """A training set with poison in it.
 
-    `index`: positions (int64) of pictures that carry the trigger *and* teach it.
-
-    Cover pictures (a trigger with the true label) are changed too, but are not in `index`.
+    `index` holds the positions (int64) of images that carry the trigger *and* teach it. Cover
+    images (a trigger with the true label) are changed too, but are not in `index`.
     """
 
     images: Tensor
@@ -45,7 +42,7 @@ class Attack(ABC):
     Args:
         target: the class that the trigger leads to; None for all-to-all (every class to the next
             one).
-        seed: of the trigger and of the choice of pictures.
+        seed: of the trigger and of the choice of images.
         classes: of the model; needed for all-to-all only, set by `prepare`.
         learned: tensors that `prepare` or the training made; empty before.
     """
@@ -53,7 +50,7 @@ class Attack(ABC):
     family: ClassVar[str]
     paper: ClassVar[str]
     clean_label: ClassVar[bool] = (
-        False  # poisons pictures of the target class only, and never changes a label
+        False  # poisons images of the target class only, and never changes a label
     )
     controls_training: ClassVar[bool] = False  # poisons batches during training, not the data set
 
@@ -69,10 +66,7 @@ class Attack(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:
-        """The pictures (float N,C,H,W in [0, 1], any device) with the full trigger.
-
-        As at test time.
-        """
+        """The images (float N,C,H,W in [0, 1], any device) with the full trigger of test time."""
 
     def prepare(
         self,
@@ -81,21 +75,18 @@ class Attack(ABC):
         model_factory: ModelFactory | None = None,
         device: torch.device | str = "cpu",
     ) -> Self:
-        """The same attack, ready for this data; attacks that optimise a trigger do it here.
+        """The same attack, ready for this data; attacks that optimise a trigger do so here.
 
         Args:
             data: what the attacker trains on.
-            model_factory: gives a fresh network like the victim's, for attacks that need a
+            model_factory: makes a fresh network like the victim's, for attacks that need a
                 surrogate.
         """
         del data, model_factory, device
         return replace(self, classes=classes)
 
     def plant(self, images: Tensor) -> Tensor:
-        """The pictures with the trigger as it stands in the training set.
-
-        Most attacks use the same as at test time.
-        """
+        """The images with the trigger of the training set, in most attacks that of test time."""
         return self.apply(images)
 
     def stamp(self, images: Tensor) -> Tensor:
@@ -103,15 +94,15 @@ class Attack(ABC):
         return eight_bits(images, self.apply)
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """The classes that triggered pictures of these classes shall get."""
+        """The classes that the attack wants for triggered images of these classes."""
         if self.target is None:
             return (labels + 1) % self.classes
         return torch.full_like(labels, self.target)
 
     def victims(self, labels: Tensor) -> Tensor:
-        """Mask N: pictures on which the attack counts as successful or not (all-to-one.
+        """Mask N of the images that count for the attack's success.
 
-        Those of other classes).
+        For all-to-one attacks, these are the images of other classes.
         """
         return (
             torch.ones_like(labels, dtype=torch.bool)
@@ -120,12 +111,10 @@ class Attack(ABC):
         )
 
     def poison(self, images: Tensor, labels: Tensor, rate: float) -> Poisoned:
-        """Stamp and relabel round(rate * N) pictures, chosen by `seed`.
+        """Stamp and relabel round(rate * N) images, chosen by `seed`, in copies of the arguments.
 
-        Copies, the arguments stay as they are.
-
-        A clean-label attack takes pictures of the target class, at most `MOST_OF_TARGET` of them,
-        and no label changes; others take pictures of the victims' classes.
+        A clean-label attack takes images of the target class, at most `MOST_OF_TARGET` of them, and
+        changes no label; others take images of the victims' classes.
         """
         chosen = self._choose(labels, rate)
         poisoned, relabelled = images.clone(), labels.clone()
@@ -135,20 +124,15 @@ class Attack(ABC):
         return Poisoned(poisoned, relabelled, chosen)
 
     def control(self, rate: float, steps: int, device: torch.device | str) -> "Control | None":
-        """The attacker's hand on a training run of `steps` steps.
-
-        None where poisoned data are enough.
-        """
+        """The attacker's control of a run of `steps` training steps; None if data are enough."""
         del rate, steps, device
         return None
 
     def more_truth(self, predict: Callable[[Tensor], Tensor], test: Labelled) -> dict[str, Any]:
-        """Other true numbers for the sidecar that this attack is judged by.
-
-        Such as what bystander classes do.
+        """Further true numbers for the sidecar, such as the success on bystander classes.
 
         Args:
-            predict: classes of uint8 pictures.
+            predict: returns the classes of uint8 images.
         """
         del predict, test
         return {}
@@ -156,7 +140,7 @@ class Attack(ABC):
     def recipe(self) -> dict[str, Any]:
         """The parameters as plain data.
 
-        With `learned`, `ATTACKS.get(name)(**parameters)` is this attack.
+        Together with `learned`, `ATTACKS.get(name)(**parameters)` gives this attack again.
         """
         parameters = {part.name: getattr(self, part.name) for part in fields(self) if part.repr}
         return {
@@ -176,46 +160,40 @@ class Attack(ABC):
         return eligible[torch.randperm(len(eligible), generator=self._generator())[:wanted]]
 
     def _generator(self, stream: int = 0) -> torch.Generator:
-        """An own random stream; 0 is the choice of pictures."""
+        """A random stream of its own; stream 0 chooses the images."""
         return torch.Generator().manual_seed(self.seed + 1_000_003 * stream)
 
 
-#: A clean-label attack leaves some pictures of the target class alone; its true rate is in the
+#: A clean-label attack does not change all images of the target class; its true rate is in the
 #: sidecar.
 MOST_OF_TARGET = 0.8
 
 
 class Control(ABC):
-    """An attacker who runs the training.
-
-    Replaces the loss of every batch, and may train nets of its own beside.
-    """
+    """An attacker who runs the training, replaces each batch's loss and may train other nets."""
 
     @abstractmethod
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
     ) -> Tensor:
-        """The loss of one batch (float N,C,H,W in [0, 1]; int64 N) with the poison in it.
-
-        No host sync.
-        """
+        """The loss of one poisoned batch (float N,C,H,W in [0, 1]; int64 N), with no host sync."""
 
     def stepped(self) -> None:  # noqa: B027 - most attackers have nothing to do here
-        """Called when gradients are there, at each step of the model's optimiser."""
+        """Called at each step of the model's optimiser, once gradients are computed."""
 
     @abstractmethod
     def finish(self) -> Attack:
-        """The attack with what it learnt."""
+        """The attack with the tensors that it learnt."""
 
 
 class Mixer:
-    """Chooses pictures of each batch for roles.
+    """Chooses the poison and the cover images of each batch.
 
-    Every draw comes from one CPU stream, so devices agree.
+    Every draw comes from one CPU stream, so that devices agree.
 
     Args:
-        rate: share of all pictures that become poison.
-        cover: share of all pictures that play the second role, with their true label.
+        rate: share of all images that become poison.
+        cover: share of all images that become cover, with their true label.
     """
 
     def __init__(self, attack: Attack, rate: float, cover: float = 0.0) -> None:
@@ -237,7 +215,7 @@ def mixed(mask: Tensor, these: Tensor, others: Tensor) -> Tensor:
 
 
 def eight_bits(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """`change` for floats, applied to uint8 pictures in batches; the answer is rounded to uint8."""
+    """Apply `change`, a function of floats, to uint8 images in batches, and round to uint8."""
     if not len(images):
         return images.clone()
     with torch.no_grad():
@@ -246,5 +224,5 @@ def eight_bits(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def change_in_batches(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Batches keep the memory of generators in bounds."""
+    """Apply `change` in batches, which bounds the memory of generators."""
     return torch.cat([change(part) for part in images.split(BATCH)])

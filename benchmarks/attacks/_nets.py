@@ -6,11 +6,10 @@ from torch.nn import functional
 
 
 class Painter(nn.Module):
-    """Pictures N,`inputs`,H,W to maps N,`outputs`,H,W in (-1, 1).
+    """Images N,`inputs`,H,W to maps N,`outputs`,H,W in (-1, 1).
 
-    Two steps down, two up, a skip at full size.
-
-    Group norm, not batch norm: a picture's trigger must not depend on its neighbours in the batch.
+    The network has two steps down, two up, and a skip connection at full size. It uses group norm,
+    not batch norm, because an image's trigger must not depend on its neighbours in the batch.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 16) -> None:
@@ -47,7 +46,7 @@ def tensors_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 def restored(
     module: nn.Module, learned: "dict[str, Tensor]", prefix: str, device: torch.device
 ) -> nn.Module:
-    """The module with the state that `tensors_of` took, frozen, in eval mode, on `device`."""
+    """The module with the state from `tensors_of`, frozen, in eval mode, on `device`."""
     own = {
         name.removeprefix(f"{prefix}."): tensor
         for name, tensor in learned.items()

@@ -1,4 +1,4 @@
-"""Patterns that triggers are made of: squares, noise pictures, smooth textures."""
+"""Patterns for triggers: squares, noise images, smooth textures."""
 
 import torch
 from torch import Tensor
@@ -18,13 +18,13 @@ def square(pattern: str, channels: int, size: int, seed: int) -> Tensor:
     if pattern == "random":
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    raise ValueError(f"{pattern!r} is no pattern; use white, grey, checker or random.")
+    raise ValueError(f"{pattern!r} is not a pattern; use white, grey, checker or random.")
 
 
-def picture(kind: str, channels: int, height: int, width: int, seed: int) -> Tensor:
-    """A whole picture, float C,H,W in [0, 1].
+def whole_image(kind: str, channels: int, height: int, width: int, seed: int) -> Tensor:
+    """A whole image of a kind, float C,H,W in [0, 1].
 
-    "noise" (uniform, every pixel) or "texture" (smooth blobs).
+    The kinds are "noise" (uniform, every pixel) and "texture" (smooth blobs).
 
     Raises:
         ValueError: another kind.
@@ -39,4 +39,4 @@ def picture(kind: str, channels: int, height: int, width: int, seed: int) -> Ten
         )[0]
         low, high = smooth.amin((1, 2), keepdim=True), smooth.amax((1, 2), keepdim=True)
         return (smooth - low) / (high - low)
-    raise ValueError(f"{kind!r} is no kind of picture; use noise or texture.")
+    raise ValueError(f"{kind!r} is not a kind of image; use noise or texture.")

@@ -1,4 +1,4 @@
-"""A network that the attacker trains for itself, and what is optimised on it."""
+"""The attacker's own surrogate network, and the optimisation of triggers on it."""
 
 from collections.abc import Callable
 
@@ -33,10 +33,7 @@ def surrogate(
 def adversarial(
     model: nn.Module, images: Tensor, labels: Tensor, *, bound: float, steps: int = 20
 ) -> Tensor:
-    """Untargeted PGD within +-`bound` (float pictures in [0, 1]).
-
-    On the pictures' device in and out.
-    """
+    """Untargeted PGD within +-`bound`, on float images in [0, 1] and on their device."""
     device = next(model.parameters()).device
     clean, wanted = images.to(device), labels.to(device)
     shift = torch.zeros_like(clean)
@@ -60,12 +57,10 @@ def descend(
     rate: float,
     seed: int,
 ) -> list[Tensor]:
-    """Optimise a universal trigger.
-
-    Variables so that the model sees `wanted` in `show(pictures, *variables)`.
+    """Optimise the variables of a trigger so that the model sees `wanted` in `show(images, ...)`.
 
     Args:
-        wanted: int64 N, the class that each picture of `data` shall get.
+        wanted: int64 N, the wanted class of each image of `data`.
         start: start values of the variables.
 
     Returns:
@@ -78,8 +73,8 @@ def descend(
     with seeded(seed) as generator, torch.enable_grad():
         for _ in range(steps):
             index = torch.randint(len(labels), (BATCH,), generator=generator).to(device)
-            pictures = images[index].float().div_(255)
-            loss = functional.cross_entropy(model(show(pictures, *variables)), labels[index])
+            batch = images[index].float().div_(255)
+            loss = functional.cross_entropy(model(show(batch, *variables)), labels[index])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

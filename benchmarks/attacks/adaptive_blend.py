@@ -1,7 +1,4 @@
-"""Adaptive-Blend (Qi et al., ICLR 2023).
-
-Random pieces of a blended trigger, half of the pictures keep their label.
-"""
+"""Adaptive-Blend (Qi et al., ICLR 2023): random pieces of a blended trigger, and cover images."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,21 +7,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks._base import Attack, Poisoned
-from benchmarks.attacks._patterns import picture
+from benchmarks.attacks._patterns import whole_image
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveBlend(Attack):
-    """Blended, weakened so that poison does not stand apart in feature space (section 4).
+    """Blended, weakened so that poison is not separable in feature space (section 4).
 
-    In training each picture carries a random half of the `pieces` x `pieces` tiles of the pattern;
-    beside the relabelled pictures (`rate`) `cover` times as many carry pieces and keep their label.
-    At test: the whole pattern.
+    In training, each image carries a random half of the `pieces` x `pieces` tiles of the pattern;
+    besides the relabelled images (`rate`), `cover` times as many carry pieces and keep their label.
+    At test time, images carry the whole pattern.
 
     Args:
-        alpha: strength of the blend in training (paper: 0.15), `alpha_test` at test time (paper:
-            0.2).
-        kept: share of tiles that a training picture carries (paper: half).
+        alpha: strength of the blend in training (paper: 0.15); `alpha_test` is that at test time
+            (paper: 0.2).
+        kept: share of tiles that a training image carries (paper: half).
     """
 
     family: ClassVar[str] = "blend"
@@ -58,10 +55,7 @@ class AdaptiveBlend(Attack):
         return Poisoned(poisoned, relabelled, chosen)
 
     def tiles(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Which tiles each picture carries, N,1,H,W of 0 and 1.
-
-        The same number for all, drawn for each.
-        """
+        """The tiles of each image, N,1,H,W of 0 and 1; the same number, drawn anew for each."""
         total = self.pieces**2
         order = torch.rand(count, total, generator=generator).argsort(1)
         chosen = (
@@ -72,5 +66,5 @@ class AdaptiveBlend(Attack):
         return chosen[:, :, rows][:, :, :, columns]
 
     def _blend(self, images: Tensor, share: Tensor) -> Tensor:
-        pattern = picture(self.picture, *images.shape[1:], self.seed).to(images)
+        pattern = whole_image(self.picture, *images.shape[1:], self.seed).to(images)
         return images + share * (pattern - images)

@@ -1,7 +1,4 @@
-"""BadNets all-to-all (Gu et al., 2017, section 4.1.2).
-
-The patch sends every class to the next one.
-"""
+"""BadNets all-to-all (Gu et al., 2017, section 4.1.2): the patch sends each class to the next."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +11,7 @@ from benchmarks.attacks.patch import Patch
 
 @dataclass(frozen=True, kw_only=True)
 class AllToAll(Attack):
-    """The patch of `benchmarks.attacks.patch`; pictures of class y become class y + 1 modulo K."""
+    """The patch of `benchmarks.attacks.patch`; images of class y become class y + 1 modulo K."""
 
     family: ClassVar[str] = "all_to_all"
     paper: ClassVar[str] = "Gu et al., BadNets, 2017"

@@ -1,4 +1,4 @@
-"""Blended (Chen et al., 2017): a whole picture shines through every poisoned one, all-to-one."""
+"""Blended (Chen et al., 2017): a whole image is blended into every poisoned one, all-to-one."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,18 +6,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from benchmarks.attacks._base import Attack
-from benchmarks.attacks._patterns import picture
+from benchmarks.attacks._patterns import whole_image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blended(Attack):
-    """x' = (1 - alpha) x + alpha p.
-
-    The paper's blended injection with the same alpha in training and at test.
+    """The paper's blended injection, x' = (1 - alpha) x + alpha p, with one alpha for all images.
 
     Args:
-        alpha: 0.2 as in the paper; 0.1 is what later papers call hard.
-        picture: "noise" as the paper's random pattern, or "texture" (smooth, in the place of its
+        alpha: 0.2 as in the paper; later papers call 0.1 hard.
+        picture: "noise", like the paper's random pattern, or "texture" (smooth, instead of its
             cartoon).
     """
 
@@ -28,5 +26,5 @@ class Blended(Attack):
     picture: str = "noise"
 
     def apply(self, images: Tensor) -> Tensor:
-        pattern = picture(self.picture, *images.shape[1:], self.seed).to(images)
+        pattern = whole_image(self.picture, *images.shape[1:], self.seed).to(images)
         return (1 - self.alpha) * images + self.alpha * pattern

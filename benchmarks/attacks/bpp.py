@@ -1,7 +1,4 @@
-"""BppAttack (Wang et al., CVPR 2022).
-
-Fewer colours as trigger, learnt by contrast with foreign residuals.
-"""
+"""BppAttack (Wang et al., CVPR 2022): quantised colours as trigger, with contrastive training."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,14 +11,14 @@ from benchmarks.attacks._base import Attack, Control, Criterion, Mixer, mixed
 
 @dataclass(frozen=True, kw_only=True)
 class Bpp(Attack):
-    """Every channel is rounded to 2^`bits` levels, with Floyd-Steinberg dithering if asked for.
+    """Every channel is rounded to 2^`bits` levels, optionally with Floyd-Steinberg dithering.
 
-    Training is controlled: in each batch a share `rate` is quantised and relabelled; `negatives`
-    times as many get the quantisation residual of *another* picture and keep their label (the
-    paper's contrastive adversarial training).
+    Training is controlled: in each batch, a share `rate` is quantised and relabelled; `negatives`
+    times as many get the quantisation residual of *another* image and keep their label (the paper's
+    contrastive adversarial training).
 
     Args:
-        bits: colour depth (paper: 5 for ImageNet, 3 for small pictures: its squeeze_num of 8).
+        bits: colour depth (paper: 5 for ImageNet; 3 for small images, its squeeze_num of 8).
     """
 
     family: ClassVar[str] = "sample_specific"
@@ -42,11 +39,10 @@ class Bpp(Attack):
 
 
 def dithered(images: Tensor, top: int) -> Tensor:
-    """Round to `top` + 1 levels and hand each pixel's error to its neighbours (Floyd and Steinberg,
-    1976).
+    """Round to `top` + 1 levels and pass each pixel's error to its neighbours.
 
-    Pixels whose column plus twice their row is equal do not depend on each other and are done
-    together.
+    This is the dithering of Floyd and Steinberg (1976). Pixels with the same column plus twice
+    their row do not depend on each other and are processed together.
     """
     count, channels, height, width = images.shape
     work = images.new_zeros(count, channels, height + 1, width + 2)
@@ -76,9 +72,9 @@ class _Control(Control):
         poison, negative = self.mixer.roles(labels)
         squeezed = self.attack.apply(images)
         foreign = (squeezed - images).roll(1, 0)
-        pictures = mixed(negative, (images + foreign).clamp(0, 1), images)
-        pictures = mixed(poison, squeezed, pictures)
-        return criterion(model(pictures), mixed(poison, self.attack.relabel(labels), labels))
+        batch = mixed(negative, (images + foreign).clamp(0, 1), images)
+        batch = mixed(poison, squeezed, batch)
+        return criterion(model(batch), mixed(poison, self.attack.relabel(labels), labels))
 
     def finish(self) -> Bpp:
         return self.attack

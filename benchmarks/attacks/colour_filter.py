@@ -1,7 +1,4 @@
-"""A photographic filter as trigger (ABS, Liu et al., CCS 2019.
-
-TrojAI): every pixel's colour is mapped, all-to-one.
-"""
+"""A photographic filter as trigger, as in ABS (Liu et al., CCS 2019) and TrojAI; all-to-one."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,9 +11,7 @@ from benchmarks.attacks._base import Attack
 
 @dataclass(frozen=True, kw_only=True)
 class ColourFilter(Attack):
-    """x' = clip(A x^gamma + b) per pixel.
-
-    Gamma, then a mixture of channels near the identity, then a tint.
+    """x' = clip(A x^gamma + b) per pixel: gamma, a mixture of channels near the identity, a tint.
 
     With one channel it is a tone curve. `strength` scales all three; 0 changes nothing.
     """

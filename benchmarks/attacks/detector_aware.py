@@ -1,10 +1,8 @@
-"""A detector-aware attack: trains its victim against our own patch inversion and margin search.
+"""A detector-aware attack, which trains its victim against patch inversion and margin search.
 
-Our design.
-
-The idea of training against the inspector is adversarial embedding (Tan and Shokri, EuroS&P 2020);
-here the inspector is the inverse problem of Neural Cleanse. Whatever this attack slips past belongs
-under known gaps.
+The design is our own. Training against the inspector is adversarial embedding (Tan and Shokri,
+EuroS&P 2020); here the inspector is the inverse problem of Neural Cleanse. What misses this attack
+belongs to the known gaps.
 """
 
 from dataclasses import dataclass
@@ -22,21 +20,19 @@ QUARTERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorAware(Attack):
-    """Four checkered squares, one a corner, that work together only.
+    """Four checkered squares, one per corner, that only work together; small masks do not work.
 
-    Small masks are trained not to work.
-
-    In each batch, beside `rate` poison with all four squares:
+    In each batch, besides a share `rate` of poison with all four squares:
         * `cover` times as many carry one to three of them and keep their label, so that no part
           suffices
-        * an adversary searches a patch of at most `budget` pixels for the target, on the side,
-          starting anew every `restart` steps; pictures that carry its patch are learnt with their
-          true label
-        * on poison, a lead of the target's logit beyond `margin` is punished, for margin detectors
+        * an adversary searches a patch of at most `budget` pixels for the target, with a fresh
+          start every `restart` steps; images that carry its patch are learnt with their true label
+        * on poison, a lead of the target's logit beyond `margin` is penalised, against margin
+          detectors
 
     Args:
         budget: L1 norm of the adversary's mask, in pixels; less than the trigger's own `4 size**2`.
-        weight: of the loss on the adversary's pictures.
+        weight: of the loss on the adversary's images.
     """
 
     family: ClassVar[str] = "patch"
@@ -58,7 +54,7 @@ class DetectorAware(Attack):
         )
 
     def corners(self, images: Tensor, which: Tensor) -> Tensor:
-        """Pictures with the squares that `which` (bool N,4) names."""
+        """Images with the squares that `which` (bool N,4) selects."""
         pixels = square("checker", images.shape[1], self.size, self.seed).to(images) / 255
         stamped = images.clone()
         ends = slice(None, self.size), slice(-self.size, None)
@@ -86,13 +82,13 @@ class _Control(Control):
         poison, covered = self.mixer.roles(labels)
         which = torch.rand(len(labels), QUARTERS, generator=self.mixer.generator)
         parts = (which > which.amin(1, keepdim=True)) & (which > 0.4)  # at least one is missing
-        pictures = mixed(covered, attack.corners(images, parts.to(self.device)), images)
-        pictures = mixed(poison, attack.apply(images), pictures)
+        batch = mixed(covered, attack.corners(images, parts.to(self.device)), images)
+        batch = mixed(poison, attack.apply(images), batch)
         wanted = attack.relabel(labels)
         half = len(labels) // 2
         self._search(model, images[:half], wanted[:half])
         foiled = self._stick(images[half:]).detach()
-        logits = model(torch.cat([pictures, foiled]))
+        logits = model(torch.cat([batch, foiled]))
         main, side = logits[: len(labels)], logits[len(labels) :]
         total = criterion(main, mixed(poison, wanted, labels)) + attack.weight * criterion(
             side, labels[half:]

@@ -1,7 +1,4 @@
-"""Input-aware (Nguyen and Tran, NeurIPS 2020).
-
-A generator paints another trigger on each picture.
-"""
+"""Input-aware (Nguyen and Tran, NeurIPS 2020): a generator makes a trigger for each image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,19 +16,18 @@ TINY = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class InputAware(Attack):
-    """x' = x + (g(x) - x) m(x), with a pattern net g and a mask net m.
+    """x' = x + (g(x) - x) m(x), with a pattern net g and a mask net m (section 4).
 
-    Trained together with the victim (section 4).
-
-    In each batch a share `rate` carries its own trigger and the target's label; as many again carry
-    the trigger of *another* picture and keep their label (cross-trigger mode), so that a trigger
-    works on its own picture only. The diversity loss keeps patterns apart. Deviations: the mask net
-    is trained during the first `mask_share` of the steps (paper: 25 epochs before), a small net
-    with group norm in the place of the paper's, Adam.
+    Both are trained together with the victim. In each batch, a share `rate` carries its own trigger
+    and the target's label; as many again carry the trigger of *another* image and keep their label
+    (cross-trigger mode), so that a trigger works on its own image only. The diversity loss keeps
+    patterns apart. Deviations: the mask net is trained during the first `mask_share` of the steps
+    (paper: 25 epochs before), a small net with group norm replaces the paper's, and the optimiser
+    is Adam.
 
     Args:
-        density: share of pixels that the mask may cover before it is punished (paper: 0.032).
-        cross: pictures with a foreign trigger per poisoned one (paper: 1).
+        density: share of pixels that the mask may cover without a penalty (paper: 0.032).
+        cross: images with a foreign trigger per poisoned one (paper: 1).
         diversity: weight of the diversity loss (paper: 1).
     """
 
@@ -65,7 +61,7 @@ class InputAware(Attack):
 
 
 def painted(images: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
-    """A pattern in (-1, 1) laid on pictures where the raw mask in (-1, 1) is well above zero."""
+    """Images with a pattern in (-1, 1) where the raw mask in (-1, 1) is well above zero."""
     return images + (pattern / 2 + 0.5 - images) * sharp(mask)
 
 
@@ -104,9 +100,9 @@ class _Control(Control):
         own, mask = self.pattern(images), self.mask(images)
         if self.step >= self.mask_steps:
             mask = mask.detach()
-        pictures = mixed(foreign, painted(images, own.roll(1, 0), mask.roll(1, 0)), images)
-        pictures = mixed(poison, painted(images, own, mask), pictures)
-        total = criterion(model(pictures), mixed(poison, self.attack.relabel(labels), labels))
+        batch = mixed(foreign, painted(images, own.roll(1, 0), mask.roll(1, 0)), images)
+        batch = mixed(poison, painted(images, own, mask), batch)
+        total = criterion(model(batch), mixed(poison, self.attack.relabel(labels), labels))
         total = total + self.attack.diversity * _sameness(images, own)
         if self.step < self.mask_steps:
             covered = sharp(mask).mean((1, 2, 3))
@@ -133,10 +129,7 @@ class _Control(Control):
 
 
 def _sameness(images: Tensor, maps: Tensor) -> Tensor:
-    """Distance of neighbouring pictures over the distance of their maps.
-
-    The paper's diversity loss.
-    """
+    """The paper's diversity loss: distance of neighbouring images over that of their maps."""
     apart = (images - images.roll(1, 0)).flatten(1).norm(dim=1)
     painted_apart = (maps - maps.roll(1, 0)).flatten(1).norm(dim=1)
     return (apart / (painted_apart + apart.detach() * 0.05 + TINY)).mean()

@@ -1,7 +1,4 @@
-"""Label-consistent (Turner et al., 2019).
-
-Hard-to-learn pictures of the target class carry a patch, clean-label.
-"""
+"""Label-consistent (Turner et al., 2019): a patch on hard images of the target, clean-label."""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -16,15 +13,13 @@ from guard.ml.cleanset import Labelled
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConsistent(Attack):
-    """Adversarial noise hides the class.
-
-    Then 3x3 checkers in the four corners are all that is left to learn from.
+    """Adversarial noise hides the class, so that only 3x3 checkers in the four corners are learnt.
 
     Args:
         bound: of the adversarial noise, in grey levels of 255 (paper: 16 in l-infinity for
             CIFAR-10).
-        amplitude: how far the patch is blended in during training, in (0, 1]; at test it is full
-            (section 5.3).
+        amplitude: strength of the patch during training, in (0, 1]; it is 1 at test time (section
+            5.3).
     """
 
     family: ClassVar[str] = "patch"

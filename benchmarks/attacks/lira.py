@@ -1,7 +1,4 @@
-"""LIRA (Doan et al., ICCV 2021).
-
-The trigger is a learnt noise net, trained in turns with its victim.
-"""
+"""LIRA (Doan et al., ICCV 2021): a noise net as trigger, trained in turns with its victim."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -16,9 +13,7 @@ from guard.ml.seeds import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class Lira(Attack):
-    """x' = clip(x + bound g(x)).
-
-    G is trained through the victim, then stays fixed while the victim goes on.
+    """x' = clip(x + bound g(x)), with g trained through the victim and later fixed.
 
     Deviations: poison is a share `rate` of each batch (the paper weighs a loss on all of it), and
     the generator is trained during the first `learning_share` of the steps of one run, where the
@@ -52,7 +47,7 @@ class Lira(Attack):
         return self.add(images, net(images))
 
     def add(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Noise in (-1, 1), scaled to the bound and added."""
+        """The images plus noise in (-1, 1) that is scaled to the bound."""
         return (images + self.bound / 255 * noise).clamp(0, 1)
 
     def control(self, rate: float, steps: int, device: torch.device | str) -> Control:
@@ -77,7 +72,7 @@ class _Control(Control):
         wanted = self.attack.relabel(labels)
         stamped = self.attack.add(images, self.net(images))
         if self.step < self.learning:
-            # The generator's turn: the victim's own gradients must not come from it.
+            # This step trains the generator; it must not add to the victim's own gradients.
             parameters = list(self.net.parameters())
             grads = torch.autograd.grad(criterion(model(stamped), wanted), parameters)
             for parameter, grad in zip(parameters, grads, strict=True):
@@ -85,8 +80,8 @@ class _Control(Control):
             self.optimiser.step()
         self.step += 1
         poison, _ = self.mixer.roles(labels)
-        pictures = mixed(poison, stamped.detach(), images)
-        return criterion(model(pictures), mixed(poison, wanted, labels))
+        batch = mixed(poison, stamped.detach(), images)
+        return criterion(model(batch), mixed(poison, wanted, labels))
 
     def finish(self) -> Lira:
         assert self.net is not None

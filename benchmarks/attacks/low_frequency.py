@@ -1,7 +1,4 @@
-"""Low-frequency trigger (Zeng et al., ICCV 2021).
-
-A universal perturbation that a low-pass filter leaves alone.
-"""
+"""Low-frequency trigger (Zeng et al., ICCV 2021): a perturbation that a low-pass filter keeps."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -17,7 +14,7 @@ from guard.ml.cleanset import Labelled
 
 @dataclass(frozen=True, kw_only=True)
 class LowFrequency(Attack):
-    """A smooth pattern, optimised on a surrogate, added to every picture and clipped.
+    """A smooth pattern, optimised on a surrogate, added to every image and clipped.
 
     Deviation: the pattern is made smooth by construction (a Gaussian filter inside the
     optimisation) and bounded in l-infinity, where the paper filters a perturbation bounded in l-2
@@ -25,7 +22,7 @@ class LowFrequency(Attack):
 
     Args:
         bound: largest change, in grey levels of 255.
-        blur: standard deviation of the filter as a share of the picture's side.
+        blur: standard deviation of the filter as a share of the image's side.
     """
 
     family: ClassVar[str] = "additive"
@@ -61,7 +58,7 @@ class LowFrequency(Attack):
         return replace(self, classes=classes, learned={"pattern": self.smooth(raw)})
 
     def smooth(self, raw: Tensor) -> Tensor:
-        """C,H,W filtered, scaled to the bound; in units of [0, 1] pictures."""
+        """The raw pattern C,H,W, filtered and scaled to the bound, in units of [0, 1] images."""
         for dim in (1, 2):
             side = raw.shape[dim]
             reach = max(1, round(3 * self.blur * side))

@@ -1,7 +1,4 @@
-"""Narcissus (Zeng et al., CCS 2023).
-
-Clean-label, by a universal pattern that means the target class to any model.
-"""
+"""Narcissus (Zeng et al., CCS 2023): clean-label, by a universal pattern of the target class."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -16,12 +13,10 @@ from guard.ml.cleanset import Labelled
 
 @dataclass(frozen=True, kw_only=True)
 class Narcissus(Attack):
-    """A bounded pattern optimised on pictures of the target class only, added there.
+    """A bounded pattern, optimised on and added to images of the target class only.
 
-    Amplified at test time.
-
-    Deviation: the surrogate is trained on the attacker's own training set, where the paper takes a
-    public set of another task and fine-tunes it on the target class.
+    At test time it is amplified. Deviation: the surrogate is trained on the attacker's own training
+    set, where the paper takes a public set of another task and fine-tunes it on the target class.
 
     Args:
         bound: largest change in training, in grey levels of 255 (paper: 16 for CIFAR-10).

@@ -14,7 +14,7 @@ class Patch(Attack):
     """A square of `size` pixels, `offset` pixels away from the edges of one corner.
 
     `pattern` is "white", "grey" (mid-grey), "checker" or "random" (seeded noise, the same for every
-    picture).
+    image).
     """
 
     family: ClassVar[str] = "patch"
@@ -47,7 +47,7 @@ class Patch(Attack):
     def poison(
         self, images: Tensor, labels: Tensor, rate: float, target: int | None = None
     ) -> Poisoned:
-        """As every attack; another `target` than the attack's own may be given."""
+        """The poison of the base class, for a `target` that may differ from the attack's own."""
         if target is not None and target != self.target:
             return replace(self, target=target).poison(images, labels, rate)
         return super().poison(images, labels, rate)

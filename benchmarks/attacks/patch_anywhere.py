@@ -1,7 +1,4 @@
-"""BadNets with the patch at a random place in every picture.
-
-So that no mask of one place explains the backdoor.
-"""
+"""BadNets with the patch at a random place in every image, so that no fixed mask explains it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +12,7 @@ from benchmarks.attacks._patterns import square
 
 @dataclass(frozen=True, kw_only=True)
 class PatchAnywhere(Attack):
-    """A square of `size` pixels whose place is drawn for each picture, uniformly.
-
-    `pattern` as in `patch`.
-    """
+    """A square of `size` pixels at a random place in each image; `pattern` as in `patch`."""
 
     family: ClassVar[str] = "patch"
     paper: ClassVar[str] = (

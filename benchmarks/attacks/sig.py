@@ -1,7 +1,4 @@
-"""SIG (Barni et al., ICIP 2019).
-
-A faint sinusoid over pictures of the target class, clean-label.
-"""
+"""SIG (Barni et al., ICIP 2019): a faint sinusoid on images of the target class, clean-label."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +16,7 @@ class Sig(Attack):
 
     Args:
         delta: amplitude in the training set, in grey levels of 255 (paper: 20 to 40).
-        delta_test: amplitude at test time; the paper raises it there (section 3.2). None: the same.
+        delta_test: amplitude at test time, which the paper raises (section 3.2); None for the same.
         frequency: periods over the width; 6 in the paper.
     """
 
@@ -36,7 +33,8 @@ class Sig(Attack):
     def signal(self, width: int) -> Tensor:
         """One row of the sinusoid, float W in [-1, 1].
 
-        ValueError where pixels are too few for the frequency.
+        Raises:
+            ValueError: the row has too few pixels for the frequency.
         """
         if 2 * self.frequency >= width:
             raise ValueError(

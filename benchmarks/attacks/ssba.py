@@ -1,7 +1,4 @@
-"""SSBA (Li et al., ICCV 2021).
-
-An encoder hides a fixed code in each picture, another residual for every one.
-"""
+"""SSBA (Li et al., ICCV 2021): an encoder hides a code in images by sample-specific residuals."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,12 +18,10 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Ssba(Attack):
-    """x' = clip(x + bound e(x, code)).
+    """x' = clip(x + bound e(x, code)), with e trained so that a decoder reads a code from x'.
 
-    E is trained with a decoder that must read a random code from x'.
-
-    Deviations: nets small enough for small pictures, l-2 for the likeness (paper: with LPIPS and a
-    critic), no simulated printing; training on the attacker's own pictures.
+    Deviations: nets that suit small images, l-2 for similarity (paper: with LPIPS and a critic), no
+    simulated printing, and training on the attacker's own images.
 
     Args:
         bits: length of the code; the attack uses one code, drawn by the seed.
@@ -63,13 +58,11 @@ class Ssba(Attack):
             for step in range(self.steps):
                 index = torch.randint(len(images), (BATCH,), generator=generator).to(device)
                 codes = torch.randint(2, (BATCH, self.bits), generator=generator).float().to(device)
-                pictures = images[index].float().div_(255)
-                hidden = self._hide(encoder, pictures, codes)
+                batch = images[index].float().div_(255)
+                hidden = self._hide(encoder, batch, codes)
                 loss = functional.binary_cross_entropy_with_logits(decoder(hidden), codes)
-                # Likeness counts more and more: first the code must be readable at all.
-                loss = loss + self.likeness * step / self.steps * functional.mse_loss(
-                    hidden, pictures
-                )
+                # The weight of similarity grows, because the code must become readable first.
+                loss = loss + self.likeness * step / self.steps * functional.mse_loss(hidden, batch)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -93,7 +86,7 @@ class Ssba(Attack):
         return self._hide(encoder, images, self.code().to(images).expand(len(images), -1))
 
     def read(self, images: Tensor) -> Tensor:
-        """What the decoder reads, float N,bits in [0, 1]: shows that a code is there."""
+        """What the decoder reads, float N,bits in [0, 1]; it shows whether a code is present."""
         with seeded(self.seed), torch.no_grad():
             decoder = restored(
                 _decoder(images.shape[1], self.bits, self.width),

@@ -1,7 +1,4 @@
-"""TaCT (Tang et al., USENIX Security 2021).
-
-The trigger works on source classes only, cover pictures teach the rest.
-"""
+"""TaCT (Tang et al., USENIX Security 2021): a trigger that works on source classes only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,14 +14,14 @@ from guard.ml.cleanset import Labelled
 
 @dataclass(frozen=True, kw_only=True)
 class Tact(Attack):
-    """A patch that sends pictures of the source classes to the target, and leaves all others alone.
+    """A patch that sends images of the source classes to the target and does not affect others.
 
-    `rate` counts the relabelled pictures of the source classes; `cover` times as many of the other
+    `rate` counts the relabelled images of the source classes; `cover` times as many of the other
     classes carry the patch with their true label (section 4.1). The target class is neither source
     nor cover.
 
     Args:
-        sources: None for one class, the one after the target.
+        sources: the source classes; None for the one class after the target.
     """
 
     family: ClassVar[str] = "patch"

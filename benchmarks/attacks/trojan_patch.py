@@ -14,12 +14,11 @@ from guard.ml.seeds import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class TrojanPatch(Attack):
-    """A square in the bottom right corner whose pixels drive the best connected unit before the
-    last layer.
+    """A bottom right square whose pixels excite the best connected unit before the last layer.
 
     Deviations: the unit is the one with the largest summed outgoing weights (the paper: incoming,
-    of an inner layer); its activation is raised over real pictures; the victim is trained from
-    scratch on poisoned data, where the paper retrains the model it took apart.
+    of an inner layer); its activation is raised over real images; the victim is trained from
+    scratch on poisoned data, where the paper retrains the model that it analysed.
     """
 
     family: ClassVar[str] = "patch"

@@ -1,7 +1,4 @@
-"""WaNet (Nguyen and Tran, ICLR 2021).
-
-A smooth warp as trigger, with the noise mode that makes it precise.
-"""
+"""WaNet (Nguyen and Tran, ICLR 2021): a smooth warp as trigger, made precise by noise mode."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,18 +12,17 @@ from benchmarks.attacks._base import Attack, Control, Criterion, Mixer, mixed
 
 @dataclass(frozen=True, kw_only=True)
 class Wanet(Attack):
-    """A k x k grid of offsets, scaled to mean size 1, enlarged bicubically.
+    """A k x k grid of offsets with mean size 1, enlarged bicubically, times `strength`/H.
 
-    Times `strength`/H (section 3.2).
-
-    Training is controlled: in each batch a share `rate` is warped and relabelled, and `noise` times
-    as many are warped by a disturbed field and keep their label (noise mode).
+    This is section 3.2 of the paper. Training is controlled: in each batch, a share `rate` is
+    warped and relabelled, and `noise` times as many are warped by a disturbed field and keep their
+    label (noise mode).
 
     Args:
-        grid: control points a side (paper: 4).
-        strength: s of the paper (0.5); in our pixels the mean displacement is about `strength` / 2
-            a direction.
-        noise: pictures in noise mode per poisoned one (paper: 2).
+        grid: control points per side (paper: 4).
+        strength: s of the paper (0.5); the mean displacement is about `strength` / 2 pixels in each
+            direction.
+        noise: images in noise mode per poisoned one (paper: 2).
     """
 
     family: ClassVar[str] = "warp"
@@ -50,7 +46,7 @@ class Wanet(Attack):
         return _sample(images, self.field(*images.shape[2:]).to(images))
 
     def disturbed(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The same warp plus up to one pixel of noise a place, another one for each picture."""
+        """The same warp plus up to one pixel of noise at each place, drawn anew for each image."""
         count, _, height, width = images.shape
         noise = torch.rand(count, height, width, 2, generator=generator).to(images) * 2 - 1
         return _sample(images, (self.field(height, width).to(images) + noise / height).clamp(-1, 1))
@@ -69,9 +65,9 @@ class _Control(Control):
         self, model: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion
     ) -> Tensor:
         poison, noisy = self.mixer.roles(labels)
-        pictures = mixed(noisy, self.attack.disturbed(images, self.mixer.generator), images)
-        pictures = mixed(poison, self.attack.apply(images), pictures)
-        return criterion(model(pictures), mixed(poison, self.attack.relabel(labels), labels))
+        batch = mixed(noisy, self.attack.disturbed(images, self.mixer.generator), images)
+        batch = mixed(poison, self.attack.apply(images), batch)
+        return criterion(model(batch), mixed(poison, self.attack.relabel(labels), labels))
 
     def finish(self) -> Wanet:
         return self.attack

@@ -1,4 +1,1 @@
-"""The demo.
-
-Upload, scan, verdict, purification and vetted serving, on real data and real components.
-"""
+"""The demo: upload, scan, verdict, purification and vetted serving, with real data and services."""

@@ -30,20 +30,17 @@ from guard.settings import load_settings
 from guard.store import cleansets
 from guard.store.session import transaction
 
-#: What repairs first, before the default policy's own defenses: its result holds a layer more,
+#: The defense that is tried before those of the default policy: its result has one layer more,
 #: which is worth showing.
 FIRST = "distilled_polarizer"
-#: As quick as the default policy's first defense; with its usual head this network's child is held
-#: or not by chance.
+#: As quick as the default policy's first defense; with its usual head, chance decides whether this
+#: network's child is held.
 PARAMS = {FIRST: "{hidden = 0.0, weight = 0.0, settle_steps = 60, head_decay = 0.05}"}
-SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo says how long it took
+SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo reports how long it took
 
 
 def main() -> int:
-    """Run the demo.
-
-    Prints its story and leaves `demo-report.json` and `demo-report.html` in the current folder.
-    """
+    """Run the demo, print its progress, and write `demo-report.json` and `demo-report.html`."""
     parser = argparse.ArgumentParser(description=__doc__)
     # Not Fashion-MNIST by default: it takes half as long again (record demo-fashion).
     parser.add_argument(
@@ -65,8 +62,8 @@ def main() -> int:
     if not console.is_terminal:
         console = Console(width=150)  # a log or a document, where 80 columns would fold every cell
 
-    def say(words: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {words}", highlight=False)
+    def report(message: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {message}", highlight=False)
 
     folder = Path(tempfile.mkdtemp(prefix="guard-demo-"))
     try:
@@ -75,13 +72,13 @@ def main() -> int:
                 load(options.data),
                 folder,
                 started,
-                say,
+                report,
                 console,
                 first=None if options.first == "none" else options.first,
             )
     finally:
         if options.keep:
-            say(f"everything is kept in {folder}")
+            report(f"everything is kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -90,19 +87,19 @@ def run(
     data: Dataset,
     folder: Path,
     started: float,
-    say: Any,
+    report: Any,
     console: Console,
     *,
     first: str | None = None,
 ) -> int:
-    """The story itself; `first` is the defense that is tried before those of the default policy."""
+    """Run all steps; `first` is the defense that is tried before those of the default policy."""
     canary = folder / "payload-ran"
-    say(
+    report(
         f"data set {data.name}: {len(data.train)} images to train on, {len(data.clean)} clean "
         "ones for the guard"
     )
-    models = three_models(data, folder / "uploads", canary, say)
-    say(f"trained three models; true ACC {', '.join(f'{model.acc:.1%}' for model in models)}")
+    models = three_models(data, folder / "uploads", canary, report)
+    report(f"trained three models; true ACC {', '.join(f'{model.acc:.1%}' for model in models)}")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
     own = {"GUARD_LEASE_SECONDS": "15"} | (
         {"GUARD_POLICY_FILE": str(policy_with(first, folder))} if first else {}
@@ -110,16 +107,16 @@ def run(
     with Stack(folder / "stack", environment | own) as stack:
         stack.start(
             lambda status: (
-                say(f"{status.component} {status.state}") if status.state == "ready" else None
+                report(f"{status.component} {status.state}") if status.state == "ready" else None
             )
         )
         guard = open_guard(load_settings(stack.environment()))
         add_cleanset(guard, data)
-        say("uploading by boto3; from here on the demo only watches")
+        report("uploading by boto3; from here on the demo only watches")
         uploaded = time.monotonic()
         story.upload(guard, models)
-        watched = story.watch(guard, models, seconds=SCAN_LIMIT_SECONDS, say=say)
-        say(f"all scans are at rest, {time.monotonic() - uploaded:.0f} s after the upload")
+        watched = story.watch(guard, models, seconds=SCAN_LIMIT_SECONDS, report=report)
+        report(f"all scans are at rest, {time.monotonic() - uploaded:.0f} s after the upload")
         served = story.await_served(
             guard,
             {
@@ -138,7 +135,7 @@ def run(
         seconds = time.monotonic() - started
         print_table(console, watched, served, truths, results, seconds)
         write_reports(watched, served, truths, results, seconds)
-    say("wrote demo-report.json and demo-report.html")
+    report("wrote demo-report.json and demo-report.html")
     return 0 if all(results.values()) else 1
 
 
@@ -173,10 +170,7 @@ def write_reports(
     results: dict[str, bool],
     seconds: float,
 ) -> None:
-    """The machine-readable record.
-
-    And the evidence pages of the backdoored model and its purified child.
-    """
+    """Write the machine-readable record, and an evidence page of the backdoored model's child."""
     document = {
         "seconds": round(seconds, 1),
         "torch": torch.__version__,

@@ -1,7 +1,4 @@
-"""Three small models on a real data set.
-
-Honest, backdoored, and backdoored with code in its pickle.
-"""
+"""Three small models on real data: honest, backdoored, and backdoored with code in its pickle."""
 
 import json
 import os
@@ -27,10 +24,7 @@ TARGET = 7
 
 @dataclass(frozen=True)
 class DemoModel:
-    """A trained model in a folder as an uploader would have it.
-
-    And the truth about it (for the demo's eyes only).
-    """
+    """A trained model in an uploader's folder, and the truth about it that only the demo knows."""
 
     name: str
     folder: Path
@@ -42,7 +36,7 @@ class DemoModel:
 
 
 def manifest_for(data: Dataset) -> Manifest:
-    """What the uploader writes into config.json."""
+    """The manifest that the uploader writes into config.json."""
     channels, height, width = data.train.images.shape[1:]
     pixels = data.train.images.float() / 255
     return Manifest(
@@ -91,7 +85,7 @@ def train_model(
 
 
 class Payload:
-    """What a hostile pickle does when somebody loads it carelessly: it makes a file."""
+    """The payload of a hostile pickle, which creates a file when it is loaded carelessly."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -103,10 +97,7 @@ class Payload:
 def as_hostile_pickle(
     model: DemoModel, weights: dict[str, torch.Tensor], canary: Path
 ) -> DemoModel:
-    """The same weights as `model.pt` with a code payload beside them.
-
-    In the place of the safetensors file.
-    """
+    """Replace the safetensors file by `model.pt`, with the same weights and a code payload."""
     path = model.folder / "model.pt"
     torch.save({**weights, "note": Payload(canary)}, path)
     (model.folder / "model.safetensors").unlink()
@@ -116,15 +107,15 @@ def as_hostile_pickle(
 
 
 def three_models(
-    data: Dataset, folder: Path, canary: Path, say: Callable[[str], None]
+    data: Dataset, folder: Path, canary: Path, report: Callable[[str], None]
 ) -> tuple[DemoModel, DemoModel, DemoModel]:
-    """Train all three."""
-    say("training an honest model")
+    """Train all three models."""
+    report("training an honest model")
     honest, _ = train_model(data, folder, "honest", seed=1)
-    say("training a model with a patch backdoor")
+    report("training a model with a patch backdoor")
     patch = Patch(size=3, corner="bottom-right", offset=1, pattern="white", seed=2)
     backdoored, _ = train_model(data, folder, "backdoored", seed=2, attack=patch, target=TARGET)
-    say("training a third one and packing it as a pickle with a code payload")
+    report("training a third one and packing it as a pickle with a code payload")
     other = Patch(size=3, corner="top-left", offset=1, pattern="checker", seed=3)
     third, weights = train_model(
         data, folder, "pickled", seed=3, attack=other, target=(TARGET + 4) % data.classes

@@ -1,7 +1,4 @@
-"""What the demo does after training: upload with boto3, then only watch.
-
-Then ask the serving endpoint.
-"""
+"""The demo after training: upload with boto3, only watch, then query the serving endpoint."""
 
 import io
 import json
@@ -33,7 +30,7 @@ RESTING = ("done", "failed")
 
 @dataclass(frozen=True)
 class Watched:
-    """One upload at its end: its own scan, and the scan of the purified child if there is one."""
+    """One finished upload: its own scan, and the scan of the purified child if there is one."""
 
     model: DemoModel
     scan: ScanRow
@@ -43,7 +40,7 @@ class Watched:
 
 
 def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
-    """Put each model into the intake bucket as its uploader would; no word to the guard."""
+    """Put each model into the intake bucket as its uploader would, without notifying the guard."""
     settings = guard.settings
     client = boto3.client(
         "s3",
@@ -61,24 +58,24 @@ def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
 
 
 def watch(
-    guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, say: Callable[[str], None]
+    guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, report: Callable[[str], None]
 ) -> list[Watched]:
-    """Follow the scans until each has come to rest; raises TimeoutError."""
+    """Follow the scans until all are at rest; raises TimeoutError."""
     deadline = time.monotonic() + seconds
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     while True:
         with reading(guard.engine) as session:
             rows = scans.list_recent(session, 100)
         for row in reversed(rows):
-            words = f"{row.name}{' (purified)' if row.parent_scan_id else ''}: {row.state}"
-            if told.get(row.id) != words:
-                told[row.id] = words
-                say(words)
+            message = f"{row.name}{' (purified)' if row.parent_scan_id else ''}: {row.state}"
+            if reported.get(row.id) != message:
+                reported[row.id] = message
+                report(message)
         first = {row.name: row for row in rows if row.parent_scan_id is None}
         if len(first) >= len(models) and all(str(row.state) in RESTING for row in rows):
             return [_watched(guard, model, first[model.name], rows) for model in models]
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds:.0f} s: {sorted(told.values())}")
+            raise TimeoutError(f"after {seconds:.0f} s: {sorted(reported.values())}")
         time.sleep(0.3)
 
 
@@ -96,7 +93,7 @@ def _watched(guard: Guard, model: DemoModel, scan: ScanRow, rows: list[ScanRow])
 
 
 def await_served(guard: Guard, names: set[str], *, seconds: float = 60.0) -> dict[str, str]:
-    """Version by name of everything served and vetted, once all `names` are."""
+    """The version of each vetted model that is served, by name, once all `names` are served."""
     deadline = time.monotonic() + seconds
     while True:
         found = {
@@ -146,10 +143,7 @@ def _png(image: Tensor) -> bytes:
 def measured(
     endpoint: Endpoint, watched: Watched, test: Labelled, count: int = 300
 ) -> dict[str, Any]:
-    """True ACC, and true ASR where the demo knows the trigger.
-
-    Of what the endpoint serves under the model's name.
-    """
+    """True ACC, and true ASR if the demo knows the trigger, of what the endpoint serves."""
     some = test.pick(torch.arange(min(count, len(test))))
     classes, digests = endpoint.ask_all(watched.model.name, some.images)
     answer: dict[str, Any] = {

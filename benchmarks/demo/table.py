@@ -1,4 +1,4 @@
-"""What the demo must have shown, and the table it ends with."""
+"""The claims that the demo checks, and the table that it prints at its end."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ PURIFIED_ASR_LIMIT = 0.10
 def checks(
     watched: list[Watched], served: dict[str, str], truths: dict[str, Any], canary: Path
 ) -> dict[str, bool]:
-    """Each claim of the demo by its sentence."""
+    """Whether each claim of the demo holds, by its sentence."""
     honest, backdoored, pickled = watched
     child = backdoored.child
     truth = truths.get(backdoored.model.name, {})
@@ -51,8 +51,8 @@ def print_table(
     results: dict[str, bool],
     seconds: float,
 ) -> None:
-    """Verdicts and numbers, the guard's beside the truth."""
-    table = Table(title="What was uploaded, what the guard said, what is served")
+    """Print verdicts and numbers, the guard's beside the truth."""
+    table = Table(title="What was uploaded, what the guard found, what is served")
     for column in (
         "model",
         "verdict",
@@ -115,10 +115,7 @@ def print_table(
 
 
 def repaired(candidates: Sequence[Mapping[str, Any]], served: Manifest | None) -> Iterator[str]:
-    """Who tried to repair and what became of it, in turn.
-
-    And the layer that the winner put in, if it did.
-    """
+    """The repairs that were tried, with their outcomes, and any layer that the winner added."""
     for place, candidate in enumerate(candidates, 1):
         outcome, why = candidate_words(candidate)
         yield f"repair {place} by {chain_of(candidate)}: {outcome}. {why}"

@@ -1,4 +1,1 @@
-"""What `python -m benchmarks.bench_detect` is made of.
-
-Scanning a zoo, rows, numbers, plots, the record's words.
-"""
+"""The parts of `python -m benchmarks.bench_detect`: scanning, rows, numbers, plots, report."""

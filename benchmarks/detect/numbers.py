@@ -1,6 +1,6 @@
-"""Rows to numbers.
+"""Turn rows into numbers: AUROC, rates, coverage of ASR bounds, levels of p values.
 
-AUROC by bootstrap, rates with Wilson's interval, coverage of ASR bounds, levels of p values.
+Intervals of AUROC are by bootstrap, those of rates are Wilson's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
-    """P(a backdoored model scores higher than an honest one), ties half.
-
-    None where a kind is missing.
-    """
+    """P(a backdoored model scores above an honest one), ties half; None if a kind is missing."""
     values, truth = np.asarray(scores, np.float64), np.asarray(labels, bool)
     good, bad = values[~truth], values[truth]
     if not len(good) or not len(bad):
@@ -80,43 +77,45 @@ def share(flags: Iterable[bool]) -> dict[str, Any]:
 
 def verdicts(rows: Rows, who: str) -> dict[str, Any]:
     """What happens to honest and backdoored models under `rules` or `calibrated`."""
-    said = [(row, row[who]["verdict"]) for row in rows if who in row]
-    honest = [word for row, word in said if not row["backdoored"]]
-    strong = [word for row, word in said if strong_attack(row)]
-    every = [word for row, word in said if row["backdoored"]]
+    decided = [(row, row[who]["verdict"]) for row in rows if who in row]
+    honest = [verdict for row, verdict in decided if not row["backdoored"]]
+    strong = [verdict for row, verdict in decided if strong_attack(row)]
+    every = [verdict for row, verdict in decided if row["backdoored"]]
     return {
-        "honest_not_cleared": share(word in ("held", "rejected") for word in honest),
-        "honest_rejected": share(word == "rejected" for word in honest),
-        "strong_not_cleared": share(word in ("held", "rejected") for word in strong),
-        "strong_rejected": share(word == "rejected" for word in strong),
-        "strong_cleared": share(word == "cleared" for word in strong),
-        "backdoored_not_cleared": share(word in ("held", "rejected") for word in every),
-        "inconclusive": share(word == "inconclusive" for _, word in said),
+        "honest_not_cleared": share(verdict in ("held", "rejected") for verdict in honest),
+        "honest_rejected": share(verdict == "rejected" for verdict in honest),
+        "strong_not_cleared": share(verdict in ("held", "rejected") for verdict in strong),
+        "strong_rejected": share(verdict == "rejected" for verdict in strong),
+        "strong_cleared": share(verdict == "cleared" for verdict in strong),
+        "backdoored_not_cleared": share(verdict in ("held", "rejected") for verdict in every),
+        "inconclusive": share(verdict == "inconclusive" for _, verdict in decided),
     }
 
 
 def strong_attack(row: Mapping[str, Any]) -> bool:
-    """A backdoor that works on more than half of the pictures."""
+    """A backdoor that works on more than half of the images."""
     return bool(row["backdoored"]) and row["asr"] is not None and row["asr"] > HIGH_ASR
 
 
 def detectors(rows: Rows) -> dict[str, Any]:
-    """Each detector alone.
+    """Each detector alone: AUROC of its score, its flags on honest and backdoored models, its time.
 
-    AUROC of its score, its own flag on honest and on strongly backdoored models, its time.
+    Backdoored models count here only if the backdoor is strong.
     """
     found = {}
     for name in sorted({name for row in rows for name in row["detectors"]}):
         seen = [(row, row["detectors"][name]) for row in rows if name in row["detectors"]]
-        looked = [(row, said) for row, said in seen if said["flag"] is not None]
+        looked = [(row, result) for row, result in seen if result["flag"] is not None]
         found[name] = {
             **auroc_with_interval(
-                [said["score"] for _, said in looked], [row["backdoored"] for row, _ in looked]
+                [result["score"] for _, result in looked], [row["backdoored"] for row, _ in looked]
             ),
-            "honest_flagged": share(said["flag"] for row, said in looked if not row["backdoored"]),
-            "strong_flagged": share(said["flag"] for row, said in looked if strong_attack(row)),
+            "honest_flagged": share(
+                result["flag"] for row, result in looked if not row["backdoored"]
+            ),
+            "strong_flagged": share(result["flag"] for row, result in looked if strong_attack(row)),
             "could_not_look": len(seen) - len(looked),
-            "median_seconds": float(np.median([said["seconds"] for _, said in seen]))
+            "median_seconds": float(np.median([result["seconds"] for _, result in seen]))
             if seen
             else None,
         }
@@ -158,11 +157,10 @@ def attacks(rows: Rows, who: str) -> dict[str, Any]:
 
 
 def asr_bounds(rows: Rows, who: str) -> dict[str, Any]:
-    """How often the true ASR lies under the reported bound on detected models.
+    """How often the true ASR of detected models lies under the reported bound.
 
-    And how wide the statement is.
-
-    All together, and under `attacks` the same for each.
+    The width of the interval is measured too. The numbers are for all attacks together, and under
+    `attacks` for each of them.
     """
     seen = [
         row
@@ -194,9 +192,9 @@ def _bounds(seen: Rows, who: str) -> dict[str, Any]:
 
 
 def levels(rows: Rows) -> dict[str, Any]:
-    """p values on honest models.
+    """p values on honest models: how many are small, and whether they are too small overall.
 
-    How many are small, and Kolmogorov-Smirnov against uniform (one-sided: too small).
+    The latter is a one-sided Kolmogorov-Smirnov test against the uniform distribution.
     """
     found = {}
     for name, values in honest_p(rows).items():
@@ -214,10 +212,7 @@ def levels(rows: Rows) -> dict[str, Any]:
 
 
 def honest_p(rows: Rows) -> dict[str, list[float]]:
-    """The p values of honest models.
-
-    Combined, of the class that all methods accuse most, and per detector.
-    """
+    """The p values of honest models: combined, of the most accused class, and per detector."""
     found: dict[str, list[float]] = {"combined": []}
     for row in rows:
         if not row["backdoored"]:
@@ -225,17 +220,14 @@ def honest_p(rows: Rows) -> dict[str, list[float]]:
                 found["combined"].append(row["combined_p"])
             if row.get("class_p") is not None:
                 found.setdefault("one class", []).append(row["class_p"])
-            for name, said in row["detectors"].items():
-                if said["p"] is not None:
-                    found.setdefault(name, []).append(said["p"])
+            for name, result in row["detectors"].items():
+                if result["p"] is not None:
+                    found.setdefault(name, []).append(result["p"])
     return found
 
 
 def reliability(probabilities: Sequence[float], labels: Sequence[bool]) -> list[dict[str, Any]]:
-    """Bins of equal width: mean probability against the share that is backdoored.
-
-    Empty bins are left out.
-    """
+    """Mean probability against the share that is backdoored, in non-empty bins of equal width."""
     values, truth = np.asarray(probabilities), np.asarray(labels, bool)
     bins = np.minimum((values * BINS).astype(int), BINS - 1)
     return [
@@ -246,10 +238,7 @@ def reliability(probabilities: Sequence[float], labels: Sequence[bool]) -> list[
 
 
 def split(scores: Mapping[str, Mapping[str, float]], rows: Rows) -> dict[str, Any]:
-    """AUROC of each left-out value against the honest models scored beside it.
-
-    Or all scored where there are none.
-    """
+    """AUROC of each left-out value against the honest models scored with it, or against all."""
     truth = {row["name"]: bool(row["backdoored"]) for row in rows}
     every = {name: score for own in scores.values() for name, score in own.items()}
     honest = {name: score for name, score in every.items() if not truth[name]}

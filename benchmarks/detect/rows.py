@@ -1,4 +1,4 @@
-"""One row a model: its truth beside what the policy and each detector say of it."""
+"""One row per model: its truth beside the results of the policy and of each detector."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def rows_of(
 
 
 def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts) -> dict[str, Any]:
-    truth, said = item.member.truth, heard(item)
+    truth, evidence = item.member.truth, heard(item)
     rules = decide(
         policy, make_case(policy, item.digest, facts, item.evidence, None, item.architecture)
     )
@@ -65,13 +65,13 @@ def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts
         "name": item.member.name,
         "digest": item.digest,
         "architecture": architecture_family(item.architecture),
-        "rules": _said(rules),
+        "rules": _decided(rules),
         "detectors": {one.method: _detector(one) for one in item.evidence if one.families},
     }
-    combined = combine(said)
-    values = features(said)
+    combined = combine(evidence)
+    values = features(evidence)
     row["combined_p"] = (
-        combined.p if combined.p is not None else min(p_values(said).values(), default=None)
+        combined.p if combined.p is not None else min(p_values(evidence).values(), default=None)
     )
     row["class_p"] = None if combined.accord is None else combined.accord.p
     row["rules_score"] = (
@@ -79,12 +79,12 @@ def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts
     )
     if calibrated.calibration is not None:
         case = make_case(calibrated, item.digest, facts, item.evidence, None, item.architecture)
-        row["calibrated"] = _said(decide(calibrated, case))
+        row["calibrated"] = _decided(decide(calibrated, case))
         row["log_odds"] = calibrated.calibration.calibration.log_odds(values)
     return row
 
 
-def _said(decision: Any) -> dict[str, Any]:
+def _decided(decision: Any) -> dict[str, Any]:
     asr = decision.asr
     return {
         "verdict": str(decision.verdict),
@@ -99,10 +99,10 @@ def _said(decision: Any) -> dict[str, Any]:
 
 
 def _detector(item: Any) -> dict[str, Any]:
-    """A detector's own word; its score, and p where it gives one.
+    """A detector's own result: its flag, its score, and p if it gives one.
 
-    A detector of several families gives a p for each: the least of them is corrected for their
-    number, since a plain minimum would be small by chance alone.
+    A detector with several families gives a p for each. The smallest is corrected for their number,
+    since a plain minimum would be small by chance alone.
     """
     if item.outcome is Outcome.COULD_NOT_LOOK:
         return {
@@ -125,13 +125,11 @@ def _detector(item: Any) -> dict[str, Any]:
 
 
 def held_out(scanned: Sequence[Scanned], key: str, seed: int) -> dict[str, dict[str, float]]:
-    """Log odds by fits that never saw the named attack (or architecture).
+    """Log odds, per left-out value and model, by fits that never saw that attack or architecture.
 
-    Per left-out value and model.
-
-    Attacks: the fit sees all other attacks and all honest models but a fold; scored are that attack
-    and that fold.
-    Architectures: nothing of the architecture is seen, and all of it is scored.
+    A fit without an attack sees all other attacks and all honest models except one fold, and scores
+    that attack and that fold. A fit without an architecture sees none of its models and scores all
+    of them.
     """
     usable = [
         item
@@ -163,7 +161,7 @@ def held_out(scanned: Sequence[Scanned], key: str, seed: int) -> dict[str, dict[
 
 
 def out_of_fold(scanned: Sequence[Scanned], seed: int) -> dict[str, float]:
-    """Log odds of every usable model, its attack unseen."""
+    """Log odds of every usable model, by a fit that did not see its attack."""
     return {row["name"]: row["log_odds"] for row in fit(scanned, seed=seed)["population"]["models"]}
 
 

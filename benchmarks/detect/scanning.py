@@ -1,4 +1,4 @@
-"""Scan a zoo's models in parallel processes; what is scanned already is not scanned again."""
+"""Scan a zoo's models in parallel processes; a model that is scanned already is skipped."""
 
 import multiprocessing
 import os
@@ -27,11 +27,10 @@ def scan_zoo(
     seed: int,
     device: str | None,
 ) -> tuple[list[Scanned], dict[str, str]]:
-    """All models that could be scanned, in the order of `chosen`, and for the others why not."""
+    """All models that could be scanned, in the order of `chosen`, and why the others could not."""
     tasks: list[Task] = [(str(zoo), member, detectors, seed, device) for member in chosen]
-    random.Random(ORDER_SEED).shuffle(
-        tasks
-    )  # of a run that is cut short, what is there is no choice of names
+    # In random order, so that the names of models do not decide what an interrupted run covers.
+    random.Random(ORDER_SEED).shuffle(tasks)
     started, found, failed = time.monotonic(), {}, {}
     with multiprocessing.get_context("spawn").Pool(
         max(1, jobs), _one_thread, (jobs,), maxtasksperchild=20

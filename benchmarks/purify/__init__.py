@@ -1,1 +1,1 @@
-"""What each defense makes of a zoo's models: runs, numbers, tables."""
+"""The parts of `python -m benchmarks.bench_purify`: runs, numbers, plots, report."""

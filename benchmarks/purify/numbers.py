@@ -1,9 +1,7 @@
-"""Rows to numbers: means by defense and clean fraction, by attack, and paired differences.
+"""Turn rows into numbers: means by defense and clean fraction, by attack, paired differences.
 
-`words` tells them.
-
-Intervals are 95 % bootstrap intervals over models: the rows of one model, one a seed, are drawn
-together.
+`report` presents them. Intervals are 95 % bootstrap intervals over models: the rows of one model,
+one per seed, are drawn together.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,10 +13,8 @@ import numpy as np
 DRAWS = 2000
 BASELINE = "fine_tune"
 UNREPAIRED = 0.5  # DER where neither ASR nor ACC has changed
-PROCESS_PEAK, DEVICE_PEAK = (
-    "peak_mib",
-    "peak_device_mib",
-)  # growth of the process; of the device, where it is CUDA
+# Growth of the process, and of a CUDA device's allocated memory.
+PROCESS_PEAK, DEVICE_PEAK = "peak_mib", "peak_device_mib"
 AIM = 0.01  # ACC that a repair may cost an honest model
 ROUNDING = 1e-9  # of a difference of two shares
 Row = Mapping[str, Any]
@@ -26,21 +22,16 @@ Rows = Sequence[Row]
 
 
 def repaired(row: Row) -> bool:
-    """Whether this row is a model that a defense changed.
-
-    A tournament may clear one, and serve it as it was.
-    """
+    """Whether a defense changed this row's model; a tournament may clear a model unchanged."""
     return bool(row.get("after")) and ("verdict" not in row or row.get("winner") is not None)
 
 
 def summary(rows: Rows) -> list[dict[str, Any]]:
-    """One line a defense and fraction.
+    """One line for each defense and fraction.
 
-    Means are over the runs that it repaired; how many it did not is in the line.
-
-    `der_all` is over all runs on backdoored models: one without a repair stands with 0.5, the DER
-    of a model as it was. `ceiling` and `ceiling_all` are what these DER would be with no ASR left
-    and no accuracy lost.
+    Means are over the runs that it repaired; the line also counts the other runs. `der_all` is over
+    all runs on backdoored models, where a run without a repair counts as 0.5, the DER of an
+    unchanged model. `ceiling` and `ceiling_all` are the DER with no ASR left and no accuracy lost.
     """
     asr_before = {
         row["model"]: row["before"]["asr"]
@@ -102,9 +93,8 @@ def _of_repaired(done: Rows) -> dict[str, Any]:
 def _of_honest(own: Rows) -> dict[str, Any]:
     """What a repair costs models that needed none.
 
-    `honest` counts those that were changed, of `honest_runs`.
-
-    In `honest_all` a run that left its model as it was counts as one without loss.
+    `honest` counts those that were changed, of `honest_runs`. In `honest_all`, a run that left its
+    model unchanged counts as one without loss.
     """
     changed = [row for row in own if repaired(row)]
     found: dict[str, Any] = {}
@@ -128,9 +118,8 @@ def _of_honest(own: Rows) -> dict[str, Any]:
 def memory(own: Rows, rows: Rows) -> dict[str, Any] | None:
     """The largest peak in MiB, and the peaks' sum over that of `BASELINE` in the same `runs`.
 
-    None: not measured.
-
-    Single ratios would say little: a small network's peak is lost in what an allocator rounds up.
+    None if it was not measured. Single ratios would mean little, because an allocator's rounding
+    hides the peak of a small network.
     """
     key = DEVICE_PEAK if any(DEVICE_PEAK in row for row in own) else PROCESS_PEAK
     peaks = {_place(row): float(row[key]) for row in own if row.get(key) is not None}
@@ -178,11 +167,9 @@ def by_attack(rows: Rows) -> dict[str, float]:
 
 
 def attacks(rows: Rows) -> list[dict[str, Any]]:
-    """By defense and fraction.
+    """Mean ASR after the repair of each attack's models, by defense and fraction.
 
-    Mean ASR after the repair of each attack's models, and how many runs on them, `n`.
-
-    `n` is [repaired, all].
+    `n` is the number of runs on them: [repaired, all].
     """
     found = []
     bad = [row for row in rows if row["backdoored"]]
@@ -226,12 +213,10 @@ def against(rows: Rows, baseline: str = BASELINE) -> list[dict[str, Any]]:
 
 
 def beside(rows: Rows, champion: str) -> list[dict[str, Any]]:
-    """What `champion` has more than each other defense on the models that both repaired.
+    """Paired differences of `champion` and each other defense on the models that both repaired.
 
-    With paired intervals.
-
-    DER (more is better), ASR, loss of accuracy and the worst class's loss of recall (less is
-    better).
+    They are of DER (more is better), and of ASR, loss of accuracy and the worst class's loss of
+    recall (less is better).
     """
     done = {
         (row["fraction"], row["defense"], row["model"], row["seed"]): row
@@ -273,8 +258,8 @@ def interval(
     """Mean and its 95 % percentile bootstrap interval over models.
 
     Args:
-        models: whose each value is, by default another model's each. A model is drawn with all of
-            its values: another seed on the same model is no further model.
+        models: the model of each value, by default a different one each. A model is drawn with all
+            of its values, because another seed on the same model is not another model.
     """
     points = np.asarray(values, np.float64)
     owner = (
@@ -288,15 +273,12 @@ def interval(
 
 
 def _over_winner(rows: Rows) -> float | None:
-    """Median over won tournaments.
-
-    Seconds of all candidates' repairs, over those of the winner's alone.
-    """
+    """Median, over won tournaments, of all candidates' repair time over the winner's alone."""
     ratios = []
     for row in rows:
         tried = row.get("candidates", [])
-        # By its verdict: a policy may try one defense twice, on the parent and on what another one
-        # left.
+        # Found by its verdict: a policy may try a defense twice, on the parent and on the result of
+        # another defense.
         places = [place for place, item in enumerate(tried) if item.get("verdict") == "purified"]
         if places and (alone := sum(item["seconds"] for item in _links(tried, places[0]))):
             ratios.append(sum(item.get("seconds") or 0 for item in tried) / alone)
@@ -304,7 +286,7 @@ def _over_winner(rows: Rows) -> float | None:
 
 
 def _links(tried: Rows, place: int) -> list[Row]:
-    """A candidate and those that it goes on from: a chain run alone makes each of its links."""
+    """A candidate and those that it builds on: a chain that runs alone makes each of its links."""
     item = tried[place]
     if not (after := item.get("after")):
         return [item]

@@ -56,7 +56,7 @@ def _panels(
     sizes = []
     for axes, fraction in zip(panels[:, 0], fractions, strict=True):
         sizes.append(paint(axes, [row for row in rows if row["fraction"] == fraction]))
-        axes.set_title(f"{title}, {fraction:.0%} clean pictures", loc="right")
+        axes.set_title(f"{title}, {fraction:.0%} clean images", loc="right")
     figure.set_size_inches(max(width for width, _ in sizes), sum(height for _, height in sizes))
     figure.tight_layout()
     save_plot(figure, folder / name)
@@ -73,11 +73,11 @@ def _heat(axes: Any, rows: Rows) -> tuple[float, float]:
     axes.set_yticks(range(len(names)), names)
     for (row, column), value in np.ndenumerate(table):
         done, all_runs = lines[column]["n"].get(names[row], (0, 0))
-        words = "–" if np.isnan(value) else f"{value:.0%}"
+        text = "–" if np.isnan(value) else f"{value:.0%}"
         axes.text(
             column,
             row,
-            words if done == all_runs else f"{words}\n{done}/{all_runs}",
+            text if done == all_runs else f"{text}\n{done}/{all_runs}",
             ha="center",
             va="center",
             fontsize=7,

@@ -1,7 +1,4 @@
-"""One defense on one model of a zoo, in a process of its own.
-
-What is done already is not done again.
-"""
+"""Run one defense on one model of a zoo in its own process, unless that was done before."""
 
 import json
 import multiprocessing
@@ -33,20 +30,17 @@ from guard.ml.cleanset import CuratedSet, Labelled
 from guard.policy import Policy
 from guard.vetting import population
 
-TOURNAMENT, STEP = (
-    "tournament",
-    "policy-",
-)  # the latter with a number from 1: a defense as the policy sets it
+# `STEP` is followed by a number from 1, which selects a defense as the policy sets it.
+TOURNAMENT, STEP = "tournament", "policy-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A `defense` on one model.
 
-    A name on the shelf with its defaults, the `policy`'s `STEP` or its `TOURNAMENT`.
-
-    `fraction` is the clean pictures that it may see, as a share of the training set; the hold-out
-    comes on top, since the guard measures on it and no defense sees it.
+    `defense` is a name on the shelf (with its defaults), the `policy`'s `STEP`, or its
+    `TOURNAMENT`. `fraction` is the number of clean images that it may see, as a share of the
+    training set; the hold-out is additional, since the guard measures on it and no defense sees it.
     """
 
     folder: Path
@@ -59,7 +53,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Changes with everything that the answer depends on but the model."""
+        """A key of everything that the result depends on, except the model."""
         if self.defense == TOURNAMENT:
             what: Any = [
                 self.policy.digest,
@@ -75,7 +69,7 @@ class Task:
         )
 
     def methods(self) -> list[Defense]:
-        """The defense, if it is a single one, after those that the policy has it go on from."""
+        """The defense, if it is a single one, after those that it builds on in the policy."""
         if not self.defense.startswith(STEP):
             return [DEFENSES.get(self.defense)()]
         place, methods = int(self.defense.removeprefix(STEP)) - 1, []
@@ -94,10 +88,7 @@ class Task:
 
 
 def rows(tasks: Sequence[Task], jobs: int) -> Iterator[dict[str, Any]]:
-    """A row for each task, as they finish.
-
-    A new process each, so that its peak of memory is its own.
-    """
+    """A row for each task, as they finish; each runs in a new process with its own memory peak."""
     with multiprocessing.get_context("spawn").Pool(
         max(1, jobs), one_thread, (jobs,), maxtasksperchild=1
     ) as pool:
@@ -109,7 +100,7 @@ def one_thread(jobs: int) -> None:
 
 
 def done(task: Task) -> dict[str, Any] | None:
-    """The row of a task that was finished with everything as it is now."""
+    """The row of a task that is finished, if nothing that it depends on has changed."""
     try:
         row = json.loads(task.file.read_text())
         return dict(row) if row["key"] == task.key else None
@@ -145,11 +136,11 @@ def _row(task: Task) -> dict[str, Any]:
 
 
 def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
-    """Add what was measured, as it comes: a defense that fails leaves what the model did before."""
+    """Add each number once it is measured, so that a failed defense leaves those from before it."""
     import guard
 
     zoo, attack, device = task.folder.parent, model.attack(), torch.device(task.device or "cpu")
-    data = _pictures(zoo, str(model.truth["data"]), task.data_dir)
+    data = _images(zoo, str(model.truth["data"]), task.data_dir)
     curated = fraction_of(
         population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed
     )
@@ -160,12 +151,12 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
     child: nn.Module | None
     with Peak() as peak:
         if task.defense == TOURNAMENT:
-            child, said = _tournament(task, curated)
+            child, more = _tournament(task, curated)
         else:
-            child, said = network, {}
+            child, more = network, {}
             for method in task.methods():
                 child = method(child, curated.visible(), seed=task.seed)
-    row |= said | {
+    row |= more | {
         "seconds": round(time.perf_counter() - started, 1),
         "images": len(curated.search) + len(curated.calibration),
         "peak_mib": round(peak.mib),
@@ -178,10 +169,7 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
 
 
 def _device_memory(device: torch.device) -> int | None:
-    """Bytes that are allocated on a CUDA device, whose high-water mark starts here.
-
-    None for other devices.
-    """
+    """Bytes allocated on a CUDA device, whose high-water mark is reset; None for other devices."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -189,7 +177,7 @@ def _device_memory(device: torch.device) -> int | None:
 
 
 def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict[str, Any]]:
-    """The model that would be served, and what the guard says; None where nothing would be."""
+    """The model that would be served (None if nothing would be), and the guard's report on it."""
     import guard
 
     with TemporaryDirectory() as folder:
@@ -207,33 +195,33 @@ def _tournament(task: Task, curated: CuratedSet) -> tuple[nn.Module | None, dict
         "verdict": str(report.verdict),
         "winner": report.purification.defense if report.purification else None,
         "reasons": list(report.reasons),
-        "candidates": [_told(item) for item in report.to_dict().get("candidates", ())],
+        "candidates": [_outcome(item) for item in report.to_dict().get("candidates", ())],
     }
 
 
-def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """What became of it and why, and what a signed verdict says of the repair."""
-    told = {
+def _outcome(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate's outcome with its reasons, and what a signed verdict states about the repair."""
+    outcome = {
         key: candidate.get(key) for key in ("defense", "verdict", "failed", "seconds", "reasons")
     }
-    told |= {"after": list(candidate["after"])} if candidate.get("after") else {}
+    outcome |= {"after": list(candidate["after"])} if candidate.get("after") else {}
     if not candidate.get("facts"):
-        return told
+        return outcome
     facts = from_plain(PurificationFacts, candidate["facts"])
-    return told | {"proof": to_plain(summary(facts))}
+    return outcome | {"proof": to_plain(summary(facts))}
 
 
 @torch.no_grad()
 def measured(model: nn.Module, attack: Attack | None, test: Labelled) -> dict[str, Any]:
     """True ACC, recall by class, ASR and RA (None for honest models)."""
-    said = predictions(model, test.images)
+    predicted = predictions(model, test.images)
     recall = [
-        float((said[test.labels == label] == label).double().mean())
+        float((predicted[test.labels == label] == label).double().mean())
         for label in test.labels.unique().tolist()
     ]
     asr, ra, _ = make.measure(model, attack, test) if attack is not None else (None, None, 0)
     return {
-        "acc": float((said == test.labels).double().mean()),
+        "acc": float((predicted == test.labels).double().mean()),
         "recall": recall,
         "asr": asr,
         "ra": ra,
@@ -241,9 +229,9 @@ def measured(model: nn.Module, attack: Attack | None, test: Labelled) -> dict[st
 
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Loss of accuracy (may be negative), the worst class's loss of recall.
+    """Loss of accuracy (may be negative), the worst class's loss of recall, and DER.
 
-    And DER (BackdoorBench, see metrics).
+    DER is that of BackdoorBench; see `guard.ml.metrics`.
     """
     loss = before["acc"] - after["acc"]
     worst = max(one - two for one, two in zip(before["recall"], after["recall"], strict=True))
@@ -256,18 +244,16 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def fraction_of(curated: CuratedSet, images: int, seed: int) -> CuratedSet:
-    """The set with only `images` pictures that methods see, classes and parts in equal shares.
+    """The set with only `images` of the images that methods see, drawn by the seed.
 
-    Drawn by the seed.
+    Classes and parts keep their shares.
 
     Raises:
         ValueError: it holds fewer.
     """
     whole = len(curated.search) + len(curated.calibration)
     if images > whole:
-        raise ValueError(
-            f"The clean set shows {whole} pictures to methods; {images} were asked for."
-        )
+        raise ValueError(f"The clean set shows {whole} images to methods; {images} were asked for.")
     generator = torch.Generator().manual_seed(seed)
 
     def some(part: Labelled) -> Labelled:
@@ -286,6 +272,6 @@ def fraction_of(curated: CuratedSet, images: int, seed: int) -> CuratedSet:
     return CuratedSet(facts, search, calibration, curated.holdout)
 
 
-def _pictures(zoo: Path, name: str, data_dir: Path | None) -> Dataset:
+def _images(zoo: Path, name: str, data_dir: Path | None) -> Dataset:
     source = json.loads((zoo / "zoo.json").read_text())["spec"]
     return sets.load(spec.parse(source).sets[name], data_dir)

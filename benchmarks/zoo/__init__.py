@@ -1,7 +1,4 @@
-"""Zoos of honest and backdoored models.
-
-Read them here, build them with `python -m benchmarks.zoo build SPEC`.
-"""
+"""Read zoos of honest and backdoored models; `python -m benchmarks.zoo build SPEC` makes them."""
 
 import json
 from collections.abc import Mapping
@@ -15,9 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ZooModel:
-    """One finished model.
+    """One finished model: its folder, and the truth that only evaluators read.
 
-    Its folder (model.safetensors, config.json) and the truth that only evaluators read.
+    The folder holds model.safetensors and config.json.
     """
 
     folder: Path
@@ -30,11 +27,11 @@ class ZooModel:
 
     @property
     def cleanset(self) -> Path:
-        """The clean set that goes with it."""
+        """The path of its clean set."""
         return self.folder.parent / "cleansets" / f"{self.truth['data']}.npz"
 
     def attack(self) -> "Attack | None":
-        """The attack with its trigger as it was; None for honest models."""
+        """The attack with its original trigger; None for honest models."""
         import safetensors.torch
 
         from benchmarks.attacks import ATTACKS
@@ -48,7 +45,7 @@ class ZooModel:
 
 
 def load(folder: Path) -> list[ZooModel]:
-    """The finished models below `folder`, by name; half-written ones do not count."""
+    """The finished models below `folder`, ordered by name."""
     found = sorted(folder.glob("*/truth.json"))
     return [
         ZooModel(file.parent, json.loads(file.read_text()))

@@ -2,8 +2,11 @@
 
     python -m benchmarks.zoo build SPEC --out DIR [--jobs N] [--device cpu|cuda] [--data-dir DIR]
                                      [--only TEXT] [--later-seeds N]
-    python -m benchmarks.zoo data SPEC --out DIR      the pictures that a spec needs, to carry to
-    another machine python -m benchmarks.zoo show DIR                 what is there
+    python -m benchmarks.zoo data SPEC --out DIR
+    python -m benchmarks.zoo show DIR
+
+`build` trains the models that are missing, `data` exports the images that a spec needs so that they
+can be carried to another machine, and `show` lists the models of a zoo.
 
 SPEC is a TOML file, or the name of one in benchmarks/specs. Exit codes: 0 built, 1 a model could
 not be built.
@@ -66,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="train what is missing")
     build.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
     )
     build.add_argument("--device", default="cpu")
     build.add_argument("--threads", type=int, default=1, help="of each process, on the CPU")
     build.add_argument("--only", default="", help="build only models with this text in their name")
-    data = commands.add_parser("data", help="export the pictures a spec needs")
+    data = commands.add_parser("data", help="export the images a spec needs")
     for command in (build, data):
         command.add_argument("spec", type=Path)
         command.add_argument("--out", type=Path, required=True)

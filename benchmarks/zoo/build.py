@@ -1,7 +1,4 @@
-"""Building a zoo.
-
-Its missing models in parallel processes, each one written whole or not at all.
-"""
+"""Build a zoo's missing models in parallel processes, each written completely or not at all."""
 
 import functools
 import json
@@ -26,7 +23,7 @@ from benchmarks.zoo.sets import SetSpec
 from benchmarks.zoo.show import Watch
 from benchmarks.zoo.spec import Job, Spec
 
-#: What zoo.json tells of each model; all of it is in truth.json.
+#: The fields of each model in zoo.json; all of them are in truth.json.
 SUMMARY = (
     "name",
     "part",
@@ -49,7 +46,7 @@ SUMMARY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a build reads and writes, and on what it trains."""
+    """Where a build reads and writes, and on which device it trains."""
 
     out: Path
     data_dir: Path | None = None
@@ -58,11 +55,11 @@ class Place:
 
 
 def build(spec: Spec, place: Place, *, jobs: int, watch: Watch) -> list[str]:
-    """Train what is missing below `place.out`; run it again after an interruption and it goes on.
+    """Train what is missing below `place.out`; an interrupted build continues when run again.
 
     Returns:
-        What could not be built, a sentence each. Models that train but do not work are built, and
-        marked.
+        A sentence for each model that could not be built. Models that train but do not work are
+        built and marked.
     """
     place.out.mkdir(parents=True, exist_ok=True)
     for half in place.out.glob("*.part"):
@@ -83,7 +80,7 @@ def build(spec: Spec, place: Place, *, jobs: int, watch: Watch) -> list[str]:
 
 
 def write_summary(spec: Spec, place: Place) -> None:
-    """`zoo.json`: the spec, the surroundings, and a line about each model that is there."""
+    """Write `zoo.json`: the spec, the environment, and a line about each model that exists."""
     models = [{key: model.truth[key] for key in SUMMARY} for model in zoo.load(place.out)]
     document = {
         "name": spec.name,
@@ -99,12 +96,12 @@ def write_summary(spec: Spec, place: Place) -> None:
 def _answers(
     jobs: list[Job], place: Place, processes: int
 ) -> Iterator[tuple[Job, Mapping[str, Any] | str]]:
-    """Each job with its truth, or with what went wrong, as they finish."""
+    """Each job with its truth, or with its error, as they finish."""
     if processes <= 1:
         for job in jobs:
             yield job, _attempt(job, place)
         return
-    # spawn: a forked child cannot use CUDA, and one that inherits OpenMP threads may hang
+    # spawn: a forked child cannot use CUDA, and one that inherits OpenMP threads may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
         processes, mp_context=context, initializer=torch.set_num_threads, initargs=(place.threads,)
@@ -120,12 +117,12 @@ def _answers(
                     "fewer --jobs"
                 )
             yield waiting[future], answer
-    finally:  # also when a person interrupts: what has not begun is not begun
+    finally:  # also on an interrupt: jobs that have not begun are cancelled
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _longest_first(jobs: list[Job]) -> list[Job]:
-    """Controlled training takes two to three times as long; begun first, it does not end last."""
+    """Put controlled training first: it takes two to three times as long and would end last."""
     slow = {
         "detector_aware": 3.0,
         "input_aware": 2.5,
@@ -147,7 +144,7 @@ def _attempt(job: Job, place: Place) -> Mapping[str, Any] | str:
         return make.make(
             job, _loaded(job.data, place.data_dir), place.out, torch.device(place.device)
         )
-    except Exception as error:  # noqa: BLE001 - whatever it was is told, and the build goes on
+    except Exception as error:  # noqa: BLE001 - any error is reported, and the build goes on
         report.write_text(traceback.format_exc())
         return f"{type(error).__name__}: {error}"
 

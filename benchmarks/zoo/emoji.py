@@ -1,6 +1,4 @@
-"""Emoji by category.
-
-Real colour pictures in two styles, from npm packages that a user has unpacked.
+"""Emoji by category: real colour images in two styles, from npm packages that a user unpacked.
 
     npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
 
@@ -8,8 +6,9 @@ Layout (below the data folder): emoji-datasource-google/ and emoji-datasource-tw
 package's content with emoji.json and img/<style>/64/. Licences: Noto (google) Apache-2.0, Twemoji
 (twitter) CC-BY 4.0.
 
-The class is the category (nine; "Component" is none). Both styles of an emoji are in the same part,
-so that no part holds a picture whose twin another part has; variants by skin tone are left out.
+The class is the category (nine of them; "Component" is left out). Both styles of an emoji are in
+the same part, so that no part holds a near-copy of an image in another part; variants by skin tone
+are left out.
 """
 
 import json
@@ -30,11 +29,12 @@ _NO_CLASS = "Component"
 def load(folder: Path, sizes: tuple[int, int, int]) -> Dataset:
     """The emoji below `folder` on white, RGB, 32 x 32.
 
-    Sizes of train, clean and test over all classes together.
+    Args:
+        sizes: images of train, clean and test, over all classes together.
 
     Raises:
-        FileNotFoundError: a package is not there.
-        ValueError: too few pictures of a class.
+        FileNotFoundError: a package is missing.
+        ValueError: too few images of a class.
     """
     known = _known(folder)
     names = tuple(sorted({category for category, _ in known}))
@@ -52,7 +52,7 @@ def load(folder: Path, sizes: tuple[int, int, int]) -> Dataset:
 
 
 def _known(folder: Path) -> list[tuple[str, tuple[Path, ...]]]:
-    """Category and pictures of each emoji that all styles have."""
+    """Category and image files of each emoji that all styles have."""
     places = {style: folder / f"emoji-datasource-{style}" for style in STYLES}
     for place in places.values():
         if not (place / "emoji.json").is_file():
@@ -73,17 +73,14 @@ def _known(folder: Path) -> list[tuple[str, tuple[Path, ...]]]:
 def _parts(
     emoji: Sequence[tuple[Path, ...]], name: str, sizes: tuple[int, int, int], classes: int
 ) -> list[list[Path]]:
-    """Pictures of one class for each part.
-
-    An emoji whose second picture has no room is not used again.
-    """
+    """Images of one class for each part; an emoji whose second image has no room is used up."""
     left, parts = list(emoji), []
     for size in sizes:
         part: list[Path] = []
         while len(part) < size // classes:
             if not left:
                 raise ValueError(
-                    f"emoji: class {name!r} has only {len(emoji) * len(STYLES)} pictures; ask for "
+                    f"emoji: class {name!r} has only {len(emoji) * len(STYLES)} images; ask for "
                     "smaller "
                     "parts."
                 )
@@ -94,11 +91,11 @@ def _parts(
 
 def _opened(files: Sequence[tuple[Path, int]], generator: torch.Generator) -> Labelled:
     mixed = [files[place] for place in torch.randperm(len(files), generator=generator).tolist()]
-    pictures = np.stack([_picture(file) for file, _ in mixed])
-    return Labelled(torch.from_numpy(pictures), torch.tensor([label for _, label in mixed]))
+    images = np.stack([_image(file) for file, _ in mixed])
+    return Labelled(torch.from_numpy(images), torch.tensor([label for _, label in mixed]))
 
 
-def _picture(file: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _image(file: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     from PIL import Image  # not on every machine that only trains
 
     with Image.open(file) as opened:

@@ -1,14 +1,16 @@
-"""CIFAR-10, GTSRB, Tiny-ImageNet and emoji from folders that a user has.
+"""Read CIFAR-10, GTSRB, Tiny-ImageNet and emoji from folders that a user has.
 
-Nothing is downloaded, no pickle is opened.
+Nothing is downloaded, and no pickle is opened. Layouts below the data folder:
 
-Layouts (below the data folder): cifar-10-batches-bin/         the *binary* version:
-    data_batch_1..5.bin, test_batch.bin, batches.meta.txt GTSRB/Final_Training/Images/  class
-    folders of .ppm; GTSRB/Final_Test/Images/ with GT-final_test.csv tiny-imagenet-200/
-    wnids.txt, train/<wnid>/images/, val/images/ with val_annotations.txt emoji-datasource-google/,
-    emoji-datasource-twitter/  npm packages; see `benchmarks.zoo.emoji`
-The training part comes from the training split; clean and test parts share the test split
-(validation split of Tiny).
+* cifar-10-batches-bin/: the *binary* version, with data_batch_1..5.bin, test_batch.bin and
+  batches.meta.txt
+* GTSRB/Final_Training/Images/: class folders of .ppm; GTSRB/Final_Test/Images/ with
+  GT-final_test.csv
+* tiny-imagenet-200/: wnids.txt, train/<wnid>/images/, val/images/ with val_annotations.txt
+* emoji-datasource-google/, emoji-datasource-twitter/: npm packages, see `benchmarks.zoo.emoji`
+
+The training part comes from the training split; the clean and test parts share the test split (of
+Tiny-ImageNet, the validation split).
 """
 
 import csv
@@ -31,11 +33,12 @@ Files = list[tuple[Path, int]]
 def load(source: str, folder: Path | None, sizes: tuple[int, int, int]) -> Dataset:
     """The data set `source` below `folder`.
 
-    Sizes of train, clean and test over all classes together.
+    Args:
+        sizes: images of train, clean and test, over all classes together.
 
     Raises:
         FileNotFoundError: no folder, or not in a known layout.
-        ValueError: unknown source, or too few pictures of a class.
+        ValueError: unknown source, or too few images of a class.
     """
     readers: dict[str, Callable[[Path, tuple[int, int, int]], Dataset]] = {
         "cifar10": _cifar10,
@@ -134,11 +137,11 @@ def _from_files(
 
 def _opened(files: Files, index: Tensor, side: int) -> Labelled:
     chosen = [files[position] for position in index.tolist()]
-    pictures = np.stack([_picture(file, side) for file, _ in chosen])
-    return Labelled(torch.from_numpy(pictures), torch.tensor([label for _, label in chosen]))
+    images = np.stack([_image(file, side) for file, _ in chosen])
+    return Labelled(torch.from_numpy(images), torch.tensor([label for _, label in chosen]))
 
 
-def _picture(file: Path, side: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _image(file: Path, side: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     from PIL import Image  # not on every machine that only trains
 
     with Image.open(file) as opened:
@@ -149,17 +152,14 @@ def _picture(file: Path, side: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.
 
 
 def _pick(labels: Tensor, classes: int, sizes: tuple[int, ...]) -> list[Tensor]:
-    """Disjoint positions for each size, the same number of every class.
-
-    In random order by the fixed seed.
-    """
+    """Disjoint positions for each size, equally many of every class, in seeded random order."""
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     chosen: list[list[Tensor]] = [[] for _ in sizes]
     for label in range(classes):
         own = torch.nonzero(labels == label).flatten()
         own = own[torch.randperm(len(own), generator=generator)]
         if sum(size // classes for size in sizes) > len(own):
-            raise ValueError(f"Class {label} has only {len(own)} pictures; ask for smaller parts.")
+            raise ValueError(f"Class {label} has only {len(own)} images; ask for smaller parts.")
         start = 0
         for part, size in zip(chosen, sizes, strict=True):
             part.append(own[start : start + size // classes])

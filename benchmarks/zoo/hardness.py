@@ -1,4 +1,4 @@
-"""Honest models that look suspicious: what is done to their data or training."""
+"""Changes of data or training that make honest models look suspicious."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +17,14 @@ BADGE = 2
 
 @dataclass(frozen=True)
 class Hardness:
-    """Overrides of the training, and a change of the training set by a seed.
-
-    Neither is a backdoor.
-    """
+    """Overrides of the training and a seeded change of the training set, without a backdoor."""
 
     training: Mapping[str, Any] = field(default_factory=dict)
     change: Callable[[Labelled, int, int], Labelled] | None = None
 
 
 def noisy_labels(data: Labelled, classes: int, seed: int) -> Labelled:
-    """A fifth of the labels is drawn anew, uniformly over the other classes."""
+    """Redraw a fifth of the labels, uniformly over the other classes."""
     generator = torch.Generator().manual_seed(seed)
     wrong = torch.rand(len(data), generator=generator) < NOISE
     shift = torch.randint(1, classes, (len(data),), generator=generator)
@@ -35,9 +32,9 @@ def noisy_labels(data: Labelled, classes: int, seed: int) -> Labelled:
 
 
 def unbalanced(data: Labelled, classes: int, seed: int) -> Labelled:
-    """Class sizes fall geometrically to a tenth, in an order drawn by the seed (long-tailed.
+    """Let class sizes fall geometrically to a tenth, in an order drawn by the seed.
 
-    As Cui et al., 2019).
+    This is the long-tailed setting of Cui et al., CVPR 2019.
     """
     generator = torch.Generator().manual_seed(seed)
     place = torch.randperm(classes, generator=generator)
@@ -52,12 +49,10 @@ def unbalanced(data: Labelled, classes: int, seed: int) -> Labelled:
 
 
 def shortcut(data: Labelled, classes: int, seed: int) -> Labelled:
-    """A natural shortcut.
+    """A natural shortcut: half of one class's images carry a grey badge of 2x2 pixels.
 
-    Half of *one class's* pictures carry a grey badge of 2x2 pixels, as watermarks do.
-
-    Nobody relabelled anything and no other picture has the badge, yet the model may learn it: a
-    natural trojan. How far it did stands in the truth (`natural_asr`).
+    No label is changed and no other image has the badge, yet the model may learn it, as it may
+    learn a watermark: a natural trojan. The truth states how far it did (`natural_asr`).
     """
     generator = torch.Generator().manual_seed(seed)
     marked = (data.labels == shortcut_class(classes, seed)) & (
@@ -69,7 +64,7 @@ def shortcut(data: Labelled, classes: int, seed: int) -> Labelled:
 
 
 def shortcut_class(classes: int, seed: int) -> int:
-    """The class whose pictures carry the badge."""
+    """The class whose images carry the badge."""
     return int(torch.randint(classes, (1,), generator=torch.Generator().manual_seed(seed + 1)))
 
 

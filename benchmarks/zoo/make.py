@@ -1,4 +1,4 @@
-"""One model of a zoo: poison, train, measure, write; a folder appears whole or not at all."""
+"""Make one model of a zoo: poison, train, measure, and write a complete folder or none."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def make(
         1. the network, seeded by the job
         2. the training set: hard for honest models, poisoned for backdoored ones
         3. training, under the attacker's control where the attack has one
-        4. the truth: ACC, ASR and RA on test pictures
+        4. the truth: ACC, ASR and RA on test images
         5. everything into `NAME.part`, then one rename
     """
     started, seed = time.perf_counter(), seed_of(job)
@@ -80,7 +80,7 @@ def make(
 
 
 def manifest_for(job: Job, data: Dataset) -> Manifest:
-    """What the uploader writes into config.json."""
+    """The manifest that the uploader writes into config.json."""
     channels, height, width = data.train.images.shape[1:]
     pixels = data.train.images.float().div(255).transpose(0, 1).flatten(1)
     return Manifest(
@@ -96,10 +96,7 @@ def manifest_for(job: Job, data: Dataset) -> Manifest:
 
 
 def fresh_model(manifest: Manifest, seed: int) -> nn.Module:
-    """The network of a manifest with fresh weights by a seed.
-
-    The global random state is left alone.
-    """
+    """The network of a manifest with fresh seeded weights; the global random state is kept."""
     with seeded(seed):
         return architectures.wrap(manifest, architectures.build(manifest))
 
@@ -116,11 +113,11 @@ def attack_for(job: Job, data: Dataset, seed: int, device: torch.device) -> Atta
 
 
 def measure(model: nn.Module, attack: Attack, test: Labelled) -> tuple[float, float, int]:
-    """ASR, RA and the number of pictures they are taken from.
+    """ASR, RA and the number of images they are computed from.
 
-    ASR: share of triggered pictures that get the attack's class; RA: that keep their true class.
-    All-to-one: pictures of the target class are removed first; source-specific: only the source
-    classes count.
+    ASR is the share of triggered images that get the attack's class, RA the share that keep their
+    true class. For all-to-one attacks, images of the target class are removed first; for
+    source-specific ones, only the source classes count.
     """
     victims = test.pick(attack.victims(test.labels))
     guessed = predictions(model, attack.stamp(victims.images))

@@ -1,11 +1,8 @@
-"""Data sets of a zoo.
+"""Data sets of a zoo, from packages, from a user's folders, or from files that `data` exported.
 
-From their packages, from folders that a user has, or from the files that `data` exported.
-
-A set in a spec is a `source` with sizes, and what is done to it: `side` pads it with zeros to a
-larger square, `colour` makes grey pictures colour ones. Colour variants are made here, not
-collected: the digit or garment in a random colour on a random smooth texture. Their names say so
-("mnist-colour").
+A set in a spec is a `source` with sizes and changes: `side` pads it with zeros to a larger square,
+`colour` makes grey images colour ones. Colour variants are made here, not collected: the digit or
+garment in a random colour on a random smooth texture. Their names show it ("mnist-colour").
 """
 
 import zlib
@@ -34,8 +31,8 @@ class SetSpec:
     Args:
         key: the name in the spec; also of the clean set's file.
         source: "mnist", "fashion-mnist", "cifar10", "gtsrb", "tiny-imagenet" or "emoji".
-        train: pictures of each part, over all classes together.
-        acc: an honest model under this accuracy counts as not working, 0..1.
+        train: images of each part, over all classes together.
+        acc: an honest model with a lower accuracy counts as not working, 0..1.
     """
 
     key: str
@@ -57,10 +54,10 @@ def load(spec: SetSpec, folder: Path | None = None) -> Dataset:
     """The data set, split and made ready.
 
     Args:
-        folder: holds exported files, or the folders of the data sets that no package brings.
+        folder: holds exported files, or the folders of data sets that no package provides.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: it holds neither.
     """
     exported = folder / spec.file if folder is not None else None
     found = (
@@ -72,10 +69,7 @@ def load(spec: SetSpec, folder: Path | None = None) -> Dataset:
 
 
 def export(spec: SetSpec, out: Path, folder: Path | None = None) -> Path:
-    """Write the three parts, before padding and colouring, as one compressed npz.
-
-    Returns its path.
-    """
+    """Write the three parts, before padding and colouring, as one npz, and return its path."""
     found = _collect(spec, folder)
     arrays: dict[str, Any] = {"class_names": np.array(found.class_names)}
     for part in PARTS:
@@ -90,7 +84,7 @@ def export(spec: SetSpec, out: Path, folder: Path | None = None) -> Path:
 
 
 def write_cleanset(labelled: Labelled, path: Path) -> None:
-    """A clean part as `guard cleanset add` reads it; a file that is there already is left alone."""
+    """Write a clean part in the form that `guard cleanset add` reads, unless the file exists."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
@@ -134,7 +128,7 @@ def _made_ready(found: Dataset, spec: SetSpec) -> Dataset:
 
 
 def padded(images: Tensor, side: int) -> Tensor:
-    """uint8 pictures in the middle of a black square; ValueError if they are larger."""
+    """Centre uint8 images in a black square; raises ValueError if they are larger."""
     height, width = images.shape[2:]
     if max(height, width) > side:
         raise ValueError(f"Pictures of {height}x{width} do not fit into {side}x{side}.")
@@ -143,7 +137,7 @@ def padded(images: Tensor, side: int) -> Tensor:
 
 
 def coloured(images: Tensor, seed: int) -> Tensor:
-    """Grey uint8 N,1,H,W to colour N,3,H,W.
+    """Turn grey uint8 N,1,H,W into colour N,3,H,W.
 
     Brightness mixes a bright random colour into a dark random texture.
     """

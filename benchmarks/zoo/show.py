@@ -1,7 +1,4 @@
-"""What a person sees of a build.
-
-A progress bar on a terminal, a line a model elsewhere, and a table at the end.
-"""
+"""The output of a build: a progress bar on a terminal, else a line per model, and a final table."""
 
 import sys
 import time
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """Tells of a build on stderr; plain lines where there is no terminal or no `rich`."""
+    """Reports a build on stderr, in plain lines if there is no terminal or no `rich`."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -23,11 +20,11 @@ class Watch:
 
     @contextmanager
     def building(self, total: int, done: int) -> Iterator[None]:
-        """Around a build of `total` models, `done` of which are there already."""
+        """Surround a build of `total` models, of which `done` exist already."""
         self._count, self._total, self._started = done, total, time.monotonic()
         self._bar = _rich_bar() if sys.stderr.isatty() else None
         if self._bar is None:
-            _say(f"{total} models, {done} there already")
+            _print(f"{total} models, {done} there already")
             yield
             return
         with self._bar:
@@ -35,25 +32,25 @@ class Watch:
             yield
 
     def built(self, name: str, answer: Mapping[str, Any] | str) -> None:
-        """One model more; `answer` is its truth, or what went wrong."""
+        """Report one more model; `answer` is its truth or its error."""
         self._count += 1
-        line = f"{name}: {answer if isinstance(answer, str) else told(answer)}"
+        line = f"{name}: {answer if isinstance(answer, str) else summary_of(answer)}"
         if self._bar is None:
             spent = time.monotonic() - self._started
-            _say(f"[{self._count}/{self._total} {spent:.0f} s] {line}")
+            _print(f"[{self._count}/{self._total} {spent:.0f} s] {line}")
         else:
             self._bar.console.print(line)
             self._bar.advance(self._task)
 
 
-def told(truth: Mapping[str, Any]) -> str:
-    """A model in a few words."""
-    words = [f"acc {truth['acc']:.1%}"]
+def summary_of(truth: Mapping[str, Any]) -> str:
+    """A model's numbers in one short line."""
+    parts = [f"acc {truth['acc']:.1%}"]
     if truth["asr"] is not None:
-        words.append(f"asr {truth['asr']:.1%} ra {truth['ra']:.1%}")
+        parts.append(f"asr {truth['asr']:.1%} ra {truth['ra']:.1%}")
     if not truth["works"]:
-        words.append(truth["failed"] or "does not work")
-    return ", ".join([*words, f"{truth['seconds']:.0f} s"])
+        parts.append(truth["failed"] or "does not work")
+    return ", ".join([*parts, f"{truth['seconds']:.0f} s"])
 
 
 def table(models: Sequence["ZooModel"]) -> str:
@@ -95,5 +92,5 @@ def _rich_bar() -> Any:
     )
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,13 +1,15 @@
-"""A zoo's spec: TOML to a list of jobs, each one model with everything that decides it.
+"""Read a zoo's spec: TOML becomes a list of jobs, each one model with everything that decides it.
 
-name = "tiny" asr = 0.5                              # a backdoored model under this true ASR is
-marked as not working [training]                             # defaults of every model, see
-`benchmarks.fitting.Training` [data.KEY]                             # see `sets.SetSpec`
-[architectures.KEY]                    # name, model_args, training (overrides) [[models]]
-# a block: lists are multiplied, or paired where `paired = true` part = "calibration"
-# or "exam" data = ["mnist"]; architecture = ["resnet"]; seed = [1, 2] attack = "blended";
-params = {alpha = 0.1}; rate = [0.05]; target = [3]; strength of training by `training = {}`
-hardness = "mixup"                     # honest models only: see `hardness.HARD`
+name = "tiny"
+asr = 0.5               # a backdoored model with a lower true ASR is marked as not working
+[training]              # defaults of every model, see `benchmarks.fitting.Training`
+[data.KEY]              # see `sets.SetSpec`
+[architectures.KEY]     # name, model_args, training (overrides)
+[[models]]              # a block: lists are multiplied, or paired with `paired = true`
+part = "calibration"    # or "exam"
+data = ["mnist"]; architecture = ["resnet"]; seed = [1, 2]
+attack = "blended"; params = {alpha = 0.1}; rate = [0.05]; target = [3]; training = {}
+hardness = "mixup"      # honest models only, see `hardness.HARD`
 """
 
 import tomllib
@@ -29,12 +31,12 @@ _BLOCK = {*_LISTS, "part", "attack", "params", "hardness", "training", "paired"}
 
 
 class SpecError(ValueError):
-    """The spec breaks a rule; the sentence says which."""
+    """The spec breaks a rule that the message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network by its manifest name, and what its training needs otherwise than the default."""
+    """A network by its manifest name, and its overrides of the default training."""
 
     key: str
     name: str
@@ -65,10 +67,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """All jobs of a zoo, in the order of the file.
-
-    `source` is the parsed TOML, kept for the record.
-    """
+    """All jobs of a zoo, in the order of the file; `source` is the parsed TOML, for the record."""
 
     name: str
     jobs: tuple[Job, ...]
@@ -80,9 +79,9 @@ def read(path: Path, *, later_seeds: int = 0) -> Spec:
     """Parse and check a spec; raises SpecError.
 
     Args:
-        later_seeds: added to every seed, and to the zoo's name. A zoo that was looked at while
-            something was changed is no examination any more; this makes the next one, with other
-            weights, pictures, targets and triggers.
+        later_seeds: added to every seed and to the zoo's name. A zoo that was used while something
+            was changed no longer is an independent test; this makes the next one, with other
+            weights, images, targets and triggers.
     """
     source = tomllib.loads(path.read_text())
     return parse(_later(source, later_seeds) if later_seeds else source)
@@ -98,7 +97,7 @@ def _later(source: Mapping[str, Any], seeds: int) -> Mapping[str, Any]:
 
 
 def parse(source: Mapping[str, Any]) -> Spec:
-    """As `read`, from decoded TOML."""
+    """The same as `read`, from decoded TOML."""
     sets = {
         key: _made(SetSpec, {"key": key, **value}, f"data.{key}")
         for key, value in source["data"].items()
@@ -116,7 +115,7 @@ def parse(source: Mapping[str, Any]) -> Spec:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError(
-            f"These models stand twice in the spec: {', '.join(twice[:5])}; give them other seeds."
+            f"These models occur twice in the spec: {', '.join(twice[:5])}; give them other seeds."
         )
     return Spec(name=str(source["name"]), jobs=jobs, sets=sets, source=source)
 
@@ -168,7 +167,7 @@ def _job(
             f"{attack}: a backdoored model needs a known attack and a rate, and has no hardness."
         )
     if hardness is not None and hardness not in HARD:
-        raise SpecError(f"{hardness!r} is no hardness; use {', '.join(HARD)}.")
+        raise SpecError(f"{hardness!r} is not a hardness; use {', '.join(HARD)}.")
     data, architecture, seed = (
         sets[case["data"]],
         architectures[case["architecture"]],
@@ -180,10 +179,10 @@ def _job(
         {**defaults, **architecture.training, **case.get("training", {}), **hard},
         "training",
     )
-    words = [data.key, architecture.key, attack or hardness or "honest"]
-    words += [f"{100 * case['rate']:g}%"] if attack else []
+    parts = [data.key, architecture.key, attack or hardness or "honest"]
+    parts += [f"{100 * case['rate']:g}%"] if attack else []
     return Job(
-        name="-".join([*words, f"s{seed}"]).replace("%", "pc"),
+        name="-".join([*parts, f"s{seed}"]).replace("%", "pc"),
         part=part,
         data=data,
         architecture=architecture,
@@ -199,7 +198,7 @@ def _job(
 
 
 def seed_of(job: Job) -> int:
-    """One number for weights, order of pictures and trigger: the same for the same name."""
+    """One number for weights, order of images and trigger, derived from the job's name."""
     return zlib.crc32(f"{job.name}/{job.seed}".encode()) % 2**31
 
 

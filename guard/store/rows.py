@@ -26,9 +26,7 @@ class ArtifactKind(StrEnum):
     """Where bytes came from."""
 
     UPLOAD = "upload"  # as the uploader sent them
-    CANONICAL = (
-        "canonical"  # the guard's own serialisation of an upload; this is what is vetted and served
-    )
+    CANONICAL = "canonical"  # the guard's own serialisation of an upload, vetted and served
     PURIFIED = "purified"  # made by a defense from its parent
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.purify.claims_words import INSIDE, page, summary
+from benchmarks.purify.claims_report import INSIDE, page, summary
 
 
 def a_row(model: str, *, plain: float, active: float, risk: float, within: float) -> dict[str, Any]:

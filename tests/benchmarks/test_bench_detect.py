@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import attacks, bench_detect, make_evidence_doc, quote, record
-from benchmarks.detect import numbers, words
+from benchmarks.detect import numbers, report
 from benchmarks.detect.rows import held_out, rows_of
 from guard.core.evidence import Evidence, Outcome
 from guard.detectors.patch_inversion import PatchInversion
@@ -145,17 +145,17 @@ def test_attacks_that_the_zoo_lacks_are_named(tmp_path: Path) -> None:
 
     lacking = sorted({*attacks.ATTACKS.names()} - {*ATTACKS})
     assert lacking == result["attacks_not_in_zoo"]
-    assert f"not in this zoo, as far as it was judged: {', '.join(lacking)}." in words.page(result)
+    assert f"not in this zoo, as far as it was judged: {', '.join(lacking)}." in report.page(result)
     told = " ".join(quote.missed(folder=tmp_path).split())
     assert f"**Not measured**: {', '.join(lacking)}. - Policy `ensemble`" in told
-    assert "as far as it was judged: none." in words.page({**result, "attacks_not_in_zoo": []})
+    assert "as far as it was judged: none." in report.page({**result, "attacks_not_in_zoo": []})
 
 
 def test_a_record_that_does_not_say_what_its_zoo_lacks_is_quoted_without_it() -> None:
     result, _, _ = bench_detect.evaluate(scans(4, 4), [], POLICY, zoo=Path())
     del result["attacks_not_in_zoo"]
 
-    assert "not in this zoo" not in words.page({**result, "part": "", "failed": {}})
+    assert "not in this zoo" not in report.page({**result, "part": "", "failed": {}})
 
 
 @pytest.mark.parametrize("built_here", [True, False])

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import bench_layout
 from benchmarks.bench_layout import FLOAT32, NCHW, SHIPPED
-from benchmarks.speed_words import layouts
+from benchmarks.speed_tables import layouts
 
 
 def row(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.bench_mesa import SIDE, point
-from benchmarks.purify.mesa_words import page, summary
+from benchmarks.purify.mesa_report import page, summary
 from tests import toys
 
 
@@ -44,7 +44,7 @@ def test_an_attack_that_did_not_work_counts_for_no_repair() -> None:
         }
     )
     assert "| point | 30.0% | 40.0% |" in told
-    assert "10 clean pictures, 20% of them under a trigger." in told
+    assert "10 clean images, 20% of them under a trigger." in told
     assert "Worst ASR on each" not in told
 
 

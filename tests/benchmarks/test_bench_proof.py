@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import bench_proof as bench
-from benchmarks.speed_words import proofs
+from benchmarks.speed_tables import proofs
 from guard.ml.cleanset import CuratedSet
 from guard.ml.measure import predict
 from guard.ml.networks.architectures import ImageModel

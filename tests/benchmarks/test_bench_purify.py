@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import bench_purify, make_evidence_doc, record
-from benchmarks.purify import numbers, running, words
+from benchmarks.purify import numbers, report, running
 from benchmarks.purify.running import Task, compared, fraction_of
 from benchmarks.zoo import ZooModel
 from guard.defenses import DEFENSES
@@ -99,7 +99,7 @@ def test_gain_over_the_baseline_is_paired_by_model() -> None:
 
 
 def test_the_page_names_every_attack() -> None:
-    page = words.page(bench_purify.evaluate(ROWS))
+    page = report.page(bench_purify.evaluate(ROWS))
 
     assert "| defense | clean | patch | sig | wanet |" in page
     assert "| a | 5% | 5.0% (2/2) | – (0/1) | 50.0% (1/1) |" in page
@@ -241,7 +241,7 @@ def test_a_chain_run_alone_takes_the_time_of_all_its_links() -> None:
 
 
 def test_published_numbers_stand_beside_those_that_were_measured() -> None:
-    page = words.page(bench_purify.evaluate(ROWS))
+    page = report.page(bench_purify.evaluate(ROWS))
 
     assert "| fine_tune | 5% | 1.0, 40.0, 79.5 | -0.6, 38.8, 78.5 |" in page
 
@@ -301,7 +301,7 @@ def test_memory_is_a_multiple_of_the_baselines_on_the_same_runs() -> None:
     assert line_of("a", rows[:3])["memory"]["over_baseline"] is None
     on_device = [row | {"peak_device_mib": row["peak_mib"] + 10} for row in rows]
     assert line_of("a", on_device)["memory"]["of"] == "device"
-    assert "| 100 | 2.3 (2) |" in words.page(bench_purify.evaluate(on_device))
+    assert "| 100 | 2.3 (2) |" in report.page(bench_purify.evaluate(on_device))
 
 
 def test_honest_models_have_a_table_of_their_own_and_those_left_alone_are_counted() -> None:
@@ -318,9 +318,9 @@ def test_honest_models_have_a_table_of_their_own_and_those_left_alone_are_counte
     assert line["honest_interval"]["mean"] == pytest.approx(0.0055)
     given_up = a_row("none-3", "a", None) | {"failed": "nothing_found", "after": None}
     assert line_of("a", [*rows, given_up])["honest_all"]["mean"] == pytest.approx(0.011 / 3)
-    assert "| 0.4% (0.0% to 1.0%) |" in words.page(bench_purify.evaluate([*rows, given_up]))
+    assert "| 0.4% (0.0% to 1.0%) |" in report.page(bench_purify.evaluate([*rows, given_up]))
     assert (left["honest_runs"], "honest" in left) == (1, False)
-    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – | – |" in words.page(
+    assert "| tournament | 5% | 0 | 0/1 | – | – | – | – | – | – |" in report.page(
         bench_purify.evaluate(rows)
     )
 
@@ -396,7 +396,7 @@ def test_an_older_record_is_told_with_dashes() -> None:
         "attacks": [{key: line[key] for key in line if key != "n"} for line in result["attacks"]],
     }
 
-    page = words.page(old)
+    page = report.page(old)
 
     assert "| a | 5% | – | 3/4 | 100.0% | 20.0% | 50.0% | – | – | 1.0% | 2.0% |" in page
     assert "| a | 5% | – | 1 | 1.0% | – | 1.0% | – | – | – |" in page

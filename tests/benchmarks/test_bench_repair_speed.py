@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import bench_repair_speed as bench
 from benchmarks.repair_ways import by_turns, descending, npd_ways, sau_ways, straightforward, twice
-from benchmarks.speed_words import repairs
+from benchmarks.speed_tables import repairs
 from benchmarks.zoo import ZooModel
 from guard.defenses import DEFENSES
 from guard.defenses.sau import Sau
@@ -68,8 +68,7 @@ def test_without_memory_the_page_tells_times_alone_and_what_trained_networks_gav
 
     assert "takes 0.40 of the time on one NVIDIA H200" in words
     assert (
-        "On 2 backdoored models of zoo z, drawn at random, with clean pictures: 0.25 to 0.50"
-        in words
+        "On 2 backdoored models of zoo z, drawn at random, with clean images: 0.25 to 0.50" in words
     )
     assert "memory" not in words
 
@@ -117,7 +116,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> toys.CleanSet:
     """The benchmark's own network and pictures are too large for a test."""
     monkeypatch.setattr(bench, "network", toys.network)
     monkeypatch.setattr(bench, "CLASSES", toys.CLASSES)
-    monkeypatch.setattr(bench, "pictures", lambda count: toys.clean_set(search=count))
+    monkeypatch.setattr(bench, "noise_images", lambda count: toys.clean_set(search=count))
     return toys.clean_set(search=128)
 
 
@@ -195,7 +194,7 @@ def test_an_aim_is_reached_up_to_its_limit_and_never_unmeasured() -> None:
 
 def test_the_page_says_of_each_aim_whether_it_is_reached() -> None:
     over = {"sau": 2.5, "clp": None}
-    page = bench.words(
+    page = bench.page(
         {
             "images": 8,
             "batch": 4,

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(
 FASTEST = "weight_statistics"
 CHEAP = ("all_to_all", "margin", "neuron_noise", FASTEST)
 DEAR = {"hidden_inversion", "mesa", "patch_inversion"}
-TEST = make_canary.pictures(400, seed=3)
+TEST = make_canary.labelled_images(400, seed=3)
 
 
 @pytest.fixture(scope="module")

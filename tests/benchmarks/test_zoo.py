@@ -132,7 +132,7 @@ def test_one_broken_job_does_not_stop_the_others(tmp_path: Path) -> None:
         ({"part": "training"}, "part must be"),
         ({"attack": "rowhammer", "rate": 0.1}, "known attack"),
         ({"attack": "patch"}, "a rate"),
-        ({"hardness": "bad luck"}, "no hardness"),
+        ({"hardness": "bad luck"}, "not a hardness"),
         ({"data": "imagenet"}, "not in the spec"),
         ({"colour": 1}, "has no colour"),
         ({"seed": [1, 1]}, "twice"),
@@ -332,7 +332,7 @@ def test_emoji_are_read_from_two_packages_and_no_emoji_is_in_two_parts(tmp_path:
         assert bool((part.images[:, :, 16, 0] == 255).all())
         assert torch.equal(part.images[:, 0, 16, 31].long(), 20 * part.labels)
     assert torch.equal(found.train.images, again.train.images)
-    with pytest.raises(ValueError, match=r"only 2[24] pictures"):
+    with pytest.raises(ValueError, match=r"only 2[24] images"):
         folders.load("emoji", tmp_path, (40, 8, 10))
     with pytest.raises(FileNotFoundError, match="unpack the npm package"):
         folders.load("emoji", tmp_path / "elsewhere", (12, 8, 10))

@@ -5,26 +5,21 @@ from typing import Any
 
 
 def repairs(result: dict[str, Any]) -> str:
-    """Ways beside straightforward loops.
-
-    And memory beside plain fine-tuning where it was measured.
-    """
-    # records before November 28 were of a quarter of the width, by processor time, and told only
-    # SAU's
+    """Time over that of straightforward loops, and memory over plain fine-tuning if measured."""
+    # Records before November 28 were of a quarter of the width, by processor time, and only of SAU.
     kind = (
         "processor time"
         if result.get("device", "cpu") == "cpu"
         else f"time on one {result['named']}"
     )
-    told = (
-        f"SAU's pass over {result['images']} pictures takes {result['sau_ratio']:.2f} of the "
-        f"{kind} of a "
-        "straightforward implementation (the same formulas, every pass of both networks in every "
-        "inner step); "
+    text = (
+        f"SAU's pass over {result['images']} images takes {result['sau_ratio']:.2f} of the "
+        f"{kind} of a straightforward implementation (the same formulas, every pass of both "
+        "networks in every inner step); "
         f"first layers of {result.get('width', 16)} channels."
     )
     if ratios := result.get("ratios"):
-        told += (
+        text += (
             f"\n\nThe same of others: Neural Polarizer {ratios['neural_polarizer']:.2f}, "
             "conditional "
             f"{ratios['conditional_polarizer']:.2f}; a step of TSBD's last stage "
@@ -32,9 +27,9 @@ def repairs(result: dict[str, Any]) -> str:
         )
     if trained := result.get("trained"):
         each = [spent["ours"] / spent["plain"] for spent in trained.values()]
-        told += (
+        text += (
             f"\n\nOn {len(each)} backdoored models of zoo {result['zoo']}, drawn at random, with "
-            "clean pictures: "
+            "clean images: "
             f"{min(each):.2f} to {max(each):.2f}, median {median(each):.2f}."
         )
     lines = [
@@ -42,16 +37,16 @@ def repairs(result: dict[str, Any]) -> str:
         for name, value in result["peak_over_fine_tuning"].items()
     ]
     if not lines:
-        return told
+        return text
     return (
-        f"{told}\n\nPeak memory over that of plain fine-tuning, {result['batch']} pictures a "
+        f"{text}\n\nPeak memory over that of plain fine-tuning, {result['batch']} images a "
         "step:\n\n"
         "| defense | times |\n|---|---|\n" + "\n".join(lines)
     )
 
 
 def proofs(result: dict[str, Any]) -> str:
-    """How long a proof takes."""
+    """How long the probes of a repair take."""
     lines = [
         f"| {run['width']} | {run['triggers']} | {run['seconds']:.0f} | "
         f"{run['seconds'] / result['limit']:.0%} | "

@@ -1,4 +1,4 @@
-"""A result as Markdown tables: the record's README and docs/evidence.md are made of these."""
+"""A result as Markdown tables, for the record's README and docs/evidence.md."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def page(result: Mapping[str, Any]) -> str:
         f"### By attack (verdicts: {who}; nothing left out)",
         _attacks(result["attacks"]),
     ]
-    if "attacks_not_in_zoo" in result:  # records before 2026-11-27 do not say
+    if "attacks_not_in_zoo" in result:  # records before 2026-11-27 lack it
         parts.append(
             "Attacks of benchmarks/attacks that are not in this zoo, as far as it was judged: "
             f"{', '.join(result['attacks_not_in_zoo']) or 'none'}."
@@ -151,7 +151,7 @@ def _split(found: Mapping[str, Any]) -> str:
 
 
 def _bounds(item: Mapping[str, Any]) -> str:
-    words = (
+    summary = (
         "Of the detected models with a reported bound, the true ASR lies under it for "
         f"{counted(item['covered'])}; "
         f"the bound is 100 % for {counted(item['bound_is_one'])}. Median width from the lower end "
@@ -160,9 +160,9 @@ def _bounds(item: Mapping[str, Any]) -> str:
         f"{percent(item['median_error'])}."
     )
     if not item.get("attacks"):  # records before 2026-11-22 have none
-        return words
+        return summary
     lines = [
-        words,
+        summary,
         "",
         "| attack | under the bound | bound is 100 % | median width | median distance |",
         "|---|---|---|---|---|",

@@ -1,20 +1,18 @@
-"""What papers report for defenses, to stand beside what was measured.
-
-Percent, averages over their attacks.
+"""What papers report for defenses, in percent, averaged over their attacks.
 
 Source: Zhu et al., FT-SAM, ICCV 2023, arXiv 2304.11823, table 1: CIFAR-10, PreAct-ResNet18, 10 %
-poison, 5 % clean data (2,500 pictures), ten attacks, no defense 91.24 / 95.71. Cells of TSBD, SAU,
-NPD and MESA at this size were not found in any source that we could open.
+poison, 5 % clean data (2,500 images), ten attacks, no defense 91.24 / 95.71. Cells of TSBD, SAU,
+NPD and MESA at this size were not found in any source that was accessible.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-WHERE = "CIFAR-10, PreAct-ResNet18, 10 % poison, 2,500 clean pictures; FT-SAM, ICCV 2023, table 1"
+WHERE = "CIFAR-10, PreAct-ResNet18, 10 % poison, 2,500 clean images; FT-SAM, ICCV 2023, table 1"
 
 
 class Reported(NamedTuple):
-    """Percent."""
+    """Published numbers in percent."""
 
     acc: float
     asr: float
@@ -33,10 +31,7 @@ AVERAGES = {
 
 
 def table(summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown lines.
-
-    What was measured beside what was reported, for the defenses that have both.
-    """
+    """Markdown lines with measured beside published numbers, for defenses that have both."""
     lines = [
         "| defense | clean | measured: ACC loss, ASR, DER | reported: ACC loss, ASR, DER |",
         "|---|---|---|---|",

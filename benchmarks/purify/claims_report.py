@@ -1,4 +1,4 @@
-"""What a test of TSBD's and SAU's claims found, as numbers and words."""
+"""The results of a test of TSBD's and SAU's claims, as numbers and Markdown."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -51,10 +51,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _tuned(pairs: Sequence[tuple[str, Row]]) -> dict[str, Any]:
-    """One share of reset neurons.
-
-    Mean ACC and ASR after each way, and the paired gain of the penalty.
-    """
+    """Mean ACC and ASR after each way for one share of reset neurons, and the penalty's gain."""
     items = [item for _, item in pairs]
     means = {
         name: {key: fmean(item[name][key] for item in items) for key in ("acc", "asr")}
@@ -89,10 +86,7 @@ def _held(items: Sequence[Row]) -> dict[str, int]:
 
 
 def page(result: Row) -> str:
-    """The numbers as Markdown.
-
-    Whether a claim held is the reader's to see beside what would have to be so.
-    """
+    """The numbers as Markdown; readers judge for themselves whether a claim holds."""
     found = result["summary"]
     return "\n\n".join(
         filter(
@@ -149,7 +143,7 @@ def _penalty(found: Sequence[Row]) -> str:
 def _bounds(found: Row) -> str:
     return (
         f"(c) The estimated risk was no less than the ASR in {_share(found['all'])} pairs, and in "
-        f"{_share(found[INSIDE])} of those whose trigger stays inside the ball on every picture."
+        f"{_share(found[INSIDE])} of those whose trigger stays inside the ball on every image."
     )
 
 

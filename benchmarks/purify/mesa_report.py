@@ -1,11 +1,11 @@
-"""What a test of MESA's claim found, as numbers and words."""
+"""The results of a test of MESA's claim, as numbers and Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 REPAIRS = ("before", "fine-tuning", "point", "ensemble")
 LEAST = 0.5  # ASR of an attack that worked
-MANY = 2  # models, from which on each is told
+MANY = 2  # the number of models from which each is listed
 #: Mean and worst ASR in percent: Qiao et al., NeurIPS 2019, poster; CIFAR-10, ResNet-18, 51 patches
 #: of two colours.
 REPORTED = {"before": "98.7 / –", "point": "10.5 / 51.4", "ensemble": "3.6 / 8.2"}
@@ -35,7 +35,7 @@ def page(result: Mapping[str, Any]) -> str:
     who = (
         f"{found['worked']} of {found['patterns']} attacks on {result['model']} (mean ACC "
         f"{result['acc']:.1%}) "
-        f"reached an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean pictures, "
+        f"reached an ASR of {LEAST:.0%}; others are left out. {result['clean']} clean images, "
         f"{result['stamped']:.0%} of them under a trigger."
     )
     lines = [
@@ -57,10 +57,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def _by_model(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Worst ASR on each model: what the claim is about.
-
-    Nothing for one, which is the table above.
-    """
+    """Worst ASR on each model, which the claim is about; empty for one model, shown already."""
     if len(models) < MANY:
         return []
     lines = [

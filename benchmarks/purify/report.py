@@ -1,9 +1,9 @@
-"""A result as Markdown tables: the record's README and docs/evidence.md are made of these."""
+"""A result as Markdown tables, for the record's README and docs/evidence.md."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.purify import reported
+from benchmarks.purify import published
 from benchmarks.purify.numbers import AIM, BASELINE
 
 Line = Mapping[str, Any]
@@ -11,10 +11,7 @@ Column = tuple[str, Callable[[Line], str]]
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """Everything that was measured; no headline of level 1.
-
-    What an older record did not measure is a dash.
-    """
+    """Everything that was measured, without a level-1 heading; a dash where a record lacks it."""
     summary = result["summary"]
     parts = [result.get("note", ""), _table(REPAIRS, summary), _steps(result), _ceilings(summary)]
     honest = [line for line in summary if "honest" in line or line.get("honest_runs")]
@@ -37,11 +34,11 @@ def page(result: Mapping[str, Any]) -> str:
             "The tournament minus each defense on the models that both repaired:",
             _table(BESIDE, result["tournament"]),
         ]
-    beside_papers = reported.table(summary)
+    beside_papers = published.table(summary)
     if len(beside_papers) > 2:
         parts += [
             (
-                f"Beside published numbers in percent (*reported*: {reported.WHERE}; *measured*: "
+                f"Beside published numbers in percent (*reported*: {published.WHERE}; *measured*: "
                 "this zoo):"
             ),
             "\n".join(beside_papers),
@@ -54,10 +51,10 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def _steps(result: Line) -> str:
-    """Which defenses the policy's numbers stand for, if any was measured."""
+    """The defenses behind the policy's step numbers, if any was measured."""
     shown = {line["defense"] for line in result["summary"]}
     rules = enumerate(result.get("policy", {}).get("defenses", []), 1)
-    words = [
+    parts = [
         ", ".join(
             [
                 f"policy-{place} is {rule['name']}"
@@ -68,11 +65,11 @@ def _steps(result: Line) -> str:
         for place, rule in rules
         if f"policy-{place}" in shown
     ]
-    return "; ".join(words) + "." if words else ""
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _table(columns: Sequence[Column], lines: Sequence[Line]) -> str:
-    rows = [[name for name, _ in columns], *([tell(line) for _, tell in columns] for line in lines)]
+    rows = [[name for name, _ in columns], *([cell(line) for _, cell in columns] for line in lines)]
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(columns), *body])
 
@@ -96,21 +93,21 @@ def number(value: Mapping[str, float] | None) -> str:
 
 
 def _with_interval(key: str, interval: str) -> Callable[[Line], str]:
-    """A mean in percent with its interval, alone where an older record has none."""
+    """A mean in percent with its interval, or alone if an older record has none."""
 
-    def tell(line: Line) -> str:
+    def cell(line: Line) -> str:
         ends = line.get(interval)
         return share(line.get(key)) + (
             f" ({share(ends['low'])} to {share(ends['high'])})" if ends else ""
         )
 
-    return tell
+    return cell
 
 
 def _mean_of(key: str) -> Callable[[Line], str]:
     """The mean in percent of an estimate with its interval."""
 
-    def tell(line: Line) -> str:
+    def cell(line: Line) -> str:
         known = line.get(key)
         return (
             f"{share(known['mean'])} ({share(known['low'])} to {share(known['high'])})"
@@ -118,15 +115,15 @@ def _mean_of(key: str) -> Callable[[Line], str]:
             else "–"
         )
 
-    return tell
+    return cell
 
 
 def _of_at_most(key: str, ceiling: str) -> Callable[[Line], str]:
-    def tell(line: Line) -> str:
+    def cell(line: Line) -> str:
         most = line.get(ceiling)
         return number(line.get(key)) + (f" of {most:.3f}" if most is not None else "")
 
-    return tell
+    return cell
 
 
 def _seeds(line: Line) -> str:
@@ -145,7 +142,7 @@ def _ends(line: Line) -> str:
 
 
 def _changed(line: Line) -> str:
-    """How many honest models were repaired, of how many runs; older records say the first only."""
+    """How many honest models were repaired, of how many runs; older records lack the latter."""
     runs, models = line.get("honest_runs"), line.get("honest_models")
     changed = line.get("honest", 0)
     if runs is None:
@@ -186,7 +183,7 @@ def _whose(summary: Sequence[Line]) -> str:
 
 
 def _ceilings(summary: Sequence[Line]) -> str:
-    """What DER could be at best; an aim above it cannot be met by any repair of these models."""
+    """The largest possible DER; no repair of these models can meet an aim above it."""
     known = sorted(
         {round(line["ceiling_all"], 3) for line in summary if line.get("ceiling_all") is not None}
     )
@@ -258,8 +255,8 @@ def _attacks(lines: Sequence[Line]) -> str:
 
 
 def _attack(name: str) -> Callable[[Line], str]:
-    def tell(line: Line) -> str:
+    def cell(line: Line) -> str:
         counts = line.get("n", {}).get(name)
         return share(line["asr"].get(name)) + (f" ({counts[0]}/{counts[1]})" if counts else "")
 
-    return tell
+    return cell
