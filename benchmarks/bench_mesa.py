@@ -1,20 +1,18 @@
-"""Whether MESA's claim holds at our scale.
-
-A learnt distribution of triggers repairs better than one recovered trigger.
+"""Whether a learnt distribution of triggers repairs better than one recovered trigger.
 
     python -m benchmarks.bench_mesa --models DIR... [--data-dir DIR] [--patterns N] [--stamped
     SHARE]
 
-Qiao et al., NeurIPS 2019: each honest network (of a zoo) is fine-tuned with a few of its pictures
-under a 3x3 patch of random colours at a random place; then (a) samples of the ensemble of
-generators (success levels 0.9, 0.8, 0.5) or (b) one patch found by descent on its pixels stand on
-clean pictures with their true labels, and the network is trained on. The prior of both is the size
-of 3x3 alone; the same clean pictures, rate, passes and share of stamped pictures; the claim is
-about the worst ASR over the patterns. Deviations: 10 % of the training pictures are poisoned, not 1
-%, in 20 passes (5 % in 6 passes reached half the pictures with one of six patterns) at a rate of
-5e-3 (1e-3 did on a VGG alone), and 20 % of the clean ones are stamped (`--stamped`), not 1 %, since
-there are a tenth as many; batch-norm statistics stay as they are. The true patch is the
-evaluator's; repairs know its size and target class.
+This is the claim of MESA (Qiao et al., NeurIPS 2019), tested at our scale. Each honest network of a
+zoo is fine-tuned with some of its images under a 3x3 patch of random colours at a random place.
+Then (a) samples of the ensemble of generators (success levels 0.9, 0.8, 0.5) or (b) one patch found
+by descent on its pixels are put on clean images with their true labels, and training goes on. Both
+know only the size of 3x3 and the target class, and use the same clean images, rate, passes and
+share of stamped images. The claim is about the worst ASR over the patterns. Deviations: 10 % of the
+training images are poisoned, not 1 %, in 20 passes (5 % in 6 passes reached half the images with
+one of six patterns) at a rate of 5e-3 (1e-3 sufficed on a VGG only), and 20 % of the clean images
+are stamped (`--stamped`), not 1 %, since there are a tenth as many; batch-norm statistics are
+frozen. Only the evaluator knows the true patch.
 """
 
 import argparse
@@ -47,14 +45,11 @@ from guard.ml.seeds import seeded
 from guard.ml.training.fit import fit
 from guard.vetting import population
 
-SIDE = 3  # of the patch: all that the repairs know, with the target class
-RATE, EPOCHS, SPEED = (
-    0.1,
-    20,
-    5e-3,
-)  # share of poisoned pictures, passes over them, and their learning rate
+SIDE = 3  # side of the patch, which the repairs know, as they know the target class
+# Share of poisoned images, passes over them, and their learning rate.
+RATE, EPOCHS, SPEED = 0.1, 20, 5e-3
 STAMPED, PASSES, BATCH, LEARNING_RATE = 0.2, 10, 64, 1e-3
-STEPS = 600  # of the generators and of the descent alike
+STEPS = 600  # of the generators, and of the descent
 Stamp = Callable[[Tensor], Tensor]
 
 
@@ -67,7 +62,7 @@ def attacked(model: nn.Module, data: Dataset, attack: PatchAnywhere) -> nn.Modul
 
 
 def point(model: nn.Module, data: Labelled, target: int) -> Stamp:
-    """(b): one patch by descent on its pixels, at a place drawn anew for each picture."""
+    """Repair (b): one patch by descent on its pixels, at a place drawn anew for each image."""
     frozen, region = frozen_copy(model), anywhere(data)
     others = data.pick(data.labels != target)
     pixels = torch.rand(1, data.images.shape[1], SIDE * SIDE).requires_grad_()
@@ -91,7 +86,7 @@ def point(model: nn.Module, data: Labelled, target: int) -> Stamp:
 
 
 def distribution(model: nn.Module, data: Labelled, target: int) -> Stamp:
-    """(a): samples of the ensemble."""
+    """Repair (a): samples of the ensemble."""
     return learn_sets(
         frozen_copy(model),
         data,
@@ -103,10 +98,7 @@ def distribution(model: nn.Module, data: Labelled, target: int) -> Stamp:
 
 
 def anywhere(data: Labelled) -> Region:
-    """A square of the known size.
-
-    Where it was learnt does not matter, since each picture has a place of its own.
-    """
+    """A square of the known size; its place does not matter, since it is drawn for each image."""
     return Region.square(torch.ones(1, *data.images.shape[2:]), SIDE)
 
 
@@ -115,7 +107,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 def repaired(model: nn.Module, clean: CleanSet, stamp: Stamp | None, stamped: float) -> nn.Module:
-    """The same training for both; without a stamp it is plain fine-tuning."""
+    """The training of both repairs; without a stamp it is plain fine-tuning."""
     child = copy.deepcopy(model).eval().requires_grad_()
 
     def objective(images: Tensor, labels: Tensor) -> Tensor:
@@ -170,7 +162,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--patterns", type=int, default=6)
     parser.add_argument(
-        "--stamped", type=float, default=STAMPED, help="share of the clean pictures under a trigger"
+        "--stamped", type=float, default=STAMPED, help="share of the clean images under a trigger"
     )
     parser.add_argument("--name", default="mesa-claim")
     options = parser.parse_args()
