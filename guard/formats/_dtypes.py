@@ -31,7 +31,7 @@ def torch_dtypes() -> "dict[str, torch.dtype]":
     """safetensors name -> torch type; imports torch."""
     import torch
 
-    return {name: getattr(torch, word) for name, (word, _) in _TYPES.items()}
+    return {name: getattr(torch, torch_name) for name, (torch_name, _) in _TYPES.items()}
 
 
 def dtype_name(dtype: "torch.dtype") -> str | None:

@@ -9,5 +9,5 @@ class Gguf(Refused):
     code = "gguf"
     thing = "a GGUF file of quantised weights"
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return head.startswith(b"GGUF")

@@ -9,5 +9,5 @@ class Hdf5(Refused):
     code = "hdf5"
     thing = "an HDF5 file, as older versions of Keras write it"
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return head.startswith(b"\x89HDF\r\n\x1a\n")

@@ -15,7 +15,7 @@ class Onnx(Refused):
     code = "onnx"
     thing = "an ONNX graph"
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return (
             len(head) > 2
             and head[0] == _IR_VERSION

@@ -19,5 +19,5 @@ class PackedArchive(Refused):
     code = "packed_archive"
     thing = "a packed archive"
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return head.startswith(_MAGICS) or head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR

@@ -16,5 +16,5 @@ class PickleFile(Refused):
         "when it is loaded"
     )
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return looks_pickled(head)

@@ -35,7 +35,7 @@ class PytorchStateDict(Format):
 
     jailed = True
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         if not head.startswith(MAGICS[0]) or len(head) < LOCAL_BYTES:
             return False
         length = struct.unpack("<H", head[26:28])[0]

@@ -39,7 +39,7 @@ class Layout:
 class Safetensors(Format):
     """The preferred format: data only, and every byte is checked."""
 
-    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes can tell
+    def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
 
     def inspect(self, file: BinaryIO, *, budget: Budget) -> Header:
