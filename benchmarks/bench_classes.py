@@ -102,7 +102,7 @@ def scanned(detector: str, classes: int, strength: float, seed: int) -> dict[str
     }
 
 
-def ratio(rows: list[dict[str, Any]], classes: list[int], rule: bool, what: str) -> float:
+def ratio(rows: list[dict[str, Any]], classes: list[int], *, rule: bool, what: str) -> float:
     """The total at the largest number of classes over the total at the smallest."""
     most, least = (
         sum(row[what] for row in rows if row["classes"] == count and row["rule"] == rule)
@@ -126,7 +126,7 @@ def main() -> None:
                 rows.append(scanned(options.detector, classes, strength, seed))
                 print(rows[-1], flush=True)
     ratios = {
-        f"{'rule' if rule else 'honest'}_{what}": ratio(rows, options.classes, rule, what)
+        f"{'rule' if rule else 'honest'}_{what}": ratio(rows, options.classes, rule=rule, what=what)
         for rule in (False, True)
         for what in ("pictures", "cpu_seconds", "seconds")
     }

@@ -20,8 +20,9 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 import torch
 from torch import nn
 
-from benchmarks.bench_repair_speed import CLASSES, network, noise_images
+from benchmarks.bench_repair_speed import noise_images
 from benchmarks.record import write
+from benchmarks.repair_ways import CLASSES, network
 from guard.core.progress import silent
 from guard.ml.search.patches import PatchEffort, smallest_patches
 from guard.ml.seeds import seeded

@@ -33,7 +33,7 @@ from benchmarks.attacks.patch import Patch
 from benchmarks.data import Dataset, curated, mnist
 from benchmarks.demo.models import TARGET, train_model
 from benchmarks.record import write
-from guard.core.manifest import MANIFEST_FILE
+from guard.core.manifest import MANIFEST_FILE, Manifest
 from guard.detectors import DETECTORS
 from guard.ml import precision
 from guard.ml.cleanset import CleanSet
@@ -86,7 +86,7 @@ def of_zoo(zoo: Path, names: list[str], device: str) -> list[Examined]:
         if member.name not in names:
             continue
         curated = population.read_cleanset(population.cleanset_of(zoo, member))
-        manifest = architectures.Manifest.parse((member.folder / MANIFEST_FILE).read_bytes())
+        manifest = Manifest.parse((member.folder / MANIFEST_FILE).read_bytes())
         weights = safetensors.torch.load_file(member.folder / population.MODEL)
         model = architectures.load(manifest, weights).eval().to(device)
         facts = {key: member.truth[key] for key in ("architecture", "data", "target", "acc", "asr")}
@@ -111,7 +111,7 @@ def of_demo(data: Dataset) -> list[Examined]:
                 attack=attack,
                 target=TARGET if attack else None,
             )
-            manifest = architectures.Manifest.parse((truth.folder / "config.json").read_bytes())
+            manifest = Manifest.parse((truth.folder / "config.json").read_bytes())
             found.append(
                 Examined(
                     name,
@@ -255,7 +255,7 @@ def main() -> None:
         "n": options.repeats,
         "device": options.device,
         "named": torch.cuda.get_device_name() if options.device == "cuda" else "",
-        "bfloat16": precision._multiplies(options.device),
+        "bfloat16": precision._multiplies(options.device),  # noqa: SLF001 - the question it asks itself
         "models": {one.name: one.facts for one in models},
         "clean_pass_seconds": round(clean_pass, 3),
         "totals": totals(rows, clean_pass),

@@ -36,6 +36,7 @@ from benchmarks.attacks.patch import Patch
 from benchmarks.data import curated, mnist
 from benchmarks.demo.models import train_model
 from benchmarks.record import write
+from guard.core.manifest import Manifest
 from guard.core.progress import silent
 from guard.detectors.patch_inversion import PatchInversion
 from guard.ml.cleanset import CleanSet, Labelled
@@ -189,7 +190,7 @@ def backdoored_model() -> tuple[nn.Module, CleanSet, dict[str, Any]]:
         truth, weights = train_model(
             data, Path(folder), "backdoored", seed=2, attack=Patch(seed=2), target=7
         )
-        manifest = architectures.Manifest.parse((truth.folder / "config.json").read_bytes())
+        manifest = Manifest.parse((truth.folder / "config.json").read_bytes())
     model = architectures.load(manifest, weights).eval().requires_grad_(False)
     facts = {
         "data": data.name,

@@ -15,7 +15,7 @@ import copy
 import json
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -28,6 +28,9 @@ from guard.ml.measure import predict
 from guard.ml.triggers import PatchTrigger
 from guard.ml.triggers.files import serialise
 from guard.vetting.repair_probes import SECONDS, Replay, prove
+
+if TYPE_CHECKING:
+    from guard.ml.networks.architectures import ImageModel
 
 SEARCH, CALIBRATION, HOLDOUT = 200, 50, 450  # images, as in the zoos at 5 %
 PATCH = 3  # side in pixels
@@ -47,7 +50,9 @@ def timed(width: int, triggers: int, device: str) -> dict[str, Any]:
         for place in range(triggers)
     ]
     started = time.perf_counter()
-    found = prove(parent, copy.deepcopy(parent), shown, replays, seconds=math.inf)
+    found = prove(
+        cast("ImageModel", parent), copy.deepcopy(parent), shown, replays, seconds=math.inf
+    )
     return {
         "width": width,
         "triggers": triggers,

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("guard", "workers")
 PARAMETER = "code"
 #: Codes that a file computes, by the expression there.
-COMPUTED = {
+COMPUTED: dict[str, dict[str, tuple[str, ...]]] = {
     "guard/core/manifest.py": {"f'bad_{name}'": ("bad_mean", "bad_std")},
     "guard/formats/_jail.py": {
         "code": (
@@ -114,7 +114,7 @@ def _prefix(node: ast.AST) -> str | None:
         if keyword.arg == PARAMETER and isinstance(keyword.value, ast.JoinedStr):
             first, *rest = keyword.value.values
             if isinstance(first, ast.Constant) and len(rest) == 1:
-                return f"{first.value}*"
+                return f"{first.value!s}*"
     return None
 
 

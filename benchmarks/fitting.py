@@ -71,7 +71,7 @@ def fit(
     images, labels = images.to(device), labels.to(device)
     fast = training.amp and device.type == "cuda"
     if fast:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented
     per_epoch = max(1, len(labels) // training.batch)
     optimiser, schedule = _optimiser(model, training, training.epochs * per_epoch)
 

@@ -4,6 +4,7 @@ import ctypes
 import gc
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 
 class Peak:
@@ -15,7 +16,7 @@ class Peak:
 
     mib = float("nan")
 
-    def __enter__(self) -> "Peak":
+    def __enter__(self) -> Self:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")

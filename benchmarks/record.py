@@ -86,12 +86,12 @@ def write_plots(folder: Path, names: Sequence[str]) -> None:
 
 def save_plot(figure: Any, path: Path) -> None:
     """Write a matplotlib figure as a small PNG and close it."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
     from PIL import Image
 
     drawn = BytesIO()
     figure.savefig(drawn, dpi=DPI)
-    pyplot.close(figure)
+    plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 

@@ -36,7 +36,7 @@ KEEPER = pytest.StashKey[Keeper]()
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that the person started
-        config.stash[KEEPER] = Keeper(services.SHARED | postgres.SHARED)
+        config.stash[KEEPER] = Keeper({**services.SHARED, **postgres.SHARED})
     network.refuse_strangers()
 
 
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Whole files, so that a module's fixture is made once; in the order of the collection."""
-    from xdist.scheduler import LoadScopeScheduling
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

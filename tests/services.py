@@ -64,7 +64,7 @@ def _start(
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
     atexit.register(stop, process)
     return process
@@ -193,7 +193,13 @@ def start_weed(
 def shared_weed() -> Weed:
     """One SeaweedFS for the whole test run; tests keep apart by their buckets."""
     facts = keeper.ask("weed")
-    return Weed(Path(facts.pop("folder")), **facts)
+    folder = Path(facts.pop("folder"))
+    return Weed(
+        folder=folder,
+        endpoint=facts["endpoint"],
+        access_key=facts["access_key"],
+        secret_key=facts["secret_key"],
+    )
 
 
 def _keep_weed(kept: keeper.Keeper) -> keeper.Facts:

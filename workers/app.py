@@ -59,7 +59,7 @@ def make_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         task_default_queue="control",
-        task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(name) for name in QUEUES],
         task_routes={f"guard.{stage}": {"queue": queue} for stage, queue in STAGE_QUEUE.items()},
         broker_transport="workers.transport:Transport",
         broker_connection_retry_on_startup=True,

@@ -32,7 +32,7 @@ class Poisoned(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,7 @@ class Attack(ABC):
     def _choose(self, labels: Tensor, rate: float) -> Tensor:
         wanted = round(rate * len(labels))
         if self.clean_label:
+            assert self.target is not None
             eligible = torch.nonzero(labels == self.target).flatten()
             wanted = min(wanted, int(MOST_OF_TARGET * len(eligible)))
         else:

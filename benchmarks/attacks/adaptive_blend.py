@@ -47,7 +47,7 @@ class AdaptiveBlend(Attack):
         both = torch.cat(
             [chosen, others[torch.randperm(len(others), generator=generator)[:wanted]]]
         )
-        tiles = self.tiles(len(both), *images.shape[2:], generator)
+        tiles = self.tiles(len(both), images.shape[2], images.shape[3], generator)
         poisoned, relabelled = images.clone(), labels.clone()
         blend = self._blend(images[both].float() / 255, self.alpha * tiles)
         poisoned[both] = blend.mul(255).round().to(torch.uint8)
@@ -66,5 +66,6 @@ class AdaptiveBlend(Attack):
         return chosen[:, :, rows][:, :, :, columns]
 
     def _blend(self, images: Tensor, share: Tensor) -> Tensor:
-        pattern = whole_image(self.picture, *images.shape[1:], self.seed).to(images)
+        channels, height, width = images.shape[1:]
+        pattern = whole_image(self.picture, channels, height, width, self.seed).to(images)
         return images + share * (pattern - images)

@@ -26,5 +26,6 @@ class Blended(Attack):
     picture: str = "noise"
 
     def apply(self, images: Tensor) -> Tensor:
-        pattern = whole_image(self.picture, *images.shape[1:], self.seed).to(images)
+        channels, height, width = images.shape[1:]
+        pattern = whole_image(self.picture, channels, height, width, self.seed).to(images)
         return (1 - self.alpha) * images + self.alpha * pattern

@@ -1,8 +1,7 @@
 """Input-aware (Nguyen and Tran, NeurIPS 2020): a generator makes a trigger for each image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,9 @@ from torch import Tensor, nn
 from benchmarks.attacks._base import Attack, Control, Criterion, Mixer, mixed
 from benchmarks.attacks._nets import Painter, restored, tensors_of
 from guard.ml.seeds import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TINY = 1e-7
 

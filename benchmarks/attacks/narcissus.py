@@ -40,6 +40,7 @@ class Narcissus(Attack):
         device: torch.device | str = "cpu",
     ) -> Self:
         model = surrogate(data, model_factory, device, epochs=self.surrogate_epochs, seed=self.seed)
+        assert self.target is not None
         own = data.pick(data.labels == self.target)
         start = 0.1 * torch.randn(data.images.shape[1:], generator=self._generator(1))
         (raw,) = descend(

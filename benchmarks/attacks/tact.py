@@ -53,6 +53,7 @@ class Tact(Attack):
         return done
 
     def more_truth(self, predict: Callable[[Tensor], Tensor], test: Labelled) -> dict[str, Any]:
+        assert self.target is not None
         others = test.pick(self._bystanders(test.labels))
         share = float((predict(self.stamp(others.images)) == self.target).double().mean())
         return {"sources": self._sources(), "asr_other_classes": share}

@@ -153,13 +153,14 @@ def measured(
         "asr": None,
         "asr_n": 0,
     }
-    if watched.model.attack is not None:
-        others = some.pick(some.labels != watched.model.target)
+    target = watched.model.target
+    if watched.model.attack is not None and target is not None:
+        others = some.pick(some.labels != target)
         classes, more = endpoint.ask_all(
             watched.model.name, watched.model.attack.stamp(others.images)
         )
         answer |= {
-            "asr": float((classes == watched.model.target).double().mean()),
+            "asr": float((classes == target).double().mean()),
             "asr_n": len(others),
             "digests": sorted(digests | more),
         }

@@ -68,7 +68,7 @@ def print_table(
     for item in watched:
         report, truth = item.report, truths.get(item.model.name)
         verdict = str(report.verdict)
-        if item.child is not None:
+        if item.child is not None and item.child.purification is not None:
             verdict += f", then {item.child.verdict} by {item.child.purification.defense}"
         table.add_row(
             item.model.name,
@@ -90,7 +90,7 @@ def print_table(
         console.print(
             f"  {item.model.name}: {' '.join(item.report.reasons)}", highlight=False, markup=False
         )
-        if item.child is not None:
+        if item.child is not None and item.child.purification is not None:
             replayed = ", ".join(
                 f"{r.estimate:.1%} (up to {r.high:.1%})" for r in item.child.purification.replayed
             )

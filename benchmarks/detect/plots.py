@@ -46,9 +46,9 @@ def draw(
 
 
 def _curves(folder: Path, panels: Sequence[Callable[[Any], None]]) -> str:
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    figure, places = pyplot.subplots(
+    figure, places = plt.subplots(
         (len(panels) + 1) // 2, 2, figsize=(9.6, 4.2 * ((len(panels) + 1) // 2)), squeeze=False
     )
     for axes, paint in zip(places.flat, panels, strict=False):
@@ -98,7 +98,7 @@ def _curve(honest: Any, bad: Any) -> Any:
 
 
 def _heat(folder: Path, attacks: Mapping[str, Any]) -> str:
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     names = list(attacks)
     columns = [
@@ -114,7 +114,7 @@ def _heat(folder: Path, attacks: Mapping[str, Any]) -> str:
             for own in attacks.values()
         ]
     )
-    figure, axes = pyplot.subplots(figsize=(2.5 + 0.8 * len(columns), 1.8 + 0.32 * len(names)))
+    figure, axes = plt.subplots(figsize=(2.5 + 0.8 * len(columns), 1.8 + 0.32 * len(names)))
     axes.imshow(table, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
     axes.set_yticks(range(len(names)), [f"{name} ({attacks[name]['models']})" for name in names])

@@ -47,12 +47,12 @@ def page(result: Mapping[str, Any]) -> str:
         ),
         "|---|---|---|---|---|",
     ]
-    for name in REPAIRS:
-        if found[name]:
-            lines.append(
-                f"| {name} | {found[name]['asr']:.1%} | {found[name]['worst_asr']:.1%} | "
-                f"{found[name]['acc']:.1%} | {REPORTED.get(name, '–')} |"
-            )
+    lines.extend(
+        f"| {name} | {found[name]['asr']:.1%} | {found[name]['worst_asr']:.1%} | "
+        f"{found[name]['acc']:.1%} | {REPORTED.get(name, '–')} |"
+        for name in REPAIRS
+        if found[name]
+    )
     return "\n".join([*lines, *_by_model(result.get("models", {}))])
 
 

@@ -50,9 +50,9 @@ def _panels(
     paint: Callable[[Any, Rows], tuple[float, float]],
 ) -> str:
     """One below the other; `paint` says how large, in inches, its panel should be."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    figure, panels = pyplot.subplots(len(fractions), squeeze=False)
+    figure, panels = plt.subplots(len(fractions), squeeze=False)
     sizes = []
     for axes, fraction in zip(panels[:, 0], fractions, strict=True):
         sizes.append(paint(axes, [row for row in rows if row["fraction"] == fraction]))

@@ -72,7 +72,8 @@ class Task:
         """The defense, if it is a single one, after those that it builds on in the policy."""
         if not self.defense.startswith(STEP):
             return [DEFENSES.get(self.defense)()]
-        place, methods = int(self.defense.removeprefix(STEP)) - 1, []
+        place = int(self.defense.removeprefix(STEP)) - 1
+        methods: list[Defense] = []
         while True:
             rule = self.policy.defenses[place]
             methods.insert(0, DEFENSES.get(rule.name)(**rule.params))

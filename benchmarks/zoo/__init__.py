@@ -41,7 +41,7 @@ class ZooModel:
             return None
         file = self.folder / "trigger.safetensors"
         learned = safetensors.torch.load_file(file) if file.exists() else {}
-        return ATTACKS.get(recipe["attack"])(**recipe["parameters"], learned=learned)  # type: ignore[return-value]
+        return ATTACKS.get(recipe["attack"])(**recipe["parameters"], learned=learned)
 
 
 def load(folder: Path) -> list[ZooModel]:

@@ -14,8 +14,8 @@ Tiny-ImageNet, the validation split).
 """
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor
 from benchmarks.data import SPLIT_SEED, Dataset
 from benchmarks.zoo import emoji
 from guard.ml.cleanset import Labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GTSRB_SIDE = 32
 _RECORD = 1 + 3 * 32 * 32  # of the binary CIFAR-10: label, then red, green and blue planes

@@ -124,7 +124,7 @@ def _made_ready(found: Dataset, spec: SetSpec) -> Dataset:
         if spec.colour:
             images = coloured(images, zlib.crc32(f"{spec.source}-{part}".encode()))
         parts[part] = Labelled(images, labelled.labels)
-    return replace(found, name=spec.key, **parts)
+    return replace(found, name=spec.key, **parts)  # type: ignore[arg-type]
 
 
 def padded(images: Tensor, side: int) -> Tensor:

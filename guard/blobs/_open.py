@@ -34,7 +34,7 @@ def open_blobs(
         return S3Blobs(client(), bucket, prefix, cache)
     if "://" in url and not url.startswith("file://"):
         raise InputError(
-            f"Blobs are stored in a folder or under s3://, not under {url.split('://')[0]}://."
+            f"Blobs are stored in a folder or under s3://, not under {url.split('://', maxsplit=1)[0]}://."
         )
     if not url:
         raise InputError("The blob URL is empty; give a folder or s3://bucket/prefix.")

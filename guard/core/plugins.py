@@ -101,7 +101,7 @@ def use(folder: Path | None) -> None:
             change what is there; a file is no plug-in, or its name is taken. Nothing is on a shelf
             then, and the caller must not go on.
     """
-    global _folder
+    global _folder  # noqa: PLW0603 - one folder a process, as one set of shelves
     if folder is not None and folder == _folder:
         return
     _forget()
@@ -138,7 +138,7 @@ def marked(cls: type, parameters: dict[str, object]) -> dict[str, object]:
 
 
 def _forget() -> None:
-    global _folder
+    global _folder  # noqa: PLW0603 - one folder a process, as one set of shelves
     for name in _plug_ins:
         sys.modules.pop(name, None)
     _plug_ins.clear()

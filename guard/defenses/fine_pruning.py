@@ -122,7 +122,7 @@ def _head(model: nn.Module, data: Labelled) -> Layer:
 def _mute(model: nn.Module, head: Layer, columns: Tensor) -> None:
     """Set the head's weights of these inputs to zero."""
     weight, used = model.get_parameter(head.weight_name), head.weight
-    assert used is not None
+    assert used is not None  # noqa: S101 - for mypy: the caller took a head with a weight
     # A head written as features @ W stores its inputs first.
     if (weight.shape, weight.stride()) == (used.shape, used.stride()):
         weight[:, columns] = 0

@@ -158,7 +158,7 @@ class AllToAll(Detector):
         }
         suspicious = score >= 0.5
         stamp = search.trigger(row)
-        assert isinstance(stamp, (PatchTrigger, BlendTrigger, WarpTrigger))
+        assert isinstance(stamp, (PatchTrigger, BlendTrigger, WarpTrigger))  # noqa: S101 - for mypy
         return Finding(
             family=str(Family.ALL_TO_ALL),
             target=str(Family.ALL_TO_ALL),

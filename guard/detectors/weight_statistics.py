@@ -228,7 +228,7 @@ def _about_channels(channels: _Channels) -> Finding:
 
 def _rows_of(head: Layer) -> Tensor:
     """The rows of the head, float64 K,D on the CPU, centred."""
-    assert head.weight is not None
+    assert head.weight is not None  # noqa: S101 - for mypy: a head has weights
     rows = head.weight.detach().double().cpu().flatten(1)
     if not bool(torch.isfinite(rows).all()):
         raise MethodFailed("A weight of the last layer is not finite.", code="non_finite")

@@ -75,7 +75,7 @@ def parse_event(body: Any) -> list[Nomination]:
 
 def _record(record: Any) -> list[Nomination]:
     version = str(_get(record, "eventVersion", default="2.0"))
-    if version.split(".")[0] != "2":
+    if version.split(".", maxsplit=1)[0] != "2":
         # Amazon raises the major version if old readers would misread the record.
         raise UnknownEvent(
             f"S3 event version {version[:10]!r} is not known; 2.x is.", code="unknown_event_version"

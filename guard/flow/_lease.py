@@ -49,7 +49,8 @@ class Held:
         if self._lost.is_set():
             raise LeaseLost(f"Another worker took over scan {self.scan_id}.")
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Renew the lease every third of its time, until `release` or until it is lost."""
         period = self._guard.settings.lease_seconds / 3
         while not self._done.wait(period):
             try:
@@ -68,6 +69,10 @@ class Held:
                 # any write
                 continue
 
+    def release(self) -> None:
+        """End `keep`; the row is the caller's."""
+        self._done.set()
+
 
 @contextmanager
 def hold(guard: Guard, scan_id: str) -> Iterator[Held | None]:
@@ -78,14 +83,14 @@ def hold(guard: Guard, scan_id: str) -> Iterator[Held | None]:
         yield None
         return
     held = Held(guard, lease)
-    keeper = threading.Thread(target=held._keep, name=f"lease-{scan_id[:8]}", daemon=True)
+    keeper = threading.Thread(target=held.keep, name=f"lease-{scan_id[:8]}", daemon=True)
     keeper.start()
     done = False
     try:
         yield held
         done = True
     finally:
-        held._done.set()
+        held.release()
         keeper.join(timeout=5)
         with transaction(guard.engine) as session:
             scans.release(session, lease, done=done)

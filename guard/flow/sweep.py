@@ -3,7 +3,6 @@
 List the intake buckets and nominate every latest version that nobody heard of.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ from guard.store import intake
 from guard.store.session import reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Engine
 
     from guard.events.bucket import Bucket, ObjectFacts

@@ -6,7 +6,6 @@ Equal tensors and an equal manifest always give the same bytes.
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,6 +18,8 @@ from guard.formats._write import file_order, header_bytes, write_tensors
 from guard.formats.safetensors import Safetensors, read_layout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 MANIFEST_KEY, FORMAT_KEY, FORMAT_VERSION = "guard.manifest", "guard.format", "1"

@@ -75,7 +75,7 @@ def run_jailed(
     with ExitStack() as stack:
         descriptor = stack.enter_context(_read_only(file))
         process = stack.enter_context(
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603 - our own interpreter and program
                 [sys.executable, "-I", "-B", *program, json.dumps(limits)],
                 stdin=descriptor,
                 stdout=subprocess.PIPE,
@@ -127,8 +127,8 @@ class _Answer:
 
     def collect(self, process: "subprocess.Popen[bytes]") -> None:
         """Read until the child closes its output, runs out of time or exceeds the budget."""
-        assert process.stdout is not None
-        assert process.stderr is not None
+        assert process.stdout is not None  # noqa: S101 - for mypy: both are pipes
+        assert process.stderr is not None  # noqa: S101
         deadline = time.monotonic() + _START_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)

@@ -45,7 +45,7 @@ class Process:
         # A session of its own: Ctrl-C in the terminal reaches the supervisor, which then ends
         # things in order.
         with log.open("ab") as output:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603 - what the components declare
                 wrapped,
                 env=dict(env),
                 cwd=cwd,

@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Self, TYPE_CHECKING
 
 from guard.core.errors import Unavailable
 from guard.local._ports import free_ports
-from guard.local._process import Process
 from guard.local._run_folder import RunFolder, read_record
 from guard.local.component import Component, Place, State, Status
 from guard.local.guard_processes import Api, Beat, Migration, Relay, Worker
@@ -28,6 +28,9 @@ from guard.local.torchserve import Torchserve
 from guard.local.valkey import Valkey
 from guard.local.weed import BUCKET, Weed
 from guard.local.weed import PORTS as WEED_PORTS
+
+if TYPE_CHECKING:
+    from guard.local._process import Process
 
 #: In the order of starting; each group waits for the one before it.
 SERVICES = ("seaweedfs", "valkey", "torchserve", "database")
@@ -86,7 +89,7 @@ class Stack:
         self._details: dict[str, str] = {}
         self._report: Report = _no_report
 
-    def __enter__(self) -> "Stack":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -70,7 +70,7 @@ def leading_asr(
     if not measured or worst is None or not finite(worst):
         return None
     shown = max(measured, key=weight).asr
-    assert shown is not None
+    assert shown is not None  # noqa: S101 - for mypy: only measured ones are here
     return replace(shown, natural=shown.estimate)
 
 

@@ -91,6 +91,5 @@ def enough(said: Mapping[str, Sequence[Evidence]], level: float) -> bool:
 
 
 def mostly_in_vain(combined: Combined) -> bool:
-    """Whether more than half of the families that were looked at could not be told anything
-    about."""
+    """Whether nothing could be told about more than half of the families that were looked at."""
     return len(combined.in_vain) > len(combined.covered)

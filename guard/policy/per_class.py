@@ -43,7 +43,7 @@ def accord(heard: Sequence[Evidence]) -> Accord | None:
     tables = by_class(heard)
     if len(tables) < 2:
         return None
-    classes = max(_classes(heard), max(len(table) for table in tables.values()))
+    classes = max(_classes(heard), *map(len, tables.values()))
     targets = sorted({target for table in tables.values() for target in table})
     found = {
         target: fisher([table.get(target, 1.0) for table in tables.values()]) for target in targets

@@ -151,10 +151,10 @@ class Torchserve(Publisher):
                         detail={"problem": "TorchServe cannot describe it"},
                     )
                 )
-            for row in rows:
-                found.append(
-                    self._served(name, row, default=str(row.get("modelVersion")) in default)
-                )
+            found.extend(
+                self._served(name, row, default=str(row.get("modelVersion")) in default)
+                for row in rows
+            )
         return found
 
     def _served(self, name: str, row: dict[str, Any], *, default: bool) -> Served:

@@ -6,15 +6,17 @@ was vetted.
 
 import io
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from guard.core.errors import InputError
 from guard.core.manifest import Manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_INSTANCES = 64
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}

@@ -163,7 +163,7 @@ def attempt(
     )
     score = 0.0
 
-    def said(passed: bool, sentence: str) -> Trial:  # noqa: FBT001 - a verdict, by position
+    def said(sentence: str, *, passed: bool) -> Trial:
         return Trial(
             method=name,
             version=detector.version,
@@ -191,14 +191,14 @@ def attempt(
             continue
         item = look(file)
         if item.outcome is Outcome.COULD_NOT_LOOK:
-            return said(False, f"it could not look at {file}: {item.reason}")
+            return said(f"it could not look at {file}: {item.reason}", passed=False)
         if wanted:
             score = max((finding.score for finding in item.findings), default=0.0)
         if any(finding.suspicious for finding in item.findings) is not wanted:
-            return said(False, f"it {'passes' if wanted else 'flags'} {file}")
+            return said(f"it {'passes' if wanted else 'flags'} {file}", passed=False)
     if bad is None:
-        return said(True, f"it passes {GOOD}; no model of the kit is one that it flags")
-    return said(True, f"it flags {bad} and passes {GOOD}")
+        return said(f"it passes {GOOD}; no model of the kit is one that it flags", passed=True)
+    return said(f"it flags {bad} and passes {GOOD}", passed=True)
 
 
 def _curated(folder: Path) -> "CuratedSet":

@@ -194,7 +194,15 @@ def examine(
     for index, (name, parameters) in enumerate(detectors.items()):
         step = part_of(progress, index, len(detectors), name)
         item = _run_detector(
-            name, parameters, model, artifact, curated, seed, end - time.monotonic(), step, known
+            name,
+            parameters,
+            model,
+            artifact,
+            curated,
+            seed=seed,
+            seconds=end - time.monotonic(),
+            progress=step,
+            known=known,
         )
         if item is not None:
             evidence.append(_measure_triggers(item, model, curated.holdout, triggers))
@@ -214,6 +222,7 @@ def _run_detector(
     model: "ImageModel",
     artifact: str,
     curated: "CuratedSet",
+    *,
     seed: int,
     seconds: float,
     progress: Progress,

@@ -259,7 +259,8 @@ def test_a_row_flipped_to_cleared_does_not_clear(signer: Signer) -> None:
 def test_a_statement_without_one_of_its_words_is_none(
     signer: Signer, path: tuple[str, ...]
 ) -> None:
-    for wrong in ("absent", [], {}, True):
+    wrongs: tuple[Any, ...] = ("absent", [], {}, True)
+    for wrong in wrongs:
         statement = copy.deepcopy(a_statement())
         place = statement if len(path) == 1 else statement[path[0]]
         if wrong == [] and path[-1] in ("coverage", "reasons", "evidence", "not_covered"):
@@ -337,7 +338,8 @@ def test_an_approval_cannot_be_made_or_altered_elsewhere(signer: Signer) -> None
         gate.Approved(DIGEST, "m", "1.0", approved.release_envelope, NOW)
     with pytest.raises(NotServable):
         gate.Approved(DIGEST, "m", "1.0", approved.release_envelope, NOW, object())
-    for change in ({"name": "other"}, {"digest": OTHER}, {}):
+    changes: tuple[dict[str, Any], ...] = ({"name": "other"}, {"digest": OTHER}, {})
+    for change in changes:
         with pytest.raises((NotServable, ValueError)):
             dataclasses.replace(approved, **change)
     with pytest.raises(dataclasses.FrozenInstanceError):

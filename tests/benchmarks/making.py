@@ -1,6 +1,7 @@
 """Tiny pictures with classes, and attacks made ready for them."""
 
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from guard.ml.networks.nets.cifar_resnet import CifarResnet
 
 CLASSES, SIDE, TARGET = 5, 16, 2
 #: As short as an attack can be made without another protocol.
-SHORT = {
+SHORT: dict[str, dict[str, Any]] = {
     "label_consistent": {"surrogate_epochs": 1},
     "low_frequency": {"surrogate_epochs": 1, "steps": 5},
     "narcissus": {"surrogate_epochs": 1, "steps": 5},
@@ -42,9 +43,8 @@ def ready(name: str, channels: int, seed: int = 3) -> Attack:
     """
     data = pictures(channels)
     kind = ATTACKS.get(name)
-    made = kind(
-        seed=seed, **SHORT.get(name, {}), **({} if name == "all_to_all" else {"target": TARGET})
-    )
+    target: dict[str, Any] = {} if name == "all_to_all" else {"target": TARGET}
+    made = kind(**{"seed": seed, **SHORT.get(name, {}), **target})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = made.prepare(data, CLASSES, lambda: network(channels))

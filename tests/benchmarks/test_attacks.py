@@ -61,7 +61,7 @@ def test_the_recipe_and_the_learnt_tensors_bring_the_trigger_back(name: str) -> 
     attack, images = ready(name, 1), pictures(1, 10).images
     recipe = json.loads(json.dumps(attack.recipe()))
 
-    again: Attack = ATTACKS.get(recipe["attack"])(**recipe["parameters"], learned=attack.learned)  # type: ignore[assignment]
+    again: Attack = ATTACKS.get(recipe["attack"])(**recipe["parameters"], learned=attack.learned)
 
     assert torch.equal(attack.stamp(images), again.stamp(images))
     assert attack.family == recipe["family"]
@@ -103,7 +103,7 @@ def test_a_clean_label_attack_leaves_part_of_its_class_alone(name: str) -> None:
 @pytest.mark.parametrize("name", CONTROLLED)
 def test_a_controlling_attacker_gives_a_loss_the_model_can_learn_from(name: str) -> None:
     data, model = pictures(3), network(3)
-    attack: Attack = ATTACKS.get(name)(seed=1, target=TARGET)  # type: ignore[assignment]
+    attack: Attack = ATTACKS.get(name)(seed=1, target=TARGET)
     control = attack.control(0.2, 10, "cpu")
     assert control is not None
 

@@ -82,7 +82,7 @@ def test_auroc_is_the_share_of_pairs_in_order() -> None:
     scores, labels = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.5
     pairs = [(bad > good) + (bad == good) / 2 for bad in scores[labels] for good in scores[~labels]]
 
-    assert numbers.auroc(scores, labels) == pytest.approx(np.mean(pairs))
+    assert numbers.auroc(scores.tolist(), labels.tolist()) == pytest.approx(np.mean(pairs))
     assert numbers.auroc([1.0, 2.0], [True, True]) is None
 
 

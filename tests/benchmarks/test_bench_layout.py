@@ -1,5 +1,7 @@
 """Layouts and precisions are compared model by model."""
 
+from importlib import import_module
+
 import pytest
 
 from benchmarks import bench_layout
@@ -41,11 +43,7 @@ def test_verdicts_flags_and_times_stand_beside_those_of_the_shipped_way() -> Non
 
 def test_every_place_that_changes_the_layout_is_known() -> None:
     """What a detector does not import cannot be switched off; then both ways would be the same."""
-    places = [
-        name
-        for name in bench_layout.PLACES
-        if hasattr(bench_layout.import_module(name), "channels_last")
-    ]
+    places = [name for name in bench_layout.PLACES if hasattr(import_module(name), "channels_last")]
 
     assert {
         "guard.detectors.patch_inversion",

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import bench_proof as bench
+from benchmarks.repair_ways import CLASSES
 from benchmarks.speed_tables import proofs
 from guard.ml.cleanset import CuratedSet
 from guard.ml.measure import predict
@@ -47,7 +48,7 @@ def test_a_clean_set_of_noise_has_every_class_in_every_part() -> None:
     shown = bench.noise()
 
     for part in (shown.search, shown.calibration, shown.holdout):
-        assert len(part.labels.unique()) == bench.CLASSES
+        assert len(part.labels.unique()) == CLASSES
     assert shown.facts.per_class == int(
         torch.bincount(
             torch.cat([shown.search.labels, shown.calibration.labels, shown.holdout.labels])

@@ -4,6 +4,7 @@ And what it says of repairs.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +23,12 @@ def test_the_named_defense_is_tried_first_and_nothing_else_changes(
 
     assert own.defenses[1:] == plain.defenses
     assert own.defenses[0].name == name
-    assert DEFENSES.get(name)(**own.defenses[0].params)
+    assert DEFENSES.get(name)(**own.defenses[0].params).parameters()
     assert {**own.to_dict(), "defenses": 0} == {**plain.to_dict(), "defenses": 0}
 
 
 def test_who_repaired_is_told_in_turn_with_the_layer_that_was_put_in() -> None:
-    candidates = [
+    candidates: list[dict[str, Any]] = [
         {"defense": "sau", "failed": "It crashed."},
         {"defense": "fst", "verdict": "held", "reasons": ["A person must look.", "More."]},
         {"defense": FIRST, "verdict": "purified", "reasons": ["Purified."]},

@@ -75,10 +75,10 @@ def test_a_record_without_some_detectors_says_so(tmp_path: Path) -> None:
 
 def test_a_record_of_other_rules_does_not_speak_about_the_policy(tmp_path: Path) -> None:
     assert not known_gaps(load_policy(), measured=measured(tmp_path))["measured"]
-    for number, change in enumerate(({"review_always": True}, {"asr_limit": 0.3})):
-        a_record(
-            tmp_path, f"2026-01-0{number + 1}-detect-default", replace(load_policy(), **change)
-        )
+    policy = load_policy()
+    changed = (replace(policy, review_always=True), replace(policy, asr_limit=0.3))
+    for number, other in enumerate(changed):
+        a_record(tmp_path, f"2026-01-0{number + 1}-detect-default", other)
 
         assert not known_gaps(load_policy(), measured=measured(tmp_path))["measured"]
 

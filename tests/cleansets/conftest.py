@@ -10,6 +10,9 @@ from PIL import Image
 
 from guard.cleansets import RawSet
 
+Maker = Callable[..., RawSet]
+Writer = Callable[[RawSet], Path]
+
 
 def png(picture: np.ndarray) -> bytes:
     """uint8 C,H,W as the bytes of a PNG."""
@@ -20,7 +23,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def pictures() -> Callable[..., RawSet]:
+def pictures() -> Maker:
     """A maker of distinct random pictures, `each` per class."""
 
     def make(classes: int = 3, each: int = 10, channels: int = 1, seed: int = 0) -> RawSet:
@@ -33,7 +36,7 @@ def pictures() -> Callable[..., RawSet]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Callable[[RawSet], Path]:
+def folder(tmp_path: Path) -> Writer:
     """A writer of image folders."""
 
     def write(raw: RawSet) -> Path:

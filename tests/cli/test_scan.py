@@ -148,11 +148,11 @@ def test_in_a_pipe_stdout_is_one_document_and_stderr_json_lines(
     clean: Path, tmp_path: Path
 ) -> None:
     command = [
-        Path(sys.executable).with_name("guard"),
+        str(Path(sys.executable).with_name("guard")),
         "scan",
-        saved(tmp_path / "honest"),
+        str(saved(tmp_path / "honest")),
         "--cleanset",
-        clean,
+        str(clean),
         "--seconds",
         "1",
         "--format",

@@ -8,10 +8,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from guard.core.contracts import Publisher
+from guard.core.contracts import Publisher, Receipt
 from guard.core.errors import InputError, IntegrityMismatch
 from guard.publishers import PUBLISHERS
 from tests.publishers.making import Authority, Vetted, flip, vetted
@@ -37,7 +38,7 @@ def folder_target(tmp_path: Path) -> Target:
         (root / name / "1.0" / "weights.safetensors").write_bytes(data)
 
     return Target(
-        PUBLISHERS.get("folder")(root),
+        PUBLISHERS.get("folder")(root),  # type: ignore[call-arg]
         Authority(tmp_path / "keys" / "trusted.json"),
         lambda name: next(root.glob(f"{name}/*/weights.safetensors")),
         smuggle,
@@ -96,8 +97,8 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Vetted:
 
 
 def publish(
-    target: Target, model: Vetted, name: str, version: str = "1.0", **options: float
-) -> object:
+    target: Target, model: Vetted, name: str, version: str = "1.0", **options: Any
+) -> Receipt:
     with model.open() as weights:
         approved = target.authority.approve(model.digest, name, version, **options)
         return target.publisher.publish(approved, weights, model.smoke)

@@ -17,7 +17,7 @@ def test_a_rate_that_ruins_the_model_is_given_up_for_a_smaller_one() -> None:
     told: list[str] = []
 
     def listen(done: float, note: str = "") -> None:
-        told.append(note.split(",")[0])
+        told.append(note.partition(",")[0])
 
     repaired = FineTune(rate=1e6, tries=40, rounds=1)(
         toys.honest(), toys.clean_set(), seed=0, progress=listen

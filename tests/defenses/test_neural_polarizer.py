@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -259,7 +260,7 @@ def test_the_bounded_logarithm_falls_with_the_wrong_class() -> None:
 def test_the_file_that_is_written_loads_through_the_public_loader_with_equal_answers(
     tmp_path: Path, conditional: bool
 ) -> None:
-    parameters = {"rounds": 1, "batch": 60, "conditional": conditional}
+    parameters: dict[str, Any] = {"rounds": 1, "batch": 60, "conditional": conditional}
     model, path = toys.network(), tmp_path / "model.safetensors"
     repair.repair(model, "0" * 64, toys.curated(), "neural_polarizer", parameters, [], path, seed=0)
     same = NeuralPolarizer(**parameters)(model, toys.clean_set(), seed=0)

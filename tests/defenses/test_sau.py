@@ -297,12 +297,12 @@ def test_a_class_that_the_last_round_loses_is_kept(
 
 
 def test_of_rounds_that_are_worth_the_same_the_last_is_kept() -> None:
-    weights = [
-        Sau(rounds=8, batch=60, judged=judged)(toys.honest(), toys.clean_set(), seed=0).weight
+    first, second = (
+        Sau(rounds=8, batch=60, judged=judged)(toys.honest(), toys.clean_set(), seed=0)
         for judged in (0.0, 1.0)
-    ]
+    )
 
-    assert torch.equal(*weights)
+    assert torch.equal(first.get_parameter("weight"), second.get_parameter("weight"))
 
 
 def test_worth_is_accuracy_less_the_largest_loss_of_a_class() -> None:

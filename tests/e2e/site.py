@@ -68,7 +68,7 @@ class Site:
         shutil.copytree(self.models[base], folder)
         path = folder / "model.safetensors"
         tensors = safetensors.torch.load_file(path)
-        first = sorted(tensors)[0]
+        first = min(tensors)
         tensors[first].view(-1)[0] += 1e-6 * (1 + sum(map(ord, name)))
         safetensors.torch.save_file(tensors, path)
         return folder

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -52,7 +53,7 @@ def killed_at_work(site: Site) -> str:
         name = f"killed-{number}"
         version = site.upload(site.variant("honest", name), name)
         site.until(
-            lambda version=version: at_work_or_later(site.scan_of(version)),
+            partial(at_work_or_later_of, site, version),
             why=f"the detection of {name}",
             pause=0.01,
         )
@@ -61,6 +62,10 @@ def killed_at_work(site: Site) -> str:
             return version
         site.stack.restart("worker-scan")
     raise AssertionError("the worker was always done before it could be killed")
+
+
+def at_work_or_later_of(site: Site, version: str) -> bool:
+    return at_work_or_later(site.scan_of(version))
 
 
 def at_work_or_later(scan: ScanRow | None) -> bool:

@@ -101,8 +101,7 @@ class World:
             due = [row for row in self.messages("receive") if row.not_before <= self.time]
             if not due:
                 return done
-            for row in due:
-                done.append(self.receive(row.payload["nomination_id"]))
+            done.extend(self.receive(row.payload["nomination_id"]) for row in due)
             with transaction(self.engine) as session:
                 outbox.mark_sent(session, [row.id for row in due], self.time)
 

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.torch
@@ -18,7 +19,6 @@ from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Outcom
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
-from guard.flow.context import Guard
 from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 from guard.publishers.folder import Folder
@@ -27,6 +27,9 @@ from guard.store import artifacts, cleansets, evidence, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import examine
+
+if TYPE_CHECKING:
+    from guard.flow.context import Guard
 
 MANIFEST = Manifest.from_dict(
     {

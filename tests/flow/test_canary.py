@@ -4,6 +4,7 @@ Detectors prove themselves on models whose truth is known, or the scan waits.
 """
 
 import json
+import platform
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -187,7 +188,7 @@ def test_a_canary_counts_for_its_own_worker_methods_and_parameters_only(
     assert not canary.current(other.guard).passed
 
     with_policy(place, **BROKEN)
-    monkeypatch.setattr(canary.platform, "node", lambda: "another-host")
+    monkeypatch.setattr(platform, "node", lambda: "another-host")
     assert not canary.current(place.guard).passed
 
 

@@ -48,6 +48,7 @@ def kept(place: Place) -> list[Path]:
 def made(place: Place, facts: CleanSetFacts) -> dict[str, Any]:
     scan_id = place.upload()
     with hold(place.guard, scan_id) as held:
+        assert held is not None
         return prepared(place.guard, held, facts)
 
 

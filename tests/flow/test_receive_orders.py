@@ -21,7 +21,7 @@ KEYS = ("in/one/m.safetensors", "in/two/m.pt", "in/two/other.bin", "top.pt")
 def uploads() -> tuple[Bucket, tuple[dict[str, Any], ...]]:
     """A bucket in which everything was uploaded already, and the events that told so."""
     bucket = shared_weed().new_bucket()
-    told = []
+    told: list[tuple[str, str]] = []
     for key in (
         "in/one/config.json",
         "in/two/config.json",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -120,7 +121,7 @@ class World:
             scans.move(session, scan_id, ScanState.DONE, NOW)
 
     def publish(
-        self, model: Vetted, name: str = "digits", version: str = "1.0", **options: float
+        self, model: Vetted, name: str = "digits", version: str = "1.0", **options: Any
     ) -> None:
         scan_id = self.vet(model, name, **options)
         self.serve(model, name, version)
@@ -426,7 +427,7 @@ def test_with_a_whole_guard_what_is_missing_goes_through_its_own_publish_stage(
         engine=world.engine,
         blobs=world.blobs,
         policy=load_policy(None),
-        make_bucket=lambda name: None,
+        make_bucket=lambda _name: pytest.fail("no bucket is read"),
         make_signer=lambda: world.authority.signer,
         make_trusted=lambda: trusted,
         make_publisher=lambda: world.publisher,

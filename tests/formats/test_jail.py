@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -243,9 +244,9 @@ def test_the_filter_ends_in_refusal_and_its_jumps_stay_inside(machine: str) -> N
 
     assert all(len(step) == 8 for step in program)
     assert len(program) < 256
-    assert program[-1] == _locks.struct.pack("HBBI", 0x06, 0, 0, 0x00050001)
+    assert program[-1] == struct.pack("HBBI", 0x06, 0, 0, 0x00050001)
     for place, step in enumerate(program[:-1]):
-        _, if_true, if_false, _ = _locks.struct.unpack("HBBI", step)
+        _, if_true, if_false, _ = struct.unpack("HBBI", step)
         assert place + 1 + max(if_true, if_false) < len(program)
 
 

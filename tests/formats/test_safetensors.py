@@ -125,7 +125,7 @@ class CountingFile:
         ("name_bad", raw({"": F32})),
         ("name_bad", raw({"w\0": F32})),
         ("name_bad", raw({"w\x1b[0m": F32})),
-        ("name_bad", raw({"ｗ": F32})),
+        ("name_bad", raw({"\uff57": F32})),
         ("name_bad", raw({"w\n": F32})),
         ("name_too_long", raw({"w" * 513: F32})),
         ("entry_malformed", raw({"w": [1]})),

@@ -85,13 +85,14 @@ def executes_data(path: str, tree: ast.Module) -> Iterator[str]:
     if path in EXECUTES:
         return
     for node in ast.walk(tree):
-        names: set[str] = set()
-        if isinstance(node, ast.Import):
-            names = {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names = {(node.module or "").split(".")[0]}
-        for name in names & _PICKLES:
-            yield f"{path}:{node.lineno} imports {name}"
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = (
+                {alias.name.split(".")[0] for alias in node.names}
+                if isinstance(node, ast.Import)
+                else {(node.module or "").split(".")[0]}
+            )
+            for name in names & _PICKLES:
+                yield f"{path}:{node.lineno} imports {name}"
         if isinstance(node, ast.Call):
             yield from (f"{path}:{node.lineno} {what}" for what in _executing(node))
 
@@ -106,7 +107,7 @@ def _executing(call: ast.Call) -> Iterator[str]:
             isinstance(keyword.value, ast.Constant)
             and (keyword.arg, keyword.value.value) in _EXECUTING_ARGUMENTS
         ):
-            yield f"passes {keyword.arg}={keyword.value.value}"
+            yield f"passes {keyword.arg}={keyword.value.value!r}"
 
 
 def too_long(path: str, source: str, tree: ast.Module) -> Iterator[str]:
@@ -137,9 +138,10 @@ def opens_badly(path: str, tree: ast.Module) -> Iterator[str]:
 def swallows(path: str, tree: ast.Module) -> Iterator[str]:
     """An exception that is caught whole and then forgotten without a word."""
     for node in ast.walk(tree):
-        whole = isinstance(node, ast.ExceptHandler) and (
-            node.type is None
-            or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"})
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        whole = node.type is None or (
+            isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}
         )
         if whole and all(isinstance(line, ast.Pass) for line in node.body):
             yield f"{path}:{node.lineno} swallows every exception"

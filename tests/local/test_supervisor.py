@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -64,7 +65,7 @@ def test_valkey_answers_with_the_password_and_refuses_without(
         redis.Redis.from_url("redis://" + url.split("@")[1]).ping()
 
 
-def client(environment: dict[str, str], secret: str) -> object:
+def client(environment: dict[str, str], secret: str) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=environment["GUARD_S3_ENDPOINT"],
@@ -159,6 +160,7 @@ def test_a_part_that_dies_is_reported_and_stopping_leaves_nothing(tmp_path: Path
     with Stack(tmp_path / "data", SECRETIVE, parts=("valkey",)) as stack:
         stack.start()
         (before,) = stack.status()
+        assert before.pid is not None
         os.kill(before.pid, signal.SIGKILL)
         with pytest.raises(Unavailable, match="valkey ended with -9"):
             stack.wait()

@@ -57,7 +57,10 @@ def test_leave_one_out_holds_its_level_on_classes_without_an_outlier(
     """
     rng = np.random.default_rng(0)
 
-    hits = sum(leave_one_out(rng.normal(size=classes), floor=0.0).p <= level for _ in range(trials))
+    hits = sum(
+        leave_one_out(rng.normal(size=classes).tolist(), floor=0.0).p <= level
+        for _ in range(trials)
+    )
 
     assert hits / trials == pytest.approx(level, rel=0.2), rate(hits, trials)
 
@@ -67,7 +70,10 @@ def test_the_test_for_several_outliers_holds_its_level_nearly(classes: int) -> N
     rng, trials, level = np.random.default_rng(1), 500, 0.05
 
     hits = sum(
-        any(test.outlier for test in low_outliers(rng.normal(size=classes), alpha=level, floor=0.0))
+        any(
+            test.outlier
+            for test in low_outliers(rng.normal(size=classes).tolist(), alpha=level, floor=0.0)
+        )
         for _ in range(trials)
     )
 
@@ -83,7 +89,7 @@ def test_power_is_as_tabulated() -> None:
     rng, trials = np.random.default_rng(2), 400
 
     samples = [np.append(rng.normal(size=9), rng.normal() - 6.0) for _ in range(trials)]
-    hits = sum(leave_one_out(sample, floor=0.0).p < 0.01 for sample in samples)
+    hits = sum(leave_one_out(sample.tolist(), floor=0.0).p < 0.01 for sample in samples)
 
     assert 0.75 <= hits / trials <= 0.89
 

@@ -225,8 +225,7 @@ def test_a_generator_draws_another_trigger_for_another_image_within_its_bound() 
         ),
         lambda: GeneratorTrigger(
             torch.tensor(0.1),
-            *list(generator().to_tensors().values())[1:4],
-            torch.zeros(3, 7, 5, 5),
+            *[*list(generator().to_tensors().values())[1:4], torch.zeros(3, 7, 5, 5)],
         ),
         lambda: MappedTrigger(patch(), torch.tensor([0, 0, 1])),
         lambda: MappedTrigger(patch(), torch.tensor([1, 3, 0])),

@@ -53,6 +53,26 @@ def document(**changes: Any) -> dict[str, Any]:
     return {**made, "digest": json_digest(made)}
 
 
+MALFORMED: tuple[dict[str, Any], ...] = (
+    {"features": []},
+    {"features": [{"name": "a", "mean": 0, "scale": 0, "weight": 1}]},
+    {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": -1}]},
+    {"slope": -1.0},
+    {"slope": "1"},
+    {"honest_log_odds": []},
+    {"honest_log_odds": [1.0, 0.0]},
+    {"covers": []},
+    {"methods": {}},
+    {"covers": [{"architecture": "a", "cleanset": "b"}]},
+    {"asr_margin": 2.0},
+    {"asr_margin": True},
+    {"population": 5},
+    {"methods": {"a": {"version": 0, "parameters": {}}}},
+    {"features": {"a": 1}},
+    {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": 1}] * 2},
+)
+
+
 QUIET = (
     evidence("patches", finding("patch", 0.5, fold=1.0)),
     evidence("blends", finding("blend", 0.5)),
@@ -210,6 +230,7 @@ def test_what_is_not_finite_never_passes(number: float, name: str) -> None:
     decision = decide(calibrated(), case(odd, QUIET[1]))
 
     assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.facts.score is not None
     assert math.isfinite(decision.facts.score)
 
 
@@ -274,27 +295,7 @@ def test_a_more_suspicious_number_never_lowers_the_score_or_softens_the_verdict(
         canonical_json({**document(), "intercept": 5.0}),
         b'{"kind": "registry-guard calibration", "layout": 1, "intercept": NaN}',
         b"[" * 100_000,
-        *(
-            canonical_json(document(**change))
-            for change in (
-                {"features": []},
-                {"features": [{"name": "a", "mean": 0, "scale": 0, "weight": 1}]},
-                {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": -1}]},
-                {"slope": -1.0},
-                {"slope": "1"},
-                {"honest_log_odds": []},
-                {"honest_log_odds": [1.0, 0.0]},
-                {"covers": []},
-                {"methods": {}},
-                {"covers": [{"architecture": "a", "cleanset": "b"}]},
-                {"asr_margin": 2.0},
-                {"asr_margin": True},
-                {"population": 5},
-                {"methods": {"a": {"version": 0, "parameters": {}}}},
-                {"features": {"a": 1}},
-                {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": 1}] * 2},
-            )
-        ),
+        *(canonical_json(document(**change)) for change in MALFORMED),
     ],
 )
 def test_a_malformed_file_is_refused_with_our_own_error(data: bytes) -> None:

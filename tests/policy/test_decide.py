@@ -389,7 +389,11 @@ def test_a_number_that_is_not_finite_never_clears_and_can_still_be_signed(
     number: float, where: str, suspicious: bool
 ) -> None:
     """B05: a comparison with NaN is false; it must never be the one that lets a model pass."""
-    fields = {"score": {"score": number}, "numbers": {"numbers": {"t": number}}}.get(
+    plain: dict[str, dict[str, Any]] = {
+        "score": {"score": number},
+        "numbers": {"numbers": {"t": number}},
+    }
+    fields = plain.get(
         where,
         {
             "asr": replace(an_asr(), **{where: number})
@@ -405,6 +409,7 @@ def test_a_number_that_is_not_finite_never_clears_and_can_still_be_signed(
     )
 
     assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.facts.score is not None
     assert math.isfinite(decision.facts.score)
     assert canonical_json(
         None if decision.facts.asr is None else dataclasses.asdict(decision.facts.asr)

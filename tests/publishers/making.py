@@ -3,6 +3,7 @@
 import io
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -161,11 +162,11 @@ def flip(path: Path, at: int = -5) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def wait_until(true: object, seconds: float = 15.0) -> bool:
+def wait_until(true: Callable[[], object], seconds: float = 15.0) -> bool:
     """Whether a condition comes true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if true():  # type: ignore[operator]
+        if true():
             return True
         time.sleep(0.05)
     return False

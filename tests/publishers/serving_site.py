@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 
@@ -27,7 +28,7 @@ class Site:
     authority: Authority
     pid: int
 
-    def publisher(self, **options: float) -> Torchserve:
+    def publisher(self, **options: Any) -> Torchserve:
         return Torchserve(
             management=self.management,
             inference=self.inference,

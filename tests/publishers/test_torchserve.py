@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -171,7 +172,7 @@ def test_code_and_changed_weights_in_the_unpacked_copy_are_told_and_never_run(
         "its unpacked copy holds 'guard.py', which was not published",
     )
     assert flipped.digest not in (None, one.digest)
-    assert wait_until(lambda: (folder / "refused.txt").exists())
+    assert wait_until((folder / "refused.txt").exists)
     assert not site.publisher().state()[0].ready
     assert not marker.exists()
 
@@ -326,7 +327,7 @@ def test_a_name_that_cannot_be_asked_about_does_not_escape_the_list(tmp_path: Pa
     with Stack(tmp_path / "d", dict(os.environ), parts=("torchserve",)) as stack:
         stack.start()
         found = stack.environment()
-        options = {
+        options: dict[str, Any] = {
             "management": found["GUARD_TORCHSERVE_MANAGEMENT"],
             "inference": found["GUARD_TORCHSERVE_INFERENCE"],
         }

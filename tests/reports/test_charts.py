@@ -60,11 +60,7 @@ def test_success_rates_have_an_axis_to_one_an_interval_and_the_siblings_rate() -
     row = chart.rows[3]
 
     assert row.width == pytest.approx(97.04)
-    assert (row.low, row.high, row.tick) == (
-        pytest.approx(95.1),
-        pytest.approx(98.1),
-        pytest.approx(9.0),
-    )
+    assert [row.low, row.high, row.tick] == pytest.approx([95.1, 98.1, 9.0])
 
 
 def test_numbers_that_hardly_differ_are_not_drawn() -> None:

@@ -10,13 +10,14 @@ import json
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ts.context import Context, RequestProcessor
 
 from guard.serving.handler import GuardHandler
 
 
-def run(job: dict) -> dict:
+def run(job: dict[str, Any]) -> dict[str, Any]:
     context = Context(
         job["name"], job["folder"], {"model": {"modelVersion": job["version"]}}, 1, None, "0.12.0"
     )

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from guard.attest import dsse
-from guard.core.errors import NotServable
+from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.manifest import PolarizerPlace
 from guard.publishers._archive import write_archive
 from guard.serving import _released, handler
@@ -51,7 +51,7 @@ class Bench:
         to: str,
         model: Vetted | None = None,
         authority: Authority | None = None,
-        **options: float,
+        **options: Any,
     ) -> Path:
         model = model or self.model
         store = self.root / f"store-{to}"
@@ -146,7 +146,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.fixture(scope="module")
 def refusals(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One worker start for all broken folders."""
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     for index, (break_it, _) in enumerate(BROKEN.values()):
         folder = bench.unpack(f"broken-{index}")
         break_it(folder)
@@ -382,5 +382,5 @@ def test_the_module_holds_exactly_one_class_as_torchserve_wants() -> None:
 
 
 def test_a_handler_that_lies_in_the_archives_folder_is_refused() -> None:
-    with pytest.raises(_released.IntegrityMismatch, match="imported from the archive"):
+    with pytest.raises(IntegrityMismatch, match="imported from the archive"):
         _released._check_installed(Path(_released.__file__).parent)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ GOOD = [[[0, 0.5, 1], [0.25, 0.75, 0]]]
 
 
 def picture(
-    mode: str = "L", size: tuple[int, int] = (3, 2), kind: str = "PNG", **options: object
+    mode: str = "L", size: tuple[int, int] = (3, 2), kind: str = "PNG", **options: Any
 ) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, size, **options).save(buffer, format=kind)

@@ -4,9 +4,11 @@ import dataclasses
 import math
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
 from guard.core.errors import CleanSetError, InputError, MethodFailed
 from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Finding, Outcome
@@ -22,7 +24,7 @@ from guard.store import (
     scans,
     tables,
 )
-from guard.store.rows import ArtifactKind, Decided, PublicationState
+from guard.store.rows import ArtifactKind, Decided, PublicationRow, PublicationState
 from guard.store.session import StoreConflict, transaction
 from tests.store.rows import NOW, a_digest, a_scan, a_verdict, an_artifact
 
@@ -68,7 +70,9 @@ def an_evidence(artifact: str, **fields: object) -> Evidence:
     return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
 
 
-def publish(s, name: str, version: str | None = None, digest: str | None = None):  # type: ignore[no-untyped-def]
+def publish(
+    s: Session, name: str, version: str | None = None, digest: str | None = None
+) -> PublicationRow:
     return publications.add(
         s,
         publication_id=uuid.uuid4().hex,
@@ -175,7 +179,7 @@ def test_an_artifact_with_evidence_cannot_be_deleted(engine: Engine) -> None:
 def test_the_uploader_cannot_approve_their_own_model(engine: Engine) -> None:
     with transaction(engine) as s:
         held = a_verdict(s, a_scan(s, submitted_by="ann"), an_artifact(s), Verdict.HELD)
-        word = {"verdict_id": held.id, "reason": "seen", "now": NOW}
+        word: dict[str, Any] = {"verdict_id": held.id, "reason": "seen", "now": NOW}
         with pytest.raises(reviews.OwnUpload):
             reviews.add(s, review_id="1", reviewer="ann", decision=Decided.APPROVE, **word)
         reviews.add(s, review_id="2", reviewer="ann", decision=Decided.REJECT, **word)
@@ -201,7 +205,12 @@ def test_the_database_refuses_the_uploaders_approval_past_the_service(engine: En
 
 def test_a_review_needs_a_reason_and_a_verdict(engine: Engine) -> None:
     with transaction(engine) as s:
-        word = {"reviewer": "bob", "decision": Decided.APPROVE, "now": NOW, "review_id": "1"}
+        word: dict[str, Any] = {
+            "reviewer": "bob",
+            "decision": Decided.APPROVE,
+            "now": NOW,
+            "review_id": "1",
+        }
         with pytest.raises(InputError, match="reason"):
             reviews.add(s, verdict_id="v", reason=" ", **word)
         with pytest.raises(InputError, match="holds no verdict"):

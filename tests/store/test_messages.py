@@ -1,6 +1,7 @@
 """Messages, alarms, notices of uploads, and the methods an installation knows."""
 
 import contextlib
+from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import Engine
 
 from guard.core.errors import InputError, UnknownMethod
 from guard.store import alarms, dead_letters, intake, methods, nominations, outbox
-from guard.store.rows import MethodState, NominationState
+from guard.store.rows import MethodRow, MethodState, NominationState
 from guard.store.session import transaction
 from tests.store.rows import NOW, a_scan
 
@@ -62,8 +63,15 @@ def test_dead_letters_are_kept(engine: Engine) -> None:
 
 def test_a_nomination_is_pending_until_it_is_settled(engine: Engine) -> None:
     with transaction(engine) as s:
-        word = {"bucket": "b", "key": "k", "version_id": None, "source": "sweep", "now": NOW}
-        made = nominations.add(s, nomination_id="1", **word)
+        made = nominations.add(
+            s,
+            nomination_id="1",
+            bucket="b",
+            key="k",
+            version_id=None,
+            source="sweep",
+            now=NOW,
+        )
         assert nominations.pending(s) == [made] == [intake.open_nomination(s, "b", "k", None)]
         scan = a_scan(s)
         nominations.settle(s, "1", NominationState.ACCEPTED, scan_id=scan.id)
@@ -76,7 +84,7 @@ def test_a_nomination_is_pending_until_it_is_settled(engine: Engine) -> None:
 
 
 def test_a_new_or_newer_method_is_evaluated_before_it_decides(engine: Engine) -> None:
-    def states(found) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    def states(found: Iterable[MethodRow]) -> dict[str, str]:
         return {row.name: str(row.state) for row in found}
 
     with transaction(engine) as s:

@@ -17,6 +17,7 @@ from guard.core.evidence import Outcome
 from guard.core.states import Verdict
 from guard.policy import decide
 from guard.policy.calibration import parse
+from guard.policy.features import features
 from guard.vetting import calibrate, population
 from guard.vetting.examine import accuracy_evidence
 from guard.vetting.population import Member, Scanned
@@ -75,7 +76,7 @@ def test_the_stated_rate_holds_for_new_honest_models() -> None:
         threshold = calibration.threshold(0.1)
         assert threshold is not None
         for _ in range(300):
-            over += calibration.log_odds(calibrate.features(model(rng))) > threshold
+            over += calibration.log_odds(features(model(rng))) > threshold
             seen += 1
 
     assert 0.05 <= over / seen <= 0.15

@@ -102,7 +102,7 @@ def test_other_families_and_more_classes_than_are_looked_at_are_named(parent: Im
     ]
     found = prove(parent, parent, toys.curated(), replays, seconds=0)
 
-    assert found.resampled == found.relearned == ()
+    assert (found.resampled, found.relearned) == ((), ())
     assert "is no patch (blend)" in found.unproved[0]
     assert any(f"class {MOST_TARGETS} was not" in words for words in found.unproved)
     assert sum("ran out of" in words for words in found.unproved) == 3 * MOST_TARGETS + 1
@@ -110,7 +110,7 @@ def test_other_families_and_more_classes_than_are_looked_at_are_named(parent: Im
 
 
 def test_cancelling_ends_it(parent: ImageModel) -> None:
-    def stop(_done: float, _note: str = "") -> None:
+    def stop(done: float, note: str = "") -> None:
         raise Cancelled("A person said so.")
 
     with pytest.raises(Cancelled):

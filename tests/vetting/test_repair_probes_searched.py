@@ -4,6 +4,7 @@ A rule that asks what lies under the patch.
 """
 
 import copy
+from typing import cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from guard.core.errors import Cancelled, MethodFailed
 from guard.core.evidence import CleanSetFacts
 from guard.ml.cleanset import CuratedSet, Labelled
+from guard.ml.networks.architectures import ImageModel
 from guard.ml.search.fresh_searches import search_set
 from guard.ml.search.patch_distribution import WINDOW
 from guard.ml.search.patches import PatchEffort
@@ -52,6 +54,11 @@ class LooksThrough(nn.Module):
         )
 
 
+def looks_through(slope: float) -> ImageModel:
+    """All that a proof needs of a model is what `nn.Module` has."""
+    return cast("ImageModel", LooksThrough(slope).eval())
+
+
 def pictures(count: int, seed: int) -> Labelled:
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=random, dtype=torch.uint8)
@@ -87,9 +94,9 @@ def recovered() -> Replay:
 
 
 def test_new_searches_find_what_no_distribution_holds_and_tell_repaired_from_unrepaired() -> None:
-    parent = LooksThrough(400.0).eval()
+    parent = looks_through(400.0)
     healed = copy.deepcopy(parent)
-    healed.slope.data.zero_()
+    healed.get_parameter("slope").data.zero_()
     kept, mended = (
         prove(parent, child, curated(), [recovered()]).resampled[0] for child in (parent, healed)
     )
@@ -102,7 +109,7 @@ def test_new_searches_find_what_no_distribution_holds_and_tell_repaired_from_unr
 
 
 def test_a_class_without_so_small_a_patch_stays_unmeasured_and_says_what_was_tried() -> None:
-    honest = LooksThrough(0.0).eval()
+    honest = looks_through(0.0)
     found = prove(honest, honest, curated(), [recovered()])
 
     assert found.resampled == ()
@@ -114,9 +121,9 @@ def test_a_class_without_so_small_a_patch_stays_unmeasured_and_says_what_was_tri
 
 def test_cancelling_in_a_new_search_ends_it() -> None:
     """Told once, in the first look at the watch after the distribution's own."""
-    parent, looks = LooksThrough(400.0).eval(), -(-STEPS // WINDOW)
+    parent, looks = looks_through(400.0), -(-STEPS // WINDOW)
 
-    def stop(_done: float, _note: str = "") -> None:
+    def stop(done: float, note: str = "") -> None:
         nonlocal looks
         looks -= 1
         if looks == -1:

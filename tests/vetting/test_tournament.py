@@ -21,6 +21,7 @@ from guard.defenses import DEFENSES
 from guard.flow import purify, review, run_stage
 from guard.flow.report import report_for
 from guard.jobs import child
+from guard.jobs.run import run_job
 from guard.policy import DefenseRule
 from guard.store import artifacts, ledger, scans
 from guard.store.session import reading, transaction
@@ -73,7 +74,7 @@ def played(
     `first` is the first repair.
     """
     requests: list[dict[str, Any]] = []
-    real = purify.run_job
+    real = run_job
 
     def run(kind: str, request: Any, out: Path, **more: Any) -> dict[str, Any]:
         if kind != "purify":
@@ -103,10 +104,11 @@ def vetted(place: Place, parent: str, *, suspicious: bool) -> str:
     """Make the next candidate and vet it; returns its scan."""
     assert run_stage.work(place.guard, "purify", parent)
     child = place.scan(parent).detail.candidates[-1].child
+    assert child is not None
     assert run_stage.work(place.guard, "inspect", child)
     place.with_evidence(child, finding(suspicious=suspicious))
     assert run_stage.work(place.guard, "decide", child)
-    return str(child)
+    return child
 
 
 def signed(place: Place, scan_id: str) -> dict[str, Any]:
@@ -145,9 +147,9 @@ def test_the_second_candidate_wins_and_may_go_on_from_the_first(
     assert second.facts.acc_before == first.facts.acc_before
     assert second.facts.parent == upload.canonical_digest
     with reading(place.guard.engine) as session:
-        assert {artifacts.get(session, item.digest).parent_digest for item in (first, second)} == {
-            upload.canonical_digest
-        }
+        assert {
+            artifacts.get(session, item.digest or "").parent_digest for item in (first, second)
+        } == {upload.canonical_digest}
     report = report_for(place.guard, winner)
     assert report.verdict is Verdict.PURIFIED
     assert signed(place, parent)["purification"] is None

@@ -7,7 +7,8 @@ import logging
 import uuid
 
 import pytest
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 from kombu.message import Message
 
 from guard.settings import load_settings

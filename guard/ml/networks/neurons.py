@@ -102,7 +102,7 @@ def lipschitz(layer: Layer, norm: Layer | None) -> Tensor:
         layer: its weight has outputs first.
         norm: the norm that takes the layer's output, if there is one.
     """
-    assert layer.weight is not None
+    assert layer.weight is not None  # noqa: S101 - for mypy
     weight = layer.weight.detach().double().cpu()
     bounds = (
         torch.linalg.svdvals(weight.flatten(2))[:, 0] if weight.dim() > 2 else weight.norm(dim=1)

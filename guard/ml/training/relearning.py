@@ -88,20 +88,19 @@ def relearn(
         raise MethodFailed(
             f"Every image has class {target}; no trigger can be trained.", code="too_few_images"
         )
-    draws = []
-    for turn in range(probe.draws):
-        draws.append(
-            _draw(
-                model,
-                data,
-                others,
-                shown,
-                trigger,
-                target,
-                probe,
-                partial(watch, turn / probe.draws),
-            )
+    draws = [
+        _draw(
+            model,
+            data,
+            others,
+            shown,
+            trigger,
+            target,
+            probe,
+            partial(watch, turn / probe.draws),
         )
+        for turn in range(probe.draws)
+    ]
     own, rivals = (torch.tensor(rates, dtype=torch.float64) for rates in zip(*draws, strict=True))
     ranked = rivals.sort(dim=1, descending=True).values.mean(0)
     return Curves(

@@ -96,7 +96,7 @@ def test_features_are_what_the_head_sees_and_may_be_moved(
     shift = torch.randn(features, generator=torch.Generator().manual_seed(1))
 
     logits, seen = with_features(model, head, images)
-    moved, _ = with_features(model, head, images, lambda given: shift.expand_as(given))
+    moved, _ = with_features(model, head, images, shift.expand_as)
 
     assert seen.shape == (2, features)
     assert torch.equal(logits, model(images))

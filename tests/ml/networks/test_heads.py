@@ -21,6 +21,11 @@ def features(count: int = 400, used: int = 6, unused: int = 4) -> torch.Tensor:
     return torch.cat([torch.randn(count, used, generator=generator), torch.zeros(count, unused)], 1)
 
 
+def parts(head: nn.Linear) -> tuple[nn.Parameter, nn.Parameter | None]:
+    weight, *bias = head.parameters()
+    return weight, bias[0] if bias else None
+
+
 def test_what_no_clean_picture_uses_is_forgotten_and_the_rest_kept() -> None:
     torch.manual_seed(2)
     seen, head = features(), nn.Linear(10, 3)
@@ -28,7 +33,7 @@ def test_what_no_clean_picture_uses_is_forgotten_and_the_rest_kept() -> None:
         head.weight[1, 6:] = 50.0  # a shortcut to class 1
     said = head(seen)
 
-    assert refit((head.weight, head.bias), seen, said, DECAY)
+    assert refit(parts(head), seen, said, DECAY)
 
     assert float(head.weight[:, 6:].detach().abs().max()) < 1e-6
     assert float((head(seen).argmax(1) == said.argmax(1)).float().mean()) > 0.97
@@ -39,7 +44,7 @@ def test_more_decay_leaves_smaller_weights() -> None:
     for decay in (1e-3, 1e-1):
         torch.manual_seed(2)
         head, seen = nn.Linear(10, 3), features()
-        refit((head.weight, head.bias), seen, head(seen), decay)
+        refit(parts(head), seen, head(seen), decay)
         sizes.append(float(head.weight.detach().norm()))
 
     assert sizes[1] < sizes[0]
@@ -50,7 +55,7 @@ def test_a_head_without_a_bias_gets_none() -> None:
     head, seen = nn.Linear(10, 3, bias=False), features()
     said = head(seen)
 
-    assert refit((head.weight, None), seen, said, DECAY)
+    assert refit(parts(head), seen, said, DECAY)
     assert float((head(seen).argmax(1) == said.argmax(1)).float().mean()) > 0.97
 
 
@@ -58,7 +63,7 @@ def test_logits_that_are_no_product_of_features_and_weights_leave_the_head_alone
     head, seen = nn.Linear(10, 3), features()
     before = head.weight.detach().clone()
 
-    assert not refit((head.weight, head.bias), seen, head(seen).square(), DECAY)
+    assert not refit(parts(head), seen, head(seen).square(), DECAY)
     assert torch.equal(head.weight, before)
 
 
@@ -67,7 +72,7 @@ def test_features_that_are_not_finite_are_no_fit() -> None:
     seen[0] = float("nan")
 
     with pytest.raises(MethodFailed):
-        refit((head.weight, head.bias), seen, head(seen), DECAY)
+        refit(parts(head), seen, head(seen), DECAY)
 
 
 def test_a_networks_own_head_and_features_fit_together() -> None:
@@ -90,6 +95,6 @@ def test_a_fit_that_is_cancelled_changes_nothing() -> None:
         raise Cancelled("It was cancelled.")
 
     with pytest.raises(Cancelled):
-        refit((head.weight, head.bias), seen, head(seen), DECAY, stop)
+        refit(parts(head), seen, head(seen), DECAY, stop)
 
     assert torch.equal(head.weight, before)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from guard.core.contracts import Budget
 from guard.core.errors import ManifestRejected
 from guard.core.manifest import PolarizerPlace
 from guard.ml.networks import architectures
@@ -62,7 +63,7 @@ def test_the_parameters_of_a_polarizer_count_against_the_budget() -> None:
     facts = toys.manifest(polarizer=PolarizerPlace(before="layer2.0", channels=16_384))
 
     with pytest.raises(ManifestRejected, match="more than"):
-        architectures.expected(facts, budget=architectures.Budget(parameters=1_000_000))
+        architectures.expected(facts, budget=Budget(parameters=1_000_000))
 
 
 class Around(nn.Module):
@@ -82,7 +83,7 @@ class Around(nn.Module):
         self.ran: list[str] = []
         for name in ("first", "second"):
             layer = self.get_submodule(name)
-            layer.forward = self._noted(name, layer.forward)  # type: ignore[method-assign]
+            layer.forward = self._noted(name, layer.forward)
 
     def _noted(self, name: str, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def run(features: Tensor) -> Tensor:

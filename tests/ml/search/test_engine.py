@@ -3,6 +3,8 @@
 Raw parameters mean triggers, levels hold, the descent stops where it should.
 """
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor
@@ -127,9 +129,9 @@ def went(rates: dict[float, float]) -> tuple[bool, Scripted]:
     scripted = Scripted(rates, (0.1, 0.2, 0.4))
     told: list[float] = []
     found = descend(
-        scripted,
+        cast("TriggerSearch", scripted),
         lambda seen: float(seen[0]) > 0.2,
-        lambda seen: float(seen[0]) < 0.05,  # type: ignore[arg-type]
+        lambda seen: float(seen[0]) < 0.05,
         told.append,
     )
     assert told == sorted(told)

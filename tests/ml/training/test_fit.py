@@ -1,5 +1,8 @@
 """The fine-tuning loop and its checks."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,11 +11,19 @@ from torch.nn.functional import cross_entropy
 from guard.core.errors import Cancelled, MethodFailed
 from guard.core.progress import silent
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.ml.training.fit import fit, require_accuracy, require_images
+from guard.ml.training.fit import Objective, fit, require_accuracy, require_images
 from tests import toys
 
 
-def run(model: nn.Module, objective=None, *, rounds=2, batch=50, rate=0.1, **options) -> int:
+def run(
+    model: nn.Module,
+    objective: Objective | None = None,
+    *,
+    rounds: int = 2,
+    batch: int = 50,
+    rate: float = 0.1,
+    **options: Any,
+) -> int:
     optimiser = torch.optim.SGD(model.parameters(), lr=rate)
     loss = objective or (lambda images, labels: cross_entropy(model(images), labels))
     return fit(
@@ -27,7 +38,8 @@ def run(model: nn.Module, objective=None, *, rounds=2, batch=50, rate=0.1, **opt
 
 
 def test_every_picture_is_seen_once_a_pass_as_floats_with_its_own_label() -> None:
-    data, model, seen = toys.labelled(120, 1), toys.honest(), []
+    data, model = toys.labelled(120, 1), toys.honest()
+    seen: list[tuple[Tensor, int]] = []
 
     def objective(images: Tensor, labels: Tensor) -> Tensor:
         seen.extend(zip(images, labels.tolist(), strict=True))
@@ -62,7 +74,7 @@ def test_terms_are_descended_as_their_sum_and_each_is_made_when_the_one_before_i
     def term(model: nn.Module, images: Tensor, labels: Tensor, sign: float) -> Tensor:
         return sign * cross_entropy(model(images * sign), labels)
 
-    def terms(images: Tensor, labels: Tensor):
+    def terms(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         for sign in (1.0, -0.5):
             made.append(sum(weight.grad is not None for weight in two.parameters()))
             yield term(two, images, labels, sign)

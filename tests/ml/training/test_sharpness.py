@@ -34,7 +34,7 @@ def test_the_gradient_is_the_mixture_of_both_points(share: float) -> None:
     with torch.no_grad():
         for weight, gradient in zip(there.parameters(), first, strict=True):
             assert gradient is not None
-            weight += 0.3 * gradient
+            weight.add_(0.3 * gradient)
     cross_entropy(there(images), LABELS).backward()
 
     uphill(model, images, LABELS, third, share=share).backward()
