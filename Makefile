@@ -39,9 +39,13 @@ test: $(READY) ## all tests, with branch coverage of guard/
 test-fast: $(READY) ## the tests that need no whole stack
 	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) -m 'not e2e'
 
-lint: $(READY) ## Ruff and mypy
+lint: $(READY) ## rules, format, types, spelling, dead code, the hooks' configuration
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell $$(git ls-files '*.py' '*.md' '*.toml')
+	$(BIN)/python -m tests.house.dead_code
+	$(BIN)/pre-commit validate-config
 
 up: $(READY) ## the embedded stack on loopback
 	$(BIN)/guard up

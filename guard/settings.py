@@ -211,7 +211,6 @@ class Row:
     default: str
     unit: str
     help: str
-    secret: bool
 
 
 def load_settings(env: Mapping[str, str] | None = None) -> Settings:
@@ -264,7 +263,6 @@ def describe() -> list[Row]:
                 default="" if kind is Secret else default,
                 unit=item.metadata["unit"],
                 help=item.metadata["help"],
-                secret=kind is Secret,
             )
         )
     return rows

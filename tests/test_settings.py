@@ -148,7 +148,7 @@ def test_every_setting_is_described_and_no_value_is_told() -> None:
 
     assert [row.name for row in rows] == [item.name for item in fields(Settings)]
     assert all(row.help and row.variable == f"GUARD_{row.name.upper()}" for row in rows)
-    assert {row.name for row in rows if row.secret} == {
+    assert {row.name for row in rows if row.type == "secret"} == {
         "s3_secret_key",
         "webhook_token",
         "webhook_hmac_key",

@@ -36,7 +36,6 @@ class Watched:
     scan: ScanRow
     report: Report
     child: Report | None
-    child_scan: ScanRow | None
 
 
 def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
@@ -88,7 +87,6 @@ def _watched(guard: Guard, model: DemoModel, scan: ScanRow, rows: list[ScanRow])
         scan,
         report_for(guard, scan.id),
         child[1] if child else None,
-        child[0] if child else None,
     )
 
 

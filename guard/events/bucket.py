@@ -6,7 +6,6 @@ It is the only source of facts about uploads.
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ class ObjectFacts:
     version_id: str | None
     size: int
     etag: str
-    last_modified: datetime
     owner: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -231,7 +229,6 @@ class Bucket:
             version_id=_real(row.get("VersionId")),
             size=row["Size"],
             etag=row["ETag"],
-            last_modified=row["LastModified"],
             owner=row.get("Owner", {}).get("ID"),
         )
 
@@ -242,7 +239,6 @@ class Bucket:
             version_id=_real(answer.get("VersionId")),
             size=size,
             etag=answer["ETag"],
-            last_modified=answer["LastModified"],
             metadata=answer.get("Metadata", {}),
         )
 

@@ -9,9 +9,6 @@ from guard.core.manifest import MANIFEST_FILE
 from guard.events import Nomination
 from guard.flow.context import Guard
 from guard.flow.receive import nominate
-from guard.store import nominations, scans
-from guard.store.rows import ScanRow
-from guard.store.session import reading
 from guard.vetting.model_path import locate
 
 
@@ -39,10 +36,3 @@ def submit_file(guard: Guard, path: Path, name: str) -> str:
     key = f"models/{name}/{weights.name}"
     version = bucket.upload(weights, key)
     return submit(guard, bucket.name, key, version)
-
-
-def scan_of(guard: Guard, nomination_id: str) -> ScanRow | None:
-    """The scan that a nomination led to, once there is one."""
-    with reading(guard.engine) as session:
-        row = nominations.get(session, nomination_id)
-        return scans.get(session, row.scan_id) if row.scan_id else None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from guard.core.errors import Unavailable
 from guard.local._ports import free_ports

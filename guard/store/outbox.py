@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from guard.store._read import many, rows_of, table
@@ -54,11 +54,6 @@ def waiting(s: Session) -> int:
             select(func.count()).select_from(_OUTBOX).where(_OUTBOX.c.sent_at.is_(None))
         ).scalar_one()
     )
-
-
-def prune(s: Session, before: datetime) -> None:
-    """Delete messages that were sent before a time."""
-    s.execute(delete(_OUTBOX).where(_OUTBOX.c.sent_at < before))
 
 
 def unsent_ids(s: Session) -> frozenset[str]:

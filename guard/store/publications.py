@@ -84,14 +84,6 @@ def active(s: Session, name: str | None = None) -> list[PublicationRow]:
     )
 
 
-def by_digest(s: Session, digest: str) -> list[PublicationRow]:
-    """Every publication of an artifact, the newest first."""
-    statement = rows_of(Publication).where(_PUBLICATIONS.c.digest == digest)
-    return many(
-        s, PublicationRow, statement.order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id)
-    )
-
-
 def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:
     """The newest publications first, withdrawn ones included."""
     statement = rows_of(Publication).order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id)

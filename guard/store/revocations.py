@@ -15,17 +15,9 @@ _REVOCATIONS = table(Revocation)
 def add(
     s: Session, *, revocation_id: str, digest: str, reason: str, by: str, now: datetime
 ) -> None:
-    """Revoke a digest; once this is committed, `is_revoked(digest)` stays true."""
+    """Revoke a digest; once this is committed, it stays among `digests`."""
     s.execute(
         insert(_REVOCATIONS).values(id=revocation_id, digest=digest, reason=reason, by=by, at=now)
-    )
-
-
-def is_revoked(s: Session, digest: str) -> bool:
-    """Whether an artifact was ever revoked."""
-    return (
-        s.execute(select(_REVOCATIONS.c.id).where(_REVOCATIONS.c.digest == digest).limit(1)).first()
-        is not None
     )
 
 

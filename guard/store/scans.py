@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import or_, update
 from sqlalchemy import select as sql_select
 from sqlalchemy.orm import Session
 
@@ -124,11 +124,6 @@ def find_by_object(s: Session, bucket: str, key: str, version_id: str | None) ->
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
-def for_name(s: Session, name: str) -> list[ScanRow]:
-    """Every scan of a model name, the newest first."""
-    return many(s, ScanRow, rows_of(Scan).where(_SCANS.c.name == name).order_by(*_newest()))
-
-
 def for_digest(s: Session, digest: str) -> list[ScanRow]:
     """Every scan whose upload or canonical file has this digest, the newest first."""
     where = or_(_SCANS.c.upload_digest == digest, _SCANS.c.canonical_digest == digest)
@@ -141,15 +136,6 @@ def list_recent(s: Session, limit: int = 50, *, state: ScanState | None = None) 
     return many(
         s, ScanRow, statement if state is None else statement.where(_SCANS.c.state == state)
     )
-
-
-def count_since(s: Session, submitted_by: str, since: datetime) -> int:
-    """How many scans an uploader caused since a time.
-
-    Repeated uploads could be attempts to find a seed that passes.
-    """
-    where = (_SCANS.c.submitted_by == submitted_by, _SCANS.c.created_at >= since)
-    return int(s.execute(sql_select(func.count()).select_from(_SCANS).where(*where)).scalar_one())
 
 
 def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[ScanRow]:

@@ -261,12 +261,7 @@ def test_a_version_cannot_be_used_twice(engine: Engine) -> None:
 def test_a_withdrawn_publication_is_inactive_and_keeps_its_first_reason(engine: Engine) -> None:
     with transaction(engine) as s:
         row = publish(s, "m")
-        assert (
-            publications.active(s)
-            == publications.active(s, "m")
-            == publications.by_digest(s, row.digest)
-            == [row]
-        )
+        assert publications.active(s) == publications.active(s, "m") == [row]
         assert publications.version_for(s, "m", row.digest) == row.version
         publications.withdraw(s, row.id, reason="bad", now=NOW)
         again = publications.withdraw(s, row.id, reason="worse", now=NOW + timedelta(days=1))
@@ -287,10 +282,9 @@ def test_a_withdrawn_publication_is_inactive_and_keeps_its_first_reason(engine: 
 def test_a_revoked_digest_stays_revoked(engine: Engine) -> None:
     with transaction(engine) as s:
         digest = a_digest()
-        assert not revocations.is_revoked(s, digest)
+        assert revocations.digests(s) == set()
         revocations.add(s, revocation_id="1", digest=digest, reason="r", by="bob", now=NOW)
 
-        assert revocations.is_revoked(s, digest)
         assert revocations.digests(s) == {digest}
         assert [row.by for row in revocations.list_all(s)] == ["bob"]
 

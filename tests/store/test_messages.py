@@ -26,8 +26,6 @@ def test_a_message_is_due_after_its_delay_until_it_is_sent(engine: Engine) -> No
         assert outbox.due(s, NOW) == []
         assert [row.task for row in outbox.due(s, NOW + timedelta(seconds=60))] == ["rescan"]
         assert outbox.waiting(s) == 1
-        outbox.prune(s, NOW + timedelta(seconds=1))
-        assert outbox.waiting(s) == 1
         assert outbox.unsent_ids(s) == {"2"}
 
 
