@@ -148,6 +148,18 @@ def clean_set(search: int = 240, calibration: int = 120) -> CleanSet:
     return CleanSet("toy", "0" * 64, CLASSES, labelled(search, 1), labelled(calibration, 2))
 
 
+def few_classes() -> CleanSet:
+    """A clean set of four classes, which is one too few for a test of outliers."""
+    clean = clean_set()
+    return CleanSet(
+        clean.name,
+        clean.digest,
+        4,
+        clean.search.pick(clean.search.labels < 4),
+        clean.calibration.pick(clean.calibration.labels < 4),
+    )
+
+
 def curated() -> CuratedSet:
     """A clean set with a hold-out."""
     facts = CleanSetFacts(

@@ -18,20 +18,9 @@ from guard.core.states import EXIT_CODES, Verdict
 from guard.policy import known_gaps, load_policy
 from tests.cli.conftest import Answer
 from tests.cli.models import clean_set, saved
+from tests.reports.samples import AGREED
 
 Cli = Callable[..., Answer]
-AGREED = {
-    "digest",
-    "verdict",
-    "score",
-    "target",
-    "asr",
-    "coverage",
-    "methods",
-    "seconds",
-    "policy",
-    "reasons",
-}
 
 
 class Payload:

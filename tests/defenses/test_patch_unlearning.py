@@ -26,16 +26,7 @@ def test_where_nothing_stands_out_nothing_is_unlearnt() -> None:
 
 
 def test_few_classes_are_refused() -> None:
-    clean = toys.clean_set()
-    few = type(clean)(
-        clean.name,
-        clean.digest,
-        4,
-        clean.search.pick(clean.search.labels < 4),
-        clean.calibration.pick(clean.calibration.labels < 4),
-    )
-
     with pytest.raises(MethodFailed) as caught:
-        PatchUnlearning()(toys.honest(), few, seed=0)
+        PatchUnlearning()(toys.honest(), toys.few_classes(), seed=0)
 
     assert caught.value.code == "few_classes"

@@ -21,16 +21,6 @@ from guard.publishers._weights import Hashes
 from tests.publishers.making import Authority, Vetted, flip, vetted
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Vetted:
-    return vetted(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "keys" / "trusted.json")
-
-
 def test_the_archive_holds_three_files_of_data_and_no_code(
     tmp_path: Path, model: Vetted, authority: Authority
 ) -> None:

@@ -10,17 +10,7 @@ import pytest
 
 from guard.core.errors import IntegrityMismatch
 from guard.publishers.folder import Folder
-from tests.publishers.making import Authority, Vetted, vetted
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Vetted:
-    return vetted(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "keys" / "trusted.json")
+from tests.publishers.making import Authority, Vetted
 
 
 def test_a_folder_holds_what_a_site_without_the_guard_needs(

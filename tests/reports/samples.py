@@ -194,6 +194,19 @@ def demonstration() -> Demonstration:
     )
 
 
+#: Keys that every report has, agreed with those who read it.
+AGREED = {
+    "digest",
+    "verdict",
+    "score",
+    "target",
+    "asr",
+    "coverage",
+    "methods",
+    "seconds",
+    "policy",
+    "reasons",
+}
 GAPS = {
     "measured": True,
     "record": "2026-01-01-detect-one",

@@ -10,20 +10,7 @@ import pytest
 from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
 from guard.reports.report import outcome_words
-from tests.reports.samples import GAPS, bare, purified, rejected, with_facts
-
-AGREED = {
-    "digest",
-    "verdict",
-    "score",
-    "target",
-    "asr",
-    "coverage",
-    "methods",
-    "seconds",
-    "policy",
-    "reasons",
-}
+from tests.reports.samples import AGREED, GAPS, bare, purified, rejected, with_facts
 
 
 def test_every_agreed_key_is_there_for_every_verdict() -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, timedelta, timezone
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError, IntegrityMismatch
 from guard.core.ledger import GENESIS, row_hash
@@ -134,16 +135,21 @@ def test_a_row_cannot_be_replaced_or_truncated_either(engine: Engine) -> None:
         s.execute(text(statement))
 
 
+def past_the_trigger(s: Session, statement: str) -> None:
+    """Change verdicts as only the database's owner can."""
+    disable = (
+        "DROP TRIGGER verdicts_no_update"
+        if s.get_bind().dialect.name == "sqlite"
+        else "ALTER TABLE verdicts DISABLE TRIGGER USER"
+    )
+    s.execute(text(disable))
+    s.execute(text(statement))
+
+
 def test_a_verdict_the_code_does_not_know_is_no_verdict(engine: Engine) -> None:
     with transaction(engine) as s:
         row = a_verdict(s, a_scan(s), an_artifact(s))
-        disable = (
-            "DROP TRIGGER verdicts_no_update"
-            if engine.dialect.name == "sqlite"
-            else ("ALTER TABLE verdicts DISABLE TRIGGER USER")
-        )
-        s.execute(text(disable))
-        s.execute(text("UPDATE verdicts SET verdict = 'clean'"))
+        past_the_trigger(s, "UPDATE verdicts SET verdict = 'clean'")
 
         with pytest.raises(IntegrityMismatch, match="'clean'"):
             ledger.get(s, row.id)
@@ -152,13 +158,7 @@ def test_a_verdict_the_code_does_not_know_is_no_verdict(engine: Engine) -> None:
 def test_a_broken_envelope_reads_as_an_empty_one(engine: Engine) -> None:
     with transaction(engine) as s:
         row = a_verdict(s, a_scan(s), an_artifact(s))
-        disable = (
-            "DROP TRIGGER verdicts_no_update"
-            if engine.dialect.name == "sqlite"
-            else ("ALTER TABLE verdicts DISABLE TRIGGER USER")
-        )
-        s.execute(text(disable))
-        s.execute(text("UPDATE verdicts SET envelope = '{'"))
+        past_the_trigger(s, "UPDATE verdicts SET envelope = '{'")
 
         assert ledger.get(s, row.id).envelope == {}
 

@@ -63,23 +63,27 @@ def test_a_class_that_no_level_reaches_is_censored_over_the_strongest() -> None:
     assert seen.trigger(0).norm <= 0.02 + 1e-6
 
 
-def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(
-    model: torch.nn.Module, found: MinimalTriggers
-) -> None:
+def kit_of(model: torch.nn.Module, found: MinimalTriggers, pace: Pace) -> MinimalKit:
     clean = toys.clean_set()
-    kit = MinimalKit(
+    return MinimalKit(
         model=model,
         search=clean.search,
         calibration=clean.calibration,
         smallest=found,
         classes=toys.CLASSES,
-        pace=Pace(batch=12, window=8, windows=4),
+        pace=pace,
     )
+
+
+def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(
+    model: torch.nn.Module, found: MinimalTriggers
+) -> None:
+    kit = kit_of(model, found, Pace(batch=12, window=8, windows=4))
     sibling = next(row for row in range(toys.CLASSES) if row != toys.TARGET)
     start, own = found.pick([sibling, sibling]), float(found.norms[sibling])
     with seeded(1):
         seen = kit.within(start, torch.tensor([own / 4, own]), lambda done: None)
-    hits, trials = kit.successes(seen, clean.calibration)
+    hits, trials = kit.successes(seen, toys.clean_set().calibration)
 
     assert seen.norms.tolist() == pytest.approx([own / 4, own])
     assert trials.tolist() == [100, 100]
@@ -89,15 +93,7 @@ def test_each_row_is_searched_at_a_budget_of_its_own_and_more_reaches_more(
 def test_random_triggers_do_not_wake_a_rule_that_asks_for_a_secret(
     model: torch.nn.Module, found: MinimalTriggers
 ) -> None:
-    clean = toys.clean_set()
-    kit = MinimalKit(
-        model=model,
-        search=clean.search,
-        calibration=clean.calibration,
-        smallest=found,
-        classes=toys.CLASSES,
-        pace=PACE,
-    )
+    kit = kit_of(model, found, PACE)
     with seeded(2):
         chance = kit.chance(found, toys.TARGET, 6)
 
