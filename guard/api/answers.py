@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Any
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from guard.core.text import printable
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
+
+VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
 
 
 class CleanJson(JSONResponse):
@@ -99,7 +101,7 @@ class ScanDetail(ScanAnswer):
 
 
 class ReviewAnswer(_Answer):
-    """A person's word on a verdict."""
+    """A person's review of a verdict."""
 
     reviewer: str
     decision: str
@@ -137,7 +139,15 @@ class VerdictAnswer(_Answer):
 
 
 class VerdictDetail(VerdictAnswer):
-    """A verdict with its signed statement and its reviews."""
+    """A verdict with its signed statement, the facts in it, and its reviews.
 
+    `facts` is null where the envelope holds no verdict of the guard's. `schema` names the form of
+    this answer, published in `docs/schemas/verdict.schema.json`.
+    """
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, serialize_by_alias=True)
+
+    schema_: str = Field(default=VERDICT_SCHEMA, serialization_alias="schema")
+    facts: dict[str, Any] | None
     envelope: dict[str, Any]
     reviews: list[ReviewAnswer]

@@ -1,6 +1,7 @@
 """Scans and verdicts out, and uploads nominated by hand."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +16,10 @@ from guard.api.answers import (
     VerdictAnswer,
     VerdictDetail,
 )
-from guard.core.errors import InputError
+from guard.core.errors import InputError, IntegrityMismatch
+from guard.core.plain import to_plain
 from guard.core.states import ScanState
+from guard.flow.signed import signed
 from guard.flow.submit import submit
 from guard.store import ledger, nominations, reviews, scans
 from guard.store.rows import NominationState
@@ -84,9 +87,18 @@ def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
     """A verdict with its signed statement (DSSE): verify that, not this answer."""
     with reading(guard_of(request).engine) as session:
         row = ledger.get(session, verdict_id)
-        words = reviews.for_verdict(session, row.id)
+        found = reviews.for_verdict(session, row.id)
     return VerdictDetail(
         **VerdictAnswer.of(row).model_dump(),
+        facts=_facts(row.envelope),
         envelope=dict(row.envelope),
-        reviews=[ReviewAnswer.of(word) for word in words],
+        reviews=[ReviewAnswer.of(review) for review in found],
     )
+
+
+def _facts(envelope: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = to_plain(signed(envelope).facts)
+    except IntegrityMismatch:
+        return None
+    return facts

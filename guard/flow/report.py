@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from guard.attest import dsse
-from guard.attest.views import read_verdict
 from guard.cleansets import load
 from guard.core.errors import GuardError, InputError
 from guard.core.evidence import CleanSetFacts, Evidence
@@ -13,6 +11,7 @@ from guard.core.manifest import Manifest
 from guard.core.plain import iso, to_plain
 from guard.core.purification import PurificationFacts
 from guard.flow.context import Guard
+from guard.flow.signed import signed
 from guard.reports.report import RecoveredTrigger, Report, methods_of
 from guard.store import artifacts, ledger, scans
 from guard.store import cleansets as cleanset_rows
@@ -51,7 +50,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         if repair is not None:
             parent = evidence_rows.for_artifact(session, repair.parent, scan.cleanset_digest)
         tried = _candidates(session, scan)
-    view = read_verdict(dsse.payload(row.envelope))
+    view = signed(row.envelope)
     stored = artifact.manifest if artifact is not None else None
     report = Report(
         digest=row.artifact_digest,
@@ -104,7 +103,7 @@ def _judged(session: "Session", scan_id: str) -> dict[str, Any]:
     if verdict_id is None:
         return {}
     row = ledger.get(session, verdict_id)
-    view = read_verdict(dsse.payload(row.envelope))
+    view = signed(row.envelope)
     return {"verdict": str(row.verdict), "reasons": list(view.facts.reasons)}
 
 

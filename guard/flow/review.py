@@ -3,12 +3,11 @@
 import uuid
 from typing import TYPE_CHECKING
 
-from guard.attest import dsse
-from guard.attest.views import read_verdict
 from guard.core.errors import InputError, NotServable
 from guard.core.states import Verdict
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
+from guard.flow.signed import signed
 from guard.store import ledger, reviews, scans
 from guard.store.rows import Decided, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -51,7 +50,7 @@ def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved:
         row = _held(session, scan)
         if approved:
             _check_approval(guard, scan, row, reviewer)
-        held = read_verdict(dsse.payload(row.envelope)).facts
+        held = signed(row.envelope).facts
         facts = held.reviewed(
             Verdict.CLEARED if approved else Verdict.REJECTED,
             f"{'Approved' if approved else 'Rejected'} by {reviewer}: {reason}",

@@ -10,6 +10,7 @@ from guard import load_model
 from guard.cli.purify import parameters
 from guard.core.errors import InputError
 from guard.core.states import EXIT_CODES, Verdict
+from tests import schemas
 from tests.cli.conftest import Answer
 from tests.cli.models import QUICK, clean_set, saved
 
@@ -142,6 +143,7 @@ def test_set_changes_the_defense_and_is_recorded(cli: Cli, clean: Path, tmp_path
     document = json.loads(answer.out)
     last = document["candidates"][-1]
 
+    assert schemas.faults("report.schema.json", document) == []
     assert last["parameters"]["rounds"] == 1, document
     assert (last["parameters"]["rate"], type(last["parameters"]["rate"])) == (1.0, float)
     if "failed" not in last:

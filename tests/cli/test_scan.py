@@ -16,6 +16,7 @@ import pytest
 
 from guard.core.states import EXIT_CODES, Verdict
 from guard.policy import known_gaps, load_policy
+from tests import schemas
 from tests.cli.conftest import Answer
 from tests.cli.models import clean_set, saved
 from tests.reports.samples import AGREED
@@ -46,6 +47,7 @@ def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: 
 
     assert answer.code == 3
     assert set(document) >= AGREED
+    assert schemas.faults("report.schema.json", document) == []
     assert document["verdict"] == "unvettable"
     assert "safetensors" in document["reasons"][0]
     assert not mark.exists()
@@ -67,6 +69,7 @@ def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(
     answer, again = cli(*command), cli(*command)
     document, second = json.loads(answer.out), json.loads(again.out)
 
+    assert schemas.faults("report.schema.json", document) == []
     assert document["verdict"] not in {"inconclusive", "unvettable"}, document["reasons"]
     assert answer.code == EXIT_CODES[Verdict(document["verdict"])]
     assert "patch" in document["coverage"]

@@ -24,6 +24,7 @@ from guard.ml.triggers import PatchTrigger
 from guard.policy import DefenseRule, DetectorRule, Policy
 from guard.reports import Report
 from guard.vetting import repair_probes
+from tests import schemas
 from tests.cli.models import SIDE, clean_set, saved
 
 FIRST, SECOND = DefenseRule(name="shared_distillation"), DefenseRule(name="patch_unlearning")
@@ -143,6 +144,7 @@ def test_a_loser_keeps_all_that_was_found_on_it(ring: Ring) -> None:
     document = json.loads(json.dumps(ring.purify(FIRST, SECOND).to_dict(), allow_nan=False))
     loser, winner = document["candidates"]
 
+    assert schemas.faults("report.schema.json", document) == []
     assert (
         loser["facts"]["replayed"][0]["estimate"] > 0.5 > winner["facts"]["replayed"][0]["estimate"]
     )

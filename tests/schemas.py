@@ -1,0 +1,304 @@
+"""The published JSON Schemas, made from the dataclasses: `python -m tests.schemas` writes them.
+
+`tests/test_schemas.py` fails where `docs/schemas/` is not what this makes, and holds every producer
+against them.
+"""
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from jsonschema import Draft202012Validator
+
+from guard.api.answers import VERDICT_SCHEMA, VerdictDetail
+from guard.attest.statement import VERDICT_TYPE, Issue
+from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Finding, Outcome, Target
+from guard.core.notes import Attempt
+from guard.core.plain import Digest, json_key, may_be_missing, types_of
+from guard.core.purification import PurificationFacts
+from guard.core.verdict import VerdictFacts
+from guard.reports.report import SCHEMA as REPORT_SCHEMA
+
+FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, Any]
+_SCALARS: dict[Any, Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    datetime: {"type": "string", "format": "date-time", "pattern": "Z$"},
+    Any: {},
+}
+
+
+def schema_of(kind: Any, *, strict: bool = True) -> Schema:
+    """The schema of a type of `guard.core`, as `guard.core.plain` writes it.
+
+    Without `strict` a number may be null: reports write so what is not finite.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return {**schema_of(arguments[0], strict=strict), **arguments[1].schema}
+    if origin in (types.UnionType, typing.Union):
+        return {"anyOf": [schema_of(one, strict=strict) for one in arguments]}
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return {"type": "array", "items": schema_of(arguments[0], strict=strict)}
+        places = [schema_of(one, strict=strict) for one in arguments]
+        return {"type": "array", "prefixItems": places, "items": False, "minItems": len(places)}
+    if is_dataclass(kind):
+        return object_of(kind, strict=strict)
+    if origin is not None and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": schema_of(arguments[1], strict=strict)}
+    if kind is type(None):
+        return {"type": "null"}
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return {"enum": [str(one) for one in kind]}
+    if kind is float and not strict:
+        return {"type": ["number", "null"]}
+    return dict(_SCALARS[kind])
+
+
+def object_of(kind: Any, *, strict: bool = True, without: tuple[str, ...] = ()) -> Schema:
+    """The schema of a dataclass without some of its fields."""
+    own = [field for field in fields(kind) if field.name not in without]
+    return {
+        "type": "object",
+        "title": kind.__name__,
+        "properties": {
+            json_key(field): schema_of(types_of(kind)[field.name], strict=strict) for field in own
+        },
+        "required": [json_key(field) for field in own if not may_be_missing(field)],
+    }
+
+
+def joined(title: str, *parts: Schema) -> Schema:
+    """One object with the properties of all; of two with one name, the last."""
+    properties, required = Schema(), dict[str, None]()
+    for part in parts:
+        properties |= part["properties"]
+        required |= dict.fromkeys(part.get("required", ()))
+    return {
+        "type": "object",
+        "title": title,
+        "properties": properties,
+        "required": list(required),
+    }
+
+
+def _document(name: str, about: str, body: Schema) -> Schema:
+    named: Schema = body.pop("$defs", {})
+    body = {key: _hoisted(value, named) for key, value in body.items()}
+    return {"$schema": DIALECT, "$id": name, "description": about, **body, "$defs": named}
+
+
+def _hoisted(schema: Any, named: Schema) -> Any:
+    """The schema with a reference in the place of each titled object, which goes to `named`."""
+    if isinstance(schema, list):
+        return [_hoisted(one, named) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _hoisted(value, named) for key, value in schema.items()}
+    title = made.get("title")
+    # Two objects of one title may differ: then the second one stays where it is.
+    if "properties" in made and isinstance(title, str) and named.setdefault(title, made) == made:
+        return {"$ref": f"#/$defs/{title}"}
+    return made
+
+
+def predicate() -> Schema:
+    """Of the `predicate` in a signed verdict."""
+    later: Schema = {"properties": {"not_covered": schema_of(tuple[str, ...])}}
+    body = joined("Verdict predicate", object_of(Issue), object_of(VerdictFacts), later)
+    about = "The predicate of a signed verdict; fields that are not required are newer than v1."
+    return _document(VERDICT_TYPE, about, body)
+
+
+def report() -> Schema:
+    """Of `guard scan`, `purify`, `report` and `review show` with `--format json`."""
+    shown = object_of(VerdictFacts, strict=False, without=("evidence", "parent", "purification"))
+    shown["required"] = list(shown["properties"])  # a report writes all of them
+    unmeasured: Schema = {
+        "type": "object",
+        "properties": {name: {"type": "null"} for name in ("estimate", "low", "high")},
+        "required": ["estimate", "low", "high"],
+        "additionalProperties": False,
+    }
+    asr = {"anyOf": [schema_of(AsrEstimate, strict=False), unmeasured]}
+    rest = {
+        "schema": {"const": REPORT_SCHEMA},
+        "digest": schema_of(Digest),
+        "name": {"type": "string"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "asr": asr,
+        "accuracy": {"type": ["number", "null"]},
+        "not_covered": schema_of(tuple[str, ...]),
+        "methods": {"type": "array", "items": _method()},
+        "seconds": {"type": ["number", "null"]},
+        "policy": {"type": "string"},
+        "manifest": {"type": ["object", "null"]},
+        "cleanset": schema_of(CleanSetFacts | None),
+        "evidence": {"type": "array", "items": _evidence()},
+        "triggers": {"type": "array", "items": _trigger()},
+    }
+    always: Schema = {"properties": rest, "required": list(rest)}
+    own: Schema = {
+        "properties": {
+            "candidates": {"type": "array", "items": _candidate()},
+            "scan_id": {"type": "string"},
+            "verdict_id": {"type": "string"},
+            "issued_at": schema_of(datetime),
+            "expires_at": schema_of(datetime),
+        }
+    }
+    body = joined("Report", shown, always, {"properties": _repair()}, own)
+    body["dependentRequired"] = {"defense": sorted(_repair())}
+    return _document(REPORT_SCHEMA, "A report on one scan or one purification.", body)
+
+
+def verdict() -> Schema:
+    """Of `GET /verdicts/{id}`."""
+    body = VerdictDetail.model_json_schema(mode="serialization")
+    body["properties"]["schema"] = {"const": VERDICT_SCHEMA}
+    body["properties"]["facts"] = {"anyOf": [object_of(VerdictFacts), {"type": "null"}]}
+    body["title"] = "Verdict answer"
+    body["required"] = [*body["required"], "schema"]
+    body.pop("description", None)
+    return _document(VERDICT_SCHEMA, "What the API answers about one verdict.", body)
+
+
+def _repair() -> Schema:
+    """The properties that only a report on a repaired model has."""
+    facts = object_of(
+        PurificationFacts,
+        strict=False,
+        without=("version", "acc_before", "acc_after", "seconds", "swapped", "start"),
+    )["properties"]
+    for name in ("relearned", "woken"):
+        facts[name]["items"]["properties"]["lead"] = {"type": ["number", "null"]}
+    recalls = {"type": "array", "items": {"type": ["number", "null"]}}
+    return {
+        **facts,
+        "defense_version": {"type": "integer"},
+        "acc_before": {"type": ["number", "null"]},
+        "acc_after": {"type": ["number", "null"]},
+        "acc_before_per_class": recalls,
+        "acc_after_per_class": recalls,
+        "replayed_before": schema_of(tuple[AsrEstimate, ...], strict=False),
+    }
+
+
+def _method() -> Schema:
+    properties = {
+        "name": {"type": "string"},
+        "version": {"type": "integer"},
+        "seconds": {"type": ["number", "null"]},
+        "outcome": schema_of(Outcome),
+    }
+    return {
+        "type": "object",
+        "title": "Method",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _evidence() -> Schema:
+    finding = object_of(Finding, strict=False, without=("trigger",))
+    properties = {
+        "artifact": {"type": "string"},
+        "method": {"type": "string"},
+        "version": {"type": "integer"},
+        "parameters": {"type": "object"},
+        "cleanset": {"type": "string"},
+        "seed": {"type": "integer"},
+        "outcome": schema_of(Outcome),
+        "families": schema_of(tuple[str, ...]),
+        "findings": {"type": "array", "items": finding},
+        "reason": {"type": "string"},
+        "seconds": {"type": ["number", "null"]},
+    }
+    return {
+        "type": "object",
+        "title": "Evidence",
+        "properties": {**properties, "accuracy": schema_of(Accuracy, strict=False)},
+        "required": list(properties),
+    }
+
+
+def _trigger() -> Schema:
+    properties = {
+        "family": {"type": "string"},
+        "target": schema_of(Target),
+        "digest": schema_of(Digest | None),  # type: ignore[operator]
+    }
+    return {
+        "type": "object",
+        "title": "Trigger",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _candidate() -> Schema:
+    found: Schema = {
+        "properties": {
+            "parameters": {"type": "object"},
+            "reasons": schema_of(tuple[str, ...]),
+            "acc_after": {"type": ["number", "null"]},
+            "seconds": {"type": ["number", "null"]},
+            "evidence": {"type": "array", "items": _evidence()},
+        }
+    }
+    return joined("Candidate", object_of(Attempt, strict=False), found)
+
+
+MADE = {
+    "verdict-predicate.schema.json": predicate,
+    "report.schema.json": report,
+    "verdict.schema.json": verdict,
+}
+
+
+def closed(schema: Any) -> Any:
+    """The same schema, but a titled object may have no property that the schema does not name."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: closed(value) for key, value in schema.items()}
+    if "properties" in made and "title" in made and isinstance(made["title"], str):
+        made["additionalProperties"] = False
+    return made
+
+
+def faults(name: str, document: Any) -> list[str]:
+    """Where a document breaks a published schema, or has a field that the schema does not name."""
+    schema = closed(json.loads((FOLDER / name).read_text()))
+    Draft202012Validator.check_schema(schema)
+    plain = json.loads(json.dumps(document, allow_nan=False))
+    found = Draft202012Validator(schema).iter_errors(plain)
+    return [f"{error.json_path}: {error.message}" for error in found]
+
+
+def text_of(name: str) -> str:
+    """A schema as it is published."""
+    return json.dumps(MADE[name](), indent=2) + "\n"
+
+
+def main() -> None:
+    """Write all of them."""
+    FOLDER.mkdir(exist_ok=True)
+    for name in MADE:
+        (FOLDER / name).write_text(text_of(name))
+
+
+if __name__ == "__main__":
+    main()
