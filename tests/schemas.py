@@ -38,7 +38,7 @@ _SCALARS: dict[Any, Schema] = {
 }
 
 
-def schema_of(kind: Any, *, strict: bool = True) -> Schema:
+def schema_of(kind: Any, *, strict: bool = True) -> Schema:  # noqa: PLR0911 - a case a kind of type
     """The schema of a type of `guard.core`, as `guard.core.plain` writes it.
 
     Without `strict` a number may be null: reports write so what is not finite.
