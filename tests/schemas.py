@@ -237,7 +237,7 @@ def _trigger() -> Schema:
     properties = {
         "family": {"type": "string"},
         "target": schema_of(Target),
-        "digest": schema_of(Digest | None),  # type: ignore[operator]
+        "digest": schema_of(Digest | None),
     }
     return {
         "type": "object",

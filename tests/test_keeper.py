@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 def gone(true: object) -> bool:
     """Whether it comes true in time, on a busy machine too."""
     deadline = time.monotonic() + 60
-    while not true():  # type: ignore[operator]
+    while not true():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
