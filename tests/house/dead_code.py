@@ -31,11 +31,13 @@ SHELVES = (
 ALIVE: Mapping[str, str] = {
     "benchmarks/quote.py: quoted": "the test that README.md quotes the newest records",
     "guard/__init__.py: __getattr__": "Python: names are imported when they are asked for",
+    "guard/api/answers.py: schema_": "the answer's field `schema`",
     "guard/api/app.py: from_settings": "uvicorn, by name",
     "guard/cli/main.py: REVIEW": "the table of exit codes is whole",
     "guard/cli/main.py: format_commands": "Click",
     "guard/core/contracts.py: vettable": "the contract suite, about each format",
     "guard/core/contracts.py: jailed": "the contract suite, about each format",
+    "guard/core/plain.py: schema": "the maker of docs/schemas/, in the tests",
     "guard/core/plugins.py: get_source": "importlib: the contract of InspectLoader",
     "guard/core/plugins.py: get_code": "importlib: the contract of InspectLoader",
     "guard/formats/_refused.py: vettable": "as in core/contracts.py",
