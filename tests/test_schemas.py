@@ -75,6 +75,7 @@ def test_the_services_report_statement_and_answer_keep_to_the_schemas(tmp_path: 
     assert faults("verdict.schema.json", answer) == []
     assert answer["facts"]["verdict"] == "rejected"
     assert answer["facts"]["asr"]["target"] == 2
+    assert answer["facts"]["vetted_dtype"] == "float32"
 
 
 def test_a_missing_field_a_wrong_type_and_an_unknown_field_are_noticed() -> None:

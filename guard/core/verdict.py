@@ -31,6 +31,8 @@ class VerdictFacts:
         evidence: keys of the evidence that was read.
         parent: digest of the artifact that this one was repaired from.
         purification: how that was done; None for an upload.
+        vetted_dtype: the dtype that the weights had when they were vetted; another one rounds them
+            to a model that nobody looked at. None where no method looked.
     """
 
     verdict: Verdict
@@ -45,6 +47,7 @@ class VerdictFacts:
     evidence: tuple[str, ...] = ()
     parent: Digest | None = None
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
+    vetted_dtype: str | None = field(default=None, metadata=ADDED)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

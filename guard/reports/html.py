@@ -257,6 +257,8 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
             ("Clean set", f"{clean.name}: {parts}"),
             ("SHA-256 of the clean set", clean.digest),
         ]
+    if report.facts.vetted_dtype:
+        facts.append(("Weights vetted as", report.facts.vetted_dtype))
     if report.facts.calibration:
         facts.append(("SHA-256 of the calibration", report.facts.calibration))
     facts += [("Policy", report.policy or "–"), ("Seeds", ", ".join(_seeds(report)) or "–")]

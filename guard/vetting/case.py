@@ -10,6 +10,9 @@ from guard.detectors import DETECTORS
 from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
 from guard.vetting.examine import accuracy_of
 
+#: `guard.ml.networks.architectures.check` refuses weights of any other floating type.
+VETTED_DTYPE = "float32"
+
 
 def make_case(
     policy: Policy,
@@ -45,6 +48,7 @@ def judge(policy: Policy, case: Case) -> Decision:
         decision.facts,
         known_gaps=known_gaps(policy, case.versions),
         evidence=tuple(item.key for item in case.evidence),
+        vetted_dtype=VETTED_DTYPE,
     )
     return replace(decision, facts=facts)
 

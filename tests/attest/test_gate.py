@@ -35,7 +35,8 @@ LATER = (
     "not_covered",
     "known_gaps",
     "purification",
-)  # words that the first verdicts lack
+    "vetted_dtype",
+)  # fields that the first verdicts lack
 
 
 def ask(signer: Signer, statement: dict[str, Any] | None = None, **fields: Any) -> gate.VerdictView:

@@ -234,6 +234,12 @@ def hostile() -> Report:
     )
 
 
+def test_the_dtype_that_was_vetted_is_among_the_provenance() -> None:
+    page = page_of(with_facts(rejected(), vetted_dtype="float32"))
+
+    assert "Weights vetted as float32" in " ".join(page.text.split())
+
+
 def test_hostile_names_add_no_tag_and_no_attribute() -> None:
     page = page_of(hostile())
 

@@ -11,6 +11,7 @@ from guard.core.digests import sha256
 from guard.core.evidence import Evidence
 from guard.ml.cleanset import Labelled
 from guard.vetting import canary_trial, examine
+from guard.vetting.case import VETTED_DTYPE
 
 BAD = canary_trial.KIT / "patch.safetensors"
 QUICK = {"patch_inversion": {"steps": 40, "natural_steps": 20}, "margin": {}}
@@ -24,6 +25,13 @@ def looked(holdout: Labelled | None) -> list[Evidence]:
         examine.open_model(BAD, device="cpu"), sha256(BAD.read_bytes()), curated, QUICK, seed=3
     )
     return [item for item in found.evidence if item.method in QUICK]
+
+
+def test_weights_are_vetted_in_the_dtype_that_the_verdict_names() -> None:
+    model = examine.open_model(BAD, device="cpu")
+
+    floating = {one.dtype for one in model.state_dict().values() if one.is_floating_point()}
+    assert floating == {getattr(torch, VETTED_DTYPE)}
 
 
 def test_no_method_sees_the_hold_out() -> None:
