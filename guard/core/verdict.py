@@ -5,6 +5,7 @@ one fact: its JSON key, whether older statements lack it, and its type stand her
 (`guard.core.plain`), and the published JSON Schemas are made from it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core.evidence import AsrEstimate, Target
@@ -33,6 +34,8 @@ class VerdictFacts:
         purification: how that was done; None for an upload.
         vetted_dtype: the dtype that the weights had when they were vetted; another one rounds them
             to a model that nobody looked at. None where no method looked.
+        plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
+            folder; empty where there were none, None where no method looked.
     """
 
     verdict: Verdict
@@ -48,6 +51,7 @@ class VerdictFacts:
     parent: Digest | None = None
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
+    plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from guard.core import plugins
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.purification import PurificationFacts
 from guard.detectors import DETECTORS
@@ -49,6 +50,7 @@ def judge(policy: Policy, case: Case) -> Decision:
         known_gaps=known_gaps(policy, case.versions),
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,
+        plug_ins=plugins.digests(),
     )
     return replace(decision, facts=facts)
 

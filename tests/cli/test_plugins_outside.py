@@ -57,7 +57,7 @@ def test_guard_scan_runs_a_detector_from_outside(
 
     assert answer.code == 0, answer.err
     assert "It came from outside and saw 6 classes." in answer.out
-    assert DIGEST in answer.out, document
+    assert document["plug_ins"] == {"detectors/from_outside.py": DIGEST}
 
 
 def test_a_folder_that_others_can_write_ends_every_command_with_one_sentence(
