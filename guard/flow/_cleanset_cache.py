@@ -1,10 +1,9 @@
-"""What detectors work out from a clean set alone.
+"""Cache of the values that detectors compute from a clean set alone.
 
-Once on each machine, by a job that sees no model, and kept.
-
-A reference that a detector trains on the clean set takes longer than the search on a small model,
-and is the same for every model. It is kept below the data folder, since floats differ between
-machines; what cannot be read is made anew.
+A job that sees no model computes them once on each machine. A reference model that a detector
+trains on the clean set takes longer than the search on a small model, and is the same for every
+upload. The cache lies below the data folder of each machine, since floats differ between machines;
+an entry that cannot be read is made anew.
 """
 
 import contextlib
@@ -27,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
-    """What the policy's detectors need of this clean set.
+    """The values that the policy's detectors need of this clean set, by detector.
 
-    Empty where it could not be made: they do it themselves.
+    Empty where they could not be made; the detectors then compute them themselves.
     """
     path = _place(guard, cleanset)
     found = _read(path)
@@ -39,7 +38,9 @@ def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any
         except Cancelled:
             raise
         except MethodFailed as error:
-            log.warning("nothing is prepared for clean set %s: %s", cleanset.name, error.sentence)
+            log.warning(
+                "nothing could be prepared for clean set %s: %s", cleanset.name, error.sentence
+            )
             return {}
         _write(path, found)
     return found
@@ -57,7 +58,7 @@ def _make(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
 
 
 def _place(guard: Guard, cleanset: CleanSetFacts) -> Path:
-    """The file's name tells what went into it."""
+    """The path of the cache file; its name is a digest of everything that went into it."""
     methods = {
         name: DETECTORS.get(name)(**dict(rule.params))
         for name, rule in guard.policy.detectors.items()
@@ -76,15 +77,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
-    """Keep it; a full disk costs the next scan the work, not this one its end."""
+    """Write the cache file; on a full disk this scan goes on and the next one repeats the work."""
     partial = path.with_suffix(f".partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial.write_text(json.dumps(found, allow_nan=False))
         partial.replace(path)
     except OSError as error:
-        log.warning(
-            "what was prepared for a clean set could not be kept in %s: %s", path.parent, error
-        )
+        log.warning("the values of a clean set could not be cached in %s: %s", path.parent, error)
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

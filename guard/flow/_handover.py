@@ -1,4 +1,4 @@
-"""Ends of a stage that need no detector, for the deciding stage to sign: it alone has the key."""
+"""Hand a verdict that needs no detector to the deciding stage, which alone holds the key."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ from guard.store.session import transaction
 def hand_over(
     guard: Guard, held: Held, verdict: Verdict, reasons: Sequence[str], *, then: str = ""
 ) -> None:
-    """Let the deciding stage sign `verdict` for the scan that is held.
+    """Have the deciding stage sign `verdict` for the scan that this worker holds.
 
     Args:
-        then: what follows the verdict, a key of `_verdict.AFTER`.
+        then: what follows the verdict; a key of `_verdict.AFTER`.
     """
     with transaction(guard.engine) as session:
         held.check(session)
@@ -32,9 +32,9 @@ def hand_over(
 
 
 def give_up(guard: Guard, held: Held, task: str, sentence: str) -> None:
-    """Record a dead letter, raise an alarm, and end the scan: nothing helps.
+    """Record a dead letter, raise an alarm, and end a scan that cannot be finished.
 
-    The scan ends with `inconclusive` where it has no verdict yet.
+    A scan that has no verdict yet ends with `inconclusive`.
     """
     scan = held.scan()
     dead_letter.record(guard, task, {"scan_id": scan.id}, sentence)

@@ -1,8 +1,8 @@
 """Hold a scan while a stage works on it, so that two workers never write for one scan.
 
-The lease is a row with a fencing token. A thread renews it; whoever finds that the token has moved
-on stops without writing. A broker that delivers twice, late, or after its visibility time-out
-therefore does no harm.
+The lease is a row with a fencing token. A thread renews it; a worker that finds that the token has
+changed stops without writing. Therefore a broker that delivers a message twice, late, or after its
+visibility time-out does no harm.
 """
 
 import threading
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Held:
-    """A scan that is ours until the lease is lost."""
+    """A scan that this worker holds until its lease is lost."""
 
     def __init__(self, guard: Guard, lease: "Lease") -> None:
         self._guard, self.lease = guard, lease
@@ -31,26 +31,26 @@ class Held:
 
     @property
     def scan_id(self) -> str:
-        """The scan that is held."""
+        """The id of the scan that is held."""
         return self.lease.scan_id
 
     def scan(self) -> "ScanRow":
-        """The row as it is now."""
+        """The scan's row as it is now."""
         with reading(self._guard.engine) as session:
             return scans.get(session, self.scan_id)
 
     def check(self, session: "Session") -> None:
-        """Inside the transaction that writes: raises LeaseLost unless the scan is still ours."""
+        """Raise LeaseLost unless the scan is still ours; called in the transaction that writes."""
         scans.check(session, self.lease)
 
     def alive(self, done: float = 0.0, note: str = "") -> None:
-        """A progress callback: raises LeaseLost as soon as somebody else took over."""
+        """A progress callback that raises LeaseLost once another worker has taken over."""
         del done, note
         if self._lost.is_set():
             raise LeaseLost(f"Another worker took over scan {self.scan_id}.")
 
     def keep(self) -> None:
-        """Renew the lease every third of its time, until `release` or until it is lost."""
+        """Renew the lease after each third of its duration, until `release` or until it is lost."""
         period = self._guard.settings.lease_seconds / 3
         while not self._done.wait(period):
             try:
@@ -65,18 +65,18 @@ class Held:
                 self._lost.set()
                 return
             except GuardError:
-                # The database is away; the lease may yet outlive that, and `check` decides before
-                # any write
+                # The database does not answer; the lease may outlast that, and `check` decides
+                # before any write.
                 continue
 
     def release(self) -> None:
-        """End `keep`; the row is the caller's."""
+        """End `keep`; the caller releases the row."""
         self._done.set()
 
 
 @contextmanager
 def hold(guard: Guard, scan_id: str) -> Iterator[Held | None]:
-    """Hold a scan for the length of the block; None where another worker holds it."""
+    """Hold a scan for the duration of the block; None where another worker holds it."""
     with transaction(guard.engine) as session:
         lease = scans.claim(session, scan_id, now=guard.now(), seconds=guard.settings.lease_seconds)
     if lease is None:

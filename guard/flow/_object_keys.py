@@ -1,6 +1,6 @@
-"""What a key tells without looking at the object.
+"""What can be derived from an object's key alone, without looking at the object.
 
-Whether to look at all, where its manifest lies, the model's name.
+Whether the object can be a model at all, where its manifest lies, and the model's name.
 """
 
 import re
@@ -15,17 +15,17 @@ _COMPANIONS = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-# TorchServe's own API answers under /token: a model whose name holds the word would shadow it.
+# TorchServe's own API answers under /token; a model whose name contains it would shadow that path.
 _RESERVED = "token"
 
 
 def unusable(bucket: str, key: str, version_id: str | None) -> str:
-    """Why an object cannot be spoken about at all; empty where it can."""
-    words = (bucket, key, version_id or "")
+    """Why an object cannot be recorded under this key; empty where it can."""
+    parts = (bucket, key, version_id or "")
     # Not printable: control characters, lone surrogates, and marks that reverse or hide text.
-    if not all(word.isprintable() for word in words):
-        return "The key holds characters that cannot be shown; upload it under a plain name."
-    if not key or any(len(word.encode()) > MAX_KEY_BYTES for word in words):
+    if not all(part.isprintable() for part in parts):
+        return "The key contains characters that cannot be shown; upload it under a plain name."
+    if not key or any(len(part.encode()) > MAX_KEY_BYTES for part in parts):
         return (
             f"The key is empty or longer than {MAX_KEY_BYTES} bytes; upload it under a shorter "
             "name."
@@ -33,30 +33,27 @@ def unusable(bucket: str, key: str, version_id: str | None) -> str:
     return ""
 
 
-def shown(word: str) -> str:
-    """A word of an event as rows hold it.
-
-    Escaped and cut where it could not be stored or shown as it is.
-    """
+def shown(text: str) -> str:
+    """A string of an event, escaped and cut where it could not be stored or shown as it is."""
     return (
-        word
-        if word.isprintable() and len(word) <= MAX_KEY_BYTES
-        else repr(word)[1:-1][:MAX_KEY_BYTES]
+        text
+        if text.isprintable() and len(text) <= MAX_KEY_BYTES
+        else repr(text)[1:-1][:MAX_KEY_BYTES]
     )
 
 
 def not_a_model(key: str) -> str:
     """Why there is nothing to vet under this key, judged by its name; empty where there may be.
 
-    Only names that never hold weights are ignored: what is ignored is never served, whatever it
-    holds.
+    Only names under which nobody keeps weights are ignored. An ignored object is never served,
+    whatever it contains.
     """
     if key.endswith("/"):
-        return "A folder mark holds no model."
+        return "The object is a folder mark; it contains no model."
     if is_manifest(key):
         return ""
     if _COMPANIONS.search(key):
-        return "Documents, pictures and settings beside a model are not vetted."
+        return "Documents, images and settings beside a model are not vetted."
     return ""
 
 
@@ -66,20 +63,19 @@ def is_manifest(key: str) -> bool:
 
 
 def folder(key: str) -> str:
-    """The folder of a key with its slash; empty at the top."""
+    """The folder of a key, with its trailing slash; empty at the top level of the bucket."""
     head, slash, _ = key.rpartition("/")
     return head + slash
 
 
 def model_name(key: str) -> str:
-    """The model's name: the last folder, or the file's stem at the top.
+    """The model's name: the last folder of the key, or the file's stem at the top level.
 
-    Lower-case ASCII letters, digits, - and _.
-
-    Every other character becomes a dash, none is mapped to a letter that looks like it.
+    It consists of lower-case ASCII letters, digits, - and _. Every other character becomes a dash;
+    none is mapped to a letter that looks like it.
 
     Raises:
-        InputError: nothing of the name is left.
+        InputError: no usable character is left.
     """
     path = folder(key).rstrip("/")
     raw = path.rpartition("/")[2] if path else key.rpartition("/")[2].partition(".")[0]
@@ -88,8 +84,8 @@ def model_name(key: str) -> str:
         name = name.replace(_RESERVED, "tkn")
     if not _NAME.fullmatch(name):
         raise InputError(
-            "The key gives no model name; upload the model into a folder whose name holds letters "
-            "a-z or digits.",
+            "The key gives no model name; upload the model into a folder whose name contains "
+            "letters a-z or digits.",
             code="no_model_name",
         )
     return name

@@ -28,9 +28,10 @@ AFTER: Mapping[str, tuple[ScanState, str | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """How a verdict is given: who decided (`guard.core.plain.Basis`), for how long, what follows.
+    """The terms of a verdict: who decided, how long it holds, and what follows it.
 
-    `lifetime` is in seconds, None for the policy's own; `then` a key of `AFTER`.
+    `basis` says who decided; `lifetime` is in seconds, None for the policy's own; `then` is a key
+    of `AFTER`.
     """
 
     then: str = ""
@@ -39,10 +40,10 @@ class Terms:
 
 
 def conclude(guard: Guard, held: Held, subject: str, facts: VerdictFacts, terms: Terms) -> str:
-    """Sign and record a verdict on the scan that is held; returns the verdict's id.
+    """Sign and record a verdict on the scan that this worker holds; return the verdict's id.
 
     Args:
-        subject: digest of the artifact that the verdict is about.
+        subject: SHA-256 of the artifact that the verdict is about.
     """
     with transaction(guard.engine) as session:
         held.check(session)
@@ -60,7 +61,7 @@ def write(
     *,
     lease: Lease | None = None,
 ) -> str:
-    """As `conclude`, inside the caller's transaction."""
+    """Do what `conclude` does, inside the caller's transaction."""
     verdict_id, issued = uuid.uuid4().hex, guard.now()
     lifetime = guard.policy.lifetime_seconds if terms.lifetime is None else terms.lifetime
     issue = statement.Issue(
@@ -93,6 +94,6 @@ def write(
     if task is not None:
         outbox.add(session, task, {"scan_id": scan.id}, issued)
     if scan.parent_scan_id is not None:
-        # The parent's tournament waits for this verdict: on to the next defense, or done.
+        # The parent's tournament waits for this verdict, to try its next defense or to end.
         outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, issued)
     return verdict_id

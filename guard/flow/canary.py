@@ -1,9 +1,9 @@
-"""No verdict without a canary: a worker's detectors prove themselves on start and once a day.
+"""The canary: a worker's detectors must prove that they work, at its start and once a day.
 
-The proof is a run of `guard.vetting.canary_trial` in a job like any scan's, on this host, its
-device and its libraries, with the policy's own parameters. It is stored with the worker's name, the
-methods' versions and the time. The detect stage takes up no scan without a passing one of the last
-day: the scan waits for a worker that has one, and in the end is inconclusive.
+The proof is a run of `guard.vetting.canary_trial` in a job like that of any scan, on this host with
+its device and libraries, and with the policy's own parameters. It is stored with the worker's name,
+the methods' versions and the time. The detect stage starts no scan without a canary that passed
+within the last day: the scan waits for a worker that has one, and is inconclusive if none comes.
 """
 
 import platform
@@ -27,26 +27,22 @@ from guard.store.session import reading, transaction
 from guard.vetting import canary_trial
 
 HOLDS = timedelta(days=1)
-TRIED_AGAIN = timedelta(
-    minutes=5
-)  # a failure is not final: a device may be free again, a library mended
-PATIENCE = timedelta(minutes=30)  # for another worker, or a person
+# A failure is not final: a busy device may become free, a faulty library may be repaired.
+TRIED_AGAIN = timedelta(minutes=5)
+PATIENCE = timedelta(minutes=30)  # how long a scan waits for another worker or a person
 _PAUSE_SECONDS = 20.0
 ALARM = "canary_failed"
 
-_one_at_a_time = threading.Lock()  # a stage that comes during the first run waits for it
+_one_at_a_time = threading.Lock()  # a stage that starts during the first run waits for it
 
 
 def worker() -> str:
-    """What this host is called in the records."""
+    """The name of this host in the database."""
     return platform.node() or "unknown"
 
 
 def methods_digest(guard: Guard) -> str:
-    """One name for everything that a canary proves.
-
-    Methods, versions, parameters, kit, device and torch.
-    """
+    """A digest of what a canary covers: methods, versions, parameters, kit, device and torch."""
     methods = {
         name: DETECTORS.get(name)(**dict(rule.params))
         for name, rule in guard.policy.detectors.items()
@@ -58,10 +54,7 @@ def methods_digest(guard: Guard) -> str:
 def current(
     guard: Guard, on_progress: Callable[[float, str], None] = lambda _done, _note: None
 ) -> CanaryRow:
-    """This worker's canary for the policy in force.
-
-    The stored one while it holds, else a new run.
-    """
+    """This worker's canary for the policy in force: the stored one, or a new run."""
     with _one_at_a_time:
         methods = methods_digest(guard)
         with reading(guard.engine) as session:
@@ -72,9 +65,9 @@ def current(
 
 
 def accepted(guard: Guard, held: Held) -> bool:
-    """Whether this worker may detect.
+    """Whether this worker may run the detect stage.
 
-    If not, the scan that is held waits for one that may, or ends inconclusive.
+    If not, the scan that is held waits for a worker that may, or ends inconclusive.
     """
     row = current(guard, held.alive)
     if row.passed:
@@ -83,9 +76,8 @@ def accepted(guard: Guard, held: Held) -> bool:
     since = datetime.fromisoformat(scan.detail.canary_wait or now.isoformat())
     if now - since > PATIENCE:
         sentence = (
-            f"No worker's detectors passed the canary; {worker()} last failed: {why(row)}. Mend "
-            "it, then scan "
-            "again."
+            f"No worker's detectors passed the canary; {worker()} last failed: {why(row)}. "
+            "Repair it, then scan again."
         )
         hand_over(guard, held, Verdict.INCONCLUSIVE, (sentence,))
         return False
@@ -104,7 +96,7 @@ def accepted(guard: Guard, held: Held) -> bool:
 
 
 def why(row: CanaryRow) -> str:
-    """What the methods that did not pass have done."""
+    """Why the methods that did not pass failed, one sentence each."""
     return "; ".join(
         f"{one['method']}: {one['sentence']}" for one in row.trials if not one["passed"]
     )
@@ -124,9 +116,8 @@ def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) 
                 on_progress=on_progress,
             )
             trials = answer["trials"]
-        except (
-            MethodFailed
-        ) as error:  # it crashed, or took too much time or memory: a worker that cannot scan
+        except MethodFailed as error:
+            # It crashed, or took too much time or memory: this worker cannot scan.
             trials = [{"method": "canary", "passed": False, "sentence": error.sentence}]
     passed = bool(trials) and all(one["passed"] for one in trials)
     with transaction(guard.engine) as session:
@@ -140,7 +131,7 @@ def _run(guard: Guard, methods: str, on_progress: Callable[[float, str], None]) 
                 session,
                 ALARM,
                 worker(),
-                f"No scan is detected on {worker()}: {why(row)}.",
+                f"{worker()} starts no scan: {why(row)}.",
                 guard.now(),
             )
     return row

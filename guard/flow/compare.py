@@ -1,8 +1,6 @@
-"""Two artifacts side by side.
+"""Compare two artifacts: architecture, accuracy, effect of recovered triggers, changed weights.
 
-Architecture, what they answer, what recovered triggers do to them, which weights moved.
-
-No database and no network, like `vet`. Nothing here decides anything: numbers only.
+No database and no network, as in `guard.vetting`. Nothing here decides anything; it only measures.
 """
 
 import math
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two; `accuracy` is None where no clean set was given."""
+    """One of the two models; `accuracy` is None where no clean set was given."""
 
     name: str
     digest: str
@@ -41,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """A trigger that the scan of A found suspicious, measured on both."""
+    """A trigger that the scan of A found suspicious, measured on both models."""
 
     target: Target
     family: str
@@ -52,12 +50,11 @@ class Replayed:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All that differs.
+    """All differences between the two models.
 
-    `layers`: most moved first; `unmatched`: tensors of one side that fit none of the other's.
-
-    `agreement` is the share (0..1) of `images` hold-out pictures that both answer alike. `scan` is
-    None where none was asked for, else the detectors' evidence about A.
+    `layers` lists the most changed first; `unmatched` names tensors of one model that match none of
+    the other. `agreement` is the share (0..1) of the `images` hold-out images to which both give
+    the same label. `scan` is the detectors' evidence about A, or None where no scan was requested.
     """
 
     a: Side
@@ -72,7 +69,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether it is the same model: the same canonical file."""
+        """Whether both are the same model, that is, the same canonical file."""
         return self.a.digest == self.b.digest
 
     def could_not_look(self) -> list[str]:
@@ -84,7 +81,7 @@ class Comparison:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready and finite: what is infinite or not a number reads null."""
+        """A JSON-ready document; an infinite number or NaN becomes null."""
         data = {
             **asdict(self),
             "identical": self.identical,
@@ -128,16 +125,17 @@ def compare(
     """Compare two uploads; nothing in them is executed.
 
     Args:
-        a, b: as `submit.locate` takes them.
-        curated: measured on its hold-out; None compares architecture and weights alone.
-        detectors: parameters by name; they scan A, and what they find suspicious is replayed on
-            both. Needs `curated`.
+        a, b: model files, or folders with `model.safetensors` and `config.json`.
+        curated: the clean set whose hold-out is used for measurements; None compares architecture
+            and weights alone.
+        detectors: parameters by name. They scan A, and the triggers that they find suspicious are
+            replayed on both models. Needs `curated`.
         seconds: time budget of all detectors together.
 
     Raises:
         InputError: there is no such file, or the clean set does not fit both models.
-        ArtifactRejected: a rule of the format, the manifest or the architecture is broken; the name
-            is said.
+        ArtifactRejected: a rule of the format, the manifest or the architecture is broken; the
+            message names the model.
         MethodFailed: a logit is not finite.
     """
     from guard.ml.networks.compare import agreement, moved
@@ -214,10 +212,7 @@ def _open(
 
 
 def _network(model: "ImageModel") -> tuple[object, ...]:
-    """What decides whether two networks are built alike.
-
-    The architecture's words and each tensor's shape.
-    """
+    """What must agree for two networks to count as one architecture, tensor shapes included."""
     facts = model.manifest
     shapes = {name: tuple(tensor.shape) for name, tensor in model.inner.state_dict().items()}
     return facts.architecture, facts.num_classes, facts.input_size, dict(facts.model_args), shapes

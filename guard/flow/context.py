@@ -1,4 +1,4 @@
-"""What every use case needs, joined once by `guard.bootstrap`."""
+"""The `Guard`: everything that a use case needs, put together by `guard.bootstrap`."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from guard.policy import Policy
     from guard.settings import Settings
 
-SPARE = 60.0  # seconds of a job beside its methods: to start, to read and to write
+SPARE = 60.0  # seconds that a job has beside its methods, to start, to read and to write
 
 
 def utc_now() -> datetime:
-    """The one clock of the guard."""
+    """The present time in UTC; the guard's only clock."""
     return datetime.now(UTC)
 
 
@@ -33,7 +33,7 @@ def utc_now() -> datetime:
 class Guard:
     """Everything a use case works with.
 
-    The signer is made on first use: only the control worker has the key.
+    The signer is made on first use, since only workers that sign have the key.
     """
 
     settings: "Settings"
@@ -49,21 +49,21 @@ class Guard:
 
     @cached_property
     def signer(self) -> "Signer":
-        """The private key; raises InputError where this process has none."""
+        """The signer with the private key; raises InputError where this process has none."""
         return self.make_signer()
 
     @property
     def trusted(self) -> "TrustedKeys":
-        """The public keys in force, read anew so that a rotation needs no restart."""
+        """The public keys in force, read at each call so that a rotation needs no restart."""
         return self.make_trusted()
 
     @cached_property
     def publisher(self) -> Publisher:
-        """Where approved artifacts are served."""
+        """The publisher, which puts approved artifacts into the serving system."""
         return self.make_publisher()
 
     def limits(self, seconds: float | None = None) -> Limits:
-        """What one job may use."""
+        """The limits on one job's time and memory."""
         return Limits(
             seconds=seconds or self.settings.scan_seconds,
             memory_bytes=self.settings.scan_memory_bytes,
@@ -72,9 +72,9 @@ class Guard:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """A private folder that is gone afterwards.
+        """A private folder that is removed at the end of the block.
 
-        Under the data folder so that big files do not fill /tmp.
+        It lies below the data folder, so that large files do not fill /tmp.
         """
         root = Path(self.settings.data_dir) / "work"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)

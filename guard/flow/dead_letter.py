@@ -1,4 +1,4 @@
-"""Record a message that nobody can handle: readable, with an alarm, so that the queue goes on."""
+"""Record a message that cannot be handled, so that it stays readable and the queue goes on."""
 
 from guard.flow.context import Guard
 from guard.store import alarms, dead_letters
@@ -6,7 +6,7 @@ from guard.store.session import transaction
 
 
 def record(guard: Guard, task: str, payload: dict[str, str], error: str) -> None:
-    """Keep the message of `task` with the sentence of its error, and raise an alarm."""
+    """Store the message of `task` with the sentence of its error, and raise an alarm."""
     with transaction(guard.engine) as session:
         dead_letters.add(session, task=task, payload=payload, error=error, now=guard.now())
         alarms.raise_(

@@ -1,4 +1,4 @@
-"""Stage 3: read the evidence, ask the policy, sign the answer."""
+"""Stage 3: read the evidence, apply the policy, sign the verdict."""
 
 from guard.core.states import SERVABLE_VERDICTS, ScanState
 from guard.core.verdict import VerdictFacts
@@ -13,7 +13,7 @@ from guard.vetting.case import judge, make_case
 
 
 def run(guard: Guard, held: Held) -> None:
-    """Decide the scan and go on to purify, publish or rest."""
+    """Decide the scan, then send it on to purification or publication, or end it."""
     scan = held.scan()
     if scan.state is not ScanState.DECIDING:
         return
@@ -33,7 +33,7 @@ def run(guard: Guard, held: Held) -> None:
 
 
 def case_of(guard: Guard, scan: ScanRow) -> Case:
-    """Everything stored that the policy may read about a scan's artifact."""
+    """All stored facts about a scan's artifact that the policy may read."""
     digest, cleanset = scan.canonical_digest or "", scan.cleanset_digest or ""
     with reading(guard.engine) as session:
         found = tuple(evidence.for_artifact(session, digest, cleanset))

@@ -1,6 +1,6 @@
-"""Stage 2: each detector of the policy once per version; failures are evidence too.
+"""Stage 2: run each detector of the policy once per version; failures are evidence too.
 
-Nothing known is run again.
+A detector whose evidence is already stored is not run again.
 """
 
 from dataclasses import replace
@@ -65,7 +65,7 @@ def run(guard: Guard, held: Held) -> None:
                 guard.blobs.put_bytes((out / digest).read_bytes())
             smoke = guard.blobs.put_bytes((out / "smoke.json").read_bytes())
     except CleanSetError as error:
-        # A person can repair this by adding a clean set: no fault of the model, and no pass.
+        # The model is not at fault, but it does not pass; a person can add a clean set.
         hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
         return
     with transaction(guard.engine) as session:
@@ -86,12 +86,12 @@ def run(guard: Guard, held: Held) -> None:
 
 
 def stopping(policy: Policy) -> dict[str, object] | None:
-    """The rules by which a job stops early; None where the policy never does."""
+    """The rules by which a job stops early; None where the policy never stops early."""
     return policy.to_dict() if policy.stop_early and policy.calibration is None else None
 
 
 def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
-    """The clean set that the manifest asks for, the default one, or the only one that fits.
+    """The clean set that the manifest names, the default one, or the only one that fits.
 
     Raises:
         CleanSetError: there is none.
@@ -105,7 +105,7 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
             if facts.name == name:
                 return facts
         raise CleanSetError(
-            f"There is no clean set called {name!r}; add it by `guard cleanset add {name} PATH`.",
+            f"There is no clean set called {name!r}; add it with `guard cleanset add {name} PATH`.",
             code="cleanset_unknown",
         )
     latest = {facts.name: facts for facts in reversed(found)}
@@ -115,10 +115,8 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
     why = "several clean sets fit" if fitting else "no clean set fits"
     raise CleanSetError(
         f"The model takes {'x'.join(map(str, manifest.input_size))} images of "
-        f"{manifest.num_classes} classes and "
-        f"{why}; "
-        'name one in config.json as {"guard": {"cleanset": NAME}} or add it by `guard cleanset '
-        "add`.",
+        f"{manifest.num_classes} classes, and {why}; name one in config.json as "
+        '{"guard": {"cleanset": NAME}} or add one with `guard cleanset add`.',
         code="cleanset_unknown",
     )
 
@@ -132,7 +130,7 @@ def _fits(facts: CleanSetFacts, manifest: Manifest) -> bool:
 
 
 def held_manifest(guard: Guard, scan: ScanRow) -> dict[str, object]:
-    """The manifest inside the canonical file, as inspection stored it."""
+    """The manifest of the canonical file, as inspection stored it."""
     with reading(guard.engine) as session:
         row = artifacts.get(session, scan.canonical_digest or "")
     if row.manifest is None:

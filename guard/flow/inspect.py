@@ -1,6 +1,6 @@
-"""Stage 1: exactly one format claims the upload; every rule holds.
+"""Stage 1: inspect the upload and store its canonical file.
 
-The canonical file is written and named.
+Exactly one format must claim the upload, and every rule of that format must hold.
 """
 
 from dataclasses import asdict
@@ -21,7 +21,7 @@ STATES = frozenset({ScanState.QUEUED, ScanState.FETCHING, ScanState.INSPECTING})
 
 
 def run(guard: Guard, held: Held) -> None:
-    """Inspect the scan's upload and go on to detection, or hand over that it is unvettable."""
+    """Inspect the scan's upload, then go on to detection or hand over `unvettable`."""
     scan = held.scan()
     if scan.state not in STATES or scan.upload_digest is None:
         return

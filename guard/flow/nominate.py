@@ -1,6 +1,6 @@
-"""The API's side of intake: an event becomes a row and a message in one commit.
+"""Intake in the API: an event becomes a row and a message in one commit.
 
-No object is looked at here.
+Nothing here looks at the object itself.
 """
 
 import uuid
@@ -21,7 +21,7 @@ from guard.store.session import transaction
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-#: The API knows events through this module only.
+#: The API handles events through this module only.
 __all__ = [
     "MAX_BODY_BYTES",
     "Seen",
@@ -35,10 +35,10 @@ __all__ = [
 
 
 def accept(engine: "Engine", body: Any, now: datetime, *, buckets: Collection[str]) -> list[str]:
-    """Nominate whatever a decoded notification speaks of; returns the nominations' ids.
+    """Nominate every object that a decoded notification names; return the nominations' ids.
 
     Raises:
-        InputError: it is no notification the guard knows; nothing was recorded.
+        InputError: it is not a notification that the guard knows; nothing was recorded.
         Unavailable: the database did not answer; nothing was recorded.
     """
     return nominate(engine, parse_event(body), now, buckets=buckets)
@@ -47,13 +47,14 @@ def accept(engine: "Engine", body: Any, now: datetime, *, buckets: Collection[st
 def nominate(
     engine: "Engine", wanted: Iterable[Nomination], now: datetime, *, buckets: Collection[str]
 ) -> list[str]:
-    """Record notices of objects and have a worker look at them, all in one commit.
+    """Record nominations and have a worker examine their objects, all in one commit.
 
-    A notice that leads nowhere (other bucket, removed object, a README) is recorded as ignored or
-    refused, with the reason. The same object while its first notice waits is one notice.
+    A nomination that leads nowhere (another bucket, a removed object, a README) is recorded as
+    ignored or refused, with the reason. A second one of the same object joins the first while that
+    one waits.
 
     Args:
-        buckets: the buckets whose objects may be nominated; none means nothing is.
+        buckets: the buckets whose objects may be nominated; if empty, nothing is nominated.
 
     Returns:
         One id for each of `wanted`, in order.
@@ -90,7 +91,7 @@ def _record(session: Session, item: Nomination, now: datetime, buckets: Collecti
 
 def _ignored(item: Nomination, buckets: Collection[str]) -> str:
     if item.bucket not in buckets:
-        return "The bucket is not one that uploads are taken from (GUARD_INTAKE_BUCKETS)."
+        return "The bucket is not an intake bucket (GUARD_INTAKE_BUCKETS)."
     if item.removed:
         return "The object was removed; there is nothing to vet."
     return _object_keys.not_a_model(item.key)

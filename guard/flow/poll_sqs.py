@@ -1,6 +1,6 @@
-"""Events that AWS puts into an SQS queue.
+"""Take events from an SQS queue, for stores that cannot reach the API.
 
-The same nominations as by the API, for stores that cannot reach it.
+They become the same nominations as those that the API receives.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
 
 
 def poll_queue(guard: "Guard", client: Any, *, wait_seconds: int = 20) -> "Polled":
-    """Take up to ten messages from GUARD_SQS_QUEUE_URL.
+    """Take up to ten messages from GUARD_SQS_QUEUE_URL and nominate their objects.
 
-    Each is deleted after its nominations are committed.
+    Each message is deleted after its nominations are committed.
 
     Args:
         client: from `guard.events.bucket.make_client(service="sqs")`.
 
     Raises:
-        Unavailable: the queue or the database did not answer; what was not committed comes again.
+        Unavailable: the queue or the database did not answer; what was not committed is
+            delivered again.
     """
-    from guard.events.sqs import poll_once  # loads boto3: only for those who have a queue
+    from guard.events.sqs import poll_once  # imports boto3, which only users of a queue need
 
     def sink(body: Any) -> None:
         accept(guard.engine, body, guard.now(), buckets=guard.settings.intake_buckets)

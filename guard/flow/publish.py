@@ -1,4 +1,4 @@
-"""Stage 5: Approved -> publisher -> receipt. The gate reads the signed statement, never the row."""
+"""Stage 5: publish what the gate approves; the gate reads the signed statement, never the row."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ def request(guard: Guard, scan_id: str) -> None:
     """Ask for the artifact of a finished scan to be published.
 
     Raises:
-        NotServable: its verdict does not allow that; the sentence says why.
+        NotServable: its verdict does not allow publication; the message says why.
     """
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
@@ -37,7 +37,7 @@ def request(guard: Guard, scan_id: str) -> None:
 def run(guard: Guard, held: Held) -> None:
     """Publish the scan's artifact.
 
-    After this the serving system answers with it, or an alarm stands.
+    After this returns, the serving system serves the artifact, or an alarm is raised.
     """
     scan = held.scan()
     if scan.state is not ScanState.PUBLISHING or scan.canonical_digest is None:
@@ -79,7 +79,7 @@ def run(guard: Guard, held: Held) -> None:
 def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[str, Any]) -> None:
     there = publications.find(session, receipt.name, receipt.version)
     if there is not None:
-        # A renewed verdict is another release statement under the same version.
+        # A renewed verdict gives another release statement under the same version.
         publications.renew(
             session,
             there.id,
@@ -101,7 +101,7 @@ def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[
             envelope=envelope,
             now=guard.now(),
         )
-    # Only the newest version of a name is served; older ones stay in the books as withdrawn.
+    # Only the newest version of a name is served; older rows stay, marked as withdrawn.
     for row in publications.active(session, receipt.name):
         if row.version != receipt.version:
             publications.withdraw(
@@ -110,7 +110,7 @@ def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[
 
 
 def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
-    """What the gate says of a scan's artifact now.
+    """The gate's view of a scan's artifact at this moment.
 
     Raises:
         NotServable, IntegrityMismatch: as `attest.gate.servable`.

@@ -1,9 +1,9 @@
 """Stage 4: the tournament, in which each candidate is a new artifact, vetted like an upload.
 
 The parent scan waits in `purifying` while a candidate's own scan runs; the candidate's verdict
-wakes it again. A held candidate waits for its reviewer on its own: the next defense may do without
-one. Where the policy chains defenses, a candidate starts from an earlier one, but the parent of
-both, and what both are compared with, is the upload.
+resumes it. The tournament does not wait for the reviewer of a held candidate, since the next
+defense may give one that needs no review. Where the policy chains defenses, a candidate starts from
+an earlier one, but the upload is the parent of both, and both are compared with it.
 """
 
 import uuid
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 def run(guard: Guard, held: Held) -> None:
-    """Make the next candidate, or end the tournament; wait while a candidate has no verdict."""
+    """Make the next candidate or end the tournament; wait while a candidate has no verdict."""
     scan = held.scan()
     if scan.state is not ScanState.PURIFYING or scan.canonical_digest is None:
         return
     tried = [_judged(guard, attempt) for attempt in scan.detail.candidates]
     verdicts = [attempt.verdict for attempt in tried if attempt.child is not None]
-    # Purified by the policy, or held and then cleared by a reviewer while others were tried.
+    # The policy purified it, or a reviewer cleared a held one while others were tried.
     won = any(verdict in (Verdict.PURIFIED, Verdict.CLEARED) for verdict in verdicts)
     if not won and None in verdicts:
         return
@@ -63,7 +63,7 @@ def run(guard: Guard, held: Held) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """A candidate whose canonical file is stored; `size` in bytes."""
+    """A candidate whose canonical file is stored; `size` is in bytes."""
 
     digest: str
     size: int
@@ -72,10 +72,10 @@ class _Made:
 
 
 def _make_candidate(guard: Guard, held: Held, scan: ScanRow, step: Step) -> _Made:
-    """Run the defense in a job and store what it made.
+    """Run the defense in a job and store the model that it made.
 
     Raises:
-        MethodFailed: it made nothing.
+        MethodFailed: it made no model.
     """
     request = _request(guard, scan, step)
     with guard.workspace() as out:
@@ -97,7 +97,7 @@ def _make_candidate(guard: Guard, held: Held, scan: ScanRow, step: Step) -> _Mad
 
 
 def _request(guard: Guard, scan: ScanRow, step: Step) -> dict[str, Any]:
-    """What the job is asked: paths and plain parameters."""
+    """The job's request: paths and plain parameters."""
     parent, start = scan.canonical_digest or "", step.origin()
     evidence = case_of(guard, scan).evidence
     wanted = [
@@ -185,7 +185,7 @@ def _verdict_of(guard: Guard, scan_id: str) -> Verdict | None:
 
 
 def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt]) -> None:
-    """The parent keeps its own verdict, rejected; a winning child is served in its place."""
+    """End the tournament: the parent stays rejected; a winning child is served in its place."""
     with transaction(guard.engine) as session:
         held.check(session)
         _note(session, guard, held, scan, tried, ScanState.DONE)
@@ -199,7 +199,7 @@ def _note(
     tried: list[Attempt],
     state: ScanState = ScanState.PURIFYING,
 ) -> None:
-    """Write down what was tried, inside the caller's transaction."""
+    """Record what was tried, inside the caller's transaction."""
     scans.move(
         session,
         scan.id,

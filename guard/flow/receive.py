@@ -1,13 +1,11 @@
-"""The worker's side of intake.
+"""Intake on the worker: pin one object version, stream it once into a blob, record it.
 
-Pin one object version, stream it once into a blob, record it in one commit.
-
-(1) ask S3 for the facts; (2) refuse what may not be taken, before a byte is read; (3) find the
-`config.json` beside it, or wait for it a while; (4) stream into a blob, hashing; (5) commit
-artifact, scan and the next message together. Killed anywhere, it is run again with the same end:
-until (5) nothing is written but a blob, which is known by its digest. Bytes that change or vanish
-while they are read refuse the nomination, never end in a verdict: the new upload has an event of
-its own, and the sweep finds it where that is lost.
+(1) Ask S3 for the facts. (2) Refuse what must not be taken in, before a byte is read. (3) Find the
+`config.json` beside the object, or wait for it a while. (4) Stream the object into a blob and hash
+it. (5) Commit artifact, scan and the next message together. If the worker is killed anywhere, a
+second run has the same result: before (5) only a blob is written, which is known by its digest. If
+the bytes change or vanish while they are read, the nomination is refused and no verdict is given:
+the new upload has an event of its own, and the sweep finds it if that event is lost.
 """
 
 import uuid
@@ -54,7 +52,7 @@ class IntakeSettings(Protocol):
 
 @dataclass(frozen=True)
 class Received:
-    """What became of a nomination; `new` where a later message of the outbox will look again."""
+    """What became of a nomination; `new` where a later outbox message will retry it."""
 
     nomination_id: str
     state: NominationState
@@ -64,7 +62,7 @@ class Received:
 
 @dataclass(frozen=True)
 class _Intake:
-    """What every step works with."""
+    """The resources that every step uses."""
 
     engine: "Engine"
     blobs: "Blobs"
@@ -74,7 +72,7 @@ class _Intake:
 
 
 def receive_nomination(guard: "Guard", nomination_id: str) -> Received:
-    """`receive` with what the Guard holds."""
+    """Run `receive` with the parts of a Guard."""
     return receive(
         nomination_id,
         engine=guard.engine,
@@ -94,16 +92,16 @@ def receive(
     limits: IntakeSettings,
     now: Callable[[], datetime],
 ) -> Received:
-    """Take in the object that was nominated.
+    """Take in a nominated object.
 
-    Any number of times, in any order, it is one scan an object version.
+    However often and in whatever order this runs, each object version gets one scan.
 
     Args:
-        bucket: gives the bucket of a name.
+        bucket: returns the bucket of a given name.
 
     Raises:
         InputError: there is no such nomination.
-        Unavailable: S3, the blob store or the database did not answer; nothing was settled.
+        Unavailable: S3, the blob store or the database did not answer; the nomination stays new.
     """
     with reading(engine) as session:
         row = nominations.get(session, nomination_id)
@@ -125,14 +123,14 @@ def receive(
 
 
 def _take(step: _Intake, row: NominationRow) -> Received:
-    # (1) The event only nominated; from here on S3's own word counts.
+    # (1) The event only nominates; from here on S3's own facts count.
     facts = _facts(step.bucket, row)
-    # (2) Limits hold before anything is read.
+    # (2) Limits are checked before anything is read.
     _refuse(facts, step.limits)
     if _object_keys.is_manifest(row.key):
         return _nominate_beside(step, row)
     name = _object_keys.model_name(row.key)
-    # (3) A scan that had a manifest is all there is to do for this version.
+    # (3) If a scan of this version has a manifest, nothing is left to do.
     with reading(step.engine) as session:
         there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
     whole = [scan for scan in there if scan.manifest is not None]
@@ -145,10 +143,10 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     ):
         return _wait(step, row)
     manifest, manifest_pin = found or (None, "")
-    # The scan without a manifest has ended or will; the same weights with one are another thing to
-    # scan.
+    # The scan without a manifest runs to its own end; the same weights with a manifest are a
+    # separate scan.
     pin = f"{facts.pin}{intake.LATE_MANIFEST}{manifest_pin}" if there else facts.pin
-    # (4) Once through the network, once through the hash, never into memory.
+    # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
     digest, size = step.blobs.put(step.bucket.stream(facts))
     # (5) One commit.
     return _commit(
@@ -157,11 +155,11 @@ def _take(step: _Intake, row: NominationRow) -> Received:
 
 
 def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
-    # A sweep of an unversioned bucket nominates by ETag, since there is no version to name.
+    # A sweep of an unversioned bucket nominates by ETag, since there is no version id.
     by_etag = row.version_id is not None and row.version_id.startswith("etag:")
     facts = bucket.head(row.key, None if by_etag else row.version_id)
     if by_etag and facts.pin != row.version_id:
-        sentence = "The object was replaced; the new upload is looked at by itself."
+        sentence = "The object was replaced; the new upload is examined separately."
         raise ArtifactRejected(sentence, code="object_replaced")
     return facts
 
@@ -170,8 +168,7 @@ def _refuse(facts: "ObjectFacts", limits: IntakeSettings) -> None:
     if facts.version_id is None and not limits.allow_unversioned:
         raise InputError(
             "The bucket keeps no versions, so the object could be replaced after it was vetted; "
-            "turn versioning on, or "
-            "set GUARD_ALLOW_UNVERSIONED.",
+            "turn versioning on, or set GUARD_ALLOW_UNVERSIONED.",
             code="unversioned",
         )
     if facts.size == 0:
@@ -185,10 +182,7 @@ def _refuse(facts: "ObjectFacts", limits: IntakeSettings) -> None:
 
 
 def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
-    """The text of the `config.json` beside `key` and what pins it.
-
-    Judged later, stored as it is.
-    """
+    """The text of the `config.json` beside `key`, unchecked, and the pin of its version."""
     found = bucket.read_small(_object_keys.folder(key) + MANIFEST_FILE, MAX_MANIFEST_BYTES)
     if found is None:
         return None
@@ -234,7 +228,7 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             submitted_by=_claim(scan.submitted_by),
         )
         if made.id != new:
-            # Another worker was faster: look again, with its scan in view; perhaps it saw no
+            # Another worker was faster. Look again now that its scan exists: it may have seen no
             # manifest.
             outbox.add(session, "receive", {"nomination_id": row.id}, now)
             return Received(row.id, NominationState.NEW)
@@ -244,10 +238,7 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
 
 
 def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
-    """A `config.json` came.
-
-    Nominate the weights beside it that have no scan with a manifest yet.
-    """
+    """Nominate the weights beside a `config.json` that have no scan with a manifest yet."""
     folder = _object_keys.folder(row.key)
     wanted = []
     for facts in step.bucket.latest(folder):
@@ -273,7 +264,7 @@ def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
         step,
         row,
         NominationState.ACCEPTED,
-        reason=f"A manifest; nominated beside it: {len(wanted)}.",
+        reason=f"This is a manifest; {len(wanted)} objects beside it were nominated.",
     )
 
 
@@ -286,7 +277,7 @@ def _wait(step: _Intake, row: NominationRow) -> Received:
             step.now(),
             delay_seconds=MANIFEST_PAUSE_SECONDS,
         )
-    return Received(row.id, NominationState.NEW, reason=f"Waiting for {MANIFEST_FILE} beside it.")
+    return Received(row.id, NominationState.NEW, reason=f"Waiting for a {MANIFEST_FILE} beside it.")
 
 
 def _settle(
@@ -303,7 +294,7 @@ def _settle(
 
 
 def _claim(name: str | None) -> str | None:
-    """An uploader's word about themselves, fit to be shown."""
+    """The uploader's name as the store reports it, made printable and short."""
     if not name:
         return None
     return "".join(char if char.isprintable() else "?" for char in name)[:200]

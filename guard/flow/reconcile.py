@@ -1,9 +1,7 @@
-"""Compare what serving answers with and what may be served.
+"""Compare what is served with what may be served, and remove, restore and report the difference.
 
-The difference is removed, put back, and reported.
-
-The gate decides from signed verdicts; rows only say what to look for. Killed at any line and run
-again, the result is the same.
+The gate decides from signed verdicts; rows only say what to look for. If the process is killed at
+any line and runs again, the result is the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,16 +32,16 @@ _MANY = 1000
 class Kind(StrEnum):
     """What reconcile did about one model."""
 
-    WITHDRAWN = "withdrawn"  # it was served and may not be
-    CLOSED = "closed"  # the books said "active"; its verdict does not hold any more
+    WITHDRAWN = "withdrawn"  # it was served and must not be
+    CLOSED = "closed"  # its publication was active, but its verdict no longer holds
     REPUBLISHED = "republished"  # it should be served and was not, or was not the default
-    MISSING = "missing"  # the same, and it cannot be put back now
-    STUCK = "stuck"  # it may not be served and could not be removed
+    MISSING = "missing"  # the same, but it cannot be restored now
+    STUCK = "stuck"  # it must not be served and could not be removed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One difference and what was done."""
+    """One difference and what was done about it."""
 
     kind: Kind
     name: str
@@ -54,7 +52,7 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class _Difference:
-    """Something to do; `row` is the publication that it is about, where there is one."""
+    """One difference to act on; `row` is the publication concerned, where there is one."""
 
     kind: Kind
     name: str
@@ -65,13 +63,13 @@ class _Difference:
 
     @property
     def key(self) -> tuple[Kind, str, str]:
-        """What makes two differences one."""
+        """Two differences with this key are the same one."""
         return (self.kind, self.name, self.version)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Books:
-    """What the database says, read in one go."""
+class _Records:
+    """The database's rows, read in one transaction."""
 
     active: tuple[PublicationRow, ...]  # by name and age
     revoked: frozenset[str]
@@ -80,9 +78,9 @@ class _Books:
 
 
 def reconcile_guard(guard: Guard) -> list[Action]:
-    """`reconcile` with everything a Guard holds.
+    """Run `reconcile` with the parts of a Guard.
 
-    What is missing is published again by its own scan's `publish` stage.
+    A missing model is published again by the `publish` stage of its own scan.
 
     Raises:
         Unavailable: serving or the database did not answer.
@@ -100,10 +98,9 @@ def reconcile_guard(guard: Guard) -> list[Action]:
             ]
             if not finished:
                 raise NotServable(
-                    f"No finished scan of {row.digest[:12]} is there to publish from; scan it "
-                    "again."
+                    f"No finished scan of {row.digest[:12]} is left to publish from; scan it again."
                 )
-            # The stage asks the gate again before it publishes.
+            # The stage consults the gate again before it publishes.
             scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
             outbox.add(session, "publish", {"scan_id": finished[0].id}, guard.now())
 
@@ -120,28 +117,28 @@ def reconcile(
     now: datetime,
     republish: Republish,
 ) -> list[Action]:
-    """Look, and act on every difference; each one also raises an alarm.
+    """Find and act on every difference; each one also raises an alarm.
 
     Args:
-        republish: asked to publish an active publication again; raises GuardError where that cannot
-            be done.
+        republish: publishes an active publication again; raises GuardError where that is
+            impossible.
 
     Returns:
-        What was done, empty where serving is as it should be.
+        What was done; empty where serving is as it should be.
 
     Raises:
         Unavailable: serving or the database did not answer.
     """
     differences = _look(engine, publisher, trusted, now)
     if differences:
-        # A publish or a withdrawal may have ended between asking serving and reading the books:
-        # look twice.
+        # A publication or a withdrawal may have ended between the request to serving and the
+        # read of the database, so look twice.
         again = {difference.key for difference in _look(engine, publisher, trusted, now)}
         differences = [difference for difference in differences if difference.key in again]
     acts = {
         Kind.CLOSED: lambda one: _close(engine, one, now),
         Kind.WITHDRAWN: lambda one: _remove(engine, publisher, one, now),
-        Kind.REPUBLISHED: lambda one: _put_back(engine, blobs, republish, one, now),
+        Kind.REPUBLISHED: lambda one: _restore(engine, blobs, republish, one, now),
     }
     return [acts[difference.kind](difference) for difference in differences]
 
@@ -149,13 +146,13 @@ def reconcile(
 def _look(
     engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", now: datetime
 ) -> list[_Difference]:
-    """All differences, in the order in which to act on them."""
+    """All differences, in the order in which they are acted on."""
     state = publisher.state()
-    books = _read(engine)
+    records = _read(engine)
     refused = {
         row.id: reason
-        for row in books.active
-        if (reason := _refusal(row.digest, books, trusted, now))
+        for row in records.active
+        if (reason := _refusal(row.digest, records, trusted, now))
     }
     found = [
         _Difference(
@@ -166,17 +163,17 @@ def _look(
             row=row,
             reason=refused[row.id],
         )
-        for row in books.active
+        for row in records.active
         if row.id in refused
     ]
-    rows = {(row.name, row.version): row for row in books.active}
-    # A default is removed last: TorchServe keeps it as long as there are other versions.
+    rows = {(row.name, row.version): row for row in records.active}
+    # The default is removed last: TorchServe keeps it as long as there are other versions.
     for one in sorted(state, key=lambda one: one.default):
         row = rows.get((one.name, one.version))
         reason = (
             refused[row.id]
             if row and row.id in refused
-            else _objection(one, row, books, trusted, now)
+            else _objection(one, row, records, trusted, now)
         )
         if reason:
             found.append(
@@ -190,10 +187,10 @@ def _look(
             )
     removed = {(one.name, one.version) for one in found}
     served = {(one.name, one.version) for one in state if one.ready and one.default} - removed
-    newest = {
-        row.name: row for row in books.active if row.id not in refused
-    }  # by age, so the last of a name stays
-    replaced = {name for name, _ in books.underway}  # serving changes over before the books do
+    # Rows are ordered by age, so the newest of each name remains.
+    newest = {row.name: row for row in records.active if row.id not in refused}
+    # Serving switches to the new version before the database records it.
+    replaced = {name for name, _ in records.underway}
     return found + [
         _Difference(
             kind=Kind.REPUBLISHED,
@@ -201,21 +198,21 @@ def _look(
             version=row.version,
             digest=row.digest,
             row=row,
-            reason="it is vetted and active, but serving did not answer with it by default",
+            reason="it is vetted and active, but was not served by default",
         )
         for row in newest.values()
         if (row.name, row.version) not in served and row.name not in replaced
     ]
 
 
-def _read(engine: "Engine") -> _Books:
+def _read(engine: "Engine") -> _Records:
     with reading(engine) as session:
         active = tuple(publications.active(session))
         underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
         digests = {row.digest for row in active} | {
             scan.canonical_digest for scan in underway if scan.canonical_digest
         }
-        return _Books(
+        return _Records(
             active=active,
             revoked=revocations.digests(session),
             verdicts={digest: ledger.latest_for(session, digest) for digest in digests},
@@ -225,9 +222,9 @@ def _read(engine: "Engine") -> _Books:
         )
 
 
-def _refusal(digest: str, books: _Books, trusted: "TrustedKeys", now: datetime) -> str:
-    """Why the gate does not let a digest be served; "" where it does."""
-    verdict = books.verdicts.get(digest)
+def _refusal(digest: str, records: _Records, trusted: "TrustedKeys", now: datetime) -> str:
+    """Why the gate refuses a digest; "" where it allows it."""
+    verdict = records.verdicts.get(digest)
     if verdict is None:
         return "there is no verdict about it"
     try:
@@ -236,7 +233,7 @@ def _refusal(digest: str, books: _Books, trusted: "TrustedKeys", now: datetime) 
             trusted,
             digest=digest,
             now=now,
-            revoked=books.revoked,
+            revoked=records.revoked,
             ledger_row=verdict,
         )
     except (NotServable, IntegrityMismatch) as error:
@@ -245,25 +242,27 @@ def _refusal(digest: str, books: _Books, trusted: "TrustedKeys", now: datetime) 
 
 
 def _objection(
-    one: Served, row: PublicationRow | None, books: _Books, trusted: "TrustedKeys", now: datetime
+    one: Served,
+    row: PublicationRow | None,
+    records: _Records,
+    trusted: "TrustedKeys",
+    now: datetime,
 ) -> str:
-    """Why something that is served may not be; "" where it may.
+    """Why a served model must not be served; "" where it may.
 
-    `row` is its active publication, which may be.
+    `row` is its active publication, if the gate allows that one.
     """
     problem = str(one.detail.get("problem", ""))
     if row is not None:
         if one.digest is None and not one.ready:
-            return ""  # it does not answer, and may not be unpacked yet
+            return ""  # it does not answer yet; TorchServe may still be unpacking it
         if one.digest != row.digest:
-            return (
-                problem or f"it serves {str(one.digest)[:12]} and not the vetted {row.digest[:12]}"
-            )
+            return problem or f"it serves {str(one.digest)[:12]}, not the vetted {row.digest[:12]}"
         return problem
-    # A worker that is publishing has it served before it can say so in the books.
-    underway = {digest for name, digest in books.underway if name == one.name}
+    # A publishing worker has the model served before it can record the publication.
+    underway = {digest for name, digest in records.underway if name == one.name}
     if one.digest in underway and not problem:
-        return _refusal(str(one.digest), books, trusted, now)
+        return _refusal(str(one.digest), records, trusted, now)
     if underway and one.digest is None and not one.ready:
         return ""
     return problem or "it is not an active publication of the guard"
@@ -273,21 +272,21 @@ def _remove(engine: "Engine", publisher: Publisher, one: _Difference, now: datet
     try:
         publisher.withdraw(one.name, one.version)
     except GuardError as error:
-        # One model that resists must not keep the others served.
-        return _tell(
+        # A failure to remove one model must not keep the others served.
+        return _report(
             engine, one, Kind.STUCK, f"{one.reason}; it could not be removed: {error.sentence}", now
         )
-    return _tell(engine, one, one.kind, one.reason, now)
+    return _report(engine, one, one.kind, one.reason, now)
 
 
 def _close(engine: "Engine", one: _Difference, now: datetime) -> Action:
     if one.row is not None:
         with transaction(engine) as session:
             publications.withdraw(session, one.row.id, reason=one.reason, now=now)
-    return _tell(engine, one, one.kind, one.reason, now)
+    return _report(engine, one, one.kind, one.reason, now)
 
 
-def _put_back(
+def _restore(
     engine: "Engine", blobs: "Blobs", republish: Republish, one: _Difference, now: datetime
 ) -> Action:
     try:
@@ -295,17 +294,17 @@ def _put_back(
             raise NotServable(f"The bytes of {str(one.digest)[:12]} are not in the blob store.")
         republish(one.row)
     except GuardError as error:
-        return _tell(
+        return _report(
             engine,
             one,
             Kind.MISSING,
-            f"{one.reason}; it could not be put back: {error.sentence}",
+            f"{one.reason}; it could not be restored: {error.sentence}",
             now,
         )
-    return _tell(engine, one, one.kind, one.reason, now)
+    return _report(engine, one, one.kind, one.reason, now)
 
 
-def _tell(engine: "Engine", one: _Difference, kind: Kind, reason: str, now: datetime) -> Action:
+def _report(engine: "Engine", one: _Difference, kind: Kind, reason: str, now: datetime) -> Action:
     with transaction(engine) as session:
         alarms.raise_(session, f"serving_{kind}", f"{one.name} {one.version}".strip(), reason, now)
     return Action(kind=kind, name=one.name, version=one.version, digest=one.digest, reason=reason)

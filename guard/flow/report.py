@@ -1,4 +1,4 @@
-"""Everything a reader may want to know about one scan of the service, read from the store."""
+"""Build the report on one scan of the service from what the store holds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,9 +77,9 @@ def report_for(guard: Guard, scan_id: str) -> Report:
 
 
 def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:
-    """What was tried on a rejected parent, without the bulk of the facts.
+    """The candidates of a rejected parent's tournament, without the bulk of their facts.
 
-    A candidate's own report shows its rivals.
+    The report on a candidate lists its rivals too.
     """
     if scan.parent_scan_id is not None:
         scan = scans.get(session, scan.parent_scan_id)
@@ -98,7 +98,7 @@ def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:
 
 
 def _judged(session: "Session", scan_id: str) -> dict[str, Any]:
-    """The verdict in force on a candidate; nothing where it waits for one, or its scan failed."""
+    """The verdict in force on a candidate; empty where it still waits or its scan failed."""
     verdict_id = scans.get(session, scan_id).verdict_id
     if verdict_id is None:
         return {}
@@ -125,7 +125,7 @@ def _trigger_bytes(guard: Guard, evidence: Sequence[Evidence]) -> dict[str, byte
         try:
             data[digest] = guard.blobs.path(digest).read_bytes()
         except GuardError:
-            # An image that is gone must not hide the verdict; `guard verify` names what is missing
+            # A missing trigger must not hide the verdict; `guard verify` names what is missing.
             continue
     return data
 
@@ -143,7 +143,7 @@ def _stored_demonstrations(
         curated = CuratedSet.from_arrays(
             *load(guard.blobs.path(facts.digest).read_bytes(), facts.name)
         )
-        # On the CPU: a few pictures, and whoever reads a report may have no other device.
+        # On the CPU: these are a few images, and the report's reader may have no other device.
         parent, child = (
             open_model(guard.blobs.path(digest), device="cpu")
             for digest in (repair.parent, report.digest)
@@ -152,4 +152,4 @@ def _stored_demonstrations(
             report, parent, child, evidence, _trigger_bytes(guard, evidence), curated.holdout
         )
     except GuardError:
-        return report  # as above
+        return report  # a missing blob must not hide the verdict

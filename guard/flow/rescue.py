@@ -1,8 +1,8 @@
 """Wake scans that nobody works on: a worker was killed, a message lost, a broker emptied.
 
-The broker gives a killed worker's message back only after its visibility time-out of hours; the
-expired lease tells within seconds. A stage that had finished after all finds the scan moved on and
-does nothing.
+The broker returns a killed worker's message only after its visibility time-out, which is hours
+long; an expired lease shows the loss within seconds. If the stage had finished after all, its
+second run finds that the scan has moved on, and does nothing.
 """
 
 from datetime import timedelta
@@ -24,7 +24,7 @@ STAGE: dict[ScanState, str] = {
 
 
 def rescue(guard: Guard) -> list[str]:
-    """Announce every idle scan's stage again; returns their ids."""
+    """Announce the stage of every idle scan again and return the ids of those scans."""
     with transaction(guard.engine) as session:
         now = guard.now()
         waiting = outbox.unsent_ids(session)

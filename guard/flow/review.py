@@ -1,4 +1,4 @@
-"""A review of a held verdict: four eyes, a reason, and a new signed verdict that names the old."""
+"""Review held verdicts: a second person, a reason, and a new signed verdict that names the old."""
 
 import uuid
 from typing import TYPE_CHECKING
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def approve(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
-    """Clear a held artifact on a reviewer's word and send it to be published.
-
-    Returns the new verdict's id.
+    """Clear a held artifact, send it to be published, and return the new verdict's id.
 
     Raises:
         InputError: no reason was given.
@@ -29,12 +27,12 @@ def approve(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
 
 
 def reject(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
-    """Reject a held artifact; returns the new verdict's id. Raises as `approve`."""
+    """Reject a held artifact and return the new verdict's id; raises as `approve` does."""
     return _decide(guard, scan_id, reviewer, reason, approved=False)
 
 
 def waiting(guard: Guard) -> list[ScanRow]:
-    """Scans whose verdict in force is `held` and that nobody reviewed yet, oldest first."""
+    """Scans whose verdict in force is `held` and that nobody has reviewed yet, oldest first."""
     with reading(guard.engine) as session:
         return [scans.get(session, row.scan_id) for row in reviews.waiting(session)]
 

@@ -1,7 +1,4 @@
-"""Run one stage of one scan, whatever happens to it.
-
-The lease, the count of crashes, the way out.
-"""
+"""Run one stage of one scan under a lease, count its crashes, and end it if it cannot be done."""
 
 from collections.abc import Callable
 
@@ -17,11 +14,11 @@ STAGES: dict[str, Callable[[Guard, Held], None]] = {
     "purify": purify.run,
     "publish": publish.run,
 }
-MAX_CRASHES = 3  # a scan that took its worker down this often is a poison message
+MAX_CRASHES = 3  # a scan that crashed its worker this often is a poison message
 
 
 def work(guard: Guard, name: str, scan_id: str) -> bool:
-    """Do what is due; False where another worker holds the scan, whose word is enough."""
+    """Run the stage `name` of a scan; return False where another worker holds the scan."""
     with hold(guard, scan_id) as held:
         if held is None:
             return False
@@ -34,15 +31,14 @@ def work(guard: Guard, name: str, scan_id: str) -> bool:
             STAGES[name](guard, held)
         except MethodFailed as error:
             if error.code == "job_crashed" and held.lease.attempts < MAX_CRASHES:
-                raise  # perhaps the kernel was short of memory for a moment
-            # The job itself failed in a known way (crash, time, memory): trying again would end the
-            # same.
+                raise  # the kernel may have been short of memory for a moment
+            # The job failed in a known way (crash, time, memory); another try would fail as well.
             _handover.give_up(guard, held, name, error.sentence)
     return True
 
 
 def bury(guard: Guard, name: str, scan_id: str, sentence: str) -> None:
-    """End a scan whose stage cannot be done, unless another worker is at it."""
+    """End a scan whose stage cannot be done, unless another worker holds it."""
     with hold(guard, scan_id) as held:
         if held is not None:
             _handover.give_up(guard, held, name, sentence)

@@ -1,4 +1,4 @@
-"""What is served, beside what may be served."""
+"""List what is served, with the gate's present judgement of each model."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,7 @@ from guard.store.session import reading
 
 @dataclass(frozen=True)
 class ServedRow:
-    """One thing the serving system answers with.
-
-    `vetted` is what the gate says now, `why` its sentence.
-    """
+    """One served model; `vetted` is the gate's judgement now, `why` its reason for a refusal."""
 
     served: Served
     vetted: bool
@@ -23,7 +20,7 @@ class ServedRow:
 
 
 def served(guard: Guard) -> list[ServedRow]:
-    """Ask the serving system what it serves, and the gate whether it may.
+    """Ask the serving system what it serves, and the gate whether each model may be served.
 
     Raises:
         Unavailable: the serving system did not answer.
@@ -38,9 +35,9 @@ def served(guard: Guard) -> list[ServedRow]:
         publication = known.get((item.name, item.version))
         why = ""
         if publication is None:
-            why = "nobody published this through the guard"
+            why = "it was not published through the guard"
         elif item.digest != publication.digest:
-            why = "it serves other bytes than were vetted"
+            why = "the served bytes are not those that were vetted"
         elif item.detail.get("problem"):
             why = str(item.detail["problem"])
         else:

@@ -1,4 +1,4 @@
-"""What a stored verdict says, by its signed statement and never by the row's columns."""
+"""Read a stored verdict from its signed statement, never from the row's columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from guard.attest.views import VerdictView, read_verdict
 
 
 def signed(envelope: Mapping[str, Any]) -> VerdictView:
-    """The verdict in a stored envelope; its signature is for `attest.gate` and `verify` to check.
+    """The verdict in a stored envelope; `attest.gate` and `verify` check its signature, not this.
 
     Raises:
-        IntegrityMismatch: the envelope holds no verdict of the guard's.
+        IntegrityMismatch: the envelope does not contain a verdict of the guard.
     """
     return read_verdict(dsse.payload(envelope))

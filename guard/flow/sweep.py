@@ -1,7 +1,4 @@
-"""Find what no event told.
-
-List the intake buckets and nominate every latest version that nobody heard of.
-"""
+"""Find uploads whose event was lost: list the intake buckets and nominate what is unknown."""
 
 from datetime import datetime
 from itertools import islice
@@ -24,11 +21,11 @@ if TYPE_CHECKING:
     from guard.flow.context import Guard
 
 _LOG = structlog.get_logger()
-BATCH = 200  # keys asked for at once; memory stays within a batch however many objects there are
+BATCH = 200  # keys per database query; memory stays within a batch however many objects there are
 
 
 def sweep_guard(guard: "Guard") -> int:
-    """Sweep every intake bucket; returns how many objects were nominated."""
+    """Sweep every intake bucket and return the number of objects that were nominated."""
     left = guard.settings.sweep_limit
     for name in guard.settings.intake_buckets:
         left -= sweep(guard.engine, guard.make_bucket(name), guard.now(), limit=left)
@@ -38,16 +35,16 @@ def sweep_guard(guard: "Guard") -> int:
 def sweep(engine: "Engine", bucket: "Bucket", now: datetime, *, limit: int = 1000) -> int:
     """Nominate the latest version of each object that has neither a nomination nor a scan.
 
-    What was refused stays refused: it was heard of. A second sweep finds nothing new.
+    A refused object stays refused, since it has a nomination. A second sweep finds nothing new.
 
     Args:
-        limit: most nominations made; the rest is left to the next sweep.
+        limit: the most nominations to make; the rest is left to the next sweep.
 
     Returns:
-        How many were nominated.
+        The number of nominated objects.
 
     Raises:
-        Unavailable: the store or the database did not answer; what was nominated stays.
+        Unavailable: the store or the database did not answer; nominations made so far stay.
     """
     made = 0
     for batch in _batches(

@@ -1,7 +1,4 @@
-"""Check that nothing was changed behind the guard's back.
-
-The ledger's chain, the blobs, what is served.
-"""
+"""Check the ledger's chain, the blobs and the served models for changes made outside the guard."""
 
 from guard.attest.chain import verify_chain
 from guard.core.errors import GuardError, Unavailable
@@ -12,7 +9,7 @@ from guard.store.session import reading
 
 
 def verify(guard: Guard, digest: str | None = None) -> list[str]:
-    """Every problem found, one sentence each; an empty list means that all checks ran and held.
+    """Every problem found, one sentence each; an empty list means that all checks passed.
 
     Args:
         digest: check only what concerns this artifact (the chain is always checked whole).
@@ -24,7 +21,7 @@ def verify(guard: Guard, digest: str | None = None) -> list[str]:
         row.artifact_digest for row in rows if digest is None or row.artifact_digest == digest
     }
     if digest is not None and not wanted:
-        problems.append(f"The ledger knows nothing of {digest}.")
+        problems.append(f"The ledger has no verdict about {digest}.")
     for item in sorted(wanted):
         try:
             guard.blobs.path(item)

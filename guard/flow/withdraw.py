@@ -1,4 +1,4 @@
-"""Take an artifact out of serving and make sure that it does not come back."""
+"""Take an artifact out of serving and make sure that it is never served again."""
 
 import uuid
 
@@ -13,10 +13,11 @@ from guard.store.session import transaction
 def withdraw(guard: Guard, name_or_digest: str, reason: str, by: str) -> list[PublicationRow]:
     """Revoke the digest(s) published under a name, or one digest, and take them out of serving.
 
-    The revocation is committed first: if the serving system is away, `reconcile` finishes the work.
+    The revocation is committed first: if the serving system does not answer, `reconcile`
+    finishes the work.
 
     Raises:
-        InputError: nothing of that name or digest is published, or no reason was given.
+        InputError: nothing is published under that name or digest, or no reason was given.
         Unavailable: the serving system did not answer; the revocation stands.
     """
     if not reason.strip():

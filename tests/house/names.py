@@ -19,7 +19,6 @@ TO_DO: frozenset[str] = frozenset(
         "guard/cli",
         "guard/core",
         "guard/events",
-        "guard/flow",
         "guard/formats",
         "guard/jobs",
         "guard/local",
