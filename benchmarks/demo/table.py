@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks.demo.story import Watched
 from guard.core.evidence import AsrEstimate
 from guard.core.manifest import Manifest
-from guard.reports.report import candidate_words, chain_of
+from guard.reports.report import candidate_outcome, chain_of
 
 PURIFIED_ASR_LIMIT = 0.10
 
@@ -117,7 +117,7 @@ def print_table(
 def repaired(candidates: Sequence[Mapping[str, Any]], served: Manifest | None) -> Iterator[str]:
     """The repairs that were tried, with their outcomes, and any layer that the winner added."""
     for place, candidate in enumerate(candidates, 1):
-        outcome, why = candidate_words(candidate)
+        outcome, why = candidate_outcome(candidate)
         yield f"repair {place} by {chain_of(candidate)}: {outcome}. {why}"
     if served is not None and served.polarizer is not None:
         yield (

@@ -1,4 +1,4 @@
-"""Rich tables for people.
+"""Tables for people, made with rich.
 
 Markup, emoji codes and highlighting are off: a model called `[red]` stays `[red]`.
 """
@@ -17,7 +17,7 @@ from guard.core.purification import PurificationFacts, Relearned
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
-from guard.reports.report import Report, candidate_words, chain_of, outcome_words, told
+from guard.reports.report import Report, candidate_outcome, chain_of, outcome_text, parameters_text
 
 STYLES = {
     Verdict.CLEARED: "green",
@@ -30,7 +30,7 @@ STYLES = {
 
 
 def console(*, width: int | None = None) -> Console:
-    """Stdout; where it is no terminal, wide enough that no cell of a usual table is folded."""
+    """A console on stdout; without a terminal it is so wide that usual tables fold no cell."""
     shown = Console(markup=False, emoji=False, highlight=False)
     if width is not None or not shown.is_terminal:
         shown = Console(markup=False, emoji=False, highlight=False, width=width or 140)
@@ -40,7 +40,7 @@ def console(*, width: int | None = None) -> Console:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
     """A plain table.
 
-    Columns that start with `>` are right-aligned, cells are made printable or taken as `Text`.
+    Columns that start with `>` are right-aligned; cells are made printable unless they are `Text`.
     """
     made = Table(
         box=SIMPLE_HEAD,
@@ -71,7 +71,7 @@ def print_table(
     title: str = "",
     empty: str = "none",
 ) -> None:
-    """A table on stdout; one word where it would have no rows."""
+    """Print a table on stdout, or the text `empty` where it would have no rows."""
     console().print(table(columns, rows, title=title) if rows else Text(empty))
 
 
@@ -85,12 +85,12 @@ def verdict_text(verdict: Verdict | None) -> Text:
 
 
 def print_report(report: Report, *, width: int | None = None) -> None:
-    """A report on stdout."""
+    """Print a report on stdout."""
     console(width=width).print(report_view(report))
 
 
 def report_view(report: Report) -> RenderableType:
-    """A report as one renderable: the verdict in a frame, then what it rests on."""
+    """A report as one renderable: the verdict in a frame, then its grounds."""
     parts: list[RenderableType] = [_head(report)]
     suspicious = [
         (
@@ -127,7 +127,7 @@ def _head(report: Report) -> Panel:
     lines.append(
         Text(f"{score} {number(report.score)}   target class {target}   {report.seconds:.1f} s")
     )
-    lines.append(Text(f"{_asr_words(report)}   clean accuracy {percent(report.accuracy)}"))
+    lines.append(Text(f"{_asr_text(report)}   clean accuracy {percent(report.accuracy)}"))
     lines.append(Text(f"covered: {printable(', '.join(report.facts.coverage)) or 'nothing'}"))
     if report.not_covered:
         lines.append(Text(f"not covered: {', '.join(report.not_covered)}", style="dim"))
@@ -141,10 +141,9 @@ def _head(report: Report) -> Panel:
 
 
 def _method(item: Mapping[str, Any]) -> tuple[object, ...]:
-    words = outcome_words(item)
-    shown = Text(
-        words, style={"could not look": "bold yellow", "suspicious": "bold red"}.get(words, "")
-    )
+    outcome = outcome_text(item)
+    style = {"could not look": "bold yellow", "suspicious": "bold red"}.get(outcome, "")
+    shown = Text(outcome, style=style)
     if item.get("reason"):
         shown.append(f": {printable(item['reason'])}", style="default")
     return item["method"], item["version"], shown, f"{item['seconds']:.1f}"
@@ -159,7 +158,7 @@ def _purification(report: Report) -> list[RenderableType]:
     if report.candidates:
         tried = []
         for item in report.candidates:
-            became, why = candidate_words(item)
+            became, why = candidate_outcome(item)
             tried.append((chain_of(item), became, _seconds(item.get("seconds")), why))
         parts.append(table(("candidate", "verdict", ">seconds", "first reason"), tried))
     return parts
@@ -190,30 +189,31 @@ def _before_and_after(report: Report, repair: PurificationFacts) -> Table:
 
 
 def _beyond(report: Report, repair: PurificationFacts) -> Iterable[RenderableType]:
-    """What was measured beyond the triggers that were recovered, and what could not be."""
+    """Measurements beyond the recovered triggers, and what could not be measured."""
     for one in repair.reactivated:
         yield Text(
-            f"with a perturbation of {percent(one.radius)} on top: class "
-            f"{label_of(report, one.stamped.target)} at {percent(one.stamped.estimate)}, "
-            f"without the trigger {percent(one.alone.estimate)}"
+            f"trigger with an added perturbation of {percent(one.radius)}: success rate for class "
+            f"{label_of(report, one.stamped.target)} is {percent(one.stamped.estimate)}, without "
+            f"the trigger {percent(one.alone.estimate)}"
         )
     if (risk := repair.shared) is not None:
         yield Text(
-            f"led to the same mistake by at most {percent(risk.radius)}: {percent(risk.after)} of "
-            f"{risk.images} pictures ({percent(risk.before)} before)"
+            f"a perturbation of at most {percent(risk.radius)} leads both models to the same "
+            f"mistake on {percent(risk.after)} of {risk.images} images ({percent(risk.before)} "
+            "before the repair)"
         )
     for sentence in repair.unproved:
         yield Text(f"not measured: {printable(sentence)}", style="dim")
     if repair.parameters:
-        yield Text(f"with {printable(told(repair.parameters))}", style="dim")
+        yield Text(f"with {printable(parameters_text(repair.parameters))}", style="dim")
 
 
 def _relearned(report: Report, taught: Relearned) -> Text:
     best = max(rates[-1] for rates in taught.rivals)
     return Text(
-        f"taught {taught.images} pictures anew: class {label_of(report, taught.target)} at "
-        f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at "
-        f"{percent(best)} "
+        f"trained again on {taught.images} images with the trigger: success rate for class "
+        f"{label_of(report, taught.target)} is {percent(taught.asr[-1])} after "
+        f"{taught.steps[-1]} steps, with random triggers {percent(best)} "
         f"(largest lead {number(100 * taught.lead)} points{_apart(taught.leads)})"
     )
 
@@ -222,8 +222,8 @@ def _apart(leads: Sequence[float]) -> str:
     if len(leads) < 2:
         return ""
     return (
-        f" in the mean of {len(leads)} draws, alone {number(100 * min(leads))} to "
-        f"{number(100 * max(leads))}"
+        f" in the mean of {len(leads)} draws, from {number(100 * min(leads))} to "
+        f"{number(100 * max(leads))} in single ones"
     )
 
 
@@ -231,9 +231,9 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _asr_words(report: Report) -> str:
+def _asr_text(report: Report) -> str:
     if report.natural_only:
-        return f"no unusual trigger (the smallest natural one: {_asr(report.asr)})"
+        return f"no unusual trigger (the smallest natural one has {_asr(report.asr)})"
     upper = (
         ""
         if report.facts.asr_upper is None

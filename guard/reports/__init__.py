@@ -1,4 +1,4 @@
-"""A scan's outcome as one value, and the forms people read it in: JSON and an HTML page."""
+"""The report on a scan as one value, and its forms for readers: JSON and an HTML page."""
 
 from guard.reports.report import Answered, Demonstration, RecoveredTrigger, Report
 

@@ -1,4 +1,4 @@
-"""Numbers to bars: which per-class charts a report shows, and how long each bar is."""
+"""Turn numbers into bars: which charts a report shows, and how long each bar is."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,19 @@ from guard.core.evidence import AsrEstimate, Target
 from guard.core.text import printable
 from guard.reports.report import Report
 
-MOST_ROWS = 24  # a model with a thousand classes shows the most telling ones, and says so
+MOST_ROWS = 24  # of a thousand classes, the most informative are shown; a note says so
 _SIZES = ("norm", "l1", "l2", "mask", "size", "pixels", "budget")
 _RATES = ("asr", "rate", "accuracy", "success")
-_TELLING_SPREAD = 0.05
+_LEAST_SPREAD = 0.05
 _CLASS_LOSS = 0.05
-_MOST_CHARTS = 3  # a method; more are in the JSON document
+_MOST_CHARTS = 3  # per method; the JSON document has all numbers
 
 
 @dataclass(frozen=True)
 class Row:
-    """One bar, in percent of its axis.
+    """One bar, with lengths in percent of its axis.
 
-    `low` to `high` is a whisker, `tick` a mark, `ghost` a paler bar.
+    `low` to `high` is a whisker, `tick` a mark, and `ghost` a paler bar.
     """
 
     label: str
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars on a common axis; `note` says how to read it."""
+    """Bars on a common axis; `note` explains how to read them."""
 
     title: str
     note: str
@@ -45,7 +45,7 @@ class Chart:
 
 
 def label_of(report: Report, target: Target) -> str:
-    """A class as a reader knows it: its index and, where the manifest names it, its name."""
+    """The index of a class and, where the manifest gives one, its name."""
     if target is None:
         return "unknown"
     names = report.manifest.label_names if report.manifest else ()
@@ -55,7 +55,7 @@ def label_of(report: Report, target: Target) -> str:
 
 
 def evidence_charts(report: Report) -> list[Chart]:
-    """Per-class charts of every method that made a statement about two or more classes."""
+    """The per-class charts of every method with findings about two or more classes."""
     charts: list[Chart] = []
     for item in report.evidence:
         findings = [
@@ -71,10 +71,7 @@ def evidence_charts(report: Report) -> list[Chart]:
 
 
 def accuracy_chart(report: Report) -> Chart | None:
-    """Clean accuracy by class, before (pale) and after purification.
-
-    None where either was not measured.
-    """
+    """Clean accuracy by class before (pale) and after purification; None where not measured."""
     repair = report.purification
     if repair is None or len(repair.acc_before.per_class) != len(repair.acc_after.per_class):
         return None
@@ -92,10 +89,9 @@ def accuracy_chart(report: Report) -> Chart | None:
         for index, (old, new) in shown
     )
     note = (
-        "Share of hold-out pictures answered rightly. Pale: the uploaded model; solid: the "
-        "purified one; red: lost "
+        "Share of hold-out images that are classified correctly. Pale: the uploaded model; "
+        "solid: the purified one; red: a loss of more than five points."
     )
-    note += "more than five points."
     return Chart("Clean accuracy by class", note, rows, len(pairs) - len(shown))
 
 
@@ -105,8 +101,8 @@ def replay_chart(report: Report) -> Chart | None:
     if repair is None or not repair.replayed:
         return None
     note = (
-        "Triggers recovered on the uploaded model, stamped on hold-out pictures and shown to "
-        "the purified one."
+        "Success rates of the triggers recovered on the uploaded model, stamped on hold-out "
+        "images and measured on the purified model."
     )
     if not report.replayed_before:
         return Chart(
@@ -138,9 +134,9 @@ def resampled_chart(report: Report) -> Chart | None:
     if repair is None or not repair.resampled:
         return None
     note = (
-        "Patches that nobody has seen: drawn from the distribution learnt on the uploaded model, "
-        "another one on "
-        "each hold-out picture; where none could be learnt, found by new searches."
+        "Success rates of patches that the defense has not seen: drawn from the distribution "
+        "learnt on the uploaded model, a new one for each hold-out image; where no distribution "
+        "could be learnt, found by new searches."
     )
     rows = []
     for sample in repair.resampled:
@@ -152,20 +148,21 @@ def resampled_chart(report: Report) -> Chart | None:
 
 
 def relearned_chart(report: Report) -> Chart | None:
-    """How fast the parent's trigger comes back; the tick is the best of the random triggers."""
+    """How fast the parent's trigger is learnt again; the tick marks the best random trigger."""
     repair = report.purification
     if repair is None or not repair.relearned:
         return None
     first = repair.relearned[0]
     note = (
-        f"A copy of the purified model is taught {first.images} pictures of the trigger for a "
-        "few steps. The "
-        f"mark is the best of {len(first.rivals)} random triggers taught alike: a bar far beyond "
-        "it says that the "
-        "backdoor was hidden rather than removed."
+        f"A copy of the purified model is trained for a few steps on {first.images} images with "
+        f"the trigger. The mark is the best of {len(first.rivals)} random triggers that were "
+        "trained in the same way. A bar far beyond the mark shows that the backdoor was hidden "
+        "rather than removed."
     )
     if len(first.leads) > 1:
-        note += f" All are means over {len(first.leads)} draws of pictures and random triggers."
+        note += (
+            f" All values are means over {len(first.leads)} draws of images and random triggers."
+        )
     rows = []
     for taught in repair.relearned:
         for step, rate, best in zip(
@@ -180,18 +177,15 @@ def relearned_chart(report: Report) -> Chart | None:
 
 
 def reactivated_chart(report: Report) -> Chart | None:
-    """A small perturbation on top of the parent's trigger.
-
-    The tick is the same without the trigger.
-    """
+    """A small perturbation on top of the parent's trigger; the tick is one without the trigger."""
     repair = report.purification
     if repair is None or not repair.reactivated:
         return None
     note = (
-        f"One perturbation for all pictures, of at most {percent(repair.reactivated[0].radius)} of "
-        "the value range, is learnt against the purified model on top of the uploaded model's "
-        "trigger. The mark is one learnt without the trigger: a bar far "
-        "beyond it says that the trigger still helps."
+        f"A universal perturbation of at most {percent(repair.reactivated[0].radius)} of the value "
+        "range is learnt against the purified model on top of the uploaded model's trigger. The "
+        "mark is a perturbation that was learnt without the trigger. A bar far beyond the mark "
+        "shows that the trigger still helps."
     )
     rows = [
         replace(
@@ -205,16 +199,15 @@ def reactivated_chart(report: Report) -> Chart | None:
 
 
 def shared_chart(report: Report) -> Chart | None:
-    """Shared adversarial examples, before and after."""
+    """The shares of shared adversarial examples before and after the repair."""
     risk = None if report.purification is None else report.purification.shared
     if risk is None:
         return None
     note = (
-        f"Share of {risk.images} hold-out pictures on which a perturbation of at most "
-        f"{percent(risk.radius)} of "
-        "the value range was found that leads the uploaded model and this one to the same "
-        "mistake. What both still "
-        "have in common of a backdoor is within the true share, of which a search finds a part."
+        f"Share of {risk.images} hold-out images for which a search found a perturbation of at "
+        f"most {percent(risk.radius)} of the value range that leads the uploaded model and this "
+        "one to the same mistake. The true share includes any part of the backdoor that both "
+        "models still have; the search finds only some of it."
     )
     rows = (
         Row("uploaded model", percent(risk.before), _share(risk.before, 1)),
@@ -224,19 +217,19 @@ def shared_chart(report: Report) -> Chart | None:
 
 
 def percent(value: float | None) -> str:
-    """`0.981` -> `98.1 %`; not measured or not finite -> a dash."""
+    """A share as a percentage, such as `98.1 %`; a dash where not measured or not finite."""
     return f"{value * 100:.1f} %" if value is not None and math.isfinite(value) else "–"
 
 
 def number(value: float | None) -> str:
-    """A number with three significant digits, or a dash."""
+    """A number with three significant digits; a dash where not measured or not finite."""
     return f"{value:.3g}" if value is not None and math.isfinite(value) else "–"
 
 
 def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
-    """Clean accuracy by class, of a scan that purified nothing.
+    """Clean accuracy by class for a scan that purified nothing.
 
-    `accuracy_chart` compares where one did.
+    For one that did, `accuracy_chart` compares before and after.
     """
     measured = item.get("accuracy")
     if not measured or report.purification is not None:
@@ -248,7 +241,7 @@ def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
     if not rows:
         return []
     shown = sorted(rows, key=lambda row: row.width)[:MOST_ROWS] if len(rows) > MOST_ROWS else rows
-    note = "Share of hold-out pictures of a class that the model answers rightly."
+    note = "Share of the hold-out images of a class that the model classifies correctly."
     return [Chart("Clean accuracy by class", note, tuple(shown), len(rows) - len(shown))]
 
 
@@ -257,15 +250,15 @@ def _number_charts(
 ) -> list[Chart]:
     shared = set.intersection(*({str(name) for name in finding["numbers"]} for finding in findings))
     charts = []
-    for name in sorted(shared, key=_telling)[:_MOST_CHARTS]:
+    for name in sorted(shared, key=_chart_order)[:_MOST_CHARTS]:
         values = [float(finding["numbers"][name]) for finding in findings]
         finite = [value for value in values if math.isfinite(value)]
         if (
             not finite
             or min(finite) < 0
-            or max(finite) - min(finite) <= _TELLING_SPREAD * max(finite)
+            or max(finite) - min(finite) <= _LEAST_SPREAD * max(finite)
         ):
-            # Nearly one value for all classes says nothing about a class, and bars start at zero
+            # Nearly equal values say nothing about any class, and bars start at zero.
             continue
         rate = _is_rate(name) and max(finite) <= 1
         top = 1.0 if rate else max(finite)
@@ -280,9 +273,11 @@ def _number_charts(
         ]
         small = not rate and any(part in name for part in _SIZES)
         note = (
-            "A backdoor's own class needs a far smaller trigger than its siblings." if small else ""
+            "The target class of a backdoor needs a far smaller trigger than other classes."
+            if small
+            else ""
         )
-        charts.append(_cut(f"{_words(method)}: {_words(name)}", note, rows, smallest=small))
+        charts.append(_cut(f"{_readable(method)}: {_readable(name)}", note, rows, smallest=small))
     return charts
 
 
@@ -298,19 +293,21 @@ def _asr_chart(report: Report, method: str, findings: Sequence[Mapping[str, Any]
         for finding in measured
     ]
     note = (
-        "Share of hold-out pictures of other classes that the recovered trigger sends to this "
-        "class, 95 % interval."
+        "Share of the hold-out images of other classes that the recovered trigger sends to this "
+        "class, with its 95 % interval."
     )
-    return [_cut(f"{_words(method)}: attack success on the hold-out", note, rows, smallest=False)]
+    return [
+        _cut(f"{_readable(method)}: attack success on the hold-out", note, rows, smallest=False)
+    ]
 
 
 def _subject(
     report: Report, finding: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The class that a finding is about, with the family where a method speaks of several."""
+    """The class of a finding, with the family where a method reports several families."""
     label = label_of(report, finding["target"])
     families = {other["family"] for other in findings}
-    return label if len(families) == 1 else f"{label}, {_words(finding['family'])}"
+    return label if len(families) == 1 else f"{label}, {_readable(finding['family'])}"
 
 
 def _asr_row(report: Report, estimate: AsrEstimate, *, marked: bool) -> Row:
@@ -333,7 +330,7 @@ def _cut(title: str, note: str, rows: Sequence[Row], *, smallest: bool) -> Chart
     return Chart(title, note, tuple(order[:MOST_ROWS]), len(rows) - MOST_ROWS)
 
 
-def _telling(name: str) -> tuple[int, str]:
+def _chart_order(name: str) -> tuple[int, str]:
     kind = 0 if any(part in name for part in _SIZES[:5]) else 1 if _is_rate(name) else 2
     return kind, name
 
@@ -348,5 +345,5 @@ def _share(value: float, top: float) -> float:
     return round(100 * min(1.0, max(0.0, value / top)), 2)
 
 
-def _words(name: str) -> str:
+def _readable(name: str) -> str:
     return printable(name.replace("_", " "), limit=60)

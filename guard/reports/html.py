@@ -1,7 +1,4 @@
-"""The HTML page of a report.
-
-One file, no scripts, nothing fetched, every stranger's word escaped.
-"""
+"""Render a report as one HTML file without scripts or fetched parts, and with escaped strings."""
 
 import base64
 import hashlib
@@ -26,50 +23,48 @@ from guard.reports.charts import (
     resampled_chart,
     shared_chart,
 )
-from guard.reports.pictures import SIDE, png_uri, stamp_uri
+from guard.reports.images import SIDE, png_uri, stamp_uri
 from guard.reports.report import (
     Answered,
     RecoveredTrigger,
     Report,
-    candidate_words,
+    candidate_outcome,
     chain_of,
-    outcome_words,
-    told,
+    outcome_text,
+    parameters_text,
 )
 
 _MEANING = {
-    Verdict.CLEARED: "No required method found anything suspicious. This speaks only of the "
-    "trigger families that are "
-    "listed as covered below, and even of those some backdoors are missed.",
+    Verdict.CLEARED: "No required method found anything suspicious. This holds only for the "
+    "trigger families that are listed as covered below, and some backdoors of those families are "
+    "missed as well.",
     Verdict.PURIFIED: "The uploaded model was repaired. This page is about the repaired copy, "
-    "which was examined like "
-    "any upload.",
+    "which was examined like any upload.",
     Verdict.REJECTED: "This model must not be served.",
-    Verdict.HELD: "A person must look before this model may be served.",
-    Verdict.UNVETTABLE: "The guard cannot look into such a file. Nothing in it was executed, and "
+    Verdict.HELD: "A person must review this model before it may be served.",
+    Verdict.UNVETTABLE: "The guard cannot examine this file. Nothing in it was executed, and "
     "it is not served.",
     Verdict.INCONCLUSIVE: "Something that the policy requires could not be done, so the model is "
     "not served.",
 }
 _FAMILIES = {
     Family.PATCH: "a sticker or a few pixels at one place",
-    Family.BLEND: "a second picture mixed faintly over the whole image",
+    Family.BLEND: "a second image mixed faintly into the whole image",
     Family.ADDITIVE: "a fixed pattern added to the whole image, such as stripes or noise",
     Family.WARP: "a slight bending of the image",
     Family.FILTER: "a change of colour, blur or style",
     Family.SAMPLE_SPECIFIC: "a trigger that a network draws anew for each image",
-    Family.ALL_TO_ALL: "every class sent to another, instead of all classes to one",
-    Family.ALL_TO_ONE: "a class that pictures go to too easily, told by the network's reactions "
-    "or weights alone; "
-    "no trigger is recovered, and backdoors that leave no such sign are missed",
+    Family.ALL_TO_ALL: "each class sent to another class, instead of all classes to one",
+    Family.ALL_TO_ONE: "a class that images are assigned to too easily, as the network's responses "
+    "or weights show; no trigger is recovered, and backdoors without such signs are missed",
 }
 
 
 def render_html(report: Report) -> str:
-    """The page as text; write it as UTF-8.
+    """The page as text, to be written as UTF-8.
 
-    Its content security policy allows the one style sheet by its hash and pictures from data URIs,
-    nothing else.
+    Its content security policy allows only the one style sheet, by its hash, and images from data
+    URIs.
     """
     environment = Environment(
         loader=PackageLoader("guard.reports"),
@@ -77,7 +72,7 @@ def render_html(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_speakable,
+        finalize=_printable,
     )
     environment.filters.update(percent=percent, number=number, seconds=_duration)
     style = environment.get_template("style.jinja").render()
@@ -115,23 +110,20 @@ def render_html(report: Report) -> str:
         facts=_facts(report),
         findings=_suspicious(report),
         candidates=[
-            ({**item, "defense": chain_of(item)}, *candidate_words(item))
+            ({**item, "defense": chain_of(item)}, *candidate_outcome(item))
             for item in report.candidates
         ],
-        outcome_words=outcome_words,
+        outcome_text=outcome_text,
     )
 
 
-def _speakable(value: Any) -> Any:
-    # Every expression on the page passes here before it is escaped; markup is our own style sheet.
+def _printable(value: Any) -> Any:
+    # Every expression on the page passes here before it is escaped; only our own text is Markup.
     return value if isinstance(value, (Markup, int, float)) or value is None else printable(value)
 
 
 def _triggers(report: Report) -> dict[str, Any]:
-    """Suspicious triggers (and those no finding speaks of) as cards.
-
-    The others as a strip to compare them with.
-    """
+    """Suspicious triggers, and those without a finding, as cards; the others as a strip."""
     ranked = [(_finding_of(report, trigger), trigger) for trigger in report.triggers]
     cards = [
         _trigger_card(report, trigger, finding)
@@ -147,7 +139,7 @@ def _triggers(report: Report) -> dict[str, Any]:
         {
             "target": label_of(report, trigger.target),
             "asr": finding.get("asr"),
-            "picture": Markup(stamp_uri(trigger.mask, trigger.pattern)),  # noqa: S704 - our own PNG
+            "image": Markup(stamp_uri(trigger.mask, trigger.pattern)),  # noqa: S704 - our own PNG
         }
         for finding, trigger in others[:MOST_ROWS]
     ]
@@ -157,27 +149,27 @@ def _triggers(report: Report) -> dict[str, Any]:
 def _trigger_card(
     report: Report, trigger: RecoveredTrigger, finding: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    # Only a patch has a mask and a pattern of its own; of other families these are its effect on
-    # one picture.
+    # Only a patch has a mask and a pattern of its own; for other families these show the effect on
+    # one image.
     where, what = (
         ("Mask", "Pattern")
         if trigger.family == Family.PATCH
         else ("Where it acts", "Its effect, amplified")
     )
-    pictures = [
+    images = [
         ("What it adds", stamp_uri(trigger.mask, trigger.pattern)),
         (where, png_uri(trigger.mask)),
         (what, png_uri(trigger.pattern)),
     ]
-    if trigger.picture is not None:
-        pictures.append(("On a clean picture", png_uri(trigger.picture)))
+    if trigger.stamped is not None:
+        images.append(("On a clean image", png_uri(trigger.stamped)))
     # Base64 of our own PNGs: nothing in it needs escaping, and it is longer than any text may be.
-    safe = [(caption, Markup(uri)) for caption, uri in pictures]  # noqa: S704
+    safe = [(caption, Markup(uri)) for caption, uri in images]  # noqa: S704
     return {
         "target": label_of(report, trigger.target),
         "family": trigger.family,
         "digest": trigger.digest,
-        "pictures": safe,
+        "images": safe,
         "asr": finding.get("asr") if finding else None,
         "statement": finding.get("statement", "") if finding else "",
         "suspicious": bool(finding and finding.get("suspicious")),
@@ -185,30 +177,30 @@ def _trigger_card(
 
 
 def _demonstrations(report: Report) -> list[dict[str, Any]]:
-    """The parent's triggers on pictures, with both models' answers."""
+    """The parent's triggers on images, with the predictions of both models."""
     return [
         {
             "target": label_of(report, shown.target),
             "family": shown.family,
             "before": shown.before,
             "after": shown.after,
-            "shots": [_shot(report, one) for one in shown.pictures],
+            "shots": [_shot(report, one) for one in shown.images],
         }
         for shown in report.demonstrations
     ]
 
 
 def _shot(report: Report, one: Answered) -> dict[str, Any]:
-    def said(answer: int) -> tuple[str, str]:
-        # A sign beside the colour: not every reader sees colours, and pages are printed.
+    def answered(answer: int) -> tuple[str, str]:
+        # A sign beside the colour, since not every reader sees colours and pages are printed.
         tone = "good" if answer == one.label else "bad" if answer == one.wanted else "warn"
         return tone, f"{'✓' if tone == 'good' else '✗'} {label_of(report, answer)}"
 
     return {
-        "picture": Markup(png_uri(one.picture, largest=SIDE)),  # noqa: S704 - our own PNG
+        "image": Markup(png_uri(one.image, largest=SIDE)),  # noqa: S704 - our own PNG
         "label": label_of(report, one.label),
-        "before": said(one.before),
-        "after": said(one.after),
+        "before": answered(one.before),
+        "after": answered(one.after),
     }
 
 
@@ -235,12 +227,12 @@ def _suspicious(report: Report) -> list[dict[str, Any]]:
 
 
 def _facts(report: Report) -> list[tuple[str, Any]]:
-    """What identifies the thing and everything that shaped the answer."""
+    """The facts that identify the artifact and everything that shaped the verdict."""
     facts: list[tuple[str, Any]] = [("SHA-256 of the weights", report.digest)]
     if (repair := report.purification) is not None:
         facts.append(("Purified from", repair.parent))
         if repair.parameters:
-            facts.append((f"Parameters of {repair.defense}", told(repair.parameters)))
+            facts.append((f"Parameters of {repair.defense}", parameters_text(repair.parameters)))
     if report.manifest is not None:
         model = report.manifest
         facts += [

@@ -1,4 +1,4 @@
-"""All that a reader may want to know about one scan or purification, as one frozen value."""
+"""The report on one scan or purification, as one frozen value."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +14,17 @@ from guard.core.states import EXIT_CODES, Verdict, not_covered
 from guard.core.text import in_turn
 from guard.core.verdict import VerdictFacts
 
-#: Names the form of the JSON document; published in `docs/schemas/report.schema.json`.
+#: The format of the JSON document, published in `docs/schemas/report.schema.json`.
 SCHEMA = "https://registry-guard.dev/schemas/report/v1"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecoveredTrigger:
-    """A trigger as something to look at.
+    """A recovered trigger in a form that can be shown.
 
-    `mask` is an H,W array in [0, 1]; `pattern` C,H,W in [0, 1]; `picture` a clean image with the
-    trigger stamped on it, C,H,W in [0, 1], or None. Of a family other than patches, mask and
-    pattern are its effect on that picture. Anything that `numpy.asarray` takes will do.
+    `mask` is an H,W array in [0, 1]; `pattern` is C,H,W in [0, 1]; `stamped` is a clean image with
+    the trigger stamped on it, C,H,W in [0, 1], or None. For a family other than patches, mask and
+    pattern show the effect on that image. Anything that `numpy.asarray` accepts is allowed.
     """
 
     family: str
@@ -32,25 +32,22 @@ class RecoveredTrigger:
     digest: str | None
     mask: Any
     pattern: Any
-    picture: Any = None
+    stamped: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready.
-
-        The pixels stay behind, they are in the blob called `digest` and on the HTML page.
-        """
+        """A JSON-ready form without pixels, which are in the blob `digest` and on the HTML page."""
         return {"family": self.family, "target": self.target, "digest": self.digest}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answered:
-    """A hold-out image with a trigger on it, and the classes that parent and artifact answer.
+    """A hold-out image with a trigger on it, and the classes that parent and artifact predict.
 
-    `picture` is C,H,W in [0, 1]; `label` its true class, `wanted` the one that the trigger is meant
-    to lead to; `before` is the parent's answer, `after` the artifact's.
+    `image` is C,H,W in [0, 1]; `label` is its true class, `wanted` the trigger's target class;
+    `before` is the parent's prediction, `after` the artifact's.
     """
 
-    picture: Any
+    image: Any
     label: int
     wanted: int
     before: int
@@ -59,32 +56,31 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demonstration:
-    """One of the parent's triggers at work, on images, for the HTML page.
+    """The effect of one of the parent's triggers on images, for the HTML page.
 
-    `before` and `after` are its ASR on parent and artifact; None where it was not measured.
+    `before` and `after` are its ASR on parent and artifact, or None where not measured.
     """
 
     family: str
     target: Target
     before: AsrEstimate | None
     after: AsrEstimate | None
-    pictures: Sequence[Answered] = field(repr=False)
+    images: Sequence[Answered] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """What `guard scan` and `guard purify` answer: the facts of the verdict, and all beside them.
+    """The result of `guard scan` and `guard purify`: the facts of the verdict and their context.
 
     Attributes:
-        facts: the verdict and what it rests on.
+        facts: the verdict and its grounds.
         policy: digest of the policy that decided.
         evidence: `Evidence.to_dict()` values; `methods` is their short form.
         purification: how the artifact was repaired; None for an upload.
         replayed_before: the triggers of `purification.replayed`, measured on the parent.
-        demonstrations: some of them on images.
-        candidates: one mapping for each that was tried: `defense`, `after` where it repaired
-            another candidate further, then `verdict` (None while it has none) and `reasons`, or
-            `failed`.
+        demonstrations: some of these triggers on images.
+        candidates: one mapping for each candidate: `defense`, `after` where it started from
+            another candidate, then `verdict` (None while it has none) and `reasons`, or `failed`.
     """
 
     digest: str
@@ -113,15 +109,15 @@ class Report:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """One sentence a reason."""
+        """The reasons of the verdict, one sentence each."""
         return self.facts.reasons
 
     @property
     def score(self) -> float:
-        """How suspicious, 0..1.
+        """How suspicious the artifact is, 0..1.
 
-        A verdict that needed no score (unvettable, inconclusive), and a score that is not finite,
-        are no sign of innocence: 1.
+        It is 1 for a verdict without a score (unvettable, inconclusive) and for a score that is not
+        finite, since neither is a sign of innocence.
         """
         score = self.facts.score
         return min(1.0, max(0.0, score)) if score is not None and math.isfinite(score) else 1.0
@@ -138,14 +134,14 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The number with which `guard` ends; blocked means blocked for scripts too."""
+        """The exit code of `guard`, by which scripts see that a model is blocked."""
         return EXIT_CODES[self.verdict]
 
     @property
     def natural_only(self) -> bool:
-        """Whether `asr` is that of a trigger that siblings need as little for.
+        """Whether `asr` is that of a natural trigger, which other classes match in size.
 
-        Every model has one.
+        Every model has such triggers.
         """
         return (
             self.asr is not None and self.target is None and self.asr.natural == self.asr.estimate
@@ -153,9 +149,9 @@ class Report:
 
     @property
     def replays(self) -> list[tuple[AsrEstimate | None, AsrEstimate]]:
-        """Each replayed trigger before (None: not measured) and after.
+        """Each replayed trigger's ASR before (None where not measured) and after the repair.
 
-        A class may have several of one family.
+        A class may have several triggers of one family.
         """
         before = list(self.replayed_before)
         pairs: list[tuple[AsrEstimate | None, AsrEstimate]] = []
@@ -173,26 +169,26 @@ class Report:
 
     @property
     def chain(self) -> str:
-        """The defenses that made this artifact, for people; empty where none did."""
+        """The defenses that made this artifact, as readable text; empty where none did."""
         return "" if self.purification is None else self.purification.chain
 
     @property
     def not_covered(self) -> list[str]:
-        """Trigger families that no method of this scan spoke about."""
+        """The trigger families that no method of this scan covers."""
         return not_covered(self.facts.coverage)
 
     @property
     def accuracy(self) -> float | None:
-        """Clean accuracy of this artifact on the hold-out, 0..1; None where it was not measured."""
+        """Clean accuracy of this artifact on the hold-out, 0..1; None where not measured."""
         if self.purification is not None:
             return self.purification.acc_after.overall
         measured = (item.get("accuracy") for item in self.evidence)
         return next((float(found["overall"]) for found in measured if found), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document that `schema` names.
+        """The JSON document in the format that its `schema` names.
 
-        Every number in it is finite; `asr` always has its three keys, null if unmeasured.
+        Every number in it is finite; `asr` always has its three keys, null if not measured.
         """
         facts = to_plain(self.facts)
         for shown_in_full in ("evidence", "parent", "purification"):
@@ -227,7 +223,7 @@ class Report:
 
 
 def _about(repair: PurificationFacts) -> dict[str, Any]:
-    """The part of the document that only a repaired model has."""
+    """The part of the document that exists only for a repaired model."""
     facts = to_plain(repair)
     before, after = facts.pop("acc_before"), facts.pop("acc_after")
     for taught, one in zip(facts["relearned"], repair.relearned, strict=True):
@@ -247,7 +243,7 @@ def _about(repair: PurificationFacts) -> dict[str, Any]:
 
 
 def methods_of(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
-    """The `methods` of a report, one entry a piece of evidence, in its order."""
+    """The `methods` of a report: one entry for each piece of evidence, in the same order."""
     return [
         {
             "name": item.method,
@@ -259,18 +255,18 @@ def methods_of(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
     ]
 
 
-def told(parameters: Mapping[str, Any]) -> str:
-    """`rho=0.1, rounds=20`, by name."""
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """The parameters as text, sorted by name, such as `rho=0.1, rounds=20`."""
     return ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
 
 
 def chain_of(candidate: Mapping[str, Any]) -> str:
-    """The defenses of one of a report's candidates, in words."""
+    """The defenses of one candidate of a report, as readable text."""
     return in_turn((*candidate.get("after", ()), candidate.get("defense", "")))
 
 
-def candidate_words(candidate: Mapping[str, Any]) -> tuple[str, str]:
-    """What became of one candidate of a tournament, and the first reason."""
+def candidate_outcome(candidate: Mapping[str, Any]) -> tuple[str, str]:
+    """The outcome of one candidate of a tournament, and its first reason."""
     if "failed" in candidate:
         return "failed", str(candidate["failed"])
     first, *more = candidate.get("reasons") or [""]
@@ -279,8 +275,8 @@ def candidate_words(candidate: Mapping[str, Any]) -> tuple[str, str]:
     ), f"{first} (and {len(more)} more)" if more else str(first)
 
 
-def outcome_words(item: Mapping[str, Any]) -> str:
-    """What one piece of evidence (`Evidence.to_dict()`) amounts to, for people."""
+def outcome_text(item: Mapping[str, Any]) -> str:
+    """The outcome of one piece of evidence (`Evidence.to_dict()`), as readable text."""
     if item["outcome"] == Outcome.COULD_NOT_LOOK:
         return "could not look"
     if any(finding.get("suspicious") for finding in item.get("findings", ())):
@@ -289,9 +285,9 @@ def outcome_words(item: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    # JSON has no NaN, and a reader's comparison with one is always false: better no number than
-    # such a number. Numbers of other libraries (numpy.float32) become plain ones: an hour's answer
-    # must not end in a type error.
+    # JSON has no NaN, and a comparison with one is always false, so a reader is better served by no
+    # number. Numbers of other libraries (numpy.float32) become plain ones, so that an hour's work
+    # does not end in a type error.
     if isinstance(value, (bool, int)):
         return value
     if isinstance(value, Integral):

@@ -51,7 +51,7 @@ def demonstrated(
         answers = [predict(model, some, trigger=trigger).tolist() for model in (parent, child)]
         worn = trigger.apply(some.floats()).numpy()
         pictures = [
-            Answered(picture=picture, label=label, wanted=aim, before=old, after=new)
+            Answered(image=picture, label=label, wanted=aim, before=old, after=new)
             for picture, label, aim, old, new in zip(
                 worn, some.labels.tolist(), wanted, *answers, strict=True
             )
@@ -62,7 +62,7 @@ def demonstrated(
                 target=finding.target,
                 before=finding.asr,
                 after=after,
-                pictures=pictures,
+                images=pictures,
             )
         )
     return replace(report, demonstrations=shown)
@@ -139,7 +139,7 @@ def recovered(
                     digest=finding.trigger_digest,
                     mask=shown.mask,
                     pattern=shown.pattern,
-                    picture=shown.stamped if others else None,
+                    stamped=shown.stamped if others else None,
                 )
             )
     return found

@@ -91,7 +91,7 @@ def child(parent: ImageModel) -> ImageModel:
     return healed(parent)
 
 
-def test_the_parent_obeys_its_trigger_on_the_pictures_and_the_child_does_not(
+def test_the_parent_obeys_its_trigger_on_the_images_and_the_child_does_not(
     parent: ImageModel, child: ImageModel
 ) -> None:
     holdout = toys.curated().holdout
@@ -106,17 +106,17 @@ def test_the_parent_obeys_its_trigger_on_the_pictures_and_the_child_does_not(
 
     (shown,) = report.demonstrations
     assert (shown.before, shown.after) == (an_asr(0.9), an_asr(0.02))
-    assert [one.label for one in shown.pictures] == [
+    assert [one.label for one in shown.images] == [
         label for label in range(toys.CLASSES) if label != toys.TARGET
     ]
-    assert {one.wanted for one in shown.pictures} == {toys.TARGET}
-    assert sum(one.before == toys.TARGET for one in shown.pictures) >= 4  # of five
-    assert sum(one.after == one.label for one in shown.pictures) >= 4
-    first = holdout.images[holdout.labels == shown.pictures[0].label][:1]
+    assert {one.wanted for one in shown.images} == {toys.TARGET}
+    assert sum(one.before == toys.TARGET for one in shown.images) >= 4  # of five
+    assert sum(one.after == one.label for one in shown.images) >= 4
+    first = holdout.images[holdout.labels == shown.images[0].label][:1]
     assert torch.equal(
-        torch.from_numpy(shown.pictures[0].picture), corner().apply(first.float() / 255)[0]
+        torch.from_numpy(shown.images[0].image), corner().apply(first.float() / 255)[0]
     )
-    assert shown.pictures[0].before == int(measure.predict(parent, first, trigger=corner()))
+    assert shown.images[0].before == int(measure.predict(parent, first, trigger=corner()))
 
 
 def test_every_class_is_shown_before_a_second_trigger_and_no_more_than_fit(
@@ -144,7 +144,7 @@ def test_every_class_is_shown_before_a_second_trigger_and_no_more_than_fit(
     ]
     assert told == [(2, 0.9, 0.1), (4, 0.9, 0.3), (2, 0.8, 0.2), (2, 0.7, None)]
     assert len(told) == MOST_SHOWN
-    assert max(len(one.pictures) for one in shown.demonstrations) <= MOST_PICTURES
+    assert max(len(one.images) for one in shown.demonstrations) <= MOST_PICTURES
 
 
 def test_a_trigger_with_a_mapping_leads_each_class_to_its_own(parent: ImageModel) -> None:
@@ -162,13 +162,11 @@ def test_a_trigger_with_a_mapping_leads_each_class_to_its_own(parent: ImageModel
     )
 
     (shown,) = report.demonstrations
-    assert [one.wanted for one in shown.pictures] == [
-        int(mapping[one.label]) for one in shown.pictures
-    ]
-    assert len(shown.pictures) == min(MOST_PICTURES, toys.CLASSES)
+    assert [one.wanted for one in shown.images] == [int(mapping[one.label]) for one in shown.images]
+    assert len(shown.images) == min(MOST_PICTURES, toys.CLASSES)
 
 
-def test_the_pages_of_a_hold_out_without_other_classes_show_no_picture(parent: ImageModel) -> None:
+def test_the_pages_of_a_hold_out_without_other_classes_show_no_image(parent: ImageModel) -> None:
     holdout = toys.curated().holdout
     same = holdout.pick(holdout.labels == toys.TARGET)
 
@@ -238,7 +236,7 @@ def purified(place: Place, findings: Sequence[Finding]) -> tuple[str, str]:
     return scan_id, child
 
 
-def test_a_purified_artifact_of_the_service_shows_pictures_and_its_rivals(tmp_path: Path) -> None:
+def test_a_purified_artifact_of_the_service_shows_images_and_its_rivals(tmp_path: Path) -> None:
     place = Place(tmp_path)
     digest = place.guard.blobs.put_bytes(patch())
     scan_id, child = purified(place, [replace(finding(suspicious=True), trigger_digest=digest)])
@@ -249,7 +247,7 @@ def test_a_purified_artifact_of_the_service_shows_pictures_and_its_rivals(tmp_pa
 
     (shown,) = report.demonstrations
     assert (shown.target, shown.before and shown.before.estimate) == (2, 0.95)
-    assert (shown.after, len(shown.pictures)) == (an_asr(0.01, 2), 4)
+    assert (shown.after, len(shown.images)) == (an_asr(0.01, 2), 4)
     assert [(one["defense"], one.get("verdict")) for one in waiting] == [
         ("fine_tune", None),
         ("sau", None),
@@ -260,10 +258,10 @@ def test_a_purified_artifact_of_the_service_shows_pictures_and_its_rivals(tmp_pa
     assert other["reasons"] == list(report.reasons)
     assert "facts" not in other
     assert report_for(place.guard, scan_id).candidates == report.candidates
-    assert "then and now" in render_html(report)
+    assert "before and after the repair" in render_html(report)
 
 
-def test_a_model_that_is_gone_hides_the_pictures_and_not_the_verdict(
+def test_a_model_that_is_gone_hides_the_images_and_not_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Place(tmp_path)

@@ -1,1 +1,1 @@
-"""Reports: JSON, HTML, pictures."""
+"""Reports: JSON, HTML, images."""

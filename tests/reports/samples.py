@@ -174,15 +174,15 @@ def trigger() -> RecoveredTrigger:
         digest=f"{TARGET}" * 64,
         mask=mask,
         pattern=pattern,
-        picture=(1 - mask) * clean + mask * pattern,
+        stamped=(1 - mask) * clean + mask * pattern,
     )
 
 
 def demonstration() -> Demonstration:
-    """Before, every picture goes to the target; after, one is right and one goes elsewhere."""
-    worn = trigger().picture
-    pictures = [
-        Answered(picture=worn, label=label, wanted=TARGET, before=TARGET, after=after)
+    """Before, every image goes to the target; after, one is right and one goes elsewhere."""
+    worn = trigger().stamped
+    images = [
+        Answered(image=worn, label=label, wanted=TARGET, before=TARGET, after=after)
         for label, after in ((7, 7), (9, 5))
     ]
     return Demonstration(
@@ -190,7 +190,7 @@ def demonstration() -> Demonstration:
         target=TARGET,
         before=estimate(TARGET, 524, 0.951, 0.981),
         after=estimate(TARGET, 14, 0.015, 0.043),
-        pictures=pictures,
+        images=images,
     )
 
 

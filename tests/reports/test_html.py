@@ -79,7 +79,7 @@ def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
     ):
         assert part in page.text, part
     shown = [image["alt"] for image in page.named("img")]
-    assert shown[:4] == ["What it adds", "Mask", "Pattern", "On a clean picture"]
+    assert shown[:4] == ["What it adds", "Mask", "Pattern", "On a clean image"]
 
 
 def test_a_calibrated_score_and_the_overall_bound_are_named() -> None:
@@ -145,7 +145,7 @@ def test_a_purified_model_shows_its_proof() -> None:
     assert "3 · Dress, 8 new searches, before" in text
 
 
-def test_the_parents_trigger_is_shown_on_pictures_with_both_models_answers() -> None:
+def test_the_parents_trigger_is_shown_on_images_with_both_models_answers() -> None:
     page = page_of(purified())
 
     shown = [image["alt"] for image in page.named("img")]
@@ -161,7 +161,7 @@ def test_the_parents_trigger_is_shown_on_pictures_with_both_models_answers() -> 
     tones = [
         str(span["class"]).split()[0]
         for span in page.named("span")
-        if "said" in str(span.get("class"))
+        if "answer" in str(span.get("class"))
     ]
     assert tones == ["bad", "good", "bad", "warn"]
 
@@ -172,14 +172,14 @@ def test_a_trigger_that_was_not_measured_again_says_so() -> None:
     assert "before, not measured after" in text
 
 
-def test_large_pictures_of_replays_stay_small() -> None:
+def test_large_images_of_replays_stay_small() -> None:
     noise = np.random.default_rng(0).random((3, 224, 224))
-    pictures = [
-        Answered(picture=noise, label=index, wanted=3, before=3, after=index) for index in range(6)
+    images = [
+        Answered(image=noise, label=index, wanted=3, before=3, after=index) for index in range(6)
     ]
 
     page = render_html(
-        replace(purified(), demonstrations=[replace(demonstration(), pictures=pictures)] * 4)
+        replace(purified(), demonstrations=[replace(demonstration(), images=images)] * 4)
     )
 
     assert len(page) < 3_000_000

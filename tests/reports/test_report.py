@@ -9,7 +9,7 @@ import pytest
 
 from guard.core.evidence import AsrEstimate
 from guard.core.states import Verdict
-from guard.reports.report import outcome_words
+from guard.reports.report import outcome_text
 from tests.reports.samples import AGREED, GAPS, bare, purified, rejected, with_facts
 
 
@@ -117,10 +117,10 @@ def test_accuracy_is_the_artifacts_own() -> None:
 
 
 def test_outcomes_are_told_in_words() -> None:
-    found = [outcome_words(item) for item in rejected().evidence]
+    found = [outcome_text(item) for item in rejected().evidence]
 
     assert found == ["suspicious", "could not look", "measured"]
-    assert [outcome_words(item) for item in purified().evidence] == ["nothing suspicious"]
+    assert [outcome_text(item) for item in purified().evidence] == ["nothing suspicious"]
 
 
 def test_only_cleared_and_purified_exit_with_zero() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from guard.reports.pictures import LARGEST, SIDE, png_uri, stamp_uri
+from guard.reports.images import LARGEST, SIDE, png_uri, stamp_uri
 
 PREFIX = "data:image/png;base64,"
 
@@ -19,7 +19,7 @@ def opened(uri: str) -> Image.Image:
     return image
 
 
-def test_a_small_picture_grows_by_a_whole_factor() -> None:
+def test_a_small_image_grows_by_a_whole_factor() -> None:
     image = opened(png_uri(np.eye(28)))
 
     assert image.size == (SIDE, SIDE)
@@ -27,15 +27,15 @@ def test_a_small_picture_grows_by_a_whole_factor() -> None:
     assert {image.getpixel((x, x)) for x in range(SIDE)} == {255}
 
 
-def test_a_large_picture_shrinks() -> None:
+def test_a_large_image_shrinks() -> None:
     assert max(opened(png_uri(np.zeros((3, 1000, 600)))).size) <= LARGEST
 
 
 def test_colours_survive() -> None:
-    picture = np.zeros((3, 4, 4))
-    picture[0] = 1.0
+    image = np.zeros((3, 4, 4))
+    image[0] = 1.0
 
-    assert opened(png_uri(picture)).getpixel((0, 0)) == (255, 0, 0)
+    assert opened(png_uri(image)).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_channels_that_are_no_colours_are_shown_as_grey() -> None:
@@ -63,6 +63,6 @@ def test_a_stamp_shows_the_pattern_only_under_its_mask() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (2, 3, 4, 5), (4,)])
-def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="a picture must be"):
+def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="an image must be"):
         png_uri(np.zeros(shape))
