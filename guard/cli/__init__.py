@@ -1,1 +1,1 @@
-"""The `guard` command: one file a command, the only package that prints."""
+"""The `guard` command: one file for each command; the only package that prints."""

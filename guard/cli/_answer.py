@@ -1,4 +1,4 @@
-"""A report in the form that was asked for."""
+"""Print or write a report in the requested form."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from guard.reports.report import Report
 
 
 def answer(report: Report, form: ReportFormat, out: Path | None = None) -> int:
-    """Print or write a report; returns the exit code that its verdict has.
+    """Print or write a report and return the exit code of its verdict.
 
-    With HTML, `out` is the file and stdout says the verdict and where the page lies.
+    With HTML, `out` is the file, and stdout shows the verdict and the path of the page.
     """
     if form is ReportFormat.JSON:
         print_json(report.to_dict())

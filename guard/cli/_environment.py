@@ -1,9 +1,7 @@
-"""The settings as a command sees them.
+"""The settings of a command: its own environment over that of a running stack.
 
-Its own environment over that of a stack which runs on the same data folder.
-
-So `guard status` in a second terminal finds what `guard up` started in the first, without a
-variable to copy.
+Thus `guard status` in a second terminal finds what `guard up` started in the first on the same data
+folder, and no variable has to be copied.
 """
 
 import os
@@ -14,10 +12,7 @@ if TYPE_CHECKING:
 
 
 def inherited() -> dict[str, str]:
-    """A copy of this process's environment.
-
-    To be handed on to the processes that `guard up` starts.
-    """
+    """A copy of this process's environment, for the processes that `guard up` starts."""
     return dict(os.environ)
 
 
@@ -37,7 +32,6 @@ def settings_here() -> "Settings":
         return settings
     for alias, name in ALIASES.items():
         if own.get(alias):
-            running.pop(
-                PREFIX + name.upper(), None
-            )  # else the stack's longer name would win over the caller's alias
+            # Otherwise the stack's longer name would win over the caller's alias.
+            running.pop(PREFIX + name.upper(), None)
     return load_settings({**running, **own})

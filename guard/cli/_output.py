@@ -1,7 +1,4 @@
-"""Where answers go.
-
-JSON documents and lines on stdout, remarks on stderr, files written whole or not at all.
-"""
+"""Output: JSON documents and lines on stdout, remarks on stderr, files whole or not at all."""
 
 import contextlib
 import json
@@ -21,14 +18,14 @@ from guard.core.text import printable
 
 
 class Format(StrEnum):
-    """What a list or an action can be answered in."""
+    """The output formats of lists and actions."""
 
     TABLE = "table"
     JSON = "json"
 
 
 class ReportFormat(StrEnum):
-    """What a report can be answered in."""
+    """The output formats of reports."""
 
     TABLE = "table"
     JSON = "json"
@@ -42,35 +39,35 @@ ReportFormatOption = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """One document on stdout; ASCII only, so that no name in it can steer a terminal."""
+    """Print one document, in ASCII only, so that no name in it can control a terminal."""
     typer.echo(to_json(value))
 
 
 def print_json_line(value: Any, *, err: bool = False) -> None:
-    """One line of a stream of documents."""
+    """Print one line of a stream of documents."""
     typer.echo(_ascii(json.dumps(value, allow_nan=False, default=_plain)), err=err)
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON; NaN is a mistake of ours and refused."""
+    """Indented JSON; NaN is refused, since it would be a fault of the guard."""
     return _ascii(json.dumps(value, indent=2, allow_nan=False, default=_plain))
 
 
 def say(text: object) -> None:
-    """One line of the answer."""
+    """Print one line of the answer on stdout."""
     typer.echo(printable(text))
 
 
 def remark(text: object) -> None:
-    """One line that is not the answer."""
+    """Print one line that is not part of the answer on stderr."""
     typer.echo(printable(text), err=True)
 
 
 def html_target(form: ReportFormat, out: Path | None) -> None:
-    """Refuse, before any work is done, to write where nothing can be written.
+    """Refuse a target that cannot be written, before any work is done.
 
     Raises:
-        InputError: HTML was asked for without a file, or the file's folder does not exist.
+        InputError: HTML was requested without a file, or the file's folder does not exist.
     """
     if form is ReportFormat.HTML and out is None:
         raise InputError("--format html needs --out FILE.", code="no_out")
@@ -85,7 +82,7 @@ def html_target(form: ReportFormat, out: Path | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: a reader sees the old content or the new, never a part."""
+    """Write a file atomically: a reader sees the old content or the new, never a part."""
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -99,7 +96,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """Whatever a library prints meanwhile goes to stderr: stdout carries the answer alone."""
+    """Send what libraries print inside the block to stderr; stdout carries the answer alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
@@ -111,5 +108,5 @@ def _plain(value: Any) -> Any:
 
 
 def _ascii(text: str) -> str:
-    # DEL is the one ASCII control that json leaves as it is.
+    # DEL is the only ASCII control character that json does not escape.
     return text.replace("\x7f", "\\u007f")

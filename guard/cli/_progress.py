@@ -1,4 +1,4 @@
-"""Long work made visible on stderr: a bar on a terminal, JSON lines otherwise."""
+"""Show the progress of long work on stderr: a bar on a terminal, JSON lines otherwise."""
 
 import json
 import sys
@@ -17,9 +17,9 @@ SECONDS_BETWEEN_LINES = 2.0
 
 @contextmanager
 def watched(task: str, *, clock: Callable[[], float] = time.monotonic) -> Iterator["Progress"]:
-    """A progress callback for the length of the block.
+    """A progress callback for the duration of the block.
 
-    `task` is what the bar and the lines are called.
+    `task` is the name that the bar and the lines show.
     """
     if sys.stderr.isatty():
         with _bar(task) as progress:

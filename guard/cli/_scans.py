@@ -1,7 +1,4 @@
-"""Scans as people and scripts see them.
-
-Rows, one scan's answer, and following one until it rests.
-"""
+"""Show scans to people and scripts, and follow a scan until it ends."""
 
 import sys
 import time
@@ -25,14 +22,14 @@ RESTING = frozenset({ScanState.DONE, ScanState.FAILED})
 
 @dataclass(frozen=True)
 class Seen:
-    """A scan beside the verdict in force."""
+    """A scan with its verdict in force."""
 
     scan: "ScanRow"
     verdict: Verdict | None
 
     @property
     def exit_code(self) -> int:
-        """Only a verdict can be 0: a scan that still runs, or failed, vouches for nothing."""
+        """The verdict's exit code; never 0 for a scan that still runs or has failed."""
         if self.scan.state is ScanState.FAILED:
             return FAILED
         return EXIT_CODES[self.verdict] if self.verdict is not None else WAITING
@@ -60,7 +57,7 @@ class Seen:
 
 
 def look(guard: "Guard", scan_id: str) -> Seen:
-    """One scan by its id or the start of it."""
+    """One scan, by its id or an unambiguous start of it."""
     from guard.store import ledger, scans
     from guard.store.session import reading
 
@@ -83,10 +80,10 @@ def recent(guard: "Guard", limit: int) -> list[Seen]:
 
 
 def follow(guard: "Guard", scan_id: str, form: Format) -> int:
-    """Show a scan until it is done or has failed; returns the exit code of its verdict.
+    """Show a scan until it is done or has failed, and return the exit code of its verdict.
 
-    On a terminal one table is redrawn; otherwise one JSON line a change goes to stderr. The last
-    word is on stdout.
+    On a terminal one table is redrawn; otherwise each change is one JSON line on stderr. The final
+    state goes to stdout.
     """
     seen = look(guard, scan_id)
     if form is Format.TABLE and sys.stdout.isatty():
@@ -119,7 +116,7 @@ def _rests(seen: Seen) -> bool:
 
 
 def print_scans(rows: Sequence[Seen], form: Format, *, one: bool = False) -> None:
-    """Scans on stdout; with `one`, JSON is the object itself and not a list of it."""
+    """Print scans on stdout; with `one`, the JSON is the object itself instead of a list."""
     if form is Format.JSON:
         print_json(rows[0].to_dict() if one else [row.to_dict() for row in rows])
     else:

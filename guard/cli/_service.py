@@ -1,7 +1,4 @@
-"""What commands that speak to the service share.
-
-The opened guard, and who is sitting at the keyboard.
-"""
+"""Shared by the commands that use the service: the opened guard, and the user's login name."""
 
 import os
 import pwd
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_service() -> "Guard":
-    """The guard that the settings describe."""
+    """Open the guard that the settings describe."""
     from guard.bootstrap import open_guard
     from guard.cli._environment import settings_here
 
@@ -22,10 +19,10 @@ def open_service() -> "Guard":
 
 
 def operator() -> str:
-    """The login name that the operating system vouches for.
+    """The user's login name as the operating system knows it.
 
-    Not `getpass.getuser()`, and no option: both take the word of whoever types the command, and a
-    review counts only if its author cannot pick a name (threat model A13).
+    It is neither `getpass.getuser()` nor an option, since with both the user could choose the name,
+    and a review counts only if its author cannot (threat model A13).
 
     Raises:
         InputError: this user id has no name; reviews need one.

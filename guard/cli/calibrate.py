@@ -19,15 +19,16 @@ def calibrate(
             help="A folder of model folders, each with truth.json; cleansets/ beside them."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Where the calibration file is written.")],
+    out: Annotated[Path, typer.Option(help="The calibration file to write.")],
     cleanset: Annotated[
-        str | None, typer.Option(help="A stored name or an .npz, and only the models it fits.")
+        str | None,
+        typer.Option(help="A stored name or an .npz; only models that it fits are used."),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
     ] = None,
     part: Annotated[
-        str | None, typer.Option(help="Only models whose truth names this part of the zoo.")
+        str | None, typer.Option(help="Use only models whose truth names this part of the zoo.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scans and of the folds.")] = 0,
     device: Annotated[
@@ -35,9 +36,9 @@ def calibrate(
     ] = None,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Scan the models (what was scanned before is not scanned again), fit.
+    """Scan the models, fit the combination, and write one file with its digest.
 
-    And write one file with its digest.
+    Models that were scanned before are not scanned again.
     """
     from guard.core.digests import canonical_json
     from guard.core.errors import InputError

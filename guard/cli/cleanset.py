@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from guard.cleansets import RawSet
     from guard.core.evidence import CleanSetFacts
 
-app = typer.Typer(
-    rich_markup_mode=None, help="Look after clean sets: labelled pictures that you vouch for."
-)
+app = typer.Typer(rich_markup_mode=None, help="Manage clean sets: labelled images that you trust.")
 SourceArgument = Annotated[
     str,
     typer.Argument(
@@ -32,12 +30,12 @@ SCHEME = "s3://"
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What models and people call it.")],
+    name: Annotated[str, typer.Argument(help="The name of the clean set.")],
     source: SourceArgument,
     seed: SeedOption = 0,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Check a clean set, split it once, store it by digest; the name then means this set."""
+    """Check a clean set, split it once, and store it by digest under this name."""
     from guard.bootstrap import open_guard, upgrade_database
     from guard.cli._environment import settings_here
     from guard.store import cleansets
@@ -45,8 +43,8 @@ def add(
 
     settings = settings_here()
     facts, data = _curated(source, name, seed)
-    # Clean sets come first on a new machine, often before any service: make the schema rather than
-    # ask for it.
+    # On a new machine clean sets are often added before any service runs, so make the schema rather
+    # than require it.
     upgrade_database(settings)
     guard = open_guard(settings)
     guard.blobs.put_bytes(data)
@@ -58,7 +56,7 @@ def add(
 
 @app.command("list")
 def list_(form: FormatOption = Format.TABLE) -> int:
-    """List stored clean sets; of one name the first is in use."""
+    """List the stored clean sets; of several with one name, the first is in use."""
     from guard.cli._service import open_service
     from guard.store import cleansets
     from guard.store.session import reading
@@ -71,7 +69,7 @@ def list_(form: FormatOption = Format.TABLE) -> int:
 
 @app.command()
 def check(source: SourceArgument, seed: SeedOption = 0, form: FormatOption = Format.TABLE) -> int:
-    """Check a clean set and print its facts; stores nothing."""
+    """Check a clean set and print its facts, without storing it."""
     facts, _ = _curated(source, Path(source).stem or "clean set", seed)
     _print([facts], form, one=True)
     return 0
@@ -87,9 +85,9 @@ def _curated(source: str, name: str, seed: int) -> tuple["CleanSetFacts", bytes]
 
 
 def _from_bucket(source: str) -> "RawSet":
-    """Read one object through a private temporary file.
+    """Read one object through a private temporary file with the object's suffix.
 
-    Whose suffix tells the readers what it is.
+    The readers choose the file type by that suffix.
     """
     from guard.cleansets import read_source
     from guard.cli._service import open_service
@@ -97,7 +95,7 @@ def _from_bucket(source: str) -> "RawSet":
     bucket_name, _, key = source.removeprefix(SCHEME).partition("/")
     if not bucket_name or not key or key.endswith("/"):
         raise InputError(
-            "An object is given as s3://BUCKET/KEY; image folders have to be local.",
+            "Name an object as s3://BUCKET/KEY; an image folder must be local.",
             code="bad_object",
         )
     guard = open_service()
@@ -125,7 +123,7 @@ def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) 
         ">classes",
         ">channels",
         "size",
-        ">fewest a class",
+        ">fewest per class",
         ">search",
         ">calibration",
         ">hold-out",
@@ -145,4 +143,6 @@ def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) 
         )
         for row in rows
     ]
-    print_table(columns, cells, empty="no clean sets; `guard cleanset add NAME SOURCE` adds one")
+    print_table(
+        columns, cells, empty="There are no clean sets; `guard cleanset add NAME SOURCE` adds one."
+    )

@@ -1,7 +1,4 @@
-"""Compare two model files: accuracy by class, recovered triggers, weights moved.
-
-No service needed.
-"""
+"""Compare two model files (accuracy, recovered triggers, weights); needs no service."""
 
 import math
 from pathlib import Path
@@ -27,15 +24,21 @@ def compare(
         Path,
         typer.Argument(help="A model file, or a folder with model.safetensors and config.json."),
     ],
-    b: Annotated[Path, typer.Argument(help="What A is compared with: say, A purified.")],
+    b: Annotated[
+        Path, typer.Argument(help="The model to compare A with, such as A after purification.")
+    ],
     cleanset: Annotated[
         str | None, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
     ] = None,
     scan: Annotated[
-        bool, typer.Option("--scan", help="Scan A too, replay what is suspicious on both.")
+        bool,
+        typer.Option("--scan", help="Scan A as well, and replay its suspicious triggers on both."),
     ] = False,
     policy: Annotated[
-        Path | None, typer.Option(help="Whose detectors --scan runs: a TOML, default, ensemble.")
+        Path | None,
+        typer.Option(
+            help="The policy whose detectors --scan runs: a TOML file, default, strict or ensemble."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
     device: Annotated[
@@ -47,10 +50,10 @@ def compare(
     layers: Annotated[int, typer.Option(min=0, help="How many layers the table shows.")] = 10,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Say how two models differ; it judges neither, and exits 0 whatever the difference.
+    """Show how two models differ; it judges neither, and exits 0 whatever the difference.
 
-    Without --cleanset, architecture and weights alone are compared. A trigger is recovered anew by
-    --scan, which takes as long as a scan of A.
+    Without --cleanset, only architecture and weights are compared. With --scan, triggers of A are
+    recovered, which takes as long as a scan of A.
     """
     if scan and cleanset is None:
         raise InputError("--scan needs --cleanset X.", code="no_cleanset")
@@ -94,7 +97,7 @@ def _show(found: "Comparison", layers: int) -> None:
         ("parameters", *(f"{side.parameters:,}" for side in sides)),
     ]
     print_table(("", f"A: {found.a.name}", f"B: {found.b.name}"), rows)
-    console().print(printable(_words(found)))
+    console().print(printable(_summary(found)))
     if found.a.accuracy is not None and found.b.accuracy is not None:
         print_table(("clean accuracy", ">A", ">B", ">B - A"), _recalls(found))
     if found.scan is not None:
@@ -106,12 +109,12 @@ def _show(found: "Comparison", layers: int) -> None:
             ],
             empty="The scan of A found no suspicious trigger to replay.",
         )
-        for words in found.could_not_look():
-            console().print(printable(f"could not look: {words}"))
+        for problem in found.could_not_look():
+            console().print(printable(f"could not look: {problem}"))
     if layers:
         left = len(found.layers) - layers
         print_table(
-            ("layer", "what", ">numbers", ">moved", ">relative L2"),
+            ("layer", "kind", ">numbers", ">moved by (L2)", ">relative"),
             [
                 (
                     one.layer,
@@ -122,29 +125,28 @@ def _show(found: "Comparison", layers: int) -> None:
                 )
                 for one in found.layers[:layers]
             ],
-            title="weights moved, most "
-            f"first{f' ({left} more in --format json)' if left > 0 else ''}",
+            title="changed weights, largest change first"
+            + (f" ({left} more in --format json)" if left > 0 else ""),
         )
 
 
-def _words(found: "Comparison") -> str:
+def _summary(found: "Comparison") -> str:
     if found.identical:
-        words = "The same model: weights and manifest are identical."
+        sentence = "The same model: weights and manifest are identical."
     elif found.same_architecture:
-        words = "The same architecture."
+        sentence = "The same architecture."
     else:
-        words = (
-            f"Not the same architecture; {len(found.unmatched)} tensors have no match of the same "
-            "name and shape, "
-            "and only the others are compared below."
+        sentence = (
+            f"Not the same architecture: {len(found.unmatched)} tensors have no match of the same "
+            "name and shape; only the others are compared below."
         )
     if found.agreement is not None:
-        words += f" They agree on {found.agreement:.1%} of {found.images} hold-out pictures."
-    return words
+        sentence += f" They agree on {found.agreement:.1%} of {found.images} hold-out images."
+    return sentence
 
 
 def _recalls(found: "Comparison") -> list[tuple[object, ...]]:
-    """Overall first, then the classes: all of them in order, or of many those that differ most."""
+    """Rows of accuracy: overall, then each class in order; of many, those that differ most."""
     before, after = found.a.accuracy, found.b.accuracy
     if before is None or after is None:
         return []

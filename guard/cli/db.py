@@ -1,20 +1,20 @@
-"""Bring the database's schema up to date."""
+"""Upgrade the database's schema."""
 
 import typer
 
 from guard.cli._output import say
 
-app = typer.Typer(rich_markup_mode=None, help="Look after the database's schema.")
+app = typer.Typer(rich_markup_mode=None, help="Manage the database's schema.")
 
 
 @app.callback()
 def db() -> None:
-    """Look after the database's schema."""
+    """Manage the database's schema."""
 
 
 @app.command()
 def upgrade() -> int:
-    """Bring the schema up to this release; harmless if it is."""
+    """Upgrade the schema to this release; does nothing if it is up to date."""
     from guard.bootstrap import upgrade_database
     from guard.cli._environment import settings_here
 

@@ -1,7 +1,4 @@
-"""The entry point.
-
-Finds the command files beside it and turns every error into one sentence and an exit code.
-"""
+"""The entry point: finds the command files and turns errors into a sentence and an exit code."""
 
 import sys
 from collections.abc import Sequence
@@ -33,8 +30,8 @@ _EXITS: tuple[tuple[type[GuardError], int], ...] = (
     (IntegrityMismatch, MISMATCH),
     (NotServable, BLOCKED),
 )
-#: Packages that the base installation leaves out, and the extra that brings each (pydantic comes
-#: with typer).
+#: Packages that the base installation omits, and the extra that installs each (typer brings
+#: pydantic).
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "scipy"), "worker"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), "api"),
@@ -42,24 +39,24 @@ EXTRAS = {
     "psycopg": "postgres",
 }
 _EPILOG = (
-    "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, 4 "
-    "usage, 5 waiting for "
-    "review, 6 integrity mismatch. The answer goes to stdout, everything else to stderr."
+    "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, "
+    "4 usage, 5 waiting for review, 6 integrity mismatch. The answer goes to stdout, everything "
+    "else to stderr."
 )
 
 
 class CommandFiles(TyperGroup):
-    """A group whose members are files.
+    """A command group whose members are files.
 
     A command is imported when it is called, and never for `--help`.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
-        """The names of the files, without machinery and without this one."""
+        """The names of the command files, without machinery and without this file."""
         return [name for name in COMMANDS.names() if name != "main"]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import one command file; a name that is no file imports nothing."""
+        """Import one command file; a name without a file imports nothing."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command = get_command(import_module(f"{COMMANDS.package}.{cmd_name}").app)
@@ -67,7 +64,7 @@ class CommandFiles(TyperGroup):
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The first line of each file is its help."""
+        """List each command with the first line of its file."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary(name)) for name in self.list_commands(ctx)])
 
@@ -98,7 +95,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def guard(
-    version: bool = typer.Option(  # noqa: ARG001 - its callback has done the work
+    version: bool = typer.Option(  # noqa: ARG001 - its callback does the work
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks and every log line."),
@@ -139,7 +136,7 @@ def run(args: Sequence[str]) -> int:
         )
     except ModuleNotFoundError as error:
         return _complain(_missing(error), FAILED, debug)
-    except Exception as error:  # noqa: BLE001 - a person gets a sentence, and the traceback only on request
+    except Exception as error:  # noqa: BLE001 - the user gets a sentence, and a traceback only on request
         sentence = (
             f"The guard itself failed ({type(error).__name__}: {error}); `guard --debug` "
             "shows where."
@@ -165,8 +162,8 @@ def _complain(sentence: str, code: int, debug: bool) -> int:
         import traceback
 
         typer.echo(traceback.format_exc(), err=True)
-    # A second line (the end of a log) is indented, so that no text in it can pass for a line of
-    # ours.
+    # Further lines (the end of a log) are indented, so that their text cannot pass for a line of
+    # the guard.
     first, *more = sentence.splitlines() or [""]
     typer.echo(f"guard: {printable(first)}", err=True)
     for line in more:
@@ -175,9 +172,9 @@ def _complain(sentence: str, code: int, debug: bool) -> int:
 
 
 def main() -> None:
-    """What the `guard` script calls."""
+    """Run the `guard` script."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its escape, not a crash after an hour of
-        # scanning.
+        # A terminal that cannot show a character gets its escape, so that an hour of scanning does
+        # not end in a crash.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))

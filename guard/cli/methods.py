@@ -10,15 +10,13 @@ from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
 if TYPE_CHECKING:
     from guard.core.plugins import PlugIn
 
-app = typer.Typer(
-    rich_markup_mode=None, help="Look at detectors, defenses, formats and publishers."
-)
+app = typer.Typer(rich_markup_mode=None, help="Show detectors, defenses, formats and publishers.")
 KINDS = ("detectors", "defenses", "formats", "publishers")
 
 
 @app.callback()
 def methods() -> None:
-    """Look at detectors, defenses, formats and publishers."""
+    """Show detectors, defenses, formats and publishers."""
 
 
 @app.command("list")
@@ -26,12 +24,9 @@ def list_(
     form: FormatOption = Format.TABLE,
     kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(KINDS)}.")] = None,
 ) -> int:
-    """List every method with its version, what it covers, where it comes from.
-
-    And what the policy in force makes of it.
-    """
+    """List every method with its version, coverage, origin and role in the policy in force."""
     if kind is not None and kind not in KINDS:
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}.", param_hint="--kind")
+        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}.", param_hint="--kind")
     with quiet_stdout():
         from guard.cli._environment import settings_here
         from guard.core import plugins
@@ -61,9 +56,9 @@ def list_(
 
 @app.command("canary")
 def canary(form: FormatOption = Format.TABLE) -> int:
-    """Let the policy's detectors prove themselves here.
+    """Test the policy's detectors on this machine.
 
-    Flag a model with a known backdoor, pass an honest one.
+    Each must flag a model with a known backdoor and pass an honest one.
     """
     from guard.cli._environment import settings_here
 
@@ -92,7 +87,7 @@ def canary(form: FormatOption = Format.TABLE) -> int:
             )
             for one in trials
         ]
-        print_table(("method", ">version", "passed", ">seconds", "what it did"), cells)
+        print_table(("method", ">version", "passed", ">seconds", "result"), cells)
     return 0 if trials and all(one.passed for one in trials) else 2
 
 
@@ -123,7 +118,7 @@ def _of(kind: str) -> list[dict[str, Any]]:
 
 
 def _origin(plug_in: "PlugIn | None") -> str:
-    """In a table's cell; the whole digest is in the JSON."""
+    """The plug-in's file and short digest for a table cell; the JSON has the whole digest."""
     return f"{plug_in.path.name} {plug_in.digest[:12]}" if plug_in else "built in"
 
 
@@ -136,7 +131,7 @@ def _policy_use() -> dict[tuple[str, str], str]:
         ("detectors", name): "required" if rule.required else "optional"
         for name, rule in rules.detectors.items()
     }
-    for place, rule in enumerate(rules.defenses, 1):  # one that is listed twice is tried twice
+    for place, rule in enumerate(rules.defenses, 1):  # a defense listed twice is tried twice
         key = ("defenses", rule.name)
         use[key] = f"{use[key]} and {place}." if key in use else f"tried {place}."
     return use

@@ -1,4 +1,4 @@
-"""Check a policy file and say what it asks for."""
+"""Check a policy file and show its rules."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +10,12 @@ from guard.cli._output import Format, FormatOption, print_json
 if TYPE_CHECKING:
     from guard.policy import Policy
 
-app = typer.Typer(rich_markup_mode=None, help="Look at policies.")
+app = typer.Typer(rich_markup_mode=None, help="Check policies.")
 
 
 @app.callback()
 def policy() -> None:
-    """Look at policies."""
+    """Check policies."""
 
 
 @app.command()
@@ -27,7 +27,7 @@ def check(
 ) -> int:
     """Read a policy as strictly as the service does, and print its rules and digest.
 
-    Exits 4 if it is wrong.
+    Exits 4 if the policy is invalid.
     """
     from guard.cli._environment import settings_here
     from guard.policy import load_policy
@@ -46,7 +46,7 @@ def check(
 
 
 def _check_methods(rules: "Policy") -> None:
-    """Names that are on no shelf would fail every scan: say so now. Imports no plug-in."""
+    """Refuse unknown methods, which would fail every scan; imports no plug-in."""
     from guard.core.errors import PolicyError
     from guard.core.shelf import Shelf
 
@@ -57,7 +57,7 @@ def _check_methods(rules: "Policy") -> None:
         known = Shelf[Any](f"guard.{kind}").names()
         for name in names:
             if name not in known:
-                sentence = f"The policy names {name!r}, but {kind} are: {', '.join(known)}."
+                sentence = f"The policy names {name!r}, but the {kind} are: {', '.join(known)}."
                 raise PolicyError(sentence, code="unknown_method")
 
 
@@ -80,23 +80,23 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
         (
             "clean set",
-            f"{enough.min_per_class} a class, {enough.min_holdout} in the hold-out, at least",
+            f"at least {enough.min_per_class} per class and {enough.min_holdout} in the hold-out",
         ),
-        ("accuracy to decide at all", f"{accuracy.min_times_chance:g} times chance"),
+        ("least accuracy to be judged", f"{accuracy.min_times_chance:g} times chance"),
         (
-            "accuracy that repair may cost",
-            f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} a class",
+            "accuracy a repair may cost",
+            f"{accuracy.max_drop:.1%} overall, {accuracy.max_class_drop:.1%} per class",
         ),
         ("proof of a repair", _proof(rules)),
-        ("natural trojans are", rules.natural),
+        ("natural triggers are", rules.natural),
         (
-            "combined p that proves / holds",
+            "combined p to reject / to hold",
             f"{rules.combination.reject_level:g} / {rules.combination.hold_level:g}",
         ),
-        ("p of one class that holds", f"{rules.combination.class_level:g}"),
+        ("combined p of one class to hold", f"{rules.combination.class_level:g}"),
         ("calibration", _calibration(rules)),
-        ("a person always looks", "yes" if rules.review_always else "no"),
-        ("a verdict holds", f"{rules.lifetime_days:g} days"),
+        ("a person reviews every model", "yes" if rules.review_always else "no"),
+        ("a verdict is valid for", f"{rules.lifetime_days:g} days"),
     ]
 
 
@@ -104,8 +104,8 @@ def _proof(rules: "Policy") -> str:
     proof = rules.proof
     limits = (
         ("fresh patches", proof.max_resampled),
-        ("lead when taught anew", proof.max_lead),
-        ("lead when perturbed", proof.max_woken),
+        ("lead in re-learning", proof.max_lead),
+        ("lead in reactivation", proof.max_woken),
     )
     return (
         ", ".join(f"{name} at most {limit:.0%}" for name, limit in limits if limit is not None)
@@ -115,10 +115,9 @@ def _proof(rules: "Policy") -> str:
 
 def _calibration(rules: "Policy") -> str:
     if rules.calibration is None:
-        return "none: the rules without reference models decide"
+        return "none; the rules without reference models decide"
     used = rules.calibration.calibration
     return (
         f"{used.digest}, at most {rules.calibration.max_fpr:.1%} false alarms (its "
-        f"{len(used.honest)} honest "
-        f"models certify {used.least_fpr:.1%} at best)"
+        f"{len(used.honest)} honest models certify {used.least_fpr:.1%} at best)"
     )

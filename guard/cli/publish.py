@@ -1,4 +1,4 @@
-"""Ask for a vetted model to be served."""
+"""Request that a vetted model is served."""
 
 from typing import Annotated
 
@@ -16,9 +16,9 @@ def publish(
     scan_id: Annotated[str, typer.Argument(help="A scan, or the start of its id.")],
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Send a cleared or purified model on its way to serving.
+    """Request the publication of a cleared or purified model.
 
-    Exits 1 where its signed verdict does not allow that.
+    Exits 1 if its signed verdict does not allow publication.
     """
     guard = open_service()
     from guard.flow.publish import request
@@ -29,5 +29,5 @@ def publish(
         print_json(seen.to_dict())
     else:
         digest = seen.scan.canonical_digest or ""
-        say(f"publishing {seen.scan.name} sha256:{digest}; `guard served` shows when it is up")
+        say(f"publishing {seen.scan.name} sha256:{digest}; `guard served` lists it once it is up")
     return 0

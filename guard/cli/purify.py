@@ -1,4 +1,4 @@
-"""Repair one model file and vet the result; no service needed."""
+"""Repair one model file and vet the result; needs no service."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,8 @@ def purify(
         Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
     ] = None,
     defense: Annotated[
-        str | None, typer.Option(help="This defense, whatever the verdict; else the policy's.")
+        str | None,
+        typer.Option(help="Use this defense whatever the verdict; by default, the policy's."),
     ] = None,
     param: Annotated[
         list[str] | None,
@@ -46,7 +47,7 @@ def purify(
             "--set",
             "--param",
             metavar="NAME=VALUE",
-            help="A parameter of --defense; once for each.",
+            help="A parameter of --defense as NAME=VALUE; may be given repeatedly.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
@@ -78,8 +79,8 @@ def purify(
             progress=progress,
         )
     code = _shown(report, form, out)
-    # The parent's own clearance is an answer too, but an asked-for defense whose child fails must
-    # not exit 0.
+    # The parent's own clearance is a result too, but a requested defense whose model fails must not
+    # exit 0.
     return code if defense is None or report.verdict is Verdict.PURIFIED else code or 1
 
 
@@ -101,9 +102,9 @@ def _shown(report: Report, form: ReportFormat, out: Path) -> int:
 
 
 def parameters(pairs: list[str]) -> dict[str, Any]:
-    """`["epochs=3", "name=sgd"]` -> `{"epochs": 3, "name": "sgd"}`.
+    """Parse parameters: `["epochs=3", "name=sgd"]` gives `{"epochs": 3, "name": "sgd"}`.
 
-    JSON where it parses, else text.
+    A value is JSON where it parses as such, otherwise text.
 
     Raises:
         InputError: a pair has no `=`, or a name comes twice.
@@ -113,7 +114,8 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier() or name in found:
             raise InputError(
-                f"{pair!r} is no parameter; write NAME=VALUE, each name once.", code="bad_parameter"
+                f"{pair!r} is not a parameter; write NAME=VALUE, each name once.",
+                code="bad_parameter",
             )
         try:
             found[name] = json.loads(text)

@@ -1,4 +1,4 @@
-"""What is known about a scan: table, JSON or HTML page."""
+"""Show the report on a scan as a table, JSON or an HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,9 @@ app = typer.Typer(rich_markup_mode=None)
 def report(
     scan_id: Annotated[str, typer.Argument(help="A scan, or the start of its id.")],
     form: ReportFormatOption = ReportFormat.TABLE,
-    out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file for --format html.")] = None,
 ) -> int:
-    """Print or write what is known about a scan; the exit code is its verdict's."""
+    """Print or write the report on a scan; the exit code is that of its verdict."""
     html_target(form, out)
     from guard.flow.report import report_for
 

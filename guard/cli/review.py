@@ -18,14 +18,14 @@ from guard.cli._output import (
 )
 from guard.cli._service import open_service, operator
 
-app = typer.Typer(rich_markup_mode=None, help="Look at held verdicts and decide about them.")
+app = typer.Typer(rich_markup_mode=None, help="Review held verdicts and decide on them.")
 ScanArgument = Annotated[str, typer.Argument(help="A scan, or the start of its id.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the signed verdict.")]
+ReasonOption = Annotated[str, typer.Option(help="The reason, which the signed verdict keeps.")]
 
 
 @app.command("list")
 def list_(form: FormatOption = Format.TABLE) -> int:
-    """List what waits for a review, the longest waiting first."""
+    """List the scans that wait for a review, the longest waiting first."""
     guard = open_service()
     from guard.flow.review import waiting
 
@@ -37,7 +37,7 @@ def list_(form: FormatOption = Format.TABLE) -> int:
 def show(
     scan_id: ScanArgument,
     form: ReportFormatOption = ReportFormat.TABLE,
-    out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file for --format html.")] = None,
 ) -> int:
     """Show all evidence on a scan; exits 5 while it is held."""
     html_target(form, out)
@@ -48,13 +48,13 @@ def show(
 
 @app.command()
 def approve(scan_id: ScanArgument, reason: ReasonOption, form: FormatOption = Format.TABLE) -> int:
-    """Clear a held model and have it published. You cannot approve what you uploaded."""
+    """Clear a held model and have it published; you cannot approve your own upload."""
     return _decide(scan_id, reason, form, approved=True)
 
 
 @app.command()
 def reject(scan_id: ScanArgument, reason: ReasonOption, form: FormatOption = Format.TABLE) -> int:
-    """Reject a held model. Exits 0 when the rejection is recorded."""
+    """Reject a held model; exits 0 once the rejection is recorded."""
     return _decide(scan_id, reason, form, approved=False)
 
 
@@ -68,9 +68,9 @@ def _decide(scan_id: str, reason: str, form: Format, *, approved: bool) -> int:
     if form is Format.JSON:
         print_json({**seen.to_dict(), "verdict_id": verdict_id, "reviewer": reviewer})
     else:
-        said = "approved" if approved else "rejected"
+        decision = "approved" if approved else "rejected"
         say(
-            f"{said} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {reviewer}, "
+            f"{decision} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {reviewer}, "
             f"verdict {verdict_id}"
         )
     return 0

@@ -1,4 +1,4 @@
-"""Vet one model file; no service needed."""
+"""Vet one model file; needs no service."""
 
 import math
 from pathlib import Path
@@ -33,7 +33,7 @@ def scan(
         float, typer.Option(min=1, help="Time budget of all detectors together.")
     ] = math.inf,
     form: ReportFormatOption = ReportFormat.TABLE,
-    out: Annotated[Path | None, typer.Option(help="Where --format html is written.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file for --format html.")] = None,
 ) -> int:
     """Vet one model file and print the verdict; nothing in the file is executed."""
     html_target(form, out)

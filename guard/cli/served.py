@@ -1,4 +1,4 @@
-"""What the serving system answers with, and whether it may."""
+"""List what is served, and whether the guard allows it."""
 
 from typing import Annotated
 
@@ -14,9 +14,9 @@ MISMATCH = 6
 @app.command()
 def served(
     form: FormatOption = Format.TABLE,
-    name: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Show only this model.")] = None,
 ) -> int:
-    """List everything that is served; exits 6 if any of it was not vetted."""
+    """List every served model; exits 6 if any of them was not vetted."""
     guard = open_service()
     from guard.flow.served import served as ask
 

@@ -1,4 +1,4 @@
-"""Where scans stand, once or until they rest."""
+"""Show the state of scans, once or until they end."""
 
 import sys
 import time
@@ -22,14 +22,16 @@ def status(
         str | None, typer.Argument(help="One scan, or the start of its id; all by default.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on until the scan rests, or until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Watch until the scan ends, or until Ctrl-C.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest scans.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help="The number of newest scans to show.")
+    ] = 20,
     form: FormatOption = Format.TABLE,
 ) -> int:
     """Show scans.
 
-    For one scan the exit code is its verdict's, 2 while there is none; for the list it is 0.
+    For one scan, the exit code is that of its verdict, or 2 while it has none; for the list, 0.
     """
     guard = open_service()
     if scan_id is not None:
@@ -46,10 +48,7 @@ def status(
 
 
 def _watch_all(guard: "Guard", limit: int, form: Format) -> None:
-    """Redraw the list on a terminal.
-
-    Otherwise one JSON line for each change of a scan, on stdout.
-    """
+    """Redraw the list on a terminal; otherwise print each change of a scan as a JSON line."""
     if form is Format.TABLE and sys.stdout.isatty():
         from rich.live import Live
 

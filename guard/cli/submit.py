@@ -1,4 +1,4 @@
-"""Hand a file, or an object in a bucket, to the service."""
+"""Submit a file, or an object in a bucket, to the service."""
 
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 def submit(
     source: Annotated[str, typer.Argument(help="A model file or folder, or s3://BUCKET/KEY.")],
     name: Annotated[
-        str | None, typer.Option(help="The model's name; a file's own by default.")
+        str | None, typer.Option(help="The model's name; by default, that of the file.")
     ] = None,
     version_id: Annotated[
         str | None, typer.Option(help="The object's version; the latest by default.")
@@ -32,7 +32,7 @@ def submit(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait for the verdict.")] = False,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Submit a model. Without --watch, 0 means that it was taken, not that it is cleared."""
+    """Submit a model; without --watch, exit code 0 means accepted, not cleared."""
     guard = open_service()
     from guard.flow import submit as flow
 
@@ -40,7 +40,7 @@ def submit(
         bucket, _, key = source.removeprefix(SCHEME).partition("/")
         if not bucket or not key or name is not None:
             raise InputError(
-                "An object is given as s3://BUCKET/KEY, without --name.", code="bad_object"
+                "Name an object as s3://BUCKET/KEY, without --name.", code="bad_object"
             )
         nomination = flow.submit(guard, bucket, key, version_id)
     else:
@@ -62,8 +62,8 @@ def _wait_for_scan(guard: "Guard", nomination: str) -> str:
     """The id of the scan that a nomination leads to.
 
     Raises:
-        ArtifactRejected: it leads to none; the reason says why.
-        Unavailable: nobody looked at it in time.
+        ArtifactRejected: it leads to none; the message gives the reason.
+        Unavailable: no worker examined it in time.
     """
     from guard.store import nominations
     from guard.store.session import reading
@@ -77,4 +77,6 @@ def _wait_for_scan(guard: "Guard", nomination: str) -> str:
         if row.reason:
             raise ArtifactRejected(row.reason, code="not_taken")
         time.sleep(POLL_SECONDS)
-    raise Unavailable("No worker took the upload in time; is `guard up` or a worker running?")
+    raise Unavailable(
+        "No worker took the upload in time; check that `guard up` or a worker is running."
+    )

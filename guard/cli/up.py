@@ -1,4 +1,4 @@
-"""Start the whole guard on this machine, on loopback."""
+"""Start the whole guard on this machine, reachable on loopback only."""
 
 import sys
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def up(form: FormatOption = Format.TABLE) -> int:
-    """Start everything, show one table once it works, and end everything on Ctrl-C.
+    """Start everything, show one table once it works, and stop everything on Ctrl-C.
 
-    Parts that run already are used instead: DATABASE_URL, REDIS_URL, GUARD_S3_ENDPOINT,
+    Parts that already run elsewhere are used instead: DATABASE_URL, REDIS_URL, GUARD_S3_ENDPOINT,
     GUARD_TORCHSERVE_MANAGEMENT.
     """
     from guard.local.supervisor import Stack, interrupted_by_signals
@@ -33,8 +33,8 @@ def up(form: FormatOption = Format.TABLE) -> int:
             _print(stack.status(), form)
             if form is Format.TABLE:
                 say(
-                    f"data in {folder}; `guard status --watch` in another terminal; Ctrl-C ends "
-                    "everything"
+                    f"data in {folder}; follow scans with `guard status --watch` in another "
+                    "terminal; Ctrl-C stops everything"
                 )
             stack.wait()
     except KeyboardInterrupt:

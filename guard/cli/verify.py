@@ -1,4 +1,4 @@
-"""Check ledger, stored bytes and what is served."""
+"""Check the ledger, the stored bytes and what is served."""
 
 from typing import Annotated
 
@@ -14,13 +14,13 @@ MISMATCH = 6
 @app.command()
 def verify(
     digest: Annotated[
-        str | None, typer.Argument(help="Only what concerns these weights (SHA-256).")
+        str | None, typer.Argument(help="Check only what concerns these weights (SHA-256).")
     ] = None,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Verify that nothing was changed behind the guard's back.
+    """Verify that nothing was changed outside the guard.
 
-    Exits 6 and names each problem if something was.
+    If something was, each problem is named and the exit code is 6.
     """
     guard = open_service()
     from guard.flow.verify import verify as check
@@ -32,5 +32,5 @@ def verify(
         for problem in problems:
             say(problem)
         if not problems:
-            say("ok: the ledger's chain and signatures, the stored bytes and what is served agree")
+            say("ok: ledger chain, signatures, stored bytes and served models agree")
     return MISMATCH if problems else 0

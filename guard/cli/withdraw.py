@@ -1,4 +1,4 @@
-"""Take a model out of serving for good."""
+"""Take a model out of serving permanently."""
 
 from typing import Annotated
 
@@ -15,12 +15,12 @@ def withdraw(
     name_or_digest: Annotated[
         str, typer.Argument(help="A served name, or the SHA-256 of weights.")
     ],
-    reason: Annotated[str, typer.Option(help="Why; kept with the revocation.")],
+    reason: Annotated[str, typer.Option(help="The reason, which the revocation keeps.")],
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Revoke what is served under a name, or one digest.
+    """Revoke the models served under a name, or one digest.
 
-    It is taken down and never served again.
+    They are taken out of serving and never served again.
     """
     guard, by = open_service(), operator()
     from guard.flow.withdraw import withdraw as revoke
