@@ -1,7 +1,7 @@
-"""Every setting as one row: name, default, unit, help. The only file that reads the environment.
+"""All settings, each with name, default, unit and help; only this file reads the environment.
 
 A setting called `name` is the variable `GUARD_NAME`. An unknown `GUARD_*` variable is an error,
-since a misspelt limit is a limit that does not hold.
+since a misspelt limit would not be in force.
 """
 # ruff: noqa: RUF009 - `_row` is `dataclasses.field` with our metadata
 
@@ -17,13 +17,13 @@ from typing import Any, get_type_hints
 from guard.core.errors import InputError
 
 PREFIX = "GUARD_"
-#: Names that platforms set by habit; the GUARD_ name wins where both are set.
+#: Names that platforms usually set; the GUARD_ name wins where both are set.
 ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 class Secret:
-    """A string that shows itself only when asked by `reveal()`; empty means not set."""
+    """A string that only `reveal()` shows; empty means not set."""
 
     __slots__ = ("_value",)
 
@@ -46,7 +46,7 @@ class Secret:
         )
 
     def __hash__(self) -> int:
-        return hash(Secret)  # equal secrets hash equal, and the hash tells nothing
+        return hash(Secret)  # equal secrets hash equal, and the hash reveals nothing
 
 
 def _row(
@@ -58,9 +58,10 @@ def _row(
     derived: str = "",
     shown: bool = True,
 ) -> Any:
-    """One setting.
+    """One setting with its default and help.
 
-    `derived` says what an unset value becomes; `shown=False` keeps URLs with passwords out of repr.
+    `derived` describes the value of an unset setting; `shown=False` keeps URLs with passwords out
+    of repr.
     """
     return field(
         default=default,
@@ -74,7 +75,7 @@ _UNSET = Path()
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a person may set. Paths are absolute once loaded from the environment."""
+    """The settings of one process; paths are absolute once loaded from the environment."""
 
     data_dir: Path = _row(
         _UNSET,
@@ -95,7 +96,7 @@ class Settings:
         (), "all buckets whose objects may be nominated, comma-separated", derived="<intake_bucket>"
     )
     allow_unversioned: bool = _row(
-        default=False, text="take objects without a version id, pinned by their ETag only"
+        default=False, text="accept objects without a version id, pinned by their ETag only"
     )
     blob_url: str = _row(
         "", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs"
@@ -108,9 +109,9 @@ class Settings:
         30.0, "how long weights wait for a config.json beside them", unit="s", low=0
     )
     sweep_seconds: float = _row(
-        60.0, "how often buckets are listed for uploads that no event told", unit="s", low=1
+        60.0, "how often buckets are listed for uploads whose event was lost", unit="s", low=1
     )
-    sweep_limit: int = _row(1000, "most nominations that one sweep makes", low=1)
+    sweep_limit: int = _row(1000, "the most nominations that one sweep makes", low=1)
 
     webhook_token: Secret = _row(
         Secret(), "bearer token of event senders and API readers; empty refuses them all"
@@ -119,13 +120,13 @@ class Settings:
         Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)"
     )
     webhook_window_seconds: float = _row(
-        300.0, "how old or how far ahead a signed event may be", unit="s", low=1
+        300.0, "how far a signed event may be in the past or future", unit="s", low=1
     )
     sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
     sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
 
     plugins: Path | None = _row(
-        None, "folder of plug-ins from outside; only the guard's user or root may write there"
+        None, "folder of external plug-ins; only the guard's user or root may write there"
     )
     policy_file: Path | None = _row(
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
@@ -151,7 +152,7 @@ class Settings:
     )
     torchserve_store: Path = _row(
         _UNSET,
-        "model store that the guard alone writes",
+        "model store to which only the guard writes",
         derived="<torchserve_run_dir>/model-store",
     )
 
@@ -165,14 +166,14 @@ class Settings:
     device: str = _row("", "torch device of scans", derived="cuda where there is one, else cpu")
 
     auto_publish: bool = _row(
-        default=True, text="publish what is cleared or purified without a person's word"
+        default=True, text="publish cleared and purified models without a person's approval"
     )
     reconcile_seconds: float = _row(
-        5.0, "how often what is served is compared with what may be", unit="s", low=1
+        5.0, "how often served models are compared with those that may be served", unit="s", low=1
     )
 
     log_level: str = _row("info", "debug, info, warning or error")
-    log_json: bool = _row(default=True, text="log lines as JSON; otherwise for people")
+    log_json: bool = _row(default=True, text="log lines as JSON; otherwise as plain text")
 
     def __post_init__(self) -> None:
         def fill(name: str, value: Any) -> None:
@@ -189,15 +190,15 @@ class Settings:
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
         if self.blob_url.startswith("s3://"):
             bucket = self.blob_url.removeprefix("s3://").split("/")[0]
-            # Uploaders write to the intake buckets: whatever lies there is theirs to replace.
+            # Uploaders write to the intake buckets and can replace whatever lies there.
             if bucket in self.intake_buckets:
                 raise InputError(
-                    f"{PREFIX}BLOB_URL lies in the intake bucket {bucket!r}; give the guard its "
-                    "own."
+                    f"{PREFIX}BLOB_URL lies in the intake bucket {bucket!r}; give the guard a "
+                    "bucket of its own."
                 )
         if self.intake_bucket not in self.intake_buckets:
             raise InputError(
-                f"{PREFIX}INTAKE_BUCKETS must hold {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}."
+                f"{PREFIX}INTAKE_BUCKETS must name {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}."
             )
 
 
@@ -221,7 +222,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
 
     Raises:
         InputError: a `GUARD_*` variable is unknown, or a value is of the wrong type or out of
-            range; it is named.
+            range; the message names the variable.
     """
     env = os.environ if env is None else env
     kinds = get_type_hints(Settings)
@@ -241,13 +242,13 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
 
 
 def plugin_folder(env: Mapping[str, str] | None = None) -> Path | None:
-    """`GUARD_PLUGINS` alone, for a process that reads no other setting."""
+    """The folder in `GUARD_PLUGINS`, for a process that reads no other setting."""
     text = (os.environ if env is None else env).get(f"{PREFIX}PLUGINS", "").strip()
     return Path(text).expanduser().absolute() if text else None
 
 
 def describe() -> list[Row]:
-    """All settings in order, for documentation; holds defaults, never values."""
+    """All settings in order, for the documentation, with defaults and never values."""
     kinds = get_type_hints(Settings)
     rows = []
     for item in fields(Settings):
@@ -284,9 +285,9 @@ def _unknown(variable: str, names: list[str]) -> str:
     hint = (
         f"; did you mean {PREFIX}{near[0].upper()}?"
         if near
-        else "; docs/settings.md lists those that exist."
+        else "; docs/settings.md lists all settings."
     )
-    return f"{variable} is no setting{hint}"
+    return f"{variable} is not a setting{hint}"
 
 
 def _parse(variable: str, text: str, kind: Any, low: float) -> Any:
@@ -307,7 +308,7 @@ def _number(variable: str, text: str, kind: type[int] | type[float], low: float)
     try:
         number = kind(text)
     except ValueError:
-        # The text is not repeated: what was pasted into the wrong variable may be a secret.
+        # The text is not repeated, since it may be a secret in the wrong variable.
         wanted = "an integer" if kind is int else "a number"
         raise InputError(f"{variable} must be {wanted}.", code="bad_setting") from None
     if not (math.isfinite(number) and number >= low):
@@ -315,8 +316,8 @@ def _number(variable: str, text: str, kind: type[int] | type[float], low: float)
     return number
 
 
-#: What a scan's child process may see of our environment: how to find Python, the devices and the
-#: number of threads.
+#: The variables that a scan's child process may see: those that locate Python and the devices, and
+#: set the number of threads.
 _CHILD_KEEPS = (
     "PATH",
     "LANG",
@@ -335,9 +336,8 @@ def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: env[name] for name in _CHILD_KEEPS if name in env}
     if (plugins := plugin_folder(env)) is not None:
         kept[f"{PREFIX}PLUGINS"] = str(plugins)
-    # NumPy's own threads start when it is imported, and a job server may fork only as long as it
-    # has one thread; torch's threads are others, start with the first computation and are not
-    # limited.
+    # NumPy starts its threads when it is imported, and a job server may fork only while it has one
+    # thread. Torch's own threads start with the first computation and are not limited here.
     return {
         **kept,
         "HOME": "/nonexistent",

@@ -1,4 +1,4 @@
-"""The HTTP side: takes events in, tells about scans and verdicts.
+"""The HTTP API: receives events and answers questions about scans and verdicts.
 
-Loads no torch, opens no artifact.
+It imports no torch and opens no artifact.
 """

@@ -1,4 +1,4 @@
-"""Who may call, and how much they may send."""
+"""Decide who may call the API and how much a caller may send."""
 
 from fastapi import Request
 
@@ -8,15 +8,15 @@ from guard.flow.nominate import MAX_BODY_BYTES, check_auth
 
 
 def guard_of(request: Request) -> Guard:
-    """The Guard that the application was made with."""
+    """The Guard with which the application was made."""
     guard: Guard = request.app.state.guard
     return guard
 
 
 def require_token(request: Request) -> None:
-    """Let in whoever holds the bearer token.
+    """Admit a caller who holds the bearer token.
 
-    Signatures are for events only: they cover a body, not which resource is asked for.
+    Signatures serve events only: they cover a body, not the requested resource.
     """
     guard = guard_of(request)
     bearer = {"authorization": request.headers.get("authorization", "")}
@@ -26,10 +26,10 @@ def require_token(request: Request) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, never more than the limit in memory.
+    """The body of a request, of which never more than the limit is in memory.
 
     Raises:
-        InputError: it is larger; code `event_too_large`.
+        InputError: the body is larger; code `event_too_large`.
     """
     parts, size = [], 0
     async for part in request.stream():

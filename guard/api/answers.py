@@ -1,4 +1,4 @@
-"""What the API says of rows, and JSON in which no string can steer a terminal."""
+"""The answers that the API makes from rows, as JSON whose strings cannot control a terminal."""
 
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,7 @@ VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
 
 
 class CleanJson(JSONResponse):
-    """JSON whose strings have their control and invisible characters escaped.
-
-    Names come from uploaders.
-    """
+    """JSON whose control and invisible characters are escaped, since uploaders choose names."""
 
     def render(self, content: Any) -> bytes:
         return super().render(_clean(content))
@@ -37,13 +34,13 @@ class _Answer(BaseModel):
 
 
 class Accepted(_Answer):
-    """Nominations that were recorded; `GET /nominations/{id}` tells what becomes of each."""
+    """Recorded nominations; `GET /nominations/{id}` shows what becomes of each."""
 
     nominations: list[str]
 
 
 class NominationAnswer(_Answer):
-    """What became of a notice that an object exists."""
+    """The state of a nomination, that is, of a notice that an object exists."""
 
     id: str
     bucket: str
@@ -57,12 +54,12 @@ class NominationAnswer(_Answer):
 
     @classmethod
     def of(cls, row: NominationRow) -> "NominationAnswer":
-        """From a row."""
+        """Make the answer from a row."""
         return cls.model_validate(row)
 
 
 class ScanAnswer(_Answer):
-    """The work on one upload; `verdict_id` is the verdict in force."""
+    """The scan of one upload; `verdict_id` is the verdict in force."""
 
     id: str
     bucket: str
@@ -84,24 +81,24 @@ class ScanAnswer(_Answer):
 
     @classmethod
     def of(cls, row: ScanRow) -> "ScanAnswer":
-        """From a row."""
+        """Make the answer from a row."""
         return cls.model_validate(row)
 
 
 class Scans(_Answer):
-    """Scans, the newest first."""
+    """A list of scans, the newest first."""
 
     scans: list[ScanAnswer]
 
 
 class ScanDetail(ScanAnswer):
-    """One scan with every verdict it led to, the oldest first."""
+    """One scan with every verdict that it led to, the oldest first."""
 
     verdicts: list["VerdictAnswer"]
 
 
 class ReviewAnswer(_Answer):
-    """A person's review of a verdict."""
+    """A reviewer's decision on a verdict."""
 
     reviewer: str
     decision: str
@@ -111,14 +108,15 @@ class ReviewAnswer(_Answer):
 
     @classmethod
     def of(cls, row: ReviewRow) -> "ReviewAnswer":
-        """From a row."""
+        """Make the answer from a row."""
         return cls.model_validate(row)
 
 
 class VerdictAnswer(_Answer):
     """One row of the ledger.
 
-    Whether something may be served is not told here: only the gate can, from the envelope.
+    This answer does not decide whether something may be served; only the gate does, from the
+    envelope.
     """
 
     id: str
@@ -134,15 +132,15 @@ class VerdictAnswer(_Answer):
 
     @classmethod
     def of(cls, row: LedgerRow) -> "VerdictAnswer":
-        """From a row."""
+        """Make the answer from a row."""
         return cls.model_validate(row)
 
 
 class VerdictDetail(VerdictAnswer):
     """A verdict with its signed statement, the facts in it, and its reviews.
 
-    `facts` is null where the envelope holds no verdict of the guard's. `schema` names the form of
-    this answer, published in `docs/schemas/verdict.schema.json`.
+    `facts` is null where the envelope does not contain a verdict of the guard. `schema` names the
+    format of this answer, published in `docs/schemas/verdict.schema.json`.
     """
 
     model_config = ConfigDict(frozen=True, from_attributes=True, serialize_by_alias=True)

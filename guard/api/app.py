@@ -21,9 +21,9 @@ _HEADERS = {
 
 
 def create_app(guard: Guard) -> FastAPI:
-    """The application around a Guard, of which it uses settings, database and clock.
+    """The application around a Guard, of which it uses only settings, database and clock.
 
-    No bucket, no blob, no key.
+    It touches no bucket, no blob and no key.
     """
     app = FastAPI(
         title="Registry Guard",
@@ -48,10 +48,10 @@ def create_app(guard: Guard) -> FastAPI:
 
 
 def from_settings() -> FastAPI:
-    """The application that the environment describes.
+    """The application as the environment configures it.
 
     Raises:
-        InputError: a setting is wrong.
+        InputError: a setting is invalid.
     """
     settings = load_settings()
     configure(settings.log_level, json=settings.log_json)

@@ -1,4 +1,4 @@
-"""Events in: authenticated, bounded, answered as soon as they are recorded."""
+"""Receive events: authenticated, limited in size, and answered once they are recorded."""
 
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,12 +17,10 @@ router = APIRouter()
 
 @router.post("/events/s3", status_code=202, tags=["events"])
 async def receive_event(request: Request) -> Accepted:
-    """Take an object notification.
+    """Receive an object notification: S3 JSON, EventBridge or a SeaweedFS webhook.
 
-    S3 JSON, EventBridge or SeaweedFS webhook, with a bearer token or signed.
-
-    Signed: `X-Guard-Timestamp` (seconds) and `X-Guard-Signature: sha256=HMAC(timestamp + "." +
-    body)`.
+    The sender has a bearer token or signs the event with `X-Guard-Timestamp` (seconds) and
+    `X-Guard-Signature: sha256=HMAC(timestamp + "." + body)`.
     """
     counter = request.app.state.events
     try:
@@ -64,9 +62,9 @@ def _take(request: Request, body: bytes) -> list[str]:
 
 @router.get("/nominations/{nomination_id}", tags=["events"], dependencies=[Depends(require_token)])
 def show_nomination(nomination_id: str, request: Request, response: Response) -> NominationAnswer:
-    """What became of a nomination.
+    """Show what became of a nomination.
 
-    `new` (waiting), `accepted` (see `scan_id`), `ignored` or `refused` (`reason`).
+    It is `new` (waiting), `accepted` (see `scan_id`), or `ignored` or `refused` (see `reason`).
     """
     with reading(guard_of(request).engine) as session:
         row = nominations.get(session, nomination_id)
@@ -76,5 +74,5 @@ def show_nomination(nomination_id: str, request: Request, response: Response) ->
 
 
 def new_memory() -> Seen:
-    """The memory of signatures of one application."""
+    """An empty memory of the event signatures that one application has seen."""
     return Seen()

@@ -1,4 +1,4 @@
-"""Alive, ready, and the metrics."""
+"""Liveness, readiness and metrics."""
 
 from functools import cache
 
@@ -17,18 +17,18 @@ router = APIRouter(tags=["operation"])
 @router.get("/healthz", include_in_schema=False)
 @router.get("/health/live")
 def live() -> dict[str, str]:
-    """The process answers."""
+    """Answer that the process is alive."""
     return {"status": "live"}
 
 
 @router.get("/health/ready")
 def ready(request: Request) -> dict[str, str]:
-    """The database answers and has this release's schema; otherwise 503."""
+    """Answer that the database responds and has this release's schema; otherwise 503."""
     found = migrate.current_of(guard_of(request).engine)
     if found != _head():
         raise Unavailable(
-            f"The database schema is at {found or 'nothing'}, this release needs {_head()}; run "
-            "`guard db upgrade`.",
+            f"The database schema is at {found or 'nothing'}, but this release needs {_head()}; "
+            "run `guard db upgrade`.",
             code="schema_differs",
         )
     return {"status": "ready", "schema": found}
@@ -36,7 +36,7 @@ def ready(request: Request) -> dict[str, str]:
 
 @router.get("/metrics", dependencies=[Depends(require_token)])
 def show_metrics(request: Request) -> PlainTextResponse:
-    """Counts in Prometheus' text format."""
+    """Answer with the metrics in Prometheus' text format."""
     guard = guard_of(request)
     with reading(guard.engine) as session:
         found = counts.take(session, guard.now())

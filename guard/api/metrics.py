@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, from the database; only events are counted in the process.
+"""Prometheus metrics, read from the database; only events are counted in the process.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -18,19 +18,19 @@ from guard.store.rows import NominationState
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EVENT_OUTCOMES = ("accepted", "unauthorised", "refused", "failed")
 
-# A second series beside each counter with the time at which it began: nothing here reads it.
+# Omit the extra series with the start time of each counter, which nothing here reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class EventCounter(Collector):
-    """How events ended since this process started."""
+    """Counts of events by outcome since this process started."""
 
     def __init__(self) -> None:
-        # No registry: two applications in one process, as in tests, count for themselves.
+        # No registry: two applications in one process, as in tests, count separately.
         self._counter = Counter(
             "guard_webhook", "Events received by this process.", ["outcome"], registry=None
         )
-        # A series that appears late cannot be alarmed on.
+        # A series that appears only later cannot be used for an alarm, so each starts at zero.
         for outcome in EVENT_OUTCOMES:
             self._counter.labels(outcome)
 
@@ -39,17 +39,17 @@ class EventCounter(Collector):
         self._counter.labels(outcome).inc()
 
     def collect(self) -> Iterable[Metric]:
-        """All counts, zeros included."""
+        """The counts of all outcomes, zeros included."""
         return self._counter.collect()
 
 
 def page(counts: Counts, events: EventCounter, now: datetime) -> bytes:
-    """The whole page, in UTF-8."""
+    """The whole metrics page, in UTF-8."""
     return generate_latest(_Page(counts, events, now))
 
 
 class _Page(Collector):
-    """What one answer shows, in order."""
+    """The metrics of one answer, in order."""
 
     def __init__(self, counts: Counts, events: EventCounter, now: datetime) -> None:
         self._counts, self._events, self._now = counts, events, now
@@ -63,7 +63,7 @@ class _Page(Collector):
             "state",
             _all(NominationState, counts.nominations),
         )
-        # In the database, not in this process: what an earlier one counted stays counted.
+        # Counted in the database, so that a restart of the process does not reset it.
         verdicts = CounterMetricFamily(
             "guard_verdict", "Verdicts in the ledger.", labels=["verdict"]
         )

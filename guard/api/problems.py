@@ -21,7 +21,7 @@ from guard.core.errors import (
 _LOG = structlog.get_logger()
 TYPE = "https://registry-guard.dev/problems/"
 
-#: By code first, then by class, the nearest ancestor winning.
+#: Looked up by code first, then by class, where the nearest ancestor wins.
 STATUS_OF_CODE: dict[str, int] = {
     "unauthorised": 401,
     "stale_event": 401,
@@ -43,16 +43,16 @@ STATUS_OF_CLASS: dict[type[GuardError], int] = {
     GuardError: 500,
 }
 _TITLES = {
-    400: "The request cannot be done as asked",
+    400: "The request is not valid",
     401: "Not authorised",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
-    412: "The gate says no",
+    412: "The gate does not allow it",
     413: "Too large",
-    422: "Nothing to vet",
+    422: "There is nothing to vet",
     500: "The guard failed",
-    503: "A component is away",
+    503: "A component does not answer",
 }
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 
@@ -65,7 +65,7 @@ def status_of(error: GuardError) -> int:
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> CleanJson:
-    """One problem document; `more` are members of its own."""
+    """One problem document; `more` are its additional members."""
     body: dict[str, Any] = {
         "type": TYPE + code,
         "title": _TITLES.get(status, "Error"),
@@ -80,10 +80,7 @@ def problem(status: int, code: str, detail: str, **more: Any) -> CleanJson:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error answered as a problem.
-
-    What was not deliberate says nothing about the inside.
-    """
+    """Have every error answered as a problem; an unexpected one reveals nothing of the inside."""
 
     @app.exception_handler(GuardError)
     async def deliberate(_request: Request, error: GuardError) -> CleanJson:
@@ -104,7 +101,7 @@ def install(app: FastAPI) -> None:
     async def unexpected(_request: Request, error: Exception) -> CleanJson:
         _LOG.error("request_crashed", kind=type(error).__name__, exc_info=error)
         return problem(
-            500, "internal", "Something unexpected happened; the log of the API says what."
+            500, "internal", "Something unexpected happened; the log of the API has the details."
         )
 
 

@@ -1,4 +1,4 @@
-"""Scans and verdicts out, and uploads nominated by hand."""
+"""Answer questions about scans and verdicts, and nominate uploads by hand."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -40,14 +40,14 @@ class Submission(BaseModel):
 
 
 class NotNominated(InputError):
-    """The object leads nowhere; the sentence says why."""
+    """The object was not accepted as a nomination; the message says why."""
 
     code = "not_nominated"
 
 
 @router.post("/scans", status_code=202)
 def submit_object(wanted: Submission, request: Request, response: Response) -> NominationAnswer:
-    """Have an object looked at that is in an intake bucket already."""
+    """Nominate an object that is already in an intake bucket."""
     guard = guard_of(request)
     new = submit(guard, wanted.bucket, wanted.key, wanted.version_id)
     with reading(guard.engine) as session:
@@ -64,7 +64,7 @@ def list_scans(
     limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50,
     state: ScanState | None = None,
 ) -> Scans:
-    """The newest scans first."""
+    """List scans, the newest first."""
     with reading(guard_of(request).engine) as session:
         rows = scans.list_recent(session, limit, state=state)
     return Scans(scans=[ScanAnswer.of(row) for row in rows])
@@ -72,7 +72,7 @@ def list_scans(
 
 @router.get("/scans/{scan_id}")
 def show_scan(scan_id: str, request: Request) -> ScanDetail:
-    """One scan, by its id or an unambiguous start of it, with every verdict it led to."""
+    """Show one scan, by its id or an unambiguous start of it, with all its verdicts."""
     with reading(guard_of(request).engine) as session:
         row = scans.get(session, scan_id)
         verdicts = ledger.for_scan(session, row.id)
@@ -84,7 +84,7 @@ def show_scan(scan_id: str, request: Request) -> ScanDetail:
 
 @router.get("/verdicts/{verdict_id}")
 def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
-    """A verdict with its signed statement (DSSE): verify that, not this answer."""
+    """Show a verdict with its signed statement (DSSE); verify that statement, not this answer."""
     with reading(guard_of(request).engine) as session:
         row = ledger.get(session, verdict_id)
         found = reviews.for_verdict(session, row.id)
