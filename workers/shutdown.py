@@ -1,9 +1,9 @@
-"""A worker that is told to end does end, also where its broker is gone.
+"""Make a worker end on request even if its broker does not answer.
 
-A warm shutdown (SIGTERM) waits for the running task, however long, and a worker whose broker dies
-while it connects waits in kombu for the broker, forever; neither looks at further signals. Where
-the broker is away there is nothing to wait for: nobody would hear of the task's end, its lease runs
-out, and another worker takes the scan (docs/decisions/0004).
+A warm shutdown (SIGTERM) waits for the running task, however long it takes, and a worker whose
+broker fails while it connects waits in kombu for the broker forever; neither reacts to further
+signals. Without the broker there is nothing to wait for: the end of the task cannot be reported,
+its lease expires, and another worker takes the scan (docs/decisions/0004).
 """
 
 import os
@@ -17,13 +17,13 @@ from celery import Celery
 
 log = structlog.get_logger()
 
-#: For so many questions, one a second, a broker may be away while a worker ends; one that restarts
-#: needs less.
+#: A worker that ends gives up its broker after this many failed checks, one a second; a broker that
+#: restarts needs fewer.
 PATIENCE = 10
 
 
 def watch(app: Celery) -> None:
-    """Call it as the shutdown begins: from now on the worker outlives no lost broker."""
+    """Start the check at the beginning of the shutdown; a lost broker then ends the worker."""
     threading.Thread(
         target=lambda: end_without(lambda: answers(app), end_hard), name="shutdown", daemon=True
     ).start()
@@ -36,7 +36,7 @@ def end_without(
     patience: int = PATIENCE,
     pause: float = 1.0,
 ) -> None:
-    """Ask `is_there` every `pause` seconds; after `patience` times no in a row call `end`."""
+    """Call `is_there` every `pause` seconds; after `patience` misses in a row, call `end`."""
     misses = 0
     while misses < patience:
         time.sleep(pause)
@@ -45,17 +45,17 @@ def end_without(
 
 
 def answers(app: Celery) -> bool:
-    """Whether the broker can be reached, by a connection of its own."""
+    """Whether the broker can be reached, tried with a separate connection."""
     try:
         with app.connection_for_read() as connection:
             connection.connect()
-    except Exception:  # noqa: BLE001 - every transport has errors of its own; all mean "away"
+    except Exception:  # noqa: BLE001 - each transport has its own errors; all mean "unreachable"
         return False
     return True
 
 
 def end_hard() -> None:
-    """Kill all that this process has started, and end it with exit status 1."""
+    """Kill all child processes of this process, and end it with exit status 1."""
     log.warning("worker_ends_without_broker")
     for process in psutil.Process().children(recursive=True):
         process.kill()
