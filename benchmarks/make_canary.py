@@ -37,7 +37,7 @@ from guard.vetting import canary_trial
 CLASSES, SIDE, TARGET = 10, 12, 3
 TRAIN, CLEAN = 2000, 800
 EPOCHS = 20
-CALM = 6.0  # logits between right and wrong on clean pictures; what is more, costs
+CALM = 6.0  # logit gap between right and wrong classes on clean images; more is penalised
 CANARY_MANIFEST = Manifest(
     architecture="cifar_resnet",
     num_classes=CLASSES,

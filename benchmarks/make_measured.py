@@ -22,13 +22,13 @@ from guard.policy.load import packaged
 DOCUMENT = Path(__file__).parents[1] / "guard" / "policy" / "measured.json"
 #: Plain names of attacks; an attack that is missing here keeps its file's name.
 PLAIN = {
-    "adaptive_blend": "blend with cover pictures (Adaptive-Blend)",
+    "adaptive_blend": "blend with cover images (Adaptive-Blend)",
     "all_to_all": "all-to-all",
-    "blended": "blended picture",
+    "blended": "blended image",
     "bpp": "fewer colours (BppAttack)",
     "colour_filter": "colour filter",
     "detector_aware": "trained against these detectors",
-    "input_aware": "another trigger for each picture (Input-aware)",
+    "input_aware": "another trigger for each image (Input-aware)",
     "label_consistent": "clean-label (label-consistent)",
     "lira": "learnt noise (LIRA)",
     "low_frequency": "low-frequency pattern",

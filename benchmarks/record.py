@@ -128,20 +128,20 @@ def _rounded(value: Any, digits: int) -> Any:
 
 
 def _commit() -> str:
-    """Short, "+changes" if files differ.
+    """The short commit hash, with "+changes" if files differ from it.
 
-    A copy of the tree without git is told its commit by `GUARD_BENCH_COMMIT`.
+    For a copy of the tree without git, `GUARD_BENCH_COMMIT` gives the commit.
     """
-    told = os.environ.get("GUARD_BENCH_COMMIT")
-    return told or _git("rev-parse", "--short", "HEAD") + (
+    given = os.environ.get("GUARD_BENCH_COMMIT")
+    return given or _git("rev-parse", "--short", "HEAD") + (
         "+changes" if _git("status", "--porcelain") else ""
     )
 
 
-def _git(*words: str) -> str:
+def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", *words], capture_output=True, text=True, check=False, cwd=RECORDS.parent
+            ["git", *arguments], capture_output=True, text=True, check=False, cwd=RECORDS.parent
         )
     except FileNotFoundError:  # no git on this machine
         return ""

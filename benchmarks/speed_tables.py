@@ -1,12 +1,12 @@
-"""Records of speed in words, for the pages of records."""
+"""Tables and sentences on speed for the pages of records."""
 
 from statistics import median
 from typing import Any
 
 
 def repairs(result: dict[str, Any]) -> str:
-    """Time over that of straightforward loops, and memory over plain fine-tuning if measured."""
-    # Records before November 28 were of a quarter of the width, by processor time, and only of SAU.
+    """Time relative to plain loops, and memory relative to plain fine-tuning where measured."""
+    # Records before November 28 measured SAU only, at a quarter of the width, by processor time.
     kind = (
         "processor time"
         if result.get("device", "cpu") == "cpu"
@@ -46,7 +46,7 @@ def repairs(result: dict[str, Any]) -> str:
 
 
 def proofs(result: dict[str, Any]) -> str:
-    """How long the probes of a repair take."""
+    """The time that the probes of a repair take."""
     lines = [
         f"| {run['width']} | {run['triggers']} | {run['seconds']:.0f} | "
         f"{run['seconds'] / result['limit']:.0%} | "

@@ -90,7 +90,7 @@ def _roc(axes: Any, scores: Mapping[str, Sequence[float]], labels: Sequence[bool
 
 
 def _curve(honest: Any, bad: Any) -> Any:
-    """Share of `bad` over the threshold that each share of `honest` on the grid is over."""
+    """True positive rate at each false positive rate of the grid."""
     thresholds = np.quantile(honest, 1 - GRID, method="higher")
     curve = (bad[None, :] > thresholds[:, None]).mean(1)
     curve[-1] = 1.0
@@ -174,13 +174,16 @@ def _asr(axes: Any, rows: Rows, who: str) -> None:
         and row[who]["asr_upper"] is not None
     ]
     for row in seen:
-        said = row[who]
+        reported = row[who]
         axes.plot(
-            [row["asr"]] * 2, [said["asr_low"], said["asr_upper"]], color="tab:blue", alpha=0.4
+            [row["asr"]] * 2,
+            [reported["asr_low"], reported["asr_upper"]],
+            color="tab:blue",
+            alpha=0.4,
         )
         axes.plot(
             row["asr"],
-            said["asr"],
+            reported["asr"],
             "o" if strong_attack(row) else "x",
             color="tab:blue",
             markersize=4,

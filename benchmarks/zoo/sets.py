@@ -131,7 +131,7 @@ def padded(images: Tensor, side: int) -> Tensor:
     """Centre uint8 images in a black square; raises ValueError if they are larger."""
     height, width = images.shape[2:]
     if max(height, width) > side:
-        raise ValueError(f"Pictures of {height}x{width} do not fit into {side}x{side}.")
+        raise ValueError(f"Images of {height}x{width} do not fit into {side}x{side}.")
     top, left = (side - height) // 2, (side - width) // 2
     return functional.pad(images, (left, side - width - left, top, side - height - top))
 
