@@ -109,7 +109,7 @@ def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> No
 
     with pytest.raises(OutOfTime):
         run.run_job(
-            "inspect", request(endless), tmp_path, limits=limits(seconds=1), on_progress=seen.look
+            "inspect", request(endless), tmp_path, limits=limits(seconds=5), on_progress=seen.look
         )
 
     assert seen.child is not None
@@ -163,7 +163,7 @@ def test_a_job_at_work_and_its_server_hold_no_secret_and_no_descriptor_of_others
 
     with pytest.raises(OutOfTime):
         run.run_job(
-            "inspect", request(endless), tmp_path, limits=limits(seconds=1), on_progress=seen.look
+            "inspect", request(endless), tmp_path, limits=limits(seconds=5), on_progress=seen.look
         )
 
     server = psutil.Process(client.warm_up(child_environment()))
