@@ -2,7 +2,7 @@
 
 The public Python API, each name loaded on first use so that importing `guard` loads no torch:
 
-    load_model(path)   -> torch.nn.Module that takes images in [0, 1] as N,C,H,W
+    load_model(path)   -> torch.nn.Module that takes float images N,C,H,W in [0, 1]
     scan(path, ...)    -> Report
     purify(path, ...)  -> Report
 """
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """The version of the installed distribution; its tag is where it comes from."""
+    """The version of the installed distribution, which the build takes from the tag."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

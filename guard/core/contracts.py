@@ -1,6 +1,6 @@
-"""What a format and a publisher promise; the torch-free contracts.
+"""The contracts of formats and publishers, which need no torch.
 
-Detectors and defenses have theirs in `_base`.
+Those of detectors and defenses are in `guard.detectors._base` and `guard.defenses._base`.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +35,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a format says a file holds, before any tensor is read."""
+    """What the header of a file declares, before any tensor is read."""
 
     format: str
     tensors: tuple[TensorInfo, ...]
@@ -43,11 +43,11 @@ class Header:
 
 
 class Format(ABC):
-    """Bytes to named tensors, executing nothing.
+    """Reads bytes as named tensors and executes nothing.
 
-    `vettable` is False for formats that are only recognised: `inspect` then raises
-    `ArtifactRejected` that says what to upload instead. `jailed` formats are read in a child
-    process without network, secrets or a writable disk.
+    `vettable` is False for formats that are only recognised: `inspect` then raises an
+    `ArtifactRejected` whose sentence names what to upload instead. `jailed` formats are read in a
+    child process without network, secrets or a writable disk.
     """
 
     vettable: ClassVar[bool] = True
@@ -55,9 +55,11 @@ class Format(ABC):
 
     @abstractmethod
     def claims(self, head: bytes, name: str) -> bool:
-        """Whether this file is mine.
+        """Whether a file is of this format.
 
-        Judged by its first 4096 bytes (and `name` where bytes cannot tell).
+        Args:
+            head: its first 4096 bytes.
+            name: its name, for formats that the bytes alone do not identify.
         """
 
     @abstractmethod
@@ -65,7 +67,7 @@ class Format(ABC):
         """Check every rule of the format that needs no tensor data.
 
         Raises:
-            ArtifactRejected: a rule is broken; `code` says which.
+            ArtifactRejected: a rule is broken; `code` names it.
         """
 
     @abstractmethod
@@ -79,7 +81,7 @@ class Format(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """A publisher's word that one artifact is being served."""
+    """A publisher's confirmation that one artifact is being served."""
 
     publisher: str
     name: str
@@ -91,9 +93,9 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """One thing that a serving system answers with, as found there.
+    """One model that a serving system answers with, as found there.
 
-    `digest` is None where it could not be told.
+    `digest` is None where it could not be determined.
     """
 
     name: str
@@ -105,24 +107,28 @@ class Served:
 
 
 class Publisher(ABC):
-    """Approved artifact to serving. Needs an `attest.Approved`, which only the gate makes."""
+    """Brings approved artifacts into serving and takes them out again.
+
+    `publish` needs an `attest.Approved`, which only the gate makes.
+    """
 
     @abstractmethod
     def publish(self, approved: Any, weights: BinaryIO, smoke: "Smoke") -> Receipt:
-        """After this returns, `state()` lists the artifact as ready and default.
+        """Serve the artifact: when this returns, `state()` lists it as ready and default.
 
-        The same digest twice is one receipt.
+        Publishing the same digest twice gives one receipt.
 
         Raises:
             Unavailable: the serving system did not answer; try again.
-            IntegrityMismatch: it served something else than was vetted; it has been removed again.
+            IntegrityMismatch: the serving system answered with something other than what was
+                vetted; that has been removed again.
         """
 
     @abstractmethod
     def withdraw(self, name: str, version: str) -> None:
-        """After this returns, `state()` does not list it, and its files are gone.
+        """Stop serving it: when this returns, `state()` does not list it and its files are gone.
 
-        Twice is harmless.
+        A second call is harmless.
         """
 
     @abstractmethod
@@ -132,9 +138,10 @@ class Publisher(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Smoke:
-    """Hold-out pictures and what the vetted model says of them, to compare with what is served.
+    """Hold-out images and the vetted model's probabilities, to compare with what is served.
 
-    `images` are PNG bytes; `probabilities[i][c]` is the vetted softmax output.
+    `images` are PNG bytes; `probabilities[i][c]` is the vetted model's softmax output (0..1) for
+    class c on image i.
     """
 
     images: tuple[bytes, ...]

@@ -9,10 +9,10 @@ GuardError
 │   └── ManifestRejected
 ├── Unavailable           the world is at fault (network, store, broker): retried later
 ├── IntegrityMismatch     bytes, signature or serving state differ from what was vetted
-├── MethodFailed          a detector or defense broke a promise; evidence says "could not look"
+├── MethodFailed          a detector or defense broke a promise: recorded as "could not look"
 │   ├── OutOfTime
 │   └── Cancelled
-├── NotServable           the gate refuses; the sentence says why
+├── NotServable           the gate refuses; the sentence gives the reason
 └── LeaseLost             another worker took this scan over; stop without writing
 """
 
@@ -80,7 +80,7 @@ class Unavailable(GuardError):
 
 
 class IntegrityMismatch(GuardError):
-    """What is there is not what was vetted."""
+    """Bytes, a signature or the serving state differ from what was vetted."""
 
     code = "integrity_mismatch"
 
@@ -98,19 +98,19 @@ class OutOfTime(MethodFailed):
 
 
 class Cancelled(MethodFailed):
-    """Somebody asked the method to stop."""
+    """The method was cancelled."""
 
     code = "cancelled"
 
 
 class NotServable(GuardError):
-    """The gate says no."""
+    """The gate refuses the artifact."""
 
     code = "not_servable"
 
 
 class LeaseLost(GuardError):
-    """The fencing token of a scan has moved on.
+    """Another worker holds the scan now, under a newer fencing token.
 
     Whatever this process was about to write is void.
     """

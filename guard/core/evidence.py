@@ -1,6 +1,6 @@
 """What methods report about an artifact: findings, ASR estimates, accuracy, evidence.
 
-Plain data, JSON in and out.
+All of it is plain data that is stored as JSON.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Target = int | str | None  # a class index, "all-to-all", or unknown
 
 
 class Outcome(StrEnum):
-    """Not run is not passed: `could_not_look` never satisfies a policy."""
+    """What came of one run. Not run is not passed: `could_not_look` never satisfies a policy."""
 
     FINDINGS = "findings"
     NOTHING = "nothing"
@@ -35,11 +35,13 @@ class TriggerLike(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AsrEstimate:
-    """k of n hold-out images, whose class is not the target, went to the target.
+    """The attack success rate of a trigger, measured on the hold-out.
 
-    `low` to `high` is the Wilson 95 % interval. `natural` is the best ASR that any sibling class
-    reached at the same `budget` (a size, in the family's own unit: for patches the L1 norm of the
-    mask in pixels); None where it was not measured.
+    `successes` of `trials` images, none of which has the target class, were classified as the
+    target once the trigger was stamped on them. `low` to `high` is the Wilson 95 % interval.
+    `natural` is the best ASR that any sibling class reached at the same `budget` (a size, in the
+    family's own unit: for patches the L1 norm of the mask in pixels); None where it was not
+    measured.
     """
 
     target: Target
@@ -72,7 +74,7 @@ class Finding:
     trigger_digest: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the in-memory trigger stays behind."""
+        """This finding as JSON-ready values, without the in-memory trigger."""
         data = asdict(replace(self, trigger=None, numbers=dict(self.numbers)))
         del data["trigger"]
         return data
@@ -116,7 +118,7 @@ class Evidence:
 
     @property
     def key(self) -> str:
-        """Two runs with one key are one piece of evidence."""
+        """The digest of what identifies it: two runs with one key are one piece of evidence."""
         return json_digest(
             [
                 self.artifact,
@@ -129,7 +131,7 @@ class Evidence:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `accuracy` is there only where it was measured."""
+        """This evidence as JSON-ready values; `accuracy` only where it was measured."""
         data: dict[str, Any] = {
             "artifact": self.artifact,
             "method": self.method,
@@ -164,9 +166,9 @@ class Evidence:
 
 
 def _with_accuracy(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Evidence in which accuracy is the one finding of the family `accuracy`, brought up to date.
+    """Convert evidence that was stored when accuracy was a finding of the family `accuracy`.
 
-    Its numbers were `overall`, `images` and one `class_0`, `class_1`... for each class.
+    Its numbers were `overall`, `images`, and `class_0`, `class_1`... with one for each class.
     """
     if [finding["family"] for finding in data["findings"]] != ["accuracy"]:
         return data
@@ -182,7 +184,7 @@ def _with_accuracy(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanSetFacts:
-    """What a policy may ask about a clean set without seeing an image."""
+    """The facts about a clean set that a policy reads; it never sees an image."""
 
     name: str
     digest: str

@@ -1,6 +1,6 @@
 """How the ledger's rows are chained.
 
-Each hash covers the row's own words and the hash of the row before.
+Each hash covers the row's own columns and the hash of the row before.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from guard.core.digests import json_digest
 
-#: What the first row follows.
+#: The hash that the first row continues.
 GENESIS = "0" * 64
 
 

@@ -1,8 +1,8 @@
 """The JSON that travels with a model: the `config.json` that timm and the Hugging Face Hub write.
 
-Read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg` (`input_size`,
-`mean`, `std`, `num_classes`) and our own optional `guard` object (`cleanset`, `polarizer`). Other
-keys are ignored.
+The keys that are read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg`
+(`input_size`, `mean`, `std`, `num_classes`) and our own optional object `guard` (`cleanset`,
+`polarizer`). Other keys are ignored.
 """
 
 import json
@@ -32,11 +32,10 @@ def _refuse(code: str, sentence: str) -> ManifestRejected:
 
 @dataclass(frozen=True, kw_only=True)
 class PolarizerPlace:
-    """A neural polarizer in front of the layer `before`.
+    """Where a neural polarizer sits in a network (decision 0009).
 
-    Whose input has `channels` channels (decision 0009).
-
-    `conditional`: it has a row for each class, chosen by what the network says without it.
+    It stands in front of the layer `before`, whose input has `channels` channels. A `conditional`
+    one has a row for each class, chosen by the network's prediction without it.
     """
 
     before: str
@@ -48,10 +47,9 @@ class PolarizerPlace:
 class Manifest:
     """How to build a model and feed it.
 
-    Images in [0, 1], N,C,H,W, normalised by `mean` and `std` inside.
-
+    It takes float images N,C,H,W in [0, 1] and normalises them itself by `mean` and `std`.
     `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor
-    takes them is checked by `guard.ml.networks.architectures`.
+    accepts them is checked by `guard.ml.networks.architectures`.
     """
 
     architecture: str
@@ -123,7 +121,7 @@ class Manifest:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in the form of `config.json`; `from_dict(to_dict())` is equal."""
+        """This manifest in the form of `config.json`, which `from_dict` reads back."""
         data: dict[str, Any] = {
             "architecture": self.architecture,
             "num_classes": self.num_classes,
@@ -145,9 +143,9 @@ class Manifest:
         return {**data, "guard": own} if own else data
 
     def canonical(self) -> bytes:
-        """One byte string per manifest.
+        """The manifest as one byte string.
 
-        Written into the canonical weights, so their digest covers it.
+        It is written into the canonical weights, so that their digest covers it.
         """
         return canonical_json(self.to_dict())
 
@@ -161,7 +159,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key!r} stands twice")
+            raise ValueError(f"the key {key!r} is repeated")
         found[key] = value
     return found
 
@@ -183,7 +181,7 @@ def _model_args(value: Any) -> dict[str, Any]:
         if len(parts) > 64 or not all(_plain(part) for part in parts):
             raise _refuse(
                 "bad_model_args",
-                f"config.json: model_args.{key} must be plain numbers, texts or booleans.",
+                f"config.json: model_args.{key} must be plain numbers, strings or booleans.",
             )
     return dict(value)
 
@@ -233,15 +231,15 @@ def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
 
 
 def _polarizer(value: Any) -> PolarizerPlace | None:
-    """Strict to the key: it changes which network the weights are poured into."""
+    """Read strictly, key by key, since it changes which network the weights are loaded into."""
     if value is None:
         return None
     needed, known = {"before", "channels"}, {"before", "channels", "conditional"}
     if not isinstance(value, dict) or not needed <= value.keys() <= known:
         raise _refuse(
             "bad_polarizer",
-            "config.json: guard.polarizer must hold before and channels, may hold "
-            "conditional, and nothing else.",
+            "config.json: guard.polarizer must hold before and channels, may hold conditional, "
+            "and nothing else.",
         )
     before, channels, conditional = (
         value["before"],
@@ -270,12 +268,13 @@ def _labels(value: Any, classes: int) -> tuple[str, ...]:
     if value is None:
         return ()
     # Printable: no control characters for a terminal, no lone surrogates, which UTF-8 cannot hold.
-    texts = isinstance(value, list) and all(
+    printable = isinstance(value, list) and all(
         isinstance(label, str) and len(label) <= 200 and label.isprintable() for label in value
     )
-    if not texts or len(value) != classes:
+    if not printable or len(value) != classes:
         raise _refuse(
             "bad_label_names",
-            f"config.json: label_names must be {classes} printable texts of at most 200.",
+            f"config.json: label_names must be {classes} printable strings of at most 200 "
+            "characters.",
         )
     return tuple(value)

@@ -9,7 +9,7 @@ from guard.core.states import Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class HandedOver:
-    """A verdict that a stage before the deciding one came to; `then` is what follows it."""
+    """A verdict that an earlier stage reached; `then` names what follows once it is signed."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -18,11 +18,11 @@ class HandedOver:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One try of a tournament, and what became of it.
+    """One attempt in a tournament, with its result.
 
-    `after` names the defenses that had repaired its start, in order. One that was made has a
-    `digest` and, in the service, a scan of its own (`child`); one that was not has a sentence in
-    `failed`. `verdict` is None while there is none.
+    `after` names, in order, the defenses that had already repaired the model that it starts from.
+    A candidate has a `digest` and, in the service, a scan of its own (`child`); where none was
+    made, `failed` gives the reason as a sentence. `verdict` is None until there is one.
     """
 
     defense: str
@@ -39,11 +39,11 @@ class ScanNotes:
     """All notes on one scan.
 
     Attributes:
-        outcome: what an earlier stage handed over to the deciding one, for it to sign.
-        smoke: digest of the smoke samples that a publisher asks the serving system.
-        purification: how the artifact was made from its parent's; None for an upload.
+        outcome: the verdict that an earlier stage handed to the deciding one to sign.
+        smoke: digest of the smoke samples that a publisher sends to the serving system.
+        purification: how the artifact was made from its parent; None for an upload.
         candidates: the tournament of a rejected upload, in the order tried.
-        canary_wait: since when the scan waits for a worker with a passing canary (ISO 8601).
+        canary_wait: when the scan began to wait for a worker with a passing canary (ISO 8601).
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)

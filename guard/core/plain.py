@@ -1,6 +1,6 @@
-"""Frozen dataclasses as plain JSON values, and back, strictly: one writer and one reader.
+"""Frozen dataclasses as plain JSON values and back, strictly, by one writer and one reader.
 
-What a field is called and whether it may be missing stands beside the field:
+The metadata of a field hold its name in JSON and whether it may be missing:
 
 * `called("woken")`: the field's name in JSON, where it is not the attribute's;
 * `ADDED`: the field is newer than stored or signed data; where JSON lacks it, its default counts;
@@ -28,7 +28,7 @@ _KEY, _OPTIONAL, _OMIT = "json key", "may be missing", "left out by default"
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """What a value must be beyond its type: a test, its words, and the same as JSON Schema."""
+    """A condition on a value beyond its type: a test, its description, and its JSON Schema."""
 
     holds: Callable[[Any], bool]
     wanted: str
@@ -47,14 +47,14 @@ def _is_basis(value: Any) -> bool:
     )
 
 
-Text = Annotated[str, Check(bool, "a text that is not empty", {"minLength": 1})]
+Text = Annotated[str, Check(bool, "a string that is not empty", {"minLength": 1})]
 Digest = Annotated[str, Check(is_digest, "a SHA-256", {"pattern": "^[0-9a-f]{64}$"})]
 #: What was measured for a policy (`guard.policy.known_gaps`).
 KnownGaps = Annotated[
     Mapping[str, Any],
     Check(
         _is_gaps,
-        "known gaps that say whether they were measured",
+        "known gaps that state whether they were measured",
         {
             "required": ["measured", "sentence"],
             "properties": {
@@ -88,12 +88,12 @@ LEFT_OUT: Mapping[str, Any] = {_OPTIONAL: True, _OMIT: True}
 
 
 def called(name: str) -> Mapping[str, Any]:
-    """Metadata of a field that JSON calls `name`."""
+    """Metadata of a field whose name in JSON is `name`."""
     return {_KEY: name}
 
 
 def json_key(field: Field[Any]) -> str:
-    """What JSON calls a field."""
+    """The name of a field in JSON."""
     return str(field.metadata.get(_KEY, field.name))
 
 
@@ -109,7 +109,7 @@ def types_of(kind: Any) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """`value` as dictionaries, lists, texts and numbers."""
+    """`value` as dictionaries, lists, strings and numbers."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if is_dataclass(value) and not isinstance(value, type):
@@ -139,7 +139,7 @@ def from_plain(kind: type[T], data: Any) -> T:
     Raises:
         KeyError: `data` lacks a required field.
         TypeError: a field has another type.
-        ValueError: a field has a value that its type does not know.
+        ValueError: a field has a value that its type does not allow.
     """
     made: T = _read(kind, data, kind.__name__)
     return made
@@ -182,7 +182,7 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     left = [kind for kind in kinds if kind is not type(None)]
     if len(left) == 1:
         return _read(left[0], data, where)
-    # Of several, only plain ones: a class is a number, a text or nothing.
+    # Several types in a union are plain ones: a target class is an int, a str or None.
     if type(data) not in left:
         raise TypeError(f"{where} must be one of {', '.join(kind.__name__ for kind in left)}")
     return data

@@ -1,9 +1,9 @@
 """Plug-ins from outside the package: the files of one folder, read once, known by their SHA-256.
 
-The folder is the setting `GUARD_PLUGINS`; `use` puts what is there on the shelves. Its code runs
-with all rights of this process, so that whoever can write there, or replace what is there, owns the
-guard: nothing is loaded unless only root and this process's user can. What runs are the bytes that
-were hashed, never what lies there later (docs/decisions/0021).
+The folder is the setting `GUARD_PLUGINS`; `use` puts its plug-ins on the shelves. Their code runs
+with all rights of this process, so that whoever can change or replace a file there controls the
+guard: nothing is loaded unless only root and this process's user can do that. The bytes that were
+hashed are the bytes that run, whatever the file holds later (docs/decisions/0021).
 """
 
 import os
@@ -20,15 +20,15 @@ from guard.core import shelf
 from guard.core.digests import sha256
 from guard.core.errors import InputError
 
-#: The sub-folders, and the package whose shelf each one extends. Formats parse what strangers
-#: upload, and stay with the package.
+#: The sub-folders, and the package whose shelf each one extends. Formats are not among them: they
+#: parse what strangers upload, and come with the package only.
 FOLDERS = {
     "detectors": "guard.detectors",
     "defenses": "guard.defenses",
     "publishers": "guard.publishers",
     "architectures": "guard.ml.networks.nets",
 }
-#: Methods of evidence that are the guard's own measurement and no detector's.
+#: Methods in evidence that are measurements of the guard's own and not detectors.
 RESERVED = {"clean_accuracy"}
 MAX_BYTES = 1 << 20  # of one file: code, not weights
 _MODULES = "guard_plugins"
@@ -92,14 +92,14 @@ _plug_ins: dict[str, PlugIn] = {}  # by the name of their module
 
 
 def use(folder: Path | None) -> None:
-    """From now on the shelves hold the plug-ins below `folder` as well; None: the package's alone.
+    """Put the plug-ins below `folder` on the shelves; with None, only the package's own stay there.
 
-    Their bytes are read now and not again: a change on disk counts from the next start.
+    Their bytes are read once: a change on disk takes effect at the next start.
 
     Raises:
         InputError: the folder is missing; somebody other than root and this process's user could
-            change what is there; a file is no plug-in, or its name is taken. Nothing is on a shelf
-            then, and the caller must not go on.
+            change what is there; a file is no plug-in, or its name is taken. Then no plug-in of the
+            folder is on a shelf, and the caller must not go on.
     """
     global _folder  # noqa: PLW0603 - one folder a process, as one set of shelves
     if folder is not None and folder == _folder:
@@ -148,12 +148,12 @@ def _forget() -> None:
 
 
 def _read(folder: Path) -> Iterator[PlugIn]:
-    """Every plug-in file below `folder`, with what decides about it checked."""
+    """Every plug-in file below `folder`, once the owners and modes on the way to it are checked."""
     root = _resolved(folder)
     for entry in _visible(root):
         if entry.name not in FOLDERS:
             raise InputError(
-                f"{entry} has no place among the plug-ins; GUARD_PLUGINS holds the folders "
+                f"{entry} does not belong among the plug-ins; GUARD_PLUGINS holds the folders "
                 f"{', '.join(FOLDERS)}.",
                 code="plugin_misplaced",
             )
@@ -161,7 +161,7 @@ def _read(folder: Path) -> Iterator[PlugIn]:
         for file in _visible(place):
             if file.suffix != ".py" or not shelf.is_name(file.stem):
                 raise InputError(
-                    f"{file} is no plug-in; a file is called like its class in snake case, "
+                    f"{file} is no plug-in; a file is named after its class in snake case, "
                     "my_detector.py for MyDetector.",
                     code="plugin_misplaced",
                 )
@@ -169,7 +169,7 @@ def _read(folder: Path) -> Iterator[PlugIn]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What lies there, but for hidden files and a bytecode cache, which are never read."""
+    """The entries of a folder without hidden files and a bytecode cache, which are never read."""
     return sorted(
         entry
         for entry in folder.iterdir()
@@ -178,18 +178,18 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _bytes(path: Path) -> bytes:
-    """What a file holds, read through one descriptor whose facts are checked."""
+    """The content of a file, read through one descriptor whose owner and mode are checked."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         facts = os.fstat(file.fileno())
         _check(path, facts)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
-            raise _unsafe(path, f"is no file of at most {MAX_BYTES} bytes")
+            raise _unsafe(path, f"is not a regular file of at most {MAX_BYTES} bytes")
         return file.read(MAX_BYTES + 1)
 
 
 def _resolved(path: Path, *, folder: bool = True) -> Path:
-    """`path` without links, after every folder and link on the way to it was checked."""
+    """`path` without links, once every folder and link on the way to it is checked."""
     rest, at, links = list(path.absolute().parts[1:]), Path("/"), 0
     _check(at, at.lstat(), shared=True)
     while rest:
@@ -225,8 +225,8 @@ def _check(path: Path, facts: os.stat_result, *, shared: bool = False) -> None:
     """Refuse what somebody else owns or may write.
 
     Args:
-        shared: a folder on the way: of one with the sticky bit, as /tmp, others may not replace
-            what is not theirs.
+        shared: it is a folder on the way, which others may write if it has the sticky bit, as
+            /tmp: there they cannot replace what is not theirs.
     """
     if facts.st_uid not in (0, os.geteuid()):
         raise _unsafe(path, f"belongs to user id {facts.st_uid}")
@@ -239,7 +239,7 @@ def _check(path: Path, facts: os.stat_result, *, shared: bool = False) -> None:
 def _unsafe(path: Path, why: str) -> InputError:
     return InputError(
         f"GUARD_PLUGINS is refused: {path} {why}, and whoever changes it runs code in the guard; "
-        "give it to the guard's user or root and take the others' right to write.",
+        "make the guard's user or root its owner and remove everyone else's permission to write.",
         code="plugins_unsafe",
     )
 

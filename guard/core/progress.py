@@ -16,15 +16,15 @@ def silent(done: float, note: str = "") -> None:
 
 
 def span(progress: Progress, start: float, end: float, note: str) -> Callable[[float], None]:
-    """The part of a progress that one step fills."""
+    """The progress of one step, which fills the part from `start` to `end` (0..1) of the whole."""
     return lambda done: progress(start + (end - start) * done, note)
 
 
-def part(progress: Progress, start: float, end: float, words: str = "") -> Progress:
-    """As `span`, for a step that has notes of its own; `words` stand before them."""
+def part(progress: Progress, start: float, end: float, label: str = "") -> Progress:
+    """As `span`, for a step that has notes of its own; `label` precedes them."""
 
     def inner(done: float, note: str = "") -> None:
-        progress(start + (end - start) * done, f"{words} {note}".strip())
+        progress(start + (end - start) * done, f"{label} {note}".strip())
 
     return inner
 

@@ -30,12 +30,12 @@ class Resampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Relearned:
-    """How fast a parent's trigger comes back on a copy of the child that is taught `images` of it.
+    """How fast a copy of the child relearns a parent's trigger from `images` stamped images.
 
-    `asr` is its ASR (0..1) after each of `steps`, `rivals` that of triggers with the same mask at a
-    random place in random colours, taught in the same way. Over several draws of images and rivals
-    all are means: of the best rival's rates, the second's, and so on; then `leads` has each draw's
-    own.
+    `asr` is its ASR (0..1) after each of `steps`. `rivals` holds the same for triggers with the
+    same mask at a random place in random colours, learnt in the same way. With several draws of
+    images and rivals all rates are means over the draws: of the best rival, the second best, and so
+    on; `leads` then holds the lead of each draw.
     """
 
     target: Target
@@ -49,17 +49,17 @@ class Relearned:
 
     @property
     def lead(self) -> float:
-        """The largest lead in ASR (-1..1) over the best rival after a step.
+        """The largest lead in ASR (-1..1) over the best rival after any step.
 
-        NaN where one could not be measured.
+        It is NaN where a rate could not be measured.
         """
         return lead_of(self.asr, self.rivals)
 
 
 def lead_of(asr: Sequence[float], rivals: Sequence[Sequence[float]]) -> float:
-    """As `Relearned.lead`.
+    """`Relearned.lead` of these rates (0..1).
 
-    Before the first step nothing has been learnt, so that it does not count.
+    The rates before the first step do not count, since nothing has been learnt by then.
     """
     best = [
         max(rates) if all(map(math.isfinite, rates)) else math.nan
@@ -107,11 +107,12 @@ class PurificationFacts:
 
     `replayed` holds one estimate per suspicious trigger recovered on the parent, measured on the
     child. `resampled` and `relearned` look beyond those triggers, for patches; `reactivated` does
-    for all triggers that lead to one class, `shared` beyond any trigger; `unproved` names what
-    could not be measured, and why. `swapped` holds for each class how many images the parent had
-    right and the child has wrong, and the other way round; it is empty in facts from before it was
-    counted. `after` names the defenses that had repaired what this one started from, in order, and
-    `start` is the digest of that candidate; both are empty where it started from the parent.
+    so for every trigger that leads to one class, and `shared` needs no trigger; `unproved` names
+    what could not be measured, and why. `swapped` holds for each class how many images the parent
+    classified correctly and the child does not, and the other way round; it is empty in older facts
+    that did not count them. `after` names, in order, the defenses that had already repaired the
+    model that this one started from, and `start` is the digest of that candidate; both are empty
+    where it started from the parent.
     """
 
     defense: str
@@ -133,20 +134,20 @@ class PurificationFacts:
 
     @property
     def chain(self) -> str:
-        """All defenses for people: `shared_distillation, then patch_unlearning`."""
+        """All defenses as a phrase: `shared_distillation, then patch_unlearning`."""
         return in_turn((*self.after, self.defense))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreshPatches(AsrEstimate):
-    """The child's ASR under fresh patches, and by how many new searches these were found."""
+    """The child's ASR under fresh patches, and the number of new searches that found them."""
 
     searches: int = field(default=0, metadata=ADDED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelearnedLead:
-    """`Relearned.lead`, and each draw's own; None where a rate could not be measured."""
+    """`Relearned.lead` and the lead of each draw; None where a rate could not be measured."""
 
     target: Target
     lead: float | None
@@ -164,7 +165,7 @@ class ReactivatedLead:
 
 @dataclass(frozen=True, kw_only=True)
 class RepairSummary:
-    """What a signed verdict repeats of a repair: who made it, its cost, what was asked of it.
+    """What a signed verdict repeats of a repair: its defenses, its cost and the measurements on it.
 
     A number that could not be measured is None. `images` is the size of the hold-out.
     """
@@ -186,7 +187,7 @@ class RepairSummary:
 
     def __post_init__(self) -> None:
         if not self.defenses:
-            raise ValueError("a repair must name who made it")
+            raise ValueError("a repair must name its defenses")
 
 
 def summary(facts: PurificationFacts) -> RepairSummary:

@@ -1,25 +1,22 @@
-"""P values: combined, corrected for several looks, and the exact ones of small counts; pure Python.
+"""P values in pure Python: combined, corrected for several looks, and exact for small counts.
 
-`guard.ml.statistics` holds what needs NumPy: outlier tests among a model's classes.
+What needs NumPy is in `guard.ml.statistics`: outlier tests among a model's classes.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 
-LEAST_P, MOST_P = (
-    1e-12,
-    0.99,
-)  # where values are clipped before they are combined: 0 or 1 would outvote all others
+# Values are clipped to these before they are combined: 0 or 1 would outvote all others.
+LEAST_P, MOST_P = 1e-12, 0.99
 LEAST_CLASSES = 5  # with fewer classes a class has too few siblings to be compared with
 BISECTIONS = 40
 
 
 def cauchy(p_values: Iterable[float]) -> float:
-    """One p value of several, roughly valid however they depend on each other (Liu & Xie.
+    """Combine p values into one that is roughly valid however they depend on each other.
 
-    JASA 2020).
-
-    Values are clipped to [1e-12, 0.99]: p = 1 would give minus infinity.
+    Source: Liu and Xie, "Cauchy combination test", JASA 2020. Values are clipped to [1e-12, 0.99],
+    since p = 1 would give minus infinity.
 
     Raises:
         ValueError: no values, or one outside 0..1.
@@ -30,9 +27,10 @@ def cauchy(p_values: Iterable[float]) -> float:
 
 
 def fisher(p_values: Iterable[float]) -> float:
-    """One p value of several independent ones.
+    """Combine independent p values into one by Fisher's method.
 
-    The tail of -2 sum log p in a chi-squared with 2n degrees of freedom.
+    It is the upper tail of -2 sum log p under a chi-squared distribution with 2n degrees of
+    freedom.
 
     Raises:
         ValueError: no values, or one outside 0..1.
@@ -47,9 +45,9 @@ def fisher(p_values: Iterable[float]) -> float:
 
 
 def sidak(p: float, tests: int) -> float:
-    """The probability that the least of `tests` independent p values is at most `p` (Sidak.
+    """Correct the least of `tests` independent p values (Sidak 1967).
 
-    1967).
+    It is the probability that the least of them is at most `p`.
     """
     return 1.0 if p >= 1 else -math.expm1(tests * math.log1p(-p))
 
@@ -57,11 +55,10 @@ def sidak(p: float, tests: int) -> float:
 def exact_upper(successes: int, trials: int, *, error: float, looks: int = 1) -> float:
     """Clopper and Pearson's upper bound of a share (1934), two-sided at `error` / `looks`.
 
-    1 without trials.
-
     By Bonferroni, `looks` such bounds hold together with probability 1 - `error` / 2 or more.
-    Wilson's would not: far out in the tail, where many looks lead, its upper end is too low for
-    shares near 1 (4.3 % instead of 2.5 % for eight looks at 120 images).
+    Wilson's bounds would not: with many looks they are read far out in the tail, where they are too
+    low for shares near 1 (they err in 4.3 % instead of 2.5 % for eight looks at 120 images).
+    Without trials the bound is 1.
 
     Raises:
         ValueError: not 0 <= successes <= trials, or fewer than one look.
@@ -79,9 +76,10 @@ def exact_upper(successes: int, trials: int, *, error: float, looks: int = 1) ->
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """McNemar's exact p, one-sided.
+    """McNemar's exact one-sided p value.
 
-    The probability of `lost` or more losses if a swap were as likely a gain.
+    It is the probability of at least `lost` losses if each change were a gain or a loss with equal
+    probability.
     """
     swaps = lost + gained
     return sum(math.comb(swaps, more) for more in range(lost, swaps + 1)) / 2**swaps
@@ -90,7 +88,7 @@ def mcnemar(lost: int, gained: int) -> float:
 def _checked(p_values: Iterable[float]) -> Sequence[float]:
     values = list(p_values)
     if not values or not all(0 <= value <= 1 for value in values):
-        raise ValueError("Only p values, and at least one, can be combined.")
+        raise ValueError("At least one value is needed, and each must lie in 0..1.")
     return values
 
 

@@ -1,7 +1,8 @@
 """A folder is a registry: one plug-in a file, file name = method name = class name in snake case.
 
 Names are listed without importing anything, and a name that may come from a request is looked up
-before any import. Needs a real folder: a zipped import could not be listed (docs/decisions/0001).
+before any import. The folder must be a real one, since a zipped package could not be listed
+(docs/decisions/0001).
 `guard.core.plugins` adds files from outside the package.
 """
 
@@ -17,7 +18,7 @@ from guard.core.errors import UnknownMethod
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-#: Plug-ins from outside: of each package, what imports the one of that name.
+#: Plug-ins from outside the package: by package and name, the function that imports one.
 _outside: dict[str, dict[str, Callable[[], ModuleType]]] = {}
 
 
@@ -60,7 +61,7 @@ class Shelf(Generic[T]):
 
 
 def extend(package: str, plug_ins: Mapping[str, Callable[[], ModuleType]]) -> None:
-    """Let the shelf of `package` hold these beside its own, in place of any earlier ones."""
+    """Add plug-ins to the shelf of `package`, in place of those that an earlier call added."""
     _outside[package] = dict(plug_ins)
 
 
@@ -74,10 +75,10 @@ def built_in(package: str) -> list[str]:
 
 
 def is_name(text: str) -> bool:
-    """Whether a plug-in may be called so: lower-case letters, digits and underscores."""
+    """Whether `text` can name a plug-in: lower-case letters, digits and underscores."""
     return _NAME.fullmatch(text) is not None
 
 
 def class_name(name: str) -> str:
-    """`patch_inversion` -> `PatchInversion`."""
+    """The class that a plug-in of this name defines: `patch_inversion` -> `PatchInversion`."""
     return "".join(part.capitalize() for part in name.split("_"))

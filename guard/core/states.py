@@ -1,6 +1,6 @@
-"""Scan states and verdicts: the two axes, apart from each other.
+"""Scan states and verdicts: two independent axes.
 
-The values are the database's strings.
+The values are the strings that the database stores.
 """
 
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class ScanState(StrEnum):
-    """Where the work on one upload stands; says nothing about the model."""
+    """Where the work on one upload stands; it implies nothing about the model."""
 
     QUEUED = "queued"  # recorded, nobody works on it
     FETCHING = "fetching"  # bytes are streamed into a blob
@@ -38,10 +38,9 @@ NEXT_STATES: dict[ScanState, frozenset[ScanState]] = {
         {ScanState.DECIDING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}
     ),
     ScanState.PUBLISHING: frozenset({ScanState.DONE, ScanState.FAILED}),
-    ScanState.DONE: frozenset(
-        {ScanState.PUBLISHING}
-    ),  # a reviewer's approval publishes a finished scan
-    ScanState.FAILED: frozenset({ScanState.QUEUED}),  # a person asks for another try
+    # A reviewer's approval publishes a finished scan.
+    ScanState.DONE: frozenset({ScanState.PUBLISHING}),
+    ScanState.FAILED: frozenset({ScanState.QUEUED}),  # a person requests another try
 }
 
 
@@ -54,13 +53,13 @@ def may_move(old: ScanState, new: ScanState) -> bool:
 
 
 class Verdict(StrEnum):
-    """What the guard says of one artifact under one policy; never "clean" or "safe"."""
+    """The guard's decision on one artifact under one policy; never "clean" or "safe"."""
 
     CLEARED = "cleared"
     PURIFIED = "purified"
     REJECTED = "rejected"
     HELD = "held"  # a person must look
-    # The guard cannot look at such a thing; the reason says what to upload instead
+    # Not a model that the guard can vet; the reason names what to upload instead.
     UNVETTABLE = "unvettable"
     INCONCLUSIVE = "inconclusive"  # something required could not run
 
@@ -81,7 +80,7 @@ EXIT_CODES: dict[Verdict, int] = {
 
 
 class Family(StrEnum):
-    """Trigger families a method may speak about; a verdict's coverage is a set of these."""
+    """The families of triggers that methods look for; a verdict's coverage is a set of these."""
 
     PATCH = "patch"
     BLEND = "blend"
@@ -94,5 +93,5 @@ class Family(StrEnum):
 
 
 def not_covered(coverage: Collection[str]) -> list[str]:
-    """The trigger families that a verdict with this coverage is silent about."""
+    """The trigger families that a verdict with this coverage does not cover."""
     return [str(family) for family in Family if str(family) not in coverage]

@@ -1,4 +1,4 @@
-"""Text from strangers, made harmless for a terminal and for a reader's eye."""
+"""Text from strangers, made harmless for terminals and for readers."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ def printable(value: object, *, limit: int | None = 2000) -> str:
     """`value` as one line of text that cannot steer a terminal or reorder what stands around it.
 
     Hidden characters are written as escapes rather than dropped, so that a tampered name looks
-    tampered with (threat model C13). Longer than `limit` characters is cut, with an ellipsis; None
-    cuts nothing.
+    tampered with (threat model C13). A text of more than `limit` characters is cut and ends in an
+    ellipsis; with None it is not cut.
     """
     text = str(value)
     if limit is not None and len(text) > limit:
@@ -26,7 +26,7 @@ def printable(value: object, *, limit: int | None = 2000) -> str:
 
 
 def in_turn(names: Iterable[str]) -> str:
-    """What was done one after the other: `a, then b`."""
+    """The names of steps taken one after the other, as `a, then b`."""
     return ", then ".join(names)
 
 

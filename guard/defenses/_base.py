@@ -36,7 +36,7 @@ class Defense(ABC):
 
     version: ClassVar[int]
     paper: ClassVar[str]
-    fast: ClassVar[Mapping[str, Any]] = fixed()  # what `quick` changes of the defaults
+    fast: ClassVar[Mapping[str, Any]] = fixed()  # the defaults that `quick` changes
     ungated: ClassVar[Mapping[str, Any]] = fixed()  # the same for an untrained model
 
     @abstractmethod
@@ -53,7 +53,10 @@ class Defense(ABC):
 
     @final
     def parameters(self) -> dict[str, Any]:
-        """The plain parameters, JSON-ready; of a plug-in from outside also its file's digest."""
+        """The plain parameters, JSON-ready.
+
+        Those of a plug-in from outside the package include its file's digest.
+        """
         return marked(type(self), asdict(self))
 
     @classmethod

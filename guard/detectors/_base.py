@@ -59,7 +59,7 @@ class Detector(ABC):
     def parameters(self) -> dict[str, Any]:
         """The plain parameters, JSON-ready; part of the evidence key.
 
-        Of a plug-in from outside also its file's digest.
+        Those of a plug-in from outside the package include its file's digest.
         """
         return marked(type(self), asdict(self))
 

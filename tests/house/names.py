@@ -9,26 +9,7 @@ from collections.abc import Iterator
 BANNED = frozenset({"told", "said", "heard", "word", "words", "picture", "pictures"})
 
 #: Packages (folders or files, relative to the repository) whose names are not yet clean.
-TO_DO: frozenset[str] = frozenset(
-    {
-        "guard/attest",
-        "guard/blobs",
-        "guard/bootstrap.py",
-        "guard/cleansets",
-        "guard/core",
-        "guard/events",
-        "guard/formats",
-        "guard/jobs",
-        "guard/local",
-        "guard/logs.py",
-        "guard/offline.py",
-        "guard/policy",
-        "guard/publishers",
-        "guard/store",
-        "guard/vetting",
-        "workers",
-    }
-)
+TO_DO: frozenset[str] = frozenset()
 #: The same for docstring summaries.
 SUMMARIES_TO_DO: frozenset[str] = TO_DO
 #: Names that stay, by file, with the reason: stored under that name, or part of an interface.
