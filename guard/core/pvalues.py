@@ -88,7 +88,7 @@ def mcnemar(lost: int, gained: int) -> float:
 def _checked(p_values: Iterable[float]) -> Sequence[float]:
     values = list(p_values)
     if not values or not all(0 <= value <= 1 for value in values):
-        raise ValueError("At least one value is needed, and each must lie in 0..1.")
+        raise ValueError("Combining needs at least one value, and p values lie in 0..1.")
     return values
 
 

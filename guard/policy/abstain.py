@@ -1,6 +1,6 @@
-"""Why nothing can be decided: each generator gives one sentence a doubt.
+"""Reasons to decide nothing; each generator yields one sentence for each reason.
 
-Comparisons are written so that NaN fails.
+Comparisons are written so that NaN fails them.
 """
 
 import math
@@ -13,20 +13,22 @@ from guard.policy.combine import LEAST_IMAGES
 from guard.policy.rules import Policy
 
 
-def missing(policy: Policy, said: Mapping[str, list[Evidence]]) -> Iterator[str]:
-    """Required detectors that did not look; `said` holds the present evidence by method."""
+def missing(policy: Policy, by_method: Mapping[str, list[Evidence]]) -> Iterator[str]:
+    """Required detectors without usable evidence.
+
+    `by_method` holds for each method of the policy the evidence that counts at present.
+    """
     required = [name for name, rule in policy.detectors.items() if rule.required]
     if not required:
-        yield "The policy requires no detector, and nothing to check is no reason to clear."
+        yield "The policy requires no detector, so that nothing was checked that could be cleared."
     for name in required:
-        blind = [item for item in said[name] if item.outcome is Outcome.COULD_NOT_LOOK]
-        if not said[name]:
+        blind = [item for item in by_method[name] if item.outcome is Outcome.COULD_NOT_LOOK]
+        if not by_method[name]:
             yield (
                 f"There is no evidence of the required detector {name} in its present version and "
-                "with its present "
-                "parameters on this clean set."
+                "with its present parameters on this clean set."
             )
-        elif len(blind) == len(said[name]):
+        elif len(blind) == len(by_method[name]):
             yield f"The required detector {name} could not look: {blind[-1].reason}"
 
 
@@ -39,34 +41,31 @@ def unfit(policy: Policy, case: Case, *, calibrated: bool) -> Iterator[str]:
     facts, rule = case.cleanset, policy.cleanset
     if facts.classes < LEAST_CLASSES and not calibrated:
         yield (
-            f"The model has {facts.classes} classes; with fewer than {LEAST_CLASSES} there are "
-            "too few siblings to "
-            "compare a class with, and no calibration by reference models applies."
+            f"The model has {facts.classes} classes; with fewer than {LEAST_CLASSES} there are too "
+            "few siblings to compare a class with, and no calibration by reference models applies."
         )
     images = facts.search + facts.calibration + facts.holdout
     if not images >= LEAST_IMAGES:
         yield (
-            f"Clean set {facts.name} has {images} images; nothing can be told from fewer than "
-            f"{LEAST_IMAGES}."
+            f"Clean set {facts.name} has {images} images; at least {LEAST_IMAGES} are needed for "
+            "any decision."
         )
     if not facts.per_class >= rule.min_per_class:
         yield (
             f"Clean set {facts.name} has {facts.per_class} images of its rarest class; the policy "
-            "wants at least "
-            f"{rule.min_per_class}."
+            f"requires at least {rule.min_per_class}."
         )
     if not facts.holdout >= rule.min_holdout:
         yield (
-            f"Clean set {facts.name} has {facts.holdout} hold-out images; the policy wants "
-            f"{rule.min_holdout}."
+            f"Clean set {facts.name} has {facts.holdout} hold-out images; the policy requires "
+            f"at least {rule.min_holdout}."
         )
     if case.accuracy is None:
         yield "The clean accuracy of the model was not measured."
     elif not case.accuracy.overall >= _least_accuracy(policy, facts.classes):
         yield (
-            f"The clean accuracy is {case.accuracy.overall:.1%}, near chance; check that the "
-            "clean set's class "
-            "order is the model's."
+            f"The clean accuracy is {case.accuracy.overall:.1%}, near chance; check that the clean "
+            "set's class order is the model's."
         )
     elif len(case.accuracy.per_class) != facts.classes or not all(
         map(math.isfinite, case.accuracy.per_class)
@@ -84,23 +83,25 @@ def unfit(policy: Policy, case: Case, *, calibrated: bool) -> Iterator[str]:
     ):
         yield (
             f"The model recognises the classes {', '.join(map(str, lost[:5]))} less often than "
-            "chance would; check "
-            "that the clean set's class order is the model's."
+            "chance would; check that the clean set's class order is the model's."
         )
 
 
 def _least_accuracy(policy: Policy, classes: int) -> float:
-    # Some times chance; for few classes, where that would be near or over 100 %, halfway from
-    # chance to all right.
+    # A multiple of chance; for few classes, where that would be near or over 100 %, halfway from
+    # chance to 100 %.
     chance = 1 / classes
     return min(policy.accuracy.min_times_chance * chance, (1 + chance) / 2)
 
 
-def not_finite(heard: list[Evidence]) -> Iterator[str]:
-    """Detectors that gave a number which no comparison can be trusted with."""
-    for item in heard:
+def not_finite(usable: list[Evidence]) -> Iterator[str]:
+    """Detectors that reported a number with which no comparison can be trusted."""
+    for item in usable:
         if not all(finite(finding) for finding in item.findings):
-            yield f"Detector {item.method} gave a number that is not finite; it decides nothing."
+            yield (
+                f"Detector {item.method} reported a number that is not finite, on which nothing "
+                "can be decided."
+            )
 
 
 def finite(finding: Finding) -> bool:

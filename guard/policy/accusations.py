@@ -1,4 +1,4 @@
-"""What findings amount to: which of them accuse, how suspicious they are, and which ASR to show.
+"""What findings imply: which of them accuse, how suspicious they are, and which ASR to show.
 
 Comparisons are written so that NaN fails them.
 """
@@ -16,11 +16,11 @@ from guard.policy.rules import Policy
 Accused = list[tuple[str, Finding]]  # method and finding
 
 
-def accused_in(looked: Sequence[Evidence]) -> Accused:
+def accused_in(usable: Sequence[Evidence]) -> Accused:
     """Suspicious findings that are not natural, each with its method."""
     return [
         (item.method, finding)
-        for item in looked
+        for item in usable
         for finding in item.findings
         if finding.suspicious and not natural(finding)
     ]
@@ -29,22 +29,22 @@ def accused_in(looked: Sequence[Evidence]) -> Accused:
 def natural(finding: Finding) -> bool:
     """Whether sibling classes reach this trigger's ASR at its own budget.
 
-    Then it is a property of the task, and no implant.
+    Then it is a property of the task and no backdoor.
     """
     asr = finding.asr
     return asr is not None and asr.natural is not None and asr.natural >= asr.low
 
 
 def weight(finding: Finding) -> tuple[bool, float]:
-    """Orders findings, the most suspicious last; a score that is not finite counts as the most."""
+    """A sort key that puts the most suspicious finding last; a score that is not finite is most."""
     return (finding.suspicious, finding.score if math.isfinite(finding.score) else math.inf)
 
 
-def highest_score(looked: Sequence[Evidence]) -> float:
-    """The largest score (0..1) of all findings; 1 where nobody looked or one is not finite."""
-    scores = [finding.score for item in looked for finding in item.findings]
+def highest_score(usable: Sequence[Evidence]) -> float:
+    """The largest score (0..1) of all findings; 1 without evidence or where one is not finite."""
+    scores = [finding.score for item in usable for finding in item.findings]
     # A score that nobody could measure is no sign of innocence.
-    if not looked or not all(map(math.isfinite, scores)):
+    if not usable or not all(map(math.isfinite, scores)):
         return 1.0
     return max(scores, default=0.0)
 
@@ -54,10 +54,10 @@ def leading_asr(
 ) -> AsrEstimate | None:
     """The rate that a reader should see first; None where none was measured.
 
-    Of the accused class it is that of the highest-scored trigger that was measured, which need not
-    be the finding with the highest score; of a purified model that of the parent's triggers,
-    replayed; else that of the most unusual trigger found, marked as natural by a `natural` rate
-    equal to its own: siblings need as little.
+    Where a class is accused, it is the rate of that class's highest-scored measured trigger, which
+    need not be the finding with the highest score. For a purified model it is the highest bound
+    among the parent's replayed triggers. Otherwise it is the rate of the most unusual trigger
+    found, marked as natural by a `natural` rate equal to its own.
     """
     measured = [finding for finding in findings if finding.asr is not None and finite(finding)]
     if worst is not None and worst.suspicious:
@@ -77,7 +77,7 @@ def leading_asr(
 def repairable(policy: Policy, case: Case, accused: Accused) -> bool:
     """Whether a repair is worth a try.
 
-    Without a measured trigger for each class nothing could show that it worked.
+    Without a measured trigger for each accused class nothing could show that it worked.
     """
     measured = {finding.target for _, finding in accused if finding.asr is not None}
     return (
@@ -88,9 +88,9 @@ def repairable(policy: Policy, case: Case, accused: Accused) -> bool:
 
 
 def accusation(policy: Policy, finding: Finding) -> str:
-    """A finding that accuses, with what its trigger does on the hold-out, for people."""
+    """The sentence about a finding that accuses, with its trigger's ASR on the hold-out."""
     if finding.asr is None:
-        return f"{finding.statement} An ASR could not be measured, for no trigger was recovered."
+        return f"{finding.statement} Its ASR could not be measured: no trigger was recovered."
     asr = finding.asr
     over = "not over" if asr.high <= policy.asr_limit else "over"
     return (
@@ -100,7 +100,7 @@ def accusation(policy: Policy, finding: Finding) -> str:
 
 
 def natural_trigger(finding: Finding) -> str:
-    """A suspicious finding that siblings match, for people."""
+    """The sentence about a suspicious finding that sibling classes match."""
     asr = finding.asr
     rate = asr.natural if asr is not None and asr.natural is not None else 0.0
     return (

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from guard.core.evidence import AsrEstimate, Evidence, Finding
 from guard.core.pvalues import exact_upper
 
-ERROR = 0.05  # two-sided, over all looks together; so the upper side alone errs in at most 2.5 %
-# What the attacker's own trigger achieves over the bound on the recovered one: the most that was
-# seen on ten detected development models (0.038; nine of them at most 0.001). A calibration puts
-# its own number in this place.
+ERROR = 0.05  # two-sided, over all looks together: the upper side alone errs in at most 2.5 %
+# How far the ASR of the attacker's own trigger may exceed the bound on the recovered one: the
+# largest excess on ten detected development models was 0.038 (nine had at most 0.001). A
+# calibration replaces this number by its own.
 UNSEEN = 0.04
 
 
 def overall(estimates: Sequence[AsrEstimate], looks: int | None = None) -> float:
-    """An upper bound on every one of the rates at once.
+    """An upper bound that holds for all of the rates at once.
 
-    The largest bound at error `ERROR` / `looks`.
+    It is the largest of their bounds at error `ERROR` / `looks`.
 
     Args:
-        looks: how many rates were measured, of which these may be the selected ones; default:
-            these. With one look the bound is the estimate's own `high` (Wilson).
+        looks: how many rates were measured, if `estimates` are a selection of them; by default
+            all were. With one look the bound is the estimate's own `high` (Wilson).
 
     Returns:
         0..1; a bound that cannot be computed is 1. Never below an estimate's own `high`.
@@ -31,17 +31,17 @@ def overall(estimates: Sequence[AsrEstimate], looks: int | None = None) -> float
 
 
 def of_suspects(
-    heard: Sequence[Evidence], accused: Sequence[Finding], margin: float = UNSEEN
+    usable: Sequence[Evidence], accused: Sequence[Finding], margin: float = UNSEEN
 ) -> float | None:
-    """The overall bound on what the accused triggers do; None where nothing is accused.
+    """The overall bound on the accused triggers' ASR (0..1); None where nothing is accused.
 
-    Looks are all rates that were measured for an accused class, in whatever family, suspicious or
-    not: the accused ones are a selection from these, so the bounds are simultaneous over the
-    families examined. An accused class whose trigger was not recovered is bounded by nothing: 1.
+    All rates that were measured for an accused class count as looks, in whatever family, suspicious
+    or not: the accused ones are a selection from these, so that the bounds are simultaneous over
+    the families examined. For an accused class whose trigger was not recovered the bound is 1.
 
     Args:
-        margin: what the attacker's own trigger may achieve over the recovered one: a search ends
-            where a trigger works well, the attacker trained for theirs.
+        margin: how far the ASR of the attacker's own trigger may exceed that of the recovered one:
+            a search ends where a trigger works well, while the attacker trained for theirs.
     """
     if not accused:
         return None
@@ -51,7 +51,7 @@ def of_suspects(
         return 1.0
     looks = sum(
         finding.asr is not None and finding.target in targets
-        for item in heard
+        for item in usable
         for finding in item.findings
     )
     bound = overall([finding.asr for finding in accused if finding.asr is not None], looks)

@@ -1,11 +1,9 @@
-"""A calibration file applied.
+"""Apply a calibration file: a probability from features, and a threshold on false alarms.
 
-Features to a probability, and a threshold that certifies a false-alarm rate.
-
-The file (JSON, written by `guard calibrate`; `guard.vetting.calibrate` fits it) names the reference
-population that it speaks about: pairs of architecture family and clean set, methods with version
-and parameters. Outside of these it says nothing. Weights are never negative, so that a more
-suspicious feature never lowers the probability. Pure Python.
+The file (JSON, written by `guard calibrate`; `guard.vetting.calibrate` fits it) describes the
+reference population that it holds for: pairs of architecture family and clean set, and methods with
+version and parameters. It does not apply to anything else. Weights are never negative, so that a
+more suspicious feature never lowers the probability. Pure Python.
 """
 
 import json
@@ -26,7 +24,7 @@ _SIZES = {"pico", "atto", "femto", "nano", "tiny", "small", "base", "large", "hu
 
 @dataclass(frozen=True)
 class Weight:
-    """One feature: standardised by mean and scale (> 0), times the weight (>= 0)."""
+    """The weight (>= 0) of one feature, which is standardised by mean and scale (> 0) first."""
 
     name: str
     mean: float
@@ -36,13 +34,12 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A fitted combination.
+    """A fitted combination of features, and the population that it holds for.
 
-    `honest` holds the out-of-fold log odds of the honest reference models, ascending.
-
-    `asr_margin` (0..1, or None where the population is too small): the true ASR of 95 % of the
-    detected reference models lies at most this much above the bound on their recovered trigger.
-    `covers` holds (architecture family, clean-set digest).
+    `honest` holds the out-of-fold log odds of the honest reference models, ascending; `covers`
+    pairs of an architecture family and a clean set's digest. `asr_margin` (0..1, or None where the
+    population is too small): the true ASR of 95 % of the detected reference models lies at most
+    this much above the bound on their recovered trigger.
     """
 
     digest: str
@@ -57,12 +54,10 @@ class Calibration:
     population: Mapping[str, Any] = field(default_factory=dict)
 
     def log_odds(self, features: Mapping[str, float]) -> float:
-        """Calibrated log odds of a backdoor.
+        """Calibrated log odds of a backdoor; infinite where a feature is not finite.
 
-        A feature that is missing counts as the population's mean.
-
-        The population holds more backdoored than honest models, so a missing number lies on the
-        suspicious side.
+        A missing feature counts as the population's mean, which lies on the suspicious side, since
+        the population holds more backdoored than honest models.
         """
         total = self.intercept
         for item in self.weights:
@@ -75,10 +70,9 @@ class Calibration:
     def threshold(self, max_fpr: float) -> float | None:
         """The log odds above which at most a share `max_fpr` of honest models lies.
 
-        None where too few were seen.
-
-        Conformal: the ceil((n + 1)(1 - a))-th of n honest scores. A new honest model, exchangeable
-        with these, exceeds it with probability at most a.
+        It is None where there are too few honest reference models for this share. The threshold is
+        conformal: the ceil((n + 1)(1 - a))-th smallest of n honest scores. A new honest model that
+        is exchangeable with these exceeds it with probability at most a.
         """
         rank = math.ceil((len(self.honest) + 1) * (1 - max_fpr) - 1e-9)
         return self.honest[max(rank, 1) - 1] if rank <= len(self.honest) else None
@@ -90,27 +84,24 @@ class Calibration:
 
 
 def probability(log_odds: float) -> float:
-    """0..1; what is no number counts as certain."""
+    """The probability (0..1) that belongs to log odds; NaN counts as certainty of a backdoor."""
     if math.isnan(log_odds) or log_odds == math.inf:
         return 1.0
     return 1 / (1 + math.exp(-max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, log_odds))))
 
 
 def architecture_family(name: str) -> str:
-    """What an architecture's name starts with before sizes and numbers.
-
-    `vit_tiny_patch16` -> `vit`.
-    """
-    words: list[str] = []
-    for word in name.removeprefix("torchvision.").split(".")[0].split("_"):
-        stem = re.match(r"[a-z]*", word)
+    """An architecture's name up to sizes and numbers: `vit` for `vit_tiny_patch16`."""
+    kept: list[str] = []
+    for part in name.removeprefix("torchvision.").split(".")[0].split("_"):
+        stem = re.match(r"[a-z]*", part)
         letters = stem.group() if stem is not None else ""
-        if letters in _SIZES or (not letters and words):
+        if letters in _SIZES or (not letters and kept):
             break
-        words.append(letters)
-        if letters != word:
+        kept.append(letters)
+        if letters != part:
             break
-    return "_".join(words) or name
+    return "_".join(kept) or name
 
 
 def why_not(
@@ -120,18 +111,18 @@ def why_not(
     cleanset: str,
     versions: Mapping[str, int],
     parameters: Mapping[str, Mapping[str, Any]],
-    heard: Sequence[str],
+    reporting: Sequence[str],
     max_fpr: float,
 ) -> str | None:
     """Why the calibration does not apply to a case, as a clause; None where it applies.
 
     Args:
         versions, parameters: of the methods as they run now.
-        heard: methods that have looked.
+        reporting: the methods that have usable evidence.
     """
     for name, (version, params) in sorted(calibration.methods.items()):
-        if name not in heard:
-            return f"{name}, which it was fitted with, has not looked"
+        if name not in reporting:
+            return f"there is no evidence of {name}, which it was fitted with"
         if versions.get(name) != version:
             return f"it was fitted with {name} version {version}, not {versions.get(name)}"
         if name not in parameters or plain(parameters[name]) != plain(params):
@@ -140,14 +131,13 @@ def why_not(
         return "the architecture is not known"
     family = architecture_family(architecture)
     if family not in {covered for covered, _ in calibration.covers}:
-        return f"it knows no models of the family {family}"
+        return f"it was fitted on no models of the family {family}"
     if (family, cleanset) not in calibration.covers:
-        return f"it knows no models of the family {family} with this clean set"
+        return f"it was fitted on no models of the family {family} with this clean set"
     if calibration.threshold(max_fpr) is None:
         return (
             f"its {len(calibration.honest)} honest models certify no less than "
-            f"{calibration.least_fpr:.1%} false "
-            f"alarms, and {max_fpr:.1%} are allowed"
+            f"{calibration.least_fpr:.1%} false alarms, and {max_fpr:.1%} are allowed"
         )
     return None
 
@@ -156,8 +146,8 @@ def parse(data: bytes) -> Calibration:
     """Read a calibration file.
 
     Raises:
-        PolicyError: it is not exactly what `guard calibrate` writes; the sentence says which rule
-            is broken.
+        PolicyError: it is not exactly what `guard calibrate` writes; the sentence names the broken
+            rule.
     """
     if len(data) > MAX_BYTES:
         raise _bad(f"it is larger than {MAX_BYTES} bytes")
@@ -166,7 +156,7 @@ def parse(data: bytes) -> Calibration:
     except (ValueError, RecursionError) as error:
         raise _bad(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict) or value.get("kind") != KIND:
-        raise _bad(f'it is no JSON object of the kind "{KIND}"')
+        raise _bad(f'it is not a JSON object of the kind "{KIND}"')
     if value.get("layout") != LAYOUT:
         raise _bad(f"its layout is not {LAYOUT}")
     digest = value.pop("digest", None)
@@ -179,7 +169,7 @@ def parse(data: bytes) -> Calibration:
 
 
 def plain(value: Any) -> Any:
-    """Parameters as JSON keeps them: tuples as lists."""
+    """Parameters as JSON stores them: tuples become lists."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -246,12 +236,12 @@ def _whole(value: Any) -> int:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("a name must be a text")
+        raise ValueError("a name must be a string that is not empty")
     return value
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _bad(why: str) -> PolicyError:

@@ -1,4 +1,4 @@
-"""What decide() may read about one artifact."""
+"""What `decide` may read about one artifact."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from guard.core.purification import PurificationFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """All that may be read about one artifact.
+    """All that a decision about one artifact may read.
 
     `versions` holds the methods' present versions, `parameters` all parameters that they run with
-    under this policy; without an entry in `parameters`, only the ones that the policy itself sets
-    are compared. `architecture` is the manifest's; where it is not known, no calibration applies.
+    under this policy; for a method without an entry there, only the parameters that the policy sets
+    are compared. `architecture` is the manifest's; where it is None, no calibration applies.
     """
 
     artifact: str

@@ -1,12 +1,12 @@
-"""Several methods' words without reference models.
+"""Combine the evidence of several methods without reference models.
 
-What is proven, what is only suspicious, what nobody could tell.
-
-Source: detection.md 7.7b (ours). What deviates, and why:
+It is sorted into what is proven, what is only suspicious, and what no method could measure. The
+rules are our own:
     * a single p value under 1 % does not hold a model: with ten families it would hold one honest
-      model in ten. Each method's own `suspicious` flag does, and a combined p under `hold_level`
-    * what the methods say of one and the same class counts together (`guard.policy.per_class`):
-      that p under `class_level` holds a model that no method flags alone
+      model in ten. A method's own flag `suspicious` does, and so does a combined p under
+      `hold_level`
+    * the p values of all methods for the same class are combined (`guard.policy.per_class`): a
+      result under `class_level` holds a model that no method flags alone
     * a trigger is proven by its method's own gates (p, effect size, ASR) and the combined p; with
       one p value there is nothing to combine, and the gates alone decide
 """
@@ -26,32 +26,33 @@ ALL_TO_ALL = frozenset({"all_to_all", "all-to-all"})
 
 @dataclass(frozen=True)
 class Combined:
-    """What all methods say together.
+    """The evidence of all methods together.
 
     `p` is None where fewer than two p values could be combined, `accord` where fewer than two
-    methods speak of single classes.
+    methods report p values of single classes. `covered` are the families about which some method
+    was informative, `uninformative` the others that were examined.
     """
 
     p: float | None
     accord: Accord | None
     covered: tuple[str, ...]
-    in_vain: tuple[str, ...]
+    uninformative: tuple[str, ...]
 
 
-def combine(heard: Sequence[Evidence]) -> Combined:
-    """Combine the p values of all methods and informative families, and sum up what was covered."""
-    values = p_values(heard)
-    seen, in_vain = coverage(heard)
+def combine(usable: Sequence[Evidence]) -> Combined:
+    """Combine the p values of all methods and informative families, and list what was covered."""
+    values = p_values(usable)
+    seen, uninformative = coverage(usable)
     p = cauchy(values.values()) if len(values) > 1 else None
-    return Combined(p, accord(heard), tuple(sorted(seen)), tuple(sorted(in_vain)))
+    return Combined(p, accord(usable), tuple(sorted(seen)), tuple(sorted(uninformative)))
 
 
 def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: float) -> bool:
     """Whether the accused (method, finding) pairs prove a backdoor.
 
-    One of: a trigger was recovered and measured, and all p values together are at most `level`, or
-    all that is said of its own class is; a mapping of classes to classes was recovered; two methods
-    accuse one class.
+    They do in each of three cases: a trigger was recovered and measured, and the combined p value
+    of all methods, or of all methods for its class, is at most `level`; a mapping of classes to
+    classes was recovered; two methods accuse one class.
     """
     accusers = defaultdict(set)
     for method, finding in accused:
@@ -66,30 +67,26 @@ def proven(accused: Sequence[tuple[str, Finding]], combined: Combined, level: fl
     return bool(measured) and (combined.p is None or combined.p <= level or agreed)
 
 
-def enough(said: Mapping[str, Sequence[Evidence]], level: float) -> bool:
-    """Whether what is there is unusual at `level`.
+def enough(by_method: Mapping[str, Sequence[Evidence]], level: float) -> bool:
+    """Whether the evidence is unusual at `level`, whatever the methods still to run would report.
 
-    Whatever the methods that have not looked yet would say.
-
-    Each of those counts as one more look that found nothing (Bonferroni), so that stopping raises
-    no false alarms.
+    Each of those counts as one more look that found nothing (Bonferroni), so that stopping early
+    raises no false alarms.
 
     Args:
-        said: evidence by method, of every method of the policy; empty where one has not looked.
+        by_method: the evidence of every method of the policy; empty for one that has not run.
     """
-    heard = [
+    usable = [
         item
-        for items in said.values()
+        for items in by_method.values()
         for item in items
         if item.outcome is not Outcome.COULD_NOT_LOOK
     ]
-    values, looked = (
-        p_values(heard),
-        {item.method for item in heard},
-    )  # who was blind has not looked either
-    return bool(values) and cauchy(values.values()) <= level * len(looked) / len(said)
+    # A method that could not look counts as one that has not run.
+    values, informed = p_values(usable), {item.method for item in usable}
+    return bool(values) and cauchy(values.values()) <= level * len(informed) / len(by_method)
 
 
-def mostly_in_vain(combined: Combined) -> bool:
-    """Whether nothing could be told about more than half of the families that were looked at."""
-    return len(combined.in_vain) > len(combined.covered)
+def mostly_uninformative(combined: Combined) -> bool:
+    """Whether no method was informative about more than half of the families examined."""
+    return len(combined.uninformative) > len(combined.covered)

@@ -1,4 +1,4 @@
-"""Which stored evidence counts: the methods' own, as they would run now, on this clean set."""
+"""Which stored evidence counts: that of the methods as they would run now, on this clean set."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from guard.policy.rules import Policy
 
 
 def current(policy: Policy, name: str, case: Case) -> list[Evidence]:
-    """All evidence of the method `name` about this artifact, as the method would run now.
+    """All evidence of the method `name` about this artifact that counts at present.
 
-    On this clean set, in its present version and with its present parameters. Of several runs
-    every one counts: running again with other seeds must not wash a finding away.
+    It comes from this clean set, the method's present version and its present parameters. Every run
+    counts: another run with another seed must not make a finding disappear.
     """
     rule, full = policy.detectors[name].params, case.parameters.get(name)
     wanted = rule if full is None else full
@@ -31,6 +31,6 @@ def current(policy: Policy, name: str, case: Case) -> list[Evidence]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    # Parameters that were stored come back as JSON: a tuple as a list.
+    # Stored parameters were JSON once: a tuple comes back as a list.
     plain = [list(value) if isinstance(value, tuple) else value for value in (one, other)]
     return bool(plain[0] == plain[1])

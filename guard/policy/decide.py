@@ -1,18 +1,19 @@
-"""decide(policy, case): the one place where evidence becomes a verdict.
+"""`decide(policy, case)`: the one place where evidence becomes a verdict.
 
 The steps, each of which can only make the answer stricter:
-    1. whatever is missing, stale, about something else, or not finite decides nothing:
-       inconclusive. Where the policy stops early, a proof of a backdoor stands without the
-       detectors that were spared
-    2. accused are the triggers and classes that a detector flags and that siblings do not match.
-       They reject where they are proven: without reference models by the rules of
+    1. if required evidence is missing, stale, about something else or not finite: inconclusive.
+       Where the policy stops early, a proof of a backdoor holds without the detectors that were
+       skipped
+    2. triggers and classes that a detector flags and that siblings do not match are accused. The
+       model is rejected where they are proven: without reference models by the rules of
        `guard.policy.combine`, with them by a calibrated score over its threshold. Where they are
-       not, or where the trigger hardly works, a person must look
-    3. a purified model must also keep its accuracy and resist its parent's triggers, or is rejected
-    4. a natural trigger, a class that several detectors find unusual or p values that are so
-       together, though no detector flags anything alone: a person must look
-    5. families that were looked at in vain, if they are most: inconclusive
-    6. what is left is cleared (or purified), unless a person must look
+       not proven, or where the trigger hardly works, it is held
+    3. a purified model must also keep its accuracy and resist its parent's triggers; otherwise it
+       is rejected
+    4. a natural trigger, a class that several detectors together find unusual, or p values that are
+       unusual together, though no detector flags anything alone: held
+    5. if no method was informative about most families: inconclusive
+    6. everything else is cleared (or purified), unless the policy holds every model
 Comparisons are written so that NaN fails them.
 """
 
@@ -27,7 +28,7 @@ from guard.policy import abstain, accusations, asr_bounds, repair_limits
 from guard.policy.accusations import Accused
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
-from guard.policy.combine import Combined, combine, enough, mostly_in_vain, proven
+from guard.policy.combine import Combined, combine, enough, mostly_uninformative, proven
 from guard.policy.current import current
 from guard.policy.features import features
 from guard.policy.rules import Policy
@@ -37,8 +38,8 @@ from guard.policy.rules import Policy
 class Decision:
     """A verdict with all that it rests on, and what may follow.
 
-    `repairable`: suspicious, with a measured trigger for each accused class; `purify`: repairable,
-    and rejected.
+    `repairable`: the model is suspicious and has a measured trigger for each accused class;
+    `purify`: it is repairable and rejected.
     """
 
     facts: VerdictFacts
@@ -54,13 +55,13 @@ class Decision:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """One sentence a reason."""
+        """The reasons, one sentence each."""
         return self.facts.reasons
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """The log odds of a calibration that applies, and the threshold its policy's rate asks for."""
+    """Log odds by a calibration that applies, and the threshold for the policy's alarm rate."""
 
     calibration: Calibration
     log_odds: float
@@ -73,7 +74,7 @@ class _Scored:
 
 @dataclass(frozen=True)
 class _Ruling:
-    """A verdict by itself, before the facts are put beside it."""
+    """A verdict with its reasons, before the facts are added."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -83,15 +84,16 @@ class _Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """The present evidence, sorted: by method, that of methods that looked, and what it amounts to.
+    """The evidence that counts at present, sorted and combined.
 
-    `remarks` are sentences about the calibration.
+    `by_method` holds all of it, `usable` that of runs that could look, and `remarks` sentences
+    about the calibration.
     """
 
     policy: Policy
     case: Case
     by_method: Mapping[str, list[Evidence]]
-    looked: list[Evidence]
+    usable: list[Evidence]
     combined: Combined
     scored: _Scored | None
     remarks: tuple[str, ...]
@@ -99,7 +101,7 @@ class _View:
 
     @property
     def findings(self) -> list[Finding]:
-        return [finding for item in self.looked for finding in item.findings]
+        return [finding for item in self.usable for finding in item.findings]
 
     @property
     def suspicious(self) -> list[Finding]:
@@ -107,13 +109,13 @@ class _View:
 
 
 def decide(policy: Policy, case: Case) -> Decision:
-    """Apply the policy; pure, total, and closed by default."""
+    """Apply the policy to a case: pure, defined for every case, and refusing by default."""
     view = _view(policy, case)
     ruling = _rule(view)
     findings = view.findings
     worst = max(findings, key=accusations.weight, default=None)
     score = (
-        accusations.highest_score(view.looked)
+        accusations.highest_score(view.usable)
         if view.scored is None
         else probability(view.scored.log_odds)
     )
@@ -140,32 +142,32 @@ def decide(policy: Policy, case: Case) -> Decision:
 
 
 def settled(policy: Policy, case: Case) -> bool:
-    """Whether the detectors that have not looked yet may be spared.
+    """Whether the detectors that have not run yet may be skipped.
 
-    What is there already rejects the model.
+    They may where the policy stops early and the evidence so far already rejects the model.
     """
     return policy.stop_early and decide(policy, case).verdict is Verdict.REJECTED
 
 
 def _view(policy: Policy, case: Case) -> _View:
-    # What an optional detector reports counts as much; only its silence does not.
+    # Findings of an optional detector count as much as others; only its absence does not.
     by_method = {name: current(policy, name, case) for name in policy.detectors}
-    looked = [
+    usable = [
         item
         for items in by_method.values()
         for item in items
         if item.outcome is not Outcome.COULD_NOT_LOOK
     ]
-    scored, remarks = _calibrated(policy, case, looked)
+    scored, remarks = _calibrated(policy, case, usable)
     return _View(
         policy=policy,
         case=case,
         by_method=by_method,
-        looked=looked,
-        combined=combine(looked),
+        usable=usable,
+        combined=combine(usable),
         scored=scored,
         remarks=remarks,
-        accused=accusations.accused_in(looked),
+        accused=accusations.accused_in(usable),
     )
 
 
@@ -174,7 +176,7 @@ def _rule(view: _View) -> _Ruling:
     lacking = tuple(abstain.missing(policy, view.by_method))
     doubted = (
         *abstain.unfit(policy, case, calibrated=view.scored is not None),
-        *abstain.not_finite(view.looked),
+        *abstain.not_finite(view.usable),
     )
     # With reference models there is no early stop: a calibrated score needs every method.
     early = (
@@ -192,13 +194,13 @@ def _rule(view: _View) -> _Ruling:
         return _Ruling(Verdict.INCONCLUSIVE, lacking)
     return _Ruling(
         verdict,
-        (*reasons, *(f"Proven all the same. {sentence}" for sentence in lacking)),
+        (*reasons, *(f"This is proven all the same. {sentence}" for sentence in lacking)),
         repairable=accusations.repairable(policy, case, view.accused),
     )
 
 
 def _rule_without_accused(view: _View) -> _Ruling:
-    """Steps 3 to 6."""
+    """Steps 3 to 6 of the module's list."""
     policy, repair, combined = view.policy, view.case.purification, view.combined
     suspicious = view.suspicious
     faults = () if repair is None else tuple(repair_limits.all_faults(policy, repair))
@@ -211,9 +213,10 @@ def _rule_without_accused(view: _View) -> _Ruling:
     if together := _together(view):
         sentence = f"No method flags a class by itself, but {together}; a person must look."
         return _Ruling(Verdict.HELD, (sentence,))
-    if mostly_in_vain(combined):
+    if mostly_uninformative(combined):
         sentence = (
-            f"Of most families nothing could be told on this model: {', '.join(combined.in_vain)}."
+            "No method could measure anything about most families on this model: "
+            f"{', '.join(combined.uninformative)}."
         )
         return _Ruling(Verdict.INCONCLUSIVE, (sentence,))
     scope = (
@@ -221,7 +224,7 @@ def _rule_without_accused(view: _View) -> _Ruling:
         f"{', '.join(combined.covered) or 'of no family'}"
     )
     if policy.review_always:
-        sentence = f"Nothing suspicious was found {scope}; the policy wants a person to look."
+        sentence = f"Nothing suspicious was found {scope}; the policy requires a person to look."
         return _Ruling(Verdict.HELD, (sentence,))
     if repair is not None:
         return _Ruling(Verdict.PURIFIED, (f"Purified by {repair.chain} and cleared {scope}.",))
@@ -229,44 +232,45 @@ def _rule_without_accused(view: _View) -> _Ruling:
 
 
 def _together(view: _View) -> str:
-    """What is suspicious although no method flags it alone; empty where nothing is."""
+    """A clause about what is suspicious although no method flags it alone; else empty."""
     combined = view.combined
     if view.scored is not None:
-        return "together their numbers are unlike those of honest models" * view.scored.over
+        clause = "their numbers together are unlike those of honest models"
+        return clause if view.scored.over else ""
     found, rule = combined.accord, view.policy.combination
     if found is not None and not found.p > rule.class_level:
         return (
-            f"{', '.join(found.methods)} all find class {found.target} unusual (p = "
-            f"{found.p:.2g} together)"
+            f"{', '.join(found.methods)} all find class {found.target} unusual "
+            f"(p = {found.p:.2g} together)"
         )
     if combined.p is not None and not combined.p > rule.hold_level:
         return (
-            "so small p values together are unlikely in an honest model (combined p = "
-            f"{combined.p:.2g})"
+            "such small p values together are unlikely for an honest model "
+            f"(combined p = {combined.p:.2g})"
         )
     return ""
 
 
 def _judge(view: _View) -> tuple[Verdict, list[str]]:
-    """Verdict and reasons where something is accused: held or rejected, never less."""
+    """Verdict and reasons where something is accused: held or rejected, never milder."""
     policy, scored = view.policy, view.scored
     findings = [finding for _, finding in view.accused]
-    # Whether the trigger that was found works, not the attacker's.
-    upper = asr_bounds.of_suspects(view.looked, findings, 0.0)
+    # The question is whether the trigger that was found works, not the attacker's: no margin.
+    upper = asr_bounds.of_suspects(view.usable, findings, 0.0)
     reasons = [accusations.accusation(policy, finding) for finding in findings]
     if view.case.purification is not None:
         return Verdict.REJECTED, reasons
     if upper is not None and upper <= policy.asr_limit:
-        remark = "A trigger that hardly works is still a sign; a person must look."
+        remark = "A trigger that hardly works is still suspicious; a person must look."
         return Verdict.HELD, [*reasons, remark]
     if scored is not None and not scored.over:
-        remark = "But honest reference models raise such an alarm as well; a person must look."
+        remark = "But some honest reference models score as high; a person must look."
         return Verdict.HELD, [*reasons, remark]
     if scored is None and not proven(view.accused, view.combined, policy.combination.reject_level):
         why = (
             "no trigger was recovered and no second method accuses the same class"
             if all(finding.asr is None for finding in findings)
-            else f"all p values together are not unusual (combined p = {view.combined.p:.2g})"
+            else f"the p values together are not unusual (combined p = {view.combined.p:.2g})"
         )
         remark = f"It is suspicious but not proven: {why}; a person must look."
         return Verdict.HELD, [*reasons, remark]
@@ -274,35 +278,34 @@ def _judge(view: _View) -> tuple[Verdict, list[str]]:
 
 
 def _calibrated(
-    policy: Policy, case: Case, looked: list[Evidence]
+    policy: Policy, case: Case, usable: list[Evidence]
 ) -> tuple[_Scored | None, tuple[str, ...]]:
-    """The calibrated score, if the policy names a calibration that applies, and remarks on it."""
+    """The calibrated score where the policy's calibration applies, and remarks on it."""
     rule = policy.calibration
     if rule is None:
         return None, ()
-    own = [item for item in looked if item.method in rule.calibration.methods]
+    own = [item for item in usable if item.method in rule.calibration.methods]
     why = why_not(
         rule.calibration,
         architecture=case.architecture,
         cleanset=case.cleanset.digest,
         versions=case.versions,
         parameters=case.parameters,
-        heard=[item.method for item in own],
+        reporting=[item.method for item in own],
         max_fpr=rule.max_fpr,
     )
     threshold = rule.calibration.threshold(rule.max_fpr)
     if why is not None or threshold is None:
         return None, (
-            f"The calibration does not apply: {why}. The rules without reference models decided.",
+            f"The calibration does not apply: {why}. The rules without reference models were used.",
         )
     scored = _Scored(rule.calibration, rule.calibration.log_odds(features(own)), threshold)
     return scored, (
         (
             f"The calibrated probability of a backdoor is {probability(scored.log_odds):.1%}, "
             f"{'over' if scored.over else 'not over'} the threshold of "
-            f"{probability(threshold):.1%} that at most "
-            f"{rule.max_fpr:.1%} of honest models exceed, by {len(rule.calibration.honest)} "
-            "honest reference models."
+            f"{probability(threshold):.1%} that at most {rule.max_fpr:.1%} of honest models "
+            f"exceed, estimated from {len(rule.calibration.honest)} honest reference models."
         ),
     )
 
@@ -312,7 +315,7 @@ def _asr_upper(view: _View) -> float | None:
     if suspicious:
         margin = view.scored.calibration.asr_margin if view.scored is not None else None
         return asr_bounds.of_suspects(
-            view.looked, suspicious, asr_bounds.UNSEEN if margin is None else margin
+            view.usable, suspicious, asr_bounds.UNSEEN if margin is None else margin
         )
     if repair is not None and repair.replayed:
         return asr_bounds.overall(repair.replayed)

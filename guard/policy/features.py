@@ -1,18 +1,23 @@
-"""Evidence as numbers.
+"""Evidence as numbers: the features that combination and calibration read.
 
-The features that combination and calibration read, each larger for what is more suspicious.
+Each is larger for what is more suspicious. Those of a method M and family F are taken over all
+findings and runs, so that another seed can only add suspicion:
 
-Per method M and family F, over all findings and runs (so that another seed can only add suspicion):
-    M.F.p      -log10 of the least `p_value`; 0..12 M.score    the largest score; 0..1 M.fold     ln
-    of the largest `fold` (how much less the class needs than its siblings), and so on for `EFFECTS`
-    M.asr      the largest score * (lower end of the hold-out ASR): a trigger counts as far as it is
-    unusual
-and over all methods together: all.p      -log10 of the Cauchy combination of the p values; 0..12
-    class.p    -log10 of what the methods say of one class together (`guard.policy.per_class`)
-    all.votes  the largest sum of scores that the methods give to one and the same class, less the
-    largest single one
-A number that nobody measured has no entry. `p_value` is expected to be corrected for the classes
-looked at.
+    M.F.p      -log10 of the least `p_value`; 0..12
+    M.score    the largest score; 0..1
+    M.fold     ln of the largest `fold` (how much less the class needs than its siblings); there is
+               one such feature for each of `EFFECTS`
+    M.asr      the largest product of a score and the lower end of its trigger's ASR on the
+               hold-out: a trigger counts as much as it is unusual; 0..1
+
+and those of all methods together:
+
+    all.p      -log10 of the Cauchy combination of the p values; 0..12
+    class.p    -log10 of the combined p value of one class (`guard.policy.per_class`)
+    all.votes  the largest sum of the methods' scores for one class, less the largest of them
+
+A number that no method measured has no entry. A `p_value` must be corrected for the number of
+classes examined.
 """
 
 import math
@@ -24,10 +29,10 @@ from guard.core.pvalues import LEAST_P, cauchy
 from guard.policy.per_class import accord
 
 P_VALUE = "p_value"
-#: In `numbers`: 0 says that the method could tell nothing about this family on this model.
+#: In `numbers`: 0 where the method could not measure anything about this family on this model.
 INFORMATIVE = "informative"
-#: Effect sizes by their name in `numbers`, with the value that means "no effect"; True: on a log
-#: scale.
+#: Effect sizes by their name in `numbers`: the value that means "no effect", and whether the
+#: feature is on a log scale.
 EFFECTS: Mapping[str, tuple[float, bool]] = {
     "fold": (1.0, True),
     "ratio": (1.0, True),
@@ -38,11 +43,11 @@ EFFECTS: Mapping[str, tuple[float, bool]] = {
 MOST_EFFECT = 50.0
 
 
-def p_values(heard: Sequence[Evidence]) -> dict[tuple[str, str], float]:
+def p_values(usable: Sequence[Evidence]) -> dict[tuple[str, str], float]:
     """The least p value of each method and family that was informative."""
     least: dict[tuple[str, str], float] = {}
-    silent = uninformative(heard)
-    for item in heard:
+    silent = uninformative(usable)
+    for item in usable:
         for finding in item.findings:
             p, key = finding.numbers.get(P_VALUE), (item.method, finding.family)
             if p is not None and 0 <= p <= 1 and key not in silent:
@@ -50,47 +55,43 @@ def p_values(heard: Sequence[Evidence]) -> dict[tuple[str, str], float]:
     return least
 
 
-def uninformative(heard: Sequence[Evidence]) -> set[tuple[str, str]]:
-    """Methods and families that were looked at in vain in every run."""
-    said: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for item in heard:
+def uninformative(usable: Sequence[Evidence]) -> set[tuple[str, str]]:
+    """The (method, family) pairs about which no run of the method was informative."""
+    silent: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for item in usable:
         for family in item.families:
-            told = [
+            flags = [
                 finding.numbers[INFORMATIVE]
                 for finding in item.findings
                 if finding.family == family and INFORMATIVE in finding.numbers
             ]
-            said[item.method, family].append(bool(told) and not any(told))
-    return {key for key, blind in said.items() if all(blind)}
+            silent[item.method, family].append(bool(flags) and not any(flags))
+    return {key for key, runs in silent.items() if all(runs)}
 
 
-def coverage(heard: Sequence[Evidence]) -> tuple[set[str], set[str]]:
-    """(families that at least one method could tell something about.
-
-    Families that were looked at in vain).
-    """
-    silent = uninformative(heard)
-    spoken = {(item.method, family) for item in heard for family in item.families}
-    seen = {family for _, family in spoken - silent}
-    return seen, {family for _, family in spoken} - seen
+def coverage(usable: Sequence[Evidence]) -> tuple[set[str], set[str]]:
+    """The families about which some method was informative, and the others that were examined."""
+    examined = {(item.method, family) for item in usable for family in item.families}
+    covered = {family for _, family in examined - uninformative(usable)}
+    return covered, {family for _, family in examined} - covered
 
 
-def features(heard: Sequence[Evidence]) -> dict[str, float]:
+def features(usable: Sequence[Evidence]) -> dict[str, float]:
     """All features of a model; only finite numbers, in the order of their names."""
     found: dict[str, float] = {}
-    least = p_values(heard)
+    least = p_values(usable)
     for (method, family), p in least.items():
         found[f"{method}.{family}.p"] = _minus_log(p)
     if least:
         found["all.p"] = _minus_log(cauchy(least.values()))
-    for item in heard:
+    for item in usable:
         for finding in item.findings:
             for name, value in _of(finding):
                 key = f"{item.method}.{name}"
                 found[key] = max(value, found.get(key, -math.inf))
-    if (together := accord(heard)) is not None:
+    if (together := accord(usable)) is not None:
         found["class.p"] = _minus_log(together.p)
-    found["all.votes"] = _votes(heard)
+    found["all.votes"] = _votes(usable)
     return {name: value for name, value in sorted(found.items()) if math.isfinite(value)}
 
 
@@ -108,10 +109,10 @@ def _of(finding: Finding) -> Iterable[tuple[str, float]]:
         yield name, min(size, MOST_EFFECT)
 
 
-def _votes(heard: Sequence[Evidence]) -> float:
-    """How much the methods agree about one class beyond what the loudest of them says."""
+def _votes(usable: Sequence[Evidence]) -> float:
+    """How far the methods agree on one class: their summed scores without the largest one."""
     by_class: dict[object, dict[str, float]] = defaultdict(dict)
-    for item in heard:
+    for item in usable:
         for finding in item.findings:
             if finding.target is not None and math.isfinite(finding.score):
                 own = by_class[finding.target]

@@ -1,8 +1,8 @@
-"""How often a policy was right where that was measured: its known gaps, for the verdict's document.
+"""How often a policy was right where that was measured: the known gaps that a verdict states.
 
-`measured.json` is quoted from the newest detection records by `python -m benchmarks.make_measured`.
-It speaks about policies with the rules about detection of those that were measured: with one
-changed rule nothing is known.
+`measured.json` is made from the newest detection records by `python -m benchmarks.make_measured`.
+It applies to policies whose detection rules are exactly those that were measured: with one changed
+rule nothing is known.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 from guard.core.digests import json_digest
 from guard.policy.rules import Policy
 
-#: What changes no word about an upload: name and version, how long a verdict holds, and how it may
-#: be repaired.
+#: Keys that do not change what is found about an upload: name and version, how long a verdict holds
+#: and how the model may be repaired.
 NOT_ABOUT_DETECTION = ("name", "version", "lifetime_days", "defenses", "proof")
-#: What of an entry goes into a verdict; the digest of the rules only says whether the entry
-#: applies.
-TOLD = (
+#: The keys of an entry that go into a verdict; the digest of the rules only decides whether the
+#: entry applies.
+QUOTED = (
     "record",
     "commit",
     "zoo",
@@ -34,13 +34,13 @@ TOLD = (
 
 
 def load_measured() -> dict[str, Any]:
-    """What the newest records say, by the name of a packaged policy."""
+    """The measurements of the newest records, by the name of a packaged policy."""
     found: dict[str, Any] = json.loads(files("guard.policy").joinpath("measured.json").read_bytes())
     return found
 
 
 def detection_digest(policy: Policy) -> str:
-    """SHA-256 of every rule that has a say in whether an upload is cleared."""
+    """SHA-256 of every rule that affects whether an upload is cleared."""
     return json_digest(
         {key: value for key, value in policy.to_dict().items() if key not in NOT_ABOUT_DETECTION}
     )
@@ -52,23 +52,24 @@ def known_gaps(
     *,
     measured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What was measured for `policy`, JSON-ready; `sentence` tells people the gist.
+    """What was measured for `policy`, JSON-ready; its `sentence` sums it up for people.
 
     Args:
-        versions: of the methods that looked; those that were measured in another version are named
-            in `changed`.
-        measured: instead of the packaged numbers.
+        versions: of the methods that ran; `changed` names those that were measured in another
+            version.
+        measured: used instead of the packaged numbers.
     """
     called, rules = f"policy {policy.name} version {policy.version}", detection_digest(policy)
-    # A name proves nothing: anybody may change a copy of a packaged policy and keep its name, or
-    # keep its rules.
+    # The rules identify a policy and its name does not: a changed copy of a packaged policy may
+    # keep the name, and a copy with another name may keep the rules.
     known = (load_measured() if measured is None else measured).values()
     entry = next((entry for entry in known if entry["rules"] == rules), None)
     if entry is None:
         return {
             "measured": False,
-            "sentence": f"Known gaps: {called} was not measured: how often this policy is right "
-            "is unknown.",
+            "sentence": (
+                f"Known gaps: {called} was not measured: how often this policy is right is unknown."
+            ),
         }
     changed = sorted(
         name
@@ -77,7 +78,7 @@ def known_gaps(
     )
     return {
         "measured": True,
-        **{key: entry[key] for key in TOLD},
+        **{key: entry[key] for key in QUOTED},
         "changed": changed,
         "sentence": _sentence(called, entry, changed),
     }
@@ -93,10 +94,8 @@ def _sentence(called: str, entry: Mapping[str, Any], changed: list[str]) -> str:
     honest, found = entry["honest_not_cleared"], entry["backdoored_not_cleared"]
     return (
         f"Known gaps of {called}, as measured{without} (record {entry['record']}{since}): mostly "
-        "missed are "
-        f"(found/tried) {', '.join(missed) or 'no attack'}; not measured: "
+        f"missed are (found/tried) {', '.join(missed) or 'no attack'}; not measured: "
         f"{', '.join(entry['not_measured']) or 'no attack that we know'}; held or rejected were "
         f"{honest['k']}/{honest['n']} honest models and {found['k']}/{found['n']} backdoored ones "
-        "whose true ASR "
-        "is over 50 %."
+        "whose true ASR is over 50 %."
     )

@@ -1,6 +1,6 @@
-"""TOML to a policy.
+"""Read policies from TOML.
 
-An unknown key, a wrong type or a number out of range is an error that names it.
+An unknown key, a wrong type or a number out of range raises an error that names the key.
 """
 
 import math
@@ -27,13 +27,10 @@ NATURAL = ("held", "rejected")
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """Read a policy file.
-
-    None reads the packaged default, the bare name of another packaged one reads that.
+    """Read a policy file, or a packaged policy by its bare name; None reads the packaged default.
 
     Raises:
-        PolicyError: the file is not there, is no TOML, or breaks a rule; the sentence names the
-            key.
+        PolicyError: the file is missing, is not TOML, or breaks a rule; the sentence names the key.
     """
     try:
         name = "default" if path is None else str(path)
@@ -62,7 +59,7 @@ def load_calibration(path: Path) -> calibrations.Calibration:
     """Read a calibration file.
 
     Raises:
-        PolicyError: it is not there, or not what `guard calibrate` writes.
+        PolicyError: it is missing, or not what `guard calibrate` writes.
     """
     try:
         with path.open("rb") as file:
@@ -75,9 +72,10 @@ def load_calibration(path: Path) -> calibrations.Calibration:
 
 
 def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
-    """Check a decoded policy file; a calibration file is looked for in `folder`.
+    """Check a decoded policy file, whose calibration file is relative to `folder`.
 
-    Raises as `load_policy`.
+    Raises:
+        PolicyError: as `load_policy`.
     """
     top = _Table(
         "",
@@ -167,9 +165,8 @@ def _defenses(values: list[Any]) -> tuple[DefenseRule, ...]:
         rule = _defense(value)
         if rule.after and rule.after not in {earlier.name for earlier in rules}:
             raise PolicyError(
-                f"purify.defenses.after: {rule.name!r} goes on after {rule.after!r}, which does "
-                "not "
-                "stand before it."
+                f"purify.defenses.after: {rule.name!r} continues from {rule.after!r}, which is not "
+                "listed before it."
             )
         rules.append(rule)
     return tuple(rules)
@@ -184,12 +181,12 @@ def _defense(value: Any) -> DefenseRule:
 def _params(table: "_Table") -> dict[str, Any]:
     params = table.raw("params", {})
     if not all(isinstance(item, (bool, int, float, str)) for item in params.values()):
-        raise PolicyError(f"{table.name}.params may hold numbers, texts and true or false only.")
+        raise PolicyError(f"{table.name}.params may hold numbers, strings and true or false only.")
     return dict(params)
 
 
 class _Table:
-    """One TOML table whose keys are all known."""
+    """A TOML table all of whose keys are known."""
 
     def __init__(self, name: str, value: Any, keys: set[str]) -> None:
         if not isinstance(value, dict):
@@ -220,7 +217,7 @@ class _Table:
     def text(self, key: str, default: str | None = None) -> str:
         value = self._value.get(key, default)
         if not isinstance(value, str) or not value:
-            raise PolicyError(f"{self._path(key)} must be a text.")
+            raise PolicyError(f"{self._path(key)} must be a string that is not empty.")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:

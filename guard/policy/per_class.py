@@ -1,16 +1,16 @@
-"""What several methods say of one and the same class; pure Python.
+"""Combine the p values that several methods report for the same class; pure Python.
 
-A method alone compares a class with its siblings, and a backdoor's is often only its second or
-third most unusual one. But the methods err about different classes, and the backdoor's own class is
-unusual to most of them. So per class the p values of all methods are combined by Fisher's method,
-and the least is corrected for the number of classes.
+A single method compares a class with its siblings, and often finds the backdoor's class only the
+second or third most unusual. But methods err about different classes, and most of them find the
+backdoor's class unusual. So the p values of all methods are combined for each class by Fisher's
+method, and the least result is corrected for the number of classes.
 
-Findings say it in `numbers`: `p_class` of a finding's own target, or `p_class_0`, `p_class_1` and
-so on of all classes, uncorrected; `classes` is how many there are. A method that says nothing of a
-class counts as p = 1.
+The p values are in a finding's `numbers`: `p_class` for its own target, or `p_class_0`, `p_class_1`
+and so on for all classes, uncorrected; `classes` is the number of classes. A method that reports
+nothing about a class counts as p = 1.
 
-Fisher's method holds for methods that err independently of each other. How far it does here is
-measured: the level of this p on honest models is in every detection record (docs/evidence.md).
+Fisher's method assumes that the methods err independently of each other. How well that holds is
+measured: every detection record has the level of this p on honest models (docs/evidence.md).
 """
 
 import math
@@ -27,7 +27,7 @@ ALONE, CLASSES = "p_class", "classes"
 class Accord:
     """The class that all methods together find most unusual.
 
-    `p` (0..1) is corrected for the classes.
+    `p` (0..1) is corrected for the number of classes.
     """
 
     target: int
@@ -35,15 +35,12 @@ class Accord:
     methods: tuple[str, ...]
 
 
-def accord(heard: Sequence[Evidence]) -> Accord | None:
-    """The most unusual class over all methods.
-
-    None where fewer than two speak of single classes.
-    """
-    tables = by_class(heard)
+def accord(usable: Sequence[Evidence]) -> Accord | None:
+    """The most unusual class over all methods; None where fewer than two report on classes."""
+    tables = by_class(usable)
     if len(tables) < 2:
         return None
-    classes = max(_classes(heard), *map(len, tables.values()))
+    classes = max(_classes(usable), *map(len, tables.values()))
     targets = sorted({target for table in tables.values() for target in table})
     found = {
         target: fisher([table.get(target, 1.0) for table in tables.values()]) for target in targets
@@ -52,13 +49,10 @@ def accord(heard: Sequence[Evidence]) -> Accord | None:
     return Accord(target, sidak(found[target], classes), tuple(sorted(tables)))
 
 
-def by_class(heard: Sequence[Evidence]) -> dict[str, dict[int, float]]:
-    """By method.
-
-    The least p of each class that it speaks of (another seed can only add suspicion).
-    """
+def by_class(usable: Sequence[Evidence]) -> dict[str, dict[int, float]]:
+    """The least p of each class by method; so another seed can only add suspicion."""
     tables: dict[str, dict[int, float]] = {}
-    for item in heard:
+    for item in usable:
         for finding in item.findings:
             own = (
                 {finding.target: finding.numbers[ALONE]}
@@ -71,17 +65,17 @@ def by_class(heard: Sequence[Evidence]) -> dict[str, dict[int, float]]:
                 if name.startswith(f"{ALONE}_") and name.rpartition("_")[2].isdecimal()
             }
             for target, value in own.items():
-                if 0 <= value <= 1:  # NaN is no p value, and is noticed elsewhere
+                if 0 <= value <= 1:  # NaN is no p value; `abstain.not_finite` reports it
                     table = tables.setdefault(item.method, {})
                     table[target] = min(value, table.get(target, 1.0))
     return tables
 
 
-def _classes(heard: Sequence[Evidence]) -> int:
-    """How many classes the model has, as far as the findings say."""
+def _classes(usable: Sequence[Evidence]) -> int:
+    """The number of classes of the model by the findings; 0 where none states it."""
     known = [
         finding.numbers[CLASSES]
-        for item in heard
+        for item in usable
         for finding in item.findings
         if CLASSES in finding.numbers
     ]

@@ -1,7 +1,4 @@
-"""Faults of a purified model.
-
-Lost accuracy, triggers that still work, a backdoor that is easily woken.
-"""
+"""Faults of a purified model: lost accuracy, triggers that still work, easy reactivation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,14 +11,14 @@ from guard.policy import asr_bounds
 from guard.policy.rules import Policy, ProofRule
 
 ERROR = 0.05  # of all classes together
-CERTAIN = 2.0  # limits that no class may lose, whatever chance explains
-ROUNDING = 1e-9  # of differences of shares: 9 of 450 pictures are 2 %, and not a little more
+CERTAIN = 2.0  # times its limit: no class may lose more than this, whatever chance explains
+ROUNDING = 1e-9  # of differences of shares: 9 of 450 images are exactly 2 %
 
 
 def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
-    """One sentence a broken rule.
+    """All faults of a repair, one sentence each.
 
-    What the repair cost, the parent's triggers that still work, and `faults`.
+    They are the accuracy that it cost, the parent's triggers that still work, and `faults`.
     """
     drop = facts.acc_before.overall - facts.acc_after.overall
     if not _within(drop, policy.accuracy.max_drop):
@@ -41,8 +38,7 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
         ):
             yield (
                 f"{facts.defense} cost class {index} {before - after:.1%} of its recall; the "
-                "policy allows "
-                f"{policy.accuracy.max_class_drop:.1%}."
+                f"policy allows {policy.accuracy.max_class_drop:.1%}."
             )
     for replay in facts.replayed:
         # Each bound is widened for the number of replays, so that all hold at once.
@@ -50,24 +46,23 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
         if not upper <= policy.asr_limit:
             yield (
                 f"The parent's trigger for class {replay.target} still works on "
-                f"{replay.estimate:.1%} "
-                f"({replay.low:.1%} to {upper:.1%}) of the hold-out, over {policy.asr_limit:.0%}."
+                f"{replay.estimate:.1%} ({replay.low:.1%} to {upper:.1%}) of the hold-out, over "
+                f"{policy.asr_limit:.0%}."
             )
     yield from faults(policy.proof, facts)
 
 
 def _within(difference: float, limit: float) -> bool:
-    """Whether a difference of two shares is at most the limit; NaN is not."""
+    """Whether a difference of two shares is at most the limit; NaN never is."""
     return difference <= limit + ROUNDING
 
 
 def _lost(drop: float, swaps: Sequence[tuple[int, int]], limit: float, classes: int) -> bool:
-    """Whether a class has lost too much.
+    """Whether a class has lost too much recall.
 
-    Twice the limit always, less only where chance does not explain it.
-
-    The worst of many classes with a few dozen pictures each is mostly the unluckiest one (decision
-    0015).
+    A loss of over twice the limit always is too much, a smaller one over the limit only where
+    chance does not explain it: the worst of many classes with a few dozen images each is mostly the
+    unluckiest one (decision 0015).
     """
     if _within(drop, limit):
         return False
@@ -78,7 +73,7 @@ def _lost(drop: float, swaps: Sequence[tuple[int, int]], limit: float, classes: 
 
 
 def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
-    """One sentence a broken limit.
+    """The limits of `rule` that a repair breaks, one sentence each.
 
     Every class whose patch was replayed must have been measured; NaN breaks a limit.
     """
@@ -102,32 +97,28 @@ def faults(rule: ProofRule, facts: PurificationFacts) -> Iterator[str]:
                 )
     if rule.max_lead is not None:
         yield from _unmeasured(
-            replayed - {one.target for one in facts.relearned}, "by teaching it anew", facts
+            replayed - {one.target for one in facts.relearned}, "by relearning its trigger", facts
         )
-        for taught in facts.relearned:
-            if not _within(taught.lead, rule.max_lead):
-                drawn = (
-                    f", in the mean of {len(taught.leads)} draws" if len(taught.leads) > 1 else ""
-                )
+        for probe in facts.relearned:
+            if not _within(probe.lead, rule.max_lead):
+                draws = f", the mean of {len(probe.leads)} draws" if len(probe.leads) > 1 else ""
                 yield (
-                    f"The parent's trigger for class {taught.target} is learnt anew far faster "
-                    "than a random one "
-                    f"(a lead of {100 * taught.lead:.0f} points of ASR within {taught.steps[-1]} "
-                    "steps on "
-                    f"{taught.images} pictures{drawn}, over {100 * rule.max_lead:.0f})."
+                    f"The parent's trigger for class {probe.target} is relearned far faster than "
+                    f"a random one (a lead of {100 * probe.lead:.0f} points of ASR within "
+                    f"{probe.steps[-1]} steps on {probe.images} images{draws}, over "
+                    f"{100 * rule.max_lead:.0f})."
                 )
     if rule.max_woken is not None:
         wanted: set[Target] = {one.target for one in facts.replayed if isinstance(one.target, int)}
         known = {one.stamped.target for one in facts.reactivated}
-        yield from _unmeasured(wanted - known, "with a perturbation on top", facts)
+        yield from _unmeasured(wanted - known, "by trying to reactivate it", facts)
         for found in facts.reactivated:
             if not _within(found.lead, rule.max_woken):
                 yield (
-                    f"A perturbation of at most {found.radius:.1%} wakes the parent's trigger for "
-                    "class "
-                    f"{found.stamped.target}: {found.stamped.estimate:.1%} of the hold-out, "
-                    f"{found.alone.estimate:.1%} without the trigger; the policy allows a lead of "
-                    f"{100 * rule.max_woken:.0f} points."
+                    f"A perturbation of at most {found.radius:.1%} reactivates the parent's "
+                    f"trigger for class {found.stamped.target}: {found.stamped.estimate:.1%} of "
+                    f"the hold-out, {found.alone.estimate:.1%} without the trigger; the policy "
+                    f"allows a lead of {100 * rule.max_woken:.0f} points."
                 )
 
 
@@ -135,5 +126,6 @@ def _unmeasured(targets: set[Target], how: str, facts: PurificationFacts) -> Ite
     for target in sorted(targets, key=str):
         why = " ".join(facts.unproved)
         yield (
-            f"The policy wants the repair of class {target} proved {how}, which was not done. {why}"
+            f"The policy requires the repair of class {target} to be tested {how}, which was not "
+            f"done. {why}"
         ).rstrip()

@@ -1,4 +1,4 @@
-"""What a policy says, as frozen values. Every default refuses or is the stricter choice."""
+"""The rules of a policy as frozen values; every default refuses or is the stricter choice."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +11,7 @@ from guard.policy.calibration import Calibration
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorRule:
-    """A detector that has to look; `params` are its parameters where they are not the defaults."""
+    """A detector that runs; `params` are those of its parameters that differ from the defaults."""
 
     required: bool = True
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -19,10 +19,10 @@ class DetectorRule:
 
 @dataclass(frozen=True, kw_only=True)
 class DefenseRule:
-    """A defense that may repair, in the order in which the policy lists them.
+    """A defense that may repair a model; defenses are tried in the policy's order.
 
-    With `after` it repairs the candidate of the latest earlier rule of that name further, whatever
-    the verdict on it.
+    With `after` it continues from the candidate of the latest earlier rule of that name, whatever
+    the verdict on that candidate.
     """
 
     name: str
@@ -32,10 +32,7 @@ class DefenseRule:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanSetRule:
-    """How much clean data a verdict needs.
-
-    Images of the rarest class, and hold-out images in all.
-    """
+    """How much clean data a verdict needs: images of the rarest class, and hold-out images."""
 
     min_per_class: int = 20
     min_holdout: int = 100
@@ -43,11 +40,12 @@ class CleanSetRule:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyRule:
-    """How well a model must do on clean images.
+    """How accurate a model must be on clean images.
 
-    `min_times_chance`: clean accuracy in units of 1/K below which nothing is decided; never more
-    than halfway from chance to 1, which matters for two or three classes. `max_drop` and
-    `max_class_drop` (0..1): what purification may cost overall and in any one class.
+    `min_times_chance`: with a clean accuracy below this multiple of 1/K nothing is decided. That
+    bound is never more than halfway from chance to 1, which matters for two or three classes.
+    `max_drop` and `max_class_drop` (0..1): the accuracy that purification may cost overall, and the
+    recall in any one class.
     """
 
     min_times_chance: float = 2.0
@@ -59,12 +57,11 @@ class AccuracyRule:
 class ProofRule:
     """What a purified model must resist beyond its parent's triggers.
 
-    None asks nothing, and it is only reported.
-
-    `max_resampled` (0..1) is compared with the upper end of the ASR of fresh patches from the
-    parent's distribution, `max_lead` (0..1) with the lead in ASR of the parent's trigger over
-    random ones when both are taught anew, `max_woken` (0..1) with what the trigger adds to the ASR
-    of a small perturbation.
+    A measurement whose limit is None is only reported. `max_resampled` (0..1) is compared with the
+    upper end of the ASR of fresh patches from the parent's distribution, `max_lead` (0..1) with the
+    lead in ASR of the parent's trigger over random ones when a copy relearns both, and `max_woken`
+    (0..1) with what the trigger adds to the ASR of a small universal perturbation: the limit on
+    reactivation, whose key in policy files is older than that name.
     """
 
     max_resampled: float | None = None
@@ -74,11 +71,11 @@ class ProofRule:
 
 @dataclass(frozen=True, kw_only=True)
 class CombinationRule:
-    """How several methods' p values count together; nothing of it matters while there is only one.
+    """How the p values of several methods count together; with only one it has no effect.
 
     `reject_level`: a recovered trigger proves a backdoor only if the combined p is at most this.
     `hold_level`: a combined p of at most this holds a model that no method flagged by itself; 0
-    never does. `class_level`: the same for what all methods say of one class.
+    never does. `class_level`: the same for the combined p of one class.
     """
 
     reject_level: float = 0.01
@@ -88,10 +85,7 @@ class CombinationRule:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRule:
-    """A fitted combination.
-
-    And the share of honest models (0..1) that it may raise an alarm about.
-    """
+    """A calibration, and the share of honest models (0..1) that it may flag."""
 
     calibration: Calibration
     max_fpr: float = 0.05
@@ -102,9 +96,9 @@ class Policy:
     """All rules together; `digest` is in every verdict.
 
     `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a
-    trigger that sibling classes have as well: `held` or `rejected`. `stop_early` lets detectors
-    that come later in the policy not look at a model that earlier ones have proven to be
-    backdoored; it never shortens the way to a pass.
+    trigger that sibling classes have as well: `held` or `rejected`. With `stop_early`, detectors
+    that come later in the policy are skipped once earlier ones have proven a backdoor; a model that
+    passes has always been examined by all.
     """
 
     name: str
@@ -128,17 +122,17 @@ class Policy:
         return json_digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the calibration file is named by its digest."""
+        """The rules as JSON-ready values, in which a digest stands for the calibration file."""
         data = asdict(replace(self, calibration=None))
+        # A rule that has its default is left out where it is newer than the digests of policies
+        # that are in use: these stay the same.
         if self.proof == ProofRule():
-            del data[
-                "proof"
-            ]  # a policy that asks for no proof keeps the digest that it had before there were any
+            del data["proof"]
         if not self.stop_early:
-            del data["stop_early"]  # likewise
+            del data["stop_early"]
         for rule in data["defenses"]:
             if not rule["after"]:
-                del rule["after"]  # likewise
+                del rule["after"]
         if self.calibration is not None:
             data["calibration"] = {
                 "digest": self.calibration.calibration.digest,
@@ -151,7 +145,7 @@ class Policy:
         """The inverse of `to_dict`, for a policy without a calibration.
 
         Raises:
-            PolicyError: it names one, which its digest cannot bring back.
+            PolicyError: it has one, which cannot be restored from its digest.
         """
         if data.get("calibration") is not None:
             raise PolicyError("A policy with a calibration cannot be read from its digest.")
@@ -167,5 +161,5 @@ class Policy:
 
     @property
     def lifetime_seconds(self) -> float:
-        """How long a verdict holds."""
+        """How long a verdict holds, in seconds."""
         return self.lifetime_days * 86400.0

@@ -137,7 +137,7 @@ def test_over_the_threshold_an_alarm_rejects_and_under_it_a_person_looks() -> No
         Verdict.HELD,
         Verdict.HELD,
     )
-    assert "honest reference models raise such an alarm" in under.reasons[1]
+    assert "honest reference models score as high" in under.reasons[1]
     assert over.facts.score > 0.9 > under.facts.score
 
 
@@ -215,7 +215,7 @@ def test_an_optional_method_that_could_not_look_takes_the_calibration_with_it() 
     silent = evidence("blends", outcome=Outcome.COULD_NOT_LOOK, reason="x")
 
     assert (
-        "blends, which it was fitted with, has not looked"
+        "there is no evidence of blends, which it was fitted with"
         in decide(policy, case(QUIET[0], silent)).reasons[-1]
     )
 

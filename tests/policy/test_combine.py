@@ -136,7 +136,7 @@ def test_families_that_were_looked_at_in_vain_are_not_covered_and_most_of_them_a
 def test_a_family_in_vain_gives_no_p_value_and_another_run_may_inform() -> None:
     seen = evidence("blends", finding("blend", 0.3), families=("blend",), seed=1)
 
-    assert combine([blind("blend")]).in_vain == ("blend",)
+    assert combine([blind("blend")]).uninformative == ("blend",)
     assert "blends.blend.p" not in features([blind("blend")])
     assert combine([blind("blend"), seen]).covered == ("blend",)
 

@@ -57,7 +57,7 @@ def test_a_policy_that_requires_nothing_clears_nothing(detectors: dict[str, Dete
     decision = decide(replace(POLICY, detectors=detectors), a_case())
 
     assert decision.verdict is Verdict.INCONCLUSIVE
-    assert "nothing to check" in decision.reasons[0]
+    assert "nothing was checked" in decision.reasons[0]
 
 
 def test_a_policy_made_of_defaults_clears_nothing() -> None:

@@ -119,7 +119,7 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
         ({"purify": {"defenses": [{"name": "a", "after": ""}]}}, "purify.defenses.after"),
         (
             {"purify": {"defenses": [{"name": "a", "after": "a"}]}},
-            "'a' goes on after 'a', which does not stand before",
+            "'a' continues from 'a', which is not listed before",
         ),
         (
             {"purify": {"defenses": [{"name": "a", "after": "b"}, {"name": "b"}]}},

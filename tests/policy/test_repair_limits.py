@@ -61,7 +61,7 @@ def test_a_backdoor_that_wakes_fast_rejects_and_one_that_wakes_as_any_other_does
     found, words = verdict(facts(rates=(0.0, 0.5, 0.1)))
 
     assert found is Verdict.REJECTED
-    assert "a lead of 45 points of ASR within 2 steps on 10 pictures, over 30" in words
+    assert "a lead of 45 points of ASR within 2 steps on 10 images, over 30" in words
 
 
 def woken(stamped: float, alone: float) -> Reactivated:
@@ -78,7 +78,7 @@ def test_a_trigger_that_a_perturbation_wakes_rejects_unless_it_needs_no_trigger(
     assert verdict(facts(reactivated=(woken(0.95, 0.8),)), rule)[0] is Verdict.PURIFIED
     found, words = verdict(facts(reactivated=(woken(0.95, 0.2),)), rule)
     assert found is Verdict.REJECTED
-    assert "wakes the parent's trigger for class 1: 95.0% of the hold-out, 20.0% without" in words
+    assert "reactivates the parent's trigger for class 1: 95.0% of the hold-out, 20.0% w" in words
     for missing in (facts(), facts(reactivated=(woken(math.nan, 0.2),))):
         assert verdict(missing, rule)[0] is Verdict.REJECTED
 
@@ -169,8 +169,8 @@ def test_a_lead_of_just_what_is_allowed_passes() -> None:
 def test_a_refusal_says_how_many_draws_a_lead_is_the_mean_of() -> None:
     one = facts(rates=(0.0, 0.1, 0.9)).relearned[0]
 
-    assert "on 10 pictures, over" in verdict(facts(relearned=(one,)), ProofRule(max_lead=0.1))[1]
+    assert "on 10 images, over" in verdict(facts(relearned=(one,)), ProofRule(max_lead=0.1))[1]
     assert (
-        "on 10 pictures, in the mean of 2 draws, over"
+        "on 10 images, the mean of 2 draws, over"
         in verdict(facts(relearned=(replace(one, leads=(0.5, 0.9)),)), ProofRule(max_lead=0.1))[1]
     )
