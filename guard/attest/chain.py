@@ -1,9 +1,7 @@
-"""Check the verdict ledger.
+"""Check the verdict ledger: links, hashes, signatures, and columns against what was signed.
 
-Every link, every hash, every signature, and every column against what was signed.
-
-How a row is hashed: `guard.core.ledger`. `seq` counts from 1 without a gap, so that a deleted row
-shows.
+`guard.core.ledger` hashes the rows. `seq` counts from 1 without a gap, so that a deleted row is
+noticed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,7 +46,7 @@ class LedgerLike(Protocol):
 def verify_chain(
     rows: Iterable[LedgerLike], trusted: TrustedKeys, *, head: tuple[int, str] | None = None
 ) -> list[str]:
-    """Every problem with the ledger, one sentence each; an empty list means that all of it holds.
+    """All problems with the ledger, one sentence each; an empty list means that all of it is valid.
 
     Args:
         rows: the whole ledger, in order.
@@ -63,7 +61,9 @@ def verify_chain(
         if row.previous != previous:
             problems.append(f"Ledger row {row.seq} does not continue the row before it.")
         if row.hash != expected_hash(row):
-            problems.append(f"Ledger row {row.seq} was changed: its hash does not fit its columns.")
+            problems.append(
+                f"Ledger row {row.seq} was changed: its hash does not match its columns."
+            )
         if row.id in seen:
             problems.append(f"Ledger row {row.seq} repeats the verdict {row.id}.")
         problems.extend(_signed(row, trusted))

@@ -3,8 +3,8 @@
 Specification: https://github.com/secure-systems-lab/dsse (protocol.md).
 
 The signature covers PAE(payloadType, payload), so that a payload cannot be read as another type.
-Not securesystemslib's `Envelope`, since its parser changes the dictionary it is given and takes
-several spellings of base64; a test holds the two against each other.
+securesystemslib's `Envelope` is not used, since its parser changes the dictionary it is given and
+accepts several spellings of base64; a test compares the two.
 """
 
 import base64
@@ -22,16 +22,13 @@ MAX_SIGNATURES = 8
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """The pre-authentication encoding.
-
-    `DSSEv1`, lengths in ASCII decimals, one space between parts.
-    """
+    """The pre-authentication encoding: `DSSEv1`, lengths in ASCII decimals, single spaces."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def sign(statement: Mapping[str, Any], signer: Signer) -> dict[str, Any]:
-    """Wrap and sign a statement.
+    """Sign a statement and wrap it in an envelope.
 
     Raises:
         MethodFailed: it holds a number that is not finite.
@@ -51,10 +48,11 @@ def sign(statement: Mapping[str, Any], signer: Signer) -> dict[str, Any]:
 
 
 def verify(envelope: Mapping[str, Any], trusted: TrustedKeys) -> dict[str, Any]:
-    """The statement, if a trusted key signed exactly these bytes.
+    """The statement in an envelope, if a trusted key signed exactly these bytes.
 
     Raises:
-        IntegrityMismatch: it is no envelope, of another type, or no trusted key signed it.
+        IntegrityMismatch: this is no envelope, its payload has another type, or no trusted key
+            signed it.
     """
     body = _body(envelope)
     signed = pae(PAYLOAD_TYPE, body)
@@ -66,10 +64,10 @@ def verify(envelope: Mapping[str, Any], trusted: TrustedKeys) -> dict[str, Any]:
 
 
 def payload(envelope: Mapping[str, Any]) -> dict[str, Any]:
-    """The statement WITHOUT looking at its signature: to show, never to decide.
+    """The statement WITHOUT a check of its signature: to show, never to decide.
 
     Raises:
-        IntegrityMismatch: it is no envelope.
+        IntegrityMismatch: this is no envelope.
     """
     return _statement(_body(envelope))
 
@@ -108,7 +106,7 @@ def _statement(body: bytes) -> dict[str, Any]:
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        # Two readers could each believe another one of the two.
+        # Two readers could each take a different one of the two values.
         raise ValueError("a key is repeated")
     return value
 

@@ -1,11 +1,9 @@
-"""The gate: the only code that says whether an artifact may be served.
+"""The gate: the only code that decides whether an artifact may be served.
 
-It reads signed statements, never rows.
-
-The checks, in order; the first that fails is the answer:
-    1 a trusted key signed the statement        4 the verdict is one under which things are served
-    2 it is a verdict about exactly this digest 5 it is in force now: issued, not expired
-    3 the ledger's row, if given, says the same 6 nobody revoked the digest
+It reads signed statements, never rows. The checks, in order; the first that fails is the answer:
+    1 a trusted key signed the statement         4 the verdict is one that permits serving
+    2 it is a verdict about exactly this digest  5 it is in force now: issued, not expired
+    3 the ledger's row, if given, agrees with it 6 nobody revoked the digest
 """
 
 from collections.abc import Collection, Mapping
@@ -55,18 +53,16 @@ def servable(
     revoked: Collection[str],
     ledger_row: LedgerLike | None = None,
 ) -> VerdictView:
-    """Whether the artifact called `digest` may be served now.
-
-    Returns what the verdict says, or raises.
+    """Check that the artifact `digest` may be served now, and return its signed verdict.
 
     Args:
-        revoked: digests that nobody may serve any more.
+        revoked: digests that must not be served any more.
         ledger_row: the row the envelope came from, to notice that its columns were changed.
 
     Raises:
         IntegrityMismatch: the signature, the subject or the row is wrong: somebody changed
             something.
-        NotServable: the statement is true, and does not allow it.
+        NotServable: the statement is genuine and does not permit serving.
     """
     _check_clock(now)
     view = read_verdict(dsse.verify(envelope, trusted))
@@ -83,7 +79,7 @@ def servable(
     if not now < view.expires_at:
         raise NotServable(f"The verdict on {digest[:12]} has expired; scan it again.")
     if digest in revoked:
-        raise NotServable(f"{digest[:12]} was withdrawn and is not served again.")
+        raise NotServable(f"The artifact {digest[:12]} was withdrawn and is not served again.")
     return view
 
 
@@ -102,15 +98,15 @@ def approve(
     """Pass the gate and sign the release of `digest` as `name` `version`.
 
     Raises:
-        IntegrityMismatch, NotServable: as `servable`; also when the verdict was given to another
-            name, or `signer`'s key is not trusted.
+        IntegrityMismatch, NotServable: as `servable`; also when the verdict is about another name,
+            or when `signer`'s key is not trusted.
     """
     view = servable(
         envelope, trusted, digest=digest, now=now, revoked=revoked, ledger_row=ledger_row
     )
     if view.name != name:
         raise NotServable(
-            f"The verdict is about {view.name!r}; it does not clear anything called {name!r}."
+            f"The verdict is about {view.name!r}; it does not clear a model named {name!r}."
         )
     release = dsse.sign(
         release_statement(
@@ -125,8 +121,8 @@ def approve(
         ),
         signer,
     )
-    # What the serving host will ask, asked here: a release it must refuse is better refused before
-    # it travels.
+    # The serving host will make the same check: a release that it would refuse is better refused
+    # here.
     check_release(release, trusted, digest=digest, name=name, version=version, now=now)
     return Approved(digest, name, version, release, view.expires_at, _MADE_HERE)
 
@@ -140,7 +136,7 @@ def check_release(
     version: str,
     now: datetime,
 ) -> ReleaseView:
-    """What the serving host checks before it reads a weight.
+    """Check a release as the serving host does before it reads a weight, and return it.
 
     Raises:
         IntegrityMismatch: no trusted key signed it, or it is about other bytes, another name or
@@ -168,8 +164,8 @@ def check_release(
     return view
 
 
-def _check_subject(signed: str, asked: str) -> None:
-    if signed != asked:
+def _check_subject(signed: str, wanted: str) -> None:
+    if signed != wanted:
         raise IntegrityMismatch("The signed statement is about other bytes.", code="other_subject")
 
 
@@ -177,16 +173,14 @@ def _check_row(row: LedgerLike, view: VerdictView, envelope: Mapping[str, Any]) 
     wrong = differences(row, view)
     if "verdict" in wrong:
         raise IntegrityMismatch(
-            f"The ledger's row says {str(row.verdict)!r} where the signed statement says "
-            f"{str(view.verdict)!r}; "
-            "the database was changed.",
+            f"The ledger's row holds {str(row.verdict)!r} where the signed statement holds "
+            f"{str(view.verdict)!r}; the database was changed.",
             code="ledger_mismatch",
         )
     if wrong or dict(row.envelope) != dict(envelope):
         raise IntegrityMismatch(
             "The ledger's row differs from the signed statement in "
-            f"{', '.join(wrong) or 'envelope'}; "
-            "the database was changed.",
+            f"{', '.join(wrong) or 'envelope'}; the database was changed.",
             code="ledger_mismatch",
         )
 
@@ -194,5 +188,5 @@ def _check_row(row: LedgerLike, view: VerdictView, envelope: Mapping[str, Any]) 
 def _check_clock(now: datetime) -> None:
     if now.tzinfo is None:
         raise InputError(
-            "The time to judge at has no timezone; pass datetime.now(UTC).", code="naive_time"
+            "The time of the check has no timezone; pass datetime.now(UTC).", code="naive_time"
         )

@@ -1,4 +1,4 @@
-"""Ed25519 keys: one private key that signs, any number of public keys whose signatures count."""
+"""Ed25519 keys: one private key that signs, and any number of trusted public keys."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ _OTHERS_WRITE = 0o022
 
 @dataclass(frozen=True)
 class Signer:
-    """The private key; its repr shows the key id only."""
+    """The private key that signs; its repr shows the key id only."""
 
     _key: Ed25519PrivateKey = field(repr=False)
 
@@ -37,9 +37,9 @@ class Signer:
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Signer":
-        """The key in a PEM file; a new one, mode 0600, where there is none yet.
+        """Load the key from a PEM file; create it with mode 0600 where there is none yet.
 
-        Two creators end with one key.
+        Two processes that create it at the same time end up with the same key.
 
         Raises:
             InputError: the file cannot be read or written, holds no Ed25519 key, or others may read
@@ -53,8 +53,8 @@ class Signer:
                 _create(path, pem)
             if path.stat().st_mode & _OTHERS:
                 raise InputError(
-                    f"Others may read the signing key {path}; run chmod 600 on it, or make a new "
-                    "key.",
+                    f"Others may read the signing key {path}; "
+                    "run chmod 600 on it, or make a new key.",
                     code="key_mode",
                 )
             data = path.read_bytes()
@@ -77,21 +77,19 @@ class Signer:
         return sha256(self.public)
 
     def sign(self, data: bytes) -> bytes:
-        """A 64-byte signature."""
+        """The signature of `data`, 64 bytes."""
         return self._key.sign(data)
 
 
 @dataclass(frozen=True)
 class TrustedKeys:
-    """Public keys by key id. No key means that no signature counts."""
+    """Public keys by key id; without any, no signature counts."""
 
     keys: Mapping[str, bytes]
 
     @classmethod
     def load(cls, path: Path) -> "TrustedKeys":
-        """Read `{"keys": [{"key_id": ..., "public": hex}]}`.
-
-        A file that is not there trusts nobody.
+        """Read `{"keys": [{"key_id": ..., "public": hex}]}`; a missing file means no trusted key.
 
         Raises:
             InputError: the file is malformed, an id is not its key's, or others may write it.
@@ -101,8 +99,8 @@ class TrustedKeys:
                 return cls({})
             if path.stat().st_mode & _OTHERS_WRITE:
                 raise InputError(
-                    f"Others may write the trusted keys {path}; check what is in it and run chmod "
-                    "644.",
+                    f"Others may write the trusted keys {path}; "
+                    "check what is in it and run chmod 644.",
                     code="key_mode",
                 )
             data = path.read_bytes()
@@ -112,7 +110,7 @@ class TrustedKeys:
                 for entry in json.loads(data)["keys"]
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no list of trusted keys.", code="bad_trust") from error
+            raise InputError(f"{path} is not a list of trusted keys.", code="bad_trust") from error
         for key_id, raw in entries:
             if len(raw) != RAW_BYTES or sha256(raw) != key_id:
                 raise InputError(
@@ -121,9 +119,9 @@ class TrustedKeys:
         return cls(dict(entries))
 
     def trust(self, signer: Signer, path: Path) -> "TrustedKeys":
-        """Add a signer's public key and write the file whole.
+        """Add a signer's public key and replace the file in one step.
 
-        Readers see the old or the new one.
+        A reader sees either the old file or the new one.
         """
         keys = {**self.keys, signer.key_id: signer.public}
         entries = [{"key_id": key_id, "public": raw.hex()} for key_id, raw in sorted(keys.items())]
@@ -157,14 +155,14 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _create(path: Path, data: bytes) -> None:
     draft = _draft(path, data, 0o600)
-    # A link, unlike a rename, never replaces: whoever comes second keeps the first one's key.
+    # A link, unlike a rename, never replaces a file: a second process keeps the first one's key.
     with contextlib.suppress(FileExistsError):
         path.hardlink_to(draft)
     draft.unlink()
 
 
 def _draft(path: Path, data: bytes, mode: int) -> Path:
-    """A new file beside `path`, on disk in full before it gets its name."""
+    """A complete new file beside `path`, synced to disk, for the caller to rename or link."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -1,7 +1,7 @@
 """The two in-toto statements the guard signs: a verdict, and a release under a name and version.
 
-https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md; `guard.attest.views` reads
-them back. What a verdict says is `guard.core.verdict.VerdictFacts`.
+Specification: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md. The content of
+a verdict is `guard.core.verdict.VerdictFacts`; `guard.attest.views` reads both statements back.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ RELEASE_TYPE = "https://registry-guard.dev/release/v1"
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyName:
-    """The policy that decided: what it is called, and the digest of its rules."""
+    """The policy that decided: its name, and the digest of its rules."""
 
     name: Text
     digest: Digest
@@ -27,7 +27,7 @@ class PolicyName:
 
 @dataclass(frozen=True, kw_only=True)
 class Issue:
-    """Who signed a verdict, about what, and until when it holds."""
+    """The circumstances of a verdict: its ids, its basis, and until when it holds."""
 
     verdict_id: Text
     scan_id: Text
@@ -40,7 +40,7 @@ class Issue:
 
 
 def verdict_statement(digest: str, facts: VerdictFacts, issue: Issue) -> dict[str, Any]:
-    """What was found about the artifact `digest`, by which policy, and until when that holds.
+    """The statement of what was found about `digest`, by which policy, and until when that holds.
 
     Raises:
         ValueError: a time has no zone.
@@ -64,7 +64,11 @@ def release_statement(
     issued_at: datetime,
     expires_at: datetime,
 ) -> dict[str, Any]:
-    """That these bytes may answer under this name and version until their verdict expires."""
+    """The statement that `digest` may be served as `name` `version` until its verdict expires.
+
+    Raises:
+        ValueError: a time has no zone.
+    """
     predicate = {
         "name": name,
         "version": version,

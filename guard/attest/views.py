@@ -1,4 +1,4 @@
-"""Signed statements read back, strictly: a field that is missing or of a wrong type is an error."""
+"""Read signed statements back, strictly: a missing field or one of a wrong type is an error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from guard.core.verdict import VerdictFacts
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictView(Issue):
-    """A signed verdict: what it is about, the facts, and who signed them until when.
+    """A signed verdict: the artifact's digest, the facts, and the circumstances.
 
-    `not_covered` is as it was signed; the first verdicts lack it.
+    `not_covered` is as it was signed; the oldest verdicts lack it.
     """
 
     digest: Digest
@@ -31,13 +31,13 @@ class VerdictView(Issue):
 
     @property
     def policy_digest(self) -> str:
-        """Digest of the rules that decided."""
+        """The digest of the policy that decided."""
         return self.policy.digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseView:
-    """A signed release: these bytes may answer under this name and version."""
+    """A signed release: the artifact `digest` may be served as `name` `version`."""
 
     digest: Digest
     name: Text
@@ -64,7 +64,11 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
 
 
 def read_release(statement: Mapping[str, Any]) -> ReleaseView:
-    """Read a release whose signature the caller has verified. Raises as `read_verdict`."""
+    """Read a release whose signature the caller has verified.
+
+    Raises:
+        IntegrityMismatch: as `read_verdict`.
+    """
     digest, predicate = _open(statement, RELEASE_TYPE)
     try:
         return from_plain(ReleaseView, {**predicate, "digest": digest})
@@ -77,8 +81,7 @@ def _open(statement: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]
     if statement.get("_type") != STATEMENT_TYPE or statement.get("predicateType") != kind:
         raise IntegrityMismatch("The signed statement is of another kind.", code="other_kind")
     subjects, predicate = statement.get("subject"), statement.get("predicate")
-    # Exactly one subject: with two, whoever reads the first and whoever reads the last would
-    # disagree.
+    # Exactly one subject: of two, one reader could take the first and another the last.
     if not isinstance(predicate, dict) or not isinstance(subjects, list) or len(subjects) != 1:
         raise _bad("The signed statement must have one subject and a predicate.")
     try:
