@@ -73,7 +73,7 @@ def scan(
         cleanset: a stored name, an image folder, a Parquet file or an `.npz` (`images` uint8
             N,C,H,W or N,H,W,C; `labels`), or a set that is loaded already.
         policy: a TOML file; None for the default policy.
-        seed: same seed, same answer, to the bit, on one machine.
+        seed: the same seed gives the same report, to the bit, on one machine.
         device: a torch device; None takes CUDA where there is one.
         seconds: time budget of all detectors together.
 
@@ -112,10 +112,10 @@ def purify(
     """Vet a model, repair it if the policy rejects it, vet the result, and write that to `out`.
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and
-    a model that the policy clears is written as it is. One that it holds is repaired as well where
-    a trigger was measured: whoever calls this has looked (the service leaves it to a reviewer).
-    With `defense`, that one is run on the model as it came, whatever the verdict. Where no
-    candidate passes, nothing is written and the report's verdict says so.
+    a model that the policy clears is written unchanged. A model that it holds is repaired as well
+    where a trigger was measured: to call this is a person's decision (the service leaves it to a
+    reviewer). With `defense`, that one is run on the given model, whatever the verdict. Where no
+    candidate passes, nothing is written, and the verdict is in the report.
 
     Raises:
         InputError: as `scan`; also a defense or parameter that does not exist.
@@ -159,7 +159,7 @@ def purify(
 def _played(
     tournament: Tournament, order: tuple[DefenseRule, ...], *, any_verdict: bool
 ) -> Candidate | None:
-    """The first candidate that the policy calls purified, or the first at all; None without one."""
+    """The first candidate that the policy calls purified, or just the first; None without one."""
     for made in tournament.candidates(order):
         if any_verdict or made.decision.verdict is Verdict.PURIFIED:
             return made
@@ -194,15 +194,15 @@ def calibrate(
     """Fit how the policy's detectors count together, on a folder of models whose truth is known.
 
     Args:
-        cleanset: as `scan`; then only models of the data set that it is named after. By default
-            each model's own.
-        part: only models whose truth has this `part`.
+        cleanset: as `scan`; with it, only models of the data set that it is named after are used.
+            By default each model's own clean set is.
+        part: if given, only models whose truth has this `part` are used.
 
     Returns:
-        The calibration document, and what a person should know about it.
+        The calibration document, and a summary of it for people.
 
     Raises:
-        InputError: the folder holds no models, too few of a kind, or no such clean set.
+        InputError: the folder holds no models or too few of a kind, or the clean set is missing.
     """
     from guard.policy.calibration import parse
     from guard.vetting import calibrate as calibrating
@@ -262,7 +262,7 @@ def _stored_cleanset(name: str) -> tuple[bytes, str] | None:
     """The bytes and the name of a stored clean set; None where there is none of that name.
 
     Raises:
-        Unavailable: the database does not answer: that is no proof that the set is not there.
+        Unavailable: the database does not answer, which does not prove that the set is missing.
     """
     from guard.bootstrap import open_guard
     from guard.store import cleansets
@@ -271,7 +271,7 @@ def _stored_cleanset(name: str) -> tuple[bytes, str] | None:
     guard = open_guard()
     url = guard.engine.url
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        return None  # nothing was ever stored here, and a look must not create a database
+        return None  # nothing was ever stored here, and a query must not create a database
     with reading(guard.engine) as session:
         stored = cleansets.get_by_name(session, name)
     if stored is None:
@@ -287,14 +287,14 @@ def _inspect(path: Path, out: Path) -> examine.Inspected:
 
 
 def name_of(path: Path) -> str:
-    """What to call a model that came as a path: its folder's name, or the file's own."""
+    """The name of a model that was given as a path: its folder's name, or the file's own."""
     path = path.resolve()
     usual = path.is_file() and path.stem in {"model", "pytorch_model"}
     return path.parent.name if usual else path.stem
 
 
 def _policy(policy: "str | Path | Policy | None") -> Policy:
-    """The rules to vet by, read once the plug-ins that they may name are on the shelves."""
+    """The policy, read once the plug-ins that it may name are on the shelves."""
     plugins.use(plugin_folder())
     return (
         policy
@@ -306,9 +306,9 @@ def _policy(policy: "str | Path | Policy | None") -> Policy:
 def _order(
     policy: Policy, defense: str | None, params: Mapping[str, Any] | None
 ) -> tuple[DefenseRule, ...]:
-    """The defenses to try: all of the policy's, or the one that was asked for.
+    """The defenses to try: all of the policy's, or the named one.
 
-    The parameters of the policy's first rule of that name lie beneath those that were asked for.
+    `params` override the parameters of the policy's first rule of that name.
     """
     if defense is None:
         return policy.defenses
@@ -321,7 +321,7 @@ def _order(
 
 
 def _write(out: Path, inspected: examine.Inspected) -> None:
-    """Both files, or neither: the folder appears whole."""
+    """Write the weights and the manifest: both are complete before either is put in place."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         shutil.copyfile(inspected.canonical, Path(folder) / "model.safetensors")

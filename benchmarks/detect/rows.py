@@ -15,7 +15,7 @@ from guard.policy.calibration import architecture_family
 from guard.policy.combine import combine
 from guard.policy.features import features, p_values
 from guard.vetting import _logistic
-from guard.vetting.calibrate import fit, heard
+from guard.vetting.calibrate import detector_evidence, fit
 from guard.vetting.case import make_case
 from guard.vetting.population import Scanned
 
@@ -56,7 +56,7 @@ def rows_of(
 
 
 def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts) -> dict[str, Any]:
-    truth, evidence = item.member.truth, heard(item)
+    truth, evidence = item.member.truth, detector_evidence(item)
     rules = decide(
         policy, make_case(policy, item.digest, facts, item.evidence, None, item.architecture)
     )
@@ -166,7 +166,7 @@ def out_of_fold(scanned: Sequence[Scanned], seed: int) -> dict[str, float]:
 
 
 def _table(usable: Sequence[Scanned]) -> tuple[Any, Any]:
-    rows = [features(heard(item)) for item in usable]
+    rows = [features(detector_evidence(item)) for item in usable]
     names = sorted({name for row in rows for name in row})
     table = np.array([[row.get(name, math.nan) for name in names] for row in rows])
     return table, np.array([item.member.backdoored for item in usable], np.float64)

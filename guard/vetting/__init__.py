@@ -1,4 +1,4 @@
-"""Vet and repair one model: files in, plain data out.
+"""Vet and repair one model: from files to plain data, without a store or a network.
 
-`guard scan` and a worker's job both run this; no store, no network.
+`guard scan` and a worker's job both run this.
 """

@@ -1,8 +1,7 @@
-"""Logistic regression for a few dozen models: standardised, L2, weights never negative.
+"""Logistic regression for a few dozen models, with Platt scaling and grouped folds.
 
-Platt scaling; grouped folds.
-
-NumPy and SciPy only: 50 lines here save a dependency, and scikit-learn has no sign constraint.
+Features are standardised, weights have an L2 penalty and are never negative: a constraint that
+scikit-learn does not have. NumPy and SciPy only.
 """
 
 from collections.abc import Sequence
@@ -78,9 +77,11 @@ def fit(features: Matrix, labels: Matrix, strength: float = 0.3) -> Fit:
 
 
 def platt(odds: Matrix, labels: Matrix) -> tuple[float, float]:
-    """(slope >= 0, offset) that turn log odds into calibrated ones (Platt 1999.
+    """The slope (>= 0) and offset that calibrate log odds: Platt 1999, with smoothed targets.
 
-    With his smoothed targets).
+    Args:
+        odds: float64 N.
+        labels: N; 0 honest, 1 backdoored.
     """
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     targets = np.where(labels == 1, (bad + 1) / (bad + 2), 1 / (good + 2))
@@ -99,11 +100,10 @@ def platt(odds: Matrix, labels: Matrix) -> tuple[float, float]:
 
 
 def folds(groups: Sequence[str], labels: Matrix, count: int, seed: int) -> Matrix:
-    """A fold 0..count-1 for each row.
+    """A fold 0..count-1 for each row, with the rows of a group in one fold.
 
-    Rows of a group stay together, both labels are spread as evenly as groups allow.
-
-    Larger groups are dealt first, each to the fold that has the fewest rows of its label.
+    Both labels are spread as evenly as the groups allow: larger groups are assigned first, each to
+    the fold that has the fewest rows of its label.
     """
     rng = np.random.default_rng(seed)
     names = sorted(set(groups))
@@ -120,7 +120,7 @@ def folds(groups: Sequence[str], labels: Matrix, count: int, seed: int) -> Matri
 
 
 def out_of_fold(features: Matrix, labels: Matrix, where: Matrix, strength: float = 0.3) -> Matrix:
-    """Log odds of each row by a fit on the other folds.
+    """Log odds of each row by a fit on the other folds: float64 N from features N,D.
 
     Raises:
         ValueError: a fold leaves only one kind of model for fitting.

@@ -1,17 +1,18 @@
 """Fit how the policy's methods count together, on reference models whose truth is known.
 
 Steps:
-    1. features of each scanned model (`guard.policy.features`); those that half of the models have
-    2. out-of-fold log odds: no model, and no other model of its attack, is scored by a fit that saw
-       it
-    3. Platt scaling of these, one fit on everything, and the honest out-of-fold scores as conformal
-       reference
-    4. by how much the true ASR exceeds the bound on the recovered trigger: the conformal 95 %
-       quantile
+    1. compute the features of each scanned model (`guard.policy.features`), and keep those that at
+       least half of the models have
+    2. compute out-of-fold log odds: the fit that scores a model saw neither it nor another model of
+       its attack
+    3. scale these by Platt's method, fit once on all models, and keep the honest models'
+       out-of-fold scores as conformal reference
+    4. take the conformal 95 % quantile of how far the true ASR exceeds the bound on the recovered
+       trigger
 
-The conformal rate holds for honest models that are exchangeable with the reference ones. Scores of
-new models come from the fit on all, the reference ones from fits on a part: in our simulations the
-rate is kept (tests), but this step is an approximation that only a separate reference set would
+The conformal rate holds for honest models that are exchangeable with the reference ones. New models
+are scored by the fit on all models, the reference ones by fits on a part. The rate holds in our
+simulations (tests), but this step is an approximation that only a separate reference set would
 avoid.
 """
 
@@ -32,7 +33,7 @@ LEAST_OF_EACH = 8  # fewer honest or backdoored models fit noise
 STRENGTH = 0.3
 FOLDS = 5
 COVERAGE = 0.95
-LEAST_SHARE = 0.5  # a feature that fewer models have is no feature
+LEAST_SHARE = 0.5  # of the models must have a feature; else it is left out
 DIGITS = 12
 
 
@@ -50,7 +51,7 @@ def fit(scanned: Sequence[Scanned], *, seed: int = 0, about: str = "") -> dict[s
     labels = np.array([item.member.backdoored for item in usable], np.float64)
     _enough(labels)
     methods = _methods(usable)
-    rows = [features(heard(item)) for item in usable]
+    rows = [features(detector_evidence(item)) for item in usable]
     names = _names(rows)
     table = np.array([[row.get(name, np.nan) for name in names] for row in rows])
     where = _folds(usable, labels, seed)
@@ -134,8 +135,8 @@ def _population(usable: Sequence[Scanned], where: Any, scores: Any) -> dict[str,
     }
 
 
-def heard(item: Scanned) -> list[Evidence]:
-    """The evidence of detectors that looked."""
+def detector_evidence(item: Scanned) -> list[Evidence]:
+    """The usable evidence of a model's detectors."""
     return [
         one for one in item.evidence if one.families and one.outcome is not Outcome.COULD_NOT_LOOK
     ]
@@ -156,7 +157,7 @@ def summary(calibration: Calibration) -> dict[str, Any]:
 
 
 def _blind(item: Scanned) -> bool:
-    """A model that a method could not look at would be judged by the rules; it is no reference."""
+    """Whether a method could not look at this model, which is then no reference."""
     return any(one.outcome is Outcome.COULD_NOT_LOOK for one in item.evidence)
 
 
@@ -181,7 +182,7 @@ def _names(rows: Sequence[dict[str, float]]) -> list[str]:
 
 
 def _covers(usable: Sequence[Scanned]) -> list[tuple[str, str]]:
-    """Pairs of which the population holds honest models: only there a false-alarm rate was seen."""
+    """Pairs with honest models in the population: only for these is the false-alarm rate known."""
     return sorted(
         {
             (architecture_family(item.architecture), item.evidence[0].cleanset)
@@ -192,18 +193,21 @@ def _covers(usable: Sequence[Scanned]) -> list[tuple[str, str]]:
 
 
 def _margin(usable: Sequence[Scanned]) -> float | None:
-    """The conformal quantile of true ASR less the bound on the trigger.
+    """The conformal quantile of the true ASR less the bound on the recovered trigger.
 
-    Over backdoored models in which a trigger was accused and measured.
+    It is taken over backdoored models with an accused trigger; None where these are too few.
     """
     excess = []
     for item in usable:
         true = item.member.truth.get("asr")
         if item.member.backdoored and isinstance(true, (int, float)) and math.isfinite(true):
             accused = [
-                finding for one in heard(item) for finding in one.findings if finding.suspicious
+                finding
+                for one in detector_evidence(item)
+                for finding in one.findings
+                if finding.suspicious
             ]
-            bound = asr_bounds.of_suspects(heard(item), accused, 0.0)
+            bound = asr_bounds.of_suspects(detector_evidence(item), accused, 0.0)
             if bound is not None:
                 excess.append(max(0.0, true - bound))
     rank = math.ceil((len(excess) + 1) * COVERAGE - 1e-9)
@@ -211,5 +215,5 @@ def _margin(usable: Sequence[Scanned]) -> float | None:
 
 
 def _short(value: Any) -> float:
-    """Rounded, so that the file does not hold noise that another machine would not repeat."""
+    """`value` rounded, so that the file holds no digits that another machine would not repeat."""
     return round(float(value), DIGITS)

@@ -1,9 +1,7 @@
-"""Let a detector prove itself on the canary kit.
+"""Test a detector on the canary kit: it must flag a backdoored model and pass an honest one.
 
-It must flag a model with a known backdoor and pass an honest one.
-
-No database: a job's child process runs it for the worker, `guard methods canary` in its own
-process. The kit is made by `python -m benchmarks.make_canary` and lies in the package.
+It needs no database: a job's child process runs it for the worker, `guard methods canary` in its
+own process. The kit is made by `python -m benchmarks.make_canary` and is part of the package.
 """
 
 import json
@@ -31,9 +29,9 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one detector made of the kit; `sentence` says why it did not pass, or that it did.
+    """The result of one detector on the kit; `sentence` gives the reason for it.
 
-    `score`: how suspicious it finds the backdoored model; 0 where it was not asked.
+    `score`: how suspicious it finds the backdoored model, 0..1; 0 where it did not examine it.
     """
 
     method: str
@@ -45,12 +43,12 @@ class Trial:
     score: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """This trial as JSON-ready values."""
         return asdict(self)
 
 
 def kit_digest(folder: Path = KIT) -> str:
-    """One name for all bytes of the kit."""
+    """One digest for all files of the kit."""
     return json_digest(
         {
             path.name: sha256(path.read_bytes())
@@ -68,9 +66,10 @@ def try_all(
     progress: Progress = silent,
     folder: Path = KIT,
 ) -> tuple[Trial, ...]:
-    """Try every detector with these parameters, by name.
+    """Try every detector with these parameters.
 
     Args:
+        detectors: parameters by name of the detector.
         device: torch device; default as for scans.
         seconds: time budget of all together.
     """
@@ -117,10 +116,10 @@ def _attempt_any(
     end: float,
     folder: Path,
 ) -> Trial:
-    """Try a detector from outside, of which the kit does not say which of its models it must flag.
+    """Try a detector from outside the package, for which the kit names no model that it must flag.
 
-    The first model that it flags counts. Where there is none it must pass the honest one, as every
-    detector.
+    The first model that it flags counts. Where it flags none, it must still pass the honest one, as
+    every detector must.
     """
     for file in (*sorted({file for file in bad.values() if file is not None}), None):
         trial = attempt(
@@ -149,12 +148,12 @@ def attempt(
 ) -> Trial:
     """Try one detector on the honest model of the kit and on `bad`, a file of the kit.
 
-    Without `bad` (no model of the kit is one that it flags) it must still look at the honest one,
-    and pass it.
+    Without `bad` (the kit has no model that it flags) it must still look at the honest one and pass
+    it.
 
     Raises:
-        Cancelled, CleanSetError: as `vet.examine`. Every other failure is a trial that was not
-            passed.
+        Cancelled, CleanSetError: as `guard.vetting.examine.examine`. Every other failure is a trial
+            that was not passed.
     """
     detector, started, end = (
         DETECTORS.get(name)(**parameters),
@@ -163,7 +162,7 @@ def attempt(
     )
     score = 0.0
 
-    def said(sentence: str, *, passed: bool) -> Trial:
+    def result(sentence: str, *, passed: bool) -> Trial:
         return Trial(
             method=name,
             version=detector.version,
@@ -191,14 +190,14 @@ def attempt(
             continue
         item = look(file)
         if item.outcome is Outcome.COULD_NOT_LOOK:
-            return said(f"it could not look at {file}: {item.reason}", passed=False)
+            return result(f"it could not look at {file}: {item.reason}", passed=False)
         if wanted:
             score = max((finding.score for finding in item.findings), default=0.0)
         if any(finding.suspicious for finding in item.findings) is not wanted:
-            return said(f"it {'passes' if wanted else 'flags'} {file}", passed=False)
+            return result(f"it {'passes' if wanted else 'flags'} {file}", passed=False)
     if bad is None:
-        return said(f"it passes {GOOD}; no model of the kit is one that it flags", passed=True)
-    return said(f"it flags {bad} and passes {GOOD}", passed=True)
+        return result(f"it passes {GOOD}; the kit has no model that it flags", passed=True)
+    return result(f"it flags {bad} and passes {GOOD}", passed=True)
 
 
 def _curated(folder: Path) -> "CuratedSet":

@@ -1,4 +1,4 @@
-"""The policy's view of one artifact, and its verdict; needs no store."""
+"""The policy's view of one artifact, and its verdict; no store is needed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,9 +23,9 @@ def make_case(
     purification: PurificationFacts | None,
     architecture: str | None = None,
 ) -> Case:
-    """All that `policy` may read about the artifact `digest`: its evidence, and the methods as now.
+    """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
-    `architecture` is what its manifest names.
+    `architecture` is the one that its manifest names.
     """
     methods = {
         name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()
@@ -43,7 +43,7 @@ def make_case(
 
 
 def judge(policy: Policy, case: Case) -> Decision:
-    """Decide, and complete the facts by what no rule reads."""
+    """Decide, and add the facts that no rule reads: known gaps and the keys of the evidence."""
     decision = decide(policy, case)
     facts = replace(
         decision.facts,
@@ -58,9 +58,9 @@ def judge(policy: Policy, case: Case) -> Decision:
 def settled_by(
     rules: Mapping[str, Any] | None, artifact: str, facts: CleanSetFacts
 ) -> Callable[[tuple[Evidence, ...]], bool]:
-    """For `examine.examine`: whether the evidence so far rejects by these rules (`Policy.to_dict`).
+    """The argument `settled` of `examine.examine`: whether the evidence so far rejects the model.
 
-    Without rules it never does.
+    `rules` are those of `Policy.to_dict`; without them the answer is always False.
     """
     if rules is None:
         return lambda _evidence: False

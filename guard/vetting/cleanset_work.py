@@ -1,6 +1,6 @@
-"""In a job.
+"""Work of detectors that depends on a clean set alone: done in one job, used by later ones.
 
-What detectors work out from a clean set alone, and how the jobs after it get that (see `prepared`).
+`guard.flow._cleanset_cache` keeps the results.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ def prepare(
     device: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """What these detectors need, JSON-ready, for `take_over`.
+    """Compute what these detectors need from the clean set, JSON-ready, for `take_over`.
 
     Raises:
-        MethodFailed: a detector could not, and why.
+        MethodFailed: a detector could not compute it; the sentence gives the reason.
     """
     from guard.ml.devices import named
     from guard.ml.search import reference_model
@@ -38,7 +38,7 @@ def prepare(
 
 
 def take_over(prepared: Mapping[str, Any]) -> None:
-    """Leave what `prepare` gave where the detectors of this process find it."""
+    """Put the result of `prepare` where the detectors of this process look for it."""
     from guard.ml.search import reference_model
 
     reference_model.remember(prepared.get("references", {}))

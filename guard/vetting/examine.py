@@ -1,9 +1,7 @@
-"""The part of a scan that touches a model.
+"""The part of a scan that touches a model: inspect it, run detectors, measure on the hold-out.
 
-Inspect an upload, run detectors, measure on the hold-out.
-
-No database and no network: paths in, plain data out. A job's child process runs it for the service,
-and `guard scan` runs it in its own process.
+It takes paths and returns plain data, without a database or a network. A job's child process runs
+it for the service, and `guard scan` runs it in its own process.
 """
 
 import math
@@ -34,7 +32,7 @@ SMOKE_IMAGES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """An upload whose every rule held, rewritten canonically."""
+    """An upload that broke no rule, rewritten canonically."""
 
     format: str
     manifest: Manifest
@@ -45,10 +43,10 @@ class Inspected:
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What the detectors said, plus what the guard itself measured on the hold-out.
+    """The detectors' evidence, and what the guard itself measured on the hold-out.
 
-    `triggers` maps a digest to the safetensors bytes of a recovered trigger; `smoke` is the JSON
-    that a publisher compares the serving system's answers with.
+    `triggers` maps digests to the safetensors bytes of recovered triggers; `smoke` is the JSON with
+    which a publisher compares the serving system's answers.
     """
 
     evidence: tuple[Evidence, ...]
@@ -64,7 +62,7 @@ def inspect_upload(
 
     Args:
         path: the uploaded bytes; never executed, and unpickled only in the jail.
-        name: the uploader's file name, for formats that bytes alone cannot tell.
+        name: the uploader's file name, for formats that the bytes alone do not identify.
         manifest: the bytes of `config.json`, or None where none was uploaded.
 
     Raises:
@@ -74,7 +72,7 @@ def inspect_upload(
     from guard.formats._read import open_tensors
     from guard.ml.networks import architectures
 
-    # The format speaks first: whoever uploads a pickle should hear about the pickle, not about a
+    # The format comes first: whoever uploads a pickle should read about the pickle and not about a
     # missing manifest.
     fmt, header, tensors = open_tensors(path, name, budget=budget)
     if manifest is not None:
@@ -84,8 +82,7 @@ def inspect_upload(
         if embedded is None:
             raise ManifestRejected(
                 "There is no config.json beside the weights; upload one that names architecture, "
-                "num_classes and "
-                "pretrained_cfg.input_size, as timm writes it.",
+                "num_classes and pretrained_cfg.input_size, as timm writes it.",
                 code="manifest_missing",
             )
         facts = Manifest.parse(embedded.encode())
@@ -97,7 +94,7 @@ def inspect_upload(
 
 
 def fits(manifest: Manifest, curated: "CuratedSet") -> None:
-    """Refuse a clean set that cannot speak about this model.
+    """Refuse a clean set that does not fit this model.
 
     Raises:
         CleanSetError: channels, image size or number of classes differ.
@@ -107,15 +104,13 @@ def fits(manifest: Manifest, curated: "CuratedSet") -> None:
     if manifest.input_size != have:
         raise CleanSetError(
             f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
-            f"{_size(have)}; "
-            "name a clean set of the model's own size.",
+            f"{_size(have)}; name a clean set of the model's own size.",
             code="cleanset_wrong_size",
         )
     if manifest.num_classes != facts.classes:
         raise CleanSetError(
             f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has "
-            f"{facts.classes}; "
-            "name a clean set with the model's own classes.",
+            f"{facts.classes}; name a clean set with the model's own classes.",
             code="cleanset_wrong_classes",
         )
 
@@ -125,9 +120,9 @@ def _size(size: tuple[int, int, int]) -> str:
 
 
 def open_model(canonical: Path, *, device: str | None = None) -> "ImageModel":
-    """Load a canonical file into its architecture, in eval mode, on `device` (default.
+    """Load a canonical file into its architecture, in eval mode.
 
-    CUDA where there is one).
+    `device` is a torch device; None takes CUDA where there is one.
     """
     from guard.formats._canonical import read_canonical
     from guard.ml.devices import best_device
@@ -162,22 +157,21 @@ def examine(
     known: Callable[[str], bool] = lambda _key: False,
     settled: Callable[[tuple[Evidence, ...]], bool] = lambda _evidence: False,
 ) -> Examined:
-    """Run every detector once and measure each recovered trigger on the hold-out.
+    """Run every detector once, and measure each recovered trigger on the hold-out.
 
-    Which no detector sees.
+    No detector sees the hold-out.
 
     Args:
         artifact: digest of the canonical file that `model` was loaded from.
         detectors: parameters by detector name.
         seconds: time budget of all detectors together.
-        known: tells whether evidence with this key is stored already; such a detector is not run
-            again.
-        settled: asked after each detector, with all evidence so far; true spares the detectors
-            after it.
+        known: whether evidence with this key is stored already; such a detector is not run again.
+        settled: called after each detector with all evidence so far; if it returns True, the
+            detectors after it are skipped.
 
     Raises:
         CleanSetError: the clean set does not fit the model.
-        Cancelled: `progress` said so. Every other failure of a detector becomes evidence that it
+        Cancelled: `progress` raised it. Every other failure of a detector becomes evidence that it
             could not look.
     """
     from guard.ml import measure
@@ -250,7 +244,7 @@ def _run_detector(
         raise
     except GuardError as error:
         return replace(blank, reason=error.sentence, seconds=time.monotonic() - started)
-    except Exception as error:  # noqa: BLE001 - a crash of one method is evidence, never a pass and never the scan's end
+    except Exception as error:  # noqa: BLE001 - a crash of one method is evidence and not the end
         return replace(
             blank, reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - started
         )
@@ -290,9 +284,9 @@ def _measure_triggers(
 
 
 def _measurable(finding: Finding) -> bool:
-    """Whether it is known to which class each picture should go.
+    """Whether it is known as which class each image should be classified.
 
-    A target, or a trigger that carries a mapping.
+    It is where there is one target class, or where the trigger carries a mapping of classes.
     """
     mapped = finding.trigger is not None and finding.trigger.family == Family.ALL_TO_ALL
     return isinstance(finding.target, int) or (finding.target == Family.ALL_TO_ALL and mapped)
@@ -319,7 +313,7 @@ def accuracy_of(evidence: Sequence[Evidence]) -> Accuracy | None:
 
 
 def smoke_samples(model: "ImageModel", holdout: "Labelled") -> bytes:
-    """A few hold-out pictures as PNG and what this model says of them, as canonical JSON."""
+    """A few hold-out images as PNG and the model's probabilities for them, as canonical JSON."""
     import base64
 
     from guard.ml import samples

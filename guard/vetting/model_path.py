@@ -1,4 +1,4 @@
-"""From a path on disk to the weights file and the manifest that belong together."""
+"""Find the weights file and the manifest that belong to a path on disk."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
         return path, (manifest if manifest.is_file() else None)
     if not path.is_dir():
         raise InputError(
-            f"{path} is not there; give a model file or a folder with model.safetensors and "
+            f"{path} does not exist; give a model file or a folder with model.safetensors and "
             f"{MANIFEST_FILE}."
         )
     usual = path / "model.safetensors"

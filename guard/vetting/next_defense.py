@@ -1,4 +1,4 @@
-"""Which defense of a policy is next, and what it starts from; the service and one process agree."""
+"""Which defense of a policy is next and what it starts from, for the service and one process."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from guard.policy.rules import DefenseRule
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The next try of a tournament.
+    """The next attempt of a tournament.
 
-    `after` names all defenses that have repaired its start, in order.
+    `after` names, in order, the defenses that have already repaired the model that it starts from;
+    `start` is the digest of that model, None for the uploaded one.
     """
 
     rule: DefenseRule
@@ -21,7 +22,7 @@ class Step:
     start: str | None = None
 
     def origin(self) -> str | None:
-        """The digest of the candidate that the rule goes on from; None: of the model as it came.
+        """The digest of the candidate that it continues from; None for the uploaded model.
 
         Raises:
             MethodFailed: that candidate was never made.
@@ -34,12 +35,12 @@ class Step:
         return self.start
 
     def attempt(self) -> Attempt:
-        """This try, of which nothing is known yet."""
+        """This attempt before it has a result."""
         return Attempt(defense=self.rule.name, after=self.after)
 
 
 def next_step(rules: Sequence[DefenseRule], candidates: Sequence[Attempt]) -> Step | None:
-    """The first rule that has no candidate yet, by names: the policy may have changed meanwhile."""
+    """The first rule without an attempt, compared by name since the policy may have changed."""
     tried = Counter(_names_of(item) for item in candidates)
     for place, rule in enumerate(rules):
         if not tried[_names(rule)]:

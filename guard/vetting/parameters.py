@@ -7,15 +7,15 @@ from typing import Any
 
 from guard.core.errors import InputError
 
-#: What a field of each type takes; a whole number will do where a fraction is wanted, true and
-#: false never.
-_TAKES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+#: What a field of each type takes. A float field takes a whole number as well, but no number field
+#: takes true or false.
+_TAKES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string"}
 
 
 def checked(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with the types of the fields of `cls`.
+    """`given`, once its names and types are checked against the fields of `cls`.
 
-    What `cls` makes of the values is its own affair.
+    The range of a value is checked by `cls` itself.
 
     Args:
         cls: a frozen dataclass of plain parameters: a detector's or a defense's class.
@@ -36,12 +36,11 @@ def checked(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         kind = known[name]
         if not _fits(kind, value):
             raise InputError(
-                f"{cls.__name__}'s parameter {name} is {_TAKES[kind]}, not {value!r}; its default "
-                "is "
-                f"{_default(cls, name)!r}.",
+                f"{cls.__name__}'s parameter {name} is {_TAKES[kind]}, not {value!r}; "
+                f"its default is {_default(cls, name)!r}.",
                 code="bad_parameters",
             )
-        # A whole number is recorded as any other value of a fraction.
+        # A whole number given for a float is recorded as a float.
         found[name] = float(value) if kind == "float" else value
     return found
 
@@ -50,7 +49,7 @@ def _fits(kind: str, value: Any) -> bool:
     if kind not in _TAKES:
         return True
     if kind == "float":
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # which no NaN is
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # False for NaN
     return type(value).__name__ == kind
 
 

@@ -1,11 +1,9 @@
-"""A folder of reference models, scanned: each model's evidence beside its truth.
-
-What was scanned is not scanned again.
+"""Scan a folder of reference models; each model's evidence is kept beside its truth.
 
 The layout is that of `benchmarks.zoo`: DIR/<model>/{model.safetensors, config.json, truth.json} and
-DIR/cleansets/<data>.npz. A scan leaves DIR/<model>/scan-<method>.json: `Evidence.to_dict()`, each
-trigger's ASR measured on the hold-out as `guard.vetting.examine` does. Methods never see
-`truth.json`. No store, no network.
+DIR/cleansets/<data>.npz. A scan writes DIR/<model>/scan-<method>.json: `Evidence.to_dict()`, with
+the ASR of each trigger on the hold-out as `guard.vetting.examine` measures it. A model with such a
+file is not scanned again by that method. Methods never see `truth.json`. No store, no network.
 """
 
 import json
@@ -50,19 +48,16 @@ class Member:
 
     @property
     def group(self) -> str:
-        """What must not be split between fitting and scoring: all models of one attack.
+        """The group that must not be split between fitting and scoring.
 
-        Each honest model alone.
+        All models of one attack are a group, and each honest model is one of its own.
         """
         return f"attack:{self.truth.get('attack')}" if self.backdoored else f"model:{self.name}"
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """A member, the digest and architecture of its canonical file.
-
-    And the evidence of all methods.
-    """
+    """A member with the digest and architecture of its canonical file, and all evidence on it."""
 
     member: Member
     digest: str
@@ -74,7 +69,7 @@ def members(zoo: Path) -> list[Member]:
     """All models below a folder, by name.
 
     Raises:
-        InputError: there is none, or a `truth.json` lacks a word.
+        InputError: there is none, or a `truth.json` lacks a required key.
     """
     found = []
     for path in sorted(zoo.glob(f"*/{TRUTH}")):
@@ -87,11 +82,12 @@ def members(zoo: Path) -> list[Member]:
             )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{path} is no truth of a model: {error!r}.", code="bad_truth"
+                f"{path} does not hold a model's truth: {error!r}.", code="bad_truth"
             ) from error
         if not whole:
             raise InputError(
-                f"{path} must say backdoored (true or false) and data (a name).", code="bad_truth"
+                f"{path} must hold backdoored (true or false) and data (a name).",
+                code="bad_truth",
             )
         found.append(Member(path.parent, truth))
     if not found:
@@ -104,7 +100,7 @@ def members(zoo: Path) -> list[Member]:
 
 
 def cleanset_of(zoo: Path, member: Member) -> Path:
-    """Where the member's clean set lies."""
+    """The path of the member's clean set."""
     return zoo / "cleansets" / f"{member.truth['data']}.npz"
 
 
@@ -112,7 +108,7 @@ def read_cleanset(path: Path) -> "CuratedSet":
     """A clean set from a path, named after the file and split as `guard cleanset add` splits it.
 
     Raises:
-        CleanSetError: there is nothing usable.
+        CleanSetError: the path holds no usable clean set.
     """
     from guard.cleansets import curate, load, read_source
     from guard.ml.cleanset import CuratedSet
@@ -131,19 +127,17 @@ def scan(
     seconds: float = math.inf,
     progress: Progress = silent,
 ) -> Scanned:
-    """Run the detectors that have not yet looked at this model with these parameters.
+    """Run the detectors that have not yet examined this model with these parameters, one by one.
 
-    One at a time.
-
-    After each method its file is there; a run that is ended goes on where it was.
+    Each method's file is written as soon as it is done, so that an interrupted run can be resumed.
 
     Args:
         detectors: parameters by name.
         seconds: time budget of one method.
 
     Raises:
-        ArtifactRejected: the model's file breaks a rule. CleanSetError: the clean set does not fit
-            it.
+        ArtifactRejected: the model's file breaks a rule.
+        CleanSetError: the clean set does not fit the model.
     """
     with TemporaryDirectory() as folder:
         manifest = (member.folder / MANIFEST_FILE).read_bytes()
@@ -201,7 +195,7 @@ def _key(
 
 
 def _stored(member: Member, name: str) -> Evidence | None:
-    """What an earlier run left; None where it is missing or cannot be read."""
+    """The evidence that an earlier run wrote; None where it is missing or cannot be read."""
     try:
         return Evidence.from_dict(json.loads((member.folder / f"scan-{name}.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -232,10 +226,7 @@ def scan_all(
     device: str | None = None,
     progress: Progress = silent,
 ) -> list[Scanned]:
-    """Scan these members one after the other.
-
-    Each with its own clean set of the zoo or with `curated`.
-    """
+    """Scan these members one by one, each with its own clean set of the zoo or with `curated`."""
     sets: dict[Path, CuratedSet] = {}
     found = []
     for place, member in enumerate(chosen):

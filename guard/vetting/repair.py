@@ -48,14 +48,14 @@ def repair(
 
     Args:
         model: the parent, with digest `parent`; the candidate is compared with it in every respect.
-        start: what to repair instead of the parent.
+        start: the candidate to repair instead of the parent.
 
     Returns:
         The candidate's digest and the facts that the policy reads.
 
     Raises:
-        MethodFailed: the defense could not repair this model, or crashed; nothing was written. The
-            next one may do.
+        MethodFailed: the defense could not repair this model, or crashed; nothing was written, and
+            another defense may still succeed.
     """
     from guard.formats._canonical import write_canonical
     from guard.ml import measure
@@ -70,7 +70,7 @@ def repair(
         lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
     )
     spent = time.monotonic() - begun
-    # A defense may have put a layer in: then the manifest that it returned says where.
+    # A defense may have inserted a layer: then the manifest of what it returned describes it.
     manifest = (
         repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
     )

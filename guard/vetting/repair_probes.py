@@ -1,12 +1,12 @@
-"""What a purified child is asked beyond its parent's triggers.
+"""Probes of a purified child beyond its parent's triggers.
 
-    * patches: do samples of their distribution work, and how fast are they learnt anew?
-    * every trigger that leads to one class: does a small perturbation on top of it wake the
+    * patches: do samples of their distribution work, and how fast does a copy relearn them?
+    * every trigger that leads to one class: does a small perturbation on top of it reactivate the
       backdoor?
     * no trigger at all: how often can parent and child be led to the same mistake?
 
-Each takes seconds on a small network and minutes on a large one without a GPU; what could not be
-measured is said, and a policy that has a limit for it then refuses.
+Each takes seconds on a small network and minutes on a large one without a GPU. What could not be
+measured is reported, and a policy that has a limit on it then refuses the child.
 """
 
 import copy
@@ -31,19 +31,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_TARGETS = 4  # classes that are looked at; a model with more backdoors than that has no repair
-SECONDS = 600.0  # of all; a job of the service has as many beside its defense
+MOST_TARGETS = 4  # classes that are probed; a model with more backdoors than that has no repair
+SECONDS = 600.0  # of all probes; a job of the service has as many in addition to its defense's
 STEPS, BATCH = 150, 16  # of the generators
-ROOM = (
-    2.0  # pixels of the region, in norms of the recovered patch: masks are soft, samples are opaque
-)
-LEARNT = 0.5  # ASR (lower end) on the parent, under which samples prove nothing about the child
+# Size of the region in multiples of the recovered patch's norm: masks are soft, samples are opaque.
+ROOM = 2.0
+LEARNT = 0.5  # ASR (lower end) on the parent under which samples prove nothing about the child
 SEARCHES = 8  # for single patches, where no distribution can be learnt
-LARGEST = 0.2  # of the picture, as in MESA removal
-RISK_IMAGES, RISK_STEPS = (
-    100,
-    10,
-)  # pictures and steps of the search for shared adversarial examples
+LARGEST = 0.2  # share of the image, as in MESA removal
+# Images and steps of the search for shared adversarial examples.
+RISK_IMAGES, RISK_STEPS = 100, 10
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Proof:
-    """As in `PurificationFacts`."""
+    """The results of all probes, as in `PurificationFacts`."""
 
     resampled: tuple[Resampled, ...] = ()
     relearned: tuple[Relearned, ...] = ()
@@ -78,15 +75,15 @@ def prove(
     seconds: float = SECONDS,
     progress: Progress = silent,
 ) -> Proof:
-    """Ask all questions; same seed, same answer, on one machine.
+    """Run all probes; the same seed gives the same results on one machine.
 
     Args:
         child: the repaired module; takes float images in [0, 1], N,C,H,W, and returns logits N,K.
             Left as it is.
-        seconds: of wall time for all; what is not done by then is said in `unproved`.
+        seconds: wall time for all; `unproved` names what is not done by then.
 
     Raises:
-        Cancelled: `progress` said so. Every other failure becomes a sentence in `unproved`.
+        Cancelled: `progress` raised it. Every other failure becomes a sentence in `unproved`.
     """
     from guard.ml.seeds import seeded
 
@@ -96,12 +93,12 @@ def prove(
     def watch(_done: float) -> None:
         if time.monotonic() > end:
             raise OutOfTime(f"It ran out of the {seconds:g} seconds that it has.")
-        progress(1.0, "proving the repair")
+        progress(1.0, "testing the repair")
 
-    def ask(what: str, question: Callable[[], T]) -> list[T]:
+    def attempt(what: str, probe: Callable[[], T]) -> list[T]:
         try:
             with seeded(seed):
-                return [question()]
+                return [probe()]
         except Cancelled:
             raise
         except MethodFailed as error:
@@ -111,22 +108,23 @@ def prove(
     resampled: list[Resampled] = []
     relearned: list[Relearned] = []
     for target, trigger in _smallest(replays, unproved):
-        resampled += ask(
+        resampled += attempt(
             f"Fresh patches for class {target}",
             partial(_resample, parent, child, curated, trigger, target, watch),
         )
-        relearned += ask(
-            f"How fast class {target} is learnt anew",
+        relearned += attempt(
+            f"How fast class {target} is relearned",
             partial(_relearn, child, curated, trigger, target, watch),
         )
     reactivated = [
         found
         for target, any_trigger in _of_each_class(replays)
-        for found in ask(
-            f"What wakes class {target}", partial(_wake, child, curated, any_trigger, target, watch)
+        for found in attempt(
+            f"The reactivation of class {target}",
+            partial(_reactivate, child, curated, any_trigger, target, watch),
         )
     ]
-    shared = ask("The shared adversarial risk", partial(_share, parent, child, curated, watch))
+    shared = attempt("The shared adversarial risk", partial(_share, parent, child, curated, watch))
     return Proof(
         tuple(resampled),
         tuple(relearned),
@@ -148,23 +146,25 @@ def _of_each_class(replays: Sequence[Replay]) -> list[tuple[int, "Trigger"]]:
 def _smallest(
     replays: Sequence[Replay], unproved: list[str]
 ) -> Iterator[tuple[int, "PatchTrigger"]]:
-    """The smallest patch of each class, in the order of classes; of what has none, a sentence."""
+    """The smallest patch of each class, in the order of classes.
+
+    A sentence is added to `unproved` for each trigger that is no patch and each class left out.
+    """
     found: dict[int, PatchTrigger] = {}
     for replay in replays:
         trigger = restore_trigger(replay.data)
         if trigger.family != Family.PATCH or not isinstance(replay.target, int):
             unproved.append(
                 f"The trigger for class {replay.target} is no patch ({trigger.family}); no "
-                "samples of "
-                "its kind were drawn, and it was not taught anew."
+                "samples of its kind were drawn, and it was not relearned."
             )
         elif replay.target not in found or trigger.norm < found[replay.target].norm:
-            found[replay.target] = trigger  # type: ignore[assignment]  # its family says so
+            found[replay.target] = trigger  # type: ignore[assignment]  # its family is patch
     for place, target in enumerate(sorted(found)):
         if place < MOST_TARGETS:
             yield target, found[target]
         else:
-            unproved.append(f"Only {MOST_TARGETS} classes are looked at; class {target} was not.")
+            unproved.append(f"Only {MOST_TARGETS} classes are probed; class {target} was not.")
 
 
 def _resample(
@@ -205,15 +205,16 @@ def _search_anew(
     learnt: Resampled,
     watch: Callable[[float], None],
 ) -> Resampled:
-    """Patches of single searches.
+    """Patches of single searches, for where those of a distribution hardly work on the parent.
 
-    Since those of a distribution hardly work on the parent itself (`learnt`).
+    `learnt` is how the distribution's patches worked.
     """
     from guard.ml.search.fresh_searches import search_set
     from guard.ml.search.patches import PatchEffort
 
     useless = (
-        f"What was learnt works on {learnt.before.estimate:.1%} of the parent's own pictures only"
+        f"The learnt distribution's patches work on {learnt.before.estimate:.1%} of the hold-out "
+        "on the parent itself"
     )
     try:
         patches = search_set(
@@ -234,7 +235,7 @@ def _search_anew(
     )
     if not found.before.low >= LEARNT:
         raise MethodFailed(
-            f"{useless}, and what {found.searches} new searches found on "
+            f"{useless}, and those of {found.searches} new searches on "
             f"{found.before.estimate:.1%}.",
             code="not_learnt",
         )
@@ -248,7 +249,7 @@ def _on_both(
 
     estimates = []
     for model in (frozen, child):
-        with seeded(0):  # both see the same patches on the same pictures
+        with seeded(0):  # both models see the same patches on the same images
             estimates.append(_estimate(model, curated, patches, pixels))
     return Resampled(before=estimates[0], after=estimates[1])
 
@@ -259,7 +260,7 @@ def _estimate(model: Any, curated: "CuratedSet", patches: "Patched", pixels: int
     hits, trials = successes(model, curated.holdout, patches)
     if not trials:
         raise MethodFailed(
-            f"Every hold-out picture has class {patches.target}.", code="too_few_images"
+            f"Every hold-out image has class {patches.target}.", code="too_few_images"
         )
     return _counted(hits, trials, patches.target, str(Family.PATCH), float(pixels))
 
@@ -305,7 +306,7 @@ def _relearn(
     )
 
 
-def _wake(
+def _reactivate(
     child: Any,
     curated: "CuratedSet",
     trigger: "Trigger",

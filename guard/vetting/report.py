@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from guard.ml.triggers import Trigger
 
 MOST_SHOWN = 4  # of the parent's triggers; the report's bars show them all
-MOST_PICTURES = 6  # images of each trigger
-Pictures = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # uint8 N,C,H,W and their labels
+MOST_IMAGES = 6  # of each trigger
+LabelledImages = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # uint8 N,C,H,W and labels N
 
 
 def demonstrated(
@@ -33,8 +33,8 @@ def demonstrated(
 
     Args:
         child: the artifact that the report is about.
-        evidence: the parent's.
-        data: the bytes of its triggers, by digest; what is not there is not shown.
+        evidence: that about the parent.
+        data: the bytes of its triggers by digest; a trigger that is missing there is not shown.
     """
     from guard.ml.measure import predict
 
@@ -49,11 +49,11 @@ def demonstrated(
         if not wanted:
             continue
         answers = [predict(model, some, trigger=trigger).tolist() for model in (parent, child)]
-        worn = trigger.apply(some.floats()).numpy()
-        pictures = [
-            Answered(image=picture, label=label, wanted=aim, before=old, after=new)
-            for picture, label, aim, old, new in zip(
-                worn, some.labels.tolist(), wanted, *answers, strict=True
+        stamped = trigger.apply(some.floats()).numpy()
+        images = [
+            Answered(image=image, label=label, wanted=aim, before=old, after=new)
+            for image, label, aim, old, new in zip(
+                stamped, some.labels.tolist(), wanted, *answers, strict=True
             )
         ]
         shown.append(
@@ -62,7 +62,7 @@ def demonstrated(
                 target=finding.target,
                 before=finding.asr,
                 after=after,
-                images=pictures,
+                images=images,
             )
         )
     return replace(report, demonstrations=shown)
@@ -71,7 +71,7 @@ def demonstrated(
 def _suspected(
     evidence: Sequence[Evidence], replayed: Sequence[AsrEstimate]
 ) -> list[tuple[Finding, AsrEstimate | None]]:
-    """Each suspicious trigger with its ASR on the child, one of each class before a second one."""
+    """Each suspicious trigger with its ASR on the child; one of each class before a second one."""
     left, turns = list(replayed), Counter[str]()
     found = []
     for finding in (
@@ -95,9 +95,9 @@ def _suspected(
 def _of_each_class(
     holdout: "Labelled", trigger: "Trigger", target: Target
 ) -> tuple["Labelled", list[int]]:
-    """The first image of each class that the trigger leads elsewhere, and where it leads.
+    """The first image of each class that the trigger leads to another class, and that other class.
 
-    Of many classes, evenly spread ones.
+    Of many classes, evenly spread ones are taken.
     """
     from guard.ml.triggers import MappedTrigger
 
@@ -108,7 +108,7 @@ def _of_each_class(
             first.setdefault(label, (place, wanted))
     every = [first[label] for label in sorted(first)]
     spread = (
-        np.linspace(0, len(every) - 1, min(MOST_PICTURES, len(every))).round().astype(int).tolist()
+        np.linspace(0, len(every) - 1, min(MOST_IMAGES, len(every))).round().astype(int).tolist()
     )
     chosen = [every[index] for index in spread]
     return holdout.pick(holdout.labels.new_tensor([place for place, _ in chosen])), [
@@ -117,9 +117,9 @@ def _of_each_class(
 
 
 def recovered(
-    evidence: Sequence[Evidence], data: Mapping[str, bytes], pictures: Pictures
+    evidence: Sequence[Evidence], data: Mapping[str, bytes], holdout: LabelledImages
 ) -> list[RecoveredTrigger]:
-    """Every stored trigger as pictures, each stamped on one clean image of another class."""
+    """Every stored trigger as images, each stamped on one clean image of another class."""
     from guard.ml.triggers.files import looks
 
     found = []
@@ -127,7 +127,7 @@ def recovered(
         for finding in item.findings:
             if finding.trigger_digest is None or finding.trigger_digest not in data:
                 continue
-            images, labels = pictures
+            images, labels = holdout
             target = finding.target if isinstance(finding.target, int) else None
             others = [index for index, label in enumerate(labels) if label != target]
             clean = images[others[0]] if others else np.full(images.shape[1:], 127, np.uint8)

@@ -1,6 +1,6 @@
-"""Vetting and the tournament of one model in this process: no store, no jobs.
+"""Vetting and the tournament of one model in this process, without a store or jobs.
 
-`guard.flow.purify` is the service's.
+`guard.flow.purify` does the same for the service.
 """
 
 import time
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Work:
     """What stays the same while one model and its candidates are vetted.
 
-    `seconds` are those of all detectors.
+    `seconds` is the time budget of all detectors on one of them.
     """
 
     policy: Policy
@@ -77,7 +77,7 @@ class Work:
         name: str,
         seconds: float,
     ) -> Report:
-        """The report on an artifact that was just judged, with no store behind it."""
+        """The report on an artifact that was just judged, made without a store."""
         holdout = self.curated.holdout
         return Report(
             digest=inspected.digest,
@@ -109,7 +109,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried(Attempt):
-    """An attempt with what was found on it: nothing else keeps that of one that loses."""
+    """An attempt with what was found about it, which is kept nowhere else for one that loses."""
 
     parameters: Mapping[str, Any]
     seconds: float
@@ -120,10 +120,10 @@ class Tried(Attempt):
 
 @dataclass(frozen=True, kw_only=True)
 class Tournament:
-    """The candidates of one parent, one after the other; `tried` has what became of each.
+    """The candidates of one parent, made one after the other; `tried` holds all attempts.
 
-    Everything is compared with the parent, whatever a candidate started from. Files are kept in
-    `folder`, since a later defense may go on from them.
+    Every candidate is compared with the parent, whatever it started from. Files are kept in
+    `folder`, since a later defense may continue from them.
     """
 
     work: Work
@@ -135,10 +135,13 @@ class Tournament:
     tried: list[Tried] = field(default_factory=list)
 
     def candidates(self, rules: Sequence[DefenseRule]) -> Iterator[Candidate]:
-        """Try all `rules` in order; yields what could be made, and goes on while it is asked to.
+        """Try `rules` in order and yield each candidate that could be made.
+
+        The next rule is tried only once the caller takes the next candidate.
 
         Raises:
-            Cancelled: `progress` said so. Every other failure of a defense ends its candidate only.
+            Cancelled: `progress` raised it. Every other failure of a defense ends only its own
+                attempt.
         """
         while (step := next_step(rules, self.tried)) is not None:
             begun = time.monotonic()

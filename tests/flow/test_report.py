@@ -22,7 +22,7 @@ from guard.reports import Report
 from guard.reports.html import render_html
 from guard.store import scans
 from guard.store.session import reading, transaction
-from guard.vetting.report import MOST_PICTURES, MOST_SHOWN, demonstrated
+from guard.vetting.report import MOST_IMAGES, MOST_SHOWN, demonstrated
 from tests import toys
 from tests.flow.place import NOW, Place, finding
 from tests.policy.making import a_purification
@@ -144,7 +144,7 @@ def test_every_class_is_shown_before_a_second_trigger_and_no_more_than_fit(
     ]
     assert told == [(2, 0.9, 0.1), (4, 0.9, 0.3), (2, 0.8, 0.2), (2, 0.7, None)]
     assert len(told) == MOST_SHOWN
-    assert max(len(one.images) for one in shown.demonstrations) <= MOST_PICTURES
+    assert max(len(one.images) for one in shown.demonstrations) <= MOST_IMAGES
 
 
 def test_a_trigger_with_a_mapping_leads_each_class_to_its_own(parent: ImageModel) -> None:
@@ -162,8 +162,10 @@ def test_a_trigger_with_a_mapping_leads_each_class_to_its_own(parent: ImageModel
     )
 
     (shown,) = report.demonstrations
-    assert [one.wanted for one in shown.images] == [int(mapping[one.label]) for one in shown.images]
-    assert len(shown.images) == min(MOST_PICTURES, toys.CLASSES)
+    assert [one.wanted for one in shown.images] == [
+        int(mapping[one.label]) for one in shown.images
+    ]
+    assert len(shown.images) == min(MOST_IMAGES, toys.CLASSES)
 
 
 def test_the_pages_of_a_hold_out_without_other_classes_show_no_image(parent: ImageModel) -> None:

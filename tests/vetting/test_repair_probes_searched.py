@@ -114,7 +114,7 @@ def test_a_class_without_so_small_a_patch_stays_unmeasured_and_says_what_was_tri
 
     assert found.resampled == ()
     assert (
-        "works on 0.0% of the parent's own pictures only. None of 8 new searches"
+        "work on 0.0% of the hold-out on the parent itself. None of 8 new searches"
         in found.unproved[0]
     )
 
