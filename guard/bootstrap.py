@@ -22,8 +22,8 @@ def open_guard(settings: Settings | None = None) -> Guard:
     Only the database's own folder is created; connections are opened when they are first used.
 
     Raises:
-        InputError: a setting, the policy file or the folder of plug-ins is wrong; the sentence says
-            which.
+        InputError: a setting, the policy file or the folder of plug-ins is wrong; the sentence
+            names it.
     """
     settings = settings or load_settings()
     plugins.use(settings.plugins)
@@ -51,7 +51,7 @@ def upgrade_database(settings: Settings) -> None:
 
 def _child_environment(settings: Settings) -> dict[str, str]:
     own = child_environment()
-    # A stack that runs on this data folder may have told us of another folder than our environment.
+    # A stack that runs on this data folder may have set another folder than our settings have.
     own.pop("GUARD_PLUGINS", None)
     return own if settings.plugins is None else own | {"GUARD_PLUGINS": str(settings.plugins)}
 

@@ -65,8 +65,8 @@ def _run_stage(name: str, scan_id: str) -> None:
 def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
     """Put the stage back into the outbox, or end the scan, as `retries` decides.
 
-    If the database is unavailable, this raises: the scan stays as it is, and `rescue` wakes it once
-    the database is back.
+    If the database is unavailable, this raises: the scan stays as it is, and `rescue` queues it
+    again once the database is back.
     """
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
@@ -142,10 +142,10 @@ def sweep_() -> None:
 
 @app.task(name="guard.rescue")
 def rescue_() -> None:
-    """Wake scans that nobody works on."""
-    woken = rescue.rescue(the_guard())
-    if woken:
-        log.warning("scans_rescued", scan_ids=woken)
+    """Queue scans again that nobody works on."""
+    rescued = rescue.rescue(the_guard())
+    if rescued:
+        log.warning("scans_rescued", scan_ids=rescued)
 
 
 @app.task(name="guard.reconcile")

@@ -1,1 +1,1 @@
-"""The words of the guard as types: standard library only, no I/O, no clock, no randomness."""
+"""The guard's terms as types: standard library only, no clock, no randomness."""

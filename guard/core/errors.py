@@ -1,7 +1,7 @@
 """Every error the guard raises on purpose, in one tree.
 
 GuardError
-├── InputError            the caller's input is wrong; say what and what to do
+├── InputError            the caller's input is wrong; the sentence names the fault and the remedy
 │   ├── CleanSetError
 │   ├── PolicyError
 │   └── UnknownMethod
@@ -35,7 +35,7 @@ class GuardError(Exception):
 
 
 class InputError(GuardError):
-    """The caller asked for something that cannot be done as asked."""
+    """The caller requested something that cannot be done."""
 
     code = "input_error"
 

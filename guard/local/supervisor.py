@@ -316,4 +316,4 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 def _no_report(_status: Status) -> None:
-    """Ignore a change that nobody asked to see."""
+    """Ignore a change that nobody wants to see."""

@@ -107,7 +107,7 @@ def release_in(archive: Path) -> dict[str, Any] | None:
 
 
 def names_in(archive: Path) -> tuple[str, str] | None:
-    """The name and version that an archive registers as; None where it says none."""
+    """The name and version that an archive registers as; None where it names none."""
     value = _json_in(archive, ARCHIVE_MANIFEST)
     model = value.get("model") if isinstance(value, dict) else None
     return (

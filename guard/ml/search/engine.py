@@ -275,7 +275,8 @@ def descend(
 def successes(votes: Tensor, targets: Sequence[int]) -> tuple[list[int], list[int]]:
     """Hits and trials of each row's target class, from the counts of `TriggerSearch.votes`.
 
-    Images of the target class itself do not count.
+    `votes` is int64 T,K,K and `targets` holds T classes; both results hold T
+    counts. Images of the target class itself do not count.
     """
     hits, trials = [], []
     for row, target in enumerate(targets):
