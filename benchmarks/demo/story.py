@@ -118,6 +118,12 @@ class Endpoint:
             },
         )
 
+    def __enter__(self) -> "Endpoint":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def ask(self, name: str, image: Tensor) -> tuple[int, str]:
         """Class and served digest for one uint8 C,H,W image."""
         response = self._http.post(f"/predictions/{name}", content=_png(image))

@@ -16,7 +16,8 @@ def test_an_honest_model_is_cleared_and_its_vetted_bytes_are_served(site: Site) 
     assert report.verdict is Verdict.CLEARED, report.reasons
     site.until(lambda: site.active("honest"), why="publication")
     some = models.unseen(20)
-    classes, digests = Endpoint(site.guard).ask_all("honest", some.images)
+    with Endpoint(site.guard) as endpoint:
+        classes, digests = endpoint.ask_all("honest", some.images)
     assert digests == {report.digest}
     assert float((classes == some.labels).double().mean()) >= 0.8
 
@@ -45,7 +46,8 @@ def test_a_backdoored_model_is_rejected_purified_and_served_repaired(site: Site)
     )
     assert winner.purification.parent == report.digest
     site.until(lambda: site.active("backdoored"), why="publication of the purified model")
-    classes, digests = Endpoint(site.guard).ask_all("backdoored", stamped)
+    with Endpoint(site.guard) as endpoint:
+        classes, digests = endpoint.ask_all("backdoored", stamped)
     assert digests == {winner.digest}
     # The policy bounds the recovered trigger; the true one is only known here, and may do a little
     # better.
