@@ -162,9 +162,7 @@ def test_a_trigger_with_a_mapping_leads_each_class_to_its_own(parent: ImageModel
     )
 
     (shown,) = report.demonstrations
-    assert [one.wanted for one in shown.images] == [
-        int(mapping[one.label]) for one in shown.images
-    ]
+    assert [one.wanted for one in shown.images] == [int(mapping[one.label]) for one in shown.images]
     assert len(shown.images) == min(MOST_IMAGES, toys.CLASSES)
 
 
