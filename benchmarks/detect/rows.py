@@ -10,7 +10,7 @@ import numpy as np
 from guard.core.evidence import CleanSetFacts, Outcome
 from guard.core.pvalues import sidak
 from guard.core.states import Verdict
-from guard.policy import Calibration, CalibrationRule, Policy, decide
+from guard.policy import Calibration, CalibrationRule, Decision, Policy, decide
 from guard.policy.calibration import architecture_family
 from guard.policy.combine import combine
 from guard.policy.features import features, p_values
@@ -84,17 +84,18 @@ def _row(item: Scanned, policy: Policy, calibrated: Policy, facts: CleanSetFacts
     return row
 
 
-def _decided(decision: Any) -> dict[str, Any]:
-    asr = decision.asr
+def _decided(decision: Decision) -> dict[str, Any]:
+    facts = decision.facts
+    asr = facts.asr
     return {
         "verdict": str(decision.verdict),
-        "score": decision.score,
-        "target": decision.target,
-        "asr_upper": decision.asr_upper,
+        "score": facts.score,
+        "target": facts.target,
+        "asr_upper": facts.asr_upper,
         "asr": None if asr is None else asr.estimate,
         "asr_low": None if asr is None else asr.low,
         "reasons": list(decision.reasons),
-        "applied": decision.calibration is not None,
+        "applied": facts.calibration is not None,
     }
 
 
