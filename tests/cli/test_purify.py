@@ -158,7 +158,7 @@ def test_set_changes_the_defense_and_is_recorded(cli: Cli, clean: Path, tmp_path
         ("rounds=2.5", "a whole number, not 2.5"),
         ("rho=true", "a number, not True"),
         ("rho=NaN", "a number, not nan"),
-        ("norm=3", "a text, not 3"),
+        ("norm=3", "a string, not 3"),
     ],
 )
 def test_a_wrong_parameter_is_one_sentence_before_any_search(
