@@ -211,9 +211,9 @@ def _beyond(report: Report, repair: PurificationFacts) -> Iterable[RenderableTyp
 def _relearned(report: Report, taught: Relearned) -> Text:
     best = max(rates[-1] for rates in taught.rivals)
     return Text(
-        f"trained again on {taught.images} images with the trigger: success rate for class "
-        f"{label_of(report, taught.target)} is {percent(taught.asr[-1])} after "
-        f"{taught.steps[-1]} steps, with random triggers {percent(best)} "
+        f"re-learning, {taught.images} images: class {label_of(report, taught.target)} at "
+        f"{percent(taught.asr[-1])} after {taught.steps[-1]} steps, random triggers at "
+        f"{percent(best)} "
         f"(largest lead {number(100 * taught.lead)} points{_apart(taught.leads)})"
     )
 
