@@ -222,8 +222,8 @@ def _apart(leads: Sequence[float]) -> str:
     if len(leads) < 2:
         return ""
     return (
-        f" in the mean of {len(leads)} draws, from {number(100 * min(leads))} to "
-        f"{number(100 * max(leads))} in single ones"
+        f" in the mean of {len(leads)} draws, single ones {number(100 * min(leads))} to "
+        f"{number(100 * max(leads))}"
     )
 
 

@@ -66,7 +66,7 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
         "with norm=linf, rho=0.2",
         "fresh patches to class 3 · Dress",
         "5.0 % (3.5 %",
-        "81.0 % after 2 steps, with random triggers 22.0 % (largest lead 59 points",
+        "81.0 % after 2 steps, random triggers at 22.0 % (largest lead 59 points",
         "in the mean of 2 draws",
         "not measured: The trigger",
     ):
