@@ -24,7 +24,7 @@ from guard.defenses import DEFENSES
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
 from guard.settings import plugin_folder
-from guard.vetting import examine, repair, report
+from guard.vetting import examine, parent_comparison, report
 from guard.vetting.model_path import locate
 from guard.vetting.parameters import checked
 from guard.vetting.tournament import Candidate, Tournament, Work
@@ -169,7 +169,9 @@ def _played(
 def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Report:
     """The report with the repair's numbers, and the parent's triggers on images."""
     parent = tournament.found
-    found = replace(found, purification=made.facts, replayed_before=repair.asr_of(parent.evidence))
+    found = replace(
+        found, purification=made.facts, replayed_before=parent_comparison.asr_of(parent.evidence)
+    )
     child = examine.open_model(made.inspected.canonical, device=tournament.device)
     return report.demonstrated(
         found,

@@ -14,7 +14,7 @@ from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, CleanSetError
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Outcome, Target
 from guard.core.progress import Progress, silent
-from guard.vetting import examine, repair
+from guard.vetting import examine, parent_comparison
 from guard.vetting.model_path import locate
 from guard.vetting.repair_probes import Replay
 
@@ -163,7 +163,7 @@ def compare(
             seconds=seconds,
             progress=progress,
         )
-        replays = repair.replays_from(examined.evidence, examined.triggers)
+        replays = parent_comparison.replays_from(examined.evidence, examined.triggers)
         found = (
             examined.evidence,
             tuple(_replayed(one, model_a, model_b, curated.holdout) for one in replays),

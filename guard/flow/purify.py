@@ -25,7 +25,7 @@ from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting.next_defense import Step, next_step
-from guard.vetting.repair import replays_from
+from guard.vetting.parent_comparison import replays_from
 from guard.vetting.repair_probes import SECONDS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from guard.store import evidence as evidence_rows
 from guard.store.rows import ScanRow
 from guard.store.session import reading
 from guard.vetting.examine import open_model
-from guard.vetting.repair import asr_of
+from guard.vetting.parent_comparison import asr_of
 from guard.vetting.report import demonstrated, recovered
 
 if TYPE_CHECKING:

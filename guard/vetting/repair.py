@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import GuardError, MethodFailed
-from guard.core.evidence import AsrEstimate, Evidence
 from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
-from guard.vetting import repair_probes
-from guard.vetting.examine import fits, restore_trigger
+from guard.vetting.examine import fits
+from guard.vetting.parent_comparison import compared_with_parent
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
@@ -75,41 +74,19 @@ def repair(
         repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
     )
     digest = write_canonical(architectures.export(repaired), manifest, out)
-    beyond = repair_probes.prove(model, repaired, curated, replays, seed=seed, progress=progress)
     facts = PurificationFacts(
         defense=defense,
         version=method.version,
         parameters=method.parameters(),
         parent=parent,
-        acc_before=before,
-        acc_after=measure.accuracy(repaired, curated.holdout, curated.facts.classes),
         seconds=spent,
-        replayed=tuple(_replayed(repaired, curated, replay) for replay in replays),
-        resampled=beyond.resampled,
-        relearned=beyond.relearned,
-        reactivated=beyond.reactivated,
-        shared=beyond.shared,
-        unproved=beyond.unproved,
-        swapped=measure.swapped(model, repaired, curated.holdout, curated.facts.classes),
         after=() if start is None else start.after,
         start="" if start is None else start.digest,
+        **compared_with_parent(
+            model, repaired, curated, replays, acc_before=before, seed=seed, progress=progress
+        ),
     )
     return digest, facts
-
-
-def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstimate:
-    from guard.ml import measure
-
-    trigger = restore_trigger(replay.data)
-    return measure.asr(
-        repaired,
-        curated.holdout,
-        trigger,
-        replay.target,
-        trigger.family,
-        natural=replay.natural,
-        budget=replay.budget,
-    )
 
 
 def _crash_as_failure(work: Callable[[], Any]) -> Any:
@@ -121,29 +98,3 @@ def _crash_as_failure(work: Callable[[], Any]) -> Any:
         raise MethodFailed(
             f"It crashed: {type(error).__name__}: {error}", code="crashed"
         ) from error
-
-
-def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:
-    """The suspicious triggers among `evidence`, with their bytes looked up by digest in `data`."""
-    return [
-        Replay(
-            target=finding.target,
-            digest=finding.trigger_digest,
-            data=data[finding.trigger_digest],
-            natural=finding.numbers.get("natural_asr"),
-            budget=finding.numbers.get("budget"),
-        )
-        for item in evidence
-        for finding in item.findings
-        if finding.suspicious and finding.trigger_digest is not None
-    ]
-
-
-def asr_of(evidence: Sequence[Evidence]) -> list[AsrEstimate]:
-    """The estimates of the triggers that `replays_from` finds, in its order."""
-    return [
-        finding.asr
-        for item in evidence
-        for finding in item.findings
-        if finding.suspicious and finding.trigger_digest is not None and finding.asr is not None
-    ]

@@ -18,7 +18,7 @@ from guard.core.purification import PurificationFacts
 from guard.core.verdict import VerdictFacts
 from guard.policy import Case, Decision, DefenseRule, Policy, settled
 from guard.reports.report import Report, methods_of
-from guard.vetting import examine, repair
+from guard.vetting import examine, parent_comparison, repair
 from guard.vetting.case import judge, make_case
 from guard.vetting.next_defense import Step, next_step
 from guard.vetting.report import recovered
@@ -169,7 +169,7 @@ class Tournament:
                 digest=origin,
                 after=step.after,
             )
-        replays = repair.replays_from(self.found.evidence, self.found.triggers)
+        replays = parent_comparison.replays_from(self.found.evidence, self.found.triggers)
         canonical = self.folder / f"{len(self.tried)}.safetensors"
         digest, facts = repair.repair(
             self.model,

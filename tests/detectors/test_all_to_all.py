@@ -13,7 +13,7 @@ from guard.detectors.all_to_all import AllToAll
 from guard.ml.measure import accuracy, asr
 from guard.ml.triggers import MappedTrigger
 from guard.policy import Case, DefenseRule, DetectorRule, Policy, decide
-from guard.vetting import examine, repair
+from guard.vetting import examine, parent_comparison
 from tests import rules, toys
 from tests.detectors import refusals
 
@@ -125,7 +125,7 @@ def test_a_mapping_is_rejected_with_a_repair_on_offer_and_replayed_on_the_child(
     )
 
     decision = decide(policy, case)
-    (replay,) = repair.replays_from(examined.evidence, examined.triggers)
+    (replay,) = parent_comparison.replays_from(examined.evidence, examined.triggers)
     trigger = examine.restore_trigger(replay.data)
     child = asr(
         toys.honest(), clean.holdout, trigger, replay.target, trigger.family, natural=replay.natural
