@@ -58,7 +58,7 @@ def test_every_type_is_read() -> None:
         ("GUARD_MAX_UPLOAD_BYTE", "1", "GUARD_MAX_UPLOAD_BYTES"),
         ("GUARD_NONSENSE_XYZ", "1", "docs/settings.md"),
         ("GUARD_max_upload_bytes", "1", "GUARD_MAX_UPLOAD_BYTES"),
-        ("GUARD_", "1", "no setting"),
+        ("GUARD_", "1", "not a setting"),
         ("GUARD_MAX_UPLOAD_BYTES", "4GB", "an integer"),
         ("GUARD_MAX_UPLOAD_BYTES", "1.5", "an integer"),
         ("GUARD_MAX_UPLOAD_BYTES", "0", "at least 1"),

@@ -48,7 +48,7 @@ def test_a_chain_is_named_and_one_that_hangs_in_the_air_exits_4(cli: Cli, tmp_pa
     answer = cli("policy", "check", file)
 
     assert (answer.code, len(answer.err.splitlines())) == (4, 1)
-    assert "purify.defenses.after: 'fine_tune' goes on after 'sau'" in answer.err
+    assert "purify.defenses.after: 'fine_tune' continues from 'sau'" in answer.err
 
 
 @pytest.mark.parametrize(

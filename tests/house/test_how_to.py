@@ -26,7 +26,7 @@ def sources(tmp_path: Path) -> Path:
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "records")
         )
-    for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+    for name in ("pyproject.toml", "setup.py", "constraints.txt", "Makefile"):
         shutil.copy2(ROOT / name, tmp_path)
     # What mypy knows of the files that are the same: a tenth of the time.
     if (ROOT / ".mypy_cache").is_dir():
