@@ -1,6 +1,5 @@
 """The contract of a detector, and the guarantees that its base class gives."""
 
-import copy
 import math
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +15,8 @@ from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
+from guard.ml.networks.canonical_form import canonical_form
+from guard.ml.search.mobility import require_mobility
 from guard.ml.seeds import seeded
 
 
@@ -24,9 +25,10 @@ class Detector(ABC):
     """Searches for a backdoor, given only the model, clean data and a seed.
 
     A subclass is a frozen dataclass of plain parameters, each with a default, and one method
-    `examine`. Calling the detector runs `examine` on a copy of the model in eval mode with
-    gradients off for its parameters, with its own random state, within a time budget; the caller's
-    model is left unchanged, to the bit.
+    `examine`. Calling the detector runs `examine` on a copy of the model in canonical form
+    (`guard.ml.networks.canonical_form`: the same outputs, however its weights were rewritten), in
+    eval mode with gradients off for its parameters, with its own random state, within a time
+    budget; the caller's model is left unchanged, to the bit.
 
     `families` are the trigger families that it covers; coverage is reported, not assumed.
     """
@@ -34,6 +36,8 @@ class Detector(ABC):
     version: ClassVar[int]
     paper: ClassVar[str]
     families: ClassVar[frozenset[str]]
+    #: Whether it looks by following gradients: then a network that gives none cannot be looked at.
+    searches: ClassVar[bool] = True
 
     @abstractmethod
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
@@ -95,7 +99,9 @@ class Detector(ABC):
             MethodFailed: the model could not be examined, or a number is not finite. Subclasses:
                 OutOfTime, Cancelled.
         """
-        own = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+        own = canonical_form(model, clean.search).model
+        if self.searches:
+            require_mobility(own, clean, type(self).__name__)
         watch = guarded(progress, deadline=time.monotonic() + seconds)
         with seeded(seed):
             findings = self.examine(own, clean, progress=watch)

@@ -71,7 +71,7 @@ class AllToAll(Detector):
         images: gate (0..1) on the share of classes in the image of pi, not a number of images.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Gu et al., BadNets, 2017 (all-to-all); Xiang et al., UMD, ICML 2023"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ALL)})
 

@@ -86,7 +86,7 @@ class HiddenInversion(Detector):
         controls: number of random triggers.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     paper: ClassVar[str] = (
         "Wang et al., UNICORN, ICLR 2023 (families); Wang et al., Neural Cleanse, IEEE S&P 2019"
     )

@@ -87,7 +87,7 @@ class Margin(Detector):
         alpha, excess: the gates.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "Wang et al., MM-BD, IEEE S&P 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
 

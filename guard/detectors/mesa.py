@@ -81,7 +81,7 @@ class Mesa(Detector):
             the search finds.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Qiao et al., Defending Neural Backdoors via Generative Distribution Modeling, NeurIPS 2019"
     )

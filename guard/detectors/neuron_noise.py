@@ -93,7 +93,7 @@ class NeuronNoise(Detector):
         alpha, fold: the gates.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Xu et al., BAN, NeurIPS 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
 

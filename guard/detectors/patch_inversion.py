@@ -24,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.core.progress import Progress, silent, span
 from guard.core.pvalues import cauchy
@@ -102,7 +103,7 @@ class PatchInversion(Detector):
             with; 0 for none.
     """
 
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     paper: ClassVar[str] = "Wang et al., Neural Cleanse, IEEE S&P 2019"
     families: ClassVar[frozenset[str]] = frozenset({"patch"})
 
@@ -134,6 +135,12 @@ class PatchInversion(Detector):
         with repeatable():
             found = self._search(model, clean, progress)
             patches = found.patches
+            if not bool(patches.reached.any()):
+                raise MethodFailed(
+                    "The search reached no class with any patch, not even one over the whole "
+                    "image, so that it says nothing about this model.",
+                    code="no_class_reached",
+                )
             few = len(calibration) if len(found.rows) == clean.classes else FEW
             hits, trials = successes(
                 model, calibration.pick(torch.arange(len(calibration)) < few), patches

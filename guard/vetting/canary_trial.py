@@ -58,6 +58,16 @@ def kit_digest(folder: Path = KIT) -> str:
     )
 
 
+def backdoored_for(detector: str, folder: Path = KIT) -> str | None:
+    """The file of the kit that holds what this detector must flag; None where there is none.
+
+    Raises:
+        KeyError: the kit was made without this detector.
+    """
+    name: str | None = json.loads((folder / CONTENTS).read_text())[detector]
+    return name
+
+
 def try_all(
     detectors: Mapping[str, Mapping[str, Any]],
     *,
@@ -74,7 +84,7 @@ def try_all(
         seconds: time budget of all together.
     """
     bad = json.loads((folder / CONTENTS).read_text())
-    curated, end, trials = _curated(folder), time.monotonic() + seconds, []
+    curated, end, trials = clean_set(folder), time.monotonic() + seconds, []
     for index, (name, parameters) in enumerate(detectors.items()):
         progress(index / len(detectors), f"canary of {name}")
         if name not in bad:
@@ -200,7 +210,8 @@ def attempt(
     return result(f"it flags {bad} and passes {GOOD}", passed=True)
 
 
-def _curated(folder: Path) -> "CuratedSet":
+def clean_set(folder: Path = KIT) -> "CuratedSet":
+    """The clean set of the kit, with all its parts."""
     from guard.cleansets import load
     from guard.ml.cleanset import CuratedSet
 

@@ -18,7 +18,7 @@ QUICK = {"patch_inversion": {"steps": 40, "natural_steps": 20}, "margin": {}}
 
 
 def looked(holdout: Labelled | None) -> list[Evidence]:
-    curated = canary_trial._curated(canary_trial.KIT)
+    curated = canary_trial.clean_set()
     if holdout is not None:
         curated = replace(curated, holdout=holdout)
     found = examine.examine(
@@ -39,7 +39,7 @@ def test_no_method_sees_the_hold_out() -> None:
 
     Other pictures there, and findings are the same to the bit.
     """
-    true = canary_trial._curated(canary_trial.KIT).holdout
+    true = canary_trial.clean_set().holdout
     dark = Labelled(torch.zeros_like(true.images), true.labels)
 
     before, after = looked(None), looked(dark)

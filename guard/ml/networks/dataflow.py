@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from guard.core.errors import MethodFailed
 
 _LAYERS = {"linear": "linear", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv"}
+_CONVOLUTIONS = {name for name, kind in _LAYERS.items() if kind == "conv"}
 _PRODUCTS = {
     "matmul",
     "__matmul__",
@@ -80,16 +81,31 @@ class Flow:
     head: int | None
 
 
-@dataclass
-class _Call:
-    parents: list[int]
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One torch function that ran: its name, and the positions of the calls that made its inputs.
+
+    `layer` is its position in `Record.layers`, None where it has no weights; `groups` are those of
+    a convolution; `output` is what it returned, as it was left when the pass ended.
+    """
+
+    name: str
+    parents: tuple[int, ...]
     layer: int | None
-    moves: bool
+    groups: int
+    output: Tensor
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only moves values."""
+        return self.name in _MOVES
 
 
 @dataclass
-class _Record:
-    calls: list[_Call] = field(default_factory=list)
+class Record:
+    """One forward pass: its calls and weighted layers in the order of execution."""
+
+    calls: list[Call] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     makers: dict[int, int] = field(
         default_factory=dict
@@ -103,7 +119,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.names = {parameter.data_ptr(): name for name, parameter in model.named_parameters()}
-        self.record = _Record()
+        self.record = Record()
 
     def __torch_function__(
         self,
@@ -127,7 +143,16 @@ class _Recorder(TorchFunctionMode):
             position = len(record.layers) if layer is not None else None
             if layer is not None:
                 record.layers.append(layer)
-            record.calls.append(_Call(parents, position, name in _MOVES))
+            groups = int(_argument(args, kwargs, 6, "groups") or 1) if name in _CONVOLUTIONS else 1
+            record.calls.append(
+                Call(
+                    name=name,
+                    parents=tuple(parents),
+                    layer=position,
+                    groups=groups,
+                    output=outputs[0],
+                )
+            )
             for tensor in outputs:
                 record.makers[id(tensor)] = len(record.calls) - 1
                 record.alive.append(tensor)
@@ -194,13 +219,19 @@ class _Recorder(TorchFunctionMode):
 @torch.no_grad()
 def flow_of(model: nn.Module, images: Tensor) -> Flow:
     """Run float images N,C,H,W in [0, 1] on the model's device, and record the weighted calls."""
-    with _Recorder(model) as recorder:
-        logits = model(images)
-    record = recorder.record
+    record, logits = record_of(model, images)
     return Flow(layers=tuple(record.layers), head=_head(record, logits))
 
 
-def _head(record: _Record, logits: Tensor) -> int | None:
+@torch.no_grad()
+def record_of(model: nn.Module, images: Tensor) -> tuple[Record, Tensor]:
+    """Every call of one pass over float images N,C,H,W in [0, 1], and the logits N,K."""
+    with _Recorder(model) as recorder:
+        logits: Tensor = model(images)
+    return recorder.record, logits
+
+
+def _head(record: Record, logits: Tensor) -> int | None:
     """The last layer with one output per class that the logits depend on through no other layer."""
     classes = logits.shape[-1]
     todo, seen = [record.makers.get(id(logits))], set()
