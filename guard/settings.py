@@ -105,6 +105,13 @@ class Settings:
     max_upload_bytes: int = _row(
         4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1
     )
+    served_name: str = _row(
+        "{path}",
+        "rule for served names, of {path}, {folder} (the last of it) and {bucket}",
+    )
+    served_name_strip: str = _row(
+        "models", "first folder of a key that is no part of the served name's {path}; / for none"
+    )
     manifest_grace_seconds: float = _row(
         30.0, "how long weights wait for a config.json beside them", unit="s", low=0
     )
@@ -132,6 +139,14 @@ class Settings:
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
     default_cleanset: str = _row("", "clean set for models whose config.json names none")
+    cleanset_map: tuple[str, ...] = _row(
+        (),
+        "clean sets by served name or key prefix, comma-separated: NAME=SET, teams/a/=SET, "
+        "s3://bucket/teams/a/=SET; the longest prefix wins, a name before all",
+    )
+    cleanset_from_manifest: bool = _row(
+        default=False, text="let config.json name another clean set than cleanset_map does"
+    )
     signing_key_file: Path = _row(
         _UNSET, "Ed25519 private key that signs verdicts", derived="<data_dir>/keys/signing.pem"
     )
@@ -188,6 +203,7 @@ class Settings:
         fill("trusted_keys_file", self.data_dir / "keys" / "trusted.json")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
+        _check_names(self.served_name, self.cleanset_map)
         if self.blob_url.startswith("s3://"):
             bucket = self.blob_url.removeprefix("s3://").split("/")[0]
             # Uploaders write to the intake buckets and can replace whatever lies there.
@@ -199,6 +215,21 @@ class Settings:
         if self.intake_bucket not in self.intake_buckets:
             raise InputError(
                 f"{PREFIX}INTAKE_BUCKETS must name {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}."
+            )
+
+
+def _check_names(template: str, cleanset_map: tuple[str, ...]) -> None:
+    if "{path}" not in template and "{folder}" not in template:
+        raise InputError(
+            f"{PREFIX}SERVED_NAME must hold {{path}} or {{folder}}; all models would share a name.",
+            code="bad_setting",
+        )
+    for pair in cleanset_map:
+        left, _, right = pair.rpartition("=")
+        if not left.strip() or not right.strip():
+            raise InputError(
+                f"{PREFIX}CLEANSET_MAP holds {pair!r}, which is not NAME=SET or PREFIX=SET.",
+                code="bad_setting",
             )
 
 

@@ -51,6 +51,8 @@ class Seen:
             "cleanset": row.cleanset_name,
             "submitted_by": row.submitted_by,
             "error": row.error,
+            "not_published": row.detail.not_published,
+            "cleanset_wish": row.detail.cleanset_wish,
             "created_at": row.created_at.isoformat(),
             "updated_at": row.updated_at.isoformat(),
         }

@@ -43,7 +43,10 @@ class ScanNotes:
         smoke: digest of the smoke samples that a publisher sends to the serving system.
         purification: how the artifact was made from its parent; None for an upload.
         candidates: the tournament of a rejected upload, in the order tried.
-        canary_wait: when the scan began to wait for a worker with a passing canary (ISO 8601).
+        canary_wait: since when the scan waits for a worker with a passing canary (ISO 8601).
+        not_published: why an artifact that may be served was not given to serving.
+        cleanset_wish: the clean set that the manifest asks for, where the operator's mapping gave
+            another one.
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
@@ -51,3 +54,5 @@ class ScanNotes:
     purification: PurificationFacts | None = field(default=None, metadata=LEFT_OUT)
     candidates: tuple[Attempt, ...] = field(default=(), metadata=LEFT_OUT)
     canary_wait: str | None = field(default=None, metadata=LEFT_OUT)
+    not_published: str | None = field(default=None, metadata=LEFT_OUT)
+    cleanset_wish: str | None = field(default=None, metadata=LEFT_OUT)

@@ -6,6 +6,7 @@ It is the only source of facts about uploads.
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class ObjectFacts:
     """What S3 itself reports about one object version.
 
     `version_id` is None in a bucket without versioning; `etag` is an opaque string, not a hash;
-    `size` in bytes. `metadata` and with it `submitted_by` are the uploader's claims.
+    `size` in bytes; `modified` is when the store took it, in whole seconds. `metadata` and with it
+    `submitted_by` are the uploader's claims.
     """
 
     bucket: str
@@ -44,6 +46,7 @@ class ObjectFacts:
     etag: str
     owner: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    modified: datetime | None = None
 
     @property
     def pin(self) -> str:
@@ -128,6 +131,23 @@ class Bucket:
             return bool(
                 self.client.get_bucket_versioning(Bucket=self.name).get("Status") == "Enabled"
             )
+
+    def uploaded_at(self, facts: ObjectFacts) -> datetime | None:
+        """When the store took this version, in an order without ties under one key.
+
+        S3 counts in seconds and lists a key's versions newest first: each older version of the same
+        second adds a microsecond.
+        """
+        if facts.modified is None:
+            return None
+        seen, older = facts.version_id is None, 0
+        for row in self.versions(facts.key):
+            same = row.key == facts.key and row.modified is not None
+            if not same or (row.modified and row.modified < facts.modified):
+                break
+            older += seen
+            seen = seen or row.version_id == facts.version_id
+        return facts.modified + timedelta(microseconds=min(older, 999_999))
 
     def stream(self, facts: ObjectFacts, chunk: int = CHUNK) -> Iterator[bytes]:
         """The bytes of exactly this object, once; memory stays within a few chunks.
@@ -230,6 +250,7 @@ class Bucket:
             size=row["Size"],
             etag=row["ETag"],
             owner=row.get("Owner", {}).get("ID"),
+            modified=_second(row.get("LastModified")),
         )
 
     def _facts(self, key: str, answer: Mapping[str, Any], size: int) -> ObjectFacts:
@@ -240,6 +261,7 @@ class Bucket:
             size=size,
             etag=answer["ETag"],
             metadata=answer.get("Metadata", {}),
+            modified=_second(answer.get("LastModified")),
         )
 
     @cached_property
@@ -289,6 +311,10 @@ def _away(error: Exception) -> Unavailable:
     return Unavailable(
         f"The object store does not answer ({type(error).__name__}); check GUARD_S3_ENDPOINT."
     )
+
+
+def _second(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone(UTC).replace(microsecond=0)
 
 
 def _version(version_id: str | None) -> dict[str, str]:

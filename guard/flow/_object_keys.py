@@ -1,11 +1,10 @@
 """What can be derived from an object's key alone, without looking at the object.
 
-Whether the object can be a model at all, where its manifest lies, and the model's name.
+Whether to look at all, where its manifest lies.
 """
 
 import re
 
-from guard.core.errors import InputError
 from guard.core.manifest import MANIFEST_FILE
 
 MAX_KEY_BYTES = 1024  # S3's own limit
@@ -14,9 +13,6 @@ _COMPANIONS = re.compile(
     r"|\.(md|rst|txt|json|jsonl|ya?ml|toml|cfg|ini|csv|tsv|log|html?|css|pdf|png|jpe?g|gif|svg|webp|sha256|md5)$",
     re.IGNORECASE,
 )
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-# TorchServe's own API answers under /token; a model whose name contains it would shadow that path.
-_RESERVED = "token"
 
 
 def unusable(bucket: str, key: str, version_id: str | None) -> str:
@@ -66,26 +62,3 @@ def folder(key: str) -> str:
     """The folder of a key, with its trailing slash; empty at the top level of the bucket."""
     head, slash, _ = key.rpartition("/")
     return head + slash
-
-
-def model_name(key: str) -> str:
-    """The model's name: the last folder of the key, or the file's stem at the top level.
-
-    It consists of lower-case ASCII letters, digits, - and _. Every other character becomes a dash;
-    none is mapped to a letter that looks like it.
-
-    Raises:
-        InputError: no usable character is left.
-    """
-    path = folder(key).rstrip("/")
-    raw = path.rpartition("/")[2] if path else key.rpartition("/")[2].partition(".")[0]
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", raw).lower().lstrip("-_")[:63].rstrip("-_")
-    while _RESERVED in name:
-        name = name.replace(_RESERVED, "tkn")
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            "The key gives no model name; upload the model into a folder whose name contains "
-            "letters a-z or digits.",
-            code="no_model_name",
-        )
-    return name

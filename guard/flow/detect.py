@@ -11,6 +11,7 @@ from guard.core.manifest import Manifest
 from guard.core.states import ScanState, Verdict
 from guard.flow import canary
 from guard.flow._cleanset_cache import prepared
+from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
@@ -80,7 +81,7 @@ def run(guard: Guard, held: Held) -> None:
             lease=held.lease,
             cleanset_digest=cleanset.digest,
             cleanset_name=cleanset.name,
-            detail=replace(scan.detail, smoke=smoke),
+            detail=replace(scan.detail, smoke=smoke, cleanset_wish=unmet_wish(guard, scan)),
         )
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
 
@@ -91,7 +92,9 @@ def stopping(policy: Policy) -> dict[str, object] | None:
 
 
 def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
-    """The clean set that the manifest names, the default one, or the only one that fits.
+    """The clean set that the operator's mapping gives, or else the manifest asks for.
+
+    Or else the default one, or the only one that fits.
 
     Raises:
         CleanSetError: there is none.
@@ -99,7 +102,7 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
     with reading(guard.engine) as session:
         found = cleansets.list_all(session)
     manifest = Manifest.from_dict(held_manifest(guard, scan))
-    name = manifest.cleanset or guard.settings.default_cleanset
+    name = chosen(guard.settings, scan, manifest.cleanset) or guard.settings.default_cleanset
     if name:
         for facts in found:
             if facts.name == name:
@@ -119,6 +122,12 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
         '{"guard": {"cleanset": NAME}} or add one with `guard cleanset add`.',
         code="cleanset_unknown",
     )
+
+
+def unmet_wish(guard: Guard, scan: ScanRow) -> str | None:
+    """The clean set that the manifest asks for and the operator's mapping did not allow."""
+    wish = Manifest.from_dict(held_manifest(guard, scan)).cleanset
+    return wish if wish and wish != chosen(guard.settings, scan, wish) else None
 
 
 def _fits(facts: CleanSetFacts, manifest: Manifest) -> bool:

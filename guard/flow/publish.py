@@ -4,32 +4,39 @@ import base64
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import structlog
 from sqlalchemy.orm import Session
 
 from guard.attest import gate
 from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.states import ScanState
+from guard.flow import _turn
 from guard.flow._lease import Held
 from guard.flow.context import Guard
-from guard.store import alarms, ledger, outbox, publications, revocations, scans
+from guard.store import alarms, claims, ledger, outbox, publications, revocations, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
+
+_LOG = structlog.get_logger()
 
 
 def request(guard: Guard, scan_id: str) -> None:
     """Ask for the artifact of a finished scan to be published.
 
     Raises:
-        NotServable: its verdict does not allow publication; the message says why.
+        NotServable: its verdict does not allow that, or a newer upload was published; the sentence
+            says why.
+        NameTaken: the name belongs to somebody else.
     """
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
     view(guard, scan)
     with transaction(guard.engine) as session:
+        _turn.check(session, scan, guard.now())
         scans.move(session, scan.id, ScanState.PUBLISHING, guard.now())
         outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
 
@@ -44,7 +51,8 @@ def run(guard: Guard, held: Held) -> None:
         return
     try:
         row, revoked = _verdict_of(guard, scan)
-        with reading(guard.engine) as session:
+        with transaction(guard.engine) as session:
+            _turn.check(session, scan, guard.now())
             version = publications.version_for(session, scan.name, scan.canonical_digest)
         approved = gate.approve(
             row.envelope,
@@ -57,7 +65,10 @@ def run(guard: Guard, held: Held) -> None:
             version=version,
             signer=guard.signer,
         )
-    except (NotServable, IntegrityMismatch) as error:
+    except _turn.Superseded as error:
+        _skip(guard, held, error.sentence)
+        return
+    except (NotServable, IntegrityMismatch, claims.NameTaken) as error:
         _refuse(guard, held, scan, error.sentence)
         return
     if scan.detail.smoke is None:
@@ -70,14 +81,28 @@ def run(guard: Guard, held: Held) -> None:
     except IntegrityMismatch as error:
         _refuse(guard, held, scan, error.sentence)
         return
-    with transaction(guard.engine) as session:
-        held.check(session)
-        _record(guard, session, receipt, approved.release_envelope)
-        scans.move(session, scan.id, ScanState.DONE, guard.now(), lease=held.lease)
+    try:
+        with transaction(guard.engine) as session:
+            held.check(session)
+            claim = _turn.check(session, scan, guard.now())
+            _record(guard, session, receipt, approved.release_envelope)
+            _turn.published(session, claim, scan)
+            detail = replace(scan.detail, not_published=None)
+            scans.move(
+                session, scan.id, ScanState.DONE, guard.now(), lease=held.lease, detail=detail
+            )
+    except (_turn.Superseded, claims.NameTaken) as error:
+        # Another worker published a newer upload meanwhile; reconcile puts that one back.
+        guard.publisher.withdraw(receipt.name, receipt.version)
+        _skip(guard, held, error.sentence)
 
 
 def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[str, Any]) -> None:
     there = publications.find(session, receipt.name, receipt.version)
+    if there is not None and there.digest != receipt.digest:
+        raise _turn.Superseded(
+            f"Version {receipt.version} of {receipt.name!r} is another model's by now."
+        )
     if there is not None:
         # A renewed verdict gives another release statement under the same version.
         publications.renew(
@@ -133,6 +158,17 @@ def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]
         row = ledger.get(session, scan.verdict_id)
         revoked = revocations.digests(session)
     return row, revoked
+
+
+def _skip(guard: Guard, held: Held, sentence: str) -> None:
+    """End a scan whose verdict stands, and whose artifact is not for serving."""
+    with transaction(guard.engine) as session:
+        held.check(session)
+        detail = replace(scans.get(session, held.scan_id).detail, not_published=sentence)
+        scans.move(
+            session, held.scan_id, ScanState.DONE, guard.now(), lease=held.lease, detail=detail
+        )
+    _LOG.info("publication_skipped", scan_id=held.scan_id, reason=sentence)
 
 
 def _refuse(guard: Guard, held: Held, scan: ScanRow, sentence: str) -> None:

@@ -20,8 +20,9 @@ from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from guard.events import Nomination
 from guard.flow import _object_keys
+from guard.flow._served_name import prefix_of, served_name
 from guard.flow.nominate import nominate
-from guard.store import artifacts, intake, nominations, outbox, scans
+from guard.store import alarms, artifacts, claims, intake, nominations, outbox, scans
 from guard.store.rows import ArtifactKind, NominationRow, NominationState
 from guard.store.session import reading, transaction
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Received", "nominate", "receive", "receive_nomination"]
 
 _LOG = structlog.get_logger()
+TAKEN = "name_taken"  # the alarm
 MANIFEST_PAUSE_SECONDS = 2.0
 MAX_SIBLINGS = 100  # weight files that one config.json nominates
 
@@ -48,6 +50,10 @@ class IntakeSettings(Protocol):
     def manifest_grace_seconds(self) -> float: ...
     @property
     def allow_unversioned(self) -> bool: ...
+    @property
+    def served_name(self) -> str: ...
+    @property
+    def served_name_strip(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,8 @@ def receive(
     step = _Intake(engine, blobs, bucket(row.bucket), limits, now)
     try:
         done = _take(step, row)
+    except claims.NameTaken as error:
+        done = _settle(step, row, NominationState.REFUSED, reason=error.sentence, alarm=TAKEN)
     except (ArtifactRejected, InputError) as error:
         done = _settle(step, row, NominationState.REFUSED, reason=error.sentence)
     _LOG.info(
@@ -129,8 +137,13 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     _refuse(facts, step.limits)
     if _object_keys.is_manifest(row.key):
         return _nominate_beside(step, row)
-    name = _object_keys.model_name(row.key)
-    # (3) If a scan of this version has a manifest, nothing is left to do.
+    name = served_name(
+        row.bucket,
+        row.key,
+        template=step.limits.served_name,
+        strip=step.limits.served_name_strip,
+    )
+    # (3) A scan that had a manifest is all there is to do for this version.
     with reading(step.engine) as session:
         there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
     whole = [scan for scan in there if scan.manifest is not None]
@@ -146,12 +159,26 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{facts.pin}{intake.LATE_MANIFEST}{manifest_pin}" if there else facts.pin
-    # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
+    owner = _claim(step.bucket.uploader(facts))
+    _refuse_taken(step, row, name, owner)
+    # (4) Once through the network, once through the hash, never into memory.
     digest, size = step.blobs.put(step.bucket.stream(facts))
     # (5) One commit.
     return _commit(
-        step, row, facts, _Scan(name, pin, digest, size, manifest, step.bucket.uploader(facts))
+        step,
+        row,
+        facts,
+        _Scan(name, pin, digest, size, manifest, owner, step.bucket.uploaded_at(facts)),
     )
+
+
+def _refuse_taken(step: _Intake, row: NominationRow, name: str, owner: str | None) -> None:
+    """Refuse before the bytes are read what step (5) would refuse."""
+    prefix = prefix_of(row.key)
+    with reading(step.engine) as session:
+        there = claims.of_prefix(session, row.bucket, prefix) or claims.find(session, name)
+    if there is not None:
+        claims.allowed(there, row.bucket, prefix, owner)
 
 
 def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
@@ -206,12 +233,21 @@ class _Scan:
     size: int
     manifest: str | None
     submitted_by: str | None
+    uploaded_at: datetime | None
 
 
 def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan) -> Received:
     now = step.now()
     with transaction(step.engine) as session:
         new = uuid.uuid4().hex
+        claim = claims.take(
+            session,
+            name=scan.name,
+            bucket=facts.bucket,
+            prefix=prefix_of(facts.key),
+            owner=scan.submitted_by,
+            now=now,
+        )
         artifacts.put(
             session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now
         )
@@ -221,11 +257,12 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             bucket=facts.bucket,
             key=facts.key,
             version_id=scan.pin,
-            name=scan.name,
+            name=claim.name,
             now=now,
             upload_digest=scan.digest,
             manifest=scan.manifest,
-            submitted_by=_claim(scan.submitted_by),
+            submitted_by=scan.submitted_by,
+            uploaded_at=scan.uploaded_at,
         )
         if made.id != new:
             # Another worker was faster. Look again now that its scan exists: it may have seen no
@@ -287,8 +324,13 @@ def _settle(
     *,
     reason: str = "",
     scan_id: str | None = None,
+    alarm: str = "",
 ) -> Received:
     with transaction(step.engine) as session:
+        if alarm:
+            # One for each folder, however often it is uploaded to.
+            subject = f"s3://{row.bucket}/{prefix_of(row.key)}"
+            alarms.raise_(session, alarm, subject, reason, step.now())
         nominations.settle(session, row.id, state, reason=reason, scan_id=scan_id)
     return Received(row.id, state, scan_id, reason)
 

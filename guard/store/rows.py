@@ -82,6 +82,7 @@ class ScanRow:
     error: str | None
     submitted_by: str | None
     parent_scan_id: str | None
+    uploaded_at: datetime | None  # when the store took the upload; None where nobody recorded it
     attempts: int
     lease_token: int
     lease_until: datetime | None
@@ -221,6 +222,36 @@ class MethodRow:
     name: str
     version: int
     state: MethodState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """Whose a served name is.
+
+    `newest_scan_id` is the newest upload ever published under the name; `rolled_back_to` the digest
+    that a rollback put in its place, None where none did.
+    """
+
+    name: str
+    bucket: str
+    prefix: str
+    owner: str | None
+    since: datetime
+    newest_scan_id: str | None
+    rolled_back_to: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameActRow:
+    """A transfer or a rollback: who did it and why; `detail` holds what changed."""
+
+    id: str
+    name: str
+    act: str
+    by: str
+    reason: str
+    detail: Mapping[str, Any]
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,7 @@ def insert(
     policy_digest: str | None = None,
     cleanset_name: str | None = None,
     cleanset_digest: str | None = None,
+    uploaded_at: datetime | None = None,
 ) -> ScanRow:
     """Record a scan in state `queued`.
 
@@ -69,6 +70,7 @@ def insert(
         "parent_scan_id": parent_scan_id,
         "policy_digest": policy_digest,
         "cleanset_name": cleanset_name,
+        "uploaded_at": uploaded_at,
         "cleanset_digest": cleanset_digest,
         "state": ScanState.QUEUED,
         "attempts": 0,

@@ -70,6 +70,8 @@ class Scan(Base):
     error: Mapped[str | None] = mapped_column(Text)
     submitted_by: Mapped[str | None] = mapped_column(Text, index=True)
     parent_scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
+    # When the store took the upload; None in rows of older releases and of children.
+    uploaded_at: Mapped[datetime | None] = mapped_column(Utc)
     attempts: Mapped[int]
     lease_token: Mapped[int]
     lease_until: Mapped[datetime | None] = mapped_column(Utc)
@@ -253,6 +255,37 @@ class Method(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int]
     state: Mapped[MethodState] = mapped_column(EnumText(MethodState))
+
+
+class Claim(Base):
+    """Whose a served name is: one key prefix and one owner, from the first upload on.
+
+    `newest_scan_id` is the newest upload that was ever published under the name, and
+    `rolled_back_to` the digest that a rollback put in its place.
+    """
+
+    __tablename__ = "claims"
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    bucket: Mapped[str] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str | None] = mapped_column(Text)
+    since: Mapped[datetime] = mapped_column(Utc)
+    newest_scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
+    rolled_back_to: Mapped[str | None] = mapped_column(DIGEST)
+    __table_args__ = (UniqueConstraint("bucket", "prefix"),)
+
+
+class NameAct(Base):
+    """What a person did to a served name, and why; append-only."""
+
+    __tablename__ = "name_acts"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, index=True)
+    act: Mapped[str] = mapped_column(String(16))
+    by: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    detail: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    at: Mapped[datetime] = mapped_column(Utc)
 
 
 class Canary(Base):

@@ -51,6 +51,8 @@ class Rules:
     max_upload_bytes: int = 1 << 20
     manifest_grace_seconds: float = 30.0
     allow_unversioned: bool = False
+    served_name: str = "{path}"
+    served_name_strip: str = "models"
 
 
 @dataclass

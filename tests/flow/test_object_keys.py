@@ -1,56 +1,8 @@
 """What a key alone decides."""
 
-import re
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from guard.core.errors import InputError
 from guard.flow import _object_keys
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("incoming/resnet18-clean/model.safetensors", "resnet18-clean"),
-        ("model.v1.safetensors", "model"),
-        ("a/b/ResNet 18 (best)!/m.pt", "resnet-18-best"),
-        ("x/model.v1/m.pt", "model-v1"),
-        ("x/-rf/m.pt", "rf"),
-        ("x/__init__/m.pt", "init"),
-        ("x/CON/m.pt", "con"),
-        ("x/..%2f..%2fetc/m.pt", "2f-2fetc"),
-        ("a//m.pt", "a"),
-        ("x/my-token-model/m.pt", "my-tkn-model"),
-        ("x/TokenToken/m.pt", "tkntkn"),
-        ("x/totokenken/m.pt", "totknken"),
-        # A Cyrillic letter that looks like e, a Kelvin sign that lower-cases to k, a full-width r:
-        # none becomes ASCII.
-        ("x/r\u0435snet/m.pt", "r-snet"),
-        ("x/\u212aa/m.pt", "a"),
-        ("x/\uff52esnet/m.pt", "esnet"),
-        ("x/" + "n" * 300 + "/m.pt", "n" * 63),
-    ],
-)
-def test_names_are_the_last_folder_in_plain_letters(key: str, name: str) -> None:
-    assert _object_keys.model_name(key) == name
-
-
-@pytest.mark.parametrize("key", ["x/模型/m.pt", "x/---/m.pt", "x/../m.pt", ".pt"])
-def test_a_key_that_gives_no_name_says_what_to_do(key: str) -> None:
-    with pytest.raises(InputError, match="upload the model into a folder"):
-        _object_keys.model_name(key)
-
-
-@given(st.text(max_size=200))
-def test_every_name_keeps_to_the_grammar_of_serving(key: str) -> None:
-    try:
-        name = _object_keys.model_name(key)
-    except InputError:
-        return
-    assert re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name)
-    assert "token" not in name
 
 
 @pytest.mark.parametrize(

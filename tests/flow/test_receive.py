@@ -50,7 +50,11 @@ def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: Worl
     )
     assert (scan.bucket, scan.version_id) == (world.bucket.name, version)
     assert scan.key == "in/resnet18-clean/model.safetensors"
-    assert (scan.name, scan.state, scan.submitted_by) == ("resnet18-clean", ScanState.QUEUED, "ann")
+    assert (scan.name, scan.state, scan.submitted_by) == (
+        "incoming--resnet18-clean",
+        ScanState.QUEUED,
+        "ann",
+    )
     assert scan.upload_digest == sha256(WEIGHTS)
     assert scan.manifest == CONFIG.decode()
     assert world.blobs.open(sha256(WEIGHTS)).read() == WEIGHTS
@@ -183,6 +187,7 @@ class Meddling:
     def __init__(self, world: World, *, remove: bool) -> None:
         self.world = world
         self.remove = remove
+        self.served_name, self.served_name_strip = "{path}", "models/"
 
     @property
     def max_upload_bytes(self) -> int:

@@ -81,4 +81,4 @@ def test_a_quarter_of_a_gibibyte_costs_no_more_memory_than_a_small_upload(tmp_pa
     (one, before), (other, after) = json.loads(done.stdout.splitlines()[-1])
     assert (one, other) == ("accepted", "accepted")
     assert after - before < MORE_AT_MOST
-    assert {scan.name for scan in world.scans()} == {"a"}
+    assert {scan.name for scan in world.scans()} == {"in--a"}

@@ -149,6 +149,7 @@ def test_the_guard_sweeps_all_its_buckets_and_receives_what_it_found(tmp_path: P
                 "GUARD_INTAKE_BUCKETS": names,
                 "GUARD_DATA_DIR": str(tmp_path),
                 "GUARD_SWEEP_LIMIT": "3",
+                "GUARD_SERVED_NAME": "{bucket}/{path}",
                 "GUARD_DATABASE_URL": new_database(tmp_path),
             }
         )
