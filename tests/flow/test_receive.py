@@ -51,7 +51,7 @@ def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: Worl
     assert (scan.bucket, scan.version_id) == (world.bucket.name, version)
     assert scan.key == "in/resnet18-clean/model.safetensors"
     assert (scan.name, scan.state, scan.submitted_by) == (
-        "incoming--resnet18-clean",
+        "in--resnet18-clean",
         ScanState.QUEUED,
         "ann",
     )
