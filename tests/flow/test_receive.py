@@ -57,7 +57,8 @@ def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: Worl
     )
     assert scan.upload_digest == sha256(WEIGHTS)
     assert scan.manifest == CONFIG.decode()
-    assert world.blobs.open(sha256(WEIGHTS)).read() == WEIGHTS
+    with world.blobs.open(sha256(WEIGHTS)) as file:
+        assert file.read() == WEIGHTS
     with reading(world.engine) as session:
         artifact = artifacts.get(session, sha256(WEIGHTS))
     assert (artifact.size, artifact.kind) == (len(WEIGHTS), ArtifactKind.UPLOAD)
