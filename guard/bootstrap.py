@@ -10,6 +10,7 @@ from guard.blobs import open_blobs
 from guard.core import plugins
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
+from guard.flow.keys import signer_of
 from guard.policy import load_policy
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
@@ -30,17 +31,19 @@ def open_guard(settings: Settings | None = None) -> Guard:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Making a client costs half a second; threads may share it.
     client = cache(lambda: _client(settings))
-    return Guard(
+    engine = make_engine(settings.database_url)
+    guard = Guard(
         settings=settings,
-        engine=make_engine(settings.database_url),
+        engine=engine,
         blobs=open_blobs(settings.blob_url, client=client, cache=settings.data_dir / "blob-cache"),
         policy=load_policy(settings.policy_file),
         make_bucket=lambda name: Bucket(client(), name),
-        make_signer=lambda: _signer(settings),
+        make_signer=lambda: signer_of(guard),
         make_trusted=lambda: _trusted(settings),
         make_publisher=lambda: _publisher(settings),
         child_environment=_child_environment(settings),
     )
+    return guard
 
 
 def upgrade_database(settings: Settings) -> None:
@@ -63,17 +66,6 @@ def _client(settings: Settings) -> Any:
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.reveal(),
     )
-
-
-def _signer(settings: Settings) -> Any:
-    from guard.attest.keys import Signer, TrustedKeys
-
-    signer = Signer.load_or_create(settings.signing_key_file)
-    trusted = TrustedKeys.load(settings.trusted_keys_file)
-    if not trusted.keys:
-        # A new installation trusts the key it has just made; people add later keys.
-        trusted.trust(signer, settings.trusted_keys_file)
-    return signer
 
 
 def _trusted(settings: Settings) -> Any:

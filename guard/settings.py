@@ -153,6 +153,14 @@ class Settings:
     trusted_keys_file: Path = _row(
         _UNSET, "public keys whose signatures count", derived="<data_dir>/keys/trusted.json"
     )
+    checkpoint_dir: Path = _row(
+        _UNSET,
+        "folder of the ledger's checkpoints, best on another disk than the database",
+        derived="<data_dir>/checkpoints",
+    )
+    checkpoint_bucket: str = _row(
+        "", "bucket that checkpoints are copied to, versioned or locked; empty means none"
+    )
 
     torchserve_management: str = _row(
         "http://127.0.0.1:8081", "management address, http://... or unix:/path"
@@ -201,6 +209,7 @@ class Settings:
         fill("intake_buckets", (self.intake_bucket,))
         fill("signing_key_file", self.data_dir / "keys" / "signing.pem")
         fill("trusted_keys_file", self.data_dir / "keys" / "trusted.json")
+        fill("checkpoint_dir", self.data_dir / "checkpoints")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
         _check_names(self.served_name, self.cleanset_map)

@@ -78,6 +78,24 @@ def verify_chain(
     return problems
 
 
+def unchained(rows: Iterable[LedgerLike], after: int = 0, previous: str = GENESIS) -> list[str]:
+    """Every missing row, broken link and wrong hash behind row `after`, whose hash is `previous`.
+
+    Signatures are not read: a head that is signed vouches for every row before it.
+    """
+    problems: list[str] = []
+    seq = after
+    for row in rows:
+        if row.seq != seq + 1:
+            problems.append(f"Ledger row {seq + 1} is missing: row {row.seq} follows row {seq}.")
+        if row.previous != previous:
+            problems.append(f"Ledger row {row.seq} does not continue the row before it.")
+        if row.hash != expected_hash(row):
+            problems.append(f"Ledger row {row.seq} was changed: its hash does not fit its columns.")
+        seq, previous = row.seq, row.hash
+    return problems
+
+
 def expected_hash(row: LedgerLike) -> str:
     """What `row.hash` must be."""
     return row_hash(

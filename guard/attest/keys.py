@@ -51,6 +51,12 @@ class Signer:
                     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
                 )
                 _create(path, pem)
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Signer":
+        """The key in a PEM file. Raises as `load_or_create`; also where there is no file."""
+        with _readable(path):
             if path.stat().st_mode & _OTHERS:
                 raise InputError(
                     f"Others may read the signing key {path}; "
@@ -123,13 +129,21 @@ class TrustedKeys:
 
         A reader sees either the old file or the new one.
         """
-        keys = {**self.keys, signer.key_id: signer.public}
+        return TrustedKeys({**self.keys, signer.key_id: signer.public}).save(path)
+
+    def save(self, path: Path) -> "TrustedKeys":
+        """Write these keys to a file, whole; returns them.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        keys = self.keys
         entries = [{"key_id": key_id, "public": raw.hex()} for key_id, raw in sorted(keys.items())]
         with _readable(path):
             _draft(path, json.dumps({"keys": entries}, indent=2).encode() + b"\n", 0o644).replace(
                 path
             )
-        return TrustedKeys(keys)
+        return self
 
     def verify(self, key_id: str, signature: bytes, data: bytes) -> bool:
         """Whether a trusted key with this id signed `data`."""

@@ -56,7 +56,7 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
         IntegrityMismatch: it is another kind of statement, or a required field is missing or of a
             wrong type.
     """
-    digest, predicate = _open(statement, VERDICT_TYPE)
+    digest, predicate = open_statement(statement, VERDICT_TYPE)
     try:
         return from_plain(VerdictView, {**predicate, "digest": digest, "facts": predicate})
     except (KeyError, TypeError, ValueError) as error:
@@ -64,19 +64,15 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
 
 
 def read_release(statement: Mapping[str, Any]) -> ReleaseView:
-    """Read a release whose signature the caller has verified.
-
-    Raises:
-        IntegrityMismatch: as `read_verdict`.
-    """
-    digest, predicate = _open(statement, RELEASE_TYPE)
+    """Read a release whose signature the caller has verified. Raises as `read_verdict`."""
+    digest, predicate = open_statement(statement, RELEASE_TYPE)
     try:
         return from_plain(ReleaseView, {**predicate, "digest": digest})
     except (KeyError, TypeError, ValueError) as error:
         raise _bad("The release statement lacks a required field.") from error
 
 
-def _open(statement: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+def open_statement(statement: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
     """The digest and the predicate of a statement of this kind."""
     if statement.get("_type") != STATEMENT_TYPE or statement.get("predicateType") != kind:
         raise IntegrityMismatch("The signed statement is of another kind.", code="other_kind")

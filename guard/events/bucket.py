@@ -229,6 +229,27 @@ class Bucket:
                 ) from error
         return self.head(key).version_id
 
+    def keys_after(self, prefix: str, after: str) -> list[str]:
+        """The names under `prefix` that sort behind `after`."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.name, Prefix=prefix, StartAfter=after
+        )
+        with self._translated(""):
+            return [row["Key"] for page in pages for row in page.get("Contents", [])]
+
+    def put_new(self, key: str, data: bytes) -> None:
+        """Store a small object under a name that has none.
+
+        Where there is one already, it stays (a store that does not know conditional writes
+        replaces it, and keeps the older version where the bucket is versioned).
+        """
+        with self._translated(key):
+            try:
+                self.client.put_object(Bucket=self.name, Key=key, Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if str(error.response.get("Error", {}).get("Code", "")) not in _REPLACED:
+                    raise
+
     def _listed(self, prefix: str) -> Iterator[Any]:
         pages = iter(
             self.client.get_paginator("list_object_versions").paginate(

@@ -12,6 +12,7 @@ from guard.attest import dsse, statement
 from guard.core.states import ScanState
 from guard.core.verdict import VerdictFacts
 from guard.flow._lease import Held
+from guard.flow._seal import seal
 from guard.flow.context import Guard
 from guard.store import ledger, outbox, scans
 from guard.store.rows import Lease, ScanRow
@@ -48,7 +49,9 @@ def conclude(guard: Guard, held: Held, subject: str, facts: VerdictFacts, terms:
     with transaction(guard.engine) as session:
         held.check(session)
         scan = scans.get(session, held.scan_id)
-        return write(guard, session, scan, subject, facts, terms, lease=held.lease)
+        verdict_id = write(guard, session, scan, subject, facts, terms, lease=held.lease)
+    seal(guard)
+    return verdict_id
 
 
 def write(

@@ -16,8 +16,9 @@ from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.states import ScanState
 from guard.flow import _turn
 from guard.flow._lease import Held
+from guard.flow._standing import standing
 from guard.flow.context import Guard
-from guard.store import alarms, claims, ledger, outbox, publications, revocations, scans
+from guard.store import alarms, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
@@ -152,11 +153,12 @@ def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
 
 
 def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]:
+    # First: a row that was cut is a ledger that was changed, and no mistake of the caller's.
+    revoked = standing(guard, whole=True).check().revoked
     with reading(guard.engine) as session:
         if scan.verdict_id is None:
             raise NotServable(f"Scan {scan.id} has no verdict yet.")
         row = ledger.get(session, scan.verdict_id)
-        revoked = revocations.digests(session)
     return row, revoked
 
 

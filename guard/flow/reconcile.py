@@ -14,8 +14,10 @@ from guard.attest import gate
 from guard.core.contracts import Publisher, Served
 from guard.core.errors import GuardError, IntegrityMismatch, NotServable
 from guard.core.states import ScanState
+from guard.flow._seal import tend
+from guard.flow._standing import Standing, standing
 from guard.flow.context import Guard
-from guard.store import alarms, ledger, outbox, publications, revocations, scans
+from guard.store import alarms, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, PublicationRow
 from guard.store.session import reading, transaction
 
@@ -104,8 +106,15 @@ def reconcile_guard(guard: Guard) -> list[Action]:
             scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
             outbox.add(session, "publish", {"scan_id": finished[0].id}, guard.now())
 
+    tend(guard)
     return reconcile(
-        guard.engine, guard.publisher, guard.trusted, guard.blobs, guard.now(), republish
+        guard.engine,
+        guard.publisher,
+        guard.trusted,
+        guard.blobs,
+        guard.now(),
+        republish,
+        standing=lambda: standing(guard, patient=True),
     )
 
 
@@ -116,12 +125,16 @@ def reconcile(
     blobs: "Blobs",
     now: datetime,
     republish: Republish,
+    *,
+    standing: Callable[[], Standing],
 ) -> list[Action]:
     """Find and act on every difference; each one also raises an alarm.
 
     Args:
-        republish: publishes an active publication again; raises GuardError where that is
-            impossible.
+        republish: asked to publish an active publication again; raises GuardError where that cannot
+            be done.
+        standing: what is revoked, and whether the ledger agrees with its checkpoints. Where it does
+            not, things are taken out of serving as ever, and nothing is put back.
 
     Returns:
         What was done; empty where serving is as it should be.
@@ -129,11 +142,13 @@ def reconcile(
     Raises:
         Unavailable: serving or the database did not answer.
     """
-    differences = _look(engine, publisher, trusted, now)
+    differences = _look(engine, publisher, trusted, now, standing())
     if differences:
-        # A publication or a withdrawal may have ended between the request to serving and the
-        # read of the database, so look twice.
-        again = {difference.key for difference in _look(engine, publisher, trusted, now)}
+        # A publish or a withdrawal may have ended between asking serving and reading the books:
+        # look twice.
+        again = {
+            difference.key for difference in _look(engine, publisher, trusted, now, standing())
+        }
         differences = [difference for difference in differences if difference.key in again]
     acts = {
         Kind.CLOSED: lambda one: _close(engine, one, now),
@@ -144,11 +159,15 @@ def reconcile(
 
 
 def _look(
-    engine: "Engine", publisher: Publisher, trusted: "TrustedKeys", now: datetime
+    engine: "Engine",
+    publisher: Publisher,
+    trusted: "TrustedKeys",
+    now: datetime,
+    ledger_now: Standing,
 ) -> list[_Difference]:
     """All differences, in the order in which they are acted on."""
     state = publisher.state()
-    records = _read(engine)
+    books = _read(engine, ledger_now.revoked)
     refused = {
         row.id: reason
         for row in records.active
@@ -201,11 +220,13 @@ def _look(
             reason="it is vetted and active, but was not served by default",
         )
         for row in newest.values()
-        if (row.name, row.version) not in served and row.name not in replaced
+        if (row.name, row.version) not in served
+        and row.name not in replaced
+        and not ledger_now.broken
     ]
 
 
-def _read(engine: "Engine") -> _Records:
+def _read(engine: "Engine", revoked: frozenset[str]) -> _Books:
     with reading(engine) as session:
         active = tuple(publications.active(session))
         underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
@@ -214,7 +235,7 @@ def _read(engine: "Engine") -> _Records:
         }
         return _Records(
             active=active,
-            revoked=revocations.digests(session),
+            revoked=revoked,
             verdicts={digest: ledger.latest_for(session, digest) for digest in digests},
             underway=frozenset(
                 (scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from guard.core.errors import InputError, NotServable
 from guard.core.states import Verdict
+from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.signed import signed
@@ -73,6 +74,7 @@ def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved:
             new_verdict_id=verdict_id,
             now=guard.now(),
         )
+    seal(guard)
     return verdict_id
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from guard.attest import gate
 from guard.core.contracts import Served
 from guard.core.errors import IntegrityMismatch, NotServable
+from guard.flow._standing import standing
 from guard.flow.context import Guard
-from guard.store import ledger, publications, revocations
+from guard.store import ledger, publications
 from guard.store.session import reading
 
 
@@ -26,9 +27,9 @@ def served(guard: Guard) -> list[ServedRow]:
         Unavailable: the serving system did not answer.
     """
     state = guard.publisher.state()
+    ledger_now = standing(guard, patient=True)
     with reading(guard.engine) as session:
         known = {(row.name, row.version): row for row in publications.active(session)}
-        revoked = revocations.digests(session)
         verdicts = {row.digest: ledger.latest_for(session, row.digest) for row in known.values()}
     rows = []
     for item in state:
@@ -43,6 +44,7 @@ def served(guard: Guard) -> list[ServedRow]:
         else:
             row = verdicts[publication.digest]
             try:
+                ledger_now.check()
                 if row is None:
                     raise NotServable("there is no verdict about it")
                 gate.servable(
@@ -50,7 +52,7 @@ def served(guard: Guard) -> list[ServedRow]:
                     guard.trusted,
                     digest=publication.digest,
                     now=guard.now(),
-                    revoked=revoked,
+                    revoked=ledger_now.revoked,
                     ledger_row=row,
                 )
             except (NotServable, IntegrityMismatch) as error:

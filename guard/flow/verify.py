@@ -1,11 +1,26 @@
 """Check the ledger's chain, the blobs and the served models for changes made outside the guard."""
 
+from guard.attest import acts
 from guard.attest.chain import verify_chain
 from guard.core.errors import GuardError, Unavailable
+from guard.flow._seal import unrecorded
+from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.served import served
 from guard.store import ledger
+from guard.store.rows import LedgerRow
 from guard.store.session import reading
+
+
+def _ledger(guard: Guard, rows: list[LedgerRow]) -> list[str]:
+    """What is wrong with the ledger itself: chains, signatures, checkpoints, trusted keys."""
+    found, trusted = standing(guard, whole=True), guard.trusted
+    if not trusted.keys:
+        return list(found.broken)  # one sentence; no signature counts without a key
+    stray = unrecorded(found, trusted)
+    problems = [*found.broken, *found.missing, *stray]
+    problems += verify_chain(rows, trusted) + acts.unsigned(found.acts, trusted)
+    return problems
 
 
 def verify(guard: Guard, digest: str | None = None) -> list[str]:
@@ -16,7 +31,7 @@ def verify(guard: Guard, digest: str | None = None) -> list[str]:
     """
     with reading(guard.engine) as session:
         rows = ledger.rows(session)
-    problems = list(verify_chain(rows, guard.trusted))
+    problems = _ledger(guard, rows)
     wanted = {
         row.artifact_digest for row in rows if digest is None or row.artifact_digest == digest
     }

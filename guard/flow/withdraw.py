@@ -4,6 +4,7 @@ import uuid
 
 from guard.core.digests import is_digest
 from guard.core.errors import InputError
+from guard.flow._seal import seal
 from guard.flow.context import Guard
 from guard.store import publications, revocations
 from guard.store.rows import PublicationRow
@@ -44,6 +45,9 @@ def withdraw(guard: Guard, name_or_digest: str, reason: str, by: str) -> list[Pu
                 by=by,
                 now=guard.now(),
             )
+    # Signs the revocations and puts them into the ledger's chain. Where this process cannot, the
+    # one with the key does so when it next reconciles; until then the row alone revokes.
+    seal(guard)
     for row in mine:
         guard.publisher.withdraw(row.name, row.version)
         with transaction(guard.engine) as session:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -38,15 +38,14 @@ def append(
     Call it inside `transaction`, because others wait until it commits. If `verdict_id` is in the
     chain already, nothing is added and that row is returned.
     """
-    if s.get_bind().dialect.name == "postgresql":
-        s.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    lock(s)
     there = _find(s, verdict_id)
     if there is not None:
         return there
-    last = first(s, LedgerRow, rows_of(LedgerEntry).order_by(_LEDGER.c.seq.desc()).limit(1))
-    previous = GENESIS if last is None else last.hash
+    end = last(s)
+    previous = GENESIS if end is None else end.hash
     values: dict[str, Any] = {
-        "seq": 1 if last is None else last.seq + 1,
+        "seq": 1 if end is None else end.seq + 1,
         "id": verdict_id,
         "artifact_digest": artifact,
         "scan_id": scan_id,
@@ -104,6 +103,27 @@ def rows(s: Session, after: int = 0, limit: int | None = None) -> list[LedgerRow
         LedgerRow,
         rows_of(LedgerEntry).where(_LEDGER.c.seq > after).order_by(_LEDGER.c.seq).limit(limit),
     )
+
+
+def lock(s: Session) -> None:
+    """Make every other append wait until this transaction ends; SQLite's transactions do so."""
+    if s.get_bind().dialect.name == "postgresql":
+        s.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def last(s: Session) -> LedgerRow | None:
+    """The last row of the chain, or None."""
+    return first(s, LedgerRow, rows_of(LedgerEntry).order_by(_LEDGER.c.seq.desc()).limit(1))
+
+
+def at(s: Session, seq: int) -> LedgerRow | None:
+    """The row with this number, or None."""
+    return first(s, LedgerRow, rows_of(LedgerEntry).where(_LEDGER.c.seq == seq))
+
+
+def count(s: Session, after: int = 0) -> int:
+    """How many rows stand behind `after`; fewer than the numbers say where one was deleted."""
+    return int(s.execute(select(func.count()).where(_LEDGER.c.seq > after)).scalar_one())
 
 
 def _find(s: Session, verdict_id: str) -> LedgerRow | None:

@@ -180,6 +180,29 @@ class RevocationRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActRow:
+    """One signed act of the ledger; its kinds: `guard.attest.acts.TYPES`."""
+
+    seq: int
+    id: str
+    kind: str
+    subject: str
+    envelope: Mapping[str, Any]
+    previous: str
+    hash: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRow:
+    """A checkpoint that was written; `digest` is the SHA-256 of its line."""
+
+    number: int
+    digest: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutboxRow:
     """One message; the payload holds ids only."""
 

@@ -198,6 +198,29 @@ class Revocation(Base):
     at: Mapped[datetime] = mapped_column(Utc)
 
 
+class LedgerAct(Base):
+    """Signed acts beside the verdicts (revocations, keys), chained like them; append-only."""
+
+    __tablename__ = "ledger_acts"
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(ID, unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(DIGEST, index=True)
+    envelope: Mapped[dict[str, Any]] = mapped_column(EnvelopeText)
+    previous: Mapped[str] = mapped_column(DIGEST)
+    hash: Mapped[str] = mapped_column(DIGEST)
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
+class CheckpointNote(Base):
+    """That a checkpoint was written outside, so that an older file in its place shows."""
+
+    __tablename__ = "checkpoint_notes"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
 class CleanSetRecord(Base):
     """A curated clean set; the latest of a name is the one in use."""
 

@@ -13,19 +13,21 @@ from typing import Any
 
 import pytest
 
-from guard.attest.keys import TrustedKeys
+from guard.attest.keys import Signer, TrustedKeys
 from guard.bootstrap import open_guard, upgrade_database
 from guard.cli import _scans
 from guard.core.states import ScanState, Verdict
 from guard.flow import run_stage
+from guard.flow._seal import tend
+from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.flow.review import approve
 from guard.flow.verify import verify
 from guard.publishers.folder import Folder
 from guard.settings import load_settings
-from guard.store import evidence, ledger, scans
-from guard.store.session import reading
+from guard.store import evidence, ledger, revocations, scans
+from guard.store.session import reading, transaction
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCANS: dict[str, str] = json.loads((GOLDEN / "scans.json").read_text())
@@ -45,8 +47,8 @@ def guard(tmp_path: Path) -> Guard:
     with sqlite3.connect(settings.database_url.removeprefix("sqlite:///")) as connection:
         connection.executescript((GOLDEN / "guard.sql").read_text())
     upgrade_database(settings)
-    opened = open_guard(settings)
-    TrustedKeys.load(settings.trusted_keys_file).trust(opened.signer, settings.trusted_keys_file)
+    signer = Signer.load_or_create(settings.signing_key_file)
+    TrustedKeys.load(settings.trusted_keys_file).trust(signer, settings.trusted_keys_file)
     return replace(
         open_guard(settings),
         now=lambda: NOW,
@@ -132,3 +134,24 @@ def test_the_tournament_of_a_rejected_scan_is_read(guard: Guard) -> None:
     assert winner.facts == child.detail.purification
     assert winner.facts is not None
     assert winner.facts.relearned[0].images == 32
+
+
+def test_revocations_of_an_earlier_release_come_into_the_signed_chain(guard: Guard) -> None:
+    with reading(guard.engine) as session:
+        before = revocations.list_all(session)
+    digest = "c" * 64
+    with transaction(guard.engine) as session:  # as the earlier release wrote it
+        revocations.add(
+            session, revocation_id="9" * 32, digest=digest, reason="old", by="bob", now=NOW
+        )
+    assert not standing(guard).opened
+    assert verify(guard) == []
+
+    tend(guard)
+
+    found = standing(guard)
+    assert [row.kind for row in found.acts] == ["open", *["revocation"] * (len(before) + 1)]
+    assert digest in found.trail.revoked
+    assert found.newest is not None
+    assert found.newest.heads == found.heads
+    assert verify(guard) == []

@@ -18,6 +18,7 @@ from guard.blobs.folder import FolderBlobs
 from guard.core.contracts import Served
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.states import ScanState, Verdict
+from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.reconcile import Kind, reconcile, reconcile_guard
 from guard.policy import load_policy
@@ -134,15 +135,32 @@ class World:
         republish: Callable[[PublicationRow], None] | None = None,
         publisher: Folder | None = None,
     ) -> list[tuple[Kind, str, str]]:
+        guard = self.guard(now=now)
         done = reconcile(
             self.engine,
             publisher or self.publisher,
-            TrustedKeys.load(self.authority.trusted),
+            guard.trusted,
             self.blobs,
             now,
             republish or self.asked.append,
+            standing=lambda: standing(guard),
         )
         return [(action.kind, action.name, action.version) for action in done]
+
+    def guard(self, now: datetime = NOW) -> Guard:
+        trusted = TrustedKeys.load(self.authority.trusted)
+        return Guard(
+            settings=Settings(data_dir=self.root.parent),
+            engine=self.engine,
+            blobs=self.blobs,
+            policy=load_policy(None),
+            make_bucket=lambda _name: pytest.fail("no bucket is read"),
+            make_signer=lambda: self.authority.signer,
+            make_trusted=lambda: trusted,
+            make_publisher=lambda: self.publisher,
+            child_environment={},
+            now=lambda: now,
+        )
 
     @property
     def served(self) -> list[tuple[str, str]]:
@@ -419,21 +437,9 @@ def test_serving_that_does_not_answer_is_unavailable_and_changes_nothing(
 
 
 def test_with_a_whole_guard_what_is_missing_goes_through_its_own_publish_stage(
-    world: World, model: Vetted, tmp_path: Path
+    world: World, model: Vetted
 ) -> None:
-    trusted = TrustedKeys.load(world.authority.trusted)
-    guard = Guard(
-        settings=Settings(data_dir=tmp_path),
-        engine=world.engine,
-        blobs=world.blobs,
-        policy=load_policy(None),
-        make_bucket=lambda _name: pytest.fail("no bucket is read"),
-        make_signer=lambda: world.authority.signer,
-        make_trusted=lambda: trusted,
-        make_publisher=lambda: world.publisher,
-        child_environment={},
-        now=lambda: NOW,
-    )
+    guard = world.guard()
     world.publish(model)
     world.publisher.withdraw("digits", "1.0")
     first, second = reconcile_guard(guard), reconcile_guard(guard)

@@ -51,7 +51,6 @@ ALIVE: Mapping[str, str] = {
     "guard/reports/charts.py: tick": "the report's template",
     "guard/serving/handler.py: GuardHandler": "TorchServe, by the name of the file",
     "guard/serving/handler.py: initialize": "TorchServe",
-    "guard/store/alarms.py: open_alarms": "the reader of what `ring` writes; metrics count in SQL",
     "guard/store/methods.py: sync": "the store of which methods decide; nothing calls it yet",
     "guard/store/session.py: isolation_level": "sqlite3",
     "guard/store/rows.py: withdrawn_at": "written by keyword in `publications.withdraw`",

@@ -1,0 +1,263 @@
+"""How the ledger stands against its checkpoints, and what it says is revoked.
+
+Whoever asks the gate reads the revocations here, so that nobody gets them without the comparison.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from guard.attest import acts, chain
+from guard.attest.checkpoint import (
+    NO_HEAD,
+    Checkpoint,
+    Head,
+    Heads,
+    Trail,
+    read_line,
+    read_trail,
+)
+from guard.attest.keys import TrustedKeys
+from guard.core.digests import sha256
+from guard.core.errors import IntegrityMismatch, Unavailable
+from guard.flow._checkpoints import CheckpointStore, store_of
+from guard.flow.context import Guard
+from guard.store import ledger, ledger_acts, revocations
+from guard.store.rows import ActRow, CheckpointRow, LedgerRow, RevocationRow
+from guard.store.session import reading
+
+BATCH = 500  # ledger rows in memory at once
+WAY_OUT = (
+    "nothing is published until the right database and checkpoints are back, or until "
+    "`guard ledger accept` takes what is there"
+)
+
+NO_KEYS = (
+    "No key is trusted though the ledger is not empty: the file of trusted keys was emptied or is "
+    "missing; put it back, or name the key with `guard keys trust`."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What was found.
+
+    `broken` are the reasons, one sentence each, why nothing may be published; `missing` names what
+    was deleted without being able to do harm. `newest` is the newest checkpoint anywhere; `trail`
+    the file. `copied` is whether the bucket, if any, has the newest one.
+    """
+
+    heads: Heads
+    acts: tuple[ActRow, ...]
+    table: tuple[RevocationRow, ...]
+    revoked: frozenset[str]
+    broken: tuple[str, ...]
+    missing: tuple[str, ...]
+    trail: Trail
+    newest: Checkpoint | None
+    noted: int
+    copied: bool
+
+    def check(self) -> "Standing":
+        """Itself, if something may be published from this ledger.
+
+        Raises:
+            IntegrityMismatch: nothing may.
+        """
+        if self.broken:
+            raise IntegrityMismatch(self.broken[0], code="ledger_broken")
+        return self
+
+    @property
+    def opened(self) -> bool:
+        """Whether this ledger ever had a checkpoint or an act."""
+        return bool(self.newest or self.acts or self.noted)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there has never been anything in this ledger, here or in its checkpoints."""
+        return not (self.opened or self.table or self.heads.verdicts.seq or self.trail.size)
+
+
+def standing(guard: Guard, *, whole: bool = False, patient: bool = False) -> Standing:
+    """Compare the database with its checkpoints.
+
+    Args:
+        whole: hash every row of the ledger anew, as whoever publishes does.
+        patient: checkpoints that cannot be read are a reason to publish nothing, and no error.
+
+    Raises:
+        Unavailable: the database cannot be read; unless `patient`, the file or the bucket.
+    """
+    return compare(guard, store_of(guard), guard.trusted, whole=whole, patient=patient)
+
+
+def compare(
+    guard: Guard,
+    store: CheckpointStore,
+    trusted: TrustedKeys,
+    *,
+    whole: bool = False,
+    patient: bool = False,
+) -> Standing:
+    """As `standing`, with the caller's store and keys."""
+    # In this order: each is written before the one that is read before it. So another process that
+    # appends meanwhile makes the database newer than its checkpoint, never older.
+    with reading(guard.engine) as session:
+        noted = ledger_acts.last_checkpoint(session)
+    copy, away = _copy(store, noted, patient=patient)
+    try:
+        data = store.read()
+    except Unavailable as error:
+        if not patient:
+            raise
+        data, away = b"", error.sentence
+    trail = read_trail(data, trusted)
+    newest, copied, broken = _newest(trail, copy, noted, trusted, has_bucket=bool(store.bucket))
+    with reading(guard.engine) as session:
+        rows = tuple(ledger_acts.rows(session))
+        table = tuple(revocations.list_all(session))
+        heads = Heads(verdicts=_head(ledger.last(session)), acts=_head(rows[-1] if rows else None))
+        if newest is not None:
+            broken += _behind(session, newest, rows, heads)
+        elif rows and not broken:
+            broken.append(f"There is no checkpoint of this ledger any more; {WAY_OUT}.")
+        broken += _gaps(session, newest, rows, heads, whole=whole)
+    if not trusted.keys and (heads.verdicts.seq or rows or trail.size):
+        broken = [NO_KEYS]
+    signed = {row.subject for row in rows if row.kind == "revocation"}
+    outside = trail.revoked | set(newest.revoked if newest else ())
+    in_table = {row.digest for row in table}
+    return Standing(
+        heads=heads,
+        acts=rows,
+        table=table,
+        revoked=frozenset(signed | outside | in_table),
+        broken=tuple(broken) + ((away,) if away else ()),
+        missing=tuple(
+            f"The revocation of {digest[:12]} was deleted from the database; it stays revoked."
+            for digest in sorted((signed | outside) - in_table)
+        ),
+        trail=trail,
+        newest=newest,
+        noted=noted.number if noted else 0,
+        copied=copied,
+    )
+
+
+def _copy(
+    store: CheckpointStore, noted: CheckpointRow | None, *, patient: bool
+) -> tuple[bytes | None, str]:
+    """The newest line in the bucket, and why it could not be asked."""
+    try:
+        return store.newest_object(noted.number - 1 if noted else 0), ""
+    except Unavailable as error:
+        if not patient:
+            raise
+        return None, f"The checkpoints in the bucket could not be compared: {error.sentence}"
+
+
+def _newest(
+    trail: Trail,
+    copy: bytes | None,
+    noted: CheckpointRow | None,
+    trusted: TrustedKeys,
+    *,
+    has_bucket: bool,
+) -> tuple[Checkpoint | None, bool, list[str]]:
+    """The newest checkpoint of file and bucket, whether the bucket has it, and what is wrong."""
+    newest, digest = trail.newest, trail.digest
+    problems = [f"{sentence} {_way_out()}" for sentence in trail.problems]
+    copied = not has_bucket or newest is None
+    if copy is not None:
+        try:
+            item = read_line(copy, trusted)
+        except IntegrityMismatch as error:
+            return newest, True, [*problems, f"The checkpoint in the bucket: {error.sentence}"]
+        copied = newest is None or item.number >= newest.number
+        if newest is None or item.number > newest.number:
+            problems.append(
+                f"The bucket holds checkpoint {item.number}, the file "
+                f"{newest.number if newest else 'none'}: the file was deleted or replaced by an "
+                f"older one; {WAY_OUT}."
+            )
+            newest, digest = item, sha256(copy)
+        elif item.number == newest.number and sha256(copy) != digest:
+            problems.append(f"File and bucket hold different checkpoints {item.number}; {WAY_OUT}.")
+    if noted is not None and (newest is None or noted.number > newest.number):
+        problems.append(
+            f"The database notes checkpoint {noted.number}, but the newest that is found is "
+            f"{newest.number if newest else 'none'}: the checkpoints were deleted or replaced by "
+            f"older ones; {WAY_OUT}."
+        )
+    elif noted is not None and newest and noted.number == newest.number and noted.digest != digest:
+        problems.append(f"Checkpoint {noted.number} is not the one that was written; {WAY_OUT}.")
+    return newest, copied, problems
+
+
+def _behind(
+    session: Session, newest: Checkpoint, rows: tuple[ActRow, ...], heads: Heads
+) -> list[str]:
+    """How the database falls behind its newest checkpoint, or differs from it."""
+    seq = newest.heads.verdicts.seq
+    row = ledger.at(session, seq) if seq else None
+    act = next((item for item in rows if item.seq == newest.heads.acts.seq), None)
+    when = newest.at.isoformat(timespec="seconds")
+    problems = []
+    for name, wanted, head, found, expected in (
+        ("verdicts", newest.heads.verdicts, heads.verdicts, row, row and chain.expected_hash(row)),
+        ("acts", newest.heads.acts, heads.acts, act, act and acts.expected_act_hash(act)),
+    ):
+        if wanted.seq == 0:
+            continue
+        if found is None:
+            problems.append(
+                f"The ledger's {name} end at {head.seq}, but checkpoint {newest.number} of {when} "
+                f"saw {wanted.seq}: the database was rolled back, cut or replaced; {WAY_OUT}."
+            )
+        elif found.hash != wanted.hash or (
+            expected != wanted.hash and wanted.seq > _accepted(newest, name).seq
+        ):
+            problems.append(
+                f"Row {wanted.seq} of the ledger's {name} is not the one that checkpoint "
+                f"{newest.number} of {when} saw: the database was replaced or changed; {WAY_OUT}."
+            )
+    return problems
+
+
+def _gaps(
+    session: Session,
+    newest: Checkpoint | None,
+    rows: tuple[ActRow, ...],
+    heads: Heads,
+    *,
+    whole: bool,
+) -> list[str]:
+    """What is wrong inside the chains, behind what a person has accepted."""
+    accepted = newest.accepted if newest else Heads()
+    found = acts.unchained(rows, accepted.acts.seq, accepted.acts.hash)
+    start = accepted.verdicts
+    if whole:
+        found += chain.unchained(_pages(session, start.seq), start.seq, start.hash)
+    elif ledger.count(session, start.seq) != max(0, heads.verdicts.seq - start.seq):
+        found.append("Rows of the ledger's verdicts are missing.")
+    return [f"{sentence} {_way_out()}" for sentence in found]
+
+
+def _pages(session: Session, after: int) -> Iterator[LedgerRow]:
+    while rows := ledger.rows(session, after, BATCH):
+        yield from rows
+        after = rows[-1].seq
+
+
+def _accepted(newest: Checkpoint, name: str) -> Head:
+    return newest.accepted.verdicts if name == "verdicts" else newest.accepted.acts
+
+
+def _head(row: LedgerRow | ActRow | None) -> Head:
+    return Head(seq=row.seq, hash=row.hash) if row is not None else NO_HEAD
+
+
+def _way_out() -> str:
+    return WAY_OUT[0].upper() + WAY_OUT[1:] + "."

@@ -1,0 +1,150 @@
+"""Signing keys: made, trusted and distrusted by an explicit act that the ledger records."""
+
+import uuid
+from pathlib import Path
+
+from guard.attest import acts
+from guard.attest.keys import Signer, TrustedKeys
+from guard.core.digests import is_digest, sha256
+from guard.core.errors import InputError
+from guard.flow._checkpoints import store_of
+from guard.flow._seal import open_ledger, record, recorded_keys, seal
+from guard.flow._standing import NO_KEYS, compare
+from guard.flow.context import Guard
+
+
+def signer_of(guard: Guard) -> Signer:
+    """The private key that this guard signs with.
+
+    The first one is made and trusted here, and only where there has never been a ledger.
+
+    Raises:
+        InputError: there is a ledger, and no key file or no trust in its key.
+    """
+    settings = guard.settings
+    path, trusted = settings.signing_key_file, TrustedKeys.load(settings.trusted_keys_file)
+    # Asked only where it matters: it reads the database.
+    new = not (path.exists() and trusted.keys) and _never_used(guard, trusted)
+    if not trusted.keys and not new:
+        raise InputError(NO_KEYS, code="no_trusted_keys")
+    if not path.exists() and not new:
+        raise InputError(
+            f"There is no signing key at {path}, but the ledger is not empty; put the key back, or "
+            "make one with `guard keys make` and name it with `guard keys trust`.",
+            code="no_signing_key",
+        )
+    signer = Signer.load_or_create(path)
+    if not trusted.keys:
+        trusted = trusted.trust(signer, settings.trusted_keys_file)
+    if signer.key_id not in trusted.keys:
+        raise InputError(
+            f"The signing key {signer.key_id[:16]} is not trusted; name it with "
+            "`guard keys trust`.",
+            code="untrusted_signer",
+        )
+    return signer
+
+
+def make_key(path: Path) -> str:
+    """Make a private key in a new file; returns its key id. Nothing trusts it yet.
+
+    Raises:
+        InputError: the file exists, or cannot be written.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already; name a new file.", code="key_file")
+    return Signer.load_or_create(path).key_id
+
+
+def trust(guard: Guard, key: str, reason: str, by: str) -> str:
+    """Let signatures of a key count; returns its key id.
+
+    Args:
+        key: the file of a private key, or the id of a key that the ledger's acts name.
+
+    Raises:
+        InputError: there is no such key, no reason, or this guard's own key would not be trusted.
+    """
+    _need(reason)
+    settings = guard.settings
+    key_id, raw = _public(guard, key)
+    trusted = TrustedKeys.load(settings.trusted_keys_file)
+    after = TrustedKeys({**trusted.keys, key_id: raw})
+    signer = Signer.load(settings.signing_key_file)
+    if signer.key_id not in after.keys:
+        raise InputError(
+            f"This guard signs with {signer.key_id[:16]}, which is not trusted; name that key "
+            "first.",
+            code="untrusted_signer",
+        )
+    after.save(settings.trusted_keys_file)
+    open_ledger(guard)
+    record(guard, _act(guard, "trust", key_id, reason, by, {key_id: raw.hex()}))
+    seal(guard)
+    return key_id
+
+
+def distrust(guard: Guard, key_id: str, reason: str, by: str) -> str:
+    """Let signatures of a key count no longer; returns its key id.
+
+    Args:
+        key_id: the id, or its first 8 characters or more.
+
+    Raises:
+        InputError: it is not trusted, it is the key that signs, or no reason was given.
+    """
+    _need(reason)
+    path = guard.settings.trusted_keys_file
+    found = [known for known in guard.trusted.keys if known.startswith(key_id)]
+    if len(key_id) < 8 or len(found) != 1:
+        raise InputError(
+            f"{key_id!r} names no single trusted key; `guard keys list` shows them.",
+            code="unknown_key",
+        )
+    if found[0] == guard.signer.key_id:
+        raise InputError(
+            "This guard signs with that key; make another one, trust it and set "
+            "GUARD_SIGNING_KEY_FILE first.",
+            code="own_key",
+        )
+    open_ledger(guard)
+    record(guard, _act(guard, "distrust", found[0], reason, by, {}))
+    # The checkpoint that follows is signed by a key that stays trusted.
+    seal(guard)
+    left = {known: raw for known, raw in guard.trusted.keys.items() if known != found[0]}
+    TrustedKeys(left).save(path)
+    return found[0]
+
+
+def _never_used(guard: Guard, trusted: TrustedKeys) -> bool:
+    return compare(guard, store_of(guard), trusted).empty
+
+
+def _public(guard: Guard, key: str) -> tuple[str, bytes]:
+    if is_digest(key):
+        known = recorded_keys(compare(guard, store_of(guard), guard.trusted))
+        raw = bytes.fromhex(known.get(key, ""))
+        if sha256(raw) != key:
+            raise InputError(f"The ledger knows no key {key}; name its file.", code="unknown_key")
+        return key, raw
+    signer = Signer.load(Path(key))
+    return signer.key_id, signer.public
+
+
+def _act(
+    guard: Guard, kind: str, key_id: str, reason: str, by: str, keys: dict[str, str]
+) -> acts.Act:
+    return acts.Act(
+        act_id=uuid.uuid4().hex,
+        kind=kind,
+        subject=key_id,
+        reason=reason,
+        by=by,
+        at=guard.now(),
+        keys=keys,
+    )
+
+
+def _need(reason: str) -> None:
+    if not reason.strip():
+        raise InputError("An act about a key needs a reason.", code="act_no_reason")
