@@ -158,8 +158,9 @@ def test_a_column_of_an_act_that_was_changed_is_found(
     row = a_row(signer)
     assert acts.unchained([row]) == acts.unsigned([row], trusted) == []
 
-    changed = dataclasses.replace(row, **{name: value})
+    column: dict[str, Any] = {name: value}
+    changed = dataclasses.replace(row, **column)
     assert len(acts.unchained([changed])) == 1
-    assert len(acts.unsigned([a_row(signer, **{name: value})], trusted)) == 1  # hashed anew
+    assert len(acts.unsigned([a_row(signer, **column)], trusted)) == 1  # hashed anew
     assert len(acts.unsigned([row], TrustedKeys({}))) == 1
     assert len(acts.unchained([dataclasses.replace(row, seq=2, previous=OTHER)])) == 3

@@ -252,3 +252,17 @@ def test_no_foreign_error_leaks(bucket: Bucket) -> None:
     for version in ("nonsense", "ü", "../x"):
         with pytest.raises(GuardError):
             bucket.head("h/a b+c.pt", version)
+
+
+def test_a_new_object_never_replaces_one_and_names_behind_another_are_listed(
+    bucket: Bucket,
+) -> None:
+    for number in (1, 2, 10):
+        bucket.put_new(f"c/{number:03d}", str(number).encode())
+    bucket.put_new("c/002", b"another")
+
+    assert bucket.keys_after("c/", "c/001") == ["c/002", "c/010"]
+    assert bucket.keys_after("c/", "c/010") == []
+    found = bucket.read_small("c/002", 100)
+    assert found is not None
+    assert found[0] == b"2"
