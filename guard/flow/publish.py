@@ -18,7 +18,7 @@ from guard.flow import _turn
 from guard.flow._lease import Held
 from guard.flow._standing import standing
 from guard.flow.context import Guard
-from guard.store import alarms, ledger, outbox, publications, scans
+from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 

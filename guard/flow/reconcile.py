@@ -167,7 +167,7 @@ def _look(
 ) -> list[_Difference]:
     """All differences, in the order in which they are acted on."""
     state = publisher.state()
-    books = _read(engine, ledger_now.revoked)
+    records = _read(engine, ledger_now.revoked)
     refused = {
         row.id: reason
         for row in records.active
@@ -226,7 +226,7 @@ def _look(
     ]
 
 
-def _read(engine: "Engine", revoked: frozenset[str]) -> _Books:
+def _read(engine: "Engine", revoked: frozenset[str]) -> _Records:
     with reading(engine) as session:
         active = tuple(publications.active(session))
         underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
