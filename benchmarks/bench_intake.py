@@ -83,7 +83,7 @@ def measure(environment: dict[str, str], size: int, number: int) -> dict[str, An
     download = time.monotonic() - started
     if streamed != size:
         raise RuntimeError("The store returned another number of bytes.")
-    nomination = submit(guard, bucket.name, facts.key, version)
+    nomination = submit(guard, "bench", bucket.name, facts.key, version)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_intake", "--receive", nomination],
         env=environment,

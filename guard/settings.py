@@ -121,7 +121,15 @@ class Settings:
     sweep_limit: int = _row(1000, "the most nominations that one sweep makes", low=1)
 
     webhook_token: Secret = _row(
-        Secret(), "bearer token of event senders and API readers; empty refuses them all"
+        Secret(),
+        "bearer token of event senders, and of the operator `api` over API and command line; empty "
+        "fits nobody",
+    )
+    token: Secret = _row(Secret(), "token of the principal who calls commands (`guard token`)")
+    require_principals: bool = _row(
+        default=False,
+        text="acts need a token even where no principal exists; otherwise the login is taken, and "
+        "verdicts are marked unauthenticated",
     )
     webhook_hmac_key: Secret = _row(
         Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)"

@@ -105,12 +105,6 @@ class Weed:
             endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key
         )
 
-    def uploader(self) -> Any:
-        """A client of somebody else, called `ann`, who may read and write."""
-        return make_client(
-            endpoint=self.endpoint, access_key="ann-access", secret_key=self.secret_key
-        )
-
     def new_bucket(self, *, versioned: bool = True) -> Bucket:
         """A bucket of a fresh name."""
         client, name = self.client(), f"t-{secrets.token_hex(6)}"

@@ -4,7 +4,8 @@ from fastapi import Request
 
 from guard.core.errors import InputError
 from guard.flow.context import Guard
-from guard.flow.nominate import MAX_BODY_BYTES, check_auth
+from guard.flow.nominate import MAX_BODY_BYTES, Unauthorised
+from guard.flow.principals import Principal, authenticate
 
 
 def guard_of(request: Request) -> Guard:
@@ -13,16 +14,18 @@ def guard_of(request: Request) -> Guard:
     return guard
 
 
-def require_token(request: Request) -> None:
-    """Admit a caller who holds the bearer token.
+def require_token(request: Request) -> Principal:
+    """Let in whoever holds a token in force; every role may read.
 
-    Signatures serve events only: they cover a body, not the requested resource.
+    Signatures are for events only: they cover a body, not which resource is asked for.
+
+    Raises:
+        Unauthorised: the bearer token is missing, wrong, expired or revoked.
     """
-    guard = guard_of(request)
-    bearer = {"authorization": request.headers.get("authorization", "")}
-    check_auth(
-        bearer, b"", token=guard.settings.webhook_token.reveal(), hmac_key="", now=guard.now()
-    )
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise Unauthorised("The request carries no bearer token.")
+    return authenticate(guard_of(request), token.strip())
 
 
 async def read_body(request: Request) -> bytes:

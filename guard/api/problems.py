@@ -26,6 +26,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "unauthorised": 401,
     "stale_event": 401,
     "replayed_event": 401,
+    "forbidden": 403,
     "unknown_scan": 404,
     "unknown_verdict": 404,
     "unknown_nomination": 404,
@@ -45,6 +46,7 @@ STATUS_OF_CLASS: dict[type[GuardError], int] = {
 _TITLES = {
     400: "The request is not valid",
     401: "Not authorised",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",

@@ -19,6 +19,7 @@ from guard.api.answers import (
 from guard.core.errors import InputError, IntegrityMismatch
 from guard.core.plain import to_plain
 from guard.core.states import ScanState
+from guard.flow.principals import Principal
 from guard.flow.signed import signed
 from guard.flow.submit import submit
 from guard.store import ledger, nominations, reviews, scans
@@ -46,10 +47,15 @@ class NotNominated(InputError):
 
 
 @router.post("/scans", status_code=202)
-def submit_object(wanted: Submission, request: Request, response: Response) -> NominationAnswer:
-    """Nominate an object that is already in an intake bucket."""
+def submit_object(
+    wanted: Submission,
+    request: Request,
+    response: Response,
+    who: Annotated[Principal, Depends(require_token)],
+) -> NominationAnswer:
+    """Have an object looked at that is in an intake bucket already."""
     guard = guard_of(request)
-    new = submit(guard, wanted.bucket, wanted.key, wanted.version_id)
+    new = submit(guard, who, wanted.bucket, wanted.key, wanted.version_id)
     with reading(guard.engine) as session:
         row = nominations.get(session, new)
     if row.state in (NominationState.IGNORED, NominationState.REFUSED):

@@ -16,6 +16,13 @@ def inherited() -> dict[str, str]:
     return dict(os.environ)
 
 
+def own_token() -> str:
+    """The caller's `GUARD_TOKEN`, never that of a running stack; empty where there is none."""
+    from guard.settings import load_settings
+
+    return load_settings(inherited()).token.reveal()
+
+
 def settings_here() -> "Settings":
     """The settings in force for this command.
 

@@ -8,6 +8,7 @@ from guard.core.errors import InputError
 
 if TYPE_CHECKING:
     from guard.flow.context import Guard
+    from guard.flow.principals import Principal
 
 
 def open_service() -> "Guard":
@@ -16,6 +17,34 @@ def open_service() -> "Guard":
     from guard.cli._environment import settings_here
 
     return open_guard(settings_here())
+
+
+def caller(guard: "Guard", *, named: bool = True) -> "Principal":
+    """Who calls this command: the holder of `GUARD_TOKEN`, or without one the login.
+
+    Whether that may act is checked by the use case.
+
+    Args:
+        named: a user id without a name is refused; otherwise its number is the name.
+
+    Raises:
+        Unauthorised: the token is wrong, expired or revoked.
+        InputError: there is no token, and the user id has no name.
+    """
+    from guard.cli._environment import own_token
+    from guard.flow.principals import person
+
+    token = own_token()
+    return person(guard, token, "" if token else _login(named))
+
+
+def _login(named: bool) -> str:
+    try:
+        return operator()
+    except InputError:
+        if named:
+            raise
+        return f"uid {os.getuid()}"
 
 
 def operator() -> str:

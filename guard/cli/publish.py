@@ -6,7 +6,7 @@ import typer
 
 from guard.cli._output import Format, FormatOption, print_json, say
 from guard.cli._scans import look
-from guard.cli._service import open_service
+from guard.cli._service import caller, open_service
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,7 +23,7 @@ def publish(
     guard = open_service()
     from guard.flow.publish import request
 
-    request(guard, scan_id)
+    request(guard, scan_id, caller(guard, named=False))
     seen = look(guard, scan_id)
     if form is Format.JSON:
         print_json(seen.to_dict())

@@ -16,7 +16,7 @@ from guard.cli._output import (
     print_json,
     say,
 )
-from guard.cli._service import open_service, operator
+from guard.cli._service import caller, open_service
 
 app = typer.Typer(rich_markup_mode=None, help="Review held verdicts and decide on them.")
 ScanArgument = Annotated[str, typer.Argument(help="A scan, or the start of its id.")]
@@ -59,18 +59,19 @@ def reject(scan_id: ScanArgument, reason: ReasonOption, form: FormatOption = For
 
 
 def _decide(scan_id: str, reason: str, form: Format, *, approved: bool) -> int:
-    guard, reviewer = open_service(), operator()
+    guard = open_service()
+    who = caller(guard)
     from guard.flow import review
 
     act = review.approve if approved else review.reject
-    verdict_id = act(guard, scan_id, reviewer, reason)
+    verdict_id = act(guard, scan_id, who, reason)
     seen = _scans.look(guard, scan_id)
     if form is Format.JSON:
-        print_json({**seen.to_dict(), "verdict_id": verdict_id, "reviewer": reviewer})
+        print_json({**seen.to_dict(), "verdict_id": verdict_id, "reviewer": who.name})
     else:
         decision = "approved" if approved else "rejected"
         say(
-            f"{decision} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {reviewer}, "
+            f"{said} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {who.name}, "
             f"verdict {verdict_id}"
         )
     return 0

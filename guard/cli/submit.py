@@ -8,7 +8,7 @@ import typer
 
 from guard.cli._output import Format, FormatOption, print_json, say
 from guard.cli._scans import follow
-from guard.cli._service import open_service
+from guard.cli._service import caller, open_service
 from guard.core.errors import ArtifactRejected, InputError, Unavailable
 
 if TYPE_CHECKING:
@@ -36,19 +36,21 @@ def submit(
     guard = open_service()
     from guard.flow import submit as flow
 
+    who = caller(guard, named=False)
+
     if source.startswith(SCHEME):
         bucket, _, key = source.removeprefix(SCHEME).partition("/")
         if not bucket or not key or name is not None:
             raise InputError(
                 "Name an object as s3://BUCKET/KEY, without --name.", code="bad_object"
             )
-        nomination = flow.submit(guard, bucket, key, version_id)
+        nomination = flow.submit(guard, who, bucket, key, version_id)
     else:
         if version_id is not None:
             raise InputError("--version-id goes with s3://BUCKET/KEY.", code="version_of_file")
         from guard.offline import name_of
 
-        nomination = flow.submit_file(guard, Path(source), name or name_of(Path(source)))
+        nomination = flow.submit_file(guard, who, Path(source), name or name_of(Path(source)))
     if not watch:
         if form is Format.JSON:
             print_json({"nomination": nomination, "source": source})

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json, say
-from guard.cli._service import open_service, operator
+from guard.cli._service import caller, open_service
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,10 +22,10 @@ def withdraw(
 
     They are taken out of serving and never served again.
     """
-    guard, by = open_service(), operator()
+    guard = open_service()
     from guard.flow.withdraw import withdraw as revoke
 
-    rows = revoke(guard, name_or_digest, reason, by)
+    rows = revoke(guard, name_or_digest, reason, caller(guard))
     if form is Format.JSON:
         print_json(
             [{"name": row.name, "version": row.version, "digest": row.digest} for row in rows]

@@ -6,8 +6,6 @@ It is the only source of facts about uploads.
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,7 @@ class ObjectFacts:
     """What S3 itself reports about one object version.
 
     `version_id` is None in a bucket without versioning; `etag` is an opaque string, not a hash;
-    `size` in bytes; `modified` is when the store took it, in whole seconds. `metadata` and with it
-    `submitted_by` are the uploader's claims.
+    `size` in bytes. `metadata` holds the uploader's claims, which nothing relies on.
     """
 
     bucket: str
@@ -113,17 +110,6 @@ class Bucket:
         with self._translated(key):
             answer = self.client.head_object(Bucket=self.name, Key=key, **_version(version_id))
         return self._facts(key, answer, answer["ContentLength"])
-
-    def uploader(self, facts: ObjectFacts) -> str | None:
-        """Who uploaded the object: its owner, or else the metadata field `submitted-by`.
-
-        In most buckets every object belongs to the bucket's owner, which identifies nobody. The
-        field is a claim, good enough to keep an honest uploader from reviewing their own model.
-        """
-        owner = self._owner("get_object_acl", Key=facts.key, **_version(facts.version_id))
-        if owner is not None and owner != self._bucket_owner:
-            return owner
-        return facts.metadata.get("submitted-by") or owner
 
     def versioned(self) -> bool:
         """Whether new objects get version ids."""
@@ -284,19 +270,6 @@ class Bucket:
             metadata=answer.get("Metadata", {}),
             modified=_second(answer.get("LastModified")),
         )
-
-    @cached_property
-    def _bucket_owner(self) -> str | None:
-        return self._owner("get_bucket_acl")
-
-    def _owner(self, call: str, **what: Any) -> str | None:
-        try:
-            owner = getattr(self.client, call)(Bucket=self.name, **what).get("Owner", {})
-        except ClientError:
-            return None  # the right to read access lists is often missing, and is not needed
-        except BotoCoreError as error:
-            raise _away(error) from error
-        return owner.get("ID") or owner.get("DisplayName")
 
     def _replaced(self, key: str) -> ObjectChanged:
         name = key.rpartition("/")[2]

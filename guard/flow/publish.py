@@ -13,31 +13,37 @@ from sqlalchemy.orm import Session
 from guard.attest import gate
 from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import IntegrityMismatch, NotServable
+from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.flow import _turn
 from guard.flow._lease import Held
 from guard.flow._standing import standing
 from guard.flow.context import Guard
-from guard.store import alarms, claims, ledger, outbox, publications, scans
+from guard.flow.principals import Principal, note, permit
+from guard.store import alarms, ledger, outbox, publications, revocations, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
 _LOG = structlog.get_logger()
 
 
-def request(guard: Guard, scan_id: str) -> None:
+def request(guard: Guard, scan_id: str, by: Principal | str) -> None:
     """Ask for the artifact of a finished scan to be published.
 
+    Args:
+        by: a principal with an operator's token; a name stands for a login without one.
+
     Raises:
-        NotServable: its verdict does not allow that, or a newer upload was published; the sentence
-            says why.
-        NameTaken: the name belongs to somebody else.
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
+        NotServable: its verdict does not allow that; the sentence says why.
     """
     with reading(guard.engine) as session:
+        permit(guard, session, by, Act.PUBLISH)
         scan = scans.get(session, scan_id)
     view(guard, scan)
     with transaction(guard.engine) as session:
-        _turn.check(session, scan, guard.now())
+        who = permit(guard, session, by, Act.PUBLISH)
+        note(guard, session, who, Act.PUBLISH, scan.canonical_digest or "", f"scan {scan.id}")
         scans.move(session, scan.id, ScanState.PUBLISHING, guard.now())
         outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
 

@@ -22,7 +22,7 @@ from guard.events import Nomination
 from guard.flow import _object_keys
 from guard.flow._served_name import prefix_of, served_name
 from guard.flow.nominate import nominate
-from guard.store import alarms, artifacts, claims, intake, nominations, outbox, scans
+from guard.store import artifacts, intake, nominations, outbox, scans, uploaders
 from guard.store.rows import ArtifactKind, NominationRow, NominationState
 from guard.store.session import reading, transaction
 
@@ -164,12 +164,7 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     # (4) Once through the network, once through the hash, never into memory.
     digest, size = step.blobs.put(step.bucket.stream(facts))
     # (5) One commit.
-    return _commit(
-        step,
-        row,
-        facts,
-        _Scan(name, pin, digest, size, manifest, owner, step.bucket.uploaded_at(facts)),
-    )
+    return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest))
 
 
 def _refuse_taken(step: _Intake, row: NominationRow, name: str, owner: str | None) -> None:
@@ -232,8 +227,6 @@ class _Scan:
     digest: str
     size: int
     manifest: str | None
-    submitted_by: str | None
-    uploaded_at: datetime | None
 
 
 def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan) -> Received:
@@ -251,6 +244,8 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
         artifacts.put(
             session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now
         )
+        # Whatever the upload or its event claims; nobody where no prefix covers the key.
+        owners = uploaders.owners_of(session, facts.bucket, facts.key)
         made = scans.insert(
             session,
             scan_id=new,
@@ -261,14 +256,14 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             now=now,
             upload_digest=scan.digest,
             manifest=scan.manifest,
-            submitted_by=scan.submitted_by,
-            uploaded_at=scan.uploaded_at,
+            submitted_by=", ".join(sorted(owners)) or None,
         )
         if made.id != new:
             # Another worker was faster. Look again now that its scan exists: it may have seen no
             # manifest.
             outbox.add(session, "receive", {"nomination_id": row.id}, now)
             return Received(row.id, NominationState.NEW)
+        uploaders.record(session, new, owners)
         outbox.add(session, "inspect", {"scan_id": new}, now)
         nominations.settle(session, row.id, NominationState.ACCEPTED, scan_id=new)
     return Received(row.id, NominationState.ACCEPTED, new)
@@ -333,10 +328,3 @@ def _settle(
             alarms.raise_(session, alarm, subject, reason, step.now())
         nominations.settle(session, row.id, state, reason=reason, scan_id=scan_id)
     return Received(row.id, state, scan_id, reason)
-
-
-def _claim(name: str | None) -> str | None:
-    """The uploader's name as the store reports it, made printable and short."""
-    if not name:
-        return None
-    return "".join(char if char.isprintable() else "?" for char in name)[:200]

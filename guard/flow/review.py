@@ -4,12 +4,14 @@ import uuid
 from typing import TYPE_CHECKING
 
 from guard.core.errors import InputError, NotServable
+from guard.core.roles import Act
 from guard.core.states import Verdict
 from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
+from guard.flow.principals import Principal, note, permit
 from guard.flow.signed import signed
-from guard.store import ledger, reviews, scans
+from guard.store import ledger, reviews, scans, uploaders
 from guard.store.rows import Decided, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
@@ -17,18 +19,25 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-def approve(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
-    """Clear a held artifact, send it to be published, and return the new verdict's id.
+def approve(guard: Guard, scan_id: str, reviewer: Principal | str, reason: str) -> str:
+    """Clear a held artifact on a reviewer's word and send it to be published.
+
+    Returns the new verdict's id.
+
+    Args:
+        reviewer: a principal with a reviewer's token; a name stands for a login without one.
 
     Raises:
         InputError: no reason was given.
-        NotServable: the scan is not held, or the reviewer uploaded the model.
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
+        NotServable: the scan is not held, or the reviewer may have uploaded the model, its parent
+            or the same bytes.
     """
     return _decide(guard, scan_id, reviewer, reason, approved=True)
 
 
-def reject(guard: Guard, scan_id: str, reviewer: str, reason: str) -> str:
-    """Reject a held artifact and return the new verdict's id; raises as `approve` does."""
+def reject(guard: Guard, scan_id: str, reviewer: Principal | str, reason: str) -> str:
+    """Reject a held artifact; returns the new verdict's id. Raises as `approve`."""
     return _decide(guard, scan_id, reviewer, reason, approved=False)
 
 
@@ -38,29 +47,37 @@ def waiting(guard: Guard) -> list[ScanRow]:
         return [scans.get(session, row.scan_id) for row in reviews.waiting(session)]
 
 
-def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved: bool) -> str:
+def _decide(
+    guard: Guard, scan_id: str, reviewer: Principal | str, reason: str, *, approved: bool
+) -> str:
     if not reason.strip():
         raise InputError(
             "A review needs a reason; give one that the next reader can check.",
             code="review_no_reason",
         )
     with transaction(guard.engine) as session:
+        act = Act.APPROVE if approved else Act.REJECT
+        who = permit(guard, session, reviewer, act)
         scan = scans.get(session, scan_id)
         row = _held(session, scan)
+        known = uploaders.of_scan(session, scan.id)
         if approved:
-            _check_approval(guard, scan, row, reviewer)
+            _check_approval(guard, scan, row, who.name, known)
         held = signed(row.envelope).facts
         facts = held.reviewed(
             Verdict.CLEARED if approved else Verdict.REJECTED,
-            f"{'Approved' if approved else 'Rejected'} by {reviewer}: {reason}",
+            f"{'Approved' if approved else 'Rejected'} by {who.name}{_doubts(who, known)}: "
+            f"{reason}",
         )
         terms = Terms(
             then="publish" if approved and guard.settings.auto_publish else "",
             basis={
                 "kind": "review",
-                "reviewer": reviewer,
+                "reviewer": who.name,
                 "reason": reason,
                 "reviewed_verdict": row.id,
+                "uploaders": sorted(known),
+                **({} if who.authenticated else {"unauthenticated": True}),
             },
         )
         verdict_id = write(guard, session, scan, row.artifact_digest, facts, terms)
@@ -68,14 +85,22 @@ def _decide(guard: Guard, scan_id: str, reviewer: str, reason: str, *, approved:
             session,
             review_id=uuid.uuid4().hex,
             verdict_id=row.id,
-            reviewer=reviewer,
+            reviewer=who.name,
             decision=Decided.APPROVE if approved else Decided.REJECT,
             reason=reason,
             new_verdict_id=verdict_id,
             now=guard.now(),
         )
-    seal(guard)
+        note(guard, session, who, act, verdict_id, f"{row.id}{_doubts(who, known)}: {reason}")
     return verdict_id
+
+
+def _doubts(who: Principal, known: frozenset[str]) -> str:
+    """What a reader of the decision should know about how sure its four eyes are."""
+    doubts = [] if who.authenticated else ["unauthenticated"]
+    if not known:
+        doubts.append("uploader unknown")
+    return f" ({', '.join(doubts)})" if doubts else ""
 
 
 def _held(session: "Session", scan: ScanRow) -> LedgerRow:
@@ -88,10 +113,13 @@ def _held(session: "Session", scan: ScanRow) -> LedgerRow:
     return row
 
 
-def _check_approval(guard: Guard, scan: ScanRow, row: LedgerRow, reviewer: str) -> None:
-    if scan.submitted_by is not None and scan.submitted_by == reviewer:
+def _check_approval(
+    guard: Guard, scan: ScanRow, row: LedgerRow, reviewer: str, known: frozenset[str]
+) -> None:
+    if reviewer in known:
         raise NotServable(
-            f"{reviewer} uploaded this model and cannot approve it; ask somebody else."
+            f"{reviewer} uploaded this model, or owns where it lies, its parent or the same bytes, "
+            "and cannot approve it; ask somebody else."
         )
     if row.expires_at <= guard.now():
         raise NotServable(f"The held verdict of scan {scan.id} has expired; scan the model again.")

@@ -4,26 +4,34 @@ import uuid
 
 from guard.core.digests import is_digest
 from guard.core.errors import InputError
-from guard.flow._seal import seal
+from guard.core.roles import Act
 from guard.flow.context import Guard
+from guard.flow.principals import Principal, note, permit
 from guard.store import publications, revocations
 from guard.store.rows import PublicationRow
 from guard.store.session import transaction
 
 
-def withdraw(guard: Guard, name_or_digest: str, reason: str, by: str) -> list[PublicationRow]:
+def withdraw(
+    guard: Guard, name_or_digest: str, reason: str, by: Principal | str
+) -> list[PublicationRow]:
     """Revoke the digest(s) published under a name, or one digest, and take them out of serving.
 
     The revocation is committed first: if the serving system does not answer, `reconcile`
     finishes the work.
 
+    Args:
+        by: a principal with an operator's token; a name stands for a login without one.
+
     Raises:
-        InputError: nothing is published under that name or digest, or no reason was given.
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
+        InputError: nothing of that name or digest is published, or no reason was given.
         Unavailable: the serving system did not answer; the revocation stands.
     """
     if not reason.strip():
         raise InputError("A withdrawal needs a reason.", code="withdraw_no_reason")
     with transaction(guard.engine) as session:
+        who = permit(guard, session, by, Act.WITHDRAW)
         active = publications.active(session)
         mine = [
             row
@@ -42,12 +50,10 @@ def withdraw(guard: Guard, name_or_digest: str, reason: str, by: str) -> list[Pu
                 revocation_id=uuid.uuid4().hex,
                 digest=digest,
                 reason=reason,
-                by=by,
+                by=who.name,
                 now=guard.now(),
             )
-    # Signs the revocations and puts them into the ledger's chain. Where this process cannot, the
-    # one with the key does so when it next reconciles; until then the row alone revokes.
-    seal(guard)
+            note(guard, session, who, Act.WITHDRAW, digest, reason)
     for row in mine:
         guard.publisher.withdraw(row.name, row.version)
         with transaction(guard.engine) as session:

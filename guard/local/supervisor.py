@@ -121,6 +121,8 @@ class Stack:
         given = {
             name: value for name, value in self._env.items() if name.startswith("GUARD_") and value
         }
+        # Who started the stack is not who calls a command in another terminal.
+        given.pop("GUARD_TOKEN", None)
         for alias in ("DATABASE_URL", "REDIS_URL"):
             if self._env.get(alias):
                 given.setdefault(f"GUARD_{alias}", self._env[alias])

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.core.states import Verdict
+from guard.store import uploaders
 from guard.store._read import many, rows_of, table
 from guard.store.rows import Decided, LedgerRow, ReviewRow
 from guard.store.tables import LedgerEntry, Review, Scan
@@ -35,20 +36,19 @@ def add(
 
     Raises:
         InputError: there is no such verdict, or no reason was given.
-        OwnUpload: the reviewer is the uploader (a database trigger refuses the same).
+        OwnUpload: the reviewer may have uploaded the artifact, its parent or the same bytes (a
+            database trigger refuses the same).
     """
     if not reason.strip() or not reviewer.strip():
         raise InputError(
             "A review needs the reviewer's name and a reason.", code="review_without_reason"
         )
     found = s.execute(
-        select(_LEDGER.c.id, _SCANS.c.submitted_by)
-        .join(_SCANS, _SCANS.c.id == _LEDGER.c.scan_id)
-        .where(_LEDGER.c.id == verdict_id)
+        select(_LEDGER.c.id, _LEDGER.c.scan_id).where(_LEDGER.c.id == verdict_id)
     ).first()
     if found is None:
         raise InputError(f"The ledger holds no verdict {verdict_id!r}.", code="unknown_verdict")
-    if decision == Decided.APPROVE and found.submitted_by == reviewer:
+    if decision == Decided.APPROVE and reviewer in uploaders.of_scan(s, found.scan_id):
         raise OwnUpload(
             f"{reviewer} uploaded this model and cannot approve it; ask another person."
         )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from guard.core.notes import ScanNotes
+from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
 
 
@@ -147,6 +148,47 @@ class ReviewRow:
     decision: Decided
     reason: str
     new_verdict_id: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRow:
+    """A bearer token; `hash` is the SHA-256 of its secret, which is stored nowhere."""
+
+    id: str
+    principal: str
+    role: Role
+    hash: str
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnerRow:
+    """A principal that may upload under a prefix of a bucket, until `removed_at`."""
+
+    id: str
+    bucket: str
+    prefix: str
+    principal: str
+    created_at: datetime
+    removed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActRow:
+    """One act of a principal; `role` and `token_id` are empty for a login without a token."""
+
+    seq: int
+    act: Act
+    principal: str
+    role: str
+    authenticated: bool
+    token_id: str
+    subject: str
+    detail: str
     at: datetime
 
 

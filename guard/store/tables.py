@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from guard.core.notes import ScanNotes
+from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
 from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
 from guard.store.types import EnumText, EnvelopeText, Notes, PlainJson, Utc
@@ -165,6 +166,66 @@ class Review(Base):
     decision: Mapped[Decided] = mapped_column(EnumText(Decided))
     reason: Mapped[str] = mapped_column(Text)
     new_verdict_id: Mapped[str | None] = mapped_column(ID)
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Principal(Base):
+    """A name that tokens are given to; append-only, so that "none exists yet" never comes back."""
+
+    __tablename__ = "principals"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Token(Base):
+    """A bearer token of a principal, as the SHA-256 of its secret."""
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    principal: Mapped[str] = mapped_column(ForeignKey("principals.name"), index=True)
+    role: Mapped[Role] = mapped_column(EnumText(Role))
+    hash: Mapped[str] = mapped_column(DIGEST)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    expires_at: Mapped[datetime] = mapped_column(Utc)
+    revoked_at: Mapped[datetime | None] = mapped_column(Utc)
+    last_used_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class PrefixOwner(Base):
+    """A principal that may upload under a prefix of a bucket, until `removed_at`."""
+
+    __tablename__ = "prefix_owners"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    bucket: Mapped[str] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(Text)
+    principal: Mapped[str] = mapped_column(ForeignKey("principals.name"), index=True)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    removed_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class Uploader(Base):
+    """Who owned an upload's key when it was taken in; append-only.
+
+    A trigger copies the rows of a parent scan to its children and re-scans.
+    """
+
+    __tablename__ = "uploaders"
+    scan_id: Mapped[str] = mapped_column(ForeignKey("scans.id"), primary_key=True)
+    principal: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class ActRecord(Base):
+    """Who did what; append-only. `role` and `token_id` are empty for a login without a token."""
+
+    __tablename__ = "acts"
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    act: Mapped[Act] = mapped_column(EnumText(Act))
+    principal: Mapped[str] = mapped_column(Text, index=True)
+    role: Mapped[str] = mapped_column(String(16))
+    authenticated: Mapped[bool]
+    token_id: Mapped[str] = mapped_column(ID)
+    subject: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(Utc)
 
 

@@ -38,6 +38,18 @@ def test_other_commands_use_the_settings_of_the_stack_that_runs(cli: Cli, home: 
     assert settings_here() == before
 
 
+def test_the_token_of_who_started_the_stack_is_not_handed_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARD_TOKEN", "of-the-operator")
+    with Stack(home, dict(os.environ), parts=("database",)) as stack:
+        stack.start()
+        monkeypatch.delenv("GUARD_TOKEN")
+
+        assert "GUARD_TOKEN" not in stack.environment()
+        assert not settings_here().token
+
+
 def test_the_callers_own_settings_win_over_the_stacks(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

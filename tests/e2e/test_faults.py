@@ -159,7 +159,7 @@ def test_a_row_edited_to_cleared_publishes_nothing(site: Site) -> None:
         )
 
     with pytest.raises((IntegrityMismatch, NotServable)):
-        publish.request(site.guard, scan.id)
+        publish.request(site.guard, scan.id, "bob")
 
     with transaction(site.guard.engine) as session:
         scans.move(session, scan.id, ScanState.PUBLISHING, site.guard.now())

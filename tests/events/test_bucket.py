@@ -142,36 +142,6 @@ def test_a_local_file_is_put_and_its_version_told(bucket: Bucket, tmp_path: Path
     assert b"".join(bucket.stream(bucket.head("u/m.pt", version))) == b"local"
 
 
-def test_the_uploader_is_the_claim_where_all_belongs_to_the_buckets_owner(bucket: Bucket) -> None:
-    put(bucket, "o/with.pt", b"x", Metadata={"submitted-by": "ann"})
-    put(bucket, "o/without.pt", b"x")
-
-    assert bucket.uploader(bucket.head("o/with.pt")) == "ann"
-    assert bucket.uploader(bucket.head("o/without.pt")) == "admin"
-
-
-def test_the_uploader_is_the_objects_owner_where_the_store_tells_one_of_its_own(
-    bucket: Bucket,
-) -> None:
-    # SeaweedFS names the uploader of what came in parts, and the bucket's owner for the rest.
-    key = "o/parts.pt"
-    ann = Bucket(shared_weed().uploader(), bucket.name)
-    number = ann.client.create_multipart_upload(
-        Bucket=ann.name, Key=key, Metadata={"submitted-by": "eve"}
-    )["UploadId"]
-    part = ann.client.upload_part(
-        Bucket=ann.name, Key=key, UploadId=number, PartNumber=1, Body=b"x" * (5 << 20)
-    )
-    ann.client.complete_multipart_upload(
-        Bucket=ann.name,
-        Key=key,
-        UploadId=number,
-        MultipartUpload={"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]},
-    )
-
-    assert bucket.uploader(bucket.head(key)) == "ann"
-
-
 @pytest.mark.parametrize(
     "key", ["../../etc/passwd", "a/../b", "CON", "-rf", "..%2fx", "a//b", "x" * 250, "\u202egpj.pt"]
 )

@@ -14,9 +14,9 @@ from guard.core.errors import InputError, Unavailable
 from guard.core.states import ScanState
 from guard.events.bucket import Bucket, make_client
 from guard.flow.receive import receive
-from guard.store import artifacts
+from guard.store import artifacts, principals, uploaders
 from guard.store.rows import ArtifactKind, NominationState
-from guard.store.session import reading
+from guard.store.session import reading, transaction
 from tests.flow.intake import CONFIG, World, new_world
 from tests.services import shared_weed
 
@@ -50,15 +50,11 @@ def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: Worl
     )
     assert (scan.bucket, scan.version_id) == (world.bucket.name, version)
     assert scan.key == "in/resnet18-clean/model.safetensors"
-    assert (scan.name, scan.state, scan.submitted_by) == (
-        "in--resnet18-clean",
-        ScanState.QUEUED,
-        "ann",
-    )
+    assert (scan.name, scan.state, scan.submitted_by) == ("resnet18-clean", ScanState.QUEUED, None)
     assert scan.upload_digest == sha256(WEIGHTS)
     assert scan.manifest == CONFIG.decode()
-    with world.blobs.open(sha256(WEIGHTS)) as file:
-        assert file.read() == WEIGHTS
+    with world.blobs.open(sha256(WEIGHTS)) as stored:
+        assert stored.read() == WEIGHTS
     with reading(world.engine) as session:
         artifact = artifacts.get(session, sha256(WEIGHTS))
     assert (artifact.size, artifact.kind) == (len(WEIGHTS), ArtifactKind.UPLOAD)
@@ -288,3 +284,24 @@ def test_a_worker_killed_between_blob_and_commit_leaves_nothing_half_done(world:
     assert world.blobs.has(sha256(WEIGHTS))
     assert world.receive(new).state is NominationState.ACCEPTED
     assert len(world.scans()) == len(world.messages("inspect")) == 1
+
+
+def test_the_uploader_is_the_owner_of_the_prefix_whatever_the_upload_claims(world: World) -> None:
+    with transaction(world.engine) as session:
+        for name, prefix in (("ann", "in/ann/"), ("bob", "in/bob/"), ("cy", "in/")):
+            principals.put(session, name, world.now())
+            uploaders.add_owner(
+                session, bucket=world.bucket.name, prefix=prefix, principal=name, now=world.now()
+            )
+        uploaders.remove_owner(
+            session, bucket=world.bucket.name, prefix="in/", principal="cy", now=world.now()
+        )
+    world.put("in/ann/config.json", CONFIG)
+    world.put("in/ann/m.pt", WEIGHTS, Metadata={"submitted-by": "bob", "owner": "bob"})
+    world.nominate("in/ann/m.pt")
+    world.work()
+
+    (scan,) = world.scans()
+    with reading(world.engine) as session:
+        known = uploaders.of_scan(session, scan.id)
+    assert (scan.submitted_by, sorted(known)) == ("ann", ["ann"])

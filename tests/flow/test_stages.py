@@ -123,7 +123,7 @@ def test_a_cleared_scan_is_published_and_can_be_withdrawn_for_good(place: Place)
 
     assert place.guard.publisher.state() == []
     with pytest.raises(NotServable, match="withdrawn"):
-        publish.request(place.guard, scan_id)
+        publish.request(place.guard, scan_id, "bob")
 
 
 def test_a_rejected_scan_goes_on_to_purification_and_publishes_nothing(place: Place) -> None:
@@ -132,7 +132,7 @@ def test_a_rejected_scan_goes_on_to_purification_and_publishes_nothing(place: Pl
     assert [row.verdict for row in place.verdicts(scan_id)] == [Verdict.REJECTED]
     assert place.scan(scan_id).state is ScanState.PURIFYING
     with pytest.raises(NotServable, match="rejected"):
-        publish.request(place.guard, scan_id)
+        publish.request(place.guard, scan_id, "bob")
 
 
 def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None:

@@ -1,0 +1,47 @@
+"""Roles of principals, and which role each act needs."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a token is for; a person with several roles has several tokens under one name."""
+
+    VIEWER = "viewer"  # reads scans, verdicts and metrics over the API
+    UPLOADER = "uploader"  # also has objects under its own prefixes looked at
+    REVIEWER = "reviewer"  # also decides about held verdicts
+    OPERATOR = "operator"  # also publishes, withdraws, and gives and revokes tokens
+    SIGNER = "signer"  # reads; for people who hold signing keys, no act of this list needs it yet
+
+
+class Act(StrEnum):
+    """What a principal asks for. All but `read` and `submit` leave a row in the table `acts`."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    APPROVE = "approve"
+    REJECT = "reject"
+    PUBLISH = "publish"
+    WITHDRAW = "withdraw"
+    GIVE_TOKEN = "token_create"  # noqa: S105 - the name of an act
+    REVOKE_TOKEN = "token_revoke"  # noqa: S105 - the name of an act
+    REMOVE_OWNER = "owner_remove"
+
+
+_OPERATOR = frozenset({Role.OPERATOR})
+_REVIEWER = frozenset({Role.REVIEWER})
+#: The roles that may do each act. Operators do not review: who gives out tokens could otherwise
+#: approve as well, and one pair of eyes would do for everything.
+MAY: Mapping[Act, frozenset[Role]] = {
+    Act.READ: frozenset(Role),
+    Act.SUBMIT: frozenset({Role.UPLOADER, Role.OPERATOR}),
+    Act.APPROVE: _REVIEWER,
+    Act.REJECT: _REVIEWER,
+    Act.PUBLISH: _OPERATOR,
+    Act.WITHDRAW: _OPERATOR,
+    Act.GIVE_TOKEN: _OPERATOR,
+    Act.REVOKE_TOKEN: _OPERATOR,
+    Act.REMOVE_OWNER: _OPERATOR,
+}
+#: Acts that nobody may do without a token, not even where no principal exists yet.
+NEEDS_TOKEN: frozenset[Act] = frozenset({Act.GIVE_TOKEN, Act.REVOKE_TOKEN, Act.REMOVE_OWNER})

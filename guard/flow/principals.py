@@ -1,0 +1,150 @@
+"""Who asks, proved by a token, and whether their role lets them.
+
+A token is `guard_ID_SECRET`. The secret is 256 random bits, so that a plain SHA-256 is enough to
+store it: a slow hash protects passwords, which can be guessed, and nobody guesses 256 bits.
+"""
+
+import hmac
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from guard.core.digests import sha256
+from guard.core.errors import InputError
+from guard.core.roles import MAY, NEEDS_TOKEN, Act, Role
+from guard.events.auth import Unauthorised
+from guard.store import acts, principals, uploaders
+from guard.store.session import reading, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from guard.flow.context import Guard
+    from guard.store.rows import TokenRow
+
+__all__ = ["Forbidden", "Principal", "Unauthorised", "authenticate", "permit", "person"]
+
+#: The operator that `GUARD_WEBHOOK_TOKEN` stands for; no token is ever given out under this name.
+API = "api"
+TOKEN = re.compile(r"guard_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+TOUCH_SECONDS = (
+    60.0  # the time of last use is that coarse, so that reading does not write each time
+)
+_NOBODY = "0" * 64
+
+
+class Forbidden(InputError):
+    """The caller is known, and its role does not include what it asks for."""
+
+    code = "forbidden"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Who asks; `role` is None and `token_id` empty for a login that showed no token."""
+
+    name: str
+    role: Role | None
+    token_id: str = ""
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether a token proved the name."""
+        return self.role is not None
+
+
+def authenticate(guard: "Guard", token: str) -> Principal:
+    """The principal that holds a token; its time of last use is kept.
+
+    Raises:
+        Unauthorised: the token is unknown, wrong, expired or revoked; the sentence does not reveal
+            which.
+    """
+    api = guard.settings.webhook_token.reveal()
+    if hmac.compare_digest(token.encode(errors="replace"), api.encode()) and api:
+        return Principal(name=API, role=Role.OPERATOR)
+    found = TOKEN.fullmatch(token)
+    token_id, secret = found.groups() if found else ("", "")
+    now = guard.now()
+    with reading(guard.engine) as session:
+        row = principals.find_token(session, token_id)
+    # Compared even where there is no such token, so that the time taken reveals nothing.
+    same = hmac.compare_digest(sha256(secret.encode()), row.hash if row is not None else _NOBODY)
+    if row is None or not same or not _in_force(row, now):
+        raise Unauthorised("The token is wrong, expired or revoked; ask an operator for another.")
+    if row.last_used_at is None or now - row.last_used_at > timedelta(seconds=TOUCH_SECONDS):
+        with transaction(guard.engine) as session:
+            principals.touch(session, row.id, now)
+    return Principal(name=row.principal, role=row.role, token_id=row.id)
+
+
+def person(guard: "Guard", token: str, login: str) -> Principal:
+    """Who sits at a keyboard: the holder of `token`, or without one the `login`, unauthenticated.
+
+    Raises:
+        Unauthorised: as `authenticate`. Whether a login may act is for `permit` to decide.
+    """
+    return authenticate(guard, token) if token else Principal(name=login, role=None)
+
+
+def permit(guard: "Guard", session: "Session", who: Principal | str, act: Act) -> Principal:
+    """Check that `who` may do `act` now; the last check, in the transaction that does it.
+
+    Args:
+        who: a name stands for a login that showed no token.
+
+    Raises:
+        Unauthorised: a token is needed and was not shown, or was revoked meanwhile.
+        Forbidden: the role does not include the act.
+    """
+    who = Principal(name=who, role=None) if isinstance(who, str) else who
+    if who.role is None:
+        if act in NEEDS_TOKEN or guard.settings.require_principals or principals.exist(session):
+            raise Unauthorised(
+                "This needs a token: set GUARD_TOKEN to one that `guard token create` printed."
+            )
+        return who
+    if who.name != API:
+        row = principals.find_token(session, who.token_id)
+        if row is None or not _in_force(row, guard.now()) or row.role is not who.role:
+            raise Unauthorised("The token was revoked or has expired; ask an operator for another.")
+    if who.role not in MAY[act]:
+        needed = " or ".join(sorted(MAY[act]))
+        raise Forbidden(f"{who.name} shows a token of role {who.role}; {act} needs {needed}.")
+    return who
+
+
+def may_submit(guard: "Guard", who: Principal | str, bucket: str, key: str) -> None:
+    """Check that `who` may have an object looked at: operators any, uploaders their own.
+
+    Raises:
+        Unauthorised, Forbidden: as `permit`, or the uploader owns no prefix of the key.
+    """
+    with reading(guard.engine) as session:
+        who = permit(guard, session, who, Act.SUBMIT)
+        free = who.role is not Role.UPLOADER
+        own = free or who.name in uploaders.owners_of(session, bucket, key)
+    if not own:
+        raise Forbidden(f"{who.name} owns no prefix of s3://{bucket}/{key}; ask an operator.")
+
+
+def note(
+    guard: "Guard", session: "Session", who: Principal, act: Act, subject: str, detail: str
+) -> None:
+    """Record an act, in the transaction that does it."""
+    acts.add(
+        session,
+        act=act,
+        principal=who.name,
+        role=str(who.role or ""),
+        authenticated=who.authenticated,
+        token_id=who.token_id,
+        subject=subject,
+        detail=detail,
+        now=guard.now(),
+    )
+
+
+def _in_force(row: "TokenRow", now: datetime) -> bool:
+    return row.revoked_at is None and row.expires_at > now
