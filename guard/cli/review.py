@@ -71,7 +71,7 @@ def _decide(scan_id: str, reason: str, form: Format, *, approved: bool) -> int:
     else:
         decision = "approved" if approved else "rejected"
         say(
-            f"{said} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {who.name}, "
+            f"{decision} {seen.scan.name} sha256:{seen.scan.canonical_digest or ''} as {who.name}, "
             f"verdict {verdict_id}"
         )
     return 0

@@ -24,7 +24,7 @@ from guard.core.errors import IntegrityMismatch, Unavailable
 from guard.flow._checkpoints import CheckpointStore, store_of
 from guard.flow.context import Guard
 from guard.store import ledger, ledger_acts, revocations
-from guard.store.rows import ActRow, CheckpointRow, LedgerRow, RevocationRow
+from guard.store.rows import CheckpointRow, LedgerActRow, LedgerRow, RevocationRow
 from guard.store.session import reading
 
 BATCH = 500  # ledger rows in memory at once
@@ -49,7 +49,7 @@ class Standing:
     """
 
     heads: Heads
-    acts: tuple[ActRow, ...]
+    acts: tuple[LedgerActRow, ...]
     table: tuple[RevocationRow, ...]
     revoked: frozenset[str]
     broken: tuple[str, ...]
@@ -197,7 +197,7 @@ def _newest(
 
 
 def _behind(
-    session: Session, newest: Checkpoint, rows: tuple[ActRow, ...], heads: Heads
+    session: Session, newest: Checkpoint, rows: tuple[LedgerActRow, ...], heads: Heads
 ) -> list[str]:
     """How the database falls behind its newest checkpoint, or differs from it."""
     seq = newest.heads.verdicts.seq
@@ -229,7 +229,7 @@ def _behind(
 def _gaps(
     session: Session,
     newest: Checkpoint | None,
-    rows: tuple[ActRow, ...],
+    rows: tuple[LedgerActRow, ...],
     heads: Heads,
     *,
     whole: bool,
@@ -255,7 +255,7 @@ def _accepted(newest: Checkpoint, name: str) -> Head:
     return newest.accepted.verdicts if name == "verdicts" else newest.accepted.acts
 
 
-def _head(row: LedgerRow | ActRow | None) -> Head:
+def _head(row: LedgerRow | LedgerActRow | None) -> Head:
     return Head(seq=row.seq, hash=row.hash) if row is not None else NO_HEAD
 
 

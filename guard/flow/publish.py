@@ -20,7 +20,7 @@ from guard.flow._lease import Held
 from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, note, permit
-from guard.store import alarms, ledger, outbox, publications, revocations, scans
+from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
@@ -35,7 +35,9 @@ def request(guard: Guard, scan_id: str, by: Principal | str) -> None:
 
     Raises:
         Unauthorised, Forbidden: as `guard.flow.principals.permit`.
-        NotServable: its verdict does not allow that; the sentence says why.
+        NotServable: its verdict does not allow that, or a newer upload was published; the message
+            says why.
+        NameTaken: the name belongs to somebody else.
     """
     with reading(guard.engine) as session:
         permit(guard, session, by, Act.PUBLISH)
@@ -43,6 +45,7 @@ def request(guard: Guard, scan_id: str, by: Principal | str) -> None:
     view(guard, scan)
     with transaction(guard.engine) as session:
         who = permit(guard, session, by, Act.PUBLISH)
+        _turn.check(session, scan, guard.now())
         note(guard, session, who, Act.PUBLISH, scan.canonical_digest or "", f"scan {scan.id}")
         scans.move(session, scan.id, ScanState.PUBLISHING, guard.now())
         outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())

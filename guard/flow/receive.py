@@ -9,7 +9,7 @@ the new upload has an event of its own, and the sweep finds it if that event is 
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -22,7 +22,7 @@ from guard.events import Nomination
 from guard.flow import _object_keys
 from guard.flow._served_name import prefix_of, served_name
 from guard.flow.nominate import nominate
-from guard.store import artifacts, intake, nominations, outbox, scans, uploaders
+from guard.store import alarms, artifacts, claims, intake, nominations, outbox, scans, uploaders
 from guard.store.rows import ArtifactKind, NominationRow, NominationState
 from guard.store.session import reading, transaction
 
@@ -159,19 +159,20 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{facts.pin}{intake.LATE_MANIFEST}{manifest_pin}" if there else facts.pin
-    owner = _claim(step.bucket.uploader(facts))
-    _refuse_taken(step, row, name, owner)
-    # (4) Once through the network, once through the hash, never into memory.
+    _refuse_taken(step, row, name)
+    # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
     digest, size = step.blobs.put(step.bucket.stream(facts))
     # (5) One commit.
-    return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest))
+    uploaded_at = step.bucket.uploaded_at(facts)
+    return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, uploaded_at))
 
 
-def _refuse_taken(step: _Intake, row: NominationRow, name: str, owner: str | None) -> None:
+def _refuse_taken(step: _Intake, row: NominationRow, name: str) -> None:
     """Refuse before the bytes are read what step (5) would refuse."""
     prefix = prefix_of(row.key)
     with reading(step.engine) as session:
         there = claims.of_prefix(session, row.bucket, prefix) or claims.find(session, name)
+        owner = _owner(uploaders.owners_of(session, row.bucket, row.key))
     if there is not None:
         claims.allowed(there, row.bucket, prefix, owner)
 
@@ -227,25 +228,31 @@ class _Scan:
     digest: str
     size: int
     manifest: str | None
+    uploaded_at: datetime | None
+
+
+def _owner(owners: Collection[str]) -> str | None:
+    """All owners of a key as one text; None where no prefix covers it."""
+    return ", ".join(sorted(owners)) or None
 
 
 def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan) -> Received:
     now = step.now()
     with transaction(step.engine) as session:
         new = uuid.uuid4().hex
+        # Whatever the upload or its event claims; nobody where no prefix covers the key.
+        owners = uploaders.owners_of(session, facts.bucket, facts.key)
         claim = claims.take(
             session,
             name=scan.name,
             bucket=facts.bucket,
             prefix=prefix_of(facts.key),
-            owner=scan.submitted_by,
+            owner=_owner(owners),
             now=now,
         )
         artifacts.put(
             session, digest=scan.digest, size=scan.size, kind=ArtifactKind.UPLOAD, now=now
         )
-        # Whatever the upload or its event claims; nobody where no prefix covers the key.
-        owners = uploaders.owners_of(session, facts.bucket, facts.key)
         made = scans.insert(
             session,
             scan_id=new,
@@ -256,7 +263,8 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             now=now,
             upload_digest=scan.digest,
             manifest=scan.manifest,
-            submitted_by=", ".join(sorted(owners)) or None,
+            submitted_by=_owner(owners),
+            uploaded_at=scan.uploaded_at,
         )
         if made.id != new:
             # Another worker was faster. Look again now that its scan exists: it may have seen no

@@ -92,6 +92,7 @@ def _decide(
             now=guard.now(),
         )
         note(guard, session, who, act, verdict_id, f"{row.id}{_doubts(who, known)}: {reason}")
+    seal(guard)
     return verdict_id
 
 

@@ -5,6 +5,7 @@ import uuid
 from guard.core.digests import is_digest
 from guard.core.errors import InputError
 from guard.core.roles import Act
+from guard.flow._seal import seal
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, note, permit
 from guard.store import publications, revocations
@@ -54,6 +55,9 @@ def withdraw(
                 now=guard.now(),
             )
             note(guard, session, who, Act.WITHDRAW, digest, reason)
+    # Signs the revocations and puts them into the ledger's chain. Where this process cannot, the
+    # one with the key does so when it next reconciles; until then the row alone revokes.
+    seal(guard)
     for row in mine:
         guard.publisher.withdraw(row.name, row.version)
         with transaction(guard.engine) as session:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from guard.core.ledger import GENESIS, act_hash
 from guard.store import ledger
 from guard.store._read import first, insert_once, many, rows_of, table
-from guard.store.rows import ActRow, CheckpointRow
+from guard.store.rows import CheckpointRow, LedgerActRow
 from guard.store.tables import CheckpointNote, LedgerAct
 
 _ACTS = table(LedgerAct)
@@ -29,13 +29,13 @@ def append(
     subject: str,
     envelope: Mapping[str, Any],
     at: datetime,
-) -> ActRow:
+) -> LedgerActRow:
     """Add an act at the end of its chain, inside `transaction`.
 
     If `act_id` is in the chain already, nothing is added and that row is returned.
     """
     ledger.lock(s)
-    there = first(s, ActRow, rows_of(LedgerAct).where(_ACTS.c.id == act_id))
+    there = first(s, LedgerActRow, rows_of(LedgerAct).where(_ACTS.c.id == act_id))
     if there is not None:
         return there
     end = last(s)
@@ -48,19 +48,19 @@ def append(
         "envelope": dict(envelope),
         "at": at.astimezone(UTC),
     }
-    row = ActRow(**values, previous=previous, hash=act_hash(previous, values))
+    row = LedgerActRow(**values, previous=previous, hash=act_hash(previous, values))
     s.execute(insert(_ACTS).values(**values, previous=previous, hash=row.hash))
     return row
 
 
-def last(s: Session) -> ActRow | None:
+def last(s: Session) -> LedgerActRow | None:
     """The last act, or None."""
-    return first(s, ActRow, rows_of(LedgerAct).order_by(_ACTS.c.seq.desc()).limit(1))
+    return first(s, LedgerActRow, rows_of(LedgerAct).order_by(_ACTS.c.seq.desc()).limit(1))
 
 
-def rows(s: Session) -> list[ActRow]:
+def rows(s: Session) -> list[LedgerActRow]:
     """Every act, in order."""
-    return many(s, ActRow, rows_of(LedgerAct).order_by(_ACTS.c.seq))
+    return many(s, LedgerActRow, rows_of(LedgerAct).order_by(_ACTS.c.seq))
 
 
 def note_checkpoint(s: Session, number: int, digest: str, at: datetime) -> None:

@@ -222,7 +222,7 @@ class RevocationRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActRow:
+class LedgerActRow:
     """One signed act of the ledger; its kinds: `guard.attest.acts.TYPES`."""
 
     seq: int

@@ -12,7 +12,7 @@ from guard.attest.views import read_release, read_verdict
 from guard.core.digests import sha256
 from guard.core.errors import IntegrityMismatch
 from guard.core.ledger import GENESIS, act_hash
-from guard.store.rows import ActRow
+from guard.store.rows import LedgerActRow
 from tests.attest.making import DIGEST, NOW, OTHER, a_statement
 
 
@@ -115,7 +115,7 @@ ACT = acts.Act(
 )
 
 
-def a_row(signer: Signer, act: acts.Act = ACT, **fields: Any) -> ActRow:
+def a_row(signer: Signer, act: acts.Act = ACT, **fields: Any) -> LedgerActRow:
     values: dict[str, Any] = {
         "seq": 1,
         "id": act.act_id,
@@ -125,7 +125,7 @@ def a_row(signer: Signer, act: acts.Act = ACT, **fields: Any) -> ActRow:
         "at": act.at,
         **fields,
     }
-    return ActRow(**values, previous=GENESIS, hash=act_hash(GENESIS, values))
+    return LedgerActRow(**values, previous=GENESIS, hash=act_hash(GENESIS, values))
 
 
 @pytest.mark.parametrize("kind", acts.TYPES)

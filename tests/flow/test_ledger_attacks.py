@@ -215,7 +215,7 @@ def test_an_attack_is_seen_and_stops_publishing(
     assert any(ATTACKS[attack] in problem for problem in verify(scene.guard))
     for scan_id in scans_before[: 1 if attack is restore_an_older_database else 2]:
         with pytest.raises(IntegrityMismatch) as refusal:
-            publish.request(scene.guard, scan_id)
+            publish.request(scene.guard, scan_id, "operator")
         assert refusal.value.code == "ledger_broken"
     reconcile_guard(scene.guard)
     assert "bad" not in scene.answering
@@ -252,7 +252,7 @@ def test_what_was_revoked_stays_so_after_the_ledger_was_accepted(
     assert scene.alarms == {}
     assert revoked in found.revoked
     with pytest.raises(InputError if attack is delete_a_verdict_within else NotServable):
-        publish.request(scene.guard, scene.bad)
+        publish.request(scene.guard, scene.bad, "operator")
     assert accept(scene.guard, "once more", "carol") == []
 
 
@@ -260,7 +260,7 @@ def test_deleting_the_row_of_a_revocation_revives_nothing_and_is_reported(scene:
     scene.sql("DELETE FROM revocations")
 
     with pytest.raises(NotServable, match="withdrawn"):
-        publish.request(scene.guard, scene.bad)
+        publish.request(scene.guard, scene.bad, "operator")
     assert [p for p in verify(scene.guard) if "revocation" in p] == [
         f"The revocation of {scene.revoked[:12]} was deleted from the database; it stays revoked."
     ]
@@ -289,7 +289,7 @@ def test_a_verdict_cut_behind_the_newest_rejection_revives_no_older_clearing(sce
     )
 
     with pytest.raises(IntegrityMismatch, match="changed"):
-        publish.request(scene.guard, scene.good)
+        publish.request(scene.guard, scene.good, "operator")
 
 
 def test_a_publish_stage_under_way_is_refused_too(scene: Scene) -> None:
@@ -317,7 +317,7 @@ def test_a_crash_between_commit_and_checkpoint_is_no_alarm(scene: Scene) -> None
     assert behind.newest.heads.verdicts.seq < behind.heads.verdicts.seq  # killed here
 
     assert verify(scene.guard) == []
-    publish.request(scene.guard, scene.good)
+    publish.request(scene.guard, scene.good, "operator")
     assert [one for one in reconcile_guard(scene.guard) if one.name != "good"] == []
     assert scene.alarms == {}
     after = standing(scene.guard)
@@ -384,7 +384,7 @@ def test_without_trusted_keys_nothing_is_signed_and_one_sentence_says_so(
     assert len(sentences) == 1
     assert "guard keys trust" in sentences[0]
     with pytest.raises(IntegrityMismatch):
-        publish.request(scene.guard, scene.good)
+        publish.request(scene.guard, scene.good, "operator")
 
     keys.trust(again, str(again.settings.signing_key_file), "it was emptied", "carol")
     assert open_guard(scene.guard.settings).signer.key_id in TrustedKeys.load(scene.trusted).keys
@@ -497,7 +497,7 @@ def test_with_a_bucket_rolling_back_database_and_file_together_is_seen(
 
     assert any("the file was deleted or replaced" in problem for problem in verify(scene.guard))
     with pytest.raises(IntegrityMismatch):
-        publish.request(scene.guard, scene.bad)
+        publish.request(scene.guard, scene.bad, "operator")
     accept(scene.guard, "restored", "carol")
     assert standing(scene.guard).broken == ()
 
@@ -507,7 +507,7 @@ def test_a_bucket_that_is_away_stops_publishing_and_is_made_up_for(
 ) -> None:
     shelf.away = True
     with pytest.raises(Unavailable):
-        publish.request(scene.guard, scene.good)
+        publish.request(scene.guard, scene.good, "operator")
     assert reconcile_guard(scene.guard) == []
     assert "could not be compared" in scene.alarms["ledger_broken"]
 
@@ -523,4 +523,4 @@ def test_a_changed_object_in_the_bucket_is_seen(scene: Scene, shelf: Shelf) -> N
     shelf.objects[key] = shelf.objects[key].replace(b"A", b"B")
 
     with pytest.raises(IntegrityMismatch):
-        publish.request(scene.guard, scene.good)
+        publish.request(scene.guard, scene.good, "operator")

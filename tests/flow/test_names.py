@@ -86,7 +86,7 @@ def test_an_older_upload_that_is_cleared_later_does_not_replace_a_newer(shop: Sh
     assert [row.verdict for row in shop.verdicts(old)] == [Verdict.CLEARED]
     assert "newer upload" in (scan.detail.not_published or "")
     with pytest.raises(NotServable, match="guard rollback"):
-        publish.request(shop.guard, old)
+        publish.request(shop.guard, old, "operator")
     assert reconcile_guard(shop.guard) == []
 
 
@@ -166,13 +166,13 @@ def test_a_rollback_stays_until_a_newer_upload_is_published(shop: Shop) -> None:
     run_stage.work(shop.guard, "publish", first)
     assert shop.answers == {"fraud": 0}
     with pytest.raises(NotServable, match="rolled back"):
-        publish.request(shop.guard, second)
+        publish.request(shop.guard, second, "operator")
     assert reconcile_guard(shop.guard) == []
 
     shop.serve("models/fraud/m.pt", 2, at=3)
     assert shop.answers == {"fraud": 2}
     with pytest.raises(NotServable, match="newer upload"):
-        publish.request(shop.guard, first)
+        publish.request(shop.guard, first, "operator")
     with reading(shop.guard.engine) as session:
         (act,) = claims.acts(session, "fraud")
     assert (act.act, act.by, act.reason) == ("rollback", "bob", "accuracy fell")

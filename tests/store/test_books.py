@@ -96,7 +96,7 @@ def test_every_row_has_the_columns_of_its_table() -> None:
         tables.Review: rows.ReviewRow,
         tables.Publication: rows.PublicationRow,
         tables.Revocation: rows.RevocationRow,
-        tables.LedgerAct: rows.ActRow,
+        tables.LedgerAct: rows.LedgerActRow,
         tables.CheckpointNote: rows.CheckpointRow,
         tables.Outbox: rows.OutboxRow,
         tables.DeadLetter: rows.DeadLetterRow,

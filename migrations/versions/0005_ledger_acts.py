@@ -7,8 +7,8 @@ the chain, and does so when it first looks. Locks: none that matter, because the
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
