@@ -203,6 +203,14 @@ class Settings:
         5.0, "how often served models are compared with those that may be served", unit="s", low=1
     )
 
+    rescan_seconds: float = _row(
+        300.0,
+        "how often verdicts are looked through for those that must be renewed",
+        unit="s",
+        low=1,
+    )
+    rescan_limit: int = _row(4, "most re-scans that are open at once", low=1)
+
     log_level: str = _row("info", "debug, info, warning or error")
     log_json: bool = _row(default=True, text="log lines as JSON; otherwise as plain text")
 

@@ -156,6 +156,7 @@ def report() -> Schema:
             "verdict_id": {"type": "string"},
             "issued_at": schema_of(datetime),
             "expires_at": schema_of(datetime),
+            "expired": {"type": "boolean"},
         }
     }
     body = joined("Report", shown, always, {"properties": _repair()}, own)

@@ -77,6 +77,11 @@ def make_app(settings: Settings) -> Celery:
         beat_schedule={
             "sweep": {"task": "guard.sweep", "schedule": settings.sweep_seconds},
             "rescue": {"task": "guard.rescue", "schedule": max(1.0, settings.lease_seconds / 3)},
+            "renew": {
+                "task": "guard.renew",
+                "schedule": settings.rescan_seconds,
+                "options": {"queue": "control", "expires": settings.rescan_seconds},
+            },
             "reconcile": {
                 "task": "guard.reconcile",
                 "schedule": settings.reconcile_seconds,

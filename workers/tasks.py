@@ -11,7 +11,7 @@ from celery.signals import task_failure, worker_process_init
 
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError
-from guard.flow import canary, dead_letter, receive, rescue, run_stage, sweep
+from guard.flow import canary, dead_letter, receive, rescan, rescue, run_stage, sweep
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans
@@ -146,6 +146,14 @@ def rescue_() -> None:
     rescued = rescue.rescue(the_guard())
     if rescued:
         log.warning("scans_rescued", scan_ids=rescued)
+
+
+@app.task(name="guard.renew")
+def renew_() -> None:
+    """Open re-scans before verdicts end, and when what they rest on changed."""
+    opened = rescan.renew(the_guard())
+    if opened:
+        log.info("rescans_opened", scan_ids=opened)
 
 
 @app.task(name="guard.reconcile")

@@ -126,14 +126,15 @@ class VerdictAnswer(_Answer):
     verdict: str
     issued_at: datetime
     expires_at: datetime
+    expired: bool
     policy_digest: str
     previous: str
     hash: str
 
     @classmethod
-    def of(cls, row: LedgerRow) -> "VerdictAnswer":
-        """Make the answer from a row."""
-        return cls.model_validate(row)
+    def of(cls, row: LedgerRow, now: datetime) -> "VerdictAnswer":
+        """From a row, as of `now`: a verdict that has expired is no pass, whatever it says."""
+        return cls.model_validate({**vars(row), "expired": row.expires_at <= now})
 
 
 class VerdictDetail(VerdictAnswer):

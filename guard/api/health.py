@@ -1,5 +1,6 @@
 """Liveness, readiness and metrics."""
 
+from datetime import timedelta
 from functools import cache
 
 from fastapi import APIRouter, Depends, Request
@@ -39,7 +40,8 @@ def show_metrics(request: Request) -> PlainTextResponse:
     """Answer with the metrics in Prometheus' text format."""
     guard = guard_of(request)
     with reading(guard.engine) as session:
-        found = counts.take(session, guard.now())
+        window = timedelta(seconds=guard.policy.rescan_before_seconds)
+        found = counts.take(session, guard.now(), window=window)
     page = metrics.page(found, request.app.state.events, guard.now())
     return PlainTextResponse(page, media_type=metrics.CONTENT_TYPE)
 

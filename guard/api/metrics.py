@@ -88,6 +88,14 @@ class _Page(Collector):
         yield _gauges(
             "guard_alarms_open_by_kind", "Alarms nobody cleared, by kind.", "kind", counts.alarms
         )
+        yield GaugeMetricFamily(
+            "guard_verdicts_expiring",
+            "Served artifacts whose verdict ends within the policy's time for a re-scan.",
+            counts.expiring,
+        )
+        yield GaugeMetricFamily(
+            "guard_verdicts_expired", "Served artifacts whose verdict has ended.", counts.expired
+        )
 
 
 def _waited(oldest_due: datetime | None, now: datetime) -> float:

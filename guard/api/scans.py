@@ -78,24 +78,28 @@ def list_scans(
 
 @router.get("/scans/{scan_id}")
 def show_scan(scan_id: str, request: Request) -> ScanDetail:
-    """Show one scan, by its id or an unambiguous start of it, with all its verdicts."""
-    with reading(guard_of(request).engine) as session:
+    """One scan, by its id or an unambiguous start of it, with every verdict it led to."""
+    guard = guard_of(request)
+    with reading(guard.engine) as session:
         row = scans.get(session, scan_id)
         verdicts = ledger.for_scan(session, row.id)
+        if row.verdict_id and row.verdict_id not in {verdict.id for verdict in verdicts}:
+            verdicts.append(ledger.get(session, row.verdict_id))  # a re-scan's
     return ScanDetail(
         **ScanAnswer.of(row).model_dump(),
-        verdicts=[VerdictAnswer.of(verdict) for verdict in verdicts],
+        verdicts=[VerdictAnswer.of(verdict, guard.now()) for verdict in verdicts],
     )
 
 
 @router.get("/verdicts/{verdict_id}")
 def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
-    """Show a verdict with its signed statement (DSSE); verify that statement, not this answer."""
-    with reading(guard_of(request).engine) as session:
+    """A verdict with its signed statement (DSSE): verify that, not this answer."""
+    guard = guard_of(request)
+    with reading(guard.engine) as session:
         row = ledger.get(session, verdict_id)
         found = reviews.for_verdict(session, row.id)
     return VerdictDetail(
-        **VerdictAnswer.of(row).model_dump(),
+        **VerdictAnswer.of(row, guard.now()).model_dump(),
         facts=_facts(row.envelope),
         envelope=dict(row.envelope),
         reviews=[ReviewAnswer.of(review) for review in found],

@@ -17,7 +17,8 @@ def answer(report: Report, form: ReportFormat, out: Path | None = None) -> int:
         from guard.reports.html import render_html
 
         write_text(out, render_html(report))
-        say(f"{report.verdict} {report.name} {out}")
+        expired = " (expired)" if report.expired else ""
+        say(f"{report.verdict}{expired} {report.name} {out}")
     else:
         from guard.cli._render import print_report
 

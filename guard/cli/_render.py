@@ -75,8 +75,10 @@ def print_table(
     console().print(table(columns, rows, title=title) if rows else Text(empty))
 
 
-def verdict_text(verdict: Verdict | None) -> Text:
-    """A verdict in its colour; a dash where there is none yet."""
+def verdict_text(verdict: Verdict | None, *, expired: bool = False) -> Text:
+    """A verdict in its colour; a dash where there is none yet, dim where it has expired."""
+    if verdict is not None and expired:
+        return Text(f"{verdict} (expired)", style="dim")
     return (
         Text(str(verdict), style=f"bold {STYLES[verdict]}")
         if verdict is not None
@@ -118,8 +120,10 @@ def report_view(report: Report) -> RenderableType:
 
 
 def _head(report: Report) -> Panel:
-    style = STYLES[report.verdict]
+    style = "dim" if report.expired else STYLES[report.verdict]
     lines = [Text(f"sha256:{printable(report.digest)}", style="dim", overflow="fold")]
+    if report.expired:
+        lines.append(Text(f"expired at {report.expires_at}; scan it again", style="bold yellow"))
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines.append(Text())
     target = label_of(report, report.target) if report.target is not None else "none"
@@ -135,7 +139,12 @@ def _head(report: Report) -> Panel:
         lines.append(Text(printable(report.facts.known_gaps["sentence"]), style="dim"))
     name = printable(report.name, limit=80)
     title = Text.assemble(
-        (f" {str(report.verdict).upper()} ", f"bold {style}"), (name, "bold"), " "
+        (
+            f" {str(report.verdict).upper()}{' (EXPIRED)' if report.expired else ''} ",
+            f"bold {style}",
+        ),
+        (name, "bold"),
+        " ",
     )
     return Panel(Group(*lines), title=title, title_align="left", border_style=style, padding=(0, 1))
 

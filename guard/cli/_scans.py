@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guard.cli._output import Format, print_json, print_json_line
-from guard.core.states import EXIT_CODES, ScanState, Verdict
+from guard.core.states import ScanState, Verdict, exit_code
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from guard.flow.context import Guard
-    from guard.store.rows import ScanRow
+    from guard.store.rows import LedgerRow, ScanRow
 
 FAILED, WAITING = 2, 2
 POLL_SECONDS = 1.0
@@ -25,14 +25,23 @@ class Seen:
     """A scan with its verdict in force."""
 
     scan: "ScanRow"
-    verdict: Verdict | None
+    row: "LedgerRow | None"
+    expired: bool = False
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the verdict in force says; None where there is none."""
+        return self.row.verdict if self.row is not None else None
 
     @property
     def exit_code(self) -> int:
-        """The verdict's exit code; never 0 for a scan that still runs or has failed."""
+        """Only a verdict can be 0: a scan that still runs, or failed, vouches for nothing.
+
+        Nor does a verdict that has expired.
+        """
         if self.scan.state is ScanState.FAILED:
             return FAILED
-        return EXIT_CODES[self.verdict] if self.verdict is not None else WAITING
+        return WAITING if self.verdict is None else exit_code(self.verdict, expired=self.expired)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -43,6 +52,8 @@ class Seen:
             "state": str(row.state),
             "verdict": str(self.verdict) if self.verdict is not None else None,
             "verdict_id": row.verdict_id,
+            "expired": self.expired,
+            "expires_at": self.row.expires_at.isoformat() if self.row is not None else None,
             "bucket": row.bucket,
             "key": row.key,
             "version_id": row.version_id,
@@ -65,8 +76,11 @@ def look(guard: "Guard", scan_id: str) -> Seen:
 
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
-        verdict = ledger.get(session, scan.verdict_id).verdict if scan.verdict_id else None
-    return Seen(scan, verdict)
+        return _seen(scan, ledger.get(session, scan.verdict_id) if scan.verdict_id else None, guard)
+
+
+def _seen(scan: "ScanRow", row: "LedgerRow | None", guard: "Guard") -> Seen:
+    return Seen(scan, row, row is not None and row.expires_at <= guard.now())
 
 
 def recent(guard: "Guard", limit: int) -> list[Seen]:
@@ -76,7 +90,7 @@ def recent(guard: "Guard", limit: int) -> list[Seen]:
 
     with reading(guard.engine) as session:
         return [
-            Seen(row, ledger.get(session, row.verdict_id).verdict if row.verdict_id else None)
+            _seen(row, ledger.get(session, row.verdict_id) if row.verdict_id else None, guard)
             for row in scans.list_recent(session, limit)
         ]
 
@@ -101,7 +115,7 @@ def follow(guard: "Guard", scan_id: str, form: Format) -> int:
         return seen.exit_code
     shown: dict[str, Any] = {}
     while True:
-        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict")}
+        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired")}
         if now != shown:
             print_json_line({"event": "scan", **now}, err=True)
             shown = now
@@ -138,7 +152,7 @@ def view(rows: Sequence[Seen]) -> "RenderableType":
                 seen.scan.id[:12],
                 seen.scan.name,
                 seen.scan.state,
-                verdict_text(seen.verdict),
+                verdict_text(seen.verdict, expired=seen.expired),
                 f"s3://{seen.scan.bucket}/{seen.scan.key}",
                 f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
                 seen.scan.error,

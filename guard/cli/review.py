@@ -25,12 +25,17 @@ ReasonOption = Annotated[str, typer.Option(help="The reason, which the signed ve
 
 @app.command("list")
 def list_(form: FormatOption = Format.TABLE) -> int:
-    """List the scans that wait for a review, the longest waiting first."""
+    """List what waits for a review, the longest waiting first.
+
+    Exits 2 if any of it has expired and must be scanned again before it can be reviewed.
+    """
     guard = open_service()
+    from guard.core.states import EXPIRED
     from guard.flow.review import waiting
 
-    _scans.print_scans([_scans.look(guard, row.id) for row in waiting(guard)], form)
-    return 0
+    rows = [_scans.look(guard, row.id) for row in waiting(guard)]
+    _scans.print_scans(rows, form)
+    return EXPIRED if any(row.expired for row in rows) else 0
 
 
 @app.command()

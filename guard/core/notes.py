@@ -35,6 +35,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rescan:
+    """Why an artifact is scanned again; `of` is the id of its first scan.
+
+    `extension`: nothing is scanned, the verdict in force was only extended.
+    """
+
+    of: str
+    why: str
+    extension: bool = field(default=False, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScanNotes:
     """All notes on one scan.
 
@@ -43,6 +55,9 @@ class ScanNotes:
         smoke: digest of the smoke samples that a publisher sends to the serving system.
         purification: how the artifact was made from its parent; None for an upload.
         candidates: the tournament of a rejected upload, in the order tried.
+        rescan: what this scan repeats; None for the first scan of an upload or a candidate.
+        reuses: id of the verdict in force that this scan may rest on, still to be checked.
+        canary: digest of the canary kit that the detectors had passed when they last looked.
         canary_wait: since when the scan waits for a worker with a passing canary (ISO 8601).
         not_published: why an artifact that may be served was not given to serving.
         cleanset_wish: the clean set that the manifest asks for, where the operator's mapping gave
@@ -53,6 +68,9 @@ class ScanNotes:
     smoke: str | None = field(default=None, metadata=LEFT_OUT)
     purification: PurificationFacts | None = field(default=None, metadata=LEFT_OUT)
     candidates: tuple[Attempt, ...] = field(default=(), metadata=LEFT_OUT)
+    rescan: Rescan | None = field(default=None, metadata=LEFT_OUT)
+    reuses: str | None = field(default=None, metadata=LEFT_OUT)
+    canary: str | None = field(default=None, metadata=LEFT_OUT)
     canary_wait: str | None = field(default=None, metadata=LEFT_OUT)
     not_published: str | None = field(default=None, metadata=LEFT_OUT)
     cleanset_wish: str | None = field(default=None, metadata=LEFT_OUT)

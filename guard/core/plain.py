@@ -41,13 +41,22 @@ def _is_gaps(value: Any) -> bool:
 
 
 def _is_basis(value: Any) -> bool:
-    needed = ("reviewer", "reason", "reviewed_verdict") if value.get("kind") == "review" else ()
-    return value.get("kind") in ("policy", "review") and all(
+    needed = BASES.get(str(value.get("kind")))
+    return needed is not None and all(
         isinstance(value.get(name), str) and value[name] for name in needed
     )
 
 
-Text = Annotated[str, Check(bool, "a string that is not empty", {"minLength": 1})]
+#: Who or what a verdict rests on, and what must be named with it.
+BASES: Mapping[str, tuple[str, ...]] = {
+    "policy": (),
+    "review": ("reviewer", "reason", "reviewed_verdict"),
+    "reuse": ("verdict",),
+    "extension": ("verdict",),
+}
+
+
+Text = Annotated[str, Check(bool, "a text that is not empty", {"minLength": 1})]
 Digest = Annotated[str, Check(is_digest, "a SHA-256", {"pattern": "^[0-9a-f]{64}$"})]
 #: What was measured for a policy (`guard.policy.known_gaps`).
 KnownGaps = Annotated[
@@ -65,7 +74,8 @@ KnownGaps = Annotated[
     ),
 ]
 #: Who decided: `{"kind": "policy"}`, or `{"kind": "review"}` with `reviewer`, `reason` and
-#: `reviewed_verdict`.
+#: `reviewed_verdict` (and `renews`, where a re-scan found nothing else than the reviewer saw);
+#: `reuse` and `extension` name the `verdict` in force that they rest on.
 Basis = Annotated[
     Mapping[str, Any],
     Check(
@@ -73,9 +83,15 @@ Basis = Annotated[
         "a policy's or a review's basis",
         {
             "required": ["kind"],
-            "properties": {"kind": {"enum": ["policy", "review"]}},
-            "if": {"properties": {"kind": {"const": "review"}}},
-            "then": {"required": ["reviewer", "reason", "reviewed_verdict"]},
+            "properties": {"kind": {"enum": list(BASES)}},
+            "allOf": [
+                {
+                    "if": {"properties": {"kind": {"const": kind}}},
+                    "then": {"required": list(needed)},
+                }
+                for kind, needed in BASES.items()
+                if needed
+            ],
         },
     ),
 ]

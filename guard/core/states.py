@@ -32,7 +32,13 @@ NEXT_STATES: dict[ScanState, frozenset[ScanState]] = {
     ),
     ScanState.DETECTING: frozenset({ScanState.DECIDING, ScanState.FAILED}),
     ScanState.DECIDING: frozenset(
-        {ScanState.PURIFYING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}
+        {
+            ScanState.DETECTING,  # the verdict that was to be reused does not hold any more
+            ScanState.PURIFYING,
+            ScanState.PUBLISHING,
+            ScanState.DONE,
+            ScanState.FAILED,
+        }
     ),
     ScanState.PURIFYING: frozenset(
         {ScanState.DECIDING, ScanState.PUBLISHING, ScanState.DONE, ScanState.FAILED}
@@ -77,6 +83,14 @@ EXIT_CODES: dict[Verdict, int] = {
     Verdict.UNVETTABLE: 3,
     Verdict.HELD: 5,
 }
+
+#: Exit code of a pass that has expired: nothing vouches for the model any more.
+EXPIRED = 2
+
+
+def exit_code(verdict: Verdict, *, expired: bool = False) -> int:
+    """The number with which `guard` ends; a pass that has expired is none."""
+    return EXIT_CODES[verdict] or (EXPIRED if expired else 0)
 
 
 class Family(StrEnum):

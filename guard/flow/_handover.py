@@ -47,5 +47,6 @@ def give_up(guard: Guard, held: Held, task: str, sentence: str) -> None:
         scans.move(
             session, scan.id, ScanState.FAILED, guard.now(), lease=held.lease, error=sentence
         )
-        if scan.parent_scan_id is not None and scan.verdict_id is None:
+        candidate = scan.parent_scan_id is not None and scan.detail.rescan is None
+        if candidate and scan.verdict_id is None:
             outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, guard.now())

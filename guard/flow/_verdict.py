@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -31,13 +31,14 @@ AFTER: Mapping[str, tuple[ScanState, str | None]] = {
 class Terms:
     """The terms of a verdict: who decided, how long it holds, and what follows it.
 
-    `basis` says who decided; `lifetime` is in seconds, None for the policy's own; `then` is a key
-    of `AFTER`.
+    `lifetime` is in seconds, None for the policy's own; `until` goes before it: a verdict that
+    rests on another one ends with it. `then` is a key of `AFTER`.
     """
 
     then: str = ""
     basis: Mapping[str, Any] = field(default_factory=lambda: {"kind": "policy"})
     lifetime: float | None = None
+    until: datetime | None = None
 
 
 def conclude(guard: Guard, held: Held, subject: str, facts: VerdictFacts, terms: Terms) -> str:
@@ -75,7 +76,7 @@ def write(
         cleanset=scan.cleanset_digest,
         basis=terms.basis,
         issued_at=issued,
-        expires_at=issued + timedelta(seconds=lifetime),
+        expires_at=terms.until or issued + timedelta(seconds=lifetime),
     )
     body = statement.verdict_statement(subject, facts, issue)
     ledger.append(
@@ -96,7 +97,9 @@ def write(
     scans.move(session, scan.id, state, issued, lease=lease, **fields)
     if task is not None:
         outbox.add(session, task, {"scan_id": scan.id}, issued)
-    if scan.parent_scan_id is not None:
-        # The parent's tournament waits for this verdict, to try its next defense or to end.
+    if scan.detail.rescan is not None:
+        scans.renew_verdict(session, scan.detail.rescan.of, verdict_id)
+    elif scan.parent_scan_id is not None:
+        # The parent's tournament waits for this verdict: on to the next defense, or done.
         outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, issued)
     return verdict_id

@@ -2,6 +2,7 @@
 
 from guard.core.states import SERVABLE_VERDICTS, ScanState
 from guard.core.verdict import VerdictFacts
+from guard.flow import _renewal, _reuse
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, conclude
 from guard.flow.context import Guard
@@ -20,7 +21,11 @@ def run(guard: Guard, held: Held) -> None:
     subject = scan.canonical_digest or scan.upload_digest or ""
     if (outcome := scan.detail.outcome) is not None:
         facts = VerdictFacts(verdict=outcome.verdict, reasons=outcome.reasons)
-        conclude(guard, held, subject, facts, Terms(then=outcome.then))
+        _end(guard, held, scan, subject, facts, Terms(then=outcome.then))
+        return
+    if scan.detail.reuses is not None:
+        found = _reuse.standing(guard, scan, case_of)
+        _reuse.conclude(guard, held, scan, found)
         return
     decision = judge(guard.policy, case_of(guard, scan))
     then = ""
@@ -29,7 +34,16 @@ def run(guard: Guard, held: Held) -> None:
     elif decision.purify:
         then = "purify"
     terms = Terms(then=then, lifetime=decision.expires_after_seconds)
-    conclude(guard, held, subject, decision.facts, terms)
+    _end(guard, held, scan, subject, decision.facts, terms)
+
+
+def _end(
+    guard: Guard, held: Held, scan: ScanRow, subject: str, facts: VerdictFacts, terms: Terms
+) -> None:
+    if scan.detail.rescan is not None:
+        _renewal.conclude(guard, held, scan, facts, terms)
+    else:
+        conclude(guard, held, subject, facts, terms)
 
 
 def case_of(guard: Guard, scan: ScanRow) -> Case:

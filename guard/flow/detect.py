@@ -20,6 +20,7 @@ from guard.policy import Policy
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
+from guard.vetting import canary_trial
 
 SCAN_SEED = 0
 
@@ -81,7 +82,7 @@ def run(guard: Guard, held: Held) -> None:
             lease=held.lease,
             cleanset_digest=cleanset.digest,
             cleanset_name=cleanset.name,
-            detail=replace(scan.detail, smoke=smoke, cleanset_wish=unmet_wish(guard, scan)),
+            detail=replace(scan.detail, smoke=smoke, canary=canary_trial.kit_digest()),
         )
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
 

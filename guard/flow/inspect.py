@@ -3,12 +3,13 @@
 Exactly one format must claim the upload, and every rule of that format must hold.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected
 from guard.core.states import ScanState, Verdict
+from guard.flow import _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
 from guard.flow.context import Guard
@@ -56,12 +57,17 @@ def run(guard: Guard, held: Held) -> None:
             manifest=answer["manifest"],
             now=guard.now(),
         )
+        rests_on = _reuse.candidate(guard, session, scan, digest)
+        state, task = (
+            (ScanState.DETECTING, "detect") if rests_on is None else (ScanState.DECIDING, "decide")
+        )
         scans.move(
             session,
             scan.id,
-            ScanState.DETECTING,
+            state,
             guard.now(),
             lease=held.lease,
             canonical_digest=digest,
+            detail=replace(scan.detail, reuses=rests_on),
         )
-        outbox.add(session, "detect", {"scan_id": scan.id}, guard.now())
+        outbox.add(session, task, {"scan_id": scan.id}, guard.now())

@@ -59,6 +59,12 @@ def run(guard: Guard, held: Held) -> None:
     scan = held.scan()
     if scan.state is not ScanState.PUBLISHING or scan.canonical_digest is None:
         return
+    if scan.detail.rescan is not None and _replaced(guard, scan):
+        # A renewed verdict must not bring back what a newer model has replaced meanwhile.
+        with transaction(guard.engine) as session:
+            held.check(session)
+            scans.move(session, scan.id, ScanState.DONE, guard.now(), lease=held.lease)
+        return
     try:
         row, revoked = _verdict_of(guard, scan)
         with transaction(guard.engine) as session:
@@ -105,6 +111,12 @@ def run(guard: Guard, held: Held) -> None:
         # Another worker published a newer upload meanwhile; reconcile puts that one back.
         guard.publisher.withdraw(receipt.name, receipt.version)
         _skip(guard, held, error.sentence)
+
+
+def _replaced(guard: Guard, scan: ScanRow) -> bool:
+    with reading(guard.engine) as session:
+        active = publications.active(session, scan.name)
+    return bool(active) and scan.canonical_digest not in {row.digest for row in active}
 
 
 def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[str, Any]) -> None:

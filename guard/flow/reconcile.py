@@ -102,7 +102,10 @@ def reconcile_guard(guard: Guard) -> list[Action]:
                 raise NotServable(
                     f"No finished scan of {row.digest[:12]} is left to publish from; scan it again."
                 )
-            # The stage consults the gate again before it publishes.
+            # Of a scan and its re-scans, the one that has the newest verdict.
+            latest = ledger.latest_for(session, row.digest)
+            finished.sort(key=lambda scan: latest is None or scan.verdict_id != latest.id)
+            # The stage asks the gate again before it publishes.
             scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
             outbox.add(session, "publish", {"scan_id": finished[0].id}, guard.now())
 

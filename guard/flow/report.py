@@ -41,6 +41,8 @@ def report_for(guard: Guard, scan_id: str) -> Report:
                 code="no_verdict",
             )
         row = ledger.get(session, scan.verdict_id)
+        if row.scan_id != scan.id:  # a re-scan gave the verdict in force
+            scan = scans.get(session, row.scan_id)
         found = evidence_rows.for_artifact(session, row.artifact_digest, scan.cleanset_digest)
         cleanset = (
             cleanset_rows.get(session, scan.cleanset_digest) if scan.cleanset_digest else None
@@ -70,6 +72,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         verdict_id=row.id,
         issued_at=iso(view.issued_at),
         expires_at=iso(view.expires_at),
+        expired=view.expires_at <= guard.now(),
     )
     if repair is None or cleanset is None:
         return report
@@ -81,7 +84,9 @@ def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:
 
     The report on a candidate lists its rivals too.
     """
-    if scan.parent_scan_id is not None:
+    if scan.detail.rescan is not None and not scan.detail.candidates:
+        scan = scans.get(session, scan.detail.rescan.of)
+    if scan.parent_scan_id is not None and scan.detail.rescan is None:
         scan = scans.get(session, scan.parent_scan_id)
     found = []
     for attempt in scan.detail.candidates:

@@ -18,12 +18,15 @@ from guard.policy.rules import (
     CombinationRule,
     DefenseRule,
     DetectorRule,
+    LifetimeRule,
     Policy,
     ProofRule,
 )
 
 MAX_WHOLE = 1_000_000_000
 NATURAL = ("held", "rejected")
+ON_EXPIRY = ("warn", "review", "unpublish")
+DEFAULT_DAYS = 30.0
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -93,6 +96,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
             "calibration",
             "proof",
             "time",
+            "lifetime",
         },
     )
     head = top.table("policy", {"name", "version", "lifetime_days"})
@@ -107,11 +111,13 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     if natural not in NATURAL:
         raise PolicyError(f"natural.action must be one of {', '.join(NATURAL)}.")
     purify = top.table("purify", {"defenses"})
+    days, lifetime = _lifetime(top, head)
     combination = top.table("combination", {"reject_level", "hold_level", "class_level"})
     return Policy(
         name=head.text("name"),
         version=head.whole("version", 1),
-        lifetime_days=head.number("lifetime_days", 30.0, low=1e-6, high=3650),
+        lifetime_days=days,
+        lifetime=lifetime,
         detectors=detectors,
         defenses=_defenses(purify.raw("defenses", [])),
         asr_limit=top.table("asr", {"limit"}).number("limit", 0.10),
@@ -135,6 +141,28 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         ),
         calibration=_calibration(data, top, folder),
     )
+
+
+def _lifetime(top: "_Table", head: "_Table") -> tuple[float, LifetimeRule]:
+    """The lifetime in days, and the rest of its rules; `policy.lifetime_days` is its older name."""
+    table = top.table("lifetime", {"days", "rescan_before_days", "on_expiry"})
+    old = head.number("lifetime_days", DEFAULT_DAYS, low=1e-6, high=3650)
+    days = table.number("days", old, low=1e-6, high=3650)
+    if head.has("lifetime_days") and days != old:
+        raise PolicyError(
+            "lifetime.days and policy.lifetime_days are the same rule and differ; keep the first."
+        )
+    before = None
+    if table.has("rescan_before_days"):
+        before = table.number("rescan_before_days", 0.0, low=1e-6, high=3650)
+        if before >= days:
+            raise PolicyError(
+                f"lifetime.rescan_before_days must be less than the lifetime of {days:g} days."
+            )
+    on_expiry = table.text("on_expiry", "unpublish")
+    if on_expiry not in ON_EXPIRY:
+        raise PolicyError(f"lifetime.on_expiry must be one of {', '.join(ON_EXPIRY)}.")
+    return days, LifetimeRule(rescan_before_days=before, on_expiry=on_expiry)
 
 
 def _proof(top: "_Table") -> ProofRule:

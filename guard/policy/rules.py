@@ -92,6 +92,20 @@ class CalibrationRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LifetimeRule:
+    """What happens to a served model as its verdict ages.
+
+    `rescan_before_days`: how long before the end a re-scan begins; None for seven days, or a
+    quarter of the lifetime where that is less. `on_expiry`, if no re-scan came to an end in time:
+    `unpublish` lets the gate refuse the model, `review` does so and puts it before a person, and
+    `warn` signs an extension of one day at a time.
+    """
+
+    rescan_before_days: float | None = None
+    on_expiry: str = "unpublish"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """All rules together; `digest` is in every verdict.
 
@@ -104,6 +118,7 @@ class Policy:
     name: str
     version: int = 1
     lifetime_days: float = 30.0
+    lifetime: LifetimeRule = field(default_factory=LifetimeRule)
     detectors: Mapping[str, DetectorRule] = field(default_factory=dict)
     defenses: tuple[DefenseRule, ...] = ()
     asr_limit: float = 0.10
@@ -129,7 +144,9 @@ class Policy:
         if self.proof == ProofRule():
             del data["proof"]
         if not self.stop_early:
-            del data["stop_early"]
+            del data["stop_early"]  # likewise
+        if self.lifetime == LifetimeRule():
+            del data["lifetime"]  # likewise
         for rule in data["defenses"]:
             if not rule["after"]:
                 del rule["after"]
@@ -155,6 +172,7 @@ class Policy:
             "cleanset": CleanSetRule(**data["cleanset"]),
             "accuracy": AccuracyRule(**data["accuracy"]),
             "proof": ProofRule(**data.get("proof", {})),
+            "lifetime": LifetimeRule(**data.get("lifetime", {})),
             "combination": CombinationRule(**data["combination"]),
         }
         return cls(**{**data, **nested})
@@ -163,3 +181,9 @@ class Policy:
     def lifetime_seconds(self) -> float:
         """How long a verdict holds, in seconds."""
         return self.lifetime_days * 86400.0
+
+    @property
+    def rescan_before_seconds(self) -> float:
+        """How long before its verdict ends a served model is scanned again."""
+        days = self.lifetime.rescan_before_days
+        return (min(7.0, self.lifetime_days / 4) if days is None else days) * 86400.0

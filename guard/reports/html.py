@@ -34,6 +34,7 @@ from guard.reports.report import (
     parameters_text,
 )
 
+_EXPIRED = "This verdict has expired and vouches for nothing; scan the model again."
 _MEANING = {
     Verdict.CLEARED: "No required method found anything suspicious. This holds only for the "
     "trigger families that are listed as covered below, and some backdoors of those families are "
@@ -84,7 +85,7 @@ def render_html(report: Report) -> str:
         tone={0: "good", 5: "warn"}.get(
             report.exit_code, "bad" if report.exit_code == 1 else "dull"
         ),
-        meaning=_MEANING[report.verdict],
+        meaning=_EXPIRED if report.expired else _MEANING[report.verdict],
         natural=report.natural_only,
         target=label_of(report, report.target) if report.target is not None else "none",
         covered=[

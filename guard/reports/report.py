@@ -10,7 +10,7 @@ from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Outcome, T
 from guard.core.manifest import Manifest
 from guard.core.plain import to_plain
 from guard.core.purification import PurificationFacts
-from guard.core.states import EXIT_CODES, Verdict, not_covered
+from guard.core.states import Verdict, exit_code, not_covered
 from guard.core.text import in_turn
 from guard.core.verdict import VerdictFacts
 
@@ -78,9 +78,11 @@ class Report:
         evidence: `Evidence.to_dict()` values; `methods` is their short form.
         purification: how the artifact was repaired; None for an upload.
         replayed_before: the triggers of `purification.replayed`, measured on the parent.
-        demonstrations: some of these triggers on images.
-        candidates: one mapping for each candidate: `defense`, `after` where it started from
-            another candidate, then `verdict` (None while it has none) and `reasons`, or `failed`.
+        demonstrations: some of them on images.
+        candidates: one mapping for each that was tried: `defense`, `after` where it repaired
+            another candidate further, then `verdict` (None while it has none) and `reasons`, or
+            `failed`.
+        expired: whether the verdict had ended when the report was made.
     """
 
     digest: str
@@ -101,6 +103,7 @@ class Report:
     verdict_id: str | None = None
     issued_at: str | None = None
     expires_at: str | None = None
+    expired: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -134,8 +137,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of `guard`, by which scripts see that a model is blocked."""
-        return EXIT_CODES[self.verdict]
+        """The number with which `guard` ends; blocked means blocked for scripts too."""
+        return exit_code(self.verdict, expired=self.expired)
 
     @property
     def natural_only(self) -> bool:
@@ -218,6 +221,8 @@ class Report:
         for key in ("scan_id", "verdict_id", "issued_at", "expires_at"):
             if (value := getattr(self, key)) is not None:
                 data[key] = value
+        if self.expires_at is not None:
+            data["expired"] = self.expired
         finite: dict[str, Any] = _finite(data)
         return finite
 

@@ -2,14 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from guard.store._read import table
-from guard.store.tables import Alarm, DeadLetter, LedgerEntry, Nomination, Outbox, Scan
+from guard.store.rows import PublicationState
+from guard.store.tables import (
+    Alarm,
+    DeadLetter,
+    LedgerEntry,
+    Nomination,
+    Outbox,
+    Publication,
+    Scan,
+)
 
 _OUTBOX = table(Outbox)
 _ALARMS = table(Alarm)
@@ -29,10 +38,17 @@ class Counts:
     oldest_due: datetime | None
     dead_letters: int
     alarms: Mapping[str, int]
+    expiring: int
+    expired: int
 
 
-def take(s: Session, now: datetime) -> Counts:
-    """Count everything as of `now`."""
+def take(s: Session, now: datetime, *, window: timedelta = timedelta()) -> Counts:
+    """Count everything as of `now`.
+
+    `expiring` are the served artifacts whose newest verdict ends within `window`, `expired` those
+    for which it has ended.
+    """
+    ends = _ends(s)
     unsent = _OUTBOX.c.sent_at.is_(None)
     due = select(func.min(_OUTBOX.c.not_before)).where(unsent, _OUTBOX.c.not_before <= now)
     return Counts(
@@ -43,7 +59,21 @@ def take(s: Session, now: datetime) -> Counts:
         oldest_due=s.execute(due).scalar(),
         dead_letters=_count(s, table(DeadLetter)),
         alarms=_by(s, _ALARMS.c.kind, _ALARMS.c.cleared_at.is_(None)),
+        expiring=sum(now < end <= now + window for end in ends),
+        expired=sum(end <= now for end in ends),
     )
+
+
+def _ends(s: Session) -> list[datetime]:
+    """When the newest verdict on each served artifact ends."""
+    served, verdicts = table(Publication).c, table(LedgerEntry).c
+    active = select(served.digest).where(served.state == PublicationState.ACTIVE)
+    newest = (
+        select(func.max(verdicts.seq))
+        .where(verdicts.artifact_digest.in_(active))
+        .group_by(verdicts.artifact_digest)
+    )
+    return list(s.execute(select(verdicts.expires_at).where(verdicts.seq.in_(newest))).scalars())
 
 
 def _by(s: Session, column: Any, *where: Any) -> dict[str, int]:

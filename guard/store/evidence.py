@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from guard.core.digests import canonical_json
@@ -53,6 +54,16 @@ def for_artifact(s: Session, digest: str, cleanset_digest: str | None = None) ->
     if cleanset_digest is not None:
         where.append(_EVIDENCE.c.cleanset_digest == cleanset_digest)
     return _all(s, *where)
+
+
+def versions(s: Session, digest: str, cleanset_digest: str) -> set[tuple[str, int]]:
+    """The methods that looked at an artifact with one clean set, as (name, version)."""
+    where = (
+        _EVIDENCE.c.artifact_digest == digest,
+        _EVIDENCE.c.cleanset_digest == cleanset_digest,
+    )
+    rows = s.execute(select(_EVIDENCE.c.method, _EVIDENCE.c.version).where(*where))
+    return {(row.method, row.version) for row in rows}
 
 
 def _all(s: Session, *where: Any) -> list[Evidence]:

@@ -84,10 +84,16 @@ def active(s: Session, name: str | None = None) -> list[PublicationRow]:
     )
 
 
-def of_name(s: Session, name: str) -> list[PublicationRow]:
-    """Every publication of a name, the one that was given to serving last first."""
-    rows = many(s, PublicationRow, rows_of(Publication).where(_PUBLICATIONS.c.name == name))
-    return sorted(rows, key=lambda row: (row.at, int(row.version.split(".")[0])), reverse=True)
+def lapsed(s: Session, since: datetime) -> list[PublicationRow]:
+    """The last publication of each name that is not served any more, if it ended after `since`."""
+    served = select(_PUBLICATIONS.c.name).where(_PUBLICATIONS.c.state == PublicationState.ACTIVE)
+    where = (_PUBLICATIONS.c.withdrawn_at >= since, _PUBLICATIONS.c.name.not_in(served))
+    rows = many(
+        s,
+        PublicationRow,
+        rows_of(Publication).where(*where).order_by(_PUBLICATIONS.c.at, _PUBLICATIONS.c.id),
+    )
+    return list({row.name: row for row in rows}.values())
 
 
 def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:

@@ -86,7 +86,8 @@ def waiting(s: Session) -> list[LedgerRow]:
     reviewed = select(_REVIEWS.c.verdict_id)
     statement = (
         rows_of(LedgerEntry)
-        .join(_SCANS, _SCANS.c.verdict_id == _LEDGER.c.id)
+        # The scan that gave it: a re-scan's verdict is in force for the first scan as well.
+        .join(_SCANS, (_SCANS.c.verdict_id == _LEDGER.c.id) & (_SCANS.c.id == _LEDGER.c.scan_id))
         .where(_LEDGER.c.verdict == Verdict.HELD, _LEDGER.c.id.not_in(reviewed))
         .order_by(_LEDGER.c.seq)
     )

@@ -212,6 +212,29 @@ def touch(s: Session, scan_id: str, now: datetime) -> None:
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(updated_at=now))
 
 
+def renew_verdict(s: Session, scan_id: str, verdict_id: str) -> None:
+    """Record the verdict of a re-scan as the one in force for the first scan's model."""
+    s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(verdict_id=verdict_id))
+
+
+def followers(s: Session, since: datetime) -> list[ScanRow]:
+    """Scans that follow from another (re-scans, candidates): all unfinished and all since `since`.
+
+    The newest come first.
+    """
+    where = (
+        _SCANS.c.parent_scan_id.is_not(None),
+        or_(_SCANS.c.state.not_in(_RESTING), _SCANS.c.created_at >= since),
+    )
+    return many(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()))
+
+
+def latest_of_name(s: Session, name: str) -> ScanRow | None:
+    """The newest scan of a model of this name that has a verdict."""
+    where = (_SCANS.c.name == name, _SCANS.c.verdict_id.is_not(None))
+    return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
+
+
 def move(
     s: Session,
     scan_id: str,

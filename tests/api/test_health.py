@@ -87,6 +87,8 @@ def test_the_page_has_these_metrics_and_no_others(client: TestClient) -> None:
         "guard_dead_letters gauge",
         "guard_alarms_open gauge",
         "guard_alarms_open_by_kind gauge",
+        "guard_verdicts_expiring gauge",
+        "guard_verdicts_expired gauge",
     ]
 
 

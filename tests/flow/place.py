@@ -97,9 +97,9 @@ class Place:
             )
         return scan_id
 
-    def add_cleanset(self, name: str = "squares", size: int = 8) -> str:
+    def add_cleanset(self, name: str = "squares", size: int = 8, seed: int = 0) -> str:
         """Store a small clean set of noise; returns its digest."""
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         path = self.folder / f"{name}.npz"
         np.savez(
             path,

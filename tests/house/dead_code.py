@@ -55,8 +55,6 @@ ALIVE: Mapping[str, str] = {
     "guard/serving/handler.py: initialize": "TorchServe",
     "guard/store/methods.py: sync": "the store of which methods decide; nothing calls it yet",
     "guard/store/session.py: isolation_level": "sqlite3",
-    "guard/store/rows.py: withdrawn_at": "written by keyword in `publications.withdraw`",
-    "guard/store/tables.py: withdrawn_at": "as in store/rows.py",
     "workers/transport.py: restore_at_shutdown": "kombu",
 }
 

@@ -13,6 +13,7 @@ from guard.core.errors import PolicyError
 from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load, load_policy
+from guard.policy.known_gaps import detection_digest
 from guard.policy.load import packaged, policy_from
 from guard.policy.rules import ProofRule
 
@@ -207,3 +208,49 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
     ]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()
+
+
+HEAD = '[policy]\nname = "x"\n[detectors.patch_inversion]\n'
+
+
+def lifetime(text: str, head: str = HEAD) -> Policy:
+    return policy_from(tomllib.loads(head + text))
+
+
+def test_a_lifetime_table_with_its_defaults_keeps_the_digest_that_the_older_key_gave() -> None:
+    old = lifetime("", '[policy]\nname = "x"\nlifetime_days = 12\n[detectors.patch_inversion]\n')
+
+    assert lifetime('[lifetime]\ndays = 12\non_expiry = "unpublish"').digest == old.digest
+    assert lifetime("").digest == Policy(name="x", detectors=old.detectors).digest
+    assert "lifetime" not in old.to_dict()
+    changed = lifetime('[lifetime]\nrescan_before_days = 3\non_expiry = "warn"')
+    assert Policy.from_dict(changed.to_dict()) == changed
+    assert detection_digest(changed) == detection_digest(lifetime(""))
+
+
+def test_a_re_scan_begins_well_before_the_end_of_any_lifetime() -> None:
+    assert lifetime("").rescan_before_seconds == 7 * 86400
+    assert lifetime("[lifetime]\ndays = 2").rescan_before_seconds == 86400 / 2
+    assert lifetime("[lifetime]\nrescan_before_days = 10").rescan_before_seconds == 10 * 86400
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[lifetime]\ndays = 0", "lifetime.days"),
+        ("[lifetime]\nrescan_before_days = 30", "lifetime.rescan_before_days"),
+        ('[lifetime]\non_expiry = "ignore"', "lifetime.on_expiry"),
+        ("[lifetime]\nhours = 1", "lifetime.hours"),
+    ],
+)
+def test_a_wrong_lifetime_is_named(text: str, key: str) -> None:
+    with pytest.raises(PolicyError, match=key):
+        lifetime(text)
+
+
+def test_two_lifetimes_that_differ_are_refused() -> None:
+    with pytest.raises(PolicyError, match="same rule"):
+        lifetime(
+            "[lifetime]\ndays = 4",
+            '[policy]\nname = "x"\nlifetime_days = 3\n[detectors.patch_inversion]\n',
+        )

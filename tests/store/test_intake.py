@@ -98,6 +98,8 @@ def test_everything_is_counted(engine: Engine) -> None:
             oldest_due=None,
             dead_letters=0,
             alarms={},
+            expiring=0,
+            expired=0,
         )
     done = scan(engine, 1, "v1")
     scan(engine, 2, "v2")

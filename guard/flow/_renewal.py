@@ -1,0 +1,78 @@
+"""How a re-scan ends: its verdict takes the old one's place, or the old one stands.
+
+A re-scan that could not look says nothing about the model: the old verdict stands until it
+expires, and an alarm says that the next one failed.
+"""
+
+from dataclasses import replace
+
+from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.core.verdict import VerdictFacts
+from guard.flow._lease import Held
+from guard.flow._verdict import Terms, write
+from guard.flow.context import Guard
+from guard.flow.signed import signed
+from guard.store import alarms, ledger, publications, scans
+from guard.store.rows import LedgerRow, ScanRow
+from guard.store.session import reading, transaction
+
+FAILED = "rescan_failed"
+
+
+def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms: Terms) -> None:
+    """Sign the verdict of a re-scan, unless the one in force has to stand."""
+    old, subject = _in_force(guard, scan), scan.canonical_digest or ""
+    if facts.verdict is Verdict.INCONCLUSIVE and old is not None:
+        _stand(guard, held, scan, facts.reasons)
+        return
+    if facts.verdict is Verdict.HELD and old is not None:
+        facts, terms = _approved_before(guard, old, facts, terms)
+    if facts.verdict in SERVABLE_VERDICTS:
+        terms = replace(terms, then="publish" if _is_served(guard, scan) else "")
+    with transaction(guard.engine) as session:
+        held.check(session)
+        write(guard, session, scan, subject, facts, terms, lease=held.lease)
+        alarms.clear(session, FAILED, _subject(scan), guard.now())
+
+
+def _in_force(guard: Guard, scan: ScanRow) -> LedgerRow | None:
+    with reading(guard.engine) as session:
+        row = ledger.latest_for(session, scan.canonical_digest or "")
+    return row if row is not None and guard.now() < row.expires_at else None
+
+
+def _stand(guard: Guard, held: Held, scan: ScanRow, reasons: tuple[str, ...]) -> None:
+    sentence = " ".join(reasons)
+    with transaction(guard.engine) as session:
+        held.check(session)
+        scans.move(
+            session, scan.id, ScanState.FAILED, guard.now(), lease=held.lease, error=sentence
+        )
+        detail = f"The re-scan of {scan.name} decided nothing; its verdict stands. {sentence}"
+        alarms.raise_(session, FAILED, _subject(scan), detail, guard.now())
+
+
+def _subject(scan: ScanRow) -> str:
+    return scan.detail.rescan.of if scan.detail.rescan is not None else scan.id
+
+
+def _approved_before(
+    guard: Guard, old: LedgerRow, facts: VerdictFacts, terms: Terms
+) -> tuple[VerdictFacts, Terms]:
+    """A reviewer's approval, renewed where the policy and all evidence are as the reviewer saw."""
+    view = signed(old.envelope)
+    same = set(view.facts.evidence) == set(facts.evidence)
+    approved = view.basis["kind"] == "review" and view.verdict in SERVABLE_VERDICTS
+    if not (same and approved and old.policy_digest == guard.policy.digest):
+        return facts, terms
+    basis = {**view.basis, "renews": old.id}
+    return facts.reviewed(view.verdict, view.facts.reasons[0]), replace(terms, basis=basis)
+
+
+def _is_served(guard: Guard, scan: ScanRow) -> bool:
+    """Whether the renewed artifact is served in its name, or nothing is and it may come back."""
+    with reading(guard.engine) as session:
+        active = publications.active(session, scan.name)
+    if active:
+        return scan.canonical_digest in {row.digest for row in active}
+    return guard.settings.auto_publish
