@@ -45,6 +45,65 @@ def check(
     return 0
 
 
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(help="A policy TOML, or a packaged one's name.")],
+    form: FormatOption = Format.TABLE,
+) -> int:
+    """Decide about everything stored by another policy, and list what would change.
+
+    Nothing runs and nothing is written. Exits 0 whatever would change.
+    """
+    from guard.cli._service import open_service
+    from guard.policy import load_policy
+
+    rules = load_policy(file)
+    _check_methods(rules)
+    from guard.flow.simulate import MISSING
+    from guard.flow.simulate import simulate as run
+
+    found = run(open_service(), rules)
+    changes = [
+        {
+            "name": one.name,
+            "digest": one.digest,
+            "scan_id": one.scan_id,
+            "served": one.served,
+            "before": str(one.before),
+            "after": str(one.after or MISSING),
+            "reasons": list(one.reasons),
+        }
+        for one in found.changes
+    ]
+    if form is Format.JSON:
+        counts = [
+            {"before": before, "after": after, "artifacts": number}
+            for (before, after), number in found.counts.items()
+        ]
+        answer = {"policy": found.policy, "artifacts": found.artifacts, "counts": counts}
+        print_json({**answer, "changes": changes})
+        return 0
+    from guard.cli._render import print_table
+
+    print_table(
+        ("model", "sha256", "served", "now", "would be", "why"),
+        [
+            (
+                one["name"],
+                str(one["digest"])[:16],
+                "yes" if one["served"] else "no",
+                one["before"],
+                one["after"],
+                " ".join(reasons),
+            )
+            for one, reasons in zip(changes, (one.reasons for one in found.changes), strict=True)
+        ],
+        title=f"policy {rules.name}: {len(changes)} of {found.artifacts} artifacts would change",
+        empty="nothing would change",
+    )
+    return 0
+
+
 def _check_methods(rules: "Policy") -> None:
     """Refuse unknown methods, which would fail every scan; imports no plug-in."""
     from guard.core.errors import PolicyError
@@ -95,8 +154,10 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ),
         ("combined p of one class to hold", f"{rules.combination.class_level:g}"),
         ("calibration", _calibration(rules)),
-        ("a person reviews every model", "yes" if rules.review_always else "no"),
-        ("a verdict is valid for", f"{rules.lifetime_days:g} days"),
+        ("a person always looks", "yes" if rules.review_always else "no"),
+        ("a verdict holds", f"{rules.lifetime_days:g} days"),
+        ("it is renewed", f"{rules.rescan_before_seconds / 86400:g} days before it ends"),
+        ("if no re-scan ends in time", rules.lifetime.on_expiry),
     ]
 
 

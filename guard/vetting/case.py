@@ -22,14 +22,14 @@ def make_case(
     found: tuple[Evidence, ...],
     purification: PurificationFacts | None,
     architecture: str | None = None,
+    methods: Mapping[str, Any] | None = None,
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
-    `architecture` is the one that its manifest names.
+    `architecture` is what its manifest names. `methods` is `methods_of(policy)`, for a caller that
+    makes many.
     """
-    methods = {
-        name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()
-    }
+    methods = methods_of(policy) if methods is None else methods
     return Case(
         artifact=digest,
         cleanset=facts,
@@ -40,6 +40,17 @@ def make_case(
         parameters={name: method.parameters() for name, method in methods.items()},
         architecture=architecture,
     )
+
+
+def methods_of(policy: Policy) -> dict[str, Any]:
+    """The policy's detectors by name, with its parameters.
+
+    Raises:
+        UnknownMethod: one is not there.
+    """
+    return {
+        name: DETECTORS.get(name)(**dict(rule.params)) for name, rule in policy.detectors.items()
+    }
 
 
 def judge(policy: Policy, case: Case) -> Decision:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from guard.policy import load_policy
-from tests.cli.conftest import Answer
+from tests.cli.conftest import Answer, Service
 
 Cli = Callable[..., Answer]
 
@@ -73,3 +73,20 @@ def test_a_policy_that_is_wrong_exits_4(text: str, cli: Cli, tmp_path: Path) -> 
 
 def test_a_policy_that_is_not_there_exits_4(cli: Cli, tmp_path: Path) -> None:
     assert cli("policy", "check", tmp_path / "no.toml").code == 4
+
+
+def test_a_simulation_of_nothing_says_so(service: Service, cli: Cli) -> None:
+    answer = cli("policy", "simulate", "strict", "--format", "json")
+
+    assert answer.code == 0
+    assert json.loads(answer.out) | {"artifacts": 0, "changes": []} == json.loads(answer.out)
+    assert "nothing would change" in cli("policy", "simulate", "strict").out
+
+
+def test_a_simulation_reads_the_file_as_strictly_as_check(
+    service: Service, cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text('[policy]\nname = "mine"\n[detectors.no_such]\n')
+
+    assert cli("policy", "simulate", file).code == 4

@@ -1,0 +1,93 @@
+"""What another policy would say of everything that is stored: no detector runs, nothing is written.
+
+The stored evidence is decided anew, in one pass. Where the policy asks for evidence that is not
+there, the answer is that a re-scan is needed, not a verdict.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from guard.core.states import Verdict
+from guard.flow import _reuse
+from guard.flow.context import Guard
+from guard.policy import Policy, decide
+from guard.store import census, cleansets
+from guard.store.session import reading
+from guard.vetting.case import make_case, methods_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """An artifact of which the policy would say something else.
+
+    `after` is None where evidence is missing: only a re-scan can tell.
+    """
+
+    digest: str
+    name: str
+    scan_id: str
+    served: bool
+    before: Verdict
+    after: Verdict | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """`counts` is the number of artifacts by (before, after); `after` may be `needs a re-scan`."""
+
+    policy: str
+    artifacts: int
+    counts: dict[tuple[str, str], int]
+    changes: tuple[Change, ...] = field(repr=False)
+
+
+MISSING = "needs a re-scan"
+
+
+def simulate(guard: Guard, policy: Policy) -> Simulation:
+    """Decide about all stored evidence by `policy`.
+
+    Raises:
+        UnknownMethod: it names a detector that is not there.
+    """
+    changes, counted = list[Change](), Counter[tuple[str, str]]()
+    for one in _decided(guard, policy):
+        counted[str(one.before), str(one.after or MISSING)] += 1
+        if one.before is not one.after:
+            changes.append(one)
+    return Simulation(
+        policy=policy.digest,
+        artifacts=sum(counted.values()),
+        counts=dict(sorted(counted.items())),
+        changes=tuple(changes),
+    )
+
+
+def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
+    methods = methods_of(policy)
+    with reading(guard.engine) as session:
+        sets = {facts.digest: facts for facts in cleansets.list_all(session)}
+        for known in census.walk(session):
+            if known.cleanset not in sets:
+                continue
+            case = make_case(
+                policy,
+                known.digest,
+                sets[known.cleanset],
+                known.evidence,
+                known.notes.purification,
+                architecture=str(known.manifest["architecture"]) if known.manifest else None,
+                methods=methods,
+            )
+            decision, whole = decide(policy, case), _reuse.complete(policy, case)
+            yield Change(
+                digest=known.digest,
+                name=known.name,
+                scan_id=known.scan_id,
+                served=known.served,
+                before=known.verdict,
+                after=decision.verdict if whole else None,
+                reasons=decision.reasons,
+            )
