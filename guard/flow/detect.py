@@ -82,7 +82,12 @@ def run(guard: Guard, held: Held) -> None:
             lease=held.lease,
             cleanset_digest=cleanset.digest,
             cleanset_name=cleanset.name,
-            detail=replace(scan.detail, smoke=smoke, canary=canary_trial.kit_digest()),
+            detail=replace(
+                scan.detail,
+                smoke=smoke,
+                cleanset_wish=unmet_wish(guard, scan),
+                canary=canary_trial.kit_digest(),
+            ),
         )
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
 

@@ -13,12 +13,12 @@ from typing import Any
 from guard.core.digests import json_digest
 from guard.policy.rules import Policy
 
-#: What changes no word about an upload: name and version, how long a verdict holds, and how it may
-#: be repaired.
+#: Keys that do not change what is found about an upload: name and version, how long a verdict holds
+#: and how the model may be repaired.
 NOT_ABOUT_DETECTION = ("name", "version", "lifetime_days", "lifetime", "defenses", "proof")
-#: What of an entry goes into a verdict; the digest of the rules only says whether the entry
-#: applies.
-TOLD = (
+#: The keys of an entry that go into a verdict; the digest of the rules only decides whether the
+#: entry applies.
+QUOTED = (
     "record",
     "commit",
     "zoo",

@@ -96,6 +96,12 @@ def lapsed(s: Session, since: datetime) -> list[PublicationRow]:
     return list({row.name: row for row in rows}.values())
 
 
+def of_name(s: Session, name: str) -> list[PublicationRow]:
+    """Every publication of a name, the one that was given to serving last first."""
+    rows = many(s, PublicationRow, rows_of(Publication).where(_PUBLICATIONS.c.name == name))
+    return sorted(rows, key=lambda row: (row.at, int(row.version.split(".")[0])), reverse=True)
+
+
 def list_all(s: Session, limit: int = 200) -> list[PublicationRow]:
     """The newest publications first, withdrawn ones included."""
     statement = rows_of(Publication).order_by(_PUBLICATIONS.c.at.desc(), _PUBLICATIONS.c.id)

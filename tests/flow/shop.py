@@ -78,11 +78,11 @@ class Shop(Place):
                 scans.move(session, scan_id, state, self.clock, canonical_digest=digest)
         return scan_id
 
-    def add_cleanset(self, name: str = "squares", size: int = 8) -> str:
+    def add_cleanset(self, name: str = "squares", size: int = 8, seed: int = 0) -> str:
         """The one of the template."""
         with reading(self.guard.engine) as session:
             there = [facts.digest for facts in cleansets.list_all(session) if facts.name == name]
-        return there[0] if there else super().add_cleanset(name, size)
+        return there[0] if there else super().add_cleanset(name, size, seed)
 
     def finish(self, scan_id: str) -> None:
         """Detection, decision and publication."""
