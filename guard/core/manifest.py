@@ -21,6 +21,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_CLASSES = 100_000
 MAX_SIDE = 4096
 MAX_CHANNELS = 16_384
+SMALLEST_STD = 1e-6  # a smaller one is 0, or overflows, in float32
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.]{0,99}")
 _ARGUMENT = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _LAYER = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,19}")
@@ -225,8 +226,11 @@ def _per_channel(value: Any, channels: int, name: str) -> tuple[float, ...]:
             f"bad_{name}",
             f"config.json: pretrained_cfg.{name} must hold {channels} finite number(s).",
         )
-    if name == "std" and min(parts) <= 0:
-        raise _refuse("bad_std", "config.json: pretrained_cfg.std must be positive.")
+    if name == "std" and not all(SMALLEST_STD <= part <= 1 / SMALLEST_STD for part in parts):
+        raise _refuse(
+            "bad_std",
+            f"config.json: pretrained_cfg.std must lie in {SMALLEST_STD:g}..{1 / SMALLEST_STD:g}.",
+        )
     return tuple(float(part) for part in parts)
 
 

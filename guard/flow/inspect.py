@@ -3,8 +3,10 @@
 Exactly one format must claim the upload, and every rule of that format must hold.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected
@@ -15,9 +17,13 @@ from guard.flow._lease import Held
 from guard.flow.context import Guard
 from guard.jobs.run import run_job
 from guard.store import artifacts, outbox, scans
-from guard.store.rows import ArtifactKind
-from guard.store.session import transaction
+from guard.store.rows import ArtifactKind, ScanRow
+from guard.store.session import reading, transaction
 
+FOREIGN_POLARIZER = (
+    "config.json puts a polarizer into the network, a layer that only the guard's own repairs "
+    "make, and the guard made no such model; upload the network without guard.polarizer."
+)
 STATES = frozenset({ScanState.QUEUED, ScanState.FETCHING, ScanState.INSPECTING})
 
 
@@ -41,6 +47,9 @@ def run(guard: Guard, held: Held) -> None:
             answer = run_job("inspect", request, out, limits=guard.limits(), on_progress=held.alive)
         except ArtifactRejected as error:
             hand_over(guard, held, Verdict.UNVETTABLE, (error.sentence,))
+            return
+        if _foreign_polarizer(guard, scan, answer):
+            hand_over(guard, held, Verdict.UNVETTABLE, (FOREIGN_POLARIZER,))
             return
         with (out / answer["canonical"]).open("rb") as file:
             digest, size = guard.blobs.put(iter(lambda: file.read(1 << 20), b""))
@@ -71,3 +80,15 @@ def run(guard: Guard, held: Held) -> None:
             detail=replace(scan.detail, reuses=rests_on),
         )
         outbox.add(session, task, {"scan_id": scan.id}, guard.now())
+
+
+def _foreign_polarizer(guard: Guard, scan: ScanRow, answer: Mapping[str, Any]) -> bool:
+    """Whether an upload has a layer of a repair, and is none of the guard's own repairs.
+
+    A conditional polarizer can keep every prediction and leave no gradient to a search.
+    """
+    if scan.parent_scan_id is not None or "polarizer" not in answer["manifest"].get("guard", {}):
+        return False
+    with reading(guard.engine) as session:
+        known = artifacts.find(session, answer["digest"])
+    return known is None or known.kind is not ArtifactKind.PURIFIED

@@ -133,6 +133,8 @@ def test_what_is_no_json_object_is_refused(data: bytes, code: str) -> None:
         (cfg(mean=[True] * 3), "bad_mean"),
         (cfg(std=[0.1, 0.1, 0.0]), "bad_std"),
         (cfg(std=-1), "bad_std"),
+        (cfg(std=1e-320), "bad_std"),  # 0 in float32, and the image is divided by it
+        (cfg(std=1e30), "bad_std"),
         (cfg(std=1e999), "no_json"),
         (changed(model_args=[]), "bad_model_args"),
         (changed(model_args={"A-b": 1}), "bad_model_args"),
