@@ -98,9 +98,7 @@ def stopping(policy: Policy) -> dict[str, object] | None:
 
 
 def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
-    """The clean set that the operator's mapping gives, or else the manifest asks for.
-
-    Or else the default one, or the only one that fits.
+    """The clean set that the operator maps, the manifest names, is the default, or alone fits.
 
     Raises:
         CleanSetError: there is none.

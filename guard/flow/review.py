@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def approve(guard: Guard, scan_id: str, reviewer: Principal | str, reason: str) -> str:
-    """Clear a held artifact on a reviewer's word and send it to be published.
+    """Clear a held artifact as a reviewer decided, and send it to be published.
 
     Returns the new verdict's id.
 

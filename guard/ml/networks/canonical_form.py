@@ -67,6 +67,7 @@ class Rescaled(nn.Module):
         self.factor = factor
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits N,K, float, of images N,C,H,W in [0, 1]."""
         logits = self.network(images)
         centred: Tensor = (logits - logits.mean(1, keepdim=True)) * self.factor
         return centred

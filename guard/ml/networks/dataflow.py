@@ -86,7 +86,7 @@ class Call:
     """One torch function that ran: its name, and the positions of the calls that made its inputs.
 
     `layer` is its position in `Record.layers`, None where it has no weights; `groups` are those of
-    a convolution; `output` is what it returned, as it was left when the pass ended.
+    a convolution; `output`, of any shape, is what it returned, as it was left when the pass ended.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Call:
 
 @dataclass
 class Record:
-    """One forward pass: its calls and weighted layers in the order of execution."""
+    """One forward pass: calls and weighted layers in their order, `alive` tensors of any shape."""
 
     calls: list[Call] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
