@@ -58,16 +58,6 @@ def kit_digest(folder: Path = KIT) -> str:
     )
 
 
-def backdoored_for(detector: str, folder: Path = KIT) -> str | None:
-    """The file of the kit that holds what this detector must flag; None where there is none.
-
-    Raises:
-        KeyError: the kit was made without this detector.
-    """
-    name: str | None = json.loads((folder / CONTENTS).read_text())[detector]
-    return name
-
-
 def try_all(
     detectors: Mapping[str, Mapping[str, Any]],
     *,

@@ -1,5 +1,7 @@
 """Whatever an upload's weights were rewritten to, detectors say the same of the same function."""
 
+import json
+
 import pytest
 import torch
 
@@ -23,6 +25,12 @@ def clean() -> CleanSet:
     return canary_trial.clean_set().visible()
 
 
+def backdoored_for(detector: str) -> str | None:
+    """The file of the kit that holds what this detector must flag."""
+    name: str | None = json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())[detector]
+    return name
+
+
 def model(name: str | None) -> ImageModel:
     assert name is not None, "the kit holds a backdoored model for each detector"
     return examine.open_model(canary_trial.KIT / name, device="cpu")
@@ -38,7 +46,7 @@ def test_a_backdoor_stays_found_and_an_honest_model_stays_unaccused(
     detector: str, rewrite: str, clean: CleanSet
 ) -> None:
     method = DETECTORS.get(detector)()
-    for name in (canary_trial.backdoored_for(detector), canary_trial.GOOD):
+    for name in (backdoored_for(detector), canary_trial.GOOD):
         plain = model(name)
         before = method(plain, clean, seed=0)
         after = method(rewritten(plain, ALL[rewrite]), clean, seed=0)
@@ -53,7 +61,7 @@ def suspects(findings: list[Finding]) -> set[object]:
 
 @pytest.mark.parametrize("detector", sorted(set(DETECTORS.names()) - set(QUICK)))
 def test_the_worst_rewriting_hides_nothing_from_a_search(detector: str, clean: CleanSet) -> None:
-    name = canary_trial.backdoored_for(detector)
+    name = backdoored_for(detector)
     torch.set_num_threads(1)
 
     after = DETECTORS.get(detector)()(rewritten(model(name), WORST), clean, seed=0)
