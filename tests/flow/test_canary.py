@@ -23,7 +23,7 @@ from guard.vetting import canary_trial
 from tests.flow.place import Place
 
 #: It never finds anything, and fast: no patch is that much smaller than its siblings.
-BROKEN = {"steps": 5, "natural_steps": 5, "fold": 1e6}
+BROKEN = {"steps": 60, "natural_steps": 5, "fold": 1e6, "again": 0, "reference_rounds": 0}
 BLIND = (
     "it passes "
     f"{json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())['patch_inversion']}"

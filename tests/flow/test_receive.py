@@ -50,7 +50,11 @@ def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: Worl
     )
     assert (scan.bucket, scan.version_id) == (world.bucket.name, version)
     assert scan.key == "in/resnet18-clean/model.safetensors"
-    assert (scan.name, scan.state, scan.submitted_by) == ("resnet18-clean", ScanState.QUEUED, None)
+    assert (scan.name, scan.state, scan.submitted_by) == (
+        "in--resnet18-clean",
+        ScanState.QUEUED,
+        None,
+    )
     assert scan.upload_digest == sha256(WEIGHTS)
     assert scan.manifest == CONFIG.decode()
     with world.blobs.open(sha256(WEIGHTS)) as stored:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from guard.flow import _turn
-from guard.store import alarms, claims
+from guard.store import alarms, claims, principals, uploaders
 from guard.store.rows import NominationState
-from guard.store.session import reading
+from guard.store.session import reading, transaction
 from tests.flow.intake import CONFIG, World, new_world
 
 
@@ -21,9 +21,23 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def put(world: World, key: str, by: str | None, data: bytes = b"weights") -> NominationState:
     world.put(key.rpartition("/")[0] + "/config.json", CONFIG)
-    meta = {} if by is None else {"Metadata": {"submitted-by": by}}
-    nomination = world.nominate(key, world.put(key, data, **meta))
+    own(world, key.rpartition("/")[0] + "/", by)
+    nomination = world.nominate(key, world.put(key, data))
     return world.receive(nomination).state
+
+
+def own(world: World, prefix: str, by: str | None) -> None:
+    """Make one principal the only owner of a prefix; None: nobody."""
+    bucket, now = world.bucket.name, world.now()
+    with transaction(world.engine) as session:
+        for row in uploaders.list_owners(session):
+            if row.prefix == prefix and row.principal != by:
+                uploaders.remove_owner(
+                    session, bucket=bucket, prefix=prefix, principal=row.principal, now=now
+                )
+        if by is not None:
+            principals.put(session, by, now)
+            uploaders.add_owner(session, bucket=bucket, prefix=prefix, principal=by, now=now)
 
 
 def test_the_first_upload_claims_its_name_for_its_folder_and_uploader(world: World) -> None:

@@ -33,7 +33,7 @@ from guard.ml.networks.dataflow import Record, record_of
 
 #: Of logits, the top one less the second, in the mean of clean images: networks as they are trained
 #: lie between. Searches depend a little on it, so that only what lies outside is moved.
-MARGINS = (1.0, 30.0)
+MARGINS = (1.0, 10.0)
 SAME = 1e-3  # of the mean margin: how far a logit may move
 IMAGES = 64  # clean images on which the function is compared
 SWEEPS = 50  # over all groups; each sweep halves what is left, roughly

@@ -59,7 +59,7 @@ def small() -> ImageModel:
 
 
 def margin(logits: torch.Tensor) -> float:
-    top = logits.topk(2, dim=1).values
+    top = logits.detach().topk(2, dim=1).values
     return float((top[:, 0] - top[:, 1]).mean())
 
 
