@@ -86,7 +86,6 @@ class Settings:
         "", "SQLAlchemy URL of the database", derived="sqlite:///<data_dir>/guard.db", shown=False
     )
     redis_url: str = _row("redis://127.0.0.1:6379/0", "broker of the workers", shown=False)
-
     s3_endpoint: str = _row("", "URL of an S3-compatible store; empty means AWS")
     s3_region: str = _row("us-east-1", "region that requests are signed for")
     s3_access_key: str = _row("", "access key; empty means the AWS SDK's own chain of credentials")
@@ -101,7 +100,6 @@ class Settings:
     blob_url: str = _row(
         "", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs"
     )
-
     max_upload_bytes: int = _row(
         4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1
     )
@@ -119,7 +117,6 @@ class Settings:
         60.0, "how often buckets are listed for uploads whose event was lost", unit="s", low=1
     )
     sweep_limit: int = _row(1000, "the most nominations that one sweep makes", low=1)
-
     webhook_token: Secret = _row(
         Secret(),
         "bearer token of event senders, and of the operator `api` over API and command line; empty "
@@ -139,7 +136,6 @@ class Settings:
     )
     sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
     sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
-
     plugins: Path | None = _row(
         None, "folder of external plug-ins; only the guard's user or root may write there"
     )
@@ -169,7 +165,6 @@ class Settings:
     checkpoint_bucket: str = _row(
         "", "bucket that checkpoints are copied to, versioned or locked; empty means none"
     )
-
     torchserve_management: str = _row(
         "http://127.0.0.1:8081", "management address, http://... or unix:/path"
     )
@@ -186,7 +181,6 @@ class Settings:
         "model store to which only the guard writes",
         derived="<torchserve_run_dir>/model-store",
     )
-
     scan_seconds: float = _row(3600.0, "time limit of one stage of a scan", unit="s", low=1)
     scan_memory_bytes: int = _row(
         16 << 30, "address space of a scan's child process", unit="bytes", low=1 << 28
