@@ -114,7 +114,8 @@ def _gradient(model: nn.Module, images: Tensor, wanted: Tensor) -> tuple[Tensor,
     with torch.enable_grad():
         logits = model(images).float()
         loss = functional.cross_entropy(logits, wanted, reduction="sum")
-        if not loss.requires_grad:
-            return torch.zeros_like(images), logits.argmax(1)
-        (gradient,) = torch.autograd.grad(loss, images)
+        try:
+            (gradient,) = torch.autograd.grad(loss, images)
+        except RuntimeError:  # no path to the image, or one that a change in place has cut
+            gradient = torch.zeros_like(images)
     return gradient.detach(), logits.detach().argmax(1)
