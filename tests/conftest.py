@@ -7,6 +7,7 @@ from typing import Any
 # threads mostly wait for one another: on a busy machine thirty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import coverage
 import hypothesis
 import pytest
 
@@ -67,3 +68,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Save what this process measured: xdist kills a worker that takes long to end."""
+    measured = coverage.Coverage.current()
+    if measured is not None:
+        measured.save()
