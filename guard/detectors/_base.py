@@ -1,5 +1,6 @@
 """The contract of a detector, and the guarantees that its base class gives."""
 
+import copy
 import math
 import time
 from abc import ABC, abstractmethod
@@ -25,8 +26,8 @@ class Detector(ABC):
     """Searches for a backdoor, given only the model, clean data and a seed.
 
     A subclass is a frozen dataclass of plain parameters, each with a default, and one method
-    `examine`. Calling the detector runs `examine` on a copy of the model in canonical form
-    (`guard.ml.networks.canonical_form`: the same outputs, however its weights were rewritten), in
+    `examine`. Calling the detector runs `examine` on a copy of the model, in canonical form
+    (`guard.ml.networks.canonical_form`: the same outputs) where its weights were rewritten, in
     eval mode with gradients off for its parameters, with its own random state, within a time
     budget; the caller's model is left unchanged, to the bit.
 
@@ -99,7 +100,10 @@ class Detector(ABC):
             MethodFailed: the model could not be examined, or a number is not finite. Subclasses:
                 OutOfTime, Cancelled.
         """
-        own = canonical_form(model, clean.search).model
+        found = canonical_form(model, clean.search)
+        # A network as training leaves it is examined as it is, which is how methods were measured.
+        own = found.model if found.rewritten else copy.deepcopy(model).eval()
+        own.requires_grad_(requires_grad=False)
         if self.searches:
             require_mobility(own, clean, type(self).__name__)
         watch = guarded(progress, deadline=time.monotonic() + seconds)

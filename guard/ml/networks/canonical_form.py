@@ -35,6 +35,8 @@ from guard.ml.networks.dataflow import Record, record_of
 #: lie between. Searches depend a little on it, so that only what lies outside is moved.
 MARGINS = (1.0, 10.0)
 SAME = 1e-3  # of the mean margin: how far a logit may move
+#: Training leaves a channel within a few times of the balance; a larger factor is a rewriting.
+REWRITTEN = 10.0
 IMAGES = 64  # clean images on which the function is compared
 SWEEPS = 50  # over all groups; each sweep halves what is left, roughly
 SETTLED = 1e-4  # of the logarithm of a scale
@@ -56,6 +58,11 @@ class Canonical:
     balanced: int
     farthest: float
     moved: float
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether the original is farther from this form than training leaves a network."""
+        return self.farthest > REWRITTEN or not MARGINS[0] <= self.margin <= MARGINS[1]
 
 
 class Rescaled(nn.Module):
