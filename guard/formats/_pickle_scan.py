@@ -6,6 +6,7 @@ one of its own, so two readers must agree.
 
 import pickletools
 import struct
+import warnings
 
 from guard.core.contracts import Budget
 from guard.formats._bytes import UPLOAD_INSTEAD, reject, show
@@ -70,30 +71,12 @@ def check_pickle(data: bytes, *, budget: Budget) -> None:
         ArtifactRejected: `pickled_module` for a foreign name, `pickle_opcode`, `pickle_broken`,
             `pickle_too_long`.
     """
-    steps, last = 0, 0
     try:
-        for opcode, argument, position in pickletools.genops(data):
-            steps += 1
-            last = position or 0
-            if steps > _STEPS_PER_TENSOR * budget.tensors:
-                raise reject(
-                    "pickle_too_long",
-                    f"The checkpoint's pickle has too many steps; {UPLOAD_INSTEAD}.",
-                )
-            if opcode.name == "GLOBAL" and argument not in _GLOBALS:
-                name = show(str(argument).replace(" ", "."))
-                raise reject(
-                    "pickled_module",
-                    f"The checkpoint holds the Python object {name}, not only tensors; "
-                    f"save model.state_dict() alone, or better {UPLOAD_INSTEAD}.",
-                )
-            if opcode.name not in _OPCODES:
-                raise reject(
-                    "pickle_opcode",
-                    f"The checkpoint's pickle uses {opcode.name}, which plain weights never "
-                    f"need; {UPLOAD_INSTEAD}.",
-                )
-    except (ValueError, struct.error, OverflowError, EOFError) as error:
+        # pickletools undoes escapes in names and only warns of those that do not exist.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            last = _check_operations(data, budget)
+    except (ValueError, struct.error, OverflowError, EOFError, DeprecationWarning) as error:
         raise reject(
             "pickle_broken", f"The checkpoint's pickle is damaged; {UPLOAD_INSTEAD}."
         ) from error
@@ -101,6 +84,32 @@ def check_pickle(data: bytes, *, budget: Budget) -> None:
         raise reject(
             "pickle_broken", f"The checkpoint's pickle goes on after its end; {UPLOAD_INSTEAD}."
         )
+
+
+def _check_operations(data: bytes, budget: Budget) -> int:
+    """The position of the last operation; raises as `check_pickle`."""
+    last = 0
+    for steps, (opcode, argument, position) in enumerate(pickletools.genops(data), 1):
+        last = position or 0
+        if steps > _STEPS_PER_TENSOR * budget.tensors:
+            raise reject(
+                "pickle_too_long",
+                f"The checkpoint's pickle has too many steps; {UPLOAD_INSTEAD}.",
+            )
+        if opcode.name == "GLOBAL" and argument not in _GLOBALS:
+            name = show(str(argument).replace(" ", "."))
+            raise reject(
+                "pickled_module",
+                f"The checkpoint holds the Python object {name}, not only tensors; "
+                f"save model.state_dict() alone, or better {UPLOAD_INSTEAD}.",
+            )
+        if opcode.name not in _OPCODES:
+            raise reject(
+                "pickle_opcode",
+                f"The checkpoint's pickle uses {opcode.name}, which plain weights never "
+                f"need; {UPLOAD_INSTEAD}.",
+            )
+    return last
 
 
 def looks_pickled(head: bytes) -> bool:

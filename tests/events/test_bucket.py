@@ -228,11 +228,11 @@ def test_a_new_object_never_replaces_one_and_names_behind_another_are_listed(
     bucket: Bucket,
 ) -> None:
     for number in (1, 2, 10):
-        bucket.put_new(f"c/{number:03d}", str(number).encode())
-    bucket.put_new("c/002", b"another")
+        bucket.put_new(f"new/{number:03d}", str(number).encode())
+    bucket.put_new("new/002", b"another")
 
-    assert bucket.keys_after("c/", "c/001") == ["c/002", "c/010"]
-    assert bucket.keys_after("c/", "c/010") == []
-    found = bucket.read_small("c/002", 100)
+    assert bucket.keys_after("new/", "new/001") == ["new/002", "new/010"]
+    assert bucket.keys_after("new/", "new/010") == []
+    found = bucket.read_small("new/002", 100)
     assert found is not None
     assert found[0] == b"2"

@@ -192,6 +192,18 @@ def test_too_many_members_are_refused_before_they_are_listed() -> None:
     assert caught.value.code == "zip_too_many_members"
 
 
+def test_a_name_with_an_escape_that_does_not_exist_is_refused() -> None:
+    members = members_of(sample())
+    program = next(name for name in members if name.endswith("data.pkl"))
+    members[program] = b"\x80\x02ccollections\nOrdered\\oict\n."
+    data = zipped(members)
+
+    with pytest.raises(ArtifactRejected) as caught:
+        PytorchStateDict().inspect(io.BytesIO(data), budget=BUDGET)
+
+    assert caught.value.code == "pickle_broken"
+
+
 @settings(max_examples=60)
 @given(st.integers(0, len(sample()) - 1), st.integers(0, 255))
 def test_a_damaged_checkpoint_is_inspected_or_refused(position: int, value: int) -> None:
