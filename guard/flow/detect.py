@@ -9,7 +9,7 @@ from guard.core.errors import CleanSetError
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState, Verdict
-from guard.flow import canary
+from guard.flow import _waivers, canary
 from guard.flow._cleanset_cache import prepared
 from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
@@ -53,7 +53,8 @@ def run(guard: Guard, held: Held) -> None:
                 "seconds": guard.settings.scan_seconds,
                 "device": guard.settings.device,
                 "known": known,
-                "policy": stopping(guard.policy),
+                # Where something is waived the proof may not hold: no detector is skipped.
+                "policy": None if _waivers.counting(guard, scan) else stopping(guard.policy),
                 "prepared": made,
             }
             answer = run_job(
