@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from guard.attest.acts import of_done
-from guard.core.errors import IntegrityMismatch
 from guard.core.plain import from_plain
 from guard.core.roles import Act
 from guard.core.waivers import Waiver
@@ -44,7 +43,10 @@ class Asked:
 
 
 def read(session: "Session", asked: Iterable["ActRow"]) -> list[Asked]:
-    """The waivers that these acts ask for, with what was done about each."""
+    """The waivers that these acts ask for, with what was done about each.
+
+    One that cannot be read is left out.
+    """
     asked = list(asked)
     answers: Mapping[tuple[str, Act], ActRow] = {
         (row.subject, row.act): row
@@ -55,13 +57,10 @@ def read(session: "Session", asked: Iterable["ActRow"]) -> list[Asked]:
     found = []
     for row in asked:
         agreed = answers.get((row.id, Act.APPROVE_WAIVER))
-        one = Asked(
-            waiver=_waiver(row, NOBODY if agreed is None else agreed.principal),
-            asked=row,
-            agreed=agreed,
-            ended=answers.get((row.id, Act.REVOKE_WAIVER)),
-        )
-        found.append(one)
+        waiver = _waiver(row, NOBODY if agreed is None else agreed.principal)
+        if waiver is not None:
+            ended = answers.get((row.id, Act.REVOKE_WAIVER))
+            found.append(Asked(waiver=waiver, asked=row, agreed=agreed, ended=ended))
     return found
 
 
@@ -109,7 +108,7 @@ def _in_force(guard: "Guard", session: "Session", asked: list["ActRow"]) -> list
     ]
 
 
-def _waiver(row: "ActRow", approver: str) -> Waiver:
+def _waiver(row: "ActRow", approver: str) -> Waiver | None:
     plain = {
         **row.facts,
         "waiver_id": row.id,
@@ -120,14 +119,12 @@ def _waiver(row: "ActRow", approver: str) -> Waiver:
     }
     try:
         return from_plain(Waiver, plain)
-    except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityMismatch(
-            f"The waiver {row.id} cannot be read ({error}); it was changed by hand.",
-            code="bad_waiver",
-        ) from error
+    except (KeyError, TypeError, ValueError):
+        return None  # somebody wrote the row by hand, and it counts for nothing
 
 
 def named(session: "Session", wanted: str) -> Asked | None:
     """The waiver whose id is `wanted` or starts with it; None where there is not exactly one."""
     rows = [row for row in acts.of_kind(session, Act.WAIVE) if row.id.startswith(wanted)]
-    return read(session, rows)[0] if len(rows) == 1 else None
+    found = read(session, rows)
+    return found[0] if len(found) == 1 else None

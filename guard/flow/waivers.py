@@ -233,8 +233,7 @@ def _decide_anew(
 ) -> list[str]:
     """Decide from what is stored about every scan of the artifact in one of these states."""
     with reading(guard.engine) as session:
-        row = ledger.latest_for(session, waiver.artifact)
-        giver = scans.get(session, row.scan_id) if row is not None else None
+        giver = _examined(session, waiver.artifact)
         roots = [
             scan
             for scan in scans.for_digest(session, waiver.artifact)
@@ -243,6 +242,4 @@ def _decide_anew(
             and scan.verdict_id is not None
             and scan.state in states
         ]
-    if giver is None:
-        return []
     return [rescan.begin(guard, root, giver, why) for root in roots]

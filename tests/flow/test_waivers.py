@@ -20,6 +20,7 @@ from guard.detectors import DETECTORS
 from guard.flow import _acts, _aging, rescan, review, run_stage, tokens, waivers
 from guard.flow._seal import tend
 from guard.flow._waivers import counting
+from guard.flow.detect import early_end
 from guard.flow.principals import Forbidden, Principal, Unauthorised
 from guard.flow.reconcile import reconcile_guard
 from guard.flow.report import report_for
@@ -27,7 +28,7 @@ from guard.flow.signed import signed
 from guard.flow.simulate import simulate
 from guard.flow.verify import verify
 from guard.policy.rules import LifetimeRule
-from guard.store import acts, ledger, outbox, uploaders
+from guard.store import acts, ledger, outbox, scans, uploaders
 from guard.store.session import reading, transaction
 from tests import people
 from tests.flow.place import finding
@@ -502,3 +503,37 @@ def test_a_revoked_token_waives_nothing(scene: Scene) -> None:
 
     with pytest.raises(Unauthorised):
         waivers.approve(scene.guard, scene.sam, asked.waiver_id)
+
+
+def test_no_detector_is_skipped_by_a_proof_that_may_rest_on_what_was_waived(scene: Scene) -> None:
+    policy = replace(scene.guard.policy, stop_early=True)
+    scene.guard = replace(scene.guard, policy=policy)
+    scene.again()
+    scan = scene.scan(scene.scan_id)
+    assert early_end(scene.guard, scan) == policy.to_dict()
+
+    scene.waive()
+    assert early_end(scene.guard, scan) is None
+
+
+def test_a_waiver_that_cannot_be_read_lets_nothing_through(scene: Scene) -> None:
+    scene.waive()
+    with reading(scene.guard.engine) as session:
+        (row,) = acts.of_kind(session, Act.WAIVE)
+    scene.sql(f"UPDATE acts SET facts = '{{}}' WHERE id = '{row.id}'")
+
+    assert counting(scene.guard, scene.scan(scene.scan_id)) == ()
+    assert scene.states == []
+    assert [item.why for item in rescan.due(scene.guard)] == ["a waiver ended"]
+    assert any("was changed" in problem for problem in verify(scene.guard))
+
+
+def test_a_repair_under_way_is_not_overtaken_by_a_waiver(scene: Scene) -> None:
+    asked = scene.ask()
+    with transaction(scene.guard.engine) as session:
+        scans.move(session, scene.scan_id, ScanState.PUBLISHING, scene.clock)
+
+    assert waivers.approve(scene.guard, scene.sam, asked.waiver_id)[1] == []
+    # Ending it is never put off.
+    _, begun = waivers.revoke(scene.guard, scene.sam, asked.waiver_id, "no")
+    assert len(begun) == 1
