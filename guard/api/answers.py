@@ -6,7 +6,10 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from guard.core.errors import IntegrityMismatch
+from guard.core.plain import to_plain
 from guard.core.text import printable
+from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 
 VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
@@ -130,11 +133,20 @@ class VerdictAnswer(_Answer):
     policy_digest: str
     previous: str
     hash: str
+    waivers: list[dict[str, Any]] = []
 
     @classmethod
     def of(cls, row: LedgerRow, now: datetime) -> "VerdictAnswer":
-        """From a row, as of `now`: a verdict that has expired is no pass, whatever it says."""
-        return cls.model_validate({**vars(row), "expired": row.expires_at <= now})
+        """From a row, as of `now`: a verdict that has expired is no pass, whatever it says.
+
+        `waivers` are the findings that did not count, by the signed statement.
+        """
+        try:
+            waivers = to_plain(signed(row.envelope).facts.waivers)
+        except IntegrityMismatch:
+            waivers = []  # `guard verify` says it, and the gate refuses the verdict
+        expired = row.expires_at <= now
+        return cls.model_validate({**vars(row), "expired": expired, "waivers": waivers})
 
 
 class VerdictDetail(VerdictAnswer):

@@ -1,11 +1,11 @@
 """What the guard signs beside verdicts and releases, written and read back strictly.
 
-A revocation, an act about the ledger or its keys, and a checkpoint of the ledger's head. Each has a
-predicate type of its own, so that none passes for another.
+A revocation, an act about the ledger or its keys, and what a principal did. Each has a predicate
+type of its own, so that none passes for another.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -13,13 +13,30 @@ from guard.attest import dsse
 from guard.attest.keys import TrustedKeys
 from guard.attest.statement import STATEMENT_TYPE
 from guard.attest.views import open_statement
+from guard.core.digests import json_digest
 from guard.core.errors import IntegrityMismatch
-from guard.core.ledger import GENESIS, act_hash
-from guard.core.plain import Text, from_plain, to_plain
+from guard.core.ledger import DONE, act_hash
+from guard.core.plain import LEFT_OUT, Text, from_plain, to_plain
 
 REVOCATION_TYPE = "https://registry-guard.dev/revocation/v1"
 KEY_TYPE = "https://registry-guard.dev/key/v1"
 LEDGER_TYPE = "https://registry-guard.dev/ledger/v1"
+DONE_TYPE = "https://registry-guard.dev/act/v1"
+NOUN = "Ledger act"
+
+#: What is signed of a row of what principals did: all but its number.
+ENTRY = (
+    "id",
+    "act",
+    "principal",
+    "role",
+    "authenticated",
+    "token_id",
+    "subject",
+    "detail",
+    "facts",
+    "at",
+)
 
 #: Predicate type of each kind of act, and of nothing else.
 TYPES: Mapping[str, str] = {
@@ -28,6 +45,7 @@ TYPES: Mapping[str, str] = {
     "distrust": KEY_TYPE,
     "open": LEDGER_TYPE,
     "accept": LEDGER_TYPE,
+    DONE: DONE_TYPE,
 }
 
 
@@ -36,8 +54,9 @@ class Act:
     """One act that the ledger keeps beside its verdicts.
 
     `kind` is a key of `TYPES`. `subject` is the SHA-256 that the act is about: of the weights for a
-    revocation, of the public key for `trust` and `distrust`, zeros for an act about the ledger.
-    `keys` holds public keys by key id, in hexadecimal: those that an act makes trusted.
+    revocation, of the public key for `trust` and `distrust`, of `entry` for what a principal did,
+    zeros for an act about the ledger. `keys` holds public keys by key id, in hexadecimal: those
+    that an act makes trusted. `entry` is what a principal did, None for every other kind.
     """
 
     act_id: Text
@@ -47,6 +66,32 @@ class Act:
     by: Text
     at: datetime
     keys: Mapping[str, Any]
+    entry: Mapping[str, Any] | None = field(default=None, metadata=LEFT_OUT)
+
+
+class DoneLike(Protocol):
+    """A row of what principals did, wherever it was read from."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def act(self) -> str: ...
+    @property
+    def principal(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def authenticated(self) -> bool: ...
+    @property
+    def token_id(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+    @property
+    def at(self) -> datetime: ...
 
 
 class ActRowLike(Protocol):
@@ -68,6 +113,21 @@ class ActRowLike(Protocol):
     def hash(self) -> str: ...
     @property
     def at(self) -> datetime: ...
+
+
+def of_done(row: DoneLike) -> Act:
+    """The act that seals a row of what principals did."""
+    entry = to_plain({name: getattr(row, name) for name in ENTRY})
+    return Act(
+        act_id=row.id,
+        kind=DONE,
+        subject=json_digest(entry),
+        reason=row.detail,
+        by=row.principal,
+        at=row.at,
+        keys={},
+        entry=entry,
+    )
 
 
 def act_statement(act: Act) -> dict[str, Any]:
@@ -97,11 +157,14 @@ def read_act(statement: Mapping[str, Any]) -> Act:
     kind = str(predicate.get("kind")) if isinstance(predicate, dict) else ""
     digest, predicate = open_statement(statement, TYPES.get(kind, ""))
     try:
-        return from_plain(Act, {**predicate, "subject": digest})
+        act = from_plain(Act, {**predicate, "subject": digest})
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityMismatch(
             "The signed act lacks a required field.", code="bad_statement"
         ) from error
+    if act.kind == DONE and (act.entry is None or json_digest(dict(act.entry)) != act.subject):
+        raise IntegrityMismatch("The signed act is about another entry.", code="other_subject")
+    return act
 
 
 def expected_act_hash(row: ActRowLike) -> str:
@@ -119,28 +182,6 @@ def expected_act_hash(row: ActRowLike) -> str:
     )
 
 
-def unchained(rows: Iterable[ActRowLike], after: int = 0, previous: str = GENESIS) -> list[str]:
-    """Every broken link and wrong hash of the acts, one sentence each; signatures are not read.
-
-    Args:
-        after: the rows up to this one are not looked at.
-        previous: the hash of that row.
-    """
-    problems: list[str] = []
-    seq = after
-    for row in (row for row in rows if row.seq > after):
-        if row.seq != seq + 1:
-            problems.append(f"Act {seq + 1} of the ledger is missing: {row.seq} follows {seq}.")
-        if row.previous != previous:
-            problems.append(f"Act {row.seq} of the ledger does not continue the act before it.")
-        if row.hash != expected_act_hash(row):
-            problems.append(
-                f"Act {row.seq} of the ledger was changed: its hash does not fit its columns."
-            )
-        seq, previous = row.seq, row.hash
-    return problems
-
-
 def unsigned(rows: Iterable[ActRowLike], trusted: TrustedKeys) -> list[str]:
     """Every act that no trusted key signed, or whose columns differ from what was signed."""
     problems: list[str] = []
@@ -148,9 +189,9 @@ def unsigned(rows: Iterable[ActRowLike], trusted: TrustedKeys) -> list[str]:
         try:
             act = read_act(dsse.verify(row.envelope, trusted))
         except IntegrityMismatch as error:
-            problems.append(f"Act {row.seq} of the ledger: {error.sentence}")
+            problems.append(f"{NOUN} {row.seq}: {error.sentence}")
             continue
         stored = (row.id, row.kind, row.subject, row.at)
         if stored != (act.act_id, act.kind, act.subject, act.at):
-            problems.append(f"Act {row.seq} of the ledger differs from what was signed.")
+            problems.append(f"{NOUN} {row.seq} differs from what was signed.")
     return problems

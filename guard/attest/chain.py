@@ -1,8 +1,4 @@
-"""Check the verdict ledger: links, hashes, signatures, and columns against what was signed.
-
-`guard.core.ledger` hashes the rows. `seq` counts from 1 without a gap, so that a deleted row is
-noticed.
-"""
+"""Check the verdict ledger: links, hashes, signatures, and columns against what was signed."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -10,10 +6,13 @@ from typing import Any, Protocol
 
 from guard.attest import dsse
 from guard.attest.keys import TrustedKeys
+from guard.attest.links import broken
 from guard.attest.views import VerdictView, read_verdict
 from guard.core.errors import IntegrityMismatch
-from guard.core.ledger import GENESIS, row_hash
+from guard.core.ledger import row_hash
 from guard.core.states import Verdict
+
+NOUN = "Ledger row"
 
 
 class LedgerLike(Protocol):
@@ -53,46 +52,20 @@ def verify_chain(
         head: (seq, hash) of a row noted earlier; without it, rows cut off at the end cannot be
             noticed.
     """
-    problems: list[str] = []
-    seq, previous, seen, found = 0, GENESIS, set[str](), head is None
+    rows = list(rows)
+    problems = list(broken(rows, expected_hash, NOUN))
+    seen, found = set[str](), head is None
     for row in rows:
-        if row.seq != seq + 1:
-            problems.append(f"Ledger row {seq + 1} is missing: row {row.seq} follows row {seq}.")
-        if row.previous != previous:
-            problems.append(f"Ledger row {row.seq} does not continue the row before it.")
-        if row.hash != expected_hash(row):
-            problems.append(
-                f"Ledger row {row.seq} was changed: its hash does not match its columns."
-            )
         if row.id in seen:
             problems.append(f"Ledger row {row.seq} repeats the verdict {row.id}.")
         problems.extend(_signed(row, trusted))
         found = found or (row.seq, row.hash) == head
         seen.add(row.id)
-        seq, previous = row.seq, row.hash
     if head is not None and not found:
         problems.append(
             f"The ledger lacks row {head[0]} as it was noted earlier: rows were cut off or "
             "rewritten."
         )
-    return problems
-
-
-def unchained(rows: Iterable[LedgerLike], after: int = 0, previous: str = GENESIS) -> list[str]:
-    """Every missing row, broken link and wrong hash behind row `after`, whose hash is `previous`.
-
-    Signatures are not read: a head that is signed vouches for every row before it.
-    """
-    problems: list[str] = []
-    seq = after
-    for row in rows:
-        if row.seq != seq + 1:
-            problems.append(f"Ledger row {seq + 1} is missing: row {row.seq} follows row {seq}.")
-        if row.previous != previous:
-            problems.append(f"Ledger row {row.seq} does not continue the row before it.")
-        if row.hash != expected_hash(row):
-            problems.append(f"Ledger row {row.seq} was changed: its hash does not fit its columns.")
-        seq, previous = row.seq, row.hash
     return problems
 
 

@@ -125,6 +125,9 @@ def _head(report: Report) -> Panel:
     if report.expired:
         lines.append(Text(f"expired at {report.expires_at}; scan it again", style="bold yellow"))
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
+    lines += [
+        Text(f"• {printable(waiver.sentence)}", style="yellow") for waiver in report.facts.waivers
+    ]
     lines.append(Text())
     target = label_of(report, report.target) if report.target is not None else "none"
     score = "probability of a backdoor" if report.facts.calibration else "suspicion"

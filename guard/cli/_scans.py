@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guard.cli._output import Format, print_json, print_json_line
+from guard.core.errors import IntegrityMismatch
+from guard.core.plain import to_plain
 from guard.core.states import ScanState, Verdict, exit_code
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from guard.core.waivers import Waiver
     from guard.flow.context import Guard
     from guard.store.rows import LedgerRow, ScanRow
 
@@ -27,6 +30,7 @@ class Seen:
     scan: "ScanRow"
     row: "LedgerRow | None"
     expired: bool = False
+    waivers: "tuple[Waiver, ...]" = ()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -62,6 +66,7 @@ class Seen:
             "cleanset": row.cleanset_name,
             "submitted_by": row.submitted_by,
             "error": row.error,
+            "waivers": to_plain(self.waivers),
             "not_published": row.detail.not_published,
             "cleanset_wish": row.detail.cleanset_wish,
             "created_at": row.created_at.isoformat(),
@@ -80,7 +85,15 @@ def look(guard: "Guard", scan_id: str) -> Seen:
 
 
 def _seen(scan: "ScanRow", row: "LedgerRow | None", guard: "Guard") -> Seen:
-    return Seen(scan, row, row is not None and row.expires_at <= guard.now())
+    from guard.flow.signed import signed
+
+    if row is None:
+        return Seen(scan, None)
+    try:
+        waivers = signed(row.envelope).facts.waivers
+    except IntegrityMismatch:
+        waivers = ()  # `guard verify` says it, and the gate refuses the verdict
+    return Seen(scan, row, row.expires_at <= guard.now(), waivers)
 
 
 def recent(guard: "Guard", limit: int) -> list[Seen]:
@@ -155,7 +168,7 @@ def view(rows: Sequence[Seen]) -> "RenderableType":
                 verdict_text(seen.verdict, expired=seen.expired),
                 f"s3://{seen.scan.bucket}/{seen.scan.key}",
                 f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
-                seen.scan.error,
+                " ".join([seen.scan.error or "", *(one.sentence for one in seen.waivers)]).strip(),
             )
             for seen in rows
         ],

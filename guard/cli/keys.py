@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json, say
-from guard.cli._service import open_service, operator
+from guard.cli._service import caller, open_service
 
 app = typer.Typer(rich_markup_mode=None, help="Make, trust and distrust signing keys.")
 ReasonOption = Annotated[str, typer.Option(help="Why; signed and kept in the ledger.")]
@@ -40,10 +40,10 @@ def trust(
     reason: ReasonOption,
 ) -> int:
     """Let a key's signatures count."""
-    guard, by = open_service(), operator()
+    guard = open_service()
     from guard.flow.keys import trust as act
 
-    say(f"trusted {act(guard, key, reason, by)}")
+    say(f"trusted {act(guard, key, reason, caller(guard))}")
     return 0
 
 
@@ -52,8 +52,8 @@ def distrust(
     key: Annotated[str, typer.Argument(help="Id of a trusted key.")], reason: ReasonOption
 ) -> int:
     """Let a key's signatures count no longer; what it signed is not served any more."""
-    guard, by = open_service(), operator()
+    guard = open_service()
     from guard.flow.keys import distrust as act
 
-    say(f"distrusted {act(guard, key, reason, by)}")
+    say(f"distrusted {act(guard, key, reason, caller(guard))}")
     return 0

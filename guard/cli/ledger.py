@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from guard.cli._output import say
-from guard.cli._service import open_service, operator
+from guard.cli._service import caller, open_service
 
 app = typer.Typer(rich_markup_mode=None, help="Look after the ledger and its checkpoints.")
 
@@ -23,10 +23,10 @@ def accept(
 
     Names what was wrong. Every revocation that is on record is put back first.
     """
-    guard, by = open_service(), operator()
+    guard = open_service()
     from guard.flow.accept import accept as act
 
-    wrong = act(guard, reason, by)
+    wrong = act(guard, reason, caller(guard))
     for sentence in wrong:
         say(sentence)
     say("accepted as it is now" if wrong else "the ledger agrees with its checkpoints")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json
-from guard.cli._service import open_service, operator
+from guard.cli._service import caller, open_service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +38,10 @@ def transfer(
     form: FormatOption = Format.TABLE,
 ) -> int:
     """Give a name to another owner or folder. You cannot give it to yourself."""
-    guard, by = open_service(), operator()
+    guard = open_service()
     from guard.flow import names
 
-    _print([names.transfer(guard, name, owner, prefix, reason, by)], form)
+    _print([names.transfer(guard, name, owner, prefix, reason, caller(guard))], form)
     return 0
 
 

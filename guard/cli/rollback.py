@@ -6,7 +6,7 @@ import typer
 
 from guard.cli._output import Format, FormatOption, print_json, say
 from guard.cli._scans import look
-from guard.cli._service import open_service, operator
+from guard.cli._service import caller, open_service
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,10 +22,10 @@ def rollback(
     form: FormatOption = Format.TABLE,
 ) -> int:
     """Serve what a name served before, as a new version, until a newer upload is cleared."""
-    guard, by = open_service(), operator()
+    guard = open_service()
     from guard.flow import names
 
-    scan = names.rollback(guard, name, to, reason, by)
+    scan = names.rollback(guard, name, to, reason, caller(guard))
     if form is Format.JSON:
         print_json(look(guard, scan.id).to_dict())
     else:

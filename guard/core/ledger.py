@@ -4,12 +4,25 @@ Each hash covers the row's own columns and the hash of the row before.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from guard.core.digests import json_digest
 
 #: The hash that the first row continues.
 GENESIS = "0" * 64
+#: The kind of the ledger's acts that seal what a principal did.
+DONE = "act"
+
+
+class Link(Protocol):
+    """A row of a chain; `seq` counts from 1 without a gap, so that a deleted row is noticed."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def previous(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
 
 
 def row_hash(previous: str, row: Mapping[str, Any]) -> str:

@@ -11,11 +11,15 @@ class Role(StrEnum):
     UPLOADER = "uploader"  # also has objects under its own prefixes looked at
     REVIEWER = "reviewer"  # also decides about held verdicts
     OPERATOR = "operator"  # also publishes, withdraws, and gives and revokes tokens
-    SIGNER = "signer"  # reads; for people who hold signing keys, no act of this list needs it yet
+    SIGNER = "signer"  # also trusts and distrusts signing keys and accepts a ledger
 
 
 class Act(StrEnum):
-    """What a principal asks for. All but `read` and `submit` leave a row in the table `acts`."""
+    """What a principal asks for.
+
+    All but `read` and the acts about the ledger itself leave a row in `acts`, which the ledger
+    seals.
+    """
 
     READ = "read"
     SUBMIT = "submit"
@@ -26,6 +30,14 @@ class Act(StrEnum):
     GIVE_TOKEN = "token_create"  # noqa: S105 - the name of an act
     REVOKE_TOKEN = "token_revoke"  # noqa: S105 - the name of an act
     REMOVE_OWNER = "owner_remove"
+    ROLLBACK = "rollback"
+    TRANSFER = "transfer"
+    CHANGE_POLICY = "policy_change"  # nobody asks for it: the deciding side notices it
+    WAIVE = "waive"
+    APPROVE_WAIVER = "waiver_approve"
+    REVOKE_WAIVER = "waiver_revoke"
+    CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
+    ACCEPT_LEDGER = "ledger_accept"
 
 
 _OPERATOR = frozenset({Role.OPERATOR})
@@ -42,6 +54,23 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.GIVE_TOKEN: _OPERATOR,
     Act.REVOKE_TOKEN: _OPERATOR,
     Act.REMOVE_OWNER: _OPERATOR,
+    Act.ROLLBACK: _OPERATOR,
+    Act.TRANSFER: _OPERATOR,
+    Act.CHANGE_POLICY: frozenset(),
+    Act.WAIVE: _REVIEWER,
+    Act.APPROVE_WAIVER: _REVIEWER,
+    Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
+    Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
+    Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }
 #: Acts that nobody may do without a token, not even where no principal exists yet.
-NEEDS_TOKEN: frozenset[Act] = frozenset({Act.GIVE_TOKEN, Act.REVOKE_TOKEN, Act.REMOVE_OWNER})
+NEEDS_TOKEN: frozenset[Act] = frozenset(
+    {
+        Act.GIVE_TOKEN,
+        Act.REVOKE_TOKEN,
+        Act.REMOVE_OWNER,
+        Act.WAIVE,
+        Act.APPROVE_WAIVER,
+        Act.REVOKE_WAIVER,
+    }
+)

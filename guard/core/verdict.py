@@ -12,6 +12,7 @@ from guard.core.evidence import AsrEstimate, Target
 from guard.core.plain import ADDED, Digest, KnownGaps
 from guard.core.purification import RepairSummary
 from guard.core.states import Verdict
+from guard.core.waivers import Waiver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class VerdictFacts:
             to a model that nobody looked at. None where no method looked.
         plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
             folder; empty where there were none, None where no method looked.
+        waivers: the findings that two people waived and that therefore did not count.
     """
 
     verdict: Verdict
@@ -52,6 +54,7 @@ class VerdictFacts:
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
+    waivers: tuple[Waiver, ...] = field(default=(), metadata=ADDED)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

@@ -122,6 +122,8 @@ def _at_the_end(guard: Guard, subject: str, root: ScanRow, row: LedgerRow) -> No
         ).facts
     except (NotServable, IntegrityMismatch):
         return
+    if facts.waivers and what == "warn":
+        return  # a verdict that rests on a waiver ends with it
     terms = Terms(
         then="publish",
         basis={"kind": "extension", "verdict": row.id},

@@ -59,9 +59,9 @@ def _subject(scan: ScanRow) -> str:
 def _approved_before(
     guard: Guard, old: LedgerRow, facts: VerdictFacts, terms: Terms
 ) -> tuple[VerdictFacts, Terms]:
-    """A reviewer's approval, renewed where the policy and all evidence are as the reviewer saw."""
+    """A reviewer's approval, renewed where policy, evidence and waivers are as the reviewer saw."""
     view = signed(old.envelope)
-    same = set(view.facts.evidence) == set(facts.evidence)
+    same = set(view.facts.evidence) == set(facts.evidence) and view.facts.waivers == facts.waivers
     approved = view.basis["kind"] == "review" and view.verdict in SERVABLE_VERDICTS
     if not (same and approved and old.policy_digest == guard.policy.digest):
         return facts, terms

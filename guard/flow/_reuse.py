@@ -81,8 +81,8 @@ def standing(
         return None
     if row.artifact_digest != scan.canonical_digest or cleanset.digest != giver.cleanset_digest:
         return None
-    if view.facts.parent is not None or first.basis["kind"] == "extension":
-        return None  # what was repaired, and what was only extended, is looked at by itself
+    if view.facts.parent is not None or view.facts.waivers or first.basis["kind"] == "extension":
+        return None  # what was repaired, waived or only extended is decided by itself
     if first.basis["kind"] == "review" and first.basis["reviewer"] == scan.submitted_by:
         return None  # nobody's own approval clears what they upload
     if not _concludes(scan, giver, row.verdict) or not same_canary(giver.detail):

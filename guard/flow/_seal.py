@@ -14,6 +14,7 @@ from guard.attest.keys import TrustedKeys
 from guard.core.digests import sha256
 from guard.core.errors import GuardError, IntegrityMismatch
 from guard.core.ledger import GENESIS
+from guard.flow._acts import BATCH, append, has_key
 from guard.flow._checkpoints import CheckpointStore, store_of
 from guard.flow._standing import Standing, compare, standing
 from guard.flow.context import Guard
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 
 
 def seal(guard: Guard) -> bool:
-    """Bring unsigned revocations into the chain and write a checkpoint where there is news.
+    """Bring unsigned revocations and acts into the chain; checkpoint it where there is news.
 
     Never raises: what was committed stands. An alarm says what could not be done.
 
@@ -42,6 +43,12 @@ def seal(guard: Guard) -> bool:
         _raise(guard, "ledger_broken" if broken else "checkpoint_failed", error.sentence)
         return False
     return True
+
+
+def settle(guard: Guard) -> None:
+    """`seal` where this process has the key; otherwise the one that has it does so soon."""
+    if has_key(guard):
+        seal(guard)
 
 
 def open_ledger(guard: Guard) -> None:
@@ -74,22 +81,15 @@ def tend(guard: Guard) -> None:
         _clear(guard, "revocation_missing")
 
 
-def record(guard: Guard, act: acts.Act) -> None:
-    """Sign an act and append it to the chain; `seal` comes after it.
+def record(guard: Guard, *found: acts.Act) -> None:
+    """Sign acts and append them to the chain in one commit; `seal` comes after it.
 
     Raises:
         InputError: this process has no trusted signing key.
     """
-    envelope = dsse.sign(acts.act_statement(act), guard.signer)
     with transaction(guard.engine) as session:
-        ledger_acts.append(
-            session,
-            act_id=act.act_id,
-            kind=act.kind,
-            subject=act.subject,
-            envelope=envelope,
-            at=act.at,
-        )
+        for act in found:
+            append(guard, session, act)
 
 
 def about_ledger(guard: Guard, kind: str, reason: str, by: str) -> acts.Act:
@@ -170,8 +170,10 @@ def _seal(guard: Guard, *, opening: bool = False) -> None:
             # always a checkpoint that was deleted.
             write_checkpoint(guard, store, found)
             record(guard, about_ledger(guard, "open", "The ledger's first checkpoint.", "guard"))
-        for row in _unsigned(found):
-            record(guard, _revocation(row))
+        new = [_revocation(row) for row in _unsigned(found)]
+        new += [acts.of_done(row) for row in found.unsealed]
+        for start in range(0, len(new), BATCH):
+            record(guard, *new[start : start + BATCH])
         found = compare(guard, store, trusted).check()
         if found.newest is None or found.newest.heads != found.heads:
             write_checkpoint(guard, store, found)
@@ -180,6 +182,8 @@ def _seal(guard: Guard, *, opening: bool = False) -> None:
 
 
 def _news(found: Standing) -> bool:
+    if found.unsealed:
+        return True
     if found.empty:
         return False
     behind = found.newest is None or found.newest.heads != found.heads

@@ -3,12 +3,13 @@
 Whoever asks the gate reads the revocations here, so that nobody gets them without the comparison.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from guard.attest import acts, chain
+from guard.attest import acts, chain, links
 from guard.attest.checkpoint import (
     NO_HEAD,
     Checkpoint,
@@ -21,13 +22,16 @@ from guard.attest.checkpoint import (
 from guard.attest.keys import TrustedKeys
 from guard.core.digests import sha256
 from guard.core.errors import IntegrityMismatch, Unavailable
+from guard.core.ledger import Link
 from guard.flow._checkpoints import CheckpointStore, store_of
 from guard.flow.context import Guard
+from guard.store import acts as done
 from guard.store import ledger, ledger_acts, revocations
-from guard.store.rows import CheckpointRow, LedgerActRow, LedgerRow, RevocationRow
+from guard.store.rows import ActRow, CheckpointRow, LedgerActRow, RevocationRow
 from guard.store.session import reading
 
 BATCH = 500  # ledger rows in memory at once
+R = TypeVar("R", bound=Link)
 WAY_OUT = (
     "nothing is published until the right database and checkpoints are back, or until "
     "`guard ledger accept` takes what is there"
@@ -45,11 +49,13 @@ class Standing:
 
     `broken` are the reasons, one sentence each, why nothing may be published; `missing` names what
     was deleted without being able to do harm. `newest` is the newest checkpoint anywhere; `trail`
-    the file. `copied` is whether the bucket, if any, has the newest one.
+    the file. `copied` is whether the bucket, if any, has the newest one. `acts` are those about the
+    ledger itself, `unsealed` what principals did that is not in the chain yet.
     """
 
     heads: Heads
     acts: tuple[LedgerActRow, ...]
+    unsealed: tuple[ActRow, ...]
     table: tuple[RevocationRow, ...]
     revoked: frozenset[str]
     broken: tuple[str, ...]
@@ -72,7 +78,7 @@ class Standing:
     @property
     def opened(self) -> bool:
         """Whether this ledger ever had a checkpoint or an act."""
-        return bool(self.newest or self.acts or self.noted)
+        return bool(self.newest or self.heads.acts.seq or self.noted)
 
     @property
     def empty(self) -> bool:
@@ -116,15 +122,16 @@ def compare(
     trail = read_trail(data, trusted)
     newest, copied, broken = _newest(trail, copy, noted, trusted, has_bucket=bool(store.bucket))
     with reading(guard.engine) as session:
-        rows = tuple(ledger_acts.rows(session))
+        rows = tuple(ledger_acts.own(session))
+        unsealed = tuple(done.unsealed(session))
         table = tuple(revocations.list_all(session))
-        heads = Heads(verdicts=_head(ledger.last(session)), acts=_head(rows[-1] if rows else None))
+        heads = Heads(verdicts=_head(ledger.last(session)), acts=_head(ledger_acts.last(session)))
         if newest is not None:
-            broken += _behind(session, newest, rows, heads)
-        elif rows and not broken:
+            broken += _behind(session, newest, heads)
+        elif heads.acts.seq and not broken:
             broken.append(f"There is no checkpoint of this ledger any more; {WAY_OUT}.")
         broken += _gaps(session, newest, rows, heads, whole=whole)
-    if not trusted.keys and (heads.verdicts.seq or rows or trail.size):
+    if not trusted.keys and (heads.verdicts.seq or heads.acts.seq or trail.size):
         broken = [NO_KEYS]
     signed = {row.subject for row in rows if row.kind == "revocation"}
     outside = trail.revoked | set(newest.revoked if newest else ())
@@ -132,6 +139,7 @@ def compare(
     return Standing(
         heads=heads,
         acts=rows,
+        unsealed=unsealed,
         table=table,
         revoked=frozenset(signed | outside | in_table),
         broken=tuple(broken) + ((away,) if away else ()),
@@ -196,13 +204,10 @@ def _newest(
     return newest, copied, problems
 
 
-def _behind(
-    session: Session, newest: Checkpoint, rows: tuple[LedgerActRow, ...], heads: Heads
-) -> list[str]:
+def _behind(session: Session, newest: Checkpoint, heads: Heads) -> list[str]:
     """How the database falls behind its newest checkpoint, or differs from it."""
-    seq = newest.heads.verdicts.seq
-    row = ledger.at(session, seq) if seq else None
-    act = next((item for item in rows if item.seq == newest.heads.acts.seq), None)
+    row = ledger.at(session, newest.heads.verdicts.seq)
+    act = ledger_acts.at(session, newest.heads.acts.seq)
     when = newest.at.isoformat(timespec="seconds")
     problems = []
     for name, wanted, head, found, expected in (
@@ -236,26 +241,35 @@ def _gaps(
 ) -> list[str]:
     """What is wrong inside the chains, behind what a person has accepted."""
     accepted = newest.accepted if newest else Heads()
-    found = acts.unchained(rows, accepted.acts.seq, accepted.acts.hash)
-    start = accepted.verdicts
-    if whole:
-        found += chain.unchained(_pages(session, start.seq), start.seq, start.hash)
-    elif ledger.count(session, start.seq) != max(0, heads.verdicts.seq - start.seq):
-        found.append("Rows of the ledger's verdicts are missing.")
+    found: list[str] = []
+    for chained, head, start, expected, noun in (
+        (ledger_acts, heads.acts, accepted.acts, acts.expected_act_hash, acts.NOUN),
+        (ledger, heads.verdicts, accepted.verdicts, chain.expected_hash, chain.NOUN),
+    ):
+        if whole:
+            pages = _pages(session, chained.rows, start.seq)
+            found += links.broken(pages, expected, noun, start.seq, start.hash)
+        elif chained.count(session, start.seq) != max(0, head.seq - start.seq):
+            found.append(f"{noun}s are missing.")
+    if not whole:  # the few that say what is revoked and which keys are trusted
+        for row in (row for row in rows if row.seq > accepted.acts.seq):
+            found += links.altered(row, acts.expected_act_hash, acts.NOUN)
     return [f"{sentence} {_way_out()}" for sentence in found]
 
 
-def _pages(session: Session, after: int) -> Iterator[LedgerRow]:
-    while rows := ledger.rows(session, after, BATCH):
-        yield from rows
-        after = rows[-1].seq
+def _pages(
+    session: Session, rows: Callable[[Session, int, int], list[R]], after: int
+) -> Iterator[R]:
+    while page := rows(session, after, BATCH):
+        yield from page
+        after = page[-1].seq
 
 
 def _accepted(newest: Checkpoint, name: str) -> Head:
     return newest.accepted.verdicts if name == "verdicts" else newest.accepted.acts
 
 
-def _head(row: LedgerRow | LedgerActRow | None) -> Head:
+def _head(row: Link | None) -> Head:
     return Head(seq=row.seq, hash=row.hash) if row is not None else NO_HEAD
 
 

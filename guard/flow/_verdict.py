@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from guard.attest import dsse, statement
 from guard.core.states import ScanState
 from guard.core.verdict import VerdictFacts
+from guard.flow._acts import changed_policy
 from guard.flow._lease import Held
 from guard.flow._seal import seal
 from guard.flow.context import Guard
@@ -32,7 +33,7 @@ class Terms:
     """The terms of a verdict: who decided, how long it holds, and what follows it.
 
     `lifetime` is in seconds, None for the policy's own; `until` goes before it: a verdict that
-    rests on another one ends with it. `then` is a key of `AFTER`.
+    rests on another one, or on a waiver, ends with it. `then` is a key of `AFTER`.
     """
 
     then: str = ""
@@ -76,7 +77,13 @@ def write(
         cleanset=scan.cleanset_digest,
         basis=terms.basis,
         issued_at=issued,
-        expires_at=terms.until or issued + timedelta(seconds=lifetime),
+        # A verdict never outlives a waiver that it rests on.
+        expires_at=min(
+            [
+                terms.until or issued + timedelta(seconds=lifetime),
+                *(waiver.until for waiver in facts.waivers),
+            ]
+        ),
     )
     body = statement.verdict_statement(subject, facts, issue)
     ledger.append(
@@ -90,6 +97,7 @@ def write(
         expires_at=issue.expires_at,
         policy_digest=guard.policy.digest,
     )
+    changed_policy(guard, session)
     state, task = AFTER[terms.then]
     fields: dict[str, Any] = {"verdict_id": verdict_id, "policy_digest": guard.policy.digest}
     if terms.then == "failed":

@@ -2,7 +2,7 @@
 
 from guard.core.states import SERVABLE_VERDICTS, ScanState
 from guard.core.verdict import VerdictFacts
-from guard.flow import _renewal, _reuse
+from guard.flow import _renewal, _reuse, _waivers
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, conclude
 from guard.flow.context import Guard
@@ -61,4 +61,5 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
         found,
         scan.detail.purification,
         architecture=str(manifest["architecture"]) if manifest else None,
+        waivers=_waivers.counting(guard, scan),
     )

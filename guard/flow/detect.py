@@ -9,7 +9,7 @@ from guard.core.errors import CleanSetError
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.states import ScanState, Verdict
-from guard.flow import canary
+from guard.flow import _waivers, canary
 from guard.flow._cleanset_cache import prepared
 from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
@@ -53,7 +53,7 @@ def run(guard: Guard, held: Held) -> None:
                 "seconds": guard.settings.scan_seconds,
                 "device": guard.settings.device,
                 "known": known,
-                "policy": stopping(guard.policy),
+                "policy": early_end(guard, scan),
                 "prepared": made,
             }
             answer = run_job(
@@ -95,6 +95,11 @@ def run(guard: Guard, held: Held) -> None:
 def stopping(policy: Policy) -> dict[str, object] | None:
     """The rules by which a job stops early; None where the policy never stops early."""
     return policy.to_dict() if policy.stop_early and policy.calibration is None else None
+
+
+def early_end(guard: Guard, scan: ScanRow) -> dict[str, object] | None:
+    """`stopping` for this scan; where something is waived a proof may not hold, so all run."""
+    return None if _waivers.counting(guard, scan) else stopping(guard.policy)
 
 
 def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:

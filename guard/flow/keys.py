@@ -7,10 +7,12 @@ from guard.attest import acts
 from guard.attest.keys import Signer, TrustedKeys
 from guard.core.digests import is_digest, sha256
 from guard.core.errors import InputError
+from guard.core.roles import Act
 from guard.flow._checkpoints import store_of
 from guard.flow._seal import open_ledger, record, recorded_keys, seal
 from guard.flow._standing import NO_KEYS, compare
 from guard.flow.context import Guard
+from guard.flow.principals import Principal, name_of
 
 
 def signer_of(guard: Guard) -> Signer:
@@ -56,16 +58,18 @@ def make_key(path: Path) -> str:
     return Signer.load_or_create(path).key_id
 
 
-def trust(guard: Guard, key: str, reason: str, by: str) -> str:
+def trust(guard: Guard, key: str, reason: str, by: Principal | str) -> str:
     """Let signatures of a key count; returns its key id.
 
     Args:
         key: the file of a private key, or the id of a key that the ledger's acts name.
 
     Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
         InputError: there is no such key, no reason, or this guard's own key would not be trusted.
     """
     _need(reason)
+    name = name_of(guard, by, Act.CHANGE_KEYS)
     settings = guard.settings
     key_id, raw = _public(guard, key)
     trusted = TrustedKeys.load(settings.trusted_keys_file)
@@ -79,21 +83,23 @@ def trust(guard: Guard, key: str, reason: str, by: str) -> str:
         )
     after.save(settings.trusted_keys_file)
     open_ledger(guard)
-    record(guard, _act(guard, "trust", key_id, reason, by, {key_id: raw.hex()}))
+    record(guard, _act(guard, "trust", key_id, reason, name, {key_id: raw.hex()}))
     seal(guard)
     return key_id
 
 
-def distrust(guard: Guard, key_id: str, reason: str, by: str) -> str:
+def distrust(guard: Guard, key_id: str, reason: str, by: Principal | str) -> str:
     """Let signatures of a key count no longer; returns its key id.
 
     Args:
         key_id: the id, or its first 8 characters or more.
 
     Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
         InputError: it is not trusted, it is the key that signs, or no reason was given.
     """
     _need(reason)
+    name = name_of(guard, by, Act.CHANGE_KEYS)
     path = guard.settings.trusted_keys_file
     found = [known for known in guard.trusted.keys if known.startswith(key_id)]
     if len(key_id) < 8 or len(found) != 1:
@@ -108,7 +114,7 @@ def distrust(guard: Guard, key_id: str, reason: str, by: str) -> str:
             code="own_key",
         )
     open_ledger(guard)
-    record(guard, _act(guard, "distrust", found[0], reason, by, {}))
+    record(guard, _act(guard, "distrust", found[0], reason, name, {}))
     # The checkpoint that follows is signed by a key that stays trusted.
     seal(guard)
     left = {known: raw for known, raw in guard.trusted.keys.items() if known != found[0]}

@@ -1,18 +1,22 @@
 """What a person may do to a served name: go back to an older version, or give it away.
 
-Both need a reason and are kept for good (`guard.store.claims.record`).
+Both need a reason, and both are acts that the ledger keeps.
 """
 
 from guard.core.errors import GuardError, InputError, NotServable
+from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.flow import publish
+from guard.flow._acts import note
+from guard.flow._seal import settle
 from guard.flow.context import Guard
+from guard.flow.principals import Principal, permit
 from guard.store import claims, outbox, publications, scans
 from guard.store.rows import ClaimRow, ScanRow
 from guard.store.session import reading, transaction
 
 
-def rollback(guard: Guard, name: str, to: str | None, reason: str, by: str) -> ScanRow:
+def rollback(guard: Guard, name: str, to: str | None, reason: str, by: Principal | str) -> ScanRow:
     """Serve an older artifact of a name again, until a newer upload than the newest is published.
 
     Its bytes return under a new version, since a version is never used twice.
@@ -20,42 +24,45 @@ def rollback(guard: Guard, name: str, to: str | None, reason: str, by: str) -> S
     Args:
         to: a version that the name had, or a scan of the name that was never published; None is the
             last one before that which is served, or was last, that may still be served.
+        by: a principal with an operator's token; a name stands for a login without one.
 
     Returns:
         The scan whose `publish` stage was asked for.
 
     Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
         InputError: no reason, no such name or version.
         NotServable: it may not be served any more; the sentence says why.
     """
     _check_reason(reason, "rollback")
     with reading(guard.engine) as session:
+        permit(guard, session, by, Act.ROLLBACK)
         claims.get(session, name)
     target = _before(guard, name) if to is None else _named(guard, name, to)
     publish.view(guard, target)
     now = guard.now()
     with transaction(guard.engine) as session:
+        who = permit(guard, session, by, Act.ROLLBACK)
         claims.lock(session, name)
         active = [row.digest for row in publications.active(session, name)]
         if target.canonical_digest in active:
             raise InputError(f"{name!r} serves this one already.", code="rollback_nothing")
         claims.change(session, name, rolled_back_to=target.canonical_digest)
-        claims.record(
-            session,
-            name=name,
-            act="rollback",
-            by=by,
-            reason=reason,
-            detail={"from": active, "to": target.canonical_digest, "scan": target.id},
-            now=now,
-        )
+        facts = {"from": active, "to": target.canonical_digest, "scan": target.id}
+        note(guard, session, who, Act.ROLLBACK, name, reason, facts)
         moved = scans.move(session, target.id, ScanState.PUBLISHING, now)
         outbox.add(session, "publish", {"scan_id": target.id}, now)
+    settle(guard)
     return moved
 
 
 def transfer(
-    guard: Guard, name: str, owner: str | None, prefix: str | None, reason: str, by: str
+    guard: Guard,
+    name: str,
+    owner: str | None,
+    prefix: str | None,
+    reason: str,
+    by: Principal | str,
 ) -> ClaimRow:
     """Give a name to another owner, another prefix of its bucket, or both.
 
@@ -65,15 +72,18 @@ def transfer(
     Args:
         owner: the new owner as the store tells it; None keeps the owner.
         prefix: the new folder with its slash, or a key at the top; None keeps the prefix.
+        by: a principal with an operator's token; a name stands for a login without one.
 
     Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
         InputError: no reason, no such name, the prefix holds another name, or nothing changes.
         NotServable: `by` would give the name to themselves.
     """
     _check_reason(reason, "transfer")
-    if owner is not None and owner == by:
-        raise NotServable(f"{by} cannot take {name!r} for themselves; ask somebody else.")
     with transaction(guard.engine) as session:
+        who = permit(guard, session, by, Act.TRANSFER)
+        if owner is not None and owner == who.name:
+            raise NotServable(f"{owner} cannot take {name!r} for themselves; ask somebody else.")
         old = claims.get(session, name)
         new = {
             "owner": old.owner if owner is None else owner,
@@ -89,16 +99,11 @@ def transfer(
                 code="prefix_has_name",
             )
         claims.change(session, name, **new)
-        claims.record(
-            session,
-            name=name,
-            act="transfer",
-            by=by,
-            reason=reason,
-            detail={"from": {"owner": old.owner, "prefix": old.prefix}, "to": new},
-            now=guard.now(),
-        )
-        return claims.get(session, name)
+        facts = {"from": {"owner": old.owner, "prefix": old.prefix}, "to": new}
+        note(guard, session, who, Act.TRANSFER, name, reason, facts)
+        moved = claims.get(session, name)
+    settle(guard)
+    return moved
 
 
 def claimed(guard: Guard) -> list[ClaimRow]:

@@ -30,6 +30,7 @@ __all__ = [
     "check_auth",
     "decode",
     "nominate",
+    "record",
     "signature_of",
 ]
 
@@ -60,10 +61,11 @@ def nominate(
         One id for each of `wanted`, in order.
     """
     with transaction(engine) as session:
-        return [_record(session, item, now, buckets) for item in wanted]
+        return [record(session, item, now, buckets) for item in wanted]
 
 
-def _record(session: Session, item: Nomination, now: datetime, buckets: Collection[str]) -> str:
+def record(session: Session, item: Nomination, now: datetime, buckets: Collection[str]) -> str:
+    """What `nominate` does for one object, inside the caller's transaction."""
     refused = _object_keys.unusable(item.bucket, item.key, item.version_id)
     ignored = _ignored(item, buckets)
     if not refused and not ignored:

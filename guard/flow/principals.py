@@ -14,7 +14,7 @@ from guard.core.digests import sha256
 from guard.core.errors import InputError
 from guard.core.roles import MAY, NEEDS_TOKEN, Act, Role
 from guard.events.auth import Unauthorised
-from guard.store import acts, principals, uploaders
+from guard.store import principals, uploaders
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -115,35 +115,29 @@ def permit(guard: "Guard", session: "Session", who: Principal | str, act: Act) -
     return who
 
 
-def may_submit(guard: "Guard", who: Principal | str, bucket: str, key: str) -> None:
+def name_of(guard: "Guard", who: Principal | str, act: Act) -> str:
+    """The name under which `who` does an act that has no transaction of its own.
+
+    A login that showed no token is marked. Raises as `permit`.
+    """
+    with reading(guard.engine) as session:
+        who = permit(guard, session, who, act)
+    return who.name if who.authenticated else f"{who.name} (unauthenticated)"
+
+
+def may_submit(
+    guard: "Guard", session: "Session", who: Principal | str, bucket: str, key: str
+) -> Principal:
     """Check that `who` may have an object looked at: operators any, uploaders their own.
 
     Raises:
         Unauthorised, Forbidden: as `permit`, or the uploader owns no prefix of the key.
     """
-    with reading(guard.engine) as session:
-        who = permit(guard, session, who, Act.SUBMIT)
-        free = who.role is not Role.UPLOADER
-        own = free or who.name in uploaders.owners_of(session, bucket, key)
+    who = permit(guard, session, who, Act.SUBMIT)
+    own = who.role is not Role.UPLOADER or who.name in uploaders.owners_of(session, bucket, key)
     if not own:
         raise Forbidden(f"{who.name} owns no prefix of s3://{bucket}/{key}; ask an operator.")
-
-
-def note(
-    guard: "Guard", session: "Session", who: Principal, act: Act, subject: str, detail: str
-) -> None:
-    """Record an act, in the transaction that does it."""
-    acts.add(
-        session,
-        act=act,
-        principal=who.name,
-        role=str(who.role or ""),
-        authenticated=who.authenticated,
-        token_id=who.token_id,
-        subject=subject,
-        detail=detail,
-        now=guard.now(),
-    )
+    return who
 
 
 def _in_force(row: "TokenRow", now: datetime) -> bool:

@@ -16,10 +16,12 @@ from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.flow import _turn
+from guard.flow._acts import note
 from guard.flow._lease import Held
+from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
-from guard.flow.principals import Principal, note, permit
+from guard.flow.principals import Principal, permit
 from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -49,6 +51,7 @@ def request(guard: Guard, scan_id: str, by: Principal | str) -> None:
         note(guard, session, who, Act.PUBLISH, scan.canonical_digest or "", f"scan {scan.id}")
         scans.move(session, scan.id, ScanState.PUBLISHING, guard.now())
         outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
+    settle(guard)
 
 
 def run(guard: Guard, held: Held) -> None:

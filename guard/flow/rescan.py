@@ -15,10 +15,11 @@ from guard.core.evidence import CleanSetFacts
 from guard.core.notes import Rescan, ScanNotes
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
-from guard.flow import _aging, _reuse
+from guard.flow import _aging, _reuse, _waivers
 from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import wanted_cleanset
+from guard.flow.signed import signed
 from guard.store import cleansets, evidence, ledger, outbox, publications, revocations, scans
 from guard.store.rows import LedgerRow, PublicationRow, ScanRow
 from guard.store.session import reading, transaction
@@ -28,6 +29,8 @@ RETRY = timedelta(hours=6)
 #: How long ago something may have gone dark and still comes back by itself.
 LAPSED = timedelta(days=90)
 MIN_PREFIX = 8
+#: A re-scan in one of these will still read what its decision rests on.
+_UNDECIDED = frozenset({ScanState.INSPECTING, ScanState.DETECTING, ScanState.DECIDING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
     state, task = (ScanState.DECIDING, "decide") if ready else (ScanState.DETECTING, "detect")
     with transaction(guard.engine) as session:
         for scan in scans.followers(session, guard.now()):
-            if _repeats(scan) == root.id and _open(scan):
+            if _repeats(scan) == root.id and scan.state in _UNDECIDED:
                 return scan.id
         notes = ScanNotes(
             purification=root.detail.purification,
@@ -212,6 +215,9 @@ def _why(guard: Guard, session: Session, giver: ScanRow, verdict: LedgerRow, bas
         return "the clean set changed"
     if not basis.versions <= evidence.versions(session, verdict.artifact_digest, cleanset):
         return "a detector changed"
+    resting = {waiver.waiver_id for waiver in signed(verdict.envelope).facts.waivers}
+    if resting and not resting <= {one.waiver_id for one in _waivers.counting(guard, giver)}:
+        return "a waiver ended"
     return "" if _reuse.same_canary(giver.detail) else "the canary changed"
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from guard.core.errors import InputError, NotServable
 from guard.core.roles import Act
 from guard.core.states import Verdict
+from guard.flow._acts import note
 from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
-from guard.flow.principals import Principal, note, permit
+from guard.flow.principals import Principal, permit
 from guard.flow.signed import signed
 from guard.store import ledger, reviews, scans, uploaders
 from guard.store.rows import Decided, LedgerRow, ScanRow

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from guard.core.states import Verdict
-from guard.flow import _reuse
+from guard.flow import _reuse, _waivers
 from guard.flow.context import Guard
 from guard.policy import Policy, decide
 from guard.store import census, cleansets
@@ -66,7 +66,7 @@ def simulate(guard: Guard, policy: Policy) -> Simulation:
 
 
 def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
-    methods = methods_of(policy)
+    methods, waivers = methods_of(policy), _waivers.every(guard)
     with reading(guard.engine) as session:
         sets = {facts.digest: facts for facts in cleansets.list_all(session)}
         for known in census.walk(session):
@@ -80,6 +80,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 known.notes.purification,
                 architecture=str(known.manifest["architecture"]) if known.manifest else None,
                 methods=methods,
+                waivers=waivers.get(known.digest, ()),
             )
             decision, whole = decide(policy, case), _reuse.complete(policy, case)
             yield Change(

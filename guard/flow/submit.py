@@ -3,10 +3,15 @@
 from pathlib import Path
 
 from guard.core.manifest import MANIFEST_FILE
+from guard.core.roles import Act
 from guard.events import Nomination
+from guard.flow import _object_keys
+from guard.flow._acts import note
+from guard.flow._seal import settle
 from guard.flow.context import Guard
+from guard.flow.nominate import record
 from guard.flow.principals import Principal, may_submit
-from guard.flow.receive import nominate
+from guard.store.session import reading, transaction
 from guard.vetting.model_path import locate
 
 
@@ -18,9 +23,15 @@ def submit(
     Raises:
         Unauthorised, Forbidden: as `guard.flow.principals.may_submit`.
     """
-    may_submit(guard, who, bucket, key)
     wanted = Nomination(bucket=bucket, key=key, version_id=version_id, source="submit")
-    return nominate(guard.engine, [wanted], guard.now(), buckets=guard.settings.intake_buckets)[0]
+    place = f"s3://{_object_keys.shown(bucket)}/{_object_keys.shown(key)}"
+    with transaction(guard.engine) as session:
+        who = may_submit(guard, session, who, bucket, key)
+        new = record(session, wanted, guard.now(), guard.settings.intake_buckets)
+        detail = "" if version_id is None else f"version {_object_keys.shown(version_id)}"
+        note(guard, session, who, Act.SUBMIT, place, detail, {"nomination": new})
+    settle(guard)
+    return new
 
 
 def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> str:
@@ -37,7 +48,8 @@ def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> st
     """
     weights, manifest = locate(path)
     key = f"models/{name}/{weights.name}"
-    may_submit(guard, who, guard.settings.intake_bucket, key)
+    with reading(guard.engine) as session:
+        may_submit(guard, session, who, guard.settings.intake_bucket, key)
     bucket = guard.make_bucket(guard.settings.intake_bucket)
     if manifest is not None:
         bucket.upload(manifest, f"models/{name}/{MANIFEST_FILE}")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from guard.core.digests import sha256
 from guard.core.errors import InputError
 from guard.core.roles import Act, Role
-from guard.flow.principals import API, Principal, note, permit
+from guard.flow._acts import GUARD, note
+from guard.flow._seal import settle
+from guard.flow.principals import API, Principal, permit
 from guard.store import principals, uploaders
 from guard.store.session import transaction
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from guard.store.rows import TokenRow
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
-RESERVED = frozenset({API, "unknown", "unauthenticated"})
+RESERVED = frozenset({API, GUARD, "unknown", "unauthenticated"})
 MAX_DAYS = 366
 
 
@@ -86,6 +88,7 @@ def create(
         owned = "".join(f", owns {bucket}/{prefix}" for bucket, prefix in places)
         detail = f"{role} {token_id} until {row.expires_at.date()}{owned}"
         note(guard, session, who, Act.GIVE_TOKEN, name, detail)
+    settle(guard)
     return NewToken(row, f"guard_{token_id}_{secret}")
 
 
@@ -104,6 +107,7 @@ def revoke(guard: "Guard", who: Principal, id_or_name: str) -> "list[TokenRow]":
         rows = principals.revoke(session, id_or_name, guard.now())
         for row in rows:
             note(guard, session, who, Act.REVOKE_TOKEN, row.principal, f"{row.role} {row.id}")
+    settle(guard)
     return rows
 
 
@@ -121,6 +125,7 @@ def disown(guard: "Guard", who: Principal, name: str, prefix: str) -> None:
         if not uploaders.remove_owner(session, bucket=bucket, prefix=rest, principal=name, now=now):
             raise InputError(f"{name} does not own {bucket}/{rest}.", code="unknown_owner")
         note(guard, session, who, Act.REMOVE_OWNER, name, f"{bucket}/{rest}")
+    settle(guard)
 
 
 def _place(guard: "Guard", text: str) -> tuple[str, str]:

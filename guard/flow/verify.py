@@ -1,13 +1,14 @@
-"""Check the ledger's chain, the blobs and the served models for changes made outside the guard."""
+"""Check the ledger, the acts, the blobs and the served models for changes outside the guard."""
 
 from guard.attest import acts
 from guard.attest.chain import verify_chain
 from guard.core.errors import GuardError, Unavailable
+from guard.flow import _acts
 from guard.flow._seal import unrecorded
 from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.served import served
-from guard.store import ledger
+from guard.store import ledger, ledger_acts
 from guard.store.rows import LedgerRow
 from guard.store.session import reading
 
@@ -15,12 +16,15 @@ from guard.store.session import reading
 def _ledger(guard: Guard, rows: list[LedgerRow]) -> list[str]:
     """What is wrong with the ledger itself: chains, signatures, checkpoints, trusted keys."""
     found, trusted = standing(guard, whole=True), guard.trusted
+    with reading(guard.engine) as session:
+        done = list(_acts.problems(guard, session))
+        signed = ledger_acts.rows(session)
     if not trusted.keys:
-        return list(found.broken)  # one sentence; no signature counts without a key
+        return [*found.broken, *done]  # no signature counts without a key
     stray = unrecorded(found, trusted)
     problems = [*found.broken, *found.missing, *stray]
-    problems += verify_chain(rows, trusted) + acts.unsigned(found.acts, trusted)
-    return problems
+    problems += verify_chain(rows, trusted) + acts.unsigned(signed, trusted)
+    return [*problems, *done]
 
 
 def verify(guard: Guard, digest: str | None = None) -> list[str]:

@@ -5,9 +5,10 @@ import uuid
 from guard.core.digests import is_digest
 from guard.core.errors import InputError
 from guard.core.roles import Act
+from guard.flow._acts import note
 from guard.flow._seal import seal
 from guard.flow.context import Guard
-from guard.flow.principals import Principal, note, permit
+from guard.flow.principals import Principal, permit
 from guard.store import publications, revocations
 from guard.store.rows import PublicationRow
 from guard.store.session import transaction

@@ -6,6 +6,7 @@ from typing import Any
 
 from guard.core.evidence import Accuracy, CleanSetFacts, Evidence
 from guard.core.purification import PurificationFacts
+from guard.core.waivers import Waiver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class Case:
     `versions` holds the methods' present versions, `parameters` all parameters that they run with
     under this policy; for a method without an entry there, only the parameters that the policy sets
     are compared. `architecture` is the manifest's; where it is None, no calibration applies.
+    `waivers` were approved and have not ended; whether they hold here is the policy's to say.
     """
 
     artifact: str
@@ -25,3 +27,4 @@ class Case:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     purification: PurificationFacts | None = None
     architecture: str | None = None
+    waivers: tuple[Waiver, ...] = ()

@@ -14,6 +14,8 @@ The steps, each of which can only make the answer stricter:
        unusual together, though no detector flags anything alone: held
     5. if no method was informative about most families: inconclusive
     6. everything else is cleared (or purified), unless the policy holds every model
+A finding that two people waived (`guard.policy.waived`) is left out of the steps 2 and 4; a run
+that is missing or could not look is not made up for by a waiver, nor is a calibrated score lowered.
 Comparisons are written so that NaN fails them.
 """
 
@@ -24,7 +26,8 @@ from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.purification import summary
 from guard.core.states import Verdict
 from guard.core.verdict import VerdictFacts
-from guard.policy import abstain, accusations, asr_bounds, repair_limits
+from guard.core.waivers import Waiver
+from guard.policy import abstain, accusations, asr_bounds, repair_limits, waived
 from guard.policy.accusations import Accused
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
@@ -86,14 +89,17 @@ class _Ruling:
 class _View:
     """The evidence that counts at present, sorted and combined.
 
-    `by_method` holds all of it, `usable` that of runs that could look, and `remarks` sentences
-    about the calibration.
+    `whole` is that of runs that could look, `by_method` all of it and `usable` what counts of
+    `whole`, both without the findings that `waivers` take out. `remarks` are sentences about the
+    calibration.
     """
 
     policy: Policy
     case: Case
     by_method: Mapping[str, list[Evidence]]
+    whole: list[Evidence]
     usable: list[Evidence]
+    waivers: tuple[Waiver, ...]
     combined: Combined
     scored: _Scored | None
     remarks: tuple[str, ...]
@@ -115,7 +121,7 @@ def decide(policy: Policy, case: Case) -> Decision:
     findings = view.findings
     worst = max(findings, key=accusations.weight, default=None)
     score = (
-        accusations.highest_score(view.usable)
+        accusations.highest_score(view.whole)
         if view.scored is None
         else probability(view.scored.log_odds)
     )
@@ -131,6 +137,7 @@ def decide(policy: Policy, case: Case) -> Decision:
         coverage=view.combined.covered,
         parent=None if repair is None else repair.parent,
         purification=None if repair is None else summary(repair),
+        waivers=view.waivers,
     )
     return Decision(
         facts=facts,
@@ -151,24 +158,34 @@ def settled(policy: Policy, case: Case) -> bool:
 
 def _view(policy: Policy, case: Case) -> _View:
     # Findings of an optional detector count as much as others; only its absence does not.
-    by_method = {name: current(policy, name, case) for name in policy.detectors}
-    usable = [
+    found = {name: current(policy, name, case) for name in policy.detectors}
+    held, whole = waived.in_force(policy, case), _usable(found)
+    by_method = {
+        name: [waived.without(item, held) for item in items] for name, items in found.items()
+    }
+    usable = _usable(by_method)
+    scored, remarks = _calibrated(policy, case, whole)
+    return _View(
+        policy=policy,
+        case=case,
+        by_method=by_method,
+        whole=whole,
+        usable=usable,
+        waivers=waived.used(whole, held),
+        combined=waived.combined(usable, whole) if held else combine(whole),
+        scored=scored,
+        remarks=remarks,
+        accused=accusations.accused_in(usable),
+    )
+
+
+def _usable(by_method: Mapping[str, list[Evidence]]) -> list[Evidence]:
+    return [
         item
         for items in by_method.values()
         for item in items
         if item.outcome is not Outcome.COULD_NOT_LOOK
     ]
-    scored, remarks = _calibrated(policy, case, usable)
-    return _View(
-        policy=policy,
-        case=case,
-        by_method=by_method,
-        usable=usable,
-        combined=combine(usable),
-        scored=scored,
-        remarks=remarks,
-        accused=accusations.accused_in(usable),
-    )
 
 
 def _rule(view: _View) -> _Ruling:
@@ -176,7 +193,7 @@ def _rule(view: _View) -> _Ruling:
     lacking = tuple(abstain.missing(policy, view.by_method))
     doubted = (
         *abstain.unfit(policy, case, calibrated=view.scored is not None),
-        *abstain.not_finite(view.usable),
+        *abstain.not_finite(view.whole),
     )
     # With reference models there is no early stop: a calibrated score needs every method.
     early = (

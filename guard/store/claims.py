@@ -1,19 +1,16 @@
-"""Claims: to which key prefix and owner a served name belongs, and what people did to names."""
+"""Claims: to which key prefix and owner a served name belongs."""
 
-import uuid
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.store._read import first, insert_once, many, rows_of, table
-from guard.store.rows import ClaimRow, NameActRow
-from guard.store.tables import Claim, NameAct
+from guard.store.rows import ClaimRow
+from guard.store.tables import Claim
 
-_CLAIMS, _ACTS = table(Claim), table(NameAct)
+_CLAIMS = table(Claim)
 
 
 class NameTaken(InputError):
@@ -115,32 +112,3 @@ def change(s: Session, name: str, **values: str | None) -> None:
         StoreConflict: at commit, if the new prefix holds another name.
     """
     s.execute(update(_CLAIMS).where(_CLAIMS.c.name == name).values(**values))
-
-
-def record(
-    s: Session,
-    *,
-    name: str,
-    act: str,
-    by: str,
-    reason: str,
-    detail: Mapping[str, Any],
-    now: datetime,
-) -> None:
-    """Keep what a person did to a name; it can neither be changed nor deleted."""
-    values = {
-        "id": uuid.uuid4().hex,
-        "name": name,
-        "act": act,
-        "by": by,
-        "reason": reason,
-        "detail": dict(detail),
-        "at": now,
-    }
-    s.execute(insert(_ACTS).values(**values))
-
-
-def acts(s: Session, name: str) -> list[NameActRow]:
-    """What people did to a name, the oldest first."""
-    statement = rows_of(NameAct).where(_ACTS.c.name == name)
-    return many(s, NameActRow, statement.order_by(_ACTS.c.at, _ACTS.c.id))

@@ -1,24 +1,26 @@
-"""The ledger's acts: revocations and changes of keys, signed and chained as verdicts are.
+"""The ledger's acts, signed and chained as verdicts are.
 
-`guard.core.ledger` defines the hash, and `guard.attest.acts` checks it. Here too is what was noted
-of the checkpoints that were written outside.
+Revocations, changes of keys, and what principals did (the rows of `guard.store.acts`). Here too is
+what was noted of the checkpoints that were written outside.
 """
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from guard.core.ledger import GENESIS, act_hash
-from guard.store import ledger
+from guard.core.ledger import DONE, act_hash
+from guard.store._chain import Chain
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import CheckpointRow, LedgerActRow
 from guard.store.tables import CheckpointNote, LedgerAct
 
-_ACTS = table(LedgerAct)
+_CHAIN = Chain(LedgerAct, LedgerActRow, act_hash)
+_ACTS = _CHAIN.table
 _NOTES = table(CheckpointNote)
+#: `guard.store._chain.Chain` says what each does.
+rows, last, at, count = _CHAIN.rows, _CHAIN.last, _CHAIN.at, _CHAIN.count
 
 
 def append(
@@ -34,33 +36,26 @@ def append(
 
     If `act_id` is in the chain already, nothing is added and that row is returned.
     """
-    ledger.lock(s)
-    there = first(s, LedgerActRow, rows_of(LedgerAct).where(_ACTS.c.id == act_id))
-    if there is not None:
-        return there
-    end = last(s)
-    previous = GENESIS if end is None else end.hash
-    values: dict[str, Any] = {
-        "seq": 1 if end is None else end.seq + 1,
-        "id": act_id,
-        "kind": kind,
-        "subject": subject,
-        "envelope": dict(envelope),
-        "at": at.astimezone(UTC),
-    }
-    row = LedgerActRow(**values, previous=previous, hash=act_hash(previous, values))
-    s.execute(insert(_ACTS).values(**values, previous=previous, hash=row.hash))
-    return row
+    return _CHAIN.append(
+        s,
+        {
+            "id": act_id,
+            "kind": kind,
+            "subject": subject,
+            "envelope": dict(envelope),
+            "at": at.astimezone(UTC),
+        },
+    )
 
 
-def last(s: Session) -> LedgerActRow | None:
-    """The last act, or None."""
-    return first(s, LedgerActRow, rows_of(LedgerAct).order_by(_ACTS.c.seq.desc()).limit(1))
+def own(s: Session) -> list[LedgerActRow]:
+    """The acts about the ledger itself, in order: all but what principals did, which may be many.
 
-
-def rows(s: Session) -> list[LedgerActRow]:
-    """Every act, in order."""
-    return many(s, LedgerActRow, rows_of(LedgerAct).order_by(_ACTS.c.seq))
+    They are read every few seconds.
+    """
+    return many(
+        s, LedgerActRow, rows_of(LedgerAct).where(_ACTS.c.kind != DONE).order_by(_ACTS.c.seq)
+    )
 
 
 def note_checkpoint(s: Session, number: int, digest: str, at: datetime) -> None:

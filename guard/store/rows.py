@@ -179,9 +179,13 @@ class OwnerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ActRow:
-    """One act of a principal; `role` and `token_id` are empty for a login without a token."""
+    """One act of a principal; `role` and `token_id` are empty for a login without a token.
+
+    `subject` is what it is about, `detail` a text for people, `facts` what a program reads of it.
+    """
 
     seq: int
+    id: str
     act: Act
     principal: str
     role: str
@@ -189,6 +193,7 @@ class ActRow:
     token_id: str
     subject: str
     detail: str
+    facts: Mapping[str, Any]
     at: datetime
 
 
@@ -304,19 +309,6 @@ class ClaimRow:
     since: datetime
     newest_scan_id: str | None
     rolled_back_to: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class NameActRow:
-    """A transfer or a rollback: who did it and why; `detail` holds what changed."""
-
-    id: str
-    name: str
-    act: str
-    by: str
-    reason: str
-    detail: Mapping[str, Any]
-    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

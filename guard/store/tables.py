@@ -215,17 +215,23 @@ class Uploader(Base):
 
 
 class ActRecord(Base):
-    """Who did what; append-only. `role` and `token_id` are empty for a login without a token."""
+    """Who did what; append-only, and sealed by a row of `ledger_acts` with the same id.
+
+    `role` and `token_id` are empty for a login without a token. A trigger keeps uploaders, and one
+    person alone, from waiving a finding.
+    """
 
     __tablename__ = "acts"
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    act: Mapped[Act] = mapped_column(EnumText(Act))
+    id: Mapped[str] = mapped_column(ID, unique=True)
+    act: Mapped[Act] = mapped_column(EnumText(Act), index=True)
     principal: Mapped[str] = mapped_column(Text, index=True)
     role: Mapped[str] = mapped_column(String(16))
     authenticated: Mapped[bool]
     token_id: Mapped[str] = mapped_column(ID)
-    subject: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str] = mapped_column(Text, index=True)
     detail: Mapped[str] = mapped_column(Text)
+    facts: Mapped[dict[str, Any]] = mapped_column(PlainJson)
     at: Mapped[datetime] = mapped_column(Utc)
 
 
@@ -260,7 +266,10 @@ class Revocation(Base):
 
 
 class LedgerAct(Base):
-    """Signed acts beside the verdicts (revocations, keys), chained like them; append-only."""
+    """Signed acts beside the verdicts, chained like them; append-only.
+
+    Revocations, acts about keys and the ledger, and a seal of each row of `acts`.
+    """
 
     __tablename__ = "ledger_acts"
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
@@ -357,19 +366,6 @@ class Claim(Base):
     newest_scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
     rolled_back_to: Mapped[str | None] = mapped_column(DIGEST)
     __table_args__ = (UniqueConstraint("bucket", "prefix"),)
-
-
-class NameAct(Base):
-    """What a person did to a served name, and why; append-only."""
-
-    __tablename__ = "name_acts"
-    id: Mapped[str] = mapped_column(ID, primary_key=True)
-    name: Mapped[str] = mapped_column(Text, index=True)
-    act: Mapped[str] = mapped_column(String(16))
-    by: Mapped[str] = mapped_column(Text)
-    reason: Mapped[str] = mapped_column(Text)
-    detail: Mapped[dict[str, Any]] = mapped_column(PlainJson)
-    at: Mapped[datetime] = mapped_column(Utc)
 
 
 class Canary(Base):

@@ -7,6 +7,7 @@ from typing import Any
 from guard.core import plugins
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.purification import PurificationFacts
+from guard.core.waivers import Waiver
 from guard.detectors import DETECTORS
 from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
 from guard.vetting.examine import accuracy_of
@@ -23,11 +24,12 @@ def make_case(
     purification: PurificationFacts | None,
     architecture: str | None = None,
     methods: Mapping[str, Any] | None = None,
+    waivers: tuple[Waiver, ...] = (),
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
-    `architecture` is what its manifest names. `methods` is `methods_of(policy)`, for a caller that
-    makes many.
+    `architecture` is what its manifest names, `waivers` those that have not ended. `methods` is
+    `methods_of(policy)`, for a caller that makes many.
     """
     methods = methods_of(policy) if methods is None else methods
     return Case(
@@ -39,6 +41,7 @@ def make_case(
         versions={name: method.version for name, method in methods.items()},
         parameters={name: method.parameters() for name, method in methods.items()},
         architecture=architecture,
+        waivers=waivers,
     )
 
 

@@ -7,6 +7,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from guard.core.states import ScanState, Verdict
+from guard.core.verdict import VerdictFacts
+from guard.core.waivers import Waiver
+from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.store import artifacts, ledger, nominations, reviews, scans
 from guard.store.rows import ArtifactKind, Decided
@@ -108,6 +111,36 @@ def test_a_verdict_is_told_with_its_envelope_and_reviews(client: TestClient, gua
     assert answer["envelope"]["payload"] == "e30="
     assert [(row["reviewer"], row["decision"]) for row in answer["reviews"]] == [("rita", "reject")]
     assert "servable" not in answer
+
+
+def test_a_verdict_that_rests_on_a_waiver_says_so(client: TestClient, guard: Guard) -> None:
+    until = guard.now() + timedelta(days=3)
+    waiver = Waiver(
+        waiver_id="w",
+        artifact=DIGEST,
+        method="patch_inversion",
+        version=1,
+        target=2,
+        evidence=(),
+        policy="cd" * 32,
+        reason="by nature",
+        owner="rita",
+        approver="sam",
+        until=until,
+    )
+    new = make_scan(guard)
+    with transaction(guard.engine) as session:
+        artifacts.put(session, digest=DIGEST, size=3, kind=ArtifactKind.CANONICAL, now=guard.now())
+        facts = VerdictFacts(verdict=Verdict.CLEARED, reasons=("Fine.",), waivers=(waiver,))
+        verdict = write(guard, session, scans.get(session, new), DIGEST, facts, Terms())
+
+    answer = client.get(f"/verdicts/{verdict}").json()
+    (shown,) = answer["waivers"]
+    assert (shown["owner"], shown["approver"], shown["target"]) == ("rita", "sam", 2)
+    assert answer["facts"]["waivers"] == answer["waivers"]
+    assert answer["expires_at"] == until.isoformat().replace("+00:00", "Z")
+    (row,) = client.get(f"/scans/{new}").json()["verdicts"]
+    assert row["waivers"] == answer["waivers"]
 
 
 def test_what_is_not_there_is_not_found(client: TestClient) -> None:

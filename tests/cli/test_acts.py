@@ -26,6 +26,11 @@ def test_acts_are_listed_with_who_did_them_and_why(
     assert "bob (reviewer)  reject" in table
     assert "loop" in table
     assert "\x1b" not in table
-    assert [row["act"] for row in rows] == ["reject", "token_create", "token_create"]
+    assert [row["act"] for row in rows] == [
+        "reject",
+        "token_create",
+        "token_create",
+        "policy_change",
+    ]
     assert (rows[0]["principal"], rows[0]["authenticated"]) == ("bob", True)
     assert "(unauthenticated)  token_create" in cli("acts", "list").out

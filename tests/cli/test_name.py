@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from guard.store import claims
+from guard.store import acts, claims
 from guard.store.session import reading, transaction
 from tests.cli.conftest import Answer, Service
 
@@ -41,6 +41,6 @@ def test_a_name_is_given_away_with_a_reason(service: Service, cli: Cli) -> None:
 
     assert (answer.code, json.loads(answer.out)[0]["owner"]) == (0, "carl")
     with reading(service.guard.engine) as session:
-        (act,) = claims.acts(session, "digits")
-    assert (act.act, act.reason) == ("transfer", "left")
-    assert act.detail["from"]["owner"] == "mallory"
+        (act,) = acts.about(session, ["digits"])
+    assert (act.act, act.detail) == ("transfer", "left")
+    assert act.facts["from"]["owner"] == "mallory"

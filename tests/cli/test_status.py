@@ -5,13 +5,14 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from guard.core.states import EXIT_CODES, ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.flow._verdict import Terms, write
-from guard.store import scans
+from guard.store import ledger, scans
 from guard.store.session import transaction
 from tests.cli.conftest import Answer, Service
 
@@ -34,6 +35,27 @@ def test_the_list_shows_every_scan_with_state_and_verdict(service: Service, cli:
 def test_an_empty_list_says_so(service: Service, cli: Cli) -> None:
     assert cli("status") == Answer(0, "none\n", "")
     assert cli("status", "--format", "json").out == "[]\n"
+
+
+def test_a_verdict_that_cannot_be_read_is_shown_without_waivers(service: Service, cli: Cli) -> None:
+    scan = service.scan(Verdict.HELD)
+    guard = service.guard
+    with transaction(guard.engine) as session:
+        row = ledger.append(
+            session,
+            verdict_id="f" * 32,
+            artifact=scan.canonical_digest or "",
+            scan_id=scan.id,
+            verdict=Verdict.HELD,
+            envelope={},
+            issued_at=guard.now(),
+            expires_at=guard.now() + timedelta(days=1),
+            policy_digest="c" * 64,
+        )
+        scans.move(session, scan.id, scan.state, guard.now(), verdict_id=row.id)
+    answer = cli("status", scan.id, "--format", "json")
+
+    assert (answer.code, json.loads(answer.out)["waivers"]) == (5, [])
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

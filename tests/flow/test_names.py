@@ -14,7 +14,7 @@ from guard.core.states import ScanState, Verdict
 from guard.flow import names, publish, run_stage
 from guard.flow.reconcile import reconcile_guard
 from guard.flow.withdraw import withdraw
-from guard.store import alarms, claims, scans
+from guard.store import acts, alarms, scans
 from guard.store.claims import NameTaken
 from guard.store.session import StoreConflict, reading, transaction
 from tests.flow.shop import BACKDOORED, Shop
@@ -174,8 +174,8 @@ def test_a_rollback_stays_until_a_newer_upload_is_published(shop: Shop) -> None:
     with pytest.raises(NotServable, match="newer upload"):
         publish.request(shop.guard, first, "operator")
     with reading(shop.guard.engine) as session:
-        (act,) = claims.acts(session, "fraud")
-    assert (act.act, act.by, act.reason) == ("rollback", "bob", "accuracy fell")
+        (act,) = acts.about(session, ["fraud"])
+    assert (act.act, act.principal, act.detail) == ("rollback", "bob", "accuracy fell")
 
 
 def test_a_rollback_goes_to_the_version_that_was_named_and_never_to_a_revoked_one(
@@ -216,7 +216,7 @@ def test_a_transferred_name_serves_what_it_did_until_its_new_owner_uploads(shop:
 
     assert shop.answers == {"fraud": 2}
     with reading(shop.guard.engine) as session:
-        assert [(row.act, row.reason) for row in claims.acts(session, "fraud")] == [
+        assert [(row.act, row.detail) for row in acts.about(session, ["fraud"])] == [
             ("transfer", "ann left")
         ]
 
@@ -249,7 +249,7 @@ def test_what_was_done_to_a_name_cannot_be_changed(shop: Shop) -> None:
     shop.serve("models/fraud/m.pt", 0, by="ann")
     names.transfer(shop.guard, "fraud", "carl", None, "ann left", "bob")
 
-    for statement in ("UPDATE name_acts SET reason = 'x'", "DELETE FROM name_acts"):
+    for statement in ("UPDATE acts SET detail = 'x'", "DELETE FROM acts"):
         with (
             pytest.raises(StoreConflict, match="append-only"),
             transaction(shop.guard.engine) as session,

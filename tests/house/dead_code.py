@@ -38,7 +38,6 @@ ALIVE: Mapping[str, str] = {
     "guard/core/contracts.py: vettable": "the contract suite, about each format",
     "guard/core/contracts.py: jailed": "the contract suite, about each format",
     "guard/core/roles.py: VIEWER": "what tokens may be for; it may what every role may",
-    "guard/core/roles.py: SIGNER": "as VIEWER",
     "guard/core/plain.py: schema": "the maker of docs/schemas/, in the tests",
     "guard/core/plugins.py: get_source": "importlib: the contract of InspectLoader",
     "guard/core/plugins.py: get_code": "importlib: the contract of InspectLoader",

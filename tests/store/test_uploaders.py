@@ -169,6 +169,7 @@ def test_what_was_done_and_by_whom_cannot_be_changed(table: str, verb: str, engi
             token_id="t",
             subject="d",
             detail="",
+            facts={},
             now=NOW,
         )
     column = "name" if table == "principals" else "principal"
@@ -177,6 +178,60 @@ def test_what_was_done_and_by_whom_cannot_be_changed(table: str, verb: str, engi
         s.execute(text(verb.format(table, column)))
     with reading(engine) as s:
         assert [row.principal for row in acts.list_recent(s)] == ["ann"]
+
+
+ACT = text(
+    "INSERT INTO acts (id, act, principal, role, authenticated, token_id, subject, detail, facts, "
+    "at) VALUES (:id, :act, :who, 'reviewer', :yes, 't', :subject, 'r', '{}', "
+    "'2026-11-21 00:00:00')"
+)
+
+
+def act(s: Any, number: str, kind: Act, who: str, subject: str) -> None:
+    """An act by somebody who goes past the use cases."""
+    s.execute(ACT, {"id": number, "act": kind, "who": who, "yes": True, "subject": subject})
+
+
+@pytest.fixture
+def waivable(engine: Engine) -> str:
+    """An artifact of ann's, repaired from dora's, whose bytes carl has under another key."""
+    with transaction(engine) as s:
+        for name, prefix in (("ann", "m/ann/"), ("dora", "m/dora/"), ("carl", "m/carl/")):
+            own(s, name, prefix)
+        digest = an_artifact(s)
+        parent = upload(s, "m/dora/x.pt")
+        child = upload(s, "m/ann/x.pt", parent_scan_id=parent.id, submitted_by="eve")
+        scans.move(s, child.id, child.state, NOW, canonical_digest=digest)
+        upload(s, "m/carl/x.pt", digest)
+        act(s, "asked", Act.WAIVE, "bob", digest)
+    return digest
+
+
+@pytest.mark.parametrize("who", ["ann", "carl", "dora", "eve"])
+@pytest.mark.parametrize("kind", [Act.WAIVE, Act.APPROVE_WAIVER])
+def test_the_database_lets_no_uploader_waive(
+    engine: Engine, waivable: str, who: str, kind: Act
+) -> None:
+    subject = waivable if kind is Act.WAIVE else "asked"
+    with (
+        pytest.raises(StoreConflict, match="a waiver needs two people"),
+        transaction(engine) as s,
+    ):
+        act(s, "x", kind, who, subject)
+
+
+@pytest.mark.parametrize(("who", "subject"), [("bob", "asked"), ("zoe", "nothing"), ("zoe", "x")])
+def test_the_database_lets_nobody_agree_alone_or_to_nothing(
+    engine: Engine, waivable: str, who: str, subject: str
+) -> None:
+    with (
+        pytest.raises(StoreConflict, match="a waiver needs two people"),
+        transaction(engine) as s,
+    ):
+        act(s, "x", Act.APPROVE_WAIVER, who, subject)
+    with transaction(engine) as s:
+        act(s, "y", Act.APPROVE_WAIVER, "zoe", "asked")
+        act(s, "z", Act.WITHDRAW, "ann", waivable)
 
 
 def test_a_token_is_revoked_by_its_id_or_with_all_of_its_principal(engine: Engine) -> None:
