@@ -6,7 +6,10 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from guard.core.errors import IntegrityMismatch
+from guard.core.plain import to_plain
 from guard.core.text import printable
+from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 
 VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
@@ -116,7 +119,8 @@ class VerdictAnswer(_Answer):
     """One row of the ledger.
 
     This answer does not decide whether something may be served; only the gate does, from the
-    envelope.
+    envelope. `gate` is what is signed there about a gate that only warns: its mode, and what an
+    enforcing one would have done; null where the gate enforces.
     """
 
     id: str
@@ -130,11 +134,21 @@ class VerdictAnswer(_Answer):
     policy_digest: str
     previous: str
     hash: str
+    gate: dict[str, str] | None
 
     @classmethod
     def of(cls, row: LedgerRow, now: datetime) -> "VerdictAnswer":
         """From a row, as of `now`: a verdict that has expired is no pass, whatever it says."""
-        return cls.model_validate({**vars(row), "expired": row.expires_at <= now})
+        expired = row.expires_at <= now
+        return cls.model_validate({**vars(row), "expired": expired, "gate": _gate(row)})
+
+
+def _gate(row: LedgerRow) -> dict[str, str] | None:
+    try:
+        stated: dict[str, str] | None = to_plain(signed(row.envelope).gate)
+    except IntegrityMismatch:
+        return None
+    return stated
 
 
 class VerdictDetail(VerdictAnswer):

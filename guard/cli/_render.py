@@ -124,6 +124,8 @@ def _head(report: Report) -> Panel:
     lines = [Text(f"sha256:{printable(report.digest)}", style="dim", overflow="fold")]
     if report.expired:
         lines.append(Text(f"expired at {report.expires_at}; scan it again", style="bold yellow"))
+    if report.facts.gate is not None:
+        lines.append(Text(report.facts.gate.sentence, style="bold yellow"))
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines.append(Text())
     target = label_of(report, report.target) if report.target is not None else "none"

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guard.cli._output import Format, print_json, print_json_line
+from guard.core.errors import IntegrityMismatch
+from guard.core.plain import to_plain
 from guard.core.states import ScanState, Verdict, exit_code
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from guard.core.verdict import Gated
     from guard.flow.context import Guard
     from guard.store.rows import LedgerRow, ScanRow
 
@@ -27,6 +30,7 @@ class Seen:
     scan: "ScanRow"
     row: "LedgerRow | None"
     expired: bool = False
+    gate: "Gated | None" = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -53,6 +57,7 @@ class Seen:
             "verdict": str(self.verdict) if self.verdict is not None else None,
             "verdict_id": row.verdict_id,
             "expired": self.expired,
+            "gate": to_plain(self.gate),
             "expires_at": self.row.expires_at.isoformat() if self.row is not None else None,
             "bucket": row.bucket,
             "key": row.key,
@@ -80,7 +85,15 @@ def look(guard: "Guard", scan_id: str) -> Seen:
 
 
 def _seen(scan: "ScanRow", row: "LedgerRow | None", guard: "Guard") -> Seen:
-    return Seen(scan, row, row is not None and row.expires_at <= guard.now())
+    from guard.flow.signed import signed
+
+    if row is None:
+        return Seen(scan, row)
+    try:
+        stated = signed(row.envelope).gate
+    except IntegrityMismatch:
+        stated = None  # `guard verify` names it
+    return Seen(scan, row, row.expires_at <= guard.now(), stated)
 
 
 def recent(guard: "Guard", limit: int) -> list[Seen]:
@@ -115,7 +128,7 @@ def follow(guard: "Guard", scan_id: str, form: Format) -> int:
         return seen.exit_code
     shown: dict[str, Any] = {}
     while True:
-        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired")}
+        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired", "gate")}
         if now != shown:
             print_json_line({"event": "scan", **now}, err=True)
             shown = now
@@ -155,8 +168,13 @@ def view(rows: Sequence[Seen]) -> "RenderableType":
                 verdict_text(seen.verdict, expired=seen.expired),
                 f"s3://{seen.scan.bucket}/{seen.scan.key}",
                 f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
-                seen.scan.error,
+                _remark(seen),
             )
             for seen in rows
         ],
     )
+
+
+def _remark(seen: Seen) -> str:
+    stated = seen.gate.sentence if seen.gate is not None else ""
+    return " ".join(filter(None, (stated, seen.scan.error)))

@@ -16,7 +16,7 @@ from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.roles import Act
 from guard.core.states import ScanState
-from guard.flow import _turn
+from guard.flow import _turn, _warning
 from guard.flow._lease import Held
 from guard.flow._standing import standing
 from guard.flow.context import Guard
@@ -80,6 +80,7 @@ def run(guard: Guard, held: Held) -> None:
             name=scan.name,
             version=version,
             signer=guard.signer,
+            mode=guard.policy.gate_mode,
         )
     except _turn.Superseded as error:
         _skip(guard, held, error.sentence)
@@ -104,6 +105,7 @@ def run(guard: Guard, held: Held) -> None:
             _turn.check_held(claim, held.lease)
             _record(guard, session, receipt, approved.release_envelope)
             _turn.published(session, claim, scan)
+            _warning.alarm(session, _warning.let_through(session), guard.now())
             detail = replace(scan.detail, not_published=None)
             scans.move(
                 session, scan.id, ScanState.DONE, guard.now(), lease=held.lease, detail=detail
@@ -204,6 +206,7 @@ def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
         digest=scan.canonical_digest or "",
         now=guard.now(),
         revoked=revoked,
+        mode=guard.policy.gate_mode,
         ledger_row=row,
     )
 
