@@ -68,8 +68,10 @@ def run(guard: Guard, held: Held) -> None:
             scans.move(session, scan.id, ScanState.DONE, guard.now(), lease=held.lease)
         return
     try:
-        row, revoked = _verdict_of(guard, scan)
         version = _begin(guard, held, scan, scan.canonical_digest)
+        if (scan := held.scan()).state is not ScanState.PUBLISHING or not scan.canonical_digest:
+            return  # a reviewer rejected it while it waited
+        row, revoked = _verdict_of(guard, scan)
         approved = gate.approve(
             row.envelope,
             guard.trusted,

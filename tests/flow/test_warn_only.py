@@ -11,7 +11,8 @@ from sqlalchemy import update
 from guard.attest import dsse, gate
 from guard.attest.statement import release_statement
 from guard.core.errors import NotServable
-from guard.core.notes import Attempt, ScanNotes
+from guard.core.evidence import Outcome
+from guard.core.notes import Attempt, HandedOver, ScanNotes
 from guard.core.states import GateMode, ScanState, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.flow import _warning, publish, rescan, review, run_stage
@@ -208,6 +209,51 @@ def test_an_operator_publishes_by_hand_what_a_warning_gate_lets_through(shop: Sh
     run_stage.work(shop.guard, "publish", scan_id)
 
     assert shop.answers == {NAME: BACKDOORED}
+
+
+def test_what_the_methods_could_not_look_at_is_let_through(shop: Shop) -> None:
+    scan_id = shop.put(KEY)
+    shop.with_evidence(scan_id, outcome=Outcome.COULD_NOT_LOOK)
+
+    work(shop, "decide", "publish")
+
+    assert verdict_of(shop, scan_id).verdict is Verdict.INCONCLUSIVE
+    assert said(shop, scan_id) == Gated(mode=GateMode.WARN, would_be=WouldBe.INCONCLUSIVE)
+    assert shop.answers == {NAME: 0}
+
+
+def test_without_smoke_samples_nothing_is_let_through(shop: Shop) -> None:
+    scan_id = shop.put(KEY)
+    outcome = HandedOver(verdict=Verdict.INCONCLUSIVE, reasons=("There is no clean set.",))
+    with transaction(shop.guard.engine) as session:
+        notes = ScanNotes(outcome=outcome)
+        scans.move(session, scan_id, ScanState.DECIDING, shop.clock, detail=notes)
+
+    work(shop, "decide", "publish")
+
+    assert shop.scan(scan_id).state is ScanState.DONE
+    assert shop.answers == {}
+
+
+def test_what_a_reviewer_rejects_while_it_waits_for_its_turn_is_not_published(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan_id = shop.put(KEY)
+    shop.with_evidence(scan_id, finding(suspicious=True, natural=0.9))
+    run_stage.work(shop.guard, "decide", scan_id)
+    monkeypatch.setattr(publish, "_begin", reviewed_before(shop, scan_id, publish._begin))
+    run_stage.work(shop.guard, "publish", scan_id)
+
+    assert verdict_of(shop, scan_id).verdict is Verdict.REJECTED
+    assert (shop.scan(scan_id).state, shop.answers) == (ScanState.DONE, {})
+
+
+def reviewed_before(shop: Shop, scan_id: str, begin: Any) -> Any:
+    def waiting(*args: Any) -> str:
+        review.reject(shop.guard, scan_id, "rita", "It answers to a sticker.")
+        return begin(*args)
+
+    return waiting
 
 
 def test_what_was_revoked_stays_blocked(shop: Shop) -> None:
