@@ -95,7 +95,8 @@ class Settings:
         (), "all buckets whose objects may be nominated, comma-separated", derived="<intake_bucket>"
     )
     allow_unversioned: bool = _row(
-        default=False, text="accept objects without a version id, pinned by their ETag only"
+        default=False,
+        text="accept objects without a version id, known by ETag and LastModified only",
     )
     blob_url: str = _row(
         "", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs"
@@ -165,6 +166,9 @@ class Settings:
     checkpoint_bucket: str = _row(
         "", "bucket that checkpoints are copied to, versioned or locked; empty means none"
     )
+    checkpoint_copy: Path | None = _row(
+        None, "existing folder on another volume that they are copied to; empty means none"
+    )
     torchserve_management: str = _row(
         "http://127.0.0.1:8081", "management address, http://... or unix:/path"
     )
@@ -189,14 +193,12 @@ class Settings:
         120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1
     )
     device: str = _row("", "torch device of scans", derived="cuda where there is one, else cpu")
-
     auto_publish: bool = _row(
         default=True, text="publish cleared and purified models without a person's approval"
     )
     reconcile_seconds: float = _row(
         5.0, "how often served models are compared with those that may be served", unit="s", low=1
     )
-
     rescan_seconds: float = _row(
         300.0,
         "how often verdicts are looked through for those that must be renewed",

@@ -125,13 +125,16 @@ def run(
                 if item.report.verdict == "cleared" or item.child is not None
             },
         )
+        honest, backdoored, _ = models
+        report(f"a second team uploads to {honest.name}/, which asks for the first team's name")
+        refused = story.take_over(guard, honest.name, backdoored)
         endpoint = story.Endpoint(guard)
         truths = {
             item.model.name: story.measured(endpoint, item, data.test)
             for item in watched
             if item.model.name in served
         }
-        results = checks(watched, served, truths, canary)
+        results = checks(watched, served, truths, canary, refused)
         seconds = time.monotonic() - started
         print_table(console, watched, served, truths, results, seconds)
         write_reports(watched, served, truths, results, seconds)

@@ -21,8 +21,8 @@ from guard.flow.report import report_for
 from guard.flow.served import served
 from guard.ml.cleanset import Labelled
 from guard.reports.report import Report
-from guard.store import scans
-from guard.store.rows import ScanRow
+from guard.store import alarms, nominations, scans
+from guard.store.rows import NominationState, ScanRow
 from guard.store.session import reading
 
 RESTING = ("done", "failed")
@@ -40,6 +40,30 @@ class Watched:
 
 def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
     """Put each model into the intake bucket as its uploader would, without notifying the guard."""
+    for model in models:
+        _put(guard, model, f"models/{model.name}")
+
+
+def take_over(guard: Guard, name: str, model: DemoModel, *, seconds: float = 90.0) -> str:
+    """Upload a second team's model under a key that asks for a name that is taken.
+
+    Returns:
+        Why the guard refused it, once it has and an alarm is open; "" where it did not in time.
+    """
+    _put(guard, model, name)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with reading(guard.engine) as session:
+            refused = nominations.list_recent(session, 20, state=NominationState.REFUSED)
+            alarmed = bool(alarms.open_alarms(session, "name_taken"))
+        mine = [row.reason for row in refused if row.key == f"{name}/{model.weights.name}"]
+        if mine and alarmed:
+            return mine[0]
+        time.sleep(0.3)
+    return ""
+
+
+def _put(guard: Guard, model: DemoModel, folder: str) -> None:
     settings = guard.settings
     client = boto3.client(
         "s3",
@@ -49,11 +73,8 @@ def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
         aws_secret_access_key=settings.s3_secret_key.reveal(),
         config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
     )
-    for model in models:
-        for path in (model.folder / "config.json", model.weights):
-            client.upload_file(
-                str(path), settings.intake_bucket, f"models/{model.name}/{path.name}"
-            )
+    for path in (model.folder / "config.json", model.weights):
+        client.upload_file(str(path), settings.intake_bucket, f"{folder}/{path.name}")
 
 
 def watch(

@@ -16,9 +16,17 @@ PURIFIED_ASR_LIMIT = 0.10
 
 
 def checks(
-    watched: list[Watched], served: dict[str, str], truths: dict[str, Any], canary: Path
+    watched: list[Watched],
+    served: dict[str, str],
+    truths: dict[str, Any],
+    canary: Path,
+    refused: str,
 ) -> dict[str, bool]:
-    """Whether each claim of the demo holds, by its sentence."""
+    """Whether each claim of the demo holds, by its sentence.
+
+    Args:
+        refused: why a second team did not get the honest model's name; "" where it did.
+    """
     honest, backdoored, pickled = watched
     child = backdoored.child
     truth = truths.get(backdoored.model.name, {})
@@ -40,6 +48,10 @@ def checks(
         "the pickle was refused": pickled.report.verdict == "unvettable"
         and pickled.model.name not in served,
         "its payload never ran": not canary.exists(),
+        "a second team's upload under the honest model's name was refused, with an alarm": (
+            f"The name {honest.model.name!r} belongs to" in refused
+            and truths.get(honest.model.name, {}).get("digests") == [honest.report.digest]
+        ),
     }
 
 

@@ -1,5 +1,6 @@
 """The answers that the API makes from rows, as JSON whose strings cannot control a terminal."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -119,7 +120,8 @@ class VerdictAnswer(_Answer):
     """One row of the ledger.
 
     This answer does not decide whether something may be served; only the gate does, from the
-    envelope.
+    envelope. `gate` is what is signed there about a gate that only warns: its mode, and what an
+    enforcing one would have done; null where the gate enforces.
     """
 
     id: str
@@ -134,19 +136,25 @@ class VerdictAnswer(_Answer):
     previous: str
     hash: str
     waivers: list[dict[str, Any]] = []
+    gate: dict[str, str] | None
 
     @classmethod
     def of(cls, row: LedgerRow, now: datetime) -> "VerdictAnswer":
         """From a row, as of `now`: a verdict that has expired is no pass, whatever it says.
 
-        `waivers` are the findings that did not count, by the signed statement.
+        `waivers` are the findings that did not count, and `gate` is what a gate that only warns
+        would have done otherwise, both by the signed statement.
         """
-        try:
-            waivers = to_plain(signed(row.envelope).facts.waivers)
-        except IntegrityMismatch:
-            waivers = []  # `guard verify` says it, and the gate refuses the verdict
+        waivers: list[dict[str, Any]] = []
+        stated: dict[str, str] | None = None
+        # `guard verify` says it where it cannot be read, and the gate refuses the verdict.
+        with suppress(IntegrityMismatch):
+            known = signed(row.envelope)
+            waivers, stated = to_plain(known.facts.waivers), to_plain(known.gate)
         expired = row.expires_at <= now
-        return cls.model_validate({**vars(row), "expired": expired, "waivers": waivers})
+        return cls.model_validate(
+            {**vars(row), "expired": expired, "waivers": waivers, "gate": stated}
+        )
 
 
 class VerdictDetail(VerdictAnswer):

@@ -9,6 +9,8 @@ from fastapi.responses import PlainTextResponse
 from guard.api import metrics
 from guard.api.access import guard_of, require_token
 from guard.core.errors import Unavailable
+from guard.core.states import GateMode
+from guard.flow.served import on_warning
 from guard.store import counts, migrate
 from guard.store.session import reading
 
@@ -42,7 +44,9 @@ def show_metrics(request: Request) -> PlainTextResponse:
     with reading(guard.engine) as session:
         window = timedelta(seconds=guard.policy.rescan_before_seconds)
         found = counts.take(session, guard.now(), window=window)
-    page = metrics.page(found, request.app.state.events, guard.now())
+        through = len(on_warning(session))
+    gate = metrics.Gate(guard.policy.gate_mode is GateMode.WARN, through)
+    page = metrics.page(found, request.app.state.events, guard.now(), gate)
     return PlainTextResponse(page, media_type=metrics.CONTENT_TYPE)
 
 

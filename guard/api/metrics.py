@@ -4,6 +4,7 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import Counter, disable_created_metrics, generate_latest
@@ -43,16 +44,24 @@ class EventCounter(Collector):
         return self._counter.collect()
 
 
-def page(counts: Counts, events: EventCounter, now: datetime) -> bytes:
+@dataclass(frozen=True)
+class Gate:
+    """The gate's mode, and how many served models pass only because it warns."""
+
+    warns: bool = False
+    let_through: int = 0
+
+
+def page(counts: Counts, events: EventCounter, now: datetime, gate: Gate = Gate()) -> bytes:
     """The whole metrics page, in UTF-8."""
-    return generate_latest(_Page(counts, events, now))
+    return generate_latest(_Page(counts, events, now, gate))
 
 
 class _Page(Collector):
     """The metrics of one answer, in order."""
 
-    def __init__(self, counts: Counts, events: EventCounter, now: datetime) -> None:
-        self._counts, self._events, self._now = counts, events, now
+    def __init__(self, counts: Counts, events: EventCounter, now: datetime, gate: Gate) -> None:
+        self._counts, self._events, self._now, self._gate = counts, events, now, gate
 
     def collect(self) -> Iterable[Metric]:
         counts = self._counts
@@ -95,6 +104,14 @@ class _Page(Collector):
         )
         yield GaugeMetricFamily(
             "guard_verdicts_expired", "Served artifacts whose verdict has ended.", counts.expired
+        )
+        yield GaugeMetricFamily(
+            "guard_gate_warns", "1 where the policy's gate only warns, else 0.", self._gate.warns
+        )
+        yield GaugeMetricFamily(
+            "guard_let_through",
+            "Served models that an enforcing gate would refuse.",
+            self._gate.let_through,
         )
 
 

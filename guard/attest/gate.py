@@ -4,10 +4,14 @@ It reads signed statements, never rows. The checks, in order; the first that fai
     1 a trusted key signed the statement         4 the verdict is one that permits serving
     2 it is a verdict about exactly this digest  5 it is in force now: issued, not expired
     3 the ledger's row, if given, agrees with it 6 nobody revoked the digest
+
+Where the policy only warns, a verdict that was signed in that mode passes 4 whatever it is, and the
+release that is signed says so. Nothing else lets a model through: a statement without the field was
+made by an enforcing gate.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +21,8 @@ from guard.attest.keys import Signer, TrustedKeys
 from guard.attest.statement import release_statement
 from guard.attest.views import ReleaseView, VerdictView, read_release, read_verdict
 from guard.core.errors import InputError, IntegrityMismatch, NotServable
-from guard.core.states import SERVABLE_VERDICTS
+from guard.core.states import SERVABLE_VERDICTS, GateMode, Verdict, WouldBe
+from guard.core.verdict import Gated
 
 __all__ = ["Approved", "ReleaseView", "VerdictView", "approve", "check_release", "servable"]
 
@@ -35,6 +40,7 @@ class Approved:
     version: str
     release_envelope: Mapping[str, Any]
     expires_at: datetime
+    gate: Gated | None = field(default=None, kw_only=True)
     # Not a field, so that `dataclasses.replace` cannot carry the proof over to another name or
     # digest.
     proof: InitVar[object] = None
@@ -51,12 +57,15 @@ def servable(
     digest: str,
     now: datetime,
     revoked: Collection[str],
+    mode: GateMode = GateMode.ENFORCE,
     ledger_row: LedgerLike | None = None,
 ) -> VerdictView:
     """Check that the artifact `digest` may be served now, and return its signed verdict.
 
     Args:
         revoked: digests that must not be served any more.
+        mode: that of the policy in force. What was signed as let through passes only where it
+            still warns.
         ledger_row: the row the envelope came from, to notice that its columns were changed.
 
     Raises:
@@ -69,11 +78,8 @@ def servable(
     _check_subject(view.digest, digest)
     if ledger_row is not None:
         _check_row(ledger_row, view, envelope)
-    if view.verdict not in SERVABLE_VERDICTS:
-        raise NotServable(
-            f"The verdict on {digest[:12]} is {view.verdict}; only cleared or purified models are "
-            "served."
-        )
+    if not (_passes(view) or (mode is GateMode.WARN and _let_through(view.verdict, view.gate))):
+        raise NotServable(_refusal(view))
     if not view.issued_at <= now + MAX_SKEW:
         raise NotServable(f"The verdict on {digest[:12]} is dated in the future; check the clocks.")
     if not now < view.expires_at:
@@ -93,16 +99,25 @@ def approve(
     name: str,
     version: str,
     signer: Signer,
+    mode: GateMode = GateMode.ENFORCE,
     ledger_row: LedgerLike | None = None,
 ) -> Approved:
     """Pass the gate and sign the release of `digest` as `name` `version`.
+
+    Where `mode` is that of a policy that only warns, the release says so.
 
     Raises:
         IntegrityMismatch, NotServable: as `servable`; also when the verdict is about another name,
             or when `signer`'s key is not trusted.
     """
     view = servable(
-        envelope, trusted, digest=digest, now=now, revoked=revoked, ledger_row=ledger_row
+        envelope,
+        trusted,
+        digest=digest,
+        now=now,
+        revoked=revoked,
+        mode=mode,
+        ledger_row=ledger_row,
     )
     if view.name != name:
         raise NotServable(
@@ -118,13 +133,14 @@ def approve(
             policy_digest=view.policy_digest,
             issued_at=now,
             expires_at=view.expires_at,
+            gate=None if mode is GateMode.ENFORCE else view.gate,
         ),
         signer,
     )
     # The serving host will make the same check: a release that it would refuse is better refused
     # here.
-    check_release(release, trusted, digest=digest, name=name, version=version, now=now)
-    return Approved(digest, name, version, release, view.expires_at, _MADE_HERE)
+    made = check_release(release, trusted, digest=digest, name=name, version=version, now=now)
+    return Approved(digest, name, version, release, view.expires_at, _MADE_HERE, gate=made.gate)
 
 
 def check_release(
@@ -151,9 +167,11 @@ def check_release(
             f"The release is of {view.name} {view.version}, not {name} {version}.",
             code="other_release",
         )
-    if view.verdict not in SERVABLE_VERDICTS:
+    if not _says_why(view):
         raise IntegrityMismatch(
-            "The release statement lacks a required field.", code="bad_statement"
+            f"The release is of a model that is {view.verdict}, and does not say that the gate "
+            "only warned.",
+            code="bad_statement",
         )
     if not (view.issued_at <= now + MAX_SKEW and now < view.expires_at):
         raise NotServable(
@@ -162,6 +180,33 @@ def check_release(
             code="release_expired",
         )
     return view
+
+
+def _passes(view: VerdictView) -> bool:
+    """Whether an enforcing gate lets it pass; the extension of a warning gate does not."""
+    expired = view.gate is not None and view.gate.would_be is WouldBe.EXPIRED
+    return view.verdict in SERVABLE_VERDICTS and not expired
+
+
+def _let_through(verdict: Verdict, gate: Gated | None) -> bool:
+    return gate is not None and gate.let_through and verdict is not Verdict.UNVETTABLE
+
+
+def _says_why(view: ReleaseView) -> bool:
+    """Whether a release is of a model that passed, or says that the gate only warned."""
+    return view.verdict in SERVABLE_VERDICTS or _let_through(view.verdict, view.gate)
+
+
+def _refusal(view: VerdictView) -> str:
+    if view.verdict in SERVABLE_VERDICTS:
+        return (
+            f"The verdict on {view.digest[:12]} had expired and was only extended by a gate that "
+            "warned; scan the model again."
+        )
+    return (
+        f"The verdict on {view.digest[:12]} is {view.verdict}; only cleared or purified models are "
+        "served."
+    )
 
 
 def _check_subject(signed: str, wanted: str) -> None:

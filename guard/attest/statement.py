@@ -10,7 +10,7 @@ from typing import Any
 
 from guard.core.plain import Basis, Digest, Text, iso, to_plain
 from guard.core.states import Verdict, not_covered
-from guard.core.verdict import VerdictFacts
+from guard.core.verdict import Gated, VerdictFacts
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 VERDICT_TYPE = "https://registry-guard.dev/verdict/v1"
@@ -63,8 +63,12 @@ def release_statement(
     policy_digest: str,
     issued_at: datetime,
     expires_at: datetime,
+    gate: Gated | None = None,
 ) -> dict[str, Any]:
     """The statement that `digest` may be served as `name` `version` until its verdict expires.
+
+    Args:
+        gate: where the gate only warns: that, and what it would have done otherwise.
 
     Raises:
         ValueError: a time has no zone.
@@ -77,6 +81,7 @@ def release_statement(
         "policy_digest": policy_digest,
         "issued_at": iso(issued_at),
         "expires_at": iso(expires_at),
+        **({} if gate is None else {"gate": to_plain(gate)}),
     }
     return _statement(name, digest, RELEASE_TYPE, predicate)
 

@@ -10,7 +10,7 @@ from guard.core.digests import is_digest
 from guard.core.errors import IntegrityMismatch
 from guard.core.plain import ADDED, Digest, Text, from_plain
 from guard.core.states import Verdict
-from guard.core.verdict import VerdictFacts
+from guard.core.verdict import Gated, VerdictFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,11 @@ class VerdictView(Issue):
         return self.facts.verdict
 
     @property
+    def gate(self) -> Gated | None:
+        """The gate's mode when this was signed, if it only warned."""
+        return self.facts.gate
+
+    @property
     def policy_digest(self) -> str:
         """The digest of the policy that decided."""
         return self.policy.digest
@@ -47,6 +52,7 @@ class ReleaseView:
     policy_digest: Digest
     issued_at: datetime
     expires_at: datetime
+    gate: Gated | None = field(default=None, metadata=ADDED)
 
 
 def read_verdict(statement: Mapping[str, Any]) -> VerdictView:

@@ -124,6 +124,8 @@ def _head(report: Report) -> Panel:
     lines = [Text(f"sha256:{printable(report.digest)}", style="dim", overflow="fold")]
     if report.expired:
         lines.append(Text(f"expired at {report.expires_at}; scan it again", style="bold yellow"))
+    if report.facts.gate is not None:
+        lines.append(Text(report.facts.gate.sentence, style="bold yellow"))
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines += [
         Text(f"• {printable(waiver.sentence)}", style="yellow") for waiver in report.facts.waivers

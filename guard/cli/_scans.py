@@ -14,6 +14,7 @@ from guard.core.states import ScanState, Verdict, exit_code
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from guard.core.verdict import Gated
     from guard.core.waivers import Waiver
     from guard.flow.context import Guard
     from guard.store.rows import LedgerRow, ScanRow
@@ -31,6 +32,7 @@ class Seen:
     row: "LedgerRow | None"
     expired: bool = False
     waivers: "tuple[Waiver, ...]" = ()
+    gate: "Gated | None" = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -57,6 +59,7 @@ class Seen:
             "verdict": str(self.verdict) if self.verdict is not None else None,
             "verdict_id": row.verdict_id,
             "expired": self.expired,
+            "gate": to_plain(self.gate),
             "expires_at": self.row.expires_at.isoformat() if self.row is not None else None,
             "bucket": row.bucket,
             "key": row.key,
@@ -85,15 +88,16 @@ def look(guard: "Guard", scan_id: str) -> Seen:
 
 
 def _seen(scan: "ScanRow", row: "LedgerRow | None", guard: "Guard") -> Seen:
-    from guard.flow.signed import signed
-
     if row is None:
         return Seen(scan, None)
+    from guard.flow.signed import signed
+
     try:
-        waivers = signed(row.envelope).facts.waivers
+        known = signed(row.envelope)
     except IntegrityMismatch:
-        waivers = ()  # `guard verify` says it, and the gate refuses the verdict
-    return Seen(scan, row, row.expires_at <= guard.now(), waivers)
+        # `guard verify` names it, and the gate refuses the verdict.
+        return Seen(scan, row, row.expires_at <= guard.now())
+    return Seen(scan, row, row.expires_at <= guard.now(), known.facts.waivers, known.gate)
 
 
 def recent(guard: "Guard", limit: int) -> list[Seen]:
@@ -128,7 +132,7 @@ def follow(guard: "Guard", scan_id: str, form: Format) -> int:
         return seen.exit_code
     shown: dict[str, Any] = {}
     while True:
-        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired")}
+        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired", "gate")}
         if now != shown:
             print_json_line({"event": "scan", **now}, err=True)
             shown = now
@@ -168,8 +172,14 @@ def view(rows: Sequence[Seen]) -> "RenderableType":
                 verdict_text(seen.verdict, expired=seen.expired),
                 f"s3://{seen.scan.bucket}/{seen.scan.key}",
                 f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
-                " ".join([seen.scan.error or "", *(one.sentence for one in seen.waivers)]).strip(),
+                _remark(seen),
             )
             for seen in rows
         ],
     )
+
+
+def _remark(seen: Seen) -> str:
+    stated = seen.gate.sentence if seen.gate is not None else ""
+    waived = (one.sentence for one in seen.waivers)
+    return " ".join(filter(None, (stated, seen.scan.error, *waived)))

@@ -1,11 +1,18 @@
 """List what is served, and whether the guard allows it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json
 from guard.cli._service import open_service
+from guard.core.plain import to_plain
+from guard.core.states import WouldBe, exit_code
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from guard.flow.served import ServedRow
 
 app = typer.Typer(rich_markup_mode=None)
 MISMATCH = 6
@@ -16,7 +23,10 @@ def served(
     form: FormatOption = Format.TABLE,
     name: Annotated[str | None, typer.Option(help="Show only this model.")] = None,
 ) -> int:
-    """List every served model; exits 6 if any of them was not vetted."""
+    """List every served model; exits 6 if any of them was not vetted.
+
+    Where the gate only warns and lets a model through, the exit code is that of its verdict.
+    """
     guard = open_service()
     from guard.flow.served import served as ask
 
@@ -31,14 +41,14 @@ def served(
                     "ready": row.served.ready,
                     "default": row.served.default,
                     "vetted": row.vetted,
+                    "verdict": str(row.verdict) if row.verdict is not None else None,
+                    "gate": to_plain(row.gate),
                     "why": row.why,
                 }
                 for row in rows
             ]
         )
     else:
-        from rich.text import Text
-
         from guard.cli._render import print_table
 
         shown = [
@@ -48,9 +58,7 @@ def served(
                 (row.served.digest or "unknown")[:16],
                 "yes" if row.served.ready else "no",
                 "yes" if row.served.default else "no",
-                Text("vetted", style="green")
-                if row.vetted
-                else Text("NOT VETTED", style="bold red"),
+                _judged(row),
                 row.why,
             )
             for row in rows
@@ -60,4 +68,22 @@ def served(
             shown,
             empty="nothing is served",
         )
-    return 0 if all(row.vetted for row in rows) else MISMATCH
+    return max((_exit_code(row) for row in rows), default=0)
+
+
+def _judged(row: "ServedRow") -> "Text":
+    from rich.text import Text
+
+    if row.vetted:
+        return Text("vetted", style="green")
+    if row.gate is not None:
+        return Text(f"WARNS ({row.gate.would_be})", style="bold yellow")
+    return Text("NOT VETTED", style="bold red")
+
+
+def _exit_code(row: "ServedRow") -> int:
+    if row.vetted:
+        return 0
+    if row.gate is None or row.verdict is None:
+        return MISMATCH
+    return exit_code(row.verdict, expired=row.gate.would_be is WouldBe.EXPIRED)

@@ -73,6 +73,24 @@ class Verdict(StrEnum):
 #: The only verdicts under which an artifact may be served; `attest.gate` is the only reader.
 SERVABLE_VERDICTS = frozenset({Verdict.CLEARED, Verdict.PURIFIED})
 
+
+class GateMode(StrEnum):
+    """What the gate does with a verdict that does not permit serving."""
+
+    ENFORCE = "enforce"  # it refuses
+    WARN = "warn"  # it lets the model through and says what it would have done
+
+
+class WouldBe(StrEnum):
+    """What an enforcing gate would have made of a model: published, or why it would not."""
+
+    PUBLISHED = "published"
+    REJECTED = "rejected"
+    HELD = "held"
+    INCONCLUSIVE = "inconclusive"
+    EXPIRED = "expired"
+
+
 #: `guard` exit codes by verdict (0 ok, 1 blocked, 2 error, 3 nothing vettable, 4 usage, 5 review, 6
 #: integrity).
 EXIT_CODES: dict[Verdict, int] = {

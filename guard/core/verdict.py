@@ -11,8 +11,31 @@ from dataclasses import dataclass, field, replace
 from guard.core.evidence import AsrEstimate, Target
 from guard.core.plain import ADDED, Digest, KnownGaps
 from guard.core.purification import RepairSummary
-from guard.core.states import Verdict
+from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.waivers import Waiver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """The gate's mode where it does not enforce, and what it would have done if it did."""
+
+    mode: GateMode
+    would_be: WouldBe
+
+    @property
+    def let_through(self) -> bool:
+        """Whether the model passes only because the gate does no more than warn."""
+        return self.mode is GateMode.WARN and self.would_be is not WouldBe.PUBLISHED
+
+    @property
+    def sentence(self) -> str:
+        """What a reader must know."""
+        if not self.let_through:
+            return "The gate only warns (gate.mode); this model passes an enforcing gate as well."
+        return (
+            "The gate only warns (gate.mode): an enforcing gate refuses this model "
+            f"({self.would_be})."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +61,8 @@ class VerdictFacts:
         plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
             folder; empty where there were none, None where no method looked.
         waivers: the findings that two people waived and that therefore did not count.
+        gate: the gate's mode and what it would have done otherwise; None where it enforces, and
+            for what it blocks in any mode.
     """
 
     verdict: Verdict
@@ -55,6 +80,7 @@ class VerdictFacts:
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
     waivers: tuple[Waiver, ...] = field(default=(), metadata=ADDED)
+    gate: Gated | None = field(default=None, metadata=ADDED)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 from guard.attest import gate
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.notes import Rescan, ScanNotes
-from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState, Verdict, WouldBe
+from guard.core.verdict import Gated
+from guard.flow import _warning
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.signed import signed
@@ -38,10 +40,32 @@ def act(guard: Guard) -> None:
             row = ledger.get(session, root.verdict_id)
             if row.expires_at <= late and may_be_served(row):
                 aging[f"{publication.name} {publication.version}"] = (root, row)
-    _alarm(guard, {subject: row for subject, (_, row) in aging.items()})
+        warned = _warning.let_through(session)
+    _alarm(guard, {subject: row for subject, (_, row) in aging.items()}, warned)
     for subject, (root, row) in aging.items():
-        if now < row.expires_at <= last:
+        if row.expires_at <= last and (now < row.expires_at or _warns(guard)):
             _at_the_end(guard, subject, root, row)
+
+
+def extend_late(guard: Guard) -> None:
+    """Where the gate only warns: extend what ended before `act` came to it, after an outage say."""
+    if not _warns(guard):
+        return
+    late: dict[str, tuple[ScanRow, LedgerRow]] = {}
+    with reading(guard.engine) as session:
+        for publication in publications.active(session):
+            newest = ledger.latest_for(session, publication.digest)
+            if newest is None or guard.now() < newest.expires_at or not may_be_served(newest):
+                continue
+            root = root_of(session, publication)
+            if root is not None:
+                late[f"{publication.name} {publication.version}"] = (root, newest)
+    for subject, (root, row) in late.items():
+        _at_the_end(guard, subject, root, row)
+
+
+def _warns(guard: Guard) -> bool:
+    return guard.policy.gate_mode is GateMode.WARN
 
 
 def root_of(session: Session, row: PublicationRow) -> ScanRow | None:
@@ -61,7 +85,14 @@ def root_of(session: Session, row: PublicationRow) -> ScanRow | None:
 
 def may_be_served(row: LedgerRow) -> bool:
     """Whether the row names a verdict under which something is served; the gate decides."""
-    return row.verdict in SERVABLE_VERDICTS
+    stated = signed(row.envelope).gate
+    return row.verdict in SERVABLE_VERDICTS or (stated is not None and stated.let_through)
+
+
+def only_extended(row: LedgerRow) -> bool:
+    """Whether the verdict had ended, and a gate that only warned went on serving the model."""
+    stated = signed(row.envelope).gate
+    return stated is not None and stated.would_be is WouldBe.EXPIRED
 
 
 def is_approval(row: LedgerRow) -> bool:
@@ -90,9 +121,10 @@ def insert(session: Session, root: ScanRow, notes: ScanNotes, now: datetime) -> 
     )
 
 
-def _alarm(guard: Guard, aging: Mapping[str, LedgerRow]) -> None:
+def _alarm(guard: Guard, aging: Mapping[str, LedgerRow], warned: Mapping[str, Gated]) -> None:
     now = guard.now()
     with transaction(guard.engine) as session:
+        _warning.alarm(session, warned, now)
         for subject, row in aging.items():
             sentence = (
                 f"The verdict ends at {row.expires_at:%Y-%m-%d %H:%M} UTC and no re-scan has "
@@ -106,7 +138,8 @@ def _alarm(guard: Guard, aging: Mapping[str, LedgerRow]) -> None:
 
 
 def _at_the_end(guard: Guard, subject: str, root: ScanRow, row: LedgerRow) -> None:
-    what = guard.policy.lifetime.on_expiry
+    rule = guard.policy.lifetime.on_expiry
+    what = "warn" if _warns(guard) else rule
     if what == "unpublish":
         return  # the gate refuses what has expired, and reconcile removes it
     with reading(guard.engine) as session:
@@ -116,8 +149,9 @@ def _at_the_end(guard: Guard, subject: str, root: ScanRow, row: LedgerRow) -> No
             row.envelope,
             guard.trusted,
             digest=row.artifact_digest,
-            now=guard.now(),
+            now=min(guard.now(), row.expires_at - timedelta(microseconds=1)),
             revoked=revoked,
+            mode=guard.policy.gate_mode,
             ledger_row=row,
         ).facts
     except (NotServable, IntegrityMismatch):
@@ -127,7 +161,8 @@ def _at_the_end(guard: Guard, subject: str, root: ScanRow, row: LedgerRow) -> No
     terms = Terms(
         then="publish",
         basis={"kind": "extension", "verdict": row.id},
-        until=row.expires_at + EXTENSION,
+        until=max(guard.now(), row.expires_at) + EXTENSION,
+        extends=rule != "warn",
     )
     if what == "review":
         sentence = "Its verdict ended before a re-scan could renew it; a person must look."

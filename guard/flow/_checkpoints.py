@@ -1,16 +1,18 @@
-"""Where checkpoints are kept: a file outside the database and, where one is set, a bucket.
+"""Where checkpoints are kept: a file outside the database and, where they are set, copies.
 
-The file is append-only: whole lines, each on disk before the next, written under a lock.
+The file is append-only: whole lines, each on disk before the next, written under a lock. A copy
+lies where whoever rolls back database and file does not reach: in a bucket, or on another volume.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from guard.core.errors import Unavailable
 
@@ -24,12 +26,80 @@ PATIENCE = 30.0  # seconds to wait for another process that is writing a checkpo
 MAX_LINE = 4 << 20  # bytes
 
 
+class Copy(Protocol):
+    """A second place for checkpoints; `called` is its name in sentences."""
+
+    @property
+    def called(self) -> str: ...
+
+    def newest(self, after: int) -> bytes | None:
+        """The newest line there, if its number is above `after`; None where there is none.
+
+        A place that cannot seek by number may give an older one.
+
+        Raises:
+            Unavailable: it cannot be read.
+        """
+
+    def put(self, number: int, line: bytes) -> None:
+        """Add a line, never in the place of another one.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+
+
 @dataclass(frozen=True)
-class CheckpointStore:
-    """The file in `folder`, and one object for each checkpoint in `bucket`."""
+class BucketCopy:
+    """One object for each checkpoint."""
+
+    bucket: "Bucket"
+    called: str = "The bucket"
+
+    def newest(self, after: int) -> bytes | None:
+        keys = self.bucket.keys_after(PREFIX, _key(after))
+        if not keys:
+            return None
+        found = self.bucket.read_small(max(keys), MAX_LINE)
+        return found[0] if found is not None else None
+
+    def put(self, number: int, line: bytes) -> None:
+        self.bucket.put_new(_key(number), line)
+
+
+@dataclass(frozen=True)
+class FolderCopy:
+    """The same lines in a file of another folder, which a person made: it may be a mount point."""
 
     folder: Path
-    bucket: "Bucket | None" = None
+    called: str = "The copy (GUARD_CHECKPOINT_COPY)"
+
+    def newest(self, after: int) -> bytes | None:  # noqa: ARG002 - the last line is the newest
+        lines, _ = self._lines()
+        return lines[-1] if lines else None
+
+    def put(self, number: int, line: bytes) -> None:  # noqa: ARG002 - numbers only grow
+        lines, size = self._lines()
+        if line not in lines[-1:]:
+            _append(self.folder / FILE, line, size)
+
+    def _lines(self) -> tuple[list[bytes], int]:
+        """The last whole line, and where a next one begins; the rest of a killed write is none."""
+        path = self.folder / FILE
+        with _usable(path):
+            if not self.folder.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "the folder does not exist; mount or make it")
+            data = path.read_bytes() if path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        return whole.splitlines()[-1:], len(whole)
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The file in `folder`, and its copies."""
+
+    folder: Path
+    copies: tuple[Copy, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -69,49 +139,34 @@ class CheckpointStore:
         Raises:
             Unavailable: it could not be written.
         """
-        with _usable(self.path):
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.truncate(size)
-                file.seek(size)
-                file.write(line + b"\n")
-                file.flush()
-                os.fsync(handle)
-            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)  # the name too, where the file is new
-            finally:
-                os.close(folder)
-
-    def newest_object(self, after: int) -> bytes | None:
-        """The line with the highest number above `after` in the bucket; None where there is none.
-
-        Raises:
-            Unavailable: the bucket does not answer.
-        """
-        if self.bucket is None:
-            return None
-        keys = self.bucket.keys_after(PREFIX, _key(after))
-        if not keys:
-            return None
-        found = self.bucket.read_small(max(keys), MAX_LINE)
-        return found[0] if found is not None else None
-
-    def put_object(self, number: int, line: bytes) -> None:
-        """Store a line as an object of its own, never over another one.
-
-        Raises:
-            Unavailable: the bucket does not answer.
-        """
-        if self.bucket is not None:
-            self.bucket.put_new(_key(number), line)
+        _append(self.path, line, size)
 
 
 def store_of(guard: "Guard") -> CheckpointStore:
     """Where this guard keeps its checkpoints."""
     settings = guard.settings
-    bucket = guard.make_bucket(settings.checkpoint_bucket) if settings.checkpoint_bucket else None
-    return CheckpointStore(Path(settings.checkpoint_dir), bucket)
+    copies = list[Copy]()
+    if settings.checkpoint_bucket:
+        copies.append(BucketCopy(guard.make_bucket(settings.checkpoint_bucket)))
+    if settings.checkpoint_copy is not None:
+        copies.append(FolderCopy(settings.checkpoint_copy))
+    return CheckpointStore(Path(settings.checkpoint_dir), tuple(copies))
+
+
+def _append(path: Path, line: bytes, size: int) -> None:
+    with _usable(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.truncate(size)
+            file.seek(size)
+            file.write(line + b"\n")
+            file.flush()
+            os.fsync(handle)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)  # the name too, where the file is new
+        finally:
+            os.close(folder)
 
 
 def _key(number: int) -> str:

@@ -7,6 +7,7 @@ from guard.core.notes import HandedOver
 from guard.core.states import ScanState, Verdict
 from guard.flow import dead_letter
 from guard.flow._lease import Held
+from guard.flow._warning import lets_through
 from guard.flow.context import Guard
 from guard.store import outbox, scans
 from guard.store.session import transaction
@@ -41,6 +42,13 @@ def give_up(guard: Guard, held: Held, task: str, sentence: str) -> None:
     if scan.verdict_id is None and scan.state in (ScanState.INSPECTING, ScanState.DETECTING):
         reason = f"The guard could not finish ({sentence})"
         hand_over(guard, held, Verdict.INCONCLUSIVE, (reason,), then="failed")
+        return
+    tried = scan.state is ScanState.PURIFYING
+    if tried and lets_through(guard, scan, Verdict.REJECTED):
+        with transaction(guard.engine) as session:
+            held.check(session)
+            scans.move(session, scan.id, ScanState.PUBLISHING, guard.now(), lease=held.lease)
+            outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
         return
     with transaction(guard.engine) as session:
         held.check(session)

@@ -10,6 +10,7 @@ from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, write
+from guard.flow._warning import lets_through
 from guard.flow.context import Guard
 from guard.flow.signed import signed
 from guard.store import alarms, ledger, publications, scans
@@ -27,7 +28,7 @@ def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms
         return
     if facts.verdict is Verdict.HELD and old is not None:
         facts, terms = _approved_before(guard, old, facts, terms)
-    if facts.verdict in SERVABLE_VERDICTS:
+    if facts.verdict in SERVABLE_VERDICTS or lets_through(guard, scan, facts.verdict):
         terms = replace(terms, then="publish" if _is_served(guard, scan) else "")
     with transaction(guard.engine) as session:
         held.check(session)
@@ -63,7 +64,7 @@ def _approved_before(
     view = signed(old.envelope)
     same = set(view.facts.evidence) == set(facts.evidence) and view.facts.waivers == facts.waivers
     approved = view.basis["kind"] == "review" and view.verdict in SERVABLE_VERDICTS
-    if not (same and approved and old.policy_digest == guard.policy.digest):
+    if not (same and approved and guard.policy.decides_as(old.policy_digest)):
         return facts, terms
     basis = {**view.basis, "renews": old.id}
     return facts.reviewed(view.verdict, view.facts.reasons[0]), replace(terms, basis=basis)

@@ -17,6 +17,7 @@ from guard.core.notes import ScanNotes
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, write
+from guard.flow._warning import lets_through
 from guard.flow.context import Guard
 from guard.flow.detect import wanted_cleanset
 from guard.policy import Case, Policy, settled
@@ -95,6 +96,11 @@ def standing(
 
 def conclude(guard: Guard, held: Held, scan: ScanRow, found: Standing | None) -> None:
     """Sign the verdict again for `scan`; where none holds, let the detectors look."""
+    through = found is not None and lets_through(
+        guard,
+        replace(scan, detail=replace(scan.detail, smoke=found.giver.detail.smoke)),
+        found.row.verdict,
+    )
     with transaction(guard.engine) as session:
         held.check(session)
         now = guard.now()
@@ -117,7 +123,7 @@ def conclude(guard: Guard, held: Held, scan: ScanRow, found: Standing | None) ->
         )
         served = found.row.verdict in SERVABLE_VERDICTS and guard.settings.auto_publish
         terms = Terms(
-            then="publish" if served else "",
+            then="publish" if served or through else "",
             basis={"kind": "reuse", "verdict": found.root},
             until=found.row.expires_at,
         )

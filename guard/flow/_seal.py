@@ -209,8 +209,9 @@ def _revocation(row: RevocationRow) -> acts.Act:
 
 
 def _publish(guard: Guard, store: CheckpointStore, number: int, line: bytes) -> None:
-    """Copy a line that the file has to the bucket, then note it in the database."""
-    store.put_object(number, line)
+    """Copy a line that the file has to its copies, then note it in the database."""
+    for copy in store.copies:
+        copy.put(number, line)
     with transaction(guard.engine) as session:
         ledger_acts.note_checkpoint(session, number, sha256(line), guard.now())
 

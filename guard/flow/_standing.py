@@ -49,8 +49,8 @@ class Standing:
 
     `broken` are the reasons, one sentence each, why nothing may be published; `missing` names what
     was deleted without being able to do harm. `newest` is the newest checkpoint anywhere; `trail`
-    the file. `copied` is whether the bucket, if any, has the newest one. `acts` are those about the
-    ledger itself, `unsealed` what principals did that is not in the chain yet.
+    the file. `copied` is whether each copy, if there are any, has the newest one. `acts` are those
+    about the ledger itself, `unsealed` what principals did that is not in the chain yet.
     """
 
     heads: Heads
@@ -112,7 +112,7 @@ def compare(
     # appends meanwhile makes the database newer than its checkpoint, never older.
     with reading(guard.engine) as session:
         noted = ledger_acts.last_checkpoint(session)
-    copy, away = _copy(store, noted, patient=patient)
+    copies, away = _copies(store, noted, patient=patient)
     try:
         data = store.read()
     except Unavailable as error:
@@ -120,7 +120,7 @@ def compare(
             raise
         data, away = b"", error.sentence
     trail = read_trail(data, trusted)
-    newest, copied, broken = _newest(trail, copy, noted, trusted, has_bucket=bool(store.bucket))
+    newest, copied, broken = _newest(trail, copies, noted, trusted)
     with reading(guard.engine) as session:
         rows = tuple(ledger_acts.own(session))
         unsealed = tuple(done.unsealed(session))
@@ -154,45 +154,54 @@ def compare(
     )
 
 
-def _copy(
+def _copies(
     store: CheckpointStore, noted: CheckpointRow | None, *, patient: bool
-) -> tuple[bytes | None, str]:
-    """The newest line in the bucket, and why it could not be asked."""
-    try:
-        return store.newest_object(noted.number - 1 if noted else 0), ""
-    except Unavailable as error:
-        if not patient:
-            raise
-        return None, f"The checkpoints in the bucket could not be compared: {error.sentence}"
+) -> tuple[list[tuple[str, bytes | None]], str]:
+    """The newest line in each copy, and why one could not be asked."""
+    found = list[tuple[str, bytes | None]]()
+    for copy in store.copies:
+        try:
+            found.append((copy.called, copy.newest(noted.number - 1 if noted else 0)))
+        except Unavailable as error:
+            if not patient:
+                raise
+            where = copy.called[0].lower() + copy.called[1:]
+            return found, f"The checkpoints in {where} could not be compared: {error.sentence}"
+    return found, ""
 
 
 def _newest(
     trail: Trail,
-    copy: bytes | None,
+    copies: list[tuple[str, bytes | None]],
     noted: CheckpointRow | None,
     trusted: TrustedKeys,
-    *,
-    has_bucket: bool,
 ) -> tuple[Checkpoint | None, bool, list[str]]:
-    """The newest checkpoint of file and bucket, whether the bucket has it, and what is wrong."""
+    """The newest checkpoint of file and copies, whether all have it, and what is wrong."""
     newest, digest = trail.newest, trail.digest
     problems = [f"{sentence} {_way_out()}" for sentence in trail.problems]
-    copied = not has_bucket or newest is None
-    if copy is not None:
+    numbers = list[int]()
+    for called, line in copies:
+        if line is None:
+            numbers.append(0)
+            continue
         try:
-            item = read_line(copy, trusted)
+            item = read_line(line, trusted)
         except IntegrityMismatch as error:
-            return newest, True, [*problems, f"The checkpoint in the bucket: {error.sentence}"]
-        copied = newest is None or item.number >= newest.number
+            problem = f"{called} holds a checkpoint that cannot be read: {error.sentence}"
+            return newest, True, [*problems, problem]
+        numbers.append(item.number)
         if newest is None or item.number > newest.number:
             problems.append(
-                f"The bucket holds checkpoint {item.number}, the file "
+                f"{called} holds checkpoint {item.number}, the file "
                 f"{newest.number if newest else 'none'}: the file was deleted or replaced by an "
                 f"older one; {WAY_OUT}."
             )
-            newest, digest = item, sha256(copy)
-        elif item.number == newest.number and sha256(copy) != digest:
-            problems.append(f"File and bucket hold different checkpoints {item.number}; {WAY_OUT}.")
+            newest, digest = item, sha256(line)
+        elif item.number == newest.number and sha256(line) != digest:
+            problems.append(
+                f"{called} holds another checkpoint {item.number} than the file; {WAY_OUT}."
+            )
+    copied = newest is None or all(number >= newest.number for number in numbers)
     if noted is not None and (newest is None or noted.number > newest.number):
         problems.append(
             f"The database notes checkpoint {noted.number}, but the newest that is found is "

@@ -10,14 +10,14 @@ way back.
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from guard.core.errors import NotServable
+from guard.core.errors import LeaseLost, NotServable
 from guard.flow._served_name import prefix_of
 from guard.store import claims, publications, scans
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from guard.store.rows import ClaimRow, ScanRow
+    from guard.store.rows import ClaimRow, Lease, ScanRow
 
 
 class Superseded(NotServable):
@@ -69,6 +69,16 @@ def check(session: "Session", scan: "ScanRow", now: datetime) -> "ClaimRow":
             f"`guard rollback {scan.name} --to {scan.id}`."
         )
     return claim
+
+
+def check_held(claim: "ClaimRow", lease: "Lease") -> None:
+    """Check that nobody else began to publish under the name since this lease took its turn.
+
+    Raises:
+        LeaseLost: somebody did, after this lease had run out.
+    """
+    if (claim.publisher_scan_id, claim.publisher_token) != (lease.scan_id, lease.token):
+        raise LeaseLost(f"Another worker publishes under {claim.name!r}; stop without writing.")
 
 
 def published(session: "Session", claim: "ClaimRow", scan: "ScanRow") -> None:

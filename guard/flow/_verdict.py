@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from guard.core.verdict import VerdictFacts
 from guard.flow._acts import changed_policy
 from guard.flow._lease import Held
 from guard.flow._seal import seal
+from guard.flow._warning import gated
 from guard.flow.context import Guard
 from guard.store import ledger, outbox, scans
 from guard.store.rows import Lease, ScanRow
@@ -33,13 +34,15 @@ class Terms:
     """The terms of a verdict: who decided, how long it holds, and what follows it.
 
     `lifetime` is in seconds, None for the policy's own; `until` goes before it: a verdict that
-    rests on another one, or on a waiver, ends with it. `then` is a key of `AFTER`.
+    rests on another one, or on a waiver, ends with it. `then` is a key of `AFTER`. `extends`: a
+    warning gate extends a verdict that an enforcing one would let end.
     """
 
     then: str = ""
     basis: Mapping[str, Any] = field(default_factory=lambda: {"kind": "policy"})
     lifetime: float | None = None
     until: datetime | None = None
+    extends: bool = False
 
 
 def conclude(guard: Guard, held: Held, subject: str, facts: VerdictFacts, terms: Terms) -> str:
@@ -85,7 +88,16 @@ def write(
             ]
         ),
     )
-    body = statement.verdict_statement(subject, facts, issue)
+    stated = gated(
+        guard,
+        session,
+        scan,
+        subject,
+        facts.verdict,
+        expired=terms.extends,
+        review=terms.basis["kind"] == "review",
+    )
+    body = statement.verdict_statement(subject, replace(facts, gate=stated), issue)
     ledger.append(
         session,
         verdict_id=verdict_id,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from guard.attest import gate
 from guard.core.contracts import Receipt, Smoke
-from guard.core.errors import IntegrityMismatch, NotServable
+from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.roles import Act
 from guard.core.states import ScanState
-from guard.flow import _turn
+from guard.flow import _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._seal import settle
@@ -27,6 +28,7 @@ from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
 _LOG = structlog.get_logger()
+_PAUSE = 0.1  # seconds between two looks at whether a name is free
 
 
 def request(guard: Guard, scan_id: str, by: Principal | str) -> None:
@@ -69,10 +71,10 @@ def run(guard: Guard, held: Held) -> None:
             scans.move(session, scan.id, ScanState.DONE, guard.now(), lease=held.lease)
         return
     try:
+        version = _begin(guard, held, scan, scan.canonical_digest)
+        if (scan := held.scan()).state is not ScanState.PUBLISHING or not scan.canonical_digest:
+            return  # a reviewer rejected it while it waited
         row, revoked = _verdict_of(guard, scan)
-        with transaction(guard.engine) as session:
-            _turn.check(session, scan, guard.now())
-            version = publications.version_for(session, scan.name, scan.canonical_digest)
         approved = gate.approve(
             row.envelope,
             guard.trusted,
@@ -83,6 +85,7 @@ def run(guard: Guard, held: Held) -> None:
             name=scan.name,
             version=version,
             signer=guard.signer,
+            mode=guard.policy.gate_mode,
         )
     except _turn.Superseded as error:
         _skip(guard, held, error.sentence)
@@ -104,16 +107,52 @@ def run(guard: Guard, held: Held) -> None:
         with transaction(guard.engine) as session:
             held.check(session)
             claim = _turn.check(session, scan, guard.now())
+            _turn.check_held(claim, held.lease)
             _record(guard, session, receipt, approved.release_envelope)
             _turn.published(session, claim, scan)
+            _warning.alarm(session, _warning.let_through(session), guard.now())
             detail = replace(scan.detail, not_published=None)
             scans.move(
                 session, scan.id, ScanState.DONE, guard.now(), lease=held.lease, detail=detail
             )
     except (_turn.Superseded, claims.NameTaken) as error:
-        # Another worker published a newer upload meanwhile; reconcile puts that one back.
-        guard.publisher.withdraw(receipt.name, receipt.version)
+        # This worker's lease had run out, and another one published a newer upload meanwhile.
+        if _is_unrecorded(guard, receipt):
+            guard.publisher.withdraw(receipt.name, receipt.version)
         _skip(guard, held, error.sentence)
+
+
+def _begin(guard: Guard, held: Held, scan: ScanRow, digest: str) -> str:
+    """Wait for this scan's turn to publish under its name, and return the version to publish.
+
+    Between a check and its record nobody else publishes under the name: an older upload that passed
+    the check first would otherwise replace a newer one that was recorded meanwhile.
+
+    Raises:
+        Superseded, NameTaken: as `_turn.check`.
+        Unavailable: another worker did not finish in time.
+    """
+    until = time.monotonic() + guard.settings.lease_seconds
+    while True:
+        with transaction(guard.engine) as session:
+            held.check(session)
+            _turn.check(session, scan, guard.now())
+            if claims.turn(session, scan.name, held.lease, guard.now()):
+                return publications.version_for(session, scan.name, digest)
+        held.alive()
+        if time.monotonic() > until:
+            raise Unavailable(
+                f"Another worker has been publishing under {scan.name!r} for too long; try again.",
+                code="name_busy",
+            )
+        time.sleep(_PAUSE)
+
+
+def _is_unrecorded(guard: Guard, receipt: Receipt) -> bool:
+    """Whether the version is not another model's, which `reconcile` then puts back."""
+    with reading(guard.engine) as session:
+        there = publications.find(session, receipt.name, receipt.version)
+    return there is None or there.digest == receipt.digest
 
 
 def _replaced(guard: Guard, scan: ScanRow) -> bool:
@@ -172,6 +211,7 @@ def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
         digest=scan.canonical_digest or "",
         now=guard.now(),
         revoked=revoked,
+        mode=guard.policy.gate_mode,
         ledger_row=row,
     )
 

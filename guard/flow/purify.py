@@ -17,6 +17,7 @@ from guard.core.plain import from_plain
 from guard.core.purification import PurificationFacts
 from guard.core.states import ScanState, Verdict
 from guard.flow._lease import Held
+from guard.flow._warning import lets_through
 from guard.flow.context import SPARE, Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import SCAN_SEED
@@ -45,7 +46,7 @@ def run(guard: Guard, held: Held) -> None:
         return
     step = None if won else next_step(guard.policy.defenses, tried)
     if step is None:
-        _end(guard, held, scan, tried)
+        _end(guard, held, scan, tried, won=won)
         return
     try:
         made = _make_candidate(guard, held, scan, step)
@@ -184,11 +185,18 @@ def _verdict_of(guard: Guard, scan_id: str) -> Verdict | None:
     return row.verdict if row is not None else None
 
 
-def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt]) -> None:
-    """End the tournament: the parent stays rejected; a winning child is served in its place."""
+def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt], *, won: bool) -> None:
+    """End the tournament: the parent stays rejected; a winning child is served in its place.
+
+    Where no child won and the gate only warns, the parent itself is let through.
+    """
+    through = not won and lets_through(guard, scan, Verdict.REJECTED)
     with transaction(guard.engine) as session:
         held.check(session)
-        _note(session, guard, held, scan, tried, ScanState.DONE)
+        state = ScanState.PUBLISHING if through else ScanState.DONE
+        _note(session, guard, held, scan, tried, state)
+        if through:
+            outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
 
 
 def _note(

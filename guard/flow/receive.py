@@ -21,6 +21,7 @@ from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from guard.events import Nomination
 from guard.flow import _object_keys
 from guard.flow._served_name import prefix_of, served_name
+from guard.flow._upload_pin import is_still, pin_of
 from guard.flow.nominate import nominate
 from guard.store import alarms, artifacts, claims, intake, nominations, outbox, scans, uploaders
 from guard.store.rows import ArtifactKind, NominationRow, NominationState
@@ -145,7 +146,8 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     )
     # (3) A scan that had a manifest is all there is to do for this version.
     with reading(step.engine) as session:
-        there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
+        own = pin_of(facts, intake.last_uploads(session, facts.bucket, [facts.key]))
+        there = intake.scans_of_upload(session, facts.bucket, facts.key, own)
     whole = [scan for scan in there if scan.manifest is not None]
     found = None if whole else _manifest(step.bucket, row.key)
     if there and found is None:
@@ -158,7 +160,7 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     manifest, manifest_pin = found or (None, "")
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
-    pin = f"{facts.pin}{intake.LATE_MANIFEST}{manifest_pin}" if there else facts.pin
+    pin = f"{own}{intake.LATE_MANIFEST}{manifest_pin}" if there else own
     _refuse_taken(step, row, name)
     # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
     digest, size = step.blobs.put(step.bucket.stream(facts))
@@ -181,7 +183,7 @@ def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
     # A sweep of an unversioned bucket nominates by ETag, since there is no version id.
     by_etag = row.version_id is not None and row.version_id.startswith("etag:")
     facts = bucket.head(row.key, None if by_etag else row.version_id)
-    if by_etag and facts.pin != row.version_id:
+    if by_etag and not is_still(facts, row.version_id or ""):
         sentence = "The object was replaced; the new upload is examined separately."
         raise ArtifactRejected(sentence, code="object_replaced")
     return facts
@@ -294,9 +296,10 @@ def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
         ):
             continue
         with reading(step.engine) as session:
-            there = intake.scans_of_upload(session, facts.bucket, facts.key, facts.pin)
+            pin = pin_of(facts, intake.last_uploads(session, facts.bucket, [facts.key]))
+            there = intake.scans_of_upload(session, facts.bucket, facts.key, pin)
         if not any(scan.manifest is not None for scan in there):
-            wanted.append(Nomination(facts.bucket, facts.key, facts.pin, "manifest"))
+            wanted.append(Nomination(facts.bucket, facts.key, pin, "manifest"))
         if len(wanted) == MAX_SIBLINGS:
             break
     nominate(step.engine, wanted, step.now(), buckets=(row.bucket,))

@@ -10,12 +10,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from guard.attest import gate
 from guard.core.contracts import Publisher, Served
 from guard.core.errors import GuardError, IntegrityMismatch, NotServable
-from guard.core.states import ScanState
+from guard.core.states import GateMode, ScanState
+from guard.flow._aging import extend_late
 from guard.flow._seal import tend
 from guard.flow._standing import Standing, standing
+from guard.flow._warning import permission
 from guard.flow.context import Guard
 from guard.store import alarms, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, PublicationRow
@@ -71,10 +72,13 @@ class _Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class _Records:
-    """The database's rows, read in one transaction."""
+    """The database's rows, read in one transaction, and what they are judged by."""
 
+    standing: Standing
+    trusted: "TrustedKeys"
+    now: datetime
+    mode: GateMode
     active: tuple[PublicationRow, ...]  # by name and age
-    revoked: frozenset[str]
     verdicts: Mapping[str, LedgerRow | None]  # the latest, by digest
     underway: frozenset[tuple[str, str]]  # (name, digest) that a worker is publishing now
 
@@ -110,6 +114,7 @@ def reconcile_guard(guard: Guard) -> list[Action]:
             outbox.add(session, "publish", {"scan_id": finished[0].id}, guard.now())
 
     tend(guard)
+    extend_late(guard)
     return reconcile(
         guard.engine,
         guard.publisher,
@@ -118,6 +123,7 @@ def reconcile_guard(guard: Guard) -> list[Action]:
         guard.now(),
         republish,
         standing=lambda: standing(guard, patient=True),
+        mode=guard.policy.gate_mode,
     )
 
 
@@ -130,6 +136,7 @@ def reconcile(
     republish: Republish,
     *,
     standing: Callable[[], Standing],
+    mode: GateMode = GateMode.ENFORCE,
 ) -> list[Action]:
     """Find and act on every difference; each one also raises an alarm.
 
@@ -138,6 +145,8 @@ def reconcile(
             be done.
         standing: what is revoked, and whether the ledger agrees with its checkpoints. Where it does
             not, things are taken out of serving as ever, and nothing is put back.
+        mode: the gate's, by the policy in force. Where it enforces, what was let through is taken
+            out; where it warns, only a signed release that says so keeps a model in service.
 
     Returns:
         What was done; empty where serving is as it should be.
@@ -145,13 +154,16 @@ def reconcile(
     Raises:
         Unavailable: serving or the database did not answer.
     """
-    differences = _look(engine, publisher, trusted, now, standing())
+
+    def look() -> list[_Difference]:
+        ledger_now, state = standing(), publisher.state()
+        return _look(state, _read(engine, ledger_now, trusted, now, mode))
+
+    differences = look()
     if differences:
         # A publish or a withdrawal may have ended between asking serving and reading the books:
         # look twice.
-        again = {
-            difference.key for difference in _look(engine, publisher, trusted, now, standing())
-        }
+        again = {difference.key for difference in look()}
         differences = [difference for difference in differences if difference.key in again]
     acts = {
         Kind.CLOSED: lambda one: _close(engine, one, now),
@@ -161,20 +173,10 @@ def reconcile(
     return [acts[difference.kind](difference) for difference in differences]
 
 
-def _look(
-    engine: "Engine",
-    publisher: Publisher,
-    trusted: "TrustedKeys",
-    now: datetime,
-    ledger_now: Standing,
-) -> list[_Difference]:
+def _look(state: list[Served], records: _Records) -> list[_Difference]:
     """All differences, in the order in which they are acted on."""
-    state = publisher.state()
-    records = _read(engine, ledger_now.revoked)
     refused = {
-        row.id: reason
-        for row in records.active
-        if (reason := _refusal(row.digest, records, trusted, now))
+        row.id: reason for row in records.active if (reason := _refusal(row.digest, records, row))
     }
     found = [
         _Difference(
@@ -192,11 +194,7 @@ def _look(
     # The default is removed last: TorchServe keeps it as long as there are other versions.
     for one in sorted(state, key=lambda one: one.default):
         row = rows.get((one.name, one.version))
-        reason = (
-            refused[row.id]
-            if row and row.id in refused
-            else _objection(one, row, records, trusted, now)
-        )
+        reason = refused[row.id] if row and row.id in refused else _objection(one, row, records)
         if reason:
             found.append(
                 _Difference(
@@ -225,11 +223,13 @@ def _look(
         for row in newest.values()
         if (row.name, row.version) not in served
         and row.name not in replaced
-        and not ledger_now.broken
+        and not records.standing.broken
     ]
 
 
-def _read(engine: "Engine", revoked: frozenset[str]) -> _Records:
+def _read(
+    engine: "Engine", ledger_now: Standing, trusted: "TrustedKeys", now: datetime, mode: GateMode
+) -> _Records:
     with reading(engine) as session:
         active = tuple(publications.active(session))
         underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
@@ -237,8 +237,11 @@ def _read(engine: "Engine", revoked: frozenset[str]) -> _Records:
             scan.canonical_digest for scan in underway if scan.canonical_digest
         }
         return _Records(
+            standing=ledger_now,
+            trusted=trusted,
+            now=now,
+            mode=mode,
             active=active,
-            revoked=revoked,
             verdicts={digest: ledger.latest_for(session, digest) for digest in digests},
             underway=frozenset(
                 (scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest
@@ -246,19 +249,25 @@ def _read(engine: "Engine", revoked: frozenset[str]) -> _Records:
         )
 
 
-def _refusal(digest: str, records: _Records, trusted: "TrustedKeys", now: datetime) -> str:
-    """Why the gate refuses a digest; "" where it allows it."""
+def _refusal(digest: str, records: _Records, row: PublicationRow | None = None) -> str:
+    """Why the gate refuses a digest; "" where it allows it.
+
+    `row` is its active publication, if it has one: where the gate only warns, its signed release
+    has to say so, unless a worker is just publishing it anew.
+    """
     verdict = records.verdicts.get(digest)
     if verdict is None:
         return "there is no verdict about it"
+    if row is not None and (row.name, digest) in records.underway:
+        row = None
     try:
-        gate.servable(
-            verdict.envelope,
-            trusted,
-            digest=digest,
-            now=now,
-            revoked=records.revoked,
-            ledger_row=verdict,
+        permission(
+            verdict,
+            row,
+            records.trusted,
+            now=records.now,
+            revoked=records.standing.revoked,
+            mode=records.mode,
         )
     except (NotServable, IntegrityMismatch) as error:
         return error.sentence
@@ -269,8 +278,6 @@ def _objection(
     one: Served,
     row: PublicationRow | None,
     records: _Records,
-    trusted: "TrustedKeys",
-    now: datetime,
 ) -> str:
     """Why a served model must not be served; "" where it may.
 
@@ -286,7 +293,7 @@ def _objection(
     # A publishing worker has the model served before it can record the publication.
     underway = {digest for name, digest in records.underway if name == one.name}
     if one.digest in underway and not problem:
-        return _refusal(str(one.digest), records, trusted, now)
+        return _refusal(str(one.digest), records)
     if underway and one.digest is None and not one.ready:
         return ""
     return problem or "it is not an active publication of the guard"

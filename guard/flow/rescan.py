@@ -196,7 +196,8 @@ def _due(
     verdict = ledger.get(session, root.verdict_id)
     if not _aging.may_be_served(verdict):
         return None
-    if row.withdrawn_at is not None and row.withdrawn_at < verdict.expires_at:
+    early = row.withdrawn_at is not None and row.withdrawn_at < verdict.expires_at
+    if early and not _aging.only_extended(verdict):
         return None  # something else than its age ended it
     giver = scans.get(session, verdict.scan_id)
     why = _why(guard, session, giver, verdict, basis)

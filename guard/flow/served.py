@@ -1,23 +1,35 @@
 """List what is served, with the gate's present judgement of each model."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from guard.attest import gate
 from guard.core.contracts import Served
 from guard.core.errors import IntegrityMismatch, NotServable
+from guard.core.states import Verdict
+from guard.core.verdict import Gated
 from guard.flow._standing import standing
+from guard.flow._warning import let_through, permission
 from guard.flow.context import Guard
 from guard.store import ledger, publications
 from guard.store.session import reading
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
 
 @dataclass(frozen=True)
 class ServedRow:
-    """One served model; `vetted` is the gate's judgement now, `why` its reason for a refusal."""
+    """One served model with the gate's judgement now.
+
+    `vetted`: it passes, also where the gate enforces; `why` is the reason for a refusal. `gate` is
+    what lets it through all the same, where the gate only warns.
+    """
 
     served: Served
     vetted: bool
     why: str
+    verdict: Verdict | None = None
+    gate: Gated | None = None
 
 
 def served(guard: Guard) -> list[ServedRow]:
@@ -34,7 +46,7 @@ def served(guard: Guard) -> list[ServedRow]:
     rows = []
     for item in state:
         publication = known.get((item.name, item.version))
-        why = ""
+        why, stated, verdict = "", None, None
         if publication is None:
             why = "it was not published through the guard"
         elif item.digest != publication.digest:
@@ -47,15 +59,22 @@ def served(guard: Guard) -> list[ServedRow]:
                 ledger_now.check()
                 if row is None:
                     raise NotServable("there is no verdict about it")
-                gate.servable(
-                    row.envelope,
+                verdict = row.verdict
+                stated = permission(
+                    row,
+                    publication,
                     guard.trusted,
-                    digest=publication.digest,
                     now=guard.now(),
                     revoked=ledger_now.revoked,
-                    ledger_row=row,
+                    mode=guard.policy.gate_mode,
                 )
+                why = stated.sentence if stated is not None else ""
             except (NotServable, IntegrityMismatch) as error:
                 why = error.sentence
-        rows.append(ServedRow(served=item, vetted=not why, why=why))
+        rows.append(ServedRow(served=item, vetted=not why, why=why, verdict=verdict, gate=stated))
     return rows
+
+
+def on_warning(session: "Session") -> dict[str, Gated]:
+    """What is served only because the gate warns, by name and version, as its release states."""
+    return let_through(session)

@@ -8,6 +8,7 @@ import structlog
 
 from guard.events import Nomination
 from guard.flow import _object_keys
+from guard.flow._upload_pin import pin_of
 from guard.flow.nominate import nominate
 from guard.store import intake
 from guard.store.session import reading
@@ -52,14 +53,16 @@ def sweep(engine: "Engine", bucket: "Bucket", now: datetime, *, limit: int = 100
     ):
         if made >= limit:
             break
+        keys = [_object_keys.shown(facts.key) for facts in batch]
         with reading(engine) as session:
-            known = intake.known(
-                session, bucket.name, [_object_keys.shown(facts.key) for facts in batch]
-            )
+            known = intake.known(session, bucket.name, keys)
+            last = intake.last_uploads(session, bucket.name, keys)
         fresh = [
-            facts for facts in batch if (_object_keys.shown(facts.key), facts.pin) not in known
+            (facts, pin)
+            for facts in batch
+            if (_object_keys.shown(facts.key), pin := pin_of(facts, last)) not in known
         ][: limit - made]
-        wanted = [Nomination(facts.bucket, facts.key, facts.pin, "sweep") for facts in fresh]
+        wanted = [Nomination(facts.bucket, facts.key, pin, "sweep") for facts, pin in fresh]
         made += len(nominate(engine, wanted, now, buckets=(bucket.name,)))
     if made:
         _LOG.info("sweep_nominated", bucket=bucket.name, count=made)

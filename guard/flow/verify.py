@@ -51,6 +51,6 @@ def verify(guard: Guard, digest: str | None = None) -> list[str]:
     problems.extend(
         f"{row.served.name} {row.served.version} is served, but {row.why}."
         for row in served(guard)
-        if not row.vetted and (digest is None or row.served.digest == digest)
+        if not row.vetted and row.gate is None and (digest is None or row.served.digest == digest)
     )
     return problems

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.core.errors import PolicyError
+from guard.core.states import GateMode
 from guard.policy import calibration as calibrations
 from guard.policy.rules import (
     AccuracyRule,
@@ -18,6 +19,7 @@ from guard.policy.rules import (
     CombinationRule,
     DefenseRule,
     DetectorRule,
+    GateRule,
     LifetimeRule,
     Policy,
     ProofRule,
@@ -97,6 +99,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
             "proof",
             "time",
             "lifetime",
+            "gate",
         },
     )
     head = top.table("policy", {"name", "version", "lifetime_days"})
@@ -118,6 +121,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         version=head.whole("version", 1),
         lifetime_days=days,
         lifetime=lifetime,
+        gate=_gate(top),
         detectors=detectors,
         defenses=_defenses(purify.raw("defenses", [])),
         asr_limit=top.table("asr", {"limit"}).number("limit", 0.10),
@@ -163,6 +167,13 @@ def _lifetime(top: "_Table", head: "_Table") -> tuple[float, LifetimeRule]:
     if on_expiry not in ON_EXPIRY:
         raise PolicyError(f"lifetime.on_expiry must be one of {', '.join(ON_EXPIRY)}.")
     return days, LifetimeRule(rescan_before_days=before, on_expiry=on_expiry)
+
+
+def _gate(top: "_Table") -> GateRule:
+    mode = top.table("gate", {"mode"}).text("mode", str(GateMode.ENFORCE))
+    if mode not in set(GateMode):
+        raise PolicyError(f"gate.mode must be one of {', '.join(GateMode)}.")
+    return GateRule(mode=mode)
 
 
 def _proof(top: "_Table") -> ProofRule:

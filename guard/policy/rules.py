@@ -6,6 +6,8 @@ from typing import Any
 
 from guard.core.digests import json_digest
 from guard.core.errors import PolicyError
+from guard.core.states import SERVABLE_VERDICTS, GateMode, Verdict, WouldBe
+from guard.core.verdict import Gated
 from guard.policy.calibration import Calibration
 
 
@@ -106,6 +108,16 @@ class LifetimeRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateRule:
+    """What the gate does with a model that may not be served.
+
+    `mode`: `enforce` refuses it; `warn` serves it all the same and says so in every answer.
+    """
+
+    mode: str = str(GateMode.ENFORCE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """All rules together; `digest` is in every verdict.
 
@@ -119,6 +131,7 @@ class Policy:
     version: int = 1
     lifetime_days: float = 30.0
     lifetime: LifetimeRule = field(default_factory=LifetimeRule)
+    gate: GateRule = field(default_factory=GateRule)
     detectors: Mapping[str, DetectorRule] = field(default_factory=dict)
     defenses: tuple[DefenseRule, ...] = ()
     asr_limit: float = 0.10
@@ -147,6 +160,8 @@ class Policy:
             del data["stop_early"]  # likewise
         if self.lifetime == LifetimeRule():
             del data["lifetime"]  # likewise
+        if self.gate == GateRule():
+            del data["gate"]  # likewise
         for rule in data["defenses"]:
             if not rule["after"]:
                 del rule["after"]
@@ -173,9 +188,34 @@ class Policy:
             "accuracy": AccuracyRule(**data["accuracy"]),
             "proof": ProofRule(**data.get("proof", {})),
             "lifetime": LifetimeRule(**data.get("lifetime", {})),
+            "gate": GateRule(**data.get("gate", {})),
             "combination": CombinationRule(**data["combination"]),
         }
         return cls(**{**data, **nested})
+
+    @property
+    def gate_mode(self) -> GateMode:
+        """What the gate does with a model that may not be served."""
+        return GateMode(self.gate.mode)
+
+    def gated(self, verdict: Verdict, *, expired: bool = False) -> Gated | None:
+        """What a verdict states about the gate; None where it enforces, and for unvettable files.
+
+        Args:
+            expired: the verdict rests on one that had ended.
+        """
+        if self.gate_mode is GateMode.ENFORCE or verdict is Verdict.UNVETTABLE:
+            return None
+        if verdict in SERVABLE_VERDICTS:
+            would_be = WouldBe.EXPIRED if expired else WouldBe.PUBLISHED
+        else:
+            would_be = WouldBe(verdict)
+        return Gated(mode=GateMode.WARN, would_be=would_be)
+
+    def decides_as(self, digest: str) -> bool:
+        """Whether `digest` is this policy's own, or that of the same rules in another mode."""
+        modes = (replace(self, gate=GateRule(mode=str(mode))) for mode in GateMode)
+        return digest in {policy.digest for policy in modes}
 
     @property
     def lifetime_seconds(self) -> float:

@@ -35,6 +35,7 @@ from guard.reports.report import (
 )
 
 _EXPIRED = "This verdict has expired and vouches for nothing; scan the model again."
+_LET_THROUGH = "The policy is being tried out: what it says about this model keeps it from nothing."
 _MEANING = {
     Verdict.CLEARED: "No required method found anything suspicious. This holds only for the "
     "trigger families that are listed as covered below, and some backdoors of those families are "
@@ -85,7 +86,7 @@ def render_html(report: Report) -> str:
         tone={0: "good", 5: "warn"}.get(
             report.exit_code, "bad" if report.exit_code == 1 else "dull"
         ),
-        meaning=_EXPIRED if report.expired else _MEANING[report.verdict],
+        meaning=_meaning(report),
         natural=report.natural_only,
         target=label_of(report, report.target) if report.target is not None else "none",
         covered=[
@@ -116,6 +117,14 @@ def render_html(report: Report) -> str:
         ],
         outcome_text=outcome_text,
     )
+
+
+def _meaning(report: Report) -> str:
+    if report.expired:
+        return _EXPIRED
+    if report.facts.gate is not None and report.facts.gate.let_through:
+        return _LET_THROUGH
+    return _MEANING[report.verdict]
 
 
 def _printable(value: Any) -> Any:

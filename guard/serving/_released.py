@@ -20,6 +20,7 @@ from guard.attest.keys import TrustedKeys
 from guard.core.contracts import Budget
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.manifest import Manifest
+from guard.core.verdict import Gated
 from guard.formats._canonical import read_canonical
 from guard.ml.networks.architectures import load
 
@@ -46,6 +47,7 @@ class Released:
     version: str
     verdict_id: str
     expires_at: datetime
+    gate: Gated | None = None
 
 
 def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Released:
@@ -78,6 +80,7 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
         version=version,
         verdict_id=view.verdict_id,
         expires_at=view.expires_at,
+        gate=view.gate,
     )
 
 

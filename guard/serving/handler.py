@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from guard.core.errors import GuardError
+from guard.core.plain import to_plain
 from guard.serving import _released, _requests
 
 _HTTP = {"release_expired": (403, "Forbidden")}
@@ -53,6 +54,9 @@ class GuardHandler:
         for index, row in enumerate(data):
             context.set_response_content_type(index, "application/json")
             context.set_response_header(index, "X-Guard-Digest", self._released.digest)
+            if (gate := self._released.gate) is not None:
+                context.set_response_header(index, "X-Guard-Gate", str(gate.mode))
+                context.set_response_header(index, "X-Guard-Would-Be", str(gate.would_be))
             try:
                 # Any client may send this header with a prediction, so each row is answered for
                 # itself.
@@ -105,6 +109,7 @@ class GuardHandler:
                 "version": one.version,
                 "verdict_id": one.verdict_id,
                 "expires_at": one.expires_at.isoformat(),
+                "gate": to_plain(one.gate),
                 "architecture": one.manifest.architecture,
                 "input_size": list(one.manifest.input_size),
                 "labels": list(one.manifest.label_names),

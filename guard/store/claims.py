@@ -2,15 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.store._read import first, insert_once, many, rows_of, table
-from guard.store.rows import ClaimRow
-from guard.store.tables import Claim
+from guard.store.rows import ClaimRow, Lease
+from guard.store.tables import Claim, Scan
 
-_CLAIMS = table(Claim)
+_CLAIMS, _SCANS = table(Claim), table(Scan)
 
 
 class NameTaken(InputError):
@@ -43,6 +43,8 @@ def take(
             "since": now,
             "newest_scan_id": None,
             "rolled_back_to": None,
+            "publisher_scan_id": None,
+            "publisher_token": None,
         }
         insert_once(s, Claim, values)  # nothing is inserted where another worker was faster
         there = of_prefix(s, bucket, prefix)
@@ -103,6 +105,26 @@ def list_all(s: Session) -> list[ClaimRow]:
 def lock(s: Session, name: str) -> None:
     """Have other workers wait with this name until the transaction ends."""
     s.execute(select(_CLAIMS.c.name).where(_CLAIMS.c.name == name).with_for_update())
+
+
+def turn(s: Session, name: str, lease: Lease, now: datetime) -> bool:
+    """Take the name for one publication; False while another worker publishes under it.
+
+    It is held as long as the worker holds its scan. Call it behind `lock`.
+    """
+    held = select(_SCANS.c.id).where(
+        _SCANS.c.id == _CLAIMS.c.publisher_scan_id,
+        _SCANS.c.lease_token == _CLAIMS.c.publisher_token,
+        _SCANS.c.lease_until >= now,
+    )
+    free = or_(_CLAIMS.c.publisher_scan_id == lease.scan_id, ~held.exists())
+    found = s.execute(
+        update(_CLAIMS)
+        .where(_CLAIMS.c.name == name, free)
+        .values(publisher_scan_id=lease.scan_id, publisher_token=lease.token)
+        .returning(_CLAIMS.c.name)
+    ).first()
+    return found is not None
 
 
 def change(s: Session, name: str, **values: str | None) -> None:

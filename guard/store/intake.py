@@ -1,6 +1,7 @@
 """The queries of intake: which object versions are known, and the scans of one upload."""
 
 from collections.abc import Collection
+from datetime import datetime
 
 from sqlalchemy import or_, select, true
 from sqlalchemy.orm import Session
@@ -13,6 +14,8 @@ _SCANS = table(Scan)
 _NOMINATIONS = table(Nomination)
 #: Separates the version of the weights from that of a `config.json` that arrived after their scan.
 LATE_MANIFEST = "#config="
+#: Separates the ETag from the time of a later upload of the same bytes, without versions.
+AGAIN = "#again="
 
 
 def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str | None]]:
@@ -28,6 +31,33 @@ def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str 
         where = (source.c.bucket == bucket, source.c.key.in_(list(keys)), counts)
         rows = s.execute(select(source.c.key, source.c.version_id).where(*where))
         found.update((row.key, row.version_id) for row in rows)
+    return found
+
+
+def last_uploads(
+    s: Session, bucket: str, keys: Collection[str]
+) -> dict[tuple[str, str], tuple[datetime, str]]:
+    """The newest upload of each content that was scanned and whose version is not known.
+
+    By key and ETag pin: when the store took it, in whole seconds, and the pin of its scan. Give at
+    most a few hundred keys at once.
+    """
+    column = _SCANS.c
+    where = (
+        column.bucket == bucket,
+        column.key.in_(list(keys)),
+        column.parent_scan_id.is_(None),
+        column.version_id.startswith("etag:"),
+    )
+    rows = s.execute(
+        select(column.key, column.version_id, column.uploaded_at, column.created_at).where(*where)
+    )
+    found: dict[tuple[str, str], tuple[datetime, str]] = {}
+    for row in rows:
+        pin = str(row.version_id).partition(LATE_MANIFEST)[0]
+        at = (row.uploaded_at or row.created_at).replace(microsecond=0)
+        place = (row.key, pin.partition(AGAIN)[0])
+        found[place] = max(found.get(place, (at, pin)), (at, pin))
     return found
 
 

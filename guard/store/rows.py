@@ -299,7 +299,8 @@ class ClaimRow:
     """Whose a served name is.
 
     `newest_scan_id` is the newest upload ever published under the name; `rolled_back_to` the digest
-    that a rollback put in its place, None where none did.
+    that a rollback put in its place, None where none did. `publisher_scan_id` and `publisher_token`
+    are the lease under which something was last published under the name.
     """
 
     name: str
@@ -309,6 +310,8 @@ class ClaimRow:
     since: datetime
     newest_scan_id: str | None
     rolled_back_to: str | None
+    publisher_scan_id: str | None
+    publisher_token: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -354,7 +354,8 @@ class Claim(Base):
     """Whose a served name is: one key prefix and one owner, from the first upload on.
 
     `newest_scan_id` is the newest upload that was ever published under the name, and
-    `rolled_back_to` the digest that a rollback put in its place.
+    `rolled_back_to` the digest that a rollback put in its place. `publisher_scan_id` and
+    `publisher_token` are the lease of the scan that is being published, or that last was.
     """
 
     __tablename__ = "claims"
@@ -365,6 +366,8 @@ class Claim(Base):
     since: Mapped[datetime] = mapped_column(Utc)
     newest_scan_id: Mapped[str | None] = mapped_column(ForeignKey("scans.id"))
     rolled_back_to: Mapped[str | None] = mapped_column(DIGEST)
+    publisher_scan_id: Mapped[str | None] = mapped_column(ID)
+    publisher_token: Mapped[int | None]
     __table_args__ = (UniqueConstraint("bucket", "prefix"),)
 
 

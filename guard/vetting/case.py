@@ -57,7 +57,7 @@ def methods_of(policy: Policy) -> dict[str, Any]:
 
 
 def judge(policy: Policy, case: Case) -> Decision:
-    """Decide, and add the facts that no rule reads: known gaps and the keys of the evidence."""
+    """Decide, and add the facts that no rule reads: known gaps, evidence keys, the gate's mode."""
     decision = decide(policy, case)
     facts = replace(
         decision.facts,
@@ -65,6 +65,7 @@ def judge(policy: Policy, case: Case) -> Decision:
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,
         plug_ins=plugins.digests(),
+        gate=policy.gated(decision.verdict),
     )
     return replace(decision, facts=facts)
 

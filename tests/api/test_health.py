@@ -89,6 +89,8 @@ def test_the_page_has_these_metrics_and_no_others(client: TestClient) -> None:
         "guard_alarms_open_by_kind gauge",
         "guard_verdicts_expiring gauge",
         "guard_verdicts_expired gauge",
+        "guard_gate_warns gauge",
+        "guard_let_through gauge",
     ]
 
 

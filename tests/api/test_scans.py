@@ -1,5 +1,6 @@
 """Scans and verdicts are told to who holds the token; uploads can be nominated by hand."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from guard.core.verdict import VerdictFacts
 from guard.core.waivers import Waiver
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
+from guard.policy.rules import GateRule
 from guard.store import artifacts, ledger, nominations, reviews, scans
 from guard.store.rows import ArtifactKind, Decided
 from guard.store.session import reading, transaction
@@ -111,6 +113,25 @@ def test_a_verdict_is_told_with_its_envelope_and_reviews(client: TestClient, gua
     assert answer["envelope"]["payload"] == "e30="
     assert [(row["reviewer"], row["decision"]) for row in answer["reviews"]] == [("rita", "reject")]
     assert "servable" not in answer
+    assert answer["gate"] is None
+
+
+def test_a_verdict_of_a_gate_that_only_warns_says_so(client: TestClient, guard: Guard) -> None:
+    warns = replace(guard, policy=replace(guard.policy, gate=GateRule(mode="warn")))
+    scan_id = make_scan(guard)
+    facts = VerdictFacts(verdict=Verdict.REJECTED, reasons=("A patch.",))
+    with transaction(guard.engine) as session:
+        artifacts.put(session, digest=DIGEST, size=3, kind=ArtifactKind.CANONICAL, now=guard.now())
+        scan = scans.move(
+            session, scan_id, ScanState.INSPECTING, guard.now(), canonical_digest=DIGEST
+        )
+        scan = scans.move(session, scan_id, ScanState.DECIDING, guard.now())
+        verdict = write(warns, session, scan, DIGEST, facts, Terms())
+
+    said = {"mode": "warn", "would_be": "rejected"}
+    answer = client.get(f"/verdicts/{verdict}").json()
+    assert (answer["verdict"], answer["gate"], answer["facts"]["gate"]) == ("rejected", said, said)
+    assert client.get(f"/scans/{scan_id}").json()["verdicts"][0]["gate"] == said
 
 
 def test_a_verdict_that_rests_on_a_waiver_says_so(client: TestClient, guard: Guard) -> None:

@@ -16,8 +16,8 @@ from guard.attest.views import VerdictView
 from guard.core.errors import InputError, IntegrityMismatch, NotServable
 from guard.core.plain import from_plain
 from guard.core.purification import RepairSummary
-from guard.core.states import SERVABLE_VERDICTS, Family, Verdict
-from guard.core.verdict import VerdictFacts
+from guard.core.states import SERVABLE_VERDICTS, Family, GateMode, Verdict, WouldBe
+from guard.core.verdict import Gated, VerdictFacts
 from tests.attest.making import ASR, DIGEST, NOW, OTHER, Books, a_signer, a_statement, trusting
 
 SECOND = timedelta(seconds=1)
@@ -37,6 +37,7 @@ LATER = (
     "purification",
     "vetted_dtype",
     "plug_ins",
+    "gate",
 )  # fields that the first verdicts lack
 
 
@@ -404,3 +405,118 @@ def test_a_signed_release_of_a_rejected_model_is_refused_all_the_same(signer: Si
 
 def test_an_approval_does_not_hold_the_private_key(signer: Signer) -> None:
     assert b"PRIVATE" not in pickle.dumps(release(signer))
+
+
+def warned(would_be: WouldBe) -> Gated:
+    return Gated(mode=GateMode.WARN, would_be=would_be)
+
+
+LET_THROUGH = [
+    (Verdict.REJECTED, WouldBe.REJECTED),
+    (Verdict.HELD, WouldBe.HELD),
+    (Verdict.INCONCLUSIVE, WouldBe.INCONCLUSIVE),
+    (Verdict.CLEARED, WouldBe.EXPIRED),
+]
+
+
+@pytest.mark.parametrize(("verdict", "would_be"), LET_THROUGH)
+def test_a_gate_that_only_warns_lets_through_what_was_signed_so_and_the_release_says_it(
+    signer: Signer, verdict: Verdict, would_be: WouldBe
+) -> None:
+    statement = a_statement(verdict=verdict, gate=warned(would_be))
+    envelope = dsse.sign(statement, signer)
+
+    approved = gate.approve(
+        envelope,
+        trusting(signer),
+        digest=DIGEST,
+        now=NOW,
+        revoked=(),
+        name="m",
+        version="1.0",
+        signer=signer,
+        mode=GateMode.WARN,
+    )
+
+    assert approved.gate == warned(would_be)
+    with pytest.raises(NotServable):
+        ask(signer, statement)
+    with pytest.raises(NotServable, match="withdrawn"):
+        ask(signer, statement, mode=GateMode.WARN, revoked=(DIGEST,))
+    with pytest.raises(NotServable, match="expired"):
+        ask(signer, statement, mode=GateMode.WARN, now=NOW + timedelta(days=30))
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.HELD, Verdict.UNVETTABLE])
+@pytest.mark.parametrize(
+    "signed",
+    [
+        None,
+        warned(WouldBe.PUBLISHED),
+        Gated(mode=GateMode.ENFORCE, would_be=WouldBe.REJECTED),
+    ],
+)
+def test_a_gate_that_only_warns_lets_nothing_through_that_does_not_say_so(
+    signer: Signer, verdict: Verdict, signed: Gated | None
+) -> None:
+    with pytest.raises(NotServable, match=str(verdict)):
+        ask(signer, a_statement(verdict=verdict, gate=signed), mode=GateMode.WARN)
+
+
+def test_no_mode_lets_an_unvettable_file_through(signer: Signer) -> None:
+    for would_be in WouldBe:
+        statement = a_statement(verdict=Verdict.UNVETTABLE, gate=warned(would_be))
+        with pytest.raises(NotServable, match="unvettable"):
+            ask(signer, statement, mode=GateMode.WARN)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said", "passes"),
+    [
+        ("rejected", {"mode": "warn", "would_be": "rejected"}, True),
+        ("cleared", {"mode": "warn", "would_be": "published"}, True),
+        ("cleared", {"mode": "warn", "would_be": "expired"}, True),
+        ("rejected", None, False),
+        ("rejected", {"mode": "enforce", "would_be": "rejected"}, False),
+        ("rejected", {"mode": "warn", "would_be": "published"}, False),
+        ("unvettable", {"mode": "warn", "would_be": "rejected"}, False),
+        ("rejected", {"mode": "warn"}, False),
+        ("rejected", {"mode": "off", "would_be": "rejected"}, False),
+        ("rejected", "warn", False),
+    ],
+)
+def test_the_serving_host_takes_the_permission_from_the_release_alone(
+    signer: Signer, verdict: str, said: object, *, passes: bool
+) -> None:
+    statement = dsse.payload(release(signer).release_envelope)
+    statement["predicate"] |= {"verdict": verdict} | ({} if said is None else {"gate": said})
+    envelope = dsse.sign(statement, signer)
+
+    def check() -> gate.ReleaseView:
+        return gate.check_release(
+            envelope, trusting(signer), digest=DIGEST, name="m", version="1.0", now=NOW
+        )
+
+    if passes:
+        assert check().gate is not None
+        return
+    with pytest.raises(IntegrityMismatch) as refusal:
+        check()
+    assert refusal.value.code == "bad_statement"
+
+
+def test_an_enforcing_gate_signs_releases_as_it_ever_did(signer: Signer) -> None:
+    statement = a_statement(gate=warned(WouldBe.PUBLISHED))
+    envelope = dsse.sign(statement, signer)
+    said = {"name": "m", "version": "1.0", "digest": DIGEST, "now": NOW, "revoked": ()}
+    enforced, warning = (
+        gate.approve(envelope, trusting(signer), **said, signer=signer, mode=mode)  # type: ignore[arg-type]
+        for mode in GateMode
+    )
+
+    assert "gate" not in dsse.payload(enforced.release_envelope)["predicate"]
+    assert dsse.payload(warning.release_envelope)["predicate"]["gate"] == {
+        "mode": "warn",
+        "would_be": "published",
+    }
+    assert a_statement()["predicate"]["gate"] is None

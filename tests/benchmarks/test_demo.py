@@ -3,16 +3,30 @@
 And what it says of repairs.
 """
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.demo import story
 from benchmarks.demo.__main__ import FIRST, policy_with
-from benchmarks.demo.table import repaired
+from benchmarks.demo.models import DemoModel
+from benchmarks.demo.story import Watched
+from benchmarks.demo.table import checks, repaired
+from guard.bootstrap import open_guard
 from guard.core.manifest import Manifest, PolarizerPlace
+from guard.core.states import Verdict
+from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
+from guard.flow.receive import receive_nomination
+from guard.flow.sweep import sweep_guard
 from guard.policy import load_policy
+from guard.reports.report import Report
+from guard.settings import load_settings
+from tests.flow.intake import CONFIG, new_world
+from tests.services import shared_weed
 
 
 @pytest.mark.parametrize("name", [FIRST, "neural_polarizer"])
@@ -49,3 +63,81 @@ def test_who_repaired_is_told_in_turn_with_the_layer_that_was_put_in() -> None:
         "served with a layer that the upload had not: a polarizer before layer3.0, 32 channels.",
     ]
     assert not list(repaired([], None))
+
+
+@pytest.mark.parametrize(
+    ("refused", "answering", "holds"),
+    [
+        ("The name 'honest' belongs to s3://models/models/honest/; upload under ...", "0", True),
+        ("", "0", False),
+        ("The object is empty; upload the model again.", "0", False),
+        ("The name 'honest' belongs to s3://models/models/honest/; upload under ...", "1", False),
+    ],
+)
+def test_a_take_over_is_refused_only_where_the_first_team_still_answers(
+    tmp_path: Path, refused: str, answering: str, *, holds: bool
+) -> None:
+    watched = [
+        Watched(
+            DemoModel(name, tmp_path, tmp_path, None, None, 1.0, None),
+            None,  # type: ignore[arg-type]
+            Report(digest="0", name=name, facts=VerdictFacts(verdict=verdict, reasons=())),
+            None,
+        )
+        for name, verdict in (
+            ("honest", Verdict.CLEARED),
+            ("backdoored", Verdict.REJECTED),
+            ("pickled", Verdict.UNVETTABLE),
+        )
+    ]
+    truths = {"honest": {"digests": [answering]}}
+
+    found = checks(watched, {"honest": "1.0"}, truths, tmp_path / "canary", refused)
+
+    (claim,) = [claim for claim in found if "second team" in claim]
+    assert found[claim] is holds
+
+
+def test_the_second_team_is_refused_by_the_intake_itself(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    guard = open_guard(
+        load_settings(
+            {
+                **shared_weed().environment(world.bucket.name),
+                "GUARD_DATA_DIR": str(tmp_path / "data"),
+                "GUARD_DATABASE_URL": world.url,
+            }
+        )
+    )
+    first, second = (an_upload(tmp_path, name) for name in ("honest", "backdoored"))
+    stop = threading.Event()
+
+    def intake() -> None:
+        while not stop.wait(0.1):
+            sweep_guard(guard)
+            for row in world.messages("receive"):
+                receive_nomination(guard, row.payload["nomination_id"])
+
+    worker = threading.Thread(target=intake)
+    worker.start()
+    try:
+        story.upload(guard, (first,))
+        while not world.scans():
+            time.sleep(0.1)
+        refused = story.take_over(guard, "honest", second, seconds=60)
+        free = story.take_over(guard, "another", second, seconds=1)
+    finally:
+        stop.set()
+        worker.join()
+
+    assert "The name 'honest' belongs to" in refused
+    assert free == ""
+    assert {scan.name for scan in world.scans()} == {"honest", "another"}
+
+
+def an_upload(folder: Path, name: str) -> DemoModel:
+    place = folder / name
+    place.mkdir()
+    (place / "config.json").write_bytes(CONFIG)
+    (place / "model.safetensors").write_bytes(name.encode())
+    return DemoModel(name, place, place / "model.safetensors", None, None, 1.0, None)

@@ -122,5 +122,6 @@ def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     assert (
         guard.signer.key_id in guard.trusted.keys
     )  # the first key of a new installation is trusted
-    monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: guard)
-    return Service(guard)
+    made = Service(guard)
+    monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: made.guard)
+    return made

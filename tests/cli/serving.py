@@ -18,11 +18,11 @@ from tests.cli.conftest import Service
 from tests.reports.samples import MODEL
 
 
-def published(service: Service) -> ScanRow:
-    """A cleared model, published through the gate."""
+def published(service: Service, verdict: Verdict = Verdict.CLEARED) -> ScanRow:
+    """A cleared model, published through the gate; another one where the policy only warns."""
     metadata = {"guard.manifest": MODEL.canonical().decode(), "guard.format": "1"}
     data = safetensors.numpy.save({"w": np.zeros(3, np.float32)}, metadata=metadata)
-    scan, guard = service.scan(Verdict.CLEARED, data=data), service.guard
+    scan, guard = service.scan(verdict, data=data), service.guard
     digest = str(scan.canonical_digest)
     with transaction(guard.engine) as session:
         row = ledger.get(session, str(scan.verdict_id))
@@ -36,6 +36,7 @@ def published(service: Service) -> ScanRow:
             name=scan.name,
             version="1.0",
             signer=guard.signer,
+            mode=guard.policy.gate_mode,
         )
         with guard.blobs.open(digest) as weights:
             receipt = guard.publisher.publish(approved, weights, Smoke(images=(), probabilities=()))

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from guard.cli._render import print_report, print_table
-from guard.core.states import Verdict
+from guard.core.states import GateMode, Verdict, WouldBe
+from guard.core.verdict import Gated
 from guard.reports import Report
 from guard.reports.html import render_html
 from tests.reports.samples import MODEL, bare, purified, rejected, with_facts, with_repair
@@ -147,3 +148,15 @@ def test_a_table_without_rows_is_a_word(capsys: Capture) -> None:
     print_table(("a", "b"), [], empty="nothing is served")
 
     assert capsys.readouterr().out == "nothing is served\n"
+
+
+def test_a_gate_that_only_warns_is_named_below_the_verdict(capsys: Capture) -> None:
+    said = Gated(mode=GateMode.WARN, would_be=WouldBe.REJECTED)
+    report = with_facts(rejected(), gate=said)
+
+    text = printed(report, capsys)
+
+    assert "an enforcing gate refuses this model (rejected)" in " ".join(text.split())
+    assert report.exit_code == 1
+    assert report.to_dict()["gate"] == {"mode": "warn", "would_be": "rejected"}
+    assert rejected().to_dict()["gate"] is None

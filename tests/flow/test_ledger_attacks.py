@@ -524,3 +524,83 @@ def test_a_changed_object_in_the_bucket_is_seen(scene: Scene, shelf: Shelf) -> N
 
     with pytest.raises(IntegrityMismatch):
         publish.request(scene.guard, scene.good, "operator")
+
+
+@pytest.fixture
+def volume(scene: Scene, tmp_path: Path) -> Path:
+    """The folder that the scene's guard is set to copy checkpoints to."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    scene.guard = replace(
+        scene.guard, settings=replace(scene.guard.settings, checkpoint_copy=folder)
+    )
+    return folder
+
+
+def roll_back_everything(scene: Scene) -> None:
+    scene.restore_database()
+    shutil.copy(scene.before / FILE, scene.checkpoints)
+
+
+def test_with_a_copy_on_another_volume_rolling_back_database_and_file_together_is_seen(
+    scene: Scene, volume: Path
+) -> None:
+    reconcile_guard(scene.guard)  # copies the newest one
+    roll_back_everything(scene)
+
+    assert any(
+        "The copy (GUARD_CHECKPOINT_COPY) holds checkpoint" in problem
+        and "the file was deleted or replaced" in problem
+        for problem in verify(scene.guard)
+    )
+    with pytest.raises(IntegrityMismatch):
+        publish.request(scene.guard, scene.bad, "operator")
+    accept(scene.guard, "restored", "carol")
+    assert standing(scene.guard).broken == ()
+    lines = scene.checkpoints.read_bytes().splitlines()
+    assert (volume / FILE).read_bytes().splitlines()[-1] == lines[-1]
+
+
+def test_without_any_copy_rolling_back_database_note_and_file_together_is_not_seen(
+    scene: Scene,
+) -> None:
+    roll_back_everything(scene)
+
+    assert not [problem for problem in verify(scene.guard) if "rolled back" in problem]
+    assert standing(scene.guard).broken == ()
+
+
+def test_a_copy_that_was_rolled_back_too_is_no_better_than_none(scene: Scene, volume: Path) -> None:
+    shutil.copy(scene.before / FILE, volume / FILE)
+    roll_back_everything(scene)
+
+    assert standing(scene.guard).broken == ()
+
+
+def test_what_a_killed_process_left_in_the_copy_is_replaced(scene: Scene, volume: Path) -> None:
+    reconcile_guard(scene.guard)
+    copy = volume / FILE
+    with copy.open("ab") as file:
+        file.write(b'{"payload": "half a li')
+
+    assert standing(scene.guard).copied
+    withdraw(scene.guard, "good", "worse than thought", "bob")
+
+    assert b"half a li" not in copy.read_bytes()
+    assert copy.read_bytes().splitlines()[-1] == scene.checkpoints.read_bytes().splitlines()[-1]
+    assert standing(scene.guard).broken == ()
+
+
+def test_a_volume_that_is_not_mounted_stops_publishing_and_is_made_up_for(
+    scene: Scene, volume: Path
+) -> None:
+    volume.rmdir()
+    with pytest.raises(Unavailable, match="mount or make it"):
+        publish.request(scene.guard, scene.good, "operator")
+    assert reconcile_guard(scene.guard) == []
+    assert "could not be compared" in scene.alarms["ledger_broken"]
+
+    volume.mkdir()
+    reconcile_guard(scene.guard)
+    assert scene.alarms == {}
+    assert (volume / FILE).exists()

@@ -1,13 +1,17 @@
 """The sweep finds what no event told, once, and never more than its limit."""
 
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from guard.bootstrap import open_guard
+from guard.core.digests import sha256
 from guard.core.errors import Unavailable
 from guard.events import Nomination
-from guard.events.bucket import Bucket, make_client
+from guard.events.bucket import Bucket, ObjectChanged, make_client
+from guard.flow import _turn
 from guard.flow.nominate import nominate
 from guard.flow.receive import receive_nomination
 from guard.flow.sweep import BATCH, sweep, sweep_guard
@@ -87,13 +91,71 @@ def test_in_an_unversioned_bucket_each_content_is_found(tmp_path: Path) -> None:
     world = new_world(tmp_path, versioned=False)
     world.set_rules(allow_unversioned=True, manifest_grace_seconds=0)
     counts = []
-    for data in (b"first", b"first", b"second"):
-        world.put("in/a/m.pt", data)
+    for data in (b"first", None, b"second"):
+        if data is not None:
+            world.put("in/a/m.pt", data)
         counts.append(swept(world))
         world.work()
 
     assert counts == [1, 0, 1]
     assert len(world.scans()) == 2
+
+
+@pytest.mark.parametrize("notice", ["sweep", "event"])
+def test_without_versions_old_bytes_uploaded_again_are_the_newest_upload(
+    tmp_path: Path, notice: str
+) -> None:
+    world = new_world(tmp_path, versioned=False)
+    world.set_rules(allow_unversioned=True, manifest_grace_seconds=0)
+    for data in (b"first", b"second", b"first"):
+        at = upload_in_a_new_second(world, "in/a/m.pt", data)
+        for _ in range(2):  # a notice may come twice
+            if notice == "sweep":
+                swept(world)
+            else:
+                world.nominate("in/a/m.pt")
+            world.work()
+
+    found = sorted(world.scans(), key=_turn.order)
+    assert [scan.upload_digest for scan in found] == [
+        sha256(b"first"),
+        sha256(b"second"),
+        sha256(b"first"),
+    ]
+    assert found[2].uploaded_at is not None
+    assert found[2].uploaded_at.replace(microsecond=0) == at
+    assert swept(world) == 0
+
+
+def test_a_repetition_that_was_replaced_before_it_was_read_is_refused(tmp_path: Path) -> None:
+    world = new_world(tmp_path, versioned=False)
+    world.set_rules(allow_unversioned=True, manifest_grace_seconds=0)
+    upload_in_a_new_second(world, "in/a/m.pt", b"first")
+    swept(world)
+    world.work()
+    for _ in range(2):
+        upload_in_a_new_second(world, "in/a/m.pt", b"first")
+        assert swept(world) == 1
+
+    states = [one.state for one in world.work()]
+
+    assert sorted(states) == [NominationState.ACCEPTED, NominationState.REFUSED]
+    assert len(world.scans()) == 2
+
+
+def upload_in_a_new_second(world: World, key: str, data: bytes) -> datetime:
+    """Upload so that the store gives the object another time than before; that time."""
+    try:
+        before = world.bucket.head(key).modified
+    except ObjectChanged:
+        before = None
+    while True:
+        world.put(key, data)
+        now = world.bucket.head(key).modified
+        assert now is not None
+        if now != before:
+            return now
+        time.sleep(0.1)
 
 
 def test_a_pinned_content_that_was_replaced_since_is_refused_not_mixed_up(tmp_path: Path) -> None:

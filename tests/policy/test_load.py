@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from guard.core.errors import PolicyError
+from guard.core.states import GateMode, Verdict
 from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load, load_policy
@@ -254,3 +255,29 @@ def test_two_lifetimes_that_differ_are_refused() -> None:
             "[lifetime]\ndays = 4",
             '[policy]\nname = "x"\nlifetime_days = 3\n[detectors.patch_inversion]\n',
         )
+
+
+def test_the_mode_of_the_gate_is_left_out_of_the_digest_where_it_enforces() -> None:
+    plain, warns = lifetime(""), lifetime('[gate]\nmode = "warn"')
+
+    assert lifetime('[gate]\nmode = "enforce"').digest == lifetime("[gate]").digest == plain.digest
+    assert "gate" not in plain.to_dict()
+    assert (plain.gate_mode, warns.gate_mode) == (GateMode.ENFORCE, GateMode.WARN)
+    assert warns.digest != plain.digest
+    assert Policy.from_dict(warns.to_dict()) == warns
+    assert detection_digest(warns) == detection_digest(plain)
+    assert warns.gated(Verdict.UNVETTABLE) is None
+    assert plain.gated(Verdict.HELD) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[gate]\nmode = "off"', "gate.mode must be one of enforce, warn"),
+        ("[gate]\nmode = true", "gate.mode"),
+        ('[gate]\naction = "warn"', "gate.action"),
+    ],
+)
+def test_a_wrong_mode_is_named(text: str, key: str) -> None:
+    with pytest.raises(PolicyError, match=key):
+        lifetime(text)

@@ -17,8 +17,8 @@ from guard.attest.keys import Signer, TrustedKeys
 from guard.attest.statement import Issue, PolicyName, verdict_statement
 from guard.core.contracts import Smoke
 from guard.core.manifest import Manifest, PolarizerPlace
-from guard.core.states import Verdict
-from guard.core.verdict import VerdictFacts
+from guard.core.states import GateMode, Verdict
+from guard.core.verdict import Gated, VerdictFacts
 from guard.formats._canonical import write_canonical
 from guard.ml import samples
 from guard.ml.cleanset import Labelled
@@ -109,13 +109,16 @@ class Authority:
         seconds: float = 3600.0,
         verdict_id: str = "",
         scan_id: str = "s",
+        said: Gated | None = None,
     ) -> dict[str, object]:
         """A signed verdict."""
         issued = now or datetime.now(UTC)
         return dsse.sign(
             verdict_statement(
                 digest,
-                VerdictFacts(verdict=verdict, reasons=(), score=0.0, coverage=("patch",)),
+                VerdictFacts(
+                    verdict=verdict, reasons=(), score=0.0, coverage=("patch",), gate=said
+                ),
                 Issue(
                     name=name,
                     verdict_id=verdict_id or uuid.uuid4().hex,
@@ -138,6 +141,7 @@ class Authority:
         *,
         seconds: float = 3600.0,
         envelope: dict[str, object] | None = None,
+        mode: GateMode = GateMode.ENFORCE,
     ) -> gate.Approved:
         """The gate's leave to publish."""
         return gate.approve(
@@ -149,6 +153,7 @@ class Authority:
             name=name,
             version=version,
             signer=self.signer,
+            mode=mode,
         )
 
 

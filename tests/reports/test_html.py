@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guard.core.states import Family, Verdict
+from guard.core.states import Family, GateMode, Verdict, WouldBe
+from guard.core.verdict import Gated
 from guard.reports import Answered, Report
 from guard.reports.html import render_html
 from tests.reports.samples import (
@@ -287,3 +288,22 @@ def test_a_page_of_many_triggers_stays_small() -> None:
     report = replace(rejected(), triggers=[trigger()] * 20)
 
     assert len(render_html(report)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("would_be", "meaning"),
+    [
+        (WouldBe.REJECTED, "keeps it from nothing"),
+        (WouldBe.PUBLISHED, "must not be served"),
+    ],
+)
+def test_a_gate_that_only_warns_is_named_with_what_it_would_have_done(
+    would_be: WouldBe, meaning: str
+) -> None:
+    said = Gated(mode=GateMode.WARN, would_be=would_be)
+
+    text = page_of(with_facts(rejected(), gate=said)).text
+
+    assert said.sentence in text
+    assert meaning in text
+    assert "only warns" not in page_of(rejected()).text

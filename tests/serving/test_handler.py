@@ -22,6 +22,8 @@ from PIL import Image
 from guard.attest import dsse
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.manifest import PolarizerPlace
+from guard.core.states import GateMode, Verdict, WouldBe
+from guard.core.verdict import Gated
 from guard.publishers._archive import write_archive
 from guard.serving import _released, handler
 from tests.publishers.making import Authority, Vetted, flip, vetted
@@ -369,6 +371,51 @@ def test_every_row_carries_the_digest_and_a_content_type(
     assert {answer["headers"]["content-type"] for answer in answers.values()} == {
         "application/json"
     }
+
+
+def test_a_model_that_a_warning_gate_let_through_says_so_in_every_answer(bench: Bench) -> None:
+    said = Gated(mode=GateMode.WARN, would_be=WouldBe.REJECTED)
+    envelope = bench.authority.envelope(
+        bench.model.digest, "digits", verdict=Verdict.REJECTED, said=said
+    )
+    rows = [
+        {"bytes": base64.b64encode(bench.model.smoke.images[0]).decode()},
+        {"headers": {"describe": "True"}},
+        {},
+    ]
+    (done,) = bench.run(
+        [
+            {
+                "folder": bench.unpack("warned", envelope=envelope, mode=GateMode.WARN),
+                "rows": rows,
+            }
+        ]
+    )
+
+    headers = [answer["headers"] for answer in done["answers"]]
+    assert {(one["X-Guard-Gate"], one["X-Guard-Would-Be"]) for one in headers} == {
+        ("warn", "rejected")
+    }
+    assert done["answers"][1]["body"]["gate"] == {"mode": "warn", "would_be": "rejected"}
+
+
+def test_an_enforcing_gate_adds_no_header(answers: dict[str, dict[str, Any]]) -> None:
+    assert all("X-Guard-Gate" not in answer["headers"] for answer in answers.values())
+    assert answers["describe"]["body"]["gate"] is None
+
+
+def test_a_rejected_model_whose_release_is_silent_is_not_loaded(bench: Bench) -> None:
+    def silence(envelope: dict[str, Any]) -> None:
+        said = dsse.payload(envelope)
+        said["predicate"]["verdict"] = "rejected"
+        envelope |= dsse.sign(said, bench.authority.signer)
+
+    folder = bench.unpack("silent")
+    rewrite_release(silence)(folder)
+
+    (done,) = bench.run([{"folder": folder}])
+
+    assert "does not say that the gate only warned" in done["refused"]
 
 
 def test_the_module_holds_exactly_one_class_as_torchserve_wants() -> None:
