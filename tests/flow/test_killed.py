@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from guard.flow import keys
+from guard.flow import _seal, keys
+from guard.flow.reconcile import reconcile_guard
 from guard.flow.verify import verify
 from tests.flow.registry import Registry
 
@@ -34,3 +35,16 @@ def test_a_key_is_trusted_by_no_file_before_an_act_says_so(
     keys.trust(guard, str(path), "yearly", "carol")
     assert key_id in guard.trusted.keys
     assert verify(guard) == []
+
+
+def test_a_ledger_that_was_opened_by_halves_is_opened_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(_seal, "record", killed)
+        registry.upload("model")
+
+    reconcile_guard(registry.place.guard)
+
+    assert [p for p in verify(registry.place.guard) if "served" not in p] == []
