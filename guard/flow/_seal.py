@@ -169,6 +169,7 @@ def _seal(guard: Guard, *, opening: bool = False) -> None:
             # The first one stands before the first act, so that an act without any checkpoint is
             # always a checkpoint that was deleted.
             write_checkpoint(guard, store, found)
+        if _unopened(found):
             record(guard, about_ledger(guard, "open", "The ledger's first checkpoint.", "guard"))
         new = [_revocation(row) for row in _unsigned(found)]
         new += [acts.of_done(row) for row in found.unsealed]
@@ -188,7 +189,12 @@ def _news(found: Standing) -> bool:
         return False
     behind = found.newest is None or found.newest.heads != found.heads
     late = found.newest is not None and found.noted < found.newest.number
-    return behind or late or not found.copied or bool(_unsigned(found))
+    return behind or late or not found.copied or _unopened(found) or bool(_unsigned(found))
+
+
+def _unopened(found: Standing) -> bool:
+    """Whether there never was an act: also where a process died behind the first checkpoint."""
+    return not found.acts and (found.newest is None or not found.newest.heads.acts.seq)
 
 
 def _unsigned(found: Standing) -> list[RevocationRow]:

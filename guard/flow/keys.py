@@ -81,9 +81,15 @@ def trust(guard: Guard, key: str, reason: str, by: Principal | str) -> str:
             "first.",
             code="untrusted_signer",
         )
-    after.save(settings.trusted_keys_file)
+    first = signer.key_id not in trusted.keys
+    if first:
+        after.save(settings.trusted_keys_file)  # otherwise nothing can sign the act
     open_ledger(guard)
     record(guard, _act(guard, "trust", key_id, reason, name, {key_id: raw.hex()}))
+    if not first:
+        # Behind the act: a process that dies in between leaves an act without effect, and no key
+        # that is trusted though no act says so. Trusting it once more completes it.
+        after.save(settings.trusted_keys_file)
     seal(guard)
     return key_id
 
