@@ -85,10 +85,10 @@ def look(guard: "Guard", scan_id: str) -> Seen:
 
 
 def _seen(scan: "ScanRow", row: "LedgerRow | None", guard: "Guard") -> Seen:
-    from guard.flow.signed import signed
-
     if row is None:
         return Seen(scan, row)
+    from guard.flow.signed import signed
+
     try:
         stated = signed(row.envelope).gate
     except IntegrityMismatch:
