@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core.evidence import AsrEstimate, Target
-from guard.core.plain import ADDED, LEFT_OUT, Digest, KnownGaps
+from guard.core.plain import ADDED, Digest, KnownGaps
 from guard.core.purification import RepairSummary
 from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.waivers import Waiver
@@ -79,7 +79,7 @@ class VerdictFacts:
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
-    waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
+    waivers: tuple[Waiver, ...] = field(default=(), metadata=ADDED)
     gate: Gated | None = field(default=None, metadata=ADDED)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":

@@ -26,9 +26,10 @@ def test_a_key_is_trusted_by_no_file_before_an_act_says_so(
     guard = registry.place.guard
     path = tmp_path / "next.pem"
     key_id = keys.make_key(path)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(keys, "record", killed)
-        keys.trust(guard, str(path), "yearly", "carol")
+        with pytest.raises(Killed):
+            keys.trust(guard, str(path), "yearly", "carol")
 
     assert key_id not in guard.trusted.keys
     assert verify(guard) == []
@@ -41,9 +42,10 @@ def test_a_ledger_that_was_opened_by_halves_is_opened_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(tmp_path)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(_seal, "record", killed)
-        registry.upload("model")
+        with pytest.raises(Killed):
+            registry.upload("model")
 
     reconcile_guard(registry.place.guard)
 
