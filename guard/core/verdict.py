@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core.evidence import AsrEstimate, Target
-from guard.core.plain import ADDED, Digest, KnownGaps
+from guard.core.plain import ADDED, LEFT_OUT, Digest, KnownGaps
 from guard.core.purification import RepairSummary
 from guard.core.states import Verdict
 from guard.core.waivers import Waiver
@@ -37,7 +37,8 @@ class VerdictFacts:
             to a model that nobody looked at. None where no method looked.
         plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
             folder; empty where there were none, None where no method looked.
-        waivers: the findings that two people waived and that therefore did not count.
+        waivers: the findings that two people waived and that therefore did not count; left out of
+            the statement where there are none.
     """
 
     verdict: Verdict
@@ -54,7 +55,7 @@ class VerdictFacts:
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
-    waivers: tuple[Waiver, ...] = field(default=(), metadata=ADDED)
+    waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""
