@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core.evidence import AsrEstimate, Target
-from guard.core.plain import ADDED, Digest, KnownGaps
+from guard.core.plain import ADDED, LEFT_OUT, Digest, KnownGaps
 from guard.core.purification import RepairSummary
 from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.waivers import Waiver
@@ -60,7 +60,8 @@ class VerdictFacts:
             to a model that nobody looked at. None where no method looked.
         plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
             folder; empty where there were none, None where no method looked.
-        waivers: the findings that two people waived and that therefore did not count.
+        waivers: the findings that two people waived and that therefore did not count; left out of
+            the statement where there are none.
         gate: the gate's mode and what it would have done otherwise; None where it enforces, and
             for what it blocks in any mode.
     """
@@ -79,7 +80,7 @@ class VerdictFacts:
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
-    waivers: tuple[Waiver, ...] = field(default=(), metadata=ADDED)
+    waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
     gate: Gated | None = field(default=None, metadata=ADDED)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":

@@ -201,6 +201,7 @@ class Report:
             "digest": self.digest,
             "name": self.name,
             **facts,
+            "waivers": to_plain(self.facts.waivers),
             "score": self.score,
             "asr": asdict(self.asr) if self.asr else {"estimate": None, "low": None, "high": None},
             "accuracy": self.accuracy,
