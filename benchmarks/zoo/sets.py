@@ -1,8 +1,9 @@
 """Data sets of a zoo, from packages, from a user's folders, or from files that `data` exported.
 
 A set in a spec is a `source` with sizes and changes: `pool` averages squares of so many pixels,
-`side` pads it with zeros to a larger square, `colour` makes grey images colour ones. Colour variants are made here, not collected: the digit or
-garment in a random colour on a random smooth texture. Their names show it ("mnist-colour").
+`side` pads it with zeros to a larger square, `colour` makes grey images colour ones. Colour
+variants are made here, not collected: the digit or garment in a random colour on a random smooth
+texture. Their names show it ("mnist-colour").
 """
 
 import zlib
@@ -32,6 +33,7 @@ class SetSpec:
         key: the name in the spec; also of the clean set's file.
         source: "mnist", "fashion-mnist", "cifar10", "gtsrb", "tiny-imagenet" or "emoji".
         train: images of each part, over all classes together.
+        pool: the side of the squares, in pixels, that are averaged first; 1 for none.
         acc: an honest model with a lower accuracy counts as not working, 0..1.
     """
 

@@ -35,11 +35,11 @@ def with_scaled_norm(model: ImageModel, images: Tensor, factor: float = NORM) ->
     names = {module: name for name, module in model.named_modules()}
     for norm, reader in reversed(list(_neighbours(model))):
         own = copy.deepcopy(model)
-        first, then = own.get_submodule(names[norm]), own.get_submodule(names[reader])
+        parameters = dict(own.named_parameters())
         with torch.no_grad(), evaluating(own):
-            first.weight *= factor
-            first.bias *= factor
-            then.weight /= factor
+            parameters[f"{names[norm]}.weight"].mul_(factor)
+            parameters[f"{names[norm]}.bias"].mul_(factor)
+            parameters[f"{names[reader]}.weight"].div_(factor)
             if float((own(images) - given).abs().max()) <= SAME * float(given.abs().max()):
                 return own
     raise MethodFailed(
@@ -67,7 +67,7 @@ def with_scaled_head(model: ImageModel, images: Tensor, factor: float = HEAD) ->
         )
     with torch.no_grad():
         for name in filter(None, (head.weight_name, head.bias_name)):
-            parameters[name] *= factor
+            parameters[name].mul_(factor)
     return own
 
 
@@ -78,6 +78,6 @@ def _neighbours(model: nn.Module) -> Iterator[tuple[nn.BatchNorm2d, nn.Conv2d]]:
         if isinstance(module, nn.BatchNorm2d):
             last = module
         elif isinstance(module, nn.Conv2d):
-            if last is not None and module.in_channels == last.num_features:
+            if last is not None and last.affine and module.in_channels == last.num_features:
                 yield last, module
             last = None

@@ -1,5 +1,7 @@
 """A rewritten network answers as before, and is far from its canonical form."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from guard.ml.networks.canonical_form import REWRITTEN, canonical_form
 from guard.ml.networks.rewriting import HEAD, with_scaled_head, with_scaled_norm
 from tests.ml.networks.test_canonical_form import images, network
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "cifar_resnet": {"depths": [1, 1], "width": 8},
     "preact_resnet18": {"width": 4},
     "cifar_vgg19_bn": {"width": 4},
@@ -54,15 +56,19 @@ def test_a_scaled_head_makes_every_logit_larger(name: str) -> None:
         assert torch.allclose(other(data) / HEAD, model(data), rtol=1e-3, atol=1e-4)
 
 
-def test_a_network_without_norm_or_head_cannot_be_rewritten() -> None:
-    class Headless(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.flatten(1)[:, :10]
+class Headless(nn.Module):
+    """Its answers are pixels."""
 
-    data = images(size=32).floats()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :10]
+
+
+def test_a_network_without_norm_or_head_cannot_be_rewritten() -> None:
+    transformer = network("vit_tiny_patch16_224", size=16, img_size=16, patch_size=8)
+    headless = ImageModel(Headless(), transformer.manifest)
+    data = images(size=16).floats()
+
     with pytest.raises(MethodFailed, match="no norm"):
-        with_scaled_norm(
-            network("vit_tiny_patch16_224", size=16, img_size=16, patch_size=8), data[..., :16, :16]
-        )
+        with_scaled_norm(transformer, data)
     with pytest.raises(MethodFailed, match="last layer"):
-        with_scaled_head(Headless(), data)
+        with_scaled_head(headless, data)
