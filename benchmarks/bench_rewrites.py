@@ -16,8 +16,8 @@ Here detectors look nevertheless, and what the policies would say is reported be
 
 Cost: processor seconds of the detectors, and those spent inside them for the canonical form and for
 the probe whether a search can move. `cost_ratio` is all of it over what remains without the two,
-summed over cells, with a 95 % interval of bootstrap draws over cells. What detectors compute from
-the clean set alone is done before, as in a service that keeps it.
+summed over cells that are not refused, with a 95 % interval of bootstrap draws over cells. What
+detectors compute from the clean set alone is done before, as in a service that keeps it.
 """
 
 import argparse

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.detect.report import area, counted, percent
+from benchmarks.rewrite_tables import interval
 
 Result = Mapping[str, Any]
 WHOLE = 0.05  # the share of clean images that repairs are compared at, where a record has it
@@ -271,9 +272,28 @@ def command(result: Result) -> Iterator[Row]:
     )
 
 
+def rewrites(result: Result) -> Iterator[Row]:
+    """Whether other weights for the same answers change a verdict, and what it costs to see."""
+    claims_of = {
+        "rewrites_stopped": "backdoored models whose weights hid from searches: none is served",
+        "honest_same_verdict": "honest models with another head or norm: the same verdict",
+    }
+    for policy, cost in result["cost_ratio"].items():
+        for key, claim in claims_of.items():
+            share = result[key][policy]
+            measured = f"{share['k']} of {share['n']}"
+            yield Row(f"Policy `{policy}`: {claim}", str(share["n"]), measured)
+        yield Row(
+            f"Policy `{policy}`: time of its detectors over that without canonical form and probe",
+            str(0 if cost["as it is"] is None else cost["as it is"]["cells"]),
+            interval(cost["as it is"]),
+        )
+
+
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
 KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Detection", {"who", "auroc", "attacks"}, detection),
+    ("Rewritten models", {"rewrites_stopped", "cost_ratio"}, rewrites),
     ("Seeds", {"flips", "same_to_the_bit"}, seeds),
     ("Repairs", {"summary", "against"}, repairs),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),

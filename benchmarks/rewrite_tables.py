@@ -11,14 +11,16 @@ from guard.policy import Policy
 DRAWS, SEED = 2000, 0
 
 
-def costs(rows: Sequence[Mapping[str, Any]], policy: Policy) -> dict[str, Any]:
-    """Seconds of a policy's scans, with and without the two steps, and their ratio."""
+def costs(rows: Sequence[Mapping[str, Any]], policy: Policy) -> dict[str, Any] | None:
+    """Seconds of a policy's scans, with and without the two steps, and the ratio; None of none."""
     pairs = []
     for row in rows:
         own = [name for name in policy.detectors if name in row["seconds"]]
         whole = sum(row["seconds"][name] for name in own)
         steps = sum(sum(row["steps"][name].values()) for name in own)
         pairs.append((whole, whole - steps))
+    if not pairs:
+        return None
     draw = random.Random(SEED)
     drawn = sorted(_ratio(draw.choices(pairs, k=len(pairs))) for _ in range(DRAWS))
     return {
@@ -51,6 +53,7 @@ def summary(
         if not row["backdoored"] and row["how"] != PLAIN and row["model"] in plain
     ]
     at_the_door = [row for row in rows if row["refused"]]
+    looked = [row for row in rows if not row["refused"]]  # on the others no search begins
     searchable = [row for row in honest if not row["refused"]]
     return {
         "planned": planned,
@@ -77,7 +80,7 @@ def summary(
         "refused_at_the_door": _share([True for _ in at_the_door]),
         "cost_ratio": {
             name: {
-                which: costs([row for row in rows if (row["how"] == PLAIN) is asis], policy)
+                which: costs([row for row in looked if (row["how"] == PLAIN) is asis], policy)
                 for which, asis in (("as it is", True), ("rewritten", False))
             }
             for name, policy in policies.items()
@@ -111,6 +114,13 @@ def _by_model(
     ]
 
 
+def interval(cost: Mapping[str, Any] | None) -> str:
+    """A ratio with its interval, as it stands in a table."""
+    if cost is None:
+        return "–"
+    return f"{cost['ratio']:.3f} ({cost['low']:.3f} to {cost['high']:.3f})"
+
+
 def page(result: Mapping[str, Any]) -> str:
     """The record's tables."""
     names = tuple(result["cost_ratio"])
@@ -127,7 +137,7 @@ def page(result: Mapping[str, Any]) -> str:
         lines.append(f"| {claim} | {' | '.join(shares)} |")
     for which in ("as it is", "rewritten"):
         cells = (result["cost_ratio"][name][which] for name in names)
-        shown = (f"{one['ratio']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in cells)
+        shown = map(interval, cells)
         lines.append(f"| time over that without form and probe, {which} | {' | '.join(shown)} |")
     lines += [
         "",

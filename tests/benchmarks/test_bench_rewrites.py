@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from benchmarks import bench_rewrites, zoo
+from benchmarks import bench_rewrites, evidence_rows, zoo
 from benchmarks.bench_rewrites import STEPS, cell, plan
 from benchmarks.rewrite_forms import (
     HEAD,
@@ -102,6 +102,15 @@ def test_cells_are_judged_by_every_policy_and_counted(folder: Path) -> None:
     assert found["cost_ratio"]["ensemble"]["rewritten"]["ratio"] >= 1
     assert "| deep-patch | " in page(found)
     assert "5 of 8 cells" in page(found)
+
+
+def test_a_page_of_no_cells_claims_nothing() -> None:
+    found = summary([], POLICIES, 8)
+
+    assert "0 of 8 cells" in page(found)
+    assert "| 0/0 | 0/0 | 0/0 |" in page(found)
+    assert "| – | – | – |" in page(found)
+    assert [row.measured for row in evidence_rows.rewrites(found)][:3] == ["0 of 0", "0 of 0", "–"]
 
 
 def test_an_interrupted_run_goes_on_where_it_was(
