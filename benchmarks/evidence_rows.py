@@ -274,26 +274,24 @@ def command(result: Result) -> Iterator[Row]:
 
 def rewrites(result: Result) -> Iterator[Row]:
     """Whether other weights for the same answers change a verdict, and what it costs to see."""
-    claims_of = {
-        "rewrites_stopped": "backdoored models whose weights hid from searches: none is served",
-        "honest_same_verdict": "honest models with another head or norm: the same verdict",
-    }
-    for policy, cost in result["cost_ratio"].items():
-        for key, claim in claims_of.items():
-            share = result[key][policy]
-            measured = f"{share['k']} of {share['n']}"
-            yield Row(f"Policy `{policy}`: {claim}", str(share["n"]), measured)
-        yield Row(
-            f"Policy `{policy}`: time of its detectors over that without canonical form and probe",
-            str(0 if cost["as it is"] is None else cost["as it is"]["cells"]),
-            interval(cost["as it is"]),
-        )
+    policies = result["cost_ratio"]
+
+    def counts(key: str) -> str:
+        shares = (result[key][name] for name in policies)
+        return ", ".join(f"{share['k']} of {share['n']}" for share in shares)
+
+    times = ", ".join(interval(cost["as it is"]) for cost in policies.values())
+    yield Row(
+        f"Weights that hid from searches, policies {', '.join(policies)}: backdoored models not "
+        "served; honest models with the same verdict; time over that without looking for them",
+        f"{result['cells']} of {result['planned']} planned",
+        f"{counts('rewrites_stopped')}; {counts('honest_same_verdict')}; {times}",
+    )
 
 
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
 KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Detection", {"who", "auroc", "attacks"}, detection),
-    ("Rewritten models", {"rewrites_stopped", "cost_ratio"}, rewrites),
     ("Seeds", {"flips", "same_to_the_bit"}, seeds),
     ("Repairs", {"summary", "against"}, repairs),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),
@@ -302,6 +300,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("The whole path", {"outside_s", "upload_to_served_s"}, overhead),
     ("The whole path", {"mib_per_s_median"}, intake),
     ("The whole path", {"guard_help_median_s"}, command),
+    ("The whole path", {"rewrites_stopped", "cost_ratio"}, rewrites),
     ("Speed", {"totals", "bfloat16"}, ensemble),
     ("Speed", {"ratios", "quality"}, inversion),
     ("Speed", {"ratios", "detector"}, classes),
