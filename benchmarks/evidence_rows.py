@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.detect.report import area, counted, percent
+from benchmarks.rewrite_tables import interval
 
 Result = Mapping[str, Any]
 WHOLE = 0.05  # the share of clean images that repairs are compared at, where a record has it
@@ -271,6 +272,23 @@ def command(result: Result) -> Iterator[Row]:
     )
 
 
+def rewrites(result: Result) -> Iterator[Row]:
+    """Whether other weights for the same answers change a verdict, and what it costs to see."""
+    policies = result["cost_ratio"]
+
+    def counts(key: str) -> str:
+        shares = (result[key][name] for name in policies)
+        return ", ".join(f"{share['k']} of {share['n']}" for share in shares)
+
+    times = ", ".join(interval(cost["as it is"]) for cost in policies.values())
+    yield Row(
+        f"Weights that hid from searches, policies {', '.join(policies)}: backdoored models not "
+        "served; honest models with the same verdict; time over that without looking for them",
+        f"{result['cells']} of {result['planned']} planned",
+        f"{counts('rewrites_stopped')}; {counts('honest_same_verdict')}; {times}",
+    )
+
+
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
 KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Detection", {"who", "auroc", "attacks"}, detection),
@@ -282,6 +300,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("The whole path", {"outside_s", "upload_to_served_s"}, overhead),
     ("The whole path", {"mib_per_s_median"}, intake),
     ("The whole path", {"guard_help_median_s"}, command),
+    ("The whole path", {"rewrites_stopped", "cost_ratio"}, rewrites),
     ("Speed", {"totals", "bfloat16"}, ensemble),
     ("Speed", {"ratios", "quality"}, inversion),
     ("Speed", {"ratios", "detector"}, classes),

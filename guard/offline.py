@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guard.core import plugins
 from guard.core.contracts import Budget
 from guard.core.digests import canonical_json
-from guard.core.errors import ArtifactRejected, CleanSetError, InputError
+from guard.core.errors import ArtifactRejected, CleanSetError, InputError, ManifestRejected
 from guard.core.manifest import MANIFEST_FILE
 from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
@@ -30,6 +30,7 @@ from guard.vetting.parameters import checked
 from guard.vetting.tournament import Candidate, Tournament, Work
 
 if TYPE_CHECKING:
+    from guard.flow.context import Guard
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
 
@@ -86,6 +87,7 @@ def scan(
     with tempfile.TemporaryDirectory() as folder:
         try:
             inspected = _inspect(Path(path), Path(folder))
+            _refuse_foreign_layers(inspected)
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         curated = curated_set(cleanset)
@@ -125,6 +127,7 @@ def purify(
     with tempfile.TemporaryDirectory() as folder:
         try:
             inspected = _inspect(Path(path), Path(folder))
+            _refuse_foreign_layers(inspected)
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
@@ -266,19 +269,48 @@ def _stored_cleanset(name: str) -> tuple[bytes, str] | None:
     Raises:
         Unavailable: the database does not answer, which does not prove that the set is missing.
     """
-    from guard.bootstrap import open_guard
     from guard.store import cleansets
     from guard.store.session import reading
 
-    guard = open_guard()
-    url = guard.engine.url
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        return None  # nothing was ever stored here, and a query must not create a database
+    guard = _guard_with_data()
+    if guard is None:
+        return None
     with reading(guard.engine) as session:
         stored = cleansets.get_by_name(session, name)
     if stored is None:
         return None
     return guard.blobs.path(stored.digest).read_bytes(), stored.name
+
+
+def _guard_with_data() -> "Guard | None":
+    """The guard of this machine's settings; None where nothing was ever stored."""
+    from guard.bootstrap import open_guard
+
+    guard = open_guard()
+    url = guard.engine.url
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        return None  # a query must not create a database
+    return guard
+
+
+def _refuse_foreign_layers(inspected: examine.Inspected) -> None:
+    """Refuse a model with a layer of a repair, unless it is a repair that this guard's store holds.
+
+    Raises:
+        ManifestRejected: it is none.
+        Unavailable: the database does not answer, so that nobody can know.
+    """
+    if inspected.manifest.polarizer is None:
+        return
+    from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
+    from guard.store.session import reading
+
+    guard = _guard_with_data()
+    if guard is not None:
+        with reading(guard.engine) as session:
+            if made_here(session, inspected.digest):
+                return
+    raise ManifestRejected(FOREIGN_POLARIZER, code="manifest_foreign_polarizer")
 
 
 def _inspect(path: Path, out: Path) -> examine.Inspected:

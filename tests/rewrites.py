@@ -58,6 +58,19 @@ def stream_scaled(factor: float) -> Rewrite:
     return rewrite
 
 
+def stream_channels_scaled(spread: float) -> Rewrite:
+    """The last residual stream, each channel by a factor of its own up to spread or 1 / spread."""
+
+    def rewrite(net: Any) -> None:
+        last = list(_blocks(net))[-1]
+        factors = _factors(len(last.bn2.weight), spread)
+        _scale(last.bn2, factors)
+        _scale(last.shortcut[1], factors)
+        net.linear.weight /= factors
+
+    return rewrite
+
+
 def norms_rescaled(spread: float) -> Rewrite:
     """Each convolution before a norm, by channel, absorbed by the norm's running statistics."""
 

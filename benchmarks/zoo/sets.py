@@ -1,8 +1,9 @@
 """Data sets of a zoo, from packages, from a user's folders, or from files that `data` exported.
 
-A set in a spec is a `source` with sizes and changes: `side` pads it with zeros to a larger square,
-`colour` makes grey images colour ones. Colour variants are made here, not collected: the digit or
-garment in a random colour on a random smooth texture. Their names show it ("mnist-colour").
+A set in a spec is a `source` with sizes and changes: `pool` averages squares of so many pixels,
+`side` pads it with zeros to a larger square, `colour` makes grey images colour ones. Colour
+variants are made here, not collected: the digit or garment in a random colour on a random smooth
+texture. Their names show it ("mnist-colour").
 """
 
 import zlib
@@ -32,6 +33,7 @@ class SetSpec:
         key: the name in the spec; also of the clean set's file.
         source: "mnist", "fashion-mnist", "cifar10", "gtsrb", "tiny-imagenet" or "emoji".
         train: images of each part, over all classes together.
+        pool: the side of the squares, in pixels, that are averaged first; 1 for none.
         acc: an honest model with a lower accuracy counts as not working, 0..1.
     """
 
@@ -40,6 +42,7 @@ class SetSpec:
     train: int
     clean: int
     test: int
+    pool: int = 1
     side: int | None = None
     colour: bool = False
     acc: float = 0.0
@@ -119,6 +122,8 @@ def _made_ready(found: Dataset, spec: SetSpec) -> Dataset:
     for part in PARTS:
         labelled: Labelled = getattr(found, part)
         images = labelled.images
+        if spec.pool > 1:
+            images = functional.avg_pool2d(images.float(), spec.pool).round().to(torch.uint8)
         if spec.side is not None:
             images = padded(images, spec.side)
         if spec.colour:

@@ -15,15 +15,12 @@ from guard.flow import _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
 from guard.flow.context import Guard
+from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
 from guard.jobs.run import run_job
 from guard.store import artifacts, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
 
-FOREIGN_POLARIZER = (
-    "config.json puts a polarizer into the network, a layer that only the guard's own repairs "
-    "make, and the guard made no such model; upload the network without guard.polarizer."
-)
 STATES = frozenset({ScanState.QUEUED, ScanState.FETCHING, ScanState.INSPECTING})
 
 
@@ -83,12 +80,8 @@ def run(guard: Guard, held: Held) -> None:
 
 
 def _foreign_polarizer(guard: Guard, scan: ScanRow, answer: Mapping[str, Any]) -> bool:
-    """Whether an upload has a layer of a repair, and is none of the guard's own repairs.
-
-    A conditional polarizer can keep every prediction and leave no gradient to a search.
-    """
+    """Whether an upload has a layer of a repair, and is none of the guard's own repairs."""
     if scan.parent_scan_id is not None or "polarizer" not in answer["manifest"].get("guard", {}):
         return False
     with reading(guard.engine) as session:
-        known = artifacts.find(session, answer["digest"])
-    return known is None or known.kind is not ArtifactKind.PURIFIED
+        return not made_here(session, answer["digest"])

@@ -1,5 +1,8 @@
 """Test a detector on the canary kit: it must flag a backdoored model and pass an honest one.
 
+It must flag the backdoored one also when its weights are rewritten so that a search over them as
+they are finds nothing (`guard.ml.networks.rewriting`).
+
 It needs no database: a job's child process runs it for the worker, `guard methods canary` in its
 own process. The kit is made by `python -m benchmarks.make_canary` and is part of the package.
 """
@@ -21,6 +24,7 @@ from guard.vetting import examine
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
+    from guard.ml.networks.architectures import ImageModel
 
 KIT = Path(__file__).with_name("canary_kit")
 CONTENTS, CLEAN, GOOD = "kit.json", "clean.bin", "honest.safetensors"
@@ -146,7 +150,7 @@ def attempt(
     seconds: float = math.inf,
     folder: Path = KIT,
 ) -> Trial:
-    """Try one detector on the honest model of the kit and on `bad`, a file of the kit.
+    """Try one detector on the honest model of the kit and on `bad`, a file of it, in two forms.
 
     Without `bad` (the kit has no model that it flags) it must still look at the honest one and pass
     it.
@@ -173,8 +177,10 @@ def attempt(
             score=score,
         )
 
-    def look(file: str) -> Evidence:
+    def look(file: str, *, hidden: bool) -> Evidence:
         model = examine.open_model(folder / file, device=device)
+        if hidden:
+            model = _rewritten(model, curated)
         examined = examine.examine(
             model,
             sha256((folder / file).read_bytes()),
@@ -185,19 +191,28 @@ def attempt(
         )
         return next(item for item in examined.evidence if item.method == name)
 
-    for file, wanted in ((bad, True), (GOOD, False)):
+    for file, hidden, wanted in ((bad, False, True), (bad, True, True), (GOOD, False, False)):
         if file is None:
             continue
-        item = look(file)
+        item, name_of = look(file, hidden=hidden), f"{file}, rewritten" if hidden else file
         if item.outcome is Outcome.COULD_NOT_LOOK:
-            return result(f"it could not look at {file}: {item.reason}", passed=False)
-        if wanted:
+            return result(f"it could not look at {name_of}: {item.reason}", passed=False)
+        if wanted and not hidden:
             score = max((finding.score for finding in item.findings), default=0.0)
         if any(finding.suspicious for finding in item.findings) is not wanted:
-            return result(f"it {'passes' if wanted else 'flags'} {file}", passed=False)
+            return result(f"it {'passes' if wanted else 'flags'} {name_of}", passed=False)
     if bad is None:
         return result(f"it passes {GOOD}; the kit has no model that it flags", passed=True)
-    return result(f"it flags {bad} and passes {GOOD}", passed=True)
+    return result(f"it flags {bad}, rewritten as well, and passes {GOOD}", passed=True)
+
+
+def _rewritten(model: "ImageModel", curated: "CuratedSet") -> "ImageModel":
+    """The same answers from weights that no search of the guard's could once move on."""
+    from guard.ml.measure import device_of
+    from guard.ml.networks.rewriting import with_scaled_head, with_scaled_norm
+
+    images = curated.visible().search.floats(device_of(model))
+    return with_scaled_head(with_scaled_norm(model, images), images)
 
 
 def clean_set(folder: Path = KIT) -> "CuratedSet":

@@ -11,7 +11,7 @@ from guard.core.contracts import Budget
 from guard.core.manifest import Manifest, PolarizerPlace
 from guard.core.states import ScanState, Verdict
 from guard.flow import run_stage
-from guard.flow.inspect import FOREIGN_POLARIZER
+from guard.flow.foreign_layers import FOREIGN_POLARIZER
 from guard.flow.signed import signed
 from guard.ml.networks import architectures
 from guard.ml.seeds import seeded

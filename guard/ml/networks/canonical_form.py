@@ -15,7 +15,7 @@ a search blind. Detectors look at the canonical form instead:
 
 Channels whose scale the function does not leave free (behind a GELU, a layer norm, attention) stay
 as they are. The form is tried on clean images; a step that does not preserve the function there is
-left out.
+left out, unless the scales that it was to undo are a rewriting's.
 """
 
 import copy
@@ -88,7 +88,8 @@ def canonical_form(model: nn.Module, clean: Labelled) -> Canonical:
         clean: images that the model is at home with.
 
     Raises:
-        MethodFailed: `non_finite`, or `near_chance` where logits tell no class from another.
+        MethodFailed: `non_finite`; `near_chance` where logits tell no class from another;
+            `no_canonical_form` where channels were rescaled and that cannot be undone.
     """
     own = copy.deepcopy(model).eval()
     own.requires_grad_(requires_grad=False)
@@ -104,6 +105,8 @@ def canonical_form(model: nn.Module, clean: Labelled) -> Canonical:
         plain = copy.deepcopy(own.state_dict())
         balanced, farthest = _rewrite(own, record)
         if not _moved(scaled(images), given) <= SAME:
+            if farthest > REWRITTEN:
+                raise _unbalanced(farthest)
             own.load_state_dict(plain)
             balanced, farthest = 0, 1.0
         moved = _moved(scaled(images), given)
@@ -129,6 +132,14 @@ def _not_finite() -> MethodFailed:
     return MethodFailed(
         "The model's logits are not finite on clean images; train it again or save it in float32.",
         code="non_finite",
+    )
+
+
+def _unbalanced(farthest: float) -> MethodFailed:
+    return MethodFailed(
+        f"The scale of the model's channels is off by {farthest:.2g}, and it cannot be undone "
+        "without another answer to clean images; train it again.",
+        code="no_canonical_form",
     )
 
 

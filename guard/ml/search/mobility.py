@@ -1,9 +1,10 @@
 """Whether a gradient search can move at all on a network: the ground under every search.
 
-A network can keep its predictions and give no gradient: its head saturates or overflows, a layer
-answers by a look-up, its weights are denormal. A search then ends where it began and finds nothing,
-which says nothing. Here the same kind of search is given a goal that an honest network always
-reaches: a whole image of its own, as strange as it likes, that the network takes for the class.
+A network can keep its predictions and give no gradient, or one too faint to follow: its head
+saturates or overflows, a layer answers by a look-up, its weights are denormal. A search then ends
+where it began and finds nothing, which says nothing. Here the same kind of search is given a goal
+that an honest network always reaches: a whole image of its own, as strange as it likes, that the
+network takes for the class.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ STARTS = 2  # clean images that each class's search starts from
 MOST_CLASSES = 50  # that are tried; of more, these are drawn
 LEAST_REACHED = 0.9  # of the classes
 LOOKED_AT = 32  # clean images whose gradients are looked at
-LEAST_MOVING = 0.9  # of these, whose gradient is finite and not zero
+LEAST_MOVING = 0.9  # of these, whose gradient is finite and not faint
+#: The length of a gradient, of logits with a mean margin of 1 or more: searches add constants of
+#: 1e-8 to what they divide by, and follow no slope that is fainter than that.
+FAINT = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class Mobility:
     """What a search with an easy goal achieved.
 
     `reached` is the share (0..1) of tried classes that some image leads to, `moving` the share of
-    clean images at which the loss has a finite gradient that is not zero.
+    clean images at which the loss has a finite gradient that is not faint.
     """
 
     reached: float
@@ -105,7 +109,7 @@ def _moving(model: nn.Module, data: Labelled, classes: int, generator: torch.Gen
     other = ((some.labels + offset) % classes).to(device)
     gradient, _ = _gradient(model, some.floats(device), other)
     length = gradient.flatten(1).norm(dim=1)
-    return float((torch.isfinite(length) & (length > 0)).float().mean())
+    return float((torch.isfinite(length) & (length > FAINT)).float().mean())
 
 
 def _gradient(model: nn.Module, images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

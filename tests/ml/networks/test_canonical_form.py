@@ -167,6 +167,37 @@ def test_a_layer_that_is_used_twice_is_not_rescaled() -> None:
     assert found.moved <= 1e-3
 
 
+class Crossed(nn.Module):
+    """Rows of a map stand where channels stood: their scales are not the channels' own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.row, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.conv(x).relu().mean(1)
+        return self.head(self.row(rows).relu().mean(1))
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(1.0, False), (1e4, True)])
+def test_scales_that_cannot_be_undone_are_left_alone_or_refused_if_they_are_a_rewritings(
+    factor: float, refused: bool
+) -> None:
+    with seeded(3):
+        model = Crossed().eval()
+    with torch.no_grad():
+        model.conv.weight[0] *= factor
+    data = images(size=10)
+
+    if refused:
+        with pytest.raises(MethodFailed, match="cannot be undone"):
+            canonical_form(model, data)
+    else:
+        found = canonical_form(model, data)
+        assert (found.balanced, found.farthest) == (0, 1.0)
+        assert found.moved <= 1e-3
+
+
 @pytest.mark.parametrize(
     "break_it",
     [

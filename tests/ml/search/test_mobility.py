@@ -25,6 +25,9 @@ class Hidden(nn.Module):
             return 10.0 * nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
         if self.how == "saturated":  # logits are probabilities of 0 and 1
             return (1e4 * (logits - logits.amax(1, keepdim=True))).exp()
+        if self.how == "faint":  # a look-up with a slope that steps of Adam cannot follow
+            steps = nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+            return 5.0 * steps + 1e-9 * logits
         if self.how == "overflow":
             return logits * 1e30
         if self.how == "flat":  # rounded inputs: the slope is lost on the way
@@ -39,7 +42,7 @@ def test_a_search_moves_on_ordinary_networks(model: Callable[[], nn.Module]) -> 
     assert (found.reached, found.moving) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("how", ["steps", "saturated", "overflow", "flat"])
+@pytest.mark.parametrize("how", ["steps", "saturated", "faint", "overflow", "flat"])
 def test_a_search_that_cannot_move_is_refused_with_the_reason(how: str) -> None:
     model = Hidden(toys.planted(), how).eval().requires_grad_(False)
 
