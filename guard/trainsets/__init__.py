@@ -1,0 +1,8 @@
+"""Training sets: many labelled images, read in batches and never held in memory as a whole.
+
+The package needs NumPy, not torch.
+"""
+
+from guard.trainsets._set import Batch, TrainingSet, from_arrays
+
+__all__ = ["Batch", "TrainingSet", "from_arrays"]
