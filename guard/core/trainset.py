@@ -21,9 +21,14 @@ class TrainingSetSource:
 class TrainingSetFacts:
     """What was read of a training set.
 
-    `digest` covers the sorted list of its images (source, bytes, hash, label). `per_class` counts
+    `origin` is the digest of the sorted list of all its images (source, size, hash, label), and
+    `digest` that of what was read, with the labels as they are used: the same, unless a sample was
+    taken or the classes have another order in the model. `per_class` counts
     the images that could be read; `skipped` counts broken ones, `overlap` those that are also in
-    the clean set, exactly or nearly. `total` is larger than `images` where a sample was taken.
+    the clean set, exactly or nearly. `total` is larger than `images` + `skipped` where a sample was
+    taken. `duplicates` counts images that equal an earlier one, `conflicts` those that have another
+    label elsewhere in the set. `classes_by` says how the set's classes became the model's ("name"
+    or "order"; empty where no model was asked), `faults` why the first few images were skipped.
     """
 
     uri: str
@@ -37,6 +42,11 @@ class TrainingSetFacts:
     per_class: tuple[int, ...]
     skipped: int = 0
     overlap: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    classes_by: str = ""
+    faults: tuple[str, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
