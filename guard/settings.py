@@ -142,6 +142,12 @@ class Settings:
     policy_file: Path | None = _row(
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
+    trainset_buckets: tuple[str, ...] = _row(
+        (), "buckets that training sets may be read from, comma-separated; empty means none"
+    )
+    max_trainset_bytes: int = _row(
+        64 << 30, "larger training sets are refused before a byte is read", unit="bytes", low=1
+    )
     default_cleanset: str = _row("", "clean set for models whose config.json names none")
     cleanset_map: tuple[str, ...] = _row(
         (),
@@ -189,14 +195,12 @@ class Settings:
         120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1
     )
     device: str = _row("", "torch device of scans", derived="cuda where there is one, else cpu")
-
     auto_publish: bool = _row(
         default=True, text="publish cleared and purified models without a person's approval"
     )
     reconcile_seconds: float = _row(
         5.0, "how often served models are compared with those that may be served", unit="s", low=1
     )
-
     rescan_seconds: float = _row(
         300.0,
         "how often verdicts are looked through for those that must be renewed",
@@ -204,7 +208,6 @@ class Settings:
         low=1,
     )
     rescan_limit: int = _row(4, "most re-scans that are open at once", low=1)
-
     log_level: str = _row("info", "debug, info, warning or error")
     log_json: bool = _row(default=True, text="log lines as JSON; otherwise as plain text")
 

@@ -123,12 +123,30 @@ def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     return {"trials": [one.to_dict() for one in trials]}
 
 
+def trainset(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Decode a training set into `out`, for `guard.trainsets.open_spool`."""
+    from guard.trainsets import read
+
+    shape = request["shape"]
+    train = read(
+        Path(request["path"]),
+        out,
+        uri=request["uri"],
+        shape=None if shape is None else tuple(shape),
+        max_images=request["max_images"],
+        max_bytes=request["max_bytes"],
+        progress=_reporter(),
+    )
+    return {"digest": train.facts.digest}
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
     "inspect": inspect,
     "prepare": prepare,
     "detect": detect,
     "purify": purify,
     "canary": canary,
+    "trainset": trainset,
 }
 
 

@@ -25,6 +25,8 @@ SHELVES = (
     "guard/ml/networks/nets",
     "guard/ml/triggers",
     "guard/publishers",
+    "guard/retrainers",
+    "guard/sifters",
 )
 
 #: `file: name` of what no code of ours calls, and who does.

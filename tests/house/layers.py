@@ -38,8 +38,8 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
 
 
 _USE_CASES = (
-    "core policy store attest blobs events cleansets ml formats detectors defenses "
-    "publishers reports"
+    "core policy store attest blobs events cleansets trainsets ml formats detectors defenses "
+    "sifters retrainers publishers reports"
 )
 TABLE = {
     "core": _row(stdlib_only=True),
@@ -49,6 +49,7 @@ TABLE = {
     "attest": _row("core"),
     "reports": _row("core"),
     "cleansets": _row("core"),
+    "trainsets": _row("core cleansets"),  # `cleansets` for the decoding of images
     "formats": _row("core", TORCH),
     "ml": _row("core", TORCH),
     "store": _row("core", SQL),
@@ -56,11 +57,19 @@ TABLE = {
     "events": _row("core", CLOUD),
     "detectors": _row("core ml", TORCH),
     "defenses": _row("core ml", TORCH),
+    "sifters": _row("core ml trainsets", TORCH),
+    "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
     "serving": _row("core attest ml formats", TORCH),
-    "vetting": _row("core policy cleansets ml formats detectors defenses reports"),
+    "vetting": _row(
+        "core policy cleansets trainsets ml formats detectors defenses sifters retrainers reports"
+    ),
     # `settings` for the one setting that a job's process reads: the folder of plug-ins.
-    "jobs": _row("core cleansets ml formats detectors defenses vetting settings", TORCH),
+    "jobs": _row(
+        "core cleansets trainsets ml formats detectors defenses sifters retrainers vetting "
+        "settings",
+        TORCH,
+    ),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),

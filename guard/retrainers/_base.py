@@ -1,0 +1,135 @@
+"""The contract of a retrainer, and the guarantees that its base class gives."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from guard.core.errors import MethodFailed
+from guard.core.manifest import Manifest
+from guard.core.plugins import marked
+from guard.core.progress import Progress, silent
+from guard.ml.cleanset import CleanSet
+from guard.ml.precision import repeatable
+from guard.ml.seeds import seeded
+from guard.trainsets import TrainingSet
+
+
+class Checkpoint(Protocol):
+    """Where a long training keeps its state, so that another process can go on to the bit."""
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The newest state that `save` was given for the same request; None where there is none."""
+
+    def save(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
+        """Keep tensors by name, and JSON-ready values; whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """What a sift says to those who train: places int64 in the training set.
+
+    `suspects` are accused and may be learnt from; `proof` are accused and kept for the proof, so
+    they are neither trained on nor looked at. `trusted` are the least conspicuous images of each
+    class. `relabelled` holds, for each of `suspects`, the class that a clean reference gives it,
+    -1 where it is unsure.
+    """
+
+    suspects: np.ndarray
+    proof: np.ndarray
+    trusted: np.ndarray
+    relabelled: np.ndarray
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A newly trained network, and numbers of its method (PSNR, accuracy of a control)."""
+
+    model: nn.Module
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrainer(ABC):
+    """Trains a network from scratch on a set that may be poisoned, given clean data and a seed.
+
+    A subclass is a frozen dataclass of plain parameters, each with a default, and one method
+    `retrain`. It gets no information on the trigger, the attack or which images are poisoned, but
+    for what a sift found.
+    """
+
+    version: ClassVar[int]
+    paper: ClassVar[str]
+    fast: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # the defaults that `quick` changes
+
+    @abstractmethod
+    def retrain(
+        self,
+        manifest: Manifest,
+        train: TrainingSet,
+        clean: CleanSet,
+        sifted: Sifted,
+        *,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> Retrained:
+        """The trained network, of the manifest's architecture, with its input transform inside.
+
+        It takes float images N,C,H,W in [0, 1] and returns logits N,K. Random numbers come from
+        torch's global generators, which the caller has seeded; a run that goes on from a checkpoint
+        restores their state from it.
+
+        Raises:
+            MethodFailed: nothing could be trained; the message gives the reason.
+        """
+
+    @final
+    def parameters(self) -> dict[str, Any]:
+        """The plain parameters, JSON-ready.
+
+        Those of a plug-in from outside the package include its file's digest.
+        """
+        return marked(type(self), asdict(self))
+
+    @classmethod
+    def quick(cls) -> dict[str, Any]:
+        """Parameters of a fast run: enough work to see that a promise holds, no more."""
+        return dict(cls.fast)
+
+    @final
+    def __call__(
+        self,
+        manifest: Manifest,
+        train: TrainingSet,
+        clean: CleanSet,
+        sifted: Sifted,
+        *,
+        checkpoint: Checkpoint,
+        seed: int,
+        progress: Progress = silent,
+    ) -> Retrained:
+        """Run `retrain`; the result is in eval mode and finite.
+
+        The same seed gives the same weights to the bit on one machine, with or without
+        interruptions.
+
+        Raises:
+            MethodFailed: nothing could be trained, or a weight is not finite. Subclasses:
+                OutOfTime, Cancelled.
+        """
+        with seeded(seed), repeatable():
+            made = self.retrain(
+                manifest, train, clean, sifted, checkpoint=checkpoint, progress=progress
+            )
+        made.model.eval()
+        for name, tensor in made.model.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise MethodFailed(
+                    f"{type(self).__name__} left {name} not finite.", code="non_finite"
+                )
+        return made
