@@ -3,6 +3,6 @@
 The package needs NumPy, not torch.
 """
 
-from guard.trainsets._set import Batch, TrainingSet, from_arrays
+from guard.trainsets._set import BATCH, Batch, TrainingSet, from_arrays
 
-__all__ = ["Batch", "TrainingSet", "from_arrays"]
+__all__ = ["BATCH", "Batch", "TrainingSet", "from_arrays"]
