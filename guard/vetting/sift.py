@@ -1,0 +1,367 @@
+"""Sift the training set of one model: a model and a set in, accused images and a judgement out.
+
+Steps:
+    1. refuse a set that does not fit the model, or too few clean images; measure the accuracy on
+       the set
+    2. run the methods; those with clean scores are joined into one score an image
+    3. estimate false discovery rates, find the classes that stand out and a map of classes
+    4. describe them: what the model does with the suspects, and the trigger that they share
+    5. judge (`guard.policy.training_set`)
+
+A sift may accuse a model. It never clears one and adds no coverage: the uploader may have named an
+innocent set.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guard.core.errors import Cancelled, GuardError
+from guard.core.progress import Progress, part_of, silent
+from guard.core.sift import FdrPoint, ScoreSummary, Share, SiftReport, SiftRules, SiftVerdict
+from guard.core.trainset import Suspect
+from guard.policy.training_set import judge_sift
+from guard.sifters import SIFTERS
+from guard.vetting import _sifted_classes as describe
+
+if TYPE_CHECKING:
+    from guard.ml.cleanset import CuratedSet
+    from guard.ml.networks.architectures import ImageModel
+    from guard.ml.sifting.conformal import Null
+    from guard.retrainers._base import Sifted
+    from guard.sifters._base import Scores
+    from guard.trainsets import TrainingSet
+
+DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label_gap": {}}
+CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+QUANTILES = {"least": 0.0, "median": 0.5, "q90": 0.9, "q99": 0.99, "most": 1.0}
+MOST_MEASURED = 2000  # images of the set whose predictions give its accuracy
+METHODS_END = 0.9  # of the progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sift:
+    """What was found, and what later steps need of it.
+
+    Attributes:
+        report: JSON-ready.
+        triggers: the safetensors bytes of the triggers that the report names, by digest.
+        trusted: places int64 of the least conspicuous images of each class.
+        scores: each method's scores, float64 N, by name.
+        rates: the estimated false discovery rates, float64 N; empty where nothing was estimated.
+    """
+
+    report: SiftReport
+    triggers: Mapping[str, bytes] = field(default_factory=dict)
+    trusted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rates: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def sifted(self) -> "Sifted":
+        """The suspects as places, in the form in which those who train take them."""
+        from guard.retrainers._base import Sifted
+
+        teach = [one for one in self.report.suspects if not one.proof]
+        return Sifted(
+            suspects=np.array([one.index for one in teach], np.int64),
+            proof=np.array([one.index for one in self.report.suspects if one.proof], np.int64),
+            trusted=self.trusted,
+            relabelled=np.array(
+                [-1 if one.estimated is None else one.estimated for one in teach], np.int64
+            ),
+        )
+
+
+def sift(
+    model: "ImageModel",
+    train: "TrainingSet",
+    curated: "CuratedSet",
+    methods: Mapping[str, Mapping[str, Any]] = DEFAULT_METHODS,
+    *,
+    rules: SiftRules | None = None,
+    seed: int = 0,
+    seconds: float = math.inf,
+    progress: Progress = silent,
+) -> Sift:
+    """Look for poison in the training set that a model is said to come from.
+
+    Args:
+        model: what the set is said to have taught.
+        train: read in batches, once or twice by each method.
+        curated: the methods see its search and calibration parts; triggers are measured on the
+            hold-out.
+        methods: parameters by sifter's name.
+        seconds: time budget of all methods together.
+
+    Raises:
+        Cancelled: `progress` raised it. Every other failure of a method becomes part of the report.
+    """
+    from guard.ml import measure
+
+    rules, begun = rules or SiftRules(), time.monotonic()
+    blank = SiftReport(
+        verdict=SiftVerdict.COULD_NOT_LOOK,
+        reasons=(),
+        training_set=train.facts,
+        cleanset=curated.facts.digest,
+        seed=seed,
+        rules=rules,
+    )
+    refusal = _unfit(model, train, curated, rules)
+    if refusal is not None:
+        return Sift(report=replace(blank, reasons=(refusal,)))
+    clean = measure.accuracy(model, curated.holdout, curated.facts.classes).overall
+    own = _accuracy(model, train, seed)
+    blank = replace(blank, accuracy=own, clean_accuracy=clean)
+    if own < clean - rules.max_accuracy_gap:
+        reason = (
+            f"The model is right on {own:.1%} of these images and on {clean:.1%} of clean ones, so "
+            "this is not the set that it learnt from; name the right one."
+        )
+        return Sift(report=replace(blank, reasons=(reason,)))
+    found, summaries = _scores(model, train, curated, methods, seed, seconds, progress)
+    blank = replace(blank, methods=summaries, seconds=time.monotonic() - begun)
+    failed = [f"{one.method}: {one.failed}" for one in summaries if one.failed is not None]
+    deciding = {
+        name: scores
+        for name, scores in found.items()
+        if scores.null is not None and scores.null_labels is not None
+    }
+    kept = {name: scores.train for name, scores in found.items()}
+    if not deciding:
+        reason = "No method with clean scores could look at the set, so nothing can be estimated."
+        return Sift(report=replace(blank, reasons=(reason, *failed)), scores=kept)
+    done = _decided(model, train, curated, deciding, blank, failed)
+    progress(1.0, "done")
+    report = replace(done.report, seconds=time.monotonic() - begun)
+    return replace(done, report=report, scores=kept)
+
+
+def _unfit(
+    model: "ImageModel", train: "TrainingSet", curated: "CuratedSet", rules: SiftRules
+) -> str | None:
+    """Why this set cannot be looked at with this model and this clean set; None if it can."""
+    from guard.vetting.examine import fits
+
+    try:
+        fits(model.manifest, curated)
+    except GuardError as error:
+        return error.sentence
+    facts = train.facts
+    have, want = (facts.channels, facts.height, facts.width), model.manifest.input_size
+    if have != want:
+        return (
+            f"The model takes {_size(want)} images, the training set holds {_size(have)}; name the "
+            "set in the size that the model was trained on."
+        )
+    if train.classes != model.manifest.num_classes:
+        return (
+            f"The model has {model.manifest.num_classes} classes, the training set "
+            f"{train.classes}; name the model's own set."
+        )
+    missing = [facts.class_names[row] for row, count in enumerate(facts.per_class) if not count]
+    if missing:
+        return f"The training set has no image of class {missing[0]!r}; name the whole set."
+    labels = curated.visible().together().labels.numpy()
+    counts = np.bincount(labels, minlength=train.classes)
+    if counts.min() < rules.least_clean:
+        return (
+            f"The clean set shows methods {counts.min()} images of class "
+            f"{facts.class_names[int(counts.argmin())]!r}; a sift needs {rules.least_clean} of "
+            "every class. Add clean images."
+        )
+    return None
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in size)
+
+
+def _accuracy(model: "ImageModel", train: "TrainingSet", seed: int) -> float:
+    """The share of a sample of the set that the model classifies as labelled."""
+    from guard.ml.sifting.shares import as_labelled, obeyed
+
+    places = np.arange(len(train))
+    if len(places) > MOST_MEASURED:
+        chosen = np.random.default_rng(seed).choice(places, MOST_MEASURED, replace=False)
+        places = np.sort(chosen)
+    hits = sum(
+        obeyed(model, as_labelled(batch.images, batch.labels)).successes
+        for batch in train.batches(index=places)
+    )
+    return hits / len(places)
+
+
+def _scores(
+    model: "ImageModel",
+    train: "TrainingSet",
+    curated: "CuratedSet",
+    methods: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    seconds: float,
+    progress: Progress,
+) -> tuple[dict[str, "Scores"], tuple[ScoreSummary, ...]]:
+    """The scores of each method by its name, and a line about each method."""
+    found: dict[str, Scores] = {}
+    summaries = []
+    end = time.monotonic() + seconds
+    for index, (name, given) in enumerate(methods.items()):
+        sifter = SIFTERS.get(name)(**given)
+        begun = time.monotonic()
+
+        def step(done: float, note: str = "", *, index: int = index, name: str = name) -> None:
+            part_of(progress, index, len(methods), name)(METHODS_END * done, note)
+
+        summary = ScoreSummary(
+            method=name, version=sifter.version, parameters=sifter.parameters(), seconds=0.0
+        )
+        try:
+            scores = sifter(
+                model,
+                train,
+                curated.visible(),
+                seed=seed,
+                progress=step,
+                seconds=max(0.0, end - time.monotonic()),
+            )
+        except Cancelled:
+            raise
+        except GuardError as error:
+            summary = replace(summary, failed=error.sentence)
+        except Exception as error:  # noqa: BLE001 - a crash of one method is part of the report
+            summary = replace(summary, failed=f"{type(error).__name__}: {error}")
+        else:
+            found[name] = scores
+            summary = replace(
+                summary,
+                null=0 if scores.null is None else len(scores.null),
+                quantiles={
+                    key: float(np.quantile(scores.train, share)) for key, share in QUANTILES.items()
+                },
+            )
+        summaries.append(replace(summary, seconds=time.monotonic() - begun))
+    return found, tuple(summaries)
+
+
+def _decided(
+    model: "ImageModel",
+    train: "TrainingSet",
+    curated: "CuratedSet",
+    deciding: Mapping[str, "Scores"],
+    blank: SiftReport,
+    failed: list[str],
+) -> Sift:
+    """Everything that follows from the scores that have clean ones beside them."""
+    from guard.ml.sifting.discoveries import discoveries
+
+    rules = blank.rules
+    score, null, own = _joined(deciding, train)
+    rates = discoveries(score, train.labels, null)
+    view = describe.View(
+        model=model,
+        train=train,
+        curated=curated,
+        rules=rules,
+        seed=blank.seed,
+        score=score,
+        rates=rates,
+        least_p=null.least,
+        estimated=next(
+            (one.estimated for one in deciding.values() if one.estimated is not None), None
+        ),
+    )
+    classes, triggers = describe.classes(view)
+    standing = np.array([one.label for one in classes if one.stands_out], np.int64)
+    inside = np.isin(train.labels, standing)
+    label_map, members = describe.label_map(view)
+    accused = inside & (rates.rates <= rules.max_fdr)
+    accused[members] = True
+    judged = judge_sift(classes, label_map, rules)
+    verdict, reasons = judged.verdict, judged.reasons
+    if verdict is SiftVerdict.NOTHING and failed:
+        # Less was looked at than was asked for.
+        verdict, reasons = SiftVerdict.COULD_NOT_LOOK, tuple(failed)
+    elif failed:
+        reasons = (*reasons, *failed)
+    places = np.flatnonzero(accused)
+    suspects = describe.suspects(
+        view,
+        places[np.argsort(-score[places], kind="stable")],
+        np.where(inside, rates.rates, rates.alone),
+        own,
+    )
+    report = replace(
+        blank,
+        verdict=verdict,
+        reasons=reasons,
+        least_p=null.least,
+        classes=judged.classes,
+        suspects=suspects,
+        label_map=label_map,
+        curve=tuple(
+            FdrPoint(fdr=level, images=int((inside & (rates.rates <= level)).sum()))
+            for level in CURVE
+        ),
+        remarks=judged.remarks,
+    )
+    trusted = _trusted(score, train.labels, accused, rules.trusted)
+    return Sift(report=report, triggers=triggers, trusted=trusted, rates=rates.rates)
+
+
+def _joined(
+    deciding: Mapping[str, "Scores"], train: "TrainingSet"
+) -> tuple[np.ndarray, "Null", dict[str, np.ndarray]]:
+    """One score an image, its clean scores, and each method's p values by its name."""
+    from guard.ml.sifting.conformal import Null, joined
+
+    nulls = {
+        name: Null(one.null, one.null_labels, train.classes)
+        for name, one in deciding.items()
+        if one.null is not None and one.null_labels is not None
+    }
+    own = {name: null.p_values(deciding[name].train, train.labels) for name, null in nulls.items()}
+    score, null = joined(
+        [scores.train for scores in deciding.values()], list(nulls.values()), train.labels
+    )
+    return score, null, own
+
+
+def _trusted(
+    score: np.ndarray, labels: np.ndarray, accused: np.ndarray, share: float
+) -> np.ndarray:
+    """The places of the lowest `share` of each class's scores; nobody accused is among them."""
+    found = []
+    for row in np.unique(labels):
+        own = np.flatnonzero((labels == row) & ~accused)
+        count = math.ceil(share * int((labels == row).sum()))
+        found.append(own[np.argsort(score[own], kind="stable")[:count]])
+    return np.sort(np.concatenate(found))
+
+
+def replayed(model: "ImageModel", train: "TrainingSet", accused: Sequence[Suspect]) -> Share | None:
+    """The share of mislabelled suspects of the proof part that a model still obeys.
+
+    They are images with the exact trigger, whatever its family, and taught no repair anything.
+
+    Returns:
+        None where there are none.
+    """
+    from guard.ml.sifting.shares import as_labelled, obeyed, share
+
+    places = np.array(
+        [
+            one.index
+            for one in accused
+            if one.proof and one.estimated is not None and one.estimated != one.label
+        ],
+        np.int64,
+    )
+    hits = sum(
+        obeyed(model, as_labelled(batch.images, batch.labels)).successes
+        for batch in train.batches(index=places)
+    )
+    return share(hits, len(places)) if len(places) else None
