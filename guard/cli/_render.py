@@ -194,6 +194,23 @@ def _before_and_after(report: Report, repair: PurificationFacts) -> Table:
         )
         for sample in repair.resampled
     ]
+    rows += [
+        (
+            f"accused training images labelled {label_of(report, one.after.target)}"
+            f" (perhaps {percent(one.fdr)} clean ones)",
+            _asr(one.before),
+            _asr(one.after),
+        )
+        for one in repair.suspects
+    ]
+    rows += [
+        (
+            f"trigger estimated from them, to class {label_of(report, one.after.target)}",
+            _asr(one.before),
+            _asr(one.after),
+        )
+        for one in repair.moments
+    ]
     return table((f"purified by {printable(report.chain)}", ">before", ">after"), rows)
 
 
