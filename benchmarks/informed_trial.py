@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch import nn
 
 from benchmarks.attacks import ATTACKS
 from benchmarks.attacks._base import Attack, Poisoned
-from benchmarks.data import curated, fashion_mnist
+from benchmarks.data import FASHION_FOLDER, curated, fashion_mnist
 from benchmarks.training import accuracy, attack_success, predictions, train
 from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
@@ -132,9 +133,9 @@ def measured(
     }
 
 
-def cell(name: str, seed: int, epochs: int) -> Iterator[dict[str, Any]]:
+def cell(name: str, seed: int, epochs: int, folder: Path) -> Iterator[dict[str, Any]]:
     """One attack: a line for the model before, and one for each repair."""
-    data = fashion_mnist(3000, 1050, 2000)
+    data = fashion_mnist(3000, 1050, 2000, folder)
     attack = ATTACKS.get(name)(target=TARGET, seed=seed)
     poisoned = attack.poison(data.train.images, data.train.labels, RATE)
     clean = curated(data.clean, 10, "fashion-mnist", seed).visible()
@@ -165,10 +166,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--attacks", default="patch,blended")
+    parser.add_argument("--data-dir", type=Path, default=FASHION_FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.attacks.split(","):
-        for row in cell(name, options.seed, options.epochs):
+        for row in cell(name, options.seed, options.epochs, options.data_dir):
             print(json.dumps(row), flush=True)
 
 

@@ -196,8 +196,7 @@ def _before_and_after(report: Report, repair: PurificationFacts) -> Table:
     ]
     rows += [
         (
-            f"accused training images labelled {label_of(report, one.after.target)}"
-            f" (perhaps {percent(one.fdr)} clean ones)",
+            f"accused images of class {label_of(report, one.after.target)}",
             _asr(one.before),
             _asr(one.after),
         )

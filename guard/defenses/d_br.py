@@ -43,6 +43,8 @@ class DBr(InformedDefense):
             relearn; ten were enough wherever the ascent moved the model at all.
         batch: images a step.
         ascent: Adam's rate on the suspects, a third of the usual 3e-3 for training.
+        steps: of ascent a round at least; few suspects are passed over more often. More steps than
+            needed do no harm, since they end at chance.
         rate, momentum, weight_decay: of SGD on trusted and clean images; the rate falls to zero.
         max_drop: calibration accuracy (0..1) that a kept round may lose; one image always may be.
         min_suspects: fewer accused images than this are nothing to unlearn.
@@ -62,6 +64,7 @@ class DBr(InformedDefense):
     rounds: int = 10
     batch: int = 32
     ascent: float = 1e-3
+    steps: int = 8
     rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -92,12 +95,16 @@ class DBr(InformedDefense):
         def relearn(images: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(model(images), labels)
 
+        passes = max(1, -(-self.steps // -(-len(accused.suspects) // self.batch)))
         kept = Kept(model, clean, drop=self.max_drop, method="D-BR")
         for turn in range(self.rounds):
             for group in down.param_groups:
                 group["lr"] = self.rate * (1 - turn / self.rounds)
             model.eval()
-            _pass(model, accused.suspects, unlearn, up, self.batch, progress, turn / self.rounds)
+            for _ in range(passes):
+                _pass(
+                    model, accused.suspects, unlearn, up, self.batch, progress, turn / self.rounds
+                )
             model.train()
             _pass(model, known, relearn, down, self.batch, progress, (turn + 0.5) / self.rounds)
             kept.look()
@@ -131,11 +138,12 @@ def _pass(
     optimiser: torch.optim.Optimizer,
     batch: int,
     progress: Progress,
-    done: float,
+    at: float,
 ) -> None:
-    """One pass over `data`, during which `progress` stands at `done` (0..1)."""
+    """One pass over `data`, during which `progress` stands at `at` (0..1)."""
 
-    def stand(_share: float, note: str = "") -> None:
-        progress(done, f"D-BR, {note}")
+    def stand(done: float, note: str = "") -> None:
+        del done
+        progress(at, f"D-BR, {note}")
 
     fit(model, data, objective, optimiser, rounds=1, batch=batch, progress=stand)

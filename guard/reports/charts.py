@@ -153,9 +153,9 @@ def suspects_chart(report: Report) -> Chart | None:
     if repair is None or not (repair.suspects or repair.moments):
         return None
     note = (
-        "Accused training images that no repair has learnt from: the share that is still classified "
-        "as the label that they were given. The tick is the estimated share of clean images among "
-        "them, which keep their label. Estimated triggers are stamped on hold-out images."
+        "Accused training images that no repair has learnt from: the share that is still "
+        "classified as the label that they were given. The tick is the estimated share of clean "
+        "images among them, which keep their label. Estimated triggers are stamped on hold-out images."
     )
     rows = []
     for one in repair.suspects:

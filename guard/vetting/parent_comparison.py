@@ -1,5 +1,6 @@
 """How a repaired model compares with its parent: accuracy, the parent's triggers, and the proof."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def _on_suspects(
         before, after = (
             _share(label, sum(hits[place] for place in places), len(places)) for hits in obeyed
         )
-        mean = sum(fdr[place] for place in places) / len(places)
+        mean = math.fsum(fdr[place] for place in places) / len(places)
         found.append(OnSuspects(before=before, after=after, fdr=mean))
     if groups and not left:
         return found, []

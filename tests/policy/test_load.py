@@ -245,6 +245,7 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
     assert [(rule.name, rule.after) for rule in policy.defenses][1:] == [
         ("sau", ""),
         ("patch_unlearning", "sau"),
+        ("relabelling", ""),
     ]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()

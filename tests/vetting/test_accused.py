@@ -170,9 +170,13 @@ def test_a_candidate_is_tried_on_the_proof_images_and_on_estimated_triggers(
     facts = compared(monkeypatch, toys.honest(), found(training_set(), (moment,)))
     (one,), (estimated,) = facts["suspects"], facts["moments"]
 
-    assert (one.after.target, one.after.trials, one.fdr) == (toys.TARGET, 20, 0.02)
-    assert one.before.estimate > 0.9 > 0.1 > one.after.estimate
-    assert estimated.before.estimate > 0.9 > 0.2 > estimated.after.estimate
+    assert (one.after.target, one.after.trials, one.fdr) == (
+        toys.TARGET,
+        20,
+        pytest.approx(0.02),
+    )
+    assert one.before.estimate > 0.7 > 0.1 > one.after.estimate
+    assert estimated.before.estimate > 0.7 > 0.2 > estimated.after.estimate
     assert facts["unproved"] == ()
 
 
