@@ -10,7 +10,7 @@ from guard.cleansets.reading import columns_of, encoded_in, names_in
 from guard.core.errors import CleanSetError
 from guard.trainsets._source import Item, refuse, unreadable
 
-_ROWS = 32  # decoded at a time
+_ROWS = 8  # in memory at a time, encoded: one repeated large value takes no room in the file
 #: Read from the file at a time; without it, Arrow reads whole columns of a row group.
 _BUFFER = 1 << 20
 #: Encoded images hardly shrink, so a page that unpacks to far more is meant to fill memory.

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from guard.cleansets.reading import is_litter
+from guard.core.errors import TrainingSetError
 from guard.trainsets._npz import NpzFile
 from guard.trainsets._parquet import ParquetFile
 from guard.trainsets._source import MAX_LISTED, Item, Source, Watch, refuse
@@ -58,7 +59,11 @@ class Shards:
         start = 0
         for shard in self.shards:
             end = start + shard.total
-            yield from shard.items(None if keep is None else keep[start:end])
+            try:
+                yield from shard.items(None if keep is None else keep[start:end])
+            except TrainingSetError:
+                self.watch.check()  # what changed meanwhile often looks damaged
+                raise
             start = end
         self.watch.check()
 

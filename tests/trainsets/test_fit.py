@@ -95,7 +95,7 @@ def test_a_set_that_is_not_this_models_is_refused(
 
 
 def test_a_clean_set_of_twenty_images_a_class_passes() -> None:
-    assert MIN_CLEAN == CLEAN.per_class
+    assert CLEAN.per_class == MIN_CLEAN
     check_clean(TRAIN, CLEAN)
 
 

@@ -18,6 +18,7 @@ from guard.trainsets import TrainingSet, read
 from guard.trainsets import _image_folder as folder_reader
 from guard.trainsets import _read as reader
 from guard.trainsets import _shards as shard_reader
+from guard.trainsets._npz import NpzFile
 from guard.trainsets._source import Item
 from tests.trainsets.making import (
     NAMES,
@@ -580,6 +581,44 @@ def test_a_shard_that_is_replaced_is_noticed(
 ) -> None:
     path = as_npz_shards(tmp_path)
     during(monkeypatch, lambda: npz(path / "15.npz", IMAGES[15:], LABELS[:15], NAMES))
+
+    refused(path, into, "trainset_changed", "15.npz changed while")
+
+
+@pytest.mark.parametrize("count", [3, None])
+def test_a_shard_that_looks_damaged_since_it_changed_is_called_changed(
+    count: int | None, tmp_path: Path
+) -> None:
+    path = as_npz(tmp_path)
+    source = reader.open_source(path)
+    np.savez(path, images=IMAGES[:count], labels=LABELS[:count], more=LABELS)
+    if count is not None:
+        npz(path, IMAGES[:count], LABELS[:count])
+
+    with pytest.raises(TrainingSetError, match="changed while"):
+        list(source.items(None))
+
+
+@pytest.mark.parametrize(
+    ("images", "code"),
+    [(IMAGES[:3], "trainset_unreadable"), (IMAGES.astype(float), "trainset_bad_archive")],
+)
+def test_an_archive_is_checked_again_when_its_rows_are_read(
+    images: np.ndarray, code: str, tmp_path: Path
+) -> None:
+    opened = NpzFile(as_npz(tmp_path))
+    npz(tmp_path / "set.npz", images, LABELS[: len(images)])
+
+    with pytest.raises(TrainingSetError) as found:
+        list(opened.items(None))
+    assert found.value.code == code
+
+
+def test_a_shard_that_vanishes_is_noticed(
+    tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = as_npz_shards(tmp_path)
+    during(monkeypatch, (path / "15.npz").unlink)
 
     refused(path, into, "trainset_changed", "15.npz changed while")
 
