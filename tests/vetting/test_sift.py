@@ -37,7 +37,11 @@ def poisoned() -> Sift:
 def refused(**changes: Any) -> str:
     """The sentence of a sift that could not look."""
     taught = sets.honest()
-    wanted: dict[str, Any] = {"model": taught.model, "train": taught.train, "curated": toys.curated()} | changes
+    wanted: dict[str, Any] = {
+        "model": taught.model,
+        "train": taught.train,
+        "curated": toys.curated(),
+    } | changes
     found = sift(methods=METHODS, seed=0, **wanted)
     assert found.report.verdict is SiftVerdict.COULD_NOT_LOOK
     assert found.report.suspects == ()
