@@ -184,6 +184,11 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
             name: {"auroc": auroc(scores, bad), "precision_at_count": at_count(scores, bad)}
             for name, scores in found.scores.items()
         },
+        "quantiles": {one.method: dict(one.quantiles) for one in report.methods},
+        "accuracy_on_set": report.accuracy,
+        "clean_accuracy": report.clean_accuracy,
+        "set": report.training_set.digest,
+        "least_p": report.least_p,
         "joined_auroc": auroc(-found.rates, bad) if len(found.rates) else None,
         "flagged": int(accused.sum()),
         "precision": float(bad[accused].mean()) if accused.any() else None,
@@ -194,6 +199,7 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
             {
                 "label": one.label,
                 "accused": one.accused,
+                "resolved": one.resolved,
                 "poisoning": one.poisoning and str(one.poisoning),
                 "obedience": one.obedience and one.obedience.estimate,
                 "source_share": one.source_share,
@@ -224,6 +230,7 @@ def run(cell: Cell, methods: Mapping[str, Mapping[str, Any]] = DEFAULT_METHODS) 
     if fct is not None:
         split = Fct().split(fct)
         row["fct_published"] = {
+            "gamma": [split.gamma_clean, split.gamma_poisoned],
             "poisoned_precision": float(made.poisoned[split.poisoned].mean()),
             "clean_poison": float(made.poisoned[split.clean].mean()),
         }

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guard.core.errors import Cancelled, GuardError
+from guard.core.errors import Cancelled, GuardError, MethodFailed
 from guard.core.progress import Progress, part_of, silent
 from guard.core.sift import FdrPoint, ScoreSummary, Share, SiftReport, SiftRules, SiftVerdict
 from guard.core.trainset import Suspect
 from guard.policy.training_set import judge_sift
 from guard.sifters import SIFTERS
 from guard.vetting import _sifted_classes as describe
+from guard.vetting._sift_checks import measured, unfit
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label_gap": {}}
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 QUANTILES = {"least": 0.0, "median": 0.5, "q90": 0.9, "q99": 0.99, "most": 1.0}
-MOST_MEASURED = 2000  # images of the set whose predictions give its accuracy
 METHODS_END = 0.9  # of the progress
 
 
@@ -98,10 +98,10 @@ def sift(
         seconds: time budget of all methods together.
 
     Raises:
-        Cancelled: `progress` raised it. Every other failure of a method becomes part of the report.
+        Cancelled: `progress` raised it. Every other failure of a method or of the model becomes
+            part of the report.
+        InputError, IntegrityMismatch, Unavailable: the set cannot be read.
     """
-    from guard.ml import measure
-
     rules, begun = rules or SiftRules(), time.monotonic()
     blank = SiftReport(
         verdict=SiftVerdict.COULD_NOT_LOOK,
@@ -111,89 +111,24 @@ def sift(
         seed=seed,
         rules=rules,
     )
-    refusal = _unfit(model, train, curated, rules)
+    refusal = unfit(model, train, curated, rules)
     if refusal is not None:
         return Sift(report=replace(blank, reasons=(refusal,)))
-    clean = measure.accuracy(model, curated.holdout, curated.facts.classes).overall
-    own = _accuracy(model, train, seed)
-    blank = replace(blank, accuracy=own, clean_accuracy=clean)
-    if own < clean - rules.max_accuracy_gap:
-        reason = (
-            f"The model is right on {own:.1%} of these images and on {clean:.1%} of clean ones, so "
-            "this is not the set that it learnt from; name the right one."
-        )
-        return Sift(report=replace(blank, reasons=(reason,)))
-    found, summaries = _scores(model, train, curated, methods, seed, seconds, progress)
-    blank = replace(blank, methods=summaries, seconds=time.monotonic() - begun)
-    failed = [f"{one.method}: {one.failed}" for one in summaries if one.failed is not None]
-    deciding = {
-        name: scores
-        for name, scores in found.items()
-        if scores.null is not None and scores.null_labels is not None
-    }
-    kept = {name: scores.train for name, scores in found.items()}
-    if not deciding:
-        reason = "No method with clean scores could look at the set, so nothing can be estimated."
-        return Sift(report=replace(blank, reasons=(reason, *failed)), scores=kept)
-    done = _decided(model, train, curated, deciding, blank, failed)
+    try:
+        blank = measured(model, train, curated, blank)
+        if blank.reasons:
+            return Sift(report=blank)
+        found, summaries = _scores(model, train, curated, methods, seed, seconds, progress)
+        blank = replace(blank, methods=summaries)
+        done = _decided(model, train, curated, found, blank)
+    except Cancelled:
+        raise
+    except MethodFailed as error:  # the model gives numbers that are not finite
+        return Sift(report=replace(blank, reasons=(error.sentence,)))
     progress(1.0, "done")
     report = replace(done.report, seconds=time.monotonic() - begun)
+    kept = {name: scores.train for name, scores in found.items()}
     return replace(done, report=report, scores=kept)
-
-
-def _unfit(
-    model: "ImageModel", train: "TrainingSet", curated: "CuratedSet", rules: SiftRules
-) -> str | None:
-    """Why this set cannot be looked at with this model and this clean set; None if it can."""
-    from guard.vetting.examine import fits
-
-    try:
-        fits(model.manifest, curated)
-    except GuardError as error:
-        return error.sentence
-    facts = train.facts
-    have, want = (facts.channels, facts.height, facts.width), model.manifest.input_size
-    if have != want:
-        return (
-            f"The model takes {_size(want)} images, the training set holds {_size(have)}; name the "
-            "set in the size that the model was trained on."
-        )
-    if train.classes != model.manifest.num_classes:
-        return (
-            f"The model has {model.manifest.num_classes} classes, the training set "
-            f"{train.classes}; name the model's own set."
-        )
-    missing = [facts.class_names[row] for row, count in enumerate(facts.per_class) if not count]
-    if missing:
-        return f"The training set has no image of class {missing[0]!r}; name the whole set."
-    labels = curated.visible().together().labels.numpy()
-    counts = np.bincount(labels, minlength=train.classes)
-    if counts.min() < rules.least_clean:
-        return (
-            f"The clean set shows methods {counts.min()} images of class "
-            f"{facts.class_names[int(counts.argmin())]!r}; a sift needs {rules.least_clean} of "
-            "every class. Add clean images."
-        )
-    return None
-
-
-def _size(size: tuple[int, ...]) -> str:
-    return "x".join(str(side) for side in size)
-
-
-def _accuracy(model: "ImageModel", train: "TrainingSet", seed: int) -> float:
-    """The share of a sample of the set that the model classifies as labelled."""
-    from guard.ml.sifting.shares import as_labelled, obeyed
-
-    places = np.arange(len(train))
-    if len(places) > MOST_MEASURED:
-        chosen = np.random.default_rng(seed).choice(places, MOST_MEASURED, replace=False)
-        places = np.sort(chosen)
-    hits = sum(
-        obeyed(model, as_labelled(batch.images, batch.labels)).successes
-        for batch in train.batches(index=places)
-    )
-    return hits / len(places)
 
 
 def _scores(
@@ -251,14 +186,22 @@ def _decided(
     model: "ImageModel",
     train: "TrainingSet",
     curated: "CuratedSet",
-    deciding: Mapping[str, "Scores"],
+    found: Mapping[str, "Scores"],
     blank: SiftReport,
-    failed: list[str],
 ) -> Sift:
     """Everything that follows from the scores that have clean ones beside them."""
     from guard.ml.sifting.discoveries import discoveries
 
     rules = blank.rules
+    failed = [f"{one.method}: {one.failed}" for one in blank.methods if one.failed is not None]
+    deciding = {
+        name: scores
+        for name, scores in found.items()
+        if scores.null is not None and scores.null_labels is not None
+    }
+    if not deciding:
+        reason = "No method with clean scores could look at the set, so nothing can be estimated."
+        return Sift(report=replace(blank, reasons=(reason, *failed)))
     score, null, own = _joined(deciding, train)
     rates = discoveries(score, train.labels, null)
     view = describe.View(
@@ -281,12 +224,10 @@ def _decided(
     accused = inside & (rates.rates <= rules.max_fdr)
     accused[members] = True
     judged = judge_sift(classes, label_map, rules)
-    verdict, reasons = judged.verdict, judged.reasons
+    verdict, reasons = judged.verdict, (*judged.reasons, *failed)
     if verdict is SiftVerdict.NOTHING and failed:
         # Less was looked at than was asked for.
-        verdict, reasons = SiftVerdict.COULD_NOT_LOOK, tuple(failed)
-    elif failed:
-        reasons = (*reasons, *failed)
+        verdict, reasons = SiftVerdict.COULD_NOT_LOOK, (*failed,)
     places = np.flatnonzero(accused)
     suspects = describe.suspects(
         view,

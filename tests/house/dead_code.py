@@ -35,7 +35,6 @@ ALIVE: Mapping[str, str] = {
     "guard/__init__.py: __getattr__": "Python: names are imported when they are asked for",
     "guard/api/answers.py: schema_": "the answer's field `schema`",
     "guard/api/app.py: from_settings": "uvicorn, by name",
-    "guard/cli/main.py: REVIEW": "the table of exit codes is whole",
     "guard/cli/main.py: format_commands": "Click",
     "guard/core/contracts.py: vettable": "the contract suite, about each format",
     "guard/core/contracts.py: jailed": "the contract suite, about each format",

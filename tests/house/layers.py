@@ -90,10 +90,12 @@ TABLE = {
 #: Nothing of these is ever imported by the guard or its workers.
 NEVER = {"tests", "benchmarks", "migrations"}
 #: Underscore files that packages other than their own may use, by reader: the canonical file is the
-#: guard's own.
+#: guard's own, and a contract's types are those of who fulfils it and of who asks.
 PRIVATE = {
     "guard.formats._canonical": {"vetting", "serving"},
     "guard.formats._read": {"vetting"},
+    "guard.retrainers._base": {"vetting"},  # the types of what it hands over
+    "guard.sifters._base": {"vetting"},
 }
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).
 BUILDS_ON = {

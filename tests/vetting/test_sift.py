@@ -37,7 +37,11 @@ def poisoned() -> Sift:
 def refused(**changes: Any) -> str:
     """The sentence of a sift that could not look."""
     taught = sets.honest()
-    wanted: dict[str, Any] = {"model": taught.model, "train": taught.train, "curated": toys.curated()} | changes
+    wanted: dict[str, Any] = {
+        "model": taught.model,
+        "train": taught.train,
+        "curated": toys.curated(),
+    } | changes
     found = sift(methods=METHODS, seed=0, **wanted)
     assert found.report.verdict is SiftVerdict.COULD_NOT_LOOK
     assert found.report.suspects == ()
@@ -203,10 +207,17 @@ def test_a_set_that_is_not_the_models_own_is_not_looked_at() -> None:
     assert "not the set that it learnt from" in refused(train=strange)
 
 
+def test_a_model_that_is_not_finite_could_not_be_looked_at() -> None:
+    broken = copy.deepcopy(sets.honest().model)
+    next(broken.parameters()).data.view(-1)[0] = float("nan")
+
+    assert "not finite" in refused(model=broken)
+
+
 def test_a_large_set_is_measured_by_a_sample_that_the_seed_chooses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("guard.vetting.sift.MOST_MEASURED", 50)
+    monkeypatch.setattr("guard.vetting._sift_checks.MOST_MEASURED", 50)
     taught = sets.honest()
     watched = sets.Watched(taught.train)
 

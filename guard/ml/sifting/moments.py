@@ -133,10 +133,10 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
 def _fitted(middle: Tensor, width: Tensor, moved: Tensor, left: Tensor) -> Iterator[Trigger]:
     """Triggers that turn one pair of moments C,H,W into the other, the most specific first."""
     shift = moved - middle
-    told = width > FLAT
+    readable = width > FLAT
     # How much of the clean image is left of each pixel, 0..1; where that says nothing, all or none.
     rest = torch.where(
-        told,
+        readable,
         (left / width.clamp(min=FLAT)).clamp(0, 1),
         (shift.abs() <= CHANGED).float(),
     )
@@ -144,7 +144,7 @@ def _fitted(middle: Tensor, width: Tensor, moved: Tensor, left: Tensor) -> Itera
     covered = ((rest < COVERED) & (changed | (width > TEXTURED))).all(0, keepdim=True)
     if 0 < float(covered.float().mean()) <= LARGEST_PATCH:
         yield PatchTrigger(covered.float(), moved.clamp(0, 1))
-    alpha = 1 - float(rest[told].median()) if bool(told.any()) else 0.0
+    alpha = 1 - float(rest[readable].median()) if bool(readable.any()) else 0.0
     if LEAST_BLEND <= alpha <= MOST_BLEND:
         pattern = ((moved - (1 - alpha) * middle) / alpha).clamp(0, 1)
         yield BlendTrigger(torch.tensor(alpha), pattern)
