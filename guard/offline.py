@@ -25,7 +25,6 @@ from guard.defenses import DEFENSES
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
 from guard.settings import plugin_folder
-from guard.trainsets import TrainingSet
 from guard.vetting import examine, parent_comparison, report
 from guard.vetting.accused import AccusedImages, gathered
 from guard.vetting.model_path import locate
@@ -36,6 +35,7 @@ from guard.vetting.tournament import Candidate, Tournament, Work
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+    from guard.trainsets import TrainingSet
 
 
 def load_model(path: str | Path) -> "ImageModel":
@@ -112,7 +112,7 @@ def purify(
     seed: int = 0,
     device: str | None = None,
     progress: Progress | None = None,
-    training_set: TrainingSet | None = None,
+    training_set: "TrainingSet | None" = None,
     suspects: Sequence[Suspect] = (),
     trusted: Sequence[int] = (),
 ) -> Report:
@@ -124,9 +124,8 @@ def purify(
     reviewer). With `defense`, that one is run on the given model, whatever the verdict. Where no
     candidate passes, nothing is written, and the verdict is in the report.
 
-    Where enough images of the training set are accused, the model is repaired whatever the verdict,
-    the policy's informed defenses are tried first, and each candidate is also tried on the accused
-    images of the proof part.
+    Where enough training images are accused, the model is repaired whatever the verdict, informed
+    defenses are tried first, and each candidate is also tried on the images of the proof part.
 
     Args:
         training_set: what taught the model.
@@ -145,14 +144,8 @@ def purify(
             inspected = _inspect(Path(path), Path(folder))
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
-        work = Work(
-            rules,
-            curated_set(cleanset),
-            seed,
-            progress or silent,
-            math.inf,
-            sifted=training_set is not None,
-        )
+        curated, sifted = curated_set(cleanset), training_set is not None
+        work = Work(rules, curated, seed, progress or silent, math.inf, sifted)
         model = examine.open_model(inspected.canonical, device=device)
         # A wrong name is refused before the long search.
         order = applicable(_order(rules, defense, params), suspects=accused is not None)
@@ -171,10 +164,7 @@ def purify(
         if made is not None:
             if made.decision.verdict is Verdict.PURIFIED:
                 _write(Path(out), made.inspected)
-            found = work.report(
-                made.decision.facts, made.examined, made.inspected, name_of(Path(path)), 0.0
-            )
-            found = _with_repair(found, tournament, made)
+            found = _with_repair(tournament, made, name_of(Path(path)))
         else:
             if not wanted and decision.verdict is Verdict.CLEARED:
                 _write(Path(out), inspected)
@@ -185,7 +175,7 @@ def purify(
 
 def _accused(
     rules: Policy,
-    training_set: TrainingSet | None,
+    training_set: "TrainingSet | None",
     suspects: Sequence[Suspect],
     trusted: Sequence[int],
 ) -> AccusedImages | None:
@@ -208,9 +198,12 @@ def _played(
     return None
 
 
-def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Report:
-    """The report with the repair's numbers, and the parent's triggers on images."""
+def _with_repair(tournament: Tournament, made: Candidate, name: str) -> Report:
+    """The report on a candidate, with its repair's numbers and the parent's triggers on images."""
     parent = tournament.found
+    found = tournament.work.report(
+        made.decision.facts, made.examined, made.inspected, name, seconds=0.0
+    )
     found = replace(
         found, purification=made.facts, replayed_before=parent_comparison.asr_of(parent.evidence)
     )

@@ -155,7 +155,8 @@ def suspects_chart(report: Report) -> Chart | None:
     note = (
         "Accused training images that no repair has learnt from: the share that is still "
         "classified as the label that they were given. The tick is the estimated share of clean "
-        "images among them, which keep their label. Estimated triggers are stamped on hold-out images."
+        "images among them, which keep their label. Estimated triggers are stamped on hold-out "
+        "images."
     )
     rows = []
     for one in repair.suspects:

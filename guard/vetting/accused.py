@@ -19,12 +19,12 @@ from guard.core.evidence import Target
 from guard.core.states import Family
 from guard.core.trainset import Suspect
 from guard.policy.rules import TrainingSetRule
-from guard.trainsets import TrainingSet
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
     from guard.ml.accused import Accused
     from guard.ml.cleanset import Labelled
+    from guard.trainsets import TrainingSet
 
 MOST = 5000  # images of each kind: more of them teach and prove no more
 MOST_BYTES = 1 << 29  # the same as memory, for large images
@@ -60,7 +60,7 @@ class AccusedImages:
 
 def gathered(
     rule: TrainingSetRule,
-    train: TrainingSet,
+    train: "TrainingSet",
     suspects: Sequence[Suspect],
     trusted: Sequence[int],
     moments: Sequence[Replay] = (),
@@ -80,7 +80,7 @@ def gathered(
     )
 
 
-def accused(train: TrainingSet, suspects: Sequence[Suspect], trusted: Sequence[int]) -> "Accused":
+def accused(train: "TrainingSet", suspects: Sequence[Suspect], trusted: Sequence[int]) -> "Accused":
     """The images that a repair may learn from; suspects of the proof part are left out.
 
     Of more than `MOST`, the most conspicuous suspects and evenly spread trusted images are read.
@@ -103,7 +103,7 @@ def accused(train: TrainingSet, suspects: Sequence[Suspect], trusted: Sequence[i
     )
 
 
-def proof_images(train: TrainingSet, suspects: Sequence[Suspect]) -> Proof:
+def proof_images(train: "TrainingSet", suspects: Sequence[Suspect]) -> Proof:
     """The suspects of the proof part whose estimated class is known and not their label.
 
     Clean-label poison is not among them: its label is the true class, and a model that gives it
@@ -199,7 +199,7 @@ def unpacked(data: bytes) -> AccusedImages:
         ) from error
 
 
-def _most(train: TrainingSet) -> int:
+def _most(train: "TrainingSet") -> int:
     facts = train.facts
     return max(1, min(MOST, MOST_BYTES // (facts.channels * facts.height * facts.width)))
 
