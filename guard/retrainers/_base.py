@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -15,19 +15,11 @@ from guard.core.manifest import Manifest
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
+from guard.ml.devices import named
 from guard.ml.precision import repeatable
 from guard.ml.seeds import seeded
+from guard.ml.training.checkpoints import Checkpoint
 from guard.trainsets import TrainingSet
-
-
-class Checkpoint(Protocol):
-    """Where a long training keeps its state, so that another process can go on to the bit."""
-
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """The newest state that `save` was given for the same request; None where there is none."""
-
-    def save(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
-        """Keep tensors by name, and JSON-ready values; whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +40,15 @@ class Sifted:
 
 @dataclass(frozen=True)
 class Retrained:
-    """A newly trained network, and numbers of its method (PSNR, accuracy of a control)."""
+    """A newly trained network, and numbers of its method (PSNR, accuracy of a control).
+
+    `control` is a network that the method trained beside it for comparison, if it did; nobody
+    serves it.
+    """
 
     model: nn.Module
     numbers: Mapping[str, float] = field(default_factory=dict)
+    control: nn.Module | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +74,13 @@ class Retrainer(ABC):
         *,
         checkpoint: Checkpoint,
         progress: Progress,
+        device: torch.device,
     ) -> Retrained:
         """The trained network, of the manifest's architecture, with its input transform inside.
 
-        It takes float images N,C,H,W in [0, 1] and returns logits N,K. Random numbers come from
-        torch's global generators, which the caller has seeded; a run that goes on from a checkpoint
-        restores their state from it.
+        It lies on `device`, takes float images N,C,H,W in [0, 1] and returns logits N,K. Random
+        numbers come from torch's global generators, which the caller has seeded; a run that goes on
+        from a checkpoint restores their state from it.
 
         Raises:
             MethodFailed: nothing could be trained; the message gives the reason.
@@ -112,11 +110,12 @@ class Retrainer(ABC):
         checkpoint: Checkpoint,
         seed: int,
         progress: Progress = silent,
+        device: torch.device | str | None = None,
     ) -> Retrained:
-        """Run `retrain`; the result is in eval mode and finite.
+        """Run `retrain`; the result is in eval mode and finite, with gradients on.
 
         The same seed gives the same weights to the bit on one machine, with or without
-        interruptions.
+        interruptions. `device` is CUDA by default where there is one.
 
         Raises:
             MethodFailed: nothing could be trained, or a weight is not finite. Subclasses:
@@ -124,9 +123,15 @@ class Retrainer(ABC):
         """
         with seeded(seed), repeatable():
             made = self.retrain(
-                manifest, train, clean, sifted, checkpoint=checkpoint, progress=progress
+                manifest,
+                train,
+                clean,
+                sifted,
+                checkpoint=checkpoint,
+                progress=progress,
+                device=named(None if device is None else str(device)),
             )
-        made.model.eval()
+        made.model.eval().requires_grad_()
         for name, tensor in made.model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise MethodFailed(
