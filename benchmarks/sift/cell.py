@@ -171,7 +171,7 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
             "n": int(chosen.sum()),
             "true_fdr": float((~bad[chosen]).mean()) if chosen.any() else None,
         }
-    replay = replayed(made.model, made.train, report.suspects)
+    replay = replayed(made.model, made.train, report)
     return {
         "cell": {**asdict(made.cell), "name": made.cell.name},
         "acc": made.acc,

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from guard.core.sift import LabelMap, Poisoning, Remark, SiftedClass, SiftRules, SiftVerdict
+from guard.core.sift import (
+    LabelMap,
+    Poisoning,
+    Remark,
+    SiftedClass,
+    SiftRules,
+    SiftVerdict,
+    SuspectTrigger,
+)
 
 #: Share of mapped classes that are swapped in pairs, from which on natural confusion explains a
 #: map as well as an attack does.
@@ -34,10 +42,11 @@ def judge_sift(
 ) -> Judgement:
     """Decide by the classes that stand out and the label map, if there is one.
 
-    Poisoned: the model obeys the suspects of a class, and they come from many classes; or, for
-    clean-label suspects, whose label proves nothing, the trigger estimated from them works where
-    that of no sibling does; or the model obeys a map of most classes. Suspects that the model does
-    not obey are a report about the data. Whatever lies between is for a person.
+    Poisoned: the model obeys the suspects of a class, and they come from many classes; or, where
+    obedience proves nothing (clean-label suspects, or one source class), the trigger estimated from
+    them works, and better than that of any sibling; or the model obeys a map of most classes.
+    Suspects that the model does not obey are a report about the data. Whatever lies between is for
+    a person.
     """
     parts: list[tuple[SiftedClass | None, _Part]] = []
     for one in classes:
@@ -46,9 +55,7 @@ def judge_sift(
             parts.append((one, (_clean_label if clean else _dirty_label)(one, rules)))
     if label_map is not None:
         parts.append((None, _mapped(label_map, rules)))
-    remarked = {
-        one.label: part.remark for one, part in parts if one is not None and part.remark is not None
-    }
+    remarks = {one.label: part.remark for one, part in parts if one is not None}
     verdicts = [part.verdict for _, part in parts]
     if SiftVerdict.POISONED in verdicts:
         verdict = SiftVerdict.POISONED
@@ -60,7 +67,7 @@ def judge_sift(
     return Judgement(
         verdict,
         tuple(reasons) or ("No class of the training set stands out; that clears nothing.",),
-        tuple(replace(one, remark=remarked.get(one.label)) for one in classes),
+        tuple(replace(one, remark=remarks.get(one.label)) for one in classes),
         tuple(part.sentence for _, part in parts if part.remark is not None),
     )
 
@@ -78,6 +85,8 @@ def _dirty_label(one: SiftedClass, rules: SiftRules) -> _Part:
     if obedience.low <= rules.max_obedience:
         return _Part(SiftVerdict.REVIEW, f"{begin}, and {obeyed}, too few to be sure of.")
     if one_source or len(one.sources) < LEAST_CLASSES:
+        if one.trigger is not None and _proven(one.trigger, rules):
+            return _Part(SiftVerdict.POISONED, f"{begin}, and {obeyed}; {_works(one.trigger)}.")
         return _Part(
             SiftVerdict.REVIEW,
             f"{begin}, and {obeyed}, but {share:.0%} come from one class: label errors explain "
@@ -89,17 +98,24 @@ def _dirty_label(one: SiftedClass, rules: SiftRules) -> _Part:
 
 def _clean_label(one: SiftedClass, rules: SiftRules) -> _Part:
     begin = f"{one.accused} images labelled {one.name!r} are unlike clean images of that class"
-    trigger = one.trigger
-    if trigger is None or trigger.siblings is None:
+    if one.trigger is None or one.trigger.siblings is None:
         return _Part(SiftVerdict.REVIEW, f"{begin}; no trigger could be estimated from them.")
-    works = f"a trigger estimated from them sends {trigger.asr.estimate:.0%} of other images there"
-    if trigger.asr.low > max(rules.max_obedience, trigger.siblings):
-        return _Part(
-            SiftVerdict.POISONED,
-            f"{begin}, and {works}; a sibling's at most {trigger.siblings:.0%}.",
-        )
-    return _Part(
-        SiftVerdict.REVIEW, f"{begin}; {works}, a sibling's {trigger.siblings:.0%}: not proven."
+    works = _works(one.trigger)
+    if _proven(one.trigger, rules):
+        return _Part(SiftVerdict.POISONED, f"{begin}, and {works}.")
+    return _Part(SiftVerdict.REVIEW, f"{begin}, and {works}: that proves nothing.")
+
+
+def _proven(trigger: SuspectTrigger, rules: SiftRules) -> bool:
+    """Whether a trigger works, and better than the same estimate for any sibling class."""
+    siblings = trigger.siblings
+    return siblings is not None and trigger.asr.low > max(rules.max_obedience, siblings)
+
+
+def _works(trigger: SuspectTrigger) -> str:
+    return (
+        f"a trigger estimated from them sends {trigger.asr.estimate:.0%} of other images there, a "
+        f"sibling's at most {trigger.siblings or 0.0:.0%}"
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet, Labelled
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.sifting.discoveries import Discoveries
+    from guard.ml.sifting.moments import Estimated
     from guard.trainsets import TrainingSet
 
 MOST_READ = 500  # suspects of a class that the model is run on, and that a trigger is made from
@@ -88,7 +89,6 @@ def _described(
     """A class that stands out, with its accused images at `places`."""
     from guard.ml.sifting.moments import estimated
     from guard.ml.sifting.shares import obeyed
-    from guard.ml.triggers.files import serialise
 
     sources = view.sources(places)
     strange = (sources >= 0) & (sources != plain.label)
@@ -96,33 +96,79 @@ def _described(
     sure = int((sources >= 0).sum())
     # Where nobody estimates classes, no obedience is measured, and a person decides.
     clean = sure > 0 and counts.sum() * 2 < sure
-    chosen = _some(places if clean else places[strange], view.score)
+    source_share = float(counts.max() / counts.sum()) if counts.any() else None
     described = replace(
         plain,
         stands_out=True,
         poisoning=Poisoning.CLEAN_LABEL if clean else Poisoning.DIRTY_LABEL,
         sources=tuple(int(count) for count in counts),
-        source_share=float(counts.max() / counts.sum()) if counts.any() else None,
+        source_share=source_share,
     )
-    if not len(chosen):
+    obeying = _some(places if clean else places[strange], view.score)
+    if not len(obeying):
         return described, {}
-    images = view.read(chosen)
-    described = replace(described, obedience=obeyed(view.model, images))
-    origins = np.full(len(chosen), plain.label) if clean else view.sources(chosen)
-    made = estimated(view.model, images, origins, view.curated, plain.label)
+    described = replace(described, obedience=obeyed(view.model, view.read(obeying)))
+    if clean or (source_share or 0.0) >= view.rules.max_source_share:
+        return _beside_siblings(view, described, _some(places, view.score), standing)
+    made = estimated(
+        view.model, view.read(obeying), view.sources(obeying), view.curated, plain.label
+    )
+    return _with_trigger(described, made, None)
+
+
+def _beside_siblings(
+    view: View, plain: SiftedClass, places: np.ndarray, standing: Sequence[int]
+) -> tuple[SiftedClass, dict[str, bytes]]:
+    """A class whose suspects' sources say nothing, with a trigger that siblings are compared with.
+
+    A pattern over the whole image may make the reference see one class in all of them. So they are
+    set beside clean images of their own label, as clean-label poison is made of them, and beside
+    images of all other classes alike; the trigger that is farther ahead of its siblings says
+    which. That is a guess: of a blend that the reference takes for one class it may be wrong.
+    """
+    from guard.ml.sifting.moments import estimated
+
+    images, found = view.read(places), []
+    for poisoning in (Poisoning.CLEAN_LABEL, Poisoning.DIRTY_LABEL):
+        origins = _origins(view, plain.label, len(places), poisoning)
+        made = estimated(view.model, images, origins, view.curated, plain.label)
+        if made is not None:
+            siblings = _siblings(view, standing, len(places), made.trigger.family, poisoning)
+            found.append((made.rate - siblings, poisoning, made, siblings))
+    if not found:
+        return plain, {}
+    ahead, poisoning, made, siblings = max(found, key=lambda one: one[0])
+    if ahead > 0:
+        plain = replace(plain, poisoning=poisoning)
+    return _with_trigger(plain, made, siblings)
+
+
+def _origins(view: View, label: int, count: int, poisoning: Poisoning) -> np.ndarray:
+    """The classes int64 n beside which suspects of a label are set: its own, or all others."""
+    if poisoning is Poisoning.CLEAN_LABEL:
+        return np.full(count, label)
+    others = np.delete(np.arange(view.train.classes), label)
+    return np.asarray(others[np.arange(count) % len(others)])
+
+
+def _with_trigger(
+    plain: SiftedClass, made: "Estimated | None", siblings: float | None
+) -> tuple[SiftedClass, dict[str, bytes]]:
+    """A class with its trigger, and the trigger's bytes by their digest."""
     if made is None:
-        return described, {}
+        return plain, {}
+    from guard.ml.triggers.files import serialise
+
     data = serialise(made.trigger)
     trigger = SuspectTrigger(
-        digest=sha256(data),
-        family=made.trigger.family,
-        asr=made.asr,
-        siblings=_siblings(view, standing, len(chosen), made.trigger.family) if clean else None,
+        digest=sha256(data), family=made.trigger.family, asr=made.asr, siblings=siblings
     )
-    return replace(described, trigger=trigger), {trigger.digest: data}
+    return replace(plain, trigger=trigger), {trigger.digest: data}
 
 
-def _siblings(view: View, standing: Sequence[int], count: int, family: str) -> float:
+def _siblings(
+    view: View, standing: Sequence[int], count: int, family: str, poisoning: Poisoning
+) -> float:
     """The best ASR of the same estimate from the most conspicuous images of another class."""
     from guard.ml.sifting.moments import estimated
 
@@ -134,7 +180,7 @@ def _siblings(view: View, standing: Sequence[int], count: int, family: str) -> f
         made = estimated(
             view.model,
             view.read(chosen),
-            np.full(len(chosen), row),
+            _origins(view, row, len(chosen), poisoning),
             view.curated,
             row,
             family=family,

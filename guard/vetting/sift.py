@@ -14,7 +14,7 @@ innocent set.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,15 @@ import numpy as np
 
 from guard.core.errors import Cancelled, GuardError, MethodFailed
 from guard.core.progress import Progress, part_of, silent
-from guard.core.sift import FdrPoint, ScoreSummary, Share, SiftReport, SiftRules, SiftVerdict
-from guard.core.trainset import Suspect
+from guard.core.sift import (
+    FdrPoint,
+    Poisoning,
+    ScoreSummary,
+    Share,
+    SiftReport,
+    SiftRules,
+    SiftVerdict,
+)
 from guard.policy.training_set import judge_sift
 from guard.sifters import SIFTERS
 from guard.vetting import _sifted_classes as describe
@@ -283,7 +290,7 @@ def _trusted(
     return np.sort(np.concatenate(found))
 
 
-def replayed(model: "ImageModel", train: "TrainingSet", accused: Sequence[Suspect]) -> Share | None:
+def replayed(model: "ImageModel", train: "TrainingSet", report: SiftReport) -> Share | None:
     """The share of mislabelled suspects of the proof part that a model still obeys.
 
     They are images with the exact trigger, whatever its family, and taught no repair anything.
@@ -296,8 +303,10 @@ def replayed(model: "ImageModel", train: "TrainingSet", accused: Sequence[Suspec
     places = np.array(
         [
             one.index
-            for one in accused
-            if one.proof and one.estimated is not None and one.estimated != one.label
+            for one in report.suspects
+            if one.proof
+            and one.estimated not in (None, one.label)
+            and report.classes[one.label].poisoning is not Poisoning.CLEAN_LABEL
         ],
         np.int64,
     )

@@ -85,6 +85,16 @@ def test_obeyed_suspects_of_one_class_are_for_a_person() -> None:
     assert found.classes[1].remark is Remark.LABEL_ERRORS
 
 
+def test_suspects_of_one_class_are_poison_where_their_trigger_works_as_no_siblings_does() -> None:
+    """A pattern over the whole image may look like one class to the reference."""
+    proven = standing(source_share=0.65, trigger=trigger(0.8, siblings=0.1))
+    unproven = standing(source_share=0.65, trigger=trigger(0.8, siblings=0.79))
+
+    assert judged(proven).verdict is SiftVerdict.POISONED
+    assert judged(proven).classes[1].remark is None
+    assert judged(unproven).verdict is SiftVerdict.REVIEW
+
+
 def test_in_a_model_of_two_classes_every_source_is_the_only_one() -> None:
     assert judged(standing(sources=(9, 1), source_share=0.3)).verdict is SiftVerdict.REVIEW
 

@@ -6,7 +6,7 @@ import torch
 
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import CleanSet, Labelled
-from guard.sifters.label_gap import LabelGap
+from guard.sifters.label_gap import LabelGap, raised
 from tests import toys
 from tests.sifters import sets
 
@@ -47,6 +47,22 @@ def test_clean_images_that_teach_nothing_are_an_error() -> None:
         LabelGap(folds=2, seen=90)(taught.model, taught.train, useless, seed=0)
 
     assert caught.value.code == "not_learnt"
+
+
+def test_confidence_in_clean_images_is_raised_rank_by_rank_to_that_in_training_images() -> None:
+    unseen, labels = np.array([-4.0, -1.0, -2.0]), np.zeros(3, np.int64)
+    by_heart = np.zeros(30)
+
+    assert raised(unseen, labels, by_heart, np.zeros(30, np.int64)).tolist() == [0.0, 0.0, 0.0]
+    alike = raised(unseen, labels, np.repeat(unseen, 10), np.zeros(30, np.int64))
+    assert alike == pytest.approx(unseen)
+
+
+def test_confidence_in_clean_images_is_never_lowered_and_classes_stay_apart() -> None:
+    unseen, labels = np.array([-4.0, -1.0, -2.0, -3.0]), np.array([0, 0, 1, 2])
+    taught, of = np.array([-9.0, -9.0, 0.0]), np.array([0, 0, 1])
+
+    assert raised(unseen, labels, taught, of).tolist() == [-4.0, -1.0, 0.0, -3.0]
 
 
 def test_clean_scores_come_from_networks_that_did_not_see_the_image() -> None:

@@ -103,14 +103,23 @@ def test_the_trigger_of_the_suspects_is_a_trigger_file_that_works(poisoned: Sift
 def test_what_is_replayed_follows_the_true_trigger(poisoned: Sift) -> None:
     taught = sets.poisoned()
 
-    before = replayed(taught.model, taught.train, poisoned.report.suspects)
-    after = replayed(sets.honest().model, taught.train, poisoned.report.suspects)
+    before = replayed(taught.model, taught.train, poisoned.report)
+    after = replayed(sets.honest().model, taught.train, poisoned.report)
 
     assert before is not None
     assert after is not None
     assert abs(before.estimate - toys.success(taught.model)) < 0.2
     assert after.estimate < 0.3
-    assert replayed(taught.model, taught.train, ()) is None
+    nobody = replace(poisoned.report, suspects=())
+    assert replayed(taught.model, taught.train, nobody) is None
+
+
+def test_clean_label_suspects_are_not_replayed(poisoned: Sift) -> None:
+    """Their label is that of the image without the trigger, so that obeying it shows nothing."""
+    taught = sets.poisoned()
+    own = tuple(replace(one, poisoning=Poisoning.CLEAN_LABEL) for one in poisoned.report.classes)
+
+    assert replayed(taught.model, taught.train, replace(poisoned.report, classes=own)) is None
 
 
 def test_the_trusted_images_are_clean_and_of_every_class(poisoned: Sift) -> None:
@@ -118,6 +127,25 @@ def test_the_trusted_images_are_clean_and_of_every_class(poisoned: Sift) -> None
 
     assert not taught.poisoned[poisoned.trusted].any()
     assert set(taught.train.labels[poisoned.trusted].tolist()) == set(range(toys.CLASSES))
+
+
+def test_where_sources_say_nothing_the_trigger_is_set_beside_the_siblings() -> None:
+    taught = sets.poisoned()
+
+    found = sift(
+        taught.model,
+        taught.train,
+        toys.curated(),
+        METHODS,
+        rules=SiftRules(max_source_share=0.0),
+        seed=0,
+    )
+
+    (target,) = [one for one in found.report.classes if one.stands_out]
+    assert target.trigger is not None
+    assert target.trigger.siblings is not None
+    assert target.trigger.asr.low > target.trigger.siblings
+    assert found.report.verdict is SiftVerdict.POISONED
 
 
 def test_a_report_is_json_and_comes_back(poisoned: Sift) -> None:

@@ -59,9 +59,10 @@ def triggers(suspects: Labelled, sources: Tensor, clean: Labelled) -> list[Trigg
 
 @dataclass(frozen=True)
 class Estimated:
-    """A trigger, and its ASR on the hold-out."""
+    """A trigger, its ASR (0..1) on the images that chose it, and its ASR on the hold-out."""
 
     trigger: Trigger
+    rate: float
     asr: AsrEstimate
 
 
@@ -98,8 +99,8 @@ def estimated(
             best = (rate, trigger) if best is None or rate > best[0] else best
     if best is None:
         return None
-    found = best[1]
-    return Estimated(found, asr(model, curated.holdout, found, target, found.family))
+    rate, found = best
+    return Estimated(found, rate, asr(model, curated.holdout, found, target, found.family))
 
 
 def _pairs(suspects: Labelled, sources: Tensor, clean: Labelled) -> tuple[Tensor, Tensor] | None:
