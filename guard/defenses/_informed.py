@@ -4,28 +4,15 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import final
 
-from torch import Tensor, nn
+from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.progress import Progress
 from guard.defenses._base import Defense
-from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.accused import Accused
+from guard.ml.cleanset import CleanSet
 
-
-@dataclass(frozen=True)
-class Accused:
-    """What a sift found, as images; none of the proof part is among them.
-
-    Attributes:
-        suspects: the accused images with their labels in the training set.
-        relabelled: int64 N, for each suspect the class that a clean reference gives it, -1 where it
-            is unsure.
-        trusted: the least conspicuous training images of each class.
-    """
-
-    suspects: Labelled
-    relabelled: Tensor
-    trusted: Labelled
+__all__ = ["Accused", "InformedDefense", "require_suspects"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +51,22 @@ class InformedDefense(Defense):
                 code="no_suspects",
             )
         return self.repair_informed(model, clean, accused, progress=progress)
+
+
+def require_suspects(count: int, *, at_least: int, method: str, kind: str = "accused") -> None:
+    """Refuse to learn from too few training images.
+
+    Args:
+        count: how many there are.
+        at_least: how many the method needs.
+        method: the method's name as it appears in the error message.
+        kind: which images they are.
+
+    Raises:
+        MethodFailed: there are fewer.
+    """
+    if count < at_least:
+        raise MethodFailed(
+            f"{method} needs at least {at_least} {kind} training images; there are {count}.",
+            code="no_suspects",
+        )
