@@ -15,6 +15,7 @@ class Case:
     `versions` holds the methods' present versions, `parameters` all parameters that they run with
     under this policy; for a method without an entry there, only the parameters that the policy sets
     are compared. `architecture` is the manifest's; where it is None, no calibration applies.
+    `sifted`: the training set of the model, or of its parent, was sifted.
     """
 
     artifact: str
@@ -25,3 +26,4 @@ class Case:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     purification: PurificationFacts | None = None
     architecture: str | None = None
+    sifted: bool = False

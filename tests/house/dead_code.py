@@ -52,7 +52,7 @@ ALIVE: Mapping[str, str] = {
     "guard/publishers/_archive.py: create_system": "zipfile",
     "guard/publishers/_archive.py: external_attr": "zipfile",
     "guard/reports/charts.py: ghost": "the report's template",
-    "guard/reports/charts.py: tick": "the report's template",
+    "guard/vetting/accused.py: packed": "the stage that sifts, which hands its scan the digest",
     "guard/serving/handler.py: GuardHandler": "TorchServe, by the name of the file",
     "guard/serving/handler.py: initialize": "TorchServe",
     "guard/store/methods.py: sync": "the store of which methods decide; nothing calls it yet",
