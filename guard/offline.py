@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +19,23 @@ from guard.core.manifest import MANIFEST_FILE
 from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
 from guard.core.states import Verdict
+from guard.core.trainset import Suspect
 from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
 from guard.policy import DefenseRule, Policy, load_policy
 from guard.reports.report import Report
 from guard.settings import plugin_folder
 from guard.vetting import examine, parent_comparison, report
+from guard.vetting.accused import AccusedImages, gathered
 from guard.vetting.model_path import locate
+from guard.vetting.next_defense import applicable
 from guard.vetting.parameters import checked
 from guard.vetting.tournament import Candidate, Tournament, Work
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+    from guard.trainsets import TrainingSet
 
 
 def load_model(path: str | Path) -> "ImageModel":
@@ -108,6 +112,9 @@ def purify(
     seed: int = 0,
     device: str | None = None,
     progress: Progress | None = None,
+    training_set: "TrainingSet | None" = None,
+    suspects: Sequence[Suspect] = (),
+    trusted: Sequence[int] = (),
 ) -> Report:
     """Vet a model, repair it if the policy rejects it, vet the result, and write that to `out`.
 
@@ -117,19 +124,31 @@ def purify(
     reviewer). With `defense`, that one is run on the given model, whatever the verdict. Where no
     candidate passes, nothing is written, and the verdict is in the report.
 
+    Where enough training images are accused, the model is repaired whatever the verdict, informed
+    defenses are tried first, and each candidate is also tried on the images of the proof part.
+
+    Args:
+        training_set: what taught the model.
+        suspects: the images of it that a sift accuses.
+        trusted: places of the least conspicuous images of each class.
+
     Raises:
-        InputError: as `scan`; also a defense or parameter that does not exist.
+        InputError: as `scan`; also a defense or parameter that does not exist, and suspects
+            without a training set.
     """
     started = time.monotonic()
     rules = _policy(policy)
+    accused = _accused(rules, training_set, suspects, trusted)
     with tempfile.TemporaryDirectory() as folder:
         try:
             inspected = _inspect(Path(path), Path(folder))
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
-        work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
+        curated, sifted = curated_set(cleanset), training_set is not None
+        work = Work(rules, curated, seed, progress or silent, math.inf, sifted)
         model = examine.open_model(inspected.canonical, device=device)
-        order = _order(rules, defense, params)  # a wrong name is refused before the long search
+        # A wrong name is refused before the long search.
+        order = applicable(_order(rules, defense, params), suspects=accused is not None)
         decision, examined = work.judge(model, inspected.digest)
         tournament = Tournament(
             work=work,
@@ -138,22 +157,35 @@ def purify(
             found=examined,
             folder=Path(folder),
             device=device,
+            accused=accused,
         )
-        wanted = defense is not None or decision.repairable
+        wanted = defense is not None or decision.repairable or accused is not None
         made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
         if made is not None:
             if made.decision.verdict is Verdict.PURIFIED:
                 _write(Path(out), made.inspected)
-            found = work.report(
-                made.decision.facts, made.examined, made.inspected, name_of(Path(path)), 0.0
-            )
-            found = _with_repair(found, tournament, made)
+            found = _with_repair(tournament, made, name_of(Path(path)))
         else:
             if not wanted and decision.verdict is Verdict.CLEARED:
                 _write(Path(out), inspected)
             found = work.report(decision.facts, examined, inspected, name_of(Path(path)), 0.0)
         spent = time.monotonic() - started
         return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
+
+
+def _accused(
+    rules: Policy,
+    training_set: "TrainingSet | None",
+    suspects: Sequence[Suspect],
+    trusted: Sequence[int],
+) -> AccusedImages | None:
+    if training_set is None:
+        if suspects or trusted:
+            raise InputError(
+                "Accused images need the training set that they are in.", code="no_training_set"
+            )
+        return None
+    return gathered(rules.training_set, training_set, suspects, trusted)
 
 
 def _played(
@@ -166,9 +198,12 @@ def _played(
     return None
 
 
-def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Report:
-    """The report with the repair's numbers, and the parent's triggers on images."""
+def _with_repair(tournament: Tournament, made: Candidate, name: str) -> Report:
+    """The report on a candidate, with its repair's numbers and the parent's triggers on images."""
     parent = tournament.found
+    found = tournament.work.report(
+        made.decision.facts, made.examined, made.inspected, name, seconds=0.0
+    )
     found = replace(
         found, purification=made.facts, replayed_before=parent_comparison.asr_of(parent.evidence)
     )

@@ -17,6 +17,7 @@ from guard.jobs.run import RESULT
 from guard.settings import plugin_folder
 from guard.vetting import canary_trial, examine, repair
 from guard.vetting import cleanset_work as preparing
+from guard.vetting.accused import unpacked
 from guard.vetting.case import settled_by
 from guard.vetting.repair_probes import Replay
 
@@ -94,6 +95,8 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
             digest=chained["digest"],
             after=tuple(chained["after"]),
         )
+    stored = request["accused"]
+    accused = None if stored is None else unpacked(Path(stored).read_bytes())
     digest, facts = repair.repair(
         model,
         request["artifact"],
@@ -103,6 +106,7 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         replays,
         out / "model.safetensors",
         start=start,
+        accused=accused,
         seed=request["seed"],
         seconds=request["seconds"],
         progress=_reporter(),

@@ -23,11 +23,13 @@ def make_case(
     purification: PurificationFacts | None,
     architecture: str | None = None,
     methods: Mapping[str, Any] | None = None,
+    *,
+    sifted: bool = False,
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
     `architecture` is what its manifest names. `methods` is `methods_of(policy)`, for a caller that
-    makes many.
+    makes many. `sifted` is as in `Case`.
     """
     methods = methods_of(policy) if methods is None else methods
     return Case(
@@ -39,6 +41,7 @@ def make_case(
         versions={name: method.version for name, method in methods.items()},
         parameters={name: method.parameters() for name, method in methods.items()},
         architecture=architecture,
+        sifted=sifted,
     )
 
 
