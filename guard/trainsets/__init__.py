@@ -4,5 +4,6 @@ The package needs NumPy, not torch.
 """
 
 from guard.trainsets._set import Batch, TrainingSet, from_arrays
+from guard.trainsets._sifted import Sifted
 
-__all__ = ["Batch", "TrainingSet", "from_arrays"]
+__all__ = ["Batch", "Sifted", "TrainingSet", "from_arrays"]
