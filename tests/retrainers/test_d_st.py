@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from guard.core.errors import InputError, MethodFailed
 from guard.ml.networks import heads
 from guard.ml.training.contrastive import contrastive_loss, positives
-from guard.retrainers._base import Retrained, Sifted
+from guard.retrainers._base import Retrained
 from guard.retrainers.d_st import DSt, clean_minus_poisoned
+from guard.trainsets import Sifted
 from tests import toys
 from tests.retrainers import sets
 
