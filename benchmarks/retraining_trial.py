@@ -142,16 +142,16 @@ def main() -> None:
         f"{len(np.intersect1d(sift.trusted, one.poison))}; {torch.get_num_threads()} threads"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for label, dropped in (("nothing dropped", NONE), ("oracle", one.poison)):
-            found = Sifted(suspects=dropped, proof=NONE, trusted=NONE, relabelled=NONE)
-            made, spent = run("sifted", one, found, folder, options.seed)
-            show(label, made.model, one, spent)
         for name in options.methods:
             made, spent = run(name, one, sift, folder, options.seed)
             numbers = " ".join(f"{key}={value:.3f}" for key, value in made.numbers.items())
             show(name, made.model, one, spent, numbers)
             if made.control is not None:
                 show(f"{name}, its control", made.control, one, spent)
+        for label, dropped in (("nothing dropped", NONE), ("oracle", one.poison)):
+            found = Sifted(suspects=dropped, proof=NONE, trusted=NONE, relabelled=NONE)
+            made, spent = run("sifted", one, found, folder, options.seed)
+            show(label, made.model, one, spent)
 
 
 if __name__ == "__main__":
