@@ -1,7 +1,8 @@
 """Every retrainer on one poisoned training set, beside controls and an oracle.
 
     python -m benchmarks.retraining_trial [--data fashion-mnist] [--attack patch] [--rate 0.05]
-        [--seed 0] [--recall 0.95] [--precision 0.94] [--methods sifted d_st trap_and_replace]
+        [--seed 0] [--width 16] [--recall 0.95] [--precision 0.94] [--pace 1]
+        [--methods sifted d_st trap_and_replace]
 
 The sift is made up: from the truth, with the recall and precision that are asked for, since this
 script is about what follows a sift. The methods get the sift and no truth. The oracle drops exactly
@@ -28,8 +29,8 @@ from guard.core.manifest import Manifest
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.training.checkpoints import FolderCheckpoint
 from guard.retrainers import RETRAINERS
-from guard.retrainers._base import Retrained, Sifted
-from guard.trainsets import TrainingSet, from_arrays
+from guard.retrainers._base import Retrained
+from guard.trainsets import Sifted, TrainingSet, from_arrays
 
 TRAIN, CLEAN, TEST, WIDTH = 3000, 1050, 1000, 16
 TAUGHT, TRUSTED = 0.7, 0.4
@@ -48,7 +49,7 @@ class Cell:
     manifest: Manifest
 
 
-def cell(name: str, attack: str, rate: float, seed: int) -> Cell:
+def cell(name: str, attack: str, rate: float, seed: int, width: int = WIDTH) -> Cell:
     given = {"mnist": data.mnist, "fashion-mnist": data.fashion_mnist}[name](TRAIN, CLEAN, TEST)
     maker: Any = ATTACKS.get(attack)
     made = maker(target=0, seed=seed).prepare(given.train, given.classes)
@@ -66,7 +67,7 @@ def cell(name: str, attack: str, rate: float, seed: int) -> Cell:
             input_size=(channels, height, width),
             mean=(0.5,) * channels,
             std=(0.25,) * channels,
-            model_args={"depths": [1, 1, 1], "width": WIDTH},
+            model_args={"depths": [1, 1, 1], "width": width},
         ),
     )
 
@@ -107,10 +108,12 @@ def show(
 
 
 def run(
-    name: str, one: Cell, sift: Sifted, folder: str, seed: int
+    name: str, one: Cell, sift: Sifted, folder: str, seed: int, pace: float
 ) -> tuple[Retrained, tuple[float, float]]:
     begun, busy = time.monotonic(), time.process_time()
-    made = RETRAINERS.get(name)()(
+    default = RETRAINERS.get(name)().parameters()
+    passes = {key: max(1, round(pace * value)) for key, value in default.items() if "epochs" in key}
+    made = RETRAINERS.get(name)(**passes)(
         one.manifest,
         one.train,
         one.clean,
@@ -127,29 +130,32 @@ def main() -> None:
     parser.add_argument("--attack", default="patch")
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--precision", type=float, default=0.94)
+    parser.add_argument("--pace", type=float, default=1.0, help="of the default passes, a share")
     parser.add_argument("--methods", nargs="*", default=RETRAINERS.names())
     options = parser.parse_args()
-    one = cell(options.data, options.attack, options.rate, options.seed)
+    one = cell(options.data, options.attack, options.rate, options.seed, options.width)
     sift = made_up_sift(one, options.recall, options.precision, options.seed)
     print(
         f"{options.data} {options.attack} {options.rate:.0%}: {len(one.poison)} of "
         f"{len(one.train)} images are poison; suspects {len(sift.suspects)} + proof "
         f"{len(sift.proof)}; trusted {len(sift.trusted)}, of which poison "
-        f"{len(np.intersect1d(sift.trusted, one.poison))}; {torch.get_num_threads()} threads"
+        f"{len(np.intersect1d(sift.trusted, one.poison))}; {torch.get_num_threads()} threads, "
+        f"{options.pace:.0%} of the default passes"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for label, dropped in (("nothing dropped", NONE), ("oracle", one.poison)):
-            found = Sifted(suspects=dropped, proof=NONE, trusted=NONE, relabelled=NONE)
-            made, spent = run("sifted", one, found, folder, options.seed)
-            show(label, made.model, one, spent)
         for name in options.methods:
-            made, spent = run(name, one, sift, folder, options.seed)
+            made, spent = run(name, one, sift, folder, options.seed, options.pace)
             numbers = " ".join(f"{key}={value:.3f}" for key, value in made.numbers.items())
             show(name, made.model, one, spent, numbers)
             if made.control is not None:
                 show(f"{name}, its control", made.control, one, spent)
+        for label, dropped in (("nothing dropped", NONE), ("oracle", one.poison)):
+            found = Sifted(suspects=dropped, proof=NONE, trusted=NONE, relabelled=NONE)
+            made, spent = run("sifted", one, found, folder, options.seed, options.pace)
+            show(label, made.model, one, spent)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def random_state() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The state of all generators that `seeded` seeds.
 
     Returns:
-        Integer tensors by name, each of one dimension, and JSON-ready values.
+        Integer tensors of shape N by name, and JSON-ready values.
     """
     version, state, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

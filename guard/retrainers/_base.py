@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,23 +18,7 @@ from guard.ml.devices import named
 from guard.ml.precision import repeatable
 from guard.ml.seeds import seeded
 from guard.ml.training.checkpoints import Checkpoint
-from guard.trainsets import TrainingSet
-
-
-@dataclass(frozen=True)
-class Sifted:
-    """What a sift says to those who train: places int64 in the training set.
-
-    `suspects` are accused and may be learnt from; `proof` are accused and kept for the proof, so
-    they are neither trained on nor looked at. `trusted` are the least conspicuous images of each
-    class. `relabelled` holds, for each of `suspects`, the class that a clean reference gives it,
-    -1 where it is unsure.
-    """
-
-    suspects: np.ndarray
-    proof: np.ndarray
-    trusted: np.ndarray
-    relabelled: np.ndarray
+from guard.trainsets import Sifted, TrainingSet
 
 
 @dataclass(frozen=True)

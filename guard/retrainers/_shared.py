@@ -11,9 +11,9 @@ from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.ml.cleanset import CleanSet
 from guard.ml.networks.architectures import ImageModel, build, wrap
+from guard.ml.suitability import channels_last
 from guard.ml.training.fit import by_fan_in
-from guard.retrainers._base import Sifted
-from guard.trainsets import TrainingSet
+from guard.trainsets import Sifted, TrainingSet
 
 _SHIFTED = 8  # of the image's side, a part: 4 of 32 pixels, as papers on small images have it
 
@@ -24,7 +24,9 @@ def fresh(manifest: Manifest, device: torch.device) -> ImageModel:
     A polarizer that the manifest names is left out: a new network has nothing to repair.
     """
     plain = replace(manifest, polarizer=None)
-    return wrap(plain, build(plain)).to(device).train()
+    model = wrap(plain, build(plain)).to(device).train()
+    channels_last(model)
+    return model
 
 
 def require(

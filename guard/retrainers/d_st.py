@@ -21,8 +21,8 @@ from guard.ml.training.checkpoints import Checkpoint
 from guard.ml.training.contrastive import contrastive_loss, positives
 from guard.ml.training.resumable import Resumable, Stage
 from guard.retrainers import _shared
-from guard.retrainers._base import Retrained, Retrainer, Sifted
-from guard.trainsets import TrainingSet
+from guard.retrainers._base import Retrained, Retrainer
+from guard.trainsets import Sifted, TrainingSet
 
 HEADS = ("logistic", "sgd")
 _ENCODE = 256  # images of a pass without gradients

@@ -17,7 +17,7 @@ from guard.ml.training.checkpoints import Checkpoint
 from guard.ml.training.resumable import Resumable, Stage
 from guard.retrainers import _shared
 from guard.retrainers._base import Retrained, Retrainer
-from guard.retrainers._base import Sifted as Sift
+from guard.trainsets import Sifted as Sift
 from guard.trainsets import TrainingSet
 
 

@@ -21,13 +21,14 @@ from guard.ml.measure import accuracy, evaluating
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.heads import layer_of
 from guard.ml.networks.split import Decoder, Split, psnr, split, total_variation
+from guard.ml.suitability import channels_last
 from guard.ml.training.augment import cutmix, mirrored, shifted
 from guard.ml.training.checkpoints import Checkpoint
 from guard.ml.training.fit import require_images
 from guard.ml.training.resumable import Resumable, Stage
 from guard.retrainers import _shared
-from guard.retrainers._base import Retrained, Retrainer, Sifted
-from guard.trainsets import TrainingSet
+from guard.retrainers._base import Retrained, Retrainer
+from guard.trainsets import Sifted, TrainingSet
 
 FAILED_MSE = 0.02  # of the reconstruction: with more the bait did not hold, by our reading
 _PROBES, _MEASURED = 4, 256
@@ -111,6 +112,7 @@ class TrapAndReplace(Retrainer):
         where = split(model, probe, self.cut, method=_NAME)
         control = copy.deepcopy(model)
         decoder = Decoder(where.channels, where.grid, manifest.input_size).to(device)
+        channels_last(decoder)
 
         run = Resumable(checkpoint, progress)
         run.fit(self._bait("bait", model, decoder, where, train, places), 0.0, 0.45)

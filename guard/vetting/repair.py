@@ -71,7 +71,7 @@ def repair(
     before = measure.accuracy(model, curated.holdout, curated.facts.classes)
     begun = time.monotonic()
     origin = model if start is None else start.model
-    repaired = _crash_as_failure(
+    repaired = crash_as_failure(
         lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
     )
     spent = time.monotonic() - begun
@@ -102,7 +102,12 @@ def repair(
     return digest, facts
 
 
-def _crash_as_failure(work: Callable[[], Any]) -> Any:
+def crash_as_failure(work: Callable[[], Any]) -> Any:
+    """What `work` returns.
+
+    Raises:
+        MethodFailed: it raised anything but an error of the guard; those go through.
+    """
     try:
         return work()
     except GuardError:

@@ -4,30 +4,30 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.digests import json_digest, sha256
-from guard.core.errors import GuardError, MethodFailed
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress, silent
 from guard.core.retraining import RetrainingFacts
 from guard.retrainers import RETRAINERS
-from guard.trainsets import TrainingSet
+from guard.trainsets import Sifted, TrainingSet
 from guard.vetting.examine import fits
+from guard.vetting.repair import crash_as_failure
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.training.checkpoints import Checkpoint
-    from guard.retrainers._base import Sifted
 
 
 def request_of(
     manifest: Manifest,
     train: TrainingSet,
     curated: "CuratedSet",
-    sifted: "Sifted",
+    sifted: Sifted,
     method: str,
     parameters: Mapping[str, Any],
     *,
@@ -38,8 +38,6 @@ def request_of(
     Raises:
         UnknownMethod: there is no such method.
     """
-    import torch
-
     made = RETRAINERS.get(method)(**parameters)
     found = (sifted.suspects, sifted.proof, sifted.trusted, sifted.relabelled)
     return json_digest(
@@ -50,7 +48,7 @@ def request_of(
             "sifted": [sha256(part.astype("<i8").tobytes()) for part in found],
             "method": [method, made.version, made.parameters()],
             "seed": seed,
-            "torch": torch.__version__,
+            "torch": version("torch"),
         }
     )
 
@@ -59,7 +57,7 @@ def retrain(
     manifest: Manifest,
     train: TrainingSet,
     curated: "CuratedSet",
-    sifted: "Sifted",
+    sifted: Sifted,
     method: str,
     parameters: Mapping[str, Any],
     out: Path,
@@ -99,23 +97,13 @@ def retrain(
     classes = curated.facts.classes
     before = None if parent is None else measure.accuracy(parent[0], curated.holdout, classes)
     begun = time.monotonic()
-    try:
-        trained = made(
-            manifest,
-            train,
-            curated.visible(),
-            sifted,
-            checkpoint=checkpoint,
-            seed=seed,
-            progress=progress,
-            device=device,
-        )
-    except GuardError:
-        raise
-    except Exception as error:
-        raise MethodFailed(
-            f"It crashed: {type(error).__name__}: {error}", code="crashed"
-        ) from error
+    how: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "seed": seed,
+        "progress": progress,
+        "device": device,
+    }
+    trained = crash_as_failure(lambda: made(manifest, train, curated.visible(), sifted, **how))
     spent = time.monotonic() - begun
     after = measure.accuracy(trained.model, curated.holdout, classes)
     digest = write_canonical(architectures.export(trained.model), manifest, out)
@@ -128,12 +116,14 @@ def retrain(
         training_set=train.facts.digest,
         cleanset=curated.facts.digest,
         images=len(train),
-        suspects=len(sifted.suspects),
-        proof=len(sifted.proof),
-        trusted=len(sifted.trusted),
+        **_sizes(sifted),
         acc_before=before,
         acc_after=after,
         seconds=spent,
         seed=seed,
         numbers={name: value for name, value in trained.numbers.items() if math.isfinite(value)},
     )
+
+
+def _sizes(sifted: Sifted) -> dict[str, int]:
+    return {name: len(getattr(sifted, name)) for name in ("suspects", "proof", "trusted")}

@@ -19,8 +19,8 @@ from guard.core.progress import Progress, silent
 from guard.ml.measure import accuracy
 from guard.ml.training.checkpoints import Checkpoint, FolderCheckpoint
 from guard.retrainers import RETRAINERS
-from guard.retrainers._base import Retrained, Sifted
-from guard.trainsets import TrainingSet
+from guard.retrainers._base import Retrained
+from guard.trainsets import Sifted, TrainingSet
 from guard.vetting.parameters import checked
 from tests import toys
 from tests.house.sources import ROOT

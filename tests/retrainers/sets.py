@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guard.retrainers._base import Sifted
-from guard.trainsets import TrainingSet, from_arrays
+from guard.trainsets import Sifted, TrainingSet, from_arrays
 from tests import toys
 
 IMAGES, POISONED = 240, 48

@@ -12,8 +12,10 @@ from torch.nn.functional import cross_entropy
 from guard.core.errors import InputError, MethodFailed
 from guard.ml.networks import heads
 from guard.ml.training.contrastive import contrastive_loss, positives
-from guard.retrainers._base import Retrained, Sifted
+from guard.retrainers import d_st
+from guard.retrainers._base import Retrained
 from guard.retrainers.d_st import DSt, clean_minus_poisoned
+from guard.trainsets import Sifted
 from tests import toys
 from tests.retrainers import sets
 
@@ -226,3 +228,21 @@ def test_a_layer_that_is_followed_by_another_operation_is_left_alone() -> None:
         parts(layer), clean, (good[:0], clean[1][:0], labels[:0]), against=0, decay=1
     )
     assert torch.equal(layer.weight, before)
+
+
+def test_a_network_without_a_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(d_st, "layer_of", lambda model, clean: None)
+    with pytest.raises(MethodFailed) as refused:
+        trained(sets.sift())
+
+    assert refused.value.code == "no_head"
+
+
+def test_a_classifier_that_cannot_be_solved_names_the_other_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(d_st, "fit_against", lambda *args, **kwargs: False)
+    with pytest.raises(MethodFailed, match="use head=sgd") as refused:
+        trained(sets.sift(), epochs=1)
+
+    assert refused.value.code == "no_head"

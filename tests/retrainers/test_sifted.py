@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from guard.retrainers._base import Retrained
-from guard.retrainers._base import Sifted as Sift
 from guard.retrainers.sifted import Sifted
+from guard.trainsets import Sifted as Sift
 from guard.trainsets import TrainingSet
 from tests import toys
 from tests.retrainers import sets

@@ -239,3 +239,9 @@ def _load_optimiser(
         index, _, key = name.partition("/")
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    for weight, entries in optimiser.state.items():
+        for key, value in entries.items():
+            # Memory as the optimiser made it, like the weight's: another order of the same numbers
+            # is summed by other instructions, which need not round alike.
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
