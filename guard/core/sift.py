@@ -19,6 +19,15 @@ class SiftVerdict(StrEnum):
     COULD_NOT_LOOK = "could_not_look"
 
 
+#: With which `guard sift` ends: nobody accused, poisoned, could not look, for a person.
+SIFT_EXIT_CODES: Mapping[SiftVerdict, int] = {
+    SiftVerdict.NOTHING: 0,
+    SiftVerdict.POISONED: 1,
+    SiftVerdict.COULD_NOT_LOOK: 2,
+    SiftVerdict.REVIEW: 5,
+}
+
+
 class Poisoning(StrEnum):
     """How accused images relate to their label.
 

@@ -12,12 +12,18 @@ from guard.core.sift import (
     SiftVerdict,
     SuspectTrigger,
 )
+from guard.policy.rules import TrainingSetRule
 
 #: Share of mapped classes that are swapped in pairs, from which on natural confusion explains a
 #: map as well as an attack does.
 MUTUAL = 0.5
 #: Classes of a model, from which on a poisoning has enough source classes to be told by them.
 LEAST_CLASSES = 4
+
+
+def sift_rules(rule: TrainingSetRule) -> SiftRules:
+    """The rules of a sift under a policy."""
+    return SiftRules(max_fdr=rule.max_fdr, min_images=rule.min_images)
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,17 @@ TABLE = {
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
-    "offline": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
-    "": _row("offline"),  # guard/__init__.py
+    "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
+    "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
+    "offline": _row(
+        f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs offline_sift"
+    ),
+    "": _row("offline offline_sift"),  # guard/__init__.py
     "api": _row("core flow bootstrap store reports cleansets settings logs", WEB, METRICS),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
-        "core vetting flow bootstrap store reports cleansets settings logs policy offline local",
+        "core vetting flow bootstrap store reports cleansets settings logs policy offline "
+        "offline_inputs offline_sift local",
         SCREEN,
     ),
     # `events` for the SQS poller.
