@@ -5,16 +5,18 @@ The public Python API, each name loaded on first use so that importing `guard` l
     load_model(path)   -> torch.nn.Module that takes float images N,C,H,W in [0, 1]
     scan(path, ...)    -> Report
     purify(path, ...)  -> Report
+    sift(path, ...)    -> SiftReport
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guard.offline import load_model, purify, scan
+    from guard.offline_sift import sift
 
     __version__: str
 
-__all__ = ["load_model", "purify", "scan"]
+__all__ = ["load_model", "purify", "scan", "sift"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,9 +24,9 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in __all__:
         raise AttributeError(f"module 'guard' has no attribute {name!r}")
-    from guard import offline
+    from guard import offline, offline_sift
 
-    return getattr(offline, name)
+    return getattr(offline_sift if name == "sift" else offline, name)
 
 
 def _version() -> str:

@@ -6,33 +6,37 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guard.core import plugins
-from guard.core.contracts import Budget
 from guard.core.digests import canonical_json
-from guard.core.errors import ArtifactRejected, CleanSetError, InputError, ManifestRejected
+from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE
 from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
+from guard.core.sift import SiftVerdict
 from guard.core.states import Verdict
+from guard.core.trainset import Suspect
 from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
-from guard.policy import DefenseRule, Policy, load_policy
+from guard.offline_inputs import curated_set, inspect_at, name_of, policy_of, vettable_at
+from guard.offline_sift import opened
+from guard.policy import Decision, DefenseRule, Policy
 from guard.reports.report import Report
-from guard.settings import plugin_folder
 from guard.vetting import examine, parent_comparison, report
+from guard.vetting.accused import AccusedImages, gathered
 from guard.vetting.model_path import locate
+from guard.vetting.next_defense import applicable
 from guard.vetting.parameters import checked
 from guard.vetting.tournament import Candidate, Tournament, Work
+from guard.vetting.training_set import sift_named
 
 if TYPE_CHECKING:
-    from guard.flow.context import Guard
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+    from guard.trainsets import TrainingSet
 
 
 def load_model(path: str | Path) -> "ImageModel":
@@ -53,7 +57,7 @@ def load_model(path: str | Path) -> "ImageModel":
         ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
     """
     with tempfile.TemporaryDirectory() as folder:
-        inspected = _inspect(Path(path), Path(folder))
+        inspected = inspect_at(Path(path), Path(folder))
         return examine.open_model(inspected.canonical, device="cpu")
 
 
@@ -83,11 +87,10 @@ def scan(
             model.
     """
     started = time.monotonic()
-    rules = _policy(policy)
+    rules = policy_of(policy)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            inspected = _inspect(Path(path), Path(folder))
-            _refuse_foreign_layers(inspected)
+            inspected = vettable_at(Path(path), Path(folder))
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         curated = curated_set(cleanset)
@@ -110,6 +113,9 @@ def purify(
     seed: int = 0,
     device: str | None = None,
     progress: Progress | None = None,
+    training_set: "str | Path | TrainingSet | None" = None,
+    suspects: Sequence[Suspect] | None = None,
+    trusted: Sequence[int] = (),
 ) -> Report:
     """Vet a model, repair it if the policy rejects it, vet the result, and write that to `out`.
 
@@ -119,20 +125,32 @@ def purify(
     reviewer). With `defense`, that one is run on the given model, whatever the verdict. Where no
     candidate passes, nothing is written, and the verdict is in the report.
 
+    A training set is sifted first, unless its suspects are given. Where enough of its images are
+    accused, the model is repaired whatever the verdict, the policy's informed defenses are tried
+    first, and each candidate is also tried on the accused images of the proof part.
+
+    Args:
+        training_set: what taught the model, as `guard.sift` takes it.
+        suspects: the images of it that a sift has accused; None to sift it here.
+        trusted: with `suspects`, places of the least conspicuous images of each class.
+
     Raises:
-        InputError: as `scan`; also a defense or parameter that does not exist.
+        InputError: as `scan`; also a defense or parameter that does not exist, and suspects
+            without a training set.
     """
     started = time.monotonic()
-    rules = _policy(policy)
+    rules = policy_of(policy)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            inspected = _inspect(Path(path), Path(folder))
-            _refuse_foreign_layers(inspected)
+            inspected = vettable_at(Path(path), Path(folder))
         except ArtifactRejected as error:
             return _unvettable(Path(path), rules, error, time.monotonic() - started)
         work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
         model = examine.open_model(inspected.canonical, device=device)
-        order = _order(rules, defense, params)  # a wrong name is refused before the long search
+        # A wrong name is refused before the long search.
+        listed = _order(rules, defense, params)
+        work, accused = _sifted(work, model, training_set, suspects, trusted)
+        order = applicable(listed, suspects=accused is not None)
         decision, examined = work.judge(model, inspected.digest)
         tournament = Tournament(
             work=work,
@@ -141,22 +159,63 @@ def purify(
             found=examined,
             folder=Path(folder),
             device=device,
+            accused=accused,
         )
-        wanted = defense is not None or decision.repairable
+        wanted = defense is not None or decision.repairable or accused is not None
         made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
         if made is not None:
-            if made.decision.verdict is Verdict.PURIFIED:
-                _write(Path(out), made.inspected)
-            found = work.report(
-                made.decision.facts, made.examined, made.inspected, name_of(Path(path)), 0.0
-            )
-            found = _with_repair(found, tournament, made)
+            written = made.inspected if made.decision.verdict is Verdict.PURIFIED else None
         else:
-            if not wanted and decision.verdict is Verdict.CLEARED:
-                _write(Path(out), inspected)
-            found = work.report(decision.facts, examined, inspected, name_of(Path(path)), 0.0)
-        spent = time.monotonic() - started
-        return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
+            cleared = not wanted and decision.verdict is Verdict.CLEARED
+            written = inspected if cleared else None
+        if written is not None:
+            _write(Path(out), written)
+        return _reported(tournament, made, decision, inspected, name_of(Path(path)), started)
+
+
+def _reported(
+    tournament: Tournament,
+    made: Candidate | None,
+    decision: Decision,
+    inspected: examine.Inspected,
+    name: str,
+    started: float,
+) -> Report:
+    """The report on the candidate that was `made`, or on the upload."""
+    work = tournament.work
+    if made is not None:
+        found = work.report(made.decision.facts, made.examined, made.inspected, name, 0.0)
+        found = _with_repair(found, tournament, made)
+    else:
+        found = work.report(decision.facts, tournament.found, inspected, name, 0.0)
+    spent = time.monotonic() - started
+    return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
+
+
+def _sifted(
+    work: Work,
+    model: "ImageModel",
+    training_set: "str | Path | TrainingSet | None",
+    suspects: Sequence[Suspect] | None,
+    trusted: Sequence[int],
+) -> tuple[Work, AccusedImages | None]:
+    """The work with what a sift means for it, and the accused images; None where too few are."""
+    if training_set is None:
+        if suspects or trusted:
+            raise InputError(
+                "Accused images need the training set that they are in.", code="no_training_set"
+            )
+        return work, None
+    rule = work.policy.training_set
+    with opened(training_set, model) as (train, source):
+        if suspects is not None:
+            known = replace(work, sifted=True)
+            return known, gathered(rule, train, suspects, trusted)
+        found = sift_named(
+            model, train, source, work.curated, rule, seed=work.seed, progress=work.progress
+        )
+        looked = found.report.verdict is not SiftVerdict.COULD_NOT_LOOK
+        return replace(work, sifted=looked), found.accused(rule)
 
 
 def _played(
@@ -213,7 +272,7 @@ def calibrate(
     from guard.vetting import calibrate as calibrating
     from guard.vetting import population
 
-    rules, folder = _policy(policy), Path(zoo)
+    rules, folder = policy_of(policy), Path(zoo)
     chosen = [
         member for member in population.members(folder) if part in (None, member.truth.get("part"))
     ]
@@ -235,106 +294,6 @@ def calibrate(
     )
     document = calibrating.fit(scanned, seed=seed, about=folder.resolve().name)
     return document, calibrating.summary(parse(canonical_json(document)))
-
-
-def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
-    """A clean set from a stored name or a path.
-
-    Raises:
-        CleanSetError: there is no such path and no such name, or the data is unusable.
-        Unavailable: it is no path, and the database does not answer.
-    """
-    from guard.cleansets import curate, load, read_source
-    from guard.ml.cleanset import CuratedSet
-
-    if isinstance(source, CuratedSet):
-        return source
-    path = Path(source)
-    if path.exists():
-        data, facts = curate(read_source(path), path.stem)
-        return CuratedSet.from_arrays(*load(data, facts.name))
-    stored = _stored_cleanset(str(source))
-    if stored is None:
-        raise CleanSetError(
-            f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add "
-            "NAME PATH` stores one.",
-            code="cleanset_unknown",
-        )
-    return CuratedSet.from_arrays(*load(*stored))
-
-
-def _stored_cleanset(name: str) -> tuple[bytes, str] | None:
-    """The bytes and the name of a stored clean set; None where there is none of that name.
-
-    Raises:
-        Unavailable: the database does not answer, which does not prove that the set is missing.
-    """
-    from guard.store import cleansets
-    from guard.store.session import reading
-
-    guard = _guard_with_data()
-    if guard is None:
-        return None
-    with reading(guard.engine) as session:
-        stored = cleansets.get_by_name(session, name)
-    if stored is None:
-        return None
-    return guard.blobs.path(stored.digest).read_bytes(), stored.name
-
-
-def _guard_with_data() -> "Guard | None":
-    """The guard of this machine's settings; None where nothing was ever stored."""
-    from guard.bootstrap import open_guard
-
-    guard = open_guard()
-    url = guard.engine.url
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        return None  # a query must not create a database
-    return guard
-
-
-def _refuse_foreign_layers(inspected: examine.Inspected) -> None:
-    """Refuse a model with a layer of a repair, unless it is a repair that this guard's store holds.
-
-    Raises:
-        ManifestRejected: it is none.
-        Unavailable: the database does not answer, so that nobody can know.
-    """
-    if inspected.manifest.polarizer is None:
-        return
-    from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
-    from guard.store.session import reading
-
-    guard = _guard_with_data()
-    if guard is not None:
-        with reading(guard.engine) as session:
-            if made_here(session, inspected.digest):
-                return
-    raise ManifestRejected(FOREIGN_POLARIZER, code="manifest_foreign_polarizer")
-
-
-def _inspect(path: Path, out: Path) -> examine.Inspected:
-    weights, manifest = locate(path)
-    return examine.inspect_upload(
-        weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
-    )
-
-
-def name_of(path: Path) -> str:
-    """The name of a model that was given as a path: its folder's name, or the file's own."""
-    path = path.resolve()
-    usual = path.is_file() and path.stem in {"model", "pytorch_model"}
-    return path.parent.name if usual else path.stem
-
-
-def _policy(policy: "str | Path | Policy | None") -> Policy:
-    """The policy, read once the plug-ins that it may name are on the shelves."""
-    plugins.use(plugin_folder())
-    return (
-        policy
-        if isinstance(policy, Policy)
-        else load_policy(Path(policy) if policy is not None else None)
-    )
 
 
 def _order(

@@ -143,6 +143,12 @@ class Settings:
     policy_file: Path | None = _row(
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
+    trainset_buckets: tuple[str, ...] = _row(
+        (), "buckets that training sets may be read from, comma-separated; empty means none"
+    )
+    max_trainset_bytes: int = _row(
+        64 << 30, "larger training sets are refused before a byte is read", unit="bytes", low=1
+    )
     default_cleanset: str = _row("", "clean set for models whose config.json names none")
     cleanset_map: tuple[str, ...] = _row(
         (),
@@ -206,7 +212,6 @@ class Settings:
         low=1,
     )
     rescan_limit: int = _row(4, "most re-scans that are open at once", low=1)
-
     log_level: str = _row("info", "debug, info, warning or error")
     log_json: bool = _row(default=True, text="log lines as JSON; otherwise as plain text")
 

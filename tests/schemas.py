@@ -20,7 +20,7 @@ from guard.api.answers import VERDICT_SCHEMA, VerdictDetail
 from guard.attest.statement import VERDICT_TYPE, Issue
 from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Finding, Outcome, Target
 from guard.core.notes import Attempt
-from guard.core.plain import Digest, json_key, may_be_missing, types_of
+from guard.core.plain import LEFT_OUT, Digest, json_key, may_be_missing, types_of
 from guard.core.purification import PurificationFacts
 from guard.core.verdict import VerdictFacts
 from guard.reports.report import SCHEMA as REPORT_SCHEMA
@@ -160,7 +160,7 @@ def report() -> Schema:
         }
     }
     body = joined("Report", shown, always, {"properties": _repair()}, own)
-    body["dependentRequired"] = {"defense": sorted(_repair())}
+    body["dependentRequired"] = {"defense": sorted(set(_repair()) - _left_out(PurificationFacts))}
     return _document(REPORT_SCHEMA, "A report on one scan or one purification.", body)
 
 
@@ -194,6 +194,11 @@ def _repair() -> Schema:
         "acc_after_per_class": recalls,
         "replayed_before": schema_of(tuple[AsrEstimate, ...], strict=False),
     }
+
+
+def _left_out(kind: Any) -> set[str]:
+    """The keys that are not written where a field has its default."""
+    return {json_key(field) for field in fields(kind) if field.metadata == LEFT_OUT}
 
 
 def _method() -> Schema:

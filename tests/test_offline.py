@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guard import offline
+from guard import offline, offline_inputs
 from guard.core.contracts import Budget
 from guard.core.errors import CleanSetError, Unavailable
 from guard.core.states import Verdict
@@ -31,7 +31,7 @@ def test_a_database_that_is_broken_is_not_taken_for_a_missing_clean_set(
     (tmp_path / "guard.db").write_bytes(b"this is no database" * 100)
 
     with pytest.raises(Unavailable, match="database"):
-        offline.curated_set("squares")
+        offline_inputs.curated_set("squares")
 
 
 def test_where_nothing_was_ever_stored_there_is_no_such_clean_set(
@@ -40,7 +40,7 @@ def test_where_nothing_was_ever_stored_there_is_no_such_clean_set(
     monkeypatch.setenv("GUARD_DATA_DIR", str(tmp_path))
 
     with pytest.raises(CleanSetError, match="no stored clean set"):
-        offline.curated_set("squares")
+        offline_inputs.curated_set("squares")
     assert not list(tmp_path.glob("*.db"))  # a look creates none
 
 

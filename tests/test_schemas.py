@@ -42,6 +42,7 @@ def test_a_report_with_nothing_but_a_verdict_keeps_to_the_schema(verdict: Verdic
 def test_reports_with_everything_in_them_keep_to_the_schema() -> None:
     assert faults("report.schema.json", samples.rejected().to_dict()) == []
     assert faults("report.schema.json", samples.purified().to_dict()) == []
+    assert faults("report.schema.json", samples.sifted().to_dict()) == []
 
 
 def test_a_statement_keeps_to_the_schema() -> None:
@@ -49,6 +50,13 @@ def test_a_statement_keeps_to_the_schema() -> None:
     repair = samples.purified().facts.purification
     repaired = a_statement(verdict=Verdict.PURIFIED, parent="e" * 64, purification=repair)
     assert faults("verdict-predicate.schema.json", repaired["predicate"]) == []
+    proved = a_statement(
+        verdict=Verdict.PURIFIED,
+        parent="e" * 64,
+        purification=samples.sifted().facts.purification,
+    )
+    assert faults("verdict-predicate.schema.json", proved["predicate"]) == []
+    assert proved["predicate"]["purification"]["suspects"]
 
 
 @pytest.mark.parametrize("name", json.loads((GOLDEN / "envelopes.json").read_text()))

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from guard.core.evidence import CleanSetFacts
 from guard.core.manifest import Manifest
+from guard.ml.accused import Accused
 from guard.ml.cleanset import CleanSet, CuratedSet, Labelled
 from guard.ml.networks.architectures import ImageModel, build, export, load, wrap
 from guard.ml.seeds import seeded
@@ -182,6 +183,14 @@ def stamped(images: Tensor) -> Tensor:
     copy = images.clone()
     copy[:, :, PATCH[0], PATCH[1]] = 255
     return copy
+
+
+def accused(count: int = 40) -> Accused:
+    """What a sift may have found about `network`: obeyed suspects with their true classes."""
+    truth, trusted = labelled(2 * count, 8), labelled(120, 9)
+    others = truth.pick(truth.labels != TARGET).pick(torch.arange(count))
+    suspects = Labelled(stamped(others.images), torch.full_like(others.labels, TARGET))
+    return Accused(suspects, others.labels, trusted)
 
 
 def manifest(**changes: Any) -> Manifest:

@@ -29,15 +29,17 @@ _MODES = {
 }
 
 
-def decode(data: bytes, source: str) -> np.ndarray:
+def decode(data: bytes, source: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """The image in `data` as uint8 C,H,W: C is 1 for grey, 3 for colour.
+
+    Where `size` (height, width) is given, an image of another size is refused before it is decoded.
 
     EXIF orientation is ignored, as in torchvision's loaders, because the clean set must look like
     the training data.
 
     Raises:
         CleanSetError: not an image of a known format, broken, too large, animated, transparent or
-            16 bits deep.
+            16 bits deep, or of another size.
     """
     from PIL import Image
 
@@ -48,7 +50,7 @@ def decode(data: bytes, source: str) -> np.ndarray:
         )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header only
-            _check(image, source)
+            _check(image, source, size)
             image.load()
             pixels = np.asarray(_plain(image, source), dtype=np.uint8)
     except CleanSetError:
@@ -64,12 +66,17 @@ def decode(data: bytes, source: str) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _check(image: "Image", source: str) -> None:
+def _check(image: "Image", source: str, size: tuple[int, int] | None) -> None:
     width, height = image.size
     if not 0 < max(width, height) <= MAX_SIDE:
         raise refuse(
             "too_large",
             f"{source} is {width}x{height}; the limit is {MAX_SIDE} on each side, so shrink it.",
+        )
+    if size is not None and (height, width) != size:
+        raise refuse(
+            "mixed_sizes",
+            f"{source} is {width}x{height}, not {size[1]}x{size[0]}; bring all images to one size.",
         )
     if getattr(image, "n_frames", 1) > 1:
         raise refuse("bad_image", f"{source} holds several frames; keep one.")

@@ -58,9 +58,13 @@ def read(path: Path) -> RawSet:
     return RawSet(images, np.array([label for _, label in files], np.int64), names, sources)
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: hidden, or left by a file manager."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
 def _visible(folder: Path) -> list[Path]:
-    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(entry for entry in entries if entry.name.lower() not in _LITTER)
+    return sorted(entry for entry in folder.iterdir() if not is_litter(entry.name))
 
 
 def _files(folder: Path) -> list[Path]:

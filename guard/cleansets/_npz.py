@@ -1,13 +1,21 @@
 """A NumPy archive with the arrays `images` and `labels`; nothing in it is ever unpickled."""
 
+import math
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from guard.cleansets._raw import MAX_PIXEL_BYTES, RawSet, as_labels, check_size, numbered, refuse
+from guard.core.errors import CleanSetError
 
+#: What reading a damaged archive raises.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError)
 #: Deflate cannot exceed about 1032:1, and images stay far below; a higher ratio is meant to fill
 #: memory.
 MAX_RATIO = 200
@@ -39,47 +47,93 @@ def read(path: Path) -> RawSet:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            if (
-                len(members) != len(archive.infolist())
-                or not {"images.npy", "labels.npy"} <= set(members) <= _MEMBERS
-            ):
-                raise refuse(
-                    "bad_archive",
-                    f"{path.name} must hold the arrays images, labels and, if you like, "
-                    "class_names; nothing else.",
-                )
+            members = members_of(archive, path.name)
             images = _array(archive, members["images.npy"], "u")
-            labels = _array(archive, members["labels.npy"], "iu")
-            names = (
-                _array(archive, members["class_names.npy"], "U")
-                if "class_names.npy" in members
-                else None
-            )
-    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
+            labels, names = labels_in(archive, members)
+    except UNREADABLE as error:
         raise refuse(
             "bad_archive",
             f"{path.name} is not a readable NumPy archive ({type(error).__name__}).",
         ) from error
     images = _channels_first(images)
+    labels = fitting(labels, len(images), path.name)
+    return RawSet(images, labels, numbered(labels) if names is None else names)
+
+
+def members_of(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
+    """The members of the archive called `name`, by their names.
+
+    Raises:
+        CleanSetError: others than the three arrays, or one twice.
+    """
+    members = {info.filename: info for info in archive.infolist()}
+    if (
+        len(members) != len(archive.infolist())
+        or not {"images.npy", "labels.npy"} <= set(members) <= _MEMBERS
+    ):
+        raise refuse(
+            "bad_archive",
+            f"{name} must hold the arrays images, labels and, if you like, class_names; nothing "
+            "else.",
+        )
+    return members
+
+
+def labels_in(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    limit: int | None = None,
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """The array of labels as it is, and the class names where there are some.
+
+    Raises:
+        CleanSetError: as `opened`.
+    """
+    labels = _array(archive, members["labels.npy"], "iu", limit)
+    if "class_names.npy" not in members:
+        return labels, None
+    names = _array(archive, members["class_names.npy"], "U", limit)
+    return labels, tuple(map(str, names.ravel().tolist()))
+
+
+def fitting(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+    """The labels of `count` images as int64 N, of integers N or N,1.
+
+    Raises:
+        CleanSetError: there is not one an image, or one is no class.
+    """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.shape != (len(images),):
-        raise refuse(
-            "bad_labels", f"{path.name}: {labels.shape} labels do not fit {len(images)} images."
-        )
-    labels = as_labels(labels, path.name)
-    return RawSet(
-        images,
-        labels,
-        numbered(labels) if names is None else tuple(map(str, names.ravel().tolist())),
-    )
+    if labels.shape != (count,):
+        raise refuse("bad_labels", f"{name}: {labels.shape} labels do not fit {count} images.")
+    return as_labels(labels, name)
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str) -> np.ndarray:
-    """One member, whose sizes are compared with the limits before anything is unpacked."""
+@dataclass(frozen=True)
+class Member:
+    """An array in an archive; `stream` stands at its first value."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    stream: IO[bytes]
+
+
+@contextmanager
+def opened(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str, limit: int | None = None
+) -> Iterator[Member]:
+    """One member, whose sizes are compared with the limits before anything is unpacked.
+
+    Args:
+        kinds: the NumPy kinds that its values may have.
+        limit: the most bytes that it may have unpacked; None for those of a clean set.
+
+    Raises:
+        CleanSetError: it is larger, unpacks to much more than its size, or is no such array.
+    """
     name = info.filename.removesuffix(".npy")
-    if info.file_size > MAX_PIXEL_BYTES:
+    if info.file_size > (MAX_PIXEL_BYTES if limit is None else limit):
         raise refuse(
             "too_large", f"The array {name} has {info.file_size:,} bytes; take a sample of the set."
         )
@@ -88,48 +142,72 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str) -> np.nd
             "too_large",
             f"The array {name} unpacks to over {MAX_RATIO} times its size; save it uncompressed.",
         )
-    try:
-        with archive.open(info) as stream:
+    with archive.open(info) as stream:
+        try:
             version = np.lib.format.read_magic(stream)
             header = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
-            shape, _, dtype = header(stream)
-        size = dtype.itemsize
-        for side in shape:
-            size *= side
+            shape, fortran, dtype = header(stream)
+        except (ValueError, KeyError, EOFError) as error:
+            raise _no_numpy(name) from error
         if (
             dtype.kind not in kinds
             or (name == "images" and dtype != np.uint8)
-            or size > info.file_size
+            or math.prod(shape) * dtype.itemsize > info.file_size
         ):
             raise refuse(
                 "bad_archive",
                 f"The array {name} has the type {dtype} and shape {shape}; {_WANTED[name]}.",
             )
-        with archive.open(info) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, KeyError, EOFError) as error:
-        raise refuse(
-            "bad_archive", f"The array {name} is not in NumPy's format; save it with numpy.savez."
-        ) from error
+        yield Member(shape, fortran, dtype, stream)
 
 
-def _channels_first(images: np.ndarray) -> np.ndarray:
-    if images.ndim == 3:
-        images = images[:, None]
-    if images.ndim != 4:
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Where the channels are in a shape of images: 1 or 3, None where there is no such axis.
+
+    Raises:
+        CleanSetError: the shape is no such, or the axis is unclear.
+    """
+    if len(shape) == 3:
+        return None
+    if len(shape) != 4:
         raise refuse(
             "bad_archive",
-            f"The array images has the shape {images.shape}; give N,C,H,W or N,H,W,C or N,H,W.",
+            f"The array images has the shape {shape}; give N,C,H,W or N,H,W,C or N,H,W.",
         )
-    check_size(len(images), images[0].size if len(images) else 0)
-    first, last = images.shape[1] <= MAX_CHANNELS, images.shape[3] <= MAX_CHANNELS
+    first, last = shape[1] <= MAX_CHANNELS, shape[3] <= MAX_CHANNELS
     if first == last:
         raise refuse(
             "bad_archive",
-            f"The array images has the shape {images.shape}, where the channel axis is unclear; "
+            f"The array images has the shape {shape}, where the channel axis is unclear; "
             "give N,C,H,W with C up to 4.",
         )
-    return np.ascontiguousarray(images if first else images.transpose(0, 3, 1, 2))
+    return 1 if first else 3
+
+
+def _array(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, kinds: str, limit: int | None = None
+) -> np.ndarray:
+    with opened(archive, info, kinds, limit):
+        pass
+    try:
+        with archive.open(info) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except (ValueError, KeyError, EOFError) as error:
+        raise _no_numpy(info.filename.removesuffix(".npy")) from error
+
+
+def _no_numpy(name: str) -> CleanSetError:
+    return refuse(
+        "bad_archive", f"The array {name} is not in NumPy's format; save it with numpy.savez."
+    )
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    axis = channel_axis(images.shape)
+    check_size(len(images), images[0].size if len(images) else 0)
+    if axis is None:
+        return images[:, None]
+    return np.ascontiguousarray(images if axis == 1 else images.transpose(0, 3, 1, 2))

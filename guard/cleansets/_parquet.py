@@ -44,7 +44,7 @@ def read(path: Path) -> RawSet:
 
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            image, label = _columns(file)
+            image, label = columns_of(file)
             rows = file.metadata.num_rows
             _check_size(file)
             labels: list[Any] = []
@@ -65,10 +65,15 @@ def read(path: Path) -> RawSet:
             "bad_labels", f"The column {label} of {path.name} must hold integers or text only."
         )
     numbers = as_labels(labels, path.name)
-    return RawSet(images, numbers, _names(features, label) or numbered(numbers), sources)
+    return RawSet(images, numbers, names_in(features, label) or numbered(numbers), sources)
 
 
-def _columns(file: Any) -> tuple[str, str]:
+def columns_of(file: Any) -> tuple[str, str]:
+    """The columns of images and of labels in an open `ParquetFile`.
+
+    Raises:
+        CleanSetError: there is not exactly one of each.
+    """
     found = file.schema_arrow.names
     chosen = []
     for meaning, known in (("images", IMAGE_COLUMNS), ("labels", LABEL_COLUMNS)):
@@ -105,12 +110,7 @@ def _images(
             batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True
         ):
             source = f"row {row}"
-            data = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(data, bytes):
-                raise refuse(
-                    "unreadable_image",
-                    f"{source} has no image bytes in the column {image}; embed them.",
-                )
+            data = encoded_in(cell, source, image)
             if value is None:
                 raise refuse("bad_labels", f"{source} has no label; give it one or remove it.")
             labels.append(value)
@@ -118,7 +118,23 @@ def _images(
             row += 1
 
 
-def _names(features: bytes, label: str) -> tuple[str, ...] | None:
+def encoded_in(cell: Any, source: str, column: str) -> bytes:
+    """The encoded image in one cell of the column of images.
+
+    Raises:
+        CleanSetError: there are no bytes in it.
+    """
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(data, bytes):
+        raise refuse(
+            "unreadable_image",
+            f"{source} has no image bytes in the column {column}; embed them.",
+        )
+    return data
+
+
+def names_in(features: bytes, label: str) -> tuple[str, ...] | None:
+    """The class names in the metadata `huggingface` of a file, None where there are none."""
     try:
         names = json.loads(features)["info"]["features"][label]["names"]
     except (ValueError, KeyError, TypeError):

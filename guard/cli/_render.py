@@ -199,6 +199,22 @@ def _before_and_after(report: Report, repair: PurificationFacts) -> Table:
         )
         for sample in repair.resampled
     ]
+    rows += [
+        (
+            f"accused images of class {label_of(report, one.after.target)}",
+            _asr(one.before),
+            _asr(one.after),
+        )
+        for one in repair.suspects
+    ]
+    rows += [
+        (
+            f"trigger estimated from them, to class {label_of(report, one.after.target)}",
+            _asr(one.before),
+            _asr(one.after),
+        )
+        for one in repair.moments
+    ]
     return table((f"purified by {printable(report.chain)}", ">before", ">after"), rows)
 
 

@@ -59,7 +59,7 @@ def compare(
         raise InputError("--scan needs --cleanset X.", code="no_cleanset")
     if policy is not None and not scan:
         raise InputError("--policy goes with --scan.", code="no_scan")
-    from guard import offline
+    from guard import offline_inputs
     from guard.flow import compare as comparing
     from guard.policy import load_policy
 
@@ -68,8 +68,8 @@ def compare(
         found = comparing.compare(
             a,
             b,
-            None if cleanset is None else offline.curated_set(cleanset),
-            names=(offline.name_of(a), offline.name_of(b)),
+            None if cleanset is None else offline_inputs.curated_set(cleanset),
+            names=(offline_inputs.name_of(a), offline_inputs.name_of(b)),
             seed=seed,
             seconds=seconds,
             device=device,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from guard.core.plugins import PlugIn
 
 app = typer.Typer(rich_markup_mode=None, help="Show detectors, defenses, formats and publishers.")
-KINDS = ("detectors", "defenses", "formats", "publishers")
+KINDS = ("detectors", "defenses", "sifters", "retrainers", "formats", "publishers")
 
 
 @app.callback()

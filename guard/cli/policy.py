@@ -133,9 +133,15 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
             ", ".join(
                 f"{rule.name} (after {rule.after})" if rule.after else rule.name
                 for rule in rules.defenses
+                if not rule.informed
             )
             or "none",
         ),
+        (
+            "before them, with accused training images",
+            ", ".join(rule.name for rule in rules.defenses if rule.informed) or "none",
+        ),
+        ("training set", _training_set(rules)),
         ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
         (
             "clean set",
@@ -159,6 +165,15 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ("it is renewed", f"{rules.rescan_before_seconds / 86400:g} days before it ends"),
         ("if no re-scan ends in time", rules.lifetime.on_expiry),
     ]
+
+
+def _training_set(rules: "Policy") -> str:
+    rule = rules.training_set
+    return (
+        f"{'required' if rule.required else 'optional'}; at least {rule.min_images} accused images "
+        f"with at most {rule.max_fdr:.0%} clean ones among them; a model that obeys them is "
+        f"{rule.action}"
+    )
 
 
 def _proof(rules: "Policy") -> str:

@@ -15,6 +15,14 @@ from guard.reports.report import Report
 
 app = typer.Typer(rich_markup_mode=None)
 PAGE = "report.html"
+TrainingSetOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SET",
+        help="What taught the model, as `guard sift` takes it: it is sifted, and what is found "
+        "helps the repair and proves it.",
+    ),
+]
 
 
 @app.command()
@@ -50,6 +58,7 @@ def purify(
             help="A parameter of --defense as NAME=VALUE; may be given repeatedly.",
         ),
     ] = None,
+    training_set: TrainingSetOption = "",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
@@ -77,6 +86,7 @@ def purify(
             seed=seed,
             device=device,
             progress=progress,
+            training_set=training_set or None,
         )
     code = _shown(report, form, out)
     # The parent's own clearance is a result too, but a requested defense whose model fails must not

@@ -48,7 +48,7 @@ def submit(
     else:
         if version_id is not None:
             raise InputError("--version-id goes with s3://BUCKET/KEY.", code="version_of_file")
-        from guard.offline import name_of
+        from guard.offline_inputs import name_of
 
         nomination = flow.submit_file(guard, who, Path(source), name or name_of(Path(source)))
     if not watch:

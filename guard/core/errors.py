@@ -4,6 +4,7 @@ GuardError
 ├── InputError            the caller's input is wrong; the sentence names the fault and the remedy
 │   ├── CleanSetError
 │   ├── PolicyError
+│   ├── TrainingSetError
 │   └── UnknownMethod
 ├── ArtifactRejected      the uploaded bytes are at fault: never retried
 │   └── ManifestRejected
@@ -50,6 +51,12 @@ class PolicyError(InputError):
     """A policy file has an unknown key, a bad value or no rules."""
 
     code = "policy_error"
+
+
+class TrainingSetError(InputError):
+    """A training set is unreadable, changes while it is read, or is not this model's."""
+
+    code = "trainset_error"
 
 
 class UnknownMethod(InputError):

@@ -2,7 +2,7 @@
 
 The keys that are read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg`
 (`input_size`, `mean`, `std`, `num_classes`) and our own optional object `guard` (`cleanset`,
-`polarizer`). Other keys are ignored.
+`polarizer`, `training_set`). Other keys are ignored.
 """
 
 import json
@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from guard.core.digests import canonical_json, json_digest
+from guard.core.digests import canonical_json, is_digest, json_digest
 from guard.core.errors import ManifestRejected
+from guard.core.trainset import TrainingSetSource
 
 MANIFEST_FILE = "config.json"  # beside the weights
 MAX_MANIFEST_BYTES = 1 << 20
@@ -24,6 +25,8 @@ MAX_CHANNELS = 16_384
 SMALLEST_STD = 1e-6  # a smaller one is 0, or overflows, in float32
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.]{0,99}")
 _ARGUMENT = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+_BUCKET_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,62}/[^\\]{1,1000}")
+_STORED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LAYER = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,19}")
 
 
@@ -62,6 +65,7 @@ class Manifest:
     label_names: tuple[str, ...] = ()
     cleanset: str | None = None
     polarizer: PolarizerPlace | None = None
+    training_set: TrainingSetSource | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
@@ -119,6 +123,7 @@ class Manifest:
             label_names=_labels(data.get("label_names"), classes),
             cleanset=guard.get("cleanset") or None,
             polarizer=_polarizer(guard.get("polarizer")),
+            training_set=_training_set(guard.get("training_set"), classes),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,6 +146,8 @@ class Manifest:
             own["cleanset"] = self.cleanset
         if self.polarizer:
             own["polarizer"] = asdict(self.polarizer)
+        if self.training_set:
+            own["training_set"] = _without_empty(self.training_set)
         return {**data, "guard": own} if own else data
 
     def canonical(self) -> bytes:
@@ -268,17 +275,80 @@ def _polarizer(value: Any) -> PolarizerPlace | None:
     return PolarizerPlace(before=before, channels=channels, conditional=conditional)
 
 
+def is_bucket_uri(uri: str) -> bool:
+    """Whether a training set's name is `s3://bucket/prefix/` (or the key of one file)."""
+    return _BUCKET_URI.fullmatch(uri) is not None and uri.isprintable()
+
+
+def is_stored_name(name: str) -> bool:
+    """Whether a training set may be stored under this name."""
+    return _STORED_NAME.fullmatch(name) is not None
+
+
+def _training_set(value: Any, classes: int) -> TrainingSetSource | None:
+    """Read strictly; never a path, since the uploader would choose what the guard's host reads."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not {"uri"} <= value.keys() <= {
+        "uri",
+        "digest",
+        "class_names",
+    }:
+        raise _refuse(
+            "bad_training_set",
+            "config.json: guard.training_set must hold uri, may hold digest and class_names, and "
+            "nothing else.",
+        )
+    uri, digest = value["uri"], value.get("digest")
+    if not isinstance(uri, str) or not (is_bucket_uri(uri) or is_stored_name(uri)):
+        raise _refuse(
+            "bad_training_set",
+            "config.json: guard.training_set.uri must be s3://bucket/prefix/ or the name of a "
+            "stored training set.",
+        )
+    if digest is not None and not is_digest(digest):
+        raise _refuse(
+            "bad_training_set",
+            "config.json: guard.training_set.digest must be 64 hexadecimal digits, as `guard "
+            "trainset check` prints it.",
+        )
+    names = value.get("class_names")
+    if names is not None and not _printable(names, classes):
+        raise _refuse(
+            "bad_training_set",
+            f"config.json: guard.training_set.class_names must be {classes} printable strings of "
+            "at most 200 characters.",
+        )
+    return TrainingSetSource(uri=uri, digest=digest, class_names=tuple(names or ()))
+
+
+def _without_empty(source: TrainingSetSource) -> dict[str, Any]:
+    data: dict[str, Any] = {"uri": source.uri}
+    if source.digest is not None:
+        data["digest"] = source.digest
+    if source.class_names:
+        data["class_names"] = list(source.class_names)
+    return data
+
+
 def _labels(value: Any, classes: int) -> tuple[str, ...]:
     if value is None:
         return ()
-    # Printable: no control characters for a terminal, no lone surrogates, which UTF-8 cannot hold.
-    printable = isinstance(value, list) and all(
-        isinstance(label, str) and len(label) <= 200 and label.isprintable() for label in value
-    )
-    if not printable or len(value) != classes:
+    if not _printable(value, classes):
         raise _refuse(
             "bad_label_names",
             f"config.json: label_names must be {classes} printable strings of at most 200 "
             "characters.",
         )
     return tuple(value)
+
+
+def _printable(value: Any, count: int) -> bool:
+    # No control characters for a terminal, no lone surrogates, which UTF-8 cannot hold.
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(
+            isinstance(label, str) and len(label) <= 200 and label.isprintable() for label in value
+        )
+    )

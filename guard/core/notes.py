@@ -62,6 +62,8 @@ class ScanNotes:
         not_published: why an artifact that may be served was not given to serving.
         cleanset_wish: the clean set that the manifest asks for, where the operator's mapping gave
             another one.
+        accused: digest of the blob with the accused training images (`guard.vetting.accused`), from
+            which a repair learns and on which it is proved; None where none were accused.
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
@@ -74,3 +76,4 @@ class ScanNotes:
     canary_wait: str | None = field(default=None, metadata=LEFT_OUT)
     not_published: str | None = field(default=None, metadata=LEFT_OUT)
     cleanset_wish: str | None = field(default=None, metadata=LEFT_OUT)
+    accused: str | None = field(default=None, metadata=LEFT_OUT)

@@ -26,6 +26,8 @@ FOLDERS = {
     "detectors": "guard.detectors",
     "defenses": "guard.defenses",
     "publishers": "guard.publishers",
+    "sifters": "guard.sifters",
+    "retrainers": "guard.retrainers",
     "architectures": "guard.ml.networks.nets",
 }
 #: Methods in evidence that are measurements of the guard's own and not detectors.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.core.evidence import Accuracy, AsrEstimate, Target
-from guard.core.plain import ADDED, called
+from guard.core.plain import ADDED, LEFT_OUT, called
 from guard.core.text import in_turn
 
 
@@ -102,6 +102,29 @@ class SharedRisk:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnSuspects:
+    """How parent and child answer accused training images from which no repair has learnt.
+
+    They carry the attacker's own trigger, and a clean reference gives them another class than their
+    label: the share that a model still sends to the label is the true trigger's ASR. `fdr` (0..1)
+    is the sift's estimate of how many of them are clean images all the same; an accurate model
+    sends those to the label as well, so that this share of the ASR proves nothing.
+    """
+
+    before: AsrEstimate
+    after: AsrEstimate
+    fdr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentTrigger:
+    """ASR on the hold-out, of parent and child, of a trigger estimated from accused images."""
+
+    before: AsrEstimate
+    after: AsrEstimate
+
+
+@dataclass(frozen=True, kw_only=True)
 class PurificationFacts:
     """How a purified candidate compares with its parent on the hold-out.
 
@@ -112,7 +135,8 @@ class PurificationFacts:
     classified correctly and the child does not, and the other way round; it is empty in older facts
     that did not count them. `after` names, in order, the defenses that had already repaired the
     model that this one started from, and `start` is the digest of that candidate; both are empty
-    where it started from the parent.
+    where it started from the parent. `suspects` and `moments` exist where the training set was
+    sifted: the accused images that were kept for this proof, and triggers estimated from them.
     """
 
     defense: str
@@ -131,6 +155,17 @@ class PurificationFacts:
     swapped: tuple[tuple[int, int], ...] = field(default=(), metadata=ADDED)
     after: tuple[str, ...] = field(default=(), metadata=ADDED)
     start: str = field(default="", metadata=ADDED)
+    suspects: tuple[OnSuspects, ...] = field(default=(), metadata=LEFT_OUT)
+    moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
+
+    @property
+    def known(self) -> tuple[AsrEstimate, ...]:
+        """The child's rates for every trigger that is known.
+
+        Accused images count only where there is no trigger, since some of them may be clean.
+        """
+        triggers = (*self.replayed, *(one.after for one in self.moments))
+        return triggers or tuple(one.after for one in self.suspects)
 
     @property
     def chain(self) -> str:
@@ -184,6 +219,8 @@ class RepairSummary:
         default=(), metadata={**called("woken"), **ADDED}
     )
     shared: SharedRisk | None = field(default=None, metadata=ADDED)
+    suspects: tuple[OnSuspects, ...] = field(default=(), metadata=LEFT_OUT)
+    moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         if not self.defenses:
@@ -217,6 +254,8 @@ def summary(facts: PurificationFacts) -> RepairSummary:
         ),
         shared=facts.shared,
         unproved=facts.unproved,
+        suspects=facts.suspects,
+        moments=facts.moments,
     )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from guard.core.errors import MethodFailed
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
+from guard.ml.accused import Accused
 from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
 from guard.ml.precision import repeatable
@@ -72,6 +73,14 @@ class Defense(ABC):
                 its work must be open. A step sees 64 images; a search over ten classes, 6 of each.
         """
         return dict(cls.ungated if untrained else cls.fast)
+
+    def informed(self, accused: Accused) -> "Defense":
+        """This defense for a model whose training set was sifted.
+
+        The accused images change nothing here: only an `InformedDefense` learns from them.
+        """
+        del accused
+        return self
 
     @final
     def __call__(

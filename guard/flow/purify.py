@@ -25,7 +25,7 @@ from guard.jobs.run import run_job
 from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import reading, transaction
-from guard.vetting.next_defense import Step, next_step
+from guard.vetting.next_defense import Step, applicable, next_step
 from guard.vetting.parent_comparison import replays_from
 from guard.vetting.repair_probes import SECONDS
 
@@ -44,7 +44,8 @@ def run(guard: Guard, held: Held) -> None:
     won = any(verdict in (Verdict.PURIFIED, Verdict.CLEARED) for verdict in verdicts)
     if not won and None in verdicts:
         return
-    step = None if won else next_step(guard.policy.defenses, tried)
+    rules = applicable(guard.policy.defenses, suspects=scan.detail.accused is not None)
+    step = None if won else next_step(rules, tried)
     if step is None:
         _end(guard, held, scan, tried, won=won)
         return
@@ -122,6 +123,7 @@ def _request(guard: Guard, scan: ScanRow, step: Step) -> dict[str, Any]:
         "start": None
         if start is None
         else {"model": str(guard.blobs.path(start)), "digest": start, "after": step.after},
+        "accused": scan.detail.accused and str(guard.blobs.path(scan.detail.accused)),
         "replays": [
             {
                 "target": r.target,

@@ -17,6 +17,7 @@ from guard.jobs.run import RESULT
 from guard.settings import plugin_folder
 from guard.vetting import canary_trial, examine, repair
 from guard.vetting import cleanset_work as preparing
+from guard.vetting.accused import unpacked
 from guard.vetting.case import settled_by
 from guard.vetting.repair_probes import Replay
 
@@ -94,6 +95,8 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
             digest=chained["digest"],
             after=tuple(chained["after"]),
         )
+    stored = request["accused"]
+    accused = None if stored is None else unpacked(Path(stored).read_bytes())
     digest, facts = repair.repair(
         model,
         request["artifact"],
@@ -103,6 +106,7 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         replays,
         out / "model.safetensors",
         start=start,
+        accused=accused,
         seed=request["seed"],
         seconds=request["seconds"],
         progress=_reporter(),
@@ -123,12 +127,30 @@ def canary(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     return {"trials": [one.to_dict() for one in trials]}
 
 
+def trainset(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Decode a training set into `out`, for `guard.trainsets.open_spool`."""
+    from guard.trainsets import read
+
+    shape = request["shape"]
+    train = read(
+        Path(request["path"]),
+        out,
+        uri=request["uri"],
+        shape=None if shape is None else tuple(shape),
+        max_images=request["max_images"],
+        max_bytes=request["max_bytes"],
+        progress=_reporter(),
+    )
+    return {"digest": train.facts.digest}
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
     "inspect": inspect,
     "prepare": prepare,
     "detect": detect,
     "purify": purify,
     "canary": canary,
+    "trainset": trainset,
 }
 
 

@@ -20,6 +20,7 @@ _JOBS_NEED = (
     "guard.ml.measure",
     "guard.ml.samples",
     "guard.ml.triggers.files",
+    "guard.trainsets",
 )
 
 

@@ -53,6 +53,23 @@ class Labelled:
         """The images and labels at `index` (int64 positions or a boolean mask)."""
         return Labelled(self.images[index], self.labels[index])
 
+    @classmethod
+    def from_arrays(
+        cls, images: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]"
+    ) -> "Labelled":
+        """From arrays: images uint8 N,C,H,W and integer class indices N."""
+        return cls(
+            torch.from_numpy(np.ascontiguousarray(images)),
+            torch.from_numpy(labels.astype(np.int64)),
+        )
+
+
+def joined(*parts: Labelled) -> Labelled:
+    """All images (uint8 N,C,H,W) and labels (int64 N) of the parts, one after the other."""
+    return Labelled(
+        torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    )
+
 
 @dataclass(frozen=True)
 class CleanSet:
@@ -66,10 +83,7 @@ class CleanSet:
 
     def together(self) -> Labelled:
         """Both parts as one set, for a method that makes no choice on the calibration part."""
-        return Labelled(
-            torch.cat([self.search.images, self.calibration.images]),
-            torch.cat([self.search.labels, self.calibration.labels]),
-        )
+        return joined(self.search, self.calibration)
 
 
 @dataclass(frozen=True)

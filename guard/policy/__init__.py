@@ -14,6 +14,7 @@ from guard.policy.rules import (
     DetectorRule,
     Policy,
     ProofRule,
+    TrainingSetRule,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "DetectorRule",
     "Policy",
     "ProofRule",
+    "TrainingSetRule",
     "decide",
     "known_gaps",
     "load_calibration",

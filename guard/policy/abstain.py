@@ -13,11 +13,15 @@ from guard.policy.combine import LEAST_IMAGES
 from guard.policy.rules import Policy
 
 
-def missing(policy: Policy, by_method: Mapping[str, list[Evidence]]) -> Iterator[str]:
-    """Required detectors without usable evidence.
+def missing(
+    policy: Policy, by_method: Mapping[str, list[Evidence]], *, sifted: bool
+) -> Iterator[str]:
+    """Required detectors without usable evidence, and a required sift that was not made.
 
     `by_method` holds for each method of the policy the evidence that counts at present.
     """
+    if policy.training_set.required and not sifted:
+        yield "The policy requires a sift of the training set, and there is none of this model's."
     required = [name for name, rule in policy.detectors.items() if rule.required]
     if not required:
         yield "The policy requires no detector, so that nothing was checked that could be cleared."

@@ -56,7 +56,7 @@ def leading_asr(
 
     Where a class is accused, it is the rate of that class's highest-scored measured trigger, which
     need not be the finding with the highest score. For a purified model it is the highest bound
-    among the parent's replayed triggers. Otherwise it is the rate of the most unusual trigger
+    among the parent's known triggers. Otherwise it is the rate of the most unusual trigger
     found, marked as natural by a `natural` rate equal to its own.
     """
     measured = [finding for finding in findings if finding.asr is not None and finite(finding)]
@@ -65,8 +65,8 @@ def leading_asr(
             finding for finding in measured if finding.suspicious and finding.target == worst.target
         ]
         return max(measured, key=weight).asr if measured and finite(worst) else None
-    if purification is not None and purification.replayed:
-        return max(purification.replayed, key=lambda estimate: estimate.high)
+    if purification is not None and purification.known:
+        return max(purification.known, key=lambda estimate: estimate.high)
     if not measured or worst is None or not finite(worst):
         return None
     shown = max(measured, key=weight).asr

@@ -17,6 +17,7 @@ class Case:
     under this policy; for a method without an entry there, only the parameters that the policy sets
     are compared. `architecture` is the manifest's; where it is None, no calibration applies.
     `waivers` were approved and have not ended; whether they hold here is the policy's to say.
+    `sifted`: the training set of the model, or of its parent, was sifted.
     """
 
     artifact: str
@@ -28,3 +29,4 @@ class Case:
     purification: PurificationFacts | None = None
     architecture: str | None = None
     waivers: tuple[Waiver, ...] = ()
+    sifted: bool = False

@@ -190,7 +190,7 @@ def _usable(by_method: Mapping[str, list[Evidence]]) -> list[Evidence]:
 
 def _rule(view: _View) -> _Ruling:
     policy, case = view.policy, view.case
-    lacking = tuple(abstain.missing(policy, view.by_method))
+    lacking = tuple(abstain.missing(policy, view.by_method, sifted=case.sifted))
     doubted = (
         *abstain.unfit(policy, case, calibrated=view.scored is not None),
         *abstain.not_finite(view.whole),
@@ -334,6 +334,6 @@ def _asr_upper(view: _View) -> float | None:
         return asr_bounds.of_suspects(
             view.usable, suspicious, asr_bounds.UNSEEN if margin is None else margin
         )
-    if repair is not None and repair.replayed:
-        return asr_bounds.overall(repair.replayed)
+    if repair is not None and repair.known:
+        return asr_bounds.overall(repair.known)
     return None

@@ -23,6 +23,7 @@ from guard.policy.rules import (
     LifetimeRule,
     Policy,
     ProofRule,
+    TrainingSetRule,
 )
 
 MAX_WHOLE = 1_000_000_000
@@ -100,6 +101,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
             "time",
             "lifetime",
             "gate",
+            "training_set",
         },
     )
     head = top.table("policy", {"name", "version", "lifetime_days"})
@@ -144,6 +146,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
             class_level=combination.number("class_level", 0.03, high=0.5),
         ),
         calibration=_calibration(data, top, folder),
+        training_set=_training_set(top),
     )
 
 
@@ -183,6 +186,19 @@ def _proof(top: "_Table") -> ProofRule:
     return ProofRule(**limits)
 
 
+def _training_set(top: "_Table") -> TrainingSetRule:
+    table = top.table("training_set", {"required", "max_fdr", "min_images", "action"})
+    action = table.text("action", "rejected")
+    if action not in NATURAL:
+        raise PolicyError(f"training_set.action must be one of {', '.join(NATURAL)}.")
+    return TrainingSetRule(
+        required=table.flag("required", default=False),
+        max_fdr=table.number("max_fdr", 0.1, low=1e-6, high=0.5),
+        min_images=table.whole("min_images", 15),
+        action=action,
+    )
+
+
 def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> CalibrationRule | None:
     if "calibration" not in data:
         return None
@@ -202,19 +218,28 @@ def _defenses(values: list[Any]) -> tuple[DefenseRule, ...]:
     rules: list[DefenseRule] = []
     for value in values:
         rule = _defense(value)
-        if rule.after and rule.after not in {earlier.name for earlier in rules}:
+        # Where there are no suspects, informed ones are skipped: nothing else may build on them.
+        if rule.after and (rule.after, rule.informed) not in {
+            (earlier.name, earlier.informed) for earlier in rules
+        }:
+            alike = " with the same `informed`" if rule.after in {r.name for r in rules} else ""
             raise PolicyError(
                 f"purify.defenses.after: {rule.name!r} continues from {rule.after!r}, which is not "
-                "listed before it."
+                f"listed before it{alike}."
             )
         rules.append(rule)
     return tuple(rules)
 
 
 def _defense(value: Any) -> DefenseRule:
-    table = _Table("purify.defenses", value, {"name", "params", "after"})
+    table = _Table("purify.defenses", value, {"name", "params", "after", "informed"})
     after = table.text("after") if table.has("after") else ""
-    return DefenseRule(name=table.text("name"), params=_params(table), after=after)
+    return DefenseRule(
+        name=table.text("name"),
+        params=_params(table),
+        after=after,
+        informed=table.flag("informed", default=False),
+    )
 
 
 def _params(table: "_Table") -> dict[str, Any]:

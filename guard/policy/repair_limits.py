@@ -18,7 +18,8 @@ ROUNDING = 1e-9  # of differences of shares: 9 of 450 images are exactly 2 %
 def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
     """All faults of a repair, one sentence each.
 
-    They are the accuracy that it cost, the parent's triggers that still work, and `faults`.
+    They are the accuracy that it cost, the parent's triggers and accused training images that still
+    work, and `faults`.
     """
     drop = facts.acc_before.overall - facts.acc_after.overall
     if not _within(drop, policy.accuracy.max_drop):
@@ -49,7 +50,30 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
                 f"{replay.estimate:.1%} ({replay.low:.1%} to {upper:.1%}) of the hold-out, over "
                 f"{policy.asr_limit:.0%}."
             )
+    yield from _against_suspects(policy.asr_limit, facts)
     yield from faults(policy.proof, facts)
+
+
+def _against_suspects(limit: float, facts: PurificationFacts) -> Iterator[str]:
+    """Accused training images, and triggers estimated from them, that still work."""
+    for one in facts.suspects:
+        upper = asr_bounds.overall([one.after], len(facts.suspects))
+        # Clean images among the accused have their true label, which a good repair keeps.
+        if not upper <= limit + one.fdr:
+            yield (
+                f"{one.after.successes} of {one.after.trials} accused training images that were "
+                f"kept for the proof still lead to class {one.after.target} (up to {upper:.1%}; "
+                f"{one.before.successes} did on the parent), over {limit:.0%} and the estimated "
+                f"{one.fdr:.1%} of clean images among them."
+            )
+    for found in facts.moments:
+        upper = asr_bounds.overall([found.after], len(facts.moments))
+        if not upper <= limit:
+            yield (
+                f"The trigger for class {found.after.target} that was estimated from accused "
+                f"training images still works on {found.after.estimate:.1%} (up to {upper:.1%}) of "
+                f"the hold-out, over {limit:.0%}."
+            )
 
 
 def _within(difference: float, limit: float) -> bool:

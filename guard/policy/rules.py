@@ -24,12 +24,14 @@ class DefenseRule:
     """A defense that may repair a model; defenses are tried in the policy's order.
 
     With `after` it continues from the candidate of the latest earlier rule of that name, whatever
-    the verdict on that candidate.
+    the verdict on that candidate. An `informed` one learns from accused training images: it is
+    tried before all others where there are any, and skipped where there are none.
     """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
     after: str = ""
+    informed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,21 @@ class ProofRule:
     max_resampled: float | None = None
     max_lead: float | None = None
     max_woken: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetRule:
+    """What a sift of the training set must be like, and what follows from it.
+
+    `required`: without a sift the verdict is inconclusive. Accused images count up to an estimated
+    share of clean ones among them (`max_fdr`, 0..1), and together only if there are `min_images` of
+    them. `action` is the verdict on a model that is proven to obey them: `held` or `rejected`.
+    """
+
+    required: bool = False
+    max_fdr: float = 0.1
+    min_images: int = 15
+    action: str = "rejected"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +160,7 @@ class Policy:
     stop_early: bool = False
     combination: CombinationRule = field(default_factory=CombinationRule)
     calibration: CalibrationRule | None = None
+    training_set: TrainingSetRule = field(default_factory=TrainingSetRule)
 
     @property
     def digest(self) -> str:
@@ -162,9 +180,12 @@ class Policy:
             del data["lifetime"]  # likewise
         if self.gate == GateRule():
             del data["gate"]  # likewise
+        if self.training_set == TrainingSetRule():
+            del data["training_set"]  # likewise
         for rule in data["defenses"]:
-            if not rule["after"]:
-                del rule["after"]
+            for key in ("after", "informed"):
+                if not rule[key]:
+                    del rule[key]
         if self.calibration is not None:
             data["calibration"] = {
                 "digest": self.calibration.calibration.digest,
@@ -190,6 +211,7 @@ class Policy:
             "lifetime": LifetimeRule(**data.get("lifetime", {})),
             "gate": GateRule(**data.get("gate", {})),
             "combination": CombinationRule(**data["combination"]),
+            "training_set": TrainingSetRule(**data.get("training_set", {})),
         }
         return cls(**{**data, **nested})
 

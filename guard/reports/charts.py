@@ -147,6 +147,35 @@ def resampled_chart(report: Report) -> Chart | None:
     return Chart("Fresh patches of the same kind", note, tuple(rows))
 
 
+def suspects_chart(report: Report) -> Chart | None:
+    """Accused training images and triggers estimated from them, before and after."""
+    repair = report.purification
+    if repair is None or not (repair.suspects or repair.moments):
+        return None
+    note = (
+        "Accused training images that no repair has learnt from: the share that is still "
+        "classified as the label that they were given. The tick is the estimated share of clean "
+        "images among them, which keep their label. Estimated triggers are stamped on hold-out "
+        "images."
+    )
+    rows = []
+    for one in repair.suspects:
+        name, tick = label_of(report, one.after.target), _share(one.fdr, 1)
+        rows.append(
+            replace(_asr_row(report, one.before, marked=True), label=f"{name}, before", tick=tick)
+        )
+        rows.append(
+            replace(_asr_row(report, one.after, marked=False), label=f"{name}, after", tick=tick)
+        )
+    for found in repair.moments:
+        name = f"{label_of(report, found.after.target)}, estimated trigger"
+        rows.append(replace(_asr_row(report, found.before, marked=True), label=f"{name}, before"))
+        rows.append(replace(_asr_row(report, found.after, marked=False), label=f"{name}, after"))
+    return Chart(
+        "Accused training images", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS)
+    )
+
+
 def relearned_chart(report: Report) -> Chart | None:
     """How fast the parent's trigger is learnt again; the tick marks the best random trigger."""
     repair = report.purification

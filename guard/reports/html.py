@@ -22,6 +22,7 @@ from guard.reports.charts import (
     replay_chart,
     resampled_chart,
     shared_chart,
+    suspects_chart,
 )
 from guard.reports.images import SIDE, png_uri, stamp_uri
 from guard.reports.report import (
@@ -106,7 +107,13 @@ def render_html(report: Report) -> str:
         demonstrations=_demonstrations(report),
         proofs=[
             chart
-            for draw in (resampled_chart, relearned_chart, reactivated_chart, shared_chart)
+            for draw in (
+                suspects_chart,
+                resampled_chart,
+                relearned_chart,
+                reactivated_chart,
+                shared_chart,
+            )
             if (chart := draw(report)) is not None
         ],
         facts=_facts(report),

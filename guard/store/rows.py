@@ -12,6 +12,7 @@ from typing import Any
 from guard.core.notes import ScanNotes
 from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
+from guard.core.trainset import TrainingSetFacts
 
 
 class NominationState(StrEnum):
@@ -327,3 +328,14 @@ class CanaryRow:
     passed: bool
     trials: Sequence[Mapping[str, Any]]
     at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetRow:
+    """A named training set; `class_names` are empty where the set's own count."""
+
+    name: str
+    uri: str
+    class_names: tuple[str, ...]
+    facts: TrainingSetFacts
+    added_at: datetime

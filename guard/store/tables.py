@@ -301,6 +301,17 @@ class CleanSetRecord(Base):
     added_at: Mapped[datetime] = mapped_column(Utc)
 
 
+class TrainingSetRecord(Base):
+    """A named training set: where it lies, and what was read there when it was added."""
+
+    __tablename__ = "training_sets"
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    uri: Mapped[str] = mapped_column(Text)
+    class_names: Mapped[list[str]] = mapped_column(PlainJson)
+    facts: Mapped[dict[str, Any]] = mapped_column(PlainJson)
+    added_at: Mapped[datetime] = mapped_column(Utc)
+
+
 class Outbox(Base):
     """Messages that were committed with the rows they concern; the relay sends them."""
 

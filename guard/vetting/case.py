@@ -24,12 +24,14 @@ def make_case(
     purification: PurificationFacts | None,
     architecture: str | None = None,
     methods: Mapping[str, Any] | None = None,
+    *,
     waivers: tuple[Waiver, ...] = (),
+    sifted: bool = False,
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
     `architecture` is what its manifest names, `waivers` those that have not ended. `methods` is
-    `methods_of(policy)`, for a caller that makes many.
+    `methods_of(policy)`, for a caller that makes many. `sifted` is as in `Case`.
     """
     methods = methods_of(policy) if methods is None else methods
     return Case(
@@ -42,6 +44,7 @@ def make_case(
         parameters={name: method.parameters() for name, method in methods.items()},
         architecture=architecture,
         waivers=waivers,
+        sifted=sifted,
     )
 
 

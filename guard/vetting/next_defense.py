@@ -39,6 +39,16 @@ class Step:
         return Attempt(defense=self.rule.name, after=self.after)
 
 
+def applicable(rules: Sequence[DefenseRule], *, suspects: bool) -> tuple[DefenseRule, ...]:
+    """The rules in the order in which they are tried.
+
+    Those that learn from accused training images come first where there are `suspects`, and are
+    left out where there are none.
+    """
+    informed = tuple(rule for rule in rules if rule.informed) if suspects else ()
+    return (*informed, *(rule for rule in rules if not rule.informed))
+
+
 def next_step(rules: Sequence[DefenseRule], candidates: Sequence[Attempt]) -> Step | None:
     """The first rule without an attempt, compared by name since the policy may have changed."""
     tried = Counter(_names_of(item) for item in candidates)

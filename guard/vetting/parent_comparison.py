@@ -1,17 +1,22 @@
 """How a repaired model compares with its parent: accuracy, the parent's triggers, and the proof."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guard.core.evidence import Accuracy, AsrEstimate, Evidence
+from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Target
 from guard.core.progress import Progress
+from guard.core.purification import MomentTrigger, OnSuspects
 from guard.vetting import repair_probes
+from guard.vetting.accused import AccusedImages, by_label
 from guard.vetting.examine import restore_trigger
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+
+ACCUSED = "training-set"  # in place of a trigger family: whatever the attacker put on the images
 
 
 def compared_with_parent(
@@ -23,6 +28,7 @@ def compared_with_parent(
     acc_before: Accuracy,
     seed: int,
     progress: Progress,
+    accused: AccusedImages | None = None,
 ) -> dict[str, Any]:
     """Measure what `PurificationFacts` states about parent and child, by its fields' names.
 
@@ -30,9 +36,11 @@ def compared_with_parent(
         repaired: the child, an `nn.Module` from images N,C,H,W in [0, 1] to logits N,K.
         replays: the parent's suspicious triggers.
         acc_before: the parent's clean accuracy on the hold-out.
+        accused: what a sift of the parent's training set found; its proof part is measured.
     """
     from guard.ml import measure
 
+    on_suspects, unproved = ([], []) if accused is None else _on_suspects(parent, repaired, accused)
     beyond = repair_probes.prove(parent, repaired, curated, replays, seed=seed, progress=progress)
     return {
         "acc_before": acc_before,
@@ -42,9 +50,65 @@ def compared_with_parent(
         "relearned": beyond.relearned,
         "reactivated": beyond.reactivated,
         "shared": beyond.shared,
-        "unproved": beyond.unproved,
+        "unproved": (*beyond.unproved, *unproved),
         "swapped": measure.swapped(parent, repaired, curated.holdout, curated.facts.classes),
+        "suspects": tuple(on_suspects),
+        "moments": tuple(
+            MomentTrigger(
+                before=_replayed(parent, curated, replay),
+                after=_replayed(repaired, curated, replay),
+            )
+            for replay in (() if accused is None else accused.moments)
+        ),
     }
+
+
+def _on_suspects(
+    parent: "ImageModel", repaired: Any, accused: AccusedImages
+) -> tuple[list[OnSuspects], list[str]]:
+    """The share of the proof images that each model sends to their labels, by label.
+
+    A sentence is added for images that are too few for a rate.
+    """
+    from guard.ml import measure
+
+    images, fdr = accused.proof.images, accused.proof.fdr
+    groups, left = by_label(images.labels.tolist())
+    obeyed = [
+        (measure.predict(model, images) == images.labels).tolist() for model in (parent, repaired)
+    ]
+    found = []
+    for label, places in groups.items():
+        before, after = (
+            _share(label, sum(hits[place] for place in places), len(places)) for hits in obeyed
+        )
+        mean = math.fsum(fdr[place] for place in places) / len(places)
+        found.append(OnSuspects(before=before, after=after, fdr=mean))
+    if groups and not left:
+        return found, []
+    sentence = (
+        f"{left} accused training images of the proof part are too few to measure whether the "
+        "repair holds on them."
+        if left
+        else "None of the accused training images that were kept for the proof has an estimated "
+        "class other than its label, so that none shows whether the repair holds."
+    )
+    return found, [sentence]
+
+
+def _share(target: Target, hits: int, trials: int) -> AsrEstimate:
+    from guard.ml.statistics import wilson
+
+    low, high = wilson(hits, trials)
+    return AsrEstimate(
+        target=target,
+        family=ACCUSED,
+        successes=hits,
+        trials=trials,
+        estimate=hits / trials,
+        low=low,
+        high=high,
+    )
 
 
 def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstimate:

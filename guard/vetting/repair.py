@@ -11,6 +11,7 @@ from guard.core.errors import GuardError, MethodFailed
 from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
+from guard.vetting.accused import AccusedImages
 from guard.vetting.examine import fits
 from guard.vetting.parent_comparison import compared_with_parent
 from guard.vetting.repair_probes import Replay
@@ -39,6 +40,7 @@ def repair(
     out: Path,
     *,
     start: Start | None = None,
+    accused: AccusedImages | None = None,
     seed: int = 0,
     seconds: float = math.inf,
     progress: Progress = silent,
@@ -48,6 +50,8 @@ def repair(
     Args:
         model: the parent, with digest `parent`; the candidate is compared with it in every respect.
         start: the candidate to repair instead of the parent.
+        accused: what a sift of the parent's training set found: an informed defense learns from a
+            part of it, and every candidate is tried on the other.
 
     Returns:
         The candidate's digest and the facts that the policy reads.
@@ -62,10 +66,12 @@ def repair(
 
     fits(model.manifest, curated)
     method = DEFENSES.get(defense)(**parameters)
+    if accused is not None:
+        method = method.informed(accused.taught)
     before = measure.accuracy(model, curated.holdout, curated.facts.classes)
     begun = time.monotonic()
     origin = model if start is None else start.model
-    repaired = _crash_as_failure(
+    repaired = crash_as_failure(
         lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
     )
     spent = time.monotonic() - begun
@@ -83,13 +89,25 @@ def repair(
         after=() if start is None else start.after,
         start="" if start is None else start.digest,
         **compared_with_parent(
-            model, repaired, curated, replays, acc_before=before, seed=seed, progress=progress
+            model,
+            repaired,
+            curated,
+            replays,
+            acc_before=before,
+            seed=seed,
+            progress=progress,
+            accused=accused,
         ),
     )
     return digest, facts
 
 
-def _crash_as_failure(work: Callable[[], Any]) -> Any:
+def crash_as_failure(work: Callable[[], Any]) -> Any:
+    """What `work` returns.
+
+    Raises:
+        MethodFailed: it raised anything but an error of the guard; those go through.
+    """
     try:
         return work()
     except GuardError:

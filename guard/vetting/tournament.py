@@ -19,6 +19,7 @@ from guard.core.verdict import VerdictFacts
 from guard.policy import Case, Decision, DefenseRule, Policy, settled
 from guard.reports.report import Report, methods_of
 from guard.vetting import examine, parent_comparison, repair
+from guard.vetting.accused import AccusedImages
 from guard.vetting.case import judge, make_case
 from guard.vetting.next_defense import Step, next_step
 from guard.vetting.report import recovered
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class Work:
     """What stays the same while one model and its candidates are vetted.
 
-    `seconds` is the time budget of all detectors on one of them.
+    `seconds` is the time budget of all detectors on one of them. `sifted`: the training set that
+    taught the model was sifted.
     """
 
     policy: Policy
@@ -40,6 +42,7 @@ class Work:
     seed: int
     progress: Progress
     seconds: float
+    sifted: bool = False
 
     def judge(
         self, model: "ImageModel", digest: str, repair_facts: PurificationFacts | None = None
@@ -55,6 +58,7 @@ class Work:
                 evidence,
                 repair_facts,
                 architecture=model.manifest.architecture,
+                sifted=self.sifted,
             )
 
         examined = examine.examine(
@@ -122,6 +126,8 @@ class Tried(Attempt):
 class Tournament:
     """The candidates of one parent, made one after the other; `tried` holds all attempts.
 
+    `accused` is what a sift of the parent's training set found, if there was one.
+
     Every candidate is compared with the parent, whatever it started from. Files are kept in
     `folder`, since a later defense may continue from them.
     """
@@ -132,6 +138,7 @@ class Tournament:
     found: examine.Examined
     folder: Path
     device: str | None
+    accused: AccusedImages | None = None
     tried: list[Tried] = field(default_factory=list)
 
     def candidates(self, rules: Sequence[DefenseRule]) -> Iterator[Candidate]:
@@ -180,6 +187,7 @@ class Tournament:
             replays,
             canonical,
             start=start,
+            accused=self.accused,
             seed=self.work.seed,
             progress=self.work.progress,
         )

@@ -15,7 +15,7 @@ from guard.core.evidence import Evidence
 from guard.detectors import DETECTORS
 from guard.jobs.run import Limits, run_job
 from guard.ml.cleanset import CuratedSet
-from guard.offline import curated_set
+from guard.offline_inputs import curated_set
 from guard.settings import child_environment
 from guard.vetting import canary_trial, examine
 from tests.cli.conftest import Answer

@@ -10,7 +10,7 @@ from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.reports import Report
 from guard.reports.html import render_html
-from tests.reports.samples import MODEL, bare, purified, rejected, with_facts, with_repair
+from tests.reports.samples import MODEL, bare, purified, rejected, sifted, with_facts, with_repair
 
 Capture = pytest.CaptureFixture[str]
 
@@ -72,6 +72,14 @@ def test_a_purified_model_shows_before_and_after(capsys: Capture) -> None:
         "not measured: The trigger",
     ):
         assert part in text, part
+
+
+def test_accused_training_images_have_rows_before_and_after(capsys: Capture) -> None:
+    text = " ".join(printed(sifted(), capsys).split())
+
+    assert "accused images of class 3 · Dress" in text
+    assert "trigger estimated from them, to class 3 · Dress" in text
+    assert "1.7 % (0.9 % to 3.0 %)" in text
 
 
 def test_fresh_patches_of_new_searches_say_so(capsys: Capture) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from guard.core.errors import Cancelled, MethodFailed
 from guard.defenses import DEFENSES
+from guard.defenses._informed import InformedDefense
 from guard.ml.measure import accuracy
 from guard.vetting.parameters import checked
 from tests import toys
@@ -25,7 +26,8 @@ MODELS: tuple[Callable[[], nn.Module], ...] = (toys.planted, toys.layered, toys.
 
 def made(name: str) -> Any:
     defense = DEFENSES.get(name)
-    return defense(**defense.quick())
+    # Most learn nothing from accused images; those that do get some.
+    return defense(**defense.quick()).informed(toys.accused())
 
 
 def planted(name: str) -> nn.Module:
@@ -95,6 +97,17 @@ def test_the_global_random_state_is_left_as_it_was(name: str) -> None:
     random.seed(11)
     np.random.seed(11)
     assert after == (float(torch.rand(1)), random.random(), float(np.random.rand()))
+
+
+def test_what_learns_from_accused_images_ends_without_them_and_nothing_else_does(name: str) -> None:
+    defense = DEFENSES.get(name)
+    quick = defense(**defense.quick())
+
+    assert (quick.informed(toys.accused()) is not quick) == isinstance(quick, InformedDefense)
+    if isinstance(quick, InformedDefense):
+        with pytest.raises(MethodFailed, match="accused training images") as failed:
+            quick(planted(name), toys.clean_set(), seed=1)
+        assert failed.value.code == "no_suspects"
 
 
 def test_clean_accuracy_is_kept(name: str) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from guard.core.errors import ManifestRejected
 from guard.core.manifest import MAX_MANIFEST_BYTES, Manifest, PolarizerPlace
+from guard.core.trainset import TrainingSetSource
 
 TIMM: dict[str, Any] = {
     "architecture": "resnet18",
@@ -69,6 +70,60 @@ def test_our_own_object_says_where_a_polarizer_is_and_keeps_the_clean_set() -> N
     assert Manifest.parse(manifest.canonical()) == manifest
     assert parse(polarized()).polarizer == PolarizerPlace(before="layer1.0", channels=64)
     assert "guard" not in parse(TIMM).to_dict()
+
+
+def test_our_own_object_names_the_training_set() -> None:
+    named = {"uri": "s3://sets/digits/", "digest": "a" * 64, "class_names": list("0123456789")}
+    manifest = parse(changed(guard={"training_set": named}))
+
+    assert manifest.training_set == TrainingSetSource(
+        uri="s3://sets/digits/", digest="a" * 64, class_names=tuple("0123456789")
+    )
+    assert manifest.to_dict()["guard"] == {"training_set": named}
+    short = parse(changed(guard={"training_set": {"uri": "our-digits"}}))
+    assert short.to_dict()["guard"] == {"training_set": {"uri": "our-digits"}}
+    assert parse(short.to_dict()) == short
+
+
+def test_a_manifest_that_names_no_training_set_keeps_its_digest() -> None:
+    assert b"training_set" not in parse(TIMM).canonical()
+    named = parse(changed(guard={"training_set": {"uri": "x"}}))
+    assert parse(changed(guard={"training_set": None})).digest == parse(TIMM).digest
+    assert named.digest != parse(TIMM).digest
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "s3://sets/digits/",
+        {},
+        {"digest": "a" * 64},
+        {"uri": "s3://sets/digits/", "version": 1},
+        {"uri": 3},
+        {"uri": ""},
+        {"uri": "/etc/passwd"},
+        {"uri": "../sets"},
+        {"uri": "~/sets"},
+        {"uri": "file:///sets"},
+        {"uri": "https://example.org/set.npz"},
+        {"uri": "s3://sets"},
+        {"uri": "s3://Sets/x/"},
+        {"uri": "s3://sets/a\nb/"},
+        {"uri": "s3://sets/a\\b/"},
+        {"uri": "x" * 101},
+        {"uri": "digits", "digest": "a" * 63},
+        {"uri": "digits", "digest": 3},
+        {"uri": "digits", "class_names": list("012")},
+        {"uri": "digits", "class_names": "0123456789"},
+        {"uri": "digits", "class_names": [1] * 10},
+        {"uri": "digits", "class_names": ["a\nb"] * 10},
+    ],
+)
+def test_a_training_set_is_read_strictly_and_never_from_a_path(value: Any) -> None:
+    with pytest.raises(ManifestRejected) as found:
+        parse(changed(guard={"training_set": value}))
+
+    assert found.value.code == "manifest_bad_training_set"
 
 
 def test_mean_and_std_default_to_pictures_as_they_are_and_one_number_serves_all_channels() -> None:

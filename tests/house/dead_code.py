@@ -25,6 +25,8 @@ SHELVES = (
     "guard/ml/networks/nets",
     "guard/ml/triggers",
     "guard/publishers",
+    "guard/retrainers",
+    "guard/sifters",
 )
 
 #: `file: name` of what no code of ours calls, and who does.
@@ -33,7 +35,6 @@ ALIVE: Mapping[str, str] = {
     "guard/__init__.py: __getattr__": "Python: names are imported when they are asked for",
     "guard/api/answers.py: schema_": "the answer's field `schema`",
     "guard/api/app.py: from_settings": "uvicorn, by name",
-    "guard/cli/main.py: REVIEW": "the table of exit codes is whole",
     "guard/cli/main.py: format_commands": "Click",
     "guard/core/contracts.py: vettable": "the contract suite, about each format",
     "guard/core/contracts.py: jailed": "the contract suite, about each format",
@@ -49,7 +50,7 @@ ALIVE: Mapping[str, str] = {
     "guard/publishers/_archive.py: create_system": "zipfile",
     "guard/publishers/_archive.py: external_attr": "zipfile",
     "guard/reports/charts.py: ghost": "the report's template",
-    "guard/reports/charts.py: tick": "the report's template",
+    "guard/vetting/accused.py: packed": "the stage that sifts, which hands its scan the digest",
     "guard/serving/handler.py: GuardHandler": "TorchServe, by the name of the file",
     "guard/serving/handler.py: initialize": "TorchServe",
     "guard/store/methods.py: sync": "the store of which methods decide; nothing calls it yet",

@@ -38,8 +38,8 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
 
 
 _USE_CASES = (
-    "core policy store attest blobs events cleansets ml formats detectors defenses "
-    "publishers reports"
+    "core policy store attest blobs events cleansets trainsets ml formats detectors defenses "
+    "sifters retrainers publishers reports"
 )
 TABLE = {
     "core": _row(stdlib_only=True),
@@ -49,6 +49,7 @@ TABLE = {
     "attest": _row("core"),
     "reports": _row("core"),
     "cleansets": _row("core"),
+    "trainsets": _row("core cleansets"),  # `cleansets` for the decoding of images
     "formats": _row("core", TORCH),
     "ml": _row("core", TORCH),
     "store": _row("core", SQL),
@@ -56,20 +57,33 @@ TABLE = {
     "events": _row("core", CLOUD),
     "detectors": _row("core ml", TORCH),
     "defenses": _row("core ml", TORCH),
+    "sifters": _row("core ml trainsets", TORCH),
+    "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
     "serving": _row("core attest ml formats", TORCH),
-    "vetting": _row("core policy cleansets ml formats detectors defenses reports"),
+    "vetting": _row(
+        "core policy cleansets trainsets ml formats detectors defenses sifters retrainers reports"
+    ),
     # `settings` for the one setting that a job's process reads: the folder of plug-ins.
-    "jobs": _row("core cleansets ml formats detectors defenses vetting settings", TORCH),
+    "jobs": _row(
+        "core cleansets trainsets ml formats detectors defenses sifters retrainers vetting "
+        "settings",
+        TORCH,
+    ),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
-    "offline": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
-    "": _row("offline"),  # guard/__init__.py
+    "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
+    "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
+    "offline": _row(
+        f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs offline_sift"
+    ),
+    "": _row("offline offline_sift"),  # guard/__init__.py
     "api": _row("core flow bootstrap store reports cleansets settings logs", WEB, METRICS),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
-        "core vetting flow bootstrap store reports cleansets settings logs policy offline local",
+        "core vetting flow bootstrap store reports cleansets settings logs policy offline "
+        "offline_inputs offline_sift local",
         SCREEN,
     ),
     # `events` for the SQS poller.
@@ -81,10 +95,12 @@ TABLE = {
 #: Nothing of these is ever imported by the guard or its workers.
 NEVER = {"tests", "benchmarks", "migrations"}
 #: Underscore files that packages other than their own may use, by reader: the canonical file is the
-#: guard's own.
+#: guard's own, and a contract's types are those of who fulfils it and of who asks.
 PRIVATE = {
     "guard.formats._canonical": {"vetting", "serving"},
     "guard.formats._read": {"vetting"},
+    "guard.retrainers._base": {"vetting"},  # the types of what it hands over
+    "guard.sifters._base": {"vetting"},
 }
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).
 BUILDS_ON = {

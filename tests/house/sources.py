@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SHELVES = ("detectors", "defenses", "formats", "publishers")
+SHELVES = ("detectors", "defenses", "formats", "publishers", "sifters", "retrainers")
 
 
 @cache

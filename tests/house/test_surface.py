@@ -31,7 +31,16 @@ LIGHT = sorted(
             "guard/vetting",
         )
     }
-    | {"guard", "guard.bootstrap", "guard.logs", "guard.offline", "guard.settings", "workers.app"}
+    | {
+        "guard",
+        "guard.bootstrap",
+        "guard.logs",
+        "guard.offline",
+        "guard.offline_inputs",
+        "guard.offline_sift",
+        "guard.settings",
+        "workers.app",
+    }
 )
 
 
@@ -67,7 +76,7 @@ def test_listing_the_shelves_loads_no_plug_in() -> None:
 
 
 def test_the_public_surface_is_what_is_documented() -> None:
-    assert guard.__all__ == sorted(["load_model", "purify", "scan"])
+    assert guard.__all__ == sorted(["load_model", "purify", "scan", "sift"])
     for name in guard.__all__:
         assert callable(getattr(guard, name))
         assert f"    {name}(" in (guard.__doc__ or "")

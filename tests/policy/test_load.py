@@ -33,7 +33,10 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
         ("distilled_polarizer", "shared_distillation"),
         ("shared_distillation", "shared_distillation"),
         ("distilled_polarizer", ""),
+        ("relabelling", ""),
+        ("d_br", ""),
     ]
+    assert [rule.name for rule in policy.defenses if rule.informed] == ["relabelling", "d_br"]
     assert policy.lifetime_seconds == 30 * 86400
     assert policy.natural == "held"
 
@@ -169,6 +172,43 @@ def test_the_digest_names_every_rule_and_nothing_else(tmp_path: Path) -> None:
     assert load_policy().digest == load_policy().digest
 
 
+def test_a_training_set_has_rules_and_a_policy_without_them_keeps_its_digest() -> None:
+    plain = policy_from(LEAST)
+    rules = {"required": True, "max_fdr": 0.05, "min_images": 30, "action": "held"}
+    policy = policy_from({**LEAST, "training_set": rules})
+
+    assert policy.to_dict()["training_set"] == rules
+    assert Policy.from_dict(policy.to_dict()) == policy
+    assert policy_from({**LEAST, "training_set": {}}).digest == plain.digest
+    assert "training_set" not in plain.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        ({"action": "cleared"}, "training_set.action"),
+        ({"max_fdr": 0.9}, "training_set.max_fdr"),
+        ({"min_images": 0}, "training_set.min_images"),
+        ({"required": 1}, "training_set.required"),
+        ({"forced": True}, "training_set.forced"),
+    ],
+)
+def test_a_doubtful_rule_about_training_sets_is_refused(rules: dict[str, Any], named: str) -> None:
+    with pytest.raises(PolicyError, match=named):
+        policy_from({**LEAST, "training_set": rules})
+
+
+def test_an_informed_defense_says_so_and_only_another_one_continues_from_it() -> None:
+    first = {"name": "x", "informed": True}
+    chain = [first, {"name": "y", "after": "x", "informed": True}]
+    policy = policy_from({**LEAST, "purify": {"defenses": chain}})
+
+    assert [rule["informed"] for rule in policy.to_dict()["defenses"]] == [True, True]
+    assert Policy.from_dict(policy.to_dict()) == policy
+    with pytest.raises(PolicyError, match="with the same `informed`"):
+        policy_from({**LEAST, "purify": {"defenses": [first, {"name": "y", "after": "x"}]}})
+
+
 def test_a_defense_may_go_on_after_an_earlier_one_and_only_then_says_so() -> None:
     plain = [{"name": "x"}, {"name": "sau", "params": {"rounds": 3}}]
     policy = policy_from({**LEAST, "purify": {"defenses": [*plain, {"name": "x", "after": "sau"}]}})
@@ -206,6 +246,7 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
     assert [(rule.name, rule.after) for rule in policy.defenses][1:] == [
         ("sau", ""),
         ("patch_unlearning", "sau"),
+        ("relabelling", ""),
     ]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()

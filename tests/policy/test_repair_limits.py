@@ -9,9 +9,18 @@ from dataclasses import replace
 import pytest
 
 from guard.core.errors import PolicyError
-from guard.core.evidence import Accuracy
-from guard.core.purification import PurificationFacts, Reactivated, Relearned, Resampled
+from guard.core.evidence import Accuracy, AsrEstimate
+from guard.core.plain import from_plain, to_plain
+from guard.core.purification import (
+    MomentTrigger,
+    OnSuspects,
+    PurificationFacts,
+    Reactivated,
+    Relearned,
+    Resampled,
+)
 from guard.core.states import Verdict
+from guard.ml.statistics import wilson
 from guard.policy import Policy, ProofRule, decide
 from guard.policy.load import policy_from
 from tests.policy.making import POLICY, a_case, a_purification, an_asr
@@ -174,3 +183,60 @@ def test_a_refusal_says_how_many_draws_a_lead_is_the_mean_of() -> None:
         "on 10 images, the mean of 2 draws, over"
         in verdict(facts(relearned=(replace(one, leads=(0.5, 0.9)),)), ProofRule(max_lead=0.1))[1]
     )
+
+
+def on_suspects(obeyed: int, of: int = 60, fdr: float = 0.05) -> OnSuspects:
+    low, high = wilson(obeyed, of)
+    after = AsrEstimate(
+        target=1,
+        family="training-set",
+        successes=obeyed,
+        trials=of,
+        estimate=obeyed / of,
+        low=low,
+        high=high,
+    )
+    return OnSuspects(before=replace(after, successes=of, estimate=1.0), after=after, fdr=fdr)
+
+
+def test_accused_images_that_still_lead_to_their_label_reject() -> None:
+    found, words = verdict(facts(suspects=(on_suspects(12),)))
+
+    assert found is Verdict.REJECTED
+    assert "12 of 60 accused training images that were kept for the proof still lead to" in words
+
+
+def test_clean_images_among_the_accused_are_allowed_for_and_no_more() -> None:
+    assert verdict(facts(suspects=(on_suspects(3, fdr=0.05),)))[0] is Verdict.PURIFIED
+    assert verdict(facts(suspects=(on_suspects(3, fdr=0.0),)))[0] is Verdict.REJECTED
+    assert verdict(facts(suspects=(on_suspects(0, of=12, fdr=0.1),)))[0] is Verdict.REJECTED
+    assert verdict(facts(suspects=(on_suspects(0, fdr=math.nan),)))[0] is Verdict.REJECTED
+
+
+def test_a_trigger_that_was_estimated_from_accused_images_must_not_work() -> None:
+    weak, strong = (MomentTrigger(before=an_asr(0.98), after=an_asr(high)) for high in (0.05, 0.6))
+
+    assert verdict(facts(moments=(weak,)))[0] is Verdict.PURIFIED
+    found, words = verdict(facts(moments=(weak, strong)))
+    assert found is Verdict.REJECTED
+    assert "estimated from accused training images still works on 54.0%" in words
+
+
+def test_the_rates_of_a_purified_model_are_those_of_its_known_triggers() -> None:
+    moment = MomentTrigger(before=an_asr(0.98), after=an_asr(0.09))
+    decision = decide(POLICY, a_case(purification=facts(moments=(moment,))))
+    only = decide(POLICY, a_case(purification=facts(replayed=(), suspects=(on_suspects(0),))))
+
+    assert decision.facts.asr == moment.after
+    assert decision.facts.purification is not None
+    assert decision.facts.purification.moments == (moment,)
+    assert only.facts.asr == on_suspects(0).after
+
+
+def test_a_repair_without_a_training_set_is_written_as_before() -> None:
+    plain = to_plain(facts())
+
+    assert {"suspects", "moments"}.isdisjoint(plain)
+    assert from_plain(PurificationFacts, plain) == facts()
+    found = facts(suspects=(on_suspects(1),))
+    assert from_plain(PurificationFacts, to_plain(found)) == found

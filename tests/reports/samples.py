@@ -18,6 +18,8 @@ from guard.core.evidence import (
 )
 from guard.core.manifest import Manifest
 from guard.core.purification import (
+    MomentTrigger,
+    OnSuspects,
     PurificationFacts,
     Reactivated,
     Relearned,
@@ -336,6 +338,19 @@ def bare(verdict: Verdict, **fields: Any) -> Report:
 def with_facts(report: Report, **fields: Any) -> Report:
     """The report with other facts."""
     return replace(report, facts=replace(report.facts, **fields))
+
+
+def sifted() -> Report:
+    """A purified artifact whose parent's training set was sifted."""
+    tried = OnSuspects(
+        before=estimate(TARGET, 530, 0.97, 0.99), after=estimate(TARGET, 9, 0.009, 0.03), fdr=0.04
+    )
+    moment = MomentTrigger(
+        before=estimate(TARGET, 500, 0.9, 0.95), after=estimate(TARGET, 12, 0.013, 0.038)
+    )
+    report = with_repair(purified(), suspects=(tried,), moments=(moment,))
+    assert report.purification is not None
+    return with_facts(report, purification=summary(report.purification))
 
 
 def with_repair(report: Report, **fields: Any) -> Report:

@@ -24,6 +24,7 @@ from tests.reports.samples import (
     harmless,
     purified,
     rejected,
+    sifted,
     trigger,
     with_facts,
     with_repair,
@@ -144,6 +145,15 @@ def test_a_purified_model_shows_its_proof() -> None:
     searched = tuple(replace(one, searches=8) for one in purified().purification.resampled)
     text = page_of(with_repair(purified(), resampled=searched)).text
     assert "3 · Dress, 8 new searches, before" in text
+
+
+def test_accused_training_images_are_shown_before_and_after_the_repair() -> None:
+    text = page_of(sifted()).text
+
+    assert "Accused training images" in text
+    assert "3 · Dress, estimated trigger, after" in text
+    assert "1.7 % (0.9 % to 3.0 %)" in text
+    assert "Accused training images" not in page_of(purified()).text
 
 
 def test_the_parents_trigger_is_shown_on_images_with_both_models_answers() -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from guard.core.errors import CleanSetError, InputError, MethodFailed
 from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Finding, Outcome
 from guard.core.states import ScanState, Verdict
+from guard.core.trainset import TrainingSetFacts
 from guard.store import (
     artifacts,
     cleansets,
@@ -23,8 +24,9 @@ from guard.store import (
     rows,
     scans,
     tables,
+    trainsets,
 )
-from guard.store.rows import ArtifactKind, Decided, PublicationRow, PublicationState
+from guard.store.rows import ArtifactKind, Decided, PublicationRow, PublicationState, TrainingSetRow
 from guard.store.session import StoreConflict, transaction
 from tests.store.rows import NOW, a_digest, a_scan, a_verdict, an_artifact
 
@@ -305,3 +307,33 @@ def test_the_latest_clean_set_of_a_name_is_in_use(engine: Engine) -> None:
         assert cleansets.get_by_name(s, "other") is None
         with pytest.raises(CleanSetError):
             cleansets.get(s, "0" * 64)
+
+
+def test_a_training_set_is_kept_under_its_name(engine: Engine) -> None:
+    facts = TrainingSetFacts(
+        uri="s3://sets/digits/",
+        digest="a" * 64,
+        images=3,
+        total=4,
+        channels=1,
+        height=28,
+        width=28,
+        class_names=("0", "1"),
+        per_class=(1, 2),
+        skipped=1,
+        faults=("row 3 has no image bytes.",),
+        origin="b" * 64,
+    )
+    row = TrainingSetRow(
+        name="digits", uri="s3://sets/digits/", class_names=("a", "b"), facts=facts, added_at=NOW
+    )
+    other = dataclasses.replace(row, name="cifar", class_names=())
+    newer = dataclasses.replace(row, uri="s3://sets/more/", added_at=NOW + timedelta(days=1))
+    with transaction(engine) as s:
+        for one in (row, other):
+            trainsets.put(s, one)
+
+        assert trainsets.get_by_name(s, "digits") == row
+        trainsets.put(s, newer)
+        assert trainsets.list_all(s) == [other, newer]
+        assert trainsets.get_by_name(s, "none") is None

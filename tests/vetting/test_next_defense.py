@@ -8,7 +8,7 @@ import pytest
 from guard.core.errors import MethodFailed
 from guard.core.notes import Attempt
 from guard.policy.rules import DefenseRule
-from guard.vetting.next_defense import Step, next_step
+from guard.vetting.next_defense import Step, applicable, next_step
 
 A, B, HEAVY = (
     DefenseRule(name="a"),
@@ -80,6 +80,14 @@ def test_without_a_candidate_there_is_nothing_to_go_on_from(
     assert step is not None
     with pytest.raises(MethodFailed, match="nothing to go on from"):
         step.origin()
+
+
+def test_informed_defenses_come_first_where_there_are_suspects_and_else_not_at_all() -> None:
+    informed = DefenseRule(name="c", informed=True)
+    rules = [A, informed, B]
+
+    assert applicable(rules, suspects=True) == (informed, A, B)
+    assert applicable(rules, suspects=False) == (A, B)
 
 
 def test_a_defense_without_a_chain_starts_from_the_parent() -> None:

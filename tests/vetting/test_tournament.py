@@ -22,10 +22,13 @@ from guard.flow import purify, review, run_stage
 from guard.flow.report import report_for
 from guard.jobs import child
 from guard.jobs.run import run_job
+from guard.ml.accused import Accused
+from guard.ml.cleanset import Labelled
 from guard.policy import DefenseRule
 from guard.store import artifacts, ledger, scans
 from guard.store.session import reading, transaction
 from guard.vetting import repair_probes
+from guard.vetting.accused import AccusedImages, Proof, packed
 from tests.flow.place import Place
 from tests.flow.test_stages import decided, finding
 
@@ -187,3 +190,32 @@ def test_where_the_first_made_nothing_only_a_chain_is_skipped(
 
         assert place.scan(parent).state is ScanState.DONE
         assert second.after == (after,)
+
+
+def test_accused_images_of_the_scan_reach_the_job_and_bring_their_defenses_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path)
+    informed = DefenseRule(name="patch_unlearning", informed=True)  # played: it learns nothing
+    parent, requests = played(place, monkeypatch, softened, informed)
+    generator = torch.Generator().manual_seed(0)
+    images = Labelled(
+        torch.randint(0, 256, (30, 1, 8, 8), generator=generator, dtype=torch.uint8),
+        torch.full((30,), 1),
+    )
+    found = AccusedImages(
+        Accused(images, torch.zeros(30, dtype=torch.int64), images), Proof(images, (0.05,) * 30)
+    )
+    scan = place.scan(parent)
+    digest = place.guard.blobs.put_bytes(packed(found))
+    with transaction(place.guard.engine) as session:
+        scans.move(
+            session, parent, scan.state, place.clock, detail=replace(scan.detail, accused=digest)
+        )
+    vetted(place, parent, suspicious=True)
+    (attempt,) = place.scan(parent).detail.candidates
+
+    assert attempt.defense == "patch_unlearning"
+    assert requests[0]["accused"] == str(place.guard.blobs.path(digest))
+    assert attempt.facts is not None
+    assert attempt.facts.suspects[0].after.trials == 30

@@ -84,38 +84,116 @@ def refit(
     Raises:
         MethodFailed: `non_finite`.
     """
-    weight, bias = head
+    bias = head[1]
     seen, given = (tensor.detach().double().cpu() for tensor in (features, logits))
-    rows = weight.detach().double().cpu().flatten(1)
-    offset = torch.zeros(len(rows)) if bias is None else bias.detach().double().cpu()
-    if rows.shape[1] != seen.shape[1] or float(
-        (seen @ rows.T + offset - given).abs().max()
-    ) > SAME * float(given.abs().max()):
+    if not _is_linear(head, seen, given):
         return False
     wanted, cost = softmax(given, 1), 0.5 * decay * float(seen.var(0).mean())
-    fresh = torch.zeros_like(rows).requires_grad_()
-    shift = torch.zeros(len(rows), dtype=torch.float64).requires_grad_(bias is not None)
-    free = [fresh] if bias is None else [fresh, shift]
+
+    def loss(rows: Tensor, shift: Tensor) -> Tensor:
+        watch()
+        return cross_entropy(seen @ rows.T + shift, wanted) + cost * rows.square().sum()
+
+    _put(head, *_minimised(loss, given.shape[1], seen.shape[1], free_bias=bias is not None))
+    return True
+
+
+#: Features N,D and logits N,K of the same images, and their labels int64 N.
+Seen = tuple[Tensor, Tensor, Tensor]
+
+
+def fit_against(
+    head: Head,
+    clean: Seen,
+    poisoned: Seen,
+    *,
+    against: float,
+    decay: float,
+    watch: Callable[[], None] = lambda: None,
+) -> bool:
+    """Replace the head by the one that is best on clean images and bad on poisoned ones.
+
+    Minimises CE(clean) - against * CE(poisoned) + decay / 2 * v * |W|^2 from W = 0, in float64 on
+    the CPU; v is the mean variance of a clean feature, the bias is free. The penalty grows faster
+    than the poisoned images' term falls. Without poisoned images there is no such term.
+
+    Args:
+        head: weight and bias, changed in place.
+        clean: features float N,D, logits float N,K as the head gives them now, labels int64 N.
+        poisoned: the same, of any number of images, none included.
+        against: 0 or larger.
+        decay: larger than 0.
+        watch: as in `refit`.
+
+    Returns:
+        False, and nothing is changed, if another operation follows the head, as in `refit`.
+
+    Raises:
+        MethodFailed: `non_finite`.
+    """
+    features, logits, labels = (tensor.detach().cpu() for tensor in clean)
+    seen = features.double()
+    if not _is_linear(head, seen, logits.double()):
+        return False
+    cost = 0.5 * decay * float(seen.var(0).mean())
+    bad, bad_labels = poisoned[0].detach().double().cpu(), poisoned[2].cpu()
+
+    def loss(rows: Tensor, shift: Tensor) -> Tensor:
+        watch()
+        value = cross_entropy(seen @ rows.T + shift, labels) + cost * rows.square().sum()
+        if len(bad):
+            value = value - against * cross_entropy(bad @ rows.T + shift, bad_labels)
+        return value
+
+    bias = head[1] is not None
+    _put(head, *_minimised(loss, logits.shape[1], seen.shape[1], free_bias=bias))
+    return True
+
+
+def _is_linear(head: Head, features: Tensor, logits: Tensor) -> bool:
+    """Whether the logits N,K are features N,D times weights plus bias; all float64 on the CPU."""
+    weight, bias = head
+    rows = weight.detach().double().cpu().flatten(1)
+    offset = torch.zeros(len(rows)) if bias is None else bias.detach().double().cpu()
+    if rows.shape[1] != features.shape[1]:
+        return False
+    off = float((features @ rows.T + offset - logits).abs().max())
+    # Not `<=`: what is not a number is for `_put` to refuse.
+    return not off > SAME * float(logits.abs().max())
+
+
+def _minimised(
+    loss: Callable[[Tensor, Tensor], Tensor], classes: int, width: int, *, free_bias: bool
+) -> tuple[Tensor, Tensor]:
+    """Weight K,D and bias K with the least loss, from zero; the bias stays zero if not free."""
+    fresh = torch.zeros(classes, width, dtype=torch.float64).requires_grad_()
+    shift = torch.zeros(classes, dtype=torch.float64).requires_grad_(free_bias)
     solver = torch.optim.LBFGS(
-        free, max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe"
+        [fresh, shift] if free_bias else [fresh],
+        max_iter=PASSES,
+        history_size=20,
+        line_search_fn="strong_wolfe",
     )
 
-    def loss() -> Tensor:
-        watch()
+    def step() -> Tensor:
         solver.zero_grad()
         with torch.enable_grad():
-            value = cross_entropy(seen @ fresh.T + shift, wanted) + cost * fresh.square().sum()
+            value = loss(fresh, shift)
             value.backward()
         return value
 
-    solver.step(loss)
+    solver.step(step)
+    return fresh, shift
+
+
+@torch.no_grad()
+def _put(head: Head, fresh: Tensor, shift: Tensor) -> None:
     if not bool(torch.isfinite(fresh).all() and torch.isfinite(shift).all()):
         raise MethodFailed(
             "The last layer could not be fitted: its features or logits are not finite.",
             code="non_finite",
         )
-    with torch.no_grad():
-        weight.copy_(fresh.view_as(weight))
-        if bias is not None:
-            bias.copy_(shift)
-    return True
+    weight, bias = head
+    weight.copy_(fresh.view_as(weight))
+    if bias is not None:
+        bias.copy_(shift)

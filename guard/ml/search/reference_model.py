@@ -12,27 +12,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy
 
 from guard.core.errors import MethodFailed
-from guard.core.manifest import Manifest
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy
-from guard.ml.networks import architectures
 from guard.ml.search.multistart import several_searches
 from guard.ml.search.patches import PatchEffort
 from guard.ml.seeds import seeded
-from guard.ml.suitability import channels_last
-from guard.ml.training.fit import fit
+from guard.ml.training.small_network import learn, shrunk, small_network
 
 VERSION = 1  # raised with any change of a result, since results are cached
 SEED = 0  # not the scan's: the reference belongs to the clean set
-LARGEST = 64  # pixels a side; larger images are halved until they fit
-RATE, DECAY, SMOOTHING, BATCH, SHIFT = 3e-3, 1e-3, 0.05, 32, 2
 MOST_SEEN = 30_000  # images in training over all passes: a large clean set gets fewer passes
 LEAST_LEARNT = 0.5  # accuracy on the training images
-KEPT, PART = 4, 256
+KEPT = 4
 _known: "OrderedDict[str, tuple[float, ...] | None]" = OrderedDict()
 
 
@@ -104,32 +97,15 @@ def _asked(
     watch: Callable[[float], None],
     device: torch.device | str,
 ) -> tuple[float, ...] | None:
-    search, calibration = _shrunk(clean.search), _shrunk(clean.calibration)
+    search, calibration = shrunk(clean.search), shrunk(clean.calibration)
     every = Labelled(
         torch.cat([search.images, calibration.images]),
         torch.cat([search.labels, calibration.labels]),
     )
-    model = _fresh(every, clean.classes).to(device).train()
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        down, across = (int(step) for step in torch.randint(-SHIFT, SHIFT + 1, (2,)))
-        return cross_entropy(
-            model(images.roll((down, across), (2, 3))), labels, label_smoothing=SMOOTHING
-        )
-
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+    model = small_network(every, clean.classes).to(device).train()
     passes = max(1, min(rounds, MOST_SEEN // len(every)))
     try:
-        fit(
-            model,
-            every,
-            loss,
-            optimiser,
-            rounds=passes,
-            batch=BATCH,
-            decay=True,
-            progress=lambda done, _note="": watch(0.5 * done),
-        )
+        learn(model, every, rounds=passes, progress=lambda done, _note="": watch(0.5 * done))
     except MethodFailed as error:
         if error.code != "non_finite":  # out of time, for instance
             raise
@@ -146,36 +122,6 @@ def _asked(
         lambda done: watch(0.5 + 0.5 * done),
     )
     return tuple(logs)
-
-
-def _fresh(data: Labelled, classes: int) -> nn.Module:
-    channels, height, width = data.images.shape[1:]
-    pixels = data.images.float() / 255
-    manifest = Manifest(
-        architecture="cifar_resnet",
-        num_classes=classes,
-        input_size=(channels, height, width),
-        mean=(float(pixels.mean()),) * channels,
-        std=(max(float(pixels.std()), 1e-3),) * channels,
-        model_args={"depths": [1, 1, 1], "width": 8},
-    )
-    model = architectures.wrap(manifest, architectures.build(manifest))
-    channels_last(model)
-    return model
-
-
-def _shrunk(data: Labelled) -> Labelled:
-    """Shrink images to at most `LARGEST` a side, a few at a time.
-
-    As floats, a large set would fill the memory.
-    """
-    return Labelled(torch.cat([_halved(part) for part in data.images.split(PART)]), data.labels)
-
-
-def _halved(images: Tensor) -> Tensor:
-    while max(images.shape[-2:]) > LARGEST:
-        images = avg_pool2d(images.float(), 2, ceil_mode=True).round().to(torch.uint8)
-    return images
 
 
 def _key(clean: CleanSet, how: str) -> str:

@@ -128,6 +128,48 @@ def tune(
     model.eval()
 
 
+class Kept:
+    """The latest state of a model that had kept its accuracy on the clean calibration images.
+
+    Args:
+        model: the model before the repair; `look` reads its state then and there.
+        clean: its calibration part is measured.
+        drop: calibration accuracy (0..1) that a kept state may have lost; one image always may be.
+        method: the method's name as it appears in the error message.
+    """
+
+    def __init__(self, model: nn.Module, clean: CleanSet, *, drop: float, method: str) -> None:
+        self._model, self._clean, self._method = model, clean, method
+        self._before = self._now = self._measured()
+        self._allowed = max(drop, 1 / len(clean.calibration))
+        self._state: dict[str, Tensor] | None = None
+
+    def look(self) -> None:
+        """Keep the state of now if it is accurate enough."""
+        self._now = self._measured()
+        if self._now >= self._before - self._allowed:
+            self._state = {
+                name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()
+            }
+
+    def restore(self) -> None:
+        """Bring back what was kept.
+
+        Raises:
+            MethodFailed: no state was.
+        """
+        if self._state is None:
+            raise MethodFailed(
+                f"{self._method} lowered the accuracy on the calibration images from "
+                f"{self._before:.1%} to {self._now:.1%}; use a lower rate or more clean images.",
+                code="accuracy_collapsed",
+            )
+        self._model.load_state_dict(self._state)
+
+    def _measured(self) -> float:
+        return accuracy(self._model, self._clean.calibration, self._clean.classes).overall
+
+
 def by_fan_in(weights: Sequence[nn.Parameter], rate: float) -> list[dict[str, Any]]:
     """Adam's parameter groups: `rate`, less for neurons of more than `WIDE` inputs, in proportion.
 

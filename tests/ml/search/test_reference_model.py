@@ -13,8 +13,9 @@ from guard.core.errors import OutOfTime
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.search import reference_model
 from guard.ml.search.patches import PatchEffort
-from guard.ml.search.reference_model import PART, _shrunk, log_norms
+from guard.ml.search.reference_model import log_norms
 from guard.ml.seeds import seeded
+from guard.ml.training.small_network import PART, shrunk
 from tests import toys
 
 EFFORT = PatchEffort(steps=60, batch=8)
@@ -68,12 +69,12 @@ def test_large_pictures_are_asked_at_a_size_that_costs_little() -> None:
     images = torch.randint(0, 256, (count, 1, 130, 60), dtype=torch.uint8)
     small = toys.labelled(30, 1)
 
-    shrunk = _shrunk(Labelled(images, torch.zeros(count, dtype=torch.int64)))
+    less = shrunk(Labelled(images, torch.zeros(count, dtype=torch.int64)))
 
-    assert shrunk.images.shape == (count, 1, 33, 15)
-    assert shrunk.images.dtype == torch.uint8
-    assert float((shrunk.images.float().mean() - images.float().mean()).abs()) < 1
-    assert torch.equal(_shrunk(small).images, small.images)
+    assert less.images.shape == (count, 1, 33, 15)
+    assert less.images.dtype == torch.uint8
+    assert float((less.images.float().mean() - images.float().mean()).abs()) < 1
+    assert torch.equal(shrunk(small).images, small.images)
 
 
 def test_a_search_that_runs_out_of_time_ends_and_is_not_remembered() -> None:

@@ -1,0 +1,1 @@
+"""Sifting measured: cells of data, poison and model, evaluated against the truth."""

@@ -1,0 +1,1 @@
+"""The statistics of a sift: from scores of training images to accused images and their trigger."""

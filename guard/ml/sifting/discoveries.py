@@ -1,0 +1,145 @@
+"""Which images are accused: the false discovery rate of each, and the classes that stand out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from guard.ml.sifting.conformal import Null
+
+LOOSE = 0.5  # above this, an estimate of the rate need not be exact
+COHERENT = 0.5  # share of a class's accused images that go to one label, where a map moves it
+LEAST_OF_SOURCE = 5  # accused images of a class, before anything is said of where they go
+LEAST_MOVED = 3
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """Estimated false discovery rates, float64 N in [0, 1].
+
+    `rates` holds each image's: the estimated share of clean images among those of its label that
+    score at least as much. `alone` is the same without the comparison with sibling classes.
+    """
+
+    rates: np.ndarray
+    alone: np.ndarray
+
+
+def discoveries(scores: np.ndarray, labels: np.ndarray, null: Null) -> Discoveries:
+    """The estimated false discovery rates of training images.
+
+    Of a class with n images of which m score at least t, the rate is n p(t) / m (Benjamini and
+    Hochberg, 1995), with p(t) the clean tail: the larger of the conformal p value and the median
+    share of the sibling classes that scores as much. The siblings are there because a network knows
+    its training images better than clean ones: where that shifts all classes, it accuses none.
+
+    Args:
+        scores: float64 N, higher is more suspicious.
+        labels: int64 N.
+        null: the same score of clean images.
+    """
+    p_values = null.p_values(scores, labels)
+    rates, alone = np.ones(len(scores)), np.ones(len(scores))
+    ordered = [np.sort(scores[labels == row]) for row in range(null.classes)]
+    for row in range(null.classes):
+        mine = np.flatnonzero(labels == row)
+        if not len(mine):
+            continue
+        own = scores[mine]
+        alone[mine] = _rates(own, p_values[mine])
+        near = mine[alone[mine] <= LOOSE]
+        tails = p_values[mine].copy()
+        if len(near):
+            tails[alone[mine] <= LOOSE] = np.maximum(
+                p_values[near], sibling_share(scores[near], ordered, row)
+            )
+        rates[mine] = _rates(own, tails)
+    return Discoveries(rates, alone)
+
+
+def sibling_share(scores: np.ndarray, ordered: list[np.ndarray], row: int) -> np.ndarray:
+    """The median share, over the classes but `row`, of images that score as much as each score.
+
+    Args:
+        scores: float64 n.
+        ordered: the scores of each class in rising order.
+        row: the class that is left out.
+    """
+    shares = [
+        (len(own) - np.searchsorted(own, scores, side="left")) / len(own)
+        for other, own in enumerate(ordered)
+        if other != row and len(own)
+    ]
+    return np.median(shares, axis=0) if shares else np.zeros(len(scores))
+
+
+def _rates(scores: np.ndarray, tails: np.ndarray) -> np.ndarray:
+    """The rates of one class's images, monotone in the score."""
+    count = len(scores)
+    order = np.argsort(scores, kind="stable")
+    beyond = count - np.searchsorted(scores[order], scores[order], side="left")
+    found = np.minimum(1.0, count * tails[order] / beyond)
+    rates = np.empty(count)
+    # The least rate of any threshold that lets an image in.
+    rates[order] = np.minimum.accumulate(found)
+    return rates
+
+
+def standing_out(accused: np.ndarray, *, least: int, fold: float) -> list[int]:
+    """The classes with at least `least` accused images and `fold` times the siblings' median.
+
+    Args:
+        accused: counts by class, int64 K.
+        least: accused images that a class needs.
+        fold: times the median of the other classes.
+    """
+    found = []
+    for row, count in enumerate(accused.tolist()):
+        others = np.delete(accused, row)
+        usual = float(np.median(others)) if len(others) else 0.0
+        if count >= least and count >= fold * usual:
+            found.append(row)
+    return found
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A coherent map of classes: `mapping` holds each class's label, int64 K, -1 where unknown.
+
+    `members` are the accused images that follow it (int64 places), `share` (0..1) their share of
+    all accused images whose true class is estimated. `mutual` is the share of mapped classes whose
+    label is mapped back to them, as classes that are hard to tell apart are.
+    """
+
+    mapping: np.ndarray
+    members: np.ndarray
+    share: float
+    mutual: float
+
+
+def label_map(
+    sources: np.ndarray, labels: np.ndarray, accused: np.ndarray, classes: int
+) -> Moved | None:
+    """The map of an all-to-all poisoning, which hides from a comparison of classes.
+
+    Args:
+        sources: the estimated true classes, int64 N, -1 where unsure.
+        labels: int64 N.
+        accused: bool N, found without the siblings.
+        classes: K.
+
+    Returns:
+        None unless at least half of the classes, and three, send most of their accused images to
+        one label each, and these labels differ.
+    """
+    moved = np.flatnonzero(accused & (sources >= 0) & (sources != labels))
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (sources[moved], labels[moved]), 1)
+    best, most, total = counts.argmax(1), counts.max(1), counts.sum(1)
+    mapped = (most >= LEAST_OF_SOURCE) & (most >= COHERENT * total)
+    mapping = np.where(mapped, best, -1)
+    known = np.flatnonzero(mapped)
+    if len(known) < max(LEAST_MOVED, classes / 2) or len(set(mapping[known])) < len(known) / 2:
+        return None
+    members = moved[mapping[sources[moved]] == labels[moved]]
+    mutual = float(np.mean([mapping[mapping[row]] == row for row in known]))
+    return Moved(mapping, members, len(members) / len(moved), mutual)

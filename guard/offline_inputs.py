@@ -1,0 +1,120 @@
+"""What the offline API takes, opened: a model file, a clean set, a policy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guard.core import plugins
+from guard.core.contracts import Budget
+from guard.core.errors import CleanSetError, ManifestRejected
+from guard.policy import Policy, load_policy
+from guard.settings import plugin_folder
+from guard.vetting import examine
+from guard.vetting.model_path import locate
+
+if TYPE_CHECKING:
+    from guard.flow.context import Guard
+    from guard.ml.cleanset import CuratedSet
+
+
+def inspect_at(path: Path, out: Path) -> examine.Inspected:
+    """Check the model at `path`, and write its canonical file into the folder `out`.
+
+    Raises:
+        InputError: there is no such file.
+        ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
+    """
+    weights, manifest = locate(path)
+    return examine.inspect_upload(
+        weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
+    )
+
+
+def vettable_at(path: Path, out: Path) -> examine.Inspected:
+    """As `inspect_at`, for a model that is to be vetted.
+
+    Raises:
+        ManifestRejected: it has a layer of a repair, and is no repair that this guard's store holds.
+        Unavailable: the database does not answer, so that nobody can know.
+    """
+    inspected = inspect_at(path, out)
+    if inspected.manifest.polarizer is None:
+        return inspected
+    from guard.bootstrap import open_guard
+    from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
+    from guard.store.session import reading
+
+    guard = open_guard()
+    if not nothing_stored(guard):
+        with reading(guard.engine) as session:
+            if made_here(session, inspected.digest):
+                return inspected
+    raise ManifestRejected(FOREIGN_POLARIZER, code="manifest_foreign_polarizer")
+
+
+def name_of(path: Path) -> str:
+    """The name of a model that was given as a path: its folder's name, or the file's own."""
+    path = path.resolve()
+    usual = path.is_file() and path.stem in {"model", "pytorch_model"}
+    return path.parent.name if usual else path.stem
+
+
+def policy_of(policy: "str | Path | Policy | None") -> Policy:
+    """The policy, read once the plug-ins that it may name are on the shelves."""
+    plugins.use(plugin_folder())
+    return (
+        policy
+        if isinstance(policy, Policy)
+        else load_policy(Path(policy) if policy is not None else None)
+    )
+
+
+def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
+    """A clean set from a stored name or a path.
+
+    Raises:
+        CleanSetError: there is no such path and no such name, or the data is unusable.
+        Unavailable: it is no path, and the database does not answer.
+    """
+    from guard.cleansets import curate, load, read_source
+    from guard.ml.cleanset import CuratedSet
+
+    if isinstance(source, CuratedSet):
+        return source
+    path = Path(source)
+    if path.exists():
+        data, facts = curate(read_source(path), path.stem)
+        return CuratedSet.from_arrays(*load(data, facts.name))
+    stored = _stored_cleanset(str(source))
+    if stored is None:
+        raise CleanSetError(
+            f"{str(source)!r} is no file, no folder and no stored clean set; `guard cleanset add "
+            "NAME PATH` stores one.",
+            code="cleanset_unknown",
+        )
+    return CuratedSet.from_arrays(*load(*stored))
+
+
+def _stored_cleanset(name: str) -> tuple[bytes, str] | None:
+    """The bytes and the name of a stored clean set; None where there is none of that name.
+
+    Raises:
+        Unavailable: the database does not answer, which does not prove that the set is missing.
+    """
+    from guard.bootstrap import open_guard
+    from guard.store import cleansets
+    from guard.store.session import reading
+
+    guard = open_guard()
+    if nothing_stored(guard):
+        return None
+    with reading(guard.engine) as session:
+        stored = cleansets.get_by_name(session, name)
+    if stored is None:
+        return None
+    return guard.blobs.path(stored.digest).read_bytes(), stored.name
+
+
+def nothing_stored(guard: "Guard") -> bool:
+    """Whether no database was ever made here; a query must not create one."""
+    url = guard.engine.url
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()

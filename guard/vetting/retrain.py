@@ -1,0 +1,129 @@
+"""Train a network anew on a set that was sifted, and write it as a new artifact."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guard.core.digests import json_digest, sha256
+from guard.core.manifest import Manifest
+from guard.core.progress import Progress, silent
+from guard.core.retraining import RetrainingFacts
+from guard.retrainers import RETRAINERS
+from guard.trainsets import Sifted, TrainingSet
+from guard.vetting.examine import fits
+from guard.vetting.repair import crash_as_failure
+
+if TYPE_CHECKING:
+    from guard.ml.cleanset import CuratedSet
+    from guard.ml.networks.architectures import ImageModel
+    from guard.ml.training.checkpoints import Checkpoint
+
+
+def request_of(
+    manifest: Manifest,
+    train: TrainingSet,
+    curated: "CuratedSet",
+    sifted: Sifted,
+    method: str,
+    parameters: Mapping[str, Any],
+    *,
+    seed: int,
+) -> str:
+    """SHA-256 of all that a training depends on, its code's version and torch's among it.
+
+    Raises:
+        UnknownMethod: there is no such method.
+    """
+    made = RETRAINERS.get(method)(**parameters)
+    found = (sifted.suspects, sifted.proof, sifted.trusted, sifted.relabelled)
+    return json_digest(
+        {
+            "manifest": manifest.digest,
+            "training_set": train.facts.digest,
+            "cleanset": curated.facts.digest,
+            "sifted": [sha256(part.astype("<i8").tobytes()) for part in found],
+            "method": [method, made.version, made.parameters()],
+            "seed": seed,
+            "torch": version("torch"),
+        }
+    )
+
+
+def retrain(
+    manifest: Manifest,
+    train: TrainingSet,
+    curated: "CuratedSet",
+    sifted: Sifted,
+    method: str,
+    parameters: Mapping[str, Any],
+    out: Path,
+    *,
+    checkpoint: "Checkpoint",
+    parent: "tuple[ImageModel, str] | None" = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    device: str | None = None,
+) -> tuple[str, RetrainingFacts]:
+    """Train a network of the manifest's architecture, and write its canonical file to `out`.
+
+    Args:
+        manifest: of the new network; a polarizer that it names is left out.
+        sifted: what a sift found in `train`.
+        checkpoint: where the training's state is kept, for the request that `request_of` names.
+        parent: the network that this one replaces, and its digest, if there is one.
+        device: torch device; None takes CUDA where there is one.
+
+    Returns:
+        The new artifact's digest, and what is known of it. It is vetted like any upload.
+
+    Raises:
+        CleanSetError: the clean set does not fit the manifest.
+        UnknownMethod: there is no such method.
+        MethodFailed: nothing could be trained, or the method crashed; nothing was written. The
+            state of the newest checkpoint is kept.
+    """
+    from guard.formats._canonical import write_canonical
+    from guard.ml import measure
+    from guard.ml.networks import architectures
+
+    manifest = replace(manifest, polarizer=None)
+    fits(manifest, curated)
+    made = RETRAINERS.get(method)(**parameters)
+    request = request_of(manifest, train, curated, sifted, method, parameters, seed=seed)
+    classes = curated.facts.classes
+    before = None if parent is None else measure.accuracy(parent[0], curated.holdout, classes)
+    begun = time.monotonic()
+    how: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "seed": seed,
+        "progress": progress,
+        "device": device,
+    }
+    trained = crash_as_failure(lambda: made(manifest, train, curated.visible(), sifted, **how))
+    spent = time.monotonic() - begun
+    after = measure.accuracy(trained.model, curated.holdout, classes)
+    digest = write_canonical(architectures.export(trained.model), manifest, out)
+    return digest, RetrainingFacts(
+        method=method,
+        version=made.version,
+        parameters=made.parameters(),
+        request=request,
+        parent="" if parent is None else parent[1],
+        training_set=train.facts.digest,
+        cleanset=curated.facts.digest,
+        images=len(train),
+        **_sizes(sifted),
+        acc_before=before,
+        acc_after=after,
+        seconds=spent,
+        seed=seed,
+        numbers={name: value for name, value in trained.numbers.items() if math.isfinite(value)},
+    )
+
+
+def _sizes(sifted: Sifted) -> dict[str, int]:
+    return {name: len(getattr(sifted, name)) for name in ("suspects", "proof", "trusted")}

@@ -1,0 +1,77 @@
+"""Retraining without suspects is free of what the sift found, and only of that."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from guard.retrainers._base import Retrained
+from guard.retrainers.sifted import Sifted
+from guard.trainsets import Sifted as Sift
+from guard.trainsets import TrainingSet
+from tests import toys
+from tests.retrainers import sets
+
+
+def trained(found: Sift, train: TrainingSet | None = None, **changes: Any) -> Retrained:
+    return Sifted(**{**Sifted.quick(), **changes})(
+        toys.manifest(),
+        train or sets.poisoned(),
+        toys.clean_set(),
+        found,
+        checkpoint=sets.Memory(),
+        seed=1,
+        device="cpu",
+    )
+
+
+def test_a_backdoor_that_no_sift_found_is_learnt() -> None:
+    assert toys.success(trained(sets.sift(suspects=False)).model) > 0.9
+
+
+def test_no_accused_image_is_read() -> None:
+    train, seen = sets.watched(sets.poisoned())
+
+    made = trained(sets.sift(), train, epochs=1)
+
+    assert seen == set(range(sets.POISONED, sets.IMAGES))
+    assert made.numbers["images"] == sets.IMAGES - sets.POISONED
+
+
+def test_what_was_accused_has_no_influence_whatever_it_is() -> None:
+    train = sets.poisoned()
+    labels = train.labels.copy()
+    labels[: sets.POISONED] = 0
+    other = replace(train, labels=labels)
+
+    one, two = (trained(sets.sift(), given, epochs=2) for given in (train, other))
+
+    assert sets.same_weights(one.model, two.model)
+
+
+def test_the_clean_set_is_trained_on_only_when_asked_for() -> None:
+    without, with_it = (trained(sets.sift(), epochs=1, clean_images=flag) for flag in (False, True))
+    more = len(toys.clean_set().together())
+
+    assert with_it.numbers["images"] - without.numbers["images"] == more
+    assert not sets.same_weights(with_it.model, without.model)
+
+
+def test_clean_images_come_with_their_own_labels() -> None:
+    found, few = sets.sift(), np.arange(sets.POISONED, sets.POISONED + 60)
+    rest = np.setdiff1d(np.arange(sets.IMAGES), few)
+    made = trained(
+        replace(found, suspects=rest[: len(rest) // 2], proof=rest[len(rest) // 2 :]),
+        clean_images=True,
+        epochs=8,
+    )
+    hold_out = toys.labelled(180, 3)
+    right = made.model(hold_out.floats()).argmax(1) == hold_out.labels
+
+    assert float(right.float().mean()) > 0.8
+
+
+def test_mirroring_is_a_choice() -> None:
+    one, two = (trained(sets.sift(), epochs=1, mirror=flag) for flag in (False, True))
+
+    assert not sets.same_weights(one.model, two.model)
