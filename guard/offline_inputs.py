@@ -33,7 +33,7 @@ def vettable_at(path: Path, out: Path) -> examine.Inspected:
     """As `inspect_at`, for a model that is to be vetted.
 
     Raises:
-        ManifestRejected: it has a layer of a repair, and is no repair that this guard's store holds.
+        ManifestRejected: it has a layer of a repair that this guard did not make.
         Unavailable: the database does not answer, so that nobody can know.
     """
     inspected = inspect_at(path, out)
