@@ -149,7 +149,7 @@ def purify(
         model = examine.open_model(inspected.canonical, device=device)
         # A wrong name is refused before the long search.
         listed = _order(rules, defense, params)
-        work, accused = _sifted(work, model, training_set, suspects, trusted)
+        work, accused = _sifted(work, model, inspected.digest, training_set, suspects, trusted)
         order = applicable(listed, suspects=accused is not None)
         decision, examined = work.judge(model, inspected.digest)
         tournament = Tournament(
@@ -195,6 +195,7 @@ def _reported(
 def _sifted(
     work: Work,
     model: "ImageModel",
+    digest: str,
     training_set: "str | Path | TrainingSet | None",
     suspects: Sequence[Suspect] | None,
     trusted: Sequence[int],
@@ -215,7 +216,13 @@ def _sifted(
             model, train, source, work.curated, rule, seed=work.seed, progress=work.progress
         )
         looked = found.report.verdict is not SiftVerdict.COULD_NOT_LOOK
-        return replace(work, sifted=looked), found.accused(rule)
+        work = replace(
+            work,
+            sifted=looked,
+            sift=found.evidence(digest),
+            sift_triggers=found.found.triggers,
+        )
+        return work, found.accused(rule)
 
 
 def _played(

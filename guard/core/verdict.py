@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core.evidence import AsrEstimate, Target
-from guard.core.plain import ADDED, Digest, KnownGaps
+from guard.core.plain import ADDED, LEFT_OUT, Digest, KnownGaps
 from guard.core.purification import RepairSummary
+from guard.core.sift import SiftedSet
 from guard.core.states import Verdict
 
 
@@ -36,6 +37,7 @@ class VerdictFacts:
             to a model that nobody looked at. None where no method looked.
         plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
             folder; empty where there were none, None where no method looked.
+        training_set: the sift of the training set; None where the model names none.
     """
 
     verdict: Verdict
@@ -52,6 +54,7 @@ class VerdictFacts:
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
+    training_set: SiftedSet | None = field(default=None, metadata=LEFT_OUT)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

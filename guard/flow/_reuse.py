@@ -21,6 +21,7 @@ from guard.flow.context import Guard
 from guard.flow.detect import wanted_cleanset
 from guard.policy import Case, Policy, settled
 from guard.policy.current import current
+from guard.policy.sifted import looked, stored_sifts
 from guard.store import ledger, outbox, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -53,7 +54,7 @@ def candidate(guard: Guard, session: "Session", scan: ScanRow, digest: str) -> s
 
 def complete(policy: Policy, case: Case) -> bool:
     """Whether no detector of `policy` has to run for a decision about `case`."""
-    if case.accuracy is None:
+    if case.accuracy is None or (stored_sifts(case) and not looked(policy, case)):
         return False
     return all(current(policy, name, case) for name in policy.detectors) or settled(policy, case)
 
