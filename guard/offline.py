@@ -188,6 +188,7 @@ def _reported(
         found = _with_repair(found, tournament, made)
     else:
         found = work.report(decision.facts, tournament.found, inspected, name, 0.0)
+        found = replace(found, sift=work.sift_report)
     spent = time.monotonic() - started
     return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
 
@@ -221,6 +222,7 @@ def _sifted(
             sifted=looked,
             sift=found.evidence(digest),
             sift_triggers=found.found.triggers,
+            sift_report=found.report,
         )
         return work, found.accused(rule)
 

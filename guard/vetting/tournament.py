@@ -15,6 +15,7 @@ from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT
 from guard.core.progress import Progress
 from guard.core.purification import PurificationFacts
+from guard.core.sift import SiftReport
 from guard.core.verdict import VerdictFacts
 from guard.policy import Case, Decision, DefenseRule, Policy, settled
 from guard.reports.report import Report, methods_of
@@ -46,6 +47,7 @@ class Work:
     sifted: bool = False
     sift: Evidence | None = None
     sift_triggers: Mapping[str, bytes] = field(default_factory=dict)
+    sift_report: SiftReport | None = None
 
     def judge(
         self, model: "ImageModel", digest: str, repair_facts: PurificationFacts | None = None

@@ -5,7 +5,7 @@ An unfit set is no error here: the sift could not look, and the report gives the
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from guard.trainsets import TrainingSet, check_clean, check_digest, for_model, o
 from guard.vetting.accused import AccusedImages, gathered
 from guard.vetting.moments import replays_of_proof
 from guard.vetting.sift import DEFAULT_METHODS, Sift, sift
-from guard.vetting.sift_evidence import evidence_of
+from guard.vetting.sift_evidence import could_not_look, evidence_of, parameters_of
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -117,6 +117,8 @@ def sift_named(
         Cancelled: `progress` raised it.
     """
     rules = sift_rules(rule)
+    # Where it lies on this machine is nobody else's business.
+    train = replace(train, facts=replace(train.facts, uri=source.uri))
     chosen = DEFAULT_METHODS if methods is None else methods
     named: dict[str, Any] = {"uri": source.uri, "methods": described(chosen)}
     try:
@@ -144,6 +146,26 @@ def sift_named(
         progress=progress,
     )
     return Sifted(model=model, train=own, curated=curated, found=found, **named)
+
+
+def sift_key(
+    artifact: str,
+    manifest: Manifest,
+    train: TrainingSet,
+    source: TrainingSetSource,
+    clean: CleanSetFacts,
+    rule: TrainingSetRule,
+    seed: int,
+) -> str | None:
+    """The key of the evidence that `sift_named` would give by default; None for an unfit set."""
+    try:
+        digest = for_model(train, source, manifest).facts.digest
+    except TrainingSetError:
+        return None
+    blank = could_not_look(artifact, clean.digest, source.uri, sift_rules(rule), "", seed=seed)
+    methods = described(DEFAULT_METHODS)
+    given = parameters_of(source.uri, digest, sift_rules(rule), methods)
+    return replace(blank, parameters=given).key
 
 
 def described(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
