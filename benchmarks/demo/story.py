@@ -15,7 +15,7 @@ from botocore.config import Config
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.demo.models import DemoModel
+from benchmarks.demo.models import SETS, DemoModel
 from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.flow.served import served
@@ -49,7 +49,11 @@ def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
         aws_secret_access_key=settings.s3_secret_key.reveal(),
         config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
     )
+    client.create_bucket(Bucket=SETS)
     for model in models:
+        if (taught := model.training_set) is not None:
+            bucket, _, key = taught.uri.removeprefix("s3://").partition("/")
+            client.upload_file(str(taught.path), bucket, key)
         for path in (model.folder / "config.json", model.weights):
             client.upload_file(
                 str(path), settings.intake_bucket, f"models/{model.name}/{path.name}"
