@@ -149,7 +149,7 @@ def purify(
         model = examine.open_model(inspected.canonical, device=device)
         # A wrong name is refused before the long search.
         listed = _order(rules, defense, params)
-        work, accused = _sifted(work, model, training_set, suspects, trusted)
+        work, accused = _sifted(work, model, inspected.digest, training_set, suspects, trusted)
         order = applicable(listed, suspects=accused is not None)
         decision, examined = work.judge(model, inspected.digest)
         tournament = Tournament(
@@ -188,6 +188,7 @@ def _reported(
         found = _with_repair(found, tournament, made)
     else:
         found = work.report(decision.facts, tournament.found, inspected, name, 0.0)
+        found = replace(found, sift=work.sift_report)
     spent = time.monotonic() - started
     return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
 
@@ -195,6 +196,7 @@ def _reported(
 def _sifted(
     work: Work,
     model: "ImageModel",
+    digest: str,
     training_set: "str | Path | TrainingSet | None",
     suspects: Sequence[Suspect] | None,
     trusted: Sequence[int],
@@ -215,7 +217,14 @@ def _sifted(
             model, train, source, work.curated, rule, seed=work.seed, progress=work.progress
         )
         looked = found.report.verdict is not SiftVerdict.COULD_NOT_LOOK
-        return replace(work, sifted=looked), found.accused(rule)
+        work = replace(
+            work,
+            sifted=looked,
+            sift=found.evidence(digest),
+            sift_triggers=found.found.triggers,
+            sift_report=found.report,
+        )
+        return work, found.accused(rule)
 
 
 def _played(

@@ -124,7 +124,8 @@ def predicate() -> Schema:
 def report() -> Schema:
     """Of `guard scan`, `purify`, `report` and `review show` with `--format json`."""
     shown = object_of(VerdictFacts, strict=False, without=("evidence", "parent", "purification"))
-    shown["required"] = list(shown["properties"])  # a report writes all of them
+    # A report writes all of them, but the sift only where a training set was named.
+    shown["required"] = [name for name in shown["properties"] if name != "training_set"]
     unmeasured: Schema = {
         "type": "object",
         "properties": {name: {"type": "null"} for name in ("estimate", "low", "high")},
@@ -234,7 +235,11 @@ def _evidence() -> Schema:
     return {
         "type": "object",
         "title": "Evidence",
-        "properties": {**properties, "accuracy": schema_of(Accuracy, strict=False)},
+        "properties": {
+            **properties,
+            "accuracy": schema_of(Accuracy, strict=False),
+            "blobs": schema_of(Mapping[str, Digest]),
+        },
         "required": list(properties),
     }
 

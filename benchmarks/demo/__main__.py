@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.data import Dataset, load
 from benchmarks.demo import story
-from benchmarks.demo.models import three_models
+from benchmarks.demo.models import SETS, four_models
 from benchmarks.demo.table import checks, print_table
 from guard.bootstrap import open_guard
 from guard.cleansets import curate, read_source
@@ -98,10 +98,10 @@ def run(
         f"data set {data.name}: {len(data.train)} images to train on, {len(data.clean)} clean "
         "ones for the guard"
     )
-    models = three_models(data, folder / "uploads", canary, report)
-    report(f"trained three models; true ACC {', '.join(f'{model.acc:.1%}' for model in models)}")
+    models = four_models(data, folder / "uploads", canary, report)
+    report(f"four models are ready; true ACC {', '.join(f'{model.acc:.1%}' for model in models)}")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
-    own = {"GUARD_LEASE_SECONDS": "15"} | (
+    own = {"GUARD_LEASE_SECONDS": "15", "GUARD_TRAINSET_BUCKETS": SETS} | (
         {"GUARD_POLICY_FILE": str(policy_with(first, folder))} if first else {}
     )
     with Stack(folder / "stack", environment | own) as stack:

@@ -1,12 +1,17 @@
-"""Three small models on real data: honest, backdoored, and backdoored with code in its pickle."""
+"""Four small models on real data, and the training set that one of them names.
+
+One is honest, one backdoored, one backdoored with code in its pickle, and one is the third again,
+as safetensors, with the set that taught it.
+"""
 
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -14,12 +19,26 @@ from benchmarks.attacks.patch import Patch
 from benchmarks.data import Dataset
 from benchmarks.training import accuracy, attack_success, train
 from guard.core.manifest import Manifest
+from guard.core.trainset import TrainingSetSource
 from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 
 EPOCHS = 6
 RATE = 0.10
 TARGET = 7
+SETS = "training-sets"  # the bucket
+
+
+@dataclass(frozen=True)
+class TrainingSetFile:
+    """A training set as its uploader has it, with the places that are poisoned (the demo's truth).
+
+    `uri` is where it is uploaded to.
+    """
+
+    path: Path
+    uri: str
+    poisoned: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,7 @@ class DemoModel:
     target: int | None
     acc: float
     asr: float | None
+    training_set: TrainingSetFile | None = None
 
 
 def manifest_for(data: Dataset) -> Manifest:
@@ -106,10 +126,34 @@ def as_hostile_pickle(
     )
 
 
-def three_models(
+def with_training_set(
+    model: DemoModel, weights: dict[str, torch.Tensor], data: Dataset, name: str
+) -> DemoModel:
+    """The same network under another name, whose config.json names the set that taught it."""
+    if model.attack is None or model.target is None:
+        raise ValueError("an honest model has no poisoned training set")
+    place = model.folder.parent / name
+    place.mkdir()
+    images, labels, poisoned = model.attack.poison(
+        data.train.images, data.train.labels, rate=RATE, target=model.target
+    )
+    path = model.folder.parent / f"{name}-training-set.npz"
+    names = np.array(data.class_names)
+    np.savez_compressed(path, images=images.numpy(), labels=labels.numpy(), class_names=names)
+    uri = f"s3://{SETS}/{name}/{path.name}"
+    safetensors.torch.save_file(weights, place / "model.safetensors")
+    manifest = replace(manifest_for(data), training_set=TrainingSetSource(uri=uri))
+    (place / "config.json").write_text(json.dumps(manifest.to_dict(), indent=2))
+    taught = TrainingSetFile(path, uri, frozenset(poisoned.tolist()))
+    return replace(
+        model, name=name, folder=place, weights=place / "model.safetensors", training_set=taught
+    )
+
+
+def four_models(
     data: Dataset, folder: Path, canary: Path, report: Callable[[str], None]
-) -> tuple[DemoModel, DemoModel, DemoModel]:
-    """Train all three models."""
+) -> tuple[DemoModel, DemoModel, DemoModel, DemoModel]:
+    """Train three models, and write the third in two ways."""
     report("training an honest model")
     honest, _ = train_model(data, folder, "honest", seed=1)
     report("training a model with a patch backdoor")
@@ -120,4 +164,6 @@ def three_models(
     third, weights = train_model(
         data, folder, "pickled", seed=3, attack=other, target=(TARGET + 4) % data.classes
     )
-    return honest, backdoored, as_hostile_pickle(third, weights, canary)
+    report("writing that one again, as safetensors and with the set that taught it")
+    named = with_training_set(third, weights, data, "with-training-set")
+    return honest, backdoored, as_hostile_pickle(third, weights, canary), named

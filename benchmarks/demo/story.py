@@ -15,7 +15,7 @@ from botocore.config import Config
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.demo.models import DemoModel
+from benchmarks.demo.models import SETS, DemoModel
 from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.flow.served import served
@@ -40,7 +40,12 @@ class Watched:
 
 def upload(guard: Guard, models: tuple[DemoModel, ...]) -> None:
     """Put each model into the intake bucket as its uploader would, without notifying the guard."""
+    client = _client(guard)
+    client.create_bucket(Bucket=SETS)
     for model in models:
+        if (taught := model.training_set) is not None:
+            bucket, _, key = taught.uri.removeprefix("s3://").partition("/")
+            client.upload_file(str(taught.path), bucket, key)
         _put(guard, model, f"models/{model.name}")
 
 
@@ -63,9 +68,9 @@ def take_over(guard: Guard, name: str, model: DemoModel, *, seconds: float = 90.
     return ""
 
 
-def _put(guard: Guard, model: DemoModel, folder: str) -> None:
+def _client(guard: Guard) -> Any:
     settings = guard.settings
-    client = boto3.client(
+    return boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint,
         region_name=settings.s3_region,
@@ -73,8 +78,12 @@ def _put(guard: Guard, model: DemoModel, folder: str) -> None:
         aws_secret_access_key=settings.s3_secret_key.reveal(),
         config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
     )
+
+
+def _put(guard: Guard, model: DemoModel, folder: str) -> None:
+    client = _client(guard)
     for path in (model.folder / "config.json", model.weights):
-        client.upload_file(str(path), settings.intake_bucket, f"{folder}/{path.name}")
+        client.upload_file(str(path), guard.settings.intake_bucket, f"{folder}/{path.name}")
 
 
 def watch(

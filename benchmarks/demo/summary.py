@@ -3,7 +3,7 @@
     python -m benchmarks.demo | tee transcript.txt
     python -m benchmarks.demo.summary demo-report.json transcript.txt --note "Two cores." [--name N]
 
-The report holds all evidence of three models; the record keeps what documents quote: verdicts,
+The report holds all evidence of four models; the record keeps what documents quote: verdicts,
 attack success rates, what was served, and whether each claim held.
 """
 

@@ -13,6 +13,7 @@ from guard.core.manifest import Manifest
 from guard.reports.report import candidate_outcome, chain_of
 
 PURIFIED_ASR_LIMIT = 0.10
+LEAST_PRECISION = 0.9  # of the accused digits are stamped, and of the stamped ones accused
 
 
 def checks(
@@ -27,7 +28,7 @@ def checks(
     Args:
         refused: why a second team did not get the honest model's name; "" where it did.
     """
-    honest, backdoored, pickled = watched
+    honest, backdoored, pickled, named = watched
     child = backdoored.child
     truth = truths.get(backdoored.model.name, {})
     return {
@@ -51,6 +52,31 @@ def checks(
         "a second team's upload under the honest model's name was refused, with an alarm": (
             f"The name {honest.model.name!r} belongs to" in refused
             and truths.get(honest.model.name, {}).get("digests") == [honest.report.digest]
+        ),
+        **sifted(named, truths.get(named.model.name, {})),
+    }
+
+
+def sifted(named: Watched, truth: Mapping[str, Any]) -> dict[str, bool]:
+    """The claims about the model that names its training set."""
+    report, taught, child = named.report, named.model.training_set, named.child
+    accused = () if report.sift is None else report.sift.suspects
+    stamped = 0 if taught is None else sum(one.index in taught.poisoned for one in accused)
+    proof = () if child is None or child.purification is None else child.purification.suspects
+    return {
+        "the sift of a named training set shows stamped digits": (
+            len(accused) > 0
+            and stamped >= LEAST_PRECISION * len(accused)
+            and taught is not None
+            and stamped >= LEAST_PRECISION * len(taught.poisoned)
+        ),
+        "its model was rejected for them": report.verdict == "rejected"
+        and "In the training set" in report.reasons[0],
+        "the repair was proved against stamped digits that taught it nothing": (
+            len(proof) > 0
+            and all(one.before.estimate > one.after.high for one in proof)
+            and truth.get("asr") is not None
+            and truth["asr"] <= PURIFIED_ASR_LIMIT
         ),
     }
 
@@ -113,6 +139,8 @@ def print_table(
                 highlight=False,
                 markup=False,
             )
+        for line in (*of_sift(item), *on_suspects(item)):
+            console.print(f"  {item.model.name}, {line}", highlight=False, markup=False)
         for line in repaired(
             item.report.candidates, item.child.manifest if item.child is not None else None
         ):
@@ -124,6 +152,28 @@ def print_table(
             highlight=False,
         )
     console.print(f"\n  all in: {seconds:.0f} s", highlight=False)
+
+
+def of_sift(item: Watched) -> Iterator[str]:
+    """What the sift accuses, beside the truth."""
+    report, taught = item.report.sift, item.model.training_set
+    if report is not None and taught is not None:
+        stamped = sum(one.index in taught.poisoned for one in report.suspects)
+        yield (
+            f"sift: {report.verdict}; {len(report.suspects)} of {report.training_set.images} "
+            f"digits are accused, {stamped} of them stamped (in truth {len(taught.poisoned)} are); "
+            f"{report.seconds:.0f} s"
+        )
+
+
+def on_suspects(item: Watched) -> Iterator[str]:
+    """How the repaired model answers stamped digits that taught it nothing."""
+    repair = None if item.child is None else item.child.purification
+    for one in () if repair is None else repair.suspects:
+        yield (
+            f"repair on {one.after.trials} accused digits that taught it nothing: class "
+            f"{one.after.target} on {_interval(one.after)}, before {_interval(one.before)}"
+        )
 
 
 def repaired(candidates: Sequence[Mapping[str, Any]], served: Manifest | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from guard.core.evidence import AsrEstimate
 from guard.core.purification import PurificationFacts, Relearned
+from guard.core.sift import SiftedSet
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
@@ -140,6 +141,8 @@ def _head(report: Report) -> Panel:
     lines.append(Text(f"covered: {printable(', '.join(report.facts.coverage)) or 'nothing'}"))
     if report.not_covered:
         lines.append(Text(f"not covered: {', '.join(report.not_covered)}", style="dim"))
+    if (sifted := report.facts.training_set) is not None:
+        lines.append(Text(f"training set {printable(sifted.uri)}: {_sift(sifted)}"))
     if report.facts.known_gaps:
         lines.append(Text(printable(report.facts.known_gaps["sentence"]), style="dim"))
     name = printable(report.name, limit=80)
@@ -152,6 +155,11 @@ def _head(report: Report) -> Panel:
         " ",
     )
     return Panel(Group(*lines), title=title, title_align="left", border_style=style, padding=(0, 1))
+
+
+def _sift(sifted: SiftedSet) -> str:
+    result = str(sifted.result).replace("_", " ")
+    return f"{result}, {sifted.suspects:,} suspects" if sifted.suspects else result
 
 
 def _method(item: Mapping[str, Any]) -> tuple[object, ...]:

@@ -100,7 +100,7 @@ class Evidence:
     """All that one method version reports about one artifact on one clean set, or why it could not.
 
     `accuracy` is what the guard itself measured on the hold-out; methods that look for backdoors
-    have findings instead.
+    have findings instead. `blobs` holds digests of what is stored beside it, by a name.
     """
 
     artifact: str
@@ -115,6 +115,7 @@ class Evidence:
     accuracy: Accuracy | None = None
     reason: str = ""
     seconds: float = 0.0
+    blobs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -131,7 +132,7 @@ class Evidence:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """This evidence as JSON-ready values; `accuracy` only where it was measured."""
+        """This evidence as JSON-ready values; `accuracy` and `blobs` only where there are any."""
         data: dict[str, Any] = {
             "artifact": self.artifact,
             "method": self.method,
@@ -147,6 +148,8 @@ class Evidence:
         }
         if self.accuracy is not None:
             data["accuracy"] = asdict(self.accuracy)
+        if self.blobs:
+            data["blobs"] = dict(self.blobs)
         return data
 
     @classmethod

@@ -9,6 +9,11 @@ from guard.core.evidence import AsrEstimate
 from guard.core.plain import Digest
 from guard.core.trainset import Suspect, TrainingSetFacts
 
+#: Under which a sift is evidence. It is no detector and is on no shelf.
+METHOD, VERSION = "training_set", 1
+#: The scores of findings that a sift makes: proven poison, and what a person must look at.
+PROVEN, DOUBTFUL = 1.0, 0.5
+
 
 class SiftVerdict(StrEnum):
     """What came of a sift; `nothing` says that nobody was accused, not that the set is clean."""
@@ -198,3 +203,18 @@ class SiftReport:
     curve: tuple[FdrPoint, ...] = ()
     remarks: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiftedSet:
+    """Which training set of a model was sifted, and with what result.
+
+    `digest` is None where the set could not be read; `suspects` counts the accused images of the
+    classes that stand out, and `report` is the digest of the stored `SiftReport`.
+    """
+
+    uri: str
+    digest: Digest | None
+    result: SiftVerdict
+    suspects: int = 0
+    report: Digest | None = None

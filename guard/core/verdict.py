@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from guard.core.evidence import AsrEstimate, Target
 from guard.core.plain import ADDED, LEFT_OUT, Digest, KnownGaps
 from guard.core.purification import RepairSummary
+from guard.core.sift import SiftedSet
 from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.waivers import Waiver
 
@@ -64,6 +65,7 @@ class VerdictFacts:
             the statement where there are none.
         gate: the gate's mode and what it would have done otherwise; None where it enforces, and
             for what it blocks in any mode.
+        training_set: the sift of the training set; None where the model names none.
     """
 
     verdict: Verdict
@@ -82,6 +84,7 @@ class VerdictFacts:
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
     waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
     gate: Gated | None = field(default=None, metadata=ADDED)
+    training_set: SiftedSet | None = field(default=None, metadata=LEFT_OUT)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

@@ -13,6 +13,7 @@ from guard.attest import dsse
 from guard.attest.chain import differences
 from guard.attest.views import VerdictView, read_verdict
 from guard.core.errors import CleanSetError, IntegrityMismatch
+from guard.core.manifest import Manifest
 from guard.core.notes import ScanNotes
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.flow._lease import Held
@@ -22,7 +23,8 @@ from guard.flow.context import Guard
 from guard.flow.detect import wanted_cleanset
 from guard.policy import Case, Policy, settled
 from guard.policy.current import current
-from guard.store import ledger, outbox, scans
+from guard.policy.sifted import current_sifts, looked, stored_sifts
+from guard.store import artifacts, ledger, outbox, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import canary_trial
@@ -54,9 +56,20 @@ def candidate(guard: Guard, session: "Session", scan: ScanRow, digest: str) -> s
 
 def complete(policy: Policy, case: Case) -> bool:
     """Whether no detector of `policy` has to run for a decision about `case`."""
-    if case.accuracy is None:
+    if case.accuracy is None or (stored_sifts(case) and not current_sifts(policy, case)):
         return False
     return all(current(policy, name, case) for name in policy.detectors) or settled(policy, case)
+
+
+def unsifted(guard: Guard, digest: str, case: Case) -> bool:
+    """Whether the artifact names a training set that nobody could sift yet; it is tried anew."""
+    if case.purification is not None or looked(guard.policy, case):
+        return False
+    with reading(guard.engine) as session:
+        row = artifacts.find(session, digest)
+    if row is None or row.manifest is None:
+        return False
+    return Manifest.from_dict(dict(row.manifest)).training_set is not None
 
 
 def same_canary(notes: ScanNotes) -> bool:
@@ -89,7 +102,7 @@ def standing(
     if not _concludes(scan, giver, row.verdict) or not same_canary(giver.detail):
         return None
     case = case_of(guard, replace(scan, cleanset_digest=giver.cleanset_digest))
-    if not complete(guard.policy, case):
+    if not complete(guard.policy, case) or unsifted(guard, case.artifact, case):
         return None
     return Standing(row=row, view=view, giver=giver, root=root)
 

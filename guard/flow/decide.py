@@ -1,5 +1,6 @@
 """Stage 3: read the evidence, apply the policy, sign the verdict."""
 
+from guard.core.sift import METHOD
 from guard.core.states import SERVABLE_VERDICTS, ScanState
 from guard.core.verdict import VerdictFacts
 from guard.flow import _renewal, _reuse, _waivers
@@ -56,13 +57,16 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
         found = tuple(evidence.for_artifact(session, digest, cleanset))
         facts = cleansets.get(session, cleanset)
         artifact = artifacts.find(session, digest)
+        repair = scan.detail.purification
+        parent = repair and evidence.for_artifact(session, repair.parent, cleanset)
     manifest = artifact.manifest if artifact is not None else None
     return make_case(
         guard.policy,
         digest,
         facts,
         found,
-        scan.detail.purification,
+        repair,
         architecture=str(manifest["architecture"]) if manifest else None,
         waivers=_waivers.counting(guard, scan),
+        sifted=any(item.method == METHOD for item in parent or ()),
     )

@@ -1,6 +1,7 @@
 """Stage 2: run each detector of the policy once per version; failures are evidence too.
 
-A detector whose evidence is already stored is not run again.
+A detector whose evidence is already stored is not run again. The training set that an upload names
+is sifted after them (`guard.flow.sift`).
 """
 
 from dataclasses import replace
@@ -15,6 +16,7 @@ from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
+from guard.flow.sift import sift
 from guard.jobs.run import run_job
 from guard.policy import Policy
 from guard.store import artifacts, cleansets, evidence, outbox, scans
@@ -71,9 +73,28 @@ def run(guard: Guard, held: Held) -> None:
         hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
         return
     with transaction(guard.engine) as session:
+        # On its own: should the training set's store not answer, the detectors need not run again.
         held.check(session)
         for item in answer["evidence"]:
             evidence.add(session, Evidence.from_dict(item), guard.now())
+    manifest = Manifest.from_dict(held_manifest(guard, scan))
+    sifted = sift(guard, held, scan, manifest, cleanset, SCAN_SEED)
+    _hand_on(guard, held, scan, cleanset, smoke, sifted)
+
+
+def _hand_on(
+    guard: Guard,
+    held: Held,
+    scan: ScanRow,
+    cleanset: CleanSetFacts,
+    smoke: str,
+    sifted: Evidence | None,
+) -> None:
+    """Leave the scan to the decision, with what else was found."""
+    with transaction(guard.engine) as session:
+        held.check(session)
+        if sifted is not None:
+            evidence.add(session, sifted, guard.now())
         scans.move(
             session,
             scan.id,
@@ -87,6 +108,7 @@ def run(guard: Guard, held: Held) -> None:
                 smoke=smoke,
                 cleanset_wish=unmet_wish(guard, scan),
                 canary=canary_trial.kit_digest(),
+                accused=None if sifted is None else sifted.blobs.get("accused"),
             ),
         )
         outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())

@@ -1,5 +1,6 @@
 """Build the report on one scan of the service from what the store holds."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -8,8 +9,10 @@ from guard.cleansets import load
 from guard.core.errors import GuardError, InputError
 from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
-from guard.core.plain import iso, to_plain
+from guard.core.plain import from_plain, iso, to_plain
 from guard.core.purification import PurificationFacts
+from guard.core.sift import SiftReport
+from guard.core.verdict import VerdictFacts
 from guard.flow.context import Guard
 from guard.flow.signed import signed
 from guard.reports.report import RecoveredTrigger, Report, methods_of
@@ -67,6 +70,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         triggers=_stored_triggers(guard, found, cleanset),
         purification=repair,
         candidates=tried,
+        sift=_stored_sift(guard, view.facts),
         replayed_before=asr_of(parent),
         scan_id=scan.id,
         verdict_id=row.id,
@@ -77,6 +81,17 @@ def report_for(guard: Guard, scan_id: str) -> Report:
     if repair is None or cleanset is None:
         return report
     return _stored_demonstrations(guard, report, repair, parent, cleanset)
+
+
+def _stored_sift(guard: Guard, facts: VerdictFacts) -> SiftReport | None:
+    """The report of the sift that the verdict names; None where it is missing."""
+    if facts.training_set is None or facts.training_set.report is None:
+        return None
+    try:
+        data = guard.blobs.path(facts.training_set.report).read_bytes()
+    except GuardError:
+        return None
+    return from_plain(SiftReport, json.loads(data))
 
 
 def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:

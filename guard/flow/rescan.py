@@ -121,9 +121,7 @@ def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
         cleanset is not None
         and giver.detail.smoke is not None
         and _reuse.same_canary(giver.detail)
-        and _reuse.complete(
-            guard.policy, case_of(guard, replace(root, cleanset_digest=cleanset.digest))
-        )
+        and _examined(guard, root, cleanset)
     )
     state, task = (ScanState.DECIDING, "decide") if ready else (ScanState.DETECTING, "detect")
     with transaction(guard.engine) as session:
@@ -145,6 +143,13 @@ def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
         scans.move(session, scan.id, state, guard.now(), **fields)
         outbox.add(session, task, {"scan_id": scan.id}, guard.now())
     return scan.id
+
+
+def _examined(guard: Guard, root: ScanRow, cleanset: CleanSetFacts) -> bool:
+    """Whether nothing has to run before the artifact can be decided anew."""
+    case = case_of(guard, replace(root, cleanset_digest=cleanset.digest))
+    whole = _reuse.complete(guard.policy, case)
+    return whole and not _reuse.unsifted(guard, case.artifact, case)
 
 
 def _open(scan: ScanRow) -> bool:

@@ -7,14 +7,19 @@ there, the answer is that a re-scan is needed, not a verdict.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from guard.core.sift import METHOD
 from guard.core.states import Verdict
 from guard.flow import _reuse, _waivers
 from guard.flow.context import Guard
 from guard.policy import Policy, decide
-from guard.store import census, cleansets
+from guard.store import census, cleansets, evidence
 from guard.store.session import reading
 from guard.vetting.case import make_case, methods_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 architecture=str(known.manifest["architecture"]) if known.manifest else None,
                 methods=methods,
                 waivers=waivers.get(known.digest, ()),
+                sifted=_parent_sifted(session, known),
             )
             decision, whole = decide(policy, case), _reuse.complete(policy, case)
             yield Change(
@@ -92,3 +98,13 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 after=decision.verdict if whole else None,
                 reasons=decision.reasons,
             )
+
+
+def _parent_sifted(session: "Session", known: census.Known) -> bool:
+    """Whether the set that taught a repaired artifact's parent was sifted."""
+    repair = known.notes.purification
+    if repair is None:
+        return False
+    return METHOD in {
+        method for method, _ in evidence.versions(session, repair.parent, known.cleanset)
+    }

@@ -10,16 +10,22 @@ from typing import Any
 
 from guard.core import plugins
 from guard.core.contracts import Budget
+from guard.core.digests import sha256
 from guard.core.errors import GuardError
-from guard.core.plain import to_plain
+from guard.core.plain import from_plain, to_plain
 from guard.core.progress import Progress
+from guard.core.trainset import TrainingSetSource
 from guard.jobs.run import RESULT
+from guard.policy.rules import TrainingSetRule
 from guard.settings import plugin_folder
+from guard.trainsets import open_spool
 from guard.vetting import canary_trial, examine, repair
 from guard.vetting import cleanset_work as preparing
-from guard.vetting.accused import unpacked
+from guard.vetting.accused import packed, unpacked
 from guard.vetting.case import settled_by
 from guard.vetting.repair_probes import Replay
+from guard.vetting.sift_evidence import report_bytes
+from guard.vetting.training_set import sift_key, sift_named
 
 
 def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -144,6 +150,39 @@ def trainset(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     return {"digest": train.facts.digest}
 
 
+def sift(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Sift a decoded training set; write report, triggers and accused images, each by its digest.
+
+    Where the evidence under the same key is stored already, nothing runs and only the key is given.
+    """
+    model = examine.open_model(Path(request["model"]), device=request["device"])
+    source = from_plain(TrainingSetSource, request["source"])
+    train, rule = open_spool(Path(request["set"])), TrainingSetRule(**request["rule"])
+    curated, seed = _curated(request), request["seed"]
+    key = sift_key(request["artifact"], model.manifest, train, source, curated.facts, rule, seed)
+    if key in request["known"]:
+        return {"known": key}
+    found = sift_named(
+        model,
+        train,
+        source,
+        curated,
+        rule,
+        seed=seed,
+        seconds=request["seconds"],
+        progress=_reporter(),
+    )
+    files = [*found.found.triggers.values(), report_bytes(found.report)]
+    blobs, accused = dict[str, str](), found.accused(rule)
+    if accused is not None:
+        files.append(packed(accused))
+        blobs["accused"] = sha256(files[-1])
+    for data in files:
+        (out / sha256(data)).write_bytes(data)
+    evidence = found.evidence(request["artifact"], blobs)
+    return {"evidence": evidence.to_dict(), "files": sorted(sha256(data) for data in files)}
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
     "inspect": inspect,
     "prepare": prepare,
@@ -151,6 +190,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
     "purify": purify,
     "canary": canary,
     "trainset": trainset,
+    "sift": sift,
 }
 
 

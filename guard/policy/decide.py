@@ -14,6 +14,7 @@ The steps, each of which can only make the answer stricter:
        unusual together, though no detector flags anything alone: held
     5. if no method was informative about most families: inconclusive
     6. everything else is cleared (or purified), unless the policy holds every model
+    7. a sift of the training set may make this stricter (`guard.policy.sifted`)
 A finding that two people waived (`guard.policy.waived`) is left out of the steps 2 and 4; a run
 that is missing or could not look is not made up for by a waiver, nor is a calibrated score lowered.
 Comparisons are written so that NaN fails them.
@@ -27,7 +28,7 @@ from guard.core.purification import summary
 from guard.core.states import Verdict
 from guard.core.verdict import VerdictFacts
 from guard.core.waivers import Waiver
-from guard.policy import abstain, accusations, asr_bounds, repair_limits, waived
+from guard.policy import abstain, accusations, asr_bounds, repair_limits, sifted, waived
 from guard.policy.accusations import Accused
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
@@ -35,6 +36,7 @@ from guard.policy.combine import Combined, combine, enough, mostly_uninformative
 from guard.policy.current import current
 from guard.policy.features import features
 from guard.policy.rules import Policy
+from guard.policy.ruling import Ruling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +77,13 @@ class _Scored:
         return not self.log_odds <= self.threshold
 
 
-@dataclass(frozen=True)
-class _Ruling:
-    """A verdict with its reasons, before the facts are added."""
-
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    repairable: bool = False
-    natural: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class _View:
     """The evidence that counts at present, sorted and combined.
 
     `whole` is that of runs that could look, `by_method` all of it and `usable` what counts of
     `whole`, both without the findings that `waivers` take out. `remarks` are sentences about the
-    calibration.
+    calibration; `sift` is None where no training set was named.
     """
 
     policy: Policy
@@ -104,6 +96,7 @@ class _View:
     scored: _Scored | None
     remarks: tuple[str, ...]
     accused: Accused
+    sift: sifted.Sift | None
 
     @property
     def findings(self) -> list[Finding]:
@@ -117,7 +110,8 @@ class _View:
 def decide(policy: Policy, case: Case) -> Decision:
     """Apply the policy to a case: pure, defined for every case, and refusing by default."""
     view = _view(policy, case)
-    ruling = _rule(view)
+    repairable = accusations.repairable(policy, case, view.accused)
+    ruling = sifted.with_sift(policy, view.sift, _rule(view), repairable=repairable)
     findings = view.findings
     worst = max(findings, key=accusations.weight, default=None)
     score = (
@@ -125,19 +119,26 @@ def decide(policy: Policy, case: Case) -> Decision:
         if view.scored is None
         else probability(view.scored.log_odds)
     )
+    target = worst.target if worst is not None and worst.suspicious else None
+    asr = accusations.leading_asr(findings, worst, case.purification)
+    if view.sift is not None and (found := view.sift.leading) is not None:
+        score = score if view.scored is not None else max(score, found.score)
+        if target is None:
+            target, asr = found.target, found.asr
     repair = case.purification
     facts = VerdictFacts(
         verdict=ruling.verdict,
         reasons=(*ruling.reasons, *view.remarks),
         score=score,
-        target=worst.target if worst is not None and worst.suspicious else None,
-        asr=accusations.leading_asr(findings, worst, repair),
+        target=target,
+        asr=asr,
         asr_upper=_asr_upper(view),
         calibration=None if view.scored is None else view.scored.calibration.digest,
         coverage=view.combined.covered,
         parent=None if repair is None else repair.parent,
         purification=None if repair is None else summary(repair),
         waivers=view.waivers,
+        training_set=None if view.sift is None else view.sift.facts,
     )
     return Decision(
         facts=facts,
@@ -176,6 +177,7 @@ def _view(policy: Policy, case: Case) -> _View:
         scored=scored,
         remarks=remarks,
         accused=accusations.accused_in(usable),
+        sift=sifted.sift_of(policy, case),
     )
 
 
@@ -188,9 +190,10 @@ def _usable(by_method: Mapping[str, list[Evidence]]) -> list[Evidence]:
     ]
 
 
-def _rule(view: _View) -> _Ruling:
+def _rule(view: _View) -> Ruling:
     policy, case = view.policy, view.case
-    lacking = tuple(abstain.missing(policy, view.by_method, sifted=case.sifted))
+    named = case.sifted or view.sift is not None  # what it could not look at is step 7
+    lacking = tuple(abstain.missing(policy, view.by_method, sifted=named))
     doubted = (
         *abstain.unfit(policy, case, calibrated=view.scored is not None),
         *abstain.not_finite(view.whole),
@@ -203,49 +206,49 @@ def _rule(view: _View) -> _Ruling:
         and enough(view.by_method, policy.combination.reject_level)
     )
     if doubted or (lacking and not early):
-        return _Ruling(Verdict.INCONCLUSIVE, (*lacking, *doubted))
+        return Ruling(Verdict.INCONCLUSIVE, (*lacking, *doubted))
     if not view.accused:
         return _rule_without_accused(view)
     verdict, reasons = _judge(view)
     if lacking and verdict is not Verdict.REJECTED:
-        return _Ruling(Verdict.INCONCLUSIVE, lacking)
-    return _Ruling(
+        return Ruling(Verdict.INCONCLUSIVE, lacking)
+    return Ruling(
         verdict,
         (*reasons, *(f"This is proven all the same. {sentence}" for sentence in lacking)),
         repairable=accusations.repairable(policy, case, view.accused),
     )
 
 
-def _rule_without_accused(view: _View) -> _Ruling:
+def _rule_without_accused(view: _View) -> Ruling:
     """Steps 3 to 6 of the module's list."""
     policy, repair, combined = view.policy, view.case.purification, view.combined
     suspicious = view.suspicious
     faults = () if repair is None else tuple(repair_limits.all_faults(policy, repair))
     if faults:
-        return _Ruling(Verdict.REJECTED, faults, natural=bool(suspicious))
+        return Ruling(Verdict.REJECTED, faults, natural=bool(suspicious))
     if suspicious:
         verdict = Verdict.REJECTED if policy.natural == "rejected" else Verdict.HELD
         reasons = tuple(accusations.natural_trigger(finding) for finding in suspicious)
-        return _Ruling(verdict, reasons, natural=True)
+        return Ruling(verdict, reasons, natural=True)
     if together := _together(view):
         sentence = f"No method flags a class by itself, but {together}; a person must look."
-        return _Ruling(Verdict.HELD, (sentence,))
+        return Ruling(Verdict.HELD, (sentence,))
     if mostly_uninformative(combined):
         sentence = (
             "No method could measure anything about most families on this model: "
             f"{', '.join(combined.uninformative)}."
         )
-        return _Ruling(Verdict.INCONCLUSIVE, (sentence,))
+        return Ruling(Verdict.INCONCLUSIVE, (sentence,))
     scope = (
         f"under policy {policy.name} version {policy.version} with coverage "
         f"{', '.join(combined.covered) or 'of no family'}"
     )
     if policy.review_always:
         sentence = f"Nothing suspicious was found {scope}; the policy requires a person to look."
-        return _Ruling(Verdict.HELD, (sentence,))
+        return Ruling(Verdict.HELD, (sentence,))
     if repair is not None:
-        return _Ruling(Verdict.PURIFIED, (f"Purified by {repair.chain} and cleared {scope}.",))
-    return _Ruling(Verdict.CLEARED, (f"Cleared {scope}.",))
+        return Ruling(Verdict.PURIFIED, (f"Purified by {repair.chain} and cleared {scope}.",))
+    return Ruling(Verdict.CLEARED, (f"Cleared {scope}.",))
 
 
 def _together(view: _View) -> str:

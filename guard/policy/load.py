@@ -28,6 +28,7 @@ from guard.policy.rules import (
 
 MAX_WHOLE = 1_000_000_000
 NATURAL = ("held", "rejected")
+ON_POISON = ("rejected", "held", "reported")
 ON_EXPIRY = ("warn", "review", "unpublish")
 DEFAULT_DAYS = 30.0
 
@@ -189,8 +190,8 @@ def _proof(top: "_Table") -> ProofRule:
 def _training_set(top: "_Table") -> TrainingSetRule:
     table = top.table("training_set", {"required", "max_fdr", "min_images", "action"})
     action = table.text("action", "rejected")
-    if action not in NATURAL:
-        raise PolicyError(f"training_set.action must be one of {', '.join(NATURAL)}.")
+    if action not in ON_POISON:
+        raise PolicyError(f"training_set.action must be one of {', '.join(ON_POISON)}.")
     return TrainingSetRule(
         required=table.flag("required", default=False),
         max_fdr=table.number("max_fdr", 0.1, low=1e-6, high=0.5),

@@ -77,9 +77,11 @@ class ProofRule:
 class TrainingSetRule:
     """What a sift of the training set must be like, and what follows from it.
 
-    `required`: without a sift the verdict is inconclusive. Accused images count up to an estimated
+    `required`: without a training set the verdict is inconclusive, and where one could not be
+    sifted, held. Accused images count up to an estimated
     share of clean ones among them (`max_fdr`, 0..1), and together only if there are `min_images` of
-    them. `action` is the verdict on a model that is proven to obey them: `held` or `rejected`.
+    them. `action` is the verdict on a model that is proven to obey them: `rejected`, `held`, or
+    `reported`, which only adds the sentence to the reasons.
     """
 
     required: bool = False

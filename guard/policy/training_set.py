@@ -27,20 +27,24 @@ def sift_rules(rule: TrainingSetRule) -> SiftRules:
 
 
 @dataclass(frozen=True)
+class _Part:
+    verdict: SiftVerdict
+    sentence: str
+    remark: Remark | None = None
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """A verdict with its reasons, the classes with their remarks, and the remarks as sentences."""
+    """A verdict with its reasons, the classes with their remarks, and the remarks as sentences.
+
+    `parts` holds what each class that stands out, and the label map (None), adds to the verdict.
+    """
 
     verdict: SiftVerdict
     reasons: tuple[str, ...]
     classes: tuple[SiftedClass, ...]
     remarks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Part:
-    verdict: SiftVerdict
-    sentence: str
-    remark: Remark | None = None
+    parts: tuple[tuple[SiftedClass | None, _Part], ...] = ()
 
 
 def judge_sift(
@@ -75,6 +79,7 @@ def judge_sift(
         tuple(reasons) or ("No class of the training set stands out; that clears nothing.",),
         tuple(replace(one, remark=remarks.get(one.label)) for one in classes),
         tuple(part.sentence for _, part in parts if part.remark is not None),
+        tuple(parts),
     )
 
 

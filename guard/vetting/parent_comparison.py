@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Target
+from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Target
 from guard.core.progress import Progress
 from guard.core.purification import MomentTrigger, OnSuspects
+from guard.core.sift import METHOD
 from guard.vetting import repair_probes
 from guard.vetting.accused import AccusedImages, by_label
 from guard.vetting.examine import restore_trigger
@@ -127,7 +128,11 @@ def _replayed(repaired: Any, curated: "CuratedSet", replay: Replay) -> AsrEstima
 
 
 def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> list[Replay]:
-    """The suspicious triggers among `evidence`, with their bytes looked up by digest in `data`."""
+    """The suspicious triggers among `evidence`, with their bytes looked up by digest in `data`.
+
+    A sift's own are left out: images that teach a repair went into them. What is replayed instead
+    is estimated from others (`guard.vetting.moments`).
+    """
     return [
         Replay(
             target=finding.target,
@@ -138,7 +143,7 @@ def replays_from(evidence: Sequence[Evidence], data: Mapping[str, bytes]) -> lis
         )
         for item in evidence
         for finding in item.findings
-        if finding.suspicious and finding.trigger_digest is not None
+        if _replayable(item, finding) and finding.trigger_digest is not None
     ]
 
 
@@ -148,5 +153,9 @@ def asr_of(evidence: Sequence[Evidence]) -> list[AsrEstimate]:
         finding.asr
         for item in evidence
         for finding in item.findings
-        if finding.suspicious and finding.trigger_digest is not None and finding.asr is not None
+        if _replayable(item, finding) and finding.asr is not None
     ]
+
+
+def _replayable(item: Evidence, finding: Finding) -> bool:
+    return finding.suspicious and finding.trigger_digest is not None and item.method != METHOD

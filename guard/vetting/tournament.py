@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT
 from guard.core.progress import Progress
 from guard.core.purification import PurificationFacts
+from guard.core.sift import SiftReport
 from guard.core.verdict import VerdictFacts
 from guard.policy import Case, Decision, DefenseRule, Policy, settled
 from guard.reports.report import Report, methods_of
@@ -34,7 +35,8 @@ class Work:
     """What stays the same while one model and its candidates are vetted.
 
     `seconds` is the time budget of all detectors on one of them. `sifted`: the training set that
-    taught the model was sifted.
+    taught the model was sifted; `sift` is what that says of the model itself, with the bytes of
+    its triggers by digest.
     """
 
     policy: Policy
@@ -43,6 +45,9 @@ class Work:
     progress: Progress
     seconds: float
     sifted: bool = False
+    sift: Evidence | None = None
+    sift_triggers: Mapping[str, bytes] = field(default_factory=dict)
+    sift_report: SiftReport | None = None
 
     def judge(
         self, model: "ImageModel", digest: str, repair_facts: PurificationFacts | None = None
@@ -71,6 +76,12 @@ class Work:
             progress=self.progress,
             settled=lambda so_far: settled(self.policy, case(so_far)),
         )
+        if self.sift is not None and repair_facts is None:
+            examined = replace(
+                examined,
+                evidence=(*examined.evidence, self.sift),
+                triggers={**examined.triggers, **self.sift_triggers},
+            )
         return judge(self.policy, case(examined.evidence)), examined
 
     def report(

@@ -5,23 +5,25 @@ An unfit set is no error here: the sift could not look, and the report gives the
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guard.core.errors import TrainingSetError
-from guard.core.evidence import CleanSetFacts
+from guard.core.evidence import CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress, silent
 from guard.core.sift import SiftReport, SiftVerdict
 from guard.core.trainset import TrainingSetFacts, TrainingSetSource
 from guard.policy.rules import TrainingSetRule
 from guard.policy.training_set import sift_rules
+from guard.sifters import SIFTERS
 from guard.trainsets import TrainingSet, check_clean, check_digest, for_model, overlap, with_overlap
 from guard.vetting.accused import AccusedImages, gathered
 from guard.vetting.moments import replays_of_proof
 from guard.vetting.sift import DEFAULT_METHODS, Sift, sift
+from guard.vetting.sift_evidence import could_not_look, evidence_of, parameters_of
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -61,18 +63,27 @@ def examine(
 class Sifted:
     """A model, its training set in the model's own classes, and what a sift of that found.
 
-    The images of `train` are read from disk when they are asked for.
+    The images of `train` are read from disk when they are asked for. `uri` is where the set lies,
+    as it was named, and `methods` holds version and parameters of those that were asked for.
     """
 
     model: "ImageModel"
     train: TrainingSet
     curated: "CuratedSet"
     found: Sift
+    uri: str
+    methods: Mapping[str, Mapping[str, Any]]
 
     @property
     def report(self) -> SiftReport:
         """What was found, as plain data."""
         return self.found.report
+
+    def evidence(self, artifact: str, blobs: Mapping[str, str] | None = None) -> Evidence:
+        """The sift as evidence about the artifact `artifact`, with the digests of stored blobs."""
+        return evidence_of(
+            self.report, artifact, uri=self.uri, methods=self.methods, blobs=blobs or {}
+        )
 
     def accused(self, rule: TrainingSetRule) -> AccusedImages | None:
         """The images that repairs learn from and are tried on; None where they are too few."""
@@ -106,6 +117,10 @@ def sift_named(
         Cancelled: `progress` raised it.
     """
     rules = sift_rules(rule)
+    # Where it lies on this machine is nobody else's business.
+    train = replace(train, facts=replace(train.facts, uri=source.uri))
+    chosen = DEFAULT_METHODS if methods is None else methods
+    named: dict[str, Any] = {"uri": source.uri, "methods": described(chosen)}
     try:
         own = for_model(train, source, model.manifest)
         own = with_overlap(own, overlap(own, _pixels(curated)))
@@ -118,18 +133,49 @@ def sift_named(
             seed=seed,
             rules=rules,
         )
-        return Sifted(model=model, train=train, curated=curated, found=Sift(report=report))
+        unfit = Sift(report=report)
+        return Sifted(model=model, train=train, curated=curated, found=unfit, **named)
     found = sift(
         model,
         own,
         curated,
-        DEFAULT_METHODS if methods is None else methods,
+        chosen,
         rules=rules,
         seed=seed,
         seconds=seconds,
         progress=progress,
     )
-    return Sifted(model=model, train=own, curated=curated, found=found)
+    return Sifted(model=model, train=own, curated=curated, found=found, **named)
+
+
+def sift_key(
+    artifact: str,
+    manifest: Manifest,
+    train: TrainingSet,
+    source: TrainingSetSource,
+    clean: CleanSetFacts,
+    rule: TrainingSetRule,
+    seed: int,
+) -> str | None:
+    """The key of the evidence that `sift_named` would give by default; None for an unfit set."""
+    try:
+        digest = for_model(train, source, manifest).facts.digest
+    except TrainingSetError:
+        return None
+    blank = could_not_look(artifact, clean.digest, source.uri, sift_rules(rule), "", seed=seed)
+    methods = described(DEFAULT_METHODS)
+    given = parameters_of(source.uri, digest, sift_rules(rule), methods)
+    return replace(blank, parameters=given).key
+
+
+def described(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Version and all parameters of each sifter, by its name.
+
+    Raises:
+        UnknownMethod: one is not there.
+    """
+    made = {name: SIFTERS.get(name)(**given) for name, given in methods.items()}
+    return {name: {"version": one.version, **one.parameters()} for name, one in made.items()}
 
 
 def _pixels(curated: "CuratedSet") -> np.ndarray:

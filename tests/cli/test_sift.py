@@ -205,3 +205,21 @@ def test_an_honest_set_leaves_the_tournament_as_it_was(clean: Path, tmp_path: Pa
 
     assert report.verdict is Verdict.CLEARED
     assert report.candidates == []
+
+
+def test_a_model_that_the_sift_alone_rejects_is_reported_with_its_set(
+    cli: Cli, bad: tuple[Path, Path], clean: Path, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    text = '[policy]\nname = "weights"\nversion = 1\n[detectors.weight_statistics]\n'
+    policy.write_text(text)
+    model, taught = bad
+    arguments = ("purify", model, "--cleanset", clean, "--training-set", taught, "--policy", policy)
+    answer = cli(*arguments, "--out", tmp_path / "out")
+    shown = " ".join(answer.out.replace("│", " ").split())
+
+    assert answer.code == 1, answer.err
+    assert "REJECTED" in answer.out
+    assert "bad.npz: poisoned" in shown.replace(" : ", ": ")
+    assert "In the training set" in shown
+    assert "target class" in shown

@@ -17,7 +17,7 @@ from guard.settings import load_settings
 from guard.store import cleansets
 from guard.store.session import transaction
 from tests.cli import models
-from tests.e2e.site import Site, hostile
+from tests.e2e.site import SETS, Site, hostile
 
 #: Short rounds, so that what takes minutes in production takes seconds here; leases as `guard up`
 #: has them, which a busy machine can renew in time.
@@ -27,6 +27,7 @@ FAST = {
     "GUARD_RECONCILE_SECONDS": "2",
     "GUARD_MANIFEST_GRACE_SECONDS": "3",
     "GUARD_POLICY_FILE": str(models.QUICK),
+    "GUARD_TRAINSET_BUCKETS": SETS,
 }
 #: Of one test, which may wait for a repair and its vetting on a machine with much else to do. On an
 #: idle one the longest takes half a minute.
@@ -56,7 +57,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         stack.start()
         guard = open_guard(load_settings(stack.environment()))
         add_cleanset(guard, folder)
-        yield Site(stack, guard, found, folder, canary)
+        site = Site(stack, guard, found, folder, canary)
+        site.client().create_bucket(Bucket=SETS)
+        yield site
 
 
 def add_cleanset(guard: Guard, folder: Path) -> None:

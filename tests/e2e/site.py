@@ -1,5 +1,6 @@
 """The whole guard on real components, and what a test does to it."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from guard.local.supervisor import Stack
 from guard.store import ledger, publications, scans
 from guard.store.rows import LedgerRow, PublicationRow, ScanRow
 from guard.store.session import reading
+from tests.cli import sets
 
 T = TypeVar("T")
+SETS = "sets"  # the bucket of training sets
 PATIENCE = 1500.0  # for whatever takes seconds on an idle machine
 
 
@@ -71,6 +74,18 @@ class Site:
         first = min(tensors)
         tensors[first].view(-1)[0] += 1e-6 * (1 + sum(map(ord, name)))
         safetensors.torch.save_file(tensors, path)
+        return folder
+
+    def with_set(self, base: str, name: str, *, poisoned: bool) -> Path:
+        """The same model, whose config.json names the training set that is put into the bucket."""
+        folder = self.scratch / name
+        shutil.copytree(self.models[base], folder)
+        taught = sets.training_set(self.scratch / f"{name}.npz", poisoned=poisoned)
+        self.client().upload_file(str(taught), SETS, f"{name}/taught.npz")
+        manifest = json.loads((folder / "config.json").read_text())
+        named = {"uri": f"s3://{SETS}/{name}/taught.npz"}
+        manifest["guard"] = {**manifest.get("guard", {}), "training_set": named}
+        (folder / "config.json").write_text(json.dumps(manifest))
         return folder
 
     def until(self, what: Callable[[], T | None], *, why: str = "", pause: float = 0.2) -> T:

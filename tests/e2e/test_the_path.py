@@ -1,6 +1,7 @@
 """Upload to vetted serving: what the demo shows, as tests."""
 
 from benchmarks.demo.story import Endpoint
+from guard.core.sift import SiftVerdict
 from guard.core.states import Verdict
 from guard.flow.report import report_for
 from guard.flow.served import served
@@ -52,6 +53,41 @@ def test_a_backdoored_model_is_rejected_purified_and_served_repaired(site: Site)
     # The policy bounds the recovered trigger; the true one is only known here, and may do a little
     # better.
     assert float((classes == models.TARGET).double().mean()) <= 0.20
+
+
+def test_a_model_whose_training_set_is_poisoned_is_rejected_for_it_and_repaired(site: Site) -> None:
+    folder = site.with_set("backdoored", "taught-badly", poisoned=True)
+    scan = site.finished(site.upload(folder, "taught-badly"))
+
+    report = report_for(site.guard, scan.id)
+    assert report.verdict is Verdict.REJECTED
+    assert report.reasons[0].startswith("In the training set s3://sets/taught-badly/taught.npz,")
+    assert report.sift is not None
+    assert [one.label for one in report.sift.classes if one.stands_out] == [models.TARGET]
+    repaired = site.until(
+        lambda: next(
+            (
+                child
+                for row in site.children(scan.id)
+                if row.state == "done"
+                and (child := report_for(site.guard, row.id)).verdict is Verdict.PURIFIED
+            ),
+            None,
+        ),
+        why="a purified child",
+    )
+    assert repaired.purification is not None
+    assert repaired.purification.suspects[0].before.estimate > 0.8
+    assert repaired.purification.suspects[0].after.high <= 0.10
+
+
+def test_an_honest_model_with_its_training_set_is_cleared_as_before(site: Site) -> None:
+    folder = site.with_set("honest", "taught-well", poisoned=False)
+    report = report_for(site.guard, site.finished(site.upload(folder, "taught-well")).id)
+
+    assert report.verdict is Verdict.CLEARED, report.reasons
+    assert report.facts.training_set is not None
+    assert report.facts.training_set.result is SiftVerdict.NOTHING
 
 
 def test_a_pickle_is_unvettable_and_its_payload_never_runs(site: Site) -> None:

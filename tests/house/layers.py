@@ -66,7 +66,7 @@ TABLE = {
     ),
     # `settings` for the one setting that a job's process reads: the folder of plug-ins.
     "jobs": _row(
-        "core cleansets trainsets ml formats detectors defenses sifters retrainers vetting "
+        "core policy cleansets trainsets ml formats detectors defenses sifters retrainers vetting "
         "settings",
         TORCH,
     ),
