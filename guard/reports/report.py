@@ -10,6 +10,7 @@ from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Outcome, T
 from guard.core.manifest import Manifest
 from guard.core.plain import to_plain
 from guard.core.purification import PurificationFacts
+from guard.core.sift import SiftReport
 from guard.core.states import Verdict, exit_code, not_covered
 from guard.core.text import in_turn
 from guard.core.verdict import VerdictFacts
@@ -82,6 +83,8 @@ class Report:
         candidates: one mapping for each that was tried: `defense`, `after` where it repaired
             another candidate further, then `verdict` (None while it has none) and `reasons`, or
             `failed`.
+        sift: that of the training set which the model names, for the HTML page; the JSON document
+            has it as evidence.
         expired: whether the verdict had ended when the report was made.
     """
 
@@ -99,6 +102,7 @@ class Report:
     replayed_before: Sequence[AsrEstimate] = ()
     demonstrations: Sequence[Demonstration] = field(default=(), repr=False)
     candidates: Sequence[Mapping[str, Any]] = ()
+    sift: SiftReport | None = field(default=None, repr=False)
     scan_id: str | None = None
     verdict_id: str | None = None
     issued_at: str | None = None
