@@ -98,7 +98,7 @@ class ScoreSummary:
     """One method's scores of a training set, or why there are none (`failed`).
 
     The numbers are quantiles of the scores; `null` counts the clean images behind it, 0 where the
-    method only ranks.
+    method only ranks. `poisoning` names the kinds that the method speaks about, sorted.
     """
 
     method: str
@@ -107,6 +107,7 @@ class ScoreSummary:
     seconds: float
     null: int = 0
     quantiles: Mapping[str, float] = field(default_factory=dict)
+    poisoning: tuple[str, ...] = ()
     failed: str | None = None
 
 

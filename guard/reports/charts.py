@@ -82,9 +82,9 @@ def accuracy_chart(report: Report) -> Chart | None:
         Row(
             label_of(report, index),
             f"{percent(old)} → {percent(new)}",
-            _share(new, 1),
+            bar_length(new, 1),
             marked=old - new > _CLASS_LOSS,
-            ghost=_share(old, 1),
+            ghost=bar_length(old, 1),
         )
         for index, (old, new) in shown
     )
@@ -160,7 +160,7 @@ def suspects_chart(report: Report) -> Chart | None:
     )
     rows = []
     for one in repair.suspects:
-        name, tick = label_of(report, one.after.target), _share(one.fdr, 1)
+        name, tick = label_of(report, one.after.target), bar_length(one.fdr, 1)
         rows.append(
             replace(_asr_row(report, one.before, marked=True), label=f"{name}, before", tick=tick)
         )
@@ -199,7 +199,7 @@ def relearned_chart(report: Report) -> Chart | None:
         ):
             label = f"{label_of(report, taught.target)}, {step} step{'' if step == 1 else 's'}"
             text = f"{percent(rate)} (random: {percent(best)})"
-            rows.append(Row(label, text, _share(rate, 1), tick=_share(best, 1)))
+            rows.append(Row(label, text, bar_length(rate, 1), tick=bar_length(best, 1)))
     return Chart(
         "Learning the trigger anew", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS)
     )
@@ -219,7 +219,7 @@ def reactivated_chart(report: Report) -> Chart | None:
     rows = [
         replace(
             _asr_row(report, one.stamped, marked=False),
-            tick=_share(one.alone.estimate, 1),
+            tick=bar_length(one.alone.estimate, 1),
             text=f"{percent(one.stamped.estimate)} (without: {percent(one.alone.estimate)})",
         )
         for one in repair.reactivated
@@ -239,8 +239,8 @@ def shared_chart(report: Report) -> Chart | None:
         "models still have; the search finds only some of it."
     )
     rows = (
-        Row("uploaded model", percent(risk.before), _share(risk.before, 1)),
-        Row("uploaded and purified", percent(risk.after), _share(risk.after, 1)),
+        Row("uploaded model", percent(risk.before), bar_length(risk.before, 1)),
+        Row("uploaded and purified", percent(risk.after), bar_length(risk.after, 1)),
     )
     return Chart("Shared adversarial examples", note, rows)
 
@@ -255,6 +255,13 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if value is not None and math.isfinite(value) else "–"
 
 
+def bar_length(value: float, top: float) -> float:
+    """A value in percent of the axis that ends at `top`, 0..100; 0 for what is not finite."""
+    if not math.isfinite(value) or top <= 0:
+        return 0.0
+    return round(100 * min(1.0, max(0.0, value / top)), 2)
+
+
 def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
     """Clean accuracy by class for a scan that purified nothing.
 
@@ -264,7 +271,7 @@ def _recalls(report: Report, item: Mapping[str, Any]) -> list[Chart]:
     if not measured or report.purification is not None:
         return []
     rows = [
-        Row(label_of(report, index), percent(value), _share(value, 1))
+        Row(label_of(report, index), percent(value), bar_length(value, 1))
         for index, value in enumerate(measured["per_class"])
     ]
     if not rows:
@@ -295,7 +302,7 @@ def _number_charts(
             Row(
                 _subject(report, finding, findings),
                 percent(value) if rate else number(value),
-                _share(value, top),
+                bar_length(value, top),
                 marked=bool(finding.get("suspicious")),
             )
             for finding, value in zip(findings, values, strict=True)
@@ -344,11 +351,11 @@ def _asr_row(report: Report, estimate: AsrEstimate, *, marked: bool) -> Row:
     return Row(
         label_of(report, estimate.target),
         text,
-        _share(estimate.estimate, 1),
+        bar_length(estimate.estimate, 1),
         marked,
-        low=_share(estimate.low, 1),
-        high=_share(estimate.high, 1),
-        tick=_share(estimate.natural, 1) if estimate.natural is not None else None,
+        low=bar_length(estimate.low, 1),
+        high=bar_length(estimate.high, 1),
+        tick=bar_length(estimate.natural, 1) if estimate.natural is not None else None,
     )
 
 
@@ -366,12 +373,6 @@ def _chart_order(name: str) -> tuple[int, str]:
 
 def _is_rate(name: str) -> bool:
     return any(part in name for part in _RATES)
-
-
-def _share(value: float, top: float) -> float:
-    if not math.isfinite(value) or top <= 0:
-        return 0.0
-    return round(100 * min(1.0, max(0.0, value / top)), 2)
 
 
 def _readable(name: str) -> str:

@@ -1,22 +1,17 @@
 """Render a report as one HTML file without scripts or fetched parts, and with escaped strings."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from guard.core.states import Family, Verdict
-from guard.core.text import printable
+from guard.reports._page import rendered, tone_of
 from guard.reports.charts import (
     MOST_ROWS,
     accuracy_chart,
     evidence_charts,
     label_of,
-    number,
-    percent,
     reactivated_chart,
     relearned_chart,
     replay_chart,
@@ -34,6 +29,7 @@ from guard.reports.report import (
     outcome_text,
     parameters_text,
 )
+from guard.reports.sift_page import summary
 
 _EXPIRED = "This verdict has expired and vouches for nothing; scan the model again."
 _LET_THROUGH = "The policy is being tried out: what it says about this model keeps it from nothing."
@@ -69,24 +65,11 @@ def render_html(report: Report) -> str:
     Its content security policy allows only the one style sheet, by its hash, and images from data
     URIs.
     """
-    environment = Environment(
-        loader=PackageLoader("guard.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
-    environment.filters.update(percent=percent, number=number, seconds=_duration)
-    style = environment.get_template("style.jinja").render()
-    return environment.get_template("report.html.jinja").render(
+    return rendered(
+        "report.html.jinja",
         report=report,
         repair=report.purification,
-        style=Markup(style),  # noqa: S704 - our own file, and its hash is in the policy
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        tone={0: "good", 5: "warn"}.get(
-            report.exit_code, "bad" if report.exit_code == 1 else "dull"
-        ),
+        tone=tone_of(report.exit_code),
         meaning=_meaning(report),
         natural=report.natural_only,
         target=label_of(report, report.target) if report.target is not None else "none",
@@ -123,6 +106,7 @@ def render_html(report: Report) -> str:
             for item in report.candidates
         ],
         outcome_text=outcome_text,
+        sift=None if report.sift is None else summary(report.sift),
     )
 
 
@@ -132,11 +116,6 @@ def _meaning(report: Report) -> str:
     if report.facts.gate is not None and report.facts.gate.let_through:
         return _LET_THROUGH
     return _MEANING[report.verdict]
-
-
-def _printable(value: Any) -> Any:
-    # Every expression on the page passes here before it is escaped; only our own text is Markup.
-    return value if isinstance(value, (Markup, int, float)) or value is None else printable(value)
 
 
 def _triggers(report: Report) -> dict[str, Any]:
@@ -287,9 +266,3 @@ def _seeds(report: Report) -> list[str]:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 60:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

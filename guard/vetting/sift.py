@@ -159,7 +159,11 @@ def _scores(
             part_of(progress, index, len(methods), name)(METHODS_END * done, note)
 
         summary = ScoreSummary(
-            method=name, version=sifter.version, parameters=sifter.parameters(), seconds=0.0
+            method=name,
+            version=sifter.version,
+            parameters=sifter.parameters(),
+            seconds=0.0,
+            poisoning=tuple(sorted(sifter.poisoning)),
         )
         try:
             scores = sifter(

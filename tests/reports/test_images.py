@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from guard.reports.images import LARGEST, SIDE, png_uri, stamp_uri
+from guard.reports.images import LARGEST, SIDE, THUMBNAIL, png_uri, stamp_uri, thumbnail_uri
 
 PREFIX = "data:image/png;base64,"
 
@@ -66,3 +66,14 @@ def test_a_stamp_shows_the_pattern_only_under_its_mask() -> None:
 def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="an image must be"):
         png_uri(np.zeros(shape))
+
+
+def test_a_thumbnail_is_as_large_as_its_image_or_shrinks_by_averaging() -> None:
+    small = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    large = np.zeros((1, 224, 112), np.uint8)
+    large[0, 3, 3] = 255  # one pixel, which sampling would lose
+
+    assert np.array_equal(np.asarray(opened(thumbnail_uri(small))), small)
+    shrunk = opened(thumbnail_uri(large))
+    assert shrunk.size == (THUMBNAIL // 2, THUMBNAIL)
+    assert shrunk.getpixel((0, 0)) == 16

@@ -262,6 +262,7 @@ def test_without_a_method_that_has_clean_scores_nothing_is_estimated() -> None:
 
     assert found.report.verdict is SiftVerdict.COULD_NOT_LOOK
     assert found.report.methods[0].null == 0
+    assert found.report.methods[0].poisoning == ("clean-label", "dirty-label")
     assert found.scores["spectral"].shape == (sets.COUNT,)
 
 
