@@ -143,12 +143,8 @@ class Settings:
     policy_file: Path | None = _row(
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
-    trainset_buckets: tuple[str, ...] = _row(
-        (), "buckets that training sets may be read from, comma-separated; empty means none"
-    )
-    max_trainset_bytes: int = _row(
-        64 << 30, "larger training sets are refused before a byte is read", unit="bytes", low=1
-    )
+    trainset_buckets: tuple[str, ...] = _row((), "buckets of training sets; empty means none")
+    max_trainset_bytes: int = _row(64 << 30, "limit of a training set", unit="bytes", low=1)
     default_cleanset: str = _row("", "clean set for models whose config.json names none")
     cleanset_map: tuple[str, ...] = _row(
         (),

@@ -125,7 +125,7 @@ def run(
                 if item.report.verdict == "cleared" or item.child is not None
             },
         )
-        honest, backdoored, _ = models
+        honest, backdoored, *_ = models
         report(f"a second team uploads to {honest.name}/, which asks for the first team's name")
         refused = story.take_over(guard, honest.name, backdoored)
         endpoint = story.Endpoint(guard)

@@ -78,33 +78,32 @@ def load_calibration(path: Path) -> calibrations.Calibration:
     return calibrations.parse(data)
 
 
+_SECTIONS = (
+    "policy",
+    "detectors",
+    "purify",
+    "asr",
+    "cleanset",
+    "accuracy",
+    "natural",
+    "review",
+    "combination",
+    "calibration",
+    "proof",
+    "time",
+    "lifetime",
+    "gate",
+    "training_set",
+)
+
+
 def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     """Check a decoded policy file, whose calibration file is relative to `folder`.
 
     Raises:
         PolicyError: as `load_policy`.
     """
-    top = _Table(
-        "",
-        data,
-        {
-            "policy",
-            "detectors",
-            "purify",
-            "asr",
-            "cleanset",
-            "accuracy",
-            "natural",
-            "review",
-            "combination",
-            "calibration",
-            "proof",
-            "time",
-            "lifetime",
-            "gate",
-            "training_set",
-        },
-    )
+    top = _Table("", data, set(_SECTIONS))
     head = top.table("policy", {"name", "version", "lifetime_days"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.sifting.conformal import Null
-    from guard.retrainers._base import Sifted
+    from guard.trainsets import Sifted
     from guard.sifters._base import Scores
     from guard.trainsets import TrainingSet
 
@@ -70,7 +70,7 @@ class Sift:
 
     def sifted(self) -> "Sifted":
         """The suspects as places, in the form in which those who train take them."""
-        from guard.retrainers._base import Sifted
+        from guard.trainsets import Sifted
 
         teach = [one for one in self.report.suspects if not one.proof]
         return Sifted(
