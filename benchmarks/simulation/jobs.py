@@ -126,8 +126,8 @@ class Jobs:
             return {"references": {}}
         if self.failures and self.rng.random() < self.failures:
             raise MethodFailed("The job was killed by signal 9.", code="job_crashed")
-        answer: dict[str, Any] = getattr(self, f"_{kind}")(request, out)
-        return answer
+        made = {"inspect": self._inspect, "detect": self._detect, "purify": self._purify}
+        return made[kind](request, out)
 
     def _inspect(self, request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         path = Path(request["path"])
@@ -141,7 +141,7 @@ class Jobs:
     def _detect(self, request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         digest, known = request["artifact"], frozenset(request["known"])
         self.detected += 1
-        if self.models.kinds[digest] == "slow":
+        if self.models.kinds.get(digest) == "slow":
             raise OutOfTime("The job took longer than its time limit.")
         cleanset = sha256(Path(request["cleanset"]).read_bytes())
         found = [
@@ -181,7 +181,7 @@ class Jobs:
         self, digest: str, name: str, params: Mapping[str, Any], cleanset: str
     ) -> Evidence:
         detector = DETECTORS.get(name)(**dict(params))
-        kind, findings = self.models.kinds[digest], tuple[Finding, ...]()
+        kind, findings = self.models.kinds.get(digest, "clean"), tuple[Finding, ...]()
         if name == DETECTOR:
             awake = kind == "sleeper" and detector.version >= sleeper_version()
             if kind in SUSPICIOUS or awake:

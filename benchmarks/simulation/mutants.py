@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
+from sqlalchemy import true
+
 from benchmarks.simulation.world import World
 from guard.attest import gate
 from guard.core.errors import NotServable
@@ -24,6 +26,7 @@ from guard.flow import (
     publish,
     reconcile,
     review,
+    sweep,
 )
 from guard.publishers import folder
 from guard.store import claims, ledger, publications, scans, uploaders
@@ -31,11 +34,16 @@ from guard.store import claims, ledger, publications, scans, uploaders
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault; `numbers` are invariants that may show it, `where` what is replaced by what."""
+    """One fault: what is replaced by what (`where`), and the invariants that may show it.
+
+    `theme` is that of the schedules in which it is looked for, `shown` one that has shown it.
+    """
 
     numbers: frozenset[int]
     where: tuple[tuple[Any, str, Any], ...]
+    theme: str
     prepare: Callable[[World], None] = lambda _world: None
+    shown: int = 0
 
     def patches(self) -> list[AbstractContextManager[Any]]:
         return [patch.object(owner, name, value) for owner, name, value in self.where]
@@ -57,7 +65,7 @@ _compare = _standing.compare
 _standing_of = _standing.standing
 _move = scans.move
 _insert = scans.insert
-_write = _verdict.write
+_write: Any = _verdict.write
 _append = ledger.append
 
 
@@ -108,24 +116,32 @@ def _reused_version(s: Any, name: str, _digest: str) -> str:
 
 MUTANTS: Mapping[str, Mutant] = {
     "the gate takes verdicts that have expired": Mutant(
-        frozenset({1, 2}), ((gate, "servable", _timeless),)
+        frozenset({1, 2}), ((gate, "servable", _timeless),), "aging"
     ),
     "the gate takes every verdict": Mutant(
-        frozenset({1, 2}), ((gate, "SERVABLE_VERDICTS", frozenset(Verdict)),)
+        frozenset({1, 2}), ((gate, "SERVABLE_VERDICTS", frozenset(Verdict)),), "changes", shown=7
     ),
     "publishing asks for no order of uploads": Mutant(
-        frozenset({4}), ((_turn, "check", _any_order),)
+        frozenset({4, 13}), ((_turn, "check", _any_order),), "one name", shown=10
     ),
     "names belong to nobody": Mutant(
-        frozenset({3}), ((claims, "allowed", lambda claim, *_: claim),)
+        frozenset({3}), ((claims, "allowed", lambda claim, *_: claim),), "anything", shown=4
     ),
-    "leases fence nothing": Mutant(
+    "leases hold and fence nothing": Mutant(
         frozenset({9, 11}),
-        ((scans, "check", lambda *_: None), (scans, "move", _unfenced)),
+        (
+            (scans, "_free", lambda _now: true()),
+            (scans, "check", lambda *_: None),
+            (scans, "move", _unfenced),
+        ),
+        "overtaking",
+        shown=51,
     ),
-    "two workers hold one scan": Mutant(frozenset({9}), ((scans, "_free", lambda _now: True),)),
     "revocations are not read": Mutant(
-        frozenset({1, 2}), ((publish, "standing", _unrevoked), (reconcile, "standing", _unrevoked))
+        frozenset({1, 2}),
+        ((publish, "standing", _unrevoked), (reconcile, "standing", _unrevoked)),
+        "people",
+        shown=167,
     ),
     "whoever uploaded may approve": Mutant(
         frozenset({10}),
@@ -133,22 +149,41 @@ MUTANTS: Mapping[str, Mutant] = {
             (review, "_check_approval", lambda *_: None),
             (uploaders, "of_scan", lambda *_: frozenset()),
         ),
+        "people",
         _no_trigger,
+        shown=8,
     ),
     "anybody may act": Mutant(
-        frozenset({10}), ((review, "permit", lambda _guard, _session, who, _act: who),)
+        frozenset({10}),
+        ((review, "permit", lambda _guard, _session, who, _act: who),),
+        "people",
+        shown=10,
     ),
-    "nobody is woken": Mutant(frozenset({11}), ((scans, "stuck", lambda *_, **__: []),)),
-    "reconcile does nothing": Mutant(frozenset({2, 13}), ((reconcile, "_look", lambda *_: []),)),
-    "a reused verdict lasts longer": Mutant(frozenset({7}), ((_reuse, "write", _longer),)),
+    "nobody is woken": Mutant(
+        frozenset({11}), ((scans, "stuck", lambda *_, **__: []),), "overtaking", shown=1
+    ),
+    "reconcile does nothing": Mutant(
+        frozenset({2, 13}), ((reconcile, "_look", lambda *_: []),), "aging", shown=9
+    ),
+    "a reused verdict lasts longer": Mutant(
+        frozenset({7}), ((_reuse, "write", _longer),), "one name", shown=1
+    ),
     "the ledger keeps another verdict than was signed": Mutant(
-        frozenset({6}), ((ledger, "append", _rewritten),)
+        frozenset({6}), ((ledger, "append", _rewritten),), "anything"
     ),
-    "other bytes are served": Mutant(frozenset({1}), ((folder, "copy_verified", _any_bytes),)),
+    "other bytes are served": Mutant(
+        frozenset({1}), ((folder, "copy_verified", _any_bytes),), "anything", shown=40
+    ),
     "versions are used twice": Mutant(
-        frozenset({5, 11, 13}), ((publications, "version_for", _reused_version),)
+        frozenset({5, 11, 13}),
+        ((publications, "version_for", _reused_version),),
+        "one name",
+        shown=5,
     ),
     "no checkpoint is written": Mutant(
-        frozenset({6}), ((_seal, "write_checkpoint", lambda *_, **__: None),)
+        frozenset({6}), ((_seal, "write_checkpoint", lambda *_, **__: None),), "anything"
+    ),
+    "a lost event is lost": Mutant(
+        frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=3
     ),
 }

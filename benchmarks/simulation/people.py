@@ -1,5 +1,6 @@
 """What people do: review, withdraw, roll back, transfer, publish, hand out keys; some may not."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from guard.core.digests import is_digest
@@ -14,17 +15,13 @@ from guard.store.session import reading
 if TYPE_CHECKING:
     from benchmarks.simulation.steps import Schedule
 
+OWN = 0.3
 STRANGER = Principal(name="eve", role=None)
-ACTS = {
-    "review": 6.0, "withdraw": 1.0, "rollback": 2.0, "transfer": 0.5, "publish": 1.0,
-    "ask_rescan": 0.7, "own": 0.4, "disown": 0.4, "rotate": 0.2, "distrust": 0.15, "revoke": 0.1,
-}  # fmt: skip
 
 
 def act(run: "Schedule") -> None:
     """Somebody does something, perhaps without the right to."""
-    name = run.rng.choices(list(ACTS), list(ACTS.values()))[0]
-    globals()[f"_{name}"](run)
+    run.rng.choices(list(ACTS), list(ACTS.values()))[0](run)
 
 
 def _somebody(run: "Schedule", role: Role) -> Principal:
@@ -41,6 +38,8 @@ def _review(run: "Schedule") -> None:
     if not waiting:
         return
     scan_id = run.rng.choice(waiting)
+    if run.rng.random() < OWN:  # somebody who may have uploaded it tries to approve it
+        who = run.world.people["dora"]
     decide = review.approve if run.rng.random() < 0.7 else review.reject
     run.act(
         f"{who.name}: {decide.__name__}",
@@ -169,3 +168,10 @@ def _scan(run: "Schedule") -> str | None:
     with reading(run.world.guard.engine) as session:
         known = [row.id for row in scans.list_recent(session)]
     return run.rng.choice(known) if known else None
+
+
+#: Each act with how often it is drawn.
+ACTS: Mapping[Callable[["Schedule"], None], float] = {
+    _review: 6.0, _withdraw: 2.5, _rollback: 2.0, _transfer: 0.5, _publish: 1.0,
+    _ask_rescan: 0.7, _own: 0.4, _disown: 0.4, _rotate: 0.2, _distrust: 0.15, _revoke: 0.1,
+}  # fmt: skip

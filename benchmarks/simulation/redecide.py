@@ -40,7 +40,8 @@ def measure(world: World, verdicts: int, renewed: int) -> dict[str, Any]:
     """Seconds and counts for `verdicts` that are stored and the `renewed` that beat decides."""
     world.reset(0)
     policy = replace(
-        world.policies[0], detectors={name: DetectorRule(required=False) for name in METHODS}
+        world.policies[0],
+        detectors={name: DetectorRule(required=name == jobs.DETECTOR) for name in METHODS},
     )
     world.obey(policy)
     started = time.monotonic()

@@ -16,7 +16,7 @@ from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import Unavailable
 from guard.flow import _checkpoints, canary, detect, inspect, purify
 from guard.flow import _cleanset_cache as cleanset_cache
-from guard.publishers import folder
+from guard.publishers import _weights, folder
 from guard.publishers.folder import Folder
 from workers import tasks
 
@@ -103,7 +103,7 @@ def outside(world: "World") -> Iterator[tuple[Any, str, Any]]:
     yield _checkpoints, "time", Clock(world)
     yield folder, "shutil", Files(turns)
 
-    replace_durably = folder.replace_durably
+    replace_durably = _weights.replace_durably
 
     def replaced(draft: Path, target: Path, **more: Any) -> None:
         if turns.dies("inside publishing"):
@@ -113,7 +113,7 @@ def outside(world: "World") -> Iterator[tuple[Any, str, Any]]:
     yield folder, "replace_durably", replaced
 
     append = _checkpoints.CheckpointStore.append
-    put_object = _checkpoints.CheckpointStore.put_object
+    put_copy = _checkpoints.BucketCopy.put
 
     def appended(store: Any, line: bytes, size: int) -> None:
         turns.point("before a checkpoint")
@@ -127,8 +127,8 @@ def outside(world: "World") -> Iterator[tuple[Any, str, Any]]:
         turns.point("after a checkpoint")
 
     def put(store: Any, number: int, line: bytes) -> None:
-        put_object(store, number, line)
+        put_copy(store, number, line)
         turns.point("after a checkpoint's copy")
 
     yield _checkpoints.CheckpointStore, "append", appended
-    yield _checkpoints.CheckpointStore, "put_object", put
+    yield _checkpoints.BucketCopy, "put", put

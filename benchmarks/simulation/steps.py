@@ -25,6 +25,8 @@ KEYS = (
     "models/team-b/scan/model.safetensors",
 )
 WORKERS = 4  # most that wait at once
+#: What may change what is served: looked at as soon as it stops.
+LOOKED_AT = frozenset({"publish", "reconcile"})
 HOUR, DAY = 3600.0, 86400.0
 
 
@@ -45,6 +47,8 @@ class Schedule:
     world: World
     rng: Random
     keys: tuple[str, ...]
+    twice: float = 0.0
+    after: Callable[[], None] = lambda: None  # what is called when a worker has stopped
     uploads: list[Uploaded] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     crashed: int = 0
@@ -60,10 +64,10 @@ class Schedule:
         store = self.world.store
         if self.rng.random() < 0.95 and (BUCKET, config) not in store.objects:
             store.put(BUCKET, config, jobs.CONFIG)
-        weights = (6, 4, 2, 2, 3, 1, 2, 1, 1)
+        weights = (6, 4, 2, 2, 3, 1, 3, 1, 1)
         kind = self.rng.choices(jobs.KINDS, weights)[0]
         mine = [one for one in self.uploads if one.key == key]
-        if mine and self.rng.random() < 0.3:
+        if mine and self.rng.random() < 0.4:
             kind = self.rng.choice(mine).kind  # the same bytes again
         made = store.put(BUCKET, key, self.world.models.uploads[kind])
         self.uploads.append(Uploaded(len(self.uploads), key, made.id, kind))
@@ -114,7 +118,7 @@ class Schedule:
     def take(self, number: int) -> None:
         """A worker takes a message; of one that dies it comes back, mostly."""
         task, payload = self.world.broker.pop(number)
-        if self.rng.random() < 0.05:
+        if self.rng.random() < self.twice:
             self.world.broker.append((task, payload))  # delivered twice
         worker = self.act(task, lambda: _deliver(self.world, task, payload), str(payload))
         if isinstance(worker.failed, Crash) and self.rng.random() < 0.7:
@@ -219,6 +223,8 @@ class Schedule:
             self.note(f"  {worker.label}: {worker.failed.sentence}")
         elif worker.failed is not None:
             self.unexpected.append(f"{worker.label}: {worker.failed!r}")
+        if worker.label in LOOKED_AT:
+            self.after()
         return worker
 
     def note(self, text: str) -> None:
@@ -226,14 +232,58 @@ class Schedule:
 
 
 #: Each step with how often it is drawn.
-STEPS: Mapping[str, float] = {
-    "upload": 3.0, "notice": 4.0, "lose_notice": 0.3, "remove_object": 0.2,
-    "work": 9.0, "go_on": 1.0, "kill": 0.7, "lose_message": 0.3,
-    "sweep": 0.7, "rescue": 0.8, "renew": 1.0, "reconcile": 1.5,
-    "lease_time": 1.5, "hours": 0.8, "days": 0.8,
-    "new_policy": 0.4, "new_detector": 0.2, "new_canary": 0.1, "new_cleanset": 0.2,
-    "outage": 0.2, "heal": 0.3, "person": 2.5,
-}  # fmt: skip
+STEPS: Mapping[Callable[[Schedule], None], float] = {
+    Schedule.upload: 3.0,
+    Schedule.notice: 4.0,
+    Schedule.lose_notice: 0.3,
+    Schedule.remove_object: 0.2,
+    Schedule.work: 9.0,
+    Schedule.go_on: 1.0,
+    Schedule.kill: 0.7,
+    Schedule.lose_message: 0.3,
+    Schedule.sweep: 0.7,
+    Schedule.rescue: 0.8,
+    Schedule.renew: 1.0,
+    Schedule.reconcile: 1.5,
+    Schedule.lease_time: 1.5,
+    Schedule.hours: 0.8,
+    Schedule.days: 0.8,
+    Schedule.new_policy: 0.4,
+    Schedule.new_detector: 0.2,
+    Schedule.new_canary: 0.1,
+    Schedule.new_cleanset: 0.2,
+    Schedule.outage: 0.2,
+    Schedule.heal: 0.3,
+    Schedule.person: 2.5,
+}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a schedule is mostly about: steps that are drawn more often, and how workers behave."""
+
+    more: Mapping[str, float] = field(default_factory=dict)
+    keys: int = 3
+    twice: float = 0.05  # how often a message is delivered twice
+    wait: float = 0.04  # how often a worker waits at a point
+    policy: int = 0  # which of the world's policies is in force at first
+    quiet: float = 0.7  # how often what was uploaded first is served before the rest happens
+
+
+THEMES: Mapping[str, Theme] = {
+    "anything": Theme(),
+    "aging": Theme({"days": 5.0, "hours": 2.0, "reconcile": 3.0}),
+    "overtaking": Theme(
+        {"work": 2.0, "lease_time": 1.5, "go_on": 2.0, "rescue": 2.0},
+        keys=2,
+        twice=0.3,
+        wait=0.12,
+        quiet=0.1,
+    ),
+    "people": Theme({"person": 6.0}, 2, policy=2),  # under which everything is held
+    "one name": Theme({"upload": 2.0, "notice": 1.5}, 1),
+    "changes": Theme({"new_policy": 5.0, "new_detector": 6.0, "renew": 3.0, "hours": 3.0}),
+}
 
 
 def _event(key: str, version: str) -> dict[str, Any]:

@@ -33,8 +33,13 @@ class Worker:
     failed: BaseException | None = None
     open: set[int] = field(default_factory=set)
     thread: threading.Thread | None = None
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    back: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    # Locks that are taken until the other side releases them: a third of a semaphore's cost.
+    go: threading.Lock = field(default_factory=threading.Lock)
+    back: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.go.acquire()
+        self.back.acquire()
 
 
 @dataclass

@@ -14,8 +14,9 @@ from typing import Any
 from benchmarks.simulation.serving import Served, served
 from benchmarks.simulation.steps import Schedule, Uploaded
 from guard.attest import dsse
-from guard.attest.chain import differences, unchained
+from guard.attest.chain import NOUN, differences, expected_hash
 from guard.attest.keys import TrustedKeys
+from guard.attest.links import broken
 from guard.attest.views import VerdictView, read_verdict
 from guard.core.errors import GuardError
 from guard.core.ledger import GENESIS
@@ -141,7 +142,7 @@ class Watch:
             return
         before = self.ledger[len(self.views) - 1] if self.views else None
         start = (before.seq, before.hash) if before else (0, GENESIS)
-        yield from ((6, text) for text in unchained(fresh, *start))
+        yield from ((6, text) for text in broken(fresh, expected_hash, NOUN, *start))
         for row in fresh:
             try:
                 view = read_verdict(dsse.verify(row.envelope, TrustedKeys(self.keys)))
@@ -192,8 +193,10 @@ class Watch:
     def _people(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
         done = db.execute("SELECT principal, role, act, subject FROM acts").fetchall()
         for name, role, act, _ in done:
+            if (name, act) in {("login", act), ("guard", Act.CHANGE_POLICY)}:
+                continue
             allowed = MAY.get(Act(act))
-            if allowed is not None and name != "login" and (not role or Role(role) not in allowed):
+            if allowed is not None and (not role or Role(role) not in allowed):
                 yield 10, f"{name} with role {role or 'none'} did {act}"
         for review_id, verdict_id, reviewer, decision, new in db.execute(
             "SELECT id, verdict_id, reviewer, decision, new_verdict_id FROM reviews"
@@ -228,7 +231,7 @@ class Watch:
 
     def _names(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
         transfers = dict(
-            db.execute("SELECT name, count(*) FROM name_acts WHERE act = 'transfer' GROUP BY name")
+            db.execute("SELECT subject, count(*) FROM acts WHERE act = 'transfer' GROUP BY subject")
         )
         rolled = {}
         for row in db.execute("SELECT name, bucket, prefix, owner, rolled_back_to FROM claims"):
@@ -312,13 +315,9 @@ class Watch:
             yield 1, f"{where} was released for longer than its verdict holds"
         # What was known before any worker of this step began, none of them may overlook.
         born = min((worker.born for worker in self.run.ran), default=0)
-        earlier = [
-            row
-            for row in self.ledger
-            if row.artifact_digest == one.digest and self.since[row.id] < born
-        ]
-        if earlier and earlier[-1].verdict not in SERVABLE_VERDICTS:
-            yield 1, f"{where} was released though its newest verdict is {earlier[-1].verdict}"
+        newest = [row for row in self.ledger if row.artifact_digest == one.digest][-1]
+        if newest.verdict not in SERVABLE_VERDICTS and self.since[newest.id] < born:
+            yield 1, f"{where} was released though its newest verdict is {newest.verdict}"
         if self.since.get(f"revoked {one.digest}", born) < born:
             yield 1, f"{where} was released after it had been withdrawn"
 
