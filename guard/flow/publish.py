@@ -15,7 +15,7 @@ from guard.attest import gate
 from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.roles import Act
-from guard.core.states import ScanState
+from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
 from guard.flow import _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
@@ -23,6 +23,7 @@ from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
+from guard.flow.signed import signed
 from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -223,7 +224,24 @@ def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]
         if scan.verdict_id is None:
             raise NotServable(f"Scan {scan.id} has no verdict yet.")
         row = ledger.get(session, scan.verdict_id)
+        newest = ledger.latest_for(session, row.artifact_digest)
+    # Another upload of the same bytes may have been rejected since; reconcile would take it out.
+    if (
+        newest is not None
+        and newest.verdict not in SERVABLE_VERDICTS
+        and not _warned(guard, newest)
+    ):
+        raise NotServable(
+            f"The newest verdict on {row.artifact_digest[:12]} is {newest.verdict}; only cleared "
+            "or purified models are served."
+        )
     return row, revoked
+
+
+def _warned(guard: Guard, row: LedgerRow) -> bool:
+    """Whether a verdict blocks nothing, since the gate only warned when it was signed, and does."""
+    stated = signed(row.envelope).gate
+    return guard.policy.gate_mode is GateMode.WARN and stated is not None and stated.let_through
 
 
 def _skip(guard: Guard, held: Held, sentence: str) -> None:

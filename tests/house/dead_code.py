@@ -31,6 +31,7 @@ SHELVES = (
 
 #: `file: name` of what no code of ours calls, and who does.
 ALIVE: Mapping[str, str] = {
+    "benchmarks/simulation/audit.py: row_factory": "sqlite3",
     "benchmarks/quote.py: quoted": "the test that README.md quotes the newest records",
     "guard/__init__.py: __getattr__": "Python: names are imported when they are asked for",
     "guard/api/answers.py: schema_": "the answer's field `schema`",
