@@ -3,16 +3,27 @@
 And what it says of repairs.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.demo import story
 from benchmarks.demo.__main__ import FIRST, policy_with
-from benchmarks.demo.table import repaired
+from benchmarks.demo.models import DemoModel, TrainingSetFile
+from benchmarks.demo.table import of_sift, on_suspects, repaired, sifted
+from guard.core.evidence import AsrEstimate
 from guard.core.manifest import Manifest, PolarizerPlace
+from guard.core.purification import OnSuspects
+from guard.core.sift import SiftReport, SiftRules, SiftVerdict
+from guard.core.states import Verdict
+from guard.core.trainset import Suspect, TrainingSetFacts
+from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
 from guard.policy import load_policy
+from guard.reports.report import Report
+from tests.policy.making import a_purification
 
 
 @pytest.mark.parametrize("name", [FIRST, "neural_polarizer"])
@@ -49,3 +60,72 @@ def test_who_repaired_is_told_in_turn_with_the_layer_that_was_put_in() -> None:
         "served with a layer that the upload had not: a polarizer before layer3.0, 32 channels.",
     ]
     assert not list(repaired([], None))
+
+
+def watched(*, verdict: Verdict = Verdict.REJECTED) -> story.Watched:
+    """The fourth model as the demo leaves it: 90 suspects, all stamped, and a child that holds."""
+    suspects = tuple(
+        Suspect(index=place, label=1, estimated=0, fdr=0.05, source="x") for place in range(90)
+    )
+    facts = TrainingSetFacts(
+        uri="s3://training-sets/x.npz",
+        digest="0" * 64,
+        images=1000,
+        total=1000,
+        channels=1,
+        height=8,
+        width=8,
+        class_names=("a", "b"),
+        per_class=(500, 500),
+    )
+    report = SiftReport(
+        verdict=SiftVerdict.POISONED,
+        reasons=(),
+        training_set=facts,
+        cleanset="1" * 64,
+        seed=0,
+        rules=SiftRules(),
+        suspects=suspects,
+    )
+    rate = AsrEstimate(
+        target=1, family="training-set", successes=30, trials=30, estimate=1.0, low=0.9, high=1.0
+    )
+    gone = replace(rate, successes=0, estimate=0.0, low=0.0, high=0.1)
+    repair = a_purification(suspects=(OnSuspects(before=rate, after=gone, fdr=0.05),))
+    model = DemoModel(
+        name="named",
+        folder=Path(),
+        weights=Path(),
+        attack=None,
+        target=1,
+        acc=0.9,
+        asr=1.0,
+        training_set=TrainingSetFile(Path(), "s3://training-sets/x.npz", frozenset(range(95))),
+    )
+    found = VerdictFacts(verdict=verdict, reasons=("In the training set x, 90 images.",))
+    return story.Watched(
+        model,
+        None,  # type: ignore[arg-type] - no row of the store is read here
+        Report(digest="2" * 64, name="named", facts=found, sift=report),
+        Report(
+            digest="3" * 64,
+            name="named",
+            facts=VerdictFacts(verdict=Verdict.PURIFIED, reasons=("Purified.",)),
+            purification=repair,
+        ),
+    )
+
+
+def test_what_a_sift_shows_is_checked_against_the_truth() -> None:
+    whole = sifted(watched(), {"asr": 0.02})
+    cleared = sifted(watched(verdict=Verdict.CLEARED), {"asr": 0.5})
+
+    assert list(whole.values()) == [True, True, True]
+    assert list(cleared.values()) == [True, False, False]
+
+
+def test_the_sift_and_the_proof_of_its_repair_are_a_line_each() -> None:
+    (sift,), (proof,) = of_sift(watched()), on_suspects(watched())
+
+    assert "90 of 1000 digits are accused, 90 of them stamped (in truth 95 are)" in sift
+    assert "30 accused digits that taught it nothing: class 1 on 0.0%" in proof
