@@ -5,7 +5,7 @@ And what it says of repairs.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -24,6 +24,9 @@ from guard.defenses import DEFENSES
 from guard.policy import load_policy
 from guard.reports.report import Report
 from tests.policy.making import a_purification
+
+if TYPE_CHECKING:
+    from guard.store.rows import ScanRow
 
 
 @pytest.mark.parametrize("name", [FIRST, "neural_polarizer"])
@@ -105,7 +108,7 @@ def watched(*, verdict: Verdict = Verdict.REJECTED) -> story.Watched:
     found = VerdictFacts(verdict=verdict, reasons=("In the training set x, 90 images.",))
     return story.Watched(
         model,
-        None,  # type: ignore[arg-type] - no row of the store is read here
+        cast("ScanRow", None),  # no row of the store is read here
         Report(digest="2" * 64, name="named", facts=found, sift=report),
         Report(
             digest="3" * 64,
