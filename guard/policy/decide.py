@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.purification import summary
-from guard.core.states import Verdict
+from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.core.waivers import Waiver
 from guard.policy import abstain, accusations, asr_bounds, repair_limits, sifted, waived
@@ -121,7 +121,8 @@ def decide(policy: Policy, case: Case) -> Decision:
     )
     target = worst.target if worst is not None and worst.suspicious else None
     asr = accusations.leading_asr(findings, worst, case.purification)
-    if view.sift is not None and (found := view.sift.leading) is not None:
+    found = None if view.sift is None else view.sift.leading
+    if found is not None and ruling.verdict not in SERVABLE_VERDICTS:
         score = score if view.scored is not None else max(score, found.score)
         if target is None:
             target, asr = found.target, found.asr

@@ -123,7 +123,8 @@ def sift_named(
     named: dict[str, Any] = {"uri": source.uri, "methods": described(chosen)}
     try:
         own = for_model(train, source, model.manifest)
-        own = with_overlap(own, overlap(own, _pixels(curated)))
+        if _shape(own.facts) == _shape(curated.facts):
+            own = with_overlap(own, overlap(own, _pixels(curated)))  # otherwise the sift refuses
     except TrainingSetError as error:
         report = SiftReport(
             verdict=SiftVerdict.COULD_NOT_LOOK,
@@ -182,3 +183,7 @@ def _pixels(curated: "CuratedSet") -> np.ndarray:
     """All images uint8 M,C,H,W of a clean set."""
     parts = (curated.search, curated.calibration, curated.holdout)
     return np.concatenate([part.images.numpy() for part in parts])
+
+
+def _shape(facts: TrainingSetFacts | CleanSetFacts) -> tuple[int, int, int]:
+    return facts.channels, facts.height, facts.width

@@ -5,19 +5,23 @@ And what it says of repairs.
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from benchmarks.demo import story
 from benchmarks.demo.__main__ import FIRST, policy_with
-from benchmarks.demo.models import DemoModel
-from benchmarks.demo.story import Watched
-from benchmarks.demo.table import checks, repaired
+from benchmarks.demo.models import DemoModel, TrainingSetFile
+from benchmarks.demo.table import checks, of_sift, on_suspects, repaired, sifted
 from guard.bootstrap import open_guard
+from guard.core.evidence import AsrEstimate
 from guard.core.manifest import Manifest, PolarizerPlace
+from guard.core.purification import OnSuspects
+from guard.core.sift import SiftReport, SiftRules, SiftVerdict
 from guard.core.states import Verdict
+from guard.core.trainset import Suspect, TrainingSetFacts
 from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
 from guard.flow.receive import receive_nomination
@@ -26,7 +30,11 @@ from guard.policy import load_policy
 from guard.reports.report import Report
 from guard.settings import load_settings
 from tests.flow.intake import CONFIG, new_world
+from tests.policy.making import a_purification
 from tests.services import shared_weed
+
+if TYPE_CHECKING:
+    from guard.store.rows import ScanRow
 
 
 @pytest.mark.parametrize("name", [FIRST, "neural_polarizer"])
@@ -78,7 +86,7 @@ def test_a_take_over_is_refused_only_where_the_first_team_still_answers(
     tmp_path: Path, refused: str, answering: str, *, holds: bool
 ) -> None:
     watched = [
-        Watched(
+        story.Watched(
             DemoModel(name, tmp_path, tmp_path, None, None, 1.0, None),
             None,  # type: ignore[arg-type]
             Report(digest="0", name=name, facts=VerdictFacts(verdict=verdict, reasons=())),
@@ -88,6 +96,7 @@ def test_a_take_over_is_refused_only_where_the_first_team_still_answers(
             ("honest", Verdict.CLEARED),
             ("backdoored", Verdict.REJECTED),
             ("pickled", Verdict.UNVETTABLE),
+            ("named", Verdict.REJECTED),
         )
     ]
     truths = {"honest": {"digests": [answering]}}
@@ -141,3 +150,72 @@ def an_upload(folder: Path, name: str) -> DemoModel:
     (place / "config.json").write_bytes(CONFIG)
     (place / "model.safetensors").write_bytes(name.encode())
     return DemoModel(name, place, place / "model.safetensors", None, None, 1.0, None)
+
+
+def watched(*, verdict: Verdict = Verdict.REJECTED) -> story.Watched:
+    """The fourth model as the demo leaves it: 90 suspects, all stamped, and a child that holds."""
+    suspects = tuple(
+        Suspect(index=place, label=1, estimated=0, fdr=0.05, source="x") for place in range(90)
+    )
+    facts = TrainingSetFacts(
+        uri="s3://training-sets/x.npz",
+        digest="0" * 64,
+        images=1000,
+        total=1000,
+        channels=1,
+        height=8,
+        width=8,
+        class_names=("a", "b"),
+        per_class=(500, 500),
+    )
+    report = SiftReport(
+        verdict=SiftVerdict.POISONED,
+        reasons=(),
+        training_set=facts,
+        cleanset="1" * 64,
+        seed=0,
+        rules=SiftRules(),
+        suspects=suspects,
+    )
+    rate = AsrEstimate(
+        target=1, family="training-set", successes=30, trials=30, estimate=1.0, low=0.9, high=1.0
+    )
+    gone = replace(rate, successes=0, estimate=0.0, low=0.0, high=0.1)
+    repair = a_purification(suspects=(OnSuspects(before=rate, after=gone, fdr=0.05),))
+    model = DemoModel(
+        name="named",
+        folder=Path(),
+        weights=Path(),
+        attack=None,
+        target=1,
+        acc=0.9,
+        asr=1.0,
+        training_set=TrainingSetFile(Path(), "s3://training-sets/x.npz", frozenset(range(95))),
+    )
+    found = VerdictFacts(verdict=verdict, reasons=("In the training set x, 90 images.",))
+    return story.Watched(
+        model,
+        cast("ScanRow", None),  # no row of the store is read here
+        Report(digest="2" * 64, name="named", facts=found, sift=report),
+        Report(
+            digest="3" * 64,
+            name="named",
+            facts=VerdictFacts(verdict=Verdict.PURIFIED, reasons=("Purified.",)),
+            purification=repair,
+        ),
+    )
+
+
+def test_what_a_sift_shows_is_checked_against_the_truth() -> None:
+    whole = sifted(watched(), {"asr": 0.02})
+    cleared = sifted(watched(verdict=Verdict.CLEARED), {"asr": 0.5})
+
+    assert list(whole.values()) == [True, True, True]
+    assert list(cleared.values()) == [True, False, False]
+
+
+def test_the_sift_and_the_proof_of_its_repair_are_a_line_each() -> None:
+    (sift,), (proof,) = of_sift(watched()), on_suspects(watched())
+
+    assert "90 of 1000 digits are accused, 90 of them stamped (in truth 95 are)" in sift
+    assert "30 accused digits that taught it nothing: class 1 on 0.0%" in proof

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 
@@ -91,6 +92,18 @@ def test_a_set_with_other_classes_is_a_report_and_no_crash(clean: Path, tmp_path
 
     assert report.verdict is SiftVerdict.COULD_NOT_LOOK
     assert "4 classes and the model 6" in report.reasons[0]
+
+
+def test_a_clean_set_of_another_size_is_a_report_and_no_crash(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clean = tmp_path / "clean.npz"
+    images = rng.integers(0, 256, (300, 1, 8, 8), dtype=np.uint8)
+    np.savez(clean, images=images, labels=np.arange(300) % models.CLASSES)
+    taught = sets.training_set(tmp_path / "taught.npz", poisoned=False)
+    report = guard.sift(models.saved(tmp_path / "honest"), taught, cleanset=clean)
+
+    assert report.verdict is SiftVerdict.COULD_NOT_LOOK
+    assert "1x8x8" in report.reasons[0]
 
 
 def test_where_the_sift_cannot_be_written_nothing_is_begun(

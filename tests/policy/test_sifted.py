@@ -117,6 +117,7 @@ def test_the_policy_decides_what_follows_from_poison(action: str, verdict: Verdi
 
     assert (found.verdict, found.purify) == (verdict, False)
     assert any("90 images" in reason for reason in found.reasons)
+    assert (found.facts.target is None) == (verdict is Verdict.CLEARED)
 
 
 def test_a_doubtful_class_is_for_a_person_and_a_remark_about_the_data_is_not() -> None:
