@@ -4,7 +4,6 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,9 +151,8 @@ def opened(
 
 def page(found: Sifted) -> str:
     """The HTML page about a sift, with its most conspicuous images."""
+    from guard.reports import sift_page
     from guard.vetting.sift_images import shown_images
 
-    sift_page = import_module("guard.reports.sift_page")
     images = shown_images(found)
-    text: str = sift_page.page(found.report, images.suspects, images.clean, images.triggers)
-    return text
+    return sift_page.page(found.report, images.suspects, images.clean, images.triggers)

@@ -71,7 +71,7 @@ def sifted(named: Watched, truth: Mapping[str, Any]) -> dict[str, bool]:
             and stamped >= LEAST_PRECISION * len(taught.poisoned)
         ),
         "its model was rejected for them": report.verdict == "rejected"
-        and "In the training set" in report.reasons[0],
+        and any("In the training set" in reason for reason in report.reasons),
         "the repair was proved against stamped digits that taught it nothing": (
             len(proof) > 0
             and all(one.before.estimate > one.after.high for one in proof)
