@@ -177,7 +177,7 @@ class FdrPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class SiftReport:
-    """A sift of one training set, with the model that it is said to have taught.
+    """A sift of one training set, with the model that it is claimed to have taught.
 
     Attributes:
         reasons: a sentence each.

@@ -113,4 +113,4 @@ def problems(guard: "Guard", session: "Session") -> Iterator[str]:
             elif seal is not None and seal != signing.of_done(row).subject:
                 yield f"Act {row.id[:12]} was changed: it is not the one that the ledger sealed."
     for act_id in seals:
-        yield f"Act {act_id[:12]} was deleted; the ledger holds its seal, with all that it said."
+        yield f"Act {act_id[:12]} was deleted; the ledger holds its seal, with all that it held."

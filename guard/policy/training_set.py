@@ -17,7 +17,7 @@ from guard.policy.rules import TrainingSetRule
 #: Share of mapped classes that are swapped in pairs, from which on natural confusion explains a
 #: map as well as an attack does.
 MUTUAL = 0.5
-#: Classes of a model, from which on a poisoning has enough source classes to be told by them.
+#: Classes of a model, from which on a poisoning has enough source classes to be known by them.
 LEAST_CLASSES = 4
 
 

@@ -78,7 +78,7 @@ def _accused_chart(report: SiftReport) -> Chart | None:
     note = (
         "Share of the images of each label that look unlike clean images of it. Red: the class "
         f"stands out: at least {report.rules.min_images} images and {report.rules.fold:g} times "
-        "as many as in the median class. The amber mark: fewer cannot be told from chance with "
+        "as many as in the median class. The amber mark: fewer could be chance with "
         "this clean set."
     )
     return _chart("Accused images by class", note, rows)

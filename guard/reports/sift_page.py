@@ -285,7 +285,7 @@ def _limits(report: SiftReport) -> Iterator[str]:
     if report.classes:
         least = sorted(max(rules.min_images, one.resolved) for one in report.classes)
         span = f"{least[0]:,}" if least[0] == least[-1] else f"{least[0]:,} to {least[-1]:,}"
-        yield f"Fewer than {span} poisoned images in a class are not told from chance."
+        yield f"Fewer than {span} poisoned images in a class cannot be distinguished from chance."
     unread = facts.total - facts.images - facts.skipped
     if unread > 0:
         yield f"{unread:,} images of the set: a sample was taken."

@@ -93,10 +93,10 @@ def sift(
     seconds: float = math.inf,
     progress: Progress = silent,
 ) -> Sift:
-    """Look for poison in the training set that a model is said to come from.
+    """Look for poison in the training set that a model is claimed to come from.
 
     Args:
-        model: what the set is said to have taught.
+        model: what the set is claimed to have taught.
         train: read in batches, once or twice by each method.
         curated: the methods see its search and calibration parts; triggers are measured on the
             hold-out.

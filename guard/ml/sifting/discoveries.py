@@ -8,7 +8,7 @@ from guard.ml.sifting.conformal import Null
 
 LOOSE = 0.5  # above this, an estimate of the rate need not be exact
 COHERENT = 0.5  # share of a class's accused images that go to one label, where a map moves it
-LEAST_OF_SOURCE = 5  # accused images of a class, before anything is said of where they go
+LEAST_OF_SOURCE = 5  # accused images of a class, before anything is concluded from where they go
 LEAST_MOVED = 3
 
 
