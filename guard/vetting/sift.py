@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.sifting.conformal import Null
-    from guard.retrainers._base import Sifted
     from guard.sifters._base import Scores
-    from guard.trainsets import TrainingSet
+    from guard.trainsets import Sifted, TrainingSet
 
 DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label_gap": {}}
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -70,7 +69,7 @@ class Sift:
 
     def sifted(self) -> "Sifted":
         """The suspects as places, in the form in which those who train take them."""
-        from guard.retrainers._base import Sifted
+        from guard.trainsets import Sifted
 
         teach = [one for one in self.report.suspects if not one.proof]
         return Sifted(
