@@ -17,12 +17,21 @@ HEAD = """# Python API and plug-in contracts
 
 Made by `python -m benchmarks.make_api_doc` from docstrings; change nothing by hand. How to add a
 plug-in step by step: [a detector](how-to/add-a-detector.md), [a defense](how-to/add-a-defense.md),
+[a retrainer](how-to/add-a-retrainer.md),
 [a format](how-to/add-a-format.md), [a publisher](how-to/add-a-publisher.md). What raises which
 error: [troubleshooting](troubleshooting.md).
 """
 #: Title, then what stands under it, as module and name.
 SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    ("Functions", (("guard", "load_model"), ("guard", "scan"), ("guard", "purify"))),
+    (
+        "Functions",
+        (
+            ("guard", "load_model"),
+            ("guard", "scan"),
+            ("guard", "purify"),
+            ("guard", "retrain"),
+        ),
+    ),
     ("What they return", (("guard.reports.report", "Report"),)),
     (
         "Detectors and defenses",
@@ -32,6 +41,14 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("guard.core.evidence", "Finding"),
             ("guard.ml.cleanset", "CleanSet"),
             ("guard.ml.cleanset", "Labelled"),
+        ),
+    ),
+    (
+        "Retrainers",
+        (
+            ("guard.retrainers._base", "Retrainer"),
+            ("guard.retrainers._base", "Retrained"),
+            ("guard.core.retraining", "RetrainingFacts"),
         ),
     ),
     (

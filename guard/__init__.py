@@ -6,17 +6,21 @@ The public Python API, each name loaded on first use so that importing `guard` l
     scan(path, ...)    -> Report
     purify(path, ...)  -> Report
     sift(path, ...)    -> SiftReport
+    retrain(set, ...)  -> Report
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guard.offline import load_model, purify, scan
+    from guard.offline_retrain import retrain
     from guard.offline_sift import sift
 
     __version__: str
 
-__all__ = ["load_model", "purify", "scan", "sift"]
+__all__ = ["load_model", "purify", "retrain", "scan", "sift"]
+
+_ELSEWHERE = {"sift": "guard.offline_sift", "retrain": "guard.offline_retrain"}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,9 +28,9 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in __all__:
         raise AttributeError(f"module 'guard' has no attribute {name!r}")
-    from guard import offline, offline_sift
+    from importlib import import_module
 
-    return getattr(offline_sift if name == "sift" else offline, name)
+    return getattr(import_module(_ELSEWHERE.get(name, "guard.offline")), name)
 
 
 def _version() -> str:

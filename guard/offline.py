@@ -169,7 +169,7 @@ def purify(
             cleared = not wanted and decision.verdict is Verdict.CLEARED
             written = inspected if cleared else None
         if written is not None:
-            _write(Path(out), written)
+            write_model(Path(out), written)
         return _reported(tournament, made, decision, inspected, name_of(Path(path)), started)
 
 
@@ -322,7 +322,7 @@ def _order(
     )
 
 
-def _write(out: Path, inspected: examine.Inspected) -> None:
+def write_model(out: Path, inspected: examine.Inspected) -> None:
     """Write the weights and the manifest: both are complete before either is put in place."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:

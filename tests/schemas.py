@@ -22,6 +22,7 @@ from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Finding, O
 from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT, Digest, json_key, may_be_missing, types_of
 from guard.core.purification import PurificationFacts
+from guard.core.retraining import RetrainingFacts
 from guard.core.verdict import VerdictFacts
 from guard.reports.report import SCHEMA as REPORT_SCHEMA
 
@@ -153,6 +154,7 @@ def report() -> Schema:
     own: Schema = {
         "properties": {
             "candidates": {"type": "array", "items": _candidate()},
+            "retraining": schema_of(RetrainingFacts, strict=False),
             "scan_id": {"type": "string"},
             "verdict_id": {"type": "string"},
             "issued_at": schema_of(datetime),

@@ -43,6 +43,7 @@ def test_reports_with_everything_in_them_keep_to_the_schema() -> None:
     assert faults("report.schema.json", samples.rejected().to_dict()) == []
     assert faults("report.schema.json", samples.purified().to_dict()) == []
     assert faults("report.schema.json", samples.sifted().to_dict()) == []
+    assert faults("report.schema.json", samples.retrained().to_dict()) == []
 
 
 def test_a_statement_keeps_to_the_schema() -> None:

@@ -19,6 +19,7 @@ from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
 from guard.reports.report import Report, candidate_outcome, chain_of, outcome_text, parameters_text
+from guard.reports.retraining import before_and_after, sentences
 
 STYLES = {
     Verdict.CLEARED: "green",
@@ -117,6 +118,10 @@ def report_view(report: Report) -> RenderableType:
         )
     if report.purification is not None or report.candidates:
         parts.extend(_purification(report))
+    if (facts := report.retraining) is not None:
+        rows = before_and_after(report, facts)
+        parts.append(table((f"retrained by {printable(facts.method)}", ">before", ">after"), rows))
+        parts += [Text(printable(sentence), style="dim") for sentence in sentences(facts)]
     return Group(*parts)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.core.evidence import Accuracy
+from guard.core.plain import ADDED
+from guard.core.purification import OnSuspects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,9 @@ class RetrainingFacts:
     empty and None where there is none. `training_set` and `cleanset` are digests, `request` that of
     all that the training depended on. `suspects` and `proof` count the images that the sift
     accused, in its two parts, `trusted` those that it trusted. `numbers` are the method's own.
-    `seconds` are those of the process that finished the training.
+    `seconds` are those of the process that finished the training. `on_proof` is how the network
+    that is replaced (`before`) and the new one (`after`) answer accused images of the proof part;
+    `unproved` gives reasons, a sentence each, why some or all of them prove nothing.
     """
 
     method: str
@@ -34,3 +38,5 @@ class RetrainingFacts:
     seconds: float
     seed: int
     numbers: Mapping[str, float] = field(default_factory=dict)
+    on_proof: tuple[OnSuspects, ...] = field(default=(), metadata=ADDED)
+    unproved: tuple[str, ...] = field(default=(), metadata=ADDED)

@@ -29,6 +29,7 @@ from guard.reports.report import (
     outcome_text,
     parameters_text,
 )
+from guard.reports.retraining import before_and_after, sentences
 from guard.reports.sift_page import summary
 
 _EXPIRED = "This verdict has expired and vouches for nothing; scan the model again."
@@ -100,6 +101,7 @@ def render_html(report: Report) -> str:
             if (chart := draw(report)) is not None
         ],
         facts=_facts(report),
+        trained=_trained(report),
         findings=_suspicious(report),
         candidates=[
             ({**item, "defense": chain_of(item)}, *candidate_outcome(item))
@@ -211,6 +213,17 @@ def _finding_of(report: Report, trigger: RecoveredTrigger) -> Mapping[str, Any] 
                 found: Mapping[str, Any] = finding
                 return found
     return None
+
+
+def _trained(report: Report) -> dict[str, Any] | None:
+    """How the network was trained anew; None where the guard has not done that."""
+    if (facts := report.retraining) is None:
+        return None
+    return {
+        "method": facts.method,
+        "rows": before_and_after(report, facts),
+        "sentences": list(sentences(facts)),
+    }
 
 
 def _suspicious(report: Report) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Outcome, T
 from guard.core.manifest import Manifest
 from guard.core.plain import to_plain
 from guard.core.purification import PurificationFacts
+from guard.core.retraining import RetrainingFacts
 from guard.core.sift import SiftReport
 from guard.core.states import Verdict, exit_code, not_covered
 from guard.core.text import in_turn
@@ -78,6 +79,7 @@ class Report:
         policy: digest of the policy that decided.
         evidence: `Evidence.to_dict()` values; `methods` is their short form.
         purification: how the artifact was repaired; None for an upload.
+        retraining: how the artifact was trained anew, if the guard has done that.
         replayed_before: the triggers of `purification.replayed`, measured on the parent.
         demonstrations: some of them on images.
         candidates: one mapping for each that was tried: `defense`, `after` where it repaired
@@ -99,6 +101,7 @@ class Report:
     evidence: Sequence[Mapping[str, Any]] = ()
     triggers: Sequence[RecoveredTrigger] = field(default=(), repr=False)
     purification: PurificationFacts | None = None
+    retraining: RetrainingFacts | None = None
     replayed_before: Sequence[AsrEstimate] = ()
     demonstrations: Sequence[Demonstration] = field(default=(), repr=False)
     candidates: Sequence[Mapping[str, Any]] = ()
@@ -221,6 +224,8 @@ class Report:
         if self.purification is not None:
             data.update(_about(self.purification))
             data["replayed_before"] = [asdict(estimate) for estimate in self.replayed_before]
+        if self.retraining is not None:
+            data["retraining"] = to_plain(self.retraining)
         if self.candidates:
             data["candidates"] = [to_plain(candidate) for candidate in self.candidates]
         for key in ("scan_id", "verdict_id", "issued_at", "expires_at"):

@@ -9,7 +9,7 @@ from guard.core.progress import Progress
 from guard.core.purification import MomentTrigger, OnSuspects
 from guard.core.sift import METHOD
 from guard.vetting import repair_probes
-from guard.vetting.accused import AccusedImages, by_label
+from guard.vetting.accused import AccusedImages, Proof, by_label
 from guard.vetting.examine import restore_trigger
 from guard.vetting.repair_probes import Replay
 
@@ -41,7 +41,7 @@ def compared_with_parent(
     """
     from guard.ml import measure
 
-    on_suspects, unproved = ([], []) if accused is None else _on_suspects(parent, repaired, accused)
+    obeyed, unproved = ([], []) if accused is None else on_suspects(parent, repaired, accused.proof)
     beyond = repair_probes.prove(parent, repaired, curated, replays, seed=seed, progress=progress)
     return {
         "acc_before": acc_before,
@@ -53,7 +53,7 @@ def compared_with_parent(
         "shared": beyond.shared,
         "unproved": (*beyond.unproved, *unproved),
         "swapped": measure.swapped(parent, repaired, curated.holdout, curated.facts.classes),
-        "suspects": tuple(on_suspects),
+        "suspects": tuple(obeyed),
         "moments": tuple(
             MomentTrigger(
                 before=_replayed(parent, curated, replay),
@@ -64,8 +64,8 @@ def compared_with_parent(
     }
 
 
-def _on_suspects(
-    parent: "ImageModel", repaired: Any, accused: AccusedImages
+def on_suspects(
+    parent: "ImageModel", repaired: Any, proof: Proof
 ) -> tuple[list[OnSuspects], list[str]]:
     """The share of the proof images that each model sends to their labels, by label.
 
@@ -73,7 +73,7 @@ def _on_suspects(
     """
     from guard.ml import measure
 
-    images, fdr = accused.proof.images, accused.proof.fdr
+    images, fdr = proof.images, proof.fdr
     groups, left = by_label(images.labels.tolist())
     obeyed = [
         (measure.predict(model, images) == images.labels).tolist() for model in (parent, repaired)

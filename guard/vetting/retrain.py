@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +12,15 @@ from guard.core.digests import json_digest, sha256
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress, silent
 from guard.core.retraining import RetrainingFacts
+from guard.core.states import Verdict
+from guard.core.trainset import Suspect
+from guard.core.verdict import VerdictFacts
+from guard.policy import Policy, asr_bounds
 from guard.retrainers import RETRAINERS
 from guard.trainsets import Sifted, TrainingSet
+from guard.vetting.accused import proof_images
 from guard.vetting.examine import fits
+from guard.vetting.parent_comparison import on_suspects
 from guard.vetting.repair import crash_as_failure
 
 if TYPE_CHECKING:
@@ -97,12 +103,8 @@ def retrain(
     classes = curated.facts.classes
     before = None if parent is None else measure.accuracy(parent[0], curated.holdout, classes)
     begun = time.monotonic()
-    how: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "seed": seed,
-        "progress": progress,
-        "device": device,
-    }
+    how: dict[str, Any] = {"checkpoint": checkpoint, "seed": seed}
+    how |= {"progress": progress, "device": device}
     trained = crash_as_failure(lambda: made(manifest, train, curated.visible(), sifted, **how))
     spent = time.monotonic() - begun
     after = measure.accuracy(trained.model, curated.holdout, classes)
@@ -116,7 +118,9 @@ def retrain(
         training_set=train.facts.digest,
         cleanset=curated.facts.digest,
         images=len(train),
-        **_sizes(sifted),
+        suspects=len(sifted.suspects),
+        proof=len(sifted.proof),
+        trusted=len(sifted.trusted),
         acc_before=before,
         acc_after=after,
         seconds=spent,
@@ -125,5 +129,38 @@ def retrain(
     )
 
 
-def _sizes(sifted: Sifted) -> dict[str, int]:
-    return {name: len(getattr(sifted, name)) for name in ("suspects", "proof", "trusted")}
+def on_proof(
+    facts: RetrainingFacts,
+    parent: "ImageModel",
+    child: "ImageModel",
+    train: TrainingSet,
+    suspects: Sequence[Suspect],
+) -> RetrainingFacts:
+    """The facts, with how both networks answer the accused images that nothing was trained on."""
+    if not suspects:
+        return facts
+    found, unproved = on_suspects(parent, child, proof_images(train, suspects))
+    return replace(facts, on_proof=tuple(found), unproved=tuple(unproved))
+
+
+def withheld(policy: Policy, verdict: VerdictFacts, facts: RetrainingFacts) -> VerdictFacts:
+    """The verdict, and no clearance for a network that still obeys images of the proof part.
+
+    The limit is that of a repair: the upper end of the rate, less the estimated share of clean
+    images among the accused, which have their true label.
+    """
+    broken = [
+        f"{one.after.successes} of {one.after.trials} accused training images that were kept for "
+        f"the proof still lead to class {one.after.target} ({one.before.successes} did before), "
+        f"over {policy.asr_limit:.0%} and the estimated {one.fdr:.1%} of clean images among them."
+        for one in facts.on_proof
+        if not asr_bounds.overall([one.after], len(facts.on_proof)) <= policy.asr_limit + one.fdr
+    ]
+    if not broken:
+        return verdict
+    cleared = verdict.verdict in {Verdict.CLEARED, Verdict.HELD}
+    return replace(
+        verdict,
+        verdict=Verdict(policy.training_set.action) if cleared else verdict.verdict,
+        reasons=(*broken, *verdict.reasons),
+    )

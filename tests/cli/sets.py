@@ -10,6 +10,9 @@ from tests.cli import models
 POISON = 200
 #: Sifters' parameters that are enough for striped images.
 QUICK = {"clean_distance": {}, "label_gap": {"folds": 2, "seen": 3600}}
+#: What is enough to retrain on them, and the threads with which that is repeated to the bit.
+EPOCHS = {"epochs": 6}
+THREADS = 1
 
 
 def training_set(path: Path, *, poisoned: bool) -> Path:

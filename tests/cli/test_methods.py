@@ -15,13 +15,13 @@ Cli = Callable[..., Answer]
 def test_every_plug_in_is_listed_with_its_version_and_use(cli: Cli) -> None:
     answer = cli("methods", "list", "--format", "json")
     rows = json.loads(answer.out)
-    kinds = ("detectors", "defenses", "formats", "publishers")
+    kinds = ("detectors", "defenses", "sifters", "retrainers", "formats", "publishers")
 
     assert answer.code == 0
     assert [(row["kind"], row["name"]) for row in rows] == [
         (kind, name) for kind in kinds for name in Shelf[object](f"guard.{kind}").names()
     ]
-    assert all(isinstance(row["version"], int) for row in rows if row["kind"] in kinds[:2])
+    assert all(isinstance(row["version"], int) for row in rows if row["kind"] in kinds[:4])
     inversion = next(row for row in rows if row["name"] == "patch_inversion")
     assert (inversion["policy"], inversion["families"]) == ("required", ["patch"])
     assert next(row for row in rows if row["name"] == "patch_unlearning")["policy"] == "tried 2."

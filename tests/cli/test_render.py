@@ -10,7 +10,16 @@ from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.reports import Report
 from guard.reports.html import render_html
-from tests.reports.samples import MODEL, bare, purified, rejected, sifted, with_facts, with_repair
+from tests.reports.samples import (
+    MODEL,
+    bare,
+    purified,
+    rejected,
+    retrained,
+    sifted,
+    with_facts,
+    with_repair,
+)
 
 Capture = pytest.CaptureFixture[str]
 
@@ -44,6 +53,25 @@ def test_a_calibrated_score_and_the_overall_bound_are_named(capsys: Capture) -> 
 
     assert "probability of a backdoor" in text
     assert "all triggers at once at most 99.3 %" in text
+
+
+def test_a_network_that_was_trained_anew_is_compared_with_the_one_before(capsys: Capture) -> None:
+    text, page = printed(retrained(), capsys), render_html(retrained())
+
+    for part in (
+        "97.0 %",
+        "96.0 %",
+        "accused images of class 3",
+        "5000 images, of which the sift accused 250 (75 of them kept for the proof)",
+        "control_accuracy 0.955, psnr 21.5",
+        "not measured: 7 images are too few.",
+        "epochs=30",
+        "3" * 64,
+    ):
+        assert part in text, part
+        assert part in page, part
+    assert "retrained by trap_and_replace" in text
+    assert "Trained anew by trap_and_replace" in page
 
 
 def test_known_gaps_stand_below_what_is_not_covered(capsys: Capture) -> None:

@@ -78,12 +78,15 @@ TABLE = {
     "offline": _row(
         f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs offline_sift"
     ),
-    "": _row("offline offline_sift"),  # guard/__init__.py
+    "offline_retrain": _row(
+        f"{_USE_CASES} vetting settings logs offline_inputs offline_sift offline"
+    ),
+    "": _row("offline offline_sift offline_retrain"),  # guard/__init__.py
     "api": _row("core flow bootstrap store reports cleansets settings logs", WEB, METRICS),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "
-        "offline_inputs offline_sift local",
+        "offline_inputs offline_sift offline_retrain local",
         SCREEN,
     ),
     # `events` for the SQS poller.
@@ -99,7 +102,6 @@ NEVER = {"tests", "benchmarks", "migrations"}
 PRIVATE = {
     "guard.formats._canonical": {"vetting", "serving"},
     "guard.formats._read": {"vetting"},
-    "guard.retrainers._base": {"vetting"},  # the types of what it hands over
     "guard.sifters._base": {"vetting"},
 }
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).

@@ -1,4 +1,4 @@
-"""The pages about adding a defense and a detector are followed to the letter, in one copy."""
+"""The pages about adding a plug-in are followed to the letter, in one copy."""
 
 import json
 import os
@@ -12,9 +12,13 @@ from textwrap import dedent
 import pytest
 
 from tests.cli.models import clean_set, saved
+from tests.cli.sets import training_set
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs/how-to" / name for name in ("add-a-defense.md", "add-a-detector.md")]
+PAGES = [
+    ROOT / "docs/how-to" / name
+    for name in ("add-a-defense.md", "add-a-detector.md", "add-a-retrainer.md")
+]
 BLOCK = re.compile(r"^( *)```(python|sh|toml)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 CREATE = re.compile(r"Create `([^`]+)`")
 
@@ -36,7 +40,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def blocks(kind: str) -> list[str]:
-    """The blocks of both pages, in order."""
+    """The blocks of all pages, in order."""
     return [
         dedent(found[2])
         for page in PAGES
@@ -52,10 +56,10 @@ def files() -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_defense_and_a_detector_are_added_by_two_files_each_and_used_by_name(
+def test_plug_ins_are_added_by_two_files_each_and_used_by_name(
     sources: Path, tmp_path: Path
 ) -> None:
-    assert len(files()) == 4
+    assert len(files()) == 2 * len(PAGES)
     for path, text in files().items():
         assert not (sources / path).exists()
         (sources / path).write_text(text)
@@ -66,21 +70,26 @@ def test_a_defense_and_a_detector_are_added_by_two_files_each_and_used_by_name(
         "OUT": str(tmp_path / "out"),
         "CLEANSET": str(clean_set(tmp_path / "clean.npz")),
         "POLICY": str(tmp_path / "policy.toml"),
+        "TRAINSET": str(training_set(tmp_path / "taught.npz", poisoned=True)),
+        "ANEW": str(tmp_path / "anew"),
     }
     commands = [line for block in blocks("sh") for line in block.splitlines()]
 
-    # Both pages end the same way, so that what they share is run once, with both plug-ins there.
+    # The pages end the same way, so that what they share is run once, with all plug-ins there.
     answers = {line: run(line, placeholders, sources) for line in dict.fromkeys(commands)}
 
     tests = [line for line in answers if line.startswith("python -m pytest")]
-    assert len(tests) == 4
+    assert len(tests) == 2 * len(PAGES)
     assert all(" passed" in answers[line] for line in tests)
     assert "no issues found" in answers["make lint"]
-    assert {"my_defense", "my_detector"} <= set(answers["guard methods list"].split())
-    repaired, scanned = (json.loads(answers[line]) for line in answers if "MODEL" in line)
+    assert {"my_defense", "my_detector", "my_retrainer"} <= set(
+        answers["guard methods list"].split()
+    )
+    repaired, scanned, anew = (json.loads(answers[line]) for line in answers if "MODEL" in line)
     assert repaired["defense"] == "my_defense"
     assert repaired["parameters"]["rounds"] == 1
     assert "my_detector" in json.dumps(scanned["methods"])
+    assert anew["retraining"]["method"] == "my_retrainer"
 
 
 def run(line: str, placeholders: dict[str, str], folder: Path) -> str:

@@ -37,6 +37,7 @@ LIGHT = sorted(
         "guard.logs",
         "guard.offline",
         "guard.offline_inputs",
+        "guard.offline_retrain",
         "guard.offline_sift",
         "guard.settings",
         "workers.app",
@@ -76,7 +77,7 @@ def test_listing_the_shelves_loads_no_plug_in() -> None:
 
 
 def test_the_public_surface_is_what_is_documented() -> None:
-    assert guard.__all__ == sorted(["load_model", "purify", "scan", "sift"])
+    assert guard.__all__ == sorted(["load_model", "purify", "retrain", "scan", "sift"])
     for name in guard.__all__:
         assert callable(getattr(guard, name))
         assert f"    {name}(" in (guard.__doc__ or "")

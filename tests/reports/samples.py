@@ -27,6 +27,7 @@ from guard.core.purification import (
     SharedRisk,
     summary,
 )
+from guard.core.retraining import RetrainingFacts
 from guard.core.states import Verdict
 from guard.core.verdict import VerdictFacts
 from guard.reports import Answered, Demonstration, RecoveredTrigger, Report
@@ -351,6 +352,36 @@ def sifted() -> Report:
     report = with_repair(purified(), suspects=(tried,), moments=(moment,))
     assert report.purification is not None
     return with_facts(report, purification=summary(report.purification))
+
+
+def retrained() -> Report:
+    """A cleared network that the guard trained anew on a sifted training set."""
+    report = bare(Verdict.CLEARED)
+    obeyed = OnSuspects(
+        before=estimate(TARGET, 530, 0.97, 0.99), after=estimate(TARGET, 9, 0.009, 0.03), fdr=0.04
+    )
+    accuracy = Accuracy(overall=0.97, per_class=(0.95, 0.99), images=540)
+    facts = RetrainingFacts(
+        method="trap_and_replace",
+        version=1,
+        parameters={"epochs": 30},
+        request="1" * 64,
+        parent="2" * 64,
+        training_set="3" * 64,
+        cleanset="4" * 64,
+        images=5000,
+        suspects=175,
+        proof=75,
+        trusted=2000,
+        acc_before=accuracy,
+        acc_after=replace(accuracy, overall=0.96),
+        seconds=61.0,
+        seed=0,
+        numbers={"psnr": 21.5, "control_accuracy": 0.955},
+        on_proof=(obeyed,),
+        unproved=("7 images are too few.",),
+    )
+    return replace(report, retraining=facts)
 
 
 def with_repair(report: Report, **fields: Any) -> Report:

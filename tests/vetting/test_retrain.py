@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 
 from guard.core.errors import Cancelled, CleanSetError, MethodFailed, UnknownMethod
+from guard.core.evidence import Accuracy, AsrEstimate
 from guard.core.plain import from_plain, to_plain
+from guard.core.purification import OnSuspects
 from guard.core.retraining import RetrainingFacts
+from guard.core.states import Verdict
+from guard.core.trainset import Suspect
+from guard.core.verdict import VerdictFacts
 from guard.formats._canonical import read_canonical
 from guard.ml.measure import accuracy
 from guard.ml.networks.architectures import load
+from guard.ml.statistics import wilson
 from guard.ml.training.checkpoints import FolderCheckpoint
+from guard.policy import load_policy
 from guard.retrainers.sifted import Sifted
-from guard.vetting.retrain import request_of, retrain
+from guard.vetting.retrain import on_proof, request_of, retrain, withheld
 from tests import toys
 from tests.retrainers import sets
 
@@ -129,6 +136,83 @@ def test_a_crash_is_a_failure_of_the_method_and_writes_nothing(
         run(tmp_path)
 
     assert not list(tmp_path.iterdir())
+
+
+def obeying(successes: int, fdr: float = 0.05) -> RetrainingFacts:
+    """Facts of a network that sends so many of 100 proof images to their label."""
+    low, high = wilson(successes, 100)
+    after = AsrEstimate(
+        target=1,
+        family="training-set",
+        successes=successes,
+        trials=100,
+        estimate=successes / 100,
+        low=low,
+        high=high,
+    )
+    accuracy = Accuracy(overall=0.9, per_class=(0.9,), images=100)
+    return RetrainingFacts(
+        method="sifted",
+        version=1,
+        parameters={},
+        request="",
+        parent="",
+        training_set="",
+        cleanset="",
+        images=1,
+        suspects=1,
+        proof=1,
+        trusted=1,
+        acc_before=None,
+        acc_after=accuracy,
+        seconds=1.0,
+        seed=0,
+        on_proof=(OnSuspects(before=replace(after, successes=97), after=after, fdr=fdr),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "became"),
+    [
+        (Verdict.CLEARED, Verdict.REJECTED),
+        (Verdict.HELD, Verdict.REJECTED),
+        (Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_network_that_obeys_proof_images_gets_no_clearance(
+    given: Verdict, became: Verdict
+) -> None:
+    verdict = VerdictFacts(verdict=given, reasons=("first",))
+
+    found = withheld(load_policy(None), verdict, obeying(30))
+
+    assert found.verdict is became
+    assert "30 of 100 accused training images" in found.reasons[0]
+    assert found.reasons[1:] == ("first",)
+
+
+def test_clean_images_among_the_proof_images_withhold_nothing() -> None:
+    verdict = VerdictFacts(verdict=Verdict.CLEARED, reasons=())
+
+    assert withheld(load_policy(None), verdict, obeying(4)) is verdict
+
+
+def test_proof_images_are_tried_on_both_networks(tmp_path: Path) -> None:
+    _, facts = run(tmp_path)
+    model, train = toys.network(), sets.poisoned()
+    suspects = [
+        Suspect(index=place, label=toys.TARGET, estimated=3, fdr=0.0, source="", proof=True)
+        for place in range(sets.POISONED)
+    ]
+
+    tried = on_proof(facts, model, model, train, suspects)
+    (one,) = tried.on_proof
+
+    assert one.before == one.after
+    assert one.after.trials == sets.POISONED
+    assert tried.unproved == ()
+    assert on_proof(facts, model, model, train, suspects[:3]).unproved
+    assert on_proof(facts, model, model, train, []) is facts
 
 
 def test_a_clean_set_of_another_size_is_refused(tmp_path: Path) -> None:
