@@ -28,7 +28,7 @@ from guard.vetting import population
 
 SHIPPED, NCHW, FLOAT32 = "as shipped", "NCHW", "float32"
 PLACES = (
-    "guard.ml.search.reference_model",
+    "guard.ml.training.small_network",
     *(f"guard.detectors.{name}" for name in DETECTORS.names()),
 )
 

@@ -63,9 +63,11 @@ def main() -> None:
     raise SystemExit(bool(totals.violations))
 
 
-def caught(world: World, mutant: Mutant, first: int = 0) -> dict[str, Any]:
+def caught(
+    world: World, mutant: Mutant, first: int = 0, *, tries: int = MUTANT_TRIES
+) -> dict[str, Any]:
     """In which schedule from `first` on a fault shows, and how."""
-    for seed in range(first, first + MUTANT_TRIES):
+    for seed in range(first, first + tries):
         with ExitStack() as stack:
             for patch in mutant.patches():
                 stack.enter_context(patch)
@@ -73,7 +75,7 @@ def caught(world: World, mutant: Mutant, first: int = 0) -> dict[str, Any]:
         for violation in found:
             if violation.number in mutant.numbers:
                 return {"schedules": seed - first + 1, "found": str(violation)}
-    return {"schedules": MUTANT_TRIES, "found": ""}
+    return {"schedules": tries, "found": ""}
 
 
 def page(result: Mapping[str, Any]) -> str:

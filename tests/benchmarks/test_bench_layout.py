@@ -48,5 +48,5 @@ def test_every_place_that_changes_the_layout_is_known() -> None:
     assert {
         "guard.detectors.patch_inversion",
         "guard.detectors.margin",
-        "guard.ml.search.reference_model",
+        "guard.ml.training.small_network",
     } <= set(places)

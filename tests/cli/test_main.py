@@ -27,6 +27,7 @@ EXITS = {
     "GuardError": 2,
     "InputError": 4,
     "CleanSetError": 4,
+    "TrainingSetError": 4,
     "PolicyError": 4,
     "UnknownMethod": 4,
     "ArtifactRejected": 3,

@@ -333,7 +333,7 @@ def test_a_changed_policy_is_recorded_once_by_the_process_that_decides(scene: Sc
     scene.serve("models/second/m.pt", 1)
     assert len(scene.rows(Act.CHANGE_POLICY)) == 1
 
-    scene.guard = replace(scene.guard, policy=replace(scene.guard.policy, version=9))
+    scene.guard = replace(scene.guard, policy=replace(scene.guard.policy, version=99))
     scene.serve("models/third/m.pt", 2)
 
     _, second = scene.rows(Act.CHANGE_POLICY)

@@ -25,11 +25,11 @@ def test_every_invariant_holds_in_random_schedules(world: World, first: int) -> 
     assert totals.schedules == 10
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", [name for name in MUTANTS if MUTANTS[name].shown is not None])
 def test_a_fault_in_the_service_is_found(world: World, name: str) -> None:
     mutant = MUTANTS[name]
 
-    assert caught(world, mutant, mutant.shown)["found"]
+    assert caught(world, mutant, mutant.shown or 0, tries=20)["found"]
 
 
 def test_another_policy_runs_only_the_detectors_that_it_lacks(world: World) -> None:
