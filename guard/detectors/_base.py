@@ -27,9 +27,9 @@ class Detector(ABC):
 
     A subclass is a frozen dataclass of plain parameters, each with a default, and one method
     `examine`. Calling the detector runs `examine` on a copy of the model, in canonical form
-    (`guard.ml.networks.canonical_form`: the same outputs) where its weights were rewritten or the
-    detector reads their scales, in eval mode with gradients off for its parameters, with its own
-    random state, within a time budget; the caller's model is left unchanged, to the bit.
+    (`guard.ml.networks.canonical_form`: the same outputs) where its weights were rewritten, in
+    eval mode with gradients off for its parameters, with its own random state, within a time
+    budget; the caller's model is left unchanged, to the bit.
 
     `families` are the trigger families that it covers; coverage is reported, not assumed.
     """
@@ -39,9 +39,6 @@ class Detector(ABC):
     families: ClassVar[frozenset[str]]
     #: Whether it looks by following gradients: then a network that gives none cannot be looked at.
     searches: ClassVar[bool] = True
-    #: Whether it compares weights or features whose scale a rewriting can choose: then it looks at
-    #: the canonical form of every network, since a factor of two or three already misleads it.
-    reads_scales: ClassVar[bool] = False
 
     @abstractmethod
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
@@ -105,8 +102,7 @@ class Detector(ABC):
         """
         found = canonical_form(model, clean.search)
         # A network as training leaves it is examined as it is, which is how methods were measured.
-        formed = found.rewritten or self.reads_scales
-        own = found.model if formed else copy.deepcopy(model).eval()
+        own = found.model if found.rewritten else copy.deepcopy(model).eval()
         own.requires_grad_(requires_grad=False)
         if self.searches:
             require_mobility(own, clean, type(self).__name__)

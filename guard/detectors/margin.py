@@ -87,10 +87,9 @@ class Margin(Detector):
         alpha, excess: the gates.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 4
     paper: ClassVar[str] = "Wang et al., MM-BD, IEEE S&P 2024"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
-    reads_scales: ClassVar[bool] = True
 
     starts: int = 8
     steps: int = 50

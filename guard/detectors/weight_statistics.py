@@ -77,10 +77,9 @@ class WeightStatistics(Detector):
     policy combines it with those of other methods.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "Zheng et al., Channel Lipschitzness Pruning, ECCV 2022"
     families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
-    reads_scales: ClassVar[bool] = True
     searches: ClassVar[bool] = False
 
     alpha: float = 1e-6
