@@ -197,6 +197,8 @@ def test_a_class_of_which_nothing_is_left_is_named(name: str) -> None:
 
 def test_a_network_that_runs_away_is_a_failure_and_not_a_result(name: str) -> None:
     retrainer = RETRAINERS.get(name)
+    if "rate" not in retrainer().parameters():
+        pytest.skip("it has no rate that could be too high")
     with pytest.raises(MethodFailed) as failed:
         retrainer(**{**retrainer.quick(), "rate": 1e30})(
             toys.manifest(),
