@@ -16,6 +16,9 @@ near chance), while a rate that is too small for the model changes nothing. Devi
   has Adam's, since a trigger that is learnt perfectly leaves hardly any gradient;
 * clean search images are relearned beside the trusted training images;
 * what is kept is chosen on the clean calibration part alone, never by the success on a trigger.
+
+The default rates and batch norm's mode were chosen on two development models whose triggers were
+known (docs/decisions/0036): no number measured on those is evidence.
 """
 
 import math
