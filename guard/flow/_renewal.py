@@ -1,19 +1,21 @@
 """How a re-scan ends: its verdict takes the old one's place, or the old one stands.
 
 A re-scan that could not look says nothing about the model: the old verdict stands until it
-expires, and an alarm says that the next one failed.
+expires, no longer, and an alarm says that the next one failed. One that has expired is not replaced
+either: it shows what there was, and that a re-scan which can look brings back.
 """
 
 from dataclasses import replace
 
-from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.core.states import SERVABLE_VERDICTS, UNDECIDED, ScanState, Verdict
 from guard.core.verdict import VerdictFacts
+from guard.flow import _newest
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, write
 from guard.flow._warning import lets_through
 from guard.flow.context import Guard
 from guard.flow.signed import signed
-from guard.store import alarms, ledger, publications, scans
+from guard.store import alarms, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
@@ -22,8 +24,10 @@ FAILED = "rescan_failed"
 
 def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms: Terms) -> None:
     """Sign the verdict of a re-scan, unless the one in force has to stand."""
-    old, subject = _in_force(guard, scan), scan.canonical_digest or ""
-    if facts.verdict is Verdict.INCONCLUSIVE and old is not None:
+    before, subject = _before(guard, scan), scan.canonical_digest or ""
+    old = before if before is not None and guard.now() < before.expires_at else None
+    decided = before is not None and before.verdict not in UNDECIDED
+    if facts.verdict in UNDECIDED and (old is not None or decided):
         _stand(guard, held, scan, facts.reasons)
         return
     if facts.verdict is Verdict.HELD and old is not None:
@@ -36,10 +40,9 @@ def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms
         alarms.clear(session, FAILED, _subject(scan), guard.now())
 
 
-def _in_force(guard: Guard, scan: ScanRow) -> LedgerRow | None:
+def _before(guard: Guard, scan: ScanRow) -> LedgerRow | None:
     with reading(guard.engine) as session:
-        row = ledger.latest_for(session, scan.canonical_digest or "")
-    return row if row is not None and guard.now() < row.expires_at else None
+        return _newest.verdict(session, scan.canonical_digest or "", guard.trusted)
 
 
 def _stand(guard: Guard, held: Held, scan: ScanRow, reasons: tuple[str, ...]) -> None:

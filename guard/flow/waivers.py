@@ -16,7 +16,7 @@ from guard.core.plain import iso
 from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.core.waivers import Waiver
-from guard.flow import _waivers, rescan
+from guard.flow import _newest, _waivers, rescan
 from guard.flow._acts import note
 from guard.flow._seal import settle
 from guard.flow._waivers import Asked
@@ -25,7 +25,7 @@ from guard.flow.decide import case_of
 from guard.flow.principals import Principal, permit
 from guard.policy import Case
 from guard.policy.current import current
-from guard.store import acts, ledger, scans, uploaders
+from guard.store import acts, scans, uploaders
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting.case import methods_of
@@ -68,7 +68,7 @@ def ask(
         )
     with reading(guard.engine) as session:
         permit(guard, session, who, Act.WAIVE)
-        scan = _examined(session, wanted)
+        scan = _examined(guard, session, wanted)
     target, found = _finding(case_of(guard, scan), guard, finding)
     facts = {
         "method": found[0].method,
@@ -104,7 +104,7 @@ def approve(guard: Guard, who: Principal, wanted: str) -> tuple[Waiver, list[str
         one = _named(session, wanted)
         if one.waiver.owner == who.name:
             raise NotServable(f"{who.name} asked for this waiver; a second person must agree.")
-        scan = _examined(session, one.waiver.artifact)
+        scan = _examined(guard, session, one.waiver.artifact)
         _check_uploader(session, scan, who)
         if (state := _state(guard, one)) != "waiting":
             raise InputError(f"The waiver {one.asked.id} is {state}.", code="waiver_not_waiting")
@@ -157,11 +157,11 @@ def _state(guard: Guard, one: Asked) -> str:
     return "waiting" if one.agreed is None else "in force"
 
 
-def _examined(session: "Session", wanted: str) -> ScanRow:
+def _examined(guard: Guard, session: "Session", wanted: str) -> ScanRow:
     """The scan that gave the verdict in force on an artifact."""
     found = scans.for_digest(session, wanted) if is_digest(wanted) else []
     scan = found[0] if found else scans.get(session, wanted)
-    row = ledger.latest_for(session, scan.canonical_digest or "")
+    row = _newest.verdict(session, scan.canonical_digest or "", guard.trusted)
     if row is None:
         raise InputError(
             f"There is no verdict on {wanted} yet, so that there is nothing to waive.",
@@ -233,7 +233,7 @@ def _decide_anew(
 ) -> list[str]:
     """Decide from what is stored about every scan of the artifact in one of these states."""
     with reading(guard.engine) as session:
-        giver = _examined(session, waiver.artifact)
+        giver = _examined(guard, session, waiver.artifact)
         roots = [
             scan
             for scan in scans.for_digest(session, waiver.artifact)
