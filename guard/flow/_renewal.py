@@ -9,17 +9,44 @@ from dataclasses import replace
 
 from guard.core.states import SERVABLE_VERDICTS, UNDECIDED, ScanState, Verdict
 from guard.core.verdict import VerdictFacts
-from guard.flow import _newest
+from guard.flow import _newest, _reuse
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, write
 from guard.flow._warning import lets_through
 from guard.flow.context import Guard
 from guard.flow.signed import signed
-from guard.store import alarms, publications, scans
+from guard.policy import Case
+from guard.store import alarms, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 
 FAILED = "rescan_failed"
+
+
+def unseen(scan: ScanRow) -> bool:
+    """Whether nobody has checked yet that a re-scan has all that its decision needs."""
+    return scan.detail.rescan is not None and scan.detail.rescan.unseen
+
+
+def examined(guard: Guard, scan: ScanRow, case: Case) -> bool:
+    """Whether nothing has to run before the artifact of a re-scan can be decided anew."""
+    notes = scan.detail
+    if notes.smoke is None or not _reuse.same_canary(notes):
+        return False
+    whole = _reuse.complete(guard.policy, case)
+    return whole and not _reuse.unsifted(guard, case.artifact, case)
+
+
+def look_first(guard: Guard, held: Held, scan: ScanRow) -> None:
+    """Send a re-scan to the detectors; it comes back once, with whatever they could do."""
+    if scan.detail.rescan is None:
+        return
+    notes = replace(scan.detail, rescan=replace(scan.detail.rescan, unseen=False))
+    with transaction(guard.engine) as session:
+        held.check(session)
+        now = guard.now()
+        scans.move(session, scan.id, ScanState.DETECTING, now, lease=held.lease, detail=notes)
+        outbox.add(session, "detect", {"scan_id": scan.id}, now)
 
 
 def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms: Terms) -> None:
