@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -103,14 +103,14 @@ def page() -> str:
 
 def _route(route: APIRoute) -> Iterator[str]:
     """An HTTP route: what it does, what it takes, and what it answers with."""
-    (method,) = sorted(route.methods)
+    method = min(route.methods or {"GET"})
     yield f"### `{method} {route.path}`"
     yield ""
     yield from _prose(route.endpoint)
-    bodies = [field.field_info.annotation for field in route.dependant.body_params]
-    for body in filter(inspect.isclass, bodies):
-        yield f"Takes `{body.__name__}`: {_members(body)}."
-        yield ""
+    for name, kind in get_type_hints(route.endpoint).items():
+        if name != "return" and inspect.isclass(kind) and issubclass(kind, BaseModel):
+            yield f"Takes `{kind.__name__}`: {_members(kind)}."
+            yield ""
     answer = route.response_model
     if inspect.isclass(answer) and issubclass(answer, BaseModel):
         status = route.status_code or 200

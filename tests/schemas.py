@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from jsonschema import Draft202012Validator
 
-from guard.api.answers import VERDICT_SCHEMA, WAIVER_SCHEMA, VerdictDetail, WaiverDone
+from guard.api.answers import VERDICT_SCHEMA, VerdictDetail, WaiverDone
 from guard.attest.statement import VERDICT_TYPE, Issue
 from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Finding, Outcome, Target
 from guard.core.notes import Attempt
@@ -27,6 +27,7 @@ from guard.core.verdict import VerdictFacts
 from guard.reports.report import SCHEMA as REPORT_SCHEMA
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
+WAIVER_SCHEMA = "https://registry-guard.dev/schemas/waiver/v1"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 _SCALARS: dict[Any, Schema] = {

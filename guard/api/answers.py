@@ -15,7 +15,6 @@ from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 
 VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
-WAIVER_SCHEMA = "https://registry-guard.dev/schemas/waiver/v1"
 
 
 class CleanJson(JSONResponse):
@@ -152,7 +151,7 @@ class WaiverDone(WaiverAnswer):
     @classmethod
     def done(cls, waiver: Waiver, state: str, opened: list[str]) -> "WaiverDone":
         """Make the answer from a waiver, its state, and the ids of the re-scans."""
-        return cls.model_validate({**vars(waiver), "state": state, "decided_anew": opened})
+        return cls(**vars(waiver), state=state, decided_anew=opened)
 
 
 class Waivers(_Answer):

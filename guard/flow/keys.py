@@ -2,6 +2,7 @@
 
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guard.attest import acts
 from guard.attest.keys import Signer, TrustedKeys
@@ -12,10 +13,13 @@ from guard.flow._acts import append
 from guard.flow._checkpoints import store_of
 from guard.flow._seal import checkpoint, open_ledger, record, recorded_keys, seal
 from guard.flow._standing import NO_KEYS, compare, standing
-from guard.flow._trust import change, complete, gone
+from guard.flow._trust import change, complete, gone, in_force
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, name_of
 from guard.store.session import transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 def signer_of(guard: Guard) -> Signer:
@@ -48,6 +52,14 @@ def signer_of(guard: Guard) -> Signer:
             code="untrusted_signer",
         )
     return signer
+
+
+def trusted_of(engine: "Engine", path: Path) -> TrustedKeys:
+    """The public keys that count: those of the file at `path` that no act distrusts.
+
+    Raises as `guard.flow._trust.in_force`.
+    """
+    return in_force(engine, path)
 
 
 def make_key(path: Path) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 
 from guard.api.app import create_app
 from guard.core.roles import Act, Role
@@ -45,13 +44,13 @@ class Caller:
         self.client = client
         self.headers = {"Authorization": f"Bearer {people.give(scene.guard, name, role)}"}
 
-    def get(self, path: str = "") -> Response:
+    def get(self, path: str = "") -> Any:
         return self.client.get(f"/waivers{path}", headers=self.headers)
 
-    def post(self, path: str, **body: Any) -> Response:
+    def post(self, path: str, **body: Any) -> Any:
         return self.client.post(f"/waivers{path}", json=body, headers=self.headers)
 
-    def ask(self, artifact: str, **changes: Any) -> Response:
+    def ask(self, artifact: str, **changes: Any) -> Any:
         wanted = {"finding": FINDING, "reason": "a square by nature", "until": UNTIL}
         return self.post("", artifact=artifact, **{**wanted, **changes})
 
@@ -64,6 +63,12 @@ def rita(scene: Scene, client: TestClient) -> Caller:
 @pytest.fixture
 def sam(scene: Scene, client: TestClient) -> Caller:
     return Caller(scene, client, "sam", Role.REVIEWER)
+
+
+def verdict(scene: Scene) -> Verdict:
+    """The verdict in force on the scene's artifact."""
+    found: Verdict = scene.facts.verdict
+    return found
 
 
 def test_a_finding_is_waived_by_two_and_the_artifact_decided_anew(
@@ -86,7 +91,7 @@ def test_a_finding_is_waived_by_two_and_the_artifact_decided_anew(
     assert (agreed.status_code, agreed.json()["state"]) == (200, "in force")
     (opened,) = agreed.json()["decided_anew"]
     assert scene.in_force.scan_id == opened
-    assert scene.facts.verdict is Verdict.CLEARED
+    assert verdict(scene) is Verdict.CLEARED
     shown = rita.get(f"/{made['waiver_id']}").json()
     assert (shown["state"], shown["approver"]) == ("in force", "sam")
     assert rita.get().json() == {"waivers": [shown]}
@@ -95,7 +100,7 @@ def test_a_finding_is_waived_by_two_and_the_artifact_decided_anew(
     scene.work()
 
     assert (ended.json()["state"], len(ended.json()["decided_anew"])) == ("revoked", 1)
-    assert scene.facts.verdict is Verdict.REJECTED
+    assert verdict(scene) is Verdict.REJECTED
     with reading(scene.guard.engine) as session:
         done = acts.about(session, [scene.digest, made["waiver_id"]])
     assert [(row.act, row.principal) for row in done] == [
