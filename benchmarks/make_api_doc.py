@@ -1,4 +1,4 @@
-"""Write docs/api.md, the Python API and the plug-in contracts, from docstrings; a test compares.
+"""Write docs/api.md, the Python and HTTP APIs and the plug-in contracts; a test compares.
 
 python -m benchmarks.make_api_doc
 """
@@ -9,17 +9,27 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from guard.api.app import ROUTES
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "api.md"
 COLUMNS = 88  # of a signature, before it is written an argument a line
-HEAD = """# Python API and plug-in contracts
+HEAD = """# Python API, plug-in contracts and HTTP API
 
 Made by `python -m benchmarks.make_api_doc` from docstrings; change nothing by hand. How to add a
 plug-in step by step: [a detector](how-to/add-a-detector.md), [a defense](how-to/add-a-defense.md),
 [a retrainer](how-to/add-a-retrainer.md),
 [a format](how-to/add-a-format.md), [a publisher](how-to/add-a-publisher.md). What raises which
 error: [troubleshooting](troubleshooting.md).
+"""
+HTTP = """## HTTP
+
+With `Authorization: Bearer TOKEN` of a principal; errors are `application/problem+json`. What a
+role may do: [operating](operating.md#who-may-act). `GET /openapi.json` is for programs.
 """
 #: Title, then what stands under it, as module and name.
 SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -81,7 +91,36 @@ def page() -> str:
         parts.append(f"## {title}\n")
         for module, name in names:
             parts.append("\n".join(_entry(module, name)).rstrip() + "\n")
+    parts.append(HTTP)
+    parts += [
+        "\n".join(_route(route)).rstrip() + "\n"
+        for part in ROUTES
+        for route in part.router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+    ]
     return "\n".join(parts)
+
+
+def _route(route: APIRoute) -> Iterator[str]:
+    """An HTTP route: what it does, what it takes, and what it answers with."""
+    method = min(route.methods or {"GET"})
+    yield f"### `{method} {route.path}`"
+    yield ""
+    yield from _prose(route.endpoint)
+    for name, kind in get_type_hints(route.endpoint).items():
+        if name != "return" and inspect.isclass(kind) and issubclass(kind, BaseModel):
+            yield f"Takes `{kind.__name__}`: {_members(kind)}."
+            yield ""
+    answer = route.response_model
+    if inspect.isclass(answer) and issubclass(answer, BaseModel):
+        status = route.status_code or 200
+        yield f"Answers {status} with `{answer.__name__}`: {_members(answer)}."
+
+
+def _members(model: type[BaseModel]) -> str:
+    return ", ".join(
+        f"`{field.serialization_alias or name}`" for name, field in model.model_fields.items()
+    )
 
 
 def _entry(module: str, name: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from guard.blobs import open_blobs
 from guard.core import plugins
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
-from guard.flow.keys import signer_of
+from guard.flow.keys import signer_of, trusted_of
 from guard.policy import load_policy
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
@@ -39,7 +39,7 @@ def open_guard(settings: Settings | None = None) -> Guard:
         policy=load_policy(settings.policy_file),
         make_bucket=lambda name: Bucket(client(), name),
         make_signer=lambda: signer_of(guard),
-        make_trusted=lambda: _trusted(settings),
+        make_trusted=lambda: trusted_of(engine, settings.trusted_keys_file),
         make_publisher=lambda: _publisher(settings),
         child_environment=_child_environment(settings),
     )
@@ -66,12 +66,6 @@ def _client(settings: Settings) -> Any:
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.reveal(),
     )
-
-
-def _trusted(settings: Settings) -> Any:
-    from guard.attest.keys import TrustedKeys
-
-    return TrustedKeys.load(settings.trusted_keys_file)
 
 
 def _publisher(settings: Settings) -> Any:

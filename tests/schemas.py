@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from jsonschema import Draft202012Validator
 
-from guard.api.answers import VERDICT_SCHEMA, VerdictDetail
+from guard.api.answers import VERDICT_SCHEMA, VerdictDetail, WaiverDone
 from guard.attest.statement import VERDICT_TYPE, Issue
 from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Finding, Outcome, Target
 from guard.core.notes import Attempt
@@ -27,6 +27,7 @@ from guard.core.verdict import VerdictFacts
 from guard.reports.report import SCHEMA as REPORT_SCHEMA
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
+WAIVER_SCHEMA = "https://registry-guard.dev/schemas/waiver/v1"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 _SCALARS: dict[Any, Schema] = {
@@ -178,6 +179,18 @@ def verdict() -> Schema:
     return _document(VERDICT_SCHEMA, "What the API answers about one verdict.", body)
 
 
+def waiver() -> Schema:
+    """Of `GET /waivers/{id}`, and of `guard waive` with `--format json`."""
+    body = WaiverDone.model_json_schema(mode="serialization")
+    body["required"].remove("decided_anew")
+    body["properties"]["state"] = {
+        "enum": ["waiting", "in force", "revoked", "expired", "void"],
+    }
+    body["title"] = "Waiver"
+    body.pop("description", None)
+    return _document(WAIVER_SCHEMA, "A waiver of one finding, and how it stands.", body)
+
+
 def _repair() -> Schema:
     """The properties that only a report on a repaired model has."""
     facts = object_of(
@@ -277,6 +290,7 @@ MADE = {
     "verdict-predicate.schema.json": predicate,
     "report.schema.json": report,
     "verdict.schema.json": verdict,
+    "waiver.schema.json": waiver,
 }
 
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from benchmarks.simulation.counting import counted, signed, when
 from benchmarks.simulation.serving import served
 from benchmarks.simulation.steps import Schedule, Uploaded
 from benchmarks.simulation.turns import Odds
-from benchmarks.simulation.watch import Violation, Watch, when
+from benchmarks.simulation.watch import Violation, Watch
 from benchmarks.simulation.world import BUCKET
-from guard.attest import dsse
 from guard.core.digests import sha256
-from guard.core.errors import GuardError
 from guard.core.states import SERVABLE_VERDICTS
 from guard.flow._standing import standing
 from guard.flow.verify import verify
@@ -203,14 +202,10 @@ def _best(
 
 
 def _may(run: Schedule, watch: Watch, digest: str, until: datetime) -> bool:
-    latest = [row for row in watch.ledger if row.artifact_digest == digest][-1]
-    try:
-        dsse.verify(latest.envelope, run.world.guard.trusted)
-    except GuardError:
-        return False
-    now = run.world.clock
+    latest, now = counted(watch.ledger, digest), run.world.clock
     return (
-        latest.verdict in SERVABLE_VERDICTS
+        signed(latest, run.world.guard.trusted)
+        and latest.verdict in SERVABLE_VERDICTS
         and now < latest.expires_at
         and now < until
         and f"revoked {digest}" not in watch.since

@@ -18,9 +18,11 @@ from guard.attest import gate
 from guard.core.errors import NotServable
 from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.flow import (
+    _newest,
     _reuse,
     _seal,
     _standing,
+    _trust,
     _turn,
     _verdict,
     publish,
@@ -186,6 +188,12 @@ MUTANTS: Mapping[str, Mutant] = {
         ((_seal, "write_checkpoint", lambda *_, **__: None),),
         "anything",
         shown=None,
+    ),
+    "an upload that nobody could look at counts": Mutant(
+        frozenset({14}), ((_newest, "UNDECIDED", frozenset()),), "one name", shown=None
+    ),
+    "a distrusted key counts as long as the file holds it": Mutant(
+        frozenset({15}), ((_trust, "distrusted", lambda *_: frozenset()),), "people", shown=None
     ),
     "a lost event is lost": Mutant(
         frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=3

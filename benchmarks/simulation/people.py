@@ -95,8 +95,9 @@ def _publish(run: "Schedule") -> None:
 
 def _ask_rescan(run: "Schedule") -> None:
     guard, wanted = run.world.guard, _name(run) if run.rng.random() < 0.5 else _scan(run)
+    who = run.world.people["root" if run.rng.random() < 0.5 else "bob"]
     if wanted:
-        run.act("rescan", lambda: rescan.request(guard, wanted), wanted)
+        run.act(f"{who.name}: rescan", lambda: rescan.request(guard, wanted, who), wanted)
 
 
 def _own(run: "Schedule") -> None:

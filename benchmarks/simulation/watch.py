@@ -4,13 +4,14 @@ All of it is read anew from the database's file and from what is served, by quer
 the service believes does not count.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from benchmarks.simulation import counting
+from benchmarks.simulation.counting import ledger_row
 from benchmarks.simulation.serving import Served, served
 from benchmarks.simulation.steps import Schedule, Uploaded
 from guard.attest import dsse
@@ -21,7 +22,7 @@ from guard.attest.views import VerdictView, read_verdict
 from guard.core.errors import GuardError
 from guard.core.ledger import GENESIS
 from guard.core.roles import MAY, Act, Role
-from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict, may_move
+from guard.core.states import SERVABLE_VERDICTS, ScanState, may_move
 from guard.store.rows import LedgerRow
 
 LONGEST = timedelta(days=30)  # of all policies of the simulation
@@ -57,6 +58,7 @@ class Watch:
     top: dict[tuple[str, str], int] = field(default_factory=dict)
     active: dict[str, str] = field(default_factory=dict)
     released: set[tuple[str, str, str, str]] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)  # publications that are active
     evidence: dict[str, str] = field(default_factory=dict)  # its artifact by its key
     changes: int = -1
 
@@ -76,6 +78,10 @@ class Watch:
     def step(self) -> int:
         return self.run.world.turns.step
 
+    @property
+    def file(self) -> TrustedKeys:
+        return TrustedKeys.load(self.run.world.guard.settings.trusted_keys_file)
+
     def database(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
 
@@ -92,13 +98,15 @@ class Watch:
             db.close()
 
     def _all(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
-        self.keys.update(TrustedKeys.load(self.run.world.guard.settings.trusted_keys_file).keys)
+        self.keys.update(self.file.keys)
         yield from self._grows(db)
+        yield from counting.keys(db, self.run.world.guard.trusted)
         yield from self._chain()
         yield from self._scans(db)
         yield from self._people(db)
         yield from self._names(db)
         yield from self._serving(db)
+        yield from self._taken_down(db)
 
     # 8: append-only tables only grow.
 
@@ -116,7 +124,7 @@ class Watch:
                 yield 8, f"{table} has {count} rows, and {len(mine)} were written"
             rows = [dict(zip(columns, row, strict=True)) for row in fresh]
             if table == "verdicts":
-                self.ledger += [_ledger_row(row) for row in rows]
+                self.ledger += [ledger_row(row) for row in rows]
                 self.since.update({row["id"]: self.step for row in rows})
             elif table == "revocations":
                 self.since.update({f"revoked {row['digest']}": self.step for row in rows})
@@ -227,6 +235,21 @@ class Watch:
         digest = models.canonical.get(upload.kind, "")
         return {digest, *models.repairs(digest)} - {""}
 
+    # 14: what holds stays in service. `counting` checks that, and 15.
+
+    def _taken_down(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
+        yield from counting.taken_down(
+            db,
+            self.published,
+            self.ledger,
+            self.run.world.guard.trusted,
+            now=self.run.world.clock,
+            since=self.since,
+            born=min((worker.born for worker in self.run.ran), default=0),
+        )
+        active = db.execute("SELECT id FROM publications WHERE state = 'active'")
+        self.published = {row[0] for row in active}
+
     # 3, 4 and 5: names belong to prefixes, uploads have an order, versions are used once.
 
     def _names(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
@@ -315,17 +338,15 @@ class Watch:
             yield 1, f"{where} was released for longer than its verdict holds"
         # What was known before any worker of this step began, none of them may overlook.
         born = min((worker.born for worker in self.run.ran), default=0)
-        newest = [row for row in self.ledger if row.artifact_digest == one.digest][-1]
+        newest = counting.counted(self.ledger, one.digest)
         if newest.verdict not in SERVABLE_VERDICTS and self.since[newest.id] < born:
             yield 1, f"{where} was released though its newest verdict is {newest.verdict}"
         if self.since.get(f"revoked {one.digest}", born) < born:
             yield 1, f"{where} was released after it had been withdrawn"
 
     def _reconciled(self, db: sqlite3.Connection, found: list[Served]) -> Iterator[tuple[int, str]]:
-        now, trusted = (
-            self.run.world.clock,
-            TrustedKeys.load(self.run.world.guard.settings.trusted_keys_file),
-        )
+        now, trusted = self.run.world.clock, self.file
+        yield from counting.keys(db, trusted)
         revoked = {key.split()[1] for key in self.since if key.startswith("revoked ")}
         stuck = {
             row[0]
@@ -343,42 +364,18 @@ class Watch:
             where = f"{one.name} {one.version} ({one.digest[:8]})"
             if f"{one.name} {one.version}" in stuck:
                 continue
-            latest = [row for row in self.ledger if row.artifact_digest == one.digest][-1]
+            latest = counting.counted(self.ledger, one.digest)
             if latest.verdict not in SERVABLE_VERDICTS:
                 yield 2, f"{where} is served though its newest verdict is {latest.verdict}"
             if latest.expires_at <= now:
                 yield 2, f"{where} is served though its verdict has expired"
             if one.digest in revoked:
                 yield 2, f"{where} is served though it was withdrawn"
-            if not _signed(latest, trusted):
+            if not counting.signed(latest, trusted):
                 yield 2, f"{where} is served though its verdict's key is not trusted"
             published = (one.name, one.version, one.digest) in rows
             if not published and (one.name, one.digest) not in under_way:
                 yield 2, f"{where} is served and was not published"
-
-
-def when(text: str) -> datetime:
-    """A time as SQLite keeps it."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-def _ledger_row(row: dict[str, Any]) -> LedgerRow:
-    values = {key: row[key] for key in LedgerRow.__dataclass_fields__}
-    values |= {
-        "verdict": Verdict(values["verdict"]),
-        "envelope": json.loads(values["envelope"]),
-        "issued_at": when(values["issued_at"]),
-        "expires_at": when(values["expires_at"]),
-    }
-    return LedgerRow(**values)
-
-
-def _signed(row: LedgerRow, trusted: TrustedKeys) -> bool:
-    try:
-        dsse.verify(row.envelope, trusted)
-    except GuardError:
-        return False
-    return True
 
 
 def _reachable(state: ScanState) -> frozenset[ScanState]:

@@ -32,6 +32,7 @@ from guard.detectors import DETECTORS
 from guard.events.bucket import Bucket
 from guard.flow import tokens
 from guard.flow.context import Guard
+from guard.flow.keys import signer_of
 from guard.flow.principals import Principal, authenticate
 from guard.policy import DetectorRule, Policy
 from guard.policy.rules import ProofRule
@@ -148,6 +149,7 @@ class World:
             self.guard,
             settings=replace(self.guard.settings, **changes),
             make_publisher=lambda: publisher,
+            make_signer=lambda: signer_of(self.guard),  # by the key that the settings name then
         )
 
     def pass_time(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from guard.core.errors import IntegrityMismatch
 from guard.core.plain import to_plain
 from guard.core.text import printable
+from guard.core.waivers import Waiver
 from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 
@@ -114,6 +115,49 @@ class ReviewAnswer(_Answer):
     def of(cls, row: ReviewRow) -> "ReviewAnswer":
         """Make the answer from a row."""
         return cls.model_validate(row)
+
+
+class WaiverAnswer(_Answer):
+    """A waiver, as `guard waive list --format json` prints it too.
+
+    `state` is `waiting`, `in force`, `revoked`, `expired` or `void`. Its format is
+    published in `docs/schemas/waiver.schema.json`.
+    """
+
+    waiver_id: str
+    artifact: str
+    method: str
+    version: int
+    target: int | str | None
+    evidence: list[str]
+    policy: str
+    reason: str
+    owner: str
+    approver: str
+    until: datetime
+    state: str
+
+    @classmethod
+    def of(cls, waiver: Waiver, state: str) -> "WaiverAnswer":
+        """Make the answer from a waiver and its state."""
+        return cls.model_validate({**vars(waiver), "state": state})
+
+
+class WaiverDone(WaiverAnswer):
+    """A waiver with the re-scans that decide about its artifact anew, from what is stored."""
+
+    decided_anew: list[str]
+
+    @classmethod
+    def done(cls, waiver: Waiver, state: str, opened: list[str]) -> "WaiverDone":
+        """Make the answer from a waiver, its state, and the ids of the re-scans."""
+        return cls(**vars(waiver), state=state, decided_anew=opened)
+
+
+class Waivers(_Answer):
+    """A list of waivers, the newest first."""
+
+    waivers: list[WaiverAnswer]
 
 
 class VerdictAnswer(_Answer):

@@ -31,6 +31,8 @@ STATUS_OF_CODE: dict[str, int] = {
     "unknown_verdict": 404,
     "unknown_nomination": 404,
     "unknown_artifact": 404,
+    "unknown_waiver": 404,
+    "waiver_not_waiting": 409,
     "ambiguous_scan": 409,
     "event_too_large": 413,
     "not_nominated": 422,

@@ -19,6 +19,15 @@ def open_service() -> "Guard":
     return open_guard(settings_here())
 
 
+def open_upgraded() -> "Guard":
+    """The same, on a database that is brought to this release's schema, by a recorded act."""
+    from guard.flow.schema import upgrade
+
+    guard = open_service()
+    upgrade(guard, _login(named=False), lambda: caller(guard, named=False))
+    return guard
+
+
 def caller(guard: "Guard", *, named: bool = True) -> "Principal":
     """Who calls this command: the holder of `GUARD_TOKEN`, or without one the login.
 

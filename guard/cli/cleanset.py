@@ -36,20 +36,14 @@ def add(
     form: FormatOption = Format.TABLE,
 ) -> int:
     """Check a clean set, split it once, and store it by digest under this name."""
-    from guard.bootstrap import open_guard, upgrade_database
-    from guard.cli._environment import settings_here
-    from guard.store import cleansets
-    from guard.store.session import transaction
+    from guard.cli._service import caller, open_upgraded
+    from guard.flow import cleansets
 
-    settings = settings_here()
     facts, data = _curated(source, name, seed)
     # On a new machine clean sets are often added before any service runs, so make the schema rather
     # than require it.
-    upgrade_database(settings)
-    guard = open_guard(settings)
-    guard.blobs.put_bytes(data)
-    with transaction(guard.engine) as session:
-        cleansets.put(session, facts, guard.now())
+    guard = open_upgraded()
+    cleansets.add(guard, caller(guard, named=False), facts, data)
     _print([facts], form, one=True)
     return 0
 

@@ -3,6 +3,7 @@
 import typer
 
 from guard.cli._output import say
+from guard.cli._service import open_upgraded
 
 app = typer.Typer(rich_markup_mode=None, help="Manage the database's schema.")
 
@@ -15,9 +16,6 @@ def db() -> None:
 @app.command()
 def upgrade() -> int:
     """Upgrade the schema to this release; does nothing if it is up to date."""
-    from guard.bootstrap import upgrade_database
-    from guard.cli._environment import settings_here
-
-    upgrade_database(settings_here())
+    open_upgraded()
     say("the schema is up to date")
     return 0

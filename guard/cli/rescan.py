@@ -6,7 +6,7 @@ import typer
 
 from guard.cli._output import Format, FormatOption
 from guard.cli._scans import look, print_scans
-from guard.cli._service import open_service
+from guard.cli._service import caller, open_service
 from guard.core.errors import InputError
 
 app = typer.Typer(rich_markup_mode=None)
@@ -34,10 +34,10 @@ def rescan(
     guard = open_service()
     from guard.flow import rescan as flow
 
+    who = caller(guard, named=False)
     if wanted is not None:
-        opened = flow.request(guard, wanted)
+        opened = flow.request(guard, wanted, who)
     else:
-        items = flow.due(guard, expiring_only=True)
-        opened = [flow.begin(guard, item.root, item.giver, item.why) for item in items]
+        opened = flow.request_expiring(guard, who)
     print_scans([look(guard, scan_id) for scan_id in opened], form)
     return 0

@@ -38,14 +38,13 @@ def add(
     form: FormatOption = Format.TABLE,
 ) -> int:
     """Read a training set once, and remember it under this name with its digest."""
-    from guard.bootstrap import open_guard, upgrade_database
-    from guard.cli._environment import settings_here
+    from guard.cli._service import caller, open_upgraded
     from guard.flow import trainsets
 
-    settings, names = settings_here(), _names(class_names)
-    upgrade_database(settings)
+    names, guard = _names(class_names), open_upgraded()
+    who = caller(guard, named=False)
     with watched("trainset add") as progress:
-        row = trainsets.add(open_guard(settings), name, source, names, progress=progress)
+        row = trainsets.add(guard, who, name, source, names, progress=progress)
     _print([row], form, one=True)
     return 0
 

@@ -12,6 +12,8 @@ from guard.core.digests import json_digest
 GENESIS = "0" * 64
 #: The kind of the ledger's acts that seal what a principal did.
 DONE = "act"
+#: The kinds that say which keys are trusted.
+KEY_KINDS = ("open", "accept", "trust", "distrust")
 
 
 class Link(Protocol):

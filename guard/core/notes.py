@@ -38,12 +38,14 @@ class Attempt:
 class Rescan:
     """Why an artifact is scanned again; `of` is the id of its first scan.
 
-    `extension`: nothing is scanned, the verdict in force was only extended.
+    `extension`: nothing is scanned, the verdict in force was only extended. `unseen`: nobody has
+    checked yet whether all is there that a decision needs; the deciding stage does.
     """
 
     of: str
     why: str
     extension: bool = field(default=False, metadata=LEFT_OUT)
+    unseen: bool = field(default=False, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

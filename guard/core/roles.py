@@ -9,8 +9,8 @@ class Role(StrEnum):
 
     VIEWER = "viewer"  # reads scans, verdicts and metrics over the API
     UPLOADER = "uploader"  # also has objects under its own prefixes looked at
-    REVIEWER = "reviewer"  # also decides about held verdicts
-    OPERATOR = "operator"  # also publishes, withdraws, and gives and revokes tokens
+    REVIEWER = "reviewer"  # also decides about held verdicts and has models scanned again
+    OPERATOR = "operator"  # also publishes, withdraws, adds clean sets, gives and revokes tokens
     SIGNER = "signer"  # also trusts and distrusts signing keys and accepts a ledger
 
 
@@ -32,6 +32,10 @@ class Act(StrEnum):
     REMOVE_OWNER = "owner_remove"
     ROLLBACK = "rollback"
     TRANSFER = "transfer"
+    RESCAN = "rescan"
+    ADD_CLEANSET = "cleanset_add"
+    ADD_TRAINSET = "trainset_add"
+    UPGRADE_DATABASE = "db_upgrade"  # nobody is asked for a token, but who shows one is checked
     CHANGE_POLICY = "policy_change"  # nobody asks for it: the deciding side notices it
     WAIVE = "waive"
     APPROVE_WAIVER = "waiver_approve"
@@ -56,6 +60,10 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REMOVE_OWNER: _OPERATOR,
     Act.ROLLBACK: _OPERATOR,
     Act.TRANSFER: _OPERATOR,
+    Act.RESCAN: _REVIEWER | _OPERATOR,
+    Act.ADD_CLEANSET: _OPERATOR,
+    Act.ADD_TRAINSET: _OPERATOR,
+    Act.UPGRADE_DATABASE: _OPERATOR,
     Act.CHANGE_POLICY: frozenset(),
     Act.WAIVE: _REVIEWER,
     Act.APPROVE_WAIVER: _REVIEWER,

@@ -72,6 +72,8 @@ class Verdict(StrEnum):
 
 #: The only verdicts under which an artifact may be served; `attest.gate` is the only reader.
 SERVABLE_VERDICTS = frozenset({Verdict.CLEARED, Verdict.PURIFIED})
+#: Verdicts that say nothing about the model: they take no other verdict's place.
+UNDECIDED = frozenset({Verdict.INCONCLUSIVE})
 
 
 class GateMode(StrEnum):

@@ -19,6 +19,7 @@ from guard.store import acts, ledger_acts
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from guard.attest.keys import Signer
     from guard.flow.context import Guard
     from guard.store.rows import ActRow
 
@@ -65,8 +66,13 @@ def note(
     return row
 
 
-def append(guard: "Guard", session: "Session", act: signing.Act) -> None:
+def append(
+    guard: "Guard", session: "Session", act: signing.Act, signer: "Signer | None" = None
+) -> None:
     """Sign an act and append it to the chain.
+
+    Args:
+        signer: the guard's own where none is given.
 
     Raises:
         InputError: this process has no trusted signing key.
@@ -76,7 +82,7 @@ def append(guard: "Guard", session: "Session", act: signing.Act) -> None:
         act_id=act.act_id,
         kind=act.kind,
         subject=act.subject,
-        envelope=dsse.sign(signing.act_statement(act), guard.signer),
+        envelope=dsse.sign(signing.act_statement(act), signer or guard.signer),
         at=act.at,
     )
 

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from guard.attest import gate
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.notes import Rescan, ScanNotes
-from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState, Verdict, WouldBe
+from guard.core.states import SERVABLE_VERDICTS, UNDECIDED, GateMode, ScanState, Verdict, WouldBe
 from guard.core.verdict import Gated
-from guard.flow import _warning
+from guard.flow import _newest, _warning
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.signed import signed
@@ -54,7 +54,7 @@ def extend_late(guard: Guard) -> None:
     late: dict[str, tuple[ScanRow, LedgerRow]] = {}
     with reading(guard.engine) as session:
         for publication in publications.active(session):
-            newest = ledger.latest_for(session, publication.digest)
+            newest = _newest.verdict(session, publication.digest, guard.trusted)
             if newest is None or guard.now() < newest.expires_at or not may_be_served(newest):
                 continue
             root = root_of(session, publication)
@@ -69,18 +69,22 @@ def _warns(guard: Guard) -> bool:
 
 
 def root_of(session: Session, row: PublicationRow) -> ScanRow | None:
-    """The first scan of what was published, by the name it was published under."""
-    return next(
-        (
-            scan
-            for scan in scans.for_digest(session, row.digest)
-            if scan.canonical_digest == row.digest
-            and scan.name == row.name
-            and scan.verdict_id is not None
-            and scan.detail.rescan is None
-        ),
-        None,
-    )
+    """The newest scan of what was published, by the name it was published under; no re-scan.
+
+    One that decided, where there is one: an upload of the same bytes that nobody could look at
+    vouches for nothing, and must not keep what vouches from being renewed.
+    """
+    found = [
+        scan
+        for scan in scans.for_digest(session, row.digest)
+        if scan.canonical_digest == row.digest
+        and scan.name == row.name
+        and scan.verdict_id is not None
+        and scan.detail.rescan is None
+    ]
+    if len(found) > 1:
+        found.sort(key=lambda scan: ledger.get(session, scan.verdict_id or "").verdict in UNDECIDED)
+    return found[0] if found else None
 
 
 def may_be_served(row: LedgerRow) -> bool:

@@ -16,6 +16,7 @@ from guard.core.errors import CleanSetError, IntegrityMismatch
 from guard.core.manifest import Manifest
 from guard.core.notes import ScanNotes
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.flow import _newest
 from guard.flow._lease import Held
 from guard.flow._verdict import Terms, write
 from guard.flow._warning import lets_through
@@ -48,7 +49,9 @@ class Standing:
 
 def candidate(guard: Guard, session: "Session", scan: ScanRow, digest: str) -> str | None:
     """The id of a verdict that an upload with this digest may rest on; the decision checks it."""
-    row = None if scan.parent_scan_id is not None else ledger.latest_for(session, digest)
+    row = (
+        None if scan.parent_scan_id is not None else _newest.verdict(session, digest, guard.trusted)
+    )
     if row is None or row.verdict not in _REUSABLE or not _in_force(guard, row):
         return None
     return row.id
@@ -83,7 +86,7 @@ def standing(
     """The verdict that `scan` may rest on; None where anything is not as it was."""
     with reading(guard.engine) as session:
         row = ledger.get(session, scan.detail.reuses or "")
-        newest = ledger.latest_for(session, row.artifact_digest)
+        newest = _newest.verdict(session, row.artifact_digest, guard.trusted)
         giver = scans.get(session, row.scan_id)
     if newest is None or newest.id != row.id or not _in_force(guard, row):
         return None

@@ -12,8 +12,9 @@ from guard.attest import acts, dsse
 from guard.attest.checkpoint import Checkpoint, Heads, write_line
 from guard.attest.keys import TrustedKeys
 from guard.core.digests import sha256
-from guard.core.errors import GuardError, IntegrityMismatch
+from guard.core.errors import GuardError, InputError, IntegrityMismatch, Unavailable
 from guard.core.ledger import GENESIS
+from guard.flow import _trust
 from guard.flow._acts import BATCH, append, has_key
 from guard.flow._checkpoints import CheckpointStore, store_of
 from guard.flow._standing import Standing, compare, standing
@@ -23,6 +24,7 @@ from guard.store.rows import RevocationRow
 from guard.store.session import reading, transaction
 
 SUBJECT = "ledger"
+LEFT_OVER = "distrusted_key_in_file"
 log = structlog.get_logger()
 
 
@@ -62,12 +64,25 @@ def open_ledger(guard: Guard) -> None:
         _seal(guard, opening=True)
 
 
+def checkpoint(guard: Guard) -> None:
+    """Write a checkpoint though there is no news, so that this process's key signs the newest.
+
+    Raises:
+        Unavailable: it could not be written.
+        IntegrityMismatch: the ledger is broken already.
+    """
+    store = store_of(guard)
+    with store.writing():
+        write_checkpoint(guard, store, compare(guard, store, guard.trusted).check())
+
+
 def tend(guard: Guard) -> None:
     """What `reconcile` does about the ledger: catch up, and raise an alarm for what is missing.
 
     Raises:
         Unavailable: the database cannot be read.
     """
+    _complete(guard)
     found = standing(guard, patient=True)
     if found.broken:
         _raise(guard, "ledger_broken", " ".join(found.broken))
@@ -180,6 +195,17 @@ def _seal(guard: Guard, *, opening: bool = False) -> None:
             write_checkpoint(guard, store, found)
         elif found.trail.newest is not None:
             _publish(guard, store, found.trail.newest.number, found.trail.line)
+
+
+def _complete(guard: Guard) -> None:
+    try:
+        _trust.complete(guard)
+    except (InputError, Unavailable) as error:
+        left = ", ".join(key_id[:16] for key_id in _trust.left_over(guard))
+        detail = f"The file of trusted keys still holds {left}, which an act distrusts"
+        _raise(guard, LEFT_OVER, f"{detail}: {error.sentence}")
+    else:
+        _clear(guard, LEFT_OVER)
 
 
 def _news(found: Standing) -> bool:

@@ -1,5 +1,8 @@
 """Stage 3: read the evidence, apply the policy, sign the verdict."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from guard.core.sift import METHOD
 from guard.core.states import SERVABLE_VERDICTS, ScanState
 from guard.core.verdict import VerdictFacts
@@ -29,7 +32,11 @@ def run(guard: Guard, held: Held) -> None:
         found = _reuse.standing(guard, scan, case_of)
         _reuse.conclude(guard, held, scan, found)
         return
-    decision = judge(guard.policy, case_of(guard, scan))
+    case = case_of(guard, scan) if scan.cleanset_digest else None
+    if _renewal.unseen(scan) and not (case and _renewal.examined(guard, scan, case)):
+        _renewal.look_first(guard, held, scan)
+        return
+    decision = judge(guard.policy, case or case_of(guard, scan))
     then = ""
     if decision.verdict in SERVABLE_VERDICTS:
         then = "publish" if guard.settings.auto_publish else ""
@@ -50,8 +57,11 @@ def _end(
         conclude(guard, held, subject, facts, terms)
 
 
-def case_of(guard: Guard, scan: ScanRow) -> Case:
-    """All stored facts about a scan's artifact that the policy may read."""
+def case_of(guard: Guard, scan: ScanRow, methods: Mapping[str, Any] | None = None) -> Case:
+    """All stored facts about a scan's artifact that the policy may read.
+
+    `methods` is as in `guard.vetting.case.make_case`.
+    """
     digest, cleanset = scan.canonical_digest or "", scan.cleanset_digest or ""
     with reading(guard.engine) as session:
         found = tuple(evidence.for_artifact(session, digest, cleanset))
@@ -67,6 +77,7 @@ def case_of(guard: Guard, scan: ScanRow) -> Case:
         found,
         repair,
         architecture=str(manifest["architecture"]) if manifest else None,
+        methods=methods,
         waivers=_waivers.counting(guard, scan),
         sifted=any(item.method == METHOD for item in parent or ()),
     )

@@ -2,17 +2,24 @@
 
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guard.attest import acts
 from guard.attest.keys import Signer, TrustedKeys
 from guard.core.digests import is_digest, sha256
 from guard.core.errors import InputError
 from guard.core.roles import Act
+from guard.flow._acts import append
 from guard.flow._checkpoints import store_of
-from guard.flow._seal import open_ledger, record, recorded_keys, seal
-from guard.flow._standing import NO_KEYS, compare
+from guard.flow._seal import checkpoint, open_ledger, record, recorded_keys, seal
+from guard.flow._standing import NO_KEYS, compare, standing
+from guard.flow._trust import change, complete, gone, in_force
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, name_of
+from guard.store.session import transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 def signer_of(guard: Guard) -> Signer:
@@ -24,7 +31,7 @@ def signer_of(guard: Guard) -> Signer:
         InputError: there is a ledger, and no key file or no trust in its key.
     """
     settings = guard.settings
-    path, trusted = settings.signing_key_file, TrustedKeys.load(settings.trusted_keys_file)
+    path, trusted = settings.signing_key_file, guard.trusted
     # Asked only where it matters: it reads the database.
     new = not (path.exists() and trusted.keys) and _never_used(guard, trusted)
     if not trusted.keys and not new:
@@ -45,6 +52,14 @@ def signer_of(guard: Guard) -> Signer:
             code="untrusted_signer",
         )
     return signer
+
+
+def trusted_of(engine: "Engine", path: Path) -> TrustedKeys:
+    """The public keys that count: those of the file at `path` that no act distrusts.
+
+    Raises as `guard.flow._trust.in_force`.
+    """
+    return in_force(engine, path)
 
 
 def make_key(path: Path) -> str:
@@ -72,24 +87,33 @@ def trust(guard: Guard, key: str, reason: str, by: Principal | str) -> str:
     name = name_of(guard, by, Act.CHANGE_KEYS)
     settings = guard.settings
     key_id, raw = _public(guard, key)
-    trusted = TrustedKeys.load(settings.trusted_keys_file)
-    after = TrustedKeys({**trusted.keys, key_id: raw})
     signer = Signer.load(settings.signing_key_file)
-    if signer.key_id not in after.keys:
+    counted = guard.trusted.keys
+    if signer.key_id not in {*counted, key_id}:
         raise InputError(
             f"This guard signs with {signer.key_id[:16]}, which is not trusted; name that key "
             "first.",
             code="untrusted_signer",
         )
-    first = signer.key_id not in trusted.keys
-    if first:
-        after.save(settings.trusted_keys_file)  # otherwise nothing can sign the act
-    open_ledger(guard)
-    record(guard, _act(guard, "trust", key_id, reason, name, {key_id: raw.hex()}))
-    if not first:
-        # Behind the act: a process that dies in between leaves an act without effect, and no key
-        # that is trusted though no act says so. Trusting it once more completes it.
-        after.save(settings.trusted_keys_file)
+    if signer.key_id not in counted and signer.key_id in gone(guard):
+        raise InputError(
+            f"{signer.key_id[:16]} was distrusted, and its own signature does not bring it back; "
+            "sign with another key (`guard keys make`).",
+            code="untrusted_signer",
+        )
+    if signer.key_id not in counted and not standing(guard, patient=True).opened:
+        change(guard, lambda keys: {**keys, key_id: raw})  # the act that opens the ledger names it
+    act = _act(guard, "trust", key_id, reason, name, {key_id: raw.hex()})
+    if signer.key_id in guard.trusted.keys:
+        open_ledger(guard)
+        record(guard, act)
+    else:
+        # Where no key is left that could, it signs for itself; only the file makes that count.
+        with transaction(guard.engine) as session:
+            append(guard, session, act, signer)
+    # Behind the act: a process that dies in between leaves an act without effect, and no key that
+    # is trusted though no act says so. Trusting it once more completes it.
+    change(guard, lambda keys: {**keys, key_id: raw})
     seal(guard)
     return key_id
 
@@ -106,8 +130,8 @@ def distrust(guard: Guard, key_id: str, reason: str, by: Principal | str) -> str
     """
     _need(reason)
     name = name_of(guard, by, Act.CHANGE_KEYS)
-    path = guard.settings.trusted_keys_file
-    found = [known for known in guard.trusted.keys if known.startswith(key_id)]
+    file = TrustedKeys.load(guard.settings.trusted_keys_file)
+    found = [known for known in file.keys if known.startswith(key_id)]
     if len(key_id) < 8 or len(found) != 1:
         raise InputError(
             f"{key_id!r} names no single trusted key; `guard keys list` shows them.",
@@ -119,12 +143,13 @@ def distrust(guard: Guard, key_id: str, reason: str, by: Principal | str) -> str
             "GUARD_SIGNING_KEY_FILE first.",
             code="own_key",
         )
-    open_ledger(guard)
-    record(guard, _act(guard, "distrust", found[0], reason, name, {}))
-    # The checkpoint that follows is signed by a key that stays trusted.
+    if found[0] in guard.trusted.keys:  # otherwise a process died behind the act
+        open_ledger(guard)
+        # From the act on the key's checkpoints count no more: the newest must be another key's.
+        checkpoint(guard)
+        record(guard, _act(guard, "distrust", found[0], reason, name, {}))
+    complete(guard)
     seal(guard)
-    left = {known: raw for known, raw in guard.trusted.keys.items() if known != found[0]}
-    TrustedKeys(left).save(path)
     return found[0]
 
 

@@ -16,7 +16,7 @@ from guard.core.contracts import Receipt, Smoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
-from guard.flow import _turn, _warning
+from guard.flow import _newest, _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._seal import settle
@@ -224,7 +224,7 @@ def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]
         if scan.verdict_id is None:
             raise NotServable(f"Scan {scan.id} has no verdict yet.")
         row = ledger.get(session, scan.verdict_id)
-        newest = ledger.latest_for(session, row.artifact_digest)
+        newest = _newest.verdict(session, row.artifact_digest, guard.trusted)
     # Another upload of the same bytes may have been rejected since; reconcile would take it out.
     if (
         newest is not None

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from guard.core.contracts import Publisher, Served
 from guard.core.errors import GuardError, IntegrityMismatch, NotServable
 from guard.core.states import GateMode, ScanState
+from guard.flow import _newest
 from guard.flow._aging import extend_late
 from guard.flow._seal import tend
 from guard.flow._standing import Standing, standing
 from guard.flow._warning import permission
 from guard.flow.context import Guard
-from guard.store import alarms, ledger, outbox, publications, scans
+from guard.store import alarms, outbox, publications, scans
 from guard.store.rows import LedgerRow, PublicationRow
 from guard.store.session import reading, transaction
 
@@ -79,7 +80,7 @@ class _Records:
     now: datetime
     mode: GateMode
     active: tuple[PublicationRow, ...]  # by name and age
-    verdicts: Mapping[str, LedgerRow | None]  # the latest, by digest
+    verdicts: Mapping[str, LedgerRow | None]  # that count, by digest
     underway: frozenset[tuple[str, str]]  # (name, digest) that a worker is publishing now
 
 
@@ -106,8 +107,8 @@ def reconcile_guard(guard: Guard) -> list[Action]:
                 raise NotServable(
                     f"No finished scan of {row.digest[:12]} is left to publish from; scan it again."
                 )
-            # Of a scan and its re-scans, the one that has the newest verdict.
-            latest = ledger.latest_for(session, row.digest)
+            # Of a scan and its re-scans, the one that has the verdict that counts.
+            latest = _newest.verdict(session, row.digest, guard.trusted)
             finished.sort(key=lambda scan: latest is None or scan.verdict_id != latest.id)
             # The stage asks the gate again before it publishes.
             scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
@@ -242,7 +243,7 @@ def _read(
             now=now,
             mode=mode,
             active=active,
-            verdicts={digest: ledger.latest_for(session, digest) for digest in digests},
+            verdicts={digest: _newest.verdict(session, digest, trusted) for digest in digests},
             underway=frozenset(
                 (scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest
             ),

@@ -1,10 +1,11 @@
 """Scan again what is served, before its verdict ends and when what the verdict rests on changed.
 
-Evidence is kept under its key, so only what changed is run: a re-scan without a missing piece goes
-straight to the decision. The old verdict stands until the new one is signed.
+Evidence is kept under its key, so only what changed is run: a re-scan starts at the decision, which
+sends it back to the detectors where a piece is missing. The old verdict stands until the new one is
+signed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,12 +14,15 @@ from sqlalchemy.orm import Session
 from guard.core.errors import CleanSetError, InputError
 from guard.core.evidence import CleanSetFacts
 from guard.core.notes import Rescan, ScanNotes
+from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
 from guard.flow import _aging, _reuse, _waivers
+from guard.flow._acts import note
+from guard.flow._seal import settle
 from guard.flow.context import Guard
-from guard.flow.decide import case_of
 from guard.flow.detect import wanted_cleanset
+from guard.flow.principals import Principal, permit
 from guard.flow.signed import signed
 from guard.store import cleansets, evidence, ledger, outbox, publications, revocations, scans
 from guard.store.rows import LedgerRow, PublicationRow, ScanRow
@@ -88,16 +92,21 @@ def due(guard: Guard, *, expiring_only: bool = False) -> list[Due]:
     return sorted(found.values(), key=lambda item: (item.row.expires_at, -item.names))
 
 
-def request(guard: Guard, wanted: str) -> list[str]:
+def request(guard: Guard, wanted: str, by: Principal | str) -> list[str]:
     """Scan a model again, by the name it is served under, its digest, or one of its scans.
+
+    Args:
+        by: a principal with a reviewer's or an operator's token; a name is a login without one.
 
     Returns:
         The ids of the re-scans; one that is open already is not opened twice.
 
     Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
         InputError: nothing of that kind is known, it was never inspected, or it was withdrawn.
     """
     with reading(guard.engine) as session:
+        permit(guard, session, by, Act.RESCAN)
         roots = _roots(session, wanted)
         revoked = revocations.digests(session)
     for root in roots:
@@ -111,45 +120,66 @@ def request(guard: Guard, wanted: str) -> list[str]:
                 "shows it.",
                 code="rescan_nothing",
             )
-    return [begin(guard, root, _giver(guard, root), "a person asked for it") for root in roots]
+    why = "a person asked for it"
+    return [begin(guard, root, _giver(guard, root), why, by=by) for root in roots]
 
 
-def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
-    """Open a re-scan of `root`, or find the one that is open; returns its id."""
-    cleanset = _cleanset(guard, root)
-    ready = (
-        cleanset is not None
-        and giver.detail.smoke is not None
-        and _reuse.same_canary(giver.detail)
-        and _examined(guard, root, cleanset)
-    )
-    state, task = (ScanState.DECIDING, "decide") if ready else (ScanState.DETECTING, "detect")
+def request_expiring(guard: Guard, by: Principal | str) -> list[str]:
+    """Scan everything again that is served and whose verdict ends soon; returns as `request`.
+
+    Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
+    """
+    with reading(guard.engine) as session:
+        permit(guard, session, by, Act.RESCAN)
+    items = due(guard, expiring_only=True)
+    return [begin(guard, item.root, item.giver, item.why, by=by) for item in items]
+
+
+def begin(
+    guard: Guard, root: ScanRow, giver: ScanRow, why: str, *, by: Principal | str | None = None
+) -> str:
+    """Open a re-scan of `root`, or find the one that is open; returns its id.
+
+    Args:
+        by: who asked for it, which is recorded; None where the guard itself did.
+    """
     with transaction(guard.engine) as session:
-        for scan in scans.followers(session, guard.now()):
-            if _repeats(scan) == root.id and scan.state in _UNDECIDED:
-                return scan.id
-        notes = ScanNotes(
-            purification=root.detail.purification,
-            smoke=giver.detail.smoke,
-            canary=giver.detail.canary,
-            rescan=Rescan(of=root.id, why=why),
-        )
-        scan = _aging.insert(session, root, notes, guard.now())
-        fields: dict[str, Any] = (
-            {"cleanset_digest": cleanset.digest, "cleanset_name": cleanset.name}
-            if ready and cleanset is not None
-            else {}
-        )
-        scans.move(session, scan.id, state, guard.now(), **fields)
-        outbox.add(session, task, {"scan_id": scan.id}, guard.now())
-    return scan.id
+        who = None if by is None else permit(guard, session, by, Act.RESCAN)
+        scan_id, new = open_in(guard, session, root, giver, why)
+        if new and who is not None:
+            subject = root.canonical_digest or ""
+            note(guard, session, who, Act.RESCAN, subject, why, {"of": root.id, "scan": scan_id})
+    if by is not None:
+        settle(guard)
+    return scan_id
 
 
-def _examined(guard: Guard, root: ScanRow, cleanset: CleanSetFacts) -> bool:
-    """Whether nothing has to run before the artifact can be decided anew."""
-    case = case_of(guard, replace(root, cleanset_digest=cleanset.digest))
-    whole = _reuse.complete(guard.policy, case)
-    return whole and not _reuse.unsifted(guard, case.artifact, case)
+def open_in(
+    guard: Guard, session: Session, root: ScanRow, giver: ScanRow, why: str
+) -> tuple[str, bool]:
+    """What `begin` does, inside the caller's transaction: the re-scan's id, and whether it is new.
+
+    It starts at the decision, which sends it to the detectors where something is missing: that is
+    for a process to say that has them.
+    """
+    for scan in scans.followers(session, guard.now()):
+        if _repeats(scan) == root.id and scan.state in _UNDECIDED:
+            return scan.id, False
+    cleanset = _cleanset(guard, root)
+    notes = ScanNotes(
+        purification=root.detail.purification,
+        smoke=giver.detail.smoke,
+        canary=giver.detail.canary,
+        rescan=Rescan(of=root.id, why=why, unseen=True),
+    )
+    scan = _aging.insert(session, root, notes, guard.now())
+    fields: dict[str, Any] = {}
+    if cleanset is not None:
+        fields = {"cleanset_digest": cleanset.digest, "cleanset_name": cleanset.name}
+    scans.move(session, scan.id, ScanState.DECIDING, guard.now(), **fields)
+    outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
+    return scan.id, True
 
 
 def _open(scan: ScanRow) -> bool:

@@ -7,10 +7,11 @@ from guard.core.contracts import Served
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.states import Verdict
 from guard.core.verdict import Gated
+from guard.flow import _newest
 from guard.flow._standing import standing
 from guard.flow._warning import let_through, permission
 from guard.flow.context import Guard
-from guard.store import ledger, publications
+from guard.store import publications
 from guard.store.session import reading
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def served(guard: Guard) -> list[ServedRow]:
         Unavailable: the serving system did not answer.
     """
     state = guard.publisher.state()
-    ledger_now = standing(guard, patient=True)
+    ledger_now, trusted = standing(guard, patient=True), guard.trusted
     with reading(guard.engine) as session:
         known = {(row.name, row.version): row for row in publications.active(session)}
-        verdicts = {row.digest: ledger.latest_for(session, row.digest) for row in known.values()}
+        verdicts = {
+            row.digest: _newest.verdict(session, row.digest, trusted) for row in known.values()
+        }
     rows = []
     for item in state:
         publication = known.get((item.name, item.version))
@@ -63,7 +66,7 @@ def served(guard: Guard) -> list[ServedRow]:
                 stated = permission(
                     row,
                     publication,
-                    guard.trusted,
+                    trusted,
                     now=guard.now(),
                     revoked=ledger_now.revoked,
                     mode=guard.policy.gate_mode,

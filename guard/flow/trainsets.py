@@ -9,8 +9,12 @@ from guard.cleansets import curate, load, read_source
 from guard.core.errors import CleanSetError, TrainingSetError
 from guard.core.manifest import is_bucket_uri, is_stored_name
 from guard.core.progress import Progress, part_of, silent
+from guard.core.roles import Act
 from guard.core.trainset import TrainingSetSource
+from guard.flow._acts import note
+from guard.flow._seal import settle
 from guard.flow._trainset_files import SCHEME, fetch
+from guard.flow.principals import permit
 from guard.jobs.run import run_job
 from guard.store import cleansets, trainsets
 from guard.store.rows import TrainingSetRow
@@ -22,10 +26,12 @@ if TYPE_CHECKING:
 
     from guard.core.evidence import CleanSetFacts
     from guard.flow.context import Guard
+    from guard.flow.principals import Principal
 
 
 def add(
     guard: "Guard",
+    who: "Principal | str",
     name: str,
     uri: str,
     class_names: tuple[str, ...] = (),
@@ -35,6 +41,7 @@ def add(
     """Read a training set once, and remember under `name` where it lies and what was there.
 
     Raises:
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`; nothing is read.
         TrainingSetError: the name cannot be one, or the set breaks a rule; nothing is stored.
     """
     if not is_stored_name(name):
@@ -42,6 +49,8 @@ def add(
             f"{name!r:.100} cannot name a training set; use up to 100 letters, digits and . _ -.",
             code="trainset_bad_name",
         )
+    with reading(guard.engine) as session:
+        permit(guard, session, who, Act.ADD_TRAINSET)
     place = uri if uri.startswith(SCHEME) else str(Path(uri).absolute())
     with guard.workspace() as folder:
         facts = read(guard, TrainingSetSource(uri=place), folder, progress=progress).facts
@@ -55,7 +64,10 @@ def add(
         name=name, uri=place, class_names=class_names, facts=facts, added_at=guard.now()
     )
     with transaction(guard.engine) as session:
+        who = permit(guard, session, who, Act.ADD_TRAINSET)
         trainsets.put(session, row)
+        note(guard, session, who, Act.ADD_TRAINSET, facts.digest, name)
+    settle(guard)
     return row
 
 

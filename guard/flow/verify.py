@@ -6,6 +6,7 @@ from guard.core.errors import GuardError, Unavailable
 from guard.flow import _acts
 from guard.flow._seal import unrecorded
 from guard.flow._standing import standing
+from guard.flow._trust import left_over
 from guard.flow.context import Guard
 from guard.flow.served import served
 from guard.store import ledger, ledger_acts
@@ -21,7 +22,11 @@ def _ledger(guard: Guard, rows: list[LedgerRow]) -> list[str]:
         signed = ledger_acts.rows(session)
     if not trusted.keys:
         return [*found.broken, *done]  # no signature counts without a key
-    stray = unrecorded(found, trusted)
+    stray = unrecorded(found, trusted) + [
+        f"Key {key_id[:16]} is in the file of trusted keys, though an act distrusts it; it counts "
+        f"only where nobody reads the ledger. `guard keys distrust {key_id[:16]}` takes it out."
+        for key_id in left_over(guard)
+    ]
     problems = [*found.broken, *found.missing, *stray]
     problems += verify_chain(rows, trusted) + acts.unsigned(signed, trusted)
     return [*problems, *done]

@@ -5,7 +5,7 @@ when the policy, the method's version or the clean set is another.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from guard.core.plain import iso
 from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.core.waivers import Waiver
-from guard.flow import _waivers, rescan
+from guard.detectors import DETECTORS
+from guard.flow import _newest, _waivers, rescan
 from guard.flow._acts import note
 from guard.flow._seal import settle
 from guard.flow._waivers import Asked
@@ -25,10 +26,9 @@ from guard.flow.decide import case_of
 from guard.flow.principals import Principal, permit
 from guard.policy import Case
 from guard.policy.current import current
-from guard.store import acts, ledger, scans, uploaders
+from guard.store import acts, scans, uploaders
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
-from guard.vetting.case import methods_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -68,8 +68,8 @@ def ask(
         )
     with reading(guard.engine) as session:
         permit(guard, session, who, Act.WAIVE)
-        scan = _examined(session, wanted)
-    target, found = _finding(case_of(guard, scan), guard, finding)
+        scan = _examined(guard, session, wanted)
+    target, found = _finding(_known(guard, scan), guard, finding)
     facts = {
         "method": found[0].method,
         "version": found[0].version,
@@ -104,16 +104,18 @@ def approve(guard: Guard, who: Principal, wanted: str) -> tuple[Waiver, list[str
         one = _named(session, wanted)
         if one.waiver.owner == who.name:
             raise NotServable(f"{who.name} asked for this waiver; a second person must agree.")
-        scan = _examined(session, one.waiver.artifact)
+        scan = _examined(guard, session, one.waiver.artifact)
         _check_uploader(session, scan, who)
         if (state := _state(guard, one)) != "waiting":
             raise InputError(f"The waiver {one.asked.id} is {state}.", code="waiver_not_waiting")
         detail = f"{one.waiver.finding} of {one.waiver.artifact}"
         note(guard, session, who, Act.APPROVE_WAIVER, one.asked.id, detail)
         waiver = _named(session, one.asked.id).waiver
+        # One that is worked on goes its way: a repair under way is not overtaken.
+        why, states = "a finding was waived", {DONE, FAILED}
+        opened = _decide_anew(guard, session, waiver, why, states)
     settle(guard)
-    # One that is worked on goes its way: a repair under way is not overtaken.
-    return waiver, _decide_anew(guard, waiver, "a finding was waived", {DONE, FAILED})
+    return waiver, opened
 
 
 def revoke(guard: Guard, who: Principal, wanted: str, reason: str) -> tuple[Waiver, list[str]]:
@@ -132,10 +134,12 @@ def revoke(guard: Guard, who: Principal, wanted: str, reason: str) -> tuple[Waiv
                 f"The waiver {one.asked.id} is revoked already.", code="waiver_not_waiting"
             )
         note(guard, session, who, Act.REVOKE_WAIVER, one.asked.id, reason.strip())
+        opened = list[str]()
+        if one.agreed is not None:
+            why, states = "a waiver ended", frozenset(ScanState)
+            opened = _decide_anew(guard, session, one.waiver, why, states)
     settle(guard)
-    if one.agreed is None:
-        return one.waiver, []
-    return one.waiver, _decide_anew(guard, one.waiver, "a waiver ended", frozenset(ScanState))
+    return one.waiver, opened
 
 
 def listed(guard: Guard) -> list[Listed]:
@@ -145,23 +149,34 @@ def listed(guard: Guard) -> list[Listed]:
     return [Listed(waiver=one.waiver, state=_state(guard, one)) for one in reversed(found)]
 
 
+def show(guard: Guard, wanted: str) -> Listed:
+    """One waiver with its state, by its id or the start of it.
+
+    Raises:
+        InputError: there is not exactly one.
+    """
+    with reading(guard.engine) as session:
+        one = _named(session, wanted)
+    return Listed(waiver=one.waiver, state=_state(guard, one))
+
+
 def _state(guard: Guard, one: Asked) -> str:
     if one.ended is not None:
         return "revoked"
     if one.waiver.until <= guard.now():
         return "expired"
-    methods = methods_of(guard.policy)
-    version = methods[one.waiver.method].version if one.waiver.method in methods else None
+    known = one.waiver.method in guard.policy.detectors
+    version = DETECTORS.version(one.waiver.method) if known else None
     if (one.waiver.policy, one.waiver.version) != (guard.policy.digest, version):
         return "void"
     return "waiting" if one.agreed is None else "in force"
 
 
-def _examined(session: "Session", wanted: str) -> ScanRow:
+def _examined(guard: Guard, session: "Session", wanted: str) -> ScanRow:
     """The scan that gave the verdict in force on an artifact."""
     found = scans.for_digest(session, wanted) if is_digest(wanted) else []
     scan = found[0] if found else scans.get(session, wanted)
-    row = ledger.latest_for(session, scan.canonical_digest or "")
+    row = _newest.verdict(session, scan.canonical_digest or "", guard.trusted)
     if row is None:
         raise InputError(
             f"There is no verdict on {wanted} yet, so that there is nothing to waive.",
@@ -229,17 +244,25 @@ def _check_uploader(session: "Session", scan: ScanRow, who: Principal) -> None:
 
 
 def _decide_anew(
-    guard: Guard, waiver: Waiver, why: str, states: Collection[ScanState]
+    guard: Guard, session: "Session", waiver: Waiver, why: str, states: Collection[ScanState]
 ) -> list[str]:
-    """Decide from what is stored about every scan of the artifact in one of these states."""
-    with reading(guard.engine) as session:
-        giver = _examined(session, waiver.artifact)
-        roots = [
-            scan
-            for scan in scans.for_digest(session, waiver.artifact)
-            if scan.canonical_digest == waiver.artifact
-            and scan.detail.rescan is None
-            and scan.verdict_id is not None
-            and scan.state in states
-        ]
-    return [rescan.begin(guard, root, giver, why) for root in roots]
+    """Have every scan of the artifact in one of these states decided from what is stored.
+
+    In the transaction of the act: a process that dies behind it leaves nothing undecided.
+    """
+    giver = _examined(guard, session, waiver.artifact)
+    roots = [
+        scan
+        for scan in scans.for_digest(session, waiver.artifact)
+        if scan.canonical_digest == waiver.artifact
+        and scan.detail.rescan is None
+        and scan.verdict_id is not None
+        and scan.state in states
+    ]
+    return [rescan.open_in(guard, session, root, giver, why)[0] for root in roots]
+
+
+def _known(guard: Guard, scan: ScanRow) -> Case:
+    """The scan's case as far as a process knows it that has no method's packages, as the API."""
+    versions = {name: DETECTORS.version(name) for name in guard.policy.detectors}
+    return replace(case_of(guard, scan, methods={}), versions=versions)

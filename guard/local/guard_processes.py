@@ -13,9 +13,11 @@ from guard.local.component import Component, Place, answers
 #: Celery's set of all processes that take remote commands; a worker is in it once it consumes.
 _PIDBOX = "_kombu.binding.celery.pidbox"
 _MIGRATE = """
-from guard.settings import load_settings
-from guard.store.migrate import upgrade
-upgrade(load_settings().database_url)
+from guard.bootstrap import open_guard
+from guard.flow.principals import person
+from guard.flow.schema import upgrade
+guard = open_guard()
+upgrade(guard, "guard up", lambda: person(guard, guard.settings.token.reveal(), "guard up"))
 """
 
 

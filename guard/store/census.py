@@ -1,15 +1,16 @@
-"""The newest verdict on each artifact with all that it was decided from, batch by batch."""
+"""The verdict that counts on each artifact with all that it was decided from, batch by batch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from guard.core.evidence import Evidence
 from guard.core.notes import ScanNotes
 from guard.core.states import Verdict
+from guard.store import ledger
 from guard.store._read import table
 from guard.store.rows import PublicationState
 from guard.store.tables import Artifact, EvidenceRecord, LedgerEntry, Publication, Scan
@@ -19,7 +20,7 @@ BATCH = 250  # artifacts at a time; the evidence of one batch is in memory
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """One artifact: the newest verdict on it, the scan that gave it, and the stored evidence.
+    """One artifact: the verdict on it that counts, the scan that gave it, and the stored evidence.
 
     `evidence` is what was found with the clean set of that scan.
     """
@@ -38,7 +39,6 @@ class Known:
 def walk(s: Session) -> Iterator[Known]:
     """Every artifact with a verdict and evidence, by digest."""
     verdicts, scans, artifacts = table(LedgerEntry).c, table(Scan).c, table(Artifact).c
-    newest = select(func.max(verdicts.seq)).group_by(verdicts.artifact_digest)
     wanted = (
         select(
             verdicts.artifact_digest,
@@ -51,7 +51,7 @@ def walk(s: Session) -> Iterator[Known]:
         )
         .join(table(Scan), scans.id == verdicts.scan_id)
         .join(table(Artifact), artifacts.digest == verdicts.artifact_digest)
-        .where(verdicts.seq.in_(newest), scans.cleanset_digest.is_not(None))
+        .where(verdicts.seq.in_(ledger.counting()), scans.cleanset_digest.is_not(None))
         .order_by(verdicts.artifact_digest)
         .limit(BATCH)
     )

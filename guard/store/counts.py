@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from guard.store import ledger
 from guard.store._read import table
 from guard.store.rows import PublicationState
 from guard.store.tables import (
@@ -65,14 +66,10 @@ def take(s: Session, now: datetime, *, window: timedelta = timedelta()) -> Count
 
 
 def _ends(s: Session) -> list[datetime]:
-    """When the newest verdict on each served artifact ends."""
+    """When the verdict that counts on each served artifact ends."""
     served, verdicts = table(Publication).c, table(LedgerEntry).c
     active = select(served.digest).where(served.state == PublicationState.ACTIVE)
-    newest = (
-        select(func.max(verdicts.seq))
-        .where(verdicts.artifact_digest.in_(active))
-        .group_by(verdicts.artifact_digest)
-    )
+    newest = ledger.counting().where(verdicts.artifact_digest.in_(active))
     return list(s.execute(select(verdicts.expires_at).where(verdicts.seq.in_(newest))).scalars())
 
 

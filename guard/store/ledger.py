@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.core.ledger import row_hash
-from guard.core.states import Verdict
+from guard.core.states import UNDECIDED, Verdict
 from guard.store._chain import Chain
 from guard.store._read import first, many, rows_of
 from guard.store.rows import LedgerRow
@@ -67,10 +68,22 @@ def get(s: Session, verdict_id: str) -> LedgerRow:
     return found
 
 
-def latest_for(s: Session, digest: str) -> LedgerRow | None:
-    """The newest verdict on an artifact, or None."""
+def latest_for(s: Session, digest: str, *, before: int | None = None) -> LedgerRow | None:
+    """The newest verdict on an artifact, of those before row `before` if given, or None.
+
+    `guard.flow._newest` says which one counts.
+    """
     statement = rows_of(LedgerEntry).where(_LEDGER.c.artifact_digest == digest)
+    if before is not None:
+        statement = statement.where(_LEDGER.c.seq < before)
     return first(s, LedgerRow, statement.order_by(_LEDGER.c.seq.desc()).limit(1))
+
+
+def counting() -> Select[tuple[int]]:
+    """The numbers of the verdicts that count, one an artifact, for statistics: columns decide."""
+    decided = case((_LEDGER.c.verdict.not_in(UNDECIDED), _LEDGER.c.seq))
+    newest = func.coalesce(func.max(decided), func.max(_LEDGER.c.seq))
+    return select(newest).group_by(_LEDGER.c.artifact_digest)
 
 
 def for_artifact(s: Session, digest: str) -> list[LedgerRow]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from guard.core.ledger import DONE, act_hash
+from guard.core.ledger import DONE, KEY_KINDS, act_hash
 from guard.store._chain import Chain
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import CheckpointRow, LedgerActRow
@@ -56,6 +56,12 @@ def own(s: Session) -> list[LedgerActRow]:
     return many(
         s, LedgerActRow, rows_of(LedgerAct).where(_ACTS.c.kind != DONE).order_by(_ACTS.c.seq)
     )
+
+
+def about_keys(s: Session) -> list[LedgerActRow]:
+    """The acts that say which keys are trusted, in order; read whenever a signature is checked."""
+    which = rows_of(LedgerAct).where(_ACTS.c.kind.in_(KEY_KINDS))
+    return many(s, LedgerActRow, which.order_by(_ACTS.c.seq))
 
 
 def note_checkpoint(s: Session, number: int, digest: str, at: datetime) -> None:

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.store.session import database_url, make_engine, reading, transaction
@@ -24,15 +25,19 @@ _FOLDERS = (
 _LOCK = 0x6D696772  # any constant: two hosts that upgrade at once take turns on PostgreSQL
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(
+    url: str, revision: str = "head", *, then: Callable[[Session], None] = lambda _session: None
+) -> None:
     """Bring the database at `url` to the schema of `revision`, completely or not at all.
+
+    `then` is called in the same transaction.
 
     Raises:
         InputError: the URL or the revision is wrong.
         Unavailable: the database did not answer.
     """
     _make_folder(url)
-    _run(url, lambda config: command.upgrade(config, revision))
+    _run(url, lambda config: command.upgrade(config, revision), then)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -87,7 +92,11 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
-def _run(url: str, step: Callable[[Config], None]) -> None:
+def _run(
+    url: str,
+    step: Callable[[Config], None],
+    then: Callable[[Session], None] = lambda _session: None,
+) -> None:
     engine = make_engine(url)
     try:
         with transaction(engine) as session:
@@ -95,6 +104,7 @@ def _run(url: str, step: Callable[[Config], None]) -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             step(_config(connection))
+            then(session)
     except CommandError as error:
         raise InputError(f"The database schema cannot be changed: {error}.") from error
     finally:

@@ -149,7 +149,11 @@ class Place:
                 self.clock,
                 cleanset_digest=cleanset,
                 cleanset_name="squares",
-                detail=replace(scan.detail, smoke=smoke),
+                detail=replace(
+                    scan.detail,
+                    smoke=smoke,
+                    rescan=scan.detail.rescan and replace(scan.detail.rescan, unseen=False),
+                ),
             )
 
     def scan(self, scan_id: str) -> ScanRow:

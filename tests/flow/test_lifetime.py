@@ -287,9 +287,9 @@ def test_a_person_may_ask_for_a_re_scan_and_gets_one_only(registry: Registry, by
     digest = registry.scan(first).canonical_digest or ""
     wanted = {"name": "model", "digest": digest, "prefix": digest[:9], "scan": first[:8]}[by]
 
-    opened = rescan.request(registry.place.guard, wanted)
+    opened = rescan.request(registry.place.guard, wanted, "bob")
 
-    assert rescan.request(registry.place.guard, wanted) == opened
+    assert rescan.request(registry.place.guard, wanted, "bob") == opened
     assert [registry.scan(scan_id).parent_scan_id for scan_id in opened] == [first]
 
 
@@ -301,9 +301,9 @@ def test_nothing_that_was_withdrawn_or_never_inspected_is_scanned_again(
     fresh = registry.place.upload(name="fresh", seed=3)
 
     with pytest.raises(InputError, match="withdrawn"):
-        rescan.request(registry.place.guard, "model")
+        rescan.request(registry.place.guard, "model", "bob")
     with pytest.raises(InputError, match="nothing to scan"):
-        rescan.request(registry.place.guard, fresh)
+        rescan.request(registry.place.guard, fresh, "bob")
     registry.pass_time(days=40)
     assert registry.tick() == []
 

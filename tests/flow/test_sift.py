@@ -215,7 +215,7 @@ def test_a_set_that_could_not_be_read_is_tried_anew_when_the_same_bytes_come_aga
 
 def test_a_stored_set_is_named_by_its_name_and_shows_no_path(place: Place, tmp_path: Path) -> None:
     local = sets.training_set(tmp_path / "taught.npz", poisoned=False)
-    trainsets.add(place.guard, "stripes", str(local))
+    trainsets.add(place.guard, "bob", "stripes", str(local))
     scan_id = upload(place, "stripes", backdoored=False)
     stages(place, scan_id, "inspect", "detect", "decide")
     report = report_for(place.guard, scan_id)

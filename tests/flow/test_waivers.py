@@ -537,3 +537,20 @@ def test_a_repair_under_way_is_not_overtaken_by_a_waiver(scene: Scene) -> None:
     # Ending it is never put off.
     _, begun = waivers.revoke(scene.guard, scene.sam, asked.waiver_id, "no")
     assert len(begun) == 1
+
+
+def test_a_process_that_dies_behind_the_approval_leaves_nothing_undecided(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = scene.ask()
+
+    def killed(_guard: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(waivers, "settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            waivers.approve(scene.guard, scene.sam, asked.waiver_id)
+    scene.work()
+
+    assert scene.facts.verdict is Verdict.CLEARED

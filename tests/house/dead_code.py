@@ -35,6 +35,7 @@ ALIVE: Mapping[str, str] = {
     "benchmarks/quote.py: quoted": "the test that README.md quotes the newest records",
     "guard/__init__.py: __getattr__": "Python: names are imported when they are asked for",
     "guard/api/answers.py: schema_": "the answer's field `schema`",
+    "guard/api/answers.py: decided_anew": "a field of the answer about a waiver",
     "guard/api/app.py: from_settings": "uvicorn, by name",
     "guard/cli/main.py: format_commands": "Click",
     "guard/core/contracts.py: vettable": "the contract suite, about each format",

@@ -1,0 +1,120 @@
+"""Every route is known to leave an act in the ledger's chain, or to change nothing there."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from guard.api.app import ROUTES, create_app
+from guard.core.roles import Act, Role
+from guard.flow._seal import tend
+from guard.flow._standing import standing
+from tests import people
+from tests.cli.test_every_command import Scene
+from tests.flow.test_waivers import FINDING
+
+READING = {
+    "GET /healthz",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /metrics",
+    "GET /nominations/{nomination_id}",
+    "GET /scans",
+    "GET /scans/{scan_id}",
+    "GET /verdicts/{verdict_id}",
+    "GET /waivers",
+    "GET /waivers/{waiver_id}",
+}
+#: An event is a notice by the object store, which is no principal: it has the webhook's token or
+#: key and only nominates what lies in a bucket already. What is kept of it is the nomination.
+NOTICES = {"POST /events/s3"}
+#: Which act a route leaves, by a principal of which role; the path's id, and the body.
+DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], object]]] = {
+    "POST /scans": (
+        Act.SUBMIT,
+        Role.OPERATOR,
+        lambda _: "",
+        lambda _: {"bucket": "models", "key": "models/new/m.pt"},
+    ),
+    "POST /waivers": (
+        Act.WAIVE,
+        Role.REVIEWER,
+        lambda _: "",
+        lambda scene: {
+            "artifact": scene.digest,
+            "finding": FINDING,
+            "reason": "a square",
+            "until": "2026-12-11",
+        },
+    ),
+    "POST /waivers/{waiver_id}/approve": (
+        Act.APPROVE_WAIVER,
+        Role.REVIEWER,
+        lambda scene: scene.ask().waiver_id,
+        lambda _: None,
+    ),
+    "POST /waivers/{waiver_id}/revoke": (
+        Act.REVOKE_WAIVER,
+        Role.OPERATOR,
+        lambda scene: scene.ask().waiver_id,
+        lambda _: {"reason": "over"},
+    ),
+}
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.guard.engine.dispose()
+
+
+def test_every_route_is_in_one_group() -> None:
+    routes = [
+        f"{method} {route.path}"
+        for part in ROUTES
+        for route in part.router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    ]
+
+    assert sorted(routes) == sorted([*READING, *NOTICES, *DOINGS])
+
+
+@pytest.mark.parametrize("route", DOINGS)
+def test_what_changes_something_leaves_a_sealed_act_of_whoever_asked(
+    scene: Scene, route: str
+) -> None:
+    kind, role, prepare, body = DOINGS[route]
+    token, first = people.give(scene.guard, "somebody", role), prepare(scene)
+    path = route.partition(" ")[2].replace("{waiver_id}", first)
+    before = scene.seq
+
+    with TestClient(create_app(scene.guard)) as client:
+        answer = client.post(path, json=body(scene), headers={"Authorization": f"Bearer {token}"})
+
+    assert answer.is_success, answer.text
+    tend(scene.guard)  # as the process with the key does, where the API has none
+    assert (str(kind), "somebody") in scene.since(before)
+    assert standing(scene.guard, whole=True).unsealed == ()
+
+
+def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
+    token = people.give(scene.guard, "somebody", Role.VIEWER)
+    ids = {
+        "scan_id": scene.first,
+        "verdict_id": scene.scan(scene.first).verdict_id or "",
+        "waiver_id": scene.ask().waiver_id,
+        "nomination_id": "none",
+    }
+    state = standing(scene.guard)
+
+    with TestClient(create_app(scene.guard)) as client:
+        for route in sorted(READING):
+            path = route.partition(" ")[2].format(**ids)
+            answer = client.get(path, headers={"Authorization": f"Bearer {token}"})
+            assert answer.is_success or "nominations" in path, answer.text
+
+    assert standing(scene.guard) == state

@@ -1,0 +1,281 @@
+"""Every command is known to leave an act in the ledger's chain, or to change nothing.
+
+A command that is added must be put into one of the groups, and one that changes something needs a
+doing that shows its act.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from guard.attest import acts as signing
+from guard.attest import dsse
+from guard.cli.main import app
+from guard.core.roles import Act, Role
+from guard.flow import keys, run_stage, tokens
+from guard.flow._standing import standing
+from guard.flow.principals import authenticate
+from guard.store import ledger_acts, migrate
+from guard.store.session import reading
+from tests import people
+from tests.cli.conftest import Answer
+from tests.flow.place import finding
+from tests.flow.test_waivers import FINDING
+from tests.flow.test_waivers import Scene as Waivable
+
+Cli = Callable[..., Answer]
+
+#: What only reads the registry, as it is called; with whatever exit code.
+READING: dict[str, tuple[str, ...]] = {
+    "acts list": (),
+    "cleanset check": ("set.npz",),
+    "cleanset list": (),
+    "keys list": (),
+    "methods list": ("--kind", "formats"),
+    "name list": (),
+    "policy check": (),
+    "policy simulate": ("default",),
+    "report": ("SCAN",),
+    "review list": (),
+    "review show": ("SCAN",),
+    "served": (),
+    "status": ("SCAN",),
+    "token list": (),
+    "trainset list": (),
+    "verify": (),
+    "waive list": (),
+}
+#: What changes only files of whoever calls it, and knows no registry or only looks names up there.
+#: `keys make` makes a key that nothing trusts.
+FILES_ONLY = frozenset(
+    {
+        "calibrate",
+        "compare",
+        "keys make",
+        "methods canary",
+        "purify",
+        "retrain",
+        "scan",
+        "sift",
+        "trainset check",
+    }
+)
+#: What starts other processes, each of which records its own acts.
+STARTING = frozenset({"up"})
+
+
+class Scene(Waivable):
+    """A rejected model, a served one, and people."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.first = self.serve("models/fraud/m.pt", 0, at=1)
+        np.savez(
+            folder / "set.npz",
+            images=np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), np.uint8),
+            labels=np.arange(60) % 3,
+        )
+
+    def token(self, role: Role, name: str = "") -> str:
+        return people.give(self.guard, name or f"the-{role}", role)
+
+    @property
+    def seq(self) -> int:
+        with reading(self.guard.engine) as session:
+            last = ledger_acts.last(session)
+        return last.seq if last is not None else 0
+
+    def since(self, seq: int) -> list[tuple[str, str]]:
+        """What was signed into the chain behind a row: which act, and whose."""
+        with reading(self.guard.engine) as session:
+            rows = ledger_acts.rows(session, seq)
+        read = [signing.read_act(dsse.verify(row.envelope, self.guard.trusted)) for row in rows]
+        return [(str((act.entry or {}).get("act", act.kind)), act.by) for act in read]
+
+
+def held(scene: Scene) -> str:
+    scan_id = scene.put("models/natural/m.pt", 2)
+    scene.with_evidence(scan_id, finding(suspicious=True, natural=0.95))
+    run_stage.work(scene.guard, "decide", scan_id)
+    return scan_id
+
+
+def unpublished(scene: Scene) -> str:
+    guard = scene.guard
+    scene.guard = replace(guard, settings=replace(guard.settings, auto_publish=False))
+    return scene.serve("models/other/m.pt", 2)
+
+
+def newer(scene: Scene) -> str:
+    scene.serve("models/fraud/m.pt", 2, at=2)
+    return "fraud"
+
+
+def new_key(scene: Scene, *, trusted: bool) -> str:
+    path = scene.folder / "new.pem"
+    keys.make_key(path)
+    if not trusted:
+        return str(path)
+    return keys.trust(scene.guard, str(path), "yearly", people.who(scene.guard, "o", Role.OPERATOR))
+
+
+def owner(scene: Scene) -> str:
+    people.give(scene.guard, "uma", Role.UPLOADER, prefixes=["models/uma"])
+    return "uma"
+
+
+def older_schema(scene: Scene) -> str:
+    migrate.downgrade(scene.guard.settings.database_url, "0008")
+    return "upgrade"
+
+
+def without_checkpoints(scene: Scene) -> str:
+    (scene.guard.settings.checkpoint_dir / "checkpoints.jsonl").unlink()
+    return "accept"
+
+
+ARTIFACT = ("--finding", FINDING, "--reason", "a square", "--until", "2026-12-11")
+WHY = ("--reason", "for the test")
+#: What each command is called with; the first word is made by a function where it depends on more.
+DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]]] = {
+    "cleanset add": (Act.ADD_CLEANSET, Role.OPERATOR, lambda _: "threes", ("set.npz",)),
+    "db upgrade": (Act.UPGRADE_DATABASE, Role.OPERATOR, older_schema, ()),
+    "keys distrust": ("distrust", Role.SIGNER, lambda s: new_key(s, trusted=True), WHY),
+    "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
+    "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
+    "name transfer": (Act.TRANSFER, Role.OPERATOR, lambda _: "fraud", ("--owner", "dora", *WHY)),
+    "publish": (Act.PUBLISH, Role.OPERATOR, unpublished, ()),
+    "rescan": (Act.RESCAN, Role.REVIEWER, lambda _: "fraud", ()),
+    "review approve": (Act.APPROVE, Role.REVIEWER, held, WHY),
+    "review reject": (Act.REJECT, Role.REVIEWER, held, WHY),
+    "rollback": (Act.ROLLBACK, Role.OPERATOR, newer, ("--to", "1.0", *WHY)),
+    "submit": (Act.SUBMIT, Role.OPERATOR, lambda _: "s3://models/models/new/m.pt", ()),
+    "token create": (Act.GIVE_TOKEN, Role.OPERATOR, lambda _: "new", ("--role", "viewer")),
+    "token disown": (Act.REMOVE_OWNER, Role.OPERATOR, owner, ("models/uma",)),
+    "token revoke": (Act.REVOKE_TOKEN, Role.OPERATOR, owner, ()),
+    "trainset add": (Act.ADD_TRAINSET, Role.OPERATOR, lambda _: "stripes", ("set.npz",)),
+    "waive approve": (Act.APPROVE_WAIVER, Role.REVIEWER, lambda s: s.ask().waiver_id, ()),
+    "waive ask": (Act.WAIVE, Role.REVIEWER, lambda s: s.digest, ARTIFACT),
+    "waive revoke": (Act.REVOKE_WAIVER, Role.OPERATOR, lambda s: s.ask().waiver_id, WHY),
+    "withdraw": (Act.WITHDRAW, Role.OPERATOR, lambda _: "fraud", WHY),
+}
+#: Words that a doing makes that are part of the command already.
+PART = frozenset({"upgrade", "accept"})
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command below a group, as it is typed."""
+    for name in group.list_commands(None):
+        one = group.get_command(None, name)
+        if isinstance(one, TyperGroup):
+            yield from commands(one, (*path, name))
+        else:
+            yield " ".join((*path, name))
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: made.guard)
+    monkeypatch.chdir(tmp_path)
+    yield made
+    made.guard.engine.dispose()
+
+
+def test_every_command_is_in_one_group() -> None:
+    groups = [set(DOINGS), set(READING), FILES_ONLY, STARTING]
+
+    assert sorted(commands(get_command(app))) == sorted(name for group in groups for name in group)
+
+
+@pytest.mark.parametrize("command", DOINGS)
+def test_what_changes_something_leaves_a_sealed_act_of_whoever_called_it(
+    scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    kind, role, prepare, more = DOINGS[command]
+    monkeypatch.setenv("GUARD_TOKEN", token := scene.token(role))
+    name = authenticate(scene.guard, token).name
+    first = prepare(scene)
+    before = scene.seq
+
+    answer = cli(*command.split(), *(() if first in PART else (first,)), *more)
+
+    assert answer.code == 0, answer.err
+    assert (str(kind), name) in scene.since(before)
+    assert standing(scene.guard, whole=True).unsealed == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        ("cleanset add", Role.REVIEWER),
+        ("trainset add", Role.UPLOADER),
+        ("rescan", Role.UPLOADER),
+        ("db upgrade", Role.REVIEWER),
+    ],
+)
+def test_who_may_not_changes_nothing(
+    scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, role: Role
+) -> None:
+    _, _, prepare, more = DOINGS[command]
+    monkeypatch.setenv("GUARD_TOKEN", scene.token(role))
+    first = prepare(scene)
+    before, schema = scene.seq, migrate.current(scene.guard.settings.database_url)
+    messages = scene.messages()
+
+    answer = cli(*command.split(), *(() if first in PART else (first,)), *more)
+
+    assert (answer.code, scene.since(before)) == (4, [])
+    assert "role" in answer.err
+    assert migrate.current(scene.guard.settings.database_url) == schema
+    assert scene.messages() == messages
+
+
+def test_what_only_reads_leaves_the_chain_as_it_was(
+    scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARD_TOKEN", scene.token(Role.OPERATOR))
+    before, state = scene.seq, standing(scene.guard)
+
+    for command, more in READING.items():
+        answer = cli(*command.split(), *(scene.first if one == "SCAN" else one for one in more))
+        assert "Traceback" not in answer.err, command
+        assert answer.out, command
+
+    assert scene.seq == before
+    assert standing(scene.guard) == state
+
+
+def test_an_upgrade_without_a_token_is_the_login_s_and_marked(scene: Scene, cli: Cli) -> None:
+    older_schema(scene)
+    before = scene.seq
+
+    assert cli("db", "upgrade").code == 0
+
+    ((kind, _),) = scene.since(before)
+    (row, *_) = json.loads(cli("acts", "list", "--format", "json").out)
+    assert (kind, row["act"]) == ("db_upgrade", "db_upgrade")
+    assert (row["authenticated"], row["role"], row["detail"]) == (False, "", "from 0008")
+    assert row["subject"] == migrate.head()
+    before = scene.seq
+    assert cli("db", "upgrade").code == 0
+    assert scene.seq == before, "there was nothing to do"
+
+
+def test_a_token_that_counts_no_more_upgrades_nothing(
+    scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARD_TOKEN", scene.token(Role.OPERATOR, "otto"))
+    tokens.revoke(scene.guard, people.who(scene.guard, "o", Role.OPERATOR), "otto")
+    older_schema(scene)
+
+    assert cli("db", "upgrade").code == 4
+
+    assert migrate.current(scene.guard.settings.database_url) == "0008"
