@@ -11,10 +11,16 @@ registry.
 """
 
 import argparse
+import functools
+import multiprocessing
+import os
+import signal
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,7 @@ COUNTS = (
     "processor_seconds_each",
 )  # fmt: skip
 RENEWALS = (("another limit", "other_rule"), ("one more detector", "one_more_detector"))
+PART = 50  # schedules of one message to a process
 MUTANT_TRIES = 300  # most schedules in which a fault must show
 
 
@@ -41,26 +48,90 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first schedule")
     parser.add_argument("--verdicts", type=int, default=10_000)
     parser.add_argument("--renewed", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", type=int, metavar="SEED", help="one schedule, with its steps")
     given = parser.parse_args()
-    place = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=place) as folder, opened(Path(folder)) as world:
-        if given.show is not None:
+    if given.show is not None:
+        with _world() as world:
             run, found = runs.one(world, given.show)
-            ends = [str(violation) for violation in found] or ["every invariant held"]
-            print("\n".join([*run.seen, *ends]))
-            raise SystemExit(bool(found))
-        started, spent = time.monotonic(), time.process_time()
-        totals = runs.many(world, _told(range(given.first, given.first + given.schedules)))
-        seconds = (time.monotonic() - started, time.process_time() - spent)
+        ends = [str(violation) for violation in found] or ["every invariant held"]
+        print("\n".join([*run.seen, *ends]))
+        raise SystemExit(bool(found))
+    started = time.monotonic()
+    # Spawned: SQLAlchemy's connections and the clocks of the simulation belong to one process.
+    with multiprocessing.get_context("spawn").Pool(given.processes, initializer=_open) as pool:
+        all_of_them = _told(pool.imap_unordered(_some, _parts(given.first, given.schedules)))
+        part = functools.reduce(_both, all_of_them, Part())
+        seconds = time.monotonic() - started
+        names = list(MUTANTS)
+        faults = pool.map(_fault, names, chunksize=1)
+    with _world() as world:
         result = {
-            "schedules": _summary(world, totals, given.first, seconds),
-            "mutants": {name: caught(world, one) for name, one in MUTANTS.items()},
+            "schedules": _summary(part, given.first, seconds),
+            "mutants": dict(zip(names, faults, strict=True)),
             "redecide": redecide.measure(world, given.verdicts, given.renewed),
         }
     print(page(result))
     write("states", result, f"# Random schedules of the whole service\n\n{__doc__}\n{page(result)}")
-    raise SystemExit(bool(totals.violations))
+    raise SystemExit(bool(part.totals.violations))
+
+
+@dataclass
+class Part:
+    """What some schedules did, and what that cost."""
+
+    totals: Totals = field(default_factory=Totals)
+    commits: Counter[str] = field(default_factory=Counter)
+    before: Counter[str] = field(default_factory=Counter)
+    after: Counter[str] = field(default_factory=Counter)
+    effects: Counter[str] = field(default_factory=Counter)
+    processor_seconds: float = 0.0
+
+
+_OPEN: list[World] = []  # the world of a process of the pool
+
+
+@contextmanager
+def _world() -> Iterator[World]:
+    place = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place) as folder, opened(Path(folder)) as world:
+        yield world
+
+
+def _open() -> None:
+    stack = ExitStack()
+    _OPEN.append(stack.enter_context(_world()))
+    # The pool ends its processes by a signal, and then nothing else would remove the folder.
+    signal.signal(signal.SIGTERM, lambda *_: (stack.close(), os._exit(0)))
+
+
+def _parts(first: int, count: int) -> list[range]:
+    seeds = range(first, first + count)
+    return [seeds[start : start + PART] for start in range(0, count, PART)]
+
+
+def _some(seeds: Iterable[int]) -> Part:
+    (world,), spent = _OPEN, time.process_time()
+    turns = world.turns
+    for counter in (turns.commits, turns.before, turns.after, turns.effects):
+        counter.clear()
+    totals = runs.many(world, seeds)
+    return Part(
+        totals, turns.commits, turns.before, turns.after, turns.effects,
+        time.process_time() - spent,
+    )  # fmt: skip
+
+
+def _both(one: Part, other: Part) -> Part:
+    one.totals.add(other.totals)
+    for name in ("commits", "before", "after", "effects"):
+        getattr(one, name).update(getattr(other, name))
+    one.processor_seconds += other.processor_seconds
+    return one
+
+
+def _fault(name: str) -> dict[str, Any]:
+    return caught(_OPEN[0], MUTANTS[name])
 
 
 def caught(
@@ -128,17 +199,16 @@ def page(result: Mapping[str, Any]) -> str:
     )
 
 
-def _told(seeds: Iterable[int]) -> Iterable[int]:
-    for done, seed in enumerate(seeds):
-        if done and done % 500 == 0:
-            print(f"{done} schedules", flush=True)
-        yield seed
+def _told(parts: Iterable[Part]) -> Iterator[Part]:
+    done = 0
+    for part in parts:
+        done += part.totals.schedules
+        print(f"{done} schedules, {len(part.totals.violations)} violations", flush=True)
+        yield part
 
 
-def _summary(
-    world: World, totals: Totals, first: int, seconds: tuple[float, float]
-) -> dict[str, Any]:
-    turns = world.turns
+def _summary(part: Part, first: int, seconds: float) -> dict[str, Any]:
+    totals = part.totals
     return {
         "first": first,
         "schedules": totals.schedules,
@@ -151,16 +221,18 @@ def _summary(
         "verdict_kinds": dict(sorted(totals.verdicts.items())),
         "releases": totals.served,
         "processes_killed": totals.crashed,
-        "commits_done": sum(turns.commits.values()),
+        "commits_done": sum(part.commits.values()),
         "names_at_the_end": dict(sorted(totals.excused.items())),
-        "seconds": round(seconds[0]),
-        "processor_seconds_each": round(seconds[1] / max(1, totals.schedules), 3),
-        "violations": [(seed, str(violation)) for seed, violation in totals.violations],
+        "seconds": round(seconds),
+        "processor_seconds_each": round(part.processor_seconds / max(1, totals.schedules), 3),
+        "violations": [
+            (seed, str(violation)) for seed, violation in sorted(totals.violations, key=str)
+        ],
         "commits": {
-            name: (count, turns.before[name], turns.after[name])
-            for name, count in sorted(turns.commits.items())
+            name: (count, part.before[name], part.after[name])
+            for name, count in sorted(part.commits.items())
         },
-        "effects": dict(sorted(turns.effects.items())),
+        "effects": dict(sorted(part.effects.items())),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from random import Random
 
 from benchmarks.simulation import audit
@@ -28,6 +28,12 @@ class Totals:
     served: int = 0
     excused: Counter[str] = field(default_factory=Counter)
     violations: list[tuple[int, Violation]] = field(default_factory=list)
+
+    def add(self, other: "Totals") -> None:
+        """Count in what other schedules did."""
+        for one in fields(self):
+            mine, more = getattr(self, one.name), getattr(other, one.name)
+            setattr(self, one.name, mine + more)
 
 
 def one(
