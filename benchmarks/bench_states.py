@@ -101,8 +101,13 @@ def _world() -> Iterator[World]:
 def _open() -> None:
     stack = ExitStack()
     _OPEN.append(stack.enter_context(_world()))
+
     # The pool ends its processes by a signal, and then nothing else would remove the folder.
-    signal.signal(signal.SIGTERM, lambda *_: (stack.close(), os._exit(0)))
+    def end(*_: object) -> None:
+        stack.close()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _parts(first: int, count: int) -> list[range]:
