@@ -100,6 +100,11 @@ def _no_trigger(world: World) -> None:
         db.execute("DROP TRIGGER reviews_four_eyes")
 
 
+def _failing(world: World) -> None:
+    """Most jobs fail, so that some of the uploads of the same bytes cannot be looked at."""
+    world.jobs.failures = 0.6
+
+
 def _rewritten(s: Any, **values: Any) -> Any:
     """A ledger that keeps another name of the verdict than was signed."""
     other = next(iter(SERVABLE_VERDICTS - {values["verdict"]}))
@@ -190,12 +195,16 @@ MUTANTS: Mapping[str, Mutant] = {
         shown=None,
     ),
     "an upload that nobody could look at counts": Mutant(
-        frozenset({14}), ((_newest, "UNDECIDED", frozenset()),), "one name", shown=None
+        frozenset({14}),
+        ((_newest, "UNDECIDED", frozenset()), (_reuse, "candidate", lambda *_: None)),
+        "one name",
+        _failing,
+        shown=None,
     ),
     "a distrusted key counts as long as the file holds it": Mutant(
         frozenset({15}), ((_trust, "distrusted", lambda *_: frozenset()),), "people", shown=None
     ),
     "a lost event is lost": Mutant(
-        frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=3
+        frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=46
     ),
 }

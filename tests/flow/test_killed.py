@@ -1,7 +1,9 @@
 """What a process that is killed in between leaves behind; found by the random schedules."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -268,6 +270,46 @@ def test_an_act_that_nobody_may_sign_distrusts_nobody(tmp_path: Path) -> None:
 
     assert rotated.old in rotated.guard.trusted.keys
     assert stranger.key_id not in rotated.guard.trusted.keys
+
+
+@pytest.mark.parametrize("named", ["zz", "ab" * 32])
+def test_an_act_that_names_no_key_or_another_one_brings_nothing_back(
+    tmp_path: Path, named: str
+) -> None:
+    rotated = Rotated(tmp_path)
+    path, kept = rotated.guard.settings.trusted_keys_file, tmp_path / "kept.json"
+    shutil.copy(path, kept)
+    rotated.distrust()
+    shutil.copy(kept, path)
+    act = keys._act(rotated.guard, "trust", rotated.old, "odd", "carol", {rotated.old: named})
+    with transaction(rotated.guard.engine) as session:
+        append(rotated.guard, session, act)
+
+    assert rotated.old not in rotated.guard.trusted.keys
+
+
+def test_a_ledger_of_a_release_without_acts_is_opened_by_the_key_that_is_named(
+    tmp_path: Path,
+) -> None:
+    rotated = Rotated(tmp_path)
+    rotated.guard.settings.trusted_keys_file.unlink()
+    (rotated.guard.settings.checkpoint_dir / "checkpoints.jsonl").unlink()
+    with closing(sqlite3.connect(tmp_path / "data/guard.db")) as db:
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("DELETE FROM ledger_acts")
+        db.execute("DELETE FROM checkpoint_notes")
+        db.commit()
+
+    key_id = keys.trust(
+        rotated.guard, str(rotated.guard.settings.signing_key_file), "emptied", "carol"
+    )
+
+    assert list(rotated.guard.trusted.keys) == [key_id]
+    assert [kind for kind, _ in rotated.acts] == ["open", "trust"]
+    assert standing(rotated.guard, whole=True).broken == ()
 
 
 def test_the_last_key_is_named_anew_wherever_the_process_dies(tmp_path: Path) -> None:
