@@ -12,7 +12,13 @@ from guard.core.manifest import is_bucket_uri
 from guard.core.progress import Progress, part_of, silent
 from guard.core.sift import SiftReport
 from guard.core.trainset import TrainingSetSource
-from guard.offline_inputs import curated_set, nothing_stored, policy_of, vettable_at
+from guard.offline_inputs import (
+    image_set,
+    nothing_stored,
+    policy_of,
+    require_images,
+    vettable_at,
+)
 from guard.trainsets import TrainingSet, read
 from guard.vetting import examine
 from guard.vetting.training_set import Sifted, sift_named
@@ -91,8 +97,9 @@ def sifting(
     rules, watch = policy_of(policy), progress or silent
     with tempfile.TemporaryDirectory() as folder:
         inspected = vettable_at(Path(path), Path(folder))
+        require_images(inspected, "A sift of the training set")
         model = examine.open_model(inspected.canonical, device=device)
-        curated = curated_set(cleanset)
+        curated = image_set(cleanset)
         with opened(training_set, model, progress=part_of(watch, 0, 2, "")) as (train, source):
             yield sift_named(
                 model,

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from guard.core.errors import CleanSetError, InputError
-from guard.core.evidence import CleanSetFacts
+from guard.core.evidence import AnyCleanSet
 from guard.core.notes import Rescan, ScanNotes
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
@@ -145,7 +145,7 @@ def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
     return scan.id
 
 
-def _examined(guard: Guard, root: ScanRow, cleanset: CleanSetFacts) -> bool:
+def _examined(guard: Guard, root: ScanRow, cleanset: AnyCleanSet) -> bool:
     """Whether nothing has to run before the artifact can be decided anew."""
     case = case_of(guard, replace(root, cleanset_digest=cleanset.digest))
     whole = _reuse.complete(guard.policy, case)
@@ -162,7 +162,7 @@ def _repeats(scan: ScanRow) -> str:
     return "" if notes is None or notes.extension else notes.of
 
 
-def _cleanset(guard: Guard, root: ScanRow) -> CleanSetFacts | None:
+def _cleanset(guard: Guard, root: ScanRow) -> AnyCleanSet | None:
     try:
         return wanted_cleanset(guard, root)
     except CleanSetError:

@@ -4,7 +4,7 @@ from guard.policy.calibration import Calibration
 from guard.policy.case import Case
 from guard.policy.decide import Decision, decide, settled
 from guard.policy.known_gaps import known_gaps
-from guard.policy.load import load_calibration, load_policy
+from guard.policy.load import default_policy, load_calibration, load_policy
 from guard.policy.rules import (
     AccuracyRule,
     CalibrationRule,
@@ -12,6 +12,7 @@ from guard.policy.rules import (
     CombinationRule,
     DefenseRule,
     DetectorRule,
+    GraphRule,
     Policy,
     ProofRule,
     TrainingSetRule,
@@ -27,10 +28,12 @@ __all__ = [
     "Decision",
     "DefenseRule",
     "DetectorRule",
+    "GraphRule",
     "Policy",
     "ProofRule",
     "TrainingSetRule",
     "decide",
+    "default_policy",
     "known_gaps",
     "load_calibration",
     "load_policy",

@@ -71,6 +71,10 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
             envelope, TrustedKeys.load(_trust()), digest=digest, name=name, version=version, now=now
         )
         manifest, tensors = read_canonical(private)
+        if not isinstance(manifest, Manifest):
+            raise IntegrityMismatch(
+                f"This host serves no {manifest.modality} models.", code="modality"
+            )
         model = load(manifest, tensors).eval().requires_grad_(requires_grad=False)
     return Released(
         model=model,

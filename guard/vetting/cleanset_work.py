@@ -4,23 +4,23 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guard.core.progress import Progress, part_of, silent
 from guard.detectors import DETECTORS
 
-if TYPE_CHECKING:
-    from guard.ml.cleanset import CuratedSet
-
 
 def prepare(
-    curated: "CuratedSet",
+    curated: Any,
     detectors: Mapping[str, Mapping[str, Any]],
     *,
     device: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compute what these detectors need from the clean set, JSON-ready, for `take_over`.
+
+    Args:
+        curated: a clean set of the detectors' modality.
 
     Raises:
         MethodFailed: a detector could not compute it; the sentence gives the reason.

@@ -12,7 +12,7 @@ from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
 from guard.vetting.accused import AccusedImages
-from guard.vetting.examine import fits
+from guard.vetting.modalities import fits
 from guard.vetting.parent_comparison import compared_with_parent
 from guard.vetting.repair_probes import Replay
 

@@ -26,7 +26,6 @@ from guard.vetting.next_defense import Step, next_step
 from guard.vetting.report import recovered
 
 if TYPE_CHECKING:
-    from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
 
 
@@ -40,7 +39,7 @@ class Work:
     """
 
     policy: Policy
-    curated: "CuratedSet"
+    curated: Any  # of the model's modality
     seed: int
     progress: Progress
     seconds: float
@@ -50,7 +49,7 @@ class Work:
     sift_report: SiftReport | None = None
 
     def judge(
-        self, model: "ImageModel", digest: str, repair_facts: PurificationFacts | None = None
+        self, model: Any, digest: str, repair_facts: PurificationFacts | None = None
     ) -> tuple[Decision, examine.Examined]:
         """Run the policy's detectors and decide."""
         detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
