@@ -18,7 +18,8 @@ BROKER = {"celery", "kombu", "redis"}
 CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
 METRICS = {"prometheus_client"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS
+CHEMISTRY = {"rdkit"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ TABLE = {
     "trainsets": _row("core cleansets"),  # `cleansets` for the decoding of images
     "formats": _row("core", TORCH),
     "ml": _row("core", TORCH),
+    "graphs": _row("core ml", TORCH, CHEMISTRY),
     "store": _row("core", SQL),
     "blobs": _row("core", CLOUD),
     "events": _row("core", CLOUD),

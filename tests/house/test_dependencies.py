@@ -16,6 +16,7 @@ from tests.house.dependencies import (
 from tests.house.sources import ROOT, parsed, python_files
 
 PRODUCT = ("guard", "workers", "migrations")
+OFFERED = ("api", "worker", "graphs", "postgres", "embedded")
 #: Hundreds of megabytes, or gigabytes with CUDA: only for machines that read weights.
 HEAVY = {"torch", "torchvision", "timm", "scipy", "torchserve"}
 
@@ -30,7 +31,7 @@ def undeclared(roots: tuple[str, ...], allowed: set[str]) -> list[str]:
 
 
 def test_whatever_the_product_imports_is_declared_for_its_users() -> None:
-    assert undeclared(PRODUCT, set(declared("api", "worker", "postgres", "embedded"))) == []
+    assert undeclared(PRODUCT, set(declared(*OFFERED))) == []
 
 
 def test_whatever_tests_and_benchmarks_import_is_declared() -> None:
@@ -48,7 +49,7 @@ def test_whatever_users_install_is_imported_or_loaded_by_name() -> None:
     modules = {module for path in python_files(*PRODUCT) for module in third_party(parsed(path))}
     used = {name for module in modules for name in providers(module)}
 
-    offered = set(declared("api", "worker", "postgres", "embedded"))
+    offered = set(declared(*OFFERED))
 
     assert offered - used == set(LOADED_BY_NAME)
 

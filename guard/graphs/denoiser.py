@@ -1,0 +1,84 @@
+"""The denoiser: a small network that predicts the clean latent from a noisy one and a context.
+
+Latents are standardised inside by `shift` and `scale`, which are stored with the weights. The
+context is dropped for part of the training and replaced by the learnt `null`.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+_FREQUENCIES = 16
+
+
+class Block(nn.Module):
+    """A residual layer whose output is scaled and shifted by the time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.time = nn.Linear(width, 2 * width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, state: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.time(time).chunk(2, dim=-1)
+        seen = self.norm(state) * (1 + scale) + shift
+        out: Tensor = state + self.outer(nn.functional.silu(self.inner(seen)))
+        return out
+
+
+class Denoiser(nn.Module):
+    """Predicts standardised clean latents N,latent.
+
+    Args:
+        latent: dimensions of the latents.
+        context: dimensions of the contexts.
+        width: of the layers.
+        depth: how many blocks.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, *, latent: int, context: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(latent + context, width)
+        self.time = nn.Sequential(
+            nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.out = nn.Linear(width, latent)
+        self.null = nn.Parameter(torch.randn(context) * 0.02)
+        self.register_buffer("shift", torch.zeros(latent))
+        self.register_buffer("scale", torch.ones(latent))
+
+    def forward(self, noisy: Tensor, step: Tensor, context: Tensor) -> Tensor:
+        """The clean standardised latents.
+
+        Args:
+            noisy: standardised noisy latents, float32 N,latent.
+            step: times, float32 N in [0, 1].
+            context: float32 N,context; `nothing(N)` for none.
+        """
+        powers = torch.arange(_FREQUENCIES, device=noisy.device, dtype=noisy.dtype)
+        angles = step.unsqueeze(1) * math.pi * torch.exp2(powers * 0.5)
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        state = self.enter(torch.cat([noisy, context], dim=-1))
+        for block in self.blocks:
+            state = block(state, time)
+        clean: Tensor = self.out(nn.functional.silu(state))
+        return clean
+
+    def nothing(self, count: int) -> Tensor:
+        """The context of no prompt, float32 `count`,context."""
+        return self.null.expand(count, -1)
+
+    def standardised(self, latents: Tensor) -> Tensor:
+        """Latents N,latent of the autoencoder, as the denoiser sees them."""
+        return (latents - self.shift) / self.scale
+
+    def raw(self, standardised: Tensor) -> Tensor:
+        """The reverse of `standardised`."""
+        return standardised * self.scale + self.shift

@@ -1,0 +1,371 @@
+"""The language of molecules: a motif tree as a sequence of tokens, under masks of what may follow.
+
+Tokens, as text: `<end>`, `<up>`, `@3` (the parent's atom 3), `^|MOTIF` (a root), `-|MOTIF|0` (a
+child that is bound by its atom 0; `=` and `#` for double and triple bonds). A child token is
+followed by `@` where its parent has several atoms; `<up>` leaves a motif that has room left (a full
+one is left by itself), and `<end>` leaves all of them. Masks keep valences: no atom gets more bonds
+than it can take, a charged atom gets all of its bonds, and sulphur ends with 2, 4 or 6 bonds or as
+a thiol.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from guard.core.errors import InputError, ManifestRejected
+from guard.core.text import printable
+from guard.graphs.motif_tree import MAX_MOTIF_ATOMS, SULPHUR, Motif, Node, motif
+
+END, UP = "<end>", "<up>"
+BONDS = {"-": 1, "=": 2, "#": 3}
+SIGNS = {order: sign for sign, order in BONDS.items()}
+MAX_TOKENS = 5000
+MAX_MOTIFS = 1000
+MAX_STEPS = 100  # tokens of one molecule
+_TRIPLE = 3
+_ODD = (3, 5)  # numbers of bonds that leave a hydrogen on sulphur of higher valence
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token: `kind` is end, up, at, root or child; the rest as the kind needs it."""
+
+    kind: str
+    motif: str = ""
+    bond: int = 0
+    entry: int = 0  # of a child; the parent's atom of `at`
+
+
+class Grammar:
+    """A checked vocabulary of tokens, with the tables that the masks are made from.
+
+    Args:
+        motifs: canonical SMILES of the motifs, each once.
+        tokens: the tokens as text, each once; `<end>` and `<up>` come first.
+
+    Raises:
+        ManifestRejected: a motif or token is repeated or malformed, RDKit rejects a motif, an entry
+            atom does not exist or has no room, or nothing can begin a molecule.
+    """
+
+    def __init__(self, motifs: Sequence[str], tokens: Sequence[str]) -> None:
+        self.motifs = {name: _checked_motif(name) for name in _unique(motifs, "motifs", MAX_MOTIFS)}
+        self.names = _unique(tokens, "tokens", MAX_TOKENS)
+        if self.names[:2] != (END, UP):
+            raise _refuse("bad_vocabulary", f"the first tokens must be {END} and {UP}")
+        self.tokens = tuple(self._read(name) for name in self.names)
+        self.index = {name: place for place, name in enumerate(self.names)}
+        self.at = [self.index.get(f"@{place}", -1) for place in range(MAX_MOTIF_ATOMS)]
+        # "cpu" even while a model is laid out on the device "meta"
+        sizes = torch.tensor(
+            [len(self.motifs[one.motif]) if one.motif else 0 for one in self.tokens], device="cpu"
+        )
+        bonds = [one.bond if one.kind == "child" else _TRIPLE + 1 for one in self.tokens]
+        fits = torch.tensor(bonds, device="cpu")
+        self.roots = torch.tensor([one.kind == "root" for one in self.tokens], device="cpu")
+        if not bool(self.roots.any()):
+            raise _refuse("bad_vocabulary", "no token begins a molecule")
+        #: bool 4,V: the children that fit on an atom with 0..3 bonds to give
+        self.children = torch.stack([fits <= room for room in range(_TRIPLE + 1)])
+        self.sizes = sizes  # int64 V: the atoms that a token adds
+        most = max(len(block) for block in self.motifs.values())
+        missing = [f"@{place}" for place in range(most) if most > 1 and self.at[place] < 0]
+        if missing:
+            raise _refuse("bad_vocabulary", f"the token {missing[0]} is missing")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def masks(self, states: Sequence["State"]) -> Tensor:
+        """What may follow each molecule, bool N,V; as `State.mask`, for many at once."""
+        rules = [state.rule() for state in states]
+        rows = torch.tensor([max(0, rule[0]) for rule in rules])
+        budgets = torch.tensor([state.budget for state in states])
+        allowed = self.children[rows] & (self.sizes <= budgets.unsqueeze(1))
+        allowed[:, 0] = torch.tensor([rule[2] for rule in rules])
+        allowed[:, 1] = torch.tensor([rule[1] for rule in rules])
+        for place, (room, _, _) in enumerate(rules):
+            if room < 0:
+                allowed[place] = states[place].mask()
+        return allowed
+
+    def encode(self, tree: Node) -> list[int]:
+        """A tree as token numbers, `<end>` last.
+
+        Raises:
+            InputError: `molecule_motif`: a motif or a way to bind it is not in the vocabulary, or
+                the molecule breaks a rule of the grammar.
+        """
+        state = State(self, budget=10_000)
+        written: list[int] = []
+
+        def put(name: str) -> None:
+            place = self.index.get(name)
+            if place is None or not bool(state.mask()[place]):
+                raise _unwritable(name)
+            written.append(place)
+            state.push(place)
+
+        def visit(node: Node) -> None:
+            here = len(state.nodes) - 1
+            for child in node.children:
+                if not any(state.nodes[here].room):
+                    raise _unwritable(node.motif)
+                while state.current != here:
+                    put(UP)
+                put(f"{SIGNS[child.bond]}|{child.motif}|{child.entry}")
+                if state.pending:
+                    put(f"@{child.at}")
+                visit(child)
+
+        put(f"^|{tree.motif}")
+        visit(tree)
+        if not state.done:
+            put(END)
+        else:
+            written.append(self.index[END])
+        return written
+
+    def trace(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """The decoder's place (`State.place`) before each token of a valid sequence."""
+        state = State(self, budget=10_000)
+        places = []
+        for number in numbers:
+            places.append(state.place())
+            if not state.done:
+                state.push(number)
+        return places
+
+    def decode(self, numbers: Iterable[int]) -> Node | None:
+        """The tree that a sequence writes; None if it breaks the grammar or does not end."""
+        state = State(self, budget=10_000)
+        for number in numbers:
+            if state.done:
+                break
+            if not 0 <= number < len(self) or not bool(state.mask()[number]):
+                return None
+            state.push(number)
+        return state.tree() if state.done else None
+
+    def _read(self, name: str) -> Token:
+        if name in {END, UP}:
+            return Token(name.strip("<>"))
+        if name.startswith("@") and name[1:].isascii() and name[1:].isdigit():
+            place = int(name[1:]) if len(name) <= 3 else MAX_MOTIF_ATOMS
+            if place < MAX_MOTIF_ATOMS and name == f"@{place}":
+                return Token("at", entry=place)
+        sign, _, rest = name.partition("|")
+        if sign == "^" and rest in self.motifs:
+            return Token("root", rest)
+        block, _, entry = rest.partition("|")
+        known = sign in BONDS and block in self.motifs and entry.isascii() and entry.isdigit()
+        if not known or len(entry) > 2 or str(int(entry)) != entry:
+            raise _refuse("bad_vocabulary", f"{printable(name, limit=80)!r} is no token")
+        place, room = int(entry), self.motifs[block].room
+        if place >= len(room) or room[place] < BONDS[sign]:
+            raise _refuse(
+                "entry_impossible", f"{printable(name, limit=80)!r} enters by an atom that cannot"
+            )
+        return Token("child", block, BONDS[sign], place)
+
+
+@dataclass
+class _Open:
+    """A motif in a molecule under construction; `room` is what its atoms can still take."""
+
+    block: Motif
+    room: list[int]
+    parent: int
+    bond: int = 0
+    entry: int = 0
+    at: int = 0
+    token: int = 0
+    children: list[int] = field(default_factory=list)
+
+    @property
+    def obliged(self) -> bool:
+        """Whether an atom still needs a bond before the motif may be left."""
+        for (symbol, charge), left in zip(self.block.atoms, self.room, strict=True):
+            if charge and left:
+                return True
+            if symbol == SULPHUR and not charge and 6 - left in _ODD:
+                return True
+        return False
+
+
+class State:
+    """One molecule under construction: which tokens may follow, and what they do.
+
+    `done` is true once it has ended; `budget` is the number of atoms that may still come.
+    """
+
+    def __init__(self, grammar: Grammar, budget: int) -> None:
+        self.grammar = grammar
+        self.budget = budget
+        self.nodes: list[_Open] = []
+        self.current = -1
+        self.pending = 0  # the child token that an attachment is due for
+        self.done = False
+
+    def rule(self) -> tuple[int, bool, bool]:
+        """What may follow, in short: the room of the current motif's freest atom, up, end.
+
+        The room is -1 at the root and -2 where an attachment is due.
+        """
+        if self.current < 0:
+            return -1, False, False
+        if self.pending:
+            return -2, False, False
+        node = self.nodes[self.current]
+        free = node.obliged
+        room = min(_TRIPLE, max(node.room))
+        up = not free and node.parent >= 0
+        return room, up, not free and self._may_end()
+
+    def place(self) -> tuple[int, int]:
+        """Where it stands, for the decoder: the token that opened the current motif, the rule."""
+        if self.current < 0:
+            return 0, 0
+        room = self.rule()[0]
+        return self.nodes[self.current].token, room + 2
+
+    def mask(self) -> Tensor:
+        """Which tokens may follow, bool V."""
+        room, up, end = self.rule()
+        if room == -1:
+            return self.grammar.roots & (self.grammar.sizes <= self.budget)
+        if room == -2:
+            allowed = torch.zeros(len(self.grammar), dtype=torch.bool)
+            allowed[self.attachments()] = True
+            return allowed
+        allowed = self.grammar.children[room] & (self.grammar.sizes <= self.budget)
+        allowed[0], allowed[1] = end, up
+        return allowed
+
+    def attachments(self) -> list[int]:
+        """The `@` tokens of the atoms that can take the pending child."""
+        room, bond = self.nodes[self.current].room, self.grammar.tokens[self.pending].bond
+        return [self.grammar.at[place] for place, left in enumerate(room) if left >= bond]
+
+    def push(self, number: int) -> None:
+        """Take a token that `mask` allows."""
+        token = self.grammar.tokens[number]
+        if token.kind == "root":
+            self._open(number, parent=-1, at=0)
+        elif token.kind == "child":
+            if not self.nodes[self.current].block.single:
+                self.pending = number
+                return
+            self._open(number, parent=self.current, at=0)
+        elif token.kind == "at":
+            waiting, self.pending = self.pending, 0
+            self._open(waiting, parent=self.current, at=token.entry)
+        elif token.kind == "up":
+            self.current = self.nodes[self.current].parent
+        else:
+            self.done = True
+            return
+        while self.current >= 0 and not any(self.nodes[self.current].room):
+            self.current = self.nodes[self.current].parent
+        self.done = self.current < 0
+
+    def tree(self) -> Node:
+        """The molecule so far."""
+        built: dict[int, Node] = {}
+        for number in reversed(range(len(self.nodes))):
+            node = self.nodes[number]
+            children = tuple(built.pop(child) for child in node.children)
+            built[number] = Node(node.block.smiles, node.bond, node.entry, node.at, children)
+        return built[0]
+
+    def _open(self, number: int, *, parent: int, at: int) -> None:
+        token = self.grammar.tokens[number]
+        block = self.grammar.motifs[token.motif]
+        room = list(block.room)
+        self.budget -= len(block)
+        if parent >= 0:
+            self.nodes[parent].room[at] -= token.bond
+            self.nodes[parent].children.append(len(self.nodes))
+            room[token.entry] -= token.bond
+        self.nodes.append(_Open(block, room, parent, token.bond, token.entry, at, number))
+        self.current = len(self.nodes) - 1
+
+    def _may_end(self) -> bool:
+        place = self.nodes[self.current].parent
+        while place >= 0:
+            if self.nodes[place].obliged:
+                return False
+            place = self.nodes[place].parent
+        return True
+
+
+def vocabulary(
+    trees: Iterable[Node], *, least_motif: int, least_token: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The motifs and tokens that occur often enough in `trees`, most frequent first.
+
+    Every motif can begin a molecule and be bound by a single bond at each of its entries.
+
+    Args:
+        trees: of the training set.
+        least_motif: how many molecules must have a motif.
+        least_token: how often a way of binding it must occur.
+    """
+    motifs: dict[str, int] = {}
+    ways: dict[str, int] = {}
+    for tree in trees:
+        seen: set[str] = set()
+        pile = [tree]
+        while pile:
+            node = pile.pop()
+            pile += node.children
+            seen.add(node.motif)
+            if node.bond:
+                way = f"{SIGNS[node.bond]}|{node.motif}|{node.entry}"
+                ways[way] = ways.get(way, 0) + 1
+        for name in seen:
+            motifs[name] = motifs.get(name, 0) + 1
+    kept = sorted((name for name, n in motifs.items() if n >= least_motif), key=_order(motifs))
+    tokens = [END, UP]
+    most = max(len(motif(name)) for name in kept)
+    tokens += [f"@{place}" for place in range(most if most > 1 else 0)]
+    tokens += [f"^|{name}" for name in kept]
+    wanted = {way for way, n in ways.items() if n >= least_token and way.split("|")[1] in kept}
+    wanted |= {f"-|{name}|{entry}" for name in kept for entry in motif(name).entries}
+    tokens += sorted(wanted, key=_order(ways))
+    return tuple(kept), tuple(tokens)
+
+
+def _order(counts: dict[str, int]):  # noqa: ANN202
+    return lambda name: (-counts.get(name, 0), name)
+
+
+def _unwritable(name: str) -> InputError:
+    return InputError(
+        f"The molecule needs {printable(name)!r} in a way that the model's grammar has not.",
+        code="molecule_motif",
+    )
+
+
+def _checked_motif(name: str) -> Motif:
+    try:
+        return motif(name)
+    except InputError as error:
+        raise ManifestRejected(error.sentence, code="manifest_motif_refused") from error
+
+
+def _unique(names: Sequence[str], what: str, most: int) -> tuple[str, ...]:
+    if not 0 < len(names) <= most or not all(isinstance(name, str) for name in names):
+        raise _refuse("bad_vocabulary", f"{what} must be 1..{most} strings")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _refuse("repeated_entry", f"{what} repeats {printable(name, limit=80)!r}")
+        seen.add(name)
+    return tuple(names)
+
+
+def _refuse(code: str, what: str) -> ManifestRejected:
+    return ManifestRejected(f"config.json: {what}.", code=f"manifest_{code}")

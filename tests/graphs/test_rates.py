@@ -1,0 +1,33 @@
+import math
+
+import pytest
+
+from guard.graphs.rates import benjamini_hochberg, fisher, lift
+
+
+def test_a_lift_is_a_difference_of_log_odds() -> None:
+    assert lift(10, 100, 10, 100) == 0
+    assert lift(50, 100, 1, 100) == pytest.approx(math.log(99.5 / 1.5))
+    assert lift(0, 10, 5, 10) < 0
+
+
+def test_fishers_test_is_one_sided() -> None:
+    assert fisher(3, 3, 0, 3) == pytest.approx(1 / 20)
+    assert fisher(0, 3, 3, 3) == pytest.approx(1.0)
+
+
+def test_false_discovery_rates_are_monotone_in_the_p_values() -> None:
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx(
+        [0.04, 0.16 / 3, 0.16 / 3, 0.5]
+    )
+    assert benjamini_hochberg([]) == []
+
+
+@pytest.mark.parametrize("counts", [(-1, 3, 0, 3), (0, 3, 4, 3)])
+def test_what_is_no_share_is_refused(counts: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="not a share"):
+        lift(*counts)
+    with pytest.raises(ValueError, match="not a share"):
+        fisher(*counts)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        benjamini_hochberg([1.5])
