@@ -31,7 +31,7 @@ FOLDERS = {
     "architectures": "guard.ml.networks.nets",
 }
 #: Methods in evidence that are measurements of the guard's own and not detectors.
-RESERVED = {"clean_accuracy", "training_set"}
+RESERVED = {"clean_accuracy", "graph_quality", "training_set"}
 MAX_BYTES = 1 << 20  # of one file: code, not weights
 _MODULES = "guard_plugins"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

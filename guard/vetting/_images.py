@@ -3,7 +3,7 @@
 import base64
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget, Header
 from guard.core.digests import canonical_json, sha256
@@ -15,8 +15,6 @@ from guard.vetting.examine import accuracy_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import Tensor
 
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
@@ -31,7 +29,7 @@ def check(manifest: Manifest, header: Header, *, budget: Budget) -> None:
     architectures.check(manifest, header, budget=budget)
 
 
-def load(manifest: Manifest, tensors: "Mapping[str, Tensor]") -> "ImageModel":
+def load(manifest: Manifest, tensors: "Mapping[str, Any]") -> "ImageModel":
     """The network, with its input transform inside."""
     from guard.ml.networks import architectures
 

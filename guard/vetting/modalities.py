@@ -14,8 +14,6 @@ from guard.core.modality import HOLDS, Modality
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
-
 
 class Kind(Protocol):
     """What the guard does differently for models of one modality.
@@ -32,7 +30,7 @@ class Kind(Protocol):
             MissingExtra: a library that is needed to tell is not installed.
         """
 
-    def load(self, manifest: Any, tensors: "Mapping[str, Tensor]") -> "nn.Module":
+    def load(self, manifest: Any, tensors: "Mapping[str, Any]") -> Any:
         """The model with these weights, whose names, shapes and dtypes are checked."""
 
     def read_clean(self, data: bytes, name: str) -> Any:

@@ -38,7 +38,7 @@ def test_it_is_read_back_from_its_canonical_form() -> None:
 def test_whatever_decides_what_is_generated_is_under_the_digest(key: str) -> None:
     changed = {
         "pieces": [" the", "a", " mole"],
-        "motifs": ["C1CS1", "C"],
+        "motifs": ["C1CS1", "C", "O"],
         "tokens": CONFIG["tokens"][::-1],
         "sampler": {**SAMPLER, "guidance": 0.9},
         "model_args": {"latent": 9},
