@@ -65,12 +65,7 @@ def repair(
     from guard.ml import measure
     from guard.ml.networks import architectures
 
-    if model.manifest.modality is not Modality.IMAGES:
-        raise MethodFailed(
-            f"Repairs of {model.manifest.modality} models cannot be compared with their parent yet.",
-            code="modality",
-        )
-    fits(model.manifest, curated)
+    _check(model, curated)
     method = DEFENSES.get(defense)(**parameters)
     if accused is not None:
         method = method.informed(accused.taught)
@@ -106,6 +101,15 @@ def repair(
         ),
     )
     return digest, facts
+
+
+def _check(model: "ImageModel", curated: "CuratedSet") -> None:
+    if model.manifest.modality is not Modality.IMAGES:
+        raise MethodFailed(
+            "A repair of a text-to-graph model cannot be compared with its parent yet.",
+            code="modality",
+        )
+    fits(model.manifest, curated)
 
 
 def crash_as_failure(work: Callable[[], Any]) -> Any:

@@ -20,7 +20,7 @@ from guard.core.errors import (
     MethodFailed,
     PolicyError,
 )
-from guard.core.evidence import Finding, Outcome
+from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.graph_manifest import GraphManifest
 from guard.core.pairs import CuratedPairs
 from guard.core.states import Verdict
@@ -157,7 +157,7 @@ def test_a_policy_or_a_clean_set_of_another_modality_is_refused(
 def test_what_is_for_images_alone_refuses_it(tmp_path: Path, pairs: CuratedPairs) -> None:
     place = write_model(tmp_path / "up")
 
-    with pytest.raises(InputError, match="A sift of the training set is for image"):
+    with pytest.raises(InputError, match="A training set is used for image"):
         offline.purify(place, cleanset=pairs, out=tmp_path / "out", training_set="x")
     with pytest.raises(CleanSetError, match="name one of labelled images"):
         image_set(pairs)  # type: ignore[arg-type]
@@ -313,7 +313,7 @@ def test_smoke_samples_hold_latents_and_smiles(pairs: CuratedPairs) -> None:
 
 
 def test_quality_is_stored_with_its_kind() -> None:
-    item = _graphs.Evidence(
+    item = Evidence(
         artifact="a" * 64,
         method=_graphs.METHOD,
         version=1,
