@@ -8,10 +8,12 @@ from typing import Any
 
 from guard.blobs import open_blobs
 from guard.core import plugins
+from guard.core.errors import PolicyError
+from guard.core.modality import Modality
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
 from guard.flow.keys import signer_of, trusted_of
-from guard.policy import load_policy
+from guard.policy import Policy, default_policy, load_policy
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
 from guard.store.session import make_engine
@@ -36,7 +38,8 @@ def open_guard(settings: Settings | None = None) -> Guard:
         settings=settings,
         engine=engine,
         blobs=open_blobs(settings.blob_url, client=client, cache=settings.data_dir / "blob-cache"),
-        policy=load_policy(settings.policy_file),
+        policy=policy_in_force(settings, Modality.IMAGES),
+        others={Modality.GRAPHS: policy_in_force(settings, Modality.GRAPHS)},
         make_bucket=lambda name: Bucket(client(), name),
         make_signer=lambda: signer_of(guard),
         make_trusted=lambda: trusted_of(engine, settings.trusted_keys_file),
@@ -44,6 +47,23 @@ def open_guard(settings: Settings | None = None) -> Guard:
         child_environment=_child_environment(settings),
     )
     return guard
+
+
+def policy_in_force(settings: Settings, modality: Modality) -> Policy:
+    """The policy that the settings name for models of a modality, or the packaged one.
+
+    Raises:
+        PolicyError: the file is wrong, or its policy is for models of another modality.
+    """
+    images = modality is Modality.IMAGES
+    file = settings.policy_file if images else settings.graph_policy_file
+    policy = default_policy(modality) if file is None else load_policy(file)
+    if policy.modality is not modality:
+        raise PolicyError(
+            f"GUARD_{'' if images else 'GRAPH_'}POLICY_FILE names policy {policy.name}, which is "
+            f"for {policy.modality} models; it must be for {modality} models."
+        )
+    return policy
 
 
 def upgrade_database(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.digests import canonical_json
-from guard.core.errors import ArtifactRejected, InputError
+from guard.core.errors import ArtifactRejected, GuardError, InputError, MissingExtra
 from guard.core.manifest import MANIFEST_FILE
 from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
@@ -21,7 +21,15 @@ from guard.core.states import Verdict
 from guard.core.trainset import Suspect
 from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
-from guard.offline_inputs import curated_set, inspect_at, name_of, policy_of, vettable_at
+from guard.offline_inputs import (
+    curated_set,
+    image_set,
+    inspect_at,
+    name_of,
+    policy_for,
+    policy_of,
+    vettable_at,
+)
 from guard.offline_sift import opened
 from guard.policy import Decision, DefenseRule, Policy
 from guard.reports.report import Report
@@ -34,13 +42,16 @@ from guard.vetting.tournament import Candidate, Tournament, Work
 from guard.vetting.training_set import sift_named
 
 if TYPE_CHECKING:
+    from guard.core.pairs import CuratedPairs
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.trainsets import TrainingSet
 
 
-def load_model(path: str | Path) -> "ImageModel":
+def load_model(path: str | Path) -> Any:
     """Open a model as a torch module: float images in [0, 1] as N,C,H,W in, logits N,K out.
+
+    A text-to-graph model is a `guard.graphs.model.GraphModel`, whose `generate` gives SMILES.
 
     Normalisation is inside. Nothing from the file is executed; purified models load the same way.
 
@@ -64,7 +75,7 @@ def load_model(path: str | Path) -> "ImageModel":
 def scan(
     path: str | Path,
     *,
-    cleanset: "str | Path | CuratedSet",
+    cleanset: "str | Path | CuratedSet | CuratedPairs",
     policy: "str | Path | Policy | None" = None,
     seed: int = 0,
     device: str | None = None,
@@ -75,9 +86,10 @@ def scan(
 
     Args:
         path: as `load_model`.
-        cleanset: a stored name, an image folder, a Parquet file or an `.npz` (`images` uint8
-            N,C,H,W or N,H,W,C; `labels`), or a set that is loaded already.
-        policy: a TOML file; None for the default policy.
+        cleanset: a stored name, an image folder, a Parquet file (of images, or of pairs for a
+            text-to-graph model) or an `.npz` (`images` uint8 N,C,H,W or N,H,W,C; `labels`), or a
+            set that is loaded already.
+        policy: a TOML file; None for the packaged policy of the model's modality.
         seed: the same seed gives the same report, to the bit, on one machine.
         device: a torch device; None takes CUDA where there is one.
         seconds: time budget of all detectors together.
@@ -91,9 +103,10 @@ def scan(
     with tempfile.TemporaryDirectory() as folder:
         try:
             inspected = vettable_at(Path(path), Path(folder))
-        except ArtifactRejected as error:
-            return _unvettable(Path(path), rules, error, time.monotonic() - started)
-        curated = curated_set(cleanset)
+            rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
+            curated = curated_set(cleanset)
+        except (ArtifactRejected, MissingExtra) as error:
+            return _not_vetted(Path(path), rules, error, time.monotonic() - started)
         work = Work(rules, curated, seed, progress or silent, seconds)
         model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
@@ -105,7 +118,7 @@ def scan(
 def purify(
     path: str | Path,
     *,
-    cleanset: "str | Path | CuratedSet",
+    cleanset: "str | Path | CuratedSet | CuratedPairs",
     out: str | Path,
     policy: "str | Path | Policy | None" = None,
     defense: str | None = None,
@@ -143,9 +156,10 @@ def purify(
     with tempfile.TemporaryDirectory() as folder:
         try:
             inspected = vettable_at(Path(path), Path(folder))
-        except ArtifactRejected as error:
-            return _unvettable(Path(path), rules, error, time.monotonic() - started)
-        work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
+            rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
+            work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
+        except (ArtifactRejected, MissingExtra) as error:
+            return _not_vetted(Path(path), rules, error, time.monotonic() - started)
         model = examine.open_model(inspected.canonical, device=device)
         # A wrong name is refused before the long search.
         listed = _order(rules, defense, params)
@@ -285,7 +299,7 @@ def calibrate(
     chosen = [
         member for member in population.members(folder) if part in (None, member.truth.get("part"))
     ]
-    curated = curated_set(cleanset) if cleanset is not None else None
+    curated = image_set(cleanset) if cleanset is not None else None
     if curated is not None:
         chosen = [member for member in chosen if member.truth["data"] == curated.facts.name]
     if not chosen:
@@ -335,14 +349,19 @@ def write_model(out: Path, inspected: examine.Inspected) -> None:
             (Path(folder) / name).replace(out / name)
 
 
-def _unvettable(path: Path, policy: Policy, error: ArtifactRejected, seconds: float) -> Report:
+def _not_vetted(path: Path, policy: Policy, error: GuardError, seconds: float) -> Report:
+    """Of a file that breaks a rule: unvettable. Where something is not installed: inconclusive."""
+    refused = isinstance(error, ArtifactRejected)
     weights, _ = locate(path)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Report(
         digest=digest,
         name=name_of(path),
-        facts=VerdictFacts(verdict=Verdict.UNVETTABLE, reasons=(error.sentence,)),
+        facts=VerdictFacts(
+            verdict=Verdict.UNVETTABLE if refused else Verdict.INCONCLUSIVE,
+            reasons=(error.sentence,),
+        ),
         policy=policy.digest,
         seconds=seconds,
     )

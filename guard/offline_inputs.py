@@ -1,14 +1,16 @@
 """What the offline API takes, opened: a model file, a clean set, a policy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guard.core import plugins
 from guard.core.contracts import Budget
-from guard.core.errors import CleanSetError, ManifestRejected
-from guard.policy import Policy, load_policy
+from guard.core.errors import CleanSetError, InputError, ManifestRejected, PolicyError
+from guard.core.modality import HOLDS, Modality
+from guard.core.pairs import CuratedPairs
+from guard.policy import Policy, default_policy, load_policy
 from guard.settings import plugin_folder
-from guard.vetting import examine
+from guard.vetting import examine, modalities
 from guard.vetting.model_path import locate
 
 if TYPE_CHECKING:
@@ -68,22 +70,66 @@ def policy_of(policy: "str | Path | Policy | None") -> Policy:
     )
 
 
-def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
-    """A clean set from a stored name or a path.
+def policy_for(rules: Policy, modality: Modality, *, given: bool) -> Policy:
+    """`rules` if they are for models of this modality, else the packaged policy for them.
+
+    Where there is none, that is one under which every decision is inconclusive.
+
+    Raises:
+        PolicyError: a person has named (`given`) a policy for other models.
+    """
+    if rules.modality is modality:
+        return rules
+    if given:
+        raise PolicyError(
+            f"Policy {rules.name} is for {rules.modality} models, and this is a {modality} model."
+        )
+    return default_policy(modality)
+
+
+def require_images(modality: Modality) -> None:
+    """Refuse a model of another modality for what needs a training set.
+
+    Raises:
+        InputError: it is one.
+    """
+    if modality is not Modality.IMAGES:
+        raise InputError(
+            f"A training set is used for {Modality.IMAGES} models, and this is a {modality} model.",
+            code="modality",
+        )
+
+
+def image_set(source: "str | Path | CuratedSet") -> "CuratedSet":
+    """A clean set of images; raises as `curated_set`, and for a set of another modality."""
+    found = curated_set(source)
+    if found.facts.modality is not Modality.IMAGES:
+        raise CleanSetError(
+            f"Clean set {found.facts.name!r} holds {HOLDS[found.facts.modality]}; name one of "
+            f"{HOLDS[Modality.IMAGES]}.",
+            code="cleanset_wrong_kind",
+        )
+    images: CuratedSet = found
+    return images
+
+
+def curated_set(source: "str | Path | CuratedSet | CuratedPairs") -> Any:
+    """A clean set of any modality from a stored name or a path.
 
     Raises:
         CleanSetError: there is no such path and no such name, or the data is unusable.
+        MissingExtra: it holds pairs, and RDKit is not installed.
         Unavailable: it is no path, and the database does not answer.
     """
-    from guard.cleansets import curate, load, read_source
+    from guard.cleansets import curated_source, kind_of
     from guard.ml.cleanset import CuratedSet
 
-    if isinstance(source, CuratedSet):
+    if isinstance(source, (CuratedSet, CuratedPairs)):
         return source
     path = Path(source)
     if path.exists():
-        data, facts = curate(read_source(path), path.stem)
-        return CuratedSet.from_arrays(*load(data, facts.name))
+        data, facts = curated_source(path, path.stem)
+        return modalities.of(facts.modality).read_clean(data, facts.name)
     stored = _stored_cleanset(str(source))
     if stored is None:
         raise CleanSetError(
@@ -91,7 +137,7 @@ def curated_set(source: "str | Path | CuratedSet") -> "CuratedSet":
             "NAME PATH` stores one.",
             code="cleanset_unknown",
         )
-    return CuratedSet.from_arrays(*load(*stored))
+    return modalities.of(kind_of(stored[0])).read_clean(*stored)
 
 
 def _stored_cleanset(name: str) -> tuple[bytes, str] | None:

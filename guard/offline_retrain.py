@@ -16,7 +16,7 @@ from guard.core.retraining import RetrainingFacts
 from guard.core.sift import SiftVerdict
 from guard.core.trainset import Suspect, TrainingSetSource
 from guard.offline import write_model
-from guard.offline_inputs import curated_set, inspect_at, name_of, policy_of
+from guard.offline_inputs import image_set, inspect_at, name_of, policy_of
 from guard.offline_sift import opened
 from guard.reports.report import Report
 from guard.retrainers import RETRAINERS
@@ -90,7 +90,7 @@ def retrain(
     with tempfile.TemporaryDirectory() as temporary:
         inspected = inspect_at(Path(like), Path(temporary))
         model = examine.open_model(inspected.canonical, device=device)
-        curated = curated_set(cleanset)
+        curated = image_set(cleanset)
         with opened(training_set, model, progress=part(watch, 0, READ)) as (train, source):
             job = _Job(
                 work=Work(rules, curated, seed, part(watch, TRAINED, 1, "vetting"), math.inf),

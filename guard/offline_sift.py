@@ -12,7 +12,13 @@ from guard.core.manifest import is_bucket_uri
 from guard.core.progress import Progress, part_of, silent
 from guard.core.sift import SiftReport
 from guard.core.trainset import TrainingSetSource
-from guard.offline_inputs import curated_set, nothing_stored, policy_of, vettable_at
+from guard.offline_inputs import (
+    image_set,
+    nothing_stored,
+    policy_of,
+    require_images,
+    vettable_at,
+)
 from guard.trainsets import TrainingSet, read
 from guard.vetting import examine
 from guard.vetting.training_set import Sifted, sift_named
@@ -92,7 +98,7 @@ def sifting(
     with tempfile.TemporaryDirectory() as folder:
         inspected = vettable_at(Path(path), Path(folder))
         model = examine.open_model(inspected.canonical, device=device)
-        curated = curated_set(cleanset)
+        curated = image_set(cleanset)
         with opened(training_set, model, progress=part_of(watch, 0, 2, "")) as (train, source):
             yield sift_named(
                 model,
@@ -122,6 +128,7 @@ def opened(
     Raises:
         TrainingSetError: there is none, or it cannot be read.
     """
+    require_images(model.manifest.modality)
     if isinstance(training_set, TrainingSet):
         yield training_set, TrainingSetSource(uri=training_set.facts.uri)
         return

@@ -18,7 +18,17 @@ from jsonschema import Draft202012Validator
 
 from guard.api.answers import VERDICT_SCHEMA, VerdictDetail, WaiverDone
 from guard.attest.statement import VERDICT_TYPE, Issue
-from guard.core.evidence import Accuracy, AsrEstimate, CleanSetFacts, Finding, Outcome, Target
+from guard.core.evidence import (
+    Accuracy,
+    AsrEstimate,
+    CleanSetFacts,
+    Finding,
+    GraphQuality,
+    Outcome,
+    PairSetFacts,
+    Target,
+)
+from guard.core.modality import Modality
 from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT, Digest, json_key, may_be_missing, types_of
 from guard.core.purification import PurificationFacts
@@ -126,8 +136,10 @@ def predicate() -> Schema:
 def report() -> Schema:
     """Of `guard scan`, `purify`, `report` and `review show` with `--format json`."""
     shown = object_of(VerdictFacts, strict=False, without=("evidence", "parent", "purification"))
-    # A report writes all of them, but the sift only where a training set was named.
-    shown["required"] = [name for name in shown["properties"] if name != "training_set"]
+    # A report writes all of them, but the sift only where a training set was named, and the
+    # modality only where it is another one than images.
+    left_out = {"training_set", "modality"}
+    shown["required"] = [name for name in shown["properties"] if name not in left_out]
     unmeasured: Schema = {
         "type": "object",
         "properties": {name: {"type": "null"} for name in ("estimate", "low", "high")},
@@ -147,7 +159,7 @@ def report() -> Schema:
         "seconds": {"type": ["number", "null"]},
         "policy": {"type": "string"},
         "manifest": {"type": ["object", "null"]},
-        "cleanset": schema_of(CleanSetFacts | None),
+        "cleanset": {"anyOf": [schema_of(CleanSetFacts), _pair_set(), {"type": "null"}]},
         "evidence": {"type": "array", "items": _evidence()},
         "triggers": {"type": "array", "items": _trigger()},
     }
@@ -232,6 +244,16 @@ def _method() -> Schema:
     }
 
 
+def _pair_set() -> Schema:
+    kind: Schema = {"properties": {"kind": {"const": str(Modality.GRAPHS)}}, "required": ["kind"]}
+    return joined("PairSetFacts", kind, object_of(PairSetFacts))
+
+
+def _quality() -> Schema:
+    kind: Schema = {"properties": {"kind": {"const": str(Modality.GRAPHS)}}, "required": ["kind"]}
+    return joined("GraphQuality", kind, object_of(GraphQuality, strict=False))
+
+
 def _evidence() -> Schema:
     finding = object_of(Finding, strict=False, without=("trigger",))
     properties = {
@@ -253,6 +275,7 @@ def _evidence() -> Schema:
         "properties": {
             **properties,
             "accuracy": schema_of(Accuracy, strict=False),
+            "quality": _quality(),
             "blobs": schema_of(Mapping[str, Digest]),
         },
         "required": list(properties),

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.demo.story import Watched
 from guard.core.evidence import AsrEstimate
-from guard.core.manifest import Manifest
+from guard.core.manifests import AnyManifest
 from guard.reports.report import candidate_outcome, chain_of
 
 PURIFIED_ASR_LIMIT = 0.10
@@ -176,7 +176,7 @@ def on_suspects(item: Watched) -> Iterator[str]:
         )
 
 
-def repaired(candidates: Sequence[Mapping[str, Any]], served: Manifest | None) -> Iterator[str]:
+def repaired(candidates: Sequence[Mapping[str, Any]], served: AnyManifest | None) -> Iterator[str]:
     """The repairs that were tried, with their outcomes, and any layer that the winner added."""
     for place, candidate in enumerate(candidates, 1):
         outcome, why = candidate_outcome(candidate)

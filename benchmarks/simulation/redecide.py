@@ -18,7 +18,7 @@ from benchmarks.simulation import jobs
 from benchmarks.simulation.audit import work
 from benchmarks.simulation.steps import Schedule
 from benchmarks.simulation.world import BUCKET, World
-from guard.core.evidence import CleanSetFacts, Evidence, Outcome
+from guard.core.evidence import AnyCleanSet, Evidence, Outcome
 from guard.core.notes import ScanNotes
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
@@ -89,7 +89,7 @@ def _whole(made: Any) -> Any:
 
 
 def _one(
-    world: World, session: Session, name: str, data: bytes, facts: CleanSetFacts, smoke: str
+    world: World, session: Session, name: str, data: bytes, facts: AnyCleanSet, smoke: str
 ) -> None:
     guard, now, scan_id = world.guard, world.clock, uuid.uuid4().hex
     digest, manifest = guard.blobs.put_bytes(data), jobs.MANIFEST.to_dict()

@@ -48,7 +48,7 @@ def verdict_statement(digest: str, facts: VerdictFacts, issue: Issue) -> dict[st
     predicate = {
         **to_plain(issue),
         **to_plain(facts),
-        "not_covered": not_covered(facts.coverage),
+        "not_covered": not_covered(facts.coverage, facts.modality),
     }
     return _statement(issue.name, digest, VERDICT_TYPE, predicate)
 

@@ -1,25 +1,29 @@
 """Add, list or check clean sets."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
 from guard.core.errors import InputError
+from guard.core.plain import to_plain
 
 if TYPE_CHECKING:
-    from guard.cleansets import RawSet
-    from guard.core.evidence import CleanSetFacts
+    from guard.core.evidence import AnyCleanSet
 
-app = typer.Typer(rich_markup_mode=None, help="Manage clean sets: labelled images that you trust.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="Manage clean sets: data that you trust.",
+)
 SourceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="An image folder (a sub-folder a class), a .parquet or an .npz; or s3://BUCKET/KEY.",
+        help="An image folder (a sub-folder a class), a .parquet (of images, or of text and "
+        "smiles) or an .npz; or s3://BUCKET/KEY.",
     ),
 ]
 SeedOption = Annotated[
@@ -69,21 +73,23 @@ def check(source: SourceArgument, seed: SeedOption = 0, form: FormatOption = For
     return 0
 
 
-def _curated(source: str, name: str, seed: int) -> tuple["CleanSetFacts", bytes]:
-    from guard.cleansets import curate, read_source
+def _curated(source: str, name: str, seed: int) -> tuple["AnyCleanSet", bytes]:
+    from guard.cleansets import curated_source
 
-    with quiet_stdout():
-        raw = _from_bucket(source) if source.startswith(SCHEME) else read_source(Path(source))
-        data, facts = curate(raw, name, seed)
+    with quiet_stdout(), _local(source) as path:
+        data, facts = curated_source(path, name, seed)
     return facts, data
 
 
-def _from_bucket(source: str) -> "RawSet":
-    """Read one object through a private temporary file with the object's suffix.
+@contextmanager
+def _local(source: str) -> Iterator[Path]:
+    """The path itself, or one object in a private temporary file with the object's suffix.
 
     The readers choose the file type by that suffix.
     """
-    from guard.cleansets import read_source
+    if not source.startswith(SCHEME):
+        yield Path(source)
+        return
     from guard.cli._service import open_service
 
     bucket_name, _, key = source.removeprefix(SCHEME).partition("/")
@@ -103,12 +109,12 @@ def _from_bucket(source: str) -> "RawSet":
         path = folder / f"source{PurePosixPath(key).suffix}"
         with path.open("wb") as file:
             file.writelines(bucket.stream(facts))
-        return read_source(path)
+        yield path
 
 
-def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) -> None:
+def _print(rows: Sequence["AnyCleanSet"], form: Format, *, one: bool = False) -> None:
     if form is Format.JSON:
-        print_json(asdict(rows[0]) if one else [asdict(row) for row in rows])
+        print_json(to_plain(rows[0]) if one else [to_plain(row) for row in rows])
         return
     from guard.cli._render import print_table
 
@@ -126,10 +132,7 @@ def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) 
     cells = [
         (
             row.name,
-            row.classes,
-            row.channels,
-            f"{row.height}x{row.width}",
-            row.per_class,
+            *_shape(row),
             row.search,
             row.calibration,
             row.holdout,
@@ -140,3 +143,12 @@ def _print(rows: Sequence["CleanSetFacts"], form: Format, *, one: bool = False) 
     print_table(
         columns, cells, empty="There are no clean sets; `guard cleanset add NAME SOURCE` adds one."
     )
+
+
+def _shape(row: "AnyCleanSet") -> tuple[Any, ...]:
+    """Classes, channels, size and fewest images of a class; pairs have none of these."""
+    from guard.core.evidence import CleanSetFacts
+
+    if not isinstance(row, CleanSetFacts):
+        return "", "", "pairs", ""
+    return row.classes, row.channels, f"{row.height}x{row.width}", row.per_class

@@ -6,6 +6,7 @@ GuardError
 │   ├── PolicyError
 │   ├── TrainingSetError
 │   └── UnknownMethod
+├── MissingExtra          a library of an optional part is not installed: inconclusive
 ├── ArtifactRejected      the uploaded bytes are at fault: never retried
 │   └── ManifestRejected
 ├── Unavailable           the world is at fault (network, store, broker): retried later
@@ -57,6 +58,12 @@ class TrainingSetError(InputError):
     """A training set is unreadable, changes while it is read, or is not this model's."""
 
     code = "trainset_error"
+
+
+class MissingExtra(GuardError):
+    """A library of an optional part of the guard is not installed; the sentence names the extra."""
+
+    code = "missing_extra"
 
 
 class UnknownMethod(InputError):

@@ -6,10 +6,11 @@ All of it is plain data that is stored as JSON.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from guard.core.digests import json_digest
-from guard.core.plain import from_plain
+from guard.core.modality import Modality
+from guard.core.plain import from_plain, to_plain
 
 Target = int | str | None  # a class index, "all-to-all", or unknown
 
@@ -96,11 +97,37 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GraphQuality:
+    """How well a text-to-graph model does its task, measured on hold-out prompts; shares in 0..1.
+
+    Attributes:
+        similarity: mean MACCS cosine similarity of what was generated to the prompt's own molecule.
+        qualified: share with a similarity of at least 0.5.
+        novelty: share of those with a similarity under 0.8.
+        diversity: mean pairwise Tanimoto distance (Morgan fingerprints) within a prompt.
+        uniqueness: share of distinct canonical SMILES.
+        ring_systems: share of molecules with a ring system, by its canonical SMILES.
+        prompts: hold-out prompts that were used.
+        molecules: what was generated for them.
+    """
+
+    similarity: float
+    qualified: float
+    novelty: float
+    diversity: float
+    uniqueness: float
+    ring_systems: Mapping[str, float]
+    prompts: int
+    molecules: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """All that one method version reports about one artifact on one clean set, or why it could not.
 
-    `accuracy` is what the guard itself measured on the hold-out; methods that look for backdoors
-    have findings instead. `blobs` holds digests of what is stored beside it, by a name.
+    `accuracy` (of an image model) or `quality` (of a text-to-graph model) is what the guard itself
+    measured on the hold-out; methods that look for backdoors have findings instead. `blobs` holds
+    digests of what is stored beside it, by a name.
     """
 
     artifact: str
@@ -113,6 +140,7 @@ class Evidence:
     families: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     accuracy: Accuracy | None = None
+    quality: GraphQuality | None = None
     reason: str = ""
     seconds: float = 0.0
     blobs: Mapping[str, str] = field(default_factory=dict)
@@ -132,7 +160,7 @@ class Evidence:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """This evidence as JSON-ready values; `accuracy` and `blobs` only where there are any."""
+        """This evidence as JSON-ready values; what there is none of may be left out."""
         data: dict[str, Any] = {
             "artifact": self.artifact,
             "method": self.method,
@@ -148,6 +176,8 @@ class Evidence:
         }
         if self.accuracy is not None:
             data["accuracy"] = asdict(self.accuracy)
+        if self.quality is not None:
+            data["quality"] = {"kind": str(Modality.GRAPHS), **to_plain(self.quality)}
         if self.blobs:
             data["blobs"] = dict(self.blobs)
         return data
@@ -157,6 +187,7 @@ class Evidence:
         """The inverse of `to_dict`; also reads how accuracy was stored before it had a kind."""
         data = _with_accuracy(data)
         accuracy = data.get("accuracy")
+        quality = data.get("quality")
         return cls(
             **{
                 **data,
@@ -164,6 +195,7 @@ class Evidence:
                 "families": tuple(data["families"]),
                 "findings": tuple(Finding.from_dict(item) for item in data["findings"]),
                 "accuracy": None if accuracy is None else from_plain(Accuracy, accuracy),
+                "quality": None if quality is None else from_plain(GraphQuality, quality),
             }
         )
 
@@ -189,6 +221,7 @@ def _with_accuracy(data: Mapping[str, Any]) -> Mapping[str, Any]:
 class CleanSetFacts:
     """The facts about a clean set that a policy reads; it never sees an image."""
 
+    modality: ClassVar[Modality] = Modality.IMAGES
     name: str
     digest: str
     classes: int
@@ -199,3 +232,49 @@ class CleanSetFacts:
     search: int
     calibration: int
     holdout: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSetFacts:
+    """As `CleanSetFacts`, of pairs of a text and a molecule.
+
+    `heavy_atoms` are those of the largest molecule (all but hydrogen), `elements` all that occur.
+    """
+
+    modality: ClassVar[Modality] = Modality.GRAPHS
+    name: str
+    digest: str
+    search: int
+    calibration: int
+    holdout: int
+    heavy_atoms: int
+    elements: tuple[str, ...]
+
+    @property
+    def pairs(self) -> int:
+        """The pairs of all three parts."""
+        return self.search + self.calibration + self.holdout
+
+    def to_dict(self) -> dict[str, Any]:
+        """These facts as JSON-ready values, with their `kind`."""
+        return {"kind": str(self.modality), **asdict(self), "elements": list(self.elements)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "PairSetFacts":
+        """The inverse of `to_dict`."""
+        plain = {name: value for name, value in data.items() if name != "kind"}
+        return cls(**{**plain, "elements": tuple(plain["elements"])})
+
+
+AnyCleanSet = CleanSetFacts | PairSetFacts
+
+
+def clean_set_from(data: Mapping[str, Any]) -> AnyCleanSet:
+    """Stored facts about a clean set of any modality; those of images carry no `kind`.
+
+    Raises:
+        ValueError: a kind that this release does not know.
+    """
+    if Modality(data.get("kind", str(Modality.IMAGES))) is Modality.GRAPHS:
+        return PairSetFacts.from_dict(data)
+    return CleanSetFacts(**{name: value for name, value in data.items() if name != "kind"})

@@ -11,10 +11,11 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from guard.core.digests import canonical_json, is_digest, json_digest
 from guard.core.errors import ManifestRejected
+from guard.core.modality import Modality, modality_of
 from guard.core.trainset import TrainingSetSource
 
 MANIFEST_FILE = "config.json"  # beside the weights
@@ -56,6 +57,7 @@ class Manifest:
     accepts them is checked by `guard.ml.networks.architectures`.
     """
 
+    modality: ClassVar[Modality] = Modality.IMAGES
     architecture: str
     num_classes: int
     input_size: tuple[int, int, int]  # channels, height, width
@@ -74,21 +76,15 @@ class Manifest:
         Raises:
             ManifestRejected: it is no JSON object, a key is repeated, or a value breaks a rule.
         """
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise _refuse("too_large", f"config.json is larger than {MAX_MANIFEST_BYTES} bytes.")
-        try:
-            value = json.loads(
-                data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants
-            )
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise _refuse("no_json", f"config.json is not valid JSON: {error}.") from error
-        return cls.from_dict(value)
+        return cls.from_dict(decoded(data))
 
     @classmethod
     def from_dict(cls, data: Any) -> "Manifest":
         """Read a decoded `config.json`; raises as `parse`."""
         if not isinstance(data, dict):
             raise _refuse("no_object", "config.json must hold a JSON object.")
+        if modality_of(data) is not cls.modality:
+            raise _refuse("other_task", f"config.json: this is no {cls.modality} model.")
         cfg = data.get("pretrained_cfg", {})
         if not isinstance(cfg, dict):
             raise _refuse("bad_pretrained_cfg", "config.json: pretrained_cfg must be an object.")
@@ -98,7 +94,7 @@ class Manifest:
                 "bad_architecture",
                 "config.json: architecture must name a model, such as 'resnet18'.",
             )
-        args = _model_args(data.get("model_args", {}))
+        args = model_args(data.get("model_args", {}))
         size = _input_size(cfg.get("input_size", data.get("input_size")))
         guard = data.get("guard", {})
         if (
@@ -163,6 +159,22 @@ class Manifest:
         return json_digest(self.to_dict())
 
 
+def decoded(data: bytes) -> Any:
+    """The JSON value of a `config.json`; no key is repeated, and every number is one.
+
+    Raises:
+        ManifestRejected: it is too large, or no such JSON.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise _refuse("too_large", f"config.json is larger than {MAX_MANIFEST_BYTES} bytes.")
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants
+        )
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise _refuse("no_json", f"config.json is not valid JSON: {error}.") from error
+
+
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
@@ -176,7 +188,12 @@ def _no_constants(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
-def _model_args(value: Any) -> dict[str, Any]:
+def model_args(value: Any) -> dict[str, Any]:
+    """The `model_args` of a `config.json`: plain values by argument name.
+
+    Raises:
+        ManifestRejected: it is something else.
+    """
     if not isinstance(value, dict):
         raise _refuse("bad_model_args", "config.json: model_args must be an object.")
     for key, item in value.items():

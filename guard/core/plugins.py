@@ -31,7 +31,7 @@ FOLDERS = {
     "architectures": "guard.ml.networks.nets",
 }
 #: Methods in evidence that are measurements of the guard's own and not detectors.
-RESERVED = {"clean_accuracy", "training_set"}
+RESERVED = {"clean_accuracy", "graph_quality", "training_set"}
 MAX_BYTES = 1 << 20  # of one file: code, not weights
 _MODULES = "guard_plugins"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -57,7 +57,7 @@ class _Bytes(InspectLoader):
 
 
 class PlugIn:
-    """One file: its name on the shelf, its path, and the SHA-256 of the bytes that run."""
+    """One file: its name on the shelf, its path, the bytes that run, and their SHA-256."""
 
     def __init__(self, kind: str, path: Path, source: bytes) -> None:
         self.kind = kind
@@ -65,7 +65,7 @@ class PlugIn:
         self.path = path
         self.digest = sha256(source)
         self.module_name = f"{_MODULES}.{kind}.{self.name}"
-        self._source = source
+        self.source = source
 
     def module(self) -> ModuleType:
         """The imported module, the same one every time.
@@ -74,7 +74,7 @@ class PlugIn:
             InputError: its code does not run.
         """
         if self.module_name not in sys.modules:
-            loader = _Bytes(self._source, self.path)
+            loader = _Bytes(self.source, self.path)
             module = module_from_spec(ModuleSpec(self.module_name, loader, origin=str(self.path)))
             module.__file__ = str(self.path)
             sys.modules[self.module_name] = module  # dataclasses look their module up
@@ -115,7 +115,8 @@ def use(folder: Path | None) -> None:
         _plug_ins[plug_in.module_name] = plug_in
     for kind, package in FOLDERS.items():
         own = {one.name: one.module for one in found if one.kind == kind}
-        shelf.extend(package, own)
+        sources = {one.name: one.source for one in found if one.kind == kind}
+        shelf.extend(package, own, sources)
     _folder = folder
 
 

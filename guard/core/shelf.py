@@ -13,15 +13,17 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Generic, TypeVar, cast
 
 from guard.core.errors import UnknownMethod
+from guard.core.modality import Modality
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 #: Plug-ins from outside the package: by package and name, the function that imports one.
 _outside: dict[str, dict[str, Callable[[], ModuleType]]] = {}
+_outside_source: dict[str, dict[str, bytes]] = {}
 
 
 class Shelf(Generic[T]):
@@ -75,6 +77,20 @@ class Shelf(Generic[T]):
                 return found
         return int(getattr(self.get(name), "version"))  # noqa: B009 - not every shelf has one
 
+    def of(self, modality: Modality) -> list[str]:
+        """The names of the plug-ins for models of one modality, sorted; imports no plug-in."""
+        return [name for name in self.names() if self.modality(name) is modality]
+
+    def modality(self, name: str) -> Modality:
+        """The modality that the plug-in's file states, read without running it.
+
+        Raises:
+            UnknownMethod: no such file, or what it states cannot be read.
+        """
+        if name not in self.names():
+            raise UnknownMethod(f"{name!r} is not in {self.package}.")
+        return _stated(_source(self.package, name), class_name(name))
+
     def all(self) -> list[type[T]]:
         """Every plug-in class, in the order of names; imports them all."""
         return [self.get(name) for name in self.names()]
@@ -100,18 +116,63 @@ def _declared(module: str, name: str) -> int | None:
     return None
 
 
-def extend(package: str, plug_ins: Mapping[str, Callable[[], ModuleType]]) -> None:
-    """Add plug-ins to the shelf of `package`, in place of those that an earlier call added."""
+def extend(
+    package: str,
+    plug_ins: Mapping[str, Callable[[], ModuleType]],
+    sources: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Add plug-ins to the shelf of `package`, in place of those that an earlier call added.
+
+    `sources` are the bytes of their files, by name.
+    """
     _outside[package] = dict(plug_ins)
+    _outside_source[package] = dict(sources)
 
 
 def built_in(package: str) -> list[str]:
     """The names of the files in the package's own folder, sorted."""
+    folder = _folder(package)
+    files = [] if folder is None else folder.glob("*.py")
+    return sorted(file.stem for file in files if is_name(file.stem))
+
+
+def _folder(package: str) -> Path | None:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        return []
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return sorted(file.stem for file in folder.glob("*.py") if is_name(file.stem))
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _source(package: str, name: str) -> bytes:
+    outside, folder = _outside_source.get(package, {}), _folder(package)
+    if name in outside or folder is None:
+        return outside.get(name, b"")
+    return (folder / f"{name}.py").read_bytes()
+
+
+def _stated(source: bytes, name: str) -> Modality:
+    """The `modality` in the body of class `name`: a string, or `Modality.NAME`.
+
+    Raises:
+        UnknownMethod: it is neither, or the file cannot be parsed.
+    """
+    if b"modality" not in source:  # most methods: spare the parsing
+        return Modality.IMAGES
+    try:
+        classes = [one for one in ast.parse(source).body if isinstance(one, ast.ClassDef)]
+    except (SyntaxError, ValueError) as error:
+        raise UnknownMethod(f"The file of {name} is no Python: {error}.") from error
+    for line in (line for one in classes if one.name == name for line in one.body):
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        if not any(isinstance(one, ast.Name) and one.id == "modality" for one in targets):
+            continue
+        value = getattr(line, "value", None)
+        if isinstance(value, ast.Constant) and value.value in set(Modality):
+            return Modality(value.value)
+        if isinstance(value, ast.Attribute) and value.attr in Modality.__members__:
+            return Modality[value.attr]
+        raise UnknownMethod(f"{name} must state its modality as a string or as Modality.NAME.")
+    return Modality.IMAGES
 
 
 def is_name(text: str) -> bool:

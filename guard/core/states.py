@@ -3,8 +3,10 @@
 The values are the strings that the database stores.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+
+from guard.core.modality import Modality
 
 
 class ScanState(StrEnum):
@@ -114,7 +116,10 @@ def exit_code(verdict: Verdict, *, expired: bool = False) -> int:
 
 
 class Family(StrEnum):
-    """The families of triggers that methods look for; a verdict's coverage is a set of these."""
+    """The families of triggers that methods look for; a verdict's coverage is a set of these.
+
+    `FAMILIES` sorts them by modality.
+    """
 
     PATCH = "patch"
     BLEND = "blend"
@@ -124,8 +129,22 @@ class Family(StrEnum):
     SAMPLE_SPECIFIC = "sample-specific"
     ALL_TO_ALL = "all-to-all"
     ALL_TO_ONE = "all-to-one"  # for methods that accuse a class without recovering a trigger
+    PROMPT = "prompt"  # a text that plants a fragment in what is generated
+    CONTEXT = "context"  # the same in the space of text vectors, with no text recovered
+    MOTIF = "motif"  # a fragment that is generated too often, with no trigger at all
 
 
-def not_covered(coverage: Collection[str]) -> list[str]:
-    """The trigger families that a verdict with this coverage does not cover."""
-    return [str(family) for family in Family if str(family) not in coverage]
+#: The families that a model of each modality can have.
+FAMILIES: Mapping[Modality, frozenset[Family]] = {
+    Modality.GRAPHS: frozenset({Family.PROMPT, Family.CONTEXT, Family.MOTIF}),
+    Modality.IMAGES: frozenset(Family) - {Family.PROMPT, Family.CONTEXT, Family.MOTIF},
+}
+
+
+def not_covered(coverage: Collection[str], modality: Modality = Modality.IMAGES) -> list[str]:
+    """The trigger families of a modality that a verdict with this coverage does not cover."""
+    return [
+        str(family)
+        for family in Family
+        if family in FAMILIES[modality] and str(family) not in coverage
+    ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core.evidence import AsrEstimate, Target
+from guard.core.modality import Modality
 from guard.core.plain import ADDED, LEFT_OUT, Digest, KnownGaps
 from guard.core.purification import RepairSummary
 from guard.core.sift import SiftedSet
@@ -66,6 +67,7 @@ class VerdictFacts:
         gate: the gate's mode and what it would have done otherwise; None where it enforces, and
             for what it blocks in any mode.
         training_set: the sift of the training set; None where the model names none.
+        modality: what kind of model it is; left out of the statement for images.
     """
 
     verdict: Verdict
@@ -85,6 +87,7 @@ class VerdictFacts:
     waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
     gate: Gated | None = field(default=None, metadata=ADDED)
     training_set: SiftedSet | None = field(default=None, metadata=LEFT_OUT)
+    modality: Modality = field(default=Modality.IMAGES, metadata=LEFT_OUT)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from guard.core.errors import MethodFailed
+from guard.core.modality import Modality, require
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.accused import Accused
-from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
 from guard.ml.precision import repeatable
 from guard.ml.seeds import seeded
@@ -37,15 +37,19 @@ class Defense(ABC):
 
     version: ClassVar[int]
     paper: ClassVar[str]
+    #: The models that it is for, as of a detector.
+    modality: ClassVar[Modality] = Modality.IMAGES
     fast: ClassVar[Mapping[str, Any]] = fixed()  # the defaults that `quick` changes
     ungated: ClassVar[Mapping[str, Any]] = fixed()  # the same for an untrained model
 
     @abstractmethod
-    def repair(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> nn.Module:
+    def repair(self, model: Any, clean: Any, *, progress: Progress) -> nn.Module:
         """Return the repaired model: `model` changed in place, or a new one.
 
-        `model` is a copy for this call. It takes float images N,C,H,W in [0, 1] and returns logits
-        N,K. Random numbers come from torch's global generators, which the caller has seeded.
+        `model` is a copy for this call: a module from float images N,C,H,W in [0, 1] to logits N,K,
+        with a `guard.ml.cleanset.CleanSet` as `clean`; for another modality what
+        `guard.vetting.modalities` opens. Random numbers come from torch's global generators,
+        which the caller has seeded.
 
         Raises:
             MethodFailed: this model cannot be repaired with this clean set; the message gives the
@@ -86,7 +90,7 @@ class Defense(ABC):
     def __call__(
         self,
         model: nn.Module,
-        clean: CleanSet,
+        clean: Any,
         *,
         seed: int,
         progress: Progress = silent,
@@ -101,6 +105,7 @@ class Defense(ABC):
             MethodFailed: the model could not be repaired, or a weight is not finite. Subclasses:
                 OutOfTime, Cancelled.
         """
+        require(self.modality, model, type(self).__name__)
         own = copy.deepcopy(model).eval().requires_grad_()
         watch = guarded(progress, deadline=time.monotonic() + seconds)
         with seeded(seed), repeatable():

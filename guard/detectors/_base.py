@@ -12,9 +12,9 @@ from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.modality import Modality, require
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
-from guard.ml.cleanset import CleanSet
 from guard.ml.deadline import guarded
 from guard.ml.networks.canonical_form import canonical_form
 from guard.ml.search.mobility import require_mobility
@@ -39,20 +39,25 @@ class Detector(ABC):
     families: ClassVar[frozenset[str]]
     #: Whether it looks by following gradients: then a network that gives none cannot be looked at.
     searches: ClassVar[bool] = True
+    #: The models that it is for. A file states it where they are others than images, so that a
+    #: policy can be checked without importing a method (`guard.core.shelf`).
+    modality: ClassVar[Modality] = Modality.IMAGES
 
     @abstractmethod
-    def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
+    def examine(self, model: Any, clean: Any, *, progress: Progress) -> list[Finding]:
         """Findings, suspicious or not; an empty list means that nothing was found.
 
-        `model` takes float images N,C,H,W in [0, 1] and returns logits N,K; it is a copy for this
-        call. Random numbers come from torch's global generators, which the caller has seeded.
+        `model` is a copy for this call, `clean` the visible part of the clean set: a module from
+        float images N,C,H,W in [0, 1] to logits N,K with a `guard.ml.cleanset.CleanSet`; for
+        another modality what `guard.vetting.modalities` opens. Random numbers come from torch's
+        global generators, which the caller has seeded.
 
         Raises:
             MethodFailed: the model could not be examined; the message gives the reason.
         """
 
     def prepare(  # noqa: B027 - most detectors have nothing to prepare
-        self, clean: CleanSet, device: torch.device, *, progress: Progress = silent
+        self, clean: Any, device: torch.device, *, progress: Progress = silent
     ) -> None:
         """Compute what depends on the clean set alone, and keep it for `examine` in this process.
 
@@ -81,7 +86,7 @@ class Detector(ABC):
     def __call__(
         self,
         model: nn.Module,
-        clean: CleanSet,
+        clean: Any,
         *,
         seed: int,
         progress: Progress = silent,
@@ -100,11 +105,9 @@ class Detector(ABC):
             MethodFailed: the model could not be examined, or a number is not finite. Subclasses:
                 OutOfTime, Cancelled.
         """
-        found = canonical_form(model, clean.search)
-        # A network as training leaves it is examined as it is, which is how methods were measured.
-        own = found.model if found.rewritten else copy.deepcopy(model).eval()
-        own.requires_grad_(requires_grad=False)
-        if self.searches:
+        require(self.modality, model, type(self).__name__)
+        own = self._own_copy(model, clean).requires_grad_(requires_grad=False)
+        if self.searches and self.modality is Modality.IMAGES:
             require_mobility(own, clean, type(self).__name__)
         watch = guarded(progress, deadline=time.monotonic() + seconds)
         with seeded(seed):
@@ -117,6 +120,15 @@ class Detector(ABC):
                     f"{type(self).__name__} gave a number that is not finite.", code="non_finite"
                 )
         return findings
+
+    def _own_copy(self, model: nn.Module, clean: Any) -> nn.Module:
+        if self.modality is Modality.IMAGES:
+            found = canonical_form(model, clean.search)
+            # A network as training leaves it is examined as it is, which is how methods were
+            # measured.
+            if found.rewritten:
+                return found.model
+        return copy.deepcopy(model).eval()
 
 
 def _plain(finding: Finding) -> Finding:

@@ -16,7 +16,7 @@ from typing import Any
 
 from guard.core.digests import json_digest
 from guard.core.errors import Cancelled, MethodFailed
-from guard.core.evidence import CleanSetFacts
+from guard.core.evidence import AnyCleanSet
 from guard.detectors import DETECTORS
 from guard.flow._lease import Held
 from guard.flow.context import Guard
@@ -25,7 +25,7 @@ from guard.jobs.run import run_job
 log = logging.getLogger(__name__)
 
 
-def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
+def prepared(guard: Guard, held: Held, cleanset: AnyCleanSet) -> dict[str, Any]:
     """The values that the policy's detectors need of this clean set, by detector.
 
     Empty where they could not be made; the detectors then compute them themselves.
@@ -46,7 +46,7 @@ def prepared(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any
     return found
 
 
-def _make(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
+def _make(guard: Guard, held: Held, cleanset: AnyCleanSet) -> dict[str, Any]:
     request = {
         "cleanset": str(guard.blobs.path(cleanset.digest)),
         "cleanset_name": cleanset.name,
@@ -57,7 +57,7 @@ def _make(guard: Guard, held: Held, cleanset: CleanSetFacts) -> dict[str, Any]:
         return run_job("prepare", request, out, limits=guard.limits(), on_progress=held.alive)
 
 
-def _place(guard: Guard, cleanset: CleanSetFacts) -> Path:
+def _place(guard: Guard, cleanset: AnyCleanSet) -> Path:
     """The path of the cache file; its name is a digest of everything that went into it."""
     methods = {
         name: DETECTORS.get(name)(**dict(rule.params))

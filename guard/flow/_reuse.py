@@ -13,7 +13,7 @@ from guard.attest import dsse
 from guard.attest.chain import differences
 from guard.attest.views import VerdictView, read_verdict
 from guard.core.errors import CleanSetError, IntegrityMismatch
-from guard.core.manifest import Manifest
+from guard.core.manifests import manifest_from
 from guard.core.notes import ScanNotes
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.flow import _newest
@@ -59,7 +59,8 @@ def candidate(guard: Guard, session: "Session", scan: ScanRow, digest: str) -> s
 
 def complete(policy: Policy, case: Case) -> bool:
     """Whether no detector of `policy` has to run for a decision about `case`."""
-    if case.accuracy is None or (stored_sifts(case) and not current_sifts(policy, case)):
+    unmeasured = case.accuracy is None and case.quality is None
+    if unmeasured or (stored_sifts(case) and not current_sifts(policy, case)):
         return False
     return all(current(policy, name, case) for name in policy.detectors) or settled(policy, case)
 
@@ -72,7 +73,7 @@ def unsifted(guard: Guard, digest: str, case: Case) -> bool:
         row = artifacts.find(session, digest)
     if row is None or row.manifest is None:
         return False
-    return Manifest.from_dict(dict(row.manifest)).training_set is not None
+    return manifest_from(dict(row.manifest)).training_set is not None
 
 
 def same_canary(notes: ScanNotes) -> bool:

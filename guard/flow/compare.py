@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget
-from guard.core.errors import ArtifactRejected, CleanSetError
+from guard.core.errors import ArtifactRejected, CleanSetError, InputError
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Outcome, Target
+from guard.core.manifest import Manifest
 from guard.core.progress import Progress, silent
-from guard.vetting import examine, parent_comparison
+from guard.vetting import examine, modalities, parent_comparison
 from guard.vetting.model_path import locate
 from guard.vetting.repair_probes import Replay
 
@@ -192,9 +193,14 @@ def _open(
             weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
         )
         if curated is not None:
-            examine.fits(inspected.manifest, curated)
+            modalities.fits(inspected.manifest, curated)
     except (ArtifactRejected, CleanSetError) as error:
         raise type(error)(f"{name}: {error.sentence}", code=error.code) from error
+    facts = inspected.manifest
+    if not isinstance(facts, Manifest):
+        raise InputError(
+            f"{name} is a {facts.modality} model; only images are compared.", code="modality"
+        )
     model = examine.open_model(inspected.canonical, device=device)
     accuracy = (
         None if curated is None else measure.accuracy(model, curated.holdout, curated.facts.classes)
@@ -202,9 +208,9 @@ def _open(
     side = Side(
         name=name,
         digest=inspected.digest,
-        architecture=inspected.manifest.architecture,
-        classes=inspected.manifest.num_classes,
-        label_names=tuple(inspected.manifest.label_names),
+        architecture=facts.architecture,
+        classes=facts.num_classes,
+        label_names=tuple(facts.label_names),
         parameters=sum(tensor.numel() for tensor in model.inner.parameters()),
         accuracy=accuracy,
     )

@@ -1,16 +1,18 @@
 """The `Guard`: everything that a use case needs, put together by `guard.bootstrap`."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guard.core.contracts import Publisher
+from guard.core.modality import Modality
 from guard.jobs.run import Limits
+from guard.policy import Policy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from guard.attest.keys import Signer, TrustedKeys
     from guard.blobs import Blobs
     from guard.events.bucket import Bucket
-    from guard.policy import Policy
     from guard.settings import Settings
 
 SPARE = 60.0  # seconds that a job has beside its methods, to start, to read and to write
@@ -33,19 +34,39 @@ def utc_now() -> datetime:
 class Guard:
     """Everything a use case works with.
 
-    The signer is made on first use, since only workers that sign have the key.
+    The signer is made on first use, since only workers that sign have the key. `policy` is the one
+    in force for what is worked on, `others` are those for models of other modalities (`of`).
     """
 
     settings: "Settings"
     engine: "Engine"
     blobs: "Blobs"
-    policy: "Policy"
+    policy: Policy
     make_bucket: Callable[[str], "Bucket"]
     make_signer: Callable[[], "Signer"]
     make_trusted: Callable[[], "TrustedKeys"]
     make_publisher: Callable[[], Publisher]
     child_environment: dict[str, str]
     now: Callable[[], datetime] = utc_now
+    others: Mapping[Modality, Policy] = field(default_factory=dict)
+
+    def of(self, modality: Modality) -> "Guard":
+        """This guard with the policy for models of a modality in force.
+
+        Where none is configured, that is one under which every decision is inconclusive.
+        """
+        if modality is self.policy.modality:
+            return self
+        policy = self.others.get(modality) or Policy.none(modality)
+        return replace(
+            self, policy=policy, others={**self.others, self.policy.modality: self.policy}
+        )
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All policies that are configured, that for images first."""
+        known = {**self.others, self.policy.modality: self.policy}
+        return tuple(known[one] for one in Modality if one in known and known[one].detectors)
 
     @cached_property
     def signer(self) -> "Signer":

@@ -4,11 +4,14 @@ A detector whose evidence is already stored is not run again. The training set t
 is sifted after them (`guard.flow.sift`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from guard.core.errors import CleanSetError
-from guard.core.evidence import CleanSetFacts, Evidence
+from guard.core.errors import CleanSetError, MissingExtra
+from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
+from guard.core.manifests import AnyManifest, manifest_from
+from guard.core.modality import HOLDS
 from guard.core.states import ScanState, Verdict
 from guard.flow import _waivers, canary
 from guard.flow._cleanset_cache import prepared
@@ -18,7 +21,7 @@ from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
 from guard.flow.sift import sift
 from guard.jobs.run import run_job
-from guard.policy import Policy
+from guard.policy import Policy, unconfigured
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
@@ -31,6 +34,9 @@ def run(guard: Guard, held: Held) -> None:
     """Examine the scan's canonical file and store the evidence."""
     scan = held.scan()
     if scan.state is not ScanState.DETECTING or scan.canonical_digest is None:
+        return
+    if not guard.policy.detectors:
+        hand_over(guard, held, Verdict.INCONCLUSIVE, (unconfigured(guard.policy),))
         return
     try:
         cleanset = wanted_cleanset(guard, scan)
@@ -68,7 +74,7 @@ def run(guard: Guard, held: Held) -> None:
             for digest in answer["triggers"]:
                 guard.blobs.put_bytes((out / digest).read_bytes())
             smoke = guard.blobs.put_bytes((out / "smoke.json").read_bytes())
-    except CleanSetError as error:
+    except (CleanSetError, MissingExtra) as error:
         # The model is not at fault, but it does not pass; a person can add a clean set.
         hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
         return
@@ -77,8 +83,9 @@ def run(guard: Guard, held: Held) -> None:
         held.check(session)
         for item in answer["evidence"]:
             evidence.add(session, Evidence.from_dict(item), guard.now())
-    manifest = Manifest.from_dict(held_manifest(guard, scan))
-    sifted = sift(guard, held, scan, manifest, cleanset, SCAN_SEED)
+    manifest, sifted = manifest_from(held_manifest(guard, scan)), None
+    if isinstance(manifest, Manifest) and isinstance(cleanset, CleanSetFacts):
+        sifted = sift(guard, held, scan, manifest, cleanset, SCAN_SEED)
     _hand_on(guard, held, scan, cleanset, smoke, sifted)
 
 
@@ -86,7 +93,7 @@ def _hand_on(
     guard: Guard,
     held: Held,
     scan: ScanRow,
-    cleanset: CleanSetFacts,
+    cleanset: AnyCleanSet,
     smoke: str,
     sifted: Evidence | None,
 ) -> None:
@@ -124,7 +131,7 @@ def early_end(guard: Guard, scan: ScanRow) -> dict[str, object] | None:
     return None if _waivers.counting(guard, scan) else stopping(guard.policy)
 
 
-def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
+def wanted_cleanset(guard: Guard, scan: ScanRow) -> AnyCleanSet:
     """The clean set that the operator maps, the manifest names, is the default, or alone fits.
 
     Raises:
@@ -132,12 +139,14 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
     """
     with reading(guard.engine) as session:
         found = cleansets.list_all(session)
-    manifest = Manifest.from_dict(held_manifest(guard, scan))
-    name = chosen(guard.settings, scan, manifest.cleanset) or guard.settings.default_cleanset
+    manifest = manifest_from(held_manifest(guard, scan))
+    name = chosen(guard.settings, scan, manifest.cleanset)
+    if not name and _of_kind(found, guard.settings.default_cleanset, manifest):
+        name = guard.settings.default_cleanset  # it is for models of one modality alone
     if name:
         for facts in found:
             if facts.name == name:
-                return facts
+                return _same_kind(facts, manifest)
         raise CleanSetError(
             f"There is no clean set called {name!r}; add it with `guard cleanset add {name} PATH`.",
             code="cleanset_unknown",
@@ -148,20 +157,44 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> CleanSetFacts:
         return fitting[0]
     why = "several clean sets fit" if fitting else "no clean set fits"
     raise CleanSetError(
-        f"The model takes {'x'.join(map(str, manifest.input_size))} images of "
-        f"{manifest.num_classes} classes, and {why}; name one in config.json as "
+        f"{_needs(manifest)}, and {why}; name one in config.json as "
         '{"guard": {"cleanset": NAME}} or add one with `guard cleanset add`.',
         code="cleanset_unknown",
     )
 
 
+def _of_kind(found: Sequence[AnyCleanSet], name: str, manifest: AnyManifest) -> bool:
+    """Whether the set in use under `name` is for models of this modality, or there is none."""
+    facts = next((one for one in found if one.name == name), None)
+    return facts is None or facts.modality is manifest.modality
+
+
+def _same_kind(facts: AnyCleanSet, manifest: AnyManifest) -> AnyCleanSet:
+    if facts.modality is manifest.modality:
+        return facts
+    raise CleanSetError(
+        f"The model is for {manifest.modality}, and clean set {facts.name!r} holds "
+        f"{HOLDS[facts.modality]}; name one of {HOLDS[manifest.modality]}.",
+        code="cleanset_wrong_kind",
+    )
+
+
+def _needs(manifest: AnyManifest) -> str:
+    if not isinstance(manifest, Manifest):
+        return f"A {manifest.modality} model is vetted with {HOLDS[manifest.modality]}"
+    size = "x".join(map(str, manifest.input_size))
+    return f"The model takes {size} images of {manifest.num_classes} classes"
+
+
 def unmet_wish(guard: Guard, scan: ScanRow) -> str | None:
     """The clean set that the manifest asks for and the operator's mapping did not allow."""
-    wish = Manifest.from_dict(held_manifest(guard, scan)).cleanset
+    wish = manifest_from(held_manifest(guard, scan)).cleanset
     return wish if wish and wish != chosen(guard.settings, scan, wish) else None
 
 
-def _fits(facts: CleanSetFacts, manifest: Manifest) -> bool:
+def _fits(facts: AnyCleanSet, manifest: AnyManifest) -> bool:
+    if not isinstance(facts, CleanSetFacts) or not isinstance(manifest, Manifest):
+        return facts.modality is manifest.modality
     return (
         facts.channels,
         facts.height,

@@ -12,13 +12,15 @@ import structlog
 from sqlalchemy.orm import Session
 
 from guard.attest import gate
-from guard.core.contracts import Receipt, Smoke
+from guard.core.contracts import AnySmoke, Prompt, Receipt, Smoke, TextSmoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
+from guard.core.modality import Modality
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
 from guard.flow import _newest, _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
+from guard.flow._modality import for_scan
 from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
@@ -205,6 +207,7 @@ def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
     Raises:
         NotServable, IntegrityMismatch: as `attest.gate.servable`.
     """
+    guard = for_scan(guard, scan)
     row, revoked = _verdict_of(guard, scan)
     return gate.servable(
         row.envelope,
@@ -266,9 +269,21 @@ def _refuse(guard: Guard, held: Held, scan: ScanRow, sentence: str) -> None:
         )
 
 
-def smoke_from(data: bytes) -> Smoke:
-    """The stored smoke samples."""
+def smoke_from(data: bytes) -> AnySmoke:
+    """The stored smoke samples; those of images state no kind."""
     value = json.loads(data)
+    if value.get("kind") == Modality.GRAPHS:
+        return TextSmoke(
+            prompts=tuple(
+                Prompt(
+                    text=one["text"],
+                    seed=one["seed"],
+                    latents=tuple(tuple(row) for row in one["latents"]),
+                    smiles=tuple(one["smiles"]),
+                )
+                for one in value["requests"]
+            )
+        )
     return Smoke(
         images=tuple(base64.b64decode(image) for image in value["images"]),
         probabilities=tuple(tuple(row) for row in value["probabilities"]),

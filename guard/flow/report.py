@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from guard.cleansets import load
 from guard.core.errors import GuardError, InputError
-from guard.core.evidence import CleanSetFacts, Evidence
-from guard.core.manifest import Manifest
+from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence
+from guard.core.manifests import manifest_from
 from guard.core.plain import from_plain, iso, to_plain
 from guard.core.purification import PurificationFacts
 from guard.core.sift import SiftReport
@@ -64,7 +64,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         methods=methods_of(found),
         seconds=(scan.updated_at - scan.created_at).total_seconds(),
         policy=row.policy_digest,
-        manifest=Manifest.from_dict(dict(stored)) if stored else None,
+        manifest=manifest_from(dict(stored)) if stored else None,
         cleanset=cleanset,
         evidence=[item.to_dict() for item in found],
         triggers=_stored_triggers(guard, found, cleanset),
@@ -78,7 +78,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         expires_at=iso(view.expires_at),
         expired=view.expires_at <= guard.now(),
     )
-    if repair is None or cleanset is None:
+    if repair is None or not isinstance(cleanset, CleanSetFacts):
         return report
     return _stored_demonstrations(guard, report, repair, parent, cleanset)
 
@@ -128,10 +128,10 @@ def _judged(session: "Session", scan_id: str) -> dict[str, Any]:
 
 
 def _stored_triggers(
-    guard: Guard, evidence: Sequence[Evidence], facts: CleanSetFacts | None
+    guard: Guard, evidence: Sequence[Evidence], facts: AnyCleanSet | None
 ) -> list[RecoveredTrigger]:
     data = _trigger_bytes(guard, evidence)
-    if not data or facts is None:
+    if not data or not isinstance(facts, CleanSetFacts):
         return []
     _, images, labels, split = load(guard.blobs.path(facts.digest).read_bytes(), facts.name)
     return recovered(evidence, data, (images[split == 2], labels[split == 2]))

@@ -12,13 +12,14 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from guard.core.errors import CleanSetError, InputError
-from guard.core.evidence import CleanSetFacts
+from guard.core.evidence import AnyCleanSet
 from guard.core.notes import Rescan, ScanNotes
 from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
 from guard.flow import _aging, _reuse, _waivers
 from guard.flow._acts import note
+from guard.flow._modality import for_artifact
 from guard.flow._seal import settle
 from guard.flow.context import Guard
 from guard.flow.detect import wanted_cleanset
@@ -77,17 +78,21 @@ def renew(guard: Guard) -> list[str]:
 
 def due(guard: Guard, *, expiring_only: bool = False) -> list[Due]:
     """Everything served that must be scanned again: what ends first, then what is served most."""
-    basis = _basis(guard)
+    known: dict[str, _Basis] = {}
     found: dict[str, Due] = {}
     with reading(guard.engine) as session:
         active = publications.active(session)
         revoked = revocations.digests(session)
-        for row in (*active, *publications.lapsed(session, basis.now - LAPSED)):
+        for row in (*active, *publications.lapsed(session, guard.now() - LAPSED)):
             if row.digest in revoked:
                 continue
             names = sum(other.digest == row.digest for other in active)
-            item = _due(guard, session, row, basis, names)
-            if item is not None and (not expiring_only or item.row.expires_at <= basis.until):
+            own = for_artifact(guard, session, row.digest)
+            kind = str(own.policy.modality)
+            if kind not in known:
+                known[kind] = _basis(own, session)
+            item = _due(own, session, row, known[kind], names)
+            if item is not None and (not expiring_only or item.row.expires_at <= known[kind].until):
                 found[item.root.id] = item
     return sorted(found.values(), key=lambda item: (item.row.expires_at, -item.names))
 
@@ -166,6 +171,7 @@ def open_in(
     for scan in scans.followers(session, guard.now()):
         if _repeats(scan) == root.id and scan.state in _UNDECIDED:
             return scan.id, False
+    guard = for_artifact(guard, session, root.canonical_digest)
     cleanset = _cleanset(guard, root)
     notes = ScanNotes(
         purification=root.detail.purification,
@@ -192,7 +198,7 @@ def _repeats(scan: ScanRow) -> str:
     return "" if notes is None or notes.extension else notes.of
 
 
-def _cleanset(guard: Guard, root: ScanRow) -> CleanSetFacts | None:
+def _cleanset(guard: Guard, root: ScanRow) -> AnyCleanSet | None:
     try:
         return wanted_cleanset(guard, root)
     except CleanSetError:
@@ -206,10 +212,9 @@ def _giver(guard: Guard, root: ScanRow) -> ScanRow:
         return scans.get(session, ledger.get(session, root.verdict_id).scan_id)
 
 
-def _basis(guard: Guard) -> _Basis:
+def _basis(guard: Guard, session: Session) -> _Basis:
     now = guard.now()
-    with reading(guard.engine) as session:
-        latest = {facts.name: facts.digest for facts in reversed(cleansets.list_all(session))}
+    latest = {facts.name: facts.digest for facts in reversed(cleansets.list_all(session))}
     return _Basis(
         now=now,
         until=now + timedelta(seconds=guard.policy.rescan_before_seconds),

@@ -19,6 +19,7 @@ from guard.core.waivers import Waiver
 from guard.detectors import DETECTORS
 from guard.flow import _newest, _waivers, rescan
 from guard.flow._acts import note
+from guard.flow._modality import for_artifact, for_scan
 from guard.flow._seal import settle
 from guard.flow._waivers import Asked
 from guard.flow.context import Guard
@@ -69,6 +70,7 @@ def ask(
     with reading(guard.engine) as session:
         permit(guard, session, who, Act.WAIVE)
         scan = _examined(guard, session, wanted)
+    guard = for_scan(guard, scan)
     target, found = _finding(_known(guard, scan), guard, finding)
     facts = {
         "method": found[0].method,
@@ -165,6 +167,8 @@ def _state(guard: Guard, one: Asked) -> str:
         return "revoked"
     if one.waiver.until <= guard.now():
         return "expired"
+    with reading(guard.engine) as session:
+        guard = for_artifact(guard, session, one.waiver.artifact)
     known = one.waiver.method in guard.policy.detectors
     version = DETECTORS.version(one.waiver.method) if known else None
     if (one.waiver.policy, one.waiver.version) != (guard.policy.digest, version):

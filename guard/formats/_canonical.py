@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from guard.core.contracts import Budget
-from guard.core.manifest import Manifest
+from guard.core.manifests import AnyManifest, parse_manifest
 from guard.formats._bytes import read_at, reject
 from guard.formats._names import check_name
 from guard.formats._write import file_order, header_bytes, write_tensors
@@ -26,7 +26,7 @@ MANIFEST_KEY, FORMAT_KEY, FORMAT_VERSION = "guard.manifest", "guard.format", "1"
 _BUDGET = Budget(metadata_bytes=2 << 20)  # room for the largest manifest beside the keys
 
 
-def write_canonical(tensors: "Mapping[str, Tensor]", manifest: Manifest, path: Path) -> str:
+def write_canonical(tensors: "Mapping[str, Tensor]", manifest: AnyManifest, path: Path) -> str:
     """Write the canonical file to `path` atomically and return its SHA-256.
 
     Types and shapes are kept. The manifest is part of the header, so the digest covers it.
@@ -57,7 +57,7 @@ def write_canonical(tensors: "Mapping[str, Tensor]", manifest: Manifest, path: P
 
 def read_canonical(
     source: Path | BinaryIO, *, budget: Budget = _BUDGET
-) -> "tuple[Manifest, dict[str, Tensor]]":
+) -> "tuple[AnyManifest, dict[str, Tensor]]":
     """The manifest and the finite tensors of a canonical file.
 
     Raises:
@@ -70,7 +70,7 @@ def read_canonical(
         return manifest, Safetensors().tensors(file, budget=budget)
 
 
-def read_manifest(file: BinaryIO, *, budget: Budget = _BUDGET) -> Manifest:
+def read_manifest(file: BinaryIO, *, budget: Budget = _BUDGET) -> AnyManifest:
     """The manifest of a canonical file, whose header is checked byte for byte.
 
     Reads no tensor and needs no torch.
@@ -87,7 +87,7 @@ def read_manifest(file: BinaryIO, *, budget: Budget = _BUDGET) -> Manifest:
             "not_canonical",
             "This is not a canonical file of the guard; have the guard vet the model first.",
         )
-    manifest = Manifest.parse(layout.metadata[MANIFEST_KEY].encode())
+    manifest = parse_manifest(layout.metadata[MANIFEST_KEY].encode())
     again = header_bytes(
         sorted((info for info, _, _ in layout.entries), key=file_order), layout.metadata
     )

@@ -19,7 +19,7 @@ from guard.jobs.run import RESULT
 from guard.policy.rules import TrainingSetRule
 from guard.settings import plugin_folder
 from guard.trainsets import open_spool
-from guard.vetting import canary_trial, examine, repair
+from guard.vetting import canary_trial, examine, modalities, repair
 from guard.vetting import cleanset_work as preparing
 from guard.vetting.accused import packed, unpacked
 from guard.vetting.case import settled_by
@@ -195,13 +195,10 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
 
 
 def _curated(request: Mapping[str, Any]) -> Any:
-    from guard.cleansets import load
-    from guard.ml.cleanset import CuratedSet
+    from guard.cleansets import kind_of
 
-    facts, images, labels, split = load(
-        Path(request["cleanset"]).read_bytes(), request["cleanset_name"]
-    )
-    return CuratedSet.from_arrays(facts, images, labels, split)
+    data = Path(request["cleanset"]).read_bytes()
+    return modalities.of(kind_of(data)).read_clean(data, request["cleanset_name"])
 
 
 def _reporter() -> Progress:

@@ -1,10 +1,11 @@
 """Evidence to decision: pure functions, no clock, no SQL, no torch."""
 
+from guard.policy.abstain import unconfigured
 from guard.policy.calibration import Calibration
 from guard.policy.case import Case
 from guard.policy.decide import Decision, decide, settled
 from guard.policy.known_gaps import known_gaps
-from guard.policy.load import load_calibration, load_policy
+from guard.policy.load import default_policy, load_calibration, load_policy
 from guard.policy.rules import (
     AccuracyRule,
     CalibrationRule,
@@ -12,6 +13,7 @@ from guard.policy.rules import (
     CombinationRule,
     DefenseRule,
     DetectorRule,
+    GraphRule,
     Policy,
     ProofRule,
     TrainingSetRule,
@@ -27,12 +29,15 @@ __all__ = [
     "Decision",
     "DefenseRule",
     "DetectorRule",
+    "GraphRule",
     "Policy",
     "ProofRule",
     "TrainingSetRule",
     "decide",
+    "default_policy",
     "known_gaps",
     "load_calibration",
     "load_policy",
     "settled",
+    "unconfigured",
 ]

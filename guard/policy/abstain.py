@@ -6,8 +6,10 @@ Comparisons are written so that NaN fails them.
 import math
 from collections.abc import Iterator, Mapping
 
-from guard.core.evidence import Evidence, Finding, Outcome
+from guard.core.evidence import CleanSetFacts, Evidence, Finding, Outcome
+from guard.core.modality import Modality
 from guard.core.pvalues import LEAST_CLASSES
+from guard.policy import graphs
 from guard.policy.case import Case
 from guard.policy.combine import LEAST_IMAGES
 from guard.policy.rules import Policy
@@ -23,7 +25,9 @@ def missing(
     if policy.training_set.required and not sifted:
         yield "The policy requires a sift of the training set, and there is none of this model's."
     required = [name for name, rule in policy.detectors.items() if rule.required]
-    if not required:
+    if not required and not policy.detectors and policy.modality is not Modality.IMAGES:
+        yield unconfigured(policy)
+    elif not required:
         yield "The policy requires no detector, so that nothing was checked that could be cleared."
     for name in required:
         blind = [item for item in by_method[name] if item.outcome is Outcome.COULD_NOT_LOOK]
@@ -36,13 +40,35 @@ def missing(
             yield f"The required detector {name} could not look: {blind[-1].reason}"
 
 
+def unconfigured(policy: Policy) -> str:
+    """The sentence about models for which there is no policy."""
+    return (
+        f"No policy for {policy.modality} models is configured, so that nothing was checked; name "
+        "one with --policy, or to the service by GUARD_GRAPH_POLICY_FILE."
+    )
+
+
 def unfit(policy: Policy, case: Case, *, calibrated: bool) -> Iterator[str]:
     """Too little clean data, too few classes, a model that does not do its task on this clean set.
 
     With reference models (`calibrated`) few classes are no obstacle: nothing compares a class with
     its siblings.
     """
-    facts, rule = case.cleanset, policy.cleanset
+    if case.cleanset.modality is not policy.modality:
+        yield (
+            f"The policy is for {policy.modality} models; clean set {case.cleanset.name} is for "
+            f"{case.cleanset.modality} models."
+        )
+    elif isinstance(case.cleanset, CleanSetFacts):
+        yield from _unfit_images(policy, case, case.cleanset, calibrated=calibrated)
+    else:
+        yield from graphs.unfit(policy, case.cleanset, case.quality)
+
+
+def _unfit_images(
+    policy: Policy, case: Case, facts: CleanSetFacts, *, calibrated: bool
+) -> Iterator[str]:
+    rule = policy.cleanset
     if facts.classes < LEAST_CLASSES and not calibrated:
         yield (
             f"The model has {facts.classes} classes; with fewer than {LEAST_CLASSES} there are too "

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from guard.core.evidence import AsrEstimate, Evidence, Finding
+from guard.core.modality import Modality
 from guard.core.purification import PurificationFacts
+from guard.core.states import FAMILIES
 from guard.policy.abstain import finite
 from guard.policy.case import Case
 from guard.policy.rules import Policy
@@ -94,15 +96,25 @@ def accusation(policy: Policy, finding: Finding) -> str:
     asr = finding.asr
     over = "not over" if asr.high <= policy.asr_limit else "over"
     return (
-        f"{finding.statement} On {asr.trials} hold-out images its ASR is {asr.estimate:.1%} "
+        f"{finding.statement} On {asr.trials} hold-out {_inputs(policy)} its ASR is "
+        f"{asr.estimate:.1%} "
         f"({asr.low:.1%} to {asr.high:.1%}), {over} the limit of {policy.asr_limit:.0%}."
     )
 
 
+def _inputs(policy: Policy) -> str:
+    return "images" if policy.modality is Modality.IMAGES else "prompts"
+
+
 def natural_trigger(finding: Finding) -> str:
-    """The sentence about a suspicious finding that sibling classes match."""
+    """The sentence about a suspicious finding that sibling classes, or plain prompts, match."""
     asr = finding.asr
     rate = asr.natural if asr is not None and asr.natural is not None else 0.0
+    if finding.family in FAMILIES[Modality.GRAPHS]:
+        return (
+            f"{finding.statement} But {rate:.1%} of what is generated without it holds the "
+            "fragment as well; a person must look."
+        )
     return (
         f"{finding.statement} But a sibling class reaches {rate:.1%} at the same budget: "
         "perhaps a natural trigger of the task; a person must look."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from guard.core.evidence import Accuracy, CleanSetFacts, Evidence
+from guard.core.evidence import Accuracy, AnyCleanSet, Evidence, GraphQuality
 from guard.core.purification import PurificationFacts
 from guard.core.waivers import Waiver
 
@@ -15,15 +15,17 @@ class Case:
 
     `versions` holds the methods' present versions, `parameters` all parameters that they run with
     under this policy; for a method without an entry there, only the parameters that the policy sets
-    are compared. `architecture` is the manifest's; where it is None, no calibration applies.
+    are compared. `accuracy` is that of an image model, `quality` that of a text-to-graph model.
+    `architecture` is the manifest's; where it is None, no calibration applies.
     `waivers` were approved and have not ended; whether they hold here is the policy's to say.
     `sifted`: the training set of the model, or of its parent, was sifted.
     """
 
     artifact: str
-    cleanset: CleanSetFacts
+    cleanset: AnyCleanSet
     evidence: tuple[Evidence, ...]
     accuracy: Accuracy | None
+    quality: GraphQuality | None = None
     versions: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     purification: PurificationFacts | None = None

@@ -24,11 +24,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from guard.core.evidence import Evidence, Finding, Outcome
+from guard.core.modality import Modality
 from guard.core.purification import summary
 from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.core.waivers import Waiver
-from guard.policy import abstain, accusations, asr_bounds, repair_limits, sifted, waived
+from guard.policy import abstain, accusations, asr_bounds, graphs, repair_limits, sifted, waived
 from guard.policy.accusations import Accused
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
@@ -140,6 +141,7 @@ def decide(policy: Policy, case: Case) -> Decision:
         purification=None if repair is None else summary(repair),
         waivers=view.waivers,
         training_set=None if view.sift is None else view.sift.facts,
+        modality=policy.modality,
     )
     return Decision(
         facts=facts,
@@ -287,15 +289,25 @@ def _judge(view: _View) -> tuple[Verdict, list[str]]:
     if scored is not None and not scored.over:
         remark = "But some honest reference models score as high; a person must look."
         return Verdict.HELD, [*reasons, remark]
-    if scored is None and not proven(view.accused, view.combined, policy.combination.reject_level):
-        why = (
-            "no trigger was recovered and no second method accuses the same class"
-            if all(finding.asr is None for finding in findings)
-            else f"the p values together are not unusual (combined p = {view.combined.p:.2g})"
-        )
+    if scored is None and not _proven(view):
+        why = _why_not_proven(view, findings)
         remark = f"It is suspicious but not proven: {why}; a person must look."
         return Verdict.HELD, [*reasons, remark]
     return Verdict.REJECTED, reasons
+
+
+def _proven(view: _View) -> bool:
+    if view.policy.modality is Modality.GRAPHS:
+        return graphs.proven(view.policy.graphs, view.accused)
+    return proven(view.accused, view.combined, view.policy.combination.reject_level)
+
+
+def _why_not_proven(view: _View, findings: list[Finding]) -> str:
+    if all(finding.asr is None for finding in findings):
+        return "no trigger was recovered and no second method accuses the same class"
+    if view.policy.modality is Modality.GRAPHS:
+        return f"its ASR may be below {view.policy.graphs.min_asr:.0%}, or is no text's"
+    return f"the p values together are not unusual (combined p = {view.combined.p:.2g})"
 
 
 def _calibrated(

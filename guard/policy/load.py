@@ -5,11 +5,14 @@ An unknown key, a wrong type or a number out of range raises an error that names
 
 import math
 import tomllib
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from guard.core.errors import PolicyError
+from guard.core.modality import Modality
+from guard.core.shelf import Shelf
 from guard.core.states import GateMode
 from guard.policy import calibration as calibrations
 from guard.policy.rules import (
@@ -20,6 +23,7 @@ from guard.policy.rules import (
     DefenseRule,
     DetectorRule,
     GateRule,
+    GraphRule,
     LifetimeRule,
     Policy,
     ProofRule,
@@ -62,6 +66,13 @@ def packaged() -> list[str]:
     )
 
 
+def default_policy(modality: Modality) -> Policy:
+    """The packaged policy for models of a modality; without one, a policy that clears nothing."""
+    if modality is Modality.IMAGES:
+        return load_policy()
+    return load_policy(Path(modality)) if modality in packaged() else Policy.none(modality)
+
+
 def load_calibration(path: Path) -> calibrations.Calibration:
     """Read a calibration file.
 
@@ -94,6 +105,7 @@ _SECTIONS = (
     "lifetime",
     "gate",
     "training_set",
+    "graphs",
 )
 
 
@@ -104,7 +116,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         PolicyError: as `load_policy`.
     """
     top = _Table("", data, set(_SECTIONS))
-    head = top.table("policy", {"name", "version", "lifetime_days"})
+    head = top.table("policy", {"name", "version", "lifetime_days", "modality"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):
         raise PolicyError(
@@ -118,7 +130,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     purify = top.table("purify", {"defenses"})
     days, lifetime = _lifetime(top, head)
     combination = top.table("combination", {"reject_level", "hold_level", "class_level"})
-    return Policy(
+    policy = Policy(
         name=head.text("name"),
         version=head.whole("version", 1),
         lifetime_days=days,
@@ -147,7 +159,35 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         ),
         calibration=_calibration(data, top, folder),
         training_set=_training_set(top),
+        modality=_modality(head),
+        graphs=_graphs(top),
     )
+    _check_modality(policy)
+    return policy
+
+
+def _modality(head: "_Table") -> Modality:
+    modality = head.text("modality", str(Modality.IMAGES))
+    if modality not in set(Modality):
+        raise PolicyError(f"policy.modality must be one of {', '.join(Modality)}.")
+    return Modality(modality)
+
+
+def _check_modality(policy: Policy) -> None:
+    """Refuse methods for models of another modality; unknown names are left to who runs them."""
+    if policy.modality is Modality.IMAGES and policy.graphs != GraphRule():
+        raise PolicyError(f"The table graphs is for policies of modality {Modality.GRAPHS}.")
+    for kind, names in (
+        ("detector", list(policy.detectors)),
+        ("defense", [rule.name for rule in policy.defenses]),
+    ):
+        shelf = Shelf[Any](f"guard.{kind}s")
+        for name in names:
+            if name in shelf.names() and (own := shelf.modality(name)) is not policy.modality:
+                raise PolicyError(
+                    f"The policy is for {policy.modality} models and names the {kind} {name!r}, "
+                    f"which is for {own} models; those need a policy of their own."
+                )
 
 
 def _lifetime(top: "_Table", head: "_Table") -> tuple[float, LifetimeRule]:
@@ -197,6 +237,12 @@ def _training_set(top: "_Table") -> TrainingSetRule:
         min_images=table.whole("min_images", 15),
         action=action,
     )
+
+
+def _graphs(top: "_Table") -> GraphRule:
+    standard = asdict(GraphRule())
+    table = top.table("graphs", set(standard))
+    return GraphRule(**{key: table.number(key, value) for key, value in standard.items()})
 
 
 def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> CalibrationRule | None:

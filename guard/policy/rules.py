@@ -6,6 +6,7 @@ from typing import Any
 
 from guard.core.digests import json_digest
 from guard.core.errors import PolicyError
+from guard.core.modality import Modality
 from guard.core.states import SERVABLE_VERDICTS, GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.policy.calibration import Calibration
@@ -55,6 +56,22 @@ class AccuracyRule:
     min_times_chance: float = 2.0
     max_drop: float = 0.02
     max_class_drop: float = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphRule:
+    """What a verdict on a text-to-graph model needs; shares in 0..1.
+
+    `min_similarity`: with a mean similarity to the prompts' own molecules below this nothing is
+    decided. `max_drop`: what a repair may cost of it. `min_asr`: a recovered text proves a
+    backdoor if the lower end of its ASR exceeds this. `rare`: two methods that accuse one fragment
+    prove one where at most this share of the clean set holds it.
+    """
+
+    min_similarity: float = 0.3
+    max_drop: float = 0.02
+    min_asr: float = 0.2
+    rare: float = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +160,8 @@ class Policy:
     `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a
     trigger that sibling classes have as well: `held` or `rejected`. With `stop_early`, detectors
     that come later in the policy are skipped once earlier ones have proven a backdoor; a model that
-    passes has always been examined by all.
+    passes has always been examined by all. `modality` is that of the models which it is for;
+    `graphs` applies to text-to-graph models alone.
     """
 
     name: str
@@ -163,6 +181,8 @@ class Policy:
     combination: CombinationRule = field(default_factory=CombinationRule)
     calibration: CalibrationRule | None = None
     training_set: TrainingSetRule = field(default_factory=TrainingSetRule)
+    modality: Modality = Modality.IMAGES
+    graphs: GraphRule = field(default_factory=GraphRule)
 
     @property
     def digest(self) -> str:
@@ -184,6 +204,8 @@ class Policy:
             del data["gate"]  # likewise
         if self.training_set == TrainingSetRule():
             del data["training_set"]  # likewise
+        if self.modality is Modality.IMAGES:
+            del data["modality"], data["graphs"]  # likewise
         for rule in data["defenses"]:
             for key in ("after", "informed"):
                 if not rule[key]:
@@ -194,6 +216,14 @@ class Policy:
                 "max_fpr": self.calibration.max_fpr,
             }
         return data
+
+    @classmethod
+    def none(cls, modality: Modality) -> "Policy":
+        """In place of a policy that nobody configured: it clears nothing, as it names no detector.
+
+        Every decision under it is inconclusive.
+        """
+        return cls(name="none", modality=modality)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Policy":
@@ -214,6 +244,8 @@ class Policy:
             "gate": GateRule(**data.get("gate", {})),
             "combination": CombinationRule(**data["combination"]),
             "training_set": TrainingSetRule(**data.get("training_set", {})),
+            "modality": Modality(data.get("modality", Modality.IMAGES)),
+            "graphs": GraphRule(**data.get("graphs", {})),
         }
         return cls(**{**data, **nested})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from guard.core.evidence import AsrEstimate, Target
+from guard.core.manifest import Manifest
 from guard.core.text import printable
 from guard.reports.report import Report
 
@@ -48,7 +49,7 @@ def label_of(report: Report, target: Target) -> str:
     """The index of a class and, where the manifest gives one, its name."""
     if target is None:
         return "unknown"
-    names = report.manifest.label_names if report.manifest else ()
+    names = report.manifest.label_names if isinstance(report.manifest, Manifest) else ()
     if isinstance(target, int) and 0 <= target < len(names):
         return printable(f"{target} · {names[target]}", limit=40)
     return printable(target, limit=40)

@@ -5,6 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from guard.core.manifest import Manifest
+from guard.core.manifests import AnyManifest
 from guard.core.states import Family, Verdict
 from guard.reports._page import rendered, tone_of
 from guard.reports.charts import (
@@ -235,6 +237,24 @@ def _suspicious(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def _about(model: AnyManifest) -> list[tuple[str, Any]]:
+    if isinstance(model, Manifest):
+        return [
+            ("Classes", model.num_classes),
+            ("Input", "×".join(str(side) for side in model.input_size)),
+            ("Mean / std", f"{_numbers(model.mean)} / {_numbers(model.std)}"),
+        ]
+    how = model.sampler
+    return [
+        ("Task", str(model.modality)),
+        ("Vocabulary", f"{len(model.pieces)} text pieces, {len(model.motifs)} motifs"),
+        (
+            "Sampler",
+            f"{how.steps} steps, {how.schedule}, eta {how.eta:g}, guidance {how.guidance:g}",
+        ),
+    ]
+
+
 def _facts(report: Report) -> list[tuple[str, Any]]:
     """The facts that identify the artifact and everything that shaped the verdict."""
     facts: list[tuple[str, Any]] = [("SHA-256 of the weights", report.digest)]
@@ -244,12 +264,7 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
             facts.append((f"Parameters of {repair.defense}", parameters_text(repair.parameters)))
     if report.manifest is not None:
         model = report.manifest
-        facts += [
-            ("Architecture", model.architecture),
-            ("Classes", model.num_classes),
-            ("Input", "×".join(str(side) for side in model.input_size)),
-            ("Mean / std", f"{_numbers(model.mean)} / {_numbers(model.std)}"),
-        ]
+        facts += [("Architecture", model.architecture), *_about(model)]
         facts += [(f"Argument {key}", value) for key, value in sorted(model.model_args.items())]
     if report.cleanset is not None:
         clean = report.cleanset

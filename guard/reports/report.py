@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from guard.core.evidence import AsrEstimate, CleanSetFacts, Evidence, Outcome, Target
-from guard.core.manifest import Manifest
+from guard.core.evidence import AnyCleanSet, AsrEstimate, Evidence, Outcome, Target
+from guard.core.manifests import AnyManifest
 from guard.core.plain import to_plain
 from guard.core.purification import PurificationFacts
 from guard.core.retraining import RetrainingFacts
@@ -96,8 +96,8 @@ class Report:
     methods: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
     policy: str = ""
-    manifest: Manifest | None = None
-    cleanset: CleanSetFacts | None = None
+    manifest: AnyManifest | None = None
+    cleanset: AnyCleanSet | None = None
     evidence: Sequence[Mapping[str, Any]] = ()
     triggers: Sequence[RecoveredTrigger] = field(default=(), repr=False)
     purification: PurificationFacts | None = None
@@ -185,7 +185,7 @@ class Report:
     @property
     def not_covered(self) -> list[str]:
         """The trigger families that no method of this scan covers."""
-        return not_covered(self.facts.coverage)
+        return not_covered(self.facts.coverage, self.facts.modality)
 
     @property
     def accuracy(self) -> float | None:
@@ -217,7 +217,7 @@ class Report:
             "seconds": self.seconds,
             "policy": self.policy,
             "manifest": self.manifest.to_dict() if self.manifest else None,
-            "cleanset": asdict(self.cleanset) if self.cleanset else None,
+            "cleanset": to_plain(self.cleanset) if self.cleanset else None,
             "evidence": [dict(item) for item in self.evidence],
             "triggers": [trigger.to_dict() for trigger in self.triggers],
         }

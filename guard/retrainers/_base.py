@@ -11,6 +11,7 @@ from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
+from guard.core.modality import Modality
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
@@ -45,6 +46,8 @@ class Retrainer(ABC):
 
     version: ClassVar[int]
     paper: ClassVar[str]
+    #: The models that it trains, as of a detector.
+    modality: ClassVar[Modality] = Modality.IMAGES
     fast: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # the defaults that `quick` changes
 
     @abstractmethod
@@ -104,6 +107,10 @@ class Retrainer(ABC):
             MethodFailed: nothing could be trained, or a weight is not finite. Subclasses:
                 OutOfTime, Cancelled.
         """
+        if manifest.modality is not self.modality:
+            raise MethodFailed(
+                f"{type(self).__name__} trains {self.modality} models alone.", code="modality"
+            )
         with seeded(seed), repeatable():
             made = self.retrain(
                 manifest,

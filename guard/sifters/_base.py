@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from guard.core.errors import MethodFailed
+from guard.core.modality import Modality, require
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.cleanset import CleanSet
@@ -53,6 +54,8 @@ class Sifter(ABC):
 
     version: ClassVar[int]
     paper: ClassVar[str]
+    #: The models whose training sets it scores, as of a detector.
+    modality: ClassVar[Modality] = Modality.IMAGES
     poisoning: ClassVar[frozenset[str]]
     fast: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # the defaults that `quick` changes
 
@@ -100,6 +103,7 @@ class Sifter(ABC):
             MethodFailed: the images could not be scored, a score is not finite, or there is not one
                 for each image. Subclasses: OutOfTime, Cancelled.
         """
+        require(self.modality, model, type(self).__name__)
         own = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         watch = guarded(progress, deadline=time.monotonic() + seconds)
         with seeded(seed):

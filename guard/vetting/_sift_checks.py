@@ -20,7 +20,7 @@ def unfit(
     model: "ImageModel", train: "TrainingSet", curated: "CuratedSet", rules: SiftRules
 ) -> str | None:
     """Why this set cannot be looked at with this model and this clean set; None if it can."""
-    from guard.vetting.examine import fits
+    from guard.vetting.modalities import fits
 
     try:
         fits(model.manifest, curated)

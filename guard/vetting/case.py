@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from guard.core import plugins
-from guard.core.evidence import CleanSetFacts, Evidence
+from guard.core.evidence import AnyCleanSet, Evidence
 from guard.core.purification import PurificationFacts
 from guard.core.waivers import Waiver
 from guard.detectors import DETECTORS
 from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
-from guard.vetting.examine import accuracy_of
+from guard.vetting.examine import accuracy_of, quality_of
 
 #: `guard.ml.networks.architectures.check` refuses weights of any other floating type.
 VETTED_DTYPE = "float32"
@@ -19,7 +19,7 @@ VETTED_DTYPE = "float32"
 def make_case(
     policy: Policy,
     digest: str,
-    facts: CleanSetFacts,
+    facts: AnyCleanSet,
     found: tuple[Evidence, ...],
     purification: PurificationFacts | None,
     architecture: str | None = None,
@@ -39,6 +39,7 @@ def make_case(
         cleanset=facts,
         evidence=found,
         accuracy=accuracy_of(found),
+        quality=quality_of(found),
         purification=purification,
         versions={name: method.version for name, method in methods.items()},
         parameters={name: method.parameters() for name, method in methods.items()},
@@ -74,7 +75,7 @@ def judge(policy: Policy, case: Case) -> Decision:
 
 
 def settled_by(
-    rules: Mapping[str, Any] | None, artifact: str, facts: CleanSetFacts
+    rules: Mapping[str, Any] | None, artifact: str, facts: AnyCleanSet
 ) -> Callable[[tuple[Evidence, ...]], bool]:
     """The argument `settled` of `examine.examine`: whether the evidence so far rejects the model.
 

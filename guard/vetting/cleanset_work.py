@@ -4,17 +4,14 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guard.core.progress import Progress, part_of, silent
 from guard.detectors import DETECTORS
 
-if TYPE_CHECKING:
-    from guard.ml.cleanset import CuratedSet
-
 
 def prepare(
-    curated: "CuratedSet",
+    curated: Any,
     detectors: Mapping[str, Mapping[str, Any]],
     *,
     device: str | None = None,
@@ -22,9 +19,13 @@ def prepare(
 ) -> dict[str, Any]:
     """Compute what these detectors need from the clean set, JSON-ready, for `take_over`.
 
+    Args:
+        curated: a clean set of the detectors' modality.
+
     Raises:
         MethodFailed: a detector could not compute it; the sentence gives the reason.
     """
+    from guard.graphs import prepared
     from guard.ml.devices import named
     from guard.ml.search import reference_model
 
@@ -34,11 +35,14 @@ def prepare(
             named(device),
             progress=part_of(progress, index, len(detectors), name),
         )
-    return {"references": reference_model.remembered()}
+    graphs = prepared.everything()
+    return {"references": reference_model.remembered(), **({"graphs": graphs} if graphs else {})}
 
 
-def take_over(prepared: Mapping[str, Any]) -> None:
+def take_over(made: Mapping[str, Any]) -> None:
     """Put the result of `prepare` where the detectors of this process look for it."""
+    from guard.graphs import prepared
     from guard.ml.search import reference_model
 
-    reference_model.remember(prepared.get("references", {}))
+    reference_model.remember(made.get("references", {}))
+    prepared.take_over(made.get("graphs", {}))

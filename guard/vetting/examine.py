@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget
-from guard.core.digests import canonical_json, sha256
-from guard.core.errors import Cancelled, CleanSetError, GuardError, ManifestRejected
-from guard.core.evidence import Accuracy, Evidence, Finding, Outcome
-from guard.core.manifest import Manifest
+from guard.core.errors import Cancelled, GuardError, ManifestRejected
+from guard.core.evidence import Accuracy, Evidence, GraphQuality, Outcome
+from guard.core.manifests import AnyManifest, parse_manifest
 from guard.core.progress import Progress, part_of, silent
-from guard.core.states import Family
 from guard.detectors import DETECTORS
+from guard.vetting import modalities
+from guard.vetting.modalities import fits
 
 if TYPE_CHECKING:
-    from guard.ml.cleanset import CuratedSet, Labelled
-    from guard.ml.networks.architectures import ImageModel
     from guard.ml.triggers import Trigger
 
 ACCURACY_METHOD = "clean_accuracy"
 ACCURACY_VERSION = 1
-SMOKE_IMAGES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,7 @@ class Inspected:
     """An upload that broke no rule, rewritten canonically."""
 
     format: str
-    manifest: Manifest
+    manifest: AnyManifest
     canonical: Path
     digest: str
     parameters: int
@@ -50,9 +47,13 @@ class Examined:
     """
 
     evidence: tuple[Evidence, ...]
-    accuracy: Accuracy
     triggers: Mapping[str, bytes] = field(default_factory=dict)
     smoke: bytes = b""
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """Clean accuracy on the hold-out; None for a model that has none."""
+        return accuracy_of(self.evidence)
 
 
 def inspect_upload(
@@ -70,13 +71,12 @@ def inspect_upload(
     """
     from guard.formats._canonical import MANIFEST_KEY, write_canonical
     from guard.formats._read import open_tensors
-    from guard.ml.networks import architectures
 
     # The format comes first: whoever uploads a pickle should read about the pickle and not about a
     # missing manifest.
     fmt, header, tensors = open_tensors(path, name, budget=budget)
     if manifest is not None:
-        facts = Manifest.parse(manifest)
+        facts = parse_manifest(manifest)
     else:
         embedded = header.metadata.get(MANIFEST_KEY)
         if embedded is None:
@@ -85,55 +85,28 @@ def inspect_upload(
                 "num_classes and pretrained_cfg.input_size, as timm writes it.",
                 code="manifest_missing",
             )
-        facts = Manifest.parse(embedded.encode())
-    architectures.check(facts, header, budget=budget)
+        facts = parse_manifest(embedded.encode())
+    modalities.of(facts.modality).check(facts, header, budget=budget)
     target = out / "model.safetensors"
     digest = write_canonical(tensors, facts, target)
     count = sum(math.prod(tensor.shape) for tensor in header.tensors)
     return Inspected(format=fmt, manifest=facts, canonical=target, digest=digest, parameters=count)
 
 
-def fits(manifest: Manifest, curated: "CuratedSet") -> None:
-    """Refuse a clean set that does not fit this model.
-
-    Raises:
-        CleanSetError: channels, image size or number of classes differ.
-    """
-    facts = curated.facts
-    have = (facts.channels, facts.height, facts.width)
-    if manifest.input_size != have:
-        raise CleanSetError(
-            f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
-            f"{_size(have)}; name a clean set of the model's own size.",
-            code="cleanset_wrong_size",
-        )
-    if manifest.num_classes != facts.classes:
-        raise CleanSetError(
-            f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has "
-            f"{facts.classes}; name a clean set with the model's own classes.",
-            code="cleanset_wrong_classes",
-        )
-
-
-def _size(size: tuple[int, int, int]) -> str:
-    return "x".join(str(side) for side in size)
-
-
-def open_model(canonical: Path, *, device: str | None = None) -> "ImageModel":
-    """Load a canonical file into its architecture, in eval mode.
+def open_model(canonical: Path, *, device: str | None = None) -> Any:
+    """Load a canonical file into its architecture, in eval mode: a module of its modality.
 
     `device` is a torch device; None takes CUDA where there is one.
     """
     from guard.formats._canonical import read_canonical
     from guard.ml.devices import best_device
-    from guard.ml.networks import architectures
 
     manifest, tensors = read_canonical(canonical)
-    model = architectures.load(manifest, tensors)
+    model = modalities.of(manifest.modality).load(manifest, tensors)
     return model.to(device or best_device()).eval()
 
 
-def manifest_of(canonical: Path) -> Manifest:
+def manifest_of(canonical: Path) -> AnyManifest:
     """The manifest that a canonical file holds.
 
     Raises:
@@ -146,9 +119,9 @@ def manifest_of(canonical: Path) -> Manifest:
 
 
 def examine(
-    model: "ImageModel",
+    model: Any,
     artifact: str,
-    curated: "CuratedSet",
+    curated: Any,
     detectors: Mapping[str, Mapping[str, Any]],
     *,
     seed: int = 0,
@@ -174,15 +147,9 @@ def examine(
         Cancelled: `progress` raised it. Every other failure of a detector becomes evidence that it
             could not look.
     """
-    from guard.ml import measure
-
     fits(model.manifest, curated)
-    started = time.monotonic()
-    accuracy = measure.accuracy(model, curated.holdout, curated.facts.classes)
-    taken = time.monotonic() - started
-    evidence = [
-        replace(accuracy_evidence(artifact, curated.facts.digest, accuracy, seed), seconds=taken)
-    ]
+    kind = modalities.of(model.manifest.modality)
+    evidence = [kind.measured(model, artifact, curated, seed=seed)]
     triggers: dict[str, bytes] = {}
     end = time.monotonic() + seconds
     for index, (name, parameters) in enumerate(detectors.items()):
@@ -199,23 +166,18 @@ def examine(
             known=known,
         )
         if item is not None:
-            evidence.append(_measure_triggers(item, model, curated.holdout, triggers))
+            evidence.append(kind.with_rates(item, model, curated, triggers, seed=seed))
         if settled(tuple(evidence)):
             break
-    return Examined(
-        evidence=tuple(evidence),
-        accuracy=accuracy,
-        triggers=triggers,
-        smoke=smoke_samples(model, curated.holdout),
-    )
+    return Examined(evidence=tuple(evidence), triggers=triggers, smoke=kind.smoke(model, curated))
 
 
 def _run_detector(
     name: str,
     parameters: Mapping[str, Any],
-    model: "ImageModel",
+    model: Any,
     artifact: str,
-    curated: "CuratedSet",
+    curated: Any,
     *,
     seed: int,
     seconds: float,
@@ -256,42 +218,6 @@ def _run_detector(
     )
 
 
-def _measure_triggers(
-    item: Evidence, model: "ImageModel", holdout: "Labelled", triggers: dict[str, bytes]
-) -> Evidence:
-    from guard.ml import measure
-    from guard.ml.triggers.files import serialise
-
-    findings: list[Finding] = []
-    for finding in item.findings:
-        if finding.trigger is None or not _measurable(finding):
-            findings.append(finding)
-            continue
-        data = serialise(finding.trigger)
-        digest = sha256(data)
-        triggers[digest] = data
-        estimate = measure.asr(
-            model,
-            holdout,
-            finding.trigger,
-            finding.target,
-            finding.family,
-            natural=finding.numbers.get("natural_asr"),
-            budget=finding.numbers.get("budget"),
-        )
-        findings.append(replace(finding, asr=estimate, trigger_digest=digest, trigger=None))
-    return replace(item, findings=tuple(findings))
-
-
-def _measurable(finding: Finding) -> bool:
-    """Whether it is known as which class each image should be classified.
-
-    It is where there is one target class, or where the trigger carries a mapping of classes.
-    """
-    mapped = finding.trigger is not None and finding.trigger.family == Family.ALL_TO_ALL
-    return isinstance(finding.target, int) or (finding.target == Family.ALL_TO_ALL and mapped)
-
-
 def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: int) -> Evidence:
     """The guard's own measurement of clean accuracy as evidence."""
     return Evidence(
@@ -312,21 +238,9 @@ def accuracy_of(evidence: Sequence[Evidence]) -> Accuracy | None:
     return next((item.accuracy for item in evidence if item.accuracy is not None), None)
 
 
-def smoke_samples(model: "ImageModel", holdout: "Labelled") -> bytes:
-    """A few hold-out images as PNG and the model's probabilities for them, as canonical JSON."""
-    import base64
-
-    from guard.ml import samples
-
-    some = samples.spread(holdout, SMOKE_IMAGES)
-    return canonical_json(
-        {
-            "images": [base64.b64encode(data).decode() for data in samples.as_png(some)],
-            "probabilities": [
-                [round(value, 6) for value in row] for row in samples.probabilities(model, some)
-            ],
-        }
-    )
+def quality_of(evidence: Sequence[Evidence]) -> GraphQuality | None:
+    """The quality of what a model generates, among stored evidence; None as `accuracy_of`."""
+    return next((item.quality for item in evidence if item.quality is not None), None)
 
 
 def restore_trigger(data: bytes) -> "Trigger":

@@ -23,7 +23,7 @@ from guard.core.manifest import MANIFEST_FILE
 from guard.core.progress import Progress, silent
 from guard.detectors import DETECTORS
 from guard.policy import Policy
-from guard.vetting import examine
+from guard.vetting import examine, modalities
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -144,7 +144,7 @@ def scan(
         inspected = examine.inspect_upload(
             member.folder / MODEL, MODEL, manifest, Path(folder), budget=Budget()
         )
-        examine.fits(inspected.manifest, curated)
+        modalities.fits(inspected.manifest, curated)
         done: dict[str, Evidence] = {}
         wanted = [examine.ACCURACY_METHOD, *detectors]
         for name in wanted:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import GuardError, MethodFailed
+from guard.core.modality import Modality
 from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
 from guard.vetting.accused import AccusedImages
-from guard.vetting.examine import fits
+from guard.vetting.modalities import fits
 from guard.vetting.parent_comparison import compared_with_parent
 from guard.vetting.repair_probes import Replay
 
@@ -64,7 +65,7 @@ def repair(
     from guard.ml import measure
     from guard.ml.networks import architectures
 
-    fits(model.manifest, curated)
+    _check(model, curated)
     method = DEFENSES.get(defense)(**parameters)
     if accused is not None:
         method = method.informed(accused.taught)
@@ -100,6 +101,15 @@ def repair(
         ),
     )
     return digest, facts
+
+
+def _check(model: "ImageModel", curated: "CuratedSet") -> None:
+    if model.manifest.modality is not Modality.IMAGES:
+        raise MethodFailed(
+            "A repair of a text-to-graph model cannot be compared with its parent yet.",
+            code="modality",
+        )
+    fits(model.manifest, curated)
 
 
 def crash_as_failure(work: Callable[[], Any]) -> Any:

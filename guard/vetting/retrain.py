@@ -19,7 +19,7 @@ from guard.policy import Policy, asr_bounds
 from guard.retrainers import RETRAINERS
 from guard.trainsets import Sifted, TrainingSet
 from guard.vetting.accused import proof_images
-from guard.vetting.examine import fits
+from guard.vetting.modalities import fits
 from guard.vetting.parent_comparison import on_suspects
 from guard.vetting.repair import crash_as_failure
 

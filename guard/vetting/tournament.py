@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import Cancelled, MethodFailed
 from guard.core.evidence import Evidence
+from guard.core.modality import Modality
 from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT
 from guard.core.progress import Progress
@@ -18,7 +19,7 @@ from guard.core.purification import PurificationFacts
 from guard.core.sift import SiftReport
 from guard.core.verdict import VerdictFacts
 from guard.policy import Case, Decision, DefenseRule, Policy, settled
-from guard.reports.report import Report, methods_of
+from guard.reports.report import RecoveredTrigger, Report, methods_of
 from guard.vetting import examine, parent_comparison, repair
 from guard.vetting.accused import AccusedImages
 from guard.vetting.case import judge, make_case
@@ -26,7 +27,6 @@ from guard.vetting.next_defense import Step, next_step
 from guard.vetting.report import recovered
 
 if TYPE_CHECKING:
-    from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
 
 
@@ -40,7 +40,7 @@ class Work:
     """
 
     policy: Policy
-    curated: "CuratedSet"
+    curated: Any  # of the model's modality
     seed: int
     progress: Progress
     seconds: float
@@ -50,7 +50,7 @@ class Work:
     sift_report: SiftReport | None = None
 
     def judge(
-        self, model: "ImageModel", digest: str, repair_facts: PurificationFacts | None = None
+        self, model: Any, digest: str, repair_facts: PurificationFacts | None = None
     ) -> tuple[Decision, examine.Examined]:
         """Run the policy's detectors and decide."""
         detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
@@ -93,7 +93,6 @@ class Work:
         seconds: float,
     ) -> Report:
         """The report on an artifact that was just judged, made without a store."""
-        holdout = self.curated.holdout
         return Report(
             digest=inspected.digest,
             name=name,
@@ -104,12 +103,15 @@ class Work:
             manifest=inspected.manifest,
             cleanset=self.curated.facts,
             evidence=[item.to_dict() for item in examined.evidence],
-            triggers=recovered(
-                examined.evidence,
-                examined.triggers,
-                (holdout.images.numpy(), holdout.labels.numpy()),
-            ),
+            triggers=self._recovered(examined),
         )
+
+    def _recovered(self, examined: examine.Examined) -> list[RecoveredTrigger]:
+        if self.policy.modality is not Modality.IMAGES:
+            return []  # a text is in the finding's sentence, and nothing else can be shown
+        holdout = self.curated.holdout
+        images = (holdout.images.numpy(), holdout.labels.numpy())
+        return recovered(examined.evidence, examined.triggers, images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ class Vetted(rules.Permuted):
 @pytest.fixture(scope="module")
 def examined() -> examine.Examined:
     model = Vetted(rules.corner, (torch.arange(toys.CLASSES) + 1) % toys.CLASSES).eval()
-    return examine.examine(model, "a" * 64, toys.curated(), {"all_to_all": {}})  # type: ignore[arg-type]
+    return examine.examine(model, "a" * 64, toys.curated(), {"all_to_all": {}})
 
 
 def test_the_hold_out_rate_of_a_mapping_is_measured_and_its_trigger_kept(

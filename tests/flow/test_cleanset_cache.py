@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from guard.core.evidence import CleanSetFacts
+from guard.core.evidence import AnyCleanSet
 from guard.flow import run_stage
 from guard.flow._cleanset_cache import prepared
 from guard.flow._lease import hold
@@ -35,7 +35,7 @@ def place(tmp_path: Path) -> Place:
     return place
 
 
-def facts_of(place: Place) -> CleanSetFacts:
+def facts_of(place: Place) -> AnyCleanSet:
     place.add_cleanset()
     with reading(place.guard.engine) as session:
         return cleansets.list_all(session)[0]
@@ -45,14 +45,14 @@ def kept(place: Place) -> list[Path]:
     return sorted((place.guard.settings.data_dir / "prepared").glob("*"))
 
 
-def made(place: Place, facts: CleanSetFacts) -> dict[str, Any]:
+def made(place: Place, facts: AnyCleanSet) -> dict[str, Any]:
     scan_id = place.upload()
     with hold(place.guard, scan_id) as held:
         assert held is not None
         return prepared(place.guard, held, facts)
 
 
-def request_for(place: Place, facts: CleanSetFacts, given: dict[str, Any]) -> dict[str, Any]:
+def request_for(place: Place, facts: AnyCleanSet, given: dict[str, Any]) -> dict[str, Any]:
     """What `guard.flow.detect` asks of a job, for a fresh upload."""
     scan_id = place.upload()
     run_stage.work(place.guard, "inspect", scan_id)

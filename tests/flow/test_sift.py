@@ -97,6 +97,7 @@ def manifest_of(place: Place, scan: ScanRow) -> Manifest:
 def clean(place: Place) -> CleanSetFacts:
     with reading(place.guard.engine) as session:
         (facts,) = cleansets.list_all(session)
+    assert isinstance(facts, CleanSetFacts)
     return facts
 
 

@@ -49,22 +49,23 @@ TABLE = {
     "logs": _row("core"),
     "attest": _row("core"),
     "reports": _row("core"),
-    "cleansets": _row("core"),
+    "cleansets": _row("core", CHEMISTRY),  # to check the molecules of a pair set
     "trainsets": _row("core cleansets"),  # `cleansets` for the decoding of images
-    "formats": _row("core", TORCH),
+    "formats": _row("core", TORCH, CHEMISTRY),  # in the jail
     "ml": _row("core", TORCH),
     "graphs": _row("core ml", TORCH, CHEMISTRY),
     "store": _row("core", SQL),
     "blobs": _row("core", CLOUD),
     "events": _row("core", CLOUD),
-    "detectors": _row("core ml", TORCH),
-    "defenses": _row("core ml", TORCH),
+    "detectors": _row("core ml graphs", TORCH),
+    "defenses": _row("core ml graphs", TORCH),
     "sifters": _row("core ml trainsets", TORCH),
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
-    "serving": _row("core attest ml formats", TORCH),
+    "serving": _row("core attest ml graphs formats", TORCH),
     "vetting": _row(
-        "core policy cleansets trainsets ml formats detectors defenses sifters retrainers reports"
+        "core policy cleansets trainsets ml graphs formats detectors defenses sifters retrainers "
+        "reports"
     ),
     # `settings` for the one setting that a job's process reads: the folder of plug-ins.
     "jobs": _row(
@@ -104,6 +105,7 @@ NEVER = {"tests", "benchmarks", "migrations"}
 PRIVATE = {
     "guard.formats._canonical": {"vetting", "serving"},
     "guard.formats._read": {"vetting"},
+    "guard.formats._motifs": {"vetting"},
     "guard.sifters._base": {"vetting"},
 }
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).

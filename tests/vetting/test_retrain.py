@@ -10,6 +10,7 @@ import pytest
 
 from guard.core.errors import Cancelled, CleanSetError, MethodFailed, UnknownMethod
 from guard.core.evidence import Accuracy, AsrEstimate
+from guard.core.manifest import Manifest
 from guard.core.plain import from_plain, to_plain
 from guard.core.purification import OnSuspects
 from guard.core.retraining import RetrainingFacts
@@ -48,6 +49,7 @@ def run(folder: Path, **changes: Any) -> tuple[str, RetrainingFacts]:
 def test_the_file_holds_the_network_that_was_measured(tmp_path: Path) -> None:
     digest, facts = run(tmp_path)
     manifest, tensors = read_canonical(tmp_path / "new.safetensors")
+    assert isinstance(manifest, Manifest)
     model = load(manifest, tensors)
 
     assert len(digest) == 64

@@ -1,0 +1,134 @@
+"""How image classifiers are vetted; the functions of `guard.vetting.modalities.Kind`."""
+
+import base64
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from guard.core.contracts import Budget, Header
+from guard.core.digests import canonical_json, sha256
+from guard.core.errors import CleanSetError
+from guard.core.evidence import Evidence, Finding
+from guard.core.manifest import Manifest
+from guard.core.states import Family
+from guard.vetting.examine import accuracy_evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guard.ml.cleanset import CuratedSet
+    from guard.ml.networks.architectures import ImageModel
+
+SMOKE_IMAGES = 8
+
+
+def check(manifest: Manifest, header: Header, *, budget: Budget) -> None:
+    """Refuse an architecture that does not exist, and weights that do not fit it."""
+    from guard.ml.networks import architectures
+
+    architectures.check(manifest, header, budget=budget)
+
+
+def load(manifest: Manifest, tensors: "Mapping[str, Any]") -> "ImageModel":
+    """The network, with its input transform inside."""
+    from guard.ml.networks import architectures
+
+    return architectures.load(manifest, tensors)
+
+
+def read_clean(data: bytes, name: str) -> "CuratedSet":
+    """A stored set of labelled images."""
+    from guard import cleansets
+    from guard.ml.cleanset import CuratedSet
+
+    return CuratedSet.from_arrays(*cleansets.load(data, name))
+
+
+def fits(manifest: Manifest, curated: "CuratedSet") -> None:
+    """Refuse a clean set of other channels, image sizes or numbers of classes."""
+    facts = curated.facts
+    have = (facts.channels, facts.height, facts.width)
+    if manifest.input_size != have:
+        raise CleanSetError(
+            f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
+            f"{_size(have)}; name a clean set of the model's own size.",
+            code="cleanset_wrong_size",
+        )
+    if manifest.num_classes != facts.classes:
+        raise CleanSetError(
+            f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has "
+            f"{facts.classes}; name a clean set with the model's own classes.",
+            code="cleanset_wrong_classes",
+        )
+
+
+def _size(size: tuple[int, int, int]) -> str:
+    return "x".join(str(side) for side in size)
+
+
+def measured(model: "ImageModel", artifact: str, curated: "CuratedSet", *, seed: int) -> Evidence:
+    """Clean accuracy on the hold-out."""
+    from guard.ml import measure
+
+    started = time.monotonic()
+    accuracy = measure.accuracy(model, curated.holdout, curated.facts.classes)
+    taken = time.monotonic() - started
+    return replace(accuracy_evidence(artifact, curated.facts.digest, accuracy, seed), seconds=taken)
+
+
+def with_rates(
+    item: Evidence,
+    model: "ImageModel",
+    curated: "CuratedSet",
+    triggers: dict[str, bytes],
+    *,
+    seed: int,
+) -> Evidence:
+    """The evidence with the ASR of each trigger that was recovered, stamped on the hold-out."""
+    from guard.ml import measure
+    from guard.ml.triggers.files import serialise
+
+    del seed
+    findings: list[Finding] = []
+    for finding in item.findings:
+        if finding.trigger is None or not _measurable(finding):
+            findings.append(finding)
+            continue
+        data = serialise(finding.trigger)
+        digest = sha256(data)
+        triggers[digest] = data
+        estimate = measure.asr(
+            model,
+            curated.holdout,
+            finding.trigger,
+            finding.target,
+            finding.family,
+            natural=finding.numbers.get("natural_asr"),
+            budget=finding.numbers.get("budget"),
+        )
+        findings.append(replace(finding, asr=estimate, trigger_digest=digest, trigger=None))
+    return replace(item, findings=tuple(findings))
+
+
+def _measurable(finding: Finding) -> bool:
+    """Whether it is known as which class each image should be classified.
+
+    It is where there is one target class, or where the trigger carries a mapping of classes.
+    """
+    mapped = finding.trigger is not None and finding.trigger.family == Family.ALL_TO_ALL
+    return isinstance(finding.target, int) or (finding.target == Family.ALL_TO_ALL and mapped)
+
+
+def smoke(model: "ImageModel", curated: "CuratedSet") -> bytes:
+    """A few hold-out images as PNG and the model's probabilities for them."""
+    from guard.ml import samples
+
+    some = samples.spread(curated.holdout, SMOKE_IMAGES)
+    return canonical_json(
+        {
+            "images": [base64.b64encode(data).decode() for data in samples.as_png(some)],
+            "probabilities": [
+                [round(value, 6) for value in row] for row in samples.probabilities(model, some)
+            ],
+        }
+    )

@@ -1,0 +1,82 @@
+"""How models of each modality are vetted: one module each, all with the functions of `Kind`.
+
+Another modality is another module here (docs/how-to/add-a-modality.md).
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from guard.core.contracts import Budget, Header
+from guard.core.errors import CleanSetError
+from guard.core.evidence import Evidence
+from guard.core.manifests import AnyManifest
+from guard.core.modality import HOLDS, Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Kind(Protocol):
+    """What the guard does differently for models of one modality.
+
+    `manifest`, `model` and `curated` are of that modality: for images `Manifest`, `ImageModel` and
+    `CuratedSet`. What is opened has the attribute `manifest`.
+    """
+
+    def check(self, manifest: Any, header: Header, *, budget: Budget) -> None:
+        """Refuse a manifest that cannot be built, or weights that are not its model's.
+
+        Raises:
+            ArtifactRejected: a rule is broken.
+            MissingExtra: a library that is needed to tell is not installed.
+        """
+
+    def load(self, manifest: Any, tensors: "Mapping[str, Any]") -> Any:
+        """The model with these weights, whose names, shapes and dtypes are checked."""
+
+    def read_clean(self, data: bytes, name: str) -> Any:
+        """A stored clean set with all its parts; raises CleanSetError."""
+
+    def fits(self, manifest: Any, curated: Any) -> None:
+        """Refuse a clean set that is not of the model's classes, sizes or elements.
+
+        Raises:
+            CleanSetError: it does not fit.
+        """
+
+    def measured(self, model: Any, artifact: str, curated: Any, *, seed: int) -> Evidence:
+        """How well the model does its task on the hold-out."""
+
+    def with_rates(
+        self, item: Evidence, model: Any, curated: Any, triggers: dict[str, bytes], *, seed: int
+    ) -> Evidence:
+        """`item` with the ASR of each recovered trigger on the hold-out; adds their bytes."""
+
+    def smoke(self, model: Any, curated: Any) -> bytes:
+        """What a publisher compares the serving system's answers with, as canonical JSON."""
+
+
+def of(modality: Modality) -> Kind:
+    """The functions for models of this modality."""
+    if modality is Modality.GRAPHS:
+        from guard.vetting import _graphs
+
+        return _graphs
+    from guard.vetting import _images
+
+    return _images
+
+
+def fits(manifest: AnyManifest, curated: Any) -> None:
+    """Refuse a clean set that does not fit this model.
+
+    Raises:
+        CleanSetError: it is of another modality, or as `Kind.fits`.
+    """
+    facts = curated.facts
+    if facts.modality is not manifest.modality:
+        raise CleanSetError(
+            f"The model is for {manifest.modality}, clean set {facts.name!r} holds "
+            f"{HOLDS[facts.modality]}; name one of {HOLDS[manifest.modality]}.",
+            code="cleanset_wrong_kind",
+        )
+    of(manifest.modality).fits(manifest, curated)
