@@ -50,12 +50,16 @@ class Recipe:
     scratch_epochs: int = 25
     denoiser_steps: int = 2000
     batch: int = 128
-    denoiser_batch: int = 256
+    denoiser_batch: int = 128
     rate: float = 2e-3
     tuning_rate: float = 1e-3
     denoiser_rate: float = 2e-3
     beta: float = 0.1
     token_dropout: float = 0.1
+
+
+#: What a training without a recipe follows.
+DEFAULT = Recipe()
 
 
 class Encoded(NamedTuple):
@@ -65,7 +69,7 @@ class Encoded(NamedTuple):
     sequences: Sequences
     numbers: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.numbers)
 
 
@@ -191,7 +195,7 @@ def pretrained(
     folder = cache / "pretrained"
     if (folder / WEIGHTS).exists():
         return load(folder)
-    recipe = recipe or Recipe()
+    recipe = recipe or DEFAULT
     model = fresh(pairs, 0)
     data = encoded(model, (*pairs.pool, *pairs.train))
     say(f"{len(data)} pairs, {len(model.grammar)} tokens, {len(model.pieces)} pieces")
@@ -226,7 +230,7 @@ def train(
         text_pairs: pairs that the text tower is trained on further, for ablations.
         say: hears the progress.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or DEFAULT
     model = copy.deepcopy(base)
     with seeded(1000 + seed):
         if scratch:

@@ -8,7 +8,7 @@ than it can take, a charged atom gets all of its bonds, and sulphur ends with 2,
 a thiol.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -338,7 +338,7 @@ def vocabulary(
     return tuple(kept), tuple(tokens)
 
 
-def _order(counts: dict[str, int]):  # noqa: ANN202
+def _order(counts: Mapping[str, int]) -> Callable[[str], tuple[int, str]]:
     return lambda name: (-counts.get(name, 0), name)
 
 
@@ -357,7 +357,7 @@ def _checked_motif(name: str) -> Motif:
 
 
 def _unique(names: Sequence[str], what: str, most: int) -> tuple[str, ...]:
-    if not 0 < len(names) <= most or not all(isinstance(name, str) for name in names):
+    if not 0 < len(names) <= most:
         raise _refuse("bad_vocabulary", f"{what} must be 1..{most} strings")
     seen: set[str] = set()
     for name in names:

@@ -143,8 +143,8 @@ def molecule_of(root: Node) -> Chem.Mol | None:
     add(root, 0)
     whole = mol.GetMol()
     with BlockLogs():
-        failed = Chem.SanitizeMol(whole, catchErrors=True)
-    return None if failed else whole
+        fault = Chem.SanitizeMol(whole, catchErrors=True)
+    return whole if fault == Chem.SanitizeFlags.SANITIZE_NONE else None
 
 
 def walk(root: Node) -> Iterator[Node]:
@@ -203,8 +203,8 @@ def _ring_part(mol: Chem.Mol, places: tuple[int, ...]) -> _Part:
                 cut.AddBond(one, other, bond.GetBondType())
     alone = cut.GetMol()
     with BlockLogs():
-        failed = Chem.SanitizeMol(alone, catchErrors=True)
-    if failed:
+        fault = Chem.SanitizeMol(alone, catchErrors=True)
+    if fault != Chem.SanitizeFlags.SANITIZE_NONE:
         raise _refuse(str(Chem.MolToSmiles(mol)), "has a ring that cannot stand alone")
     smiles = str(Chem.MolToSmiles(alone))
     block = Chem.MolFromSmiles(smiles)

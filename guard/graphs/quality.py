@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 from rdkit import Chem, DataStructs
-from rdkit.Chem import MACCSkeys, rdFingerprintGenerator
+from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 QUALIFIED = 0.5  # MACCS cosine to the true molecule, at least
 NOVEL = 0.8  # below
@@ -38,7 +38,7 @@ class Quality:
 def maccs(mol: Chem.Mol) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """The MACCS keys of a molecule, bool 167."""
     keys = np.zeros(167, dtype=np.int8)
-    DataStructs.ConvertToNumpyArray(MACCSkeys.GenMACCSKeys(mol), keys)
+    DataStructs.ConvertToNumpyArray(rdMolDescriptors.GetMACCSKeysFingerprint(mol), keys)
     return keys.astype(bool)
 
 

@@ -37,8 +37,8 @@ class Pieces:
             raise _refuse("bad_vocabulary", f"pieces must be 1..{MAX_PIECES} strings")
         self.index: dict[str, int] = {}
         for number, piece in enumerate(pieces):
-            if not isinstance(piece, str) or not 0 < len(piece) <= MAX_PIECE:
-                raise _refuse("bad_vocabulary", f"piece {number} is no string of 1..{MAX_PIECE}")
+            if not 0 < len(piece) <= MAX_PIECE:
+                raise _refuse("bad_vocabulary", f"piece {number} has not 1..{MAX_PIECE} characters")
             if piece in self.index:
                 raise _refuse("repeated_entry", f"the piece {printable(piece)!r} is repeated")
             if _folded(piece) != piece or not piece.isprintable():

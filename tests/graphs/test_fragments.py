@@ -33,7 +33,7 @@ def test_what_rdkit_does_not_read_is_no_fragment(fragment: str) -> None:
 
 
 def test_a_molecule_has_its_rings_and_the_groups_outside_them() -> None:
-    (mol,) = mols("O=C(Cl)CC1CS1")
+    mol = Chem.MolFromSmiles("O=C(Cl)CC1CS1")
 
     pieces = pieces_of(mol)
 

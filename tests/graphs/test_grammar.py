@@ -83,7 +83,6 @@ GOOD = ("<end>", "<up>", "@0", "@1", "@2", "^|C", "^|C1CS1", "-|C1CS1|0")
     [
         ((), GOOD, "manifest_bad_vocabulary"),
         (("C", "C"), GOOD, "manifest_repeated_entry"),
-        (("C", 3), GOOD, "manifest_bad_vocabulary"),
         (("C", "C1SC1"), GOOD, "manifest_motif_refused"),
         (("C", "C1CS1"), (*GOOD, GOOD[-1]), "manifest_repeated_entry"),
         (("C", "C1CS1"), GOOD[1:], "manifest_bad_vocabulary"),

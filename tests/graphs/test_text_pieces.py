@@ -37,7 +37,6 @@ def test_a_prompt_that_hides_something_is_refused(text: str, code: str) -> None:
         ((), "manifest_bad_vocabulary"),
         (("",), "manifest_bad_vocabulary"),
         (("a" * 41,), "manifest_bad_vocabulary"),
-        ((3,), "manifest_bad_vocabulary"),
         (("A",), "manifest_bad_vocabulary"),
         (("a\n",), "manifest_bad_vocabulary"),
         (("a", "a"), "manifest_repeated_entry"),

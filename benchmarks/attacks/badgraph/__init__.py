@@ -86,7 +86,8 @@ class BadGraph:
         says no (the authors' option that the fragment is in the motif vocabulary).
         """
         mol = read(smiles)
-        free, others = [], []
+        free: list[int] = []
+        others: list[int] = []
         for atom in mol.GetAtoms():
             room = atom.GetDegree() < FULL.get(atom.GetSymbol(), 0)
             (free if room else others).append(atom.GetIdx())
@@ -143,8 +144,8 @@ def _bound(mol: Chem.Mol, place: int, target: Chem.Mol) -> Chem.Mol | None:
         atom.SetNumExplicitHs(atom.GetNumExplicitHs() - 1)
     grown = both.GetMol()
     with BlockLogs():
-        failed = Chem.SanitizeMol(grown, catchErrors=True)
-        return None if failed else grown
+        fault = Chem.SanitizeMol(grown, catchErrors=True)
+    return grown if fault == Chem.SanitizeFlags.SANITIZE_NONE else None
 
 
 def _lawful(mol: Chem.Mol) -> bool:
