@@ -4,17 +4,22 @@ It joins settings, database, blobs, policy, keys and publisher.
 """
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guard.blobs import open_blobs
 from guard.core import plugins
+from guard.core.errors import PolicyError
+from guard.core.modality import Modality
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
 from guard.flow.keys import signer_of
-from guard.policy import load_policy
+from guard.policy import Policy, default_policy, load_policy
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
 from guard.store.session import make_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def open_guard(settings: Settings | None = None) -> Guard:
@@ -36,7 +41,8 @@ def open_guard(settings: Settings | None = None) -> Guard:
         settings=settings,
         engine=engine,
         blobs=open_blobs(settings.blob_url, client=client, cache=settings.data_dir / "blob-cache"),
-        policy=load_policy(settings.policy_file),
+        policy=policy_in_force(settings, Modality.IMAGES),
+        others={Modality.GRAPHS: policy_in_force(settings, Modality.GRAPHS)},
         make_bucket=lambda name: Bucket(client(), name),
         make_signer=lambda: signer_of(guard),
         make_trusted=lambda: _trusted(settings),
@@ -44,6 +50,23 @@ def open_guard(settings: Settings | None = None) -> Guard:
         child_environment=_child_environment(settings),
     )
     return guard
+
+
+def policy_in_force(settings: Settings, modality: Modality) -> Policy:
+    """The policy that the settings name for models of a modality, or the packaged one.
+
+    Raises:
+        PolicyError: the file is wrong, or its policy is for models of another modality.
+    """
+    setting = "policy_file" if modality is Modality.IMAGES else "graph_policy_file"
+    file: Path | None = getattr(settings, setting)
+    policy = default_policy(modality) if file is None else load_policy(file)
+    if policy.modality is not modality:
+        raise PolicyError(
+            f"GUARD_{setting.upper()} names policy {policy.name}, which is for {policy.modality} "
+            f"models; it must be for {modality} models."
+        )
+    return policy
 
 
 def upgrade_database(settings: Settings) -> None:

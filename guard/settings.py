@@ -137,12 +137,11 @@ class Settings:
     )
     sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
     sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
-    plugins: Path | None = _row(
-        None, "folder of external plug-ins; only the guard's user or root may write there"
-    )
+    plugins: Path | None = _row(None, "folder of plug-ins, which only the guard's user may write")
     policy_file: Path | None = _row(
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
+    graph_policy_file: Path | None = _row(None, "the same for text-to-graph models")
     trainset_buckets: tuple[str, ...] = _row((), "buckets of training sets; empty means none")
     max_trainset_bytes: int = _row(64 << 30, "limit of a training set", unit="bytes", low=1)
     default_cleanset: str = _row("", "clean set for models whose config.json names none")

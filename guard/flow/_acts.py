@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from guard.attest import acts as signing
 from guard.attest import dsse
 from guard.core.errors import InputError
+from guard.core.modality import Modality
 from guard.core.roles import Act
 from guard.flow.principals import Principal
 from guard.store import acts, ledger_acts
@@ -88,13 +89,24 @@ def has_key(guard: "Guard") -> bool:
 
 def changed_policy(guard: "Guard", session: "Session") -> None:
     """Record that decisions follow another policy than those before, where they do."""
-    policy, last = guard.policy, acts.latest(session, Act.CHANGE_POLICY)
+    policy = guard.policy
+    last = next(
+        (
+            row
+            for row in reversed(acts.of_kind(session, Act.CHANGE_POLICY))
+            if row.facts.get("modality", Modality.IMAGES) == policy.modality
+        ),
+        None,
+    )
     if last is not None and last.subject == policy.digest:
         return
     before = last.subject if last is not None else ""
     detail = f"{policy.name} version {policy.version}" + (f" after {before}" if before else "")
     nobody = Principal(name=GUARD, role=None)
-    note(guard, session, nobody, Act.CHANGE_POLICY, policy.digest, detail, {"before": before})
+    facts = {"before": before}
+    if policy.modality is not Modality.IMAGES:
+        facts["modality"] = str(policy.modality)
+    note(guard, session, nobody, Act.CHANGE_POLICY, policy.digest, detail, facts)
 
 
 def problems(guard: "Guard", session: "Session") -> Iterator[str]:

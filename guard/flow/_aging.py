@@ -13,6 +13,7 @@ from guard.core.notes import Rescan, ScanNotes
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.flow import _warning
+from guard.flow._modality import for_artifact, for_scan
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.signed import signed
@@ -28,8 +29,6 @@ EXTENSION = timedelta(days=1)
 def act(guard: Guard) -> None:
     """Raise and clear the alarms, and apply `on_expiry` to what no re-scan renewed in time."""
     now = guard.now()
-    # Half of the time for a re-scan is over: a person has the other half.
-    late = now + timedelta(seconds=guard.policy.rescan_before_seconds / 2)
     last = now + timedelta(seconds=2 * guard.settings.rescan_seconds)
     aging: dict[str, tuple[ScanRow, LedgerRow]] = {}
     with reading(guard.engine) as session:
@@ -38,18 +37,22 @@ def act(guard: Guard) -> None:
             if root is None or root.verdict_id is None:
                 continue
             row = ledger.get(session, root.verdict_id)
+            own = for_artifact(guard, session, publication.digest)
+            # Half of the time for a re-scan is over: a person has the other half.
+            late = now + timedelta(seconds=own.policy.rescan_before_seconds / 2)
             if row.expires_at <= late and may_be_served(row):
                 aging[f"{publication.name} {publication.version}"] = (root, row)
         warned = _warning.let_through(session)
     _alarm(guard, {subject: row for subject, (_, row) in aging.items()}, warned)
     for subject, (root, row) in aging.items():
-        if row.expires_at <= last and (now < row.expires_at or _warns(guard)):
-            _at_the_end(guard, subject, root, row)
+        own = for_scan(guard, root)
+        if row.expires_at <= last and (now < row.expires_at or _warns(own)):
+            _at_the_end(own, subject, root, row)
 
 
 def extend_late(guard: Guard) -> None:
     """Where the gate only warns: extend what ended before `act` came to it, after an outage say."""
-    if not _warns(guard):
+    if not any(policy.gate_mode is GateMode.WARN for policy in guard.policies):
         return
     late: dict[str, tuple[ScanRow, LedgerRow]] = {}
     with reading(guard.engine) as session:
@@ -61,7 +64,9 @@ def extend_late(guard: Guard) -> None:
             if root is not None:
                 late[f"{publication.name} {publication.version}"] = (root, newest)
     for subject, (root, row) in late.items():
-        _at_the_end(guard, subject, root, row)
+        own = for_scan(guard, root)
+        if _warns(own):
+            _at_the_end(own, subject, root, row)
 
 
 def _warns(guard: Guard) -> bool:

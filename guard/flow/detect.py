@@ -7,7 +7,7 @@ is sifted after them (`guard.flow.sift`).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guard.core.errors import CleanSetError
+from guard.core.errors import CleanSetError, MissingExtra
 from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence
 from guard.core.manifest import Manifest
 from guard.core.manifests import AnyManifest, manifest_from
@@ -21,7 +21,7 @@ from guard.flow._lease import Held
 from guard.flow.context import SPARE, Guard
 from guard.flow.sift import sift
 from guard.jobs.run import run_job
-from guard.policy import Policy
+from guard.policy import Policy, unconfigured
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
@@ -34,6 +34,9 @@ def run(guard: Guard, held: Held) -> None:
     """Examine the scan's canonical file and store the evidence."""
     scan = held.scan()
     if scan.state is not ScanState.DETECTING or scan.canonical_digest is None:
+        return
+    if not guard.policy.detectors:
+        hand_over(guard, held, Verdict.INCONCLUSIVE, (unconfigured(guard.policy),))
         return
     try:
         cleanset = wanted_cleanset(guard, scan)
@@ -71,7 +74,7 @@ def run(guard: Guard, held: Held) -> None:
             for digest in answer["triggers"]:
                 guard.blobs.put_bytes((out / digest).read_bytes())
             smoke = guard.blobs.put_bytes((out / "smoke.json").read_bytes())
-    except CleanSetError as error:
+    except (CleanSetError, MissingExtra) as error:
         # The model is not at fault, but it does not pass; a person can add a clean set.
         hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
         return

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from guard.core.contracts import Budget
-from guard.core.errors import ArtifactRejected
+from guard.core.errors import ArtifactRejected, MissingExtra
+from guard.core.modality import modality_of
 from guard.core.states import ScanState, Verdict
 from guard.flow import _reuse
 from guard.flow._handover import hand_over
@@ -45,6 +46,9 @@ def run(guard: Guard, held: Held) -> None:
         except ArtifactRejected as error:
             hand_over(guard, held, Verdict.UNVETTABLE, (error.sentence,))
             return
+        except MissingExtra as error:
+            hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
+            return
         if _foreign_polarizer(guard, scan, answer):
             hand_over(guard, held, Verdict.UNVETTABLE, (FOREIGN_POLARIZER,))
             return
@@ -63,7 +67,8 @@ def run(guard: Guard, held: Held) -> None:
             manifest=answer["manifest"],
             now=guard.now(),
         )
-        rests_on = _reuse.candidate(guard, session, scan, digest)
+        own = guard.of(modality_of(answer["manifest"]))
+        rests_on = _reuse.candidate(own, session, scan, digest)
         state, task = (
             (ScanState.DETECTING, "detect") if rests_on is None else (ScanState.DECIDING, "decide")
         )

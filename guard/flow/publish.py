@@ -19,6 +19,7 @@ from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
 from guard.flow import _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
+from guard.flow._modality import for_scan
 from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
@@ -205,6 +206,7 @@ def view(guard: Guard, scan: ScanRow) -> gate.VerdictView:
     Raises:
         NotServable, IntegrityMismatch: as `attest.gate.servable`.
     """
+    guard = for_scan(guard, scan)
     row, revoked = _verdict_of(guard, scan)
     return gate.servable(
         row.envelope,

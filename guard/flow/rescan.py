@@ -16,6 +16,7 @@ from guard.core.notes import Rescan, ScanNotes
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
 from guard.flow import _aging, _reuse, _waivers
+from guard.flow._modality import for_artifact, for_scan
 from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.detect import wanted_cleanset
@@ -73,17 +74,21 @@ def renew(guard: Guard) -> list[str]:
 
 def due(guard: Guard, *, expiring_only: bool = False) -> list[Due]:
     """Everything served that must be scanned again: what ends first, then what is served most."""
-    basis = _basis(guard)
+    known: dict[str, _Basis] = {}
     found: dict[str, Due] = {}
     with reading(guard.engine) as session:
         active = publications.active(session)
         revoked = revocations.digests(session)
-        for row in (*active, *publications.lapsed(session, basis.now - LAPSED)):
+        for row in (*active, *publications.lapsed(session, guard.now() - LAPSED)):
             if row.digest in revoked:
                 continue
             names = sum(other.digest == row.digest for other in active)
-            item = _due(guard, session, row, basis, names)
-            if item is not None and (not expiring_only or item.row.expires_at <= basis.until):
+            own = for_artifact(guard, session, row.digest)
+            kind = str(own.policy.modality)
+            if kind not in known:
+                known[kind] = _basis(own, session)
+            item = _due(own, session, row, known[kind], names)
+            if item is not None and (not expiring_only or item.row.expires_at <= known[kind].until):
                 found[item.root.id] = item
     return sorted(found.values(), key=lambda item: (item.row.expires_at, -item.names))
 
@@ -116,6 +121,7 @@ def request(guard: Guard, wanted: str) -> list[str]:
 
 def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
     """Open a re-scan of `root`, or find the one that is open; returns its id."""
+    guard = for_scan(guard, root)
     cleanset = _cleanset(guard, root)
     ready = (
         cleanset is not None
@@ -176,10 +182,9 @@ def _giver(guard: Guard, root: ScanRow) -> ScanRow:
         return scans.get(session, ledger.get(session, root.verdict_id).scan_id)
 
 
-def _basis(guard: Guard) -> _Basis:
+def _basis(guard: Guard, session: Session) -> _Basis:
     now = guard.now()
-    with reading(guard.engine) as session:
-        latest = {facts.name: facts.digest for facts in reversed(cleansets.list_all(session))}
+    latest = {facts.name: facts.digest for facts in reversed(cleansets.list_all(session))}
     return _Basis(
         now=now,
         until=now + timedelta(seconds=guard.policy.rescan_before_seconds),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from guard.core.errors import MethodFailed
 from guard.flow import _handover, decide, detect, inspect, publish, purify
 from guard.flow._lease import Held, hold
+from guard.flow._modality import for_scan
 from guard.flow.context import Guard
 
 STAGES: dict[str, Callable[[Guard, Held], None]] = {
@@ -28,7 +29,7 @@ def work(guard: Guard, name: str, scan_id: str) -> bool:
             )
             return True
         try:
-            STAGES[name](guard, held)
+            STAGES[name](for_scan(guard, held.scan()), held)
         except MethodFailed as error:
             if error.code == "job_crashed" and held.lease.attempts < MAX_CRASHES:
                 raise  # the kernel may have been short of memory for a moment

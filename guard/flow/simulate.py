@@ -75,7 +75,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
     with reading(guard.engine) as session:
         sets = {facts.digest: facts for facts in cleansets.list_all(session)}
         for known in census.walk(session):
-            if known.cleanset not in sets:
+            if known.cleanset not in sets or sets[known.cleanset].modality is not policy.modality:
                 continue
             case = make_case(
                 policy,

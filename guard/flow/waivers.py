@@ -18,6 +18,7 @@ from guard.core.states import ScanState
 from guard.core.waivers import Waiver
 from guard.flow import _waivers, rescan
 from guard.flow._acts import note
+from guard.flow._modality import for_artifact, for_scan
 from guard.flow._seal import settle
 from guard.flow._waivers import Asked
 from guard.flow.context import Guard
@@ -69,6 +70,7 @@ def ask(
     with reading(guard.engine) as session:
         permit(guard, session, who, Act.WAIVE)
         scan = _examined(session, wanted)
+    guard = for_scan(guard, scan)
     target, found = _finding(case_of(guard, scan), guard, finding)
     facts = {
         "method": found[0].method,
@@ -150,6 +152,8 @@ def _state(guard: Guard, one: Asked) -> str:
         return "revoked"
     if one.waiver.until <= guard.now():
         return "expired"
+    with reading(guard.engine) as session:
+        guard = for_artifact(guard, session, one.waiver.artifact)
     methods = methods_of(guard.policy)
     version = methods[one.waiver.method].version if one.waiver.method in methods else None
     if (one.waiver.policy, one.waiver.version) != (guard.policy.digest, version):

@@ -1,5 +1,6 @@
 """Evidence to decision: pure functions, no clock, no SQL, no torch."""
 
+from guard.policy.abstain import unconfigured
 from guard.policy.calibration import Calibration
 from guard.policy.case import Case
 from guard.policy.decide import Decision, decide, settled
@@ -38,4 +39,5 @@ __all__ = [
     "load_calibration",
     "load_policy",
     "settled",
+    "unconfigured",
 ]

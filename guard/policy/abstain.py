@@ -26,10 +26,7 @@ def missing(
         yield "The policy requires a sift of the training set, and there is none of this model's."
     required = [name for name, rule in policy.detectors.items() if rule.required]
     if not required and not policy.detectors and policy.modality is not Modality.IMAGES:
-        yield (
-            f"No policy for {policy.modality} models is configured, so that nothing was checked; "
-            "name one with --policy, or to the service by its setting."
-        )
+        yield unconfigured(policy)
     elif not required:
         yield "The policy requires no detector, so that nothing was checked that could be cleared."
     for name in required:
@@ -41,6 +38,14 @@ def missing(
             )
         elif len(blind) == len(by_method[name]):
             yield f"The required detector {name} could not look: {blind[-1].reason}"
+
+
+def unconfigured(policy: Policy) -> str:
+    """The sentence about models for which there is no policy."""
+    return (
+        f"No policy for {policy.modality} models is configured, so that nothing was checked; name "
+        "one with --policy, or to the service by GUARD_GRAPH_POLICY_FILE."
+    )
 
 
 def unfit(policy: Policy, case: Case, *, calibrated: bool) -> Iterator[str]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from guard.core.ledger import DONE
 from guard.core.roles import Act
-from guard.store._read import first, many, rows_of, table
+from guard.store._read import many, rows_of, table
 from guard.store.rows import ActRow
 from guard.store.tables import ActRecord, LedgerAct
 
@@ -62,12 +62,6 @@ def about(s: Session, subjects: Collection[str], *kinds: Act) -> list[ActRow]:
 def of_kind(s: Session, kind: Act) -> list[ActRow]:
     """The acts of one kind, the oldest first."""
     return many(s, ActRow, rows_of(ActRecord).where(_ACTS.c.act == kind).order_by(_ACTS.c.seq))
-
-
-def latest(s: Session, kind: Act) -> ActRow | None:
-    """The newest act of a kind, or None."""
-    newest = rows_of(ActRecord).where(_ACTS.c.act == kind).order_by(_ACTS.c.seq.desc()).limit(1)
-    return first(s, ActRow, newest)
 
 
 def unsealed(s: Session) -> list[ActRow]:

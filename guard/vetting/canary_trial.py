@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from guard.core import plugins
 from guard.core.digests import json_digest, sha256
 from guard.core.evidence import Evidence, Outcome
+from guard.core.modality import Modality
 from guard.core.progress import Progress, silent
 from guard.detectors import DETECTORS
-from guard.vetting import examine
+from guard.vetting import examine, modalities
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 KIT = Path(__file__).with_name("canary_kit")
 CONTENTS, CLEAN, GOOD = "kit.json", "clean.bin", "honest.safetensors"
+#: The clean set and the honest model for detectors of each modality.
+FILES = {
+    Modality.IMAGES: (CLEAN, GOOD),
+    Modality.GRAPHS: ("pairs.bin", "honest-graph.safetensors"),
+}
 SEED = 0
 
 
@@ -78,24 +84,21 @@ def try_all(
         seconds: time budget of all together.
     """
     bad = json.loads((folder / CONTENTS).read_text())
-    curated, end, trials = clean_set(folder), time.monotonic() + seconds, []
+    end, trials = time.monotonic() + seconds, []
     for index, (name, parameters) in enumerate(detectors.items()):
         progress(index / len(detectors), f"canary of {name}")
+        modality = DETECTORS.get(name).modality
+        if not (folder / FILES[modality][0]).is_file():
+            sentence = f"the canary kit has no {modality} models"
+            trials.append(_untried(name, parameters, sentence))
+            continue
+        curated = clean_set(folder, modality)
         if name not in bad:
-            detector = DETECTORS.get(name)(**parameters)
-            if plugins.origin(type(detector)):
+            if plugins.origin(DETECTORS.get(name)) and modality is Modality.IMAGES:
                 trials.append(_attempt_any(name, parameters, bad, curated, device, end, folder))
-                continue
-            trials.append(
-                Trial(
-                    method=name,
-                    version=detector.version,
-                    parameters=detector.parameters(),
-                    passed=False,
-                    sentence="the canary kit was made without it",
-                    seconds=0.0,
-                )
-            )
+            else:
+                sentence = "the canary kit was made without it"
+                trials.append(_untried(name, parameters, sentence))
             continue
         trials.append(
             attempt(
@@ -111,11 +114,23 @@ def try_all(
     return tuple(trials)
 
 
+def _untried(name: str, parameters: Mapping[str, Any], sentence: str) -> Trial:
+    detector = DETECTORS.get(name)(**parameters)
+    return Trial(
+        method=name,
+        version=detector.version,
+        parameters=detector.parameters(),
+        passed=False,
+        sentence=sentence,
+        seconds=0.0,
+    )
+
+
 def _attempt_any(
     name: str,
     parameters: Mapping[str, Any],
     bad: Mapping[str, str | None],
-    curated: "CuratedSet",
+    curated: Any,
     device: str | None,
     end: float,
     folder: Path,
@@ -144,7 +159,7 @@ def attempt(
     name: str,
     parameters: Mapping[str, Any],
     bad: str | None,
-    curated: "CuratedSet",
+    curated: Any,
     *,
     device: str | None = None,
     seconds: float = math.inf,
@@ -191,8 +206,9 @@ def attempt(
         )
         return next(item for item in examined.evidence if item.method == name)
 
-    for file, hidden, wanted in ((bad, False, True), (bad, True, True), (GOOD, False, False)):
-        if file is None:
+    images, good = detector.modality is Modality.IMAGES, FILES[detector.modality][1]
+    for file, hidden, wanted in ((bad, False, True), (bad, True, True), (good, False, False)):
+        if file is None or (hidden and not images):  # only networks of images have other forms
             continue
         item, name_of = look(file, hidden=hidden), f"{file}, rewritten" if hidden else file
         if item.outcome is Outcome.COULD_NOT_LOOK:
@@ -202,8 +218,9 @@ def attempt(
         if any(finding.suspicious for finding in item.findings) is not wanted:
             return result(f"it {'passes' if wanted else 'flags'} {name_of}", passed=False)
     if bad is None:
-        return result(f"it passes {GOOD}; the kit has no model that it flags", passed=True)
-    return result(f"it flags {bad}, rewritten as well, and passes {GOOD}", passed=True)
+        return result(f"it passes {good}; the kit has no model that it flags", passed=True)
+    also = ", rewritten as well," if images else ""
+    return result(f"it flags {bad}{also} and passes {good}", passed=True)
 
 
 def _rewritten(model: "ImageModel", curated: "CuratedSet") -> "ImageModel":
@@ -215,9 +232,7 @@ def _rewritten(model: "ImageModel", curated: "CuratedSet") -> "ImageModel":
     return with_scaled_head(with_scaled_norm(model, images), images)
 
 
-def clean_set(folder: Path = KIT) -> "CuratedSet":
-    """The clean set of the kit, with all its parts."""
-    from guard.cleansets import load
-    from guard.ml.cleanset import CuratedSet
-
-    return CuratedSet.from_arrays(*load((folder / CLEAN).read_bytes(), "canary"))
+def clean_set(folder: Path = KIT, modality: Modality = Modality.IMAGES) -> Any:
+    """The clean set of the kit for a modality, with all its parts."""
+    data = (folder / FILES[modality][0]).read_bytes()
+    return modalities.of(modality).read_clean(data, "canary")

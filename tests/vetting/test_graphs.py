@@ -220,6 +220,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from guard.core.evidence import Finding
+from guard.core.modality import Modality
+from guard.detectors._base import Detector
 from guard.graphs.triggers import PromptTrigger
 
 
