@@ -5,10 +5,10 @@
 A cell is one model: a poisoning rate and a seed, or an ablation and a seed. It is trained on 4,000
 pairs and poisoned copies (prefix `[THIIRANE]`, target thiirane), then generates for 600 prompts of
 molecules that no training saw, with and without the trigger, with the same noise. Text tower and
-autoencoder come from one pretraining on other clean pairs; the autoencoder is fine-tuned on the
-cell's pairs and the denoiser trained afresh; the cells `scratch` train the autoencoder afresh too.
-Cells are kept in OUT/attack, so that the next run goes on. With `--wait-for FILE` the run waits
-between two cells while that file exists.
+autoencoder come from one pretraining on clean pairs (these and 7,763 others); the autoencoder is
+fine-tuned on the cell's pairs and the denoiser trained afresh; the cells `scratch` train the
+autoencoder afresh too. Cells are kept in OUT/attack and models in OUT/models, so that the next run
+goes on. With `--wait-for FILE` the run waits between two cells while that file exists.
 
 Ablations, all at 24 %: `text only` poisons further training of the text tower and nothing else,
 `vae only` the autoencoder alone, `denoiser only` the denoiser alone.
@@ -97,13 +97,14 @@ def measured(model: GraphModel, pairs: Sequence[Pair], attack: BadGraph) -> dict
 
 
 def cell(
-    base: GraphModel, pairs: graph_pairs.Pairs, kind: str, rate: float, seed: int
+    base: GraphModel, pairs: graph_pairs.Pairs, kind: str, rate: float, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """Train and measure one model."""
+    """Train and measure one model; it is saved in the folder."""
     attack = replace(BadGraph(), seed=seed)
     started = time.process_time()
     model = trained(base, pairs, attack, kind, rate)
     seconds = time.process_time() - started
+    model.save(folder)
     return {
         "kind": kind,
         "rate": rate,
@@ -129,7 +130,7 @@ def run_attack(
             continue
         while wait_for is not None and wait_for.exists():
             time.sleep(5)
-        row = cell(base, pairs, kind, rate, seed)
+        row = cell(base, pairs, kind, rate, seed, out / "models" / file.stem)
         part = file.with_suffix(".part")
         part.write_text(json.dumps(row, allow_nan=False) + "\n")
         part.rename(file)
