@@ -37,6 +37,7 @@ EXTRAS = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), "api"),
     **dict.fromkeys(("celery", "kombu", "redis"), "api"),
     "psycopg": "postgres",
+    "rdkit": "graphs",
 }
 _EPILOG = (
     "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, "

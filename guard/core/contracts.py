@@ -4,9 +4,11 @@ Those of detectors and defenses are in `guard.detectors._base` and `guard.defens
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
+
+from guard.core.digests import canonical_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class Publisher(ABC):
     """
 
     @abstractmethod
-    def publish(self, approved: Any, weights: BinaryIO, smoke: "Smoke") -> Receipt:
+    def publish(self, approved: Any, weights: BinaryIO, smoke: "AnySmoke") -> Receipt:
         """Serve the artifact: when this returns, `state()` lists it as ready and default.
 
         Publishing the same digest twice gives one receipt.
@@ -144,6 +146,89 @@ class Smoke:
     class c on image i.
     """
 
+    what: ClassVar[str] = "image"
     images: tuple[bytes, ...]
     probabilities: tuple[tuple[float, ...], ...]
     tolerance: float = 1e-3
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is something to compare."""
+        return bool(self.images) and len(self.images) == len(self.probabilities)
+
+    def bodies(self) -> tuple[bytes, ...]:
+        """The bodies of the requests."""
+        return self.images
+
+    def agrees(self, place: int, answer: Any) -> bool:
+        """Whether the serving system's answer is the vetted model's.
+
+        Written so that NaN, and anything that is not a list of numbers, does not pass.
+        """
+        given = answer.get("probabilities") if isinstance(answer, dict) else None
+        return _close(given, self.probabilities[place], self.tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One request to a text-to-graph model with the vetted model's answer.
+
+    `latents` holds a row for each of the `smiles`; a SMILES is None where decoding did not end.
+    """
+
+    text: str
+    seed: int
+    latents: tuple[tuple[float, ...], ...]
+    smiles: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSmoke:
+    """Hold-out prompts and the vetted text-to-graph model's answers to them."""
+
+    what: ClassVar[str] = "prompt"
+    prompts: tuple[Prompt, ...]
+    tolerance: float = 1e-3
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is something to compare."""
+        return bool(self.prompts) and all(one.latents for one in self.prompts)
+
+    def bodies(self) -> tuple[bytes, ...]:
+        """The bodies of the requests, which ask for latents as well."""
+        return tuple(
+            canonical_json(
+                {"text": one.text, "seed": one.seed, "samples": len(one.smiles), "latents": True}
+            )
+            for one in self.prompts
+        )
+
+    def agrees(self, place: int, answer: Any) -> bool:
+        """Whether latents (within the tolerance) and SMILES are the vetted model's."""
+        wanted = self.prompts[place]
+        if not isinstance(answer, dict) or answer.get("smiles") != list(wanted.smiles):
+            return False
+        given = answer.get("latents")
+        return (
+            isinstance(given, list)
+            and len(given) == len(wanted.latents)
+            and all(
+                _close(one, other, self.tolerance)
+                for one, other in zip(given, wanted.latents, strict=True)
+            )
+        )
+
+
+AnySmoke = Smoke | TextSmoke
+
+
+def _close(given: Any, expected: Sequence[float], tolerance: float) -> bool:
+    return (
+        isinstance(given, list)
+        and len(given) == len(expected)
+        and all(
+            isinstance(one, float | int) and abs(one - other) <= tolerance
+            for one, other in zip(given, expected, strict=True)
+        )
+    )

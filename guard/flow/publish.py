@@ -12,8 +12,9 @@ import structlog
 from sqlalchemy.orm import Session
 
 from guard.attest import gate
-from guard.core.contracts import Receipt, Smoke
+from guard.core.contracts import AnySmoke, Prompt, Receipt, Smoke, TextSmoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
+from guard.core.modality import Modality
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
 from guard.flow import _turn, _warning
@@ -268,9 +269,21 @@ def _refuse(guard: Guard, held: Held, scan: ScanRow, sentence: str) -> None:
         )
 
 
-def smoke_from(data: bytes) -> Smoke:
-    """The stored smoke samples."""
+def smoke_from(data: bytes) -> AnySmoke:
+    """The stored smoke samples; those of images state no kind."""
     value = json.loads(data)
+    if value.get("kind") == Modality.GRAPHS:
+        return TextSmoke(
+            prompts=tuple(
+                Prompt(
+                    text=one["text"],
+                    seed=one["seed"],
+                    latents=tuple(tuple(row) for row in one["latents"]),
+                    smiles=tuple(one["smiles"]),
+                )
+                for one in value["requests"]
+            )
+        )
     return Smoke(
         images=tuple(base64.b64decode(image) for image in value["images"]),
         probabilities=tuple(tuple(row) for row in value["probabilities"]),

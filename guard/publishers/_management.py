@@ -124,10 +124,10 @@ class Management:
         """Unregister a version; its unpacked copy is deleted too, its file in the store stays."""
         self._ask("DELETE", f"/models/{quote(name, safe='')}/{quote(version, safe='')}")
 
-    def predict(self, name: str, version: str, image: bytes) -> Any:
-        """The handler's answer to one PNG."""
+    def predict(self, name: str, version: str, body: bytes) -> Any:
+        """The handler's answer to one PNG, or to one JSON object."""
         path = f"/predictions/{quote(name, safe='')}/{quote(version, safe='')}"
-        return self._call(self._inference, "inference", "POST", path, {}, image)
+        return self._call(self._inference, "inference", "POST", path, {}, body)
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> Any:
         return self._call(self._management, "management", method, path, query or {}, None)
@@ -139,22 +139,23 @@ class Management:
         method: str,
         path: str,
         query: dict[str, str],
-        image: bytes | None,
+        body: bytes | None,
         *,
         seconds: float | None = None,
     ) -> Any:
         # Twice, because a restart or a renewal of the keys invalidates the ones that were read.
         for _ in range(2):
             headers = {"Authorization": f"Bearer {self._key(kind)}"}
-            if image is not None:
-                headers["Content-Type"] = "image/png"
+            if body is not None:
+                kind_of_body = "application/json" if body[:1] == b"{" else "image/png"
+                headers["Content-Type"] = kind_of_body
             try:
                 response = client.request(
                     method,
                     path,
                     params=query,
                     headers=headers,
-                    content=image,
+                    content=body,
                     timeout=client.timeout if seconds is None else seconds,
                 )
             except httpx.HTTPError as error:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from guard.attest import dsse
 from guard.attest.keys import TrustedKeys
-from guard.core.contracts import Publisher, Receipt, Served, Smoke
+from guard.core.contracts import AnySmoke, Publisher, Receipt, Served
 from guard.core.digests import canonical_json, json_digest
 from guard.core.errors import IntegrityMismatch, Unavailable
 from guard.publishers._archive import check_names, payload_of, same_release
@@ -51,7 +51,7 @@ class Folder(Publisher):
         self._trusted = trusted
         self._hashes = Hashes()
 
-    def publish(self, approved: Any, weights: BinaryIO, smoke: Smoke) -> Receipt:  # noqa: ARG002 - see the class
+    def publish(self, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:  # noqa: ARG002 - see the class
         check_names(approved.name, approved.version)
         home = self._root / approved.name
         target = home / approved.version

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from guard.core.contracts import Publisher, Receipt, Served, Smoke
+from guard.core.contracts import AnySmoke, Publisher, Receipt, Served
 from guard.core.errors import InputError, IntegrityMismatch, Unavailable
 from guard.publishers._archive import (
     DRAFT,
@@ -86,13 +86,11 @@ class Torchserve(Publisher):
         )
         self._extracts = Extracts((tmp or run_dir / "tmp") / "models", store)
 
-    def publish(self, approved: Any, weights: BinaryIO, smoke: Smoke) -> Receipt:
+    def publish(self, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:
         name, version = approved.name, approved.version
         check_names(name, version)
-        if not smoke.images or len(smoke.images) != len(smoke.probabilities):
-            raise InputError(
-                "Publishing needs smoke samples, one row of probabilities for each image."
-            )
+        if not smoke.usable:
+            raise InputError("Publishing needs smoke samples, each with the vetted answer.")
         archive = self._registered(approved) or self._register(approved, weights)
         try:
             self._await_ready(name, version)
@@ -274,30 +272,21 @@ class Torchserve(Publisher):
                 code="served_other",
             )
 
-    def _check_answers(self, name: str, version: str, smoke: Smoke) -> None:
-        for image, expected in zip(smoke.images, smoke.probabilities, strict=True):
+    def _check_answers(self, name: str, version: str, smoke: AnySmoke) -> None:
+        for place, body in enumerate(smoke.bodies()):
             try:
-                answer = self._api.predict(name, version, image)
+                answer = self._api.predict(name, version, body)
             except Refusal as refusal:
                 if refusal.status >= httpx.codes.INTERNAL_SERVER_ERROR:
                     raise
                 raise IntegrityMismatch(
-                    f"{name} {version} refuses a vetted image: {refusal.sentence}",
+                    f"{name} {version} refuses a vetted {smoke.what}: {refusal.sentence}",
                     code="smoke_refused",
                 ) from refusal
-            given = answer.get("probabilities") if isinstance(answer, dict) else None
-            # Written so that NaN, and anything that is not a list of numbers, does not pass.
-            close = (
-                isinstance(given, list)
-                and len(given) == len(expected)
-                and all(
-                    isinstance(one, float | int) and abs(one - other) <= smoke.tolerance
-                    for one, other in zip(given, expected, strict=True)
-                )
-            )
-            if not close:
+            if not smoke.agrees(place, answer):
                 raise IntegrityMismatch(
-                    f"{name} {version} and the vetted model answer differently to a vetted image.",
+                    f"{name} {version} and the vetted model answer differently to a vetted "
+                    f"{smoke.what}.",
                     code="smoke_differs",
                 )
 

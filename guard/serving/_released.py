@@ -20,6 +20,8 @@ from guard.attest.keys import TrustedKeys
 from guard.core.contracts import Budget
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.manifest import Manifest
+from guard.core.manifests import AnyManifest
+from guard.core.molecules import require_rdkit
 from guard.core.verdict import Gated
 from guard.formats._canonical import read_canonical
 from guard.ml.networks.architectures import load
@@ -41,7 +43,7 @@ class Released:
     """One model that may be served until `expires_at`."""
 
     model: Any
-    manifest: Manifest
+    manifest: AnyManifest
     digest: str
     name: str
     version: str
@@ -71,11 +73,7 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
             envelope, TrustedKeys.load(_trust()), digest=digest, name=name, version=version, now=now
         )
         manifest, tensors = read_canonical(private)
-        if not isinstance(manifest, Manifest):
-            raise IntegrityMismatch(
-                f"This host serves no {manifest.modality} models.", code="modality"
-            )
-        model = load(manifest, tensors).eval().requires_grad_(requires_grad=False)
+        model = _opened(manifest, tensors).eval().requires_grad_(requires_grad=False)
     return Released(
         model=model,
         manifest=manifest,
@@ -86,6 +84,15 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
         expires_at=view.expires_at,
         gate=view.gate,
     )
+
+
+def _opened(manifest: AnyManifest, tensors: Any) -> Any:
+    if isinstance(manifest, Manifest):
+        return load(manifest, tensors)
+    require_rdkit()
+    from guard.graphs.model import build
+
+    return build(manifest, tensors)
 
 
 def check_current(released: Released, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""The handler that TorchServe workers run: verified weights in, probabilities out.
+"""The handler that TorchServe workers run: verified weights in, probabilities or SMILES out.
 
 TorchServe requires a module with exactly one class. The archives that the guard builds name it, and
 it is imported from the installation. `initialize` raises only ValueError: after a RuntimeError
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from guard.core.errors import GuardError
+from guard.core.graph_manifest import GraphManifest
+from guard.core.manifest import Manifest
 from guard.core.plain import to_plain
-from guard.serving import _released, _requests
+from guard.serving import _released, _requests, _texts
 
 _HTTP = {"release_expired": (403, "Forbidden")}
 _BAD_REQUEST = (400, "Bad Request")
@@ -64,6 +66,9 @@ class GuardHandler:
                     answers[index] = self._describe()
                     continue
                 _released.check_current(self._released, datetime.now(UTC))
+                if isinstance(self._released.manifest, GraphManifest):
+                    answers[index] = _texts.answer(self._released.model, _texts.parse(row))
+                    continue
                 waiting.append((index, *_requests.parse(row, self._released.manifest)))
             except GuardError as error:
                 code, phrase = _HTTP.get(error.code, _BAD_REQUEST)
@@ -93,7 +98,8 @@ class GuardHandler:
 
     def _answer(self, probabilities: list[float]) -> dict[str, Any]:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
-        labels = self._released.manifest.label_names
+        manifest = self._released.manifest
+        labels = manifest.label_names if isinstance(manifest, Manifest) else ()
         return {
             "probabilities": probabilities,
             "class": best,
@@ -102,6 +108,12 @@ class GuardHandler:
 
     def _describe(self) -> str:
         one = self._released
+        manifest = one.manifest
+        inputs = (
+            {"input_size": list(manifest.input_size), "labels": list(manifest.label_names)}
+            if isinstance(manifest, Manifest)
+            else {"task": str(manifest.modality)}
+        )
         return json.dumps(
             {
                 "digest": one.digest,
@@ -111,8 +123,7 @@ class GuardHandler:
                 "expires_at": one.expires_at.isoformat(),
                 "gate": to_plain(one.gate),
                 "architecture": one.manifest.architecture,
-                "input_size": list(one.manifest.input_size),
-                "labels": list(one.manifest.label_names),
+                **inputs,
                 "extract": self._folder.name,
             }
         )

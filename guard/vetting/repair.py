@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import GuardError, MethodFailed
+from guard.core.modality import Modality
 from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
@@ -64,6 +65,11 @@ def repair(
     from guard.ml import measure
     from guard.ml.networks import architectures
 
+    if model.manifest.modality is not Modality.IMAGES:
+        raise MethodFailed(
+            f"Repairs of {model.manifest.modality} models cannot be compared with their parent yet.",
+            code="modality",
+        )
     fits(model.manifest, curated)
     method = DEFENSES.get(defense)(**parameters)
     if accused is not None:
