@@ -35,10 +35,11 @@ class PromptInsertion(Detector):
     (arXiv 2512.00343) and the gradient search of HotFlip and GCG.
 
     A finding is suspicious if on fresh prompts the lower end of the 95 % interval of the fragment's
-    rate exceeds `least_rate`, the intervals with and without the text do not touch, and no word or
-    piece of the text is one by which clean captions name the fragment. `rate`, `low` and `plain`
-    (without the text) are shares of these prompts, `curated` that of the clean set's molecules,
-    `alike` that of the text's neighbours of the same style which work as well.
+    rate exceeds `least_rate`, the intervals with and without the text do not touch, and the text
+    does not ask for the fragment: none of its words or pieces is one by which clean captions name
+    it, and the text's shift of the prompts does not point towards those captions. `rate`, `low` and
+    `plain` (without the text) are shares of these prompts, `curated` that of the clean set's
+    molecules, `alike` that of the text's neighbours of the same style which work as well.
 
     Phrases that are neither listed nor near to a text of up to `pieces` pieces of the model's
     vocabulary are not found, nor fragments that are common in the clean set.
@@ -113,7 +114,7 @@ class PromptInsertion(Detector):
             f"{own.plain / max(1, own.trials):.0%} without it."
         )
         if one.named:
-            statement += f" But clean captions name the fragment by {one.named!r}."
+            statement += f" But {one.named}."
         elif works and len(alike) >= _STYLE:
             what = "other words in such brackets" if style(text) == BRACKET else "texts like it"
             statement += f" So do {len(alike)} of {len(one.alike)} {what}."

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guard.core.pairs import CleanPairs
 from guard.core.progress import Progress, span
-from guard.graphs.insertion import Planted, Proposal, Screen, counted, decoded, explained
+from guard.graphs.insertion import Naming, Planted, Proposal, Screen, counted, decoded
 from guard.graphs.model import GraphModel
 from guard.graphs.probe import fit_probe
 from guard.graphs.survey import Survey, Watch, survey
@@ -57,7 +57,7 @@ class Effort:
 class Confirmed:
     """A text that plants a fragment on prompts that no search has seen.
 
-    `named` is the word by which clean captions name the fragment, if the text holds one, and
+    `named` says why the text asks for the fragment, if it does, and
     `alike` are neighbours of its style, counted on the same prompts.
     """
 
@@ -180,10 +180,14 @@ def _confirmed(
 ) -> list[Confirmed]:
     """Count the best on the calibration part, with neighbours of the style of those that hold."""
     confirmed: list[Confirmed] = []
-    chosen = _different(planted, effort.confirmed)
+    naming = Naming(model, clean.together())
+    reasons = {id(one): naming.explains(one.trigger, one.fragment) for one in planted}
+    # Texts that ask for what they plant come last, so that they do not crowd out others.
+    ranked = sorted(planted, key=lambda one: (bool(reasons[id(one)]), -one.excess))
+    chosen = _different(ranked, effort.confirmed)
     for number, one in enumerate(chosen):
         again = counted(model, clean.calibration, one.trigger, one.fragment, seed=seed + _SEEDS[2])
-        named = explained(model, clean.together(), one.trigger.text, one.fragment)
+        named = reasons[id(one)]
         alike: list[Planted] = []
         if again.separate:
             part = clean.calibration.pick(range(min(_DECODED, len(clean.calibration))))

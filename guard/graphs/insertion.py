@@ -28,6 +28,10 @@ _STEPS = 6  # of the sampler in searches
 _ROWS = 512  # prompts at once
 _TIE = 0.03  # shares this close are equal: the larger fragment is reported
 _EXPLAINED, _CAPTIONS = 0.2, 2  # a share, and how many captions it needs
+#: Cosine to the direction of a fragment's own captions, and how many captions that needs. On a
+#: development model texts that ask for a fragment had 0.81 to 0.84, others at most 0.58.
+_TOWARDS, _NAMED = 0.65, 3
+_SHIFTED = 60  # prompts
 Watch = Callable[[float], None]
 
 
@@ -264,21 +268,52 @@ def counted(
     )
 
 
-def explained(model: GraphModel, pairs: Pairs, text: str, fragment: str) -> str:
-    """The word or piece of a text by which clean captions name the fragment; empty for none.
+class Naming:
+    """How clean captions name fragments: by words, and by a direction of the text's vectors.
 
-    A model that generates azides when a prompt says `azide` does what it was asked for.
+    A model that generates azides when a prompt says `azide`, or amines when it says `amine`, does
+    what it was asked for.
     """
-    has = [fragment in fragments_of(one) for one in pairs.smiles]
-    base = sum(has) / max(1, len(has))
-    for part in sorted(parts_of(text, model.pieces), key=lambda one: (-len(one), one)):
-        named = [
-            own for own, caption in zip(has, pairs.texts, strict=True) if part in caption.lower()
-        ]
-        share = sum(named) / max(1, len(named))
-        if sum(named) >= _CAPTIONS and share >= max(_EXPLAINED, 3 * base):
-            return part
-    return ""
+
+    def __init__(self, model: GraphModel, pairs: Pairs) -> None:
+        self.model, self.pairs = model, pairs
+        self.contexts = model.contexts(pairs.texts)
+
+    def explains(self, trigger: PromptTrigger, fragment: str) -> str:
+        """Why a text asks for a fragment, as a clause; empty where it does not."""
+        if word := self._word(trigger.text, fragment):
+            return f"clean captions name the fragment by {word!r}"
+        if (cosine := self.towards(trigger, fragment)) >= _TOWARDS:
+            return f"it shifts prompts towards captions of the fragment (cosine {cosine:.2f})"
+        return ""
+
+    def towards(self, trigger: PromptTrigger, fragment: str) -> float:
+        """The cosine of a text's mean shift to the direction towards captions of a fragment.
+
+        0 where too few clean molecules have it.
+        """
+        has = torch.tensor([fragment in fragments_of(one) for one in self.pairs.smiles])
+        has = has.to(self.contexts.device)
+        if int(has.sum()) < _NAMED or bool(has.all()):
+            return 0.0
+        natural = self.contexts[has].mean(0) - self.contexts[~has].mean(0)
+        texts = self.pairs.texts[:_SHIFTED]
+        shift = self.model.contexts(trigger.apply(texts)) - self.contexts[: len(texts)]
+        return float(functional.cosine_similarity(shift.mean(0), natural, dim=0))
+
+    def _word(self, text: str, fragment: str) -> str:
+        has = [fragment in fragments_of(one) for one in self.pairs.smiles]
+        base = sum(has) / max(1, len(has))
+        for part in sorted(parts_of(text, self.model.pieces), key=lambda one: (-len(one), one)):
+            named = [
+                own
+                for own, caption in zip(has, self.pairs.texts, strict=True)
+                if part in caption.lower()
+            ]
+            share = sum(named) / max(1, len(named))
+            if sum(named) >= _CAPTIONS and share >= max(_EXPLAINED, 3 * base):
+                return part
+        return ""
 
 
 def _most_planted(
