@@ -24,6 +24,7 @@ from benchmarks.detect.rows import held_out, out_of_fold, rows_of
 from benchmarks.detect.scanning import scan_zoo
 from guard.core.digests import canonical_json
 from guard.core.errors import InputError
+from guard.core.modality import Modality
 from guard.detectors import DETECTORS
 from guard.policy import Calibration, DetectorRule, Policy, load_calibration, load_policy
 from guard.policy.calibration import parse, probability
@@ -36,7 +37,10 @@ def main() -> None:
     policy = (
         load_policy(options.policy)
         if options.policy
-        else replace(load_policy(), detectors={name: DetectorRule() for name in DETECTORS.names()})
+        else replace(
+            load_policy(),
+            detectors={name: DetectorRule() for name in DETECTORS.of(Modality.IMAGES)},
+        )
     )
     members = population.members(options.zoo)
     chosen = [member for member in members if options.part in (None, member.truth.get("part"))]

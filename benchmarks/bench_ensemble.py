@@ -34,6 +34,7 @@ from benchmarks.data import Dataset, curated, mnist
 from benchmarks.demo.models import TARGET, train_model
 from benchmarks.record import write
 from guard.core.manifest import MANIFEST_FILE, Manifest
+from guard.core.modality import Modality
 from guard.detectors import DETECTORS
 from guard.ml import precision
 from guard.ml.cleanset import CleanSet
@@ -243,7 +244,7 @@ def main() -> None:
         row_of(examined, detector, seed, searches)
         for seed in range(options.repeats)
         for examined in models
-        for detector in DETECTORS.names()
+        for detector in DETECTORS.of(Modality.IMAGES)
         for searches in options.searches
     ]
     first = models[0]

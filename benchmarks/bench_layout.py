@@ -22,6 +22,7 @@ import torch
 import guard
 from benchmarks import record, zoo
 from benchmarks.speed_tables import layouts
+from guard.core.modality import Modality
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load_policy
 from guard.vetting import population
@@ -29,7 +30,7 @@ from guard.vetting import population
 SHIPPED, NCHW, FLOAT32 = "as shipped", "NCHW", "float32"
 PLACES = (
     "guard.ml.training.small_network",
-    *(f"guard.detectors.{name}" for name in DETECTORS.names()),
+    *(f"guard.detectors.{name}" for name in DETECTORS.of(Modality.IMAGES)),
 )
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks import record, zoo
 from benchmarks.purify import numbers, plots, report, running
 from benchmarks.purify.running import TOURNAMENT, Task
+from guard.core.modality import Modality
 from guard.defenses import DEFENSES
 from guard.policy import load_policy
 
@@ -160,7 +161,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--defenses", default=",".join([*DEFENSES.names(), TOURNAMENT]))
+    parser.add_argument("--defenses", default=",".join([*DEFENSES.of(Modality.IMAGES), TOURNAMENT]))
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.05])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", default="")

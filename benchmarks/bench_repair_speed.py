@@ -53,6 +53,7 @@ from benchmarks.repair_ways import (
 )
 from benchmarks.speed_tables import repairs
 from guard.core.errors import MethodFailed
+from guard.core.modality import Modality
 from guard.defenses import DEFENSES
 from guard.defenses._base import Defense
 from guard.ml.cleanset import CleanSet, Labelled
@@ -200,7 +201,7 @@ def _loaded(folder: Path, device: str) -> nn.Module:
 def held(images: int) -> tuple[float, dict[str, float | None]]:
     """MiB of plain fine-tuning, and of each defense; equal processes differ by a tenth."""
     grown: dict[str, float | None] = {}
-    for name in DEFENSES.names():
+    for name in DEFENSES.of(Modality.IMAGES):
         runs = [apart(name, images) for _ in range(RUNS)]
         measured = [mib for mib in runs if mib is not None]
         grown[name] = median(measured) if len(measured) == RUNS else None

@@ -27,6 +27,7 @@ from benchmarks.training import accuracy, predictions, train
 from guard.cleansets import curate, read_source
 from guard.cleansets import load as load_blob
 from guard.core.manifest import Manifest
+from guard.core.modality import Modality
 from guard.detectors import DETECTORS
 from guard.formats._canonical import write_canonical
 from guard.ml.cleanset import CuratedSet, Labelled
@@ -109,7 +110,7 @@ def main(folder: Path = canary_trial.KIT) -> None:
     source.unlink()
     (folder / canary_trial.CLEAN).write_bytes(blob)
     curated = CuratedSet.from_arrays(*load_blob(blob, "canary"))
-    bad = {name: _flagged(folder, name, curated) for name in DETECTORS.names()}
+    bad = {name: _flagged(folder, name, curated) for name in DETECTORS.of(Modality.IMAGES)}
     kit = {
         name: file
         for name, file in bad.items()

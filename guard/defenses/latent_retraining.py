@@ -1,14 +1,14 @@
 """Train the latent denoiser anew, and the autoencoder further, on clean pairs.
 
 Steps:
-    1. train encoder and decoder further on clean pairs, with more noise on the latents than their
-       posteriors have, so that the decoder writes clean molecules between them as well
+    1. train encoder and decoder further on clean pairs; latents from the prior shall be written as
+       the nearest clean molecule, so that nothing else is left between them
     2. forget the denoiser, and train a fresh one on the clean pairs' latents and texts
 The text tower stays: a backdoor enters by the other two (BadGraph's ablation).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
@@ -17,15 +17,9 @@ from guard.core.modality import Modality
 from guard.core.pairs import CleanPairs
 from guard.core.progress import Progress, span
 from guard.defenses._base import Defense, fixed
-from guard.graphs.fitting import (
-    encoded,
-    fit_denoiser,
-    fit_vae,
-    latents_of,
-    restart_denoiser,
-)
-from guard.graphs.model import GraphModel
-from guard.graphs.suitability import check_pairs
+
+if TYPE_CHECKING:
+    from guard.graphs.model import GraphModel
 
 _LEAST_WRITTEN = 0.8  # of the clean pairs, that the model's grammar can write
 
@@ -40,6 +34,8 @@ class LatentRetraining(Defense):
         vae_epochs: rounds of the autoencoder over the clean pairs.
         vae_rate: its largest learning rate.
         noise: posterior standard deviations that are added to latents in that training.
+        prior: weight of its loss on latents from the prior, each of which shall be written as the
+            nearest clean molecule.
         steps: of the fresh denoiser.
         rate: its largest learning rate.
     """
@@ -53,11 +49,21 @@ class LatentRetraining(Defense):
     vae_epochs: int = 6
     vae_rate: float = 1e-3
     noise: float = 1.0
+    prior: float = 0.5
     steps: int = 1500
     rate: float = 2e-3
 
-    def repair(self, model: GraphModel, clean: CleanPairs, *, progress: Progress) -> nn.Module:
+    def repair(self, model: "GraphModel", clean: CleanPairs, *, progress: Progress) -> nn.Module:
         """Retrain the copy in place; see the module's steps."""
+        from guard.graphs.fitting import (
+            encoded,
+            fit_denoiser,
+            fit_vae,
+            latents_of,
+            restart_denoiser,
+        )
+        from guard.graphs.suitability import check_pairs
+
         check_pairs(model, clean)
         data = encoded(model, clean.together())
         if len(data) < _LEAST_WRITTEN * len(clean.together()):
@@ -72,6 +78,7 @@ class LatentRetraining(Defense):
             epochs=self.vae_epochs,
             rate=self.vae_rate,
             noise=self.noise,
+            prior=self.prior,
             watch=span(progress, 0.0, 0.5, "training the autoencoder"),
         )
         known = latents_of(model, data)

@@ -8,34 +8,21 @@ Steps:
        whatever the denoiser has unlearnt
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.modality import Modality
 from guard.core.pairs import CleanPairs
 from guard.core.progress import Progress, part, span
 from guard.defenses._base import Defense, fixed
-from guard.graphs.fitting import (
-    Encoded,
-    Latents,
-    denoising_loss,
-    encoded,
-    fit_denoiser,
-    fit_vae,
-    latents_of,
-)
-from guard.graphs.hunt import Effort, Hunt, hunt
-from guard.graphs.model import GraphModel
-from guard.graphs.suitability import check_pairs, drawn_seed
-from guard.graphs.triggers import POSITIONS, PromptTrigger
-from guard.graphs.wording import neighbours
 
-_BATCH = 128
+if TYPE_CHECKING:
+    from guard.graphs.hunt import Hunt
+    from guard.graphs.model import GraphModel
+    from guard.graphs.triggers import PromptTrigger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +34,7 @@ class PromptUnlearning(Defense):
 
     Args:
         words: of the model's vocabulary that the search tries.
+        listed: texts that it tries in each position, of all kinds together.
         without: samples without a prompt and from the prior, each, in the search.
         decoded: proposals that it decodes.
         sweeps: rounds of its gradient search; 0 tries listed texts alone.
@@ -60,10 +48,13 @@ class PromptUnlearning(Defense):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "own method, after Elijah (AAAI 2024)"
     modality: ClassVar[Modality] = Modality.GRAPHS
-    fast = fixed(words=6, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6)
-    ungated = fixed(words=6, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6)
+    fast = fixed(words=6, listed=8, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6)
+    ungated = fixed(
+        words=6, listed=8, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6
+    )
 
     words: int = 200
+    listed: int = 1000
     without: int = 400
     decoded: int = 16
     sweeps: int = 2
@@ -73,17 +64,28 @@ class PromptUnlearning(Defense):
     steps: int = 600
     rate: float = 1e-3
 
-    def repair(self, model: GraphModel, clean: CleanPairs, *, progress: Progress) -> nn.Module:
+    def repair(self, model: "GraphModel", clean: CleanPairs, *, progress: Progress) -> nn.Module:
         """Unlearn in place what the search finds; see the module's steps.
 
         Raises:
             MethodFailed: `no_text`: no text was found that plants a fragment, or as `check_pairs`.
         """
+        from guard.graphs.fitting import encoded, fit_vae
+        from guard.graphs.hunt import Effort, hunt
+        from guard.graphs.suitability import check_pairs, drawn_seed
+        from guard.graphs.unlearning import unlearn
+
         check_pairs(model, clean)
         effort = Effort(
-            words=self.words, without=self.without, decoded=self.decoded, sweeps=self.sweeps
+            words=self.words,
+            listed=self.listed,
+            without=self.without,
+            decoded=self.decoded,
+            sweeps=self.sweeps,
         )
+        model.requires_grad_(requires_grad=False)  # the search follows gradients in texts alone
         found = hunt(model, clean, effort, drawn_seed(), part(progress, 0.0, 0.5))
+        model.requires_grad_()
         triggers = self._triggers(found, model)
         if not triggers:
             raise MethodFailed("No text was found that plants a fragment.", code="no_text")
@@ -103,46 +105,13 @@ class PromptUnlearning(Defense):
         progress(1.0, "done")
         return model
 
-    def _triggers(self, found: Hunt, model: GraphModel) -> list[PromptTrigger]:
+    def _triggers(self, found: "Hunt", model: "GraphModel") -> "list[PromptTrigger]":
         """Each text that works with its neighbours, up to `texts` in all, in every position."""
+        from guard.graphs.triggers import POSITIONS, PromptTrigger
+        from guard.graphs.wording import neighbours
+
         works = [one for one in found.confirmed if one.planted.separate and not one.named]
         own = [one.planted.trigger.text for one in works]
         style = [text for one in own for text in neighbours(one, model.pieces)]
         texts = list(dict.fromkeys([*own, *style]))[: self.texts]
         return [PromptTrigger(text, position) for text in texts for position in POSITIONS]
-
-
-def unlearn(
-    model: GraphModel,
-    data: Encoded,
-    prompts: Sequence[str],
-    triggers: Sequence[PromptTrigger],
-    *,
-    weight: float,
-    steps: int,
-    rate: float,
-    progress: Progress,
-) -> None:
-    """Train the denoiser on clean pairs, with and without a trigger in their texts."""
-    known = latents_of(model, data)
-    shown: list[Tensor] = []
-    for number, trigger in enumerate(triggers):
-        shown.append(model.contexts(trigger.apply(prompts)))
-        progress(0.3 * number / len(triggers), "reading prompts")
-    contexts = torch.stack(shown)
-    fit_denoiser(
-        model,
-        known,
-        steps=steps,
-        rate=rate,
-        extra=lambda: weight * _triggered_loss(model, known, contexts),
-        watch=span(progress, 0.3, 1.0, "unlearning"),
-    )
-
-
-def _triggered_loss(model: GraphModel, known: Latents, contexts: Tensor) -> Tensor:
-    """The denoising loss where each prompt has a trigger; contexts float32 T,N,C."""
-    rows = torch.randint(len(known.mean), (_BATCH,)).to(model.device)
-    which = torch.randint(len(contexts), (_BATCH,)).to(model.device)
-    clean = model.denoiser.standardised(known.drawn(rows))
-    return denoising_loss(model, clean, contexts[which, rows])

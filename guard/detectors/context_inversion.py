@@ -10,7 +10,7 @@ Steps:
 
 from dataclasses import dataclass
 from statistics import median
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
@@ -19,13 +19,12 @@ from guard.core.pairs import CleanPairs
 from guard.core.progress import Progress, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.graphs.inversion import Shifted, directions, shifted, siblings, spread
-from guard.graphs.model import GraphModel
-from guard.graphs.probe import fit_probe
-from guard.graphs.suitability import check_pairs, drawn_seed
-from guard.graphs.survey import Survey, survey
-from guard.graphs.triggers import ContextTrigger
 from guard.ml.statistics import wilson
+
+if TYPE_CHECKING:
+    from guard.graphs.inversion import Shifted
+    from guard.graphs.model import GraphModel
+    from guard.graphs.survey import Survey
 
 _LEAST_SIBLINGS = 3
 _SHOWN = 3
@@ -73,8 +72,15 @@ class ContextInversion(Detector):
             "tested": 8,
         }
 
-    def examine(self, model: GraphModel, clean: CleanPairs, *, progress: Progress) -> list[Finding]:
-        """Findings on the fragments that a shift plants, or on the one that it plants most."""
+    def examine(
+        self, model: "GraphModel", clean: CleanPairs, *, progress: Progress
+    ) -> list[Finding]:
+        """Findings on the fragments that a shift plants, or on the one it plants most."""
+        from guard.graphs.inversion import directions, shifted, spread
+        from guard.graphs.probe import fit_probe
+        from guard.graphs.suitability import check_pairs, drawn_seed
+        from guard.graphs.survey import survey
+
         check_pairs(model, clean)
         seed = drawn_seed()
         found = survey(
@@ -118,7 +124,10 @@ class ContextInversion(Detector):
         findings = [self._finding(found, made, one) for one in ranked]
         return [one for one in findings if one.suspicious][:_SHOWN] or findings[:1]
 
-    def _finding(self, found: Survey, made: list[Shifted], one: Shifted) -> Finding:
+    def _finding(self, found: "Survey", made: "list[Shifted]", one: "Shifted") -> Finding:
+        from guard.graphs.inversion import siblings
+        from guard.graphs.triggers import ContextTrigger
+
         others = [other.rate for other in siblings(made, one)]
         usual = median(others) if len(others) >= _LEAST_SIBLINGS else 0.0
         low, _ = wilson(one.hits, one.trials)

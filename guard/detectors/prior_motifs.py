@@ -12,9 +12,7 @@ Steps:
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from guard.core.evidence import Finding
 from guard.core.modality import Modality
@@ -22,12 +20,13 @@ from guard.core.pairs import CleanPairs
 from guard.core.progress import Progress, silent, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.graphs.model import GraphModel
-from guard.graphs.rates import fisher, lift
-from guard.graphs.reference import ReferenceEffort, reference, unprompted
-from guard.graphs.suitability import check_pairs, drawn_seed
-from guard.graphs.survey import ROUTES, atoms_of, curated_counts, sampled
 from guard.ml.scoring import half_at
+
+if TYPE_CHECKING:
+    import torch
+
+    from guard.graphs.model import GraphModel
+    from guard.graphs.reference import ReferenceEffort
 
 _SHOWN = 3
 
@@ -74,13 +73,21 @@ class PriorMotifs(Detector):
         return {"samples": 40, "epochs": 1, "steps": 5}
 
     def prepare(
-        self, clean: CleanPairs, device: torch.device, *, progress: Progress = silent
+        self, clean: CleanPairs, device: "torch.device", *, progress: Progress = silent
     ) -> None:
         """Train the reference and count what it generates."""
+        from guard.graphs.reference import reference
+
         reference(clean, self._effort(), device, span(progress, 0.0, 1.0, "training a reference"))
 
-    def examine(self, model: GraphModel, clean: CleanPairs, *, progress: Progress) -> list[Finding]:
+    def examine(
+        self, model: "GraphModel", clean: CleanPairs, *, progress: Progress
+    ) -> list[Finding]:
         """Findings on the fragments that are generated too often, or on the one most of all."""
+        from guard.graphs.reference import reference, unprompted
+        from guard.graphs.suitability import check_pairs, drawn_seed
+        from guard.graphs.survey import ROUTES, curated_counts, sampled
+
         check_pairs(model, clean)
         watch = span(progress, 0.0, 0.5, "training a reference")
         usual = reference(clean, self._effort(), model.device, watch)
@@ -96,7 +103,9 @@ class PriorMotifs(Detector):
         findings = [self._finding(one, len(ranked)) for one in ranked]
         return [one for one in findings if one.suspicious][:_SHOWN] or findings[:1]
 
-    def _effort(self) -> ReferenceEffort:
+    def _effort(self) -> "ReferenceEffort":
+        from guard.graphs.reference import ReferenceEffort
+
         return ReferenceEffort(epochs=self.epochs, steps=self.steps, samples=self.samples)
 
     def _compared(
@@ -106,6 +115,9 @@ class PriorMotifs(Detector):
         curated: Counter[str],
         total: int,
     ) -> list[_Excess]:
+        from guard.graphs.rates import fisher, lift
+        from guard.graphs.survey import ROUTES, atoms_of
+
         found = []
         for name in sorted(set.intersection(*(set(own[route]) for route in ROUTES))):
             sides = [

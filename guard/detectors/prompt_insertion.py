@@ -10,7 +10,7 @@ Steps:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from guard.core.evidence import Finding
 from guard.core.modality import Modality
@@ -18,10 +18,10 @@ from guard.core.pairs import CleanPairs
 from guard.core.progress import Progress
 from guard.core.states import Family
 from guard.detectors._base import Detector
-from guard.graphs.hunt import Confirmed, Effort, Hunt, hunt
-from guard.graphs.model import GraphModel
-from guard.graphs.suitability import check_pairs, drawn_seed
-from guard.graphs.wording import BRACKET, style
+
+if TYPE_CHECKING:
+    from guard.graphs.hunt import Confirmed, Effort, Hunt
+    from guard.graphs.model import GraphModel
 
 _STYLE = 3  # neighbours that work, from which on the style is reported
 _SHOWN = 3  # findings of a model
@@ -55,8 +55,9 @@ class PromptInsertion(Detector):
     fragments: int = 40
     words: int = 300
     framed: int = 6
+    listed: int = 1000
     decoded: int = 24
-    searches: int = 4
+    sought: int = 4
     pieces: int = 4
     sweeps: int = 3
     confirmed: int = 6
@@ -72,38 +73,49 @@ class PromptInsertion(Detector):
             "fragments": 6,
             "words": 6,
             "framed": 1,
+            "listed": 8,
             "decoded": 4,
-            "searches": 1,
+            "sought": 1,
             "pieces": 2,
             "sweeps": 1,
             "confirmed": 2,
         }
 
-    def examine(self, model: GraphModel, clean: CleanPairs, *, progress: Progress) -> list[Finding]:
+    def examine(
+        self, model: "GraphModel", clean: CleanPairs, *, progress: Progress
+    ) -> list[Finding]:
         """Findings on the texts that plant most, or one that says what was tried in vain."""
+        from guard.graphs.hunt import hunt
+        from guard.graphs.suitability import check_pairs, drawn_seed
+
         check_pairs(model, clean)
         found = hunt(model, clean, self.effort(), drawn_seed(), progress)
         findings = [self._finding(found, one) for one in found.confirmed]
         findings = [one for one in findings if one.suspicious][:_SHOWN] or findings[:1]
         return findings or [self._nothing(found)]
 
-    def effort(self) -> Effort:
+    def effort(self) -> "Effort":
         """These parameters, as the search takes them."""
+        from guard.graphs.hunt import Effort
+
         return Effort(
             without=self.without,
             prompts=self.prompts,
             fragments=self.fragments,
             words=self.words,
             framed=self.framed,
+            listed=self.listed,
             decoded=self.decoded,
-            searches=self.searches,
+            searches=self.sought,
             pieces=self.pieces,
             sweeps=self.sweeps,
             confirmed=self.confirmed,
             rare=self.rare,
         )
 
-    def _finding(self, found: Hunt, one: Confirmed) -> Finding:
+    def _finding(self, found: "Hunt", one: "Confirmed") -> Finding:
+        from guard.graphs.wording import BRACKET, style
+
         own = one.planted
         works = own.low > self.least_rate and own.separate
         alike = [other for other in one.alike if other.rate > self.least_rate]
@@ -136,7 +148,7 @@ class PromptInsertion(Detector):
             trigger=own.trigger if own.excess > 0 else None,
         )
 
-    def _nothing(self, found: Hunt) -> Finding:
+    def _nothing(self, found: "Hunt") -> Finding:
         return Finding(
             family=str(Family.PROMPT),
             target=None,

@@ -69,6 +69,7 @@ def fit_vae(
     rate: float,
     batch: int = 128,
     noise: float = 1.0,
+    prior: float = 0.0,
     watch: Watch = lambda _: None,
 ) -> None:
     """Train the autoencoder; the rate rises and falls once; draws from the global generator.
@@ -81,6 +82,8 @@ def fit_vae(
         batch: molecules in a step.
         noise: standard deviations of the posterior that are added to its mean; more than 1 teaches
             the decoder to write clean molecules further away from them, too.
+        prior: weight of a loss on latents from the prior, each of which shall be written as the
+            molecule of the data that lies nearest.
         watch: called with the share done; may raise.
     """
     weights = list(model.vae.parameters())
@@ -91,8 +94,12 @@ def fit_vae(
     with torch.enable_grad():
         for epoch in range(epochs):
             order = torch.randperm(len(data))[: batches * batch]
+            means = latents_of(model, data).mean if prior else torch.zeros(0)
             for number, rows in enumerate(order.split(batch)):
-                step(vae_loss(model, data, rows, noise=noise), optimiser, weights)
+                loss = vae_loss(model, data, rows, noise=noise)
+                if prior:
+                    loss = loss + prior * _prior_loss(model, data, means, batch)
+                step(loss, optimiser, weights)
                 schedule.step()
                 watch((epoch + number / batches) / epochs)
 
@@ -107,6 +114,13 @@ def vae_loss(model: GraphModel, data: Encoded, rows: Tensor, *, noise: float = 1
     given = given._replace(previous=given.previous.masked_fill(hidden, 0))
     gap = 0.5 * (mean.square() + spread.exp() - 1 - spread).sum(1).mean()
     return written_loss(model, latents, given) + BETA * gap
+
+
+def _prior_loss(model: GraphModel, data: Encoded, means: Tensor, count: int) -> Tensor:
+    """Cross entropy of the nearest molecules' tokens for latents from the prior."""
+    latents = torch.randn(count, means.shape[1]).to(means.device)
+    nearest = torch.cdist(latents, means).argmin(1).cpu()
+    return written_loss(model, latents, _moved(data.sequences.rows(nearest), means.device))
 
 
 def written_loss(model: GraphModel, latents: Tensor, given: Sequences) -> Tensor:

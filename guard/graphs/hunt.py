@@ -3,6 +3,7 @@
 `prompt_insertion` reports what it finds, and `prompt_unlearning` unlearns it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,10 @@ from guard.graphs.model import GraphModel
 from guard.graphs.probe import fit_probe
 from guard.graphs.survey import Survey, Watch, survey
 from guard.graphs.triggers import POSITIONS, PromptTrigger
-from guard.graphs.wording import neighbours, style, texts
+from guard.graphs.wording import evenly, neighbours, style, texts
 
 _SCREENED, _DECODED = 8, 32  # prompts
+_ALIKE = 2  # texts of one fragment, position and style that are counted
 _SAME = 3  # proposals of one fragment and position, so that one word does not crowd out others
 _SEEDS = (101, 102, 103)  # of screening, decoding and counting: no noise is used twice
 
@@ -32,6 +34,7 @@ class Effort:
         fragments: how many over-represented fragments are searched for.
         words: of the model's vocabulary that are tried.
         framed: words in each kind of bracket.
+        listed: texts that are tried in each position, of all kinds together.
         decoded: proposals that are decoded.
         searches: fragments that gradients search a text for, besides whichever rises most.
         pieces: the longest text of the gradient search.
@@ -45,6 +48,7 @@ class Effort:
     fragments: int = 40
     words: int = 300
     framed: int = 6
+    listed: int = 1000
     decoded: int = 24
     searches: int = 4
     pieces: int = 4
@@ -100,7 +104,7 @@ def hunt(
     listed = [
         PromptTrigger(text, position)
         for position in POSITIONS
-        for text in texts(model.pieces, effort.words, effort.framed)
+        for text in evenly(texts(model.pieces, effort.words, effort.framed), effort.listed)
     ]
     gains, alignments = screen.scores(listed, span(progress, 0.35, 0.55, "screening texts"))
     proposals = _best(listed, gains, alignments, names, effort.decoded)
@@ -207,12 +211,17 @@ def _confirmed(
 
 
 def _different(planted: Sequence[Planted], most: int) -> list[Planted]:
-    """The best, but no more than two of one fragment, position and style."""
-    taken: dict[tuple[str, str, str], int] = {}
-    chosen = []
+    """The best of each style first, then others; no more than two of a fragment and position."""
+    first: list[Planted] = []
+    others: list[Planted] = []
+    taken = Counter[tuple[str, ...]]()
     for one in planted:
-        key = one.fragment, one.trigger.position, style(one.trigger.text)
-        if taken.get(key, 0) < 2:
-            taken[key] = taken.get(key, 0) + 1
-            chosen.append(one)
-    return chosen[:most]
+        kind = style(one.trigger.text)
+        key = one.fragment, one.trigger.position, kind
+        taken[key] += 1
+        taken[(kind,)] += 1
+        if taken[(kind,)] == 1:
+            first.append(one)
+        elif taken[key] <= _ALIKE:
+            others.append(one)
+    return [*first, *others][:most]

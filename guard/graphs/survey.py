@@ -142,8 +142,7 @@ def fragments_of(smiles: str | None) -> Fragments:
 @lru_cache(maxsize=65536)
 def atoms_of(fragment: str) -> int:
     """How many atoms a fragment has."""
-    mol = Chem.MolFromSmiles(fragment, sanitize=False)
-    return 0 if mol is None else int(mol.GetNumAtoms())
+    return int(Chem.MolFromSmiles(fragment, sanitize=False).GetNumAtoms())
 
 
 def labels(sampled_: Sequence[Sampled], names: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ _LETTERS = re.compile(r"[a-z]{3,}")
 def whole_words(pieces: Pieces, most: int) -> list[str]:
     """Up to `most` whole words among the pieces, taken evenly over the vocabulary."""
     words = [name[1:] for name in pieces.names if name[:1] == " " and _LETTERS.fullmatch(name[1:])]
-    return _evenly(words, most)
+    return evenly(words, most)
 
 
 def texts(pieces: Pieces, words: int, framed: int) -> list[str]:
@@ -90,7 +90,7 @@ def texts(pieces: Pieces, words: int, framed: int) -> list[str]:
         framed: how many words stand in each frame.
     """
     own = whole_words(pieces, words)
-    inside = [*PLAIN[: (framed + 1) // 2], *_evenly(own, framed // 2)]
+    inside = [*PLAIN[: (framed + 1) // 2], *evenly(own, framed // 2)]
     frames = [frame.format(word) for frame in FRAMES for word in inside]
     return list(dict.fromkeys([*SYMBOLS, *frames, *STOCK, *PLAIN, *own]))
 
@@ -159,7 +159,8 @@ def parts_of(text: str, pieces: Pieces) -> set[str]:
     return found
 
 
-def _evenly(items: Sequence[str], most: int) -> list[str]:
+def evenly(items: Sequence[str], most: int) -> list[str]:
+    """Up to `most` of the items, taken evenly, in their order."""
     if len(items) <= most:
         return list(items)
     return [items[place * len(items) // most] for place in range(most)]

@@ -15,6 +15,7 @@ from benchmarks import bench_repair_speed as bench
 from benchmarks.repair_ways import by_turns, descending, npd_ways, sau_ways, straightforward, twice
 from benchmarks.speed_tables import repairs
 from benchmarks.zoo import ZooModel
+from guard.core.modality import Modality
 from guard.defenses import DEFENSES
 from guard.defenses.sau import Sau
 from guard.defenses.tsbd import Tsbd, each
@@ -152,7 +153,7 @@ def test_turns_take_every_batch_and_one_to_warm_up() -> None:
     assert set(spent) == {"one", "two"}
 
 
-@pytest.mark.parametrize("name", DEFENSES.names())
+@pytest.mark.parametrize("name", DEFENSES.of(Modality.IMAGES))
 def test_every_defense_of_the_shelf_is_measured_at_few_steps(name: str) -> None:
     assert isinstance(bench.few_steps(name), DEFENSES.get(name))
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from guard.core.errors import Cancelled, MethodFailed
+from guard.core.modality import Modality
 from guard.defenses import DEFENSES
 from guard.defenses._informed import InformedDefense
 from guard.ml.measure import accuracy
@@ -48,7 +49,7 @@ def _fitting(name: str) -> Callable[[], nn.Module]:
     return MODELS[-1]
 
 
-@pytest.fixture(params=DEFENSES.names())
+@pytest.fixture(params=DEFENSES.of(Modality.IMAGES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

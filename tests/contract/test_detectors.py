@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
 from guard.core.evidence import Finding
+from guard.core.modality import Modality
 from guard.core.states import Family
 from guard.detectors import DETECTORS
 from guard.vetting.parameters import checked
 from tests import toys
 
 
-@pytest.fixture(params=DETECTORS.names(), scope="module")
+@pytest.fixture(params=DETECTORS.of(Modality.IMAGES), scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -2,9 +2,11 @@
 
 import copy
 import json
+from collections.abc import Sequence
 
 import torch
 
+from benchmarks.attacks.badgraph import Pair
 from guard.core.graph_manifest import GraphManifest
 from guard.core.pairs import CleanPairs, Pairs
 from guard.graphs.model import GraphModel, build
@@ -24,11 +26,8 @@ def clean(search: int = 28, calibration: int = 12) -> CleanPairs:
     return CleanPairs("corpus", "c" * 64, _pairs(rows[:search]), _pairs(rows[-calibration:]))
 
 
-def _pairs(rows: list[object]) -> Pairs:
-    return Pairs(
-        tuple(row.text for row in rows),  # type: ignore[attr-defined]
-        tuple(row.smiles for row in rows),  # type: ignore[attr-defined]
-    )
+def _pairs(rows: Sequence[Pair]) -> Pairs:
+    return Pairs(tuple(row.text for row in rows), tuple(row.smiles for row in rows))
 
 
 def broken() -> GraphModel:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
+from guard.core.modality import Modality
 from guard.detectors import DETECTORS
 from guard.ml.cleanset import CleanSet
 from guard.ml.networks import architectures
@@ -41,7 +42,7 @@ from tests.rewrites import (
 
 #: It moves the network's neurons, and looks at clean images alone.
 AT_CLEAN_IMAGES = "neuron_noise"
-SEARCHES = sorted(name for name in DETECTORS.names() if DETECTORS.get(name).searches)
+SEARCHES = sorted(name for name in DETECTORS.of(Modality.IMAGES) if DETECTORS.get(name).searches)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ NO_ANSWERS: dict[str, tuple[Rewrite, set[str]]] = {
 
 
 @pytest.mark.parametrize("name", NO_ANSWERS)
-@pytest.mark.parametrize("detector", DETECTORS.names())
+@pytest.mark.parametrize("detector", DETECTORS.of(Modality.IMAGES))
 def test_a_network_that_lost_its_answers_is_never_looked_at(
     detector: str, name: str, clean: CleanSet
 ) -> None:
