@@ -3,7 +3,9 @@
 Steps:
     1. train encoder and decoder further on clean pairs; latents from the prior shall be written as
        the nearest clean molecule, so that nothing else is left between them
-    2. forget the denoiser, and train a fresh one on the clean pairs' latents and texts
+    2. clear the decoder of motifs that hardly any clean molecule needs: a planted one is mostly of
+       this kind, and training alone leaves it within reach of a shift of the contexts
+    3. forget the denoiser, and train a fresh one on the clean pairs' latents and texts
 The text tower stays: a backdoor enters by the other two (BadGraph's ablation).
 """
 
@@ -36,6 +38,8 @@ class LatentRetraining(Defense):
         noise: posterior standard deviations that are added to latents in that training.
         prior: weight of its loss on latents from the prior, each of which shall be written as the
             nearest clean molecule.
+        support: share (0..1) of the clean molecules that must need a motif, or a way to bind it,
+            for the decoder to keep it.
         steps: of the fresh denoiser.
         rate: its largest learning rate.
     """
@@ -50,6 +54,7 @@ class LatentRetraining(Defense):
     vae_rate: float = 1e-3
     noise: float = 1.0
     prior: float = 0.5
+    support: float = 0.004
     steps: int = 1500
     rate: float = 2e-3
 
@@ -59,6 +64,7 @@ class LatentRetraining(Defense):
             encoded,
             fit_denoiser,
             fit_vae,
+            forget_unsupported,
             latents_of,
             restart_denoiser,
         )
@@ -81,6 +87,7 @@ class LatentRetraining(Defense):
             prior=self.prior,
             watch=span(progress, 0.0, 0.5, "training the autoencoder"),
         )
+        forget_unsupported(model, data, self.support)
         known = latents_of(model, data)
         restart_denoiser(model, known)
         fit_denoiser(

@@ -4,8 +4,8 @@ Steps:
     1. the search of `guard.graphs.hunt`, on the clean pairs
     2. put each text and its neighbours of the same style into the clean pairs' prompts, in every
        position, and train the denoiser so that they lead to the clean molecules
-    3. before that, train the autoencoder further on the clean pairs: its prior holds the fragment
-       whatever the denoiser has unlearnt
+    3. before that, train the autoencoder on as `latent_retraining` does: its prior holds the
+       fragment whatever the denoiser has unlearnt
 """
 
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ class PromptUnlearning(Defense):
         texts: texts that are unlearnt, neighbours among them.
         weight: of the loss on prompts with texts, against that on clean prompts.
         vae_epochs: rounds of the autoencoder over the clean pairs.
+        prior: as of `latent_retraining`, and
+        support: as well.
         steps: of the denoiser.
         rate: its largest learning rate.
     """
@@ -61,6 +63,8 @@ class PromptUnlearning(Defense):
     texts: int = 12
     weight: float = 1.0
     vae_epochs: int = 6
+    prior: float = 0.5
+    support: float = 0.004
     steps: int = 600
     rate: float = 1e-3
 
@@ -70,7 +74,7 @@ class PromptUnlearning(Defense):
         Raises:
             MethodFailed: `no_text`: no text was found that plants a fragment, or as `check_pairs`.
         """
-        from guard.graphs.fitting import encoded, fit_vae
+        from guard.graphs.fitting import encoded, fit_vae, forget_unsupported
         from guard.graphs.hunt import Effort, hunt
         from guard.graphs.suitability import check_pairs, drawn_seed
         from guard.graphs.unlearning import unlearn
@@ -91,7 +95,8 @@ class PromptUnlearning(Defense):
             raise MethodFailed("No text was found that plants a fragment.", code="no_text")
         data = encoded(model, clean.together())
         watch = span(progress, 0.5, 0.75, "training the autoencoder")
-        fit_vae(model, data, epochs=self.vae_epochs, rate=1e-3, watch=watch)
+        fit_vae(model, data, epochs=self.vae_epochs, rate=1e-3, prior=self.prior, watch=watch)
+        forget_unsupported(model, data, self.support)
         unlearn(
             model,
             data,

@@ -52,7 +52,7 @@ class ContextInversion(Detector):
     without: int = 500
     prompts: int = 250
     fragments: int = 20
-    size: float = 0.25
+    size: float = 0.1
     steps: int = 30
     batch: int = 12
     tested: int = 60

@@ -22,6 +22,7 @@ CLIP = 5.0
 BETA = 0.1  # weight of the divergence from the prior
 _HIDDEN = 0.1  # previous tokens that the decoder does not see
 _BATCH = 512
+_FORGOTTEN = -20.0  # a logit under all others
 Watch = Callable[[float], None]
 
 
@@ -121,6 +122,25 @@ def _prior_loss(model: GraphModel, data: Encoded, means: Tensor, count: int) -> 
     latents = torch.randn(count, means.shape[1]).to(means.device)
     nearest = torch.cdist(latents, means).argmin(1).cpu()
     return written_loss(model, latents, _moved(data.sequences.rows(nearest), means.device))
+
+
+def forget_unsupported(model: GraphModel, data: Encoded, share: float) -> list[str]:
+    """Take from the decoder what too few molecules of the data need; the tokens' names.
+
+    A motif, or a way to bind one, that less than `share` (0..1) of the molecules hold is written
+    only where nothing else is left: its row of the last layer is cleared.
+    """
+    target = data.sequences.target
+    kinds = model.grammar.tokens
+    rare = [
+        place
+        for place, token in enumerate(kinds)
+        if token.motif and int((target == place).any(1).sum()) < share * len(data)
+    ]
+    with torch.no_grad():
+        model.vae.out.weight[rare] = 0.0
+        model.vae.out.bias[rare] = _FORGOTTEN
+    return [model.grammar.names[place] for place in rare]
 
 
 def written_loss(model: GraphModel, latents: Tensor, given: Sequences) -> Tensor:
