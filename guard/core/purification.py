@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.core.evidence import Accuracy, AsrEstimate, Target
+from guard.core.graph_proof import GraphProof
 from guard.core.plain import ADDED, LEFT_OUT, called
 from guard.core.text import in_turn
 
@@ -137,6 +138,8 @@ class PurificationFacts:
     model that this one started from, and `start` is the digest of that candidate; both are empty
     where it started from the parent. `suspects` and `moments` exist where the training set was
     sifted: the accused images that were kept for this proof, and triggers estimated from them.
+    `graphs` is the proof of a text-to-graph model, whose accuracy here is the mean similarity of
+    what it generates to the prompts' own molecules.
     """
 
     defense: str
@@ -157,6 +160,7 @@ class PurificationFacts:
     start: str = field(default="", metadata=ADDED)
     suspects: tuple[OnSuspects, ...] = field(default=(), metadata=LEFT_OUT)
     moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
+    graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def known(self) -> tuple[AsrEstimate, ...]:
@@ -221,6 +225,7 @@ class RepairSummary:
     shared: SharedRisk | None = field(default=None, metadata=ADDED)
     suspects: tuple[OnSuspects, ...] = field(default=(), metadata=LEFT_OUT)
     moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
+    graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         if not self.defenses:
@@ -256,6 +261,7 @@ def summary(facts: PurificationFacts) -> RepairSummary:
         unproved=facts.unproved,
         suspects=facts.suspects,
         moments=facts.moments,
+        graphs=facts.graphs,
     )
 
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from guard.core.evidence import Target
+from guard.core.modality import Modality
 from guard.core.purification import PurificationFacts
 from guard.core.pvalues import mcnemar
 from guard.core.states import Family
-from guard.policy import asr_bounds
+from guard.policy import asr_bounds, graphs
 from guard.policy.rules import Policy, ProofRule
 
 ERROR = 0.05  # of all classes together
@@ -21,6 +22,10 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
     They are the accuracy that it cost, the parent's triggers and accused training images that still
     work, and `faults`.
     """
+    if policy.modality is Modality.GRAPHS:
+        yield from graphs.faults(policy.graphs, facts)
+        yield from faults(policy.proof, facts)
+        return
     drop = facts.acc_before.overall - facts.acc_after.overall
     if not _within(drop, policy.accuracy.max_drop):
         yield (

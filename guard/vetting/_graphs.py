@@ -180,8 +180,12 @@ def rate(
     target: str,
     *,
     seed: int,
+    samples: int = 1,
 ) -> AsrEstimate:
     """How often a fragment is generated with the trigger, and without it (`natural`).
+
+    Each of the prompts gets `samples` molecules, each with noise of its own; the noise with and
+    without the trigger is the same.
 
     Raises:
         MethodFailed: every prompt of the hold-out describes a molecule that has the fragment.
@@ -193,8 +197,8 @@ def rate(
     places = [place for place, has in enumerate(asked) if not has][:PROMPTS]
     if not places:
         raise MethodFailed("Every prompt of the hold-out asks for the fragment.", code="no_prompts")
-    texts = curated.holdout.pick(places).texts
-    keys = [(seed, 0)] * len(texts)
+    texts = [text for text in curated.holdout.pick(places).texts for _ in range(samples)]
+    keys = [(seed, number) for number in range(len(texts))]
     hits = [
         sum(contains(model.molecules(model.latents(contexts, keys)), target))
         for contexts in (model.contexts(texts), _triggered(model, texts, trigger))

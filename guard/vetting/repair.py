@@ -62,14 +62,12 @@ def repair(
             another defense may still succeed.
     """
     from guard.formats._canonical import write_canonical
-    from guard.ml import measure
     from guard.ml.networks import architectures
 
-    _check(model, curated)
+    fits(model.manifest, curated)
     method = DEFENSES.get(defense)(**parameters)
     if accused is not None:
         method = method.informed(accused.taught)
-    before = measure.accuracy(model, curated.holdout, curated.facts.classes)
     begun = time.monotonic()
     origin = model if start is None else start.model
     repaired = crash_as_failure(
@@ -77,9 +75,7 @@ def repair(
     )
     spent = time.monotonic() - begun
     # A defense may have inserted a layer: then the manifest of what it returned describes it.
-    manifest = (
-        repaired.manifest if isinstance(repaired, architectures.ImageModel) else origin.manifest
-    )
+    manifest = getattr(repaired, "manifest", origin.manifest)
     digest = write_canonical(architectures.export(repaired), manifest, out)
     facts = PurificationFacts(
         defense=defense,
@@ -89,27 +85,42 @@ def repair(
         seconds=spent,
         after=() if start is None else start.after,
         start="" if start is None else start.digest,
-        **compared_with_parent(
-            model,
-            repaired,
-            curated,
-            replays,
-            acc_before=before,
-            seed=seed,
-            progress=progress,
-            accused=accused,
+        **_compared(
+            model, repaired, curated, replays, seed=seed, progress=progress, accused=accused
         ),
     )
     return digest, facts
 
 
-def _check(model: "ImageModel", curated: "CuratedSet") -> None:
-    if model.manifest.modality is not Modality.IMAGES:
-        raise MethodFailed(
-            "A repair of a text-to-graph model cannot be compared with its parent yet.",
-            code="modality",
+def _compared(
+    model: Any,
+    repaired: Any,
+    curated: Any,
+    replays: Sequence[Replay],
+    *,
+    seed: int,
+    progress: Progress,
+    accused: AccusedImages | None,
+) -> dict[str, Any]:
+    """The fields of `PurificationFacts` that compare parent and child, by their modality."""
+    if model.manifest.modality is Modality.GRAPHS:
+        from guard.vetting import _graph_proof
+
+        return _graph_proof.compared(
+            model, repaired, curated, replays, seed=seed, progress=progress
         )
-    fits(model.manifest, curated)
+    from guard.ml import measure
+
+    return compared_with_parent(
+        model,
+        repaired,
+        curated,
+        replays,
+        acc_before=measure.accuracy(model, curated.holdout, curated.facts.classes),
+        seed=seed,
+        progress=progress,
+        accused=accused,
+    )
 
 
 def crash_as_failure(work: Callable[[], Any]) -> Any:
