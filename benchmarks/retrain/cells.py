@@ -26,10 +26,11 @@ from guard.ml.seeds import seeded
 from guard.policy import TrainingSetRule
 from guard.trainsets import Sifted, TrainingSet, from_arrays
 from guard.vetting.accused import AccusedImages, gathered, packed, unpacked
-from guard.vetting.sift import Sift, sift
+from guard.vetting.sift import DEFAULT_METHODS, Sift, sift
 
 TRAIN, CLEAN, TEST = 3000, 1000, 2000
 TARGET = 0
+SIFTERS = DEFAULT_METHODS
 SKIP = 2000  # images of each class that development had
 #: Architecture and its arguments, by the name in a plan.
 NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -185,7 +186,7 @@ def _make(of: Ground, model: ImageModel, folder: Path, wait: Progress) -> None:
     )
     trained = time.process_time() - busy
     busy = time.process_time()
-    found = sift(model, of.train, of.curated, seed=of.cell.seed, progress=wait)
+    found = sift(model, of.train, of.curated, SIFTERS, seed=of.cell.seed, progress=wait)
     sifting = time.process_time() - busy
     accused = gathered(TrainingSetRule(), of.train, found.report.suspects, found.trusted.tolist())
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

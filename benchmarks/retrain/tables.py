@@ -151,7 +151,8 @@ def _held(aim: Aim, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         after = _after(cell, aim.method)
         other = cell["before"] if aim.against == "upload" else cell["methods"].get(aim.against)
         if after is not None and other is not None:
-            pairs.append((after, 100 * (_rate(other["acc"]) - _rate(after["acc"]))))
+            points = 100 * (_rate(other["acc"]) - _rate(after["acc"]))
+            pairs.append((after, round(points, 6)))  # 1.0000000000000009 points are one
     if not pairs:
         return {**aim._asdict(), "cells": 0, "met": None}
     pooled = _interval([after["asr"] for after, _ in pairs])
