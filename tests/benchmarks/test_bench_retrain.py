@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_retrain, data
+from benchmarks import bench_retrain, data, evidence_rows
 from benchmarks.bench_retrain import collected, place_of, waiting, work
 from benchmarks.data import Dataset
 from benchmarks.retrain import cells, methods, tables
@@ -132,11 +132,12 @@ def test_a_repair_that_fails_is_a_row(tmp_path: Path) -> None:
     assert found == {"method": RELABELLING, "failed": "The sift accused too few images."}
 
 
-def test_rows_of_other_parameters_are_kept_elsewhere(tmp_path: Path) -> None:
+def test_rows_of_other_parameters_are_kept_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = place_of(tmp_path, SMALL, SIFTED)
-
-    other = replace(bench_retrain.METHODS[SIFTED], parameters=MappingProxyType({"epochs": 3}))
-    bench_retrain.METHODS[SIFTED] = other  # type: ignore[index]
+    other = replace(methods.METHODS[SIFTED], parameters=MappingProxyType({"epochs": 3}))
+    monkeypatch.setattr(bench_retrain, "METHODS", {SIFTED: other})
 
     assert place_of(tmp_path, SMALL, SIFTED) != before
 
@@ -232,3 +233,14 @@ def test_the_command_prints_the_tables(tmp_path: Path, capsys: pytest.CaptureFix
     torch.set_num_threads(threads)
 
     assert "0 of 12 cells" in capsys.readouterr().out
+
+
+def test_evidence_quotes_an_aim_with_its_measurement() -> None:
+    found = summary([cell_row(row(90, 95), **{SIFTED: row(88, 2), ORACLE: row(89, 0)})], 12)
+
+    (claim,) = evidence_rows.retraining(found)
+
+    assert claim.n == "1 models"
+    assert claim.claim.startswith("sifted: ASR (at most 5%)")
+    assert claim.measured.startswith("2/100 = 2.0%")
+    assert claim.measured.endswith("; 1.0")

@@ -45,7 +45,7 @@ def test_the_published_way_at_its_own_rate_hardly_moves_a_small_model() -> None:
 
 def test_a_suspect_at_chance_is_not_pushed_any_further() -> None:
     model, accused = toys.network(), toys.accused()
-    repaired = DBr(rounds=20).informed(accused)(model, toys.clean_set(), seed=0)
+    repaired = DBr(rounds=12).informed(accused)(model, toys.clean_set(), seed=0)
 
     # Relearning makes them images of their own class; the ascent alone would not end.
     assert loss_on_suspects(repaired, accused) < 40
