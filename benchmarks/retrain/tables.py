@@ -102,6 +102,7 @@ def summary(rows: Sequence[Mapping[str, Any]], planned: int) -> dict[str, Any]:
         "by_method": {name: _pooled(strong, name) for name in ORDER},
         "aims": [_held(aim, strong) for aim in AIMS],
         "trap_helps": _trap(strong),
+        "replay": _replay(strong),
         "cells": [_short(cell) for cell in cells],
     }
 
@@ -195,6 +196,17 @@ def _trap(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
+def _replay(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How far the share of proof images that are obeyed is from the true ASR, in points."""
+    rows = [cell["before"] for cell in cells]
+    rows += [row for cell in cells for name, row in cell["methods"].items() if name != INFORMED]
+    apart = [100 * (_rate(row["proof"]) - _rate(row["asr"])) for row in rows if "proof" in row]
+    if not apart:
+        return None
+    near = sum(abs(points) <= 100 * NEAR for points in apart)
+    return {"networks": len(apart), "within_10": near, "lowest": min(apart), "highest": max(apart)}
+
+
 def _short(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A cell as it stands in the summary."""
     kept = ("acc", "asr", "proof", "seconds", "failed")
@@ -221,6 +233,8 @@ def page(result: Mapping[str, Any]) -> str:
         *_methods(result),
         "",
         *_trap_words(result["trap_helps"]),
+        "",
+        *_replay_words(result["replay"]),
         "",
         *_cells(result),
         "",
@@ -290,6 +304,16 @@ def _trap_words(trap: Mapping[str, Any] | None) -> list[str]:
         f"{trap['lower_asr']} of {trap['cells']} cells), its ACC by {trap['acc_difference']:+.1f}.",
         f"PSNR of the reconstruction: {signals} dB; the bait held in {trap['bait_held']} of",
         f"{trap['cells']}.",
+    ]
+
+
+def _replay_words(replay: Mapping[str, Any] | None) -> list[str]:
+    if replay is None:
+        return ["No cell has proof images."]
+    return [
+        "**The proof part.** The share of accused images kept for the proof that a network still",
+        f"sends to their label is within 10 points of its true ASR in {replay['within_10']} of",
+        f"{replay['networks']} networks ({replay['lowest']:+.1f} to {replay['highest']:+.1f}).",
     ]
 
 

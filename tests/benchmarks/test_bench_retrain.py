@@ -215,6 +215,16 @@ def test_the_page_says_plainly_whether_the_trap_helps() -> None:
     assert "| a cell | 0.90, 1.00 | 90.0 / 95.0 |" in text
 
 
+def test_the_proof_part_is_compared_with_the_true_asr() -> None:
+    before = row(90, 95, proof=share(20, 20))
+    found = summary([cell_row(before, **{SIFTED: row(88, 2, proof=share(3, 20))})], 1)
+
+    assert found["replay"]["within_10"] == 1
+    assert found["replay"]["networks"] == 2
+    assert found["replay"]["highest"] == pytest.approx(13)
+    assert "in 1 of\n2 networks (+5.0 to +13.0)" in page(found)
+
+
 def test_a_page_of_no_cells_claims_nothing() -> None:
     text = page(summary([], 12))
 
