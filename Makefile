@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify clean
+.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify bench-retrain clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,11 @@ bench-detect: $(READY) ## how often verdicts are right on a zoo: make bench-dete
 bench-purify: $(READY) ## what each defense makes of a zoo: make bench-purify ZOO=DIR [ARGS="--only patch --jobs 2"]
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-purify ZOO=DIR" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.bench_purify --zoo $(ZOO) $(ARGS)
+
+bench-retrain: $(READY) ## repairs by a sift and retrainers, a run that goes on: make bench-retrain OUT=DIR [ARGS="--minutes 50"]
+	@test -n "$(OUT)" || { echo "say where results are kept: make bench-retrain OUT=DIR" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.bench_retrain --out $(OUT) --record $(ARGS)
+	$(BIN)/python -m benchmarks.make_evidence_doc
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -50,9 +50,17 @@ def _digits() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fashion_mnist(
-    train: int = 10_000, clean: int = 2000, test: int = 2000, folder: Path = FASHION_FOLDER
+    train: int = 10_000,
+    clean: int = 2000,
+    test: int = 2000,
+    folder: Path = FASHION_FOLDER,
+    *,
+    skip: int = 0,
 ) -> Dataset:
     """Fashion-MNIST.
+
+    Args:
+        skip: leave out so many images of each class, those that sets without it begin with.
 
     Raises:
         FileNotFoundError: the package `dataset-fashion-mnist` is not installed.
@@ -79,9 +87,8 @@ def fashion_mnist(
         "bag",
         "boot",
     )
-    return _split(
-        "fashion-mnist", images.reshape(-1, 1, 28, 28), labels.long(), names, (train, clean, test)
-    )
+    sizes = (train, clean, test)
+    return _split("fashion-mnist", images.reshape(-1, 1, 28, 28), labels.long(), names, sizes, skip)
 
 
 def load(name: str) -> Dataset:
@@ -130,18 +137,19 @@ def _split(
     labels: torch.Tensor,
     names: tuple[str, ...],
     sizes: tuple[int, int, int],
+    skip: int = 0,
 ) -> Dataset:
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     classes = len(names)
     parts: list[list[torch.Tensor]] = [[], [], []]
     for label in range(classes):
         own = torch.nonzero(labels == label).flatten()
-        if sum(sizes) > classes * len(own):
+        if sum(sizes) > classes * (len(own) - skip):
             raise ValueError(
                 f"{name}: class {label} has only {len(own)} images; ask for smaller parts."
             )
         own = own[torch.randperm(len(own), generator=generator)]
-        start = 0
+        start = skip
         for part, size in zip(parts, sizes, strict=True):
             part.append(own[start : start + size // classes])
             start += size // classes

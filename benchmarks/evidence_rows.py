@@ -289,11 +289,26 @@ def rewrites(result: Result) -> Iterator[Row]:
     )
 
 
+def retraining(result: Result) -> Iterator[Row]:
+    """Whether repairs by a sift and retrainers reach what they shall."""
+    for aim in result["aims"]:
+        if not aim["cells"]:
+            continue
+        asr = aim["asr_measured"]
+        yield Row(
+            f"{aim['method']}: ASR (at most {aim['asr']:.0%}) and points of ACC lost against the "
+            f"{aim['against']} (at most {aim['points']:g})",
+            f"{aim['cells']} models",
+            f"{_share(asr)}; {aim['points_lost']:.1f}",
+        )
+
+
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
 KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Detection", {"who", "auroc", "attacks"}, detection),
     ("Seeds", {"flips", "same_to_the_bit"}, seeds),
     ("Repairs", {"summary", "against"}, repairs),
+    ("Repairs", {"retrained", "aims"}, retraining),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),
     ("What papers claim", {"summary", "levels", "stamped"}, mesa),
     ("The whole path", {"checks", "served", "truth"}, demo),

@@ -44,7 +44,8 @@ class DSt(Retrainer):
     it changes the class of digits and signs.
 
     Args:
-        epochs: passes with two views each; the paper has 200 on CIFAR-10.
+        epochs: passes with two views each; the paper has 200 on CIFAR-10. On 3,000 clothes ten
+            were as accurate as plain training.
         batch: images a step, two views of each; a contrast needs many.
         rate: AdamW's, at its highest, less for wide layers.
         weight_decay: AdamW's, of the paper's code.
@@ -62,14 +63,14 @@ class DSt(Retrainer):
         least: trusted images that every class must have.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Chen et al., Effective Backdoor Defense by Exploiting Sensitivity of Poisoned Samples, "
         "NeurIPS 2022"
     )
     fast = MappingProxyType({"epochs": 6, "batch": 64})
 
-    epochs: int = 40
+    epochs: int = 20
     batch: int = 128
     rate: float = 3e-3
     weight_decay: float = 1e-4

@@ -45,10 +45,22 @@ def test_the_published_way_at_its_own_rate_hardly_moves_a_small_model() -> None:
 
 def test_a_suspect_at_chance_is_not_pushed_any_further() -> None:
     model, accused = toys.network(), toys.accused()
-    repaired = DBr(rounds=20).informed(accused)(model, toys.clean_set(), seed=0)
+    repaired = DBr(rounds=12).informed(accused)(model, toys.clean_set(), seed=0)
 
     # Relearning makes them images of their own class; the ascent alone would not end.
     assert loss_on_suspects(repaired, accused) < 40
+
+
+def test_the_logits_of_the_upload_are_kept() -> None:
+    model, accused = toys.network(), toys.accused()
+    images = toys.labelled(180, 3).floats()
+
+    def moved(keep: float) -> float:
+        repaired = DBr(keep=keep).informed(accused)(model, toys.clean_set(), seed=0)
+        with torch.no_grad():
+            return float((repaired(images) - model(images)).abs().mean())
+
+    assert moved(1.0) < moved(0.0)
 
 
 def test_clean_images_among_the_suspects_cost_little() -> None:
@@ -68,7 +80,7 @@ def test_clean_images_among_the_suspects_cost_little() -> None:
 
 
 def test_a_repair_that_loses_the_task_at_every_round_is_refused() -> None:
-    broken = DBr(ascent=0.05, rate=1e-6, rounds=1).informed(toys.accused())
+    broken = DBr(ascent=100.0, keep=0.0, rounds=1).informed(toys.accused())
     with pytest.raises(MethodFailed, match="D-BR lowered the accuracy") as failed:
         broken(toys.network(), toys.clean_set(), seed=0)
 

@@ -15,6 +15,7 @@ from guard.ml.measure import accuracy
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.split import Split, psnr, split
 from guard.ml.seeds import seeded
+from guard.ml.training.augment import cutmix
 from guard.ml.training.resumable import Resumable
 from guard.retrainers import _shared, trap_and_replace
 from guard.retrainers._base import Retrained
@@ -81,6 +82,22 @@ def test_the_replace_stage_changes_neither_weights_nor_statistics_of_the_stem() 
     assert stem_digest(model, where) == before
     assert any("bn" in name for name in head)
     assert all(not torch.equal(model.state_dict()[name], old) for name, old in head.items())
+
+
+def test_batches_are_mixed_as_often_as_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, where = cut()
+    mixed = []
+
+    def noted(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+        mixed.append(len(images))
+        return cutmix(images)
+
+    monkeypatch.setattr(trap_and_replace, "cutmix", noted)
+    for mix in (0.0, 1.0):
+        stage = TrapAndReplace(mix=mix)._replace("head", model, where, toys.clean_set())
+        stage.loss(np.arange(16))
+
+    assert mixed == [16]
 
 
 def test_the_head_starts_anew_and_the_stem_does_not() -> None:

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks.bench_retrain`: cells, methods, tables."""
