@@ -130,6 +130,7 @@ def begin(guard: Guard, root: ScanRow, giver: ScanRow, why: str) -> str:
                 return scan.id
         notes = ScanNotes(
             purification=root.detail.purification,
+            retraining=root.detail.retraining,
             smoke=giver.detail.smoke,
             canary=giver.detail.canary,
             rescan=Rescan(of=root.id, why=why),

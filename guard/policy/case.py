@@ -6,6 +6,7 @@ from typing import Any
 
 from guard.core.evidence import Accuracy, CleanSetFacts, Evidence
 from guard.core.purification import PurificationFacts
+from guard.core.retraining import RetrainingFacts
 from guard.core.waivers import Waiver
 
 
@@ -17,7 +18,8 @@ class Case:
     under this policy; for a method without an entry there, only the parameters that the policy sets
     are compared. `architecture` is the manifest's; where it is None, no calibration applies.
     `waivers` were approved and have not ended; whether they hold here is the policy's to say.
-    `sifted`: the training set of the model, or of its parent, was sifted.
+    `sifted`: the training set of the model, or of its parent, was sifted. `retraining` is how a
+    network was trained anew; None for all others.
     """
 
     artifact: str
@@ -30,3 +32,4 @@ class Case:
     architecture: str | None = None
     waivers: tuple[Waiver, ...] = ()
     sifted: bool = False
+    retraining: RetrainingFacts | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from guard.core.errors import PolicyError
 from guard.core.states import GateMode
+from guard.core.training_jobs import MAX_BUDGET
 from guard.policy import calibration as calibrations
 from guard.policy.rules import (
     AccuracyRule,
@@ -23,6 +24,7 @@ from guard.policy.rules import (
     LifetimeRule,
     Policy,
     ProofRule,
+    RetrainRule,
     TrainingSetRule,
 )
 
@@ -94,6 +96,7 @@ _SECTIONS = (
     "lifetime",
     "gate",
     "training_set",
+    "retrain",
 )
 
 
@@ -147,6 +150,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         ),
         calibration=_calibration(data, top, folder),
         training_set=_training_set(top),
+        retrain=_retrain(top),
     )
 
 
@@ -196,6 +200,18 @@ def _training_set(top: "_Table") -> TrainingSetRule:
         max_fdr=table.number("max_fdr", 0.1, low=1e-6, high=0.5),
         min_images=table.whole("min_images", 15),
         action=action,
+    )
+
+
+def _retrain(top: "_Table") -> RetrainRule:
+    table = top.table("retrain", {"methods", "budget_seconds", "max_open"})
+    methods = table.raw("methods", [])
+    if not all(isinstance(name, str) and name for name in methods):
+        raise PolicyError("retrain.methods must be a list of retrainers' names.")
+    return RetrainRule(
+        methods=tuple(methods),
+        budget_seconds=table.number("budget_seconds", 4 * 3600.0, low=1, high=MAX_BUDGET),
+        max_open=table.whole("max_open", 8),
     )
 
 
