@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 
 from guard import __version__
-from guard.api import events, health, problems, scans
+from guard.api import events, health, problems, scans, training_jobs
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
 from guard.bootstrap import open_guard
@@ -29,12 +29,12 @@ def create_app(guard: Guard) -> FastAPI:
         title="Registry Guard",
         version=__version__,
         default_response_class=CleanJson,
-        description="Nominate uploads, follow scans, read signed verdicts.",
+        description="Nominate uploads, follow scans, read verdicts, have training sets sifted.",
     )
     app.state.guard = guard
     app.state.events = EventCounter()
     app.state.seen = events.new_memory()
-    for part in (events, scans, health):
+    for part in (events, scans, training_jobs, health):
         app.include_router(part.router)
     problems.install(app)
 
