@@ -15,5 +15,6 @@ COPY workers workers
 COPY migrations migrations
 RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} pip install --no-cache-dir -c constraints.txt '.[worker,postgres]'
 USER guard
-# A worker for scans runs one process per GPU (`-Q scan -c 1`); the other workers take `-Q inspect,publish,control`.
+# A worker for scans runs one process per GPU (`-Q scan -c 1`), as does one for trainings (`-Q train -c 1`); the other workers take
+# `-Q inspect,publish,control`.
 CMD ["python", "-m", "celery", "-A", "workers.app", "worker", "-P", "prefork", "-O", "fair", "-c", "1", "-Q", "scan", "--without-gossip", "--without-mingle"]

@@ -4,39 +4,32 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guard.core.digests import json_digest
-from guard.core.errors import InputError, MethodFailed
+from guard.core.errors import InputError
 from guard.core.progress import Progress, part, silent
-from guard.core.retraining import RetrainingFacts
-from guard.core.sift import SiftVerdict
-from guard.core.trainset import Suspect, TrainingSetSource
 from guard.offline import write_model
 from guard.offline_inputs import image_set, inspect_at, name_of, policy_of
 from guard.offline_sift import opened
+from guard.policy.retrained import withheld
 from guard.reports.report import Report
 from guard.retrainers import RETRAINERS
-from guard.sifters import SIFTERS
 from guard.vetting import examine
 from guard.vetting import retrain as training
 from guard.vetting.parameters import checked
+from guard.vetting.retrain_run import RetrainRun
 from guard.vetting.retrain_state import RetrainState, begun
 from guard.vetting.sift import DEFAULT_METHODS
 from guard.vetting.tournament import Work
-from guard.vetting.training_set import sift_named
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
-    from guard.ml.networks.architectures import ImageModel
     from guard.policy import Policy
     from guard.trainsets import TrainingSet
-    from guard.vetting.sift import Sift
 
-READ, SIFTED, TRAINED = 0.05, 0.25, 0.85  # of the progress
+READ, TRAINED = 0.05, 0.85  # of the progress
 
 
 def retrain(
@@ -83,31 +76,31 @@ def retrain(
         MethodFailed: the sift could not look, or nothing could be trained.
     """
     started, rules, watch = time.monotonic(), policy_of(policy), progress or silent
-    kind = RETRAINERS.get(method)  # a wrong name or value is refused before the long sift
-    given = checked(kind, params or {})
-    made = kind(**given)
+    # A wrong name or value is refused before the long sift.
+    given = checked(RETRAINERS.get(method), params or {})
     folder = _free(state_folder(out), resume=resume)
     with tempfile.TemporaryDirectory() as temporary:
         inspected = inspect_at(Path(like), Path(temporary))
         model = examine.open_model(inspected.canonical, device=device)
         curated = image_set(cleanset)
         with opened(training_set, model, progress=part(watch, 0, READ)) as (train, source):
-            job = _Job(
-                work=Work(rules, curated, seed, part(watch, TRAINED, 1, "vetting"), math.inf),
+            run = RetrainRun(
                 model=model,
                 digest=inspected.digest,
                 train=train,
                 source=source,
-                sifters=DEFAULT_METHODS if sifters is None else sifters,
+                curated=curated,
+                rule=rules.training_set,
                 method=method,
                 parameters=given,
+                sifters=DEFAULT_METHODS if sifters is None else sifters,
+                seed=seed,
                 device=device,
-                watch=watch,
+                progress=part(watch, READ, TRAINED),
             )
-            state = RetrainState(folder, job.key(made.parameters(), made.version))
-            with state.held():
-                found = job.run(state, Path(out))
-                state.forget()
+            vetting = part(watch, TRAINED, 1, "vetting")
+            work = Work(rules, curated, seed, vetting, math.inf, sifted=True)
+            found = _trained(work, run, RetrainState(folder, run.key()), Path(out))
     return replace(found, seconds=time.monotonic() - started)
 
 
@@ -126,104 +119,18 @@ def _free(folder: Path, *, resume: bool) -> Path:
     return folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One retraining: the model that it replaces, its set as it was read, and how it is done."""
-
-    work: Work
-    model: "ImageModel"
-    digest: str
-    train: "TrainingSet"
-    source: TrainingSetSource
-    sifters: Mapping[str, Mapping[str, Any]]
-    method: str
-    parameters: Mapping[str, Any]
-    device: str | None
-    watch: Progress
-
-    def key(self, parameters: Mapping[str, Any], method_version: int) -> str:
-        """SHA-256 of all that the sift and the training depend on."""
-        sifters = {name: SIFTERS.get(name) for name in self.sifters}
-        return json_digest(
-            {
-                "model": self.digest,
-                "training_set": [self.train.facts.digest, self.source.class_names],
-                "cleanset": self.work.curated.facts.digest,
-                "rule": asdict(self.work.policy.training_set),
-                "sifters": {
-                    name: [kind.version, kind(**self.sifters[name]).parameters()]
-                    for name, kind in sifters.items()
-                },
-                "method": [self.method, method_version, dict(parameters)],
-                "seed": self.work.seed,
-                "device": self.device or "",
-                "torch": version("torch"),
-            }
-        )
-
-    def run(self, state: RetrainState, out: Path) -> Report:
-        """Sift or read the sift, train or go on, write, and vet."""
-        from guard.ml.training.checkpoints import FolderCheckpoint
-
-        train, found = self._sifted(state)
-        sifted = found.sifted()
-        trained = (self.model.manifest, train, self.work.curated, sifted)
-        seed = self.work.seed
-        how = (self.method, self.parameters)
-        request = training.request_of(*trained, *how, seed=seed)
-        with tempfile.TemporaryDirectory() as temporary:
-            new, vetted = Path(temporary) / "new.safetensors", Path(temporary) / "vetted"
-            _, facts = training.retrain(
-                *trained,
-                *how,
-                new,
-                checkpoint=FolderCheckpoint(state.folder, request),
-                parent=(self.model, self.digest),
-                seed=seed,
-                progress=part(self.watch, SIFTED, TRAINED),
-                device=self.device,
-            )
-            vetted.mkdir()
-            inspected = inspect_at(new, vetted)
-            write_model(out, inspected)
-            return self._vetted(inspected, facts, train, found.report.suspects, name_of(out))
-
-    def _sifted(self, state: RetrainState) -> "tuple[TrainingSet, Sift]":
-        """The set in the model's own classes, and what a sift found in it, now or before."""
-        if (known := state.load()) is not None:
-            from guard.trainsets import for_model
-
-            return for_model(self.train, self.source, self.model.manifest), known
-        made = sift_named(
-            self.model,
-            self.train,
-            self.source,
-            self.work.curated,
-            self.work.policy.training_set,
-            methods=self.sifters,
-            seed=self.work.seed,
-            progress=part(self.watch, READ, SIFTED, "sift"),
-        )
-        if made.report.verdict is SiftVerdict.COULD_NOT_LOOK:
-            raise MethodFailed(
-                f"Without a sift nothing is trained: {made.report.reasons[0]}",
-                code="sift_could_not_look",
-            )
-        state.save(made.found)
-        return made.train, made.found
-
-    def _vetted(
-        self,
-        inspected: examine.Inspected,
-        facts: RetrainingFacts,
-        train: "TrainingSet",
-        suspects: tuple[Suspect, ...],
-        name: str,
-    ) -> Report:
-        """The report on the new network, which is judged like any upload."""
-        child = examine.open_model(inspected.canonical, device=self.device)
-        facts = training.on_proof(facts, self.model, child, train, suspects)
-        work = replace(self.work, sifted=True)
+def _trained(work: Work, run: RetrainRun, state: RetrainState, out: Path) -> Report:
+    """Train or go on, write, and vet: the new network is judged like any upload."""
+    with tempfile.TemporaryDirectory() as temporary, state.held():
+        new, vetted = Path(temporary) / "new.safetensors", Path(temporary) / "vetted"
+        facts, train, found = run.run(state, new)
+        vetted.mkdir()
+        inspected = inspect_at(new, vetted)
+        write_model(out, inspected)
+        child = examine.open_model(inspected.canonical, device=run.device)
+        facts = training.on_proof(facts, run.model, child, train, found.report.suspects)
         decision, examined = work.judge(child, inspected.digest)
-        verdict = training.withheld(work.policy, decision.facts, facts)
-        return replace(work.report(verdict, examined, inspected, name, 0.0), retraining=facts)
+        verdict = withheld(work.policy, decision.facts, facts)
+        report = work.report(verdict, examined, inspected, name_of(out), 0.0)
+        state.forget()
+    return replace(report, retraining=facts)

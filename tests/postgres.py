@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from guard.store import migrate
+from guard.store._table import Base
 from guard.store.session import database_url
-from guard.store.tables import Base
 from tests import keeper
 
 

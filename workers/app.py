@@ -8,6 +8,7 @@ from celery.signals import setup_logging, worker_init, worker_shutting_down
 from kombu.entity import Queue
 
 from guard.core import plugins
+from guard.core.training_jobs import MAX_BUDGET
 from guard.flow.context import SPARE
 from guard.jobs import client, preload
 from guard.logs import configure
@@ -15,7 +16,7 @@ from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
 
-QUEUES = ("inspect", "scan", "publish", "control")
+QUEUES = ("inspect", "scan", "publish", "control", "train")
 STAGE_QUEUE = {
     "receive": "inspect",
     "inspect": "inspect",
@@ -23,8 +24,11 @@ STAGE_QUEUE = {
     "purify": "scan",
     "decide": "control",
     "publish": "publish",
+    "sift": "train",
+    "retrain": "train",
 }
-RUN_JOBS = frozenset({"inspect", "scan"})  # queues whose stages hand work to a job server
+# Queues whose stages hand work to a job server often; `train` starts it with its first job.
+RUN_JOBS = frozenset({"inspect", "scan"})
 # Queues whose stages need the methods' versions, for the canary's key or for the policy.
 NEED_VERSIONS = frozenset({"scan", "control"})
 consumed: set[str] = set()  # the queues of this worker, known once it starts
@@ -32,6 +36,10 @@ consumed: set[str] = set()  # the queues of this worker, known once it starts
 GRACE = 300
 # Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
+
+
+# The longest that a job on a training set may be worked on: the policy's limit on budgets.
+LONGEST_TRAINING = math.ceil(MAX_BUDGET) + GRACE
 
 
 def longest_stage(seconds: float) -> float:

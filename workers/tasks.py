@@ -8,16 +8,17 @@ from typing import Any
 
 import structlog
 from celery.signals import task_failure, worker_process_init
+from sqlalchemy.exc import DBAPIError
 
 from guard.bootstrap import open_guard
-from guard.core.errors import InputError
-from guard.flow import canary, dead_letter, receive, rescan, rescue, run_stage, sweep
+from guard.core.errors import InputError, Unavailable
+from guard.flow import canary, dead_letter, receive, rescan, rescue, run_job, run_stage, sweep
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
-from guard.store import outbox, scans
+from guard.store import outbox, scans, training_jobs
 from guard.store.session import reading, transaction
-from workers.app import app, consumed
-from workers.retries import after
+from workers.app import LONGEST_TRAINING, app, consumed
+from workers.retries import LONGEST_PAUSE, after
 
 log = structlog.get_logger()
 _guards: list[Guard] = []
@@ -83,6 +84,38 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
         run_stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
 
 
+def _run_job(name: str, job_id: str) -> None:
+    guard = the_guard()
+    log.info("job_started", kind=name, job_id=job_id)
+    try:
+        worked = run_job.work(guard, job_id)
+    except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
+        _recover_job(guard, name, job_id, error)
+        return
+    log.info("job_ended", kind=name, job_id=job_id, worked=worked)
+
+
+def _recover_job(guard: Guard, name: str, job_id: str, error: Exception) -> None:
+    """As `_recover`, for a job on a training set; a store that is away has it wait, not end."""
+    with reading(guard.engine) as session:
+        job = training_jobs.get(session, job_id)
+    answer = after(error, attempts=job.attempts, waited=0.0)
+    log.warning(
+        "job_failed",
+        kind=name,
+        job_id=job_id,
+        error=str(error),
+        error_kind=type(error).__name__,
+        then=answer.what,
+    )
+    if answer.what == "later":
+        pause = LONGEST_PAUSE if isinstance(error, (Unavailable, DBAPIError)) else answer.pause
+        with transaction(guard.engine) as session:
+            outbox.add(session, name, {"job_id": job_id}, guard.now(), delay_seconds=pause)
+    elif answer.what == "bury":
+        run_job.bury(guard, job_id, f"{type(error).__name__}: {error}")
+
+
 @app.task(name="guard.inspect")
 def inspect(scan_id: str) -> None:
     """Check formats, manifest and architecture, and write the canonical file."""
@@ -111,6 +144,18 @@ def purify(scan_id: str) -> None:
 def publish(scan_id: str) -> None:
     """Publish the approved model to serving."""
     _run_stage("publish", scan_id)
+
+
+@app.task(name="guard.sift", time_limit=LONGEST_TRAINING)
+def sift(job_id: str) -> None:
+    """Sift a training set that somebody asked about."""
+    _run_job("sift", job_id)
+
+
+@app.task(name="guard.retrain", time_limit=LONGEST_TRAINING)
+def retrain(job_id: str) -> None:
+    """Train a network anew on a sifted training set."""
+    _run_job("retrain", job_id)
 
 
 @app.task(name="guard.receive")

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from guard.core.text import printable
 from guard.core.waivers import Waiver
 from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
+from guard.store.training_rows import TrainingJobRow
 
 VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
 
@@ -214,3 +215,70 @@ class VerdictDetail(VerdictAnswer):
     facts: dict[str, Any] | None
     envelope: dict[str, Any]
     reviews: list[ReviewAnswer]
+
+
+class JobAnswer(_Answer):
+    """A job on a training set.
+
+    `training_set` is the set as it was named, with the digest that it must have. `done` is a share
+    in 0..1, and `seconds_left` an estimate, null where there is none. A job that
+    was cancelled while a worker is on it is open until that worker has seen it. `child_digest` is
+    the artifact that came of a retraining, and `child_scan_id` the scan that vets it.
+    """
+
+    id: str
+    kind: str
+    state: str
+    model: str
+    scan_id: str
+    training_set: dict[str, Any]
+    cleanset_digest: str
+    method: str
+    parameters: dict[str, Any]
+    seed: int
+    principal: str
+    cancelled_by: str | None
+    done: float
+    note: str
+    seconds_left: float | None
+    spent_seconds: float
+    budget_seconds: float
+    child_digest: str | None
+    child_scan_id: str | None
+    error: str | None
+    code: str | None
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, row: TrainingJobRow) -> Self:
+        """Make the answer from a row."""
+        wanted = row.wanted
+        return cls.model_validate(
+            {
+                **vars(row),
+                "model": row.artifact_digest,
+                "training_set": to_plain(wanted.training_set),
+                "cleanset_digest": wanted.cleanset,
+                "method": wanted.method,
+                "parameters": dict(wanted.parameters),
+                "seed": wanted.seed,
+            }
+        )
+
+
+class JobDetail(JobAnswer):
+    """One job with its result.
+
+    That of a sift is its report, with the most conspicuous suspects only (`suspects_total` counts
+    all); that of a retraining is what is known of the network, as in a report.
+    """
+
+    result: dict[str, Any] | None
+
+
+class Jobs(_Answer):
+    """A list of jobs, the newest first."""
+
+    jobs: list[JobAnswer]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 
 from guard import __version__
-from guard.api import events, health, problems, scans, waivers
+from guard.api import events, health, problems, scans, training_jobs, waivers
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
 from guard.bootstrap import open_guard
@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, health)
+ROUTES = (events, scans, waivers, training_jobs, health)
 
 
 def create_app(guard: Guard) -> FastAPI:
@@ -33,7 +33,7 @@ def create_app(guard: Guard) -> FastAPI:
         title="Registry Guard",
         version=__version__,
         default_response_class=CleanJson,
-        description="Nominate uploads, follow scans, read signed verdicts, waive findings.",
+        description="Nominate uploads, follow scans, read verdicts, waive findings, sift sets.",
     )
     app.state.guard = guard
     app.state.events = EventCounter()

@@ -112,6 +112,7 @@ def _check_methods(rules: "Policy") -> None:
     for kind, names in (
         ("detectors", list(rules.detectors)),
         ("defenses", [rule.name for rule in rules.defenses]),
+        ("retrainers", list(rules.retrain.methods)),
     ):
         known = Shelf[Any](f"guard.{kind}").names()
         for name in names:
@@ -142,6 +143,7 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
             ", ".join(rule.name for rule in rules.defenses if rule.informed) or "none",
         ),
         ("training set", _training_set(rules)),
+        ("the service retrains", _retrain(rules)),
         ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
         (
             "clean set",
@@ -165,6 +167,13 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
         ("it is renewed", f"{rules.rescan_before_seconds / 86400:g} days before it ends"),
         ("if no re-scan ends in time", rules.lifetime.on_expiry),
     ]
+
+
+def _retrain(rules: "Policy") -> str:
+    rule = rules.retrain
+    if not rule.methods:
+        return "nothing"
+    return f"by request, with {', '.join(rule.methods)}, for at most {rule.budget_seconds:g} s each"
 
 
 def _training_set(rules: "Policy") -> str:

@@ -1,12 +1,14 @@
-"""Train a network anew on a training set that is sifted first, and vet it; needs no service."""
+"""Train a network anew on a training set that is sifted first: here, or by the service."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from guard.cli._answer import answer
-from guard.cli._output import ReportFormat, ReportFormatOption, quiet_stdout, remark
+from guard.cli._output import Format, ReportFormat, ReportFormatOption, quiet_stdout, remark
 from guard.cli._progress import watched
 from guard.cli._stopping import stoppable
 from guard.cli.purify import PAGE, parameters
@@ -14,15 +16,36 @@ from guard.core.errors import Cancelled, InputError
 
 app = typer.Typer(rich_markup_mode=None)
 _Set = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="SET",
-        help="A folder, a .parquet, an .npz, a stored name, or s3://BUCKET/PREFIX/.",
+        help="A folder, a .parquet, an .npz, a stored name, or s3://BUCKET/PREFIX/; with --submit "
+        "one of the last two, and that of config.json where none is given.",
     ),
 ]
 _Like = Annotated[
-    Path,
-    typer.Option(metavar="MODEL", help="What the set taught; the new network is built like it."),
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="What the set taught; the new network is built like it. With --submit also a digest, "
+        "a name of uploads, or a scan.",
+    ),
+]
+_Method = Annotated[
+    str | None, typer.Option(help="sifted, d_st, trap_and_replace, or another retrainer.")
+]
+_CleanSet = Annotated[
+    str | None,
+    typer.Option(
+        help="A stored name, an image folder, a .parquet or an .npz; with --submit a stored name, "
+        "by default that of the model's scan."
+    ),
+]
+_Out = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="For model.safetensors and config.json.")
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
 ]
 _Parameters = Annotated[
     list[str] | None,
@@ -33,32 +56,38 @@ _Parameters = Annotated[
         help="A parameter of --method as NAME=VALUE; may be given repeatedly.",
     ),
 ]
+_Policy = Annotated[Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")]
+_Device = Annotated[
+    str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
+]
+_Submit = Annotated[
+    bool, typer.Option("--submit", help="Have the service do it, within its policy's [retrain].")
+]
+_Digest = Annotated[
+    str | None,
+    typer.Option(metavar="SHA256", help="With --submit: what must lie at an s3:// address."),
+]
+_Cancel = Annotated[str | None, typer.Option(metavar="JOB", help="End a job of the service.")]
+
+_T = TypeVar("_T")
 
 
 @app.command()
 def retrain(
-    training_set: _Set,
-    like: _Like,
-    method: Annotated[
-        str, typer.Option(help="sifted, d_st, trap_and_replace, or another retrainer.")
-    ],
-    cleanset: Annotated[
-        str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="For model.safetensors and config.json.")
-    ],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
-    ] = False,
+    training_set: _Set = None,
+    like: _Like = None,
+    method: _Method = None,
+    cleanset: _CleanSet = None,
+    out: _Out = None,
+    resume: _Resume = False,
     param: _Parameters = None,
-    policy: Annotated[
-        Path | None, typer.Option(help="Policy TOML, or default, strict, ensemble.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="A torch device; CUDA where there is one by default.")
-    ] = None,
+    policy: _Policy = None,
+    seed: _Seed = 0,
+    device: _Device = None,
+    submit: _Submit = False,
+    digest: _Digest = None,
+    cancel: _Cancel = None,
     form: ReportFormatOption = ReportFormat.TABLE,
 ) -> int:
     """Sift a training set, train a network on what that leaves, write it and vet it.
@@ -66,33 +95,99 @@ def retrain(
     The network is written whatever its verdict; the exit code is the verdict's. Until the end its
     state lies in FOLDER.retrain: after Ctrl-C or a crash the same command with --resume goes on.
     With --format html the page is written into FOLDER as report.html.
+
+    With --submit the service does it as a job, which `guard status` shows and --cancel ends. Its
+    network becomes an artifact with a scan of its own, and nothing is published for it.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder.", code="bad_out")
+    if cancel is not None:
+        from guard.cli import _jobs
+
+        return _jobs.cancel(cancel, _plain(form))
+    model, name = _given(like, "--like"), _given(method, "--method")
+    if submit:
+        for value, option in ((out, "--out"), (policy, "--policy"), (device, "--device")):
+            _without(value, option)
+        return _asked(training_set, model, name, cleanset, digest, param, seed, _plain(form))
+    _without(digest, "--digest", to="--submit")
+    place = _given(out, "--out")
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file; --out names a folder.", code="bad_out")
     from guard import offline_retrain
 
-    state = offline_retrain.state_folder(out)
+    explained = _explained(offline_retrain.state_folder(place))
+    with explained, watched("retrain") as shown, stoppable(shown) as progress, quiet_stdout():
+        report = offline_retrain.retrain(
+            _given(training_set, "SET"),
+            like=model,
+            method=name,
+            cleanset=_given(cleanset, "--cleanset"),
+            out=place,
+            resume=resume,
+            params=parameters(param or []),
+            policy=policy,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    code = answer(report, form, place / PAGE)
+    remark(f"The model is in {place}; its verdict is {report.verdict}.")
+    return code
+
+
+def _asked(
+    training_set: str | None,
+    model: str,
+    method: str,
+    cleanset: str | None,
+    digest: str | None,
+    param: list[str] | None,
+    seed: int,
+    form: Format,
+) -> int:
+    from guard.cli import _jobs
+    from guard.core.training_jobs import JobKind
+    from guard.flow.training_jobs import Asked
+
+    asked = Asked(
+        kind=JobKind.RETRAIN,
+        model=_jobs.model_named(model),
+        training_set=training_set,
+        digest=digest,
+        cleanset=cleanset,
+        method=method,
+        parameters=parameters(param or []),
+        seed=seed,
+    )
+    return _jobs.ask(asked, form)
+
+
+@contextmanager
+def _explained(state: Path) -> Iterator[None]:
+    """After Ctrl-C, how to go on."""
     try:
-        with watched("retrain") as shown, stoppable(shown) as progress, quiet_stdout():
-            report = offline_retrain.retrain(
-                training_set,
-                like=like,
-                method=method,
-                cleanset=cleanset,
-                out=out,
-                resume=resume,
-                params=parameters(param or []),
-                policy=policy,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
+        yield
     except Cancelled as error:
         raise Cancelled(
             f"Stopped. What was done so far is in {state}; the same command with --resume goes on."
             if state.exists()
             else "Stopped before anything was trained; nothing is kept."
         ) from error
-    code = answer(report, form, out / PAGE)
-    remark(f"The model is in {out}; its verdict is {report.verdict}.")
-    return code
+
+
+def _given(value: _T | None, what: str) -> _T:
+    if value is None:
+        raise InputError(
+            f"{what} is missing; `guard retrain --help` shows how.", code="missing_option"
+        )
+    return value
+
+
+def _without(value: object, option: str, *, to: str = "a training here") -> None:
+    if value is not None:
+        raise InputError(f"{option} goes with {to} only.", code="option_elsewhere")
+
+
+def _plain(form: ReportFormat) -> Format:
+    if form is ReportFormat.HTML:
+        raise InputError("A job is shown as table or json.", code="option_elsewhere")
+    return Format(form)

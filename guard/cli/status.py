@@ -1,4 +1,4 @@
-"""Show the state of scans, once or until they end."""
+"""Show the state of scans and of jobs on training sets, once or until they end."""
 
 import sys
 import time
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli import _scans
+from guard.cli import _jobs, _scans
 from guard.cli._output import Format, FormatOption, print_json_line
 from guard.cli._service import open_service
+from guard.core.errors import InputError
 
 if TYPE_CHECKING:
     from guard.flow.context import Guard
@@ -19,7 +20,7 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def status(
     scan_id: Annotated[
-        str | None, typer.Argument(help="One scan, or the start of its id; all by default.")
+        str | None, typer.Argument(help="A scan or a job, or the start of its id; all by default.")
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Watch until the scan ends, or until Ctrl-C.")
@@ -27,14 +28,23 @@ def status(
     limit: Annotated[
         int, typer.Option(min=1, max=1000, help="The number of newest scans to show.")
     ] = 20,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Show the newest jobs on training sets instead.")
+    ] = False,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Show scans.
+    """Show scans, and the jobs on training sets that wait or run.
 
-    For one scan, the exit code is that of its verdict, or 2 while it has none; for the list, 0.
+    For one scan, the exit code is that of its verdict, or 2 while it has none; for one job 0 once
+    it is done, else 2; for the list, 0.
     """
     guard = open_service()
+    if jobs:
+        _jobs.show(_jobs.recent(guard, limit), form)
+        return 0
     if scan_id is not None:
+        if _is_job(guard, scan_id):
+            return _job(guard, scan_id, form, watch=watch)
         if watch:
             return _scans.follow(guard, scan_id, form)
         seen = _scans.look(guard, scan_id)
@@ -44,7 +54,32 @@ def status(
         _watch_all(guard, limit, form)
     else:
         _scans.print_scans(_scans.recent(guard, limit), form)
+        if form is Format.TABLE and (found := _jobs.recent(guard, limit, only_open=True)):
+            _jobs.show(found, form)
     return 0
+
+
+def _is_job(guard: "Guard", wanted: str) -> bool:
+    """Whether a job has this id, and no scan."""
+    try:
+        _jobs.find(guard, wanted)
+    except InputError as error:
+        if error.code == "ambiguous_training_job":
+            raise
+        return False
+    try:
+        _scans.look(guard, wanted)
+    except InputError:
+        return True
+    return False
+
+
+def _job(guard: "Guard", job_id: str, form: Format, *, watch: bool) -> int:
+    if watch:
+        return _jobs.follow(guard, job_id, form)
+    row = _jobs.find(guard, job_id)
+    _jobs.show([row], form, one=True)
+    return _jobs.exit_code(row)
 
 
 def _watch_all(guard: "Guard", limit: int, form: Format) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from guard.core.plain import ADDED, LEFT_OUT
 from guard.core.purification import PurificationFacts
+from guard.core.retraining import RetrainingFacts
 from guard.core.states import Verdict
 
 
@@ -55,7 +56,8 @@ class ScanNotes:
     Attributes:
         outcome: the verdict that an earlier stage handed to the deciding one to sign.
         smoke: digest of the smoke samples that a publisher sends to the serving system.
-        purification: how the artifact was made from its parent; None for an upload.
+        purification: how the artifact was repaired from its parent; None for an upload.
+        retraining: how the artifact was trained anew; None for an upload and for a repair.
         candidates: the tournament of a rejected upload, in the order tried.
         rescan: what this scan repeats; None for the first scan of an upload or a candidate.
         reuses: id of the verdict in force that this scan may rest on, still to be checked.
@@ -71,6 +73,7 @@ class ScanNotes:
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
     smoke: str | None = field(default=None, metadata=LEFT_OUT)
     purification: PurificationFacts | None = field(default=None, metadata=LEFT_OUT)
+    retraining: RetrainingFacts | None = field(default=None, metadata=LEFT_OUT)
     candidates: tuple[Attempt, ...] = field(default=(), metadata=LEFT_OUT)
     rescan: Rescan | None = field(default=None, metadata=LEFT_OUT)
     reuses: str | None = field(default=None, metadata=LEFT_OUT)

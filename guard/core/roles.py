@@ -31,6 +31,9 @@ class Act(StrEnum):
     REVOKE_TOKEN = "token_revoke"  # noqa: S105 - the name of an act
     REMOVE_OWNER = "owner_remove"
     ROLLBACK = "rollback"
+    SIFT = "sift"
+    RETRAIN = "retrain"
+    CANCEL_JOB = "job_cancel"
     TRANSFER = "transfer"
     RESCAN = "rescan"
     ADD_CLEANSET = "cleanset_add"
@@ -59,6 +62,9 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REVOKE_TOKEN: _OPERATOR,
     Act.REMOVE_OWNER: _OPERATOR,
     Act.ROLLBACK: _OPERATOR,
+    Act.SIFT: frozenset({Role.UPLOADER, Role.OPERATOR}),  # uploaders: of their own models only
+    Act.RETRAIN: frozenset({Role.UPLOADER, Role.OPERATOR}),
+    Act.CANCEL_JOB: frozenset({Role.UPLOADER, Role.OPERATOR}),
     Act.TRANSFER: _OPERATOR,
     Act.RESCAN: _REVIEWER | _OPERATOR,
     Act.ADD_CLEANSET: _OPERATOR,

@@ -56,7 +56,7 @@ class VerdictFacts:
         known_gaps: what was measured for the policy (`guard.policy.known_gaps`); None where no
             method looked.
         evidence: keys of the evidence that was read.
-        parent: digest of the artifact that this one was repaired from.
+        parent: digest of the artifact that this one was repaired from, or trained anew for.
         purification: how that was done; None for an upload.
         vetted_dtype: the dtype that the weights had when they were vetted; another one rounds them
             to a model that nobody looked at. None where no method looked.

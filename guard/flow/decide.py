@@ -38,7 +38,9 @@ def run(guard: Guard, held: Held) -> None:
         return
     decision = judge(guard.policy, case or case_of(guard, scan))
     then = ""
-    if decision.verdict in SERVABLE_VERDICTS:
+    if scan.detail.retraining is not None and scan.detail.rescan is None:
+        pass  # a person publishes it, or nobody: it was trained by request, and nobody uploaded it
+    elif decision.verdict in SERVABLE_VERDICTS:
         then = "publish" if guard.settings.auto_publish else ""
     elif decision.purify:
         then = "purify"  # where no copy passes, the tournament's end lets the upload through
@@ -79,5 +81,8 @@ def case_of(guard: Guard, scan: ScanRow, methods: Mapping[str, Any] | None = Non
         architecture=str(manifest["architecture"]) if manifest else None,
         methods=methods,
         waivers=_waivers.counting(guard, scan),
-        sifted=any(item.method == METHOD for item in parent or ()),
+        # Nothing is trained anew without a sift that could look.
+        sifted=scan.detail.retraining is not None
+        or any(item.method == METHOD for item in parent or ()),
+        retraining=scan.detail.retraining,
     )

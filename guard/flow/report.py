@@ -54,7 +54,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         repair, parent = scan.detail.purification, list[Evidence]()
         if repair is not None:
             parent = evidence_rows.for_artifact(session, repair.parent, scan.cleanset_digest)
-        tried = _candidates(session, scan)
+        tried = [] if scan.detail.retraining is not None else _candidates(session, scan)
     view = signed(row.envelope)
     stored = artifact.manifest if artifact is not None else None
     report = Report(
@@ -69,6 +69,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         evidence=[item.to_dict() for item in found],
         triggers=_stored_triggers(guard, found, cleanset),
         purification=repair,
+        retraining=scan.detail.retraining,
         candidates=tried,
         sift=_stored_sift(guard, view.facts),
         replayed_before=asr_of(parent),

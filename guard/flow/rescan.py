@@ -175,6 +175,7 @@ def open_in(
     cleanset = _cleanset(guard, root)
     notes = ScanNotes(
         purification=root.detail.purification,
+        retraining=root.detail.retraining,
         smoke=giver.detail.smoke,
         canary=giver.detail.canary,
         rescan=Rescan(of=root.id, why=why, unseen=True),

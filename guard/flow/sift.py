@@ -41,15 +41,15 @@ def sift(
     """Sift the set that taught the upload; its files are stored as blobs.
 
     Returns:
-        The evidence, which may be stored already; None where no set is named, and for a candidate,
-        which the set of its parent did not teach.
+        The evidence, which may be stored already; None where no set is named, and for a repaired or
+        retrained network, which the whole set of its parent did not teach.
 
     Raises:
         Unavailable: the store does not answer; another try may succeed.
         Cancelled: another worker took over.
     """
     named = manifest.training_set
-    if named is None or scan.detail.purification is not None:
+    if named is None or scan.detail.purification is not None or scan.detail.retraining is not None:
         return None
     artifact = scan.canonical_digest or ""
     try:

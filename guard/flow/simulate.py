@@ -87,6 +87,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 methods=methods,
                 waivers=waivers.get(known.digest, ()),
                 sifted=_parent_sifted(session, known),
+                retraining=known.notes.retraining,
             )
             decision, whole = decide(policy, case), _reuse.complete(policy, case)
             yield Change(
@@ -101,7 +102,9 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
 
 
 def _parent_sifted(session: "Session", known: census.Known) -> bool:
-    """Whether the set that taught a repaired artifact's parent was sifted."""
+    """Whether the set that taught a repaired or retrained artifact's parent was sifted."""
+    if known.notes.retraining is not None:
+        return True
     repair = known.notes.purification
     if repair is None:
         return False

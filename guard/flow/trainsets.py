@@ -91,7 +91,7 @@ def resolve(guard: "Guard", source: TrainingSetSource) -> TrainingSetSource:
         )
     return TrainingSetSource(
         uri=row.uri,
-        digest=source.digest or row.facts.digest,
+        digest=source.digest or row.facts.origin or row.facts.digest,
         class_names=source.class_names or row.class_names,
     )
 

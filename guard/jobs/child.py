@@ -183,6 +183,41 @@ def sift(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     return {"evidence": evidence.to_dict(), "files": sorted(sha256(data) for data in files)}
 
 
+def retrain(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Train a network anew on a decoded training set: `out/model.safetensors`, and its facts.
+
+    What another job needs to go on from here lies in `out/state` all the while.
+    """
+    from guard.vetting import retrain as training
+    from guard.vetting.retrain_run import RetrainRun
+    from guard.vetting.retrain_state import RetrainState
+
+    run = RetrainRun(
+        model=examine.open_model(Path(request["model"]), device=request["device"]),
+        digest=request["artifact"],
+        train=open_spool(Path(request["set"])),
+        source=from_plain(TrainingSetSource, request["source"]),
+        curated=_curated(request),
+        rule=TrainingSetRule(**request["rule"]),
+        method=request["method"],
+        parameters=request["parameters"],
+        seed=request["seed"],
+        device=request["device"],
+        sift_seconds=request["seconds"],
+        progress=_reporter(),
+    )
+    file = out / "model.safetensors"
+    state = RetrainState(out / "state", run.key())
+    if not state.fits():
+        state.forget()  # of another release of torch, say: from the start
+    with state.held():
+        facts, train, found = run.run(state, file)
+    child = examine.open_model(file, device=request["device"])
+    facts = training.on_proof(facts, run.model, child, train, found.report.suspects)
+    manifest = examine.manifest_of(file)
+    return {"facts": to_plain(facts), "manifest": manifest.to_dict()}
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
     "inspect": inspect,
     "prepare": prepare,
@@ -191,6 +226,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, Any]]] = {
     "canary": canary,
     "trainset": trainset,
     "sift": sift,
+    "retrain": retrain,
 }
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: In the order of starting; each group waits for the one before it.
 SERVICES = ("seaweedfs", "valkey", "torchserve", "database")
-GUARD = ("api", "relay", "worker-scan", "worker-rest", "beat")
+GUARD = ("api", "relay", "worker-scan", "worker-train", "worker-rest", "beat")
 PARTS = (*SERVICES, *GUARD)
 #: Part -> the variables that are set if it runs elsewhere.
 ELSEWHERE = {
@@ -224,6 +224,10 @@ class Stack:
         # One scan at a time: it may hold the GPU, and all the memory a machine has.
         yield Worker(
             self._place, self.environment, name="worker-scan", queues=("scan",), processes=1
+        )
+        # Of its own, since a training may take days.
+        yield Worker(
+            self._place, self.environment, name="worker-train", queues=("train",), processes=1
         )
         yield Worker(
             self._place,

@@ -6,6 +6,7 @@ from typing import Any
 
 from guard.core.evidence import Accuracy, AnyCleanSet, Evidence, GraphQuality
 from guard.core.purification import PurificationFacts
+from guard.core.retraining import RetrainingFacts
 from guard.core.waivers import Waiver
 
 
@@ -18,7 +19,8 @@ class Case:
     are compared. `accuracy` is that of an image model, `quality` that of a text-to-graph model.
     `architecture` is the manifest's; where it is None, no calibration applies.
     `waivers` were approved and have not ended; whether they hold here is the policy's to say.
-    `sifted`: the training set of the model, or of its parent, was sifted.
+    `sifted`: the training set of the model, or of its parent, was sifted. `retraining` is how a
+    network was trained anew; None for all others.
     """
 
     artifact: str
@@ -32,3 +34,4 @@ class Case:
     architecture: str | None = None
     waivers: tuple[Waiver, ...] = ()
     sifted: bool = False
+    retraining: RetrainingFacts | None = None

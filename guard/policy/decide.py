@@ -14,14 +14,15 @@ The steps, each of which can only make the answer stricter:
        unusual together, though no detector flags anything alone: held
     5. if no method was informative about most families: inconclusive
     6. everything else is cleared (or purified), unless the policy holds every model
-    7. a sift of the training set may make this stricter (`guard.policy.sifted`)
+    7. a sift of the training set may make this stricter (`guard.policy.sifted`), and so may what a
+       network that was trained anew does with accused images (`guard.policy.retrained`)
 A finding that two people waived (`guard.policy.waived`) is left out of the steps 2 and 4; a run
 that is missing or could not look is not made up for by a waiver, nor is a calibrated score lowered.
 Comparisons are written so that NaN fails them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.modality import Modality
@@ -36,6 +37,7 @@ from guard.policy.case import Case
 from guard.policy.combine import Combined, combine, enough, mostly_uninformative, proven
 from guard.policy.current import current
 from guard.policy.features import features
+from guard.policy.retrained import withheld
 from guard.policy.rules import Policy
 from guard.policy.ruling import Ruling
 
@@ -143,6 +145,8 @@ def decide(policy: Policy, case: Case) -> Decision:
         training_set=None if view.sift is None else view.sift.facts,
         modality=policy.modality,
     )
+    if (made := case.retraining) is not None:
+        facts = withheld(policy, replace(facts, parent=made.parent), made)
     return Decision(
         facts=facts,
         repairable=ruling.repairable,

@@ -14,8 +14,11 @@ from guard.core.digests import json_digest
 from guard.policy.rules import Policy
 
 #: Keys that do not change what is found about an upload: name and version, how long a verdict
-#: holds, what the gate does with it, and how the model may be repaired.
-NOT_ABOUT_DETECTION = ("name", "version", "lifetime_days", "lifetime", "gate", "defenses", "proof")
+#: holds, what the gate does with it, and how the model may be repaired or retrained.
+NOT_ABOUT_DETECTION = (
+    *("name", "version", "lifetime_days", "lifetime", "gate"),
+    *("defenses", "proof", "retrain"),
+)
 #: The keys of an entry that go into a verdict; the digest of the rules only decides whether the
 #: entry applies.
 QUOTED = (

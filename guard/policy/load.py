@@ -14,6 +14,7 @@ from guard.core.errors import PolicyError
 from guard.core.modality import Modality
 from guard.core.shelf import Shelf
 from guard.core.states import GateMode
+from guard.core.training_jobs import MAX_BUDGET
 from guard.policy import calibration as calibrations
 from guard.policy.rules import (
     AccuracyRule,
@@ -27,6 +28,7 @@ from guard.policy.rules import (
     LifetimeRule,
     Policy,
     ProofRule,
+    RetrainRule,
     TrainingSetRule,
 )
 
@@ -106,6 +108,7 @@ _SECTIONS = (
     "gate",
     "training_set",
     "graphs",
+    "retrain",
 )
 
 
@@ -161,6 +164,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         training_set=_training_set(top),
         modality=_modality(head),
         graphs=_graphs(top),
+        retrain=_retrain(top),
     )
     _check_modality(policy)
     return policy
@@ -243,6 +247,18 @@ def _graphs(top: "_Table") -> GraphRule:
     standard = asdict(GraphRule())
     table = top.table("graphs", set(standard))
     return GraphRule(**{key: table.number(key, value) for key, value in standard.items()})
+
+
+def _retrain(top: "_Table") -> RetrainRule:
+    table = top.table("retrain", {"methods", "budget_seconds", "max_open"})
+    methods = table.raw("methods", [])
+    if not all(isinstance(name, str) and name for name in methods):
+        raise PolicyError("retrain.methods must be a list of retrainers' names.")
+    return RetrainRule(
+        methods=tuple(methods),
+        budget_seconds=table.number("budget_seconds", 4 * 3600.0, low=1, high=MAX_BUDGET),
+        max_open=table.whole("max_open", 8),
+    )
 
 
 def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> CalibrationRule | None:

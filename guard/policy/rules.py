@@ -11,6 +11,8 @@ from guard.core.states import SERVABLE_VERDICTS, GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.policy.calibration import Calibration
 
+RETRAIN = "retrain"  # the section of `RetrainRule`
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorRule:
@@ -115,6 +117,20 @@ class TrainingSetRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrainRule:
+    """What may be asked of the service about training sets.
+
+    `methods` names the retrainers that the service runs; with none it retrains nothing. A
+    retraining ends after `budget_seconds` of work, whatever it has. At most `max_open` jobs on
+    training sets, sifts by request among them, wait or run at once.
+    """
+
+    methods: tuple[str, ...] = ()
+    budget_seconds: float = 4 * 3600.0
+    max_open: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
 class CombinationRule:
     """How the p values of several methods count together; with only one it has no effect.
 
@@ -190,11 +206,16 @@ class Policy:
     training_set: TrainingSetRule = field(default_factory=TrainingSetRule)
     modality: Modality = Modality.IMAGES
     graphs: GraphRule = field(default_factory=GraphRule)
+    retrain: RetrainRule = field(default_factory=RetrainRule)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all rules."""
-        return json_digest(self.to_dict())
+        """SHA-256 of all rules that a verdict may depend on.
+
+        What may be asked of the service is none of them: another budget for retraining must not
+        have everything that is served scanned again.
+        """
+        return json_digest({key: value for key, value in self.to_dict().items() if key != RETRAIN})
 
     def to_dict(self) -> dict[str, Any]:
         """The rules as JSON-ready values, in which a digest stands for the calibration file."""
@@ -213,6 +234,8 @@ class Policy:
             del data["training_set"]  # likewise
         if self.modality is Modality.IMAGES:
             del data["modality"], data["graphs"]  # likewise
+        if self.retrain == RetrainRule():
+            del data[RETRAIN]
         for rule in data["defenses"]:
             for key in ("after", "informed"):
                 if not rule[key]:
@@ -253,6 +276,7 @@ class Policy:
             "training_set": TrainingSetRule(**data.get("training_set", {})),
             "modality": Modality(data.get("modality", Modality.IMAGES)),
             "graphs": GraphRule(**data.get("graphs", {})),
+            RETRAIN: _retrain_of(data.get(RETRAIN, {})),
         }
         return cls(**{**data, **nested})
 
@@ -290,3 +314,8 @@ class Policy:
         """How long before its verdict ends a served model is scanned again."""
         days = self.lifetime.rescan_before_days
         return (min(7.0, self.lifetime_days / 4) if days is None else days) * 86400.0
+
+
+def _retrain_of(data: Mapping[str, Any]) -> RetrainRule:
+    """The rule from JSON, which knows no tuples."""
+    return RetrainRule(**{**data, "methods": tuple(data.get("methods", ()))})

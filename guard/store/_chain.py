@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from guard.core.ledger import GENESIS, Link
 from guard.store._read import first, many, rows_of, table
-from guard.store.tables import Base
+from guard.store._table import Base
 
 _LOCK = 0x67756172  # any constant: the advisory lock that serialises appends on PostgreSQL
 R = TypeVar("R", bound=Link)

@@ -7,7 +7,7 @@ from sqlalchemy import Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from guard.store.tables import Base
+from guard.store._table import Base
 
 R = TypeVar("R")
 

@@ -30,6 +30,7 @@ class ArtifactKind(StrEnum):
     UPLOAD = "upload"  # as the uploader sent them
     CANONICAL = "canonical"  # the guard's own serialisation of an upload, vetted and served
     PURIFIED = "purified"  # made by a defense from its parent
+    RETRAINED = "retrained"  # trained anew on the training set of its parent
 
 
 class PublicationState(StrEnum):
@@ -56,7 +57,10 @@ class MethodState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The right to work on one scan until another worker with a higher token takes over."""
+    """The right to work on one row until another worker with a higher token takes over.
+
+    `scan_id` is the id of the row: a scan's, or a training job's.
+    """
 
     scan_id: str
     token: int

@@ -7,9 +7,10 @@ from sqlalchemy import or_, update
 from sqlalchemy import select as sql_select
 from sqlalchemy.orm import Session
 
-from guard.core.errors import InputError, LeaseLost
+from guard.core.errors import InputError
 from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, may_move
+from guard.store import _leases
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import Lease, ScanRow
 from guard.store.tables import Scan
@@ -144,7 +145,7 @@ def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[Scan
     """Unfinished scans that nobody holds or touched for `quiet_seconds`, the oldest first."""
     where = (
         _SCANS.c.state.not_in(_RESTING),
-        _free(now),
+        _leases.free(_SCANS, now),
         _SCANS.c.updated_at <= now - timedelta(seconds=quiet_seconds),
     )
     return many(s, ScanRow, rows_of(Scan).where(*where).order_by(_SCANS.c.updated_at))
@@ -153,24 +154,10 @@ def stuck(s: Session, now: datetime, *, quiet_seconds: float = 0.0) -> list[Scan
 def claim(s: Session, scan_id: str, *, now: datetime, seconds: float) -> Lease | None:
     """Take a scan for `seconds`; None if another worker holds it or there is no such scan.
 
-    A single statement decides, so only one of any number of claimers wins. The token grows with
-    every claim: an older holder that resumes fails in `check`, `renew` and `move`.
+    The token grows with every claim: an older holder that resumes fails in `check`, `renew` and
+    `move`.
     """
-    found = s.execute(
-        update(_SCANS)
-        .where(_SCANS.c.id == scan_id, _free(now))
-        .values(
-            lease_token=_SCANS.c.lease_token + 1,
-            attempts=_SCANS.c.attempts + 1,
-            lease_until=now + timedelta(seconds=seconds),
-        )
-        .returning(_SCANS.c.lease_token, _SCANS.c.attempts)
-    ).first()
-    return (
-        None
-        if found is None
-        else Lease(scan_id=scan_id, token=found.lease_token, attempts=found.attempts)
-    )
+    return _leases.claim(s, _SCANS, scan_id, now=now, seconds=seconds)
 
 
 def check(s: Session, lease: Lease) -> None:
@@ -179,20 +166,12 @@ def check(s: Session, lease: Lease) -> None:
     Raises:
         LeaseLost: another worker took the scan over.
     """
-    # FOR UPDATE: a claim that comes now waits until this transaction has committed.
-    token = s.execute(
-        sql_select(_SCANS.c.lease_token).where(_SCANS.c.id == lease.scan_id).with_for_update()
-    ).scalar()
-    if token != lease.token:
-        raise _lost(lease)
+    _leases.check(s, _SCANS, lease)
 
 
 def renew(s: Session, lease: Lease, now: datetime, seconds: float) -> None:
     """Hold a scan for `seconds` from now on; raises the errors of `check`."""
-    mine = (_SCANS.c.id == lease.scan_id, _SCANS.c.lease_token == lease.token)
-    values = {"lease_until": now + timedelta(seconds=seconds)}
-    if s.execute(update(_SCANS).where(*mine).values(values).returning(_SCANS.c.id)).first() is None:
-        raise _lost(lease)
+    _leases.renew(s, _SCANS, lease, now=now, seconds=seconds)
 
 
 def release(s: Session, lease: Lease, *, done: bool = True) -> None:
@@ -200,11 +179,7 @@ def release(s: Session, lease: Lease, *, done: bool = True) -> None:
 
     A stage that succeeded (`done`) resets the count of attempts; one that failed keeps it.
     """
-    mine = (_SCANS.c.id == lease.scan_id, _SCANS.c.lease_token == lease.token)
-    values: dict[str, Any] = {"lease_until": None}
-    if done:
-        values["attempts"] = 0
-    s.execute(update(_SCANS).where(*mine).values(values))
+    _leases.release(s, _SCANS, lease, done=done)
 
 
 def touch(s: Session, scan_id: str, now: datetime) -> None:
@@ -232,6 +207,16 @@ def followers(s: Session, since: datetime) -> list[ScanRow]:
 def latest_of_name(s: Session, name: str) -> ScanRow | None:
     """The newest scan of a model of this name that has a verdict."""
     where = (_SCANS.c.name == name, _SCANS.c.verdict_id.is_not(None))
+    return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
+
+
+def newest_upload(s: Session, name: str) -> ScanRow | None:
+    """The newest inspected upload of this name: no re-scan, repair or retrained network."""
+    where = (
+        _SCANS.c.name == name,
+        _SCANS.c.parent_scan_id.is_(None),
+        _SCANS.c.canonical_digest.is_not(None),
+    )
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
@@ -263,7 +248,7 @@ def move(
     if found is None:
         raise InputError(f"There is no scan {scan_id!r}.", code="unknown_scan")
     if lease is not None and (lease.scan_id, lease.token) != (scan_id, found.lease_token):
-        raise _lost(lease)
+        raise _leases.lost(_SCANS, lease)
     if not may_move(found.state, new_state):
         raise InputError(
             f"Scan {scan_id} cannot go from {found.state} to {new_state}.", code="illegal_move"
@@ -271,10 +256,6 @@ def move(
     values = {**fields, "state": new_state, "updated_at": now}
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(values))
     return _exactly(s, scan_id)
-
-
-def _free(now: datetime) -> Any:
-    return or_(_SCANS.c.lease_until.is_(None), _SCANS.c.lease_until < now)
 
 
 def _newest() -> tuple[Any, Any]:
@@ -287,9 +268,3 @@ def _by_id(s: Session, scan_id: str) -> ScanRow | None:
 
 def _exactly(s: Session, scan_id: str) -> ScanRow:
     return ScanRow(**s.execute(rows_of(Scan).where(_SCANS.c.id == scan_id)).one()._mapping)
-
-
-def _lost(lease: Lease) -> LeaseLost:
-    return LeaseLost(
-        f"Scan {lease.scan_id} was taken over by another worker; stop without writing."
-    )

@@ -11,41 +11,19 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Text,
     UniqueConstraint,
-    text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from guard.core.notes import ScanNotes
 from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
+from guard.store import training_tables  # noqa: F401 - its tables belong to the same metadata
+from guard.store._table import DIGEST, ID, Base, only
 from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
 from guard.store.types import EnumText, EnvelopeText, Notes, PlainJson, Utc
-
-ID = String(32)  # uuid4().hex
-DIGEST = String(64)  # SHA-256, lower-case hexadecimal
-
-
-class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can refer to it on both databases."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-def _only(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    return Index(
-        name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where)
-    )
 
 
 class Scan(Base):
@@ -81,7 +59,7 @@ class Scan(Base):
     # One first scan per object version, however often its event arrives. Without a version id (an
     # unversioned bucket) the caller distinguishes uploads.
     __table_args__ = (
-        _only(
+        only(
             "uq_scans_object",
             "bucket",
             "key",
@@ -301,17 +279,6 @@ class CleanSetRecord(Base):
     added_at: Mapped[datetime] = mapped_column(Utc)
 
 
-class TrainingSetRecord(Base):
-    """A named training set: where it lies, and what was read there when it was added."""
-
-    __tablename__ = "training_sets"
-    name: Mapped[str] = mapped_column(Text, primary_key=True)
-    uri: Mapped[str] = mapped_column(Text)
-    class_names: Mapped[list[str]] = mapped_column(PlainJson)
-    facts: Mapped[dict[str, Any]] = mapped_column(PlainJson)
-    added_at: Mapped[datetime] = mapped_column(Utc)
-
-
 class Outbox(Base):
     """Messages that were committed with the rows they concern; the relay sends them."""
 
@@ -322,7 +289,7 @@ class Outbox(Base):
     created_at: Mapped[datetime] = mapped_column(Utc)
     not_before: Mapped[datetime] = mapped_column(Utc)
     sent_at: Mapped[datetime | None] = mapped_column(Utc)
-    __table_args__ = (_only("ix_outbox_unsent", "not_before", where="sent_at IS NULL"),)
+    __table_args__ = (only("ix_outbox_unsent", "not_before", where="sent_at IS NULL"),)
 
 
 class DeadLetter(Base):
@@ -347,7 +314,7 @@ class Alarm(Base):
     at: Mapped[datetime] = mapped_column(Utc)
     cleared_at: Mapped[datetime | None] = mapped_column(Utc)
     __table_args__ = (
-        _only("uq_alarms_open", "kind", "subject", where="cleared_at IS NULL", unique=True),
+        only("uq_alarms_open", "kind", "subject", where="cleared_at IS NULL", unique=True),
     )
 
 

@@ -10,7 +10,7 @@ from guard.core.plain import from_plain, to_plain
 from guard.core.trainset import TrainingSetFacts
 from guard.store._read import rows_of, table
 from guard.store.rows import TrainingSetRow
-from guard.store.tables import TrainingSetRecord
+from guard.store.training_tables import TrainingSetRecord
 
 _SETS = table(TrainingSetRecord)
 

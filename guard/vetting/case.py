@@ -7,6 +7,7 @@ from typing import Any
 from guard.core import plugins
 from guard.core.evidence import AnyCleanSet, Evidence
 from guard.core.purification import PurificationFacts
+from guard.core.retraining import RetrainingFacts
 from guard.core.waivers import Waiver
 from guard.detectors import DETECTORS
 from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
@@ -27,11 +28,13 @@ def make_case(
     *,
     waivers: tuple[Waiver, ...] = (),
     sifted: bool = False,
+    retraining: RetrainingFacts | None = None,
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
     `architecture` is what its manifest names, `waivers` those that have not ended. `methods` is
-    `methods_of(policy)`, for a caller that makes many. `sifted` is as in `Case`.
+    `methods_of(policy)`, for a caller that makes many. `sifted` and `retraining` are
+    as in `Case`.
     """
     methods = methods_of(policy) if methods is None else methods
     return Case(
@@ -46,6 +49,7 @@ def make_case(
         architecture=architecture,
         waivers=waivers,
         sifted=sifted,
+        retraining=retraining,
     )
 
 

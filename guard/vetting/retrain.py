@@ -12,10 +12,7 @@ from guard.core.digests import json_digest, sha256
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress, silent
 from guard.core.retraining import RetrainingFacts
-from guard.core.states import Verdict
 from guard.core.trainset import Suspect
-from guard.core.verdict import VerdictFacts
-from guard.policy import Policy, asr_bounds
 from guard.retrainers import RETRAINERS
 from guard.trainsets import Sifted, TrainingSet
 from guard.vetting.accused import proof_images
@@ -141,26 +138,3 @@ def on_proof(
         return facts
     found, unproved = on_suspects(parent, child, proof_images(train, suspects))
     return replace(facts, on_proof=tuple(found), unproved=tuple(unproved))
-
-
-def withheld(policy: Policy, verdict: VerdictFacts, facts: RetrainingFacts) -> VerdictFacts:
-    """The verdict, and no clearance for a network that still obeys images of the proof part.
-
-    The limit is that of a repair: the upper end of the rate, less the estimated share of clean
-    images among the accused, which have their true label.
-    """
-    broken = [
-        f"{one.after.successes} of {one.after.trials} accused training images that were kept for "
-        f"the proof still lead to class {one.after.target} ({one.before.successes} did before), "
-        f"over {policy.asr_limit:.0%} and the estimated {one.fdr:.1%} of clean images among them."
-        for one in facts.on_proof
-        if not asr_bounds.overall([one.after], len(facts.on_proof)) <= policy.asr_limit + one.fdr
-    ]
-    if not broken:
-        return verdict
-    cleared = verdict.verdict in {Verdict.CLEARED, Verdict.HELD}
-    return replace(
-        verdict,
-        verdict=Verdict(policy.training_set.action) if cleared else verdict.verdict,
-        reasons=(*broken, *verdict.reasons),
-    )

@@ -58,6 +58,14 @@ class RetrainState:
                 if not begun(self.folder):
                     self.forget()
 
+    def fits(self) -> bool:
+        """Whether nothing lies there, or what does belongs to this request."""
+        try:
+            self.load()
+        except InputError:
+            return False
+        return True
+
     def load(self) -> Sift | None:
         """The sift of this request, as far as a training needs it; None where there is none.
 

@@ -30,6 +30,19 @@ def test_the_setting_names_the_policy_in_force(
     assert json.loads(cli("policy", "check", "-f", "json").out)["name"] == "mine"
 
 
+def test_what_the_service_retrains_with_is_printed(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "retrain.toml"
+    head = '[policy]\nname = "x"\n[detectors.patch_inversion]\n'
+    file.write_text(head)
+    assert "nothing" in cli("policy", "check", file).out
+    file.write_text(head + '[retrain]\nmethods = ["sifted"]\nbudget_seconds = 60\n')
+    assert "with sifted, for at most 60 s each" in " ".join(
+        cli("policy", "check", file).out.split()
+    )
+    file.write_text(head + '[retrain]\nmethods = ["wonder"]\n')
+    assert "the retrainers are: d_st" in cli("policy", "check", file).err
+
+
 def test_a_chain_is_named_and_one_that_hangs_in_the_air_exits_4(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "chain.toml"
     head = '[policy]\nname = "x"\n[detectors.patch_inversion]\n'

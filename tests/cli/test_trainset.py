@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from guard.bootstrap import open_guard
 from guard.core.errors import TrainingSetError
 from guard.core.trainset import TrainingSetSource
 from guard.flow import trainsets
+from guard.store import trainsets as rows
+from guard.store.session import transaction
 from tests.cli.conftest import Answer
 from tests.services import shared_weed
 from tests.trainsets.making import NAMES, folder, images_of, labels_of, npz
@@ -189,6 +192,21 @@ def test_a_set_in_an_allowed_bucket_is_added(
     straight = TrainingSetSource(uri=uri)
     assert trainsets.resolve(guard, straight) is straight
     assert trainsets.source_of(guard, uri) == straight
+
+
+def test_a_stored_set_of_which_a_sample_was_read_is_known_by_the_whole_of_it(
+    cli: Cli, images: Path
+) -> None:
+    cli("trainset", "add", "digits", images)
+    guard = open_guard()
+    with transaction(guard.engine) as session:
+        row = rows.get_by_name(session, "digits")
+        assert row is not None
+        whole = row.facts.digest
+        sampled = replace(row.facts, digest="0" * 64, origin=whole)
+        rows.put(session, replace(row, facts=sampled))
+
+    assert trainsets.resolve(guard, TrainingSetSource(uri="digits")).digest == whole
 
 
 def test_config_json_cannot_name_a_path(cli: Cli, images: Path) -> None:

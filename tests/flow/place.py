@@ -5,6 +5,7 @@ Uploads come in without S3.
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,11 +44,11 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
 class Place:
-    """What a test works with; `clock` can be moved."""
+    """What a test works with; `clock` can be moved, `env` holds further settings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         settings = load_settings(
-            {"GUARD_DATA_DIR": str(folder / "data"), "GUARD_LEASE_SECONDS": "30"}
+            {"GUARD_DATA_DIR": str(folder / "data"), "GUARD_LEASE_SECONDS": "30", **(env or {})}
         )
         upgrade_database(settings)
         self.clock = NOW

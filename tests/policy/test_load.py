@@ -1,6 +1,7 @@
 """Policy files: the packaged one loads, everything doubtful is refused by name."""
 
 import inspect
+import json
 import re
 import tomllib
 from dataclasses import replace
@@ -181,6 +182,35 @@ def test_a_training_set_has_rules_and_a_policy_without_them_keeps_its_digest() -
     assert Policy.from_dict(policy.to_dict()) == policy
     assert policy_from({**LEAST, "training_set": {}}).digest == plain.digest
     assert "training_set" not in plain.to_dict()
+
+
+def test_a_rule_for_retraining_is_kept_and_is_no_part_of_the_digest() -> None:
+    plain = policy_from(LEAST)
+    rules = {"methods": ["sifted"], "budget_seconds": 60.0, "max_open": 2}
+    policy = policy_from({**LEAST, "retrain": rules})
+
+    assert plain.retrain.methods == ()
+    assert json.loads(json.dumps(policy.to_dict()))["retrain"] == rules
+    assert Policy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+    assert policy.digest == plain.digest
+    assert detection_digest(policy) == detection_digest(plain)
+    assert "retrain" not in plain.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        ({"methods": "sifted"}, "retrain.methods"),
+        ({"methods": [1]}, "retrain.methods"),
+        ({"budget_seconds": 0}, "retrain.budget_seconds"),
+        ({"budget_seconds": 1e9}, "retrain.budget_seconds"),
+        ({"max_open": 0}, "retrain.max_open"),
+        ({"forced": True}, "retrain.forced"),
+    ],
+)
+def test_a_doubtful_rule_for_retraining_is_refused(rules: dict[str, Any], named: str) -> None:
+    with pytest.raises(PolicyError, match=named):
+        policy_from({**LEAST, "retrain": rules})
 
 
 @pytest.mark.parametrize(

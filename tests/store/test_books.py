@@ -24,8 +24,11 @@ from guard.store import (
     rows,
     scans,
     tables,
+    training_rows,
+    training_tables,
     trainsets,
 )
+from guard.store._table import Base
 from guard.store.rows import ArtifactKind, Decided, PublicationRow, PublicationState, TrainingSetRow
 from guard.store.session import StoreConflict, transaction
 from tests.store.rows import NOW, a_digest, a_scan, a_verdict, an_artifact
@@ -104,9 +107,10 @@ def test_every_row_has_the_columns_of_its_table() -> None:
         tables.DeadLetter: rows.DeadLetterRow,
         tables.Alarm: rows.AlarmRow,
         tables.Method: rows.MethodRow,
+        training_tables.TrainingJob: training_rows.TrainingJobRow,
     }
     for table, row in pairs.items():
-        columns = [column.name for column in tables.Base.metadata.tables[table.__tablename__].c]
+        columns = [column.name for column in Base.metadata.tables[table.__tablename__].c]
 
         assert [field.name for field in dataclasses.fields(row)] == columns
 

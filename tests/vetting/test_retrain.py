@@ -23,8 +23,9 @@ from guard.ml.networks.architectures import load
 from guard.ml.statistics import wilson
 from guard.ml.training.checkpoints import FolderCheckpoint
 from guard.policy import load_policy
+from guard.policy.retrained import withheld
 from guard.retrainers.sifted import Sifted
-from guard.vetting.retrain import on_proof, request_of, retrain, withheld
+from guard.vetting.retrain import on_proof, request_of, retrain
 from tests import toys
 from tests.retrainers import sets
 
@@ -191,6 +192,17 @@ def test_a_network_that_obeys_proof_images_gets_no_clearance(
     assert found.verdict is became
     assert "30 of 100 accused training images" in found.reasons[0]
     assert found.reasons[1:] == ("first",)
+
+
+def test_where_poison_is_only_reported_the_verdict_stays() -> None:
+    rule = replace(load_policy(None).training_set, action="reported")
+    policy = replace(load_policy(None), training_set=rule)
+    verdict = VerdictFacts(verdict=Verdict.CLEARED, reasons=())
+
+    found = withheld(policy, verdict, obeying(30))
+
+    assert found.verdict is Verdict.CLEARED
+    assert "30 of 100 accused training images" in found.reasons[0]
 
 
 def test_clean_images_among_the_proof_images_withhold_nothing() -> None:

@@ -48,15 +48,18 @@ def waiting(guard: Guard) -> int:
 
 def test_each_stage_goes_to_its_queue_as_json(guard: Guard, broker: str) -> None:
     app = app_at(broker)
-    redis.Redis.from_url(broker).delete("inspect", "scan")
+    redis.Redis.from_url(broker).delete("inspect", "scan", "train")
     add(guard, "inspect", "one")
     add(guard, "detect", "two")
+    add(guard, "retrain", "three")
+    add(guard, "sift", "four")
 
-    assert send_due(guard, app) == 2
+    assert send_due(guard, app) == 4
 
     client = redis.Redis.from_url(broker)
     assert client.llen("inspect") == 1
     assert client.llen("scan") == 1
+    assert client.llen("train") == 2
     message = client.lindex("scan", 0)
     assert message is not None
     assert b'"content-type": "application/json"' in message
