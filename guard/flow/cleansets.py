@@ -10,12 +10,12 @@ from guard.store import cleansets
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
-    from guard.core.evidence import CleanSetFacts
+    from guard.core.evidence import AnyCleanSet
     from guard.flow.context import Guard
     from guard.flow.principals import Principal
 
 
-def add(guard: "Guard", who: "Principal | str", facts: "CleanSetFacts", data: bytes) -> None:
+def add(guard: "Guard", who: "Principal | str", facts: "AnyCleanSet", data: bytes) -> None:
     """Store a curated clean set by digest under its name, in whose place it comes from now on.
 
     Args:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from guard import __version__
 from guard.core.digests import is_digest, json_digest
 from guard.core.errors import CleanSetError, InputError, TrainingSetError
+from guard.core.evidence import CleanSetFacts
 from guard.core.manifest import Manifest, is_bucket_uri
+from guard.core.modality import HOLDS, Modality
 from guard.core.plain import to_plain
 from guard.core.roles import Act, Role
 from guard.core.training_jobs import OPEN_STATES, JobKind, JobOrder
@@ -27,7 +29,7 @@ from guard.store.session import reading, transaction
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from guard.core.evidence import CleanSetFacts
+    from guard.core.evidence import AnyCleanSet
     from guard.flow.context import Guard
     from guard.flow.principals import Principal
     from guard.store.rows import ScanRow
@@ -250,23 +252,33 @@ def _pinned(guard: "Guard", scan: "ScanRow", asked: Asked) -> TrainingSetSource:
     return named
 
 
-def _cleanset(guard: "Guard", scan: "ScanRow", name: str | None) -> "CleanSetFacts":
+def _cleanset(guard: "Guard", scan: "ScanRow", name: str | None) -> CleanSetFacts:
     """The clean set of that name, or the one that the model was or would be vetted with."""
     if name is None and scan.cleanset_digest is None:
         # Imported here, since the API asks too, and starts without NumPy.
         from guard.flow.detect import wanted_cleanset
 
-        return wanted_cleanset(guard, scan)
+        return _of_images(wanted_cleanset(guard, scan))
     with reading(guard.engine) as session:
         if name is None:
-            return cleansets.get(session, scan.cleanset_digest or "")
+            return _of_images(cleansets.get(session, scan.cleanset_digest or ""))
         found = cleansets.get_by_name(session, name)
     if found is None:
         raise CleanSetError(
             f"No clean set is called {name!r:.100}; `guard cleanset add` stores one.",
             code="cleanset_unknown",
         )
-    return found
+    return _of_images(found)
+
+
+def _of_images(facts: "AnyCleanSet") -> CleanSetFacts:
+    if isinstance(facts, CleanSetFacts):
+        return facts
+    raise CleanSetError(
+        f"Clean set {facts.name!r:.100} holds {HOLDS[facts.modality]}; training sets are sifted, "
+        f"and networks trained, with {HOLDS[Modality.IMAGES]}.",
+        code="cleanset_wrong_kind",
+    )
 
 
 def _own(session: "Session", who: "Principal", scan: "ScanRow") -> None:

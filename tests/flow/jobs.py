@@ -88,7 +88,7 @@ class Service(Place):
         with transaction(self.guard.engine) as session:
             cleansets.put(session, facts, self.clock)
         self.guard.blobs.put_bytes(blob)
-        trainsets.add(self.guard, "stripes", str(self.files / "taught.npz"))
+        trainsets.add(self.guard, "bob", "stripes", str(self.files / "taught.npz"))
         manifest = json.loads((self.files / "bad" / "config.json").read_text())
         self.scan_id = self.upload(
             (self.files / "bad" / "model.safetensors").read_bytes(),

@@ -194,7 +194,7 @@ def test_a_set_that_is_another_one_by_now_is_not_trained_on(
     service: Service, tmp_path: Path
 ) -> None:
     path = sets.training_set(tmp_path / "own.npz", poisoned=True)
-    trainsets.add(service.guard, "own", str(path))
+    trainsets.add(service.guard, "bob", "own", str(path))
     job = service.ask(training_set="own")
     sets.training_set(path, poisoned=False)
 
@@ -207,7 +207,7 @@ def test_a_set_that_taught_another_model_is_not_trained_on(
     images, labels = models.pictures(900, seed=2)
     names = np.array(models.MODEL.label_names)
     np.savez(tmp_path / "odd.npz", images=images, labels=np.roll(labels, 1), class_names=names)
-    trainsets.add(service.guard, "odd", str(tmp_path / "odd.npz"))
+    trainsets.add(service.guard, "bob", "odd", str(tmp_path / "odd.npz"))
     job = service.ask(training_set="odd")
 
     sentence = ended(service, job, JobState.FAILED, "sift_could_not_look")
