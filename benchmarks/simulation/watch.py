@@ -256,15 +256,15 @@ class Watch:
         transfers = dict(
             db.execute("SELECT subject, count(*) FROM acts WHERE act = 'transfer' GROUP BY subject")
         )
-        rolled = {}
-        for row in db.execute("SELECT name, bucket, prefix, owner, rolled_back_to FROM claims"):
-            name, *claim, back = row
-            rolled[name] = back
+        rolled, newest = {}, {}
+        for row in db.execute(
+            "SELECT name, bucket, prefix, owner, rolled_back_to, newest_scan_id FROM claims"
+        ):
+            name, *claim, back, scan = row
+            rolled[name], newest[name] = back, scan
             known = self.claims.get(name)
             if known not in {None, tuple(claim)} and transfers.get(name) == self.acts.get(name):
                 yield 3, f"{name} went from {known} to {claim} without a transfer"
-            if known is not None and known[1] != claim[1]:
-                self.active.pop(name, None)
             self.claims[name] = tuple(claim)
         self.acts = transfers
         active: dict[str, str] = {}
@@ -277,13 +277,23 @@ class Watch:
                 active[name] = digest
         for name, digest in active.items():
             if self.active.get(name) != digest:
-                yield from self._replaced(db, name, digest, rolled.get(name))
+                yield from self._replaced(db, name, digest, rolled.get(name), newest.get(name))
         self.active = active
 
     def _replaced(
-        self, db: sqlite3.Connection, name: str, digest: str, rolled_back_to: str | None
+        self,
+        db: sqlite3.Connection,
+        name: str,
+        digest: str,
+        rolled_back_to: str | None,
+        newest: str | None,
     ) -> Iterator[tuple[int, str]]:
-        """A name has got another artifact."""
+        """A name has got another artifact.
+
+        The same bytes may have been uploaded before and after another model, and only one of the
+        uploads be published yet: of those the service's record says which, and it can name none
+        other, since the digest must be the upload's.
+        """
         _, prefix, _ = self.claims.get(name, (None, None, None))
         finished = {
             version
@@ -305,7 +315,12 @@ class Watch:
         if not own:
             yield 3, f"{name} of {prefix} got {digest[:8]}, uploaded under {[m.key for m in mine]}"
             return
-        number, top = max(one.number for one in own), self.top.get((name, str(prefix)), -1)
+        (version,) = db.execute(
+            "SELECT version_id FROM scans WHERE id = ?", (newest,)
+        ).fetchone() or ("",)
+        named = [one for one in own if version and version.startswith(one.version)]
+        number = max(one.number for one in named or own)
+        top = self.top.get((name, str(prefix)), -1)
         if number < top:
             yield 4, f"{name} went from upload {top} back to {number} without a rollback"
         self.top[name, str(prefix)] = max(top, number)
