@@ -26,6 +26,7 @@ from benchmarks.attacks._base import Attack
 from benchmarks.training import accuracy, predictions
 from guard.core.digests import sha256
 from guard.core.manifest import Manifest
+from guard.core.modality import Modality
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.training.checkpoints import FolderCheckpoint
 from guard.retrainers import RETRAINERS
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--precision", type=float, default=0.94)
     parser.add_argument("--pace", type=float, default=1.0, help="of the default passes, a share")
-    parser.add_argument("--methods", nargs="*", default=RETRAINERS.names())
+    parser.add_argument("--methods", nargs="*", default=RETRAINERS.of(Modality.IMAGES))
     options = parser.parse_args()
     one = cell(options.data, options.attack, options.rate, options.seed, options.width)
     sift = made_up_sift(one, options.recall, options.precision, options.seed)

@@ -4,7 +4,7 @@ It joins settings, database, blobs, policy, keys and publisher.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guard.blobs import open_blobs
 from guard.core import plugins
@@ -17,9 +17,6 @@ from guard.policy import Policy, default_policy, load_policy
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
 from guard.store.session import make_engine
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def open_guard(settings: Settings | None = None) -> Guard:
@@ -58,13 +55,13 @@ def policy_in_force(settings: Settings, modality: Modality) -> Policy:
     Raises:
         PolicyError: the file is wrong, or its policy is for models of another modality.
     """
-    setting = "policy_file" if modality is Modality.IMAGES else "graph_policy_file"
-    file: Path | None = getattr(settings, setting)
+    images = modality is Modality.IMAGES
+    file = settings.policy_file if images else settings.graph_policy_file
     policy = default_policy(modality) if file is None else load_policy(file)
     if policy.modality is not modality:
         raise PolicyError(
-            f"GUARD_{setting.upper()} names policy {policy.name}, which is for {policy.modality} "
-            f"models; it must be for {modality} models."
+            f"GUARD_{'' if images else 'GRAPH_'}POLICY_FILE names policy {policy.name}, which is "
+            f"for {policy.modality} models; it must be for {modality} models."
         )
     return policy
 

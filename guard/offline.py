@@ -28,7 +28,6 @@ from guard.offline_inputs import (
     name_of,
     policy_for,
     policy_of,
-    require_images,
     vettable_at,
 )
 from guard.offline_sift import opened
@@ -158,12 +157,9 @@ def purify(
         try:
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
-            curated = curated_set(cleanset)
+            work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
         except (ArtifactRejected, MissingExtra) as error:
             return _not_vetted(Path(path), rules, error, time.monotonic() - started)
-        if training_set is not None:
-            require_images(inspected, "A sift of the training set")
-        work = Work(rules, curated, seed, progress or silent, math.inf)
         model = examine.open_model(inspected.canonical, device=device)
         # A wrong name is refused before the long search.
         listed = _order(rules, defense, params)

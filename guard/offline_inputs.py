@@ -87,16 +87,15 @@ def policy_for(rules: Policy, modality: Modality, *, given: bool) -> Policy:
     return default_policy(modality)
 
 
-def require_images(inspected: examine.Inspected, what: str) -> None:
-    """Refuse a model of another modality for what the guard does with image models alone.
+def require_images(modality: Modality) -> None:
+    """Refuse a model of another modality for what needs a training set.
 
     Raises:
-        InputError: it is one; `what` names the work.
+        InputError: it is one.
     """
-    if inspected.manifest.modality is not Modality.IMAGES:
+    if modality is not Modality.IMAGES:
         raise InputError(
-            f"{what} is for {Modality.IMAGES} models, and this is a "
-            f"{inspected.manifest.modality} model.",
+            f"A training set is used for {Modality.IMAGES} models, and this is a {modality} model.",
             code="modality",
         )
 

@@ -16,7 +16,7 @@ from guard.core.retraining import RetrainingFacts
 from guard.core.sift import SiftVerdict
 from guard.core.trainset import Suspect, TrainingSetSource
 from guard.offline import write_model
-from guard.offline_inputs import image_set, inspect_at, name_of, policy_of, require_images
+from guard.offline_inputs import image_set, inspect_at, name_of, policy_of
 from guard.offline_sift import opened
 from guard.reports.report import Report
 from guard.retrainers import RETRAINERS
@@ -89,7 +89,6 @@ def retrain(
     folder = _free(state_folder(out), resume=resume)
     with tempfile.TemporaryDirectory() as temporary:
         inspected = inspect_at(Path(like), Path(temporary))
-        require_images(inspected, "Retraining")
         model = examine.open_model(inspected.canonical, device=device)
         curated = image_set(cleanset)
         with opened(training_set, model, progress=part(watch, 0, READ)) as (train, source):

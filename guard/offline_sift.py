@@ -97,7 +97,6 @@ def sifting(
     rules, watch = policy_of(policy), progress or silent
     with tempfile.TemporaryDirectory() as folder:
         inspected = vettable_at(Path(path), Path(folder))
-        require_images(inspected, "A sift of the training set")
         model = examine.open_model(inspected.canonical, device=device)
         curated = image_set(cleanset)
         with opened(training_set, model, progress=part_of(watch, 0, 2, "")) as (train, source):
@@ -129,6 +128,7 @@ def opened(
     Raises:
         TrainingSetError: there is none, or it cannot be read.
     """
+    require_images(model.manifest.modality)
     if isinstance(training_set, TrainingSet):
         yield training_set, TrainingSetSource(uri=training_set.facts.uri)
         return

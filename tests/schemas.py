@@ -135,8 +135,10 @@ def predicate() -> Schema:
 def report() -> Schema:
     """Of `guard scan`, `purify`, `report` and `review show` with `--format json`."""
     shown = object_of(VerdictFacts, strict=False, without=("evidence", "parent", "purification"))
-    # A report writes all of them, but the sift only where a training set was named.
-    shown["required"] = [name for name in shown["properties"] if name != "training_set"]
+    # A report writes all of them, but the sift only where a training set was named, and the
+    # modality only where it is another one than images.
+    left_out = {"training_set", "modality"}
+    shown["required"] = [name for name in shown["properties"] if name not in left_out]
     unmeasured: Schema = {
         "type": "object",
         "properties": {name: {"type": "null"} for name in ("estimate", "low", "high")},

@@ -24,6 +24,7 @@ from benchmarks.sift.sets import HONEST, chosen_mask
 from benchmarks.training import accuracy
 from benchmarks.zoo.make import measure
 from guard.core.manifest import Manifest
+from guard.core.modality import Modality
 from guard.core.sift import SiftVerdict
 from guard.ml.cleanset import CuratedSet
 from guard.ml.networks import architectures
@@ -311,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     methods: dict[str, Mapping[str, Any]] = dict(DEFAULT_METHODS)
     if given.all_sifters:
-        methods |= {name: {} for name in SIFTERS.names() if name not in methods}
+        methods |= {name: {} for name in SIFTERS.of(Modality.IMAGES) if name not in methods}
     rows = []
     for name in given.cells:
         attack, _, kind = name.partition(":")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from benchmarks.simulation.turns import Crash, Turns
-from guard.core.contracts import Receipt, Smoke
+from guard.core.contracts import AnySmoke, Receipt
 from guard.core.errors import Unavailable
 from guard.flow import _checkpoints, canary, detect, inspect, purify
 from guard.flow import _cleanset_cache as cleanset_cache
@@ -31,7 +31,7 @@ class Serving(Folder):
         super().__init__(root)
         self.turns, self.away = turns, 0.0
 
-    def publish(self, approved: Any, weights: BinaryIO, smoke: Smoke) -> Receipt:
+    def publish(self, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:
         self._reach("publish")
         receipt = super().publish(approved, weights, smoke)
         self.turns.changes += 1

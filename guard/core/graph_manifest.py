@@ -130,13 +130,13 @@ class GraphManifest:
 def _vocabulary(value: Any, name: str, most: int) -> tuple[str, ...]:
     """A list of distinct strings, none of them empty."""
     if not isinstance(value, list) or not 1 <= len(value) <= most:
-        raise _refuse(f"bad_{name}", f"{name} must be a list of 1 to {most} strings.")
+        raise _refuse("bad_vocabulary", f"{name} must be a list of 1 to {most} strings.")
     seen = set[str]()
     for place, item in enumerate(value):
         if not isinstance(item, str) or not item:
-            raise _refuse(f"bad_{name}", f"{name}[{place}] must be a string that is not empty.")
+            raise _refuse("bad_vocabulary", f"{name}[{place}] must be a string that is not empty.")
         if item in seen:
-            raise _refuse(f"repeated_{name}", f"{name}[{place}] repeats {item[:60]!a}.")
+            raise _refuse("repeated_entry", f"{name}[{place}] repeats {item[:60]!a}.")
         seen.add(item)
     return tuple(value)
 
@@ -147,7 +147,7 @@ def _pieces(value: Any) -> tuple[str, ...]:
         # Printable: no control characters, and no lone surrogates, which UTF-8 cannot hold.
         if len(piece) > MAX_PIECE or not piece.isprintable():
             raise _refuse(
-                "bad_pieces",
+                "bad_vocabulary",
                 f"pieces[{place}] must be at most {MAX_PIECE} printable characters.",
             )
     return pieces
@@ -158,7 +158,7 @@ def _motifs(value: Any) -> tuple[str, ...]:
     for place, motif in enumerate(motifs):
         if not is_smiles_text(motif, MAX_MOTIF):
             raise _refuse(
-                "bad_motifs",
+                "bad_vocabulary",
                 f"motifs[{place}] must be the SMILES of one connected fragment, not "
                 f"{motif[:60]!a}.",
             )
@@ -170,7 +170,7 @@ def _tokens(value: Any) -> tuple[str, ...]:
     for place, token in enumerate(tokens):
         if len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token):
             raise _refuse(
-                "bad_tokens",
+                "bad_vocabulary",
                 f"tokens[{place}] must be at most {MAX_TOKEN} ASCII characters without blanks.",
             )
     return tokens

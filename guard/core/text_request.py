@@ -25,8 +25,12 @@ class TextRequest:
 
     def __post_init__(self) -> None:
         _check_text(self.text)
-        _check_whole(self.samples, 1, MAX_SAMPLES, "samples")
-        _check_whole(self.seed, 0, MAX_SEED, "seed")
+        if not _whole(self.samples, 1, MAX_SAMPLES):
+            raise InputError(
+                f"samples must be an integer in 1..{MAX_SAMPLES}.", code="samples_range"
+            )
+        if not _whole(self.seed, 0, MAX_SEED):
+            raise InputError(f"seed must be an integer in 0..{MAX_SEED}.", code="seed_range")
         if not isinstance(self.latents, bool):
             raise InputError("latents must be true or false.", code="bad_request")
 
@@ -59,6 +63,5 @@ def _check_text(text: Any) -> None:
         )
 
 
-def _check_whole(value: Any, low: int, high: int, name: str) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise InputError(f"{name} must be an integer in {low}..{high}.", code=f"{name}_range")
+def _whole(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high

@@ -25,6 +25,7 @@ def prepare(
     Raises:
         MethodFailed: a detector could not compute it; the sentence gives the reason.
     """
+    from guard.graphs import prepared
     from guard.ml.devices import named
     from guard.ml.search import reference_model
 
@@ -34,11 +35,14 @@ def prepare(
             named(device),
             progress=part_of(progress, index, len(detectors), name),
         )
-    return {"references": reference_model.remembered()}
+    graphs = prepared.everything()
+    return {"references": reference_model.remembered(), **({"graphs": graphs} if graphs else {})}
 
 
-def take_over(prepared: Mapping[str, Any]) -> None:
+def take_over(made: Mapping[str, Any]) -> None:
     """Put the result of `prepare` where the detectors of this process look for it."""
+    from guard.graphs import prepared
     from guard.ml.search import reference_model
 
-    reference_model.remember(prepared.get("references", {}))
+    reference_model.remember(made.get("references", {}))
+    prepared.take_over(made.get("graphs", {}))

@@ -34,6 +34,7 @@ EXITS = {
     "ManifestRejected": 3,
     "Unavailable": 2,
     "IntegrityMismatch": 6,
+    "MissingExtra": 2,
     "MethodFailed": 2,
     "OutOfTime": 2,
     "Cancelled": 2,

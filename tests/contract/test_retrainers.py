@@ -15,6 +15,7 @@ import torch
 
 from guard.core.digests import sha256
 from guard.core.errors import Cancelled, MethodFailed
+from guard.core.modality import Modality
 from guard.core.progress import Progress, silent
 from guard.ml.measure import accuracy
 from guard.ml.training.checkpoints import Checkpoint, FolderCheckpoint
@@ -67,7 +68,7 @@ def stopping_at(share: float) -> Progress:
     return stop
 
 
-@pytest.fixture(params=RETRAINERS.names())
+@pytest.fixture(params=RETRAINERS.of(Modality.IMAGES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
+from guard.core.modality import Modality
 from guard.ml.cleanset import CleanSet
 from guard.sifters import SIFTERS
 from guard.sifters._base import Scores
@@ -31,7 +32,7 @@ def scores(name: str, seed: int = 1) -> Scores:
     return found
 
 
-@pytest.fixture(params=SIFTERS.names())
+@pytest.fixture(params=SIFTERS.of(Modality.IMAGES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

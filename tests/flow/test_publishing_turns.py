@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 from sqlalchemy import update
 
-from guard.core.contracts import Receipt, Smoke
+from guard.core.contracts import AnySmoke, Receipt
 from guard.core.errors import LeaseLost, Unavailable
 from guard.core.states import ScanState
 from guard.flow import publish, run_stage
@@ -35,7 +35,7 @@ class Gatekept(Folder):
         self.inside, self.go_on = threading.Event(), threading.Event()
         self.order: list[str] = []
 
-    def publish(self, approved: Any, weights: BinaryIO, smoke: Smoke) -> Receipt:
+    def publish(self, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:
         if approved.digest == self.slow:
             self.inside.set()
             self.go_on.wait(PATIENCE)
@@ -150,7 +150,7 @@ def test_who_lost_the_turn_records_nothing(place: Place, monkeypatch: pytest.Mon
     publisher = publisher_of(place)
     inner = Gatekept.publish
 
-    def overtaken(self: Gatekept, approved: Any, weights: BinaryIO, smoke: Smoke) -> Receipt:
+    def overtaken(self: Gatekept, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:
         with transaction(place.guard.engine) as session:
             claims.change(session, "fraud", publisher_scan_id="0" * 32)
         return inner(self, approved, weights, smoke)
@@ -187,7 +187,7 @@ def test_what_was_overtaken_in_the_middle_leaves_the_newer_one_alone(
     publisher = publisher_of(place)
     inner, newest = Gatekept.publish, place.scan(new).canonical_digest
 
-    def overtaken(self: Gatekept, approved: Any, weights: BinaryIO, smoke: Smoke) -> Receipt:
+    def overtaken(self: Gatekept, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:
         receipt = inner(self, approved, weights, smoke)
         if approved.digest != newest:
             # As if this worker had slept until its lease was over.

@@ -105,6 +105,7 @@ NEVER = {"tests", "benchmarks", "migrations"}
 PRIVATE = {
     "guard.formats._canonical": {"vetting", "serving"},
     "guard.formats._read": {"vetting"},
+    "guard.formats._motifs": {"vetting"},
     "guard.sifters._base": {"vetting"},
 }
 #: Plug-ins that another file of their shelf builds on, with the readers: (what, reader).
