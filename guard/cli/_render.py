@@ -142,7 +142,11 @@ def _head(report: Report) -> Panel:
     lines.append(
         Text(f"{score} {number(report.score)}   target class {target}   {report.seconds:.1f} s")
     )
-    lines.append(Text(f"{_asr_text(report)}   clean accuracy {percent(report.accuracy)}"))
+    done = report.similarity
+    task = (
+        f"clean accuracy {percent(report.accuracy)}" if done is None else f"similarity {done:.2f}"
+    )
+    lines.append(Text(f"{_asr_text(report)}   {task}"))
     lines.append(Text(f"covered: {printable(', '.join(report.facts.coverage)) or 'nothing'}"))
     if report.not_covered:
         lines.append(Text(f"not covered: {', '.join(report.not_covered)}", style="dim"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, Unavailable
-from guard.core.molecules import MAX_MOTIF, is_smiles_text, require_rdkit
+from guard.core.molecules import ELEMENTS, MAX_MOTIF, is_smiles_text, require_rdkit
 from guard.formats._bytes import reject, show
 from guard.formats._jail import run_jailed
 
@@ -15,11 +15,12 @@ PROGRAM = ("-m", "guard.formats._motif_child")
 _SECONDS = 30.0
 
 
-def check_motifs(motifs: Sequence[str]) -> None:
-    """Refuse motifs that RDKit cannot read, or that break it.
+def check_motifs(motifs: Sequence[str]) -> list[int]:
+    """The heavy atoms of each motif; one that RDKit cannot read, or that breaks it, is refused.
 
     Args:
-        motifs: SMILES, already limited in number, length and characters by the manifest.
+        motifs: SMILES, or symbols of single atoms; the manifest has limited their number, length
+            and characters.
 
     Raises:
         ArtifactRejected: `manifest_motif_refused`; the sentence names the motif.
@@ -30,11 +31,11 @@ def check_motifs(motifs: Sequence[str]) -> None:
     for motif in motifs:
         if not is_smiles_text(motif, MAX_MOTIF):
             raise _refused(f"the motif {show(motif)} is no SMILES of one fragment")
+    # A single atom is named by its symbol, and some of those are no SMILES: Si, Se.
+    asked = [f"[{motif}]" if motif in ELEMENTS else motif for motif in motifs]
     out, budget = io.BytesIO(), Budget(seconds=_SECONDS, file_bytes=1 << 20)
     try:
-        run_jailed(
-            io.BytesIO(json.dumps(list(motifs)).encode()), out, budget=budget, program=PROGRAM
-        )
+        run_jailed(io.BytesIO(json.dumps(asked).encode()), out, budget=budget, program=PROGRAM)
         found = json.loads(out.getvalue())
     except Unavailable as error:
         sentence = error.sentence.replace("PyTorch checkpoints", "motifs")
@@ -46,6 +47,7 @@ def check_motifs(motifs: Sequence[str]) -> None:
     for motif, atoms in zip(motifs, found, strict=True):
         if atoms == 0:
             raise _refused(f"RDKit cannot read the motif {show(motif)}")
+    return list(found)
 
 
 def _is_answer(found: Any, count: int) -> bool:

@@ -195,6 +195,12 @@ class Report:
         measured = (item.get("accuracy") for item in self.evidence)
         return next((float(found["overall"]) for found in measured if found), None)
 
+    @property
+    def similarity(self) -> float | None:
+        """How like the prompts' own molecules the generated ones are, 0..1; None for images."""
+        measured = (item.get("quality") for item in self.evidence)
+        return next((float(found["similarity"]) for found in measured if found), None)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document in the format that its `schema` names.
 

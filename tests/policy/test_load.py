@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from guard.core.errors import PolicyError
+from guard.core.modality import Modality
 from guard.core.states import GateMode, Verdict
 from guard.defenses import DEFENSES
 from guard.detectors import DETECTORS
 from guard.policy import Policy, load, load_policy
 from guard.policy.known_gaps import detection_digest
 from guard.policy.load import packaged, policy_from
-from guard.policy.rules import ProofRule
+from guard.policy.rules import GraphRule, ProofRule
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
 
@@ -43,13 +44,23 @@ def test_the_packaged_policy_requires_a_detector_and_limits_asr() -> None:
 
 
 def test_packaged_policies_are_known_by_name_and_use_only_what_is_on_the_shelves() -> None:
-    assert packaged() == ["default", "ensemble", "strict"]
+    assert packaged() == ["default", "ensemble", "strict", "text-to-graph"]
     ensemble = load_policy(Path("ensemble"))
 
     assert ensemble.name == "ensemble"
     assert set(ensemble.detectors) <= set(DETECTORS.names())
     assert {rule.name for rule in ensemble.defenses} <= set(DEFENSES.names())
     assert set(load_policy().detectors) <= set(ensemble.detectors)
+
+
+def test_the_policy_for_text_to_graph_models_names_all_methods_for_them() -> None:
+    policy = load_policy(Path("text-to-graph"))
+
+    assert policy.modality is Modality.GRAPHS
+    assert sorted(policy.detectors) == DETECTORS.of(Modality.GRAPHS)
+    assert sorted(rule.name for rule in policy.defenses) == DEFENSES.of(Modality.GRAPHS)
+    assert all(rule.required for rule in policy.detectors.values())
+    assert policy.graphs == GraphRule()
 
 
 def test_the_strict_policy_is_the_default_one_with_a_narrower_limit_on_the_proof() -> None:

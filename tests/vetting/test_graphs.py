@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from guard import offline
+from guard.cleansets import curated_source
 from guard.core import plugins
 from guard.core.contracts import Budget
 from guard.core.errors import (
@@ -24,8 +25,12 @@ from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.graph_manifest import GraphManifest
 from guard.core.pairs import CuratedPairs
 from guard.core.states import Verdict
-from guard.graphs.triggers import ContextTrigger, PromptTrigger
+from guard.flow.publish import smoke_from
+from guard.graphs.triggers import ContextTrigger, PromptTrigger, deserialise
+from guard.jobs import child
+from guard.ml.networks import architectures
 from guard.offline_inputs import curated_set, image_set
+from guard.reports.html import render_html
 from guard.vetting import _graphs, examine, modalities
 from tests import toys
 from tests.graph_toys import CONFIG, QUALITY, alkanes, manifest, model, write_model, write_pairs
@@ -291,9 +296,13 @@ def test_a_detector_of_the_modality_is_run_and_its_finding_decides(
     assert item["findings"][0]["asr"]["natural"] is not None
 
 
+def untrained() -> Any:
+    return architectures.wrap(toys.manifest(), architectures.build(toys.manifest())).eval()
+
+
 @pytest.mark.usefixtures("detector")
 def test_a_method_of_another_modality_could_not_look(pairs: CuratedPairs) -> None:
-    image = examine.examine(toys.network(), "a" * 64, toys.curated(), {"of_graphs": {}})
+    image = examine.examine(untrained(), "a" * 64, toys.curated(), {"of_graphs": {}})
     graph = examine.examine(model(), "a" * 64, pairs, {"margin": {}})
 
     for examined, what in ((image, "for text-to-graph models"), (graph, "for image-class")):
@@ -326,3 +335,52 @@ def test_quality_is_stored_with_its_kind() -> None:
     )
 
     assert item.to_dict()["quality"]["kind"] == "text-to-graph"
+
+
+@pytest.mark.usefixtures("detector")
+def test_a_job_examines_a_model_as_a_scan_does(tmp_path: Path, folder: Path) -> None:
+    found = inspected(write_model(tmp_path / "up"), tmp_path)
+    blob, facts = curated_source(write_pairs(folder / "job.parquet", *alkanes(60)), "job")
+    (tmp_path / "pairs.bin").write_bytes(blob)
+    request = {
+        "model": str(found.canonical),
+        "artifact": found.digest,
+        "cleanset": str(tmp_path / "pairs.bin"),
+        "cleanset_name": facts.name,
+        "detectors": {"of_graphs": {}},
+        "seed": 0,
+        "seconds": 60.0,
+        "device": "cpu",
+        "known": [],
+        "policy": None,
+        "prepared": child.prepare(
+            {
+                "cleanset": str(tmp_path / "pairs.bin"),
+                "cleanset_name": facts.name,
+                "detectors": {"of_graphs": {}},
+                "device": "cpu",
+            },
+            tmp_path,
+        ),
+    }
+
+    answer = child.detect(json.loads(json.dumps(request)), tmp_path)
+
+    quality, item = answer["evidence"]
+    assert quality["quality"]["kind"] == "text-to-graph"
+    assert item["method"] == "of_graphs"
+    (digest,) = answer["triggers"]
+    assert item["findings"][0]["trigger_digest"] == digest
+    assert isinstance(deserialise((tmp_path / digest).read_bytes()), PromptTrigger)
+    assert smoke_from((tmp_path / "smoke.json").read_bytes()).usable
+
+
+def test_the_page_about_it_names_task_and_sampler(tmp_path: Path, pairs: CuratedPairs) -> None:
+    report = offline.scan(write_model(tmp_path / "up"), cleanset=pairs, device="cpu")
+
+    page = render_html(report)
+
+    assert "text-to-graph" in page
+    assert "4 steps, linear, eta 1, guidance 0.8" in page
+    assert "Similarity to the prompts" in page
+    assert report.similarity == report.evidence[0]["quality"]["similarity"]
