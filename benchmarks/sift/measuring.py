@@ -68,14 +68,14 @@ def _made(exam: Exam, upload: Upload, known: Truth, clean: Any) -> Made:
     )
 
 
-def compared(exam: Exam, place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The published statistics of one poisoned cell against the truth, and their scores."""
+def compared(exam: Exam, place: Path) -> dict[str, Any]:
+    """The published statistics of one poisoned cell against the truth; `scores.npz` keeps them."""
     upload = opened(place)
     classes = upload.train.classes
     clean = curated(upload.clean, classes, exam.cell.data, exam.cell.seed).visible()
     known = truth(place)
     rows: dict[str, Any] = {}
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
     for name, (method, parameters) in PUBLISHED.items():
         begun = time.process_time()
         found = SIFTERS.get(method)(**parameters)(
@@ -86,7 +86,8 @@ def compared(exam: Exam, place: Path) -> tuple[dict[str, Any], dict[str, np.ndar
             "cpu_seconds": time.process_time() - begun
         }
     rows["fct"]["split"] = split_of(scores["fct"], known.poisoned)
-    return rows, scores
+    np.savez_compressed(place / "scores.npz", **scores)  # type: ignore[arg-type]
+    return rows
 
 
 def against(scores: np.ndarray, poisoned: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

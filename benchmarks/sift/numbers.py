@@ -246,13 +246,18 @@ def replay(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def costs(rows: Rows) -> dict[str, Any]:
-    """Processor seconds: what a training, a sift and the published statistics took on average."""
+    """Processor seconds: what a training, a sift and the published statistics took on average.
+
+    `network_share` is that of a sift's time in which networks compute, where it trained its own
+    references.
+    """
     fresh = [row for row in rows if row["references"]["trained"] and not row["references"]["kept"]]
     known = [row["published"] for row in rows if row["published"]]
     return {
         "training": mean([row["train_seconds"] for row in rows]),
         "sift": mean([row["cpu_seconds"] for row in fresh]),
         "sift_with_kept_references": mean([row["cpu_seconds"] for row in rows if row not in fresh]),
+        "network_share": mean([row["network_share"] for row in fresh]),
         "published": mean([sum(one["cpu_seconds"] for one in each.values()) for each in known]),
     }
 

@@ -325,7 +325,8 @@ def _costs(costs: Result, speed: Result | None) -> list[str]:
     text = (
         f"Processor seconds of a cell on average: training {training}, a sift {whole} ({kept} with "
         "reference networks kept from another cell with the same clean images), the published "
-        f"statistics {others}."
+        f"statistics {others}. In a sift that trains its references, networks compute "
+        f"{short(costs['network_share'])} of the time [{AIM_SHARE:.2f}]."
     )
     if speed is None:
         return ["## Time", "", text]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_sift, record
+from benchmarks import bench_sift, evidence_rows, record
 from benchmarks.attacks import ATTACKS
 from benchmarks.data import Dataset
 from benchmarks.fitting import Training
@@ -172,6 +172,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "references": {"kept": 0, "trained": 3},
         "train_seconds": 10.0,
         "cpu_seconds": 40.0,
+        "network_share": 0.9,
         "seen_per_class": 70,
         **changes,
     }
@@ -202,12 +203,16 @@ def test_a_cell_meets_the_aims_of_its_attack_and_rate(changes: dict[str, Any], k
 
 
 def test_precision_is_pooled_over_images_and_weak_cells_stand_apart() -> None:
-    rows = [row(), row(flagged=300, precision=0.8, name="other"), row(asr=0.4, name="weak")]
+    rows = [
+        row(),
+        row(flagged=300, precision=0.8, poison=300, name="other"),
+        row(asr=0.4, name="weak"),
+    ]
 
     (line,) = numbers.by_attack_and_rate(numbers.strong(rows))
 
     assert line["n"] == 2
-    assert line["precision"]["k"], line["precision"]["n"] == (335, 400)
+    assert (line["precision"]["k"], line["precision"]["n"]) == (335, 400)
     assert [one["name"] for one in numbers.weak(rows)] == ["weak"]
     assert line["verdicts"] == {"poisoned": 2}
 
@@ -262,7 +267,9 @@ def test_the_page_has_all_tables_and_the_summary_is_json() -> None:
         "network_share": 0.9,
     }
     page = tables.page(result)
+    claims = list(evidence_rows.sifts(result))
 
+    assert [claim.n for claim in claims] == ["2", "1", "2", "1", "1"]
     assert json.loads(json.dumps(result))["done"] == {"cells": 4, "sifts": 4}
     assert page.count("\n## ") == 11
     assert "-0.10 to -0.10" in page
@@ -315,7 +322,7 @@ def test_the_benchmark_goes_on_where_it_stopped(
 def test_a_timed_sift_names_its_seconds_and_its_passes(
     monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:
-    monkeypatch.setattr(speed, "split", tiny)
+    monkeypatch.setitem(speed.SETS, "tiny", lambda *sizes: tiny("tiny", 3, *sizes))
 
     found = speed.speed(300, source="tiny", threads=1, width=8)
 
