@@ -167,7 +167,7 @@ def sizes(rows: Iterable[Row]) -> list[dict[str, Any]]:
     every = {row["clean"] for row in rows}
     for size in sorted(every, reverse=True):
         own = _with_all(bad, every, size)
-        line = found(own) if own else {"n": 0}
+        line: dict[str, Any] = found(own) if own else {"n": 0}
         others = _with_all(good, every, size)
         line["honest"] = share(
             sum(row["verdict"] in (SiftVerdict.POISONED, SiftVerdict.REVIEW) for row in others),

@@ -44,7 +44,7 @@ def _statistics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _auroc(row: Mapping[str, Any], name: str) -> float | None:
     if name == "joined":
-        return row["joined_auroc"]  # type: ignore[no-any-return]
+        return row["joined_auroc"]
     return ({**row["methods"], **(row["published"] or {})}.get(name) or {}).get("auroc")
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from guard.core.digests import sha256
 from guard.core.progress import Progress
 from guard.ml.cleanset import Labelled
-from guard.sifters import label_gap
+from guard.ml.training import small_network
 
 _STATE = "random state afterwards"
 
@@ -30,7 +30,7 @@ def kept(folder: Path) -> Iterator[list[int]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     counts = [0, 0]
-    train = label_gap.learn
+    train = small_network.learn
 
     def learn(model: nn.Module, data: Labelled, *, rounds: int, progress: Progress) -> None:
         file = folder / f"{_key(model, data, rounds)}.safetensors"
@@ -47,7 +47,7 @@ def kept(folder: Path) -> Iterator[list[int]]:
         part.rename(file)
         counts[1] += 1
 
-    with patch.object(label_gap, "learn", learn):
+    with patch("guard.sifters.label_gap.learn", learn):
         yield counts
 
 

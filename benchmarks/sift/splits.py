@@ -50,7 +50,7 @@ def split(name: str, seed: int, train: int, clean: int, test: int) -> Dataset:
         own = own[torch.randperm(len(own), generator=generator)]
         for part, chosen in zip(parts, own[: sum(sizes)].split(sizes), strict=True):
             part.append(chosen)
-    made = []
+    made: list[Labelled] = []
     for part in parts:
         index = torch.cat(part)
         drawn = pool.train.pick(index[torch.randperm(len(index), generator=generator)])

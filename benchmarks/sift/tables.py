@@ -25,6 +25,10 @@ CLAIM = (
     "same label; .5 would be like clean images. The claim is false in a cell where FCT's AUROC is "
     "under .5."
 )
+OWN = (
+    "Means over cells with a true ASR of 50 % or more. The first three are the guard's own; the "
+    "published ones are means over fewer cells, as many as the next table has."
+)
 REPLAYED = (
     "Replay: the share of mislabelled suspects of the proof part that the model still sends to "
     "their label. Clean-label suspects have no such image. The trigger estimated from suspects "
@@ -57,8 +61,10 @@ def summary(rows: Sequence[Row], cells: int, sifts: int, note: str = "") -> dict
 
 
 def _cell(row: Row) -> dict[str, Any]:
-    keys = ("name", "clean", "acc", "asr", "poison", "joined_auroc", "flagged", "precision")
-    keys += ("recall", "verdict", "replay")
+    keys = (
+        *("name", "clean", "acc", "asr", "poison", "joined_auroc", "flagged", "precision"),
+        *("recall", "verdict", "replay"),
+    )
     standing = [
         {key: one[key] for key in ("label", "poisoning", "obedience", "trigger_asr", "siblings")}
         for one in row["classes"]
@@ -227,7 +233,7 @@ def _methods(tables: Result) -> list[str]:
     lines = [
         "## Each statistic by itself: AUROC / precision at the true number of poisoned images",
         "",
-        "Means over cells with a true ASR of 50 % or more. The first three are the guard's own.",
+        OWN,
     ]
     for rate, rows in tables.items():
         have = [name for name in NAMES if any(name in row for row in rows)]

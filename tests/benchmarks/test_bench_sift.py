@@ -13,7 +13,17 @@ from benchmarks import bench_sift, evidence_rows, record
 from benchmarks.attacks import ATTACKS
 from benchmarks.data import Dataset
 from benchmarks.fitting import Training
-from benchmarks.sift import exam, folder, measuring, numbers, references, speed, splits, tables
+from benchmarks.sift import (
+    cell,
+    exam,
+    folder,
+    measuring,
+    numbers,
+    references,
+    speed,
+    splits,
+    tables,
+)
 from benchmarks.sift.cell import Cell
 from benchmarks.sift.exam import CLEAN, Exam
 from benchmarks.sift.sets import HONEST
@@ -322,7 +332,7 @@ def test_the_benchmark_goes_on_where_it_stopped(
 def test_a_timed_sift_names_its_seconds_and_its_passes(
     monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:
-    monkeypatch.setitem(speed.SETS, "tiny", lambda *sizes: tiny("tiny", 3, *sizes))
+    monkeypatch.setitem(cell.SETS, "tiny", lambda *sizes: tiny("tiny", 3, *sizes))
 
     found = speed.speed(300, source="tiny", threads=1, width=8)
 
