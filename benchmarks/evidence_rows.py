@@ -303,12 +303,26 @@ def retraining(result: Result) -> Iterator[Row]:
         )
 
 
+def sifts(result: Result) -> Iterator[Row]:
+    """What a sift of training sets finds, and whom it accuses wrongly."""
+    for claim, key in (
+        ("poisoned sets that were learnt (true ASR 50 % and more) judged so", "judged_poisoned"),
+        ("of these, at 5 % and more: AUROC, precision and recall as promised", "meet_5_percent"),
+        ("of these, where suspects can be replayed: within .10 of the true ASR", "replay_within"),
+        ("honest sets judged poisoned", "honest_accused"),
+        ("honest sets judged poisoned or for a person", "honest_held"),
+    ):
+        aim = result["aims"][key]
+        yield Row(f"Sift: {claim}", _of(aim), _share(aim))
+
+
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
 KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Detection", {"who", "auroc", "attacks"}, detection),
     ("Seeds", {"flips", "same_to_the_bit"}, seeds),
     ("Repairs", {"summary", "against"}, repairs),
     ("Repairs", {"retrained", "aims"}, retraining),
+    ("Training sets", {"found", "fdr", "honest"}, sifts),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),
     ("What papers claim", {"summary", "levels", "stamped"}, mesa),
     ("The whole path", {"checks", "served", "truth"}, demo),

@@ -88,9 +88,9 @@ class Made:
     asr: float | None
 
 
-def make(cell: Cell) -> Made:
-    """Poison the data and train the model on them."""
-    data = SETS[cell.data](cell.train, cell.clean, cell.test)
+def make(cell: Cell, data: Dataset | None = None) -> Made:
+    """Poison the data (by default those that the cell names) and train the model on them."""
+    data = data or SETS[cell.data](cell.train, cell.clean, cell.test)
     honest = HONEST[cell.honest](data.train, data.classes, cell.seed)
     images, labels = honest.images, honest.labels
     index, sources = torch.empty(0, dtype=torch.int64), labels
@@ -190,7 +190,7 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
         "clean_accuracy": report.clean_accuracy,
         "set": report.training_set.digest,
         "least_p": report.least_p,
-        "joined_auroc": auroc(-found.rates, bad) if len(found.rates) else None,
+        "joined_auroc": auroc(found.score, bad) if len(found.score) else None,
         "flagged": int(accused.sum()),
         "precision": float(bad[accused].mean()) if accused.any() else None,
         "recall": float(accused[bad].mean()) if bad.any() else None,

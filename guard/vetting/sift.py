@@ -58,13 +58,16 @@ class Sift:
         triggers: the safetensors bytes of the triggers that the report names, by digest.
         trusted: places int64 of the least conspicuous images of each class.
         scores: each method's scores, float64 N, by name.
-        rates: the estimated false discovery rates, float64 N; empty where nothing was estimated.
+        score: the deciding methods' scores as one, float64 N, higher is more suspicious; `rates`:
+            the estimated false discovery rates, float64 N. Both are empty where nothing was
+            estimated.
     """
 
     report: SiftReport
     triggers: Mapping[str, bytes] = field(default_factory=dict)
     trusted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    score: np.ndarray = field(default_factory=lambda: np.empty(0))
     rates: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def sifted(self) -> "Sifted":
@@ -260,7 +263,7 @@ def _decided(
         remarks=judged.remarks,
     )
     trusted = _trusted(score, train.labels, accused, rules.trusted)
-    return Sift(report=report, triggers=triggers, trusted=trusted, rates=rates.rates)
+    return Sift(report=report, triggers=triggers, trusted=trusted, score=score, rates=rates.rates)
 
 
 def _joined(
