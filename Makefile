@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify clean
+.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify bench-served clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,10 @@ bench-detect: $(READY) ## how often verdicts are right on a zoo: make bench-dete
 bench-purify: $(READY) ## what each defense makes of a zoo: make bench-purify ZOO=DIR [ARGS="--only patch --jobs 2"]
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-purify ZOO=DIR" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.bench_purify --zoo $(ZOO) $(ARGS)
+
+bench-served: $(READY) ## served risk, a zoo through whole policies: make bench-served ZOO=DIR [ARGS="--policy default strict --minutes 60"]
+	@test -n "$(ZOO)" || { echo "say which zoo: make bench-served ZOO=DIR" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.bench_served --zoo $(ZOO) $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*
