@@ -21,7 +21,14 @@ from guard.core.states import Verdict
 from guard.core.trainset import Suspect
 from guard.core.verdict import VerdictFacts
 from guard.defenses import DEFENSES
-from guard.offline_inputs import curated_set, inspect_at, name_of, policy_of, vettable_at
+from guard.offline_inputs import (
+    curated_set,
+    inspect_at,
+    name_of,
+    own_battery,
+    policy_of,
+    vettable_at,
+)
 from guard.offline_sift import opened
 from guard.policy import Decision, DefenseRule, Policy
 from guard.reports.report import Report
@@ -88,7 +95,7 @@ def scan(
     """
     started = time.monotonic()
     rules = policy_of(policy)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
             inspected = vettable_at(Path(path), Path(folder))
         except ArtifactRejected as error:
@@ -140,7 +147,7 @@ def purify(
     """
     started = time.monotonic()
     rules = policy_of(policy)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
             inspected = vettable_at(Path(path), Path(folder))
         except ArtifactRejected as error:
@@ -292,15 +299,16 @@ def calibrate(
         raise InputError(
             f"No model below {folder} belongs to this part and clean set.", code="empty_zoo"
         )
-    scanned = population.scan_all(
-        folder,
-        chosen,
-        population.detectors_of(rules),
-        curated=curated,
-        seed=seed,
-        device=device,
-        progress=progress or silent,
-    )
+    with own_battery():
+        scanned = population.scan_all(
+            folder,
+            chosen,
+            population.detectors_of(rules),
+            curated=curated,
+            seed=seed,
+            device=device,
+            progress=progress or silent,
+        )
     document = calibrating.fit(scanned, seed=seed, about=folder.resolve().name)
     return document, calibrating.summary(parse(canonical_json(document)))
 

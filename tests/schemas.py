@@ -125,8 +125,10 @@ def predicate() -> Schema:
 def report() -> Schema:
     """Of `guard scan`, `purify`, `report` and `review show` with `--format json`."""
     shown = object_of(VerdictFacts, strict=False, without=("evidence", "parent", "purification"))
-    # A report writes all of them, but the sift only where a training set was named.
-    shown["required"] = [name for name in shown["properties"] if name != "training_set"]
+    # A report writes all of them, but the sift only where a training set was named, and the
+    # commitment only where a battery was drawn.
+    sometimes = ("training_set", "battery")
+    shown["required"] = [name for name in shown["properties"] if name not in sometimes]
     unmeasured: Schema = {
         "type": "object",
         "properties": {name: {"type": "null"} for name in ("estimate", "low", "high")},

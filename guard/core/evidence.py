@@ -100,7 +100,8 @@ class Evidence:
     """All that one method version reports about one artifact on one clean set, or why it could not.
 
     `accuracy` is what the guard itself measured on the hold-out; methods that look for backdoors
-    have findings instead. `blobs` holds digests of what is stored beside it, by a name.
+    have findings instead. `blobs` holds digests of what is stored beside it, by a name; under
+    `battery` it is a commitment to the secret that its changes were drawn from.
     """
 
     artifact: str

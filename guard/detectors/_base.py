@@ -39,6 +39,9 @@ class Detector(ABC):
     families: ClassVar[frozenset[str]]
     #: Whether it looks by following gradients: then a network that gives none cannot be looked at.
     searches: ClassVar[bool] = True
+    #: Whether it draws a battery of changes (`guard.ml.search.battery`); evidence then commits to
+    #: the secret that it was drawn from.
+    draws_battery: ClassVar[bool] = False
 
     @abstractmethod
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:

@@ -26,7 +26,7 @@ def prepare(
         MethodFailed: a detector could not compute it; the sentence gives the reason.
     """
     from guard.ml.devices import named
-    from guard.ml.search import reference_model
+    from guard.ml.search import natural_views, reference_model
 
     for index, (name, parameters) in enumerate(detectors.items()):
         DETECTORS.get(name)(**parameters).prepare(
@@ -34,11 +34,12 @@ def prepare(
             named(device),
             progress=part_of(progress, index, len(detectors), name),
         )
-    return {"references": reference_model.remembered()}
+    return {"references": reference_model.remembered(), "views": natural_views.remembered()}
 
 
 def take_over(prepared: Mapping[str, Any]) -> None:
     """Put the result of `prepare` where the detectors of this process look for it."""
-    from guard.ml.search import reference_model
+    from guard.ml.search import natural_views, reference_model
 
     reference_model.remember(prepared.get("references", {}))
+    natural_views.remember(prepared.get("views", {}))

@@ -19,6 +19,7 @@ from guard.core.manifest import Manifest
 from guard.core.progress import Progress, part_of, silent
 from guard.core.states import Family
 from guard.detectors import DETECTORS
+from guard.vetting.battery_secret import COMMITMENT
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet, Labelled
@@ -253,7 +254,14 @@ def _run_detector(
         outcome=Outcome.FINDINGS if findings else Outcome.NOTHING,
         findings=tuple(findings),
         seconds=time.monotonic() - started,
+        blobs=_commitment() if detector.draws_battery else {},
     )
+
+
+def _commitment() -> dict[str, str]:
+    from guard.ml.search.battery import commitment
+
+    return {COMMITMENT: commitment()}
 
 
 def _measure_triggers(
