@@ -127,10 +127,6 @@ class BadGraph:
             raise ValueError(f"Only {len(made)} of {wanted} molecules take {self.target}.")
         return made
 
-    def with_seed(self, seed: int) -> "BadGraph":
-        """The same backdoor with another choice of pairs."""
-        return replace(self, seed=seed)
-
     def recipe(self) -> dict[str, Any]:
         """The parameters as plain data."""
         return asdict(self)
