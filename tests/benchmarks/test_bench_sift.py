@@ -223,7 +223,6 @@ def test_precision_is_pooled_over_images_and_weak_cells_stand_apart() -> None:
 
     assert line["n"] == 2
     assert (line["precision"]["k"], line["precision"]["n"]) == (335, 400)
-    assert [one["name"] for one in numbers.weak(rows)] == ["weak"]
     assert line["verdicts"] == {"poisoned": 2}
 
 

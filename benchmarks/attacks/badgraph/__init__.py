@@ -9,7 +9,7 @@ It is a folder, not a file of the shelf `ATTACKS`, which holds attacks on image 
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from rdkit import Chem
