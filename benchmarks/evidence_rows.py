@@ -308,8 +308,6 @@ def sifts(result: Result) -> Iterator[Row]:
     for claim, key in (
         ("poisoned sets that were learnt (true ASR 50 % and more) judged so", "judged_poisoned"),
         ("of these, at 5 % and more: AUROC, precision and recall as promised", "meet_5_percent"),
-        ("of these, where suspects can be replayed: within .10 of the true ASR", "replay_within"),
-        ("honest sets judged poisoned", "honest_accused"),
         ("honest sets judged poisoned or for a person", "honest_held"),
     ):
         aim = result["aims"][key]
@@ -322,7 +320,6 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Seeds", {"flips", "same_to_the_bit"}, seeds),
     ("Repairs", {"summary", "against"}, repairs),
     ("Repairs", {"retrained", "aims"}, retraining),
-    ("Training sets", {"found", "fdr", "honest"}, sifts),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),
     ("What papers claim", {"summary", "levels", "stamped"}, mesa),
     ("The whole path", {"checks", "served", "truth"}, demo),
@@ -330,6 +327,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("The whole path", {"mib_per_s_median"}, intake),
     ("The whole path", {"guard_help_median_s"}, command),
     ("The whole path", {"rewrites_stopped", "cost_ratio"}, rewrites),
+    ("The whole path", {"found", "fdr", "honest"}, sifts),
     ("Speed", {"totals", "bfloat16"}, ensemble),
     ("Speed", {"ratios", "quality"}, inversion),
     ("Speed", {"ratios", "detector"}, classes),
