@@ -18,11 +18,9 @@ from guard.attest import gate
 from guard.core.errors import NotServable
 from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.flow import (
-    _newest,
     _reuse,
     _seal,
     _standing,
-    _trust,
     _turn,
     _verdict,
     publish,
@@ -98,11 +96,6 @@ def _longer(*given: Any, **more: Any) -> Any:
 def _no_trigger(world: World) -> None:
     with sqlite3.connect(world.data / "guard.db") as db:
         db.execute("DROP TRIGGER reviews_four_eyes")
-
-
-def _failing(world: World) -> None:
-    """Most jobs fail, so that some of the uploads of the same bytes cannot be looked at."""
-    world.jobs.failures = 0.6
 
 
 def _rewritten(s: Any, **values: Any) -> Any:
@@ -193,16 +186,6 @@ MUTANTS: Mapping[str, Mutant] = {
         ((_seal, "write_checkpoint", lambda *_, **__: None),),
         "anything",
         shown=None,
-    ),
-    "an upload that nobody could look at counts": Mutant(
-        frozenset({14}),
-        ((_newest, "UNDECIDED", frozenset()), (_reuse, "candidate", lambda *_: None)),
-        "one name",
-        _failing,
-        shown=None,
-    ),
-    "a distrusted key counts as long as the file holds it": Mutant(
-        frozenset({15}), ((_trust, "distrusted", lambda *_: frozenset()),), "people", shown=None
     ),
     "a lost event is lost": Mutant(
         frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=46
