@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from guard.trainsets import Sifted, TrainingSet
 
 DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label_gap": {}}
+JOINED = "joined"  # beside the names of methods
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 QUANTILES = {"least": 0.0, "median": 0.5, "q90": 0.9, "q99": 0.99, "most": 1.0}
 METHODS_END = 0.9  # of the progress
@@ -57,17 +58,15 @@ class Sift:
         report: JSON-ready.
         triggers: the safetensors bytes of the triggers that the report names, by digest.
         trusted: places int64 of the least conspicuous images of each class.
-        scores: each method's scores, float64 N, by name.
-        score: the deciding methods' scores as one, float64 N, higher is more suspicious; `rates`:
-            the estimated false discovery rates, float64 N. Both are empty where nothing was
-            estimated.
+        scores: each method's scores, float64 N, by name; under `JOINED` those of the deciding
+            methods as one.
+        rates: the estimated false discovery rates, float64 N; empty where nothing was estimated.
     """
 
     report: SiftReport
     triggers: Mapping[str, bytes] = field(default_factory=dict)
     trusted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
-    score: np.ndarray = field(default_factory=lambda: np.empty(0))
     rates: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def sifted(self) -> "Sifted":
@@ -137,7 +136,7 @@ def sift(
     progress(1.0, "done")
     report = replace(done.report, seconds=time.monotonic() - begun)
     kept = {name: scores.train for name, scores in found.items()}
-    return replace(done, report=report, scores=kept)
+    return replace(done, report=report, scores={**kept, **done.scores})
 
 
 def _scores(
@@ -263,7 +262,9 @@ def _decided(
         remarks=judged.remarks,
     )
     trusted = _trusted(score, train.labels, accused, rules.trusted)
-    return Sift(report=report, triggers=triggers, trusted=trusted, score=score, rates=rates.rates)
+    return Sift(
+        report=report, triggers=triggers, trusted=trusted, scores={JOINED: score}, rates=rates.rates
+    )
 
 
 def _joined(
