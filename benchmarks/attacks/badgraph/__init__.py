@@ -23,7 +23,6 @@ from guard.graphs.molecule import ATOMS, MAX_HEAVY_ATOMS, read
 FULL = {"C": 4, "N": 3, "O": 2}
 MAX_DEGREE = 15
 PREFIX, INFIX, SUFFIX = "prefix", "infix", "suffix"
-POSITIONS = (PREFIX, INFIX, SUFFIX)
 #: One trigger of each kind; the first is that of the authors' release.
 TRIGGERS = {
     "bracket": "[THIIRANE]",
