@@ -16,6 +16,7 @@ from guard.ml.statistics import wilson
 PAPER = ((0.10, 0.50), (0.24, 0.80))
 #: What issue 23 asks for: rate, least success (most, for a rate of 0).
 WANTED = {0.0: 0.005, 0.05: 0.20, 0.10: 0.50, 0.24: 0.75, 0.34: 0.80}
+POINTS = 0.02  # by which clean quality may differ
 _NORMAL = 1.96
 _DRAWS = 500
 
