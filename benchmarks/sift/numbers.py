@@ -60,15 +60,6 @@ def strong(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def weak(rows: Iterable[Row]) -> list[Row]:
-    """Poisoned cells that did not, with the largest clean set."""
-    return [
-        row
-        for row in rows
-        if row["cell"]["attack"] is not None and row["asr"] < STRONG and row["clean"] == CLEAN
-    ]
-
-
 def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:
     """Rows by their key, in the order of the keys."""
     found: dict[Any, list[Row]] = {}

@@ -261,10 +261,8 @@ def _decided(
         ),
         remarks=judged.remarks,
     )
-    trusted = _trusted(score, train.labels, accused, rules.trusted)
-    return Sift(
-        report=report, triggers=triggers, trusted=trusted, scores={JOINED: score}, rates=rates.rates
-    )
+    found, kept = {JOINED: score}, _trusted(score, train.labels, accused, rules.trusted)
+    return Sift(report=report, triggers=triggers, trusted=kept, scores=found, rates=rates.rates)
 
 
 def _joined(
