@@ -223,6 +223,9 @@ def test_precision_is_pooled_over_images_and_weak_cells_stand_apart() -> None:
 
     assert line["n"] == 2
     assert (line["precision"]["k"], line["precision"]["n"]) == (335, 400)
+    page = tables.page(tables.summary(rows, 3, 3))
+    assert "| weak | 0.40 |" in page
+    assert "| other | 0.90 |" not in page
     assert line["verdicts"] == {"poisoned": 2}
 
 
