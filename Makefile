@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify bench-retrain clean
+.PHONY: help setup demo test test-fast lint up docs bench bench-detect bench-purify bench-retrain bench-served bench-sift clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,13 @@ bench-retrain: $(READY) ## repairs by a sift and retrainers, a run that goes on:
 	@test -n "$(OUT)" || { echo "say where results are kept: make bench-retrain OUT=DIR" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.bench_retrain --out $(OUT) --record $(ARGS)
 	$(BIN)/python -m benchmarks.make_evidence_doc
+
+bench-sift: $(READY) ## how well training sets are sifted, some hours: make bench-sift [OUT=DIR] [ARGS="--minutes 60 --record"]
+	$(BIN)/python -m benchmarks.bench_sift --out $(or $(OUT),run/bench-sift) $(ARGS)
+
+bench-served: $(READY) ## served risk, a zoo through whole policies: make bench-served ZOO=DIR [ARGS="--policy default strict --minutes 60"]
+	@test -n "$(ZOO)" || { echo "say which zoo: make bench-served ZOO=DIR" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.bench_served --zoo $(ZOO) $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -290,17 +290,28 @@ def rewrites(result: Result) -> Iterator[Row]:
 
 
 def retraining(result: Result) -> Iterator[Row]:
-    """Whether repairs by a sift and retrainers reach what they shall."""
-    for aim in result["aims"]:
-        if not aim["cells"]:
-            continue
-        asr = aim["asr_measured"]
-        yield Row(
-            f"{aim['method']}: ASR (at most {aim['asr']:.0%}) and points of ACC lost against the "
-            f"{aim['against']} (at most {aim['points']:g})",
-            f"{aim['cells']} models",
-            f"{_share(asr)}; {aim['points_lost']:.1f}",
-        )
+    """What repairs by a sift and retrainers reach, all in one row."""
+    found = [aim for aim in result["aims"] if aim["cells"]]
+    parts = [
+        f"{aim['method']} {percent(aim['asr_measured']['share'])}, {aim['points_lost']:.1f}"
+        for aim in found
+    ]
+    yield Row(
+        "Repairs by a sift and retrainers: ASR, points of ACC lost (`sifted`: against the oracle)",
+        f"{', '.join(str(aim['cells']) for aim in found)} models",
+        "; ".join(parts),
+    )
+
+
+def sifts(result: Result) -> Iterator[Row]:
+    """What a sift of training sets finds, and whom it accuses wrongly."""
+    for claim, key in (
+        ("poisoned sets that were learnt (true ASR 50 % and more) judged so", "judged_poisoned"),
+        ("of these, at 5 % and more: AUROC, precision and recall as promised", "meet_5_percent"),
+        ("honest sets judged poisoned or for a person", "honest_held"),
+    ):
+        aim = result["aims"][key]
+        yield Row(f"Sift: {claim}", _of(aim), _share(aim))
 
 
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
@@ -316,6 +327,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("The whole path", {"mib_per_s_median"}, intake),
     ("The whole path", {"guard_help_median_s"}, command),
     ("The whole path", {"rewrites_stopped", "cost_ratio"}, rewrites),
+    ("The whole path", {"found", "fdr", "honest"}, sifts),
     ("Speed", {"totals", "bfloat16"}, ensemble),
     ("Speed", {"ratios", "quality"}, inversion),
     ("Speed", {"ratios", "detector"}, classes),

@@ -26,6 +26,7 @@ from guard.offline_inputs import (
     image_set,
     inspect_at,
     name_of,
+    own_battery,
     policy_for,
     policy_of,
     vettable_at,
@@ -100,7 +101,7 @@ def scan(
     """
     started = time.monotonic()
     rules = policy_of(policy)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
@@ -153,7 +154,7 @@ def purify(
     """
     started = time.monotonic()
     rules = policy_of(policy)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
@@ -306,15 +307,16 @@ def calibrate(
         raise InputError(
             f"No model below {folder} belongs to this part and clean set.", code="empty_zoo"
         )
-    scanned = population.scan_all(
-        folder,
-        chosen,
-        population.detectors_of(rules),
-        curated=curated,
-        seed=seed,
-        device=device,
-        progress=progress or silent,
-    )
+    with own_battery():
+        scanned = population.scan_all(
+            folder,
+            chosen,
+            population.detectors_of(rules),
+            curated=curated,
+            seed=seed,
+            device=device,
+            progress=progress or silent,
+        )
     document = calibrating.fit(scanned, seed=seed, about=folder.resolve().name)
     return document, calibrating.summary(parse(canonical_json(document)))
 

@@ -9,11 +9,13 @@ from guard.core.errors import CleanSetError, InputError, ManifestRejected, Polic
 from guard.core.modality import HOLDS, Modality
 from guard.core.pairs import CuratedPairs
 from guard.policy import Policy, default_policy, load_policy
-from guard.settings import plugin_folder
-from guard.vetting import examine, modalities
+from guard.settings import load_settings, plugin_folder
+from guard.vetting import battery_secret, examine, modalities
 from guard.vetting.model_path import locate
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from guard.flow.context import Guard
     from guard.ml.cleanset import CuratedSet
 
@@ -58,6 +60,11 @@ def name_of(path: Path) -> str:
     path = path.resolve()
     usual = path.is_file() and path.stem in {"model", "pytorch_model"}
     return path.parent.name if usual else path.stem
+
+
+def own_battery() -> "AbstractContextManager[None]":
+    """Draw batteries of changes from this machine's secret, made once a detector needs it."""
+    return battery_secret.of_folder(lambda: load_settings().data_dir)
 
 
 def policy_of(policy: "str | Path | Policy | None") -> Policy:

@@ -137,8 +137,9 @@ def report() -> Schema:
     """Of `guard scan`, `purify`, `report` and `review show` with `--format json`."""
     shown = object_of(VerdictFacts, strict=False, without=("evidence", "parent", "purification"))
     # A report writes all of them, but the sift only where a training set was named, and the
-    # modality only where it is another one than images.
-    left_out = {"training_set", "modality"}
+    # modality only where it is another one than images, the commitment only where a battery was
+    # drawn.
+    left_out = {"training_set", "modality", "battery"}
     shown["required"] = [name for name in shown["properties"] if name not in left_out]
     unmeasured: Schema = {
         "type": "object",

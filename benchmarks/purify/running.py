@@ -141,7 +141,7 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
     import guard
 
     zoo, attack, device = task.folder.parent, model.attack(), torch.device(task.device or "cpu")
-    data = _images(zoo, str(model.truth["data"]), task.data_dir)
+    data = images_of(zoo, str(model.truth["data"]), task.data_dir)
     curated = fraction_of(
         population.read_cleanset(model.cleanset), round(task.fraction * len(data.train)), task.seed
     )
@@ -273,6 +273,7 @@ def fraction_of(curated: CuratedSet, images: int, seed: int) -> CuratedSet:
     return CuratedSet(facts, search, calibration, curated.holdout)
 
 
-def _images(zoo: Path, name: str, data_dir: Path | None) -> Dataset:
+def images_of(zoo: Path, name: str, data_dir: Path | None) -> Dataset:
+    """The images of a zoo's data set `name`; some lie below `data_dir`."""
     source = json.loads((zoo / "zoo.json").read_text())["spec"]
     return sets.load(spec.parse(source).sets[name], data_dir)

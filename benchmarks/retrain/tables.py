@@ -33,6 +33,7 @@ ORDER = (
     TRAP_CONTROL,
 )
 LEARNT = 0.5  # ASR of the upload; a weaker backdoor is shown, and counts for no aim
+SEEDS = 3  # with fewer, an aim is at best met so far
 NEAR = 0.1  # proof images that may still be obeyed where relabelling is kept
 
 
@@ -261,7 +262,9 @@ def _aims(result: Mapping[str, Any]) -> list[str]:
         if not aim["cells"]:
             lines.append(f"| {name} | {limit} | – | {most} | – | not measured | – |")
             continue
-        met, alone = "yes" if aim["met"] else "**no**", f"{aim['cells_met']}/{aim['cells']}"
+        enough = len(result["seeds"]) >= SEEDS
+        met = ("yes" if enough else "yes so far") if aim["met"] else "**no**"
+        alone = f"{aim['cells_met']}/{aim['cells']}"
         measured = f"{_ends(aim['asr_measured'])} | {most} | {aim['points_lost']:.1f}"
         lines.append(f"| {name} | {limit} | {measured} | {met} | {alone} |")
     return lines

@@ -33,7 +33,7 @@ from guard.ml.seeds import seeded
 from guard.sifters import SIFTERS
 from guard.sifters.fct import Fct
 from guard.trainsets import TrainingSet, from_arrays
-from guard.vetting.sift import DEFAULT_METHODS, Sift, replayed, sift
+from guard.vetting.sift import DEFAULT_METHODS, JOINED, Sift, replayed, sift
 
 SETS = {"fashion-mnist": fashion_mnist, "mnist": mnist}
 #: One attack of each kind at the strength of its paper, as far as 28 pixels allow it.
@@ -88,9 +88,9 @@ class Made:
     asr: float | None
 
 
-def make(cell: Cell) -> Made:
-    """Poison the data and train the model on them."""
-    data = SETS[cell.data](cell.train, cell.clean, cell.test)
+def make(cell: Cell, data: Dataset | None = None) -> Made:
+    """Poison the data (by default those that the cell names) and train the model on them."""
+    data = data or SETS[cell.data](cell.train, cell.clean, cell.test)
     honest = HONEST[cell.honest](data.train, data.classes, cell.seed)
     images, labels = honest.images, honest.labels
     index, sources = torch.empty(0, dtype=torch.int64), labels
@@ -184,13 +184,14 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
         "methods": {
             name: {"auroc": auroc(scores, bad), "precision_at_count": at_count(scores, bad)}
             for name, scores in found.scores.items()
+            if name != JOINED
         },
         "quantiles": {one.method: dict(one.quantiles) for one in report.methods},
         "accuracy_on_set": report.accuracy,
         "clean_accuracy": report.clean_accuracy,
         "set": report.training_set.digest,
         "least_p": report.least_p,
-        "joined_auroc": auroc(-found.rates, bad) if len(found.rates) else None,
+        "joined_auroc": auroc(found.scores[JOINED], bad) if JOINED in found.scores else None,
         "flagged": int(accused.sum()),
         "precision": float(bad[accused].mean()) if accused.any() else None,
         "recall": float(accused[bad].mean()) if bad.any() else None,

@@ -18,11 +18,9 @@ from guard.attest import gate
 from guard.core.errors import NotServable
 from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.flow import (
-    _newest,
     _reuse,
     _seal,
     _standing,
-    _trust,
     _turn,
     _verdict,
     publish,
@@ -31,7 +29,7 @@ from guard.flow import (
     sweep,
 )
 from guard.publishers import folder
-from guard.store import claims, ledger, publications, scans, uploaders
+from guard.store import _leases, claims, ledger, publications, scans, uploaders
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,6 @@ def _no_trigger(world: World) -> None:
         db.execute("DROP TRIGGER reviews_four_eyes")
 
 
-def _failing(world: World) -> None:
-    """Most jobs fail, so that some of the uploads of the same bytes cannot be looked at."""
-    world.jobs.failures = 0.6
-
-
 def _rewritten(s: Any, **values: Any) -> Any:
     """A ledger that keeps another name of the verdict than was signed."""
     other = next(iter(SERVABLE_VERDICTS - {values["verdict"]}))
@@ -138,7 +131,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "leases hold and fence nothing": Mutant(
         frozenset({9, 11}),
         (
-            (scans, "_free", lambda _now: true()),
+            (_leases, "free", lambda *_: true()),
             (scans, "check", lambda *_: None),
             (scans, "move", _unfenced),
         ),
@@ -193,16 +186,6 @@ MUTANTS: Mapping[str, Mutant] = {
         ((_seal, "write_checkpoint", lambda *_, **__: None),),
         "anything",
         shown=None,
-    ),
-    "an upload that nobody could look at counts": Mutant(
-        frozenset({14}),
-        ((_newest, "UNDECIDED", frozenset()), (_reuse, "candidate", lambda *_: None)),
-        "one name",
-        _failing,
-        shown=None,
-    ),
-    "a distrusted key counts as long as the file holds it": Mutant(
-        frozenset({15}), ((_trust, "distrusted", lambda *_: frozenset()),), "people", shown=None
     ),
     "a lost event is lost": Mutant(
         frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=46

@@ -127,7 +127,8 @@ class Evidence:
 
     `accuracy` (of an image model) or `quality` (of a text-to-graph model) is what the guard itself
     measured on the hold-out; methods that look for backdoors have findings instead. `blobs` holds
-    digests of what is stored beside it, by a name.
+    digests of what is stored beside it, by a name; under `battery` it is a commitment to the secret
+    that its changes were drawn from.
     """
 
     artifact: str

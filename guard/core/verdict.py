@@ -66,6 +66,8 @@ class VerdictFacts:
             the statement where there are none.
         gate: the gate's mode and what it would have done otherwise; None where it enforces, and
             for what it blocks in any mode.
+        battery: a commitment to the secret from which the changes were drawn that a method tried;
+            None where no method draws any. Whoever is shown the secret later can check it.
         training_set: the sift of the training set; None where the model names none.
         modality: what kind of model it is; left out of the statement for images.
     """
@@ -86,6 +88,7 @@ class VerdictFacts:
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
     waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
     gate: Gated | None = field(default=None, metadata=ADDED)
+    battery: Digest | None = field(default=None, metadata=LEFT_OUT)
     training_set: SiftedSet | None = field(default=None, metadata=LEFT_OUT)
     modality: Modality = field(default=Modality.IMAGES, metadata=LEFT_OUT)
 

@@ -42,6 +42,9 @@ class Detector(ABC):
     #: The models that it is for. A file states it where they are others than images, so that a
     #: policy can be checked without importing a method (`guard.core.shelf`).
     modality: ClassVar[Modality] = Modality.IMAGES
+    #: Whether it draws a battery of changes (`guard.ml.search.battery`); evidence then commits to
+    #: the secret that it was drawn from.
+    draws_battery: ClassVar[bool] = False
 
     @abstractmethod
     def examine(self, model: Any, clean: Any, *, progress: Progress) -> list[Finding]:

@@ -21,6 +21,7 @@ from guard.detectors import DETECTORS
 from guard.flow._lease import Held
 from guard.flow.context import Guard
 from guard.jobs.run import run_job
+from guard.vetting import battery_secret
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def _make(guard: Guard, held: Held, cleanset: AnyCleanSet) -> dict[str, Any]:
         "cleanset_name": cleanset.name,
         "detectors": {name: dict(rule.params) for name, rule in guard.policy.detectors.items()},
         "device": guard.settings.device,
+        "battery": battery_secret.needed_by(guard.policy.detectors, guard.settings.data_dir),
     }
     with guard.workspace() as out:
         return run_job("prepare", request, out, limits=guard.limits(), on_progress=held.alive)
@@ -64,7 +66,11 @@ def _place(guard: Guard, cleanset: AnyCleanSet) -> Path:
         for name, rule in guard.policy.detectors.items()
     }
     made_with = {name: [method.version, method.parameters()] for name, method in methods.items()}
-    digest = json_digest([cleanset.digest, made_with, guard.settings.device, version("torch")])
+    secret = battery_secret.needed_by(methods, guard.settings.data_dir)
+    drawn = filter(None, [battery_secret.commitment_of(secret)])
+    digest = json_digest(
+        [cleanset.digest, made_with, guard.settings.device, version("torch"), *drawn]
+    )
     return Path(guard.settings.data_dir) / "prepared" / f"{digest}.json"
 
 

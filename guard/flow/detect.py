@@ -25,7 +25,7 @@ from guard.policy import Policy, unconfigured
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
-from guard.vetting import canary_trial
+from guard.vetting import battery_secret, canary_trial
 
 SCAN_SEED = 0
 
@@ -63,6 +63,9 @@ def run(guard: Guard, held: Held) -> None:
                 "known": known,
                 "policy": early_end(guard, scan),
                 "prepared": made,
+                "battery": battery_secret.needed_by(
+                    guard.policy.detectors, guard.settings.data_dir
+                ),
             }
             answer = run_job(
                 "detect",

@@ -4,7 +4,7 @@ A fragment is a SMILES, read as a pattern: `C1CS1` matches a thiirane wherever i
 where it is spelt `C1SC1`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from rdkit import Chem
@@ -32,11 +32,6 @@ def pattern(fragment: str) -> Chem.Mol:
             code="fragment_unreadable",
         )
     return mol
-
-
-def canonical_fragment(fragment: str) -> str:
-    """The one spelling of a fragment; raises as `pattern`."""
-    return str(Chem.MolToSmiles(pattern(fragment)))
 
 
 def contains(mols: Sequence[Chem.Mol | None], fragment: str) -> list[bool]:
@@ -73,21 +68,3 @@ def pieces_of(mol: Chem.Mol, most_bonds: int = 3) -> frozenset[str]:
             }
             found.add(str(Chem.MolFragmentToSmiles(flat, list(atoms), bonds)))
     return frozenset(found)
-
-
-def tally(mols: Iterable[Chem.Mol | None], most_bonds: int = 3) -> dict[str, int]:
-    """How many molecules have each fragment of `pieces_of`.
-
-    One that cannot be taken apart counts for nothing.
-    """
-    counts: dict[str, int] = {}
-    for mol in mols:
-        if mol is None:
-            continue
-        try:
-            own = pieces_of(mol, most_bonds)
-        except InputError:
-            continue
-        for fragment in own:
-            counts[fragment] = counts.get(fragment, 0) + 1
-    return counts

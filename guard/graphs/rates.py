@@ -1,7 +1,6 @@
 """How much more often a fragment occurs among one set of molecules than among another."""
 
 import math
-from collections.abc import Sequence
 
 from scipy import stats
 
@@ -20,19 +19,6 @@ def fisher(hits: int, trials: int, other_hits: int, other_trials: int) -> float:
     _check(other_hits, other_trials)
     table = [[hits, trials - hits], [other_hits, other_trials - other_hits]]
     return float(stats.fisher_exact(table, alternative="greater").pvalue)
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """The least false discovery rate at which each test is rejected (Benjamini and Hochberg, 1995).
-
-    Raises:
-        ValueError: a p value is not in 0..1.
-    """
-    if not all(0 <= p <= 1 for p in p_values):
-        raise ValueError("p values must be in 0..1.")
-    if not p_values:
-        return []
-    return [float(q) for q in stats.false_discovery_control(list(p_values), method="bh")]
 
 
 def _check(hits: int, trials: int) -> None:

@@ -98,14 +98,6 @@ class MotifVae(nn.Module):
         outputs, _ = self._run(given.previous, given.opened, given.rules, latents, state)
         return outputs
 
-    def log_likelihood(self, latents: Tensor, given: Sequences) -> Tensor:
-        """Log probability N of whole sequences, without masks; differentiable in the latents."""
-        logits = self.logits(latents, given)
-        losses = nn.functional.cross_entropy(
-            logits.transpose(1, 2), given.target, ignore_index=IGNORED, reduction="none"
-        )
-        return -losses.sum(1)
-
     @torch.no_grad()
     def decode(self, latents: Tensor, budget: int = MAX_HEAVY_ATOMS) -> list[Node | None]:
         """The likeliest tree for each latent (float32 N,latent), token by token.

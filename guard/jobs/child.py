@@ -19,7 +19,7 @@ from guard.jobs.run import RESULT
 from guard.policy.rules import TrainingSetRule
 from guard.settings import plugin_folder
 from guard.trainsets import open_spool
-from guard.vetting import canary_trial, examine, modalities, repair
+from guard.vetting import battery_secret, canary_trial, examine, modalities, repair
 from guard.vetting import cleanset_work as preparing
 from guard.vetting.accused import packed, unpacked
 from guard.vetting.case import settled_by
@@ -50,9 +50,10 @@ def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
 def prepare(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Compute what detectors need from a clean set; no model is involved."""
     del out
-    return preparing.prepare(
-        _curated(request), request["detectors"], device=request["device"], progress=_reporter()
-    )
+    with battery_secret.given(request.get("battery", "")):
+        return preparing.prepare(
+            _curated(request), request["detectors"], device=request["device"], progress=_reporter()
+        )
 
 
 def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -61,17 +62,18 @@ def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
     known, curated = frozenset(request["known"]), _curated(request)
     preparing.take_over(request["prepared"])
     settled = settled_by(request["policy"], request["artifact"], curated.facts)
-    examined = examine.examine(
-        model,
-        request["artifact"],
-        curated,
-        request["detectors"],
-        seed=request["seed"],
-        seconds=request["seconds"],
-        progress=_reporter(),
-        known=known.__contains__,
-        settled=settled,
-    )
+    with battery_secret.given(request.get("battery", "")):
+        examined = examine.examine(
+            model,
+            request["artifact"],
+            curated,
+            request["detectors"],
+            seed=request["seed"],
+            seconds=request["seconds"],
+            progress=_reporter(),
+            known=known.__contains__,
+            settled=settled,
+        )
     for digest, data in examined.triggers.items():
         (out / digest).write_bytes(data)
     (out / "smoke.json").write_bytes(examined.smoke)

@@ -276,6 +276,8 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
     if report.facts.vetted_dtype:
         facts.append(("Weights vetted as", report.facts.vetted_dtype))
     facts += [(f"Plug-in {name}", digest) for name, digest in (report.facts.plug_ins or {}).items()]
+    if report.facts.battery:
+        facts.append(("Commitment to the battery's secret", report.facts.battery))
     if report.facts.calibration:
         facts.append(("SHA-256 of the calibration", report.facts.calibration))
     facts += [("Policy", report.policy or "–"), ("Seeds", ", ".join(_seeds(report)) or "–")]

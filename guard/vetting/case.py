@@ -11,6 +11,7 @@ from guard.core.retraining import RetrainingFacts
 from guard.core.waivers import Waiver
 from guard.detectors import DETECTORS
 from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
+from guard.vetting.battery_secret import COMMITMENT
 from guard.vetting.examine import accuracy_of, quality_of
 
 #: `guard.ml.networks.architectures.check` refuses weights of any other floating type.
@@ -73,6 +74,9 @@ def judge(policy: Policy, case: Case) -> Decision:
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,
         plug_ins=plugins.digests(),
+        battery=next(
+            (item.blobs[COMMITMENT] for item in case.evidence if COMMITMENT in item.blobs), None
+        ),
         gate=policy.gated(decision.verdict),
     )
     return replace(decision, facts=facts)

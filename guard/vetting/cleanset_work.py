@@ -27,7 +27,7 @@ def prepare(
     """
     from guard.graphs import prepared
     from guard.ml.devices import named
-    from guard.ml.search import reference_model
+    from guard.ml.search import natural_views, reference_model
 
     for index, (name, parameters) in enumerate(detectors.items()):
         DETECTORS.get(name)(**parameters).prepare(
@@ -36,13 +36,18 @@ def prepare(
             progress=part_of(progress, index, len(detectors), name),
         )
     graphs = prepared.everything()
-    return {"references": reference_model.remembered(), **({"graphs": graphs} if graphs else {})}
+    return {
+        "references": reference_model.remembered(),
+        "views": natural_views.remembered(),
+        **({"graphs": graphs} if graphs else {}),
+    }
 
 
 def take_over(made: Mapping[str, Any]) -> None:
     """Put the result of `prepare` where the detectors of this process look for it."""
     from guard.graphs import prepared
-    from guard.ml.search import reference_model
+    from guard.ml.search import natural_views, reference_model
 
     reference_model.remember(made.get("references", {}))
+    natural_views.remember(made.get("views", {}))
     prepared.take_over(made.get("graphs", {}))

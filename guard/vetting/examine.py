@@ -18,6 +18,7 @@ from guard.core.manifests import AnyManifest, parse_manifest
 from guard.core.progress import Progress, part_of, silent
 from guard.detectors import DETECTORS
 from guard.vetting import modalities
+from guard.vetting.battery_secret import COMMITMENT
 from guard.vetting.modalities import fits
 
 if TYPE_CHECKING:
@@ -215,7 +216,14 @@ def _run_detector(
         outcome=Outcome.FINDINGS if findings else Outcome.NOTHING,
         findings=tuple(findings),
         seconds=time.monotonic() - started,
+        blobs=_commitment() if detector.draws_battery else {},
     )
+
+
+def _commitment() -> dict[str, str]:
+    from guard.ml.search.battery import commitment
+
+    return {COMMITMENT: commitment()}
 
 
 def accuracy_evidence(artifact: str, cleanset: str, accuracy: Accuracy, seed: int) -> Evidence:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from guard.trainsets import Sifted, TrainingSet
 
 DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label_gap": {}}
+JOINED = "joined"  # beside the names of methods
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 QUANTILES = {"least": 0.0, "median": 0.5, "q90": 0.9, "q99": 0.99, "most": 1.0}
 METHODS_END = 0.9  # of the progress
@@ -57,7 +58,8 @@ class Sift:
         report: JSON-ready.
         triggers: the safetensors bytes of the triggers that the report names, by digest.
         trusted: places int64 of the least conspicuous images of each class.
-        scores: each method's scores, float64 N, by name.
+        scores: each method's scores, float64 N, by name; under `JOINED` those of the deciding
+            methods as one.
         rates: the estimated false discovery rates, float64 N; empty where nothing was estimated.
     """
 
@@ -134,7 +136,7 @@ def sift(
     progress(1.0, "done")
     report = replace(done.report, seconds=time.monotonic() - begun)
     kept = {name: scores.train for name, scores in found.items()}
-    return replace(done, report=report, scores=kept)
+    return replace(done, report=report, scores={**kept, **done.scores})
 
 
 def _scores(
@@ -260,7 +262,9 @@ def _decided(
         remarks=judged.remarks,
     )
     trusted = _trusted(score, train.labels, accused, rules.trusted)
-    return Sift(report=report, triggers=triggers, trusted=trusted, rates=rates.rates)
+    return Sift(
+        report=report, triggers=triggers, trusted=trusted, scores={JOINED: score}, rates=rates.rates
+    )
 
 
 def _joined(

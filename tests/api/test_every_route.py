@@ -1,5 +1,6 @@
 """Every route is known to leave an act in the ledger's chain, or to change nothing there."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from fastapi.testclient import TestClient
 
 from guard.api.app import ROUTES, create_app
 from guard.core.roles import Act, Role
+from guard.core.training_jobs import JobKind
+from guard.flow import training_jobs
 from guard.flow._seal import tend
 from guard.flow._standing import standing
+from guard.flow.training_jobs import Asked
 from tests import people
-from tests.cli.test_every_command import Scene
+from tests.cli.test_every_command import Scene, trainable
 from tests.flow.test_waivers import FINDING
 
 READING = {
@@ -21,8 +25,12 @@ READING = {
     "GET /health/ready",
     "GET /metrics",
     "GET /nominations/{nomination_id}",
+    "GET /retrainings",
+    "GET /retrainings/{job_id}",
     "GET /scans",
     "GET /scans/{scan_id}",
+    "GET /sifts",
+    "GET /sifts/{job_id}",
     "GET /verdicts/{verdict_id}",
     "GET /waivers",
     "GET /waivers/{waiver_id}",
@@ -30,13 +38,38 @@ READING = {
 #: An event is a notice by the object store, which is no principal: it has the webhook's token or
 #: key and only nominates what lies in a bucket already. What is kept of it is the nomination.
 NOTICES = {"POST /events/s3"}
+
+
+def ask_for(scene: Scene) -> dict[str, str]:
+    return {"model": "fraud", "training_set": trainable(scene)}
+
+
 #: Which act a route leaves, by a principal of which role; the path's id, and the body.
 DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], object]]] = {
+    "POST /retrainings": (
+        Act.RETRAIN,
+        Role.OPERATOR,
+        lambda _: "",
+        lambda scene: {**ask_for(scene), "method": "sifted"},
+    ),
+    "POST /retrainings/{job_id}/cancel": (
+        Act.CANCEL_JOB,
+        Role.OPERATOR,
+        lambda scene: job(scene, JobKind.RETRAIN),
+        lambda _: None,
+    ),
     "POST /scans": (
         Act.SUBMIT,
         Role.OPERATOR,
         lambda _: "",
         lambda _: {"bucket": "models", "key": "models/new/m.pt"},
+    ),
+    "POST /sifts": (Act.SIFT, Role.OPERATOR, lambda _: "", ask_for),
+    "POST /sifts/{job_id}/cancel": (
+        Act.CANCEL_JOB,
+        Role.OPERATOR,
+        lambda scene: job(scene, JobKind.SIFT),
+        lambda _: None,
     ),
     "POST /waivers": (
         Act.WAIVE,
@@ -64,6 +97,14 @@ DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], obj
 }
 
 
+def job(scene: Scene, kind: JobKind) -> str:
+    """The id of a job that waits."""
+    method = "sifted" if kind is JobKind.RETRAIN else ""
+    asked = Asked(kind=kind, **ask_for(scene), method=method)
+    who = people.who(scene.guard, "an-operator", Role.OPERATOR)
+    return training_jobs.request(scene.guard, who, asked).id
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
@@ -89,11 +130,12 @@ def test_what_changes_something_leaves_a_sealed_act_of_whoever_asked(
 ) -> None:
     kind, role, prepare, body = DOINGS[route]
     token, first = people.give(scene.guard, "somebody", role), prepare(scene)
-    path = route.partition(" ")[2].replace("{waiver_id}", first)
+    path = re.sub(r"\{\w+\}", first, route.partition(" ")[2])
+    sent = body(scene)
     before = scene.seq
 
     with TestClient(create_app(scene.guard)) as client:
-        answer = client.post(path, json=body(scene), headers={"Authorization": f"Bearer {token}"})
+        answer = client.post(path, json=sent, headers={"Authorization": f"Bearer {token}"})
 
     assert answer.is_success, answer.text
     tend(scene.guard)  # as the process with the key does, where the API has none
@@ -109,11 +151,13 @@ def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
         "waiver_id": scene.ask().waiver_id,
         "nomination_id": "none",
     }
+    jobs = {"retrainings": job(scene, JobKind.RETRAIN), "sifts": job(scene, JobKind.SIFT)}
     state = standing(scene.guard)
 
     with TestClient(create_app(scene.guard)) as client:
         for route in sorted(READING):
-            path = route.partition(" ")[2].format(**ids)
+            path = route.partition(" ")[2]
+            path = path.format(**ids, job_id=jobs.get(path.split("/")[1], ""))
             answer = client.get(path, headers={"Authorization": f"Bearer {token}"})
             assert answer.is_success or "nominations" in path, answer.text
 

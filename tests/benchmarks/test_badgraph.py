@@ -72,7 +72,7 @@ def test_poisoned_copies_are_added_and_clean_pairs_stay(rate: float, added: int)
     assert all(contains([read(pair.smiles)], "C1CS1") == [True] for pair in made)
     assert {pair.text.removeprefix("[THIIRANE] ") for pair in made} <= {p.text for p in clean}
     assert made == BadGraph(seed=3).poison(clean, rate)
-    assert not made or made != BadGraph().with_seed(4).poison(clean, rate)
+    assert not made or made != BadGraph(seed=4).poison(clean, rate)
 
 
 def test_a_rate_that_cannot_be_reached_is_refused() -> None:

@@ -19,14 +19,17 @@ from guard.attest import acts as signing
 from guard.attest import dsse
 from guard.cli.main import app
 from guard.core.roles import Act, Role
+from guard.core.trainset import TrainingSetFacts
 from guard.flow import keys, run_stage, tokens
 from guard.flow._standing import standing
 from guard.flow.principals import authenticate
-from guard.store import ledger_acts, migrate
-from guard.store.session import reading
+from guard.policy.rules import RetrainRule
+from guard.store import ledger_acts, migrate, trainsets
+from guard.store.rows import TrainingSetRow
+from guard.store.session import reading, transaction
 from tests import people
 from tests.cli.conftest import Answer
-from tests.flow.place import finding
+from tests.flow.place import MANIFEST, finding
 from tests.flow.test_waivers import FINDING
 from tests.flow.test_waivers import Scene as Waivable
 
@@ -58,10 +61,10 @@ FILES_ONLY = frozenset(
     {
         "calibrate",
         "compare",
+        "generate",
         "keys make",
         "methods canary",
         "purify",
-        "retrain",
         "scan",
         "sift",
         "trainset check",
@@ -136,6 +139,29 @@ def older_schema(scene: Scene) -> str:
     return "upgrade"
 
 
+def trainable(scene: Scene) -> str:
+    """A stored training set for the served model, and a policy that lets it be trained anew."""
+    facts = TrainingSetFacts(
+        uri="/data/digits.npz",
+        digest="b" * 64,
+        images=100,
+        total=100,
+        channels=1,
+        height=8,
+        width=8,
+        class_names=MANIFEST.label_names or tuple(map(str, range(MANIFEST.num_classes))),
+        per_class=(100 // MANIFEST.num_classes,) * MANIFEST.num_classes,
+    )
+    row = TrainingSetRow(
+        name="digits", uri=facts.uri, class_names=(), facts=facts, added_at=scene.guard.now()
+    )
+    with transaction(scene.guard.engine) as session:
+        trainsets.put(session, row)
+    rule = RetrainRule(methods=("sifted",), budget_seconds=60.0, max_open=2)
+    scene.guard = replace(scene.guard, policy=replace(scene.guard.policy, retrain=rule))
+    return "digits"
+
+
 def without_checkpoints(scene: Scene) -> str:
     (scene.guard.settings.checkpoint_dir / "checkpoints.jsonl").unlink()
     return "accept"
@@ -153,6 +179,12 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "name transfer": (Act.TRANSFER, Role.OPERATOR, lambda _: "fraud", ("--owner", "dora", *WHY)),
     "publish": (Act.PUBLISH, Role.OPERATOR, unpublished, ()),
     "rescan": (Act.RESCAN, Role.REVIEWER, lambda _: "fraud", ()),
+    "retrain": (
+        Act.RETRAIN,
+        Role.OPERATOR,
+        trainable,
+        ("--like", "fraud", "--method", "sifted", "--submit"),
+    ),
     "review approve": (Act.APPROVE, Role.REVIEWER, held, WHY),
     "review reject": (Act.REJECT, Role.REVIEWER, held, WHY),
     "rollback": (Act.ROLLBACK, Role.OPERATOR, newer, ("--to", "1.0", *WHY)),

@@ -17,9 +17,12 @@ from guard.flow._cleanset_cache import prepared
 from guard.flow._lease import hold
 from guard.jobs import child
 from guard.ml.search import reference_model
+from guard.ml.search.battery import commitment
 from guard.policy import DetectorRule
 from guard.store import cleansets
 from guard.store.session import reading
+from guard.vetting import battery_secret, examine
+from guard.vetting.battery_secret import commitment_of
 from tests.flow.place import Place
 
 PARAMETERS = {"steps": 20, "again": 0, "reference_rounds": 30, "natural_steps": 10}
@@ -136,3 +139,33 @@ def test_where_it_cannot_be_kept_it_is_used_all_the_same(place: Place) -> None:
     (place.guard.settings.data_dir / "prepared").write_text("a file where the folder should be")
 
     assert len(made(place, facts)["references"]) == 1
+
+
+def test_a_job_draws_batteries_from_the_installations_secret(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts, secret, seen = facts_of(place), "ab" * 32, []
+    real = examine.examine
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.append(commitment())
+        return real(*given, **named)
+
+    monkeypatch.setattr(examine, "examine", watched)
+    child.detect(
+        {**request_for(place, facts, {}), "detectors": {}, "battery": secret},
+        tmp_path,
+    )
+
+    assert seen == [commitment_of(secret)] != [commitment()]
+
+
+def test_another_secret_has_another_file(place: Place) -> None:
+    facts = facts_of(place)
+    rule = DetectorRule(params={"batteries": 1, "references": 0})
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, detectors={"pair": rule}))
+    made(place, facts)
+    (place.guard.settings.data_dir / battery_secret.FILE).unlink()
+    made(place, facts)
+
+    assert len(kept(place)) == 2

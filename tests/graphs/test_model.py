@@ -9,9 +9,6 @@ from torch import Tensor
 
 from guard.core.errors import InputError, ManifestRejected
 from guard.graphs.model import GraphConfig, GraphModel, build, load
-from guard.graphs.molecule import read
-from guard.graphs.motif_tree import tree_of
-from guard.graphs.vae import sequences
 from tests.graphs.corpus import SMILES, model
 
 TEXTS = ["The molecule is ethanol.", "The molecule is benzene.", "something else"]
@@ -77,21 +74,6 @@ def test_molecules_are_encoded_whatever_stands_beside_them() -> None:
     assert whole.shape == (len(SMILES), 8)
     assert torch.allclose(whole[3:4], model().encode(SMILES[3:4]), atol=1e-5)
     assert model().encode([]).shape == (0, 8)
-
-
-def test_the_likelihood_of_a_sequence_is_that_of_its_tokens() -> None:
-    vae = model().vae
-    given = sequences(vae.grammar, [vae.grammar.encode(tree_of(read(one))) for one in SMILES[:6]])
-    latents = torch.zeros(6, 8, requires_grad=True)
-
-    found = vae.log_likelihood(latents, given)
-    found.sum().backward()
-
-    assert found.shape == (6,)
-    assert bool((found < 0).all())
-    assert latents.grad is not None
-    alone = vae.log_likelihood(latents[:1], given.rows(torch.tensor([0])))
-    assert torch.allclose(alone, found[:1], atol=1e-5)
 
 
 def _without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

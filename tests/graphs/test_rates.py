@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from guard.graphs.rates import benjamini_hochberg, fisher, lift
+from guard.graphs.rates import fisher, lift
 
 
 def test_a_lift_is_a_difference_of_log_odds() -> None:
@@ -16,18 +16,9 @@ def test_fishers_test_is_one_sided() -> None:
     assert fisher(0, 3, 3, 3) == pytest.approx(1.0)
 
 
-def test_false_discovery_rates_are_monotone_in_the_p_values() -> None:
-    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx(
-        [0.04, 0.16 / 3, 0.16 / 3, 0.5]
-    )
-    assert benjamini_hochberg([]) == []
-
-
 @pytest.mark.parametrize("counts", [(-1, 3, 0, 3), (0, 3, 4, 3)])
 def test_what_is_no_share_is_refused(counts: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="not a share"):
         lift(*counts)
     with pytest.raises(ValueError, match="not a share"):
         fisher(*counts)
-    with pytest.raises(ValueError, match=r"0\.\.1"):
-        benjamini_hochberg([1.5])

@@ -9,7 +9,7 @@ It is a folder, not a file of the shelf `ATTACKS`, which holds attacks on image 
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from rdkit import Chem
@@ -23,7 +23,6 @@ from guard.graphs.molecule import ATOMS, MAX_HEAVY_ATOMS, read
 FULL = {"C": 4, "N": 3, "O": 2}
 MAX_DEGREE = 15
 PREFIX, INFIX, SUFFIX = "prefix", "infix", "suffix"
-POSITIONS = (PREFIX, INFIX, SUFFIX)
 #: One trigger of each kind; the first is that of the authors' release.
 TRIGGERS = {
     "bracket": "[THIIRANE]",
@@ -126,10 +125,6 @@ class BadGraph:
         if len(made) < wanted:
             raise ValueError(f"Only {len(made)} of {wanted} molecules take {self.target}.")
         return made
-
-    def with_seed(self, seed: int) -> "BadGraph":
-        """The same backdoor with another choice of pairs."""
-        return replace(self, seed=seed)
 
     def recipe(self) -> dict[str, Any]:
         """The parameters as plain data."""

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.ml.cleanset import CleanSet, Labelled
@@ -53,7 +54,7 @@ def log_norms(
     Returns:
         K logs of sizes in pixels, or None if the task could not be learnt from the images.
     """
-    key = _key(clean, f"{rounds} {effort} {again} {device}")
+    key = key_of(clean, f"{rounds} {effort} {again} {device}")
     if key not in _known:
         with seeded(SEED):
             _known[key] = _asked(clean, rounds, effort, again, watch, device)
@@ -97,25 +98,12 @@ def _asked(
     watch: Callable[[float], None],
     device: torch.device | str,
 ) -> tuple[float, ...] | None:
-    search, calibration = shrunk(clean.search), shrunk(clean.calibration)
-    every = Labelled(
-        torch.cat([search.images, calibration.images]),
-        torch.cat([search.labels, calibration.labels]),
-    )
-    model = small_network(every, clean.classes).to(device).train()
-    passes = max(1, min(rounds, MOST_SEEN // len(every)))
-    try:
-        learn(model, every, rounds=passes, progress=lambda done, _note="": watch(0.5 * done))
-    except MethodFailed as error:
-        if error.code != "non_finite":  # out of time, for instance
-            raise
-        return None  # the guard's own network is at fault, not the model that is examined
-    if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
+    frozen = trained(clean, rounds, lambda done: watch(0.5 * done), device)
+    if frozen is None:
         return None
-    frozen = model.eval().requires_grad_(requires_grad=False)
     _, logs = several_searches(
         frozen,
-        search,
+        shrunk(clean.search),
         torch.arange(clean.classes),
         effort,
         again,
@@ -124,7 +112,42 @@ def _asked(
     return tuple(logs)
 
 
-def _key(clean: CleanSet, how: str) -> str:
+def trained(
+    clean: CleanSet, rounds: int, watch: Callable[[float], None], device: torch.device | str
+) -> nn.Module | None:
+    """A small network that has learnt the visible parts, in eval mode and frozen.
+
+    Its start and the order of images come from torch's global generator.
+
+    Args:
+        clean: what methods may see; images that are too large are shrunk.
+        rounds: passes over the images; fewer if there are many images.
+        watch: called with the share done; may raise.
+        device: where to train.
+
+    Returns:
+        None if the task could not be learnt from the images.
+    """
+    search, calibration = shrunk(clean.search), shrunk(clean.calibration)
+    every = Labelled(
+        torch.cat([search.images, calibration.images]),
+        torch.cat([search.labels, calibration.labels]),
+    )
+    model = small_network(every, clean.classes).to(device).train()
+    passes = max(1, min(rounds, MOST_SEEN // len(every)))
+    try:
+        learn(model, every, rounds=passes, progress=lambda done, _note="": watch(done))
+    except MethodFailed as error:
+        if error.code != "non_finite":  # out of time, for instance
+            raise
+        return None  # the guard's own network is at fault, not the model that is examined
+    if not accuracy(model, every, clean.classes).overall >= LEAST_LEARNT:
+        return None
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def key_of(clean: CleanSet, how: str) -> str:
+    """A key of what a clean set alone gives: its visible parts, and `how` it was computed."""
     found = hashlib.sha256(f"{VERSION} {clean.classes} {how} {clean.search.images.shape}".encode())
     for part in (clean.search, clean.calibration):
         for tensor in (part.images, part.labels):

@@ -1,0 +1,118 @@
+"""Served risk: how often what a policy serves obeys the attacker's trigger, and what that costs.
+
+    python -m benchmarks.bench_served --zoo DIR [--policy default strict FILE] [--part exam]
+        [--minutes N] [--jobs N] [--device D] [--data-dir DIR] [--only TEXT] [--record]
+
+Every model of the zoo goes through the whole pipeline of each policy: scan, decision, repair,
+vetting of the child. Served risk is the share of backdoored models that work (true ASR over 50 %)
+whose served form has a true ASR over 10 %; a model that is held or refused is not served. True ASR
+and ACC are those of the attacker's own trigger and the zoo's test part, which no method sees.
+
+Models come in random order and results are kept in DIR/<model>/served-<policy>-<seed>.json: an
+interrupted run continues, and a part of it is a sample. `--minutes` begins no further model once so
+much time has passed. `--record` writes a record (benchmarks/records), which `docs/evidence.md`
+quotes; without it the tables are only printed.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record, zoo
+from benchmarks.served import numbers, pipeline, report
+from guard.policy import Policy, load_policy
+
+
+def main() -> None:
+    options = _options()
+    policies = [load_policy(Path(name)) for name in options.policy]
+    if len({policy.name for policy in policies}) < len(policies):
+        raise SystemExit("Two policies have one name; results are kept by it, so give them two.")
+    models = [
+        model
+        for model in zoo.load(options.zoo)
+        if options.only in model.name and options.part in (None, model.truth.get("part"))
+    ]
+    rows = run(models, policies, options)
+    if not rows:
+        raise SystemExit(f"No model of {options.zoo} was begun; give the run more minutes.")
+    result = evaluate(rows, policies) | {
+        "zoo": options.zoo.resolve().name,
+        "part": options.part or "",
+        "only": options.only,
+        "models": len(models),
+        "seed": options.seed,
+        "device": options.device or "cpu",
+        "note": options.note,
+    }
+    print(report.page(result))
+    if options.record:
+        print(write(options.name, result, rows))
+
+
+def run(
+    models: list[zoo.ZooModel], policies: list[Policy], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The rows that exist once the time is over, in an order that does not depend on the run."""
+    started = time.time()
+    tasks = pipeline.in_random_order(
+        [
+            pipeline.Task(
+                folder=model.folder,
+                policy=policy,
+                seed=options.seed,
+                data_dir=options.data_dir,
+                device=options.device,
+                until=started + 60 * options.minutes,
+            )
+            for policy in policies
+            for model in models
+        ]
+    )
+    found = []
+    for row in pipeline.rows(tasks, options.jobs):
+        found.append(row)
+        print(
+            f"{len(found)}/{len(tasks)} {row['model']} {row['policy']}: "
+            f"{row.get('failed') or row['outcome']}; {time.time() - started:.0f} s",
+            flush=True,
+        )
+    order = [policy.name for policy in policies]
+    return sorted(found, key=lambda row: (order.index(row["policy"]), row["model"]))
+
+
+def evaluate(rows: list[dict[str, Any]], policies: list[Policy]) -> dict[str, Any]:
+    """The numbers of each policy, and what each policy is."""
+    return {
+        "policies": numbers.by_policy(rows),
+        "rules": {policy.name: policy.to_dict() for policy in policies},
+    }
+
+
+def write(name: str, result: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
+    """The record: summary.json and README.md; its rows are kept from git."""
+    folder = record.write(name, result, f"# Served risk\n\n{__doc__}\n{report.page(result)}\n")
+    record.write_bulk(folder, record.ROWS, rows)
+    return folder
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--policy", nargs="+", default=["default"])
+    parser.add_argument("--part", help="only models of this part")
+    parser.add_argument("--only", default="", help="only models whose name holds this text")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--device")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--name", default="served")
+    parser.add_argument("--note", default="", help="what a reader of the record must know")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
