@@ -261,13 +261,8 @@ def _decided(
         ),
         remarks=judged.remarks,
     )
-    return Sift(
-        report=report,
-        triggers=triggers,
-        trusted=_trusted(score, train.labels, accused, rules.trusted),
-        scores={JOINED: score},
-        rates=rates.rates,
-    )
+    both, kept = {JOINED: score}, _trusted(score, train.labels, accused, rules.trusted)
+    return Sift(report=report, triggers=triggers, trusted=kept, scores=both, rates=rates.rates)
 
 
 def _joined(
