@@ -305,13 +305,16 @@ def retraining(result: Result) -> Iterator[Row]:
 
 def sifts(result: Result) -> Iterator[Row]:
     """What a sift of training sets finds, and whom it accuses wrongly."""
-    for claim, key in (
-        ("poisoned sets that were learnt (true ASR 50 % and more) judged so", "judged_poisoned"),
-        ("of these, at 5 % and more: AUROC, precision and recall as promised", "meet_5_percent"),
-        ("honest sets judged poisoned or for a person", "honest_held"),
-    ):
-        aim = result["aims"][key]
-        yield Row(f"Sift: {claim}", _of(aim), _share(aim))
+    learnt, honest = result["aims"]["judged_poisoned"], result["aims"]["honest_held"]
+    yield Row(
+        "Sift: poisoned sets that were learnt (true ASR 50 % and more) judged so; honest ones judged "
+        "so or left to a person",
+        f"{_of(learnt)}; {_of(honest)}",
+        f"{_share(learnt)}; {_share(honest)}",
+    )
+    aim = result["aims"]["meet_5_percent"]
+    claim = "Sift: of these, at 5 % and more: AUROC, precision and recall as promised"
+    yield Row(claim, _of(aim), _share(aim))
 
 
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
