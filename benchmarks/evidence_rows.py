@@ -307,8 +307,8 @@ def sifts(result: Result) -> Iterator[Row]:
     """What a sift of training sets finds, and whom it accuses wrongly."""
     learnt, honest = result["aims"]["judged_poisoned"], result["aims"]["honest_held"]
     yield Row(
-        "Sift: poisoned sets that were learnt (true ASR 50 % and more) judged so; honest ones judged "
-        "so or left to a person",
+        "Sift: poisoned sets that were learnt (true ASR 50 % and more) judged so; honest ones "
+        "judged so or left to a person",
         f"{_of(learnt)}; {_of(honest)}",
         f"{_share(learnt)}; {_share(honest)}",
     )
