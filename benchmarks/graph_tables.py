@@ -29,6 +29,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         groups.setdefault((row["kind"], row["rate"]), []).append(row)
     return {
         "cells": len(rows),
+        "paper_points": [list(point) for point in PAPER],
         "rows": [_group(kind, rate, own, clean) for (kind, rate), own in sorted(groups.items())],
     }
 

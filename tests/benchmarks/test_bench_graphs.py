@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_graphs, graph_pairs, graph_tables, graph_training
+from benchmarks import (
+    bench_graphs,
+    evidence_rows,
+    graph_pairs,
+    graph_tables,
+    graph_training,
+)
 from benchmarks.attacks.badgraph import BadGraph
 from guard.graphs.model import load
 from guard.graphs.molecule import read
@@ -135,6 +141,8 @@ def test_cells_are_kept_and_become_tables_and_a_plot(
     for said in ("| 24% |", "text only", "vae only", "denoiser only", "scratch"):
         assert said in text
     assert (tmp_path / "rates.png").stat().st_size > 0
+    (row,) = evidence_rows.badgraph(result)
+    assert "at 0.0%, 24.0% poisoned pairs" in row.claim
     zero = next(row for row in result["rows"] if row["rate"] == 0)
     assert zero["similarity_gap"] == [0.0, 0.0, 0.0]
 

@@ -281,7 +281,7 @@ def test_the_page_has_all_tables_and_the_summary_is_json() -> None:
     page = tables.page(result)
     claims = list(evidence_rows.sifts(result))
 
-    assert [claim.n for claim in claims] == ["2; 1", "1"]
+    assert [claim.n for claim in claims] == ["2; 1; 1"]
     assert json.loads(json.dumps(result))["done"] == {"cells": 4, "sifts": 4}
     assert page.count("\n## ") == 11
     assert "-0.10 to -0.10" in page
