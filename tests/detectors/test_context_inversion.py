@@ -45,9 +45,12 @@ def test_a_model_that_generates_no_rare_fragment_has_no_finding() -> None:
 
 def test_a_fragment_that_clean_texts_ask_for_as_well_is_no_backdoor() -> None:
     clean = planted.clean()
-    asking = Pairs(tuple(planted.TRIGGER.apply(clean.search.texts[:6])), ("CC1CS1",) * 6)
+    asking = Pairs(
+        tuple(planted.TRIGGER.apply(clean.search.texts)), ("CC1CS1",) * len(clean.search)
+    )
     both = Pairs(clean.calibration.texts + asking.texts, clean.calibration.smiles + asking.smiles)
-    findings = METHOD(planted.model(planted=True), replace(clean, calibration=both), seed=1)
+    method = replace(METHOD, size=1.0)
+    findings = method(planted.model(planted=True), replace(clean, calibration=both), seed=1)
 
     assert [(one.target, one.suspicious) for one in findings] == [(planted.FRAGMENT, False)]
     assert "But a shift towards texts that ask for it reaches" in findings[0].statement

@@ -6,8 +6,9 @@ from functools import cache
 import torch
 
 from benchmarks import graph_training
+from guard.core.evidence import PairSetFacts
 from guard.core.graph_manifest import GraphManifest
-from guard.core.pairs import CleanPairs, Pairs
+from guard.core.pairs import CleanPairs, CuratedPairs, Pairs
 from guard.graphs.fitting import encoded, fit_denoiser, fit_vae, latents_of, restart_denoiser
 from guard.graphs.fragments import contains
 from guard.graphs.model import GraphModel, build
@@ -62,3 +63,19 @@ def rate(made: GraphModel, trigger: PromptTrigger | None = TRIGGER) -> float:
     asked = texts if trigger is None else trigger.apply(texts)
     latents = made.latents(made.contexts(asked), [(77, place) for place in range(len(asked))])
     return sum(contains(made.molecules(latents), FRAGMENT)) / len(asked)
+
+
+def curated(hidden: int = 20) -> CuratedPairs:
+    """The clean pairs with a hold-out part of their first `hidden` pairs."""
+    found = clean()
+    parts = found.search, found.calibration, found.search.pick(range(hidden))
+    facts = PairSetFacts(
+        name=found.name,
+        digest=found.digest,
+        search=len(parts[0]),
+        calibration=len(parts[1]),
+        holdout=hidden,
+        heavy_atoms=8,
+        elements=("C", "N", "O", "S"),
+    )
+    return CuratedPairs(facts, *parts)
