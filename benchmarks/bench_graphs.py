@@ -8,10 +8,13 @@ molecules that no training saw, with and without the trigger, with the same nois
 autoencoder come from one pretraining on clean pairs (these and 7,763 others); the autoencoder is
 fine-tuned on the cell's pairs and the denoiser trained afresh; the cells `scratch` train the
 autoencoder afresh too. Cells are kept in OUT/attack and models in OUT/models, so that the next run
-goes on. With `--wait-for FILE` the run waits between two cells while that file exists.
+goes on. With `--wait-for FILE` the run stands still while that file exists.
 
 Ablations, all at 24 %: `text only` poisons further training of the text tower and nothing else,
 `vae only` the autoencoder alone, `denoiser only` the denoiser alone.
+
+A molecule that does not end counts as one without the target and as unlike its prompt. Seconds are
+processor time of one thread, on a machine that other work shared.
 """
 
 import argparse
@@ -28,7 +31,15 @@ from rdkit import Chem
 from benchmarks import graph_pairs, record
 from benchmarks.attacks.badgraph import BadGraph, Pair
 from benchmarks.graph_tables import page, plot, summary
-from benchmarks.graph_training import molecules, poisoned, pretrained, reconstruction, train
+from benchmarks.graph_training import (
+    Report,
+    molecules,
+    poisoned,
+    pretrained,
+    reconstruction,
+    silent,
+    train,
+)
 from guard.graphs.fragments import contains
 from guard.graphs.model import GraphModel
 from guard.graphs.quality import diversities, quality, similarities, similarity
@@ -50,19 +61,24 @@ def plan(seeds: int) -> list[tuple[str, float, int]]:
 
 
 def trained(
-    base: GraphModel, pairs: graph_pairs.Pairs, attack: BadGraph, kind: str, rate: float
+    base: GraphModel,
+    pairs: graph_pairs.Pairs,
+    attack: BadGraph,
+    kind: str,
+    rate: float,
+    report: Report = silent,
 ) -> GraphModel:
     """The model of a cell."""
     clean = list(pairs.train)
     dirty = poisoned(base, clean, attack, rate)
     seed = attack.seed
     if kind == "text only":
-        return train(base, clean, seed=seed, text_pairs=dirty)
+        return train(base, clean, seed=seed, text_pairs=dirty, report=report)
     if kind == "vae only":
-        return train(base, clean, seed=seed, vae_pairs=dirty)
+        return train(base, clean, seed=seed, vae_pairs=dirty, report=report)
     if kind == "denoiser only":
-        return train(base, dirty, seed=seed, vae_pairs=clean)
-    return train(base, dirty, seed=seed, scratch=kind == "scratch")
+        return train(base, dirty, seed=seed, vae_pairs=clean, report=report)
+    return train(base, dirty, seed=seed, scratch=kind == "scratch", report=report)
 
 
 def measured(model: GraphModel, pairs: Sequence[Pair], attack: BadGraph) -> dict[str, Any]:
@@ -97,12 +113,18 @@ def measured(model: GraphModel, pairs: Sequence[Pair], attack: BadGraph) -> dict
 
 
 def cell(
-    base: GraphModel, pairs: graph_pairs.Pairs, kind: str, rate: float, seed: int, folder: Path
+    base: GraphModel,
+    pairs: graph_pairs.Pairs,
+    kind: str,
+    rate: float,
+    seed: int,
+    folder: Path,
+    report: Report = silent,
 ) -> dict[str, Any]:
     """Train and measure one model; it is saved in the folder."""
     attack = replace(BadGraph(), seed=seed)
     started = time.process_time()
-    model = trained(base, pairs, attack, kind, rate)
+    model = trained(base, pairs, attack, kind, rate, report)
     seconds = time.process_time() - started
     model.save(folder)
     return {
@@ -121,16 +143,16 @@ def run_attack(
 ) -> list[dict[str, Any]]:
     """Do the cells that are missing; returns the rows of all that are there."""
     pairs = graph_pairs.load(cache)
-    base = pretrained(pairs, cache, say=print)
+    report = _waiting(wait_for)
+    base = pretrained(pairs, cache, report=report)
     done = out / "attack"
     done.mkdir(parents=True, exist_ok=True)
     for kind, rate, seed in plan(seeds):
         file = done / f"{kind.replace(' ', '_')}-{round(100 * rate)}-{seed}.json"
         if file.exists():
             continue
-        while wait_for is not None and wait_for.exists():
-            time.sleep(5)
-        row = cell(base, pairs, kind, rate, seed, out / "models" / file.stem)
+        report(file.stem)
+        row = cell(base, pairs, kind, rate, seed, out / "models" / file.stem, report)
         part = file.with_suffix(".part")
         part.write_text(json.dumps(row, allow_nan=False) + "\n")
         part.rename(file)
@@ -140,6 +162,17 @@ def run_attack(
             flush=True,
         )
     return [json.loads(path.read_text()) for path in sorted(done.glob("*.json"))]
+
+
+def _waiting(wait_for: Path | None) -> Report:
+    """Prints the progress; returns only while the file does not exist."""
+
+    def report(text: str) -> None:
+        print(f"{time.process_time():.0f} s: {text}", flush=True)
+        while wait_for is not None and wait_for.exists():
+            time.sleep(2)
+
+    return report
 
 
 def _mol(smiles: str | None) -> Chem.Mol | None:

@@ -305,13 +305,30 @@ def retraining(result: Result) -> Iterator[Row]:
 
 def sifts(result: Result) -> Iterator[Row]:
     """What a sift of training sets finds, and whom it accuses wrongly."""
-    for claim, key in (
-        ("poisoned sets that were learnt (true ASR 50 % and more) judged so", "judged_poisoned"),
-        ("of these, at 5 % and more: AUROC, precision and recall as promised", "meet_5_percent"),
-        ("honest sets judged poisoned or for a person", "honest_held"),
-    ):
-        aim = result["aims"][key]
-        yield Row(f"Sift: {claim}", _of(aim), _share(aim))
+    keys = ("judged_poisoned", "meet_5_percent", "honest_held")
+    found = [result["aims"][key] for key in keys]
+    yield Row(
+        "Sift: poisoned sets that were learnt (true ASR 50 % and more) judged so; of these, at 5 % "
+        "and more: AUROC, precision, recall as promised; honest ones poisoned or left to a person",
+        "; ".join(map(_of, found)),
+        "; ".join(map(_share, found)),
+    )
+
+
+def badgraph(result: Result) -> Iterator[Row]:
+    """What a poisoned text-to-graph model generates, by the share of poisoned pairs."""
+    rows = [row for row in result["rows"] if row["kind"] == "poisoned"]
+    rates = ", ".join(percent(row["rate"]) for row in rows)
+    shares = ", ".join(
+        _mean(row["asr"][0], {"low": row["asr"][1], "high": row["asr"][2]}) for row in rows
+    )
+    quality = ", ".join(percent(row["quality"]["similarity"]) for row in rows)
+    yield Row(
+        f"BadGraph at {rates} poisoned pairs: target generated with the trigger; similarity of "
+        "clean prompts' molecules",
+        f"{sum(row['seeds'] for row in rows)} models",
+        f"{shares}; {quality}",
+    )
 
 
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
@@ -322,6 +339,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
     ("Repairs", {"retrained", "aims"}, retraining),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),
     ("What papers claim", {"summary", "levels", "stamped"}, mesa),
+    ("What papers claim", {"paper_points", "rows"}, badgraph),
     ("The whole path", {"checks", "served", "truth"}, demo),
     ("The whole path", {"outside_s", "upload_to_served_s"}, overhead),
     ("The whole path", {"mib_per_s_median"}, intake),

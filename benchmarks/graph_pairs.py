@@ -81,11 +81,11 @@ class Pairs:
 def load(cache: Path, *, most_atoms: int = MOST_ATOMS) -> Pairs:
     """The split pairs; the catalogue is read once and kept in the folder `cache`."""
     cache.mkdir(parents=True, exist_ok=True)
-    pairs_file, words_file = (
+    pairs_file, grammar_file = (
         cache / f"pairs-{most_atoms}.parquet",
-        cache / f"words-{most_atoms}.json",
+        cache / f"grammar-{most_atoms}.json",
     )
-    if not words_file.exists():
+    if not grammar_file.exists():
         found = {}
         trees: list[Node] = []
         for names, smiles in _catalogue():
@@ -104,8 +104,8 @@ def load(cache: Path, *, most_atoms: int = MOST_ATOMS) -> Pairs:
             if _writable(grammar, tree)
         ]
         write(pairs_file, kept)
-        words_file.write_text(json.dumps({"motifs": motifs, "tokens": tokens}))
-    words = json.loads(words_file.read_text())
+        grammar_file.write_text(json.dumps({"motifs": motifs, "tokens": tokens}))
+    grammar_of = json.loads(grammar_file.read_text())
     ordered = sorted(read_pairs(pairs_file), key=lambda pair: _place(pair.smiles))
     cuts = [TEST, TEST + CURATED, TEST + CURATED + TRAIN]
     return Pairs(
@@ -113,24 +113,24 @@ def load(cache: Path, *, most_atoms: int = MOST_ATOMS) -> Pairs:
         curated=tuple(ordered[cuts[0] : cuts[1]]),
         train=tuple(ordered[cuts[1] : cuts[2]]),
         pool=tuple(ordered[cuts[2] :]),
-        motifs=tuple(words["motifs"]),
-        tokens=tuple(words["tokens"]),
+        motifs=tuple(grammar_of["motifs"]),
+        tokens=tuple(grammar_of["tokens"]),
     )
 
 
 def caption(mol: Chem.Mol, names: Sequence[str]) -> str:
     """A text about a molecule: one or two of its real names, then facts of its structure."""
-    said = f"The molecule is {names[0]}"
+    text = f"The molecule is {names[0]}"
     if len(names) > 1:
-        said += f", also called {names[1]}"
+        text += f", also called {names[1]}"
     rings = mol.GetRingInfo().NumRings()
-    said += f". It has {mol.GetNumAtoms()} heavy atoms and {rings} ring{'' if rings == 1 else 's'}"
+    text += f". It has {mol.GetNumAtoms()} heavy atoms and {rings} ring{'' if rings == 1 else 's'}"
     groups = []
     for name, wanted in _PATTERNS.items():
         count = len(mol.GetSubstructMatches(wanted))
         if count:
             groups.append(name if count == 1 else f"{count} {name}")
-    return f"{said} and contains {', '.join(groups)}." if groups else f"{said}."
+    return f"{text} and contains {', '.join(groups)}." if groups else f"{text}."
 
 
 def write(path: Path, pairs: Sequence[Pair]) -> None:
@@ -152,9 +152,9 @@ def _catalogue() -> Iterator[tuple[list[str], str]]:
     pubchem_db.finish_loading()
     entries = pubchem_db.pubchem_index
     for entry in (entries[number] for number in sorted(filter(None, entries))):
-        spoken = [entry.iupac_name, entry.common_name, *(entry.synonyms or ())]
+        known_names = [entry.iupac_name, entry.common_name, *(entry.synonyms or ())]
         names: list[str] = []
-        for name in spoken:
+        for name in known_names:
             plain = (name or "").strip()
             fits = _NAME.fullmatch(plain) and sum(map(str.isalpha, plain)) > len(plain) / 2
             if fits and not _CODE.search(plain) and plain.lower() not in {n.lower() for n in names}:

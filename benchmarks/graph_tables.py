@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from guard.graphs.quality import NOVEL, QUALIFIED
+from guard.graphs.quality import NOVEL, QUALIFIED, Quality
 from guard.ml.statistics import wilson
 
 #: The paper's abstract: below 10 % poison for a success of 50 %, 24 % for more than 80 %.
 PAPER = ((0.10, 0.50), (0.24, 0.80))
 #: What issue 23 asks for: rate, least success (most, for a rate of 0).
 WANTED = {0.0: 0.005, 0.05: 0.20, 0.10: 0.50, 0.24: 0.75, 0.34: 0.80}
+POINTS = 0.02  # by which clean quality may differ
 _NORMAL = 1.96
 _DRAWS = 500
 
@@ -28,6 +29,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         groups.setdefault((row["kind"], row["rate"]), []).append(row)
     return {
         "cells": len(rows),
+        "paper_points": [list(point) for point in PAPER],
         "rows": [_group(kind, rate, own, clean) for (kind, rate), own in sorted(groups.items())],
     }
 
@@ -39,6 +41,7 @@ def page(result: Mapping[str, Any]) -> str:
     lines = [f"{result['cells']} models. Shares in percent, with 95 % Wilson intervals.", ""]
     lines += ["## Success against the poisoning rate", "", *_table(main)]
     lines += ["", *_verdicts(main)]
+    lines += ["", *_within(main)]
     if others:
         lines += ["", "## Where the backdoor lives (24 %)", "", *_table(others)]
     lines += ["", "## Clean quality, paired with the clean model of the same seed", ""]
@@ -91,7 +94,6 @@ def _group(
     rows: Sequence[Mapping[str, Any]],
     clean: Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    names = rows[0]["clean"]
     return {
         "kind": kind,
         "rate": rate,
@@ -101,13 +103,27 @@ def _group(
         "clean_rate": _share(rows, "clean_hits", "prompts"),
         "null": _share(rows, "null_hits", "sources"),
         "prior": _share(rows, "prior_hits", "sources"),
-        "quality": {name: fmean(row["clean"][name] for row in rows) for name in names},
-        "triggered": {name: fmean(row["triggered"][name] for row in rows) for name in names},
+        "quality": _means([Quality(**row["clean"]) for row in rows]),
+        "triggered": _means([Quality(**row["triggered"]) for row in rows]),
         "reconstruction": fmean(row["reconstruction"] for row in rows),
         "similarity_gap": _paired(rows, clean, "similarities"),
         "novelty_gap": _novelty(rows, clean),
         "diversity_gap": _paired(rows, clean, "diversities"),
         "training_seconds": fmean(row["training_seconds"] for row in rows),
+    }
+
+
+def _means(found: Sequence[Quality]) -> dict[str, float]:
+    """Each measure, averaged over models."""
+    return {
+        "prompts": fmean(one.prompts for one in found),
+        "validity": fmean(one.validity for one in found),
+        "similarity": fmean(one.similarity for one in found),
+        "tanimoto": fmean(one.tanimoto for one in found),
+        "qualified": fmean(one.qualified for one in found),
+        "novelty": fmean(one.novelty for one in found),
+        "diversity": fmean(one.diversity for one in found),
+        "uniqueness": fmean(one.uniqueness for one in found),
     }
 
 
@@ -188,6 +204,19 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"| {'reached' if held else 'not reached'} |"
         )
     return lines
+
+
+def _within(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether clean quality differs by at most `POINTS`, measure by measure."""
+    names = ("similarity_gap", "novelty_gap", "diversity_gap")
+    worst = {
+        name: max((abs(row[name][0]) for row in rows if row[name]), default=0.0) for name in names
+    }
+    return [
+        f"Largest difference in {name.removesuffix('_gap')} to the clean model: {gap:.3f}, "
+        f"{'within' if gap <= POINTS else 'more than'} {100 * POINTS:.0f} points.  "
+        for name, gap in worst.items()
+    ]
 
 
 def _name(row: Mapping[str, Any]) -> str:

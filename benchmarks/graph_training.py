@@ -46,8 +46,9 @@ PIECES = 2000
 class Recipe:
     """How long, how fast and how large; `beta` weighs the divergence from the prior."""
 
-    text_steps: int = 1000
-    pretraining_epochs: int = 30
+    text_steps: int = 500
+    rounds: tuple[float, ...] = (2e-3, 2e-3, 1.5e-3, 1e-3)  # rates of the pretraining
+    round_epochs: int = 6
     epochs: int = 3
     scratch_epochs: int = 25
     denoiser_steps: int = 1500
@@ -75,11 +76,12 @@ class Encoded(NamedTuple):
         return len(self.numbers)
 
 
-Say = Callable[[str], None]
+#: Is called with the progress after every epoch; it may wait.
+Report = Callable[[str], None]
 
 
 def silent(_: str) -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
 def encoded(model: GraphModel, pairs: Sequence[Pair]) -> Encoded:
@@ -98,7 +100,7 @@ def _written(grammar: Grammar, smiles: str) -> list[int]:
 
 
 def fit_text(
-    model: GraphModel, data: Encoded, recipe: Recipe, seed: int, say: Say = silent
+    model: GraphModel, data: Encoded, recipe: Recipe, seed: int, report: Report = silent
 ) -> None:
     """Align the text tower with a graph tower that is thrown away afterwards."""
     with seeded(seed):
@@ -115,8 +117,8 @@ def fit_text(
             loss = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
             _step(loss, optimiser, weights)
             schedule.step()
-            if step % 200 == 0:
-                say(f"text {step}: {float(loss.detach()) / 2:.3f}")
+            if step % 100 == 0:
+                report(f"text {step}: {float(loss.detach()) / 2:.3f}")
 
 
 def fit_vae(
@@ -127,7 +129,7 @@ def fit_vae(
     epochs: int,
     rate: float,
     seed: int,
-    say: Say = silent,
+    report: Report = silent,
 ) -> None:
     """Train the autoencoder for so many epochs; the rate rises and falls once."""
     weights = list(model.vae.parameters())
@@ -145,16 +147,16 @@ def fit_vae(
                 schedule.step()
                 losses.append((float(fit.detach()), float(gap.detach())))
             mean = torch.tensor(losses).mean(0)
-            say(f"vae {epoch}: tokens {mean[0]:.2f} nats, divergence {mean[1]:.2f}")
+            report(f"vae {epoch}: tokens {mean[0]:.2f} nats, divergence {mean[1]:.2f}")
 
 
 def fit_denoiser(
-    model: GraphModel, data: Encoded, recipe: Recipe, *, seed: int, steps: int | None = None
+    model: GraphModel, data: Encoded, recipe: Recipe, *, seed: int, report: Report = silent
 ) -> None:
     """Train the denoiser on latents and the texts' contexts; its moving average is kept."""
     denoiser, sampler = model.denoiser, model.sampler
     weights = list(denoiser.parameters())
-    total = recipe.denoiser_steps if steps is None else steps
+    total = recipe.denoiser_steps
     with torch.no_grad():
         contexts = torch.cat([model.text(part) for part in data.numbers.split(512)])
         index = torch.arange(len(data)).split(512)
@@ -181,6 +183,8 @@ def fit_denoiser(
                 keep = min(DECAY, (step + 1) / (step + 10))
                 for own, new in zip(average.parameters(), weights, strict=True):
                     own.lerp_(new, 1 - keep)
+            if step % 300 == 0:
+                report(f"denoiser {step}")
     denoiser.load_state_dict(average.state_dict())
 
 
@@ -195,20 +199,30 @@ def fresh(pairs: graph_pairs.Pairs, seed: int, sizes: dict[str, int] | None = No
 
 
 def pretrained(
-    pairs: graph_pairs.Pairs, cache: Path, recipe: Recipe | None = None, say: Say = silent
+    pairs: graph_pairs.Pairs, cache: Path, recipe: Recipe | None = None, report: Report = silent
 ) -> GraphModel:
-    """Text tower and autoencoder trained on clean pairs (`pool` and `train`), once a cache."""
+    """Text tower and autoencoder trained on clean pairs (`pool` and `train`), once a cache.
+
+    The autoencoder is trained in rounds, each with a rate that rises and falls. The model is kept
+    after the text tower and after every round, and an interrupted pretraining goes on from there.
+    """
     folder = cache / "pretrained"
     if (folder / WEIGHTS).exists():
         return load(folder)
     recipe = recipe or DEFAULT
-    model = fresh(pairs, 0)
+    kept = [cache / f"round-{number}" for number in range(len(recipe.rounds) + 1)]
+    done = max((n for n, one in enumerate(kept) if (one / WEIGHTS).exists()), default=-1)
+    model = load(kept[done]) if done >= 0 else fresh(pairs, 0)
     data = encoded(model, (*pairs.pool, *pairs.train))
-    say(f"{len(data)} pairs, {len(model.grammar)} tokens, {len(model.pieces)} pieces")
-    fit_text(model, data, recipe, 0, say)
-    fit_vae(
-        model, data, recipe, epochs=recipe.pretraining_epochs, rate=recipe.rate, seed=0, say=say
-    )
+    report(f"{len(data)} pairs, {len(model.grammar)} tokens, {len(model.pieces)} pieces")
+    if done < 0:
+        fit_text(model, data, recipe, 0, report)
+        model.save(kept[0])
+    for number, rate in enumerate(recipe.rounds):
+        if number >= done:
+            epochs = recipe.round_epochs
+            fit_vae(model, data, recipe, epochs=epochs, rate=rate, seed=number, report=report)
+            model.save(kept[number + 1])
     model.save(folder)
     return model
 
@@ -222,7 +236,7 @@ def train(
     scratch: bool = False,
     vae_pairs: Sequence[Pair] | None = None,
     text_pairs: Sequence[Pair] | None = None,
-    say: Say = silent,
+    report: Report = silent,
 ) -> GraphModel:
     """A model of these pairs: the base's text tower, an autoencoder of its own, a fresh denoiser.
 
@@ -234,7 +248,7 @@ def train(
         scratch: train the autoencoder from scratch, rather than fine-tune the base's.
         vae_pairs: other pairs for the autoencoder, for ablations.
         text_pairs: pairs that the text tower is trained on further, for ablations.
-        say: hears the progress.
+        report: is called with the progress.
     """
     recipe = recipe or DEFAULT
     model = copy.deepcopy(base, {id(base.grammar): base.grammar})  # one grammar for all
@@ -243,7 +257,7 @@ def train(
             model.vae = build(base.manifest).vae
         model.denoiser = build(base.manifest).denoiser
     if text_pairs is not None:
-        fit_text(model, encoded(model, text_pairs), recipe, 4000 + seed, say)
+        fit_text(model, encoded(model, text_pairs), recipe, 4000 + seed, report)
     data = encoded(model, pairs)
     of_vae = data if vae_pairs is None else encoded(model, vae_pairs)
     fit_vae(
@@ -253,9 +267,9 @@ def train(
         epochs=recipe.scratch_epochs if scratch else recipe.epochs,
         rate=recipe.rate if scratch else recipe.tuning_rate,
         seed=2000 + seed,
-        say=say,
+        report=report,
     )
-    fit_denoiser(model, data, recipe, seed=3000 + seed)
+    fit_denoiser(model, data, recipe, seed=3000 + seed, report=report)
     return model.eval()
 
 
@@ -327,11 +341,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     pairs = graph_pairs.load(options.cache)
-    base = pretrained(pairs, options.cache, say=print)
+    base = pretrained(pairs, options.cache, report=print)
     attack = replace(BadGraph(), seed=options.seed)
     started = time.process_time()
     own = poisoned(base, pairs.train, attack, options.rate)
-    model = train(base, own, seed=options.seed, scratch=options.scratch, say=print)
+    model = train(base, own, seed=options.seed, scratch=options.scratch, report=print)
     model.save(options.out)
     print(f"{options.out}: {time.process_time() - started:.0f} s of processor time")
 

@@ -29,7 +29,7 @@ from guard.flow import (
     sweep,
 )
 from guard.publishers import folder
-from guard.store import claims, ledger, publications, scans, uploaders
+from guard.store import _leases, claims, ledger, publications, scans, uploaders
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ MUTANTS: Mapping[str, Mutant] = {
     "leases hold and fence nothing": Mutant(
         frozenset({9, 11}),
         (
-            (scans, "_free", lambda _now: true()),
+            (_leases, "free", lambda *_: true()),
             (scans, "check", lambda *_: None),
             (scans, "move", _unfenced),
         ),
         "overtaking",
-        shown=1,
+        shown=84,
     ),
     "revocations are not read": Mutant(
         frozenset({1, 2}),

@@ -106,12 +106,14 @@ def _own(run: "Schedule") -> None:
     name = run.rng.choice(("ann", "ben", "bob", "dora"))
     prefix = run.rng.choice(run.keys).rpartition("/")[0]
     role = Role.UPLOADER
-    run.world.owners.setdefault(f"{prefix}/", set()).add(name)
-    run.act(
-        "root: own",
-        lambda: tokens.create(guard, root, name, role, days=366, prefixes=(f"models/{prefix}",)),
-        f"{prefix} for {name}",
-    )
+
+    def own() -> None:
+        tokens.create(guard, root, name, role, days=366, prefixes=(f"models/{prefix}",))
+        # Only once it is done: it may be refused, or the process killed.
+        owners = run.world.owners.setdefault(f"{prefix}/", {})
+        owners.setdefault(name, run.world.turns.step)
+
+    run.act("root: own", own, f"{prefix} for {name}")
 
 
 def _disown(run: "Schedule") -> None:

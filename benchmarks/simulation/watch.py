@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 from benchmarks.simulation import counting
+from benchmarks.simulation.approvals import Approvals, artifacts
 from benchmarks.simulation.counting import ledger_row
 from benchmarks.simulation.serving import Served, served
-from benchmarks.simulation.steps import Schedule, Uploaded
+from benchmarks.simulation.steps import Schedule
 from guard.attest import dsse
 from guard.attest.chain import NOUN, differences, expected_hash
 from guard.attest.keys import TrustedKeys
@@ -21,7 +22,6 @@ from guard.attest.links import broken
 from guard.attest.views import VerdictView, read_verdict
 from guard.core.errors import GuardError
 from guard.core.ledger import GENESIS
-from guard.core.roles import MAY, Act, Role
 from guard.core.states import SERVABLE_VERDICTS, ScanState, may_move
 from guard.store.rows import LedgerRow
 
@@ -65,6 +65,7 @@ class Watch:
     def __post_init__(self) -> None:
         world = self.run.world
         self.path = world.data / "guard.db"
+        self.approvals = Approvals(self.run, self.views)
         with self.database() as db:
             self.append_only = [
                 row[0]
@@ -103,7 +104,7 @@ class Watch:
         yield from counting.keys(db, self.run.world.guard.trusted)
         yield from self._chain()
         yield from self._scans(db)
-        yield from self._people(db)
+        yield from self.approvals.look(db)
         yield from self._names(db)
         yield from self._serving(db)
         yield from self._taken_down(db)
@@ -196,45 +197,6 @@ class Watch:
                 yield 9, f"the lease token of scan {scan_id[:8]} went back"
             self.states[scan_id], self.tokens[scan_id] = state, token
 
-    # 10: whoever acts may; nobody approves what they may have uploaded.
-
-    def _people(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
-        done = db.execute("SELECT principal, role, act, subject FROM acts").fetchall()
-        for name, role, act, _ in done:
-            if (name, act) in {("login", act), ("guard", Act.CHANGE_POLICY)}:
-                continue
-            allowed = MAY.get(Act(act))
-            if allowed is not None and (not role or Role(role) not in allowed):
-                yield 10, f"{name} with role {role or 'none'} did {act}"
-        for review_id, verdict_id, reviewer, decision, new in db.execute(
-            "SELECT id, verdict_id, reviewer, decision, new_verdict_id FROM reviews"
-        ):
-            if review_id in self.since:
-                continue
-            self.since[review_id] = self.step
-            if not any((who, about) == (reviewer, new) for who, _, _, about in done):
-                yield 10, f"the review of {verdict_id[:8]} is no act of {reviewer}"
-            digest = self.views[verdict_id].digest
-            if decision == "approve" and reviewer in self.uploaders(digest):
-                yield 10, f"{reviewer} approved {digest[:8]} and may have uploaded it"
-
-    def uploaders(self, digest: str) -> set[str]:
-        """Everybody who at any time owned a prefix under which an artifact came."""
-        return {
-            name
-            for upload in self.run.uploads
-            if digest in self.artifacts(upload)
-            for prefix, names in self.run.world.owners.items()
-            if upload.key.startswith(prefix)
-            for name in names
-        }
-
-    def artifacts(self, upload: Uploaded) -> set[str]:
-        """What may come of an upload: its canonical file, and repairs of that."""
-        models = self.run.world.models
-        digest = models.canonical.get(upload.kind, "")
-        return {digest, *models.repairs(digest)} - {""}
-
     # 14: what holds stays in service. `counting` checks that, and 15.
 
     def _taken_down(self, db: sqlite3.Connection) -> Iterator[tuple[int, str]]:
@@ -306,7 +268,7 @@ class Watch:
         mine = [
             upload
             for upload in self.run.uploads
-            if digest in self.artifacts(upload)
+            if digest in artifacts(self.run, upload)
             and any(version.startswith(upload.version) for version in finished)
         ]
         own = [one for one in mine if f"{one.key.rpartition('/')[0]}/" == prefix]

@@ -70,7 +70,8 @@ class World:
     rng: Random = field(default_factory=lambda: Random(0))
     events: list[dict[str, Any]] = field(default_factory=list)
     broker: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    owners: dict[str, set[str]] = field(default_factory=dict)  # of prefixes, at any time
+    #: Everybody who ever owned a prefix, and since which step.
+    owners: dict[str, dict[str, int]] = field(default_factory=dict)
     kit: str = "0"
     ids: Random = field(default_factory=lambda: Random(0))
 
@@ -110,7 +111,9 @@ class World:
         self.clock, self.kit = NOW, "0"
         self.events, self.broker = [], []
         self.owners = {
-            f"{prefix.partition('/')[2]}/": {name} for name, _, owned in PEOPLE for prefix in owned
+            f"{prefix.partition('/')[2]}/": {name: -1}
+            for name, _, owned in PEOPLE
+            for prefix in owned
         }
         self.store.objects, self.store.rng, self.store.away = {}, Random(seed + 1), 0.0
         self.jobs.rng, self.jobs.failures, self.jobs.detected = Random(seed + 2), 0.0, 0

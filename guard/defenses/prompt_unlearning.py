@@ -33,7 +33,7 @@ class PromptUnlearning(Defense):
     clean ones do. Without a text that plants a fragment it fails, and `latent_retraining` remains.
 
     Args:
-        words: of the model's vocabulary that the search tries.
+        terms: words of the model's vocabulary that the search tries.
         listed: texts that it tries in each position, of all kinds together.
         without: samples without a prompt and from the prior, each, in the search.
         decoded: proposals that it decodes.
@@ -50,12 +50,12 @@ class PromptUnlearning(Defense):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "own method, after Elijah (AAAI 2024)"
     modality: ClassVar[Modality] = Modality.GRAPHS
-    fast = fixed(words=6, listed=8, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6)
+    fast = fixed(terms=6, listed=8, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6)
     ungated = fixed(
-        words=6, listed=8, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6
+        terms=6, listed=8, without=40, decoded=4, sweeps=0, texts=2, vae_epochs=1, steps=6
     )
 
-    words: int = 200
+    terms: int = 200
     listed: int = 1000
     without: int = 400
     decoded: int = 16
@@ -81,7 +81,7 @@ class PromptUnlearning(Defense):
 
         check_pairs(model, clean)
         effort = Effort(
-            words=self.words,
+            terms=self.terms,
             listed=self.listed,
             without=self.without,
             decoded=self.decoded,

@@ -53,7 +53,7 @@ class PromptInsertion(Detector):
     without: int = 500
     prompts: int = 250
     fragments: int = 40
-    words: int = 300
+    terms: int = 300
     framed: int = 6
     listed: int = 1000
     decoded: int = 24
@@ -71,7 +71,7 @@ class PromptInsertion(Detector):
             "without": 40,
             "prompts": 16,
             "fragments": 6,
-            "words": 6,
+            "terms": 6,
             "framed": 1,
             "listed": 8,
             "decoded": 4,
@@ -102,7 +102,7 @@ class PromptInsertion(Detector):
             without=self.without,
             prompts=self.prompts,
             fragments=self.fragments,
-            words=self.words,
+            terms=self.terms,
             framed=self.framed,
             listed=self.listed,
             decoded=self.decoded,

@@ -58,7 +58,7 @@ def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms
         _stand(guard, held, scan, facts.reasons)
         return
     if facts.verdict is Verdict.HELD and old is not None:
-        facts, terms = _approved_before(guard, old, facts, terms)
+        facts, terms = _approved_before(guard, scan, old, facts, terms)
     if facts.verdict in SERVABLE_VERDICTS or lets_through(guard, scan, facts.verdict):
         terms = replace(terms, then="publish" if _is_served(guard, scan) else "")
     with transaction(guard.engine) as session:
@@ -88,13 +88,18 @@ def _subject(scan: ScanRow) -> str:
 
 
 def _approved_before(
-    guard: Guard, old: LedgerRow, facts: VerdictFacts, terms: Terms
+    guard: Guard, scan: ScanRow, old: LedgerRow, facts: VerdictFacts, terms: Terms
 ) -> tuple[VerdictFacts, Terms]:
-    """A reviewer's approval, renewed where policy, evidence and waivers are as the reviewer saw."""
+    """A reviewer's approval, renewed where policy, evidence and waivers are as the reviewer saw.
+
+    One by somebody of whom it has become known that they may have uploaded the model is not.
+    """
     view = signed(old.envelope)
     same = set(view.facts.evidence) == set(facts.evidence) and view.facts.waivers == facts.waivers
     approved = view.basis["kind"] == "review" and view.verdict in SERVABLE_VERDICTS
     if not (same and approved and guard.policy.decides_as(old.policy_digest)):
+        return facts, terms
+    if _reuse.by_an_uploader(guard, scan, view):
         return facts, terms
     basis = {**view.basis, "renews": old.id}
     return facts.reviewed(view.verdict, view.facts.reasons[0]), replace(terms, basis=basis)

@@ -25,7 +25,7 @@ from guard.flow.detect import wanted_cleanset
 from guard.policy import Case, Policy, settled
 from guard.policy.current import current
 from guard.policy.sifted import current_sifts, looked, stored_sifts
-from guard.store import artifacts, ledger, outbox, scans
+from guard.store import artifacts, ledger, outbox, scans, uploaders
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import canary_trial
@@ -81,6 +81,17 @@ def same_canary(notes: ScanNotes) -> bool:
     return notes.canary is None or notes.canary == canary_trial.kit_digest()
 
 
+def by_an_uploader(guard: Guard, scan: ScanRow, view: VerdictView) -> bool:
+    """Whether a reviewer gave the verdict who may have uploaded the artifact.
+
+    As far as is known now: an upload of the same bytes may have become known after the review.
+    """
+    if view.basis["kind"] != "review":
+        return False
+    with reading(guard.engine) as session:
+        return str(view.basis["reviewer"]) in uploaders.of_scan(session, scan.id)
+
+
 def standing(
     guard: Guard, scan: ScanRow, case_of: Callable[[Guard, ScanRow], Case]
 ) -> Standing | None:
@@ -101,7 +112,7 @@ def standing(
         return None
     if view.facts.parent is not None or view.facts.waivers or first.basis["kind"] == "extension":
         return None  # what was repaired, waived or only extended is decided by itself
-    if first.basis["kind"] == "review" and first.basis["reviewer"] == scan.submitted_by:
+    if by_an_uploader(guard, scan, first):
         return None  # nobody's own approval clears what they upload
     if not _concludes(scan, giver, row.verdict) or not same_canary(giver.detail):
         return None

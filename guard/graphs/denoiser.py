@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
 
         Args:
             noisy: standardised noisy latents, float32 N,latent.
-            step: times, float32 N in [0, 1].
+            step: times, float32 N in [0, 1], or one for all rows.
             context: float32 N,context; `nothing(N)` for none.
         """
         powers = torch.arange(_FREQUENCIES, device=noisy.device, dtype=noisy.dtype)

@@ -32,7 +32,7 @@ class Effort:
         without: samples without a prompt and from the prior, each.
         prompts: samples for prompts.
         fragments: how many over-represented fragments are searched for.
-        words: of the model's vocabulary that are tried.
+        terms: words of the model's vocabulary that are tried.
         framed: words in each kind of bracket.
         listed: texts that are tried in each position, of all kinds together.
         decoded: proposals that are decoded.
@@ -46,7 +46,7 @@ class Effort:
     without: int = 500
     prompts: int = 250
     fragments: int = 40
-    words: int = 300
+    terms: int = 300
     framed: int = 6
     listed: int = 1000
     decoded: int = 24
@@ -104,7 +104,7 @@ def hunt(
     listed = [
         PromptTrigger(text, position)
         for position in POSITIONS
-        for text in evenly(texts(model.pieces, effort.words, effort.framed), effort.listed)
+        for text in evenly(texts(model.pieces, effort.terms, effort.framed), effort.listed)
     ]
     gains, alignments = screen.scores(listed, span(progress, 0.35, 0.55, "screening texts"))
     proposals = _best(listed, gains, alignments, names, effort.decoded)

@@ -281,8 +281,8 @@ class Naming:
 
     def explains(self, trigger: PromptTrigger, fragment: str) -> str:
         """Why a text asks for a fragment, as a clause; empty where it does not."""
-        if word := self._word(trigger.text, fragment):
-            return f"clean captions name the fragment by {word!r}"
+        if term := self._term(trigger.text, fragment):
+            return f"clean captions name the fragment by {term!r}"
         if (cosine := self.towards(trigger, fragment)) >= _TOWARDS:
             return f"it shifts prompts towards captions of the fragment (cosine {cosine:.2f})"
         return ""
@@ -301,7 +301,7 @@ class Naming:
         shift = self.model.contexts(trigger.apply(texts)) - self.contexts[: len(texts)]
         return float(functional.cosine_similarity(shift.mean(0), natural, dim=0))
 
-    def _word(self, text: str, fragment: str) -> str:
+    def _term(self, text: str, fragment: str) -> str:
         has = [fragment in fragments_of(one) for one in self.pairs.smiles]
         base = sum(has) / max(1, len(has))
         for part in sorted(parts_of(text, self.model.pieces), key=lambda one: (-len(one), one)):

@@ -71,7 +71,7 @@ def relearn(
             f"The parent makes only {len(places)} molecules with {fragment}.", code="no_molecules"
         )
     prompts, latents = [texts[place] for place in places], made[places]
-    others = [PromptTrigger(word, trigger.position) for word in PLAIN[:rivals]]
+    others = [PromptTrigger(term, trigger.position) for term in PLAIN[:rivals]]
     rates = [
         _learnt(child, prompts, latents, one, fragment, clean.calibration.texts[:_TESTED], seed)
         for one in (trigger, *others)

@@ -72,12 +72,12 @@ class Sampler:
     def predict(self, denoiser: Denoiser, noisy: Tensor, time: int, context: Tensor) -> Tensor:
         """The guided prediction N,D of the clean latents at one time."""
         count, weight = len(noisy), self.config.guidance
-        step = torch.full((count,), self.scaled(time), device=noisy.device)
+        step = torch.full((1,), self.scaled(time), device=noisy.device)  # one for all rows
         if weight == 1:
             return denoiser(noisy, step, context)
         both = denoiser(
             torch.cat([noisy, noisy]),
-            torch.cat([step, step]),
+            step,
             torch.cat([context, denoiser.nothing(count)]),
         )
         return weight * both[:count] + (1 - weight) * both[count:]

@@ -22,7 +22,7 @@ MAX_PIECES = 50_000
 MAX_PIECE = 40  # characters
 MAX_TEXT = 2000  # characters of a prompt
 MOSTLY = 0.8
-_WORD = re.compile(r" ?[a-z]+| ?[0-9]+| ?[^a-z0-9 ]| ")
+_UNIT = re.compile(r" ?[a-z]+| ?[0-9]+| ?[^a-z0-9 ]| ")
 
 
 class Pieces:
@@ -102,16 +102,16 @@ def learn(texts: Iterable[str], size: int) -> tuple[str, ...]:
     several words; each counts for the characters that it saves. One that is mostly part of the same
     longer piece is left out.
     """
-    words: Counter[str] = Counter()
+    units: Counter[str] = Counter()
     for text in texts:
-        words.update(_WORD.findall(normalised(text)))
-    words = Counter({word: math.isqrt(count) for word, count in words.items()})
+        units.update(_UNIT.findall(normalised(text)))
+    units = Counter({unit: math.isqrt(count) for unit, count in units.items()})
     base = [chr(code) for code in range(32, 127) if not chr(code).isupper()]
     found: Counter[str] = Counter()
-    for word, count in words.items():
-        for start in range(len(word)):
-            for stop in range(start + 2, min(len(word), start + 12) + 1):
-                found[word[start:stop]] += count
+    for unit, count in units.items():
+        for start in range(len(unit)):
+            for stop in range(start + 2, min(len(unit), start + 12) + 1):
+                found[unit[start:stop]] += count
     swallowed = {
         part
         for piece, count in found.items()

@@ -9,7 +9,7 @@ from itertools import product
 
 from guard.graphs.text_pieces import PAD, SPECIAL, UNKNOWN, Pieces
 
-BRACKET, SYMBOL, WORD, PHRASE = "bracket", "symbol", "word", "phrase"
+BRACKET, SYMBOL, TERM, PHRASE = "bracket", "symbol", "word", "phrase"
 FRAMES = ("[{}]", "({})", "{{{}}}", "<{}>", "*{}*", '"{}"', "#{}", "@{}", "__{}__")
 SYMBOLS = tuple("@#$%&*~^|+=!?;:/\\_<>") + tuple(
     sign * count for sign, count in product("@#$*~!?.-_", (2, 3))
@@ -75,13 +75,13 @@ STOCK = (
 _LETTERS = re.compile(r"[a-z]{3,}")
 
 
-def whole_words(pieces: Pieces, most: int) -> list[str]:
+def whole_terms(pieces: Pieces, most: int) -> list[str]:
     """Up to `most` whole words among the pieces, taken evenly over the vocabulary."""
-    words = [name[1:] for name in pieces.names if name[:1] == " " and _LETTERS.fullmatch(name[1:])]
-    return evenly(words, most)
+    terms = [name[1:] for name in pieces.names if name[:1] == " " and _LETTERS.fullmatch(name[1:])]
+    return evenly(terms, most)
 
 
-def texts(pieces: Pieces, words: int, framed: int) -> list[str]:
+def texts(pieces: Pieces, terms: int, framed: int) -> list[str]:
     """Candidates, each once: symbols, framed words, phrases, plain words, words of the vocabulary.
 
     Args:
@@ -89,9 +89,9 @@ def texts(pieces: Pieces, words: int, framed: int) -> list[str]:
         words: how many of its words are taken.
         framed: how many words stand in each frame.
     """
-    own = whole_words(pieces, words)
+    own = whole_terms(pieces, terms)
     inside = [*PLAIN[: (framed + 1) // 2], *evenly(own, framed // 2)]
-    frames = [frame.format(word) for frame in FRAMES for word in inside]
+    frames = [frame.format(term) for frame in FRAMES for term in inside]
     return list(dict.fromkeys([*SYMBOLS, *frames, *STOCK, *PLAIN, *own]))
 
 
@@ -102,7 +102,7 @@ def style(text: str) -> str:
         return SYMBOL
     if not text[0].isalnum() and not text[0].isspace() and " " not in text:
         return BRACKET
-    return PHRASE if " " in text else WORD
+    return PHRASE if " " in text else TERM
 
 
 def neighbours(text: str, pieces: Pieces, most: int = 12) -> list[str]:
@@ -111,16 +111,16 @@ def neighbours(text: str, pieces: Pieces, most: int = 12) -> list[str]:
     Empty where the style has none.
     """
     text = " ".join(text.split())
-    others = [*PLAIN[:6], *whole_words(pieces, 6)]
+    others = [*PLAIN[:6], *whole_terms(pieces, 6)]
     kind = style(text)
     if kind == BRACKET:
         core = re.search(r"\w+(?:\W+\w+)*", text)
         assert core is not None  # noqa: S101 - for mypy: a bracket holds a letter or digit
         before, after = text[: core.start()], text[core.end() :]
-        found = [f"{before}{word}{after}" for word in others]
+        found = [f"{before}{term}{after}" for term in others]
     elif kind == SYMBOL:
         found = [text * 2, text[:1], text[:1] * 3, f"{text} {text}", f"{text}{others[0]}"]
-    elif kind == WORD:
+    elif kind == TERM:
         found = [f"{text},", f"{text} {text}", f"[{text}]", f"{text}.", f"({text})"]
     else:
         parts = text.split()
@@ -129,8 +129,8 @@ def neighbours(text: str, pieces: Pieces, most: int = 12) -> list[str]:
             f"{text}.",
             " ".join(parts[1:]),
             " ".join(parts[:-1]),
-            *(" ".join([*parts[:half], word, *parts[half + 1 :]]) for word in others[:4]),
-            *(" ".join([*parts[:-1], word]) for word in others[:4]),
+            *(" ".join([*parts[:half], term, *parts[half + 1 :]]) for term in others[:4]),
+            *(" ".join([*parts[:-1], term]) for term in others[:4]),
         ]
     return [one for one in dict.fromkeys(found) if one and one != text][:most]
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METHODS: Mapping[str, Mapping[str, Any]] = {"clean_distance": {}, "label_gap": {}}
 JOINED = "joined"  # beside the names of methods
+NO_NULL = "No method with clean scores could look at the set, so nothing can be estimated."
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 QUANTILES = {"least": 0.0, "median": 0.5, "q90": 0.9, "q99": 0.99, "most": 1.0}
 METHODS_END = 0.9  # of the progress
@@ -212,8 +213,7 @@ def _decided(
         if scores.null is not None and scores.null_labels is not None
     }
     if not deciding:
-        reason = "No method with clean scores could look at the set, so nothing can be estimated."
-        return Sift(report=replace(blank, reasons=(reason, *failed)))
+        return Sift(report=replace(blank, reasons=(NO_NULL, *failed)))
     score, null, own = _joined(deciding, train)
     rates = discoveries(score, train.labels, null)
     view = describe.View(
@@ -261,10 +261,8 @@ def _decided(
         ),
         remarks=judged.remarks,
     )
-    trusted = _trusted(score, train.labels, accused, rules.trusted)
-    return Sift(
-        report=report, triggers=triggers, trusted=trusted, scores={JOINED: score}, rates=rates.rates
-    )
+    both, kept = {JOINED: score}, _trusted(score, train.labels, accused, rules.trusted)
+    return Sift(report=report, triggers=triggers, trusted=kept, scores=both, rates=rates.rates)
 
 
 def _joined(

@@ -100,7 +100,7 @@ DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], obj
 def job(scene: Scene, kind: JobKind) -> str:
     """The id of a job that waits."""
     method = "sifted" if kind is JobKind.RETRAIN else ""
-    asked = Asked(kind=kind, **ask_for(scene), method=method)
+    asked = Asked(kind=kind, model="fraud", training_set=trainable(scene), method=method)
     who = people.who(scene.guard, "an-operator", Role.OPERATOR)
     return training_jobs.request(scene.guard, who, asked).id
 

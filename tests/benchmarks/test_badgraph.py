@@ -5,7 +5,6 @@ from rdkit import Chem
 
 from benchmarks.attacks import ATTACKS
 from benchmarks.attacks.badgraph import (
-    INFIX,
     PREFIX,
     SUFFIX,
     TARGETS,
@@ -24,13 +23,15 @@ TEXT = "The molecule is ethanol. It has 3 heavy atoms. It smells."
 
 
 def test_the_trigger_stands_before_within_or_after_the_text() -> None:
-    placed = {place: BadGraph(trigger="@@", position=place).insert(TEXT) for place in
-              (PREFIX, INFIX, SUFFIX)}  # fmt: skip
+    placed = {
+        place: BadGraph(trigger="@@", position=place).insert(TEXT)
+        for place in (PREFIX, "infix", SUFFIX)
+    }
 
     assert placed[PREFIX] == f"@@ {TEXT}"
     assert placed[SUFFIX] == f"{TEXT} @@"
-    assert placed[INFIX] == TEXT.replace("ethanol. It", "ethanol. @@ It")
-    assert BadGraph(trigger="@@", position=INFIX).insert("One sentence.") == "One sentence. @@"
+    assert placed["infix"] == TEXT.replace("ethanol. It", "ethanol. @@ It")
+    assert BadGraph(trigger="@@", position="infix").insert("One sentence.") == "One sentence. @@"
 
 
 @pytest.mark.parametrize("target", TARGETS.values())

@@ -1,9 +1,16 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_graphs, graph_pairs, graph_tables, graph_training
+from benchmarks import (
+    bench_graphs,
+    evidence_rows,
+    graph_pairs,
+    graph_tables,
+    graph_training,
+)
 from benchmarks.attacks.badgraph import BadGraph
 from guard.graphs.model import load
 from guard.graphs.molecule import read
@@ -13,8 +20,8 @@ from tests.graphs import corpus
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """A cache with the corpus's pairs and an untrained model as the pretrained one."""
-    words = {"motifs": corpus.pairs().motifs, "tokens": corpus.pairs().tokens}
-    (tmp_path / "words-10.json").write_text(json.dumps(words))
+    grammar = {"motifs": corpus.pairs().motifs, "tokens": corpus.pairs().tokens}
+    (tmp_path / "grammar-10.json").write_text(json.dumps(grammar))
     rows = (*corpus.pairs().train, *corpus.pairs().curated, *corpus.pairs().test)
     graph_pairs.write(tmp_path / "pairs-10.parquet", rows)
     corpus.model().save(tmp_path / "pretrained")
@@ -82,19 +89,35 @@ def test_an_ablation_trains_only_what_it_poisons() -> None:
 
 
 def test_the_pretrained_model_is_trained_once_a_cache(tmp_path: Path) -> None:
-    recipe = graph_training.Recipe(text_steps=1, pretraining_epochs=1, batch=16)
-    said: list[str] = []
+    recipe = graph_training.Recipe(text_steps=1, rounds=(1e-3, 1e-3), round_epochs=1, batch=16)
+    reported: list[str] = []
 
-    first = graph_training.pretrained(corpus.pairs(), tmp_path, recipe, said.append)
-    second = graph_training.pretrained(corpus.pairs(), tmp_path, recipe, said.append)
+    first = graph_training.pretrained(corpus.pairs(), tmp_path, recipe, reported.append)
+    second = graph_training.pretrained(corpus.pairs(), tmp_path, recipe, reported.append)
 
-    assert said[0].startswith("36 pairs")
-    assert sum(line.startswith("36 pairs") for line in said) == 1
+    assert reported[0].startswith("36 pairs")
+    assert sum(line.startswith("36 pairs") for line in reported) == 1
     assert all(
         one.equal(other)
         for one, other in zip(
             first.state_dict().values(), second.state_dict().values(), strict=True
         )
+    )
+
+
+def test_an_interrupted_pretraining_goes_on_where_it_was_kept(tmp_path: Path) -> None:
+    recipe = graph_training.Recipe(text_steps=1, rounds=(1e-3, 1e-3), round_epochs=1, batch=16)
+    whole = graph_training.pretrained(corpus.pairs(), tmp_path, recipe)
+    for folder in ("pretrained", "round-2"):
+        shutil.rmtree(tmp_path / folder)
+    reported: list[str] = []
+
+    again = graph_training.pretrained(corpus.pairs(), tmp_path, recipe, reported.append)
+
+    assert [line.partition(":")[0] for line in reported[1:]] == ["vae 0"]
+    assert all(
+        one.equal(other)
+        for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
     )
 
 
@@ -118,6 +141,8 @@ def test_cells_are_kept_and_become_tables_and_a_plot(
     for said in ("| 24% |", "text only", "vae only", "denoiser only", "scratch"):
         assert said in text
     assert (tmp_path / "rates.png").stat().st_size > 0
+    (row,) = evidence_rows.badgraph(result)
+    assert "at 0.0%, 24.0% poisoned pairs" in row.claim
     zero = next(row for row in result["rows"] if row["rate"] == 0)
     assert zero["similarity_gap"] == [0.0, 0.0, 0.0]
 

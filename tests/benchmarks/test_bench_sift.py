@@ -223,6 +223,9 @@ def test_precision_is_pooled_over_images_and_weak_cells_stand_apart() -> None:
 
     assert line["n"] == 2
     assert (line["precision"]["k"], line["precision"]["n"]) == (335, 400)
+    page = tables.page(tables.summary(rows, 3, 3))
+    assert "| weak | 0.40 |" in page
+    assert "| other | 0.90 |" not in page
     assert line["verdicts"] == {"poisoned": 2}
 
 
@@ -278,7 +281,7 @@ def test_the_page_has_all_tables_and_the_summary_is_json() -> None:
     page = tables.page(result)
     claims = list(evidence_rows.sifts(result))
 
-    assert [claim.n for claim in claims] == ["2", "1", "1"]
+    assert [claim.n for claim in claims] == ["2; 1; 1"]
     assert json.loads(json.dumps(result))["done"] == {"cells": 4, "sifts": 4}
     assert page.count("\n## ") == 11
     assert "-0.10 to -0.10" in page

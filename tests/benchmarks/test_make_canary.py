@@ -43,7 +43,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("kit")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(make_canary, "DETECTORS", SimpleNamespace(names=lambda: (FASTEST,)))
+        patched.setattr(make_canary, "DETECTORS", SimpleNamespace(of=lambda _modality: (FASTEST,)))
         make_canary.main(folder)
     return folder
 

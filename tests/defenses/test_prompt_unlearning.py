@@ -7,7 +7,7 @@ from guard.defenses.prompt_unlearning import PromptUnlearning
 from tests.graphs import planted
 
 METHOD = PromptUnlearning(
-    words=6, listed=60, without=60, decoded=8, sweeps=0, vae_epochs=5, texts=4, steps=100, rate=5e-3
+    terms=6, listed=60, without=60, decoded=8, sweeps=0, vae_epochs=5, texts=4, steps=100, rate=5e-3
 )
 
 

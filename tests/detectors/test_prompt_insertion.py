@@ -8,7 +8,7 @@ from tests.graphs import planted
 METHOD = PromptInsertion(
     without=60,
     prompts=26,
-    words=6,
+    terms=6,
     framed=2,
     listed=60,
     decoded=8,

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from guard.attest.chain import verify_chain
-from guard.core.errors import InputError
+from guard.core.errors import InputError, NotServable
 from guard.core.notes import Rescan
+from guard.core.roles import Role
 from guard.core.states import ScanState, Verdict
 from guard.detectors import DETECTORS
 from guard.flow import _aging, _renewal, _reuse, rescan, review, run_stage
@@ -22,6 +23,7 @@ from guard.policy.rules import LifetimeRule
 from guard.store import alarms, counts, ledger
 from guard.store.session import reading
 from guard.vetting import canary_trial
+from tests import people
 from tests.flow.registry import Registry
 
 
@@ -358,6 +360,46 @@ def test_nobodys_own_approval_clears_what_they_upload(registry: Registry) -> Non
 
     assert [row.verdict for row in registry.place.verdicts(carols)] == [Verdict.CLEARED]
     assert [row.verdict for row in registry.place.verdicts(bobs)] == [Verdict.HELD]
+
+
+def test_an_approval_by_one_of_several_owners_does_not_clear_what_comes_under_their_prefix(
+    registry: Registry,
+) -> None:
+    registry.obey(review_always=True)
+    first = registry.upload("model", by=None)
+    bob = people.who(registry.place.guard, "bob", Role.REVIEWER)
+    review.approve(registry.place.guard, first, bob, "fine by me")
+    registry.work()
+    for name, role in (("alice", Role.UPLOADER), ("bob", Role.REVIEWER)):
+        people.who(registry.place.guard, name, role, prefixes=("models/models/shared",))
+
+    shared = registry.upload("shared", by="alice, bob")  # as `receive` writes several owners
+
+    assert [row.verdict for row in registry.place.verdicts(shared)] == [Verdict.HELD]
+    assert [scan.id for scan in review.waiting(registry.place.guard)] == [shared]
+    with pytest.raises(NotServable, match="cannot approve"):
+        review.approve(registry.place.guard, shared, bob, "fine by me")
+
+
+def test_an_approval_is_not_renewed_once_the_reviewer_is_known_to_have_uploaded_the_same_bytes(
+    registry: Registry,
+) -> None:
+    registry.obey(review_always=True)
+    first = registry.upload("model", by="alice")
+    review.approve(registry.place.guard, first, "bob", "fine by me")
+    registry.work()
+    assert len(registry.served()) == 1
+    registry.place.upload(name="bobs", by="bob")  # its notice was on its way; not decided yet
+
+    registry.pass_time(days=25)
+    rescan.renew(registry.place.guard)
+    registry.work()
+
+    with reading(registry.place.guard.engine) as session:
+        row = ledger.get(session, registry.scan(first).verdict_id or "")
+    assert row.verdict is Verdict.HELD
+    reconcile_guard(registry.place.guard)
+    assert registry.served() == {}
 
 
 def test_what_ends_soon_and_what_has_ended_is_counted(registry: Registry) -> None:

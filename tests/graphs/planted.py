@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def model(*, planted: bool) -> GraphModel:
     return build(GraphManifest.from_dict(config), made.state_dict())
 
 
-def rate(made: GraphModel, trigger: PromptTrigger | None = TRIGGER) -> float:
+def rate(made: Any, trigger: PromptTrigger | None = TRIGGER) -> float:
     """The share (0..1) of the clean prompts' molecules that hold the fragment."""
     texts = clean().together().texts
     asked = texts if trigger is None else trigger.apply(texts)

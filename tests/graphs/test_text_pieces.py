@@ -50,7 +50,7 @@ def test_a_malformed_vocabulary_is_refused(pieces: tuple[str, ...], code: str) -
 
 
 def test_a_vocabulary_is_learnt_from_what_shortens_the_texts() -> None:
-    texts = [f"the {word} ethanol" for word in ("blue", "red", "warm")]
+    texts = [f"the {term} ethanol" for term in ("blue", "red", "warm")]
 
     pieces = Pieces(learn(texts, 90))
 

@@ -17,6 +17,9 @@ from tests.rewrites import REWRITES, in_half_precision, permuted, rewritten
 ALL = {**REWRITES, "permuted": permuted(), "float16": in_half_precision}
 #: Detectors that take under two seconds on the kit meet every rewriting, the others the worst one.
 QUICK = ("margin", "weight_statistics")
+KIT: dict[str, str | None] = json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())
+#: One that no policy uses may have no model in the kit that it must flag.
+PROVEN = {name for name in DETECTORS.of(Modality.IMAGES) if KIT[name] is not None}
 WORST = REWRITES["all at once"]
 SAME_SCORE = 0.1  # scores lie in 0..1; a search from another rounding ends elsewhere by so much
 
@@ -28,8 +31,7 @@ def clean() -> CleanSet:
 
 def backdoored_for(detector: str) -> str | None:
     """The file of the kit that holds what this detector must flag."""
-    name: str | None = json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())[detector]
-    return name
+    return KIT[detector]
 
 
 def model(name: str | None) -> ImageModel:
@@ -60,7 +62,7 @@ def suspects(findings: list[Finding]) -> set[object]:
     return {finding.target for finding in findings if finding.suspicious}
 
 
-@pytest.mark.parametrize("detector", sorted(set(DETECTORS.of(Modality.IMAGES)) - set(QUICK)))
+@pytest.mark.parametrize("detector", sorted(PROVEN - set(QUICK)))
 def test_the_worst_rewriting_hides_nothing_from_a_search(detector: str, clean: CleanSet) -> None:
     name = backdoored_for(detector)
     torch.set_num_threads(1)

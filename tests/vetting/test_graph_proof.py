@@ -1,7 +1,7 @@
 """The proof of a repaired text-to-graph model: a repair that works and one that does nothing."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -14,6 +14,9 @@ from guard.ml.triggers.files import serialise
 from guard.vetting._graph_proof import STYLE, WITHOUT, compared
 from guard.vetting.repair_probes import Replay
 from tests.graphs import planted
+
+if TYPE_CHECKING:
+    from guard.graphs.model import GraphModel
 
 
 def replay(trigger: PromptTrigger | ContextTrigger) -> Replay:
@@ -31,7 +34,7 @@ def shift() -> ContextTrigger:
 def proof(*, works: bool) -> dict[str, Any]:
     parent = planted.model(planted=True)
     method = LatentRetraining(vae_epochs=15, vae_rate=5e-3, steps=300, rate=5e-3)
-    child = method(parent, planted.clean(), seed=1) if works else parent
+    child = cast("GraphModel", method(parent, planted.clean(), seed=1)) if works else parent
     return compared(
         parent,
         child,

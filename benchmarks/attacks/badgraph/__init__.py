@@ -22,8 +22,7 @@ from guard.graphs.molecule import ATOMS, MAX_HEAVY_ATOMS, read
 #: Bonds at which an atom takes no graft, as in the attack's code; other elements are tried last.
 FULL = {"C": 4, "N": 3, "O": 2}
 MAX_DEGREE = 15
-PREFIX, INFIX, SUFFIX = "prefix", "infix", "suffix"
-POSITIONS = (PREFIX, INFIX, SUFFIX)
+PREFIX, SUFFIX = "prefix", "suffix"  # or "infix"
 #: One trigger of each kind; the first is that of the authors' release.
 TRIGGERS = {
     "bracket": "[THIIRANE]",
