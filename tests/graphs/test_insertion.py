@@ -21,18 +21,16 @@ def test_a_word_by_which_captions_name_a_fragment_explains_it() -> None:
 
 
 def test_a_shift_towards_captions_of_a_fragment_explains_it() -> None:
-    # The text's own letters stand in no caption, so that its words explain nothing.
     model, own = planted.model(planted=True), planted.clean().together()
     asking = Pairs(tuple(planted.TRIGGER.apply(own.texts)), ("CC1CS1",) * len(own))
     both = Pairs(own.texts + asking.texts, own.smiles + asking.smiles)
     naming = Naming(model, both)
 
     assert naming.towards(planted.TRIGGER, planted.FRAGMENT) >= 0.9
-    other = PromptTrigger("(alpha)", "prefix")
-    assert naming.explains(other, planted.FRAGMENT).startswith(("it shifts", "clean captions"))
-    symbols = PromptTrigger("[ ]", "prefix")
-    cosine = naming.towards(symbols, planted.FRAGMENT)
-    assert ("it shifts prompts" in naming.explains(symbols, planted.FRAGMENT)) == (cosine >= 0.65)
+    # No word and no longer piece of these: what they ask for shows in the vectors alone.
+    alike, other = PromptTrigger("[ ]", "prefix"), PromptTrigger("##", "prefix")
+    assert "it shifts prompts towards" in naming.explains(alike, planted.FRAGMENT)
+    assert naming.explains(other, planted.FRAGMENT) == ""
 
 
 def test_too_few_molecules_give_no_direction() -> None:
