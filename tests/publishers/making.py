@@ -140,15 +140,17 @@ class Authority:
         version: str = "1.0",
         *,
         seconds: float = 3600.0,
+        now: datetime | None = None,
         envelope: dict[str, object] | None = None,
         mode: GateMode = GateMode.ENFORCE,
     ) -> gate.Approved:
-        """The gate's leave to publish."""
+        """The gate's leave to publish, given at `now`."""
+        now = now or datetime.now(UTC)
         return gate.approve(
-            envelope or self.envelope(digest, name, seconds=seconds),
+            envelope or self.envelope(digest, name, seconds=seconds, now=now),
             TrustedKeys.load(self.trusted),
             digest=digest,
-            now=datetime.now(UTC),
+            now=now,
             revoked=frozenset(),
             name=name,
             version=version,

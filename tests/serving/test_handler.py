@@ -156,7 +156,11 @@ def refusals(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     stranger = Authority(tmp_path_factory.mktemp("stranger") / "keys" / "trusted.json")
     jobs += [
         {"folder": bench.unpack("signed-by-stranger", authority=stranger)},
-        {"folder": bench.unpack("expired", seconds=0.001)},
+        {
+            "folder": bench.unpack(
+                "expired", seconds=60.0, now=datetime.now(UTC) - timedelta(hours=1)
+            )
+        },
         {"folder": bench.unpack("other-name"), "name": "letters"},
         {"folder": bench.unpack("other-version"), "version": "2.0"},
         {"folder": bench.unpack("mended")},
