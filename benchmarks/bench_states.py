@@ -208,7 +208,9 @@ def _told(parts: Iterable[Part]) -> Iterator[Part]:
     done = 0
     for part in parts:
         done += part.totals.schedules
-        print(f"{done} schedules, {len(part.totals.violations)} violations", flush=True)
+        print(f"{done} schedules", flush=True)
+        for seed, violation in part.totals.violations:
+            print(f"schedule {seed}: {violation}", flush=True)
         yield part
 
 
