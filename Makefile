@@ -18,7 +18,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 
 setup: $(READY) ## make the virtual environment
 
-demo: $(READY) ## the whole path on real data: upload, scan, purify, serve (ten to twelve minutes)
+demo: $(READY) ## the whole path on real data: upload, scan, purify, serve (eight to twelve minutes)
 	$(BIN)/python -m benchmarks.demo
 
 # One process a core, one thread each: the tests' tensors are so small that further threads mostly
