@@ -32,9 +32,12 @@ def sources(tmp_path: Path) -> Path:
         )
     for name in ("pyproject.toml", "setup.py", "constraints.txt", "Makefile"):
         shutil.copy2(ROOT / name, tmp_path)
-    # What mypy knows of the files that are the same: a tenth of the time.
-    if (ROOT / ".mypy_cache").is_dir():
-        shutil.copytree(ROOT / ".mypy_cache", tmp_path / ".mypy_cache")
+    # The types of these pages' files and of what they import: a fifth of the time that all take,
+    # which `make lint` checks in the tree itself.
+    settings = (tmp_path / "pyproject.toml").read_text()
+    ours, all_packages = f"files = {json.dumps(list(files()))}", 'packages = ["guard", "workers"'
+    (line,) = (line for line in settings.splitlines() if line.startswith(all_packages))
+    (tmp_path / "pyproject.toml").write_text(settings.replace(line, ours))
     (tmp_path / "ready").touch()
     return tmp_path
 
