@@ -159,9 +159,15 @@ def _is_unrecorded(guard: Guard, receipt: Receipt) -> bool:
 
 
 def _replaced(guard: Guard, scan: ScanRow) -> bool:
+    """Whether an upload that is not older was published under the name and serves another model."""
     with reading(guard.engine) as session:
-        active = publications.active(session, scan.name)
-    return bool(active) and scan.canonical_digest not in {row.digest for row in active}
+        active = {row.digest for row in publications.active(session, scan.name)}
+        if not active or scan.canonical_digest in active:
+            return False
+        claim = claims.find(session, scan.name)
+        newest = claim and claim.newest_scan_id and scans.get(session, claim.newest_scan_id)
+        upload = _turn.root(session, scan)
+        return not newest or _turn.order(upload) <= _turn.order(newest)
 
 
 def _record(guard: Guard, session: Session, receipt: Receipt, envelope: Mapping[str, Any]) -> None:

@@ -283,6 +283,23 @@ def test_a_renewed_verdict_never_brings_back_what_a_newer_model_replaced(
     assert registry.served() == {"model": registry.scan(newer).canonical_digest}
 
 
+def test_a_held_model_that_its_re_scan_lets_pass_replaces_an_older_one(registry: Registry) -> None:
+    registry.obey(review_always=True)
+    older = registry.upload("model")
+    registry.pass_time(hours=1)
+    newer = registry.upload("model", seed=1)
+    (opened,) = rescan.request(registry.place.guard, newer, "bob")
+    registry.work()
+    review.approve(registry.place.guard, older, "bob", "fine by me")
+    registry.work()
+    assert registry.served() == {"model": registry.scan(older).canonical_digest}
+
+    review.approve(registry.place.guard, opened, "bob", "fine by me")
+    registry.work()
+
+    assert registry.served() == {"model": registry.scan(newer).canonical_digest}
+
+
 @pytest.mark.parametrize("by", ["name", "digest", "prefix", "scan"])
 def test_a_person_may_ask_for_a_re_scan_and_gets_one_only(registry: Registry, by: str) -> None:
     first = registry.upload("model")
