@@ -73,7 +73,10 @@ def final(run: Schedule, watch: Watch, excused: Counter[str]) -> Iterator[Violat
     finally:
         db.close()
     guard = run.world.guard
-    yield from (Violation(6, text) for text in standing(guard, whole=True, patient=True).broken)
+    ledger = standing(guard, whole=True, patient=True)
+    yield from (Violation(6, text) for text in ledger.broken)
+    if not ledger.empty and (ledger.newest is None or ledger.newest.heads != ledger.heads):
+        yield Violation(6, "the newest checkpoint is behind the ledger, which rests")
     if len(guard.trusted.keys) == len(watch.keys):  # otherwise old rows count no longer
         yield from (Violation(6, f"guard verify: {text}") for text in verify(guard))
     for path in (run.world.data / "blobs").glob("??/*"):

@@ -185,7 +185,6 @@ MUTANTS: Mapping[str, Mutant] = {
         frozenset({6}),
         ((_seal, "write_checkpoint", lambda *_, **__: None),),
         "anything",
-        shown=None,
     ),
     "a lost event is lost": Mutant(
         frozenset({11}), ((sweep, "sweep", lambda *_, **__: 0),), "one name", shown=46
