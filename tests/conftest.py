@@ -17,14 +17,29 @@ from tests.keeper import Keeper
 hypothesis.settings.register_profile("guard", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("guard")
 
-#: What takes longest is begun first, so that no process ends up alone with it.
+#: What takes half a minute or more is begun first, the longest of all before the rest, so that no
+#: process ends up alone with it.
 FIRST = (
     "tests/e2e/",
+    "tests/house/test_how_to.py",
+    "tests/metamorphic/test_detectors.py",
     "tests/benchmarks/test_make_canary.py",
-    "tests/cli/test_purify.py",
-    "tests/flow/test_canary.py",
-    "tests/detectors/test_patch_inversion.py",
+    "tests/contract/test_detectors.py",
+    "tests/flow/test_sift.py",
+    "tests/contract/test_retrainers.py",
+    "tests/flow/test_invariants.py",
     "tests/publishers/test_torchserve.py",
+    "tests/cli/test_scan.py",
+    "tests/cli/test_methods.py",
+    "tests/cli/test_purify.py",
+    "tests/workers/test_shutdown.py",
+    "tests/flow/test_training_jobs.py",
+    "tests/cli/test_up.py",
+    "tests/jobs/test_run.py",
+    "tests/workers/test_training.py",
+    "tests/cli/test_generate.py",
+    "tests/vetting/test_graphs.py",
+    "tests/flow/test_lifetime.py",
 )
 #: Tests of these files share what is dear to start, so one process does them all.
 TOGETHER = {
