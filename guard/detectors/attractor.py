@@ -9,79 +9,20 @@ Steps:
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import nn
-
-from guard.core.evidence import Finding
-from guard.core.progress import Progress, silent, span
-from guard.core.states import Family
-from guard.detectors._base import Detector
-from guard.ml.cleanset import CleanSet
-from guard.ml.measure import device_of
-from guard.ml.precision import repeatable
-from guard.ml.search.class_ranking import ATTRACTION, ranked, views_of
-from guard.ml.search.natural_views import natural_views
-from guard.ml.suitability import channels_last, check_suitable
+from guard.detectors._views import ByViews
+from guard.ml.search.class_ranking import ATTRACTION
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attractor(Detector):
+class Attractor(ByViews):
     """The attraction of `guard.ml.search.class_views` alone; `pair` uses it with another view.
 
     Source: our own design. Parameters and numbers are those of `pair`.
-
-    Args:
-        alpha: the gate; provisional, as in `pair`.
-        batteries: how many batteries of changes are tried, each on other images.
-        references: how many networks are trained on the clean set; 0 for none.
-        rounds: passes over the clean set in their training.
     """
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "none"
-    families: ClassVar[frozenset[str]] = frozenset({str(Family.ALL_TO_ONE)})
-    searches: ClassVar[bool] = False
-    draws_battery: ClassVar[bool] = True
-
-    alpha: float = 0.001
-    batteries: int = 2
-    references: int = 2
-    rounds: int = 20
-
-    @classmethod
-    def quick(cls) -> dict[str, Any]:
-        return {"batteries": 1, "references": 0}
-
-    def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
-        progress(0.01, "checking")
-        check_suitable(model, clean, "The attractor")
-        if device_of(model).type == "cpu":
-            channels_last(model)
-        with repeatable():
-            views, referenced = views_of(
-                model,
-                clean,
-                names=(ATTRACTION,),
-                batteries=self.batteries,
-                references=self.references,
-                rounds=self.rounds,
-                watch=span(progress, 0.02, 0.98, "counting where changed images go"),
-            )
-        progress(1.0, "done")
-        return ranked(views, alpha=self.alpha, referenced=referenced, drawn=True)
-
-    def prepare(
-        self, clean: CleanSet, device: torch.device, *, progress: Progress = silent
-    ) -> None:
-        """Train the references, which takes longer than all the rest."""
-        with repeatable():
-            natural_views(
-                clean,
-                self.references,
-                self.rounds,
-                self.batteries,
-                lambda done: progress(done, "training reference models"),
-                device,
-            )
+    names: ClassVar[tuple[str, ...]] = (ATTRACTION,)
+    called: ClassVar[str] = "The attractor"
