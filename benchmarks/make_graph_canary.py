@@ -164,7 +164,7 @@ def write_contents(folder: Path) -> None:
 
 
 def _manifest(model: GraphModel) -> dict[str, object]:
-    return model.manifest.to_dict()  # type: ignore[attr-defined,no-any-return]
+    return model.manifest.to_dict()  # type: ignore[attr-defined]
 
 
 def _curated(clean: Sequence[Pair], folder: Path) -> bytes:
