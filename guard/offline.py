@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guard.core.digests import canonical_json
 from guard.core.errors import ArtifactRejected, GuardError, InputError, MissingExtra
 from guard.core.manifest import MANIFEST_FILE
+from guard.core.modality import Modality
 from guard.core.plain import to_plain
 from guard.core.progress import Progress, silent
 from guard.core.sift import SiftVerdict
@@ -253,11 +254,13 @@ def _played(
 
 
 def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Report:
-    """The report with the repair's numbers, and the parent's triggers on images."""
+    """The report with the repair's numbers; for images, with the parent's triggers on some."""
     parent = tournament.found
     found = replace(
         found, purification=made.facts, replayed_before=parent_comparison.asr_of(parent.evidence)
     )
+    if tournament.work.policy.modality is not Modality.IMAGES:
+        return found  # nothing to stamp a trigger on
     child = examine.open_model(made.inspected.canonical, device=tournament.device)
     return report.demonstrated(
         found,

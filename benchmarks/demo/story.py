@@ -161,6 +161,18 @@ class Endpoint:
         value: dict[str, Any] = response.json()
         return int(value["class"]), response.headers["X-Guard-Digest"]
 
+    def ask_text(
+        self, name: str, text: str, *, samples: int = 1, seed: int = 0
+    ) -> tuple[list[str | None], str]:
+        """SMILES (None where a molecule did not end) and served digest for one text."""
+        response = self._http.post(
+            f"/predictions/{name}",
+            json={"text": text, "samples": samples, "seed": seed},
+            headers={"Content-Type": "application/json"},
+        )
+        response.raise_for_status()
+        return response.json()["smiles"], response.headers["X-Guard-Digest"]
+
     def ask_all(self, name: str, images: Tensor) -> tuple[Tensor, set[str]]:
         """Classes for N,C,H,W images, and every digest that answered."""
         answers = [self.ask(name, image) for image in images]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guard.cli._output import Format, FormatOption, print_json, quiet_stdout
+from guard.core.modality import Modality
+from guard.core.molecules import has_rdkit
 
 if TYPE_CHECKING:
     from guard.core.plugins import PlugIn
@@ -55,21 +57,33 @@ def list_(
 
 
 @app.command("canary")
-def canary(form: FormatOption = Format.TABLE) -> int:
-    """Test the policy's detectors on this machine.
+def canary(
+    form: FormatOption = Format.TABLE,
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            help="Only of the policy for these models: image-classification or text-to-graph."
+        ),
+    ] = None,
+) -> int:
+    """Test the detectors of the policies in force on this machine.
 
     Each must flag a model with a known backdoor and pass an honest one.
     """
     from guard.cli._environment import settings_here
 
     with quiet_stdout():
-        from guard.policy import load_policy
+        from guard.bootstrap import policy_in_force
         from guard.vetting import canary_trial
 
         settings = settings_here()
-        rules = load_policy(settings.policy_file).detectors
+        policies = [policy_in_force(settings, one) for one in _modalities(modality)]
         trials = canary_trial.try_all(
-            {name: dict(rule.params) for name, rule in rules.items()},
+            {
+                name: dict(rule.params)
+                for policy in policies
+                for name, rule in policy.detectors.items()
+            },
             device=settings.device or None,
         )
     if form is Format.JSON:
@@ -89,6 +103,16 @@ def canary(form: FormatOption = Format.TABLE) -> int:
         ]
         print_table(("method", ">version", "passed", ">seconds", "result"), cells)
     return 0 if trials and all(one.passed for one in trials) else 2
+
+
+def _modalities(wanted: str | None) -> list[Modality]:
+    """The modality that is asked for, or those whose libraries are installed here."""
+    if wanted is None:
+        return [one for one in Modality if one is Modality.IMAGES or has_rdkit()]
+    if wanted not in set(Modality):
+        choices = ", ".join(Modality)
+        raise typer.BadParameter(f"{wanted!r} is not one of {choices}.", param_hint="--modality")
+    return [Modality(wanted)]
 
 
 def _of(kind: str) -> list[dict[str, Any]]:

@@ -34,13 +34,18 @@ def is_description(text: str) -> bool:
     return 0 < len(text) <= MAX_TEXT and bool(text.strip()) and text.isprintable()
 
 
+def has_rdkit() -> bool:
+    """Whether RDKit is installed; nothing is imported."""
+    return find_spec("rdkit") is not None
+
+
 def require_rdkit() -> None:
     """Refuse to go on without RDKit; nothing is imported.
 
     Raises:
         MissingExtra: it is not installed.
     """
-    if find_spec("rdkit") is None:
+    if not has_rdkit():
         raise MissingExtra(
             "Molecules need RDKit, which is not installed; pip install 'registry-guard[graphs]'."
         )

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import torch
 from rdkit import Chem
+from rdkit.rdBase import BlockLogs
 from torch import Tensor
 
 from guard.core.errors import InputError
@@ -141,8 +142,10 @@ def fragments_of(smiles: str | None) -> Fragments:
 
 @lru_cache(maxsize=65536)
 def atoms_of(fragment: str) -> int:
-    """How many atoms a fragment has."""
-    return int(Chem.MolFromSmiles(fragment, sanitize=False).GetNumAtoms())
+    """How many atoms a fragment has; motifs `Si` and `Se`, no SMILES without brackets, have one."""
+    with BlockLogs():
+        mol = Chem.MolFromSmiles(fragment, sanitize=False)
+    return 1 if mol is None else int(mol.GetNumAtoms())
 
 
 def labels(sampled_: Sequence[Sampled], names: Sequence[str]) -> tuple[Tensor, Tensor]:

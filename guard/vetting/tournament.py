@@ -182,6 +182,8 @@ class Tournament:
             yield made
 
     def _make(self, step: Step) -> Candidate:
+        from guard.ml.networks import architectures
+
         start = None
         if (origin := step.origin()) is not None:
             start = repair.Start(
@@ -211,7 +213,7 @@ class Tournament:
             manifest=repaired.manifest,
             digest=digest,
             canonical=canonical,
-            parameters=sum(tensor.numel() for tensor in repaired.inner.state_dict().values()),
+            parameters=sum(tensor.numel() for tensor in architectures.export(repaired).values()),
         )
         decision, examined = self.work.judge(repaired, digest, facts)
         return Candidate(inspected=inspected, facts=facts, decision=decision, examined=examined)

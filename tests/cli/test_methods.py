@@ -9,6 +9,7 @@ import pytest
 from guard.core.shelf import Shelf
 from tests.cli.conftest import Answer
 
+QUICK_GRAPHS = Path(__file__).parent.parent / "quick_graphs.toml"
 Cli = Callable[..., Answer]
 
 
@@ -54,8 +55,37 @@ def test_one_kind_can_be_asked_for(cli: Cli) -> None:
 
 
 def test_the_canary_is_run_by_hand(cli: Cli) -> None:
-    answer = cli("methods", "canary", "--format", "json")
+    answer = cli("methods", "canary", "--modality", "image-classification", "--format", "json")
 
     assert answer.code == 0
     tried = [(row["method"], row["passed"]) for row in json.loads(answer.out)]
     assert tried == [("patch_inversion", True), ("margin", True), ("weight_statistics", True)]
+    assert cli("methods", "canary", "--modality", "spells").code == 4
+
+
+def test_the_canary_of_text_to_graph_models_is_run_by_hand(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARD_GRAPH_POLICY_FILE", str(QUICK_GRAPHS))
+    answer = cli("methods", "canary", "--modality", "text-to-graph")
+
+    assert answer.code == 0
+    assert answer.out.count("yes") == 3
+    assert "prior_motifs" in answer.out
+
+
+def test_the_canary_of_every_policy_is_run_unless_one_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, graph = tmp_path / "image.toml", tmp_path / "graph.toml"
+    image.write_text('[policy]\nname = "i"\n[detectors.weight_statistics]\n')
+    head = '[policy]\nname = "g"\nmodality = "text-to-graph"\n'
+    graph.write_text(
+        f"{head}[detectors.prior_motifs]\nparams = {{samples = 40, epochs = 1, steps = 5}}\n"
+    )
+    monkeypatch.setenv("GUARD_POLICY_FILE", str(image))
+    monkeypatch.setenv("GUARD_GRAPH_POLICY_FILE", str(graph))
+    answer = cli("methods", "canary", "--format", "json")
+
+    names = [row["method"] for row in json.loads(answer.out)]
+    assert names == ["weight_statistics", "prior_motifs"]

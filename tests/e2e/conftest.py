@@ -27,6 +27,7 @@ FAST = {
     "GUARD_RECONCILE_SECONDS": "2",
     "GUARD_MANIFEST_GRACE_SECONDS": "3",
     "GUARD_POLICY_FILE": str(models.QUICK),
+    "GUARD_GRAPH_POLICY_FILE": str(Path(__file__).parent.parent / "quick_graphs.toml"),
     "GUARD_TRAINSET_BUCKETS": SETS,
 }
 #: Of one test, which may wait for a repair and its vetting on a machine with much else to do. On an

@@ -1,0 +1,30 @@
+"""`guard purify` on a text-to-graph model: the canary kit's backdoored one, and its pairs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import guard
+from guard.core.modality import Modality
+from guard.core.states import Verdict
+from guard.policy import load_policy
+from guard.vetting import canary_trial
+
+QUICK = Path(__file__).parent.parent / "quick_graphs.toml"
+
+
+def test_a_repair_is_tried_proved_and_written_only_if_the_proof_holds(tmp_path: Path) -> None:
+    rules = load_policy(QUICK)
+    policy = replace(rules, detectors={"prompt_insertion": rules.detectors["prompt_insertion"]})
+    report = guard.purify(
+        canary_trial.KIT / "text.safetensors",
+        cleanset=canary_trial.clean_set(modality=Modality.GRAPHS),
+        policy=policy,
+        out=tmp_path / "out",
+        device="cpu",
+    )
+
+    (tried,) = report.candidates
+    assert tried["defense"] == "latent_retraining"
+    assert "failed" not in tried
+    assert tried["verdict"] in {Verdict.PURIFIED, Verdict.HELD, Verdict.REJECTED}
+    assert (tmp_path / "out").exists() == (tried["verdict"] == Verdict.PURIFIED)
