@@ -77,7 +77,7 @@ class SiftRules:
     min_images: int = 15
     fold: float = 3.0
     max_obedience: float = 0.2
-    ahead: float = 0.1
+    ahead: float = 0.15
     max_source_share: float = 0.4
     least_clean: int = 20
     max_accuracy_gap: float = 0.05
