@@ -10,7 +10,7 @@ from guard.core.plain import Digest
 from guard.core.trainset import Suspect, TrainingSetFacts
 
 #: Under which a sift is evidence. It is no detector and is on no shelf.
-METHOD, VERSION = "training_set", 1
+METHOD, VERSION = "training_set", 2
 #: The scores of findings that a sift makes: proven poison, and what a person must look at.
 PROVEN, DOUBTFUL = 1.0, 0.5
 
@@ -62,6 +62,8 @@ class SiftRules:
         max_obedience: a model that classifies more of the suspects as labelled (lower end of the
             interval) has learnt them; also the limit of an estimated trigger's ASR. The most that
             was seen of label errors is 0.14, the least of learnt poison 0.53.
+        ahead: a trigger estimated from suspects proves poison where the lower end of its ASR is
+            more than this above the best ASR of the same estimate for any sibling class.
         max_source_share: where more of a class's suspects come from one class, label errors explain
             them as well as poison does (0.54 was seen, and 0.14 of poison).
         least_clean: clean images a class; with 10, one of three honest sets was accused.
@@ -75,6 +77,7 @@ class SiftRules:
     min_images: int = 15
     fold: float = 3.0
     max_obedience: float = 0.2
+    ahead: float = 0.15
     max_source_share: float = 0.4
     least_clean: int = 20
     max_accuracy_gap: float = 0.05
@@ -124,6 +127,10 @@ class SuspectTrigger:
     family: str
     asr: AsrEstimate
     siblings: float | None = None
+
+    def works(self, rules: SiftRules) -> bool:
+        """Whether it works, and far better than for any sibling, as far as that was asked."""
+        return self.asr.low > max(rules.max_obedience, (self.siblings or 0.0) + rules.ahead)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,11 +52,10 @@ def judge_sift(
 ) -> Judgement:
     """Decide by the classes that stand out and the label map, if there is one.
 
-    Poisoned: the model obeys the suspects of a class, and they come from many classes; or, where
-    obedience proves nothing (clean-label suspects, or one source class), the trigger estimated from
-    them works, and better than that of any sibling; or the model obeys a map of most classes.
-    Suspects that the model does not obey are a report about the data. Whatever lies between is for
-    a person.
+    Poisoned: the model obeys the suspects of a class, and they come from many classes; or the
+    trigger estimated from them works on other images, and far better than that of any sibling,
+    whatever else is known of them; or the model obeys a map of most classes. Other suspects that
+    the model does not obey are a report about the data. Whatever lies between is for a person.
     """
     parts: list[tuple[SiftedClass | None, _Part]] = []
     for one in classes:
@@ -86,6 +85,9 @@ def judge_sift(
 def _dirty_label(one: SiftedClass, rules: SiftRules) -> _Part:
     begin = f"{one.accused} images labelled {one.name!r} look like other classes"
     obedience, share = one.obedience, one.source_share
+    if one.trigger is not None and _proven(one.trigger, rules):
+        # What they carry works on images that no suspect was made of: no label error does that.
+        return _Part(SiftVerdict.POISONED, f"{begin}, and {_works(one.trigger)}.")
     if obedience is None or share is None:
         return _Part(SiftVerdict.REVIEW, f"{begin}; whether the model obeys them is not known.")
     obeyed = f"the model obeys {obedience.estimate:.0%} of them"
@@ -96,8 +98,6 @@ def _dirty_label(one: SiftedClass, rules: SiftRules) -> _Part:
     if obedience.low <= rules.max_obedience:
         return _Part(SiftVerdict.REVIEW, f"{begin}, and {obeyed}, too few to be sure of.")
     if one_source or len(one.sources) < LEAST_CLASSES:
-        if one.trigger is not None and _proven(one.trigger, rules):
-            return _Part(SiftVerdict.POISONED, f"{begin}, and {obeyed}; {_works(one.trigger)}.")
         return _Part(
             SiftVerdict.REVIEW,
             f"{begin}, and {obeyed}, but {share:.0%} come from one class: label errors explain "
@@ -118,9 +118,8 @@ def _clean_label(one: SiftedClass, rules: SiftRules) -> _Part:
 
 
 def _proven(trigger: SuspectTrigger, rules: SiftRules) -> bool:
-    """Whether a trigger works, and better than the same estimate for any sibling class."""
-    siblings = trigger.siblings
-    return siblings is not None and trigger.asr.low > max(rules.max_obedience, siblings)
+    """Whether a trigger works, and far better than the same estimate for any sibling class."""
+    return trigger.siblings is not None and trigger.works(rules)
 
 
 def _works(trigger: SuspectTrigger) -> str:

@@ -141,7 +141,7 @@ def _trigger_chart(report: SiftReport) -> Chart | None:
                 f"{class_name(report, one.label)}, {printable(one.trigger.family, limit=20)}",
                 f"{percent(asr.estimate)} ({percent(asr.low)} to {percent(asr.high)})",
                 bar_length(asr.estimate, 1),
-                marked=asr.low > max(report.rules.max_obedience, siblings or 0.0),
+                marked=one.trigger.works(report.rules),
                 low=bar_length(asr.low, 1),
                 high=bar_length(asr.high, 1),
                 tick=None if siblings is None else bar_length(siblings, 1),

@@ -105,11 +105,15 @@ def _described(
         source_share=source_share,
     )
     obeying = _some(places if clean else places[strange], view.score)
-    if not len(obeying):
-        return described, {}
-    described = replace(described, obedience=obeyed(view.model, view.read(obeying)))
-    if clean or (source_share or 0.0) >= view.rules.max_source_share:
-        return _beside_siblings(view, described, _some(places, view.score), standing)
+    if len(obeying):
+        described = replace(described, obedience=obeyed(view.model, view.read(obeying)))
+    every = _some(places, view.score)
+    if not len(obeying) or clean or (source_share or 0.0) >= view.rules.max_source_share:
+        return _beside_siblings(view, described, every, standing)
+    if described.obedience is not None and described.obedience.low <= view.rules.max_obedience:
+        # The model ignores many of them; what they carry may work all the same.
+        beside, bytes_of = _beside_siblings(view, described, every, standing)
+        return replace(beside, poisoning=described.poisoning), bytes_of
     made = estimated(
         view.model, view.read(obeying), view.sources(obeying), view.curated, plain.label
     )

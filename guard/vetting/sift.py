@@ -203,7 +203,7 @@ def _decided(
     blank: SiftReport,
 ) -> Sift:
     """Everything that follows from the scores that have clean ones beside them."""
-    from guard.ml.sifting.discoveries import discoveries
+    from guard.ml.sifting.discoveries import in_turn
 
     rules = blank.rules
     failed = [f"{one.method}: {one.failed}" for one in blank.methods if one.failed is not None]
@@ -214,8 +214,15 @@ def _decided(
     }
     if not deciding:
         return Sift(report=replace(blank, reasons=(NO_NULL, *failed)))
-    score, null, own = _joined(deciding, train)
-    rates = discoveries(score, train.labels, null)
+    score, null, single = _joined(deciding, train)
+    rates = in_turn(
+        (score, null),
+        list(single.values()),
+        train.labels,
+        level=rules.max_fdr,
+        least=rules.min_images,
+        fold=rules.fold,
+    )
     view = describe.View(
         model=model,
         train=train,
@@ -245,7 +252,7 @@ def _decided(
         view,
         places[np.argsort(-score[places], kind="stable")],
         np.where(inside, rates.rates, rates.alone),
-        own,
+        {name: clean.p_values(seen, train.labels) for name, (seen, clean) in single.items()},
     )
     report = replace(
         blank,
@@ -267,20 +274,18 @@ def _decided(
 
 def _joined(
     deciding: Mapping[str, "Scores"], train: "TrainingSet"
-) -> tuple[np.ndarray, "Null", dict[str, np.ndarray]]:
-    """One score an image, its clean scores, and each method's p values by its name."""
+) -> tuple[np.ndarray, "Null", dict[str, tuple[np.ndarray, "Null"]]]:
+    """One score an image, its clean scores, and both of each method by its name."""
     from guard.ml.sifting.conformal import Null, joined
 
-    nulls = {
-        name: Null(one.null, one.null_labels, train.classes)
+    single = {
+        name: (one.train, Null(one.null, one.null_labels, train.classes))
         for name, one in deciding.items()
         if one.null is not None and one.null_labels is not None
     }
-    own = {name: null.p_values(deciding[name].train, train.labels) for name, null in nulls.items()}
-    score, null = joined(
-        [scores.train for scores in deciding.values()], list(nulls.values()), train.labels
-    )
-    return score, null, own
+    scores, nulls = zip(*single.values(), strict=True)
+    score, null = joined(scores, nulls, train.labels)
+    return score, null, single
 
 
 def _trusted(

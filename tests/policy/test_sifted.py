@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from guard.core.evidence import Evidence, Finding, Outcome
-from guard.core.sift import DOUBTFUL, METHOD, PROVEN, SiftRules, SiftVerdict
+from guard.core.sift import DOUBTFUL, METHOD, PROVEN, VERSION, SiftRules, SiftVerdict
 from guard.core.states import Verdict
 from guard.policy import Case, DefenseRule, Policy, TrainingSetRule, decide
 from guard.policy.sifted import looked
@@ -26,7 +26,7 @@ def sift(
     return Evidence(
         artifact=ARTIFACT,
         method=METHOD,
-        version=1,
+        version=VERSION,
         parameters=parameters_of(URI, "5" * 64, rules, {}),
         cleanset=CLEANSET,
         seed=0,

@@ -95,6 +95,25 @@ def test_suspects_of_one_class_are_poison_where_their_trigger_works_as_no_siblin
     assert judged(unproven).verdict is SiftVerdict.REVIEW
 
 
+def test_a_trigger_that_works_far_better_than_any_siblings_is_poison_whoever_obeys_what() -> None:
+    """Label errors leave no trigger that works on other images; poison does."""
+    unsure = {"obedience": share(0.2)}
+    ignored = {"obedience": share(0.02)}
+    unknown: dict[str, Any] = {"obedience": None, "sources": (), "source_share": None}
+    for facts in (unsure, ignored, unknown):
+        for changes in (facts, {**facts, "source_share": 0.54}):
+            proven = standing(**changes, trigger=trigger(0.8, siblings=0.1))
+            likeness = standing(**changes, trigger=trigger(0.3, siblings=0.2))
+            assert judged(proven).verdict is SiftVerdict.POISONED
+            assert "sends 80% of other images there" in judged(proven).reasons[0]
+            assert judged(proven).remarks == ()
+            assert judged(likeness) == replace(
+                judged(replace(likeness, trigger=None)),
+                classes=judged(likeness).classes,
+                parts=judged(likeness).parts,
+            )
+
+
 def test_in_a_model_of_two_classes_every_source_is_the_only_one() -> None:
     assert judged(standing(sources=(9, 1), source_share=0.3)).verdict is SiftVerdict.REVIEW
 
@@ -125,6 +144,7 @@ def test_clean_label_suspects_are_judged_by_their_trigger_against_the_siblings()
 
     assert verdict(trigger(0.45, siblings=0.2)) is SiftVerdict.POISONED
     assert verdict(trigger(0.45, siblings=0.42)) is SiftVerdict.REVIEW
+    assert verdict(trigger(0.45, siblings=0.32)) is SiftVerdict.REVIEW
     assert verdict(trigger(0.2, siblings=0.0)) is SiftVerdict.REVIEW
     assert verdict(trigger(0.45, siblings=None)) is SiftVerdict.REVIEW
     assert verdict(None) is SiftVerdict.REVIEW

@@ -267,14 +267,18 @@ def test_without_a_method_that_has_clean_scores_nothing_is_estimated() -> None:
 
 
 def test_a_method_that_fails_leaves_no_silence() -> None:
-    """Distance alone still accuses; where it accuses nobody, half a look is no look."""
+    """Distance alone still accuses, and what the suspects have in common proves it.
+
+    Nobody estimates where they come from. Where nobody is accused, half a look is no look.
+    """
     methods = {"clean_distance": {}, "label_gap": {"min_per_class": 1000}}
     bad, good = sets.poisoned(), sets.honest()
 
     accused = sift(bad.model, bad.train, toys.curated(), methods, seed=0).report
     quiet = sift(good.model, good.train, toys.curated(), methods, seed=0).report
 
-    assert accused.verdict is SiftVerdict.REVIEW  # nobody estimates where suspects come from
+    assert accused.verdict is SiftVerdict.POISONED
+    assert "a trigger estimated from them sends" in accused.reasons[0]
     assert len(accused.suspects) > 15
     assert any("label_gap" in reason for reason in accused.reasons)
     assert quiet.verdict is SiftVerdict.COULD_NOT_LOOK

@@ -1,5 +1,6 @@
 """Which images are accused: the false discovery rate of each, and the classes that stand out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from guard.ml.sifting.conformal import Null
 
 LOOSE = 0.5  # above this, an estimate of the rate need not be exact
+ORDINARY = 0.5  # poison has hardly any p value above this
+LEAST_ORDINARY = 15  # images above it, with fewer of which nothing is estimated
 COHERENT = 0.5  # share of a class's accused images that go to one label, where a map moves it
 LEAST_OF_SOURCE = 5  # accused images of a class, before anything is concluded from where they go
 LEAST_MOVED = 3
@@ -54,6 +57,76 @@ def discoveries(scores: np.ndarray, labels: np.ndarray, null: Null) -> Discoveri
             )
         rates[mine] = _rates(own, tails)
     return Discoveries(rates, alone)
+
+
+def in_turn(
+    joined: tuple[np.ndarray, Null],
+    single: Sequence[tuple[np.ndarray, Null]],
+    labels: np.ndarray,
+    *,
+    level: float,
+    least: int,
+    fold: float,
+) -> Discoveries:
+    """Look at all statistics as one, and again at the classes that do not stand out by that.
+
+    The second look counts only the share of a class that can be clean: clean-label poison is a
+    large part of its class. The third takes each statistic by itself, since one that is sure is
+    lost in the mean where the other sees nothing. Of k statistics each may use a k-th of a rate, so
+    that the rate of all that they accuse together is at most their sum.
+
+    Classes that an earlier look finds keep its rates.
+
+    Args:
+        joined: scores float64 N of all statistics as one, and the same of clean images.
+        single: the same of each statistic.
+        labels: int64 N.
+        level: the rate at which classes stand out.
+        least: as in `standing_out`, like `fold`.
+        fold: times the median of the other classes.
+    """
+    first = discoveries(joined[0], labels, joined[1])
+    looks = [first.rates, first.rates * _clean_shares(*joined, labels)]
+    if len(single) > 1:
+        each = [
+            discoveries(scores, labels, null).rates * _clean_shares(scores, null, labels)
+            for scores, null in single
+        ]
+        looks.append(len(single) * np.min(each, axis=0))
+    classes = joined[1].classes
+    found, open_ones = np.ones(len(labels)), np.ones(len(labels), bool)
+    for look in looks:
+        found[open_ones] = np.minimum(1.0, look[open_ones])
+        counts = np.bincount(labels[found <= level], minlength=classes)
+        open_ones = ~np.isin(labels, standing_out(counts, least=least, fold=fold))
+    return Discoveries(found, first.alone)
+
+
+def _clean_shares(scores: np.ndarray, null: Null, labels: np.ndarray) -> np.ndarray:
+    """The share of clean images in each image's class, float64 N, by `clean_share`."""
+    p_values, shares = null.p_values(scores, labels), np.ones(len(labels))
+    for row in np.unique(labels):
+        shares[labels == row] = clean_share(p_values[labels == row])
+    return shares
+
+
+def clean_share(p_values: np.ndarray) -> float:
+    """The share (0..1] of clean images of a class, by its p values float64 n; rather too much.
+
+    Source: Storey, "A direct approach to false discovery rates", J. R. Statist. Soc. B 2002: above
+    one half lie half of the clean images and hardly any others. One standard error is added.
+
+    Where a class as a whole is stranger to the model than its clean images are, its ordinary p
+    values crowd towards one half. Then they say nothing of poison, and all images may be clean.
+    """
+    ordinary = p_values[p_values > ORDINARY]
+    count = len(ordinary)
+    if count < LEAST_ORDINARY:
+        return 1.0
+    spread = (1 - ORDINARY) / (12 * count) ** 0.5  # of the mean of values that are spread evenly
+    if ordinary.mean() < (1 + ORDINARY) / 2 - spread:
+        return 1.0
+    return float(min(1.0, (count + 1 + count**0.5) / (1 - ORDINARY) / len(p_values)))
 
 
 def sibling_share(scores: np.ndarray, ordered: list[np.ndarray], row: int) -> np.ndarray:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from guard.ml.sifting.conformal import Null
-from guard.ml.sifting.discoveries import discoveries, label_map, standing_out
+from guard.ml.sifting.conformal import Null, joined
+from guard.ml.sifting.discoveries import clean_share, discoveries, in_turn, label_map, standing_out
 
 CLASSES, COUNT = 10, 3000
 
@@ -64,6 +64,126 @@ def test_a_shift_of_all_training_images_accuses_nobody() -> None:
 
     assert (found.rates <= 0.1).sum() == 0
     assert found.alone.min() < 0.5
+
+
+def pair(
+    seed: int, *, poison: int, strengths: tuple[float, float], confused: float = 0.0
+) -> tuple[list[np.ndarray], list[Null], np.ndarray, np.ndarray]:
+    """Two statistics of the same images; a share `confused` of class 3 is strange to both."""
+    first, labels, bad, null = drawn(seed, poison=poison, strength=strengths[0])
+    second, _, _, other = drawn(seed + 1000, poison=poison, strength=strengths[1])
+    generator = np.random.default_rng(seed)
+    strange = 2.5 * ((labels == 3) & ~bad & (generator.random(COUNT) < confused))
+    clean = 2.5 * ((null.labels == 3) & (generator.random(len(null.labels)) < confused))
+    nulls = [Null(one.scores + clean, one.labels, CLASSES) for one in (null, other)]
+    return [first + strange, second + strange], nulls, labels, bad
+
+
+def looked(scores: list[np.ndarray], nulls: list[Null], labels: np.ndarray) -> np.ndarray:
+    """The rates after all looks."""
+    single = list(zip(scores, nulls, strict=True))
+    both = joined(scores, nulls, labels)
+    return in_turn(both, single, labels, level=0.1, least=15, fold=3.0).rates
+
+
+def plainly(scores: list[np.ndarray], nulls: list[Null], labels: np.ndarray) -> np.ndarray:
+    """The rates of the first look alone."""
+    both = joined(scores, nulls, labels)
+    return discoveries(both[0], labels, both[1]).rates
+
+
+def found(rates: np.ndarray, labels: np.ndarray) -> list[int]:
+    counts = np.bincount(labels[rates <= 0.1], minlength=CLASSES)
+    return standing_out(counts, least=15, fold=3.0)
+
+
+def test_poison_that_is_half_of_its_class_is_found_by_the_share_that_can_be_clean() -> None:
+    """As clean-label poison is, where some clean images of the class look as strange."""
+    plain = both = false = total = 0
+    for seed in range(20):
+        scores, nulls, labels, bad = pair(seed, poison=150, strengths=(1.0, 1.0))
+        plain += found(plainly(scores, nulls, labels), labels) == [3]
+        rates = looked(scores, nulls, labels)
+        both += found(rates, labels) == [3]
+        accused = (rates <= 0.1) & (labels == 3)
+        false, total = false + int((accused & ~bad).sum()), total + int(accused.sum())
+
+    assert both >= plain + 4
+    assert false / total <= 0.1
+
+
+def test_poison_that_one_statistic_alone_sees_is_found_by_it() -> None:
+    """In the mean, clean images that both find a little strange stand before it."""
+    lost = false = total = 0
+    for seed in range(10):
+        scores, nulls, labels, bad = pair(seed, poison=45, strengths=(7.0, -1.0), confused=0.06)
+        if found(plainly(scores, nulls, labels), labels) == [3]:
+            continue
+        lost += 1
+        rates = looked(scores, nulls, labels)
+        accused = (rates <= 0.1) & (labels == 3)
+        assert found(rates, labels) == [3]
+        assert accused[bad].mean() > 0.9
+        false, total = false + int((accused & ~bad).sum()), total + int(accused.sum())
+
+    assert lost > 5
+    assert false / total <= 0.1
+
+
+def test_what_the_first_look_finds_keeps_its_rates() -> None:
+    scores, nulls, labels, _ = pair(0, poison=100, strengths=(4.0, 4.0))
+    rates = plainly(scores, nulls, labels)
+
+    assert found(rates, labels) == [3]
+    assert (looked(scores, nulls, labels)[labels == 3] == rates[labels == 3]).all()
+
+
+def test_all_looks_together_accuse_at_most_one_of_thirty_honest_sets() -> None:
+    """Of sixty; in half of them some of a class are strange to both statistics."""
+    accused = 0
+    for seed in range(60):
+        scores, nulls, labels, _ = pair(
+            seed, poison=0, strengths=(0.0, 0.0), confused=0.06 * (seed % 2)
+        )
+        accused += bool(found(looked(scores, nulls, labels), labels))
+
+    assert accused <= 2
+
+
+def test_one_statistic_has_no_third_look() -> None:
+    scores, labels, _, null = drawn(0, poison=150)
+
+    rates = in_turn((scores, null), [(scores, null)], labels, level=0.1, least=15, fold=3.0)
+
+    assert (rates.alone == discoveries(scores, labels, null).alone).all()
+    assert found(rates.rates, labels) == [3]
+
+
+def test_the_share_of_clean_images_is_not_estimated_too_low() -> None:
+    generator = np.random.default_rng(0)
+    for clean in (0.5, 0.8, 1.0):
+        values = generator.random(400)
+        values[round(400 * clean) :] *= 0.02
+        assert clean <= clean_share(values) <= clean + 0.25 or clean_share(values) == 1.0
+    assert clean_share(np.empty(0)) == 1.0
+
+
+@pytest.mark.parametrize("strange", [0.4, 0.8, 1.5, 4.0])
+def test_a_class_that_is_strange_as_a_whole_has_no_estimated_share(strange: float) -> None:
+    scores, labels, _, null = drawn(0, poison=0)
+    moved = scores[labels == 3] + strange
+
+    assert clean_share(null.p_values(moved, np.full(len(moved), 3))) == 1.0
+
+
+def test_a_class_that_one_statistic_finds_strange_as_a_whole_is_not_accused() -> None:
+    """A small network may be surer of one class than the references are of all its images."""
+    scores, nulls, labels, _ = pair(0, poison=0, strengths=(0.0, 0.0))
+    for strange in (0.4, 0.8):
+        moved = [scores[0], np.where(labels == 3, scores[1] + strange, scores[1])]
+        assert found(looked(moved, nulls, labels), labels) == []
+    narrow = [scores[0], np.where(labels == 3, 0.2 * scores[1] + 1.2, scores[1])]
+    assert found(looked(narrow, nulls, labels), labels) == []
 
 
 def test_rates_fall_as_scores_rise_within_a_class() -> None:
