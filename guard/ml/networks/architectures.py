@@ -1,7 +1,7 @@
 """Build networks by name and load uploads into them: the only way from a manifest to a model.
 
 Names are looked up in this order: our own CIFAR-style nets (`guard.ml.networks.nets`),
-`torchvision.NAME` for torchvision's ResNet and VGG, timm's models. Code is always ours or an
+`torchvision.NAME` for torchvision's classifiers, timm's models. Code is always ours or an
 installed library's; an upload brings numbers only. A manifest may put a neural polarizer into the
 network (`guard.ml.networks.polarizer`).
 """
