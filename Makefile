@@ -57,6 +57,7 @@ up: $(READY) ## the embedded stack on loopback
 docs: $(READY) ## documents that are made from code and records
 	$(BIN)/python -m benchmarks.make_settings_doc
 	$(BIN)/python -m benchmarks.make_error_doc
+	$(BIN)/python -m benchmarks.make_forms_doc
 	$(BIN)/python -m benchmarks.make_api_doc
 	$(BIN)/python -m benchmarks.make_evidence_doc
 	$(BIN)/python -m benchmarks.make_measured

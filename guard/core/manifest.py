@@ -2,7 +2,7 @@
 
 The keys that are read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg`
 (`input_size`, `mean`, `std`, `num_classes`) and our own optional object `guard` (`cleanset`,
-`polarizer`, `training_set`). Other keys are ignored.
+`polarizer`, `training_set`, `state_dict`, `assumed`). Other keys are ignored.
 """
 
 import json
@@ -13,6 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from guard.core.config_forms import (
+    assumed,
+    bare_architecture,
+    in_unit_range,
+    refuse_transformers,
+    state_dict_name,
+)
 from guard.core.digests import canonical_json, is_digest, json_digest
 from guard.core.errors import ManifestRejected
 from guard.core.modality import Modality, modality_of
@@ -54,7 +61,9 @@ class Manifest:
 
     It takes float images N,C,H,W in [0, 1] and normalises them itself by `mean` and `std`.
     `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor
-    accepts them is checked by `guard.ml.networks.architectures`.
+    accepts them is checked by `guard.ml.networks.architectures`. `state_dict` names which of
+    several an upload's weights are (never set in a canonical file). `assumed` lists what the
+    uploader's `config.json` left out: `mean`, `std`.
     """
 
     modality: ClassVar[Modality] = Modality.IMAGES
@@ -68,6 +77,8 @@ class Manifest:
     cleanset: str | None = None
     polarizer: PolarizerPlace | None = None
     training_set: TrainingSetSource | None = None
+    state_dict: str | None = None
+    assumed: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
@@ -85,10 +96,13 @@ class Manifest:
             raise _refuse("no_object", "config.json must hold a JSON object.")
         if modality_of(data) is not cls.modality:
             raise _refuse("other_task", f"config.json: this is no {cls.modality} model.")
+        refuse_transformers(data)
         cfg = data.get("pretrained_cfg", {})
         if not isinstance(cfg, dict):
             raise _refuse("bad_pretrained_cfg", "config.json: pretrained_cfg must be an object.")
         architecture = data.get("architecture", cfg.get("architecture"))
+        if isinstance(architecture, str):
+            architecture = bare_architecture(architecture)
         if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
             raise _refuse(
                 "bad_architecture",
@@ -109,17 +123,23 @@ class Manifest:
                 "bad_num_classes",
                 f"config.json: num_classes must be an integer in 2..{MAX_CLASSES}.",
             )
+        mean, std = in_unit_range(
+            _per_channel(cfg.get("mean", 0.0), size[0], "mean"),
+            _per_channel(cfg.get("std", 1.0), size[0], "std"),
+        )
         return cls(
             architecture=architecture,
             num_classes=classes,
             input_size=size,
-            mean=_per_channel(cfg.get("mean", 0.0), size[0], "mean"),
-            std=_per_channel(cfg.get("std", 1.0), size[0], "std"),
+            mean=mean,
+            std=std,
             model_args=args,
             label_names=_labels(data.get("label_names"), classes),
             cleanset=guard.get("cleanset") or None,
             polarizer=_polarizer(guard.get("polarizer")),
             training_set=_training_set(guard.get("training_set"), classes),
+            state_dict=state_dict_name(guard.get("state_dict")),
+            assumed=assumed(guard.get("assumed", []), cfg),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,6 +164,10 @@ class Manifest:
             own["polarizer"] = asdict(self.polarizer)
         if self.training_set:
             own["training_set"] = _without_empty(self.training_set)
+        if self.state_dict:
+            own["state_dict"] = self.state_dict
+        if self.assumed:
+            own["assumed"] = list(self.assumed)
         return {**data, "guard": own} if own else data
 
     def canonical(self) -> bytes:
@@ -169,7 +193,7 @@ def decoded(data: bytes) -> Any:
         raise _refuse("too_large", f"config.json is larger than {MAX_MANIFEST_BYTES} bytes.")
     try:
         return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants
+            data.decode("utf-8-sig"), object_pairs_hook=_no_repeats, parse_constant=_no_constants
         )
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _refuse("no_json", f"config.json is not valid JSON: {error}.") from error

@@ -3,16 +3,10 @@
 Whether to look at all, where its manifest lies.
 """
 
-import re
-
+from guard.core.companions import is_companion
 from guard.core.manifest import MANIFEST_FILE
 
 MAX_KEY_BYTES = 1024  # S3's own limit
-_COMPANIONS = re.compile(
-    r"(^|/)(README|LICENSE|LICENCE|NOTICE|CHANGELOG|\.gitattributes|\.gitignore)[^/]*$"
-    r"|\.(md|rst|txt|json|jsonl|ya?ml|toml|cfg|ini|csv|tsv|log|html?|css|pdf|png|jpe?g|gif|svg|webp|sha256|md5)$",
-    re.IGNORECASE,
-)
 
 
 def unusable(bucket: str, key: str, version_id: str | None) -> str:
@@ -48,7 +42,7 @@ def not_a_model(key: str) -> str:
         return "The object is a folder mark; it contains no model."
     if is_manifest(key):
         return ""
-    if _COMPANIONS.search(key):
+    if is_companion(key):
         return "Documents, images and settings beside a model are not vetted."
     return ""
 

@@ -15,7 +15,7 @@ from guard.policy import Case
 from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
-from guard.vetting.case import judge, make_case
+from guard.vetting.case import assumed_in, judge, make_case
 
 
 def run(guard: Guard, held: Held) -> None:
@@ -85,4 +85,5 @@ def case_of(guard: Guard, scan: ScanRow, methods: Mapping[str, Any] | None = Non
         sifted=scan.detail.retraining is not None
         or any(item.method == METHOD for item in parent or ()),
         retraining=scan.detail.retraining,
+        assumed=assumed_in(manifest),
     )

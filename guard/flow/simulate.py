@@ -16,7 +16,7 @@ from guard.flow.context import Guard
 from guard.policy import Policy, decide
 from guard.store import census, cleansets, evidence
 from guard.store.session import reading
-from guard.vetting.case import make_case, methods_of
+from guard.vetting.case import assumed_in, make_case, methods_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -88,6 +88,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 waivers=waivers.get(known.digest, ()),
                 sifted=_parent_sifted(session, known),
                 retraining=known.notes.retraining,
+                assumed=assumed_in(known.manifest),
             )
             decision, whole = decide(policy, case), _reuse.complete(policy, case)
             yield Change(

@@ -41,7 +41,7 @@ _REASONS = {
     "unsafe_pickle": "it holds Python objects, not only tensors",
     "checkpoint_unreadable": "torch.load cannot read it",
     "no_state_dict": "it holds no state dict (a mapping from names to tensors)",
-    "ambiguous_checkpoint": "it holds several state dicts",
+    "ambiguous_checkpoint": "it holds several state dicts that name the same tensor",
     "tensor_kind": "it holds sparse or quantised tensors",
     "dtype_not_allowed": "it holds tensors of a type that is not vetted",
     "output_too_large": "its tensors unfold to more bytes than the guard vets",

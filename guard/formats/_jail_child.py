@@ -4,25 +4,56 @@ This is the only place in the guard that calls torch.load. Its output is not tru
 parses it again.
 """
 
+import codecs
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from math import prod
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from guard.core.errors import ArtifactRejected, Unavailable
 from guard.formats import _locks
 from guard.formats._jail import LOCKED, REFUSED, SENT
+from guard.formats._pickle_scan import IGNORED
 from guard.formats._write import describe, write_tensors
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+#: Parts of a trainer's file that hold no network, though they may hold tensors.
+_NO_NETWORK = (
+    "optimizer",
+    "optimizer_state_dict",
+    "optimizer_states",
+    "optim",
+    "scheduler",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scaler",
+    "amp_scaler",
+    "callbacks",
+    "hyper_parameters",
+    "loops",
+    "rng_state",
+)
+_DEPTH = 2  # `model.ema`
 _PREFIX = "module."  # what DataParallel and DistributedDataParallel put before every name
 
 
 class _Refused(Exception):
     """The checkpoint breaks the rule named by the first argument."""
+
+
+class _Skipped:
+    """Stands for an object of a trainer that is not read; takes everything and keeps nothing."""
+
+    def __new__(cls, *_args: Any) -> Self:
+        """Make one, whatever the object was made from."""
+        return super().__new__(cls)
+
+    def __init__(self, *_args: Any) -> None: ...
+
+    def __setstate__(self, _state: Any) -> None: ...
 
 
 def _load(file: BinaryIO) -> Any:
@@ -48,29 +79,45 @@ def _load(file: BinaryIO) -> Any:
         raise _Refused("checkpoint_unreadable") from error
 
 
-def _state_dict(value: Any) -> dict[str, Any]:
-    """The one mapping from names to tensors in a checkpoint, without a wrapper's prefix."""
+def _networks(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Every mapping from names to weights in a checkpoint, with the keys that lead there.
+
+    A mapping that holds no tensor with several elements, such as a counter, is none.
+    """
     import torch
 
-    def plain(part: Any) -> bool:
-        return (
-            isinstance(part, Mapping)
-            and bool(part)
-            and all(isinstance(x, torch.Tensor) for x in part.values())
-        )
+    if not isinstance(value, Mapping):
+        return
+    own = {key: part for key, part in value.items() if isinstance(part, torch.Tensor)}
+    plain = bool(own) and len(own) == len(value) and not path
+    if plain or any(tensor.numel() > 1 for tensor in own.values()):
+        yield ".".join(path), own
+    for key, part in value.items():
+        if isinstance(key, str) and key not in _NO_NETWORK and len(path) < _DEPTH:
+            yield from _networks(part, (*path, key))
 
-    if not plain(value):
-        inner = [
-            value[key] for key in _WRAPPERS if isinstance(value, Mapping) and plain(value.get(key))
-        ]
-        if len(inner) != 1:
-            raise _Refused("ambiguous_checkpoint" if inner else "no_state_dict")
-        value = inner[0]
-    if not all(isinstance(name, str) for name in value):
+
+def _state_dict(value: Any) -> dict[str, Any]:
+    """The tensors of a checkpoint by name, without the prefix of a single wrapper.
+
+    Where it holds several state dicts, each name starts with its own, as in a flat file: which of
+    them is meant only the manifest can decide.
+    """
+    found = list(_networks(value))
+    if not found or not all(isinstance(name, str) for _, part in found for name in part):
         raise _Refused("no_state_dict")
-    if all(name.startswith(_PREFIX) for name in value):
-        value = {name.removeprefix(_PREFIX): tensor for name, tensor in value.items()}
-    return dict(value)
+    if len(found) == 1:
+        ((_, part),) = found
+        bare = all(name.startswith(_PREFIX) for name in part)
+        return {name.removeprefix(_PREFIX) if bare else name: part[name] for name in part}
+    named: dict[str, Any] = {}
+    for path, part in found:
+        for name, tensor in part.items():
+            full = f"{path}.{name}" if path else name
+            if full in named:
+                raise _Refused("ambiguous_checkpoint")
+            named[full] = tensor
+    return named
 
 
 def _check(tensors: dict[str, Any], most_bytes: int) -> None:
@@ -113,14 +160,29 @@ def _warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
+    codecs.lookup("latin1")  # bytes in a pickle of protocol 2
+    _skip_trainers_objects()
     for value in ({"a": torch.zeros(2), "b": torch.nn.Parameter(torch.zeros(()))}, {"c": print}):
-        file = io.BytesIO()
-        torch.save(value, file)
-        file.seek(0)
-        try:
-            write_tensors(_state_dict(_load(file)), {}, lambda _: None)
-        except _Refused:
-            continue
+        for zipped in (True, False):
+            file = io.BytesIO()
+            torch.save(value, file, _use_new_zipfile_serialization=zipped)
+            file.seek(0)
+            try:
+                write_tensors(_state_dict(_load(file)), {}, lambda _: None)
+            except _Refused:
+                continue
+
+
+def _skip_trainers_objects() -> None:
+    """Have torch's own restricted reader put stand-ins in the place of trainers' objects."""
+    import torch
+
+    torch.serialization.add_safe_globals(
+        [
+            (OrderedDict if name.endswith("Dict") else _Skipped, name.replace(" ", "."))
+            for name in sorted(IGNORED)
+        ]
+    )
 
 
 def main() -> int:

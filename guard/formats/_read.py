@@ -1,5 +1,6 @@
 """The way from an uploaded file to named tensors: choose the format, inspect, read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,17 @@ def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, d
         kind = choose(file.read(HEAD_BYTES), name)
         header = kind.inspect(file, budget=budget)
         tensors = kind.tensors(file, budget=budget)
+    return header.format, header_of(header.format, tensors, header.metadata), tensors
+
+
+def header_of(kind: str, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> Header:
+    """The header of a file of the format `kind` that would hold these tensors.
+
+    Raises:
+        ArtifactRejected: `dtype_not_allowed`.
+    """
     found = tuple(_info(key, tensor) for key, tensor in tensors.items())
-    return (
-        header.format,
-        Header(format=header.format, tensors=found, metadata=header.metadata),
-        tensors,
-    )
+    return Header(format=kind, tensors=found, metadata=metadata)
 
 
 def _info(name: str, tensor: "Tensor") -> TensorInfo:

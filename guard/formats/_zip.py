@@ -28,7 +28,9 @@ END64_BYTES = 56 + LOCATOR_BYTES + END_BYTES
 MAX_COMMENT_BYTES = 65535
 MAX_GAP_BYTES = 24  # a data descriptor with 64-bit sizes
 _ENCRYPTED = 1
-_NAME = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+_UTF8 = 0x800  # without it, zipfile decodes names as cp437
+# The folder is named after the file (`epoch=3-step=100`), so it may hold what a file name may.
+_NAME = re.compile(r"[^/\\:]+(?:/[A-Za-z0-9_.-]+)*")
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def stored_members(file: BinaryIO, *, budget: Budget) -> list[Member]:
     members: list[Member] = []
     position, seen = 0, set()
     for info in infos:
-        if not _NAME.fullmatch(info.filename) or ".." in info.filename or info.filename in seen:
+        if not _harmless(info.filename) or info.filename in seen:
             raise reject(
                 "zip_bad_name",
                 f"The archive's member {show(info.filename)} has an unsafe or repeated name.",
@@ -207,6 +209,10 @@ def stored_members(file: BinaryIO, *, budget: Budget) -> list[Member]:
     return members
 
 
+def _harmless(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and ".." not in name and name.isprintable()
+
+
 def _check_gap(position: int, following: int) -> None:
     if following < position:
         raise reject("zip_overlap", f"Two of the archive's members share bytes; {UPLOAD_INSTEAD}.")
@@ -222,7 +228,11 @@ def _data_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     name = bytes(read_at(file, info.header_offset + LOCAL_BYTES, name_length))
     method = struct.unpack("<H", header[8:10])[0]
-    if header[:4] != _LOCAL or method != zipfile.ZIP_STORED or name != info.filename.encode():
+    if (
+        header[:4] != _LOCAL
+        or method != zipfile.ZIP_STORED
+        or name != info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    ):
         raise reject(
             "zip_local_mismatch",
             f"The archive lists {show(info.filename)} but holds something else there.",

@@ -20,7 +20,8 @@ class Case:
     `architecture` is the manifest's; where it is None, no calibration applies.
     `waivers` were approved and have not ended; whether they hold here is the policy's to say.
     `sifted`: the training set of the model, or of its parent, was sifted. `retraining` is how a
-    network was trained anew; None for all others.
+    network was trained anew; None for all others. `assumed` is what the upload's `config.json` left
+    out, as `Manifest.assumed`.
     """
 
     artifact: str
@@ -35,3 +36,4 @@ class Case:
     waivers: tuple[Waiver, ...] = ()
     sifted: bool = False
     retraining: RetrainingFacts | None = None
+    assumed: tuple[str, ...] = ()

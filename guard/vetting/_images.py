@@ -29,6 +29,16 @@ def check(manifest: Manifest, header: Header, *, budget: Budget) -> None:
     architectures.check(manifest, header, budget=budget)
 
 
+def conformed(
+    manifest: Manifest, tensors: "Mapping[str, Any]", *, budget: Budget
+) -> "tuple[Manifest, dict[str, Any]]":
+    """The manifest of the network alone, and its weights by its own names, in the vetted types."""
+    from guard.ml.networks import architectures
+
+    found = architectures.conformed(manifest, tensors, budget=budget)
+    return replace(manifest, state_dict=None), found
+
+
 def load(manifest: Manifest, tensors: "Mapping[str, Any]") -> "ImageModel":
     """The network, with its input transform inside."""
     from guard.ml.networks import architectures

@@ -14,7 +14,7 @@ from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
 from guard.vetting.battery_secret import COMMITMENT
 from guard.vetting.examine import accuracy_of, quality_of
 
-#: `guard.ml.networks.architectures.check` refuses weights of any other floating type.
+#: `guard.ml.networks.stored_names.conform` makes every other floating type this one.
 VETTED_DTYPE = "float32"
 
 
@@ -30,11 +30,12 @@ def make_case(
     waivers: tuple[Waiver, ...] = (),
     sifted: bool = False,
     retraining: RetrainingFacts | None = None,
+    assumed: tuple[str, ...] = (),
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
     `architecture` is what its manifest names, `waivers` those that have not ended. `methods` is
-    `methods_of(policy)`, for a caller that makes many. `sifted` and `retraining` are
+    `methods_of(policy)`, for a caller that makes many. `sifted`, `retraining` and `assumed` are
     as in `Case`.
     """
     methods = methods_of(policy) if methods is None else methods
@@ -51,7 +52,25 @@ def make_case(
         waivers=waivers,
         sifted=sifted,
         retraining=retraining,
+        assumed=assumed,
     )
+
+
+def assumed_in(manifest: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What a stored manifest says that the upload's `config.json` left out."""
+    return tuple(manifest.get("guard", {}).get("assumed", ())) if manifest else ()
+
+
+def _input_remark(case: Case) -> tuple[str, ...]:
+    if not case.assumed:
+        return ()
+    values = {"mean": "mean 0", "std": "std 1"}
+    used = " and ".join(values[name] for name in case.assumed)
+    sentence = (
+        f"config.json gives no {' and no '.join(case.assumed)}: images were fed with {used}, "
+        "which is right only for a network that was trained so."
+    )
+    return (sentence,)
 
 
 def methods_of(policy: Policy) -> dict[str, Any]:
@@ -70,6 +89,7 @@ def judge(policy: Policy, case: Case) -> Decision:
     decision = decide(policy, case)
     facts = replace(
         decision.facts,
+        reasons=(*decision.facts.reasons, *_input_remark(case)),
         known_gaps=known_gaps(policy, case.versions),
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,

@@ -71,7 +71,7 @@ def inspect_upload(
         ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
     """
     from guard.formats._canonical import MANIFEST_KEY, write_canonical
-    from guard.formats._read import open_tensors
+    from guard.formats._read import header_of, open_tensors
 
     # The format comes first: whoever uploads a pickle should read about the pickle and not about a
     # missing manifest.
@@ -87,7 +87,10 @@ def inspect_upload(
                 code="manifest_missing",
             )
         facts = parse_manifest(embedded.encode())
-    modalities.of(facts.modality).check(facts, header, budget=budget)
+    kind = modalities.of(facts.modality)
+    facts, tensors = kind.conformed(facts, tensors, budget=budget)
+    header = header_of(fmt, tensors, header.metadata)
+    kind.check(facts, header, budget=budget)
     target = out / "model.safetensors"
     digest = write_canonical(tensors, facts, target)
     count = sum(math.prod(tensor.shape) for tensor in header.tensors)

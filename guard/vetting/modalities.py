@@ -22,6 +22,15 @@ class Kind(Protocol):
     `CuratedSet`. What is opened has the attribute `manifest`.
     """
 
+    def conformed(
+        self, manifest: Any, tensors: "Mapping[str, Any]", *, budget: Budget
+    ) -> "tuple[Any, dict[str, Any]]":
+        """The manifest, and the upload's tensors by the names and in the types that are vetted.
+
+        Raises:
+            ArtifactRejected: they can be read in several ways, or in none.
+        """
+
     def check(self, manifest: Any, header: Header, *, budget: Budget) -> None:
         """Refuse a manifest that cannot be built, or weights that are not its model's.
 

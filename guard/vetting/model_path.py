@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from guard.core.companions import is_companion
 from guard.core.errors import InputError
 from guard.core.manifest import MANIFEST_FILE
+
+_SHOWN = 5
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
@@ -25,15 +28,14 @@ def locate(path: Path) -> tuple[Path, Path | None]:
         [usual]
         if usual.is_file()
         else sorted(
-            item
-            for item in path.iterdir()
-            if item.is_file() and item.suffix not in {".json", ".md", ".txt", ".html"}
+            item for item in path.iterdir() if item.is_file() and not is_companion(item.name)
         )
     )
     if len(found) != 1:
+        names = ", ".join(item.name for item in found[:_SHOWN])
         raise InputError(
-            f"{path} holds {len(found)} model files; it should hold model.safetensors and "
-            f"{MANIFEST_FILE}."
+            f"{path} holds {len(found)} model files{f' ({names})' if names else ''}; it should "
+            f"hold model.safetensors and {MANIFEST_FILE}, or give the one file that is meant."
         )
     manifest = path / MANIFEST_FILE
     return found[0], manifest if manifest.is_file() else None

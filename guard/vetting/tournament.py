@@ -64,6 +64,7 @@ class Work:
                 repair_facts,
                 architecture=model.manifest.architecture,
                 sifted=self.sifted,
+                assumed=getattr(model.manifest, "assumed", ()),
             )
 
         examined = examine.examine(

@@ -3,12 +3,16 @@
 The archive's rules, the pickle's allow-list, and the conversion in the jail.
 """
 
+import argparse
 import io
 import os
+import sys
+import types
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +22,7 @@ from torch import nn
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected
 from guard.formats import _jail, _jail_child
-from guard.formats._choose import choose
+from guard.formats._pickle_scan import check_pickle
 from guard.formats._read import open_tensors
 from guard.formats.pytorch_state_dict import PytorchStateDict
 from tests.formats.jailing import needs_jail
@@ -238,7 +242,7 @@ def test_the_state_dict_is_found_in_its_wrapper(checkpoint: dict[str, Any]) -> N
         ("no_state_dict", {"epoch": 3}),
         ("no_state_dict", {1: torch.zeros(1)}),
         ("no_state_dict", {"state_dict": {"a": {"b": torch.zeros(1)}}}),
-        ("ambiguous_checkpoint", {"state_dict": state(), "model": state()}),
+        ("ambiguous_checkpoint", {"a.b": torch.ones(2), "a": {"b": torch.ones(2)}}),
     ],
 )
 def test_a_checkpoint_without_one_state_dict_is_refused(code: str, checkpoint: Any) -> None:
@@ -246,7 +250,53 @@ def test_a_checkpoint_without_one_state_dict_is_refused(code: str, checkpoint: A
         _jail_child._state_dict(checkpoint)
 
 
-def test_old_style_checkpoints_are_bare_pickles() -> None:
-    data = saved(state(), _use_new_zipfile_serialization=False)
+def test_several_state_dicts_keep_the_names_that_tell_them_apart() -> None:
+    found = _jail_child._state_dict(
+        {"state_dict": state(), "model": {"ema": state()}, "optimizer": {"state": state()}}
+    )
 
-    assert type(choose(data, "model.pth")).__name__ == "PickleFile"
+    assert found.keys() == {
+        f"{name}.{key}" for name in ("state_dict", "model.ema") for key in state()
+    }
+
+
+class AttributeDict(dict[str, Any]):
+    """Pickled under the name of Lightning's own class, which need not be installed."""
+
+
+@needs_jail
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        argparse.Namespace(lr=0.1, opt=argparse.Namespace(name="sgd")),
+        AttributeDict(lr=0.1),
+        PurePosixPath("runs/1"),
+        np.float64(0.9),
+    ],
+)
+def test_trainers_objects_are_skipped(
+    beside: Any, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("pytorch_lightning.utilities.parsing")
+    module.AttributeDict = AttributeDict  # type: ignore[attr-defined]
+    for package in ("pytorch_lightning", "pytorch_lightning.utilities"):
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(AttributeDict, "__module__", module.__name__)
+    path = tmp_path / "epoch=3-step=100 (1) +é.ckpt"
+    checkpoint = {"epoch": 3, "args": beside, "state_dict": state()}
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
+
+    name, _, found = open_tensors(path, path.name, BUDGET)
+
+    assert name == ("pytorch_state_dict" if zipped else "legacy_checkpoint")
+    assert found.keys() == state().keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in state().items())
+
+
+def test_objects_are_made_only_where_something_is_skipped() -> None:
+    program = b"\x80\x02ccollections\nOrderedDict\n)\x81."
+
+    with pytest.raises(ArtifactRejected, match="NEWOBJ"):
+        check_pickle(program, budget=BUDGET)

@@ -4,10 +4,9 @@ No argument can name a file, an address or code.
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +19,22 @@ from guard.ml.networks import torchvision_shim
 from guard.ml.networks.nets import NETS
 
 TORCHVISION = "torchvision."
-_TORCHVISION_NAMES = re.compile(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d|vgg\d+(_bn)?")
+_AUXILIARY = frozenset({"googlenet", "inception_v3"})
+#: What torchvision's constructors may be given; all else is decided by the name, or is code.
+_TORCHVISION_ARGUMENTS = frozenset(
+    {
+        "attention_dropout",
+        "dropout",
+        "groups",
+        "replace_stride_with_dilation",
+        "stochastic_depth_prob",
+        "width_per_group",
+        "zero_init_residual",
+        "init_weights",
+    }
+)
+#: How torchvision's constructors call the image's size: one side, or height and width.
+_SIZES = ("image_size", "input_size")
 MAX_NUMBER = (
     16_384  # no architecture we know needs a larger integer; constructors may size lists by it
 )
@@ -79,9 +93,7 @@ def recipe(name: str) -> Recipe:
         if plugins.origin(made):
             _refuse_taken(name)
         return Recipe(made, _parameters(made) - FORBIDDEN)
-    if name.startswith(TORCHVISION) and _TORCHVISION_NAMES.fullmatch(
-        name.removeprefix(TORCHVISION)
-    ):
+    if name.startswith(TORCHVISION):
         return _torchvision(name.removeprefix(TORCHVISION))
     return _timm(name)
 
@@ -147,15 +159,39 @@ def _check_value(key: str, value: Any) -> None:
             )
 
 
+@cache
 def _torchvision(name: str) -> Recipe:
     torchvision_shim.install()
     from torchvision import models
 
+    if name in _AUXILIARY:
+        raise ManifestRejected(
+            f"{TORCHVISION}{name} has auxiliary heads, which answer in training only; use timm's "
+            "network of that kind, or another one.",
+            code="unknown_architecture",
+        )
     if name not in models.list_models(module=models):
         raise _unknown(TORCHVISION + name)
-    family = models.VGG if name.startswith("vgg") else models.ResNet
-    names = _parameters(family) - FORBIDDEN - {"layers", "norm_layer"}  # set by the name; a class
-    return Recipe(lambda **kwargs: models.get_model(name, weights=None, **kwargs), names)
+
+    def make(**kwargs: Any) -> nn.Module:
+        return models.get_model(name, weights=None, **kwargs)
+
+    with torch.device("meta"):
+        example = make()
+    known = _parameters(type(example))
+    sized = next((key for key in _SIZES if key in known), None)
+    names = known & _TORCHVISION_ARGUMENTS
+    if sized is None:
+        return Recipe(make, names)
+    return Recipe(partial(_make_sized, make, sized), names | {"img_size"})
+
+
+def _make_sized(make: Callable[..., nn.Module], key: str, **kwargs: Any) -> nn.Module:
+    """Build a network for images of one size, which timm's argument `img_size` (H,W) gives."""
+    height, width = kwargs.pop("img_size")
+    if key == "image_size" and height != width:
+        raise ValueError("it takes square images")
+    return make(**kwargs, **{key: height if key == "image_size" else (height, width)})
 
 
 @cache
@@ -196,8 +232,8 @@ def _refuse_taken(name: str) -> None:
 
 def _unknown(name: str) -> ManifestRejected:
     return ManifestRejected(
-        f"The architecture {name!r} is unknown; name one of timm's, torchvision.resnet* or "
-        "torchvision.vgg*, or one of "
+        f"The architecture {name!r} is unknown; name one of timm's, torchvision.NAME for a "
+        "classifier of torchvision's, or one of "
         f"{', '.join(NETS.names())}.",
         code="unknown_architecture",
     )

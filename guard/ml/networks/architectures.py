@@ -1,7 +1,7 @@
 """Build networks by name and load uploads into them: the only way from a manifest to a model.
 
 Names are looked up in this order: our own CIFAR-style nets (`guard.ml.networks.nets`),
-`torchvision.NAME` for torchvision's ResNet and VGG, timm's models. Code is always ours or an
+`torchvision.NAME` for torchvision's classifiers, timm's models. Code is always ours or an
 installed library's; an upload brings numbers only. A manifest may put a neural polarizer into the
 network (`guard.ml.networks.polarizer`).
 """
@@ -20,6 +20,7 @@ from guard.ml.networks._growth import bounded
 from guard.ml.networks._recipes import arguments, recipe
 from guard.ml.networks.nets import NETS
 from guard.ml.networks.polarizer import attach
+from guard.ml.networks.stored_names import conform
 from guard.ml.seeds import seeded
 
 #: How safetensors writes a type.
@@ -106,10 +107,56 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
         raise ArtifactRejected(
             f"The weights do not fit {manifest.architecture} with {manifest.num_classes} classes: "
             "the file "
-            f"{'; it '.join(problems)}. Check architecture, num_classes and model_args in "
-            "config.json.",
+            f"{'; it '.join(problems)}. {_mend(manifest, needed, held)}",
             code="architecture_mismatch",
         )
+
+
+def _mend(
+    manifest: Manifest, needed: Mapping[str, TensorInfo], held: Mapping[str, TensorInfo]
+) -> str:
+    """What is to be corrected: one key where it can only be that one."""
+    if needed.keys() != held.keys():
+        return "Check architecture, num_classes and model_args in config.json."
+    wrong = [(needed[name], held[name]) for name in needed if needed[name] != held[name]]
+    if all(want.shape == have.shape for want, have in wrong):
+        return "Save these tensors in the types that are named."
+    heads = {have.shape[:1] for want, have in wrong if want.shape[1:] == have.shape[1:]}
+    same = all(want.shape[1:] == have.shape[1:] for want, have in wrong)
+    if same and len(heads) == 1 and {want.shape[0] for want, _ in wrong} == {manifest.num_classes}:
+        return f"The weights have {heads.pop()[0]} classes: correct num_classes in config.json."
+    channels = {
+        have.shape[1]
+        for want, have in wrong
+        if len(want.shape) == 4
+        and have.shape == (want.shape[0], have.shape[1], *want.shape[2:])
+        and want.shape[1] == manifest.input_size[0]
+    }
+    if len(wrong) == len(channels) == 1:
+        return (
+            f"The weights are for images of {channels.pop()} channel(s): correct "
+            "pretrained_cfg.input_size in config.json."
+        )
+    return "The names fit and the sizes do not: check model_args and num_classes in config.json."
+
+
+def conformed(
+    manifest: Manifest, tensors: Mapping[str, Tensor], *, budget: Budget | None = None
+) -> dict[str, Tensor]:
+    """The tensors of an upload under the names and in the types of the architecture.
+
+    What does not fit is kept, for `check` to refuse it.
+
+    Args:
+        manifest: names the architecture, and which state dict of several is meant.
+        tensors: the upload's, under any prefix, in any floating-point type.
+        budget: limits of the architecture's size.
+
+    Raises:
+        ManifestRejected: as `expected`.
+        ArtifactRejected: as `guard.ml.networks.stored_names.conform`.
+    """
+    return conform(expected(manifest, budget=budget), tensors, manifest.state_dict)
 
 
 def build(manifest: Manifest, *, budget: Budget | None = None) -> nn.Module:

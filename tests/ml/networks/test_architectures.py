@@ -216,7 +216,7 @@ def test_another_number_of_classes_than_the_head_is_refused() -> None:
     ("code", "facts"),
     [
         ("unknown_architecture", manifest("no_such_model")),
-        ("unknown_architecture", manifest("torchvision.alexnet")),
+        ("unknown_architecture", manifest("torchvision.googlenet")),
         ("unknown_architecture", manifest("torchvision.resnet19")),
         ("unknown_architecture", manifest("resnet18.a1_in1k")),
         ("unknown_architecture", manifest("os.system")),

@@ -1,0 +1,44 @@
+"""Write docs/forms.md: which forms of an upload are taken, and which are refused; a test compares.
+
+python -m benchmarks.make_forms_doc
+"""
+
+from pathlib import Path
+
+from benchmarks.form_cases import CASES, OLD, SAFE, ZIP
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "forms.md"
+NAMES = {ZIP: "`.pt`", OLD: "`.pt` of the old layout", SAFE: "`.safetensors`"}
+HEAD = """# Forms of an upload
+
+Made by `python -m benchmarks.make_forms_doc` from `benchmarks/form_cases.py`; change nothing by
+hand. `tests/vetting/test_forms.py` runs every row through the intake from S3 and through the path
+that `guard scan` reads; both must give the same answer. Rows that safetensors can hold are run as
+safetensors, and the first one and those that only a checkpoint can hold as both kinds of `.pt`.
+
+What is vetted, signed and served is always the canonical file: float32 weights and int64 counters
+by the architecture's own names (`vetted_dtype` in the verdict). Files are read, never executed.
+Codes are explained in [troubleshooting](troubleshooting.md).
+
+| form | in | answer | how, or what to do |
+|---|---|---|---|
+"""
+TAIL = """
+Not read yet: shards with an index (join them into one `model.safetensors`), weights of
+transformers models by their own names, clean sets of grey images that were stored as RGB.
+"""
+
+
+def page() -> str:
+    """The whole document."""
+    rows = [
+        f"| {case.name} | {', '.join(NAMES[kind] for kind in case.kinds)} "
+        f"| {f'refused: `{case.code}`' if case.code else 'taken'} | {case.remark} |\n"
+        for case in CASES
+    ]
+    return HEAD + "".join(rows) + TAIL
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(page())
+    print(DOCUMENT)
