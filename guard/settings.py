@@ -60,8 +60,7 @@ def _row(
 ) -> Any:
     """One setting with its default and help.
 
-    `derived` describes the value of an unset setting; `shown=False` keeps URLs with passwords out
-    of repr.
+    `derived` describes the value of an unset setting; `shown=False` keeps passwords out of repr.
     """
     return field(
         default=default,
@@ -350,7 +349,8 @@ def _parse(variable: str, text: str, kind: Any, low: float) -> Any:
     if kind in (int, float):
         return _number(variable, text, kind, low)
     if kind in (Path, Path | None):
-        return Path(text).expanduser().absolute()
+        named = variable.endswith("POLICY_FILE") and text.replace("-", "").isalnum()
+        return Path(text) if named else Path(text).expanduser().absolute()  # a packaged policy
     if kind == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return kind(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from guard.core.errors import InputError
+from guard.policy.load import load_policy, packaged
 from guard.settings import Secret, Settings, child_environment, describe, load_settings
 
 
@@ -172,3 +173,12 @@ def test_a_scans_child_process_gets_no_setting_and_no_credential() -> None:
     assert child["PATH"] == "/bin"
     assert not {"GUARD_WEBHOOK_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL"} & set(child)
     assert child["HOME"] != "/root"
+
+
+@pytest.mark.parametrize("name", packaged())
+@pytest.mark.parametrize("variable", ["POLICY_FILE", "GRAPH_POLICY_FILE"])
+def test_a_packaged_policy_may_be_set_by_its_name(variable: str, name: str) -> None:
+    settings = load_settings({f"GUARD_{variable}": name})
+    path = settings.policy_file or settings.graph_policy_file
+
+    assert load_policy(path).digest == load_policy(Path(name)).digest

@@ -16,7 +16,10 @@ from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
 
-QUEUES = ("inspect", "scan", "publish", "control", "train")
+QUEUES = ("inspect", "scan", "publish", "control", "train", "watch")
+# What compares, every few seconds, what is served with what may be. No stage is in it, so that no
+# upload, however slow to read, to scan or to load, can hold its worker.
+WATCH = "watch"
 STAGE_QUEUE = {
     "receive": "inspect",
     "inspect": "inspect",
@@ -84,7 +87,11 @@ def make_app(settings: Settings) -> Celery:
         },
         beat_schedule={
             "sweep": {"task": "guard.sweep", "schedule": settings.sweep_seconds},
-            "rescue": {"task": "guard.rescue", "schedule": max(1.0, settings.lease_seconds / 3)},
+            "rescue": {
+                "task": "guard.rescue",
+                "schedule": max(1.0, settings.lease_seconds / 3),
+                "options": {"queue": WATCH, "expires": max(1.0, settings.lease_seconds / 3)},
+            },
             "renew": {
                 "task": "guard.renew",
                 "schedule": settings.rescan_seconds,
@@ -93,7 +100,7 @@ def make_app(settings: Settings) -> Celery:
             "reconcile": {
                 "task": "guard.reconcile",
                 "schedule": settings.reconcile_seconds,
-                "options": {"queue": "publish", "expires": settings.reconcile_seconds},
+                "options": {"queue": WATCH, "expires": settings.reconcile_seconds},
             },
         },
     )

@@ -1,17 +1,89 @@
-"""Decide who may call the API and how much a caller may send."""
+"""Decide who may call the API and how much a caller may send, before anything is read or parsed."""
 
-from fastapi import Request
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from guard.core.errors import InputError
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guard.api.problems import answer_to
+from guard.core.errors import GuardError, InputError
 from guard.flow.context import Guard
 from guard.flow.nominate import MAX_BODY_BYTES, Unauthorised
 from guard.flow.principals import Principal, authenticate
+
+MAX_REQUEST_BYTES = 64 << 10  # several times the longest reason that a form takes
+#: What a load balancer and a person without a token may see; none of it reveals anything.
+OPEN = frozenset({"/healthz", "/health/live", "/health/ready", "/docs"})
+#: Events are signed or bear the webhook's token; their route checks that before it reads a body.
+SELF_CHECKED = frozenset({"/events/s3"})
 
 
 def guard_of(request: Request) -> Guard:
     """The Guard with which the application was made."""
     guard: Guard = request.app.state.guard
     return guard
+
+
+class Gatekeeper:
+    """Let a request in once its token is in force and its body, of bounded size, is there.
+
+    Paths that do not exist ask for a token too, so that nobody can list what there is.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self.app = app
+        self.guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, or hand on what is none."""
+        if scope["type"] != "http" or scope["path"] in SELF_CHECKED:
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            if scope["path"] not in OPEN:
+                who = await run_in_threadpool(_bearer, self.guard, request)
+                scope["state"] = {**scope.get("state", {}), "principal": who}
+            body = await read_body(request, MAX_REQUEST_BYTES, code="request_too_large")
+        except ClientDisconnect:
+            return
+        except GuardError as error:
+            await answer_to(error)(scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A channel that gives a body that was read already, then what the server has to report."""
+    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return left.pop() if left else await receive()
+
+    return again
+
+
+class BoundedRoute(APIRoute):
+    """A route whose JSON is parsed in a thread, so that no body holds up other requests."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """FastAPI's handler, given a request that parses in a thread."""
+        handle = super().get_route_handler()
+
+        async def threaded(request: Request) -> Response:
+            return await handle(_Threaded(request.scope, request.receive))
+
+        return threaded
+
+
+class _Threaded(Request):
+    async def json(self) -> Any:
+        return await run_in_threadpool(json.loads, await self.body())
 
 
 def require_token(request: Request) -> Principal:
@@ -22,25 +94,45 @@ def require_token(request: Request) -> Principal:
     Raises:
         Unauthorised: the bearer token is missing, wrong, expired or revoked.
     """
+    known: Principal | None = getattr(request.state, "principal", None)
+    return known if known is not None else _bearer(guard_of(request), request)
+
+
+def _bearer(guard: Guard, request: Request) -> Principal:
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise Unauthorised("The request carries no bearer token.")
-    return authenticate(guard_of(request), token.strip())
+    return authenticate(guard, token.strip())
 
 
-async def read_body(request: Request) -> bytes:
-    """The body of a request, of which never more than the limit is in memory.
+def has_token(request: Request) -> bool:
+    """Whether an open path is asked by somebody with a token in force.
+
+    While the database is away only the token of GUARD_WEBHOOK_TOKEN is.
+    """
+    try:
+        require_token(request)
+    except GuardError:
+        return False
+    return True
+
+
+async def read_body(
+    request: Request, most: int = MAX_BODY_BYTES, *, code: str = "event_too_large"
+) -> bytes:
+    """The body of a request, of which never more than `most` bytes are in memory.
 
     Raises:
-        InputError: the body is larger; code `event_too_large`.
+        InputError: the body is larger, or says so before it is read; with `code`.
     """
+    refusal = InputError(f"The body exceeds {most} bytes; send less at once.", code=code)
+    stated = request.headers.get("content-length", "0")
+    if not (stated.isascii() and stated.isdigit() and len(stated) < 20) or int(stated) > most:
+        raise refusal
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise InputError(
-                f"The body exceeds {MAX_BODY_BYTES} bytes; send fewer records.",
-                code="event_too_large",
-            )
+        if size > most:
+            raise refusal
         parts.append(part)
     return b"".join(parts)

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 
 from guard import __version__
-from guard.api import events, health, problems, scans, training_jobs, waivers
+from guard.api import docs_page, events, health, problems, scans, training_jobs, waivers
+from guard.api.access import Gatekeeper
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
 from guard.bootstrap import open_guard
@@ -21,7 +22,7 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, health)
+ROUTES = (events, scans, waivers, training_jobs, health, docs_page)
 
 
 def create_app(guard: Guard) -> FastAPI:
@@ -33,6 +34,9 @@ def create_app(guard: Guard) -> FastAPI:
         title="Registry Guard",
         version=__version__,
         default_response_class=CleanJson,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
         description="Nominate uploads, follow scans, read verdicts, waive findings, sift sets.",
     )
     app.state.guard = guard
@@ -41,6 +45,7 @@ def create_app(guard: Guard) -> FastAPI:
     for part in ROUTES:
         app.include_router(part.router)
     problems.install(app)
+    app.add_middleware(Gatekeeper, guard=guard)
 
     @app.middleware("http")
     async def plain(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -4,15 +4,23 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from guard.api.access import guard_of, read_body, require_token
+from guard.api.access import BoundedRoute, guard_of, read_body, require_token
 from guard.api.answers import Accepted, NominationAnswer
 from guard.core.errors import GuardError, InputError, Unavailable
-from guard.flow.nominate import Seen, Unauthorised, accept, check_auth, decode, signature_of
+from guard.flow.nominate import (
+    Seen,
+    Unauthorised,
+    accept,
+    check_auth,
+    check_claim,
+    decode,
+    signature_of,
+)
 from guard.store import nominations
 from guard.store.session import reading
 
 _LOG = structlog.get_logger()
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.post("/events/s3", status_code=202, tags=["events"])
@@ -24,6 +32,7 @@ async def receive_event(request: Request) -> Accepted:
     """
     counter = request.app.state.events
     try:
+        _check_claim(request)
         body = await read_body(request)
         ids = await run_in_threadpool(_take, request, body)
     except GuardError as error:
@@ -39,6 +48,19 @@ def _outcome(error: GuardError) -> str:
     if isinstance(error, Unauthorised):
         return "unauthorised"
     return "refused" if isinstance(error, InputError) else "failed"
+
+
+def _check_claim(request: Request) -> None:
+    """Refuse who cannot be a sender before a byte of the body is read."""
+    guard = guard_of(request)
+    settings = guard.settings
+    check_claim(
+        request.headers,
+        token=settings.webhook_token.reveal(),
+        hmac_key=settings.webhook_hmac_key.reveal(),
+        now=guard.now(),
+        window_seconds=settings.webhook_window_seconds,
+    )
 
 
 def _take(request: Request, body: bytes) -> list[str]:

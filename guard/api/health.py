@@ -3,18 +3,21 @@
 from datetime import timedelta
 from functools import cache
 
+import structlog
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 
 from guard.api import metrics
-from guard.api.access import guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, has_token, require_token
 from guard.core.errors import Unavailable
 from guard.core.states import GateMode
 from guard.flow.served import on_warning
 from guard.store import counts, migrate
 from guard.store.session import reading
 
-router = APIRouter(tags=["operation"])
+_LOG = structlog.get_logger()
+_HIDDEN = "The service is not ready; its log says why, and this route to who sends a token."
+router = APIRouter(tags=["operation"], route_class=BoundedRoute)
 
 
 @router.get("/healthz", include_in_schema=False)
@@ -26,15 +29,30 @@ def live() -> dict[str, str]:
 
 @router.get("/health/ready")
 def ready(request: Request) -> dict[str, str]:
-    """Answer that the database responds and has this release's schema; otherwise 503."""
+    """Answer that the database responds and has this release's schema; otherwise 503.
+
+    What is wrong, and the schema, only a caller with a token sees.
+    """
+    known = has_token(request)
+    try:
+        found = _schema(request)
+    except Unavailable as error:
+        if not known:
+            _LOG.warning("not_ready", code=error.code, error=error.sentence)
+            raise Unavailable(_HIDDEN, code="not_ready") from None
+        raise
+    return {"status": "ready"} | ({"schema": found} if known else {})
+
+
+def _schema(request: Request) -> str:
     found = migrate.current_of(guard_of(request).engine)
-    if found != _head():
+    if found is None or found != _head():
         raise Unavailable(
             f"The database schema is at {found or 'nothing'}, but this release needs {_head()}; "
             "run `guard db upgrade`.",
             code="schema_differs",
         )
-    return {"status": "ready", "schema": found}
+    return found
 
 
 @router.get("/metrics", dependencies=[Depends(require_token)])

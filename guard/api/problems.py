@@ -41,6 +41,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "training_job_ending": 409,
     "too_many_training_jobs": 429,
     "event_too_large": 413,
+    "request_too_large": 413,
     "not_nominated": 422,
 }
 STATUS_OF_CLASS: dict[type[GuardError], int] = {
@@ -65,6 +66,7 @@ _TITLES = {
     500: "The guard failed",
     503: "A component does not answer",
 }
+_MOST_FAULTS = 20  # of one body that are named
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 
 
@@ -90,19 +92,26 @@ def problem(status: int, code: str, detail: str, **more: Any) -> CleanJson:
     )
 
 
+def answer_to(error: GuardError) -> CleanJson:
+    """The problem document of a deliberate error."""
+    status = status_of(error)
+    if status >= 500:
+        _LOG.error("request_failed", code=error.code, error=error.sentence)
+    return problem(status, error.code, error.sentence)
+
+
 def install(app: FastAPI) -> None:
     """Have every error answered as a problem; an unexpected one reveals nothing of the inside."""
 
     @app.exception_handler(GuardError)
     async def deliberate(_request: Request, error: GuardError) -> CleanJson:
-        status = status_of(error)
-        if status >= 500:
-            _LOG.error("request_failed", code=error.code, error=error.sentence)
-        return problem(status, error.code, error.sentence)
+        return answer_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, error: RequestValidationError) -> CleanJson:
-        return problem(400, "bad_request", "; ".join(_wrong(item) for item in error.errors()))
+        return problem(
+            400, "bad_request", "; ".join(_wrong(item) for item in error.errors()[:_MOST_FAULTS])
+        )
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> CleanJson:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token
 from guard.api.answers import (
     NominationAnswer,
     ReviewAnswer,
@@ -27,7 +27,7 @@ from guard.store.rows import NominationState
 from guard.store.session import reading
 
 MOST_AT_ONCE = 200
-router = APIRouter(tags=["scans"], dependencies=[Depends(require_token)])
+router = APIRouter(tags=["scans"], dependencies=[Depends(require_token)], route_class=BoundedRoute)
 
 
 class Submission(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token
 from guard.api.answers import JobAnswer, JobDetail, Jobs
 from guard.core.errors import InputError
 from guard.core.training_jobs import JobKind
@@ -15,7 +15,9 @@ from guard.flow.training_jobs import Asked
 from guard.store.training_rows import TrainingJobRow
 
 MOST_AT_ONCE = 200
-router = APIRouter(tags=["training sets"], dependencies=[Depends(require_token)])
+router = APIRouter(
+    tags=["training sets"], dependencies=[Depends(require_token)], route_class=BoundedRoute
+)
 
 
 class WantedSift(BaseModel):

@@ -9,11 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token
 from guard.api.answers import WaiverAnswer, WaiverDone, Waivers
 from guard.flow.principals import Principal
 
-router = APIRouter(prefix="/waivers", tags=["waivers"], dependencies=[Depends(require_token)])
+router = APIRouter(
+    prefix="/waivers",
+    tags=["waivers"],
+    dependencies=[Depends(require_token)],
+    route_class=BoundedRoute,
+)
 Caller = Annotated[Principal, Depends(require_token)]
 MAX_REASON = 10_000
 

@@ -18,6 +18,7 @@ TIMESTAMP_HEADER = "x-guard-timestamp"  # seconds since 1970 in UTC
 SIGNATURE_HEADER = "x-guard-signature"  # sha256=<hexadecimal>
 WINDOW_SECONDS = 300.0
 _STAMP = re.compile(r"[0-9]{1,12}")
+_UNSIGNED = "The request's signature does not fit; sign timestamp.body with the shared key."
 
 
 class Unauthorised(InputError):
@@ -68,6 +69,29 @@ def sign(body: bytes, key: str, now: datetime) -> dict[str, str]:
     return {TIMESTAMP_HEADER: stamp, SIGNATURE_HEADER: f"sha256={_mac(key, stamp, body)}"}
 
 
+def check_claim(
+    headers: Mapping[str, str],
+    *,
+    token: str,
+    hmac_key: str,
+    now: datetime,
+    window_seconds: float = WINDOW_SECONDS,
+) -> None:
+    """Refuse by the headers alone who cannot pass `check_auth`, whatever the body is.
+
+    Raises:
+        Unauthorised: no token fits, or there is no signature that may be fresh.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    if SIGNATURE_HEADER not in lower and TIMESTAMP_HEADER not in lower:
+        _check_token(lower, token)
+        return
+    stamp = lower.get(TIMESTAMP_HEADER, "")
+    if not (hmac_key and SIGNATURE_HEADER in lower and _STAMP.fullmatch(stamp)):
+        raise Unauthorised(_UNSIGNED)
+    _check_age(stamp, now.timestamp(), window_seconds)
+
+
 def check_auth(
     headers: Mapping[str, str],
     body: bytes,
@@ -94,7 +118,11 @@ def check_auth(
     if SIGNATURE_HEADER in lower or TIMESTAMP_HEADER in lower:
         _check_signature(lower, body, hmac_key, now.timestamp(), seen, window_seconds)
         return
-    kind, _, given = lower.get("authorization", "").partition(" ")
+    _check_token(lower, token)
+
+
+def _check_token(headers: Mapping[str, str], token: str) -> None:
+    kind, _, given = headers.get("authorization", "").partition(" ")
     # Compared even when it cannot fit, so that the time taken reveals nothing.
     same = hmac.compare_digest(given.strip().encode(errors="replace"), token.encode())
     if not (token and kind.lower() == "bearer" and same):
@@ -112,16 +140,18 @@ def _check_signature(
         and _STAMP.fullmatch(stamp)
         and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
     ):
-        raise Unauthorised(
-            "The request's signature does not fit; sign timestamp.body with the shared key."
-        )
-    if abs(now - int(stamp)) > window:
-        raise Unauthorised(
-            f"The timestamp is more than {window:g} s off; check the clock.", code="stale_event"
-        )
+        raise Unauthorised(_UNSIGNED)
+    _check_age(stamp, now, window)
     if seen is not None and not seen.first_time(wanted, now, int(stamp) + window):
         raise Unauthorised(
             "The request was received before; sign a new one.", code="replayed_event"
+        )
+
+
+def _check_age(stamp: str, now: float, window: float) -> None:
+    if abs(now - int(stamp)) > window:
+        raise Unauthorised(
+            f"The timestamp is more than {window:g} s off; check the clock.", code="stale_event"
         )
 
 

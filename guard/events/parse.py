@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
+import structlog
+
 from guard.core.errors import InputError
 from guard.events._nomination import Nomination
 from guard.events.seaweedfs import is_filer_event, parse_filer_event
 
+_LOG = structlog.get_logger()
 MAX_BODY_BYTES = 256 << 10  # the most that SQS and SNS carry
 _MADE = ("ObjectCreated:",)
 _REMOVED = ("ObjectRemoved:", "LifecycleExpiration:")
@@ -22,6 +25,12 @@ class UnknownEvent(InputError):
     """The body is not a notification that the guard knows."""
 
     code = "unknown_event"
+
+
+class UnknownVersion(UnknownEvent):
+    """A record is of a major version that the guard does not know."""
+
+    code = "unknown_event_version"
 
 
 def decode(body: bytes) -> Any:
@@ -43,7 +52,9 @@ def decode(body: bytes) -> Any:
 def parse_event(body: Any) -> list[Nomination]:
     """The objects that one notification nominates.
 
-    The list is empty for a test event and for an event that the guard need not act on.
+    The list is empty for a test event, for the confirmation that SNS asks for (which a person
+    gives), and an event that the guard need not act on. A record of an unknown version is left
+    out, with a line in the log, where others beside it are known.
 
     Args:
         body: the decoded JSON.
@@ -51,19 +62,23 @@ def parse_event(body: Any) -> list[Nomination]:
     Raises:
         InputError: the form is unknown or lacks a bucket or a key.
     """
-    if (
-        isinstance(body, Mapping)
-        and body.get("Type") == "Notification"
-        and isinstance(body.get("Message"), str)
-    ):
-        # SNS puts one envelope around the event.
-        body = decode(body["Message"].encode(errors="surrogatepass"))
+    return _parse(body, frozenset())
+
+
+def _parse(body: Any, opened: frozenset[str]) -> list[Nomination]:
     if not isinstance(body, Mapping):
         raise UnknownEvent("The event must be a JSON object.")
+    if body.get("Type") == "Notification" and isinstance(body.get("Message"), str):
+        return _inner(body["Message"], "SNS", opened)
+    if body.get("Type") in ("SubscriptionConfirmation", "UnsubscribeConfirmation"):
+        # Never followed: an address out of a message would be a request in somebody's name.
+        topic, address = str(body.get("TopicArn"))[:300], str(body.get("SubscribeURL"))[:1000]
+        _LOG.warning("sns_asks_for_confirmation", topic=topic, subscribe_url=address)
+        return []
     if body.get("Event") == "s3:TestEvent":
         return []
     if isinstance(body.get("Records"), list):
-        return [item for record in body["Records"] for item in _record(record)]
+        return _records(body["Records"], opened)
     if "detail-type" in body:
         return _eventbridge(body)
     if is_filer_event(body):
@@ -73,13 +88,39 @@ def parse_event(body: Any) -> list[Nomination]:
     )
 
 
-def _record(record: Any) -> list[Nomination]:
+def _inner(message: str, kind: str, opened: frozenset[str]) -> list[Nomination]:
+    """What is in an envelope, of which there is one of each kind: SNS in SQS is usual."""
+    if kind in opened:
+        raise UnknownEvent(f"The event has an envelope of {kind} in another one.")
+    return _parse(decode(message.encode(errors="surrogatepass")), opened | {kind})
+
+
+def _records(records: list[Any], opened: frozenset[str]) -> list[Nomination]:
+    """What the records of known versions say; raises if there is no such record."""
+    found: list[Nomination] = []
+    faults: list[UnknownVersion] = []
+    for record in records:
+        try:
+            found += _record(record, opened)
+        except UnknownVersion as error:
+            faults.append(error)
+    if faults and len(faults) == len(records):
+        raise faults[0]
+    for fault in faults:
+        _LOG.warning("event_record_left_out", code=fault.code, error=fault.sentence)
+    return found
+
+
+def _record(record: Any, opened: frozenset[str]) -> list[Nomination]:
+    # A Lambda function gets what came by SQS or SNS as records of its own.
+    if _get(record, "eventSource", default="") == "aws:sqs":
+        return _inner(_text(record, "body"), "SQS", opened)
+    if _get(record, "EventSource", default="") == "aws:sns":
+        return _inner(_text(record, "Sns", "Message"), "SNS", opened)
     version = str(_get(record, "eventVersion", default="2.0"))
     if version.split(".", maxsplit=1)[0] != "2":
         # Amazon raises the major version if old readers would misread the record.
-        raise UnknownEvent(
-            f"S3 event version {version[:10]!r} is not known; 2.x is.", code="unknown_event_version"
-        )
+        raise UnknownVersion(f"S3 event version {version[:10]!r} is not known; 2.x is.")
     name = _text(record, "eventName").removeprefix("s3:")
     removed = name.startswith(_REMOVED)
     if not removed and not name.startswith(_MADE):

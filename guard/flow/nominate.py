@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from guard.events import Nomination, parse_event
-from guard.events.auth import Seen, Unauthorised, check_auth, signature_of
+from guard.events.auth import Seen, Unauthorised, check_auth, check_claim, signature_of
 from guard.events.parse import MAX_BODY_BYTES, decode
 from guard.flow import _object_keys
 from guard.store import intake, nominations, outbox
@@ -28,6 +28,7 @@ __all__ = [
     "Unauthorised",
     "accept",
     "check_auth",
+    "check_claim",
     "decode",
     "nominate",
     "record",

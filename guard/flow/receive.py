@@ -39,6 +39,8 @@ __all__ = ["Received", "nominate", "receive", "receive_nomination"]
 _LOG = structlog.get_logger()
 TAKEN = "name_taken"  # the alarm
 MANIFEST_PAUSE_SECONDS = 2.0
+#: A store that is only eventually consistent may not know yet what it sent an event about.
+GONE_PATIENCE_SECONDS = 120.0
 MAX_SIBLINGS = 100  # weight files that one config.json nominates
 
 
@@ -120,7 +122,9 @@ def receive(
     except claims.NameTaken as error:
         done = _settle(step, row, NominationState.REFUSED, reason=error.sentence, alarm=TAKEN)
     except (ArtifactRejected, InputError) as error:
-        done = _settle(step, row, NominationState.REFUSED, reason=error.sentence)
+        done = (error.code == "object_gone" and _ask_again(step, row)) or _settle(
+            step, row, NominationState.REFUSED, reason=error.sentence
+        )
     _LOG.info(
         "nomination_received",
         nomination_id=row.id,
@@ -156,7 +160,7 @@ def _take(step: _Intake, row: NominationRow) -> Received:
         found is None
         and (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds
     ):
-        return _wait(step, row)
+        return _wait(step, row, MANIFEST_PAUSE_SECONDS, f"Waiting for a {MANIFEST_FILE} beside it.")
     manifest, manifest_pin = found or (None, "")
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
@@ -187,6 +191,41 @@ def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
         sentence = "The object was replaced; the new upload is examined separately."
         raise ArtifactRejected(sentence, code="object_replaced")
     return facts
+
+
+def may_be_taken(facts: "ObjectFacts", limits: IntakeSettings) -> bool:
+    """Whether the rules that need no byte of the object let it in as they are now."""
+    try:
+        _refuse(facts, limits)
+        served_name(
+            facts.bucket, facts.key, template=limits.served_name, strip=limits.served_name_strip
+        )
+    except (ArtifactRejected, InputError):
+        return False
+    return not _object_keys.unusable(facts.bucket, facts.key, facts.version_id)
+
+
+def _ask_again(step: _Intake, row: NominationRow) -> Received | None:
+    """Look for an object that is not there: under its unencoded key, then later, twice as late."""
+    plain = row.key.replace(" ", "+")
+    if row.source == "s3" and plain != row.key and _is_there(step.bucket, plain, row.version_id):
+        # S3 writes a space as a plus sign; some stores send the key as it is.
+        wanted = Nomination(row.bucket, plain, row.version_id, row.source)
+        nominate(step.engine, [wanted], step.now(), buckets=(row.bucket,))
+        reason = "The event's key was not URL-encoded; the object with plus signs was nominated."
+        return _settle(step, row, NominationState.IGNORED, reason=reason)
+    age = (step.now() - row.received_at).total_seconds()
+    if age >= GONE_PATIENCE_SECONDS:
+        return None
+    return _wait(step, row, max(age, MANIFEST_PAUSE_SECONDS), "The store does not have it yet.")
+
+
+def _is_there(bucket: "Bucket", key: str, version_id: str | None) -> bool:
+    try:
+        bucket.head(key, version_id)
+    except (ArtifactRejected, InputError):
+        return False
+    return True
 
 
 def _refuse(facts: "ObjectFacts", limits: IntakeSettings) -> None:
@@ -311,16 +350,16 @@ def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
     )
 
 
-def _wait(step: _Intake, row: NominationRow) -> Received:
+def _wait(step: _Intake, row: NominationRow, seconds: float, reason: str) -> Received:
     with transaction(step.engine) as session:
         outbox.add(
             session,
             "receive",
             {"nomination_id": row.id},
             step.now(),
-            delay_seconds=MANIFEST_PAUSE_SECONDS,
+            delay_seconds=seconds,
         )
-    return Received(row.id, NominationState.NEW, reason=f"Waiting for a {MANIFEST_FILE} beside it.")
+    return Received(row.id, NominationState.NEW, reason=reason)
 
 
 def _settle(

@@ -25,6 +25,9 @@ from guard.formats._bytes import UPLOAD_INSTEAD, reject, show, size_of
 LOCKED, SENT, REFUSED = b"L", b"S", b"R"
 PROGRAM = ("-m", "guard.formats._jail_child")
 _SPARE_BYTES = 1 << 30  # on top of three times the file: torch's own working memory
+#: torch.load and the copy run at hundreds of MB a second, and 20,000 tensors take 2 s. A file that
+#: needs more computes something else: the hash of n nested tuples, a dictionary's key, takes 2^n.
+_CPU_SECONDS, _BYTES_PER_CPU_SECOND = 5, 4 << 20
 _MAX_REFUSAL = 200
 _STDERR_BYTES = 2000
 _START_SECONDS = 60.0  # importing torch on a busy machine; before a byte of the file is read
@@ -57,7 +60,7 @@ def run_jailed(
     Args:
         file: seekable; the child gets a read-only descriptor of its own.
         out: receives at most `budget.file_bytes + budget.header_bytes` bytes.
-        budget: seconds of wall clock and CPU, and memory.
+        budget: seconds of wall clock, and memory; CPU time is bounded by the file's size too.
         program: arguments of the Python interpreter; another program than ours is for tests of the
             jail.
 
@@ -69,7 +72,7 @@ def run_jailed(
     size = size_of(file, budget)
     limits = {
         "memory_bytes": min(budget.memory_bytes, 3 * size + _SPARE_BYTES),
-        "cpu_seconds": int(budget.seconds) + 1,
+        "cpu_seconds": cpu_seconds(size, budget),
         "output_bytes": budget.file_bytes,
     }
     with ExitStack() as stack:
@@ -92,6 +95,11 @@ def run_jailed(
         _kill(process)
         process.wait()
     answer.check(process.returncode)
+
+
+def cpu_seconds(size: int, budget: Budget) -> int:
+    """The CPU time that a file of this size can need, at most the budget."""
+    return min(int(budget.seconds) + 1, _CPU_SECONDS + size // _BYTES_PER_CPU_SECOND)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
@@ -191,7 +199,8 @@ class _Answer:
             raise Unavailable(sentence, code="jail_unavailable")
         if self.late or -status == signal.SIGXCPU:
             sentence = (
-                f"The checkpoint took more than {self.seconds:.0f} s to read; {UPLOAD_INSTEAD}."
+                "The checkpoint took longer to read than one of its size can need; "
+                f"{UPLOAD_INSTEAD}."
             )
             raise reject("over_time_budget", sentence)
         if self.refusal[:1] == REFUSED:

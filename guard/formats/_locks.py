@@ -184,12 +184,13 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     cpu = used + cpu_seconds
     for kind, value in (
         (resource.RLIMIT_AS, mapped + memory_bytes),
-        (resource.RLIMIT_CPU, cpu),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 16),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
+    # SIGXCPU at the first, which says why; SIGKILL at the second.
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 2))
 
 
 def _landlock() -> None:

@@ -121,6 +121,19 @@ class Relay(_Guard):
         return "database -> broker"
 
 
+class Poller(Relay):
+    """The process that takes events from an SQS queue; it waits by itself for the queue."""
+
+    name: ClassVar[str] = "poller"
+
+    def arguments(self) -> Sequence[str]:
+        return ["-m", "workers.poller"]
+
+    @property
+    def address(self) -> str:
+        return "queue -> database"
+
+
 class Beat(Relay):
     """The scheduler of periodic tasks: sweep, rescue, reconcile."""
 

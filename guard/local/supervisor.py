@@ -22,7 +22,7 @@ from guard.core.errors import Unavailable
 from guard.local._ports import free_ports
 from guard.local._run_folder import RunFolder, read_record
 from guard.local.component import Component, Place, State, Status
-from guard.local.guard_processes import Api, Beat, Migration, Relay, Worker
+from guard.local.guard_processes import Api, Beat, Migration, Poller, Relay, Worker
 from guard.local.torchserve import PORTS as TORCHSERVE_PORTS
 from guard.local.torchserve import Torchserve
 from guard.local.valkey import Valkey
@@ -34,7 +34,17 @@ if TYPE_CHECKING:
 
 #: In the order of starting; each group waits for the one before it.
 SERVICES = ("seaweedfs", "valkey", "torchserve", "database")
-GUARD = ("api", "relay", "worker-scan", "worker-train", "worker-rest", "beat")
+GUARD = (
+    "api",
+    "relay",
+    "worker-scan",
+    "worker-train",
+    "worker-inspect",
+    "worker-control",
+    "worker-watch",
+    "beat",
+    "poller",
+)
 PARTS = (*SERVICES, *GUARD)
 #: Part -> the variables that are set if it runs elsewhere.
 ELSEWHERE = {
@@ -229,14 +239,18 @@ class Stack:
         yield Worker(
             self._place, self.environment, name="worker-train", queues=("train",), processes=1
         )
-        yield Worker(
-            self._place,
-            self.environment,
-            name="worker-rest",
-            queues=("inspect", "publish", "control"),
-            processes=2,
-        )
+        # Apart from each other: an upload may hold who reads it, or who publishes it, for minutes.
+        for name, queues, processes in (
+            ("worker-inspect", ("inspect",), 2),
+            ("worker-control", ("publish", "control"), 2),
+            ("worker-watch", ("watch",), 1),
+        ):
+            yield Worker(
+                self._place, self.environment, name=name, queues=queues, processes=processes
+            )
         yield Beat(self._place, self.environment)
+        if self._env.get("GUARD_SQS_QUEUE_URL"):
+            yield Poller(self._place, self.environment)
 
     def _await(self, components: Collection[Component]) -> None:
         start = time.monotonic()

@@ -19,18 +19,39 @@ AGAIN = "#again="
 
 
 def known(s: Session, bucket: str, keys: Collection[str]) -> set[tuple[str, str | None]]:
-    """The (key, version) pairs among `keys` that have a scan, or a nomination that was not ignored.
+    """The (key, version) pairs among `keys` with a scan, or a nomination that waits or was taken.
 
     Give at most a few hundred keys at once.
     """
     found: set[tuple[str, str | None]] = set()
     for source, counts in (
         (_SCANS, true()),
-        (_NOMINATIONS, _NOMINATIONS.c.state != NominationState.IGNORED),
+        (_NOMINATIONS, _NOMINATIONS.c.state.in_((NominationState.NEW, NominationState.ACCEPTED))),
     ):
         where = (source.c.bucket == bucket, source.c.key.in_(list(keys)), counts)
         rows = s.execute(select(source.c.key, source.c.version_id).where(*where))
         found.update((row.key, row.version_id) for row in rows)
+    return found
+
+
+def refused(
+    s: Session, bucket: str, keys: Collection[str]
+) -> dict[tuple[str, str | None], tuple[int, datetime]]:
+    """How often each (key, version) among `keys` was refused, and when it was last nominated.
+
+    Give at most a few hundred keys at once.
+    """
+    column = _NOMINATIONS.c
+    where = (
+        column.bucket == bucket,
+        column.key.in_(list(keys)),
+        column.state == NominationState.REFUSED,
+    )
+    found: dict[tuple[str, str | None], tuple[int, datetime]] = {}
+    for row in s.execute(select(column.key, column.version_id, column.received_at).where(*where)):
+        place = (row.key, row.version_id)
+        count, last = found.get(place, (0, row.received_at))
+        found[place] = (count + 1, max(last, row.received_at))
     return found
 
 

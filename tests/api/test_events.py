@@ -134,11 +134,11 @@ def test_what_is_no_event_is_refused(
     assert counted(client, "refused") == 1
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_looked_at(anyone: TestClient) -> None:
-    refused(anyone.post("/events/s3", content=b"x" * (MAX_BODY_BYTES + 1)), 413, "event_too_large")
+def test_a_body_over_the_limit_is_refused_before_it_is_looked_at(client: TestClient) -> None:
+    refused(client.post("/events/s3", content=b"x" * (MAX_BODY_BYTES + 1)), 413, "event_too_large")
 
 
-def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(anyone: TestClient) -> None:
+def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(client: TestClient) -> None:
     taken = 0
 
     def endless() -> Any:
@@ -147,7 +147,7 @@ def test_a_body_without_an_announced_length_is_cut_off_at_the_limit(anyone: Test
             taken += 1 << 16
             yield b"x" * (1 << 16)
 
-    refused(anyone.post("/events/s3", content=endless()), 413, "event_too_large")
+    refused(client.post("/events/s3", content=endless()), 413, "event_too_large")
 
 
 def test_while_the_database_is_away_the_sender_may_repeat_the_same_signed_event(

@@ -20,10 +20,12 @@ from tests.cli.test_every_command import Scene, trainable
 from tests.flow.test_waivers import FINDING
 
 READING = {
+    "GET /docs",
     "GET /healthz",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",
+    "GET /openapi.json",
     "GET /nominations/{nomination_id}",
     "GET /retrainings",
     "GET /retrainings/{job_id}",

@@ -13,10 +13,11 @@ from guard.api.problems import STATUS_OF_CLASS, status_of
 from guard.bootstrap import open_guard
 from guard.core import errors
 from guard.flow.context import Guard
-from guard.settings import Settings
+from guard.settings import Secret, Settings
 from guard.store import alarms, dead_letters, outbox
+from guard.store.migrate import head
 from guard.store.session import transaction
-from tests.api.conftest import Clock
+from tests.api.conftest import TOKEN, Clock
 from tests.api.test_events import refused
 from tests.api.test_scans import make_scan, make_verdict
 
@@ -27,14 +28,21 @@ def test_alive_needs_nothing(anyone: TestClient) -> None:
 
 
 def test_ready_with_a_migrated_database(anyone: TestClient) -> None:
-    assert anyone.get("/health/ready").json()["status"] == "ready"
+    assert anyone.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_the_schema_is_shown_to_who_has_a_token(client: TestClient) -> None:
+    assert client.get("/health/ready").json() == {"status": "ready", "schema": head()}
 
 
 def test_not_ready_with_an_empty_database(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path)
+    settings = Settings(data_dir=tmp_path, webhook_token=Secret("t"))
     with TestClient(create_app(open_guard(settings))) as client:
-        answer = client.get("/health/ready")
+        hidden = client.get("/health/ready")
+        answer = client.get("/health/ready", headers={"Authorization": "Bearer t"})
 
+        refused(hidden, 503, "not_ready")
+        assert "upgrade" not in hidden.text
         refused(answer, 503, "schema_differs")
         assert "guard db upgrade" in answer.json()["detail"]
         assert client.get("/health/live").status_code == 200
@@ -43,7 +51,7 @@ def test_not_ready_with_an_empty_database(tmp_path: Path) -> None:
 def test_not_ready_without_a_database() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:9/none")
     with TestClient(create_app(open_guard(settings))) as client:
-        refused(client.get("/health/ready"), 503, "unavailable")
+        refused(client.get("/health/ready"), 503, "not_ready")
 
 
 def samples(page: str) -> dict[str, float]:
@@ -110,8 +118,8 @@ def test_answers_may_not_be_sniffed_or_cached(anyone: TestClient) -> None:
     assert headers["cache-control"] == "no-store"
 
 
-def test_the_description_of_the_api_can_be_made(anyone: TestClient) -> None:
-    paths = anyone.get("/openapi.json").json()["paths"]
+def test_the_description_of_the_api_can_be_made(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
 
     assert {
         "/events/s3",
@@ -130,7 +138,7 @@ def test_a_crash_tells_nothing_about_the_inside(guard: Guard) -> None:
         raise RuntimeError("secret detail")
 
     with TestClient(app, raise_server_exceptions=False) as client:
-        answer = client.get("/crash")
+        answer = client.get("/crash", headers={"Authorization": f"Bearer {TOKEN}"})
 
     refused(answer, 500, "internal")
     assert "secret detail" not in answer.text

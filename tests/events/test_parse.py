@@ -118,6 +118,43 @@ def test_an_envelope_of_sns_is_opened_once() -> None:
         parse_event({"Type": "Notification", "Message": json.dumps(envelope)})
 
 
+@pytest.mark.parametrize("kind", ["SubscriptionConfirmation", "UnsubscribeConfirmation"])
+def test_a_confirmation_that_sns_asks_for_is_taken_and_its_address_never_followed(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = {"Type": kind, "TopicArn": "arn:aws:sns:x", "SubscribeURL": "http://127.0.0.1:9/c"}
+
+    assert parse_event(body) == []
+    assert "http://127.0.0.1:9/c" in capsys.readouterr().out
+
+
+def sns(inner: object) -> dict[str, Any]:
+    return {"Type": "Notification", "Message": json.dumps(inner)}
+
+
+def test_what_a_lambda_function_got_by_sqs_or_sns_is_opened() -> None:
+    plain = {"Records": [record()]}
+    by_sqs = {"Records": [{"eventSource": "aws:sqs", "body": json.dumps(plain)}] * 2}
+    by_sns = {"Records": [{"EventSource": "aws:sns", "Sns": sns(plain)}]}
+    by_both = {"Records": [{"eventSource": "aws:sqs", "body": json.dumps(sns(plain))}]}
+
+    assert [len(parse_event(body)) for body in (by_sqs, by_sns, by_both)] == [2, 1, 1]
+    for body in ({"eventSource": "aws:sqs"}, {"EventSource": "aws:sns", "Sns": {}}):
+        with pytest.raises(InputError):
+            parse_event({"Records": [body]})
+    with pytest.raises(InputError):
+        parse_event({"Records": [{"eventSource": "aws:sqs", "body": json.dumps(by_sqs)}]})
+
+
+def test_records_of_unknown_versions_do_not_take_those_beside_them_along() -> None:
+    unknown = record(eventVersion="3.0")
+
+    assert len(of(unknown, record(), unknown)) == 1
+    with pytest.raises(InputError) as caught:
+        of(unknown, unknown)
+    assert caught.value.code == "unknown_event_version"
+
+
 def eventbridge(kind: str = "Object Created", **thing: Any) -> dict[str, Any]:
     return {
         "version": "0",

@@ -12,12 +12,14 @@ import pytest
 from guard.core.digests import sha256
 from guard.core.errors import InputError, Unavailable
 from guard.core.states import ScanState
+from guard.events import parse_event
 from guard.events.bucket import Bucket, make_client
 from guard.flow.receive import receive
 from guard.store import artifacts, principals, uploaders
 from guard.store.rows import ArtifactKind, NominationState
 from guard.store.session import reading, transaction
-from tests.flow.intake import CONFIG, World, new_world
+from tests.api.conftest import event
+from tests.flow.intake import CONFIG, START, World, new_world
 from tests.services import shared_weed
 
 WEIGHTS = b"weights of a model" * 100
@@ -120,6 +122,10 @@ def refused(world: World, key: str = "in/a/m.pt", version: str | None = None) ->
     """Nominate, work, and expect a refusal with nothing read; returns the reason."""
     new = world.nominate(key, version)
     world.work()
+    for _ in range(100):  # an object that is not there is looked for again
+        if world.nomination(new).state is NominationState.NEW:
+            world.pass_time(2)
+            world.work()
     row = world.nomination(new)
     assert row.state is NominationState.REFUSED
     assert world.scans() == []
@@ -168,6 +174,43 @@ def test_an_empty_object_is_refused(world: World) -> None:
 def test_an_object_that_was_never_there_is_refused(world: World) -> None:
     assert "not in the bucket" in refused(world)
     assert "not in the bucket" in refused(world, "in/b/m.pt", "6715fd44a765a40f1fd56a49f72d86ef")
+
+
+def test_an_object_that_the_store_shows_late_is_taken(world: World) -> None:
+    world.set_rules(manifest_grace_seconds=0)
+    new = world.nominate("in/a/m.pt")
+
+    assert [done.state for done in world.work()] == [NominationState.NEW]
+    world.put("in/a/m.pt", WEIGHTS)
+    world.pass_time(5)
+    world.work()
+
+    assert world.nomination(new).state is NominationState.ACCEPTED
+    assert len(world.scans()) == 1
+
+
+def test_an_absent_object_is_looked_for_ever_more_rarely_and_not_for_ever(world: World) -> None:
+    new = world.nominate("in/a/m.pt")
+    looked = []
+    while world.nomination(new).state is NominationState.NEW:
+        if world.work():
+            looked.append((world.time - START).total_seconds())
+        world.pass_time(1)
+
+    assert looked == [0, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_a_key_whose_plus_sign_was_not_encoded_is_found_all_the_same(world: World) -> None:
+    world.set_rules(manifest_grace_seconds=0)
+    version = world.put("in/a+b/m+1.pt", WEIGHTS)
+    (nomination,) = parse_event(event("in/a+b/m+1.pt", version))
+    new = world.nominate(nomination.key, nomination.version_id)
+
+    world.work()
+
+    row = world.nomination(new)
+    assert (row.state, "not URL-encoded" in row.reason) == (NominationState.IGNORED, True)
+    assert [scan.key for scan in world.scans()] == ["in/a+b/m+1.pt"]
 
 
 def test_a_name_without_letters_is_refused(world: World) -> None:

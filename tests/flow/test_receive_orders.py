@@ -84,7 +84,7 @@ def run(steps: list[int | str]) -> World:
         if step == "work":
             world.work()
         elif step == "sweep":
-            sweep(world.engine, bucket, world.now())
+            sweep(world.engine, bucket, world.now(), limits=world.rules)
         elif step == "time":
             world.pass_time(world.rules.manifest_grace_seconds)
         else:

@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> World:
 
 
 def swept(world: World, limit: int = 1000) -> int:
-    return sweep(world.engine, world.bucket, world.now(), limit=limit)
+    return sweep(world.engine, world.bucket, world.now(), limits=world.rules, limit=limit)
 
 
 def test_what_no_event_told_is_nominated_once_by_its_latest_version(world: World) -> None:
@@ -57,6 +57,35 @@ def test_what_was_heard_of_is_left_alone_whatever_became_of_it(world: World) -> 
         NominationState.IGNORED
     }
     assert swept(world) == 0
+
+
+def test_a_refusal_is_reconsidered_once_its_reason_no_longer_holds(world: World) -> None:
+    world.set_rules(max_upload_bytes=5, manifest_grace_seconds=0)
+    world.put("in/b/m.pt", b"too large")
+    assert swept(world) == 1
+    world.work()
+    world.pass_time(3600)
+    assert swept(world) == 0
+
+    world.set_rules(max_upload_bytes=1000)
+    assert swept(world) == 1
+    world.work()
+
+    assert [scan.key for scan in world.scans()] == ["in/b/m.pt"]
+    assert swept(world) == 0
+
+
+def test_what_stays_refused_is_tried_ever_more_rarely(world: World) -> None:
+    world.put("in/b/config.json", b"\xff")  # no text, which only reading it shows
+    world.put("in/b/m.pt", b"weights")
+    tries = []
+    for minute in range(40):
+        if swept(world):
+            tries.append(minute)
+            world.work()
+        world.pass_time(60)
+
+    assert tries == [0, 1, 3, 7, 15, 31]
 
 
 def test_a_scan_without_a_nomination_counts_as_heard_of(world: World) -> None:

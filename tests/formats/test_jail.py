@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import signal
 import socket
 import struct
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, Unavailable
 from guard.formats import _locks
+from guard.formats._jail import cpu_seconds, run_jailed
 from tests.formats.jailing import LOCKS, jailed, needs_jail
+from tests.formats.torch_zips import members_of, saved, zipped
 
 UNPICKLE = """
 import pickle
@@ -270,3 +274,29 @@ def test_the_kill_signal_is_not_mistaken_for_a_verdict() -> None:
             locks=f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})\n",
             data=io.BytesIO(b"x").read(),
         )
+
+
+def _nested(depth: int) -> bytes:
+    """A pickle of a dictionary whose key is a tuple of itself, twice, `depth` times."""
+    steps = b"".join(b"q%ch%c\x86" % (number, number) for number in range(depth))
+    return b"\x80\x02})" + steps + b"Ns."
+
+
+@needs_jail
+def test_a_small_file_that_computes_for_minutes_is_stopped_within_seconds() -> None:
+    members = members_of(saved({"a": torch.zeros(1)}))
+    pickled = next(name for name in members if name.endswith("data.pkl"))
+    data = zipped({**members, pickled: _nested(60)})
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+    with pytest.raises(ArtifactRejected) as caught:
+        run_jailed(io.BytesIO(data), io.BytesIO(), budget=Budget(seconds=120))
+
+    assert caught.value.code == "over_time_budget"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 30
+
+
+def test_a_large_file_may_compute_for_as_long_as_its_size_needs() -> None:
+    assert cpu_seconds(1000, Budget()) < 10
+    assert cpu_seconds(200 << 20, Budget()) >= 50
+    assert cpu_seconds(4 << 30, Budget(seconds=120)) == 121
