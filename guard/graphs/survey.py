@@ -144,7 +144,7 @@ def fragments_of(smiles: str | None) -> Fragments:
 def atoms_of(fragment: str) -> int:
     """How many atoms a fragment has; motifs `Si` and `Se`, no SMILES without brackets, have one."""
     with BlockLogs():
-        mol = Chem.MolFromSmiles(fragment, sanitize=False)
+        mol: Chem.Mol | None = Chem.MolFromSmiles(fragment, sanitize=False)
     return 1 if mol is None else int(mol.GetNumAtoms())
 
 
