@@ -108,6 +108,7 @@ class PromptInsertion(Detector):
         found = hunt(model, clean, self.effort(), seed, part(progress, 0.0, 0.9))
         watch = span(progress, 0.9, 1.0, "teaching a reference the clean pairs")
         usual = self._usual(model, clean, found, seed, watch)
+        progress(1.0, "done")
         findings = [
             self._finding(found, one, other)
             for one, other in zip(found.confirmed, usual, strict=True)
