@@ -153,6 +153,7 @@ def compare(
         return Comparison(
             a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched
         )
+    curated = curated.seen_by(model_a.manifest.input_size[0])
     found: tuple[tuple[Evidence, ...], tuple[Replayed, ...]] | tuple[None, tuple[()]] = (None, ())
     if detectors is not None:
         examined = examine.examine(
@@ -193,7 +194,7 @@ def _open(
             weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
         )
         if curated is not None:
-            modalities.fits(inspected.manifest, curated)
+            curated = modalities.fitted(inspected.manifest, curated)
     except (ArtifactRejected, CleanSetError) as error:
         raise type(error)(f"{name}: {error.sentence}", code=error.code) from error
     facts = inspected.manifest

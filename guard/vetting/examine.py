@@ -19,7 +19,7 @@ from guard.core.progress import Progress, part_of, silent
 from guard.detectors import DETECTORS
 from guard.vetting import modalities
 from guard.vetting.battery_secret import COMMITMENT
-from guard.vetting.modalities import fits
+from guard.vetting.modalities import fitted
 from guard.vetting.model_path import in_one_file, refuse_part
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def examine(
         Cancelled: `progress` raised it. Every other failure of a detector becomes evidence that it
             could not look.
     """
-    fits(model.manifest, curated)
+    curated = fitted(model.manifest, curated)
     kind = modalities.of(model.manifest.modality)
     evidence = [kind.measured(model, artifact, curated, seed=seed)]
     triggers: dict[str, bytes] = {}
