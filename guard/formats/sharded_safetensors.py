@@ -5,12 +5,12 @@ parser of safetensors. Index and shards must agree in every tensor, so that noth
 not listed and nothing is listed that is not read.
 """
 
-import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from guard.core.contracts import Budget, Format, Header, TensorInfo
 from guard.core.errors import ArtifactRejected
@@ -33,33 +33,21 @@ class _Shard:
     file: BinaryIO  # this shard's bytes alone
 
 
-class _Window(io.RawIOBase):
-    """The bytes of `file` from `start` on, as a file of `size` bytes."""
+class _Window:
+    """The bytes of `file` from `start` on, read as a file of `size` bytes."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (self._size if whence == os.SEEK_END else 0)
         return self._at
 
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
+    def read(self, count: int) -> bytes:
         self._file.seek(self._start + self._at)
-        data = self._file.read(max(0, min(len(view), self._size - self._at)))
-        view[: len(data)] = data
+        data = self._file.read(max(0, min(count, self._size - self._at)))
         self._at += len(data)
-        return len(data)
+        return data
 
 
 class ShardedSafetensors(Format):
@@ -153,7 +141,7 @@ def _opened(file: BinaryIO, budget: Budget) -> tuple[bytes, list[_Shard]]:
     data, position = bytes(read_at(file, position, index)), position + index
     shards = []
     for name, part in listed:
-        shards.append(_Shard(name, io.BufferedReader(_Window(file, position, part))))
+        shards.append(_Shard(name, cast("BinaryIO", _Window(file, position, part))))
         position += part
     return data, shards
 

@@ -10,12 +10,14 @@ import torch
 from guard.cleansets import curate, read_source
 from guard.core.errors import CleanSetError
 from guard.core.manifest import Manifest
+from guard.flow.report import report_for
 from guard.store import cleansets
 from guard.store.session import transaction
 from guard.vetting import examine, modalities
 from guard.vetting.case import read_as_grey
 from tests.cli import models
 from tests.flow.place import MANIFEST, Place
+from tests.flow.test_report import patch
 from tests.flow.test_stages import decided, finding
 from tests.vetting.test_tournament import signed
 
@@ -116,6 +118,16 @@ def test_a_signed_verdict_says_so(tmp_path: Path) -> None:
     }
 
     assert [REMARK in " ".join(reasons[one]) for one in (place, plain)] == [True, False]
+
+
+def test_the_report_shows_triggers_on_the_images_as_they_were_read(tmp_path: Path) -> None:
+    place = GreyPlace(tmp_path)
+    digest = place.guard.blobs.put_bytes(patch())
+    found = replace(finding(suspicious=True), trigger_digest=digest)
+
+    report = report_for(place.guard, decided(place, found))
+
+    assert [trigger.digest for trigger in report.triggers] == [digest]
 
 
 def test_nothing_is_said_where_no_manifest_is_stored(sets: dict[str, bytes]) -> None:
