@@ -127,7 +127,9 @@ def test_the_report_shows_triggers_on_the_images_as_they_were_read(tmp_path: Pat
 
     report = report_for(place.guard, decided(place, found))
 
-    assert [trigger.digest for trigger in report.triggers] == [digest]
+    (trigger,) = report.triggers
+    assert trigger.digest == digest
+    assert np.asarray(trigger.stamped).shape == (1, 8, 8)
 
 
 def test_nothing_is_said_where_no_manifest_is_stored(sets: dict[str, bytes]) -> None:
