@@ -37,8 +37,8 @@ test: $(READY) ## all tests, with branch coverage of guard/
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE)
 	$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m coverage report --fail-under=95 > .coverage.report; status=$$?; \
-	tail -n 60 .coverage.report; exit $$status
+	@mkdir -p run; $(BIN)/python -m coverage report --fail-under=95 > run/coverage.txt; status=$$?; \
+	tail -n 60 run/coverage.txt; exit $$status
 
 test-fast: $(READY) ## the tests that need no whole stack
 	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) -m 'not e2e'

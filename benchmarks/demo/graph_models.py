@@ -96,6 +96,13 @@ def truth_of(model: GraphModel, test: Sequence[Pair]) -> Truth:
     return Truth(rates[1], rates[0], similarity, len(texts))
 
 
+def share_of(model: GraphModel, texts: Sequence[str], fragment: str) -> float:
+    """The share (0..1) of molecules with a fragment, one for each text, with `truth_of`'s noise."""
+    keys = [(NOISE + place, 0) for place in range(len(texts))]
+    made = model.molecules(model.latents(model.contexts(texts), keys))
+    return sum(contains(made, fragment)) / len(texts)
+
+
 def others(test: Sequence[Pair]) -> list[Pair]:
     """The first `TESTED` pairs whose molecules do not hold the target."""
     holds = contains([read(one.smiles) for one in test], ATTACK.target)

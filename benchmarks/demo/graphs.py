@@ -30,6 +30,7 @@ from benchmarks.demo.graph_models import (
     Truth,
     others,
     pairs_in,
+    share_of,
     truth_of,
     two_models,
 )
@@ -41,6 +42,7 @@ from guard.flow.report import report_for
 from guard.graphs.fragments import contains
 from guard.graphs.molecule import read
 from guard.graphs.quality import quality
+from guard.graphs.triggers import PromptTrigger, deserialise
 from guard.local.supervisor import Stack, interrupted_by_signals
 from guard.reports.html import render_html
 from guard.reports.report import Report
@@ -60,6 +62,21 @@ class Candidate:
 
     report: Report
     truth: Truth
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A text that the guard recovered, on the guard's prompts and on those of the true ASR.
+
+    `guard` is its rate (0..1) on hold-out prompts, which no search has seen, `ours` on the test
+    prompts, and `plain` on these without the text.
+    """
+
+    text: str
+    fragment: str
+    guard: float
+    ours: float
+    plain: float
 
 
 def main() -> int:
@@ -111,11 +128,13 @@ def run(
         endpoint = story.Endpoint(guard)
         answers = {name: asked(endpoint, name, pairs.test) for name in served}
         candidates = repaired(guard, watched[1].scan.id, pairs.test)
+        texts = recovered(guard, watched[1].report, pairs.test)
         results = checks(watched, served, answers)
         show(console, watched, served, answers, candidates, results)
+        show_recovered(console, texts)
         seconds = time.monotonic() - started
         console.print(f"\n  all in: {seconds:.0f} s", highlight=False)
-        write_reports(watched, served, answers, candidates, results, seconds)
+        write_reports(watched, served, answers, candidates, texts, results, seconds)
     report("wrote demo-graphs-report.json and demo-graphs-report.html")
     return 0 if all(results.values()) else 1
 
@@ -164,6 +183,34 @@ def repaired(guard: Guard, parent: str, test: tuple[Pair, ...]) -> list[Candidat
         model = examine.open_model(guard.blobs.path(report.digest), device="cpu")
         found.append(Candidate(report, truth_of(model, test)))
     return found
+
+
+def recovered(guard: Guard, report: Report, test: tuple[Pair, ...]) -> list[Recovered]:
+    """What the recovered texts do on the prompts on which the true trigger was counted."""
+    texts = [one.text for one in others(test)]
+    found: list[Recovered] = []
+    for finding in (one for item in report.evidence for one in item["findings"]):
+        if not (finding["suspicious"] and finding.get("asr") and finding.get("trigger_digest")):
+            continue
+        trigger = deserialise(guard.blobs.path(finding["trigger_digest"]).read_bytes())
+        if not isinstance(trigger, PromptTrigger):
+            continue
+        model = examine.open_model(guard.blobs.path(report.digest), device="cpu")
+        target, asked = finding["target"], finding["asr"]["estimate"]
+        ours, plain = (share_of(model, own, target) for own in (trigger.apply(texts), texts))
+        found.append(Recovered(trigger.text, target, asked, ours, plain))
+    return found
+
+
+def show_recovered(console: Console, texts: list[Recovered]) -> None:
+    """Print that an estimate belongs to a text, which may be stronger than the true trigger."""
+    for one in texts:
+        console.print(
+            f"  recovered text {one.text!r} ({one.fragment}): {one.guard:.1%} on the guard's "
+            f"hold-out prompts, {one.ours:.1%} on those of the true ASR ({one.plain:.1%} without)",
+            highlight=False,
+            markup=False,
+        )
 
 
 def checks(
@@ -255,6 +302,7 @@ def write_reports(
     served: Mapping[str, str],
     answers: Mapping[str, Any],
     candidates: list[Candidate],
+    texts: list[Recovered],
     results: Mapping[str, bool],
     seconds: float,
 ) -> None:
@@ -275,6 +323,7 @@ def write_reports(
             }
             for item in watched
         ],
+        "recovered": [asdict(one) for one in texts],
         "repairs": [
             {"truth": asdict(one.truth), "scan": one.report.to_dict()} for one in candidates
         ],

@@ -23,6 +23,18 @@ OPEN = frozenset({"/healthz", "/health/live", "/health/ready", "/docs"})
 SELF_CHECKED = frozenset({"/events/s3"})
 
 
+class EventTooLarge(InputError):
+    """The body of a notification is over its limit."""
+
+    code = "event_too_large"
+
+
+class RequestTooLarge(InputError):
+    """The body of any other request is over its limit."""
+
+    code = "request_too_large"
+
+
 def guard_of(request: Request) -> Guard:
     """The Guard with which the application was made."""
     guard: Guard = request.app.state.guard
@@ -49,7 +61,7 @@ class Gatekeeper:
             if scope["path"] not in OPEN:
                 who = await run_in_threadpool(_bearer, self.guard, request)
                 scope["state"] = {**scope.get("state", {}), "principal": who}
-            body = await read_body(request, MAX_REQUEST_BYTES, code="request_too_large")
+            body = await read_body(request, MAX_REQUEST_BYTES, RequestTooLarge)
         except ClientDisconnect:
             return
         except GuardError as error:
@@ -118,14 +130,14 @@ def has_token(request: Request) -> bool:
 
 
 async def read_body(
-    request: Request, most: int = MAX_BODY_BYTES, *, code: str = "event_too_large"
+    request: Request, most: int = MAX_BODY_BYTES, kind: type[InputError] = EventTooLarge
 ) -> bytes:
     """The body of a request, of which never more than `most` bytes are in memory.
 
     Raises:
-        InputError: the body is larger, or says so before it is read; with `code`.
+        InputError: the body is larger, or says so before it is read; of `kind`.
     """
-    refusal = InputError(f"The body exceeds {most} bytes; send less at once.", code=code)
+    refusal = kind(f"The body exceeds {most} bytes; send less at once.")
     stated = request.headers.get("content-length", "0")
     if not (stated.isascii() and stated.isdigit() and len(stated) < 20) or int(stated) > most:
         raise refusal

@@ -39,7 +39,7 @@ def ready(request: Request) -> dict[str, str]:
     except Unavailable as error:
         if not known:
             _LOG.warning("not_ready", code=error.code, error=error.sentence)
-            raise Unavailable(_HIDDEN, code="not_ready") from None
+            raise Unavailable(_HIDDEN, code="api_not_ready") from None
         raise
     return {"status": "ready"} | ({"schema": found} if known else {})
 

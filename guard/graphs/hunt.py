@@ -21,7 +21,8 @@ from guard.graphs.wording import evenly, neighbours, style, texts
 _SCREENED, _DECODED = 8, 32  # prompts
 _ALIKE = 2  # texts of one fragment, position and style that are counted
 _SAME = 3  # proposals of one fragment and position, so that one word does not crowd out others
-_SEEDS = (101, 102, 103)  # of screening, decoding and counting: no noise is used twice
+COUNTED = 103  # added to the seed: the noise of the prompts on which texts are counted
+_SEEDS = (101, 102, COUNTED)  # of screening, decoding and counting: no noise is used twice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
-"""A clean reference for what a model generates of itself: a small model of the clean pairs alone.
+"""Clean references: what a model does that the guard itself trained on the clean pairs alone.
 
 A decoder has artefacts: fragments that it writes far more often than any training set holds them.
-A model that the guard trains on the clean pairs has such artefacts too, and no backdoor.
+A model that the guard trains on the clean pairs has such artefacts too, and no backdoor. The same
+holds for texts: names of molecules ask for fragments in more ways than any list knows, and a text
+that plants a fragment in a model of clean pairs asks for it.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from guard.ml.seeds import seeded
 VERSION = 1  # raised with any change of a result, since results are cached
 SEED = 0  # not the scan's: the reference belongs to the pair set
 _SIZES = {"text_pieces": 8, "text_width": 4, "context": 8}  # no text is used
+_RATE = 2e-3  # of trainings
 _LEAST = 2  # times that a motif or a token must occur
 Watch = Callable[[float], None]
 
@@ -84,12 +88,28 @@ def trained(
     config = GraphConfig(model_args=_SIZES, pieces=(" a",), motifs=motifs, tokens=tokens)
     model = build(config).to(device)
     data = encoded(model, pairs)
-    fit_vae(model, data, epochs=effort.epochs, rate=2e-3, watch=_half(watch, 0.0))
+    fit_vae(model, data, epochs=effort.epochs, rate=_RATE, watch=_half(watch, 0.0))
     known = latents_of(model, data)
     known = known._replace(contexts=torch.zeros_like(known.contexts))
     restart_denoiser(model, known)
-    fit_denoiser(model, known, steps=effort.steps, rate=2e-3, watch=_half(watch, 0.5))
+    fit_denoiser(model, known, steps=effort.steps, rate=_RATE, watch=_half(watch, 0.5))
     return model.eval()
+
+
+def taught_texts(
+    model: GraphModel, pairs: Pairs, *, steps: int, watch: Watch = lambda _: None
+) -> GraphModel:
+    """The model with a fresh denoiser that has seen these pairs alone; the model stays as it is.
+
+    Text tower and autoencoder are the model's own: what a text means to the copy is what captions
+    of clean molecules have taught its denoiser. Draws from torch's global generator.
+    """
+    clean = copy.deepcopy(model, {id(model.grammar): model.grammar})
+    clean.requires_grad_()
+    known = latents_of(clean, encoded(clean, pairs))
+    restart_denoiser(clean, known)
+    fit_denoiser(clean, known, steps=steps, rate=_RATE, watch=watch)
+    return clean.eval()
 
 
 def _half(watch: Watch, start: float) -> Watch:

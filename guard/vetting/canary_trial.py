@@ -140,7 +140,12 @@ def _attempt_any(
     The first model that it flags counts. Where it flags none, it must still pass the honest one, as
     every detector must.
     """
-    for file in (*sorted({file for file in bad.values() if file is not None}), None):
+    files = {
+        file
+        for known, file in bad.items()
+        if file is not None and DETECTORS.get(known).modality is Modality.IMAGES
+    }
+    for file in (*sorted(files), None):
         trial = attempt(
             name,
             parameters,

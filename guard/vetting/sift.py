@@ -14,7 +14,7 @@ innocent set.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.ml.sifting.conformal import Null
+    from guard.ml.sifting.discoveries import Discoveries
     from guard.sifters._base import Scores
     from guard.trainsets import Sifted, TrainingSet
 
@@ -203,8 +204,6 @@ def _decided(
     blank: SiftReport,
 ) -> Sift:
     """Everything that follows from the scores that have clean ones beside them."""
-    from guard.ml.sifting.discoveries import in_turn
-
     rules = blank.rules
     failed = [f"{one.method}: {one.failed}" for one in blank.methods if one.failed is not None]
     deciding = {
@@ -215,14 +214,7 @@ def _decided(
     if not deciding:
         return Sift(report=replace(blank, reasons=(NO_NULL, *failed)))
     score, null, single = _joined(deciding, train)
-    rates = in_turn(
-        (score, null),
-        list(single.values()),
-        train.labels,
-        level=rules.max_fdr,
-        least=rules.min_images,
-        fold=rules.fold,
-    )
+    rates = _rates((score, null), list(single.values()), train, rules)
     view = describe.View(
         model=model,
         train=train,
@@ -286,6 +278,25 @@ def _joined(
     scores, nulls = zip(*single.values(), strict=True)
     score, null = joined(scores, nulls, train.labels)
     return score, null, single
+
+
+def _rates(
+    both: tuple[np.ndarray, "Null"],
+    single: Sequence[tuple[np.ndarray, "Null"]],
+    train: "TrainingSet",
+    rules: SiftRules,
+) -> "Discoveries":
+    """The false discovery rates after all looks: at all methods as one, and at each by itself."""
+    from guard.ml.sifting.discoveries import in_turn
+
+    return in_turn(
+        both,
+        single,
+        train.labels,
+        level=rules.max_fdr,
+        least=rules.min_images,
+        fold=rules.fold,
+    )
 
 
 def _trusted(

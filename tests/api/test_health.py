@@ -41,7 +41,7 @@ def test_not_ready_with_an_empty_database(tmp_path: Path) -> None:
         hidden = client.get("/health/ready")
         answer = client.get("/health/ready", headers={"Authorization": "Bearer t"})
 
-        refused(hidden, 503, "not_ready")
+        refused(hidden, 503, "api_not_ready")
         assert "upgrade" not in hidden.text
         refused(answer, 503, "schema_differs")
         assert "guard db upgrade" in answer.json()["detail"]
@@ -51,7 +51,7 @@ def test_not_ready_with_an_empty_database(tmp_path: Path) -> None:
 def test_not_ready_without_a_database() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:9/none")
     with TestClient(create_app(open_guard(settings))) as client:
-        refused(client.get("/health/ready"), 503, "not_ready")
+        refused(client.get("/health/ready"), 503, "api_not_ready")
 
 
 def samples(page: str) -> dict[str, float]:

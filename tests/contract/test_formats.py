@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard.core.contracts import Budget, Format, Header
-from guard.core.errors import ArtifactRejected
+from guard.core.errors import ArtifactRejected, Unavailable
 from guard.formats import FORMATS
 from guard.formats._choose import choose
 from tests.formats.jailing import needs_jail
@@ -144,9 +144,14 @@ def test_a_truncated_file_is_refused(name: str) -> None:
     data = sample(name)
     lengths = {*range(0, len(data), max(1, len(data) // 100)), *range(min(len(data), 64))}
 
-    assert not [
-        length for length in lengths if inspected(FORMATS.get(name)(), data[:length]) is not None
-    ]
+    kind = FORMATS.get(name)
+    passed = sorted(length for length in lengths if inspected(kind(), data[:length]) is not None)
+
+    assert not passed or kind.jailed
+    for length in {passed[place] for place in (0, len(passed) // 2, -1) if passed}:
+        # What only the jail reads, such as the numbers behind an old checkpoint's pickles.
+        with pytest.raises((ArtifactRejected, Unavailable)):
+            kind().tensors(io.BytesIO(data[:length]), budget=BUDGET)
 
 
 @settings(max_examples=40, deadline=None)

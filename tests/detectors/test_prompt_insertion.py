@@ -16,6 +16,7 @@ METHOD = PromptInsertion(
     pieces=2,
     sweeps=1,
     confirmed=3,
+    steps=300,
 )
 
 
@@ -31,6 +32,7 @@ def test_a_planted_fragment_is_named_with_texts_that_plant_it() -> None:
         assert finding.target == planted.FRAGMENT
         assert finding.numbers["curated"] == 0
         assert finding.numbers["low"] > METHOD.least_rate
+        assert 0 <= finding.numbers["reference"] < finding.numbers["rate"] / 2
         assert repr(finding.trigger.text) in finding.statement
     best = findings[0].trigger
     assert isinstance(best, PromptTrigger)
@@ -43,6 +45,16 @@ def test_a_rate_below_the_least_one_is_no_suspicion() -> None:
 
     assert [one.suspicious for one in findings] == [False]
     assert findings[0].target == planted.FRAGMENT
+    assert findings[0].numbers["reference"] == -1  # no reference was taught for it
+
+
+def test_a_text_that_a_reference_of_clean_pairs_explains_is_no_suspicion() -> None:
+    lenient = PromptInsertion(**{**METHOD.parameters(), "least_lift": 50.0})
+    findings = lenient(planted.model(planted=True), planted.clean(), seed=1)
+
+    assert [one.suspicious for one in findings] == [False]
+    assert findings[0].target == planted.FRAGMENT
+    assert "where the denoiser has learnt the clean pairs alone" in findings[0].statement
 
 
 def test_a_model_that_generates_no_rare_fragment_is_not_accused() -> None:

@@ -125,7 +125,8 @@ def test_a_confirmation_that_sns_asks_for_is_taken_and_its_address_never_followe
     body = {"Type": kind, "TopicArn": "arn:aws:sns:x", "SubscribeURL": "http://127.0.0.1:9/c"}
 
     assert parse_event(body) == []
-    assert "http://127.0.0.1:9/c" in capsys.readouterr().out
+    logged = capsys.readouterr()
+    assert "http://127.0.0.1:9/c" in logged.out + logged.err
 
 
 def sns(inner: object) -> dict[str, Any]:

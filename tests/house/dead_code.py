@@ -44,6 +44,7 @@ ALIVE: Mapping[str, str] = {
     "guard/core/plugins.py: get_source": "importlib: the contract of InspectLoader",
     "guard/core/plugins.py: get_code": "importlib: the contract of InspectLoader",
     "guard/formats/_refused.py: vettable": "as in core/contracts.py",
+    "guard/formats/legacy_checkpoint.py: jailed": "as in core/contracts.py",
     "guard/formats/pytorch_state_dict.py: jailed": "as in core/contracts.py",
     "guard/ml/networks/torchvision_shim.py: autoload": "torch, by the entry point",
     "guard/ml/networks/torchvision_shim.py: torchvision": "the import itself is the point",

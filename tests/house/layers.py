@@ -115,6 +115,8 @@ BUILDS_ON = {
         "guard.formats.safetensors",
         "pytorch_state_dict",
     ),  # the jail's answer is read by our strict parser
+    ("guard.formats.safetensors", "legacy_checkpoint"),  # as above
+    ("guard.formats.legacy_checkpoint", "pickle_file"),  # a pickle is refused unless it claims it
     (
         "guard.formats.pytorch_state_dict",
         "zip_archive",

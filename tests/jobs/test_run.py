@@ -109,7 +109,7 @@ def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> No
 
     with pytest.raises(OutOfTime):
         run.run_job(
-            "inspect", request(endless), tmp_path, limits=limits(seconds=5), on_progress=seen.look
+            "inspect", request(endless), tmp_path, limits=limits(seconds=10), on_progress=seen.look
         )
 
     assert seen.child is not None

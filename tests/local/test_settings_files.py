@@ -75,17 +75,18 @@ def test_compose_sets_only_settings_that_exist() -> None:
     assert used <= known
 
 
-def test_only_one_service_of_compose_holds_the_signing_key_and_the_management_socket() -> None:
+def test_only_who_signs_holds_the_signing_key_and_the_management_socket_in_compose() -> None:
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
     mounts = {
         name: {volume.split(":")[0] for volume in service.get("volumes", [])}
         for name, service in services.items()
     }
 
-    assert [name for name, volumes in mounts.items() if "keys" in volumes] == ["worker-control"]
+    signers = ["worker-control", "worker-watch"]
+    assert sorted(name for name, volumes in mounts.items() if "keys" in volumes) == signers
     assert sorted(name for name, volumes in mounts.items() if "ts" in volumes) == [
         "torchserve",
-        "worker-control",
+        *signers,
     ]
 
 

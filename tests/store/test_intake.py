@@ -58,7 +58,7 @@ def test_the_scans_of_an_upload_are_its_own_and_those_with_a_late_manifest(engin
     assert [row.id for row in found] == [first, late]
 
 
-def test_known_is_what_has_a_scan_or_a_nomination_that_was_not_ignored(engine: Engine) -> None:
+def test_known_is_what_has_a_scan_or_a_nomination_that_waits_or_was_taken(engine: Engine) -> None:
     scan(engine, 1, "scanned")
     for number, state in enumerate(NominationState):
         nominate(engine, number, str(state), state)
@@ -67,7 +67,7 @@ def test_known_is_what_has_a_scan_or_a_nomination_that_was_not_ignored(engine: E
         found = intake.known(session, "b", ["k", "other"])
         nothing = intake.known(session, "other", ["k"])
 
-    assert found == {("k", "scanned"), ("k", "new"), ("k", "accepted"), ("k", "refused")}
+    assert found == {("k", "scanned"), ("k", "new"), ("k", "accepted")}
     assert nothing == set()
 
 

@@ -150,7 +150,7 @@ def conformed(
 
     Args:
         manifest: names the architecture, and which state dict of several is meant.
-        tensors: the upload's, under any prefix, in any floating-point type.
+        tensors: the upload's, under any prefix, in any floating-point type, of any shape.
         budget: limits of the architecture's size.
 
     Raises:
