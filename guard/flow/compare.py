@@ -153,7 +153,7 @@ def compare(
         return Comparison(
             a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched
         )
-    curated = curated.seen_by(model_a.manifest.input_size[0])
+    curated = _seen_by_both(model_a, model_b, curated, names)
     found: tuple[tuple[Evidence, ...], tuple[Replayed, ...]] | tuple[None, tuple[()]] = (None, ())
     if detectors is not None:
         examined = examine.examine(
@@ -181,6 +181,19 @@ def compare(
         scan=found[0],
         replayed=found[1],
     )
+
+
+def _seen_by_both(
+    model_a: "ImageModel", model_b: "ImageModel", curated: "CuratedSet", names: tuple[str, str]
+) -> "CuratedSet":
+    """The clean set as both take it; three equal channels may fit each of two sizes."""
+    if model_a.manifest.input_size != model_b.manifest.input_size:
+        raise CleanSetError(
+            f"{names[0]} and {names[1]} take images of other channels, so that no clean set is the "
+            "same for both; compare them without one.",
+            code="cleanset_wrong_size",
+        )
+    return curated.seen_by(model_a.manifest.input_size[0])
 
 
 def _open(
