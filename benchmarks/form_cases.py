@@ -43,6 +43,7 @@ class FormCase:
     kinds: tuple[str, ...] = (ZIP, OLD, SAFE)
     file: str = "model"
     beside: tuple[str, ...] = ()
+    layout: Callable[[State, Path], None] | None = None  # writes several files of weights itself
     rounded: bool = False
     other: dict[str, Any] = field(default_factory=dict)
 
@@ -56,8 +57,14 @@ def state() -> State:
         return architectures.export(architectures.build(Manifest.from_dict(CONFIG)))
 
 
-def write(case: FormCase, kind: str, folder: Path) -> Path:
-    """Put the case's files into `folder`; returns the weights."""
+def write(case: FormCase, kind: str, folder: Path) -> None:
+    """Put the case's files into `folder`."""
+    (folder / "config.json").write_bytes(case.config(json.loads(json.dumps(CONFIG))))
+    for name in case.beside:
+        (folder / name).write_bytes(b"nothing to vet")
+    if case.layout is not None:
+        case.layout(state(), folder)
+        return
     value = case.value(state())
     weights = folder / (case.file + (".safetensors" if kind == SAFE else ".ckpt"))
     if kind == SAFE:
@@ -66,10 +73,6 @@ def write(case: FormCase, kind: str, folder: Path) -> Path:
             write_tensors(tensors, {}, file.write)
     else:
         torch.save(value, weights, _use_new_zipfile_serialization=kind == ZIP)
-    (folder / "config.json").write_bytes(case.config(json.loads(json.dumps(CONFIG))))
-    for name in case.beside:
-        (folder / name).write_bytes(b"nothing to vet")
-    return weights
 
 
 def _as(dtype: torch.dtype) -> Callable[[State], State]:
@@ -121,6 +124,32 @@ def _timm_training(own: State) -> Any:
         "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]},
         "args": argparse.Namespace(lr=0.1, model="cifar_resnet"),
     }
+
+
+def _sharded(change: Callable[[list[State], dict[str, str]], Any]) -> Callable[[State, Path], None]:
+    """Two shards and their index, after `change` has changed their tensors and its weight_map."""
+
+    def layout(own: State, folder: Path) -> None:
+        names = [f"model-0000{place}-of-00002.safetensors" for place in (1, 2)]
+        half = len(own) // 2
+        shards: list[State] = [dict(list(own.items())[:half]), dict(list(own.items())[half:])]
+        listed = {name: file for file, part in zip(names, shards, strict=True) for name in part}
+        change(shards, listed)
+        for file, part in zip(names, shards, strict=True):
+            if part:
+                with (folder / file).open("wb") as target:
+                    write_tensors(part, {}, target.write)
+        if listed:
+            index = {"metadata": {"total_size": 1.5}, "weight_map": listed}
+            (folder / "model.safetensors.index.json").write_bytes(canonical_json(index))
+
+    return layout
+
+
+def _pickled_shards(own: State, folder: Path) -> None:
+    for place, part in enumerate((dict(list(own.items())[:4]), dict(list(own.items())[4:])), 1):
+        torch.save(part, folder / f"pytorch_model-0000{place}-of-00002.bin")
+    (folder / "pytorch_model.bin.index.json").write_bytes(b"{}")
 
 
 PICKLED = (ZIP, OLD)
@@ -272,6 +301,56 @@ CASES = (
         "upload timm's network",
         config=lambda _: canonical_json({"model_type": "vit", "num_labels": 4}),
         code="manifest_transformers",
+    ),
+    FormCase(
+        "shards with `model.safetensors.index.json`",
+        "read as one state dict",
+        kinds=(SAFE,),
+        layout=_sharded(lambda _shards, _listed: None),
+    ),
+    FormCase(
+        "shards without their index",
+        "upload the index beside them",
+        kinds=(SAFE,),
+        layout=_sharded(lambda _shards, listed: listed.clear()),
+        code="shard_alone",
+    ),
+    FormCase(
+        "an index without one of its shards",
+        "upload the missing shard",
+        kinds=(SAFE,),
+        layout=_sharded(lambda shards, _listed: shards[1].clear()),
+        code="shards_incomplete",
+    ),
+    FormCase(
+        "a tensor that two shards hold",
+        "save the model again",
+        kinds=(SAFE,),
+        layout=_sharded(lambda shards, _listed: shards[1].update(shards[0])),
+        code="shards_contradict",
+    ),
+    FormCase(
+        "a tensor that the index does not list",
+        "save the model again",
+        kinds=(SAFE,),
+        layout=_sharded(lambda _shards, listed: listed.popitem()),
+        code="shards_contradict",
+    ),
+    FormCase(
+        "an index that names a file outside its folder",
+        "save the model again",
+        kinds=(SAFE,),
+        layout=_sharded(
+            lambda _shards, listed: listed.update(more="../model-00003-of-00003.safetensors")
+        ),
+        code="shards_bad_index",
+    ),
+    FormCase(
+        "shards of a PyTorch checkpoint",
+        "save as safetensors",
+        kinds=(ZIP,),
+        layout=_pickled_shards,
+        code="shards_of_pickles",
     ),
     FormCase(
         "a folder as a hub download leaves it",

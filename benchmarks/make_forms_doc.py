@@ -24,8 +24,11 @@ Codes are explained in [troubleshooting](troubleshooting.md).
 |---|---|---|---|
 """
 TAIL = """
-Not read yet: shards with an index (join them into one `model.safetensors`), weights of
-transformers models by their own names, clean sets of grey images that were stored as RGB.
+Architectures are those of timm by their names, `torchvision.NAME` for torchvision's classifiers,
+and the guard's own. A network of one channel takes a clean set of grey images that were stored in
+three equal channels, and the verdict says so; where the channels differ, `cleanset_wrong_size`.
+
+Not read yet: weights of transformers models by their own names.
 """
 
 

@@ -268,7 +268,7 @@ def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Repo
         child,
         parent.evidence,
         parent.triggers,
-        tournament.work.curated.holdout,
+        tournament.work.curated.seen_by(tournament.model.manifest.input_size[0]).holdout,
     )
 
 

@@ -8,6 +8,7 @@ from guard.core.contracts import Budget
 from guard.core.errors import CleanSetError, InputError, ManifestRejected, PolicyError
 from guard.core.modality import HOLDS, Modality
 from guard.core.pairs import CuratedPairs
+from guard.core.shards import is_index
 from guard.policy import Policy, default_policy, load_policy
 from guard.settings import load_settings, plugin_folder
 from guard.vetting import battery_secret, examine, modalities
@@ -58,7 +59,7 @@ def vettable_at(path: Path, out: Path) -> examine.Inspected:
 def name_of(path: Path) -> str:
     """The name of a model that was given as a path: its folder's name, or the file's own."""
     path = path.resolve()
-    usual = path.is_file() and path.stem in {"model", "pytorch_model"}
+    usual = path.is_file() and (path.stem in {"model", "pytorch_model"} or is_index(path.name))
     return path.parent.name if usual else path.stem
 
 

@@ -84,6 +84,18 @@ def state_dict_name(value: Any) -> str | None:
     return value
 
 
+def assumed_remark(names: Sequence[str]) -> str:
+    """What a verdict and an error say of a `config.json` without `names`; empty without names."""
+    if not names:
+        return ""
+    values = {"mean": "mean 0", "std": "std 1"}
+    used = " and ".join(values[name] for name in names)
+    return (
+        f"config.json gives no {' and no '.join(names)}: images were fed with {used}, which is "
+        "right only for a network that was trained so."
+    )
+
+
 def assumed(value: Any, cfg: Mapping[str, Any]) -> tuple[str, ...]:
     """Which of mean and std `pretrained_cfg` leaves out, or an earlier reading did (`value`).
 

@@ -10,7 +10,8 @@ class Nomination:
     Facts come from `Bucket.head`, with the guard's own credentials.
 
     `version_id` is None where the event names none. `removed` marks a deletion or a delete marker.
-    `source` names where the notice came from: s3, eventbridge, seaweedfs, sweep, manifest, submit.
+    `source` names where the notice came from: s3, eventbridge, seaweedfs, sweep, manifest, shard,
+    submit.
     """
 
     bucket: str

@@ -5,6 +5,7 @@ Whether to look at all, where its manifest lies.
 
 from guard.core.companions import is_companion
 from guard.core.manifest import MANIFEST_FILE
+from guard.core.shards import is_index
 
 MAX_KEY_BYTES = 1024  # S3's own limit
 
@@ -40,7 +41,7 @@ def not_a_model(key: str) -> str:
     """
     if key.endswith("/"):
         return "The object is a folder mark; it contains no model."
-    if is_manifest(key):
+    if is_manifest(key) or is_index(key):
         return ""
     if is_companion(key):
         return "Documents, images and settings beside a model are not vetted."

@@ -153,6 +153,7 @@ def compare(
         return Comparison(
             a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched
         )
+    curated = _seen_by_both(model_a, model_b, curated, names)
     found: tuple[tuple[Evidence, ...], tuple[Replayed, ...]] | tuple[None, tuple[()]] = (None, ())
     if detectors is not None:
         examined = examine.examine(
@@ -182,6 +183,19 @@ def compare(
     )
 
 
+def _seen_by_both(
+    model_a: "ImageModel", model_b: "ImageModel", curated: "CuratedSet", names: tuple[str, str]
+) -> "CuratedSet":
+    """The clean set as both take it; three equal channels may fit each of two sizes."""
+    if model_a.manifest.input_size != model_b.manifest.input_size:
+        raise CleanSetError(
+            f"{names[0]} and {names[1]} take images of other channels, so that no clean set is the "
+            "same for both; compare them without one.",
+            code="cleanset_wrong_size",
+        )
+    return curated.seen_by(model_a.manifest.input_size[0])
+
+
 def _open(
     path: Path, name: str, out: Path, curated: "CuratedSet | None", device: str | None
 ) -> tuple["ImageModel", Side]:
@@ -193,7 +207,7 @@ def _open(
             weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
         )
         if curated is not None:
-            modalities.fits(inspected.manifest, curated)
+            curated = modalities.fitted(inspected.manifest, curated)
     except (ArtifactRejected, CleanSetError) as error:
         raise type(error)(f"{name}: {error.sentence}", code=error.code) from error
     facts = inspected.manifest

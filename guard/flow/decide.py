@@ -15,7 +15,7 @@ from guard.policy import Case
 from guard.store import artifacts, cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading
-from guard.vetting.case import assumed_in, judge, make_case
+from guard.vetting.case import assumed_in, judge, make_case, read_as_grey
 
 
 def run(guard: Guard, held: Held) -> None:
@@ -86,4 +86,5 @@ def case_of(guard: Guard, scan: ScanRow, methods: Mapping[str, Any] | None = Non
         or any(item.method == METHOD for item in parent or ()),
         retraining=scan.detail.retraining,
         assumed=assumed_in(manifest),
+        grey=read_as_grey(manifest, facts),
     )

@@ -19,7 +19,7 @@ import structlog
 from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from guard.events import Nomination
-from guard.flow import _object_keys
+from guard.flow import _object_keys, _shards
 from guard.flow._served_name import prefix_of, served_name
 from guard.flow._upload_pin import is_still, pin_of
 from guard.flow.nominate import nominate
@@ -142,6 +142,9 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     _refuse(facts, step.limits)
     if _object_keys.is_manifest(row.key):
         return _nominate_beside(step, row)
+    if (index := _shards.index_of(step.bucket, row.key)) is not None:
+        return _nominate_index(step, row, index)
+    parts = _shards.parts_of(step.bucket, facts, step.limits.max_upload_bytes)
     name = served_name(
         row.bucket,
         row.key,
@@ -150,26 +153,26 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     )
     # (3) A scan that had a manifest is all there is to do for this version.
     with reading(step.engine) as session:
-        own = pin_of(facts, intake.last_uploads(session, facts.bucket, [facts.key]))
+        last = intake.last_uploads(session, facts.bucket, [facts.key])
+        own = _shards.pin_of_all(pin_of(facts, last), parts)
         there = intake.scans_of_upload(session, facts.bucket, facts.key, own)
     whole = [scan for scan in there if scan.manifest is not None]
     found = None if whole else _manifest(step.bucket, row.key)
     if there and found is None:
         return _settle(step, row, NominationState.ACCEPTED, scan_id=(whole or there)[0].id)
-    if (
-        found is None
-        and (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds
+    if (found is None or _shards.comes_in_parts(row.key)) and (
+        (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds
     ):
-        return _wait(step, row, MANIFEST_PAUSE_SECONDS, f"Waiting for a {MANIFEST_FILE} beside it.")
+        return _wait(step, row, MANIFEST_PAUSE_SECONDS, "Waiting for what belongs beside it.")
     manifest, manifest_pin = found or (None, "")
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{own}{intake.LATE_MANIFEST}{manifest_pin}" if there else own
     _refuse_taken(step, row, name)
     # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
-    digest, size = step.blobs.put(step.bucket.stream(facts))
+    digest, size = step.blobs.put(_shards.stream(step.bucket, parts))
     # (5) One commit.
-    uploaded_at = step.bucket.uploaded_at(facts)
+    uploaded_at = _shards.newest(step.bucket, parts)
     return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, uploaded_at))
 
 
@@ -347,6 +350,18 @@ def _nominate_beside(step: _Intake, row: NominationRow) -> Received:
         row,
         NominationState.ACCEPTED,
         reason=f"This is a manifest; {len(wanted)} objects beside it were nominated.",
+    )
+
+
+def _nominate_index(step: _Intake, row: NominationRow, index: "ObjectFacts") -> Received:
+    """Nominate the index of a shard, with which it is examined."""
+    wanted = Nomination(index.bucket, index.key, index.pin, "shard")
+    nominate(step.engine, [wanted], step.now(), buckets=(row.bucket,))
+    return _settle(
+        step,
+        row,
+        NominationState.ACCEPTED,
+        reason="This is a shard; its index was nominated, with which it is examined.",
     )
 
 

@@ -1,7 +1,7 @@
 """Build the report on one scan of the service from what the store holds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from guard.store import cleansets as cleanset_rows
 from guard.store import evidence as evidence_rows
 from guard.store.rows import ScanRow
 from guard.store.session import reading
+from guard.vetting.case import read_as_grey
 from guard.vetting.examine import open_model
 from guard.vetting.parent_comparison import asr_of
 from guard.vetting.report import demonstrated, recovered
@@ -67,7 +68,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         manifest=manifest_from(dict(stored)) if stored else None,
         cleanset=cleanset,
         evidence=[item.to_dict() for item in found],
-        triggers=_stored_triggers(guard, found, cleanset),
+        triggers=_stored_triggers(guard, found, cleanset, stored),
         purification=repair,
         retraining=scan.detail.retraining,
         candidates=tried,
@@ -129,12 +130,17 @@ def _judged(session: "Session", scan_id: str) -> dict[str, Any]:
 
 
 def _stored_triggers(
-    guard: Guard, evidence: Sequence[Evidence], facts: AnyCleanSet | None
+    guard: Guard,
+    evidence: Sequence[Evidence],
+    facts: AnyCleanSet | None,
+    manifest: Mapping[str, Any] | None,
 ) -> list[RecoveredTrigger]:
     data = _trigger_bytes(guard, evidence)
     if not data or not isinstance(facts, CleanSetFacts):
         return []
     _, images, labels, split = load(guard.blobs.path(facts.digest).read_bytes(), facts.name)
+    if read_as_grey(manifest, facts):
+        images = images[:, :1]
     return recovered(evidence, data, (images[split == 2], labels[split == 2]))
 
 
@@ -169,8 +175,9 @@ def _stored_demonstrations(
             open_model(guard.blobs.path(digest), device="cpu")
             for digest in (repair.parent, report.digest)
         )
+        seen = curated.seen_by(parent.manifest.input_size[0])
         return demonstrated(
-            report, parent, child, evidence, _trigger_bytes(guard, evidence), curated.holdout
+            report, parent, child, evidence, _trigger_bytes(guard, evidence), seen.holdout
         )
     except GuardError:
         return report  # a missing blob must not hide the verdict

@@ -16,7 +16,7 @@ from guard.flow.context import Guard
 from guard.policy import Policy, decide
 from guard.store import census, cleansets, evidence
 from guard.store.session import reading
-from guard.vetting.case import assumed_in, make_case, methods_of
+from guard.vetting.case import assumed_in, make_case, methods_of, read_as_grey
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -89,6 +89,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 sifted=_parent_sifted(session, known),
                 retraining=known.notes.retraining,
                 assumed=assumed_in(known.manifest),
+                grey=read_as_grey(known.manifest, sets[known.cleanset]),
             )
             decision, whole = decide(policy, case), _reuse.complete(policy, case)
             yield Change(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from guard.core.manifest import MANIFEST_FILE
 from guard.core.roles import Act
+from guard.core.shards import is_index
 from guard.events import Nomination
 from guard.flow import _object_keys
 from guard.flow._acts import note
@@ -12,7 +13,7 @@ from guard.flow.context import Guard
 from guard.flow.nominate import record
 from guard.flow.principals import Principal, may_submit
 from guard.store.session import reading, transaction
-from guard.vetting.model_path import locate
+from guard.vetting.model_path import locate, shards_beside
 
 
 def submit(
@@ -40,7 +41,8 @@ def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> st
     Then nominate it.
 
     Args:
-        path: a model file, or a folder with `model.safetensors` and `config.json`.
+        path: a model file, or a folder with `model.safetensors` (or shards and their index) and
+            `config.json`.
 
     Raises:
         Unauthorised, Forbidden: as `guard.flow.principals.may_submit`; nothing was uploaded.
@@ -53,5 +55,7 @@ def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> st
     bucket = guard.make_bucket(guard.settings.intake_bucket)
     if manifest is not None:
         bucket.upload(manifest, f"models/{name}/{MANIFEST_FILE}")
+    for part in shards_beside(weights) if is_index(weights.name) else ():
+        bucket.upload(part, f"models/{name}/{part.name}")
     version = bucket.upload(weights, key)
     return submit(guard, who, bucket.name, key, version)

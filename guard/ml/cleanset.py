@@ -4,7 +4,7 @@ Methods get `CleanSet`; only the measuring code of the guard gets `CuratedSet`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,18 @@ class CuratedSet:
             self.facts.name, self.facts.digest, self.facts.classes, self.search, self.calibration
         )
 
+    def seen_by(self, channels: int) -> "CuratedSet":
+        """The set as a network of so many channels takes it.
+
+        Grey images that are stored in three equal channels get one, for a network of one; any other
+        set is returned as it is. The digest stays that of the stored set.
+        """
+        parts = (self.search, self.calibration, self.holdout)
+        if channels != 1 or self.facts.channels != 3 or not all(_is_grey(part) for part in parts):
+            return self
+        grey = (Labelled(part.images[:, :1].contiguous(), part.labels) for part in parts)
+        return CuratedSet(replace(self.facts, channels=1), *grey)
+
     @classmethod
     def from_arrays(
         cls,
@@ -122,3 +134,7 @@ class CuratedSet:
         codes = torch.from_numpy(split.astype(np.int64))
         parts = [Labelled(pixels[codes == code], classes[codes == code]) for code in range(3)]
         return cls(facts, *parts)
+
+
+def _is_grey(part: Labelled) -> bool:
+    return bool((part.images == part.images[:, :1]).all())

@@ -21,7 +21,7 @@ class Case:
     `waivers` were approved and have not ended; whether they hold here is the policy's to say.
     `sifted`: the training set of the model, or of its parent, was sifted. `retraining` is how a
     network was trained anew; None for all others. `assumed` is what the upload's `config.json` left
-    out, as `Manifest.assumed`.
+    out, as `Manifest.assumed`. `grey`: the clean set's three equal channels were read as one.
     """
 
     artifact: str
@@ -37,3 +37,4 @@ class Case:
     sifted: bool = False
     retraining: RetrainingFacts | None = None
     assumed: tuple[str, ...] = ()
+    grey: bool = False

@@ -54,14 +54,15 @@ def read_clean(data: bytes, name: str) -> "CuratedSet":
     return CuratedSet.from_arrays(*cleansets.load(data, name))
 
 
-def fits(manifest: Manifest, curated: "CuratedSet") -> None:
-    """Refuse a clean set of other channels, image sizes or numbers of classes."""
+def fitted(manifest: Manifest, curated: "CuratedSet") -> "CuratedSet":
+    """The set as the network takes it; refuses other channels, image sizes and class counts."""
+    curated = curated.seen_by(manifest.input_size[0])
     facts = curated.facts
     have = (facts.channels, facts.height, facts.width)
     if manifest.input_size != have:
         raise CleanSetError(
             f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
-            f"{_size(have)}; name a clean set of the model's own size.",
+            f"{_size(have)}{_no_grey(manifest, have)}; name a clean set of the model's own size.",
             code="cleanset_wrong_size",
         )
     if manifest.num_classes != facts.classes:
@@ -70,6 +71,14 @@ def fits(manifest: Manifest, curated: "CuratedSet") -> None:
             f"{facts.classes}; name a clean set with the model's own classes.",
             code="cleanset_wrong_classes",
         )
+    return curated
+
+
+def _no_grey(manifest: Manifest, have: tuple[int, int, int]) -> str:
+    """Why a set of three channels is not read as grey, for a network of one."""
+    if have != (3, *manifest.input_size[1:]) or manifest.input_size[0] != 1:
+        return ""
+    return " whose three channels differ, so that they cannot be read as grey"
 
 
 def _size(size: tuple[int, int, int]) -> str:

@@ -20,10 +20,10 @@ def unfit(
     model: "ImageModel", train: "TrainingSet", curated: "CuratedSet", rules: SiftRules
 ) -> str | None:
     """Why this set cannot be looked at with this model and this clean set; None if it can."""
-    from guard.vetting.modalities import fits
+    from guard.vetting.modalities import fitted
 
     try:
-        fits(model.manifest, curated)
+        curated = fitted(model.manifest, curated)
     except GuardError as error:
         return error.sentence
     facts = train.facts

@@ -1,11 +1,12 @@
 """The policy's view of one artifact, and its verdict; no store is needed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from guard.core import plugins
-from guard.core.evidence import AnyCleanSet, Evidence
+from guard.core.config_forms import assumed_remark
+from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence
 from guard.core.purification import PurificationFacts
 from guard.core.retraining import RetrainingFacts
 from guard.core.waivers import Waiver
@@ -31,12 +32,13 @@ def make_case(
     sifted: bool = False,
     retraining: RetrainingFacts | None = None,
     assumed: tuple[str, ...] = (),
+    grey: bool = False,
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
     `architecture` is what its manifest names, `waivers` those that have not ended. `methods` is
-    `methods_of(policy)`, for a caller that makes many. `sifted`, `retraining` and `assumed` are
-    as in `Case`.
+    `methods_of(policy)`, for a caller that makes many. `sifted`, `retraining`, `assumed` and
+    `grey` are as in `Case`.
     """
     methods = methods_of(policy) if methods is None else methods
     return Case(
@@ -53,6 +55,7 @@ def make_case(
         sifted=sifted,
         retraining=retraining,
         assumed=assumed,
+        grey=grey,
     )
 
 
@@ -61,16 +64,23 @@ def assumed_in(manifest: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(manifest.get("guard", {}).get("assumed", ())) if manifest else ()
 
 
-def _input_remark(case: Case) -> tuple[str, ...]:
-    if not case.assumed:
-        return ()
-    values = {"mean": "mean 0", "std": "std 1"}
-    used = " and ".join(values[name] for name in case.assumed)
-    sentence = (
-        f"config.json gives no {' and no '.join(case.assumed)}: images were fed with {used}, "
-        "which is right only for a network that was trained so."
-    )
-    return (sentence,)
+def read_as_grey(manifest: Mapping[str, Any] | None, facts: AnyCleanSet) -> bool:
+    """Whether a model of this stored manifest takes the set in one channel in place of three."""
+    if manifest is None or not isinstance(facts, CleanSetFacts) or facts.channels == 1:
+        return False
+    size = manifest.get("pretrained_cfg", {}).get("input_size")
+    return bool(size) and size[0] == 1
+
+
+def _remarks(case: Case) -> Iterator[str]:
+    """What a reader of the verdict should know of how the model was fed."""
+    if case.assumed:
+        yield assumed_remark(case.assumed)
+    if case.grey:
+        yield (
+            "The clean set's images have three equal channels; they were read as grey images, "
+            "since the network takes one channel."
+        )
 
 
 def methods_of(policy: Policy) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def judge(policy: Policy, case: Case) -> Decision:
     decision = decide(policy, case)
     facts = replace(
         decision.facts,
-        reasons=(*decision.facts.reasons, *_input_remark(case)),
+        reasons=(*decision.facts.reasons, *_remarks(case)),
         known_gaps=known_gaps(policy, case.versions),
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,

@@ -19,7 +19,8 @@ from guard.core.progress import Progress, part_of, silent
 from guard.detectors import DETECTORS
 from guard.vetting import modalities
 from guard.vetting.battery_secret import COMMITMENT
-from guard.vetting.modalities import fits
+from guard.vetting.modalities import fitted
+from guard.vetting.model_path import in_one_file, refuse_part
 
 if TYPE_CHECKING:
     from guard.ml.triggers import Trigger
@@ -63,7 +64,8 @@ def inspect_upload(
     """Check an upload and write its canonical file into the folder `out`.
 
     Args:
-        path: the uploaded bytes; never executed, and unpickled only in the jail.
+        path: the uploaded bytes; never executed, and unpickled only in the jail. At the desk it may
+            be the index of shards that lie beside it.
         name: the uploader's file name, for formats that the bytes alone do not identify.
         manifest: the bytes of `config.json`, or None where none was uploaded.
 
@@ -75,7 +77,9 @@ def inspect_upload(
 
     # The format comes first: whoever uploads a pickle should read about the pickle and not about a
     # missing manifest.
-    fmt, header, tensors = open_tensors(path, name, budget=budget)
+    refuse_part(name)
+    with in_one_file(path, out, budget.file_bytes) as file:
+        fmt, header, tensors = open_tensors(file, name, budget=budget)
     if manifest is not None:
         facts = parse_manifest(manifest)
     else:
@@ -151,7 +155,7 @@ def examine(
         Cancelled: `progress` raised it. Every other failure of a detector becomes evidence that it
             could not look.
     """
-    fits(model.manifest, curated)
+    curated = fitted(model.manifest, curated)
     kind = modalities.of(model.manifest.modality)
     evidence = [kind.measured(model, artifact, curated, seed=seed)]
     triggers: dict[str, bytes] = {}

@@ -45,8 +45,8 @@ class Kind(Protocol):
     def read_clean(self, data: bytes, name: str) -> Any:
         """A stored clean set with all its parts; raises CleanSetError."""
 
-    def fits(self, manifest: Any, curated: Any) -> None:
-        """Refuse a clean set that is not of the model's classes, sizes or elements.
+    def fitted(self, manifest: Any, curated: Any) -> Any:
+        """The clean set as the model takes it, of its classes, sizes and elements.
 
         Raises:
             CleanSetError: it does not fit.
@@ -75,11 +75,11 @@ def of(modality: Modality) -> Kind:
     return _images
 
 
-def fits(manifest: AnyManifest, curated: Any) -> None:
-    """Refuse a clean set that does not fit this model.
+def fitted(manifest: AnyManifest, curated: Any) -> Any:
+    """The clean set as this model takes it.
 
     Raises:
-        CleanSetError: it is of another modality, or as `Kind.fits`.
+        CleanSetError: it is of another modality, or as `Kind.fitted`.
     """
     facts = curated.facts
     if facts.modality is not manifest.modality:
@@ -88,4 +88,4 @@ def fits(manifest: AnyManifest, curated: Any) -> None:
             f"{HOLDS[facts.modality]}; name one of {HOLDS[manifest.modality]}.",
             code="cleanset_wrong_kind",
         )
-    of(manifest.modality).fits(manifest, curated)
+    return of(manifest.modality).fitted(manifest, curated)

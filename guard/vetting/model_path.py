@@ -1,16 +1,21 @@
 """Find the weights file and the manifest that belong to a path on disk."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from guard.core.companions import is_companion
-from guard.core.errors import InputError
+from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE
+from guard.core.shards import MAX_SHARDS, is_index, opening, shard
 
 _SHOWN = 5
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
-    """The weights file and the manifest that belong to a path on disk.
+    """The weights file, or the index of its shards, and the manifest that belong to a path on disk.
 
     Raises:
         InputError: there is no such file, or the folder holds no single model.
@@ -24,13 +29,7 @@ def locate(path: Path) -> tuple[Path, Path | None]:
             f"{MANIFEST_FILE}."
         )
     usual = path / "model.safetensors"
-    found = (
-        [usual]
-        if usual.is_file()
-        else sorted(
-            item for item in path.iterdir() if item.is_file() and not is_companion(item.name)
-        )
-    )
+    found = [usual] if usual.is_file() else _models(path)
     if len(found) != 1:
         names = ", ".join(item.name for item in found[:_SHOWN])
         raise InputError(
@@ -39,3 +38,81 @@ def locate(path: Path) -> tuple[Path, Path | None]:
         )
     manifest = path / MANIFEST_FILE
     return found[0], manifest if manifest.is_file() else None
+
+
+def _models(folder: Path) -> list[Path]:
+    """What may be a model in a folder: of shards their index, or the first where it is missing."""
+    files = sorted(item for item in folder.iterdir() if item.is_file())
+    found: dict[str, Path] = {}
+    for item in files:
+        part = shard(item.name)
+        if is_index(item.name):
+            found[item.name] = item
+        elif part is not None:
+            found.setdefault(part.index, item)
+        elif not is_companion(item.name):
+            found[item.name] = item
+    return list(found.values())
+
+
+def shards_beside(index: Path) -> list[Path]:
+    """The shards of safetensors beside an index, whether it names them or not; sorted by name."""
+    found = []
+    for item in sorted(index.parent.iterdir()):
+        part = shard(item.name)
+        if part is not None and part.safe and part.index == index.name and item.is_file():
+            found.append(item)
+    return found
+
+
+@contextmanager
+def in_one_file(weights: Path, out: Path, limit: int) -> Iterator[Path]:
+    """The file to read for `weights`: itself, or of an index one with its shards, made in `out`.
+
+    Args:
+        limit: the most bytes that an index and its shards may have together.
+
+    Raises:
+        ArtifactRejected: there are too many shards, or they are too large.
+    """
+    if not is_index(weights.name):
+        yield weights
+        return
+    shards = shards_beside(weights)
+    listed = [(item.name, item.stat().st_size) for item in shards]
+    index_bytes = weights.stat().st_size
+    if len(shards) > MAX_SHARDS or index_bytes + sum(size for _, size in listed) > limit:
+        raise ArtifactRejected(
+            f"There are over {MAX_SHARDS} shards, or they have over {limit} bytes together.",
+            code="file_too_large",
+        )
+    with TemporaryDirectory(dir=out) as folder:
+        packed = Path(folder) / "packed"
+        with packed.open("wb") as target:
+            target.write(opening(index_bytes, listed))
+            for item in (weights, *shards):
+                with item.open("rb") as source:
+                    shutil.copyfileobj(source, target)
+        yield packed
+
+
+def refuse_part(name: str) -> None:
+    """Refuse a file that is one of several by its name.
+
+    Raises:
+        ArtifactRejected: `shard_alone` or `shards_of_pickles`.
+    """
+    part = shard(name)
+    if part is None:
+        return
+    if part.safe:
+        raise ArtifactRejected(
+            f"{name} is one of several shards; {part.index} must lie beside them, and the model is "
+            "read by it.",
+            code="shard_alone",
+        )
+    raise ArtifactRejected(
+        f"{name} is one of several shards of a PyTorch checkpoint, which are not joined; save the "
+        "model as safetensors.",
+        code="shards_of_pickles",
+    )

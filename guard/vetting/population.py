@@ -144,7 +144,7 @@ def scan(
         inspected = examine.inspect_upload(
             member.folder / MODEL, MODEL, manifest, Path(folder), budget=Budget()
         )
-        modalities.fits(inspected.manifest, curated)
+        curated = modalities.fitted(inspected.manifest, curated)
         done: dict[str, Evidence] = {}
         wanted = [examine.ACCURACY_METHOD, *detectors]
         for name in wanted:

@@ -13,7 +13,7 @@ from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
 from guard.defenses import DEFENSES
 from guard.vetting.accused import AccusedImages
-from guard.vetting.modalities import fits
+from guard.vetting.modalities import fitted
 from guard.vetting.parent_comparison import compared_with_parent
 from guard.vetting.repair_probes import Replay
 
@@ -64,7 +64,7 @@ def repair(
     from guard.formats._canonical import write_canonical
     from guard.ml.networks import architectures
 
-    fits(model.manifest, curated)
+    curated = fitted(model.manifest, curated)
     method = DEFENSES.get(defense)(**parameters)
     if accused is not None:
         method = method.informed(accused.taught)

@@ -16,7 +16,7 @@ from guard.core.trainset import Suspect
 from guard.retrainers import RETRAINERS
 from guard.trainsets import Sifted, TrainingSet
 from guard.vetting.accused import proof_images
-from guard.vetting.modalities import fits
+from guard.vetting.modalities import fitted
 from guard.vetting.parent_comparison import on_suspects
 from guard.vetting.repair import crash_as_failure
 
@@ -94,7 +94,7 @@ def retrain(
     from guard.ml.networks import architectures
 
     manifest = replace(manifest, polarizer=None)
-    fits(manifest, curated)
+    curated = fitted(manifest, curated)
     made = RETRAINERS.get(method)(**parameters)
     request = request_of(manifest, train, curated, sifted, method, parameters, seed=seed)
     classes = curated.facts.classes

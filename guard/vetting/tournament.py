@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import Cancelled, MethodFailed
 from guard.core.evidence import Evidence
-from guard.core.modality import Modality
+from guard.core.manifest import Manifest
+from guard.core.manifests import AnyManifest
 from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT
 from guard.core.progress import Progress
@@ -22,7 +23,7 @@ from guard.policy import Case, Decision, DefenseRule, Policy, settled
 from guard.reports.report import RecoveredTrigger, Report, methods_of
 from guard.vetting import examine, parent_comparison, repair
 from guard.vetting.accused import AccusedImages
-from guard.vetting.case import judge, make_case
+from guard.vetting.case import judge, make_case, read_as_grey
 from guard.vetting.next_defense import Step, next_step
 from guard.vetting.report import recovered
 
@@ -65,6 +66,7 @@ class Work:
                 architecture=model.manifest.architecture,
                 sifted=self.sifted,
                 assumed=getattr(model.manifest, "assumed", ()),
+                grey=read_as_grey(model.manifest.to_dict(), self.curated.facts),
             )
 
         examined = examine.examine(
@@ -104,13 +106,15 @@ class Work:
             manifest=inspected.manifest,
             cleanset=self.curated.facts,
             evidence=[item.to_dict() for item in examined.evidence],
-            triggers=self._recovered(examined),
+            triggers=self._recovered(examined, inspected.manifest),
         )
 
-    def _recovered(self, examined: examine.Examined) -> list[RecoveredTrigger]:
-        if self.policy.modality is not Modality.IMAGES:
+    def _recovered(
+        self, examined: examine.Examined, manifest: AnyManifest
+    ) -> list[RecoveredTrigger]:
+        if not isinstance(manifest, Manifest):
             return []  # a text is in the finding's sentence, and nothing else can be shown
-        holdout = self.curated.holdout
+        holdout = self.curated.seen_by(manifest.input_size[0]).holdout
         images = (holdout.images.numpy(), holdout.labels.numpy())
         return recovered(examined.evidence, examined.triggers, images)
 

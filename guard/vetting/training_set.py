@@ -117,6 +117,7 @@ def sift_named(
         Cancelled: `progress` raised it.
     """
     rules = sift_rules(rule)
+    curated = curated.seen_by(model.manifest.input_size[0])
     # Where it lies on this machine is nobody else's business.
     train = replace(train, facts=replace(train.facts, uri=source.uri))
     chosen = DEFAULT_METHODS if methods is None else methods

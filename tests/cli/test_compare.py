@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from guard.core.manifest import Manifest
 from guard.formats._canonical import write_canonical
 from guard.ml.networks import architectures
 from tests.cli.conftest import Answer
-from tests.cli.models import MODEL, QUICK, _trained, clean_set, saved
+from tests.cli.models import MODEL, QUICK, SIDE, _trained, clean_set, pictures, saved
 
 Cli = Callable[..., Answer]
 
@@ -159,3 +160,18 @@ def test_a_clean_set_that_fits_one_model_alone_is_a_sentence_that_names_the_othe
 
     assert (answer.code, answer.out) == (4, "")
     assert "seven: The model has 7 classes" in answer.err
+
+
+def test_a_grey_model_and_one_of_three_channels_share_no_clean_set(
+    cli: Cli, tmp_path: Path
+) -> None:
+    images, labels = pictures(900, seed=1)
+    np.savez(tmp_path / "grey.npz", images=images.repeat(3, axis=1), labels=labels)
+    args = {**MODEL.model_args, "in_chans": 3}
+    three = replace(MODEL, input_size=(3, SIDE, SIDE), mean=(0.5,) * 3, std=(0.5,) * 3)
+    other = fresh(tmp_path / "three", replace(three, model_args=args))
+
+    answer = cli("compare", saved(tmp_path / "one"), other, "--cleanset", tmp_path / "grey.npz")
+
+    assert (answer.code, answer.out) == (4, "")
+    assert "compare them without one" in answer.err

@@ -18,7 +18,7 @@ from guard.core.states import EXIT_CODES, Verdict
 from guard.policy import known_gaps, load_policy
 from tests import schemas
 from tests.cli.conftest import Answer
-from tests.cli.models import clean_set, saved
+from tests.cli.models import QUICK, clean_set, pictures, saved
 from tests.reports.samples import AGREED
 
 Cli = Callable[..., Answer]
@@ -242,3 +242,34 @@ def test_a_policy_that_is_wrong_is_a_sentence(cli: Cli, clean: Path, tmp_path: P
     assert (
         cli("scan", saved(tmp_path / "honest"), "--cleanset", clean, "--policy", policy).code == 4
     )
+
+
+def test_a_scan_says_that_config_json_leaves_mean_and_std_out(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
+    model = saved(tmp_path / "blank", steps=0)
+    config = json.loads((model / "config.json").read_text())
+    del config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
+    (model / "config.json").write_text(json.dumps(config))
+    command = ("scan", model, "--cleanset", clean, "--policy", QUICK)
+
+    document = json.loads(cli(*command, "--format", "json").out)
+
+    assert "config.json gives no mean and no std" in document["reasons"][-1]
+    assert "gives no mean and no std" in " ".join(cli(*command).out.split())
+
+
+def test_a_grey_network_is_scanned_with_grey_images_that_were_stored_as_rgb(
+    cli: Cli, tmp_path: Path
+) -> None:
+    images, labels = pictures(900, seed=1)
+    copies = tmp_path / "copies.npz"
+    np.savez(copies, images=images.repeat(3, axis=1), labels=labels)
+    model = saved(tmp_path / "bad", backdoored=True)
+
+    answer = cli("scan", model, "--cleanset", copies, "--policy", QUICK, "--format", "json")
+    document = json.loads(answer.out)
+
+    assert document["verdict"] == "rejected"
+    assert "read as grey images" in document["reasons"][-1]
+    assert document["triggers"]

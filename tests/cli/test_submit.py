@@ -59,6 +59,23 @@ def test_a_folder_is_uploaded_with_its_manifest_and_nominated(
         assert [message.task for message in outbox.due(session, intake.now(), 10)] == ["receive"]
 
 
+def test_shards_are_uploaded_before_the_index_that_is_nominated(
+    intake: Guard, cli: Cli, tmp_path: Path
+) -> None:
+    folder = model(tmp_path)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+
+    answer = cli("submit", folder, "--format", "json")
+
+    assert answer.code == 0
+    keys = {facts.key.rpartition("/")[2] for facts in intake.make_bucket("").latest()}
+    assert keys == {item.name for item in folder.iterdir()}
+    with reading(intake.engine) as session:
+        row = nominations.get(session, json.loads(answer.out)["nomination"])
+    assert row.key == "models/digits/model.safetensors.index.json"
+
+
 def test_an_object_that_is_there_is_nominated_by_name(intake: Guard, cli: Cli) -> None:
     answer = cli("submit", f"s3://{intake.settings.intake_bucket}/models/x/model.safetensors")
 

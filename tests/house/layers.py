@@ -116,6 +116,7 @@ BUILDS_ON = {
         "pytorch_state_dict",
     ),  # the jail's answer is read by our strict parser
     ("guard.formats.safetensors", "legacy_checkpoint"),  # as above
+    ("guard.formats.safetensors", "sharded_safetensors"),  # each shard is such a file
     ("guard.formats.legacy_checkpoint", "pickle_file"),  # a pickle is refused unless it claims it
     (
         "guard.formats.pytorch_state_dict",

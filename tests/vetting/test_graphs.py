@@ -155,9 +155,9 @@ def test_a_policy_or_a_clean_set_of_another_modality_is_refused(
     with pytest.raises(PolicyError, match="is for image-classification models"):
         offline.scan(place, cleanset=pairs, policy="default")
     with pytest.raises(CleanSetError, match="holds labelled images"):
-        modalities.fits(manifest(), toys.curated())
+        modalities.fitted(manifest(), toys.curated())
     with pytest.raises(CleanSetError, match="holds pairs of a text and a molecule"):
-        modalities.fits(toys.manifest(), pairs)
+        modalities.fitted(toys.manifest(), pairs)
 
 
 def test_what_is_for_images_alone_refuses_it(tmp_path: Path, pairs: CuratedPairs) -> None:

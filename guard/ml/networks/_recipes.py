@@ -176,8 +176,15 @@ def _torchvision(name: str) -> Recipe:
     def make(**kwargs: Any) -> nn.Module:
         return models.get_model(name, weights=None, **kwargs)
 
-    with torch.device("meta"):
-        example = make()
+    try:
+        with torch.device("meta"):
+            example = make()
+    except NotImplementedError as error:  # RegNet computes its widths with tensors
+        raise ManifestRejected(
+            f"{TORCHVISION}{name} cannot be measured before it is built; use timm's network of "
+            "that kind, or another one.",
+            code="unknown_architecture",
+        ) from error
     known = _parameters(type(example))
     sized = next((key for key in _SIZES if key in known), None)
     names = known & _TORCHVISION_ARGUMENTS

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guard.core.config_forms import assumed_remark
 from guard.core.contracts import Budget, Header, TensorInfo
 from guard.core.errors import ArtifactRejected, ManifestRejected, MethodFailed
 from guard.core.manifest import Manifest
@@ -293,8 +294,8 @@ def _probe(model: ImageModel) -> None:
     ):
         raise ArtifactRejected(
             f"On random images the model does not give {model.manifest.num_classes} finite logits "
-            "each; check "
-            "num_classes, and train it again if its weights have run away.",
+            "each; check num_classes, and train it again if its weights have run away. "
+            f"{assumed_remark(model.manifest.assumed)}".rstrip(),
             code="bad_logits",
         )
     if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
