@@ -15,7 +15,7 @@ from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 from guard.store.training_rows import TrainingJobRow
 
-VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
+VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v2"
 
 
 class CleanJson(JSONResponse):
