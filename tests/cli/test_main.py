@@ -3,6 +3,7 @@
 Finds its files, stays light, and turns every error into one sentence and a number.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -10,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import guard.cli
 from guard.cli import main
 from guard.core import errors
 from guard.core.errors import GuardError
 from tests.cli.conftest import Answer
+from tests.cli.test_every_command import commands
 
 Cli = Callable[..., Answer]
 FILES = sorted(
-    file.stem
+    file.stem.replace("_", "-")
     for file in Path(guard.cli.__file__).parent.glob("*.py")
     if not file.stem.startswith("_") and file.stem != "main"
 )
@@ -85,6 +88,26 @@ def test_help_takes_less_than_300_milliseconds_and_loads_nothing_heavy() -> None
 
         assert (done.returncode, done.stderr) == (0, "")
     assert min(spent) < 0.3
+
+
+def test_no_help_and_nothing_that_only_lists_loads_torch(tmp_path: Path) -> None:
+    everything = [[*name.split(), "--help"] for name in commands(get_command(main.app))]
+    asked = [["--help"], *everything, ["policy", "check"], ["methods", "list"]]
+    script = (
+        "import sys; from guard.cli.main import run\n"
+        f"for asked in {asked!r}:\n"
+        "    code = run(asked)\n"
+        "    heavy = {'torch', 'torchvision', 'timm', 'scipy', 'rdkit'} & set(sys.modules)\n"
+        "    if code or heavy: sys.exit(f'{asked}: {code}, loaded {heavy}')\n"
+    )
+    home = {"GUARD_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=home
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(everything) > 50
 
 
 def test_without_arguments_help_is_shown_and_it_counts_as_usage(cli: Cli) -> None:
