@@ -40,7 +40,7 @@ EXITS = {
     "MissingExtra": 2,
     "MethodFailed": 2,
     "OutOfTime": 2,
-    "Cancelled": 2,
+    "Cancelled": 130,
     "NotServable": 1,
     "LeaseLost": 2,
 }
@@ -134,6 +134,23 @@ def test_every_error_has_its_exit_code_and_one_sentence(
     answer = cli("verify")
 
     assert answer == Answer(EXITS[name], "", "guard: It is broken; mend it.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("scan", "nothing was written"), ("alarms", "`guard acts list` shows")]
+)
+def test_ctrl_c_is_one_sentence_about_what_is_kept(
+    name: str, kept: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "get_command", press)
+    answer = cli(name)
+
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err.startswith(f"guard: Stopped guard {name}: ")
+    assert kept in answer.err
 
 
 def test_the_table_of_errors_is_complete() -> None:
