@@ -16,7 +16,7 @@ from guard.core.errors import ArtifactRejected, GuardError, InputError, MissingE
 from guard.core.manifest import MANIFEST_FILE
 from guard.core.modality import Modality
 from guard.core.plain import to_plain
-from guard.core.progress import Progress, silent
+from guard.core.progress import Progress, part, silent
 from guard.core.sift import SiftVerdict
 from guard.core.states import Verdict
 from guard.core.trainset import Suspect
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
     from guard.trainsets import TrainingSet
+_START = 0.02  # of the progress, for what comes before the first method
 
 
 def load_model(path: str | Path) -> Any:
@@ -100,16 +101,19 @@ def scan(
         InputError: there is no such file, clean set or policy, or the clean set does not fit the
             model.
     """
-    started = time.monotonic()
+    started, watch = time.monotonic(), progress or silent
     rules = policy_of(policy)
     with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
+            watch(0.0, "inspecting the model")
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
+            watch(_START / 2, "reading the clean set")
             curated = curated_set(cleanset)
         except (ArtifactRejected, MissingExtra) as error:
             return _not_vetted(Path(path), rules, error, time.monotonic() - started)
-        work = Work(rules, curated, seed, progress or silent, seconds)
+        watch(_START, "measuring the clean accuracy")
+        work = Work(rules, curated, seed, part(watch, _START, 1.0), seconds)
         model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
         return work.report(
@@ -153,15 +157,19 @@ def purify(
         InputError: as `scan`; also a defense or parameter that does not exist, and suspects
             without a training set.
     """
-    started = time.monotonic()
+    started, watch = time.monotonic(), progress or silent
     rules = policy_of(policy)
     with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
+            watch(0.0, "inspecting the model")
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
-            work = Work(rules, curated_set(cleanset), seed, progress or silent, math.inf)
+            watch(_START / 2, "reading the clean set")
+            curated = curated_set(cleanset)
+            work = Work(rules, curated, seed, part(watch, _START, 1.0), math.inf)
         except (ArtifactRejected, MissingExtra) as error:
             return _not_vetted(Path(path), rules, error, time.monotonic() - started)
+        watch(_START, "measuring the clean accuracy")
         model = examine.open_model(inspected.canonical, device=device)
         # A wrong name is refused before the long search.
         listed = _order(rules, defense, params)

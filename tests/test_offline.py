@@ -18,6 +18,7 @@ from guard.store import artifacts
 from guard.store.rows import ArtifactKind
 from guard.store.session import transaction
 from guard.vetting import examine
+from tests.cli import models
 from tests.flow.place import Place
 from tests.flow.test_foreign_layers import polarized
 
@@ -74,6 +75,30 @@ def test_a_model_with_a_repairs_layer_is_refused_as_an_upload_is(
         assert report.facts.reasons == (FOREIGN_POLARIZER,)
     assert not (folder / "out").exists()
     assert not list(folder.rglob("*.db"))  # a look creates none
+
+
+def test_a_scan_moves_before_its_first_method_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARD_DATA_DIR", str(tmp_path / "data"))
+    seen = list[tuple[float, str]]()
+
+    offline.scan(
+        models.saved(tmp_path / "honest"),
+        cleanset=models.clean_set(tmp_path / "clean.npz"),
+        policy=POLICY,
+        progress=lambda done, note="": seen.append((done, note)),
+    )
+
+    notes = [note for _, note in seen]
+    assert notes[:3] == [
+        "inspecting the model",
+        "reading the clean set",
+        "measuring the clean accuracy",
+    ]
+    assert notes[3].startswith("weight_statistics")
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert 0 < seen[2][0] < 0.05
 
 
 def test_a_database_that_holds_other_models_only_vouches_for_nothing(

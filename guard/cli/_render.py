@@ -18,6 +18,7 @@ from guard.core.sift import SiftedSet
 from guard.core.states import Verdict
 from guard.core.text import printable
 from guard.reports.charts import label_of, number, percent
+from guard.reports.repaired import repair_sentence
 from guard.reports.report import Report, candidate_outcome, chain_of, outcome_text, parameters_text
 from guard.reports.retraining import before_and_after, sentences
 
@@ -51,19 +52,40 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         title_style="bold",
         pad_edge=False,
     )
-    for column in columns:
+    cells = [
+        [
+            cell if isinstance(cell, Text) else Text(printable("" if cell is None else cell))
+            for cell in row
+        ]
+        for row in rows
+    ]
+    least = _least([column.lstrip(">") for column in columns], cells)
+    for column, width in zip(columns, least, strict=True):
         right = column.startswith(">")
         made.add_column(
-            column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right
+            column.lstrip(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right,
+            min_width=width,
         )
-    for row in rows:
-        made.add_row(
-            *(
-                cell if isinstance(cell, Text) else printable("" if cell is None else cell)
-                for cell in row
-            )
-        )
+    for cell in cells:
+        made.add_row(*cell)
     return made
+
+
+def _least(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
+    """The width that each column needs so that no name in it is broken, where all have room."""
+    longest = [
+        max((len(part) for cell in (name, *cells) for part in str(cell).split()), default=1)
+        for name, cells in zip(
+            columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True
+        )
+    ]
+    room, cap = console().width - 2 * len(columns), max(longest, default=1)
+    while cap > 1 and sum(min(one, cap) for one in longest) > room:
+        cap -= 1  # the longest of all, such as an address, is broken first
+    return [min(one, cap) for one in longest]
 
 
 def print_table(
@@ -132,6 +154,8 @@ def _head(report: Report) -> Panel:
         lines.append(Text(f"expired at {report.expires_at}; scan it again", style="bold yellow"))
     if report.facts.gate is not None:
         lines.append(Text(report.facts.gate.sentence, style="bold yellow"))
+    if holds := repair_sentence(report):
+        lines.append(Text(holds, style="bold"))
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines += [
         Text(f"• {printable(waiver.sentence)}", style="yellow") for waiver in report.facts.waivers
@@ -287,7 +311,8 @@ def _asr_text(report: Report) -> str:
         if report.facts.asr_upper is None
         else f", all triggers at once at most {percent(report.facts.asr_upper)}"
     )
-    return f"attack success rate {_asr(report.asr)}{upper}"
+    of = "uploaded model's triggers" if report.purification is not None else "attack success rate"
+    return f"{of} {_asr(report.asr)}{upper}"
 
 
 def _asr(estimate: AsrEstimate | None) -> str:

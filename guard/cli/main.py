@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from guard.core.errors import (
     ArtifactRejected,
+    Cancelled,
     GuardError,
     InputError,
     IntegrityMismatch,
@@ -22,9 +23,11 @@ from guard.core.shelf import Shelf
 COMMANDS: Shelf[Any] = Shelf("guard.cli")
 
 OK, BLOCKED, FAILED, NOTHING_VETTABLE, USAGE, REVIEW, MISMATCH = range(7)
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 #: First match wins; every other error of the guard is `FAILED`. Verdicts have their own table in
 #: `core.states`.
 _EXITS: tuple[tuple[type[GuardError], int], ...] = (
+    (Cancelled, INTERRUPTED),
     (InputError, USAGE),
     (ArtifactRejected, NOTHING_VETTABLE),
     (IntegrityMismatch, MISMATCH),
@@ -39,10 +42,22 @@ EXTRAS = {
     "psycopg": "postgres",
     "rdkit": "graphs",
 }
+#: What is kept when Ctrl-C stops a command; `guard retrain` says it itself.
+_KEPT = {
+    "scan": "no verdict was given and nothing was written",
+    "compare": "nothing was written",
+    "generate": "nothing was written",
+    "purify": "no repaired model was written",
+    "calibrate": "no calibration was written",
+    "sift": "no file was written",
+    "status": "what it showed goes on",
+    "submit": "what was submitted is vetted all the same, as `guard status` shows",
+}
+_RECORDED = "what it changes is recorded whole or not at all, as `guard acts list` shows"
 _EPILOG = (
     "Exit codes: 0 cleared or purified, 1 blocked, 2 error or inconclusive, 3 nothing vettable, "
-    "4 usage, 5 waiting for review, 6 integrity mismatch. The answer goes to stdout, everything "
-    "else to stderr."
+    "4 usage, 5 waiting for review, 6 integrity mismatch, "
+    "130 stopped by Ctrl-C. The answer goes to stdout, everything else to stderr."
 )
 
 
@@ -130,8 +145,8 @@ def run(args: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "guard"
         return _complain(f"{error.format_message()} See `{path} --help`.", USAGE, debug)
-    except typer.Abort:
-        return _complain("Stopped; nothing was changed.", FAILED, debug)
+    except (typer.Abort, KeyboardInterrupt):
+        return _complain(_stopped(rest), INTERRUPTED, debug)
     except GuardError as error:
         code = next((number for kind, number in _EXITS if isinstance(error, kind)), FAILED)
         return _complain(error.sentence, code, debug)
@@ -148,6 +163,12 @@ def run(args: Sequence[str]) -> int:
         )
         return _complain(sentence, FAILED, debug)
     return answer if isinstance(answer, int) else OK
+
+
+def _stopped(args: Sequence[str]) -> str:
+    """What Ctrl-C has stopped, and what is kept of it."""
+    name = next((arg for arg in args if not arg.startswith("-")), "")
+    return f"Stopped {f'guard {name}'.strip()}: {_KEPT.get(name, _RECORDED)}."
 
 
 def _missing(error: ModuleNotFoundError) -> str:

@@ -1,6 +1,5 @@
 """List detectors, defenses, formats and publishers."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -123,19 +122,18 @@ def _of(kind: str) -> list[dict[str, Any]]:
     use = _policy_use() if kind in ("detectors", "defenses") else {}
     rows = []
     for name in shelf.names():
-        cls = shelf.get(name)
-        plug_in = plugins.origin(cls)
+        facts, plug_in = shelf.declared(name), plugins.named(kind, name)
         rows.append(
             {
                 "kind": kind,
                 "name": name,
-                "version": getattr(cls, "version", None),
-                "families": sorted(str(family) for family in getattr(cls, "families", ())),
+                "version": facts.version,
+                "families": sorted(facts.families),
                 "policy": use.get((kind, name), "not used" if use else ""),
                 "origin": _origin(plug_in),
                 "digest": plug_in.digest if plug_in else None,
-                "paper": getattr(cls, "paper", ""),
-                "about": (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0],
+                "paper": facts.paper,
+                "about": facts.about,
             }
         )
     return rows

@@ -30,4 +30,5 @@ def publish(
     else:
         digest = seen.scan.canonical_digest or ""
         say(f"publishing {seen.scan.name} sha256:{digest}; `guard served` lists it once it is up")
+        say(guard.publisher.calling(seen.scan.name))
     return 0

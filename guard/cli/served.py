@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli._output import Format, FormatOption, print_json
+from guard.cli._output import Format, FormatOption, print_json, remark
 from guard.cli._service import open_service
 from guard.core.plain import to_plain
 from guard.core.states import WouldBe, exit_code
@@ -44,6 +44,7 @@ def served(
                     "verdict": str(row.verdict) if row.verdict is not None else None,
                     "gate": to_plain(row.gate),
                     "why": row.why,
+                    "calling": guard.publisher.calling(row.served.name),
                 }
                 for row in rows
             ]
@@ -68,6 +69,8 @@ def served(
             shown,
             empty="nothing is served",
         )
+        for row in rows if name is not None else rows[:1]:
+            remark(f"{row.served.name}: {guard.publisher.calling(row.served.name)}")
     return max((_exit_code(row) for row in rows), default=0)
 
 

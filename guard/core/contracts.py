@@ -138,6 +138,10 @@ class Publisher(ABC):
         A second call is harmless.
         """
 
+    def calling(self, name: str) -> str:  # noqa: ARG002 - for those that can say it
+        """How a client asks the model that is served under a name; empty where nobody can."""
+        return ""
+
     @abstractmethod
     def state(self) -> list[Served]:
         """Everything the serving system would answer with, whoever put it there."""

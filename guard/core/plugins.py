@@ -130,6 +130,11 @@ def origin(cls: type) -> PlugIn | None:
     return _plug_ins.get(cls.__module__)
 
 
+def named(kind: str, name: str) -> PlugIn | None:
+    """The plug-in file behind a name on a shelf; None where it comes with the package."""
+    return _plug_ins.get(f"{_MODULES}.{kind}.{name}")
+
+
 def marked(cls: type, parameters: dict[str, object]) -> dict[str, object]:
     """`parameters` of a method as evidence records them.
 

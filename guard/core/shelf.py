@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Generic, TypeVar, cast
 
+from guard.core.declared import Declared, Unreadable, declared
 from guard.core.errors import UnknownMethod
 from guard.core.modality import Modality
 
@@ -76,6 +77,26 @@ class Shelf(Generic[T]):
             if found is not None:
                 return found
         return int(getattr(self.get(name), "version"))  # noqa: B009 - not every shelf has one
+
+    def declared(self, name: str) -> Declared:
+        """What the plug-in's file states, read without running it where it states plain values.
+
+        Raises:
+            UnknownMethod: no such file.
+            InputError: as `get`, for a plug-in from outside that states other values.
+        """
+        if name not in self.names():
+            self.get(name)
+        try:
+            return declared(_source(self.package, name), class_name(name))
+        except Unreadable:
+            cls = self.get(name)
+        return Declared(
+            version=getattr(cls, "version", None),
+            families=frozenset(map(str, getattr(cls, "families", ()))),
+            paper=getattr(cls, "paper", ""),
+            about=(sys.modules[cls.__module__].__doc__ or "").strip().partition("\n")[0],
+        )
 
     def of(self, modality: Modality) -> list[str]:
         """The names of the plug-ins for models of one modality, sorted; imports no plug-in."""

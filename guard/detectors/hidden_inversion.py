@@ -91,7 +91,13 @@ class HiddenInversion(Detector):
         "Wang et al., UNICORN, ICLR 2023 (families); Wang et al., Neural Cleanse, IEEE S&P 2019"
     )
     families: ClassVar[frozenset[str]] = frozenset(
-        {*(kind.family for kind in FAMILIES), str(Family.BLEND)}
+        {
+            Family.ADDITIVE,
+            Family.BLEND,
+            Family.FILTER,
+            Family.SAMPLE_SPECIFIC,
+            Family.WARP,
+        }
     )
 
     goal: float = 0.8

@@ -3,7 +3,7 @@
 Both need a reason, and both are acts that the ledger keeps.
 """
 
-from guard.core.errors import GuardError, InputError, NotServable
+from guard.core.errors import InputError, NotServable
 from guard.core.roles import Act
 from guard.core.states import ScanState
 from guard.flow import publish
@@ -131,7 +131,7 @@ def _before(guard: Guard, name: str) -> ScanRow:
         try:
             target = _finished(guard, name, row.digest)
             publish.view(guard, target)
-        except GuardError:
+        except NotServable:
             continue  # revoked or expired: the one before it, perhaps
         return target
     raise InputError(

@@ -98,10 +98,20 @@ def repairable(policy: Policy, case: Case, accused: Accused) -> bool:
     )
 
 
-def accusation(policy: Policy, finding: Finding) -> str:
-    """The sentence about a finding that accuses, with its trigger's ASR on the hold-out."""
+def accusation(policy: Policy, finding: Finding, accused: Sequence[Finding] = ()) -> str:
+    """The sentence about a finding that accuses, with its trigger's ASR on the hold-out.
+
+    Args:
+        accused: all findings that accuse; where another one has measured an ASR, this one does not
+            say that none could be.
+    """
     if finding.asr is None:
-        return f"{finding.statement} Its ASR could not be measured: no trigger was recovered."
+        measured = {one.target for one in accused if one.asr is not None}
+        if not measured:
+            return f"{finding.statement} Its ASR could not be measured: no trigger was recovered."
+        if finding.target in measured:
+            return f"{finding.statement} This method recovers no trigger; another one did."
+        return f"{finding.statement} No trigger for class {finding.target} was recovered."
     asr = finding.asr
     over = "not over" if asr.high <= policy.asr_limit else "over"
     return (

@@ -300,7 +300,7 @@ def _judge(view: _View) -> tuple[Verdict, list[str]]:
     findings = [finding for _, finding in view.accused]
     # The question is whether the trigger that was found works, not the attacker's: no margin.
     upper = asr_bounds.of_suspects(view.usable, findings, 0.0)
-    reasons = [accusations.accusation(policy, finding) for finding in findings]
+    reasons = [accusations.accusation(policy, finding, findings) for finding in findings]
     if view.case.purification is not None:
         return Verdict.REJECTED, reasons
     if upper is not None and upper <= policy.asr_limit:

@@ -91,6 +91,12 @@ class Folder(Publisher):
             detail={"members": digests},
         )
 
+    def calling(self, name: str) -> str:
+        return (
+            f"Nothing answers: carry {self._root / name} to where it is served, and check its "
+            f"{RELEASE} there."
+        )
+
     def withdraw(self, name: str, version: str) -> None:
         home = self._root / name
         target = home / version if version else home

@@ -74,6 +74,8 @@ class Torchserve(Publisher):
         drain_seconds: float = 2.0,
         call_seconds: float = 15.0,
     ) -> None:
+        self._called = f"{inference}/predictions"
+        self._keys = run_dir / "key_file.json"
         self._store = store
         self._ready_seconds = ready_seconds
         self._request_seconds = request_seconds
@@ -81,7 +83,7 @@ class Torchserve(Publisher):
         self._api = Management(
             management=management,
             inference=inference,
-            keys=run_dir / "key_file.json",
+            keys=self._keys,
             seconds=call_seconds,
         )
         self._extracts = Extracts((tmp or run_dir / "tmp") / "models", store)
@@ -117,6 +119,13 @@ class Torchserve(Publisher):
             digest=approved.digest,
             archive_digest=archive.digest,
             detail={"archive": archive.file},
+        )
+
+    def calling(self, name: str) -> str:
+        return (
+            f"POST an image (image/png, image/jpeg) or JSON to {self._called}/{name} with the "
+            f"header `Authorization: Bearer KEY`; KEY is `inference.key` in {self._keys}, another "
+            "one after each start of TorchServe."
         )
 
     def withdraw(self, name: str, version: str) -> None:

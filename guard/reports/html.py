@@ -22,6 +22,7 @@ from guard.reports.charts import (
     suspects_chart,
 )
 from guard.reports.images import SIDE, png_uri, stamp_uri
+from guard.reports.repaired import repair_sentence
 from guard.reports.report import (
     Answered,
     RecoveredTrigger,
@@ -72,6 +73,7 @@ def render_html(report: Report) -> str:
         "report.html.jinja",
         report=report,
         repair=report.purification,
+        holds=repair_sentence(report),
         tone=tone_of(report.exit_code),
         meaning=_meaning(report),
         natural=report.facts.natural_trigger if report.asr is None else None,

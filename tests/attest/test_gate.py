@@ -30,6 +30,7 @@ REPAIR = {
 }
 REPAIR_FACTS = from_plain(RepairSummary, REPAIR)
 LATER = (
+    "natural_trigger",
     "asr_upper",
     "calibration",
     "not_covered",

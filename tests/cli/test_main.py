@@ -3,6 +3,7 @@
 Finds its files, stays light, and turns every error into one sentence and a number.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -10,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import guard.cli
 from guard.cli import main
 from guard.core import errors
 from guard.core.errors import GuardError
 from tests.cli.conftest import Answer
+from tests.cli.test_every_command import commands
 
 Cli = Callable[..., Answer]
 FILES = sorted(
-    file.stem
+    file.stem.replace("_", "-")
     for file in Path(guard.cli.__file__).parent.glob("*.py")
     if not file.stem.startswith("_") and file.stem != "main"
 )
@@ -37,7 +40,7 @@ EXITS = {
     "MissingExtra": 2,
     "MethodFailed": 2,
     "OutOfTime": 2,
-    "Cancelled": 2,
+    "Cancelled": 130,
     "NotServable": 1,
     "LeaseLost": 2,
 }
@@ -87,6 +90,26 @@ def test_help_takes_less_than_300_milliseconds_and_loads_nothing_heavy() -> None
     assert min(spent) < 0.3
 
 
+def test_no_help_and_nothing_that_only_lists_loads_torch(tmp_path: Path) -> None:
+    everything = [[*name.split(), "--help"] for name in commands(get_command(main.app))]
+    asked = [["--help"], *everything, ["policy", "check"], ["methods", "list"]]
+    script = (
+        "import sys; from guard.cli.main import run\n"
+        f"for asked in {asked!r}:\n"
+        "    code = run(asked)\n"
+        "    heavy = {'torch', 'torchvision', 'timm', 'scipy', 'rdkit'} & set(sys.modules)\n"
+        "    if code or heavy: sys.exit(f'{asked}: {code}, loaded {heavy}')\n"
+    )
+    home = {"GUARD_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=home
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(everything) > 50
+
+
 def test_without_arguments_help_is_shown_and_it_counts_as_usage(cli: Cli) -> None:
     answer = cli()
 
@@ -111,6 +134,23 @@ def test_every_error_has_its_exit_code_and_one_sentence(
     answer = cli("verify")
 
     assert answer == Answer(EXITS[name], "", "guard: It is broken; mend it.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("scan", "nothing was written"), ("alarms", "`guard acts list` shows")]
+)
+def test_ctrl_c_is_one_sentence_about_what_is_kept(
+    name: str, kept: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "get_command", press)
+    answer = cli(name)
+
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err.startswith(f"guard: Stopped guard {name}: ")
+    assert kept in answer.err
 
 
 def test_the_table_of_errors_is_complete() -> None:

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from guard.cli.methods import KINDS
+from guard.core import plugins
 from guard.core.shelf import Shelf
 from tests.cli.conftest import Answer
+from tests.plug_ins import DETECTOR, folder
 
 QUICK = Path(__file__).parent.parent / "quick.toml"
 QUICK_GRAPHS = Path(__file__).parent.parent / "quick_graphs.toml"
@@ -31,6 +35,32 @@ def test_every_plug_in_is_listed_with_its_version_and_use(cli: Cli) -> None:
         next(row for row in rows if row["name"] == "shared_distillation")["policy"]
         == "tried 1. and 4."
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_file_states_is_what_its_class_has(kind: str) -> None:
+    shelf: Shelf[Any] = Shelf(f"guard.{kind}")
+
+    for name in shelf.names():
+        cls, facts = shelf.get(name), shelf.declared(name)
+        families = frozenset(map(str, getattr(cls, "families", ())))
+        assert (facts.version, facts.families) == (getattr(cls, "version", None), families), name
+        assert facts.paper == getattr(cls, "paper", "")
+        assert facts.about
+
+
+def test_a_plug_in_that_states_no_plain_values_is_imported(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = DETECTOR.replace("= 1\n", "= len('1')\n", 1).replace('{"patch"}', 'set(("patch",))')
+    mine = folder(tmp_path / "mine", {"detectors/from_outside.py": odd})
+    monkeypatch.setenv("GUARD_PLUGINS", str(mine))
+
+    rows = json.loads(cli("methods", "list", "--kind", "detectors", "-f", "json").out)
+
+    plugins.use(None)
+    (row,) = [row for row in rows if row["name"] == "from_outside"]
+    assert (row["version"], row["families"], row["paper"]) == (1, ["patch"], "none")
 
 
 def test_a_defense_that_is_tried_twice_says_so(

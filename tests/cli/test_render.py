@@ -1,9 +1,11 @@
 """Tables for people: complete, and deaf to markup and control characters in names."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from guard.cli._render import print_report, print_table
 from guard.core.states import GateMode, Verdict, WouldBe
@@ -206,3 +208,27 @@ def test_a_gate_that_only_warns_is_named_below_the_verdict(capsys: Capture) -> N
     assert report.exit_code == 1
     assert report.to_dict()["gate"] == {"mode": "warn", "would_be": "rejected"}
     assert rejected().to_dict()["gate"] is None
+
+
+def test_no_cell_breaks_inside_a_name_where_there_is_room(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guard.cli._render.console", lambda: Console(width=70))
+    names = ["patch_inversion", "shared_distillation", "2026-11-30"]
+
+    print_table(("one", "two", "since", "why"), [[*names, "a long sentence of many parts " * 5]])
+
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+    assert max(map(len, shown.splitlines())) <= 70
+    print_table(("digest", "why"), [["f" * 64, "w" * 40]])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 70
+
+
+def test_no_cell_of_a_page_breaks_inside_a_name() -> None:
+    page = render_html(rejected())
+
+    cells = re.search(r"\ntd \{([^}]*)\}", page)
+    assert cells is not None
+    assert "overflow-wrap: break-word" in cells[1]
+    assert "td code { overflow-wrap: break-word; }" in page

@@ -6,6 +6,7 @@ One document, the agreed keys, the agreed exit codes.
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -273,3 +274,28 @@ def test_a_grey_network_is_scanned_with_grey_images_that_were_stored_as_rgb(
     assert document["verdict"] == "rejected"
     assert "read as grey images" in document["reasons"][-1]
     assert document["triggers"]
+
+
+def test_ctrl_c_ends_a_scan_with_one_sentence_and_130(clean: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from guard.cli.main import main; main()", "scan"]
+    process = subprocess.Popen(
+        [*command, saved(tmp_path / "honest"), "--cleanset", clean],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "patch_inversion" in line:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            break
+    out, err = process.communicate(timeout=60)
+
+    left = [line for line in err.splitlines() if not line.startswith("{")]
+    assert left == ["guard: Stopped guard scan: no verdict was given and nothing was written."]
+    assert (process.returncode, out) == (130, "")
+    assert json.loads(lines[0])["note"] == "starting"
+    assert json.loads(lines[0])["done"] == 0

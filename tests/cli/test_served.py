@@ -34,6 +34,15 @@ def test_a_vetted_model_is_listed_with_its_digest(service: Service, cli: Cli) ->
     )
 
 
+def test_it_says_how_a_client_gets_at_a_model(service: Service, cli: Cli) -> None:
+    published(service)
+
+    (row,) = json.loads(cli("served", "--format", "json").out)
+
+    assert row["calling"].startswith("Nothing answers: carry ")
+    assert row["calling"] in cli("served", "--name", "digits").err
+
+
 def test_what_was_put_there_behind_the_guards_back_exits_6(service: Service, cli: Cli) -> None:
     published(service)
     foreign(service)

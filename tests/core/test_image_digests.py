@@ -110,9 +110,13 @@ def test_a_verdict_on_an_image_model_is_signed_as_before() -> None:
         expires_at=datetime(2026, 2, 1, tzinfo=UTC),
     )
 
-    statement = json_digest(verdict_statement("a" * 64, facts, issue))
+    statement = verdict_statement("a" * 64, facts, issue)
+    # The second version of the statement has one key more.
+    assert statement.pop("predicateType") == "https://registry-guard.dev/verdict/v2"
+    assert statement["predicate"].pop("natural_trigger") is None
+    first = {**statement, "predicateType": "https://registry-guard.dev/verdict/v1"}
 
-    assert statement == "a276ffb456e19cc24128936477613d419f2bc84cc1f81c12e8bf7092a4958b1d"
+    assert json_digest(first) == "a276ffb456e19cc24128936477613d419f2bc84cc1f81c12e8bf7092a4958b1d"
 
 
 def test_an_image_manifest_is_no_other_models() -> None:

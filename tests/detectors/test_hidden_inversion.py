@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guard.core.evidence import Evidence, Finding, Outcome
-from guard.detectors.hidden_inversion import HiddenInversion
+from guard.detectors.hidden_inversion import FAMILIES, HiddenInversion
 from guard.ml.measure import asr
 from guard.policy.features import coverage
 from tests import rules, toys
@@ -127,3 +127,7 @@ def test_numbers_that_break_only_under_the_trigger_are_refused_too() -> None:
         refusals.code(HiddenInversion(windows=2, look_windows=1), refusals.breaks_off_the_data())
         == "non_finite"
     )
+
+
+def test_it_states_the_families_that_it_searches_and_blends() -> None:
+    assert {kind.family for kind in FAMILIES} | {"blend"} == HiddenInversion.families

@@ -184,6 +184,8 @@ def test_the_other_acts_are_the_ones_that_other_tests_do(kind: Act) -> None:
         Act.ADD_CLEANSET,
         Act.ADD_TRAINSET,
         Act.UPGRADE_DATABASE,
+        Act.ACKNOWLEDGE,
+        Act.RETRY,
     }
 
 

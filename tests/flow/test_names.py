@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard.core.errors import InputError, NotServable
+from guard.core.errors import InputError, NotServable, Unavailable
 from guard.core.states import ScanState, Verdict
 from guard.flow import names, publish, run_stage
 from guard.flow.reconcile import reconcile_guard
@@ -187,6 +187,17 @@ def test_a_rollback_goes_to_the_version_that_was_named_and_never_to_a_revoked_on
     with pytest.raises(NotServable, match="withdrawn"):
         names.rollback(shop.guard, "fraud", "2.0", "back", "bob")
     assert names.rollback(shop.guard, "fraud", "1.0", "back", "bob").id == scans_[0]
+
+
+def test_a_ledger_that_cannot_be_read_is_not_taken_for_a_missing_version(shop: Shop) -> None:
+    for model in range(2):
+        shop.serve("models/fraud/m.pt", model, at=model)
+    file = shop.guard.settings.checkpoint_dir / "checkpoints.jsonl"
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()  # the volume is broken
+
+    with pytest.raises(Unavailable, match="checkpoints"):
+        names.rollback(shop.guard, "fraud", None, "accuracy fell", "bob")
 
 
 def test_a_rollback_that_cannot_be_is_refused(shop: Shop) -> None:

@@ -149,6 +149,18 @@ def test_no_defense_or_no_measured_trigger_means_no_repair() -> None:
     assert "could not be measured" in unmeasured.reasons[0]
 
 
+@pytest.mark.parametrize(("target", "says"), [(1, "another one did"), (3, "for class 3 was")])
+def test_no_reasons_give_an_asr_and_say_that_none_could_be_measured(target: int, says: str) -> None:
+    silent = an_evidence("b", a_finding(asr=None, target=target), parameters={})
+
+    decision = decide(POLICY, a_case(silent, an_evidence("a", a_finding(), seed=1)))
+
+    sentences = " ".join(decision.reasons)
+    assert "its ASR is" in sentences
+    assert "could not be measured" not in sentences
+    assert says in sentences
+
+
 def test_the_asr_shown_is_a_measured_one_of_the_accused_class_whoever_accuses_loudest() -> None:
     silent = an_evidence("b", a_finding(score=1.0, asr=None), parameters={})
     other = an_evidence(

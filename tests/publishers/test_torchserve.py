@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -344,3 +345,21 @@ def test_a_name_that_cannot_be_asked_about_does_not_escape_the_list(tmp_path: Pa
 
 def test_prediction_without_the_key_is_refused(site: Site) -> None:
     assert httpx.get(f"{site.inference}/ping").status_code == 400
+
+
+def test_a_client_that_follows_the_sentence_gets_an_answer(site: Site, one: Vetted) -> None:
+    publish(site, one)
+
+    sentence = site.publisher().calling("digits")
+    found = re.search(r"to (http://\S+) with .*`inference\.key` in (\S+),", sentence)
+    assert found is not None
+    key = json.loads(Path(found[2]).read_text())["inference"]["key"]
+    answer = httpx.post(
+        found[1],
+        content=one.smoke.images[0],
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "image/png"},
+    )
+
+    assert answer.status_code == 200
+    assert answer.headers["X-Guard-Digest"] == one.digest
+    assert len(answer.json()["probabilities"]) == len(one.smoke.probabilities[0])
