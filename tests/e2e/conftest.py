@@ -24,7 +24,7 @@ from tests.e2e.site import SETS, Site, hostile
 FAST = {
     "GUARD_LEASE_SECONDS": "15",
     "GUARD_SWEEP_SECONDS": "5",
-    "GUARD_RECONCILE_SECONDS": "2",
+    "GUARD_RECONCILE_SECONDS": "3",
     "GUARD_MANIFEST_GRACE_SECONDS": "3",
     "GUARD_POLICY_FILE": str(models.QUICK),
     "GUARD_GRAPH_POLICY_FILE": str(Path(__file__).parent.parent / "quick_graphs.toml"),
