@@ -105,7 +105,6 @@ def scan(
     rules = policy_of(policy)
     with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
-            watch(0.0, "inspecting the model")
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
             watch(_START / 2, "reading the clean set")
@@ -161,9 +160,10 @@ def purify(
     rules = policy_of(policy)
     with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
-            watch(0.0, "inspecting the model")
             inspected = vettable_at(Path(path), Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
+            # A wrong name is refused before the long search.
+            listed = _order(rules, defense, params)
             watch(_START / 2, "reading the clean set")
             curated = curated_set(cleanset)
             work = Work(rules, curated, seed, part(watch, _START, 1.0), math.inf)
@@ -171,8 +171,6 @@ def purify(
             return _not_vetted(Path(path), rules, error, time.monotonic() - started)
         watch(_START, "measuring the clean accuracy")
         model = examine.open_model(inspected.canonical, device=device)
-        # A wrong name is refused before the long search.
-        listed = _order(rules, defense, params)
         work, accused = _sifted(work, model, inspected.digest, training_set, suspects, trusted)
         decision, examined = work.judge(model, inspected.digest)
         blind = decision.blind and defense is None

@@ -42,7 +42,7 @@ def _bar(task: str) -> Iterator["Progress"]:
     )
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task(task, total=1.0, note="")
+        bar = shown.add_task(task, total=1.0, note="starting")
 
         def progress(done: float, note: str = "") -> None:
             shown.update(bar, completed=min(1.0, max(0.0, done)), note=printable(note, limit=60))

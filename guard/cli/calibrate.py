@@ -48,7 +48,6 @@ def calibrate(
             f"{out} cannot be written; name a file in a folder that exists.", code="bad_out"
         )
     with watched("calibrate") as progress, quiet_stdout():
-        progress(0.0, "starting")
         from guard import offline
 
         document, facts = offline.calibrate(

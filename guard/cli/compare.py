@@ -65,7 +65,6 @@ def compare(
 
     rules = load_policy(policy) if scan else None
     with watched("compare") as progress, quiet_stdout():
-        progress(0.0, "starting")
         found = comparing.compare(
             a,
             b,

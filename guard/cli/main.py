@@ -162,7 +162,9 @@ def run(args: Sequence[str]) -> int:
             "shows where."
         )
         return _complain(sentence, FAILED, debug)
-    return answer if isinstance(answer, int) else OK
+    code = answer if isinstance(answer, int) else OK
+    # Typer makes 130 of a KeyboardInterrupt, without a sentence.
+    return _complain(_stopped(rest), code, debug) if code == INTERRUPTED else code
 
 
 def _stopped(args: Sequence[str]) -> str:

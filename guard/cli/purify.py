@@ -76,7 +76,6 @@ def purify(
     from guard import offline
 
     with watched("purify") as progress, quiet_stdout():
-        progress(0.0, "starting")
         report = offline.purify(
             path,
             cleanset=cleanset,

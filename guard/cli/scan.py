@@ -40,7 +40,6 @@ def scan(
     from guard import offline
 
     with watched("scan") as progress, quiet_stdout():
-        progress(0.0, "starting")
         report = offline.scan(
             path,
             cleanset=cleanset,

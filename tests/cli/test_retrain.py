@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(command, "watched", interrupting(0.5))
         stopped = cli(*place.args())
-    assert stopped.code == 2
+    assert stopped.code == 130
     assert "the same command with --resume goes on" in stopped.err
     assert not place.out.exists()
 
@@ -174,7 +174,7 @@ def test_ctrl_c_before_the_training_leaves_nothing(
     monkeypatch.setattr(command, "watched", interrupting(0.1))
     answer = cli(*place.args())
 
-    assert answer.code == 2
+    assert answer.code == 130
     assert "nothing is kept" in answer.err
     assert not state_folder(place.out).exists()
 
