@@ -10,6 +10,7 @@ from guard.core.plain import to_plain
 from guard.core.sift import SiftReport, SiftRules, SiftVerdict
 from guard.core.training_jobs import JobState
 from guard.core.trainset import Suspect, TrainingSetFacts
+from guard.flow import training_jobs as flow
 from guard.store import training_jobs
 from guard.store.session import transaction
 from tests.cli.conftest import Answer
@@ -71,8 +72,8 @@ def test_a_sift_is_asked_for_by_name_digest_or_file_without_a_rule_that_allows_i
         assert (again.code, job["id"] in again.out) == (0, True), again.err
     seven = cli("sift", "bad", "stripes", "--submit", "--seed", "7", "--format", "json")
     other = json.loads(seven.out)
-    asked = sorted(job for task, job in service.announced() if task == "sift")
-    assert asked == sorted({job["id"], other["id"]})
+    asked = {one.id for one in flow.recent(service.guard)}
+    assert asked == {job["id"], other["id"]}
 
 
 @pytest.mark.parametrize(
@@ -127,4 +128,4 @@ def test_what_does_not_go_together_or_is_not_there_is_refused(cli: Cli, service:
     for args, said in REFUSED:
         answer = cli("sift", *args)
         assert (answer.code, said in " ".join(answer.err.split())) == (4, True), answer.err
-    assert "sift" not in dict(service.announced())
+    assert flow.recent(service.guard) == []
