@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from guard.cli._output import Format, print_json, print_json_line, say
 from guard.cli._service import caller, open_service
 from guard.core.plain import to_plain
-from guard.core.training_jobs import OPEN_STATES, JobState
+from guard.core.training_jobs import OPEN_STATES, JobKind, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,13 +78,15 @@ def recent(guard: "Guard", limit: int, *, only_open: bool = False) -> "list[Trai
 
 
 def show(rows: "Sequence[TrainingJobRow]", form: Format, *, one: bool = False) -> None:
-    """Print jobs on stdout; with `one`, the JSON is the object itself instead of a list."""
+    """Print jobs on stdout; `one` is shown with its sift's report, and is no list in JSON."""
     if form is Format.JSON:
         print_json(to_dict(rows[0]) if one else [to_dict(row) for row in rows])
         return
     from guard.cli._render import console
 
     console().print(view(rows) if rows else "none")
+    if one:
+        _print_report(rows[0])
 
 
 def follow(guard: "Guard", job_id: str, form: Format) -> int:
@@ -100,6 +102,7 @@ def follow(guard: "Guard", job_id: str, form: Format) -> int:
                 time.sleep(POLL_SECONDS)
                 row = find(guard, job_id)
                 live.update(view([row]), refresh=True)
+        _print_report(row)
         return exit_code(row)
     shown: tuple[Any, ...] = ()
     while True:
@@ -115,8 +118,19 @@ def follow(guard: "Guard", job_id: str, form: Format) -> int:
     return exit_code(row)
 
 
+def _print_report(row: "TrainingJobRow") -> None:
+    """The report of a sift that is done, as `guard sift` prints it."""
+    if row.kind is not JobKind.SIFT or row.result is None:
+        return
+    from guard.cli._sift_view import print_sift
+    from guard.core.plain import from_plain
+    from guard.core.sift import SiftReport
+
+    print_sift(from_plain(SiftReport, row.result), total=row.result["suspects_total"])
+
+
 def exit_code(row: "TrainingJobRow") -> int:
-    """0 for a job that is done; what its network is worth, only its verdict says."""
+    """0 for a job that is done; what it is worth, its verdict or report says."""
     return 0 if row.state is JobState.DONE else NOT_DONE
 
 

@@ -256,6 +256,15 @@ def _before_and_after(report: Report, repair: PurificationFacts) -> Table:
         )
         for one in repair.moments
     ]
+    rows += [
+        (
+            f"patch searched for from it, to class {label_of(report, one.after.target)}",
+            "",
+            _asr(one.searched),
+        )
+        for one in repair.moments
+        if one.searched is not None
+    ]
     return table((f"purified by {printable(report.chain)}", ">before", ">after"), rows)
 
 

@@ -17,14 +17,14 @@ STYLES = {
 }
 
 
-def print_sift(report: SiftReport) -> None:
-    """Print a sift on stdout."""
-    console().print(view(report))
+def print_sift(report: SiftReport, *, total: int | None = None) -> None:
+    """Print a sift on stdout; `total` counts the suspects where the report has not all of them."""
+    console().print(view(report, total=total))
 
 
-def view(report: SiftReport) -> RenderableType:
+def view(report: SiftReport, *, total: int | None = None) -> RenderableType:
     """The judgement in a frame, then the classes that stand out and the methods."""
-    parts: list[RenderableType] = [_head(report)]
+    parts: list[RenderableType] = [_head(report, total)]
     standing = [one for one in report.classes if one.stands_out]
     if standing:
         columns = (
@@ -46,15 +46,20 @@ def view(report: SiftReport) -> RenderableType:
     return Group(*parts)
 
 
-def _head(report: SiftReport) -> Panel:
+def _head(report: SiftReport, total: int | None) -> Panel:
     facts, style = report.training_set, STYLES[report.verdict]
     lines = [Text(f"sha256:{printable(facts.digest)}", style="dim", overflow="fold")]
     lines += [Text(f"• {printable(reason)}") for reason in report.reasons]
     lines.append(Text())
-    kept = sum(one.proof for one in report.suspects)
+    listed, kept = len(report.suspects), sum(one.proof for one in report.suspects)
+    remarked = (
+        f"{kept:,} of them kept for the proof"
+        if total is None or total == listed
+        else f"the first {listed:,} of them listed"
+    )
     lines.append(
         Text(
-            f"{len(report.suspects):,} suspects ({kept:,} of them kept for the proof) of "
+            f"{listed if total is None else total:,} suspects ({remarked}) of "
             f"{facts.images:,} images; {facts.skipped:,} skipped, {facts.overlap:,} are also in "
             "the clean set"
         )

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from guard.cli._answer import answer
+from guard.cli._options import given, without
 from guard.cli._output import Format, ReportFormat, ReportFormatOption, quiet_stdout, remark
 from guard.cli._progress import watched
 from guard.cli._stopping import stoppable
@@ -15,6 +16,7 @@ from guard.cli.purify import PAGE, parameters
 from guard.core.errors import Cancelled, InputError
 
 app = typer.Typer(rich_markup_mode=None)
+COMMAND = "retrain"
 _Set = Annotated[
     str | None,
     typer.Argument(
@@ -70,8 +72,6 @@ _Digest = Annotated[
 ]
 _Cancel = Annotated[str | None, typer.Option(metavar="JOB", help="End a job of the service.")]
 
-_T = TypeVar("_T")
-
 
 @app.command()
 def retrain(
@@ -103,13 +103,13 @@ def retrain(
         from guard.cli import _jobs
 
         return _jobs.cancel(cancel, _plain(form))
-    model, name = _given(like, "--like"), _given(method, "--method")
+    model, name = given(like, "--like", COMMAND), given(method, "--method", COMMAND)
     if submit:
         for value, option in ((out, "--out"), (policy, "--policy"), (device, "--device")):
-            _without(value, option)
+            without(value, option, to="a training here")
         return _asked(training_set, model, name, cleanset, digest, param, seed, _plain(form))
-    _without(digest, "--digest", to="--submit")
-    place = _given(out, "--out")
+    without(digest, "--digest", to="--submit")
+    place = given(out, "--out", COMMAND)
     if place.exists() and not place.is_dir():
         raise InputError(f"{place} is a file; --out names a folder.", code="bad_out")
     from guard import offline_retrain
@@ -117,10 +117,10 @@ def retrain(
     explained = _explained(offline_retrain.state_folder(place))
     with explained, watched("retrain") as shown, stoppable(shown) as progress, quiet_stdout():
         report = offline_retrain.retrain(
-            _given(training_set, "SET"),
+            given(training_set, "SET", COMMAND),
             like=model,
             method=name,
-            cleanset=_given(cleanset, "--cleanset"),
+            cleanset=given(cleanset, "--cleanset", COMMAND),
             out=place,
             resume=resume,
             params=parameters(param or []),
@@ -172,19 +172,6 @@ def _explained(state: Path) -> Iterator[None]:
             if state.exists()
             else "Stopped before anything was trained; nothing is kept."
         ) from error
-
-
-def _given(value: _T | None, what: str) -> _T:
-    if value is None:
-        raise InputError(
-            f"{what} is missing; `guard retrain --help` shows how.", code="missing_option"
-        )
-    return value
-
-
-def _without(value: object, option: str, *, to: str = "a training here") -> None:
-    if value is not None:
-        raise InputError(f"{option} goes with {to} only.", code="option_elsewhere")
 
 
 def _plain(form: ReportFormat) -> Format:

@@ -119,10 +119,15 @@ class OnSuspects:
 
 @dataclass(frozen=True, kw_only=True)
 class MomentTrigger:
-    """ASR on the hold-out, of parent and child, of a trigger estimated from accused images."""
+    """ASR on the hold-out, of parent and child, of a trigger estimated from accused images.
+
+    `searched` is that of the best patch of at most its size that a search on the child finds from
+    there, with that of sibling classes as `natural`; None where it was not measured.
+    """
 
     before: AsrEstimate
     after: AsrEstimate
+    searched: AsrEstimate | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

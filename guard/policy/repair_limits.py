@@ -7,6 +7,7 @@ from guard.core.evidence import Target
 from guard.core.modality import Modality
 from guard.core.purification import PurificationFacts
 from guard.core.pvalues import mcnemar
+from guard.core.sift import SiftRules
 from guard.core.states import Family
 from guard.policy import asr_bounds, graphs
 from guard.policy.rules import Policy, ProofRule
@@ -78,6 +79,18 @@ def _against_suspects(limit: float, facts: PurificationFacts) -> Iterator[str]:
                 f"The trigger for class {found.after.target} that was estimated from accused "
                 f"training images still works on {found.after.estimate:.1%} (up to {upper:.1%}) of "
                 f"the hold-out, over {limit:.0%}."
+            )
+        beside = found.searched
+        if beside is None:
+            continue
+        # Any class may be reached by a patch of that size: only what siblings do not need counts.
+        natural = beside.natural or 0.0
+        if not beside.low <= max(limit, natural + SiftRules().ahead):
+            yield (
+                f"From the trigger for class {beside.target} that was estimated from accused "
+                f"training images, a search finds a patch of the same size that works on "
+                f"{beside.estimate:.1%} ({beside.low:.1%} at least) of the hold-out; the best of "
+                f"its siblings works on {natural:.1%}."
             )
 
 

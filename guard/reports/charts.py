@@ -157,7 +157,7 @@ def suspects_chart(report: Report) -> Chart | None:
         "Accused training images that no repair has learnt from: the share that is still "
         "classified as the label that they were given. The tick is the estimated share of clean "
         "images among them, which keep their label. Estimated triggers are stamped on hold-out "
-        "images."
+        "images; then the repaired model is searched for a patch of the same size from there."
     )
     rows = []
     for one in repair.suspects:
@@ -172,6 +172,9 @@ def suspects_chart(report: Report) -> Chart | None:
         name = f"{label_of(report, found.after.target)}, estimated trigger"
         rows.append(replace(_asr_row(report, found.before, marked=True), label=f"{name}, before"))
         rows.append(replace(_asr_row(report, found.after, marked=False), label=f"{name}, after"))
+        if found.searched is not None:
+            row = _asr_row(report, found.searched, marked=False)
+            rows.append(replace(row, label=f"{name}, searched for from it"))
     return Chart(
         "Accused training images", note, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS)
     )

@@ -1,29 +1,38 @@
 """Triggers estimated from the accused images that no repair learns from, to be tried on candidates.
 
 A repair has seen images with the trigger; what it is proved on must be none of those, nor be made
-of them.
+of them. Each candidate is tried on the trigger as it was estimated, and is searched from there.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guard.core.digests import sha256
+from guard.core.evidence import AsrEstimate
 from guard.core.sift import SiftRules
+from guard.core.states import Family
 from guard.core.trainset import Suspect
 from guard.vetting.accused import LEAST, by_label
+from guard.vetting.examine import restore_trigger
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
+    import torch
+
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+    from guard.ml.search.patches import Patches
     from guard.trainsets import TrainingSet
 
 #: A trigger that works less often (lower end) on the upload may be a likeness of classes: that a
 #: repaired model has it too proves nothing.
 WORKS = SiftRules().max_obedience
 MOST = 500  # images of one label; the first in the order of suspicion
+SIBLINGS = 4  # classes that are searched for beside the target
+STEPS, BATCH = 60, 16  # of the search: those with which patch inversion measures siblings
 
 
 def replays_of_proof(
@@ -69,3 +78,79 @@ def _sources(own: Sequence[Suspect]) -> tuple[list[Suspect], list[int]]:
     if sure and 2 * len(strange) < len(sure):
         return list(own), [one.label for one in own]
     return strange, [one.estimated for one in strange if one.estimated is not None]
+
+
+def searched_from(
+    repaired: Any,
+    curated: "CuratedSet",
+    replay: Replay,
+    *,
+    seed: int,
+    watch: Callable[[float], None],
+) -> AsrEstimate | None:
+    """The ASR of the best patch that a search on a repaired model finds from an estimated one.
+
+    A repair that has unlearnt the very stamp may obey another that is no larger. Some sibling
+    classes are searched for from the same patch, with the same effort; the best of their rates is
+    `natural`. All rates are of the hold-out, which no search sees.
+
+    Args:
+        repaired: from float images N,C,H,W in [0, 1] to logits N,K; left as it is.
+        curated: of the model's classes.
+        replay: its trigger is where the search starts.
+        seed: the same seed gives the same rates on one machine.
+        watch: called with the share done; may raise.
+
+    Returns:
+        None where the trigger is no patch to one class: nothing else is searched for from a start.
+
+    Raises:
+        MethodFailed: a number is not finite; whatever `watch` raises.
+    """
+    trigger, target = restore_trigger(replay.data), replay.target
+    if trigger.family != Family.PATCH or not isinstance(target, int):
+        return None
+    from guard.ml.measure import asr, device_of
+    from guard.ml.search.patches import PatchEffort, patches_within
+    from guard.ml.seeds import seeded
+
+    model = copy.deepcopy(repaired).eval().requires_grad_(requires_grad=False)
+    others = [row for row in range(curated.facts.classes) if row != target]
+    spread = np.linspace(0, len(others) - 1, min(SIBLINGS, len(others))).round().astype(int)
+    rows, device = [target, *(others[place] for place in spread.tolist())], device_of(model)
+    effort = PatchEffort(steps=STEPS, batch=BATCH)
+    with seeded(seed):
+        found = patches_within(
+            model, curated.search, _same_start(trigger, rows, device), trigger.norm, effort, watch
+        )
+    rates = [
+        asr(model, curated.holdout, found.trigger(place), row, str(Family.PATCH)).estimate
+        for place, row in enumerate(rows)
+    ]
+    return asr(
+        model,
+        curated.holdout,
+        found.trigger(0),
+        target,
+        str(Family.PATCH),
+        natural=max(rates[1:], default=None),
+        budget=trigger.norm,
+    )
+
+
+def _same_start(trigger: Any, rows: Sequence[int], device: "torch.device") -> "Patches":
+    """One and the same patch for each of some classes."""
+    import torch
+
+    from guard.ml.search.patches import Patches
+
+    count = len(rows)
+    sizes = torch.full((count,), trigger.norm, dtype=torch.float64)
+    return Patches(
+        targets=torch.tensor(rows, device=device),
+        masks=trigger.mask.to(device).expand(count, -1, -1, -1),
+        patterns=trigger.pattern.to(device).expand(count, -1, -1, -1),
+        norms=sizes,
+        balance=sizes,
+        reached=torch.zeros(count, dtype=torch.bool),
+    )

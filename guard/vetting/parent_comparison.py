@@ -1,9 +1,11 @@
 """How a repaired model compares with its parent: accuracy, the parent's triggers, and the proof."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from guard.core.errors import Cancelled, MethodFailed, OutOfTime
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Target
 from guard.core.progress import Progress
 from guard.core.purification import MomentTrigger, OnSuspects
@@ -11,6 +13,7 @@ from guard.core.sift import METHOD
 from guard.vetting import repair_probes
 from guard.vetting.accused import AccusedImages, Proof, by_label
 from guard.vetting.examine import restore_trigger
+from guard.vetting.moments import searched_from
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
@@ -41,8 +44,13 @@ def compared_with_parent(
     """
     from guard.ml import measure
 
+    end = time.monotonic() + repair_probes.SECONDS  # of all that follows
     obeyed, unproved = ([], []) if accused is None else on_suspects(parent, repaired, accused.proof)
     beyond = repair_probes.prove(parent, repaired, curated, replays, seed=seed, progress=progress)
+    known = () if accused is None else accused.moments
+    moments, unsearched = _moments(
+        parent, repaired, curated, known, seed=seed, end=end, progress=progress
+    )
     return {
         "acc_before": acc_before,
         "acc_after": measure.accuracy(repaired, curated.holdout, curated.facts.classes),
@@ -51,16 +59,10 @@ def compared_with_parent(
         "relearned": beyond.relearned,
         "reactivated": beyond.reactivated,
         "shared": beyond.shared,
-        "unproved": (*beyond.unproved, *unproved),
+        "unproved": (*beyond.unproved, *unproved, *unsearched),
         "swapped": measure.swapped(parent, repaired, curated.holdout, curated.facts.classes),
         "suspects": tuple(obeyed),
-        "moments": tuple(
-            MomentTrigger(
-                before=_replayed(parent, curated, replay),
-                after=_replayed(repaired, curated, replay),
-            )
-            for replay in (() if accused is None else accused.moments)
-        ),
+        "moments": tuple(moments),
     }
 
 
@@ -95,6 +97,43 @@ def on_suspects(
         "class other than its label, so that none shows whether the repair holds."
     )
     return found, [sentence]
+
+
+def _moments(
+    parent: "ImageModel",
+    repaired: Any,
+    curated: "CuratedSet",
+    replays: Sequence[Replay],
+    *,
+    seed: int,
+    end: float,
+    progress: Progress,
+) -> tuple[list[MomentTrigger], list[str]]:
+    """Triggers estimated from accused images, as they are and as starts of a search on the child.
+
+    A sentence is added for each search that failed or was not done by `end`.
+    """
+
+    def watch(_done: float) -> None:
+        if time.monotonic() > end:
+            raise OutOfTime("The time for probing a repair was used up.")
+        progress(1.0, "testing the repair")
+
+    found, failed = [], []
+    for replay in replays:
+        searched = None
+        try:
+            searched = searched_from(repaired, curated, replay, seed=seed, watch=watch)
+        except Cancelled:
+            raise
+        except MethodFailed as error:
+            failed.append(
+                f"No patch was searched for from the estimated trigger for class {replay.target}: "
+                f"{error.sentence}"
+            )
+        before, after = (_replayed(model, curated, replay) for model in (parent, repaired))
+        found.append(MomentTrigger(before=before, after=after, searched=searched))
+    return found, failed
 
 
 def _share(target: Target, hits: int, trials: int) -> AsrEstimate:

@@ -70,7 +70,6 @@ FILES_ONLY = frozenset(
         "methods canary",
         "purify",
         "scan",
-        "sift",
         "trainset check",
     }
 )
@@ -166,6 +165,11 @@ def trainable(scene: Scene) -> str:
     return "digits"
 
 
+def sifted(scene: Scene) -> str:
+    trainable(scene)
+    return "fraud"
+
+
 def without_checkpoints(scene: Scene) -> str:
     (scene.guard.settings.checkpoint_dir / "checkpoints.jsonl").unlink()
     return "accept"
@@ -207,6 +211,7 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "review approve": (Act.APPROVE, Role.REVIEWER, held, WHY),
     "review reject": (Act.REJECT, Role.REVIEWER, held, WHY),
     "rollback": (Act.ROLLBACK, Role.OPERATOR, newer, ("--to", "1.0", *WHY)),
+    "sift": (Act.SIFT, Role.OPERATOR, sifted, ("digits", "--submit")),
     "submit": (Act.SUBMIT, Role.OPERATOR, lambda _: "s3://models/models/new/m.pt", ()),
     "token create": (Act.GIVE_TOKEN, Role.OPERATOR, lambda _: "new", ("--role", "viewer")),
     "token disown": (Act.REMOVE_OWNER, Role.OPERATOR, owner, ("models/uma",)),

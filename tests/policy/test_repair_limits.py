@@ -222,6 +222,18 @@ def test_a_trigger_that_was_estimated_from_accused_images_must_not_work() -> Non
     assert "estimated from accused training images still works on 54.0%" in words
 
 
+def test_a_patch_that_a_search_finds_from_it_must_not_be_ahead_of_its_siblings() -> None:
+    def searched(high: float, natural: float | None) -> MomentTrigger:
+        found = replace(an_asr(high), natural=natural)
+        return MomentTrigger(before=an_asr(0.98), after=an_asr(0.05), searched=found)
+
+    assert verdict(facts(moments=(searched(0.6, 0.5),)))[0] is Verdict.PURIFIED
+    found, reasons = verdict(facts(moments=(searched(0.6, None),)))
+    assert found is Verdict.REJECTED
+    assert "a search finds a patch of the same size that works on 54.0%" in reasons
+    assert verdict(facts(moments=(searched(0.6, 0.2),)))[0] is Verdict.REJECTED
+
+
 def test_the_rates_of_a_purified_model_are_those_of_its_known_triggers() -> None:
     moment = MomentTrigger(before=an_asr(0.98), after=an_asr(0.09))
     decision = decide(POLICY, a_case(purification=facts(moments=(moment,))))

@@ -347,7 +347,9 @@ def sifted() -> Report:
         before=estimate(TARGET, 530, 0.97, 0.99), after=estimate(TARGET, 9, 0.009, 0.03), fdr=0.04
     )
     moment = MomentTrigger(
-        before=estimate(TARGET, 500, 0.9, 0.95), after=estimate(TARGET, 12, 0.013, 0.038)
+        before=estimate(TARGET, 500, 0.9, 0.95),
+        after=estimate(TARGET, 12, 0.013, 0.038),
+        searched=estimate(TARGET, 40, 0.05, 0.1),
     )
     report = with_repair(purified(), suspects=(tried,), moments=(moment,))
     assert report.purification is not None

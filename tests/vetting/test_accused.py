@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from guard.core.errors import InputError
+from guard.core.errors import Cancelled, InputError
 from guard.core.progress import silent
 from guard.core.trainset import Suspect
 from guard.ml.measure import accuracy
-from guard.ml.triggers import PatchTrigger
+from guard.ml.triggers import AdditiveTrigger, PatchTrigger, Trigger
 from guard.ml.triggers.files import serialise
 from guard.policy import TrainingSetRule
 from guard.trainsets import TrainingSet, from_arrays
@@ -26,6 +26,7 @@ from guard.vetting.accused import (
     proof_images,
     unpacked,
 )
+from guard.vetting.moments import searched_from
 from guard.vetting.parent_comparison import compared_with_parent
 from guard.vetting.repair_probes import Proof as Probed
 from guard.vetting.repair_probes import Replay
@@ -160,13 +161,35 @@ def compared(
     )
 
 
+def moment_of(trigger: Trigger) -> Replay:
+    return Replay(target=toys.TARGET, digest="0" * 64, data=serialise(trigger))
+
+
+def true_patch() -> PatchTrigger:
+    mask = torch.zeros(toys.SIZE, toys.SIZE)
+    mask[toys.PATCH] = 1
+    return PatchTrigger(mask[None], torch.ones(1, toys.SIZE, toys.SIZE))
+
+
+class DeafToTheStamp(torch.nn.Module):
+    """A repair that has unlearnt the very stamp, and obeys any other that is nearly as bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = toys.planted()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        corner = images[:, :, toys.PATCH[0], toys.PATCH[1]]
+        dark = images.clone()
+        dark[:, :, toys.PATCH[0], toys.PATCH[1]] = 0
+        known = (corner > 0.98).all((1, 2, 3))[:, None, None, None]
+        return self.inner(torch.where(known, dark, images))
+
+
 def test_a_candidate_is_tried_on_the_proof_images_and_on_estimated_triggers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mask = torch.zeros(toys.SIZE, toys.SIZE)
-    mask[toys.PATCH] = 1
-    trigger = PatchTrigger(mask[None], torch.ones(1, toys.SIZE, toys.SIZE))
-    moment = Replay(target=toys.TARGET, digest="0" * 64, data=serialise(trigger))
+    moment = moment_of(true_patch())
     facts = compared(monkeypatch, toys.honest(), found(training_set(), (moment,)))
     (one,), (estimated,) = facts["suspects"], facts["moments"]
 
@@ -177,7 +200,44 @@ def test_a_candidate_is_tried_on_the_proof_images_and_on_estimated_triggers(
     )
     assert one.before.estimate > 0.7 > 0.1 > one.after.estimate
     assert estimated.before.estimate > 0.7 > 0.2 > estimated.after.estimate
+    assert estimated.searched.natural is not None
+    assert estimated.searched.low <= estimated.searched.natural + 0.15
     assert facts["unproved"] == ()
+
+
+def test_a_repair_that_is_deaf_to_the_very_stamp_alone_is_found_by_a_search_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child, moment = DeafToTheStamp().eval(), moment_of(true_patch())
+    facts = compared(monkeypatch, child, found(training_set(), (moment,)))
+    (one,) = facts["moments"]
+    again = compared(monkeypatch, child, found(training_set(), (moment,)))
+
+    assert one.after.high < 0.2
+    assert one.searched.low > max(0.5, one.searched.natural + 0.15)
+    assert one.searched.budget == pytest.approx(9)
+    assert again["moments"] == facts["moments"]
+
+
+def test_what_is_no_patch_is_no_start_and_what_was_not_searched_for_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shift = moment_of(AdditiveTrigger(torch.full((1, toys.SIZE, toys.SIZE), 0.1)))
+    monkeypatch.setattr(repair_probes, "SECONDS", -1.0)
+    images = found(training_set(), (shift, moment_of(true_patch())))
+    facts = compared(monkeypatch, toys.honest(), images)
+
+    assert [one.searched for one in facts["moments"]] == [None, None]
+    (sentence,) = facts["unproved"]
+    assert "from the estimated trigger for class 2: The time" in sentence
+
+
+def test_a_search_on_a_candidate_can_be_cancelled() -> None:
+    def stop(_done: float) -> None:
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        searched_from(toys.honest(), toys.curated(), moment_of(true_patch()), seed=0, watch=stop)
 
 
 @pytest.mark.parametrize(("dirty", "said"), [(0, "None of the accused"), (5, "5 accused")])
