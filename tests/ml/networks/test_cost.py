@@ -110,6 +110,32 @@ def test_each_limit_names_what_is_over_and_the_setting_that_raises_it(
     afforded()
 
 
+def test_a_constructor_that_takes_too_long_is_broken_off() -> None:
+    with pytest.raises(
+        ManifestRejected, match="building the architecture takes over 0 s"
+    ) as caught:
+        afforded(Budget(seconds=-1))
+
+    assert caught.value.code == "over_budget"
+
+
+def test_what_works_on_weights_alone_is_held_once_and_not_for_each_image() -> None:
+    class Standardised(nn.Module):
+        """It standardises a large weight before it uses a row of it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(10**6, 3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) @ (self.weight * 2)[:10].T
+
+    found = cost_of(outlined(Standardised), FACTS, ANY)
+
+    assert found.activations < 2 * 4 * 3 * 32 * 32
+    assert found.operations > 10**6
+
+
 def test_a_long_run_over_a_limit_is_not_followed_to_its_end() -> None:
     facts = replace(FACTS, model_args={"depths": [130], "width": 1})
     short = Budget(image_operations=10**4)
