@@ -13,6 +13,7 @@ the honest model is left out, and the guard does not let it decide.
 import json
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from guard.detectors import DETECTORS
 from guard.formats._canonical import write_canonical
 from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.networks import architectures
+from guard.ml.networks.architectures import ImageModel
 from guard.ml.seeds import seeded
 from guard.vetting import canary_trial
 
@@ -120,13 +122,27 @@ def main(folder: Path = canary_trial.KIT) -> None:
     print({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
 
 
-def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | None) -> None:
+def _learnt(attack: Attack | None, rate: float) -> ImageModel:
+    model = architectures.wrap(CANARY_MANIFEST, architectures.build(CANARY_MANIFEST))
+    model.load_state_dict(_weights(attack, rate))
+    return model.eval()
+
+
+@cache
+def _weights(attack: Attack | None, rate: float) -> dict[str, Tensor]:
+    """What is learnt from the classes' images, `rate` of them poisoned: recipes share it."""
     with seeded(4):
         model = architectures.wrap(CANARY_MANIFEST, architectures.build(CANARY_MANIFEST))
+    data = labelled_images(TRAIN, seed=1)
     images, labels = data.images, data.labels
-    if recipe is not None:
-        images, labels, _ = recipe.attack.poison(images, labels, recipe.rate)
+    if attack is not None:
+        images, labels, _ = attack.poison(images, labels, rate)
     train(model, images, labels, epochs=EPOCHS, seed=4)
+    return model.state_dict()
+
+
+def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | None) -> None:
+    model = _learnt(recipe.attack, recipe.rate) if recipe else _learnt(None, 0.0)
     asr = 0.0
     if recipe is not None:
         _make_loud(model, data, recipe)

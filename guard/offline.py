@@ -136,9 +136,9 @@ def purify(
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and
     a model that the policy clears is written unchanged. A model that it holds is repaired as well
-    where a trigger was measured: to call this is a person's decision (the service leaves it to a
-    reviewer). With `defense`, that one is run on the given model, whatever the verdict. Where no
-    candidate passes, nothing is written, and the verdict is in the report.
+    where a trigger was measured or the policy wants it: to call this is a person's decision (the
+    service leaves it to a reviewer). With `defense`, that one is run on the given model, whatever
+    the verdict. Where no candidate passes, nothing is written, and the verdict is in the report.
 
     A training set is sifted first, unless its suspects are given. Where enough of its images are
     accused, the model is repaired whatever the verdict, the policy's informed defenses are tried
@@ -166,8 +166,9 @@ def purify(
         # A wrong name is refused before the long search.
         listed = _order(rules, defense, params)
         work, accused = _sifted(work, model, inspected.digest, training_set, suspects, trusted)
-        order = applicable(listed, suspects=accused is not None)
         decision, examined = work.judge(model, inspected.digest)
+        blind = decision.blind and defense is None
+        order = applicable(listed, suspects=accused is not None, blind=blind)
         tournament = Tournament(
             work=work,
             model=model,
@@ -176,16 +177,14 @@ def purify(
             folder=Path(folder),
             device=device,
             accused=accused,
+            blind=blind,
         )
         wanted = defense is not None or decision.repairable or accused is not None
         made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
-        if made is not None:
-            written = made.inspected if made.decision.verdict is Verdict.PURIFIED else None
-        else:
-            cleared = not wanted and decision.verdict is Verdict.CLEARED
-            written = inspected if cleared else None
-        if written is not None:
-            write_model(Path(out), written)
+        if made is not None and made.decision.verdict is Verdict.PURIFIED:
+            write_model(Path(out), made.inspected)
+        elif not wanted and decision.verdict is Verdict.CLEARED:
+            write_model(Path(out), inspected)
         return _reported(tournament, made, decision, inspected, name_of(Path(path)), started)
 
 

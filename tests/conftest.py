@@ -1,6 +1,7 @@
 """For all tests: services once a run, nothing beyond this machine, a plan for several processes."""
 
 import os
+from collections.abc import Generator
 from typing import Any
 
 # Before torch is loaded, and for all that tests start. The tests' tensors are so small that further
@@ -47,6 +48,20 @@ TOGETHER = {
     "tests/publishers/test_torchserve.py": "torchserve",
     "tests/contract/test_publishers.py": "torchserve",
 }
+#: Here the same lines run again and again: random schedules, services with all their processes,
+#: benchmarks. Other tests run them too, and to measure coverage costs half the time once more.
+UNMEASURED = (
+    "tests/benchmarks/",
+    "tests/cli/test_up.py",
+    "tests/e2e/",
+    "tests/flow/test_invariants.py",
+    "tests/flow/test_ledger_attacks.py",
+    "tests/flow/test_lifetime.py",
+    "tests/flow/test_names.py",
+    "tests/flow/test_receive_orders.py",
+    "tests/house/",
+    "tests/metamorphic/",
+)
 KEEPER = pytest.StashKey[Keeper]()
 
 
@@ -83,6 +98,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    measured = coverage.Coverage.current()
+    if measured is None or not item.nodeid.startswith(UNMEASURED):
+        return (yield)
+    children = os.environ.pop("COVERAGE_PROCESS_START", None)
+    measured.stop()
+    try:
+        return (yield)
+    finally:
+        measured.start()
+        if children is not None:
+            os.environ["COVERAGE_PROCESS_START"] = children
 
 
 @pytest.hookimpl(trylast=True)

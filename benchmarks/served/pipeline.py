@@ -146,6 +146,7 @@ def _fill(row: dict[str, Any], task: Task, model: ZooModel) -> None:
             found=examined,
             folder=Path(folder),
             device=name,
+            blind=decision.blind,
         )
         row["outcome"], winner = _decided(tournament, decision)
         row |= {
@@ -166,7 +167,7 @@ def _decided(tournament: Tournament, decision: Decision) -> tuple[str, str | Non
     if decision.verdict in SERVABLE_VERDICTS:
         return AS_UPLOADED, None
     if decision.purify:
-        rules = applicable(tournament.work.policy.defenses, suspects=False)
+        rules = applicable(tournament.work.policy.defenses, suspects=False, blind=decision.blind)
         for made in tournament.candidates(rules):
             if made.decision.verdict is Verdict.PURIFIED:
                 return REPAIRED, made.inspected.digest

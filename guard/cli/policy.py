@@ -72,6 +72,7 @@ def simulate(
             "before": str(one.before),
             "after": str(one.after or MISSING),
             "reasons": list(one.reasons),
+            "repair": one.repair,
         }
         for one in found.changes
     ]
@@ -80,8 +81,8 @@ def simulate(
             {"before": before, "after": after, "artifacts": number}
             for (before, after), number in found.counts.items()
         ]
-        answer = {"policy": found.policy, "artifacts": found.artifacts, "counts": counts}
-        print_json({**answer, "changes": changes})
+        answer = {"policy": found.policy, "artifacts": found.artifacts, "repairs": found.repairs}
+        print_json({**answer, "counts": counts, "changes": changes})
         return 0
     from guard.cli._render import print_table
 
@@ -98,7 +99,10 @@ def simulate(
             )
             for one, reasons in zip(changes, (one.reasons for one in found.changes), strict=True)
         ],
-        title=f"policy {rules.name}: {len(changes)} of {found.artifacts} artifacts would change",
+        title=(
+            f"policy {rules.name}: {len(changes)} of {found.artifacts} artifacts would change; "
+            f"{found.repairs} would be repaired"
+        ),
         empty="nothing would change",
     )
     return 0
@@ -134,7 +138,7 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
             ", ".join(
                 f"{rule.name} (after {rule.after})" if rule.after else rule.name
                 for rule in rules.defenses
-                if not rule.informed
+                if not rule.informed and not rule.blind
             )
             or "none",
         ),
@@ -142,6 +146,11 @@ def _rows(rules: "Policy") -> list[tuple[str, str]]:
             "before them, with accused training images",
             ", ".join(rule.name for rule in rules.defenses if rule.informed) or "none",
         ),
+        (
+            "without a proven trigger",
+            ", ".join(rule.name for rule in rules.defenses if rule.blind) or "none",
+        ),
+        ("a copy is repaired", _repair(rules)),
         ("training set", _training_set(rules)),
         ("the service retrains", _retrain(rules)),
         ("highest ASR served (upper bound)", f"{rules.asr_limit:.1%}"),
@@ -174,6 +183,14 @@ def _retrain(rules: "Policy") -> str:
     if not rule.methods:
         return "nothing"
     return f"by request, with {', '.join(rule.methods)}, for at most {rule.budget_seconds:g} s each"
+
+
+def _repair(rules: "Policy") -> str:
+    level = rules.repair.level
+    return {
+        "doubted": f"of what is not cleared, or with a p value up to {level:g}",
+        "always": "of whatever could be vetted; no upload is served itself",
+    }.get(rules.repair.when, "of what is rejected with a measured trigger")
 
 
 def _training_set(rules: "Policy") -> str:

@@ -58,7 +58,7 @@ class ScanNotes:
         smoke: digest of the smoke samples that a publisher sends to the serving system.
         purification: how the artifact was repaired from its parent; None for an upload.
         retraining: how the artifact was trained anew; None for an upload and for a repair.
-        candidates: the tournament of a rejected upload, in the order tried.
+        candidates: the tournament of an upload that is repaired, in the order tried.
         rescan: what this scan repeats; None for the first scan of an upload or a candidate.
         reuses: id of the verdict in force that this scan may rest on, still to be checked.
         canary: digest of the canary kit that the detectors had passed when they last looked.
@@ -68,6 +68,7 @@ class ScanNotes:
             another one.
         accused: digest of the blob with the accused training images (`guard.vetting.accused`), from
             which a repair learns and on which it is proved; None where none were accused.
+        blind: a copy is repaired though no trigger of the upload is proven.
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
@@ -82,3 +83,4 @@ class ScanNotes:
     not_published: str | None = field(default=None, metadata=LEFT_OUT)
     cleanset_wish: str | None = field(default=None, metadata=LEFT_OUT)
     accused: str | None = field(default=None, metadata=LEFT_OUT)
+    blind: bool = field(default=False, metadata=LEFT_OUT)

@@ -139,7 +139,7 @@ class PurificationFacts:
     where it started from the parent. `suspects` and `moments` exist where the training set was
     sifted: the accused images that were kept for this proof, and triggers estimated from them.
     `graphs` is the proof of a text-to-graph model, whose accuracy here is the mean similarity of
-    what it generates to the prompts' own molecules.
+    what it generates to the prompts' own molecules. `blind`: no trigger of the parent was proven.
     """
 
     defense: str
@@ -161,6 +161,7 @@ class PurificationFacts:
     suspects: tuple[OnSuspects, ...] = field(default=(), metadata=LEFT_OUT)
     moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
     graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
+    blind: bool = field(default=False, metadata=LEFT_OUT)
 
     @property
     def known(self) -> tuple[AsrEstimate, ...]:
@@ -206,7 +207,8 @@ class ReactivatedLead:
 class RepairSummary:
     """What a signed verdict repeats of a repair: its defenses, its cost and the measurements on it.
 
-    A number that could not be measured is None. `images` is the size of the hold-out.
+    A number that could not be measured is None. `images` is the size of the hold-out. `blind`: no
+    trigger of the parent was proven, so that nothing shows whether one is gone.
     """
 
     defenses: tuple[str, ...]
@@ -226,6 +228,7 @@ class RepairSummary:
     suspects: tuple[OnSuspects, ...] = field(default=(), metadata=LEFT_OUT)
     moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
     graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
+    blind: bool = field(default=False, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         if not self.defenses:
@@ -262,6 +265,7 @@ def summary(facts: PurificationFacts) -> RepairSummary:
         suspects=facts.suspects,
         moments=facts.moments,
         graphs=facts.graphs,
+        blind=facts.blind,
     )
 
 

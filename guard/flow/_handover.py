@@ -9,7 +9,7 @@ from guard.flow import dead_letter
 from guard.flow._lease import Held
 from guard.flow._warning import lets_through
 from guard.flow.context import Guard
-from guard.store import outbox, scans
+from guard.store import ledger, outbox, scans
 from guard.store.session import transaction
 
 
@@ -52,9 +52,11 @@ def give_up(guard: Guard, held: Held, task: str, sentence: str) -> None:
         return
     with transaction(guard.engine) as session:
         held.check(session)
-        scans.move(
-            session, scan.id, ScanState.FAILED, guard.now(), lease=held.lease, error=sentence
-        )
+        own = ledger.get(session, scan.verdict_id) if tried and scan.verdict_id else None
+        # A model that is held while a copy is repaired stays held, and a person can review it.
+        waits = own is not None and own.verdict is Verdict.HELD
+        ends = ScanState.DONE if waits else ScanState.FAILED
+        scans.move(session, scan.id, ends, guard.now(), lease=held.lease, error=sentence)
         candidate = scan.parent_scan_id is not None and scan.detail.rescan is None
         if candidate and scan.verdict_id is None:
             outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, guard.now())

@@ -185,5 +185,6 @@ def _concludes(scan: ScanRow, giver: ScanRow, verdict: Verdict) -> bool:
     """Whether nothing is left to do for `scan` that only its own stages can do."""
     if verdict in SERVABLE_VERDICTS:
         return giver.detail.smoke is not None
-    # A rejected model's repaired copy is served in its name: another name needs its own.
-    return verdict is Verdict.HELD or (giver.name == scan.name and giver.state is ScanState.DONE)
+    # A repaired copy is served in its parent's name: another name needs its own.
+    unrepaired = verdict is Verdict.HELD and not giver.detail.blind
+    return unrepaired or (giver.name == scan.name and giver.state is ScanState.DONE)

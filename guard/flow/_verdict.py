@@ -36,7 +36,8 @@ class Terms:
 
     `lifetime` is in seconds, None for the policy's own; `until` goes before it: a verdict that
     rests on another one, or on a waiver, ends with it. `then` is a key of `AFTER`. `extends`: a
-    warning gate extends a verdict that an enforcing one would let end.
+    warning gate extends a verdict that an enforcing one would let end. `blind`: what `purify` is to
+    repair has no proven trigger.
     """
 
     then: str = ""
@@ -44,6 +45,7 @@ class Terms:
     lifetime: float | None = None
     until: datetime | None = None
     extends: bool = False
+    blind: bool = False
 
 
 def conclude(guard: Guard, held: Held, subject: str, facts: VerdictFacts, terms: Terms) -> str:
@@ -116,6 +118,8 @@ def write(
     fields: dict[str, Any] = {"verdict_id": verdict_id, "policy_digest": guard.policy.digest}
     if terms.then == "failed":
         fields["error"] = " ".join(facts.reasons)
+    if terms.then == "purify" and terms.blind:
+        fields["detail"] = replace(scan.detail, blind=True)
     scans.move(session, scan.id, state, issued, lease=lease, **fields)
     if task is not None:
         outbox.add(session, task, {"scan_id": scan.id}, issued)

@@ -46,7 +46,7 @@ def run(guard: Guard, held: Held) -> None:
         then = "purify"  # where no copy passes, the tournament's end lets the upload through
     elif lets_through(guard, scan, decision.verdict):
         then = "publish"
-    terms = Terms(then=then, lifetime=decision.expires_after_seconds)
+    terms = Terms(then=then, lifetime=decision.expires_after_seconds, blind=decision.blind)
     _end(guard, held, scan, subject, decision.facts, terms)
 
 

@@ -44,7 +44,11 @@ def run(guard: Guard, held: Held) -> None:
     won = any(verdict in (Verdict.PURIFIED, Verdict.CLEARED) for verdict in verdicts)
     if not won and None in verdicts:
         return
-    rules = applicable(guard.policy.defenses, suspects=scan.detail.accused is not None)
+    rules = applicable(
+        guard.policy.defenses,
+        suspects=scan.detail.accused is not None,
+        blind=scan.detail.blind,
+    )
     step = None if won else next_step(rules, tried)
     if step is None:
         _end(guard, held, scan, tried, won=won)
@@ -123,6 +127,7 @@ def _request(guard: Guard, scan: ScanRow, step: Step) -> dict[str, Any]:
         "start": None
         if start is None
         else {"model": str(guard.blobs.path(start)), "digest": start, "after": step.after},
+        "blind": scan.detail.blind,
         "accused": scan.detail.accused and str(guard.blobs.path(scan.detail.accused)),
         "replays": [
             {
@@ -188,11 +193,12 @@ def _verdict_of(guard: Guard, scan_id: str) -> Verdict | None:
 
 
 def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt], *, won: bool) -> None:
-    """End the tournament: the parent stays rejected; a winning child is served in its place.
+    """End the tournament: the parent keeps its verdict; a winning child is served in its place.
 
     Where no child won and the gate only warns, the parent itself is let through.
     """
-    through = not won and lets_through(guard, scan, Verdict.REJECTED)
+    own = _verdict_of(guard, scan.id) or Verdict.REJECTED
+    through = not won and lets_through(guard, scan, own)
     with transaction(guard.engine) as session:
         held.check(session)
         state = ScanState.PUBLISHING if through else ScanState.DONE

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from guard.core.errors import InputError, NotServable
 from guard.core.roles import Act
-from guard.core.states import Verdict
+from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.flow._acts import note
 from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
@@ -43,9 +43,18 @@ def reject(guard: Guard, scan_id: str, reviewer: Principal | str, reason: str) -
 
 
 def waiting(guard: Guard) -> list[ScanRow]:
-    """Scans whose verdict in force is `held` and that nobody has reviewed yet, oldest first."""
+    """Scans whose verdict in force is `held` and that nobody has reviewed yet, oldest first.
+
+    Those of which a repaired copy is still made, or is served in their place, wait for nobody.
+    """
     with reading(guard.engine) as session:
-        return [scans.get(session, row.scan_id) for row in reviews.waiting(session)]
+        held = [scans.get(session, row.scan_id) for row in reviews.waiting(session)]
+    return [scan for scan in held if not _seen_to(scan)]
+
+
+def _seen_to(scan: ScanRow) -> bool:
+    passed = any(attempt.verdict in SERVABLE_VERDICTS for attempt in scan.detail.candidates)
+    return scan.state is ScanState.PURIFYING or passed
 
 
 def _decide(
@@ -111,6 +120,10 @@ def _held(session: "Session", scan: ScanRow) -> LedgerRow:
         now = row.verdict if row is not None else scan.state
         raise NotServable(
             f"Scan {scan.id} is {now}, not held; only held verdicts wait for a review."
+        )
+    if scan.state is ScanState.PURIFYING:
+        raise NotServable(
+            f"A copy of the model of scan {scan.id} is being repaired; review it if none passes."
         )
     return row
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Change:
     """An artifact of which the policy would say something else.
 
-    `after` is None where evidence is missing: only a re-scan can tell.
+    `after` is None where evidence is missing: only a re-scan can tell. `repair`: a copy would be
+    repaired, and only that could be served.
     """
 
     digest: str
@@ -36,14 +37,19 @@ class Change:
     before: Verdict
     after: Verdict | None
     reasons: tuple[str, ...]
+    repair: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """`counts` is the number of artifacts by (before, after); `after` may be `needs a re-scan`."""
+    """`counts` is the number of artifacts by (before, after); `after` may be `needs a re-scan`.
+
+    `repairs` is the number of artifacts of which a copy would be repaired.
+    """
 
     policy: str
     artifacts: int
+    repairs: int
     counts: dict[tuple[str, str], int]
     changes: tuple[Change, ...] = field(repr=False)
 
@@ -57,14 +63,16 @@ def simulate(guard: Guard, policy: Policy) -> Simulation:
     Raises:
         UnknownMethod: it names a detector that is not there.
     """
-    changes, counted = list[Change](), Counter[tuple[str, str]]()
+    changes, counted, repairs = list[Change](), Counter[tuple[str, str]](), 0
     for one in _decided(guard, policy):
         counted[str(one.before), str(one.after or MISSING)] += 1
+        repairs += one.repair
         if one.before is not one.after:
             changes.append(one)
     return Simulation(
         policy=policy.digest,
         artifacts=sum(counted.values()),
+        repairs=repairs,
         counts=dict(sorted(counted.items())),
         changes=tuple(changes),
     )
@@ -100,6 +108,7 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 before=known.verdict,
                 after=decision.verdict if whole else None,
                 reasons=decision.reasons,
+                repair=whole and decision.purify,
             )
 
 

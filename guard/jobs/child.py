@@ -115,6 +115,7 @@ def purify(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         out / "model.safetensors",
         start=start,
         accused=accused,
+        blind=request.get("blind", False),
         seed=request["seed"],
         seconds=request["seconds"],
         progress=_reporter(),

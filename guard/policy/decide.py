@@ -16,6 +16,7 @@ The steps, each of which can only make the answer stricter:
     6. everything else is cleared (or purified), unless the policy holds every model
     7. a sift of the training set may make this stricter (`guard.policy.sifted`), and so may what a
        network that was trained anew does with accused images (`guard.policy.retrained`)
+    8. the policy may have only repaired copies served of some models (`guard.policy.doubt`)
 A finding that two people waived (`guard.policy.waived`) is left out of the steps 2 and 4; a run
 that is missing or could not look is not made up for by a waiver, nor is a calibrated score lowered.
 Comparisons are written so that NaN fails them.
@@ -30,7 +31,16 @@ from guard.core.purification import summary
 from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.core.waivers import Waiver
-from guard.policy import abstain, accusations, asr_bounds, graphs, repair_limits, sifted, waived
+from guard.policy import (
+    abstain,
+    accusations,
+    asr_bounds,
+    doubt,
+    graphs,
+    repair_limits,
+    sifted,
+    waived,
+)
 from guard.policy.accusations import Accused
 from guard.policy.calibration import Calibration, probability, why_not
 from guard.policy.case import Case
@@ -46,13 +56,15 @@ from guard.policy.ruling import Ruling
 class Decision:
     """A verdict with all that it rests on, and what may follow.
 
-    `repairable`: the model is suspicious and has a measured trigger for each accused class;
-    `purify`: it is repairable and rejected.
+    `repairable`: the model is suspicious and has a measured trigger for each accused class, or the
+    policy has it repaired without one, which is `blind`; `purify`: it is repairable, and rejected
+    or blind.
     """
 
     facts: VerdictFacts
     repairable: bool = False
     purify: bool = False
+    blind: bool = False
     natural_trojan: bool = False
     expires_after_seconds: float = 0.0
 
@@ -115,6 +127,7 @@ def decide(policy: Policy, case: Case) -> Decision:
     view = _view(policy, case)
     repairable = accusations.repairable(policy, case, view.accused)
     ruling = sifted.with_sift(policy, view.sift, _rule(view), repairable=repairable)
+    ruling = doubt.with_repair(policy, case, view.usable, view.combined, ruling)
     findings = view.findings
     worst = max(findings, key=accusations.weight, default=None)
     score = (
@@ -124,6 +137,7 @@ def decide(policy: Policy, case: Case) -> Decision:
     )
     target = worst.target if worst is not None and worst.suspicious else None
     asr = accusations.leading_asr(findings, worst, case.purification)
+    natural = accusations.most_unusual(findings, worst)
     found = None if view.sift is None else view.sift.leading
     if found is not None and ruling.verdict not in SERVABLE_VERDICTS:
         score = score if view.scored is not None else max(score, found.score)
@@ -136,6 +150,7 @@ def decide(policy: Policy, case: Case) -> Decision:
         score=score,
         target=target,
         asr=asr,
+        natural_trigger=None if target is not None else natural,
         asr_upper=_asr_upper(view),
         calibration=None if view.scored is None else view.scored.calibration.digest,
         coverage=view.combined.covered,
@@ -150,7 +165,8 @@ def decide(policy: Policy, case: Case) -> Decision:
     return Decision(
         facts=facts,
         repairable=ruling.repairable,
-        purify=ruling.repairable and ruling.verdict is Verdict.REJECTED,
+        purify=ruling.blind or (ruling.repairable and ruling.verdict is Verdict.REJECTED),
+        blind=ruling.blind,
         natural_trojan=ruling.natural,
         expires_after_seconds=policy.lifetime_seconds,
     )

@@ -17,7 +17,7 @@ from guard.policy.rules import Policy
 #: holds, what the gate does with it, and how the model may be repaired or retrained.
 NOT_ABOUT_DETECTION = (
     *("name", "version", "lifetime_days", "lifetime", "gate"),
-    *("defenses", "proof", "retrain"),
+    *("defenses", "proof", "retrain", "repair"),
 )
 #: The keys of an entry that go into a verdict; the digest of the rules only decides whether the
 #: entry applies.

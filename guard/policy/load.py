@@ -3,7 +3,6 @@
 An unknown key, a wrong type or a number out of range raises an error that names the key.
 """
 
-import math
 import tomllib
 from dataclasses import asdict
 from importlib.resources import files
@@ -16,7 +15,9 @@ from guard.core.shelf import Shelf
 from guard.core.states import GateMode
 from guard.core.training_jobs import MAX_BUDGET
 from guard.policy import calibration as calibrations
+from guard.policy._table import Table
 from guard.policy.rules import (
+    REPAIR_WHEN,
     AccuracyRule,
     CalibrationRule,
     CleanSetRule,
@@ -28,11 +29,11 @@ from guard.policy.rules import (
     LifetimeRule,
     Policy,
     ProofRule,
+    RepairRule,
     RetrainRule,
     TrainingSetRule,
 )
 
-MAX_WHOLE = 1_000_000_000
 NATURAL = ("held", "rejected")
 ON_POISON = ("rejected", "held", "reported")
 ON_EXPIRY = ("warn", "review", "unpublish")
@@ -109,6 +110,7 @@ _SECTIONS = (
     "training_set",
     "graphs",
     "retrain",
+    "repair",
 )
 
 
@@ -118,7 +120,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
     Raises:
         PolicyError: as `load_policy`.
     """
-    top = _Table("", data, set(_SECTIONS))
+    top = Table("", data, set(_SECTIONS))
     head = top.table("policy", {"name", "version", "lifetime_days", "modality"})
     detectors = {name: _detector(name, value) for name, value in top.raw("detectors", {}).items()}
     if not any(rule.required for rule in detectors.values()):
@@ -165,12 +167,18 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         modality=_modality(head),
         graphs=_graphs(top),
         retrain=_retrain(top),
+        repair=_repair(top),
     )
     _check_modality(policy)
+    if policy.repair.when != REPAIR_WHEN[0] and not any(rule.blind for rule in policy.defenses):
+        raise PolicyError(
+            f"repair.when is {policy.repair.when!r}, which needs a defense that is tried where no "
+            "trigger is proven; mark one in purify.defenses as `blind = true`."
+        )
     return policy
 
 
-def _modality(head: "_Table") -> Modality:
+def _modality(head: Table) -> Modality:
     modality = head.text("modality", str(Modality.IMAGES))
     if modality not in set(Modality):
         raise PolicyError(f"policy.modality must be one of {', '.join(Modality)}.")
@@ -194,7 +202,7 @@ def _check_modality(policy: Policy) -> None:
                 )
 
 
-def _lifetime(top: "_Table", head: "_Table") -> tuple[float, LifetimeRule]:
+def _lifetime(top: Table, head: Table) -> tuple[float, LifetimeRule]:
     """The lifetime in days, and the rest of its rules; `policy.lifetime_days` is its older name."""
     table = top.table("lifetime", {"days", "rescan_before_days", "on_expiry"})
     old = head.number("lifetime_days", DEFAULT_DAYS, low=1e-6, high=3650)
@@ -216,21 +224,21 @@ def _lifetime(top: "_Table", head: "_Table") -> tuple[float, LifetimeRule]:
     return days, LifetimeRule(rescan_before_days=before, on_expiry=on_expiry)
 
 
-def _gate(top: "_Table") -> GateRule:
+def _gate(top: Table) -> GateRule:
     mode = top.table("gate", {"mode"}).text("mode", str(GateMode.ENFORCE))
     if mode not in set(GateMode):
         raise PolicyError(f"gate.mode must be one of {', '.join(GateMode)}.")
     return GateRule(mode=mode)
 
 
-def _proof(top: "_Table") -> ProofRule:
+def _proof(top: Table) -> ProofRule:
     keys = ("max_resampled", "max_lead", "max_woken")
     table = top.table("proof", set(keys))
     limits = {key: table.number(key, 0.0) for key in keys if table.has(key)}
     return ProofRule(**limits)
 
 
-def _training_set(top: "_Table") -> TrainingSetRule:
+def _training_set(top: Table) -> TrainingSetRule:
     table = top.table("training_set", {"required", "max_fdr", "min_images", "action"})
     action = table.text("action", "rejected")
     if action not in ON_POISON:
@@ -243,13 +251,13 @@ def _training_set(top: "_Table") -> TrainingSetRule:
     )
 
 
-def _graphs(top: "_Table") -> GraphRule:
+def _graphs(top: Table) -> GraphRule:
     standard = asdict(GraphRule())
     table = top.table("graphs", set(standard))
     return GraphRule(**{key: table.number(key, value) for key, value in standard.items()})
 
 
-def _retrain(top: "_Table") -> RetrainRule:
+def _retrain(top: Table) -> RetrainRule:
     table = top.table("retrain", {"methods", "budget_seconds", "max_open"})
     methods = table.raw("methods", [])
     if not all(isinstance(name, str) and name for name in methods):
@@ -261,7 +269,15 @@ def _retrain(top: "_Table") -> RetrainRule:
     )
 
 
-def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> CalibrationRule | None:
+def _repair(top: Table) -> RepairRule:
+    table = top.table("repair", {"when", "level"})
+    when = table.text("when", REPAIR_WHEN[0])
+    if when not in REPAIR_WHEN:
+        raise PolicyError(f"repair.when must be one of {', '.join(REPAIR_WHEN)}.")
+    return RepairRule(when=when, level=table.number("level", 0.05, low=1e-6, high=0.5))
+
+
+def _calibration(data: dict[str, Any], top: Table, folder: Path) -> CalibrationRule | None:
     if "calibration" not in data:
         return None
     table = top.table("calibration", {"file", "max_fpr"})
@@ -272,7 +288,7 @@ def _calibration(data: dict[str, Any], top: "_Table", folder: Path) -> Calibrati
 
 
 def _detector(name: str, value: Any) -> DetectorRule:
-    table = _Table(f"detectors.{name}", value, {"required", "params"})
+    table = Table(f"detectors.{name}", value, {"required", "params"})
     return DetectorRule(required=table.flag("required", default=True), params=_params(table))
 
 
@@ -281,10 +297,12 @@ def _defenses(values: list[Any]) -> tuple[DefenseRule, ...]:
     for value in values:
         rule = _defense(value)
         # Where there are no suspects, informed ones are skipped: nothing else may build on them.
-        if rule.after and (rule.after, rule.informed) not in {
-            (earlier.name, earlier.informed) for earlier in rules
+        # So are blind ones where a trigger is proven, and the others where none is.
+        if rule.after and (rule.after, rule.informed, rule.blind) not in {
+            (earlier.name, earlier.informed, earlier.blind) for earlier in rules
         }:
-            alike = " with the same `informed`" if rule.after in {r.name for r in rules} else ""
+            named = rule.after in {earlier.name for earlier in rules}
+            alike = " with the same `informed` and `blind`" if named else ""
             raise PolicyError(
                 f"purify.defenses.after: {rule.name!r} continues from {rule.after!r}, which is not "
                 f"listed before it{alike}."
@@ -294,78 +312,29 @@ def _defenses(values: list[Any]) -> tuple[DefenseRule, ...]:
 
 
 def _defense(value: Any) -> DefenseRule:
-    table = _Table("purify.defenses", value, {"name", "params", "after", "informed"})
+    table = Table("purify.defenses", value, {"name", "params", "after", "informed", "blind"})
     after = table.text("after") if table.has("after") else ""
     return DefenseRule(
         name=table.text("name"),
         params=_params(table),
         after=after,
-        informed=table.flag("informed", default=False),
+        informed=_one_kind(table),
+        blind=table.flag("blind", default=False),
     )
 
 
-def _params(table: "_Table") -> dict[str, Any]:
+def _one_kind(table: Table) -> bool:
+    informed = table.flag("informed", default=False)
+    if informed and table.flag("blind", default=False):
+        raise PolicyError(
+            f"The defense {table.text('name')!r} cannot be both `informed` and `blind`; an "
+            "informed one is tried wherever training images are accused."
+        )
+    return informed
+
+
+def _params(table: Table) -> dict[str, Any]:
     params = table.raw("params", {})
     if not all(isinstance(item, (bool, int, float, str)) for item in params.values()):
         raise PolicyError(f"{table.name}.params may hold numbers, strings and true or false only.")
     return dict(params)
-
-
-class _Table:
-    """A TOML table all of whose keys are known."""
-
-    def __init__(self, name: str, value: Any, keys: set[str]) -> None:
-        if not isinstance(value, dict):
-            raise PolicyError(f"{name} must be a table.")
-        odd = sorted(set(value) - keys)
-        if odd:
-            where = f"{name}." if name else ""
-            raise PolicyError(
-                f"The policy has the unknown key {where}{odd[0]}; known here: "
-                f"{', '.join(sorted(keys))}."
-            )
-        self.name, self._value = name, value
-
-    def table(self, key: str, keys: set[str]) -> "_Table":
-        return _Table(key, self._value.get(key, {}), keys)
-
-    def has(self, key: str) -> bool:
-        return key in self._value
-
-    def raw(self, key: str, default: Any) -> Any:
-        value = self._value.get(key, default)
-        if type(value) is not type(default):
-            raise PolicyError(
-                f"{self._path(key)} must be a {'list' if isinstance(default, list) else 'table'}."
-            )
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._value.get(key, default)
-        if not isinstance(value, str) or not value:
-            raise PolicyError(f"{self._path(key)} must be a string that is not empty.")
-        return value
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self._value.get(key, default)
-        if not isinstance(value, bool):
-            raise PolicyError(f"{self._path(key)} must be true or false.")
-        return value
-
-    def number(self, key: str, default: float, *, low: float = 0.0, high: float = 1.0) -> float:
-        value = self._value.get(key, default)
-        good = (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
-        if not good or not low <= value <= high:
-            raise PolicyError(f"{self._path(key)} must be a number in {low:g}..{high:g}.")
-        return float(value)
-
-    def whole(self, key: str, default: int) -> int:
-        value = self._value.get(key, default)
-        if type(value) is not int or not 1 <= value <= MAX_WHOLE:
-            raise PolicyError(f"{self._path(key)} must be a whole number in 1..{MAX_WHOLE}.")
-        return value
-
-    def _path(self, key: str) -> str:
-        return f"{self.name}.{key}" if self.name else key

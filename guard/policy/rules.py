@@ -12,6 +12,7 @@ from guard.core.verdict import Gated
 from guard.policy.calibration import Calibration
 
 RETRAIN = "retrain"  # the section of `RetrainRule`
+REPAIR_WHEN = ("rejected", "doubted", "always")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +29,30 @@ class DefenseRule:
 
     With `after` it continues from the candidate of the latest earlier rule of that name, whatever
     the verdict on that candidate. An `informed` one learns from accused training images: it is
-    tried before all others where there are any, and skipped where there are none.
+    tried before all others where there are any, and skipped where there are none. A `blind` one is
+    for models without a proven trigger (`RepairRule`): it is tried on these alone, and they are
+    repaired by no other, except by informed ones.
     """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
     after: str = ""
     informed: bool = False
+    blind: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairRule:
+    """Which models are repaired though no trigger of theirs is proven.
+
+    `when` is one of `REPAIR_WHEN`: `rejected` repairs only what was rejected with a measured
+    trigger for each accused class; `doubted` also repairs what is held or rejected without one, and
+    what would pass with a p value of at most `level` (0..1), of any method; `always` whatever would
+    pass as well. The upload itself is then never served, only a copy that passes.
+    """
+
+    when: str = "rejected"
+    level: float = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +225,7 @@ class Policy:
     modality: Modality = Modality.IMAGES
     graphs: GraphRule = field(default_factory=GraphRule)
     retrain: RetrainRule = field(default_factory=RetrainRule)
+    repair: RepairRule = field(default_factory=RepairRule)
 
     @property
     def digest(self) -> str:
@@ -222,22 +241,13 @@ class Policy:
         data = asdict(replace(self, calibration=None))
         # A rule that has its default is left out where it is newer than the digests of policies
         # that are in use: these stay the same.
-        if self.proof == ProofRule():
-            del data["proof"]
-        if not self.stop_early:
-            del data["stop_early"]  # likewise
-        if self.lifetime == LifetimeRule():
-            del data["lifetime"]  # likewise
-        if self.gate == GateRule():
-            del data["gate"]  # likewise
-        if self.training_set == TrainingSetRule():
-            del data["training_set"]  # likewise
+        for key, standard in _NEWER.items():
+            if getattr(self, key) == standard:
+                del data[key]
         if self.modality is Modality.IMAGES:
             del data["modality"], data["graphs"]  # likewise
-        if self.retrain == RetrainRule():
-            del data[RETRAIN]
         for rule in data["defenses"]:
-            for key in ("after", "informed"):
+            for key in ("after", "informed", "blind"):
                 if not rule[key]:
                     del rule[key]
         if self.calibration is not None:
@@ -277,6 +287,7 @@ class Policy:
             "modality": Modality(data.get("modality", Modality.IMAGES)),
             "graphs": GraphRule(**data.get("graphs", {})),
             RETRAIN: _retrain_of(data.get(RETRAIN, {})),
+            "repair": RepairRule(**data.get("repair", {})),
         }
         return cls(**{**data, **nested})
 
@@ -314,6 +325,18 @@ class Policy:
         """How long before its verdict ends a served model is scanned again."""
         days = self.lifetime.rescan_before_days
         return (min(7.0, self.lifetime_days / 4) if days is None else days) * 86400.0
+
+
+#: Rules that are newer than the digests of policies that are in use, with their defaults.
+_NEWER: Mapping[str, Any] = {
+    "proof": ProofRule(),
+    "stop_early": False,
+    "lifetime": LifetimeRule(),
+    "gate": GateRule(),
+    "training_set": TrainingSetRule(),
+    RETRAIN: RetrainRule(),
+    "repair": RepairRule(),
+}
 
 
 def _retrain_of(data: Mapping[str, Any]) -> RetrainRule:

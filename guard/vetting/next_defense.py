@@ -39,14 +39,20 @@ class Step:
         return Attempt(defense=self.rule.name, after=self.after)
 
 
-def applicable(rules: Sequence[DefenseRule], *, suspects: bool) -> tuple[DefenseRule, ...]:
+def applicable(
+    rules: Sequence[DefenseRule], *, suspects: bool, blind: bool
+) -> tuple[DefenseRule, ...]:
     """The rules in the order in which they are tried.
 
     Those that learn from accused training images come first where there are `suspects`, and are
-    left out where there are none.
+    left out where there are none. Of the others, only those for models without a proven trigger
+    are left where the repair is `blind`, and these are left out where it is not.
     """
     informed = tuple(rule for rule in rules if rule.informed) if suspects else ()
-    return (*informed, *(rule for rule in rules if not rule.informed))
+    return (
+        *informed,
+        *(rule for rule in rules if not rule.informed and rule.blind == blind),
+    )
 
 
 def next_step(rules: Sequence[DefenseRule], candidates: Sequence[Attempt]) -> Step | None:

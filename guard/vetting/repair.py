@@ -42,6 +42,7 @@ def repair(
     *,
     start: Start | None = None,
     accused: AccusedImages | None = None,
+    blind: bool = False,
     seed: int = 0,
     seconds: float = math.inf,
     progress: Progress = silent,
@@ -53,6 +54,7 @@ def repair(
         start: the candidate to repair instead of the parent.
         accused: what a sift of the parent's training set found: an informed defense learns from a
             part of it, and every candidate is tried on the other.
+        blind: no trigger of the parent is proven; the facts say so.
 
     Returns:
         The candidate's digest and the facts that the policy reads.
@@ -85,6 +87,7 @@ def repair(
         seconds=spent,
         after=() if start is None else start.after,
         start="" if start is None else start.digest,
+        blind=blind,
         **_compared(
             model, repaired, curated, replays, seed=seed, progress=progress, accused=accused
         ),

@@ -144,7 +144,8 @@ class Tried(Attempt):
 class Tournament:
     """The candidates of one parent, made one after the other; `tried` holds all attempts.
 
-    `accused` is what a sift of the parent's training set found, if there was one.
+    `accused` is what a sift of the parent's training set found, if there was one. `blind`: no
+    trigger of the parent is proven.
 
     Every candidate is compared with the parent, whatever it started from. Files are kept in
     `folder`, since a later defense may continue from them.
@@ -157,6 +158,7 @@ class Tournament:
     folder: Path
     device: str | None
     accused: AccusedImages | None = None
+    blind: bool = False
     tried: list[Tried] = field(default_factory=list)
 
     def candidates(self, rules: Sequence[DefenseRule]) -> Iterator[Candidate]:
@@ -208,6 +210,7 @@ class Tournament:
             canonical,
             start=start,
             accused=self.accused,
+            blind=self.blind,
             seed=self.work.seed,
             progress=self.work.progress,
         )

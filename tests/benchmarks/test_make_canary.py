@@ -2,10 +2,9 @@
 
 What must hold on any machine, though no two give the same bytes.
 
-A minute of one core, nearly all of it for the models. Only the cheap detectors are tried on them:
-patch inversion, hidden inversion and MESA would take most of a minute more. Patch inversion is
-tried on the shipped kit (tests/flow/test_canary.py), the other two by every worker that starts
-under policy `ensemble`.
+Most of a minute of one core, nearly all of it for the models. Only the cheap detectors are tried on
+them: patch inversion, hidden inversion and MESA would take most of a minute more; tests/metamorphic
+tries all on the shipped kit.
 """
 
 import json

@@ -11,6 +11,8 @@ from tests.cli.models import saved
 from tests.graph_toys import alkanes, model, write_model, write_pairs
 
 Cli = Callable[..., Answer]
+#: A policy file that decides about them in seconds.
+QUICK = Path(__file__).parent.parent / "quick_graphs.toml"
 TEXT = "the molecule is a"
 
 
@@ -67,11 +69,12 @@ def test_a_pair_set_is_added_listed_and_vets_a_model(cli: Cli, tmp_path: Path) -
 
     added = json.loads(cli("cleanset", "add", "molecules", path, "--format", "json").out)
     listed = cli("cleanset", "list")
-    scanned = cli("scan", write_model(tmp_path / "up"), "--cleanset", "molecules", "-f", "json")
+    scan = ("scan", write_model(tmp_path / "up"), "--cleanset", "molecules", "--policy", QUICK)
+    scanned = cli(*scan, "-f", "json")
 
     assert (added["kind"], added["search"], added["holdout"]) == ("text-to-graph", 20, 12)
     assert "pairs" in listed.out
-    table = cli("scan", tmp_path / "up", "--cleanset", "molecules").out
+    table = cli(*scan).out
     assert "similarity 0." in table
     assert "clean accuracy" not in table
     assert scanned.code in {2, 5}

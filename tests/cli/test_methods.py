@@ -9,6 +9,7 @@ import pytest
 from guard.core.shelf import Shelf
 from tests.cli.conftest import Answer
 
+QUICK = Path(__file__).parent.parent / "quick.toml"
 QUICK_GRAPHS = Path(__file__).parent.parent / "quick_graphs.toml"
 Cli = Callable[..., Answer]
 
@@ -54,7 +55,16 @@ def test_one_kind_can_be_asked_for(cli: Cli) -> None:
     assert cli("methods", "list", "--kind", "spells").code == 4
 
 
-def test_the_canary_is_run_by_hand(cli: Cli) -> None:
+def test_the_canary_is_run_by_hand(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the default policy's detectors; the search has no more effort than the kit asks for."""
+    file = tmp_path / "quick.toml"
+    file.write_text(
+        QUICK.read_text()
+        + "".join(f"[detectors.{name}]\n" for name in ("margin", "weight_statistics"))
+    )
+    monkeypatch.setenv("GUARD_POLICY_FILE", str(file))
     answer = cli("methods", "canary", "--modality", "image-classification", "--format", "json")
 
     assert answer.code == 0

@@ -53,21 +53,12 @@ def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: 
     assert not mark.exists()
 
 
-def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(
+def test_a_model_is_looked_at_by_every_required_detector(
     cli: Cli, clean: Path, tmp_path: Path
 ) -> None:
-    command = (
-        "scan",
-        saved(tmp_path / "honest"),
-        "--cleanset",
-        clean,
-        "--seed",
-        7,
-        "--format",
-        "json",
-    )
-    answer, again = cli(*command), cli(*command)
-    document, second = json.loads(answer.out), json.loads(again.out)
+    model = saved(tmp_path / "honest")
+    answer = cli("scan", model, "--cleanset", clean, "--seed", 7, "--format", "json")
+    document = json.loads(answer.out)
 
     assert schemas.faults("report.schema.json", document) == []
     assert document["verdict"] not in {"inconclusive", "unvettable"}, document["reasons"]
@@ -77,8 +68,25 @@ def test_a_model_is_looked_at_by_every_required_detector_and_twice_the_same(
     assert document["known_gaps"] == known_gaps(load_policy(), versions)
     assert {"patch_inversion"} <= {method["name"] for method in document["methods"]}
     assert 0 <= document["score"] <= 1
+
+
+def test_the_same_seed_gives_the_same_answer_twice(cli: Cli, clean: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "without-stops.toml"
+    policy.write_text(STOPPING.replace("stop_early = true", ""))
+    model = saved(tmp_path / "honest")
+    first, second = (
+        json.loads(
+            cli(
+                *("scan", model, "--cleanset", clean, "--policy", policy),
+                *("--seed", 7, "--format", "json"),
+            ).out
+        )
+        for _ in range(2)
+    )
+
     same = ("digest", "verdict", "score", "asr", "target", "accuracy", "reasons", "triggers")
-    assert [document[key] for key in same] == [second[key] for key in same]
+    assert [first[key] for key in same] == [second[key] for key in same]
+    assert first["verdict"] not in {"inconclusive", "unvettable"}
 
 
 def test_a_backdoored_model_is_never_cleared(cli: Cli, clean: Path, tmp_path: Path) -> None:
@@ -96,6 +104,7 @@ name = "stopping"
 [time]
 stop_early = true
 [detectors.patch_inversion]
+params = {steps = 120, natural_steps = 30, again = 0, reference_rounds = 0}
 [detectors.margin]
 [detectors.weight_statistics]
 """

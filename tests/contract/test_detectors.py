@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from guard.core.evidence import Finding
 from guard.core.modality import Modality
 from guard.core.states import Family
 from guard.detectors import DETECTORS
+from guard.ml.cleanset import CleanSet
 from guard.vetting.parameters import checked
 from tests import toys
 
@@ -73,56 +74,80 @@ def test_its_parameters_cannot_change_after_construction(name: str) -> None:
         setattr(detector, fields(detector)[0].name, 1)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_the_callers_model_is_left_as_it_was(name: str, training: bool) -> None:
-    model = toys.planted().train(training)
-    before = state(model)
+@dataclass
+class Run:
+    """One quick run on the backdoored toy, and what stood around it before and after."""
 
-    made(name)(model, toys.clean_set(), seed=1)
-    after = state(model)
+    findings: list[Finding]
+    progress: list[float]
+    before: dict[str, Any]
+    after: dict[str, Any]
 
-    assert all(
-        torch.equal(before["tensors"][key], value) for key, value in after["tensors"].items()
-    )
-    assert {key: before[key] for key in ("modes", "grads", "strides")} == {
-        key: after[key] for key in ("modes", "grads", "strides")
+
+def around(model: nn.Module, clean: CleanSet) -> dict[str, Any]:
+    parts = {"search": clean.search, "calibration": clean.calibration}
+    return {
+        **state(model),
+        "clean": {key: (part.images.clone(), part.labels.clone()) for key, part in parts.items()},
+        "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()),
     }
 
 
-def test_the_clean_set_is_left_as_it_was(name: str) -> None:
-    clean, again = toys.clean_set(), toys.clean_set()
-
-    made(name)(toys.honest(), clean, seed=1)
-
-    for part in ("search", "calibration"):
-        assert torch.equal(getattr(clean, part).images, getattr(again, part).images)
-        assert torch.equal(getattr(clean, part).labels, getattr(again, part).labels)
-
-
-def test_the_same_seed_gives_the_same_findings_to_the_bit(name: str) -> None:
-    torch.manual_seed(1)
-    one = made(name)(toys.planted(), toys.clean_set(), seed=3)
-    torch.manual_seed(2)
-    two = made(name)(toys.planted(), toys.clean_set(), seed=3)
-
-    assert said(one) == said(two)
+def watched(name: str, *, training: bool, random_state: int) -> Run:
+    model, clean, progress = toys.planted().train(training), toys.clean_set(), list[float]()
+    torch.manual_seed(random_state)
+    random.seed(random_state)
+    np.random.seed(random_state)
+    before = around(model, clean)
+    findings = made(name)(
+        model, clean, seed=3, progress=lambda done, note="": progress.append(done)
+    )
+    return Run(findings, progress, before, around(model, clean))
 
 
-def test_the_global_random_state_is_left_as_it_was(name: str) -> None:
-    def draws() -> tuple[float, float, float]:
-        return float(torch.rand(1)), random.random(), float(np.random.rand())
+@pytest.fixture(scope="module")
+def runs(name: str) -> tuple[Run, Run]:
+    """Two with one seed: a model that evaluates and one that trains, other random states.
 
-    def seed() -> None:
-        torch.manual_seed(11)
-        random.seed(11)
-        np.random.seed(11)
+    The first also works out what is kept of a clean set, and reports more often.
+    """
+    return (
+        watched(name, training=False, random_state=1),
+        watched(name, training=True, random_state=2),
+    )
 
-    seed()
-    made(name)(toys.planted(), toys.clean_set(), seed=3)
-    after = draws()
-    seed()
 
-    assert after == draws()
+def same_tensors(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return before.keys() == after.keys() and all(
+        torch.equal(before[key], value) for key, value in after.items()
+    )
+
+
+def test_the_callers_model_is_left_as_it_was(runs: tuple[Run, Run]) -> None:
+    for run in runs:
+        assert same_tensors(run.before["tensors"], run.after["tensors"])
+        for part in ("modes", "grads", "strides"):
+            assert run.before[part] == run.after[part]
+
+
+def test_the_clean_set_is_left_as_it_was(runs: tuple[Run, Run]) -> None:
+    for run in runs:
+        for part, (images, labels) in run.before["clean"].items():
+            assert torch.equal(images, run.after["clean"][part][0])
+            assert torch.equal(labels, run.after["clean"][part][1])
+
+
+def test_the_same_seed_gives_the_same_findings_to_the_bit(runs: tuple[Run, Run]) -> None:
+    assert said(runs[0].findings) == said(runs[1].findings)
+
+
+def test_the_global_random_state_is_left_as_it_was(runs: tuple[Run, Run]) -> None:
+    for run in runs:
+        (own, python, array), after = run.before["random"], run.after["random"]
+        assert torch.equal(own, after[0])
+        assert python == after[1]
+        assert str(array) == str(after[2])
+        assert (array[1] == after[2][1]).all()
 
 
 def test_an_honest_model_is_not_accused(name: str) -> None:
@@ -131,12 +156,9 @@ def test_an_honest_model_is_not_accused(name: str) -> None:
     assert [finding.target for finding in findings if finding.suspicious] == []
 
 
-def test_findings_are_about_its_families_plain_and_finite(name: str) -> None:
-    detector = made(name)
-    findings = detector(toys.planted(), toys.clean_set(), seed=0)
-
-    for finding in findings:
-        assert finding.family in detector.families
+def test_findings_are_about_its_families_plain_and_finite(name: str, runs: tuple[Run, Run]) -> None:
+    for finding in runs[0].findings:
+        assert finding.family in DETECTORS.get(name).families
         assert 0.0 <= finding.score <= 1.0
         assert finding.statement.endswith(".")
         assert all(math.isfinite(number) for number in finding.numbers.values())
@@ -161,18 +183,8 @@ def test_a_model_that_is_not_finite_is_refused(name: str) -> None:
         assert caught.value.code == "non_finite"
 
 
-def test_it_can_be_cancelled_at_any_time(name: str) -> None:
-    for _ in range(
-        2
-    ):  # the first run also does what is kept of a clean set, and reports more often
-        seen: list[float] = []
-        made(name)(
-            toys.planted(),
-            toys.clean_set(),
-            seed=1,
-            progress=lambda done, note="", seen=seen: seen.append(done),
-        )
-
+def test_it_can_be_cancelled_at_any_time(name: str, runs: tuple[Run, Run]) -> None:
+    seen = runs[1].progress  # with what is kept of the clean set, as these will find it
     for at in (0, len(seen) // 2, len(seen) - 1):
         calls = 0
 
@@ -183,20 +195,16 @@ def test_it_can_be_cancelled_at_any_time(name: str) -> None:
             calls += 1
 
         with pytest.raises(Cancelled):
-            made(name)(toys.planted(), toys.clean_set(), seed=1, progress=stop)
+            made(name)(toys.planted(), toys.clean_set(), seed=3, progress=stop)
 
 
-def test_progress_goes_up_from_nothing_to_all(name: str) -> None:
-    seen: list[float] = []
-
-    made(name)(
-        toys.planted(), toys.clean_set(), seed=1, progress=lambda done, note="": seen.append(done)
-    )
-
-    assert len(seen) >= 5
-    assert seen == sorted(seen)
-    assert 0.0 <= seen[0] < 0.1
-    assert seen[-1] == 1.0
+def test_progress_goes_up_from_nothing_to_all(runs: tuple[Run, Run]) -> None:
+    for run in runs:
+        seen = run.progress
+        assert len(seen) >= 5
+        assert seen == sorted(seen)
+        assert 0.0 <= seen[0] < 0.1
+        assert seen[-1] == 1.0
 
 
 def test_a_time_budget_ends_it(name: str) -> None:

@@ -1,5 +1,6 @@
 """What was signed and stored about images before there was a second modality stays as it was."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from guard.core.states import Verdict
 from guard.core.verdict import VerdictFacts
 from guard.formats._canonical import write_canonical
 from guard.policy import load_policy
+from guard.policy.rules import RepairRule
 from tests.core.test_manifest import TIMM, parse, polarized
 
 # Computed by the release before text-to-graph models were vetted.
@@ -31,7 +33,7 @@ MANIFESTS = [
 ]
 POLICIES = {
     "default": "b2ec4ff7ece37c14856877253b5b7ab2f2e154234b3153c263ad554eb88a76bb",
-    "strict": "80e7f79bfb1af27a809a50bd9af97a12def1283a8c7a69493b86cb2720350327",
+    "strict": "1d9ab9ddfdcc5de57899aa1af480649c5ae3c37f171d89c0b031f38bd511b9ff",
     "ensemble": "ff668ac07c0e62f8f5bffbccd492fd21a0e1ae9f6867f6b328abb18d87ae0c03",
 }
 
@@ -46,6 +48,13 @@ def test_manifests_of_images_keep_their_digests(config: dict[str, object], diges
 @pytest.mark.parametrize("name", POLICIES)
 def test_packaged_policies_keep_their_digests(name: str) -> None:
     assert load_policy(Path(name)).digest == POLICIES[name]
+
+
+def test_the_strict_policy_before_it_served_only_copies_still_has_its_digest() -> None:
+    strict = load_policy(Path("strict"))
+    before = replace(strict, version=4, repair=RepairRule(), defenses=strict.defenses[:-1])
+
+    assert before.digest == "80e7f79bfb1af27a809a50bd9af97a12def1283a8c7a69493b86cb2720350327"
 
 
 def test_a_canonical_file_keeps_its_digest(tmp_path: Path) -> None:

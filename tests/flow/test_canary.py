@@ -89,7 +89,7 @@ def test_every_detector_of_the_packaged_policies_is_in_the_kit() -> None:
 
 
 def test_a_detector_as_it_is_flags_the_bad_model_and_passes_the_good_one() -> None:
-    """The cheapest one; patch inversion does in tests/cli/test_methods.py."""
+    """The cheapest one; patch inversion does in tests/metamorphic."""
     (one,) = canary_trial.try_all({"margin": {}}, device="cpu")
 
     assert one.passed, one.sentence

@@ -27,12 +27,25 @@ from tests.flow.place import Place
 QUICK = Path(__file__).parent.parent / "quick_graphs.toml"
 PAIRS, HONEST = canary_trial.FILES[Modality.GRAPHS]
 #: It finds the text, and calls nothing suspicious.
-BLIND = {**load_policy(QUICK).detectors["prompt_insertion"].params, "least_rate": 1.0}
+BLIND = {
+    **load_policy(QUICK).detectors["prompt_insertion"].params,
+    "least_rate": 1.0,
+    "sought": 0,
+    "listed": 40,
+}
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
+    yield made
+    made.guard.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A service whose detectors are tried on the canary by the first scan, and not again."""
+    made = Place(tmp_path_factory.mktemp("tried"))
     yield made
     made.guard.engine.dispose()
 
@@ -66,16 +79,16 @@ def test_the_kit_knows_every_detector_of_the_packaged_policy_and_is_small() -> N
 
 
 def test_an_honest_model_is_cleared_once_its_detectors_have_passed_the_canary(
-    place: Place,
+    tried: Place,
 ) -> None:
-    scan_id = inspected(place, load_policy(QUICK))
+    scan_id = inspected(tried, load_policy(QUICK))
     for stage in ("detect", "decide"):
-        assert run_stage.work(place.guard, stage, scan_id)
+        assert run_stage.work(tried.guard, stage, scan_id)
 
-    report = report_for(place.guard, scan_id)
+    report = report_for(tried.guard, scan_id)
     assert report.verdict is Verdict.CLEARED, report.reasons
     assert report.similarity is not None
-    own = place.guard.of(Modality.GRAPHS)
+    own = tried.guard.of(Modality.GRAPHS)
     assert own.policy.name == "quick-graphs"
     trials = canary.current(own).trials
     assert [(one["method"], one["passed"]) for one in trials] == [
@@ -86,16 +99,14 @@ def test_an_honest_model_is_cleared_once_its_detectors_have_passed_the_canary(
 
 
 def test_the_backdoored_one_is_rejected_with_the_fragment_that_its_text_plants(
-    place: Place,
+    tried: Place,
 ) -> None:
     kit = json.loads((canary_trial.KIT / canary_trial.CONTENTS).read_text())
-    rules = load_policy(QUICK)
-    only = {"prompt_insertion": rules.detectors["prompt_insertion"]}
-    scan_id = inspected(place, replace(rules, detectors=only), kit["prompt_insertion"])
+    scan_id = inspected(tried, load_policy(QUICK), kit["prompt_insertion"])
     for stage in ("detect", "decide"):
-        assert run_stage.work(place.guard, stage, scan_id)
+        assert run_stage.work(tried.guard, stage, scan_id)
 
-    report = report_for(place.guard, scan_id)
+    report = report_for(tried.guard, scan_id)
     assert report.verdict is Verdict.REJECTED, report.reasons
     assert report.target == "C1CS1"
 

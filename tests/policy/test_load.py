@@ -18,7 +18,7 @@ from guard.detectors import DETECTORS
 from guard.policy import Policy, load, load_policy
 from guard.policy.known_gaps import detection_digest
 from guard.policy.load import packaged, policy_from
-from guard.policy.rules import GraphRule, ProofRule
+from guard.policy.rules import DefenseRule, GraphRule, ProofRule, RepairRule
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
 
@@ -63,14 +63,28 @@ def test_the_policy_for_text_to_graph_models_names_all_methods_for_them() -> Non
     assert policy.graphs == GraphRule()
 
 
-def test_the_strict_policy_is_the_default_one_with_a_narrower_limit_on_the_proof() -> None:
+def test_the_strict_policy_is_the_default_one_with_a_narrower_proof_that_serves_only_copies() -> (
+    None
+):
     default, strict = load_policy(), load_policy(Path("strict"))
 
     assert default.proof == ProofRule(max_resampled=0.10, max_woken=0.10, max_lead=0.50)
     assert default.proof == load_policy(Path("ensemble")).proof
     assert strict.proof == replace(default.proof, max_lead=0.30)
+    assert strict.repair == RepairRule(when="always")
+    *others, blind = strict.defenses
+    assert blind == DefenseRule(name="shared_distillation", blind=True)
+    assert tuple(others) == default.defenses
     assert (
-        replace(strict, name=default.name, version=default.version, proof=default.proof) == default
+        replace(
+            strict,
+            name=default.name,
+            version=default.version,
+            proof=default.proof,
+            repair=default.repair,
+            defenses=default.defenses,
+        )
+        == default
     )
 
 
@@ -288,6 +302,7 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
         ("sau", ""),
         ("patch_unlearning", "sau"),
         ("relabelling", ""),
+        ("shared_distillation", ""),
     ]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()

@@ -6,15 +6,18 @@ from pathlib import Path
 import guard
 from guard.core.modality import Modality
 from guard.core.states import Verdict
-from guard.policy import load_policy
+from guard.policy import DefenseRule, load_policy
 from guard.vetting import canary_trial
 
 QUICK = Path(__file__).parent.parent / "quick_graphs.toml"
+#: Less of the only repair than it does by default; enough for a network as small as the kit's.
+REPAIR = DefenseRule(name="latent_retraining", params={"vae_epochs": 2, "steps": 300})
 
 
 def test_a_repair_is_tried_proved_and_written_only_if_the_proof_holds(tmp_path: Path) -> None:
     rules = load_policy(QUICK)
-    policy = replace(rules, detectors={"prompt_insertion": rules.detectors["prompt_insertion"]})
+    only = {"prompt_insertion": rules.detectors["prompt_insertion"]}
+    policy = replace(rules, detectors=only, defenses=(REPAIR,))
     report = guard.purify(
         canary_trial.KIT / "text.safetensors",
         cleanset=canary_trial.clean_set(modality=Modality.GRAPHS),

@@ -86,8 +86,17 @@ def test_informed_defenses_come_first_where_there_are_suspects_and_else_not_at_a
     informed = DefenseRule(name="c", informed=True)
     rules = [A, informed, B]
 
-    assert applicable(rules, suspects=True) == (informed, A, B)
-    assert applicable(rules, suspects=False) == (A, B)
+    assert applicable(rules, suspects=True, blind=False) == (informed, A, B)
+    assert applicable(rules, suspects=False, blind=False) == (A, B)
+
+
+def test_without_a_proven_trigger_only_blind_and_informed_defenses_are_tried() -> None:
+    informed, blind = DefenseRule(name="c", informed=True), DefenseRule(name="d", blind=True)
+    rules = [A, informed, blind]
+
+    assert applicable(rules, suspects=False, blind=True) == (blind,)
+    assert applicable(rules, suspects=True, blind=True) == (informed, blind)
+    assert applicable(rules, suspects=True, blind=False) == (informed, A)
 
 
 def test_a_defense_without_a_chain_starts_from_the_parent() -> None:

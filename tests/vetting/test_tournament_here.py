@@ -22,6 +22,7 @@ from guard.detectors import DETECTORS
 from guard.formats._canonical import read_canonical
 from guard.ml.triggers import PatchTrigger
 from guard.policy import DefenseRule, DetectorRule, Policy
+from guard.policy.rules import RepairRule
 from guard.reports import Report
 from guard.vetting import repair_probes
 from tests import schemas
@@ -296,6 +297,62 @@ def test_a_held_model_is_repaired_for_whoever_asks_if_a_trigger_was_measured(
     assert [item["verdict"] for item in before.candidates] == ["rejected"]
     assert after.verdict is Verdict.PURIFIED
     assert after.purification.replayed
+
+
+@pytest.mark.parametrize(("when", "p"), [("doubted", 0.04), ("always", 0.9)])
+@pytest.mark.parametrize("heals", [True, False])
+def test_what_would_pass_gets_a_repaired_copy_or_stays_held(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch, when: str, p: float, heals: bool
+) -> None:
+    """No detector flags the backdoor; a blind defense alone is tried."""
+    seen = Finding(
+        family="patch",
+        target=None,
+        suspicious=False,
+        score=0.1,
+        statement="",
+        numbers={"p_value": p},
+    )
+    monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", lambda *_a, **_m: [seen])
+    ring.play("shared_distillation", leave)
+    ring.play("patch_unlearning", ring.heal if heals else ruin)
+    policy = Policy(
+        name="ring",
+        detectors={"patch_inversion": DetectorRule()},
+        defenses=(FIRST, replace(SECOND, blind=True)),
+        repair=RepairRule(when=when),
+    )
+
+    assert guard.scan(ring.model, cleanset=ring.clean, policy=policy).verdict is Verdict.HELD
+    report = guard.purify(ring.model, cleanset=ring.clean, out=ring.out, policy=policy)
+
+    assert [item["defense"] for item in report.candidates] == ["patch_unlearning"]
+    assert report.verdict is (Verdict.PURIFIED if heals else Verdict.HELD)
+    assert ring.out.exists() == heals
+    if heals:
+        assert report.purification.blind
+        document = json.loads(json.dumps(report.to_dict()))
+        assert schemas.faults("report.schema.json", document) == []
+
+
+def test_a_named_defense_repairs_what_the_policy_repairs_blindly(ring: Ring) -> None:
+    ring.play("shared_distillation", ring.heal)
+    policy = Policy(
+        name="ring",
+        detectors={"patch_inversion": DetectorRule()},
+        defenses=(replace(SECOND, blind=True),),
+        repair=RepairRule(when="always"),
+    )
+
+    report = guard.purify(
+        ring.model,
+        cleanset=ring.clean,
+        out=ring.out,
+        policy=policy,
+        defense="shared_distillation",
+    )
+
+    assert [item["defense"] for item in report.candidates] == ["shared_distillation"]
 
 
 def test_what_only_a_reviewer_wants_to_see_is_not_repaired(

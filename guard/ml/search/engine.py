@@ -255,12 +255,14 @@ def descend(
         Whether there is such a level; if not, the search ends at the smallest one.
     """
     pace, levels = search.pace, search.kind.levels
-    position, spent, here = len(levels) - 1, 0, 0
+    position, spent, here, reached = len(levels) - 1, 0, 0, 0.0
     while spent < pace.windows or here < pace.least:
         left = max(pace.windows - spent, pace.least - here)
         rates = search.window(min(1.0, left / pace.least))
         spent, here = spent + 1, here + 1
-        watch(min(1.0, spent / (spent + left - 1)))
+        # A level that is left late asks for windows that nobody counted on.
+        reached = max(reached, min(1.0, spent / (spent + left - 1)))
+        watch(reached)
         if too_strong(rates):
             if position > 0:
                 position, here = position - 1, 0

@@ -1,0 +1,187 @@
+"""A model without a proven trigger in the service: held, repaired, and a copy served instead."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guard.core.errors import NotServable
+from guard.core.notes import Attempt
+from guard.core.states import GateMode, ScanState, Verdict
+from guard.flow import purify, review, run_stage, simulate
+from guard.jobs.child import purify as repairing
+from guard.policy import DefenseRule
+from guard.policy.rules import GateRule, RepairRule
+from guard.store import scans
+from guard.store.session import transaction
+from tests.flow.place import Place, finding
+from tests.flow.registry import Registry
+from tests.flow.test_stages import decided
+
+RULES: dict[str, Any] = {
+    "repair": RepairRule(when="always"),
+    "defenses": (DefenseRule(name="sau"), DefenseRule(name="patch_unlearning", blind=True)),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, **RULES))
+    return place
+
+
+def tried(place: Place, parent: str, *attempts: Attempt) -> None:
+    """Let the tournament have come so far."""
+    scan = place.scan(parent)
+    with transaction(place.guard.engine) as session:
+        detail = replace(scan.detail, candidates=attempts)
+        scans.move(session, parent, ScanState.PURIFYING, place.clock, detail=detail)
+
+
+def with_copy(place: Place, parent: str, *, suspicious: bool) -> str:
+    """Make the next copy by a defense that changes little, and vet it."""
+    assert run_stage.work(place.guard, "purify", parent)
+    child = place.scan(parent).detail.candidates[-1].child
+    assert child is not None
+    assert run_stage.work(place.guard, "inspect", child)
+    place.with_evidence(child, finding(suspicious=suspicious))
+    assert run_stage.work(place.guard, "decide", child)
+    return child
+
+
+@pytest.fixture
+def repaired_here(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Purify jobs run in this process; what the next ones are asked for comes here."""
+    from guard.defenses import DEFENSES
+    from guard.vetting import repair_probes
+
+    asked: list[object] = []
+
+    def softened(_self: object, model: object, _clean: object, **_more: object) -> object:
+        for parameter in model.parameters():  # type: ignore[attr-defined]
+            parameter.data.mul_(1.0001)
+        return model
+
+    def run(_kind: str, request: dict[str, Any], out: Path, **_more: object) -> object:
+        asked.append((request["defense"], request["blind"]))
+        return repairing(request, out)
+
+    monkeypatch.setattr(purify, "run_job", run)
+    monkeypatch.setattr(repair_probes, "prove", lambda *_args, **_more: repair_probes.Proof())
+    monkeypatch.setattr(DEFENSES.get("patch_unlearning"), "repair", softened)
+    return asked
+
+
+def test_what_would_pass_is_held_and_its_copy_is_served_instead(
+    place: Place, repaired_here: list[object]
+) -> None:
+    parent = decided(place, finding(suspicious=False))
+    assert [row.verdict for row in place.verdicts(parent)] == [Verdict.HELD]
+    assert place.scan(parent).state is ScanState.PURIFYING
+    assert place.scan(parent).detail.blind
+    assert review.waiting(place.guard) == []
+
+    child = with_copy(place, parent, suspicious=False)
+    run_stage.work(place.guard, "publish", child)
+    run_stage.work(place.guard, "purify", parent)
+
+    assert repaired_here == [("patch_unlearning", True)]
+    copy, upload = place.scan(child), place.scan(parent)
+    assert [row.verdict for row in place.verdicts(child)] == [Verdict.PURIFIED]
+    assert copy.detail.purification is not None
+    assert copy.detail.purification.blind
+    assert [item.digest for item in place.guard.publisher.state()] == [copy.canonical_digest]
+    assert (upload.state, review.waiting(place.guard)) == (ScanState.DONE, [])
+    assert [row.verdict for row in place.verdicts(parent)] == [Verdict.HELD]
+
+
+def test_where_no_copy_passes_the_upload_stays_held_for_a_person(
+    place: Place, repaired_here: list[object]
+) -> None:
+    parent = decided(place, finding(suspicious=False))
+    child = with_copy(place, parent, suspicious=True)
+    assert [row.verdict for row in place.verdicts(child)] == [Verdict.REJECTED]
+
+    run_stage.work(place.guard, "purify", parent)
+
+    assert repaired_here == [("patch_unlearning", True)]
+    assert place.guard.publisher.state() == []
+    assert place.scan(parent).state is ScanState.DONE
+    assert [scan.id for scan in review.waiting(place.guard)] == [parent]
+
+
+def test_nobody_reviews_an_upload_while_a_copy_is_made(place: Place) -> None:
+    parent = decided(place, finding(suspicious=False))
+
+    with pytest.raises(NotServable, match="is being repaired"):
+        review.approve(place.guard, parent, "bob", "it is ours")
+
+    tried(place, parent, Attempt(defense="patch_unlearning", failed="It diverged."))
+    run_stage.work(place.guard, "purify", parent)
+    review.approve(place.guard, parent, "bob", "it is ours")
+    assert place.scan(parent).state is ScanState.PUBLISHING
+
+
+def test_a_repair_that_takes_its_worker_down_leaves_the_upload_held_and_reviewable(
+    place: Place,
+) -> None:
+    parent = decided(place, finding(suspicious=False))
+
+    run_stage.bury(place.guard, "purify", parent, "The kernel killed it.")
+
+    assert (place.scan(parent).state, place.scan(parent).error) == (
+        ScanState.DONE,
+        "The kernel killed it.",
+    )
+    assert [scan.id for scan in review.waiting(place.guard)] == [parent]
+    assert place.guard.publisher.state() == []
+
+
+def test_a_proven_trigger_is_repaired_by_the_defenses_that_know_it(place: Place) -> None:
+    parent = decided(place, finding(suspicious=True))
+
+    assert [row.verdict for row in place.verdicts(parent)] == [Verdict.REJECTED]
+    assert not place.scan(parent).detail.blind
+
+
+def test_a_gate_that_warns_lets_the_upload_through_once_no_copy_passes(place: Place) -> None:
+    gate = GateRule(mode=str(GateMode.WARN))
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, gate=gate))
+    parent = decided(place, finding(suspicious=False))
+    assert place.scan(parent).state is ScanState.PURIFYING
+
+    tried(place, parent, Attempt(defense="patch_unlearning", failed="It diverged."))
+    run_stage.work(place.guard, "purify", parent)
+
+    assert place.scan(parent).state is ScanState.PUBLISHING
+
+
+def test_the_same_bytes_under_another_name_get_a_copy_of_their_own(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.obey(**RULES)
+    for name in ("one", "two"):
+        scan_id = registry.place.upload(name=name)
+        run_stage.work(registry.place.guard, "inspect", scan_id)
+        if registry.place.scan(scan_id).state is ScanState.DETECTING:
+            registry.detect(scan_id)
+        run_stage.work(registry.place.guard, "decide", scan_id)
+        if registry.place.scan(scan_id).state is ScanState.DETECTING:  # nothing to rest on
+            registry.detect(scan_id)
+            run_stage.work(registry.place.guard, "decide", scan_id)
+
+        assert registry.place.scan(scan_id).state is ScanState.PURIFYING
+
+
+def test_the_simulation_counts_what_would_be_repaired(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.upload("one")
+    guard = registry.place.guard
+    stricter = replace(guard.policy, **RULES)
+
+    found = simulate.simulate(guard, stricter)
+
+    assert (found.repairs, found.counts) == (1, {("cleared", "held"): 1})
+    assert [change.repair for change in found.changes] == [True]
+    assert simulate.simulate(guard, guard.policy).repairs == 0
