@@ -111,9 +111,7 @@ def test_each_limit_names_what_is_over_and_the_setting_that_raises_it(
 
 
 def test_a_constructor_that_takes_too_long_is_broken_off() -> None:
-    with pytest.raises(
-        ManifestRejected, match="building the architecture takes over 0 s"
-    ) as caught:
+    with pytest.raises(ManifestRejected, match="building the architecture takes") as caught:
         afforded(Budget(seconds=-1))
 
     assert caught.value.code == "over_budget"
