@@ -28,6 +28,10 @@ Architectures are those of timm by their names, `torchvision.NAME` for torchvisi
 and the guard's own. A network of one channel takes a clean set of grey images that were stored in
 three equal channels, and the verdict says so; where the channels differ, `cleanset_wrong_size`.
 
+What a model costs is found from its shapes, before a weight is read. Over a limit on operations or
+memory of one image (or molecule), classes, parameters or layers the answer is `unvettable` with the
+code `over_budget`; the sentence names the [setting](settings.md) that raises the limit.
+
 Not read yet: weights of transformers models by their own names.
 """
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core import plugins
-from guard.core.contracts import Budget
 from guard.core.errors import CleanSetError, InputError, ManifestRejected, PolicyError
 from guard.core.modality import HOLDS, Modality
 from guard.core.pairs import CuratedPairs
@@ -28,10 +27,11 @@ def inspect_at(path: Path, out: Path) -> examine.Inspected:
         InputError: there is no such file.
         ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
     """
+    from guard.flow.budget import budget_of
+
     weights, manifest = locate(path)
-    return examine.inspect_upload(
-        weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
-    )
+    text, budget = manifest.read_bytes() if manifest else None, budget_of(load_settings())
+    return examine.inspect_upload(weights, weights.name, text, out, budget=budget)
 
 
 def vettable_at(path: Path, out: Path) -> examine.Inspected:

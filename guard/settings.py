@@ -6,7 +6,6 @@ since a misspelt limit would not be in force.
 # ruff: noqa: RUF009 - `_row` is `dataclasses.field` with our metadata
 
 import difflib
-import hmac
 import math
 import os
 from collections.abc import Mapping
@@ -15,38 +14,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from guard.core.errors import InputError
+from guard.core.secret import Secret as Secret  # noqa: PLC0414 - a type of settings, also for others
 
 PREFIX = "GUARD_"
 #: Names that platforms usually set; the GUARD_ name wins where both are set.
 ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
-
-
-class Secret:
-    """A string that only `reveal()` shows; empty means not set."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str = "") -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The secret itself; never log what this returns."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret(set)" if self._value else "Secret(not set)"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(
-            self._value.encode(), other._value.encode()
-        )
-
-    def __hash__(self) -> int:
-        return hash(Secret)  # equal secrets hash equal, and the hash reveals nothing
 
 
 def _row(
@@ -102,6 +75,19 @@ class Settings:
     )
     max_upload_bytes: int = _row(
         4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1
+    )
+    max_classes: int = _row(25_000, "models of more classes are refused", low=2)
+    max_parameters: int = _row(2_000_000_000, "of a network; larger ones are refused", low=1)
+    max_network_tensors: int = _row(4_000, "of a network; deeper ones are refused", low=1)
+    max_image_operations: int = _row(
+        10**12, "multiplications and additions of one image in a network", low=1
+    )
+    max_molecule_operations: int = _row(10**11, "the same of one generated molecule", low=1)
+    max_network_bytes: int = _row(
+        16 << 30,
+        "memory that weights and batches of a scan need by their shapes",
+        unit="bytes",
+        low=1,
     )
     served_name: str = _row(
         "{path}",

@@ -61,7 +61,9 @@ def compare(
         raise InputError("--policy goes with --scan.", code="no_scan")
     from guard import offline_inputs
     from guard.flow import compare as comparing
+    from guard.flow.budget import budget_of
     from guard.policy import load_policy
+    from guard.settings import load_settings
 
     rules = load_policy(policy) if scan else None
     with watched("compare") as progress, quiet_stdout():
@@ -74,6 +76,7 @@ def compare(
             seconds=seconds,
             device=device,
             progress=progress,
+            budget=budget_of(load_settings()),
             detectors=None
             if rules is None
             else {name: rule.params for name, rule in rules.detectors.items()},

@@ -29,9 +29,11 @@ def generate(
 
     request = TextRequest(text, samples, seed)
     with quiet_stdout():
+        from guard.flow.budget import budget_of
+        from guard.settings import load_settings
         from guard.vetting.generate import generate as run
 
-        found = run(path, request, device=device)
+        found = run(path, request, device=device, budget=budget_of(load_settings()))
     if form is Format.JSON:
         print_json(found)
         return 0

@@ -13,7 +13,10 @@ from guard.core.digests import canonical_json
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Limits tested before anything is allocated."""
+    """Limits tested before anything is allocated.
+
+    `network_bytes` is what vetting needs at least: the weights and its batches of images.
+    """
 
     file_bytes: int = 4 << 30
     header_bytes: int = 8 << 20
@@ -24,6 +27,13 @@ class Budget:
     parameters: int = 2_000_000_000
     seconds: float = 120.0
     memory_bytes: int = 8 << 30
+    # Of a network as its manifest describes it, whatever the file holds. Published classifiers
+    # have up to 2,500 tensors; the costs admit ViT-L at 224 pixels, and no network at 4096.
+    network_tensors: int = 4_000
+    image_operations: int = 1_000_000_000_000
+    molecule_operations: int = 100_000_000_000
+    network_bytes: int = 16 << 30
+    classes: int = 25_000
 
 
 @dataclass(frozen=True, kw_only=True)

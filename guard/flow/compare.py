@@ -122,6 +122,7 @@ def compare(
     seconds: float = math.inf,
     device: str | None = None,
     progress: Progress = silent,
+    budget: Budget | None = None,
 ) -> Comparison:
     """Compare two uploads; nothing in them is executed.
 
@@ -132,6 +133,7 @@ def compare(
         detectors: parameters by name. They scan A, and the triggers that they find suspicious are
             replayed on both models. Needs `curated`.
         seconds: time budget of all detectors together.
+        budget: limits of each upload.
 
     Raises:
         InputError: there is no such file, or the clean set does not fit both models.
@@ -145,7 +147,7 @@ def compare(
         opened = []
         for place, path, name in (("a", a, names[0]), ("b", b, names[1])):
             (own := Path(folder) / place).mkdir()
-            opened.append(_open(path, name, own, curated, device))
+            opened.append(_open(path, name, own, curated, device, budget or Budget()))
     (model_a, side_a), (model_b, side_b) = opened
     same = _network(model_a) == _network(model_b)
     layers, unmatched = moved(model_a.inner, model_b.inner)
@@ -197,15 +199,19 @@ def _seen_by_both(
 
 
 def _open(
-    path: Path, name: str, out: Path, curated: "CuratedSet | None", device: str | None
+    path: Path,
+    name: str,
+    out: Path,
+    curated: "CuratedSet | None",
+    device: str | None,
+    budget: Budget,
 ) -> tuple["ImageModel", Side]:
     from guard.ml import measure
 
     weights, manifest = locate(path)
     try:
-        inspected = examine.inspect_upload(
-            weights, weights.name, manifest.read_bytes() if manifest else None, out, budget=Budget()
-        )
+        text = manifest.read_bytes() if manifest else None
+        inspected = examine.inspect_upload(weights, weights.name, text, out, budget=budget)
         if curated is not None:
             curated = modalities.fitted(inspected.manifest, curated)
     except (ArtifactRejected, CleanSetError) as error:

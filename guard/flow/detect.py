@@ -25,7 +25,7 @@ from guard.policy import Policy, unconfigured
 from guard.store import artifacts, cleansets, evidence, outbox, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
-from guard.vetting import battery_secret, canary_trial
+from guard.vetting import battery_secret, canary_trial, modalities
 
 SCAN_SEED = 0
 
@@ -174,6 +174,7 @@ def _of_kind(found: Sequence[AnyCleanSet], name: str, manifest: AnyManifest) -> 
 
 def _same_kind(facts: AnyCleanSet, manifest: AnyManifest) -> AnyCleanSet:
     if facts.modality is manifest.modality:
+        modalities.of(facts.modality).match(manifest, facts)  # before anything reads the images
         return facts
     raise CleanSetError(
         f"The model is for {manifest.modality}, and clean set {facts.name!r} holds "

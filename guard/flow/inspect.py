@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, MissingExtra
 from guard.core.modality import modality_of
 from guard.core.states import ScanState, Verdict
 from guard.flow import _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
+from guard.flow.budget import budget_of
 from guard.flow.context import Guard
 from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
 from guard.jobs.run import run_job
@@ -39,7 +39,7 @@ def run(guard: Guard, held: Held) -> None:
             "path": str(upload),
             "name": "model.safetensors" if scan.parent_scan_id else Path(scan.key).name,
             "manifest": scan.manifest,
-            "budget": asdict(Budget(file_bytes=guard.settings.max_upload_bytes)),
+            "budget": asdict(budget_of(guard.settings)),
         }
         try:
             answer = run_job("inspect", request, out, limits=guard.limits(), on_progress=held.alive)

@@ -1,6 +1,6 @@
 """The way from an uploaded file to named tensors: choose the format, inspect, read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, dict[str, Tensor]]":
+def open_tensors(
+    path: Path,
+    name: str,
+    budget: Budget,
+    look: Callable[[Mapping[str, str] | None], None] = lambda _metadata: None,
+) -> "tuple[str, Header, dict[str, Tensor]]":
     """Read the file at `path`, which the uploader called `name`.
+
+    Args:
+        path: of the file.
+        name: for formats that the bytes alone do not identify.
+        budget: limits of the file.
+        look: called with None once the format is known to be vetted, and with the header's metadata
+            before a tensor is read; may raise ArtifactRejected.
 
     Returns:
         The format's name, a header that lists what was read, and the tensors: on the CPU, finite,
@@ -26,7 +38,10 @@ def open_tensors(path: Path, name: str, budget: Budget) -> "tuple[str, Header, d
     """
     with path.open("rb") as file:
         kind = choose(file.read(HEAD_BYTES), name)
+        if kind.vettable:
+            look(None)
         header = kind.inspect(file, budget=budget)
+        look(header.metadata)
         tensors = kind.tensors(file, budget=budget)
     return header.format, header_of(header.format, tensors, header.metadata), tensors
 

@@ -115,7 +115,7 @@ class GraphModel(nn.Module):
 
     def __init__(self, manifest: GraphSettings) -> None:
         super().__init__()
-        sizes = _sizes(manifest)
+        sizes = sizes_of(manifest)
         self.manifest = manifest
         self.pieces = Pieces(manifest.pieces)
         self.grammar = Grammar(manifest.motifs, manifest.tokens)
@@ -280,7 +280,8 @@ def load(folder: Path) -> GraphModel:
     return build(GraphConfig.from_dict(data), safetensors.torch.load_file(folder / WEIGHTS))
 
 
-def _sizes(manifest: GraphSettings) -> dict[str, int]:
+def sizes_of(manifest: GraphSettings) -> dict[str, int]:
+    """The sizes of `SIZES`, as `model_args` sets them; raises ManifestRejected."""
     if manifest.architecture != ARCHITECTURE:
         raise ManifestRejected(
             f"config.json: architecture must be {ARCHITECTURE!r}.", code="manifest_bad_architecture"

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from guard.core.contracts import Budget, Header
 from guard.core.digests import canonical_json, sha256
 from guard.core.errors import InputError, ManifestRejected, MethodFailed
-from guard.core.evidence import AsrEstimate, Evidence, Finding, GraphQuality, Outcome, TriggerLike
+from guard.core.evidence import (
+    AsrEstimate,
+    Evidence,
+    Finding,
+    GraphQuality,
+    Outcome,
+    PairSetFacts,
+    TriggerLike,
+)
 from guard.core.graph_manifest import GraphManifest
 from guard.core.molecules import require_rdkit
 from guard.core.pairs import CuratedPairs
@@ -31,6 +39,19 @@ def conformed(
     """The tensors as they are: these models have one form."""
     del budget
     return manifest, dict(tensors)
+
+
+def afford(manifest: GraphManifest, *, budget: Budget) -> None:
+    """Refuse a model by what one molecule costs."""
+    require_rdkit()
+    from guard.graphs.cost import refuse_costly
+
+    refuse_costly(manifest, budget)
+
+
+def match(manifest: GraphManifest, facts: PairSetFacts) -> None:
+    """Any pair set fits."""
+    del manifest, facts
 
 
 def check(manifest: GraphManifest, header: Header, *, budget: Budget) -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget, Header
+from guard.core.costs import against, over_budget
 from guard.core.digests import canonical_json, sha256
 from guard.core.errors import CleanSetError
-from guard.core.evidence import Evidence, Finding
+from guard.core.evidence import CleanSetFacts, Evidence, Finding
 from guard.core.manifest import Manifest
 from guard.core.states import Family
 from guard.vetting.examine import accuracy_evidence
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
     from guard.ml.networks.architectures import ImageModel
 
 SMOKE_IMAGES = 8
+
+
+def afford(manifest: Manifest, *, budget: Budget) -> None:
+    """Refuse a network by the number of its classes, and by what one image costs in it."""
+    if manifest.num_classes > budget.classes:
+        raise over_budget(
+            f"the model has {against(manifest.num_classes, budget.classes, 'classes')}",
+            "GUARD_MAX_CLASSES",
+            "vet a model of fewer classes",
+        )
+    from guard.ml.networks import architectures
+
+    architectures.afford(manifest, budget=budget)
 
 
 def check(manifest: Manifest, header: Header, *, budget: Budget) -> None:
@@ -56,22 +70,34 @@ def read_clean(data: bytes, name: str) -> "CuratedSet":
 
 def fitted(manifest: Manifest, curated: "CuratedSet") -> "CuratedSet":
     """The set as the network takes it; refuses other channels, image sizes and class counts."""
+    match(manifest, curated.facts)
     curated = curated.seen_by(manifest.input_size[0])
-    facts = curated.facts
-    have = (facts.channels, facts.height, facts.width)
-    if manifest.input_size != have:
-        raise CleanSetError(
-            f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
-            f"{_size(have)}{_no_grey(manifest, have)}; name a clean set of the model's own size.",
-            code="cleanset_wrong_size",
-        )
+    if curated.facts.channels != manifest.input_size[0]:
+        raise _wrong_size(manifest, curated.facts)
+    return curated
+
+
+def match(manifest: Manifest, facts: CleanSetFacts) -> None:
+    """Refuse images of another size and other classes."""
+    channels, *size = manifest.input_size
+    grey = (channels, facts.channels) == (1, 3)  # where the three are equal
+    if size != [facts.height, facts.width] or not (grey or channels == facts.channels):
+        raise _wrong_size(manifest, facts)
     if manifest.num_classes != facts.classes:
         raise CleanSetError(
             f"The model has {manifest.num_classes} classes, clean set {facts.name!r} has "
             f"{facts.classes}; name a clean set with the model's own classes.",
             code="cleanset_wrong_classes",
         )
-    return curated
+
+
+def _wrong_size(manifest: Manifest, facts: CleanSetFacts) -> CleanSetError:
+    have = (facts.channels, facts.height, facts.width)
+    return CleanSetError(
+        f"The model takes {_size(manifest.input_size)} images, clean set {facts.name!r} holds "
+        f"{_size(have)}{_no_grey(manifest, have)}; name a clean set of the model's own size.",
+        code="cleanset_wrong_size",
+    )
 
 
 def _no_grey(manifest: Manifest, have: tuple[int, int, int]) -> str:

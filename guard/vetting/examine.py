@@ -8,11 +8,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget
-from guard.core.errors import Cancelled, GuardError, ManifestRejected
+from guard.core.errors import Cancelled, GuardError, ManifestRejected, MissingExtra
 from guard.core.evidence import Accuracy, Evidence, GraphQuality, Outcome
 from guard.core.manifests import AnyManifest, parse_manifest
 from guard.core.progress import Progress, part_of, silent
@@ -72,25 +73,26 @@ def inspect_upload(
     Raises:
         ArtifactRejected: a rule of the format, the manifest or the architecture is broken.
     """
-    from guard.formats._canonical import MANIFEST_KEY, write_canonical
+    from guard.formats._canonical import write_canonical
     from guard.formats._read import header_of, open_tensors
 
     # The format comes first: whoever uploads a pickle should read about the pickle and not about a
     # missing manifest.
     refuse_part(name)
     with in_one_file(path, out, budget.file_bytes) as file:
-        fmt, header, tensors = open_tensors(file, name, budget=budget)
+        look = partial(_afford, manifest, budget)
+        fmt, header, tensors = open_tensors(file, name, budget, look)
     if manifest is not None:
         facts = parse_manifest(manifest)
     else:
-        embedded = header.metadata.get(MANIFEST_KEY)
+        embedded = _embedded(header.metadata)
         if embedded is None:
             raise ManifestRejected(
                 "There is no config.json beside the weights; upload one that names architecture, "
                 "num_classes and pretrained_cfg.input_size, as timm writes it.",
                 code="manifest_missing",
             )
-        facts = parse_manifest(embedded.encode())
+        facts = parse_manifest(embedded)
     kind = modalities.of(facts.modality)
     facts, tensors = kind.conformed(facts, tensors, budget=budget)
     header = header_of(fmt, tensors, header.metadata)
@@ -99,6 +101,36 @@ def inspect_upload(
     digest = write_canonical(tensors, facts, target)
     count = sum(math.prod(tensor.shape) for tensor in header.tensors)
     return Inspected(format=fmt, manifest=facts, canonical=target, digest=digest, parameters=count)
+
+
+def _embedded(metadata: Mapping[str, str]) -> bytes | None:
+    from guard.formats._canonical import MANIFEST_KEY
+
+    found = metadata.get(MANIFEST_KEY)
+    return None if found is None else found.encode()
+
+
+def _afford(manifest: bytes | None, budget: Budget, metadata: Mapping[str, str] | None) -> None:
+    """Refuse a model by what it would cost, as soon as its manifest is known.
+
+    Every other fault of a manifest is found after the faults of the file.
+
+    Raises:
+        ManifestRejected: `over_budget`, or `cost_unknown`.
+    """
+    if (manifest is None) is (metadata is None):
+        return  # not known yet, or looked at before the file was opened
+    data = manifest if metadata is None else _embedded(metadata)
+    if data is None:
+        return
+    try:
+        facts = parse_manifest(data)
+        modalities.of(facts.modality).afford(facts, budget=budget)
+    except ManifestRejected as error:
+        if error.code in ("over_budget", "cost_unknown"):
+            raise
+    except MissingExtra:
+        return
 
 
 def open_model(canonical: Path, *, device: str | None = None) -> Any:

@@ -12,7 +12,9 @@ from guard.vetting import examine
 from guard.vetting.model_path import locate
 
 
-def generate(path: Path, request: TextRequest, *, device: str | None = None) -> dict[str, Any]:
+def generate(
+    path: Path, request: TextRequest, *, device: str | None = None, budget: Budget | None = None
+) -> dict[str, Any]:
     """The answer to a request, as TorchServe gives it; the files are checked as uploads are.
 
     Raises:
@@ -27,7 +29,7 @@ def generate(path: Path, request: TextRequest, *, device: str | None = None) -> 
             weights.name,
             manifest.read_bytes() if manifest else None,
             Path(folder),
-            budget=Budget(),
+            budget=budget or Budget(),
         )
         if inspected.manifest.modality is not Modality.GRAPHS:
             raise InputError(

@@ -31,6 +31,14 @@ class Kind(Protocol):
             ArtifactRejected: they can be read in several ways, or in none.
         """
 
+    def afford(self, manifest: Any, *, budget: Budget) -> None:
+        """Refuse a model by its cost, from the manifest alone and before memory is taken.
+
+        Raises:
+            ManifestRejected: `over_budget` or `cost_unknown`; any other error is found again later.
+            MissingExtra: a library that is needed to find out is not installed.
+        """
+
     def check(self, manifest: Any, header: Header, *, budget: Budget) -> None:
         """Refuse a manifest that cannot be built, or weights that are not its model's.
 
@@ -44,6 +52,9 @@ class Kind(Protocol):
 
     def read_clean(self, data: bytes, name: str) -> Any:
         """A stored clean set with all its parts; raises CleanSetError."""
+
+    def match(self, manifest: Any, facts: Any) -> None:
+        """Refuse a clean set that cannot fit, by its facts alone; raises CleanSetError."""
 
     def fitted(self, manifest: Any, curated: Any) -> Any:
         """The clean set as the model takes it, of its classes, sizes and elements.

@@ -9,14 +9,43 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
 
 from guard.core.contracts import Budget
+from guard.core.costs import over_budget
 from guard.core.errors import ManifestRejected
 
 _MODULES_PER_TENSOR = 5
+#: What fills a tensor with numbers, which most of the time of a constructor goes into.
+_FILLS = frozenset(
+    {
+        Tensor.add_,
+        Tensor.clamp_,
+        Tensor.erfinv_,
+        Tensor.fill_,
+        Tensor.mul_,
+        Tensor.normal_,
+        Tensor.uniform_,
+        Tensor.zero_,
+    }
+)
+
+
+class Unfilled(TorchFunctionMode):
+    """Leaves out the filling of tensors on the meta device, which hold no numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one function of torch, or return the tensor that it would fill."""
+        del types
+        if func in _FILLS and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -35,15 +64,21 @@ def bounded(budget: Budget) -> Iterator[None]:
         if threading.get_ident() == thread and value is not None:
             numbers += value.numel()
             tensors += 1
-            _refuse_if(numbers > budget.parameters, f"more than {budget.parameters} parameters")
-            _refuse_if(tensors > budget.tensors, f"more than {budget.tensors} tensors")
+            _refuse_if(numbers > budget.parameters, budget.parameters, "parameters")
+            _refuse_if(tensors > budget.network_tensors, budget.network_tensors, "tensors")
 
     def count_module(_: nn.Module, _name: str, _value: nn.Module | None) -> None:
         nonlocal modules
         if threading.get_ident() == thread:
             modules += 1
-            _refuse_if(modules > _MODULES_PER_TENSOR * budget.tensors, "too many layers")
-            _refuse_if(time.monotonic() > deadline, f"more than {budget.seconds:.0f} s to build")
+            most = _MODULES_PER_TENSOR * budget.network_tensors
+            _refuse_if(modules > most, most, "layers")
+            if time.monotonic() > deadline:
+                raise ManifestRejected(
+                    f"Over budget: building the architecture takes over {budget.seconds:.0f} s; "
+                    "use a smaller model.",
+                    code="over_budget",
+                )
 
     handles = [
         hooks.register_module_parameter_registration_hook(count_tensor),
@@ -57,8 +92,7 @@ def bounded(budget: Budget) -> Iterator[None]:
             handle.remove()
 
 
-def _refuse_if(over: bool, what: str) -> None:  # noqa: FBT001 - a private shorthand
+def _refuse_if(over: bool, limit: int, of: str) -> None:  # noqa: FBT001 - a private shorthand
     if over:
-        raise ManifestRejected(
-            f"The architecture has {what}; use a smaller model.", code="over_budget"
-        )
+        setting = "GUARD_MAX_PARAMETERS" if of == "parameters" else "GUARD_MAX_NETWORK_TENSORS"
+        raise over_budget(f"the architecture has more than {limit:,} {of}", setting)

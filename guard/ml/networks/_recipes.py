@@ -16,6 +16,7 @@ from guard.core import plugins
 from guard.core.errors import ManifestRejected
 from guard.core.manifest import Manifest
 from guard.ml.networks import torchvision_shim
+from guard.ml.networks._growth import Unfilled
 from guard.ml.networks.nets import NETS
 
 TORCHVISION = "torchvision."
@@ -177,7 +178,7 @@ def _torchvision(name: str) -> Recipe:
         return models.get_model(name, weights=None, **kwargs)
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             example = make()
     except NotImplementedError as error:  # RegNet computes its widths with tensors
         raise ManifestRejected(
@@ -213,7 +214,7 @@ def _timm(name: str) -> Recipe:
         return timm.create_model(name, pretrained=False, **kwargs)
 
     # timm's entry points take **kwargs: build it once without memory to see which class it is.
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         example = make()
     known: Any = example.pretrained_cfg
     _, height, width = known["input_size"]

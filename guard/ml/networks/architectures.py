@@ -7,6 +7,7 @@ network (`guard.ml.networks.polarizer`).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from guard.core.config_forms import assumed_remark
 from guard.core.contracts import Budget, Header, TensorInfo
 from guard.core.errors import ArtifactRejected, ManifestRejected, MethodFailed
 from guard.core.manifest import Manifest
+from guard.ml.networks import cost as costs
 from guard.ml.networks import torchvision_shim
-from guard.ml.networks._growth import bounded
+from guard.ml.networks._growth import Unfilled, bounded
 from guard.ml.networks._recipes import arguments, recipe
 from guard.ml.networks.nets import NETS
 from guard.ml.networks.polarizer import attach
@@ -82,6 +84,17 @@ def expected(manifest: Manifest, *, budget: Budget | None = None) -> dict[str, T
             `over_budget`.
     """
     return {info.name: info for info in _infos(_outline(manifest, budget).state_dict())}
+
+
+def afford(manifest: Manifest, *, budget: Budget) -> None:
+    """Refuse a network that costs more than the budget, from its shapes; nothing is allocated.
+
+    Raises:
+        ManifestRejected: `over_budget` or `cost_unknown`; or as `expected`.
+    """
+    found = costs.cost_of(lambda: _outline(manifest, budget), manifest, budget)
+    size = "x".join(map(str, manifest.input_size))
+    costs.refuse(found, f"{manifest.architecture} at {size}", budget)
 
 
 def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -> None:
@@ -187,7 +200,7 @@ def load(
     Args:
         manifest: names the architecture.
         tensors: the state dict; names, shapes and dtypes as `expected` gives them.
-        budget: limits of the architecture's size.
+        budget: limits of the architecture's size; None grants what `tensors` need.
 
     Raises:
         ManifestRejected: as `expected`, or the network does not run on images of the manifest's
@@ -195,6 +208,7 @@ def load(
         ArtifactRejected: as `check`, or `bad_logits`: not N,K, not finite, or different on a second
             pass.
     """
+    budget = budget or _as_large_as(tensors)
     check(manifest, Header(format="tensors", tensors=_infos(tensors)), budget=budget)
     inner = _outline(manifest, budget)
     if _is_whole(inner, tensors):
@@ -229,7 +243,8 @@ def preload() -> None:
 
 def _outline(manifest: Manifest, budget: Budget | None) -> nn.Module:
     """The network on the meta device, which has shapes but no memory, within the budget."""
-    with torch.device("meta"), bounded(budget or Budget()):
+    recipe(manifest.architecture)  # which may build an example, that is no part of this network
+    with torch.device("meta"), Unfilled(), bounded(budget or Budget()):
         return _make(manifest)
 
 
@@ -251,6 +266,16 @@ def _make(manifest: Manifest) -> nn.Module:
         network
         if manifest.polarizer is None
         else attach(network, manifest.polarizer, manifest.num_classes)
+    )
+
+
+def _as_large_as(tensors: Mapping[str, Tensor]) -> Budget:
+    """A budget for weights that lie in memory already, whatever was granted for that."""
+    usual, numbers = Budget(), sum(tensor.numel() for tensor in tensors.values())
+    return replace(  # twice, since a network may hold computed buffers beside what is stored
+        usual,
+        parameters=max(usual.parameters, 2 * numbers),
+        network_tensors=max(usual.network_tensors, 2 * len(tensors)),
     )
 
 

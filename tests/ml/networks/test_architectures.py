@@ -262,7 +262,7 @@ def test_a_manifest_that_reaches_out_or_contradicts_itself_is_refused(
 )
 def test_a_network_over_budget_is_refused_while_it_grows(facts: Manifest) -> None:
     with pytest.raises(ManifestRejected) as caught:
-        architectures.build(facts, budget=Budget(parameters=100_000_000, tensors=2_000))
+        architectures.build(facts, budget=Budget(parameters=100_000_000, network_tensors=2_000))
 
     assert caught.value.code == "over_budget"
 
