@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from guard.cli._render import print_report, print_table
+from guard.core.purification import UniversalTransfer
 from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.reports import Report
@@ -196,3 +197,18 @@ def test_a_gate_that_only_warns_is_named_below_the_verdict(capsys: Capture) -> N
     assert report.exit_code == 1
     assert report.to_dict()["gate"] == {"mode": "warn", "would_be": "rejected"}
     assert rejected().to_dict()["gate"] is None
+
+
+def test_a_blind_repair_states_what_remains_of_universal_perturbations(capsys: Capture) -> None:
+    report = purified()
+    assert report.purification is not None
+    found = UniversalTransfer(kind="waves", classes=10, worked=9, kept=2)
+    report = replace(
+        report, purification=replace(report.purification, blind=True, universal=(found,))
+    )
+
+    text, page = " ".join(printed(report, capsys).split()), render_html(report)
+
+    for part in ("(waves)", "for 9 of 10 classes; 2 of these still work on this copy"):
+        assert part in text
+        assert part in page
