@@ -282,6 +282,8 @@ def _beyond(report: Report, repair: PurificationFacts) -> Iterable[RenderableTyp
             f"mistake on {percent(risk.after)} of {risk.images} images ({percent(risk.before)} "
             "before the repair)"
         )
+    for found in repair.universal:
+        yield Text(found.sentence)
     for sentence in repair.unproved:
         yield Text(f"not measured: {printable(sentence)}", style="dim")
     if repair.parameters:

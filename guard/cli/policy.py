@@ -208,6 +208,7 @@ def _proof(rules: "Policy") -> str:
         ("fresh patches", proof.max_resampled),
         ("lead in re-learning", proof.max_lead),
         ("lead in reactivation", proof.max_woken),
+        ("universal perturbations that still work", proof.max_kept),
     )
     return (
         ", ".join(f"{name} at most {limit:.0%}" for name, limit in limits if limit is not None)

@@ -131,6 +131,32 @@ class MomentTrigger:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UniversalTransfer:
+    """Universal perturbations of one `kind` that a search found on the parent, one for each class.
+
+    Of `classes` so many `worked` on the parent's hold-out and `kept` working on the child. `before`
+    and `after` are the ASR, on parent and child, of the one that the child obeys most of those that
+    worked; None where none did.
+    """
+
+    kind: str
+    classes: int
+    worked: int
+    kept: int
+    before: AsrEstimate | None = field(default=None, metadata=LEFT_OUT)
+    after: AsrEstimate | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def sentence(self) -> str:
+        """The counts for a reader."""
+        return (
+            f"Universal perturbations ({self.kind}) that were found on the uploaded model work "
+            f"there for {self.worked} of {self.classes} classes; {self.kept} of these still work "
+            "on this copy."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PurificationFacts:
     """How a purified candidate compares with its parent on the hold-out.
 
@@ -144,7 +170,8 @@ class PurificationFacts:
     where it started from the parent. `suspects` and `moments` exist where the training set was
     sifted: the accused images that were kept for this proof, and triggers estimated from them.
     `graphs` is the proof of a text-to-graph model, whose accuracy here is the mean similarity of
-    what it generates to the prompts' own molecules. `blind`: no trigger of the parent was proven.
+    what it generates to the prompts' own molecules. `blind`: no trigger of the parent was proven;
+    then `universal` is what could be tried instead.
     """
 
     defense: str
@@ -167,6 +194,7 @@ class PurificationFacts:
     moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
     graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
     blind: bool = field(default=False, metadata=LEFT_OUT)
+    universal: tuple[UniversalTransfer, ...] = field(default=(), metadata=LEFT_OUT)
 
     @property
     def known(self) -> tuple[AsrEstimate, ...]:
@@ -234,6 +262,7 @@ class RepairSummary:
     moments: tuple[MomentTrigger, ...] = field(default=(), metadata=LEFT_OUT)
     graphs: GraphProof | None = field(default=None, metadata=LEFT_OUT)
     blind: bool = field(default=False, metadata=LEFT_OUT)
+    universal: tuple[UniversalTransfer, ...] = field(default=(), metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         if not self.defenses:
@@ -271,6 +300,7 @@ def summary(facts: PurificationFacts) -> RepairSummary:
         moments=facts.moments,
         graphs=facts.graphs,
         blind=facts.blind,
+        universal=facts.universal,
     )
 
 

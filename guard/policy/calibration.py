@@ -17,6 +17,7 @@ from guard.core.digests import is_digest, json_digest
 from guard.core.errors import PolicyError
 
 KIND, LAYOUT = "registry-guard calibration", 1
+RANKINGS = "honest_rankings"  # a key that files without such a method lack
 MAX_BYTES = 4 << 20
 MAX_LOG_ODDS = 500.0
 _SIZES = {"pico", "atto", "femto", "nano", "tiny", "small", "base", "large", "huge", "xlarge"}
@@ -39,7 +40,8 @@ class Calibration:
     `honest` holds the out-of-fold log odds of the honest reference models, ascending; `covers`
     pairs of an architecture family and a clean set's digest. `asr_margin` (0..1, or None where the
     population is too small): the true ASR of 95 % of the detected reference models lies at most
-    this much above the bound on their recovered trigger.
+    this much above the bound on their recovered trigger. `rankings` holds for each method that
+    ranks classes the least p of each honest model, ascending.
     """
 
     digest: str
@@ -52,6 +54,7 @@ class Calibration:
     honest: tuple[float, ...]
     asr_margin: float | None = None
     population: Mapping[str, Any] = field(default_factory=dict)
+    rankings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def log_odds(self, features: Mapping[str, float]) -> float:
         """Calibrated log odds of a backdoor; infinite where a feature is not finite.
@@ -76,6 +79,17 @@ class Calibration:
         """
         rank = math.ceil((len(self.honest) + 1) * (1 - max_fpr) - 1e-9)
         return self.honest[max(rank, 1) - 1] if rank <= len(self.honest) else None
+
+    def ranked(self, method: str, p: float) -> tuple[float, int] | None:
+        """A valid p value for the least p of a method's ranking, and the honest models behind it.
+
+        It is conformal: the share of n honest models and this one that have a p as small, which is
+        never under 1/(n + 1). None where no honest model was ranked by this method.
+        """
+        honest = self.rankings.get(method, ())
+        if not honest:
+            return None
+        return (1 + sum(one <= p for one in honest)) / (len(honest) + 1), len(honest)
 
     @property
     def least_fpr(self) -> float:
@@ -194,6 +208,12 @@ def _read(value: dict[str, Any], digest: str) -> Calibration:
     if not methods:
         raise ValueError("methods must not be empty")
     margin = value["asr_margin"]
+    rankings = {
+        _text(name): tuple(_number(item, RANKINGS, low=0.0, high=1.0) for item in items)
+        for name, items in value.get(RANKINGS, {}).items()
+    }
+    if any(list(items) != sorted(items) or not items for items in rankings.values()):
+        raise ValueError(f"{RANKINGS} must hold ascending numbers, at least one a method")
     return Calibration(
         digest=digest,
         methods=methods,
@@ -205,6 +225,7 @@ def _read(value: dict[str, Any], digest: str) -> Calibration:
         slope=_number(value["slope"], "slope", low=0.0),
         asr_margin=None if margin is None else _number(margin, "asr_margin", low=0.0, high=1.0),
         population=dict(value["population"]),
+        rankings=rankings,
     )
 
 

@@ -127,7 +127,10 @@ def decide(policy: Policy, case: Case) -> Decision:
     view = _view(policy, case)
     repairable = accusations.repairable(policy, case, view.accused)
     ruling = sifted.with_sift(policy, view.sift, _rule(view), repairable=repairable)
-    ruling = doubt.with_repair(policy, case, view.usable, view.combined, ruling)
+    measured = None if view.scored is None else view.scored.calibration
+    ruling = doubt.with_repair(
+        policy, case, view.usable, view.combined, ruling, calibration=measured
+    )
     findings = view.findings
     worst = max(findings, key=accusations.weight, default=None)
     score = (

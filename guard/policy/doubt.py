@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 from guard.core.evidence import Evidence
 from guard.core.states import SERVABLE_VERDICTS, Verdict
+from guard.policy.calibration import Calibration
 from guard.policy.case import Case
 from guard.policy.combine import Combined
-from guard.policy.features import p_values
+from guard.policy.features import p_values, rankings
 from guard.policy.rules import REPAIR_WHEN, Policy
 from guard.policy.ruling import Ruling
 
-#: p values of whole models that no rule combines (`guard.ml.search.class_ranking`).
-RANKED = "p_ranking"
 _ASKED, _DOUBTED, _ALWAYS = REPAIR_WHEN
 _REPAIRED = frozenset({Verdict.HELD, Verdict.REJECTED})
 
@@ -30,18 +29,26 @@ class Doubt:
     source: str
 
 
-def least(usable: Sequence[Evidence], combined: Combined) -> Doubt | None:
-    """The least p value among those of all methods, and of several together; None without any."""
+def least(
+    usable: Sequence[Evidence], combined: Combined, calibration: Calibration | None
+) -> Doubt | None:
+    """The least p value among those of all methods, and of several together; None without any.
+
+    Where honest models were ranked for a calibration that applies, the p of a ranking is replaced
+    by its place among theirs.
+    """
     found = [
         Doubt(p, f"{method} on the family {family}")
         for (method, family), p in p_values(usable).items()
     ]
-    found += [
-        Doubt(finding.numbers[RANKED], f"{item.method} on class {finding.target}")
-        for item in usable
-        for finding in item.findings
-        if 0 <= finding.numbers.get(RANKED, -1.0) <= 1
-    ]
+    for method, p in rankings(usable).items():
+        measured = None if calibration is None else calibration.ranked(method, p)
+        if measured is None:
+            found.append(Doubt(p, f"{method}, which compares classes"))
+        else:
+            level, honest = measured
+            place = f"{method} among {honest} honest models, which is never under 1/{honest + 1},"
+            found.append(Doubt(level, place))
     if combined.p is not None:
         found.append(Doubt(combined.p, "all methods together"))
     if (together := combined.accord) is not None:
@@ -51,12 +58,19 @@ def least(usable: Sequence[Evidence], combined: Combined) -> Doubt | None:
 
 
 def with_repair(
-    policy: Policy, case: Case, usable: Sequence[Evidence], combined: Combined, ruling: Ruling
+    policy: Policy,
+    case: Case,
+    usable: Sequence[Evidence],
+    combined: Combined,
+    ruling: Ruling,
+    *,
+    calibration: Calibration | None = None,
 ) -> Ruling:
     """The ruling of all other rules, made stricter where only a repaired copy may be served.
 
     Args:
         usable: the evidence that counts, without waived findings, as `combined`.
+        calibration: the policy's, where it applies.
     """
     rule = policy.repair
     copy = case.purification is not None or case.retraining is not None
@@ -70,7 +84,7 @@ def with_repair(
         return replace(ruling, reasons=(*ruling.reasons, remark), repairable=True, blind=True)
     if ruling.verdict not in SERVABLE_VERDICTS:
         return ruling
-    doubt = least(usable, combined)
+    doubt = least(usable, combined, calibration)
     if doubt is not None and not doubt.p > rule.level:
         why = (
             f"It would pass, but not beyond doubt: the p value of {doubt.source} is {doubt.p:.2g}, "

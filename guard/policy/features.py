@@ -31,6 +31,8 @@ from guard.policy.per_class import accord
 P_VALUE = "p_value"
 #: In `numbers`: 0 where the method could not measure anything about this family on this model.
 INFORMATIVE = "informative"
+#: The p value of a ranking of classes (`guard.ml.search.class_ranking`), which no rule combines.
+RANKED = "p_ranking"
 #: Effect sizes by their name in `numbers`: the value that means "no effect", and whether the
 #: feature is on a log scale.
 EFFECTS: Mapping[str, tuple[float, bool]] = {
@@ -52,6 +54,18 @@ def p_values(usable: Sequence[Evidence]) -> dict[tuple[str, str], float]:
             p, key = finding.numbers.get(P_VALUE), (item.method, finding.family)
             if p is not None and 0 <= p <= 1 and key not in silent:
                 least[key] = min(p, least.get(key, 1.0))
+    return least
+
+
+def rankings(usable: Sequence[Evidence]) -> dict[str, float]:
+    """The least p value of each method's ranking of classes, where it was informative."""
+    least: dict[str, float] = {}
+    silent = uninformative(usable)
+    for item in usable:
+        for finding in item.findings:
+            p = finding.numbers.get(RANKED)
+            if p is not None and 0 <= p <= 1 and (item.method, finding.family) not in silent:
+                least[item.method] = min(p, least.get(item.method, 1.0))
     return least
 
 

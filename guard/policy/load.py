@@ -232,7 +232,7 @@ def _gate(top: Table) -> GateRule:
 
 
 def _proof(top: Table) -> ProofRule:
-    keys = ("max_resampled", "max_lead", "max_woken")
+    keys = ("max_resampled", "max_lead", "max_woken", "max_kept")
     table = top.table("proof", set(keys))
     limits = {key: table.number(key, 0.0) for key in keys if table.has(key)}
     return ProofRule(**limits)

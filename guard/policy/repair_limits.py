@@ -58,6 +58,27 @@ def all_faults(policy: Policy, facts: PurificationFacts) -> Iterator[str]:
             )
     yield from _against_suspects(policy.asr_limit, facts)
     yield from faults(policy.proof, facts)
+    yield from _kept(policy.proof.max_kept, facts)
+
+
+def _kept(limit: float | None, facts: PurificationFacts) -> Iterator[str]:
+    """Whether too many of the parent's universal perturbations work on a blindly repaired copy."""
+    if limit is None or not facts.blind:
+        return
+    worked = sum(one.worked for one in facts.universal)
+    if not worked:  # found none, or not measured: nothing shows that the repair did anything
+        why = " ".join(facts.unproved)
+        yield (
+            "The policy requires that universal perturbations of the uploaded model are tried on "
+            f"its copy, which was not done. {why}"
+        ).rstrip()
+        return
+    kept = sum(one.kept for one in facts.universal)
+    if not kept <= limit * worked + ROUNDING:
+        yield (
+            f"{kept} of {worked} universal perturbations that were found on the uploaded model "
+            f"still work on its copy; the policy allows {limit:.0%} of them."
+        )
 
 
 def _against_suspects(limit: float, facts: PurificationFacts) -> Iterator[str]:

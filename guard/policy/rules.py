@@ -109,12 +109,14 @@ class ProofRule:
     upper end of the ASR of fresh patches from the parent's distribution, `max_lead` (0..1) with the
     lead in ASR of the parent's trigger over random ones when a copy relearns both, and `max_woken`
     (0..1) with what the trigger adds to the ASR of a small universal perturbation: the limit on
-    reactivation, whose key in policy files is older than that name.
+    reactivation, whose key in policy files is older than that name. `max_kept` (0..1) is for blind
+    repairs: of the universal perturbations that work on the parent, the share that still works.
     """
 
     max_resampled: float | None = None
     max_lead: float | None = None
     max_woken: float | None = None
+    max_kept: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +246,8 @@ class Policy:
         for key, standard in _NEWER.items():
             if getattr(self, key) == standard:
                 del data[key]
+        if "proof" in data and self.proof.max_kept is None:
+            del data["proof"]["max_kept"]  # likewise
         if self.modality is Modality.IMAGES:
             del data["modality"], data["graphs"]  # likewise
         for rule in data["defenses"]:

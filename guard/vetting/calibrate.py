@@ -7,7 +7,8 @@ Steps:
        its attack
     3. scale these by Platt's method, fit once on all models, and keep the honest models'
        out-of-fold scores as conformal reference
-    4. take the conformal 95 % quantile of how far the true ASR exceeds the bound on the recovered
+    4. keep the honest models' least p of each method that ranks classes, as conformal reference
+    5. take the conformal 95 % quantile of how far the true ASR exceeds the bound on the recovered
        trigger
 
 The conformal rate holds for honest models that are exchangeable with the reference ones. New models
@@ -17,7 +18,7 @@ avoid.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,15 @@ from guard.core.digests import json_digest
 from guard.core.errors import InputError
 from guard.core.evidence import Evidence, Outcome
 from guard.policy import asr_bounds
-from guard.policy.calibration import KIND, LAYOUT, Calibration, architecture_family, plain
-from guard.policy.features import features
+from guard.policy.calibration import (
+    KIND,
+    LAYOUT,
+    RANKINGS,
+    Calibration,
+    architecture_family,
+    plain,
+)
+from guard.policy.features import features, rankings
 from guard.vetting.population import Scanned
 
 LEAST_OF_EACH = 8  # fewer honest or backdoored models fit noise
@@ -80,6 +88,7 @@ def fit(scanned: Sequence[Scanned], *, seed: int = 0, about: str = "") -> dict[s
         "offset": _short(offset),
         "honest_log_odds": sorted(_short(score) for score in scores[labels == 0]),
         "asr_margin": _margin(usable),
+        **_rankings(usable),
         "population": {
             "about": about,
             "seed": seed,
@@ -153,7 +162,24 @@ def summary(calibration: Calibration) -> dict[str, Any]:
         "covers": sorted(f"{family} on {cleanset[:12]}" for family, cleanset in calibration.covers),
         "weights": {item.name: item.weight for item in calibration.weights if item.weight > 0},
         "asr_margin": calibration.asr_margin,
+        "rankings": {
+            name: {"honest": len(honest), "smallest_p": 1 / (len(honest) + 1)}
+            for name, honest in sorted(calibration.rankings.items())
+        },
     }
+
+
+def _rankings(usable: Sequence[Scanned]) -> dict[str, Any]:
+    """The least p of each honest model by each method that ranks classes; empty without any.
+
+    No part of the fit enters it, so that the p value that it gives is exactly conformal.
+    """
+    found = defaultdict[str, list[float]](list)
+    for item in usable:
+        if not item.member.backdoored:
+            for method, p in rankings(detector_evidence(item)).items():
+                found[method].append(_short(p))
+    return {RANKINGS: {name: sorted(found[name]) for name in sorted(found)}} if found else {}
 
 
 def _blind(item: Scanned) -> bool:

@@ -33,6 +33,7 @@ def compared_with_parent(
     seed: int,
     progress: Progress,
     accused: AccusedImages | None = None,
+    blind: bool = False,
 ) -> dict[str, Any]:
     """Measure what `PurificationFacts` states about parent and child, by its fields' names.
 
@@ -41,12 +42,15 @@ def compared_with_parent(
         replays: the parent's suspicious triggers.
         acc_before: the parent's clean accuracy on the hold-out.
         accused: what a sift of the parent's training set found; its proof part is measured.
+        blind: no trigger of the parent is proven.
     """
     from guard.ml import measure
 
     end = time.monotonic() + repair_probes.SECONDS  # of all that follows
     obeyed, unproved = ([], []) if accused is None else on_suspects(parent, repaired, accused.proof)
-    beyond = repair_probes.prove(parent, repaired, curated, replays, seed=seed, progress=progress)
+    beyond = repair_probes.prove(
+        parent, repaired, curated, replays, blind=blind, seed=seed, progress=progress
+    )
     known = () if accused is None else accused.moments
     moments, unsearched = _moments(
         parent, repaired, curated, known, seed=seed, end=end, progress=progress
@@ -59,6 +63,8 @@ def compared_with_parent(
         "relearned": beyond.relearned,
         "reactivated": beyond.reactivated,
         "shared": beyond.shared,
+        "blind": blind,
+        "universal": beyond.universal,
         "unproved": (*beyond.unproved, *unproved, *unsearched),
         "swapped": measure.swapped(parent, repaired, curated.holdout, curated.facts.classes),
         "suspects": tuple(obeyed),

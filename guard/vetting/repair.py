@@ -87,9 +87,15 @@ def repair(
         seconds=spent,
         after=() if start is None else start.after,
         start="" if start is None else start.digest,
-        blind=blind,
         **_compared(
-            model, repaired, curated, replays, seed=seed, progress=progress, accused=accused
+            model,
+            repaired,
+            curated,
+            replays,
+            seed=seed,
+            progress=progress,
+            accused=accused,
+            blind=blind,
         ),
     )
     return digest, facts
@@ -104,14 +110,16 @@ def _compared(
     seed: int,
     progress: Progress,
     accused: AccusedImages | None,
+    blind: bool,
 ) -> dict[str, Any]:
     """The fields of `PurificationFacts` that compare parent and child, by their modality."""
     if model.manifest.modality is Modality.GRAPHS:
         from guard.vetting import _graph_proof
 
-        return _graph_proof.compared(
+        found = _graph_proof.compared(
             model, repaired, curated, replays, seed=seed, progress=progress
         )
+        return {**found, "blind": blind}
     from guard.ml import measure
 
     return compared_with_parent(
@@ -123,6 +131,7 @@ def _compared(
         seed=seed,
         progress=progress,
         accused=accused,
+        blind=blind,
     )
 
 

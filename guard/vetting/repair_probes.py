@@ -3,7 +3,8 @@
     * patches: do samples of their distribution work, and how fast does a copy relearn them?
     * every trigger that leads to one class: does a small perturbation on top of it reactivate the
       backdoor?
-    * no trigger at all: how often can parent and child be led to the same mistake?
+    * no trigger at all: how often can parent and child be led to the same mistake? Where none is
+      proven, also: which universal perturbations of the parent still work?
 
 Each takes seconds on a small network and minutes on a large one without a GPU. What could not be
 measured is reported, and a policy that has a limit on it then refuses the child.
@@ -12,16 +13,23 @@ measured is reported, and a policy that has a limit on it then refuses the child
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
 from guard.core.evidence import AsrEstimate, Target
 from guard.core.progress import Progress, silent
-from guard.core.purification import Reactivated, Relearned, Resampled, SharedRisk
+from guard.core.purification import (
+    Reactivated,
+    Relearned,
+    Resampled,
+    SharedRisk,
+    UniversalTransfer,
+)
 from guard.core.states import Family
 from guard.vetting.examine import restore_trigger
+from guard.vetting.universal_probe import transferred
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -41,6 +49,8 @@ SEARCHES = 8  # for single patches, where no distribution can be learnt
 LARGEST = 0.2  # share of the image, as in MESA removal
 # Images and steps of the search for shared adversarial examples.
 RISK_IMAGES, RISK_STEPS = 100, 10
+UNKNOWN = "No trigger of the uploaded model is known, so that none could be replayed."
+REMAINS = "What remains of universal perturbations"
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Proof:
     relearned: tuple[Relearned, ...] = ()
     reactivated: tuple[Reactivated, ...] = ()
     shared: SharedRisk | None = None
+    universal: tuple[UniversalTransfer, ...] = ()
     unproved: tuple[str, ...] = ()
 
 
@@ -71,6 +82,7 @@ def prove(
     curated: "CuratedSet",
     replays: Sequence[Replay],
     *,
+    blind: bool = False,
     seed: int = 0,
     seconds: float = SECONDS,
     progress: Progress = silent,
@@ -80,31 +92,14 @@ def prove(
     Args:
         child: the repaired module; takes float images in [0, 1], N,C,H,W, and returns logits N,K.
             Left as it is.
+        blind: no trigger is proven, whatever `replays` holds.
         seconds: wall time for all; `unproved` names what is not done by then.
 
     Raises:
         Cancelled: `progress` raised it. Every other failure becomes a sentence in `unproved`.
     """
-    from guard.ml.seeds import seeded
-
-    end = time.monotonic() + seconds
-    unproved: list[str] = []
-
-    def watch(_done: float) -> None:
-        if time.monotonic() > end:
-            raise OutOfTime(f"It ran out of the {seconds:g} seconds that it has.")
-        progress(1.0, "testing the repair")
-
-    def attempt(what: str, probe: Callable[[], T]) -> list[T]:
-        try:
-            with seeded(seed):
-                return [probe()]
-        except Cancelled:
-            raise
-        except MethodFailed as error:
-            unproved.append(f"{what} could not be measured: {error.sentence}")
-            return []
-
+    trial = _Trial(seed, seconds, time.monotonic() + seconds, progress)
+    attempt, watch, unproved = trial.attempt, trial.watch, trial.unproved
     resampled: list[Resampled] = []
     relearned: list[Relearned] = []
     for target, trigger in _smallest(replays, unproved):
@@ -125,13 +120,47 @@ def prove(
         )
     ]
     shared = attempt("The shared adversarial risk", partial(_share, parent, child, curated, watch))
+    universal: list[tuple[UniversalTransfer, ...]] = []
+    if blind:
+        unproved += [UNKNOWN] * (not replays)
+        universal = attempt(REMAINS, partial(transferred, parent, child, curated, watch))
     return Proof(
         tuple(resampled),
         tuple(relearned),
         tuple(reactivated),
         shared[0] if shared else None,
+        universal[0] if universal else (),
         tuple(unproved),
     )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Runs probes one by one until the time is over; `unproved` names those that failed."""
+
+    seed: int
+    seconds: float
+    end: float
+    progress: Progress
+    unproved: list[str] = field(default_factory=list)
+
+    def watch(self, _done: float) -> None:
+        if time.monotonic() > self.end:
+            raise OutOfTime(f"It ran out of the {self.seconds:g} seconds that it has.")
+        self.progress(1.0, "testing the repair")
+
+    def attempt(self, what: str, probe: Callable[[], T]) -> list[T]:
+        """The result of a probe, from the same seed as every other; empty where it failed."""
+        from guard.ml.seeds import seeded
+
+        try:
+            with seeded(self.seed):
+                return [probe()]
+        except Cancelled:
+            raise
+        except MethodFailed as error:
+            self.unproved.append(f"{what} could not be measured: {error.sentence}")
+            return []
 
 
 def _of_each_class(replays: Sequence[Replay]) -> list[tuple[int, "Trigger"]]:

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from guard.cli._render import print_report, print_table
+from guard.core.purification import UniversalTransfer
 from guard.core.states import GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.reports import Report
@@ -232,3 +233,18 @@ def test_no_cell_of_a_page_breaks_inside_a_name() -> None:
     assert cells is not None
     assert "overflow-wrap: break-word" in cells[1]
     assert "td code { overflow-wrap: break-word; }" in page
+
+
+def test_a_blind_repair_states_what_remains_of_universal_perturbations(capsys: Capture) -> None:
+    report = purified()
+    assert report.purification is not None
+    found = UniversalTransfer(kind="waves", classes=10, worked=9, kept=2)
+    report = replace(
+        report, purification=replace(report.purification, blind=True, universal=(found,))
+    )
+
+    text, page = " ".join(printed(report, capsys).split()), render_html(report)
+
+    for part in ("(waves)", "for 9 of 10 classes; 2 of these still work on this copy"):
+        assert part in text
+        assert part in page

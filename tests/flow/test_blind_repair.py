@@ -9,7 +9,8 @@ import pytest
 from guard.core.errors import NotServable
 from guard.core.notes import Attempt
 from guard.core.states import GateMode, ScanState, Verdict
-from guard.flow import purify, review, run_stage, simulate
+from guard.flow import purify, rescan, review, run_stage, simulate
+from guard.flow.reconcile import reconcile_guard
 from guard.jobs.child import purify as repairing
 from guard.policy import DefenseRule
 from guard.policy.rules import GateRule, RepairRule
@@ -185,3 +186,22 @@ def test_the_simulation_counts_what_would_be_repaired(tmp_path: Path) -> None:
     assert (found.repairs, found.counts) == (1, {("cleared", "held"): 1})
     assert [change.repair for change in found.changes] == [True]
     assert simulate.simulate(guard, guard.policy).repairs == 0
+
+
+def test_what_is_served_is_repaired_as_well_once_the_policy_wants_it(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    first = registry.upload("model")
+    guard = registry.place.guard
+    assert len(guard.publisher.state()) == 1
+    registry.obey(**RULES)
+    registry.pass_time(hours=7)
+
+    (again,) = rescan.renew(registry.place.guard)
+    run_stage.work(registry.place.guard, "decide", again)
+
+    scan = registry.place.scan(again)
+    assert (scan.state, scan.detail.blind) == (ScanState.PURIFYING, True)
+    assert registry.place.scan(first).verdict_id == scan.verdict_id
+    reconcile_guard(registry.place.guard)
+    assert guard.publisher.state() == []
+    assert review.waiting(registry.place.guard) == []

@@ -70,6 +70,10 @@ MALFORMED: tuple[dict[str, Any], ...] = (
     {"methods": {"a": {"version": 0, "parameters": {}}}},
     {"features": {"a": 1}},
     {"features": [{"name": "a", "mean": 0, "scale": 1, "weight": 1}] * 2},
+    {"honest_rankings": {"pair": []}},
+    {"honest_rankings": {"pair": [0.2, 0.1]}},
+    {"honest_rankings": {"pair": [1.5]}},
+    {"honest_rankings": [0.1]},
 )
 
 
@@ -117,6 +121,30 @@ def test_too_few_honest_models_certify_nothing_below_one_in_n_plus_one() -> None
     assert few.least_fpr == pytest.approx(1 / 19)
     assert decision.facts.calibration is None
     assert "certify no less than 5.3%" in decision.reasons[-1]
+
+
+def test_a_ranking_has_a_p_value_among_honest_models_and_none_without_them() -> None:
+    text = json.dumps(document(honest_rankings={"pair": [0.01, 0.2, 0.6]})).encode()
+    calibration = parse(text)
+
+    assert calibration.ranked("pair", 0.001) == (0.25, 3)  # as small as three models can show
+    assert calibration.ranked("pair", 0.01) == (0.5, 3)
+    assert calibration.ranked("pair", 0.9) == (1.0, 3)
+    assert calibration.ranked("attractor", 0.001) is None
+    assert parse(json.dumps(document()).encode()).ranked("pair", 0.001) is None
+
+
+def test_its_p_value_holds_on_new_honest_models_whatever_their_p_values_are() -> None:
+    """A p that is too small half of the time, as natural attractors make it."""
+    rng, small, seen = random.Random(3), 0, 0
+    for _ in range(60):
+        values = tuple(sorted(rng.random() ** 4 for _ in range(19)))
+        calibration = a_calibration(rankings={"pair": values})
+        for _ in range(20):
+            found = calibration.ranked("pair", rng.random() ** 4)
+            small, seen = small + (found is not None and found[0] <= 0.1), seen + 1
+
+    assert 0.06 <= small / seen <= 0.14
 
 
 def test_where_it_applies_its_probability_is_the_score_and_its_digest_is_in_the_decision() -> None:

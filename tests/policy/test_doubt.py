@@ -8,9 +8,10 @@ import pytest
 
 from guard.core.errors import PolicyError
 from guard.core.states import Verdict
-from guard.policy import Case, Decision, DefenseRule, Policy, decide, load_policy
+from guard.policy import Calibration, Case, Decision, DefenseRule, Policy, decide, load_policy
 from guard.policy.load import policy_from
 from guard.policy.rules import RepairRule
+from tests.policy import population
 from tests.policy.making import POLICY, a_case, a_finding, a_purification, an_asr, an_evidence
 
 BLIND = (*POLICY.defenses, DefenseRule(name="shared_distillation", blind=True))
@@ -187,3 +188,33 @@ def test_policies_without_the_rule_keep_their_digests() -> None:
 
         assert "repair" not in rules
         assert not any("blind" in rule for rule in rules["defenses"])
+
+
+def test_the_p_of_a_ranking_is_its_place_among_honest_models_where_these_were_measured() -> None:
+    """Nine honest models all have a smaller p than 5 %, so that one of 4 % is nothing unusual."""
+    honest = {"patches": tuple(0.001 * (place + 1) for place in range(9))}
+    blind = DefenseRule(name="shared_distillation", blind=True)
+
+    def ruled_by(calibration: Calibration, p: float) -> Decision:
+        policy = replace(
+            population.calibrated(calibration),
+            defenses=(blind,),
+            repair=RepairRule(when="doubted", level=0.1),
+        )
+        return decide(
+            policy,
+            population.case(
+                population.evidence(
+                    "patches", population.finding("patch", 0.9, fold=1.0, p_ranking=p)
+                ),
+                population.evidence("blends", population.finding("blend", 0.9)),
+            ),
+        )
+
+    measured, plain = population.a_calibration(rankings=honest), population.a_calibration()
+
+    assert ruled(ruled_by(plain, 0.04)) == (Verdict.HELD, True, True)
+    assert ruled(ruled_by(measured, 0.04)) == (Verdict.CLEARED, False, False)
+    held = ruled_by(measured, 0.0005)
+    assert ruled(held) == (Verdict.HELD, True, True)
+    assert "patches among 9 honest models, which is never under 1/10, is 0.1" in held.reasons[0]

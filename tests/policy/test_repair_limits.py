@@ -18,6 +18,7 @@ from guard.core.purification import (
     Reactivated,
     Relearned,
     Resampled,
+    UniversalTransfer,
 )
 from guard.core.states import Verdict
 from guard.ml.statistics import wilson
@@ -79,6 +80,37 @@ def woken(stamped: float, alone: float) -> Reactivated:
         stamped=replace(an_asr(0.5), estimate=stamped),
         alone=replace(an_asr(0.5), estimate=alone),
     )
+
+
+@pytest.mark.parametrize(
+    ("universal", "blind", "sentence"),
+    [
+        ((10, 2), True, ""),
+        ((10, 3), True, "3 of 15 universal perturbations"),
+        ((0, 0), True, "which was not done. It ran out of time."),
+        (None, True, "which was not done. It ran out of time."),
+        ((10, 9), False, ""),
+        (None, False, ""),
+    ],
+)
+def test_universal_perturbations_that_still_work_reject_a_blind_repair(
+    universal: tuple[int, int] | None, blind: bool, sentence: str
+) -> None:
+    """A second kind, of which 5 worked and 0 were kept, unless nothing was measured."""
+    found: tuple[UniversalTransfer, ...] = ()
+    if universal is not None:
+        worked, kept = universal
+        found = (
+            UniversalTransfer(kind="patches", classes=10, worked=worked, kept=kept),
+            UniversalTransfer(kind="waves", classes=10, worked=min(worked, 5), kept=0),
+        )
+    measured = facts(universal=found, blind=blind, unproved=("It ran out of time.",))
+
+    for rule, expected in ((ProofRule(max_kept=0.14), sentence), (ProofRule(), "")):
+        became, why = verdict(measured, rule)
+
+        assert became is (Verdict.REJECTED if expected else Verdict.PURIFIED)
+        assert expected in why
 
 
 def test_a_trigger_that_a_perturbation_wakes_rejects_unless_it_needs_no_trigger() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from guard.core.digests import canonical_json, sha256
 from guard.core.errors import InputError
-from guard.core.evidence import Outcome
+from guard.core.evidence import Evidence, Outcome
 from guard.core.states import Verdict
 from guard.policy import decide
 from guard.policy.calibration import parse
@@ -63,6 +63,33 @@ def test_what_is_fitted_is_one_file_that_applies_to_its_population() -> None:
     assert calibration.asr_margin is not None
     assert all(decision.facts.calibration == document["digest"] for decision in bad)
     assert sum(decision.verdict is not Verdict.CLEARED for decision in bad) >= 70
+
+
+def test_the_rankings_of_honest_models_are_kept_and_others_leave_the_file_as_it_was() -> None:
+    population = a_population(honest=12, bad=12)
+    ranked = [
+        replace(item, evidence=tuple(map(with_ranking, item.evidence))) for item in population
+    ]
+
+    calibration = parse(canonical_json(calibrate.fit(ranked)))
+
+    assert "honest_rankings" not in calibrate.fit(population)
+    assert {name: len(values) for name, values in calibration.rankings.items()} == {"blends": 12}
+    assert calibration.ranked("blends", 0.0) == (1 / 13, 12)
+    assert calibrate.summary(calibration)["rankings"] == {
+        "blends": {"honest": 12, "smallest_p": 1 / 13}
+    }
+
+
+def with_ranking(item: Evidence) -> Evidence:
+    """`blends` ranks classes by the p value that it has anyway."""
+    if item.method != "blends":
+        return item
+    findings = tuple(
+        replace(one, numbers={**one.numbers, "p_ranking": one.numbers["p_value"]})
+        for one in item.findings
+    )
+    return replace(item, findings=findings)
 
 
 def test_the_stated_rate_holds_for_new_honest_models() -> None:
