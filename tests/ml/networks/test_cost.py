@@ -1,5 +1,6 @@
 """The cost of a network is counted from shapes, and found before anything is allocated."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from guard.core.errors import ManifestRejected
 from guard.core.manifest import Manifest
 from guard.ml.measure import BATCH
 from guard.ml.networks import _recipes, architectures
+from guard.ml.networks._growth import bounded
 from guard.ml.networks.cost import SEARCHED, Cost, cost_of, refuse
 
 FACTS = Manifest(
@@ -115,6 +117,19 @@ def test_a_constructor_that_takes_too_long_is_broken_off() -> None:
         afforded(Budget(seconds=-1))
 
     assert caught.value.code == "over_budget"
+
+
+def test_a_constructor_that_waits_for_a_busy_machine_is_not() -> None:
+    class Waiting(nn.Module):
+        """It stands still for longer than it may compute."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            time.sleep(0.3)
+            self.head = nn.Linear(3, 10)
+
+    with bounded(Budget(seconds=0.2)):
+        Waiting()
 
 
 def test_what_works_on_weights_alone_is_held_once_and_not_for_each_image() -> None:
