@@ -5,7 +5,7 @@ No database and no network, as in `guard.vetting`. Nothing here decides anything
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -151,10 +151,11 @@ def compare(
     (model_a, side_a), (model_b, side_b) = opened
     same = _network(model_a) == _network(model_b)
     layers, unmatched = moved(model_a.inner, model_b.inner)
+    plain = Comparison(
+        a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched
+    )
     if curated is None:
-        return Comparison(
-            a=side_a, b=side_b, same_architecture=same, layers=layers, unmatched=unmatched
-        )
+        return plain
     curated = _seen_by_both(model_a, model_b, curated, names)
     found: tuple[tuple[Evidence, ...], tuple[Replayed, ...]] | tuple[None, tuple[()]] = (None, ())
     if detectors is not None:
@@ -172,12 +173,8 @@ def compare(
             examined.evidence,
             tuple(_replayed(one, model_a, model_b, curated.holdout) for one in replays),
         )
-    return Comparison(
-        a=side_a,
-        b=side_b,
-        same_architecture=same,
-        layers=layers,
-        unmatched=unmatched,
+    return replace(
+        plain,
         agreement=agreement(model_a, model_b, curated.holdout),
         images=len(curated.holdout),
         scan=found[0],
