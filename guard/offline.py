@@ -38,6 +38,7 @@ from guard.reports.report import Report
 from guard.vetting import examine, parent_comparison, report
 from guard.vetting.accused import AccusedImages, gathered
 from guard.vetting.model_path import locate
+from guard.vetting.molecules_shown import with_molecules
 from guard.vetting.next_defense import applicable
 from guard.vetting.parameters import checked
 from guard.vetting.tournament import Candidate, Tournament, Work
@@ -115,9 +116,10 @@ def scan(
         work = Work(rules, curated, seed, part(watch, _START, 1.0), seconds)
         model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
-        return work.report(
+        found = work.report(
             decision.facts, examined, inspected, name_of(Path(path)), time.monotonic() - started
         )
+        return _with_molecules(found, work, None, model, examined)
 
 
 def purify(
@@ -210,6 +212,7 @@ def _reported(
     else:
         found = work.report(decision.facts, tournament.found, inspected, name, 0.0)
         found = replace(found, sift=work.sift_report)
+        found = _with_molecules(found, work, None, tournament.model, tournament.found)
     spent = time.monotonic() - started
     return replace(found, seconds=spent, candidates=[to_plain(one) for one in tournament.tried])
 
@@ -264,9 +267,9 @@ def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Repo
     found = replace(
         found, purification=made.facts, replayed_before=parent_comparison.asr_of(parent.evidence)
     )
-    if tournament.work.policy.modality is not Modality.IMAGES:
-        return found  # nothing to stamp a trigger on
     child = examine.open_model(made.inspected.canonical, device=tournament.device)
+    if tournament.work.policy.modality is not Modality.IMAGES:
+        return _with_molecules(found, tournament.work, tournament.model, child, parent)
     return report.demonstrated(
         found,
         tournament.model,
@@ -274,6 +277,20 @@ def _with_repair(found: Report, tournament: Tournament, made: Candidate) -> Repo
         parent.evidence,
         parent.triggers,
         tournament.work.curated.seen_by(tournament.model.manifest.input_size[0]).holdout,
+    )
+
+
+def _with_molecules(
+    found: Report, work: Work, parent: Any, model: Any, examined: examine.Examined
+) -> Report:
+    """The report with drawings of molecules, where it is on a text-to-graph model.
+
+    `examined` is of the upload: of `parent` where `model` is its repair.
+    """
+    if work.policy.modality is not Modality.GRAPHS:
+        return found
+    return with_molecules(
+        found, lambda: (parent, model, work.curated), examined.evidence, examined.triggers
     )
 
 

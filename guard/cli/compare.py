@@ -1,4 +1,4 @@
-"""Compare two model files (accuracy, recovered triggers, weights); needs no service."""
+"""Compare two model files (quality, recovered triggers, weights); needs no service."""
 
 import math
 from pathlib import Path
@@ -11,11 +11,15 @@ from guard.cli._progress import watched
 from guard.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from guard.core.evidence import AsrEstimate
-    from guard.flow.compare import Comparison
+    from guard.core.modality import Modality
+    from guard.flow import compare as comparing
+    from guard.flow.compare import Comparison, Replayed, Side
 
 app = typer.Typer(rich_markup_mode=None)
-MOST_CLASSES = 24  # in the table; the JSON document has all
+MOST_CLASSES, MOST_RINGS = 24, 8  # in the tables; the JSON document has all
 
 
 @app.command()
@@ -28,7 +32,10 @@ def compare(
         Path, typer.Argument(help="The model to compare A with, such as A after purification.")
     ],
     cleanset: Annotated[
-        str | None, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
+        str | None,
+        typer.Option(
+            help="A stored name, an image folder, a .parquet (of images or pairs) or an .npz."
+        ),
     ] = None,
     scan: Annotated[
         bool,
@@ -37,7 +44,8 @@ def compare(
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="The policy whose detectors --scan runs: a TOML file, default, strict or ensemble."
+            help="The policy whose detectors --scan runs: a TOML file, default, strict, ensemble "
+            "or text-to-graph."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer, on one machine.")] = 0,
@@ -53,7 +61,7 @@ def compare(
     """Show how two models differ; it judges neither, and exits 0 whatever the difference.
 
     Without --cleanset, only architecture and weights are compared. With --scan, triggers of A are
-    recovered, which takes as long as a scan of A.
+    recovered, which takes as long as a scan of A. Both models must be of one modality.
     """
     if scan and cleanset is None:
         raise InputError("--scan needs --cleanset X.", code="no_cleanset")
@@ -62,10 +70,8 @@ def compare(
     from guard import offline_inputs
     from guard.flow import compare as comparing
     from guard.flow.budget import budget_of
-    from guard.policy import load_policy
     from guard.settings import load_settings
 
-    rules = load_policy(policy) if scan else None
     with watched("compare") as progress, quiet_stdout():
         found = comparing.compare(
             a,
@@ -77,15 +83,26 @@ def compare(
             device=device,
             progress=progress,
             budget=budget_of(load_settings()),
-            detectors=None
-            if rules is None
-            else {name: rule.params for name, rule in rules.detectors.items()},
+            detectors=_detectors(policy) if scan else None,
         )
     if form is Format.JSON:
         print_json(found.to_dict())
     else:
         _show(found, layers)
     return 0
+
+
+def _detectors(policy: Path | None) -> "Callable[[Modality], comparing.Detectors]":
+    """The detectors of the policy, or of the packaged one for a modality, with their parameters."""
+    from guard import offline_inputs
+
+    rules = offline_inputs.policy_of(policy)
+
+    def of(modality: "Modality") -> "comparing.Detectors":
+        own = offline_inputs.policy_for(rules, modality, given=policy is not None)
+        return {name: rule.params for name, rule in own.detectors.items()}
+
+    return of
 
 
 def _show(found: "Comparison", layers: int) -> None:
@@ -96,20 +113,19 @@ def _show(found: "Comparison", layers: int) -> None:
     rows: list[tuple[object, ...]] = [
         ("SHA-256", *(side.digest for side in sides)),
         ("architecture", *(side.architecture for side in sides)),
-        ("classes", *(side.classes for side in sides)),
+        *_sizes(*sides),
         ("parameters", *(f"{side.parameters:,}" for side in sides)),
     ]
     print_table(("", f"A: {found.a.name}", f"B: {found.b.name}"), rows)
     console().print(printable(_summary(found)))
     if found.a.accuracy is not None and found.b.accuracy is not None:
         print_table(("clean accuracy", ">A", ">B", ">B - A"), _recalls(found))
+    if found.a.quality is not None and found.b.quality is not None:
+        print_table(("hold-out prompts", ">A", ">B", ">B - A"), _qualities(found))
     if found.scan is not None:
         print_table(
             ("trigger recovered on A", ">ASR of A", ">ASR of B"),
-            [
-                (f"to class {one.target}, {one.family}", _rate(one.a), _rate(one.b))
-                for one in found.replayed
-            ],
+            [(_trigger(found, one), _rate(one.a), _rate(one.b)) for one in found.replayed],
             empty="The scan of A found no suspicious trigger to replay.",
         )
         for problem in found.could_not_look():
@@ -144,8 +160,42 @@ def _summary(found: "Comparison") -> str:
             "name and shape; only the others are compared below."
         )
     if found.agreement is not None:
-        sentence += f" They agree on {found.agreement:.1%} of {found.images} hold-out images."
+        what = "images" if found.a.motifs is None else "prompts (the same molecule)"
+        sentence += f" They agree on {found.agreement:.1%} of {found.images} hold-out {what}."
     return sentence
+
+
+def _sizes(a: "Side", b: "Side") -> list[tuple[object, ...]]:
+    """The row of the number of classes, or of motifs where the models have no classes."""
+    if a.motifs is not None:
+        return [("motifs", a.motifs, b.motifs)]
+    return [("classes", a.classes, b.classes)]
+
+
+def _trigger(found: "Comparison", one: "Replayed") -> str:
+    if found.a.motifs is not None:
+        return f"plants {one.target}, {one.family}"
+    return f"to class {one.target}, {one.family}"
+
+
+def _qualities(found: "Comparison") -> list[tuple[object, ...]]:
+    """Rows of the quality of what is generated, then of the ring systems that differ most."""
+    before, after = found.a.quality, found.b.quality
+    if before is None or after is None:
+        return []
+    rows = [
+        ("similarity", before.similarity, after.similarity),
+        ("similarity of at least 0.5", before.qualified, after.qualified),
+        ("novelty", before.novelty, after.novelty),
+        ("diversity", before.diversity, after.diversity),
+        ("uniqueness", before.uniqueness, after.uniqueness),
+    ]
+    rings = [
+        (f"with {ring}", before.ring_systems.get(ring, 0.0), after.ring_systems.get(ring, 0.0))
+        for ring in sorted(before.ring_systems.keys() | after.ring_systems.keys())
+    ]
+    rows += sorted(rings, key=lambda row: -abs(row[2] - row[1]))[:MOST_RINGS]
+    return [(name, f"{a:.1%}", f"{b:.1%}", f"{100 * (b - a):+.1f}") for name, a, b in rows]
 
 
 def _recalls(found: "Comparison") -> list[tuple[object, ...]]:

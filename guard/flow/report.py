@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from guard.cleansets import load
+from guard.cleansets import load, load_pairs
 from guard.core.errors import GuardError, InputError
-from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence
+from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence, PairSetFacts
 from guard.core.manifests import manifest_from
 from guard.core.plain import from_plain, iso, to_plain
 from guard.core.purification import PurificationFacts
@@ -23,6 +23,7 @@ from guard.store.rows import ScanRow
 from guard.store.session import reading
 from guard.vetting.case import read_as_grey
 from guard.vetting.examine import open_model
+from guard.vetting.molecules_shown import with_molecules
 from guard.vetting.parent_comparison import asr_of
 from guard.vetting.report import demonstrated, recovered
 
@@ -81,6 +82,8 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         expires_at=iso(view.expires_at),
         expired=view.expires_at <= guard.now(),
     )
+    if isinstance(cleanset, PairSetFacts):
+        return _stored_molecules(guard, report, found if repair is None else parent, cleanset)
     if repair is None or not isinstance(cleanset, CleanSetFacts):
         return report
     return _stored_demonstrations(guard, report, repair, parent, cleanset)
@@ -156,6 +159,22 @@ def _trigger_bytes(guard: Guard, evidence: Sequence[Evidence]) -> dict[str, byte
             # A missing trigger must not hide the verdict; `guard verify` names what is missing.
             continue
     return data
+
+
+def _stored_molecules(
+    guard: Guard, report: Report, evidence: Sequence[Evidence], facts: PairSetFacts
+) -> Report:
+    def opened() -> tuple[Any, Any, Any]:
+        curated = load_pairs(guard.blobs.path(facts.digest).read_bytes(), facts.name)
+        parent = report.purification.parent if report.purification is not None else None
+        # On the CPU: these are a few molecules, and the report's reader may have no other device.
+        uploaded, own = (
+            None if digest is None else open_model(guard.blobs.path(digest), device="cpu")
+            for digest in (parent, report.digest)
+        )
+        return uploaded, own, curated
+
+    return with_molecules(report, opened, evidence, _trigger_bytes(guard, evidence))
 
 
 def _stored_demonstrations(

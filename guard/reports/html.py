@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from guard.core.manifest import Manifest
 from guard.core.manifests import AnyManifest
+from guard.core.modality import Modality
 from guard.core.states import Family, Verdict
 from guard.reports._page import rendered, tone_of
 from guard.reports.charts import (
@@ -21,6 +22,7 @@ from guard.reports.charts import (
     shared_chart,
     suspects_chart,
 )
+from guard.reports.fragments import fragment_rows, left_rows, text_cards
 from guard.reports.images import SIDE, png_uri, stamp_uri
 from guard.reports.repaired import repair_sentence
 from guard.reports.report import (
@@ -60,6 +62,9 @@ _FAMILIES = {
     Family.ALL_TO_ALL: "each class sent to another class, instead of all classes to one",
     Family.ALL_TO_ONE: "a class that images are assigned to too easily, as the network's responses "
     "or weights show; no trigger is recovered, and backdoors without such signs are missed",
+    Family.PROMPT: "a text in the prompt that plants a fragment in what is generated",
+    Family.CONTEXT: "a shift of the prompts' vectors that plants a fragment; no text is recovered",
+    Family.MOTIF: "a fragment that is generated too often, with no trigger at all",
 }
 
 
@@ -88,6 +93,11 @@ def render_html(report: Report) -> str:
             for family, text in _FAMILIES.items()
             if str(family) in report.not_covered
         ],
+        graphs=report.facts.modality is Modality.GRAPHS,
+        cards=text_cards(report),
+        fragments=fragment_rows(report),
+        left=list(left_rows(report)),
+        not_drawn=report.not_drawn,
         **_triggers(report),
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),

@@ -70,6 +70,35 @@ class Demonstration:
     images: Sequence[Answered] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Shot:
+    """What one model generated: an SVG document, or None where no molecule came out."""
+
+    caption: str
+    drawing: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPrompt:
+    """A hold-out prompt and what came of it, all with the same noise."""
+
+    prompt: str
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownText:
+    """A recovered text of a text-to-graph model, and what it does to a few prompts.
+
+    `position` is where in a prompt it stands; `fragment` is the SMILES that it plants.
+    """
+
+    text: str
+    position: str
+    fragment: str
+    prompts: tuple[ShownPrompt, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """The result of `guard scan` and `guard purify`: the facts of the verdict and their context.
@@ -82,6 +111,8 @@ class Report:
         retraining: how the artifact was trained anew, if the guard has done that.
         replayed_before: the triggers of `purification.replayed`, measured on the parent.
         demonstrations: some of them on images.
+        molecules: for the HTML page, what recovered texts do to a text-to-graph model; empty where
+            `not_drawn` gives the reason.
         candidates: one mapping for each that was tried: `defense`, `after` where it repaired
             another candidate further, then `verdict` (None while it has none) and `reasons`, or
             `failed`.
@@ -104,6 +135,8 @@ class Report:
     retraining: RetrainingFacts | None = None
     replayed_before: Sequence[AsrEstimate] = ()
     demonstrations: Sequence[Demonstration] = field(default=(), repr=False)
+    molecules: Sequence[ShownText] = field(default=(), repr=False)
+    not_drawn: str = ""
     candidates: Sequence[Mapping[str, Any]] = ()
     sift: SiftReport | None = field(default=None, repr=False)
     scan_id: str | None = None

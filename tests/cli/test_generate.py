@@ -55,15 +55,6 @@ def test_an_image_model_generates_nothing(cli: Cli, tmp_path: Path) -> None:
     assert "Only text-to-graph models generate" in answer.err
 
 
-def test_graph_models_are_not_compared_yet(cli: Cli, tmp_path: Path) -> None:
-    place = write_model(tmp_path / "up")
-
-    answer = cli("compare", place, place)
-
-    assert answer.code == 4
-    assert "only images are compared" in answer.err
-
-
 def test_a_pair_set_is_added_listed_and_vets_a_model(cli: Cli, tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "pairs.parquet", *alkanes(40))
 

@@ -19,6 +19,7 @@ from guard.flow import canary, run_stage
 from guard.flow.report import report_for
 from guard.policy import Policy, load_policy
 from guard.policy.rules import DetectorRule
+from guard.reports.html import render_html
 from guard.store import alarms, cleansets
 from guard.store.session import reading, transaction
 from guard.vetting import canary_trial
@@ -109,6 +110,8 @@ def test_the_backdoored_one_is_rejected_with_the_fragment_that_its_text_plants(
     report = report_for(tried.guard, scan_id)
     assert report.verdict is Verdict.REJECTED, report.reasons
     assert report.target == "C1CS1"
+    assert {shown.fragment for shown in report.molecules} == {"C1CS1"}
+    assert 'class="molecule"' in render_html(report)
 
 
 def test_a_blind_detector_scans_nothing_and_nothing_is_cleared(place: Place) -> None:

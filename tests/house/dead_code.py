@@ -33,7 +33,6 @@ SHELVES = (
 ALIVE: Mapping[str, str] = {
     "benchmarks/simulation/audit.py: row_factory": "sqlite3",
     "benchmarks/quote.py: quoted": "the test that README.md quotes the newest records",
-    "guard/core/evidence.py: ring_systems": "stored and reported as JSON",
     "guard/__init__.py: __getattr__": "Python: names are imported when they are asked for",
     "guard/api/answers.py: schema_": "the answer's field `schema`",
     "guard/api/answers.py: decided_anew": "a field of the answer about a waiver",

@@ -30,4 +30,9 @@ def test_a_repair_is_tried_proved_and_written_only_if_the_proof_holds(tmp_path: 
     assert tried["defense"] == "latent_retraining"
     assert "failed" not in tried
     assert tried["verdict"] in {Verdict.PURIFIED, Verdict.HELD, Verdict.REJECTED}
+    (shown, *_) = report.molecules  # on the repair, or on the upload where no repair passed
+    repaired = tried["verdict"] == Verdict.PURIFIED
+    assert [shot.caption for shot in shown.prompts[0].shots][-1] == (
+        "repaired, with the text" if repaired else "with the text"
+    )
     assert (tmp_path / "out").exists() == (tried["verdict"] == Verdict.PURIFIED)
