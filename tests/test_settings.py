@@ -129,6 +129,7 @@ def test_settings_cannot_be_changed_later() -> None:
         Settings().device = "cpu"  # type: ignore[misc]
 
 
+@pytest.mark.threat("A18")
 def test_the_guards_own_copies_may_not_lie_where_uploaders_write() -> None:
     for url in ("s3://models", "s3://models/blobs"):
         with pytest.raises(InputError, match="GUARD_BLOB_URL"):
@@ -159,6 +160,7 @@ def test_every_setting_is_described_and_no_value_is_told() -> None:
     assert all(row.unit == "s" for row in rows if row.name.endswith("_seconds"))
 
 
+@pytest.mark.threat("C18")
 def test_a_scans_child_process_gets_no_setting_and_no_credential() -> None:
     given = {
         "PATH": "/bin",
