@@ -8,12 +8,14 @@ from typing import Any
 
 from guard.blobs import open_blobs
 from guard.core import plugins
-from guard.core.errors import PolicyError
+from guard.core.contracts import Publisher
+from guard.core.errors import InputError, PolicyError
 from guard.core.modality import Modality
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
 from guard.flow.keys import signer_of, trusted_of
 from guard.policy import Policy, default_policy, load_policy
+from guard.publishers import PUBLISHERS
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
 from guard.store.session import make_engine
@@ -30,6 +32,12 @@ def open_guard(settings: Settings | None = None) -> Guard:
     """
     settings = settings or load_settings()
     plugins.use(settings.plugins)
+    if settings.publisher not in PUBLISHERS.names():
+        raise InputError(
+            f"GUARD_PUBLISHER names {settings.publisher!r}; there are "
+            f"{', '.join(PUBLISHERS.names())}.",
+            code="bad_setting",
+        )
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Making a client costs half a second; threads may share it.
     client = cache(lambda: _client(settings))
@@ -88,13 +96,5 @@ def _client(settings: Settings) -> Any:
     )
 
 
-def _publisher(settings: Settings) -> Any:
-    from guard.publishers import PUBLISHERS
-
-    publisher: Any = PUBLISHERS.get("torchserve")
-    return publisher(
-        management=settings.torchserve_management,
-        inference=settings.torchserve_inference,
-        run_dir=settings.torchserve_run_dir,
-        store=settings.torchserve_store,
-    )
+def _publisher(settings: Settings) -> Publisher:
+    return PUBLISHERS.get(settings.publisher).configured(settings)

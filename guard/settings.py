@@ -176,14 +176,14 @@ class Settings:
         "http://127.0.0.1:8080", "inference address, http://... or unix:/path"
     )
     torchserve_run_dir: Path = _row(
-        _UNSET,
-        "working folder of TorchServe, with key_file.json and tmp/models",
-        derived="<data_dir>/torchserve",
+        _UNSET, "its working folder: key_file.json and tmp/models", derived="<data_dir>/torchserve"
     )
     torchserve_store: Path = _row(
-        _UNSET,
-        "model store to which only the guard writes",
-        derived="<torchserve_run_dir>/model-store",
+        _UNSET, "model store that only the guard writes", derived="<torchserve_run_dir>/model-store"
+    )
+    publisher: str = _row("torchserve", "who serves: torchserve, folder or a plug-in's name")
+    published_dir: Path = _row(
+        _UNSET, "what the publisher `folder` fills", derived="<data_dir>/published"
     )
     scan_seconds: float = _row(3600.0, "time limit of one stage of a scan", unit="s", low=1)
     scan_memory_bytes: int = _row(
@@ -200,10 +200,7 @@ class Settings:
         5.0, "how often served models are compared with those that may be served", unit="s", low=1
     )
     rescan_seconds: float = _row(
-        300.0,
-        "how often verdicts are looked through for those that must be renewed",
-        unit="s",
-        low=1,
+        300.0, "how often verdicts that must be renewed are looked for", unit="s", low=1
     )
     rescan_limit: int = _row(4, "most re-scans that are open at once", low=1)
     log_level: str = _row("info", "debug, info, warning or error")
@@ -223,6 +220,7 @@ class Settings:
         fill("checkpoint_dir", self.data_dir / "checkpoints")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
+        fill("published_dir", self.data_dir / "published")
         _check_names(self.served_name, self.cleanset_map)
         if self.blob_url.startswith("s3://"):
             bucket = self.blob_url.removeprefix("s3://").split("/")[0]

@@ -129,7 +129,10 @@ def predicate() -> Schema:
     """Of the `predicate` in a signed verdict."""
     later: Schema = {"properties": {"not_covered": schema_of(tuple[str, ...])}}
     body = joined("Verdict predicate", object_of(Issue), object_of(VerdictFacts), later)
-    about = "The predicate of a signed verdict; fields that are not required are newer than v1."
+    about = (
+        "The predicate of a signed verdict; fields that are not required are newer than v1, "
+        "where a natural trigger's rate is in `asr`."
+    )
     return _document(VERDICT_TYPE, about, body)
 
 
@@ -141,19 +144,11 @@ def report() -> Schema:
     # drawn.
     left_out = {"training_set", "modality", "battery"}
     shown["required"] = [name for name in shown["properties"] if name not in left_out]
-    unmeasured: Schema = {
-        "type": "object",
-        "properties": {name: {"type": "null"} for name in ("estimate", "low", "high")},
-        "required": ["estimate", "low", "high"],
-        "additionalProperties": False,
-    }
-    asr = {"anyOf": [schema_of(AsrEstimate, strict=False), unmeasured]}
     rest = {
         "schema": {"const": REPORT_SCHEMA},
         "digest": schema_of(Digest),
         "name": {"type": "string"},
         "score": {"type": "number", "minimum": 0, "maximum": 1},
-        "asr": asr,
         "accuracy": {"type": ["number", "null"]},
         "not_covered": schema_of(tuple[str, ...]),
         "methods": {"type": "array", "items": _method()},

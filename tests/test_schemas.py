@@ -87,6 +87,27 @@ def test_the_services_report_statement_and_answer_keep_to_the_schemas(tmp_path: 
     assert answer["facts"]["vetted_dtype"] == "float32"
 
 
+def test_a_cleared_models_natural_trigger_is_nowhere_its_asr(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    scan_id = place.upload()
+    assert run_stage.work(place.guard, "inspect", scan_id)
+    place.with_evidence(scan_id, finding(suspicious=False))
+    assert run_stage.work(place.guard, "decide", scan_id)
+    (row,) = place.verdicts(scan_id)
+    settings = replace(place.guard.settings, webhook_token=Secret("t"))
+    with TestClient(create_app(replace(place.guard, settings=settings))) as client:
+        client.headers["Authorization"] = "Bearer t"
+        answer = client.get(f"/verdicts/{row.id}").json()
+    report = report_for(place.guard, scan_id).to_dict()
+
+    assert row.verdict is Verdict.CLEARED
+    for facts in (predicate_of(dict(row.envelope)), answer["facts"], report):
+        assert facts["asr"] is None
+        assert facts["natural_trigger"]["estimate"] == pytest.approx(0.95)
+    assert faults("report.schema.json", report) == []
+    assert faults("verdict.schema.json", answer) == []
+
+
 def test_a_missing_field_a_wrong_type_and_an_unknown_field_are_noticed() -> None:
     document = samples.rejected().to_dict()
 

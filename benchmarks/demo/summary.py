@@ -22,7 +22,7 @@ SCAN = (
     "target",
     "asr",
     "asr_upper",
-    "natural_only",
+    "natural_trigger",
     "accuracy",
     "coverage",
     "not_covered",

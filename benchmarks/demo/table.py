@@ -112,11 +112,11 @@ def print_table(
             item.model.name,
             verdict,
             "-" if report.target is None else str(report.target),
-            "-"
-            if report.asr is None
-            else "no unusual trigger"
-            if report.natural_only
-            else _interval(report.asr),
+            _interval(report.asr)
+            if report.asr is not None
+            else "-"
+            if report.facts.natural_trigger is None
+            else "no unusual trigger",
             _percent(item.model.asr),
             _percent(item.model.acc),
             served.get(item.model.name, "no"),

@@ -15,7 +15,7 @@ from guard.flow.signed import signed
 from guard.store.rows import LedgerRow, NominationRow, ReviewRow, ScanRow
 from guard.store.training_rows import TrainingJobRow
 
-VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v1"
+VERDICT_SCHEMA = "https://registry-guard.dev/schemas/verdict/v2"
 
 
 class CleanJson(JSONResponse):
@@ -282,3 +282,44 @@ class Jobs(_Answer):
     """A list of jobs, the newest first."""
 
     jobs: list[JobAnswer]
+
+
+class AlarmAnswer(_Answer):
+    """Something that a person should see; it is open while `cleared_at` is null.
+
+    `reason` is that of the last acknowledgement.
+    """
+
+    id: str
+    kind: str
+    subject: str
+    detail: str
+    at: datetime
+    cleared_at: datetime | None
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+    reason: str
+
+
+class Alarms(_Answer):
+    """A list of alarms, the newest first."""
+
+    alarms: list[AlarmAnswer]
+
+
+class DeadLetterAnswer(_Answer):
+    """A message that no worker could handle, and who had it tried again last."""
+
+    id: str
+    task: str
+    payload: dict[str, Any]
+    error: str
+    at: datetime
+    retried_by: str | None
+    retried_at: datetime | None
+
+
+class DeadLetters(_Answer):
+    """A list of dead letters, the newest first."""
+
+    dead_letters: list[DeadLetterAnswer]

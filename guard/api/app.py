@@ -5,7 +5,17 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 
 from guard import __version__
-from guard.api import docs_page, events, health, problems, scans, training_jobs, waivers
+from guard.api import (
+    alarms,
+    dead_letters,
+    docs_page,
+    events,
+    health,
+    problems,
+    scans,
+    training_jobs,
+    waivers,
+)
 from guard.api.access import Gatekeeper
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
@@ -22,7 +32,7 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, health, docs_page)
+ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, health, docs_page)
 
 
 def create_app(guard: Guard) -> FastAPI:

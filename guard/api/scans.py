@@ -108,7 +108,7 @@ def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
 
 def _facts(envelope: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
-        facts: dict[str, Any] = to_plain(signed(envelope).facts)
+        facts: dict[str, Any] = to_plain(signed(envelope).facts.natural_apart())
     except IntegrityMismatch:
         return None
     return facts

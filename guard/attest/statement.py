@@ -13,7 +13,9 @@ from guard.core.states import Verdict, not_covered
 from guard.core.verdict import Gated, VerdictFacts
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-VERDICT_TYPE = "https://registry-guard.dev/verdict/v1"
+VERDICT_TYPE = "https://registry-guard.dev/verdict/v2"
+#: Signed before natural triggers stood apart from `asr`; it is read as what it is.
+OLDER_VERDICT_TYPE = "https://registry-guard.dev/verdict/v1"
 RELEASE_TYPE = "https://registry-guard.dev/release/v1"
 
 
@@ -47,7 +49,7 @@ def verdict_statement(digest: str, facts: VerdictFacts, issue: Issue) -> dict[st
     """
     predicate = {
         **to_plain(issue),
-        **to_plain(facts),
+        **to_plain(facts.natural_apart()),
         "not_covered": not_covered(facts.coverage, facts.modality),
     }
     return _statement(issue.name, digest, VERDICT_TYPE, predicate)

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from guard.attest.statement import RELEASE_TYPE, STATEMENT_TYPE, VERDICT_TYPE, Issue
+from guard.attest.statement import (
+    OLDER_VERDICT_TYPE,
+    RELEASE_TYPE,
+    STATEMENT_TYPE,
+    VERDICT_TYPE,
+    Issue,
+)
 from guard.core.digests import is_digest
 from guard.core.errors import IntegrityMismatch
 from guard.core.plain import ADDED, Digest, Text, from_plain
@@ -62,7 +68,7 @@ def read_verdict(statement: Mapping[str, Any]) -> VerdictView:
         IntegrityMismatch: it is another kind of statement, or a required field is missing or of a
             wrong type.
     """
-    digest, predicate = open_statement(statement, VERDICT_TYPE)
+    digest, predicate = open_statement(statement, VERDICT_TYPE, OLDER_VERDICT_TYPE)
     try:
         return from_plain(VerdictView, {**predicate, "digest": digest, "facts": predicate})
     except (KeyError, TypeError, ValueError) as error:
@@ -78,9 +84,9 @@ def read_release(statement: Mapping[str, Any]) -> ReleaseView:
         raise _bad("The release statement lacks a required field.") from error
 
 
-def open_statement(statement: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
-    """The digest and the predicate of a statement of this kind."""
-    if statement.get("_type") != STATEMENT_TYPE or statement.get("predicateType") != kind:
+def open_statement(statement: Mapping[str, Any], *kinds: str) -> tuple[str, dict[str, Any]]:
+    """The digest and the predicate of a statement of one of these kinds."""
+    if statement.get("_type") != STATEMENT_TYPE or statement.get("predicateType") not in kinds:
         raise IntegrityMismatch("The signed statement is of another kind.", code="other_kind")
     subjects, predicate = statement.get("subject"), statement.get("predicate")
     # Exactly one subject: of two, one reader could take the first and another the last.

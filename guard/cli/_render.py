@@ -279,8 +279,9 @@ def _seconds(value: float | None) -> str:
 
 
 def _asr_text(report: Report) -> str:
-    if report.natural_only:
-        return f"no unusual trigger (the smallest natural one has {_asr(report.asr)})"
+    natural = report.facts.natural_trigger
+    if report.asr is None and natural is not None:
+        return f"nothing accused (the most unusual natural trigger has {_asr(natural)})"
     upper = (
         ""
         if report.facts.asr_upper is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from guard.cli._output import Format, print_json, print_json_line
 from guard.core.errors import IntegrityMismatch
 from guard.core.plain import to_plain
-from guard.core.states import ScanState, Verdict, exit_code
+from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict, exit_code
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +33,7 @@ class Seen:
     expired: bool = False
     waivers: "tuple[Waiver, ...]" = ()
     gate: "Gated | None" = None
+    reasons: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -69,6 +70,7 @@ class Seen:
             "cleanset": row.cleanset_name,
             "submitted_by": row.submitted_by,
             "error": row.error,
+            "reasons": list(self.reasons),
             "waivers": to_plain(self.waivers),
             "not_published": row.detail.not_published,
             "cleanset_wish": row.detail.cleanset_wish,
@@ -97,7 +99,14 @@ def _seen(scan: "ScanRow", row: "LedgerRow | None", guard: "Guard") -> Seen:
     except IntegrityMismatch:
         # `guard verify` names it, and the gate refuses the verdict.
         return Seen(scan, row, row.expires_at <= guard.now())
-    return Seen(scan, row, row.expires_at <= guard.now(), known.facts.waivers, known.gate)
+    return Seen(
+        scan,
+        row,
+        row.expires_at <= guard.now(),
+        known.facts.waivers,
+        known.gate,
+        known.facts.reasons,
+    )
 
 
 def recent(guard: "Guard", limit: int) -> list[Seen]:
@@ -155,11 +164,11 @@ def print_scans(rows: Sequence[Seen], form: Format, *, one: bool = False) -> Non
     else:
         from guard.cli._render import console
 
-        console().print(view(rows) if rows else "none")
+        console().print(view(rows, one=one) if rows else "none")
 
 
-def view(rows: Sequence[Seen]) -> "RenderableType":
-    """Scans as a table."""
+def view(rows: Sequence[Seen], *, one: bool = False) -> "RenderableType":
+    """Scans as a table, with the first reason of each refusal, or with `one` all of them."""
     from guard.cli._render import table, verdict_text
 
     return table(
@@ -172,14 +181,20 @@ def view(rows: Sequence[Seen]) -> "RenderableType":
                 verdict_text(seen.verdict, expired=seen.expired),
                 f"s3://{seen.scan.bucket}/{seen.scan.key}",
                 f"{seen.scan.created_at:%Y-%m-%d %H:%M:%S}",
-                _remark(seen),
+                _remark(seen, one=one),
             )
             for seen in rows
         ],
     )
 
 
-def _remark(seen: Seen) -> str:
+def _remark(seen: Seen, *, one: bool) -> str:
     stated = seen.gate.sentence if seen.gate is not None else ""
-    waived = (one.sentence for one in seen.waivers)
-    return " ".join(filter(None, (stated, seen.scan.error, *waived)))
+    waived = (waiver.sentence for waiver in seen.waivers)
+    error, unpublished = seen.scan.error, seen.scan.detail.not_published
+    # The error of a scan that ended without a decision is its verdict's reasons.
+    refused = seen.verdict is not None and seen.verdict not in SERVABLE_VERDICTS and not error
+    reasons = seen.reasons if refused else ()
+    more = f"(and {len(reasons) - 1} more)" if len(reasons) > 1 and not one else ""
+    shown = reasons if one else reasons[:1]
+    return " ".join(filter(None, (stated, error, unpublished, *shown, more, *waived)))

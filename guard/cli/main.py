@@ -54,13 +54,13 @@ class CommandFiles(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
         """The names of the command files, without machinery and without this file."""
-        return [name for name in COMMANDS.names() if name != "main"]
+        return [name.replace("_", "-") for name in COMMANDS.names() if name != "main"]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import one command file; a name without a file imports nothing."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = get_command(import_module(f"{COMMANDS.package}.{cmd_name}").app)
+        command = get_command(import_module(f"{COMMANDS.package}.{_file(cmd_name)}").app)
         command.name = cmd_name
         return command
 
@@ -72,8 +72,12 @@ class CommandFiles(TyperGroup):
 
 def summary(name: str) -> str:
     """The opening sentence of a command file, read without running it."""
-    with Path(__file__).with_name(f"{name}.py").open(encoding="utf-8") as file:
+    with Path(__file__).with_name(f"{_file(name)}.py").open(encoding="utf-8") as file:
         return file.readline().strip().strip('"')
+
+
+def _file(command: str) -> str:
+    return command.replace("-", "_")
 
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guard.cli import _jobs, _scans
+from guard.cli import _jobs, _refusals, _scans
 from guard.cli._output import Format, FormatOption, print_json_line
 from guard.cli._service import open_service
 from guard.core.errors import InputError
@@ -14,6 +14,7 @@ from guard.core.errors import InputError
 if TYPE_CHECKING:
     from guard.flow.context import Guard
 
+MOST_REFUSALS = 5  # below the list of scans; `--refused` lists them all
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -31,9 +32,12 @@ def status(
     jobs: Annotated[
         bool, typer.Option("--jobs", help="Show the newest jobs on training sets instead.")
     ] = False,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Show the newest uploads refused before any scan.")
+    ] = False,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Show scans, and the jobs on training sets that wait or run.
+    """Show scans, uploads that were refused, and the jobs on training sets that wait or run.
 
     For one scan, the exit code is that of its verdict, or 2 while it has none; for one job 0 once
     it is done, else 2; for the list, 0.
@@ -41,6 +45,9 @@ def status(
     guard = open_service()
     if jobs:
         _jobs.show(_jobs.recent(guard, limit), form)
+        return 0
+    if refused:
+        _refusals.show(_refusals.recent(guard, limit), form)
         return 0
     if scan_id is not None:
         if _is_job(guard, scan_id):
@@ -54,6 +61,8 @@ def status(
         _watch_all(guard, limit, form)
     else:
         _scans.print_scans(_scans.recent(guard, limit), form)
+        if form is Format.TABLE and (turned := _refusals.recent(guard, MOST_REFUSALS)):
+            _refusals.show(turned, form)
         if form is Format.TABLE and (found := _jobs.recent(guard, limit, only_open=True)):
             _jobs.show(found, form)
     return 0

@@ -6,7 +6,7 @@ Those of detectors and defenses are in `guard.detectors._base` and `guard.defens
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Self
 
 from guard.core.digests import canonical_json
 
@@ -113,6 +113,11 @@ class Publisher(ABC):
 
     `publish` needs an `attest.Approved`, which only the gate makes.
     """
+
+    @classmethod
+    def configured(cls, settings: Any) -> Self:  # noqa: ARG003 - for those that need some
+        """The publisher that the service uses, by its `guard.settings.Settings`."""
+        return cls()
 
     @abstractmethod
     def publish(self, approved: Any, weights: BinaryIO, smoke: "AnySmoke") -> Receipt:

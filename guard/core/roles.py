@@ -43,6 +43,8 @@ class Act(StrEnum):
     WAIVE = "waive"
     APPROVE_WAIVER = "waiver_approve"
     REVOKE_WAIVER = "waiver_revoke"
+    ACKNOWLEDGE = "alarm_ack"
+    RETRY = "dead_letter_retry"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -74,6 +76,8 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.WAIVE: _REVIEWER,
     Act.APPROVE_WAIVER: _REVIEWER,
     Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
+    Act.ACKNOWLEDGE: _OPERATOR,
+    Act.RETRY: _OPERATOR,
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }

@@ -48,7 +48,8 @@ NEXT_STATES: dict[ScanState, frozenset[ScanState]] = {
     ScanState.PUBLISHING: frozenset({ScanState.DONE, ScanState.FAILED}),
     # A reviewer's approval publishes a finished scan.
     ScanState.DONE: frozenset({ScanState.PUBLISHING}),
-    ScanState.FAILED: frozenset({ScanState.QUEUED}),  # a person requests another try
+    # A person requests another try: from the start, or of a stage behind the decision.
+    ScanState.FAILED: frozenset({ScanState.QUEUED, ScanState.PURIFYING, ScanState.PUBLISHING}),
 }
 
 

@@ -48,7 +48,10 @@ class VerdictFacts:
         score: how suspicious, 0..1; with a `calibration`, the probability of a backdoor. None where
             nothing was measured.
         target: the accused class.
-        asr: the attack success rate that a reader should see first.
+        asr: the attack success rate that a reader should see first: of an accused class's trigger,
+            or of a parent's trigger on its repaired copy; None where nothing is accused.
+        natural_trigger: where no class is accused, the most unusual of the triggers that a search
+            finds on every model; no sign of a backdoor, however high its rate.
         asr_upper: a bound on the rates of all accused triggers at once (of a purified model, of its
             parent's triggers); None where there are none.
         calibration: digest of the calibration file that the score comes from.
@@ -77,6 +80,7 @@ class VerdictFacts:
     score: float | None = None
     target: Target = None
     asr: AsrEstimate | None = None
+    natural_trigger: AsrEstimate | None = field(default=None, metadata=ADDED)
     asr_upper: float | None = field(default=None, metadata=ADDED)
     calibration: Digest | None = field(default=None, metadata=ADDED)
     coverage: tuple[str, ...] = ()
@@ -91,6 +95,23 @@ class VerdictFacts:
     battery: Digest | None = field(default=None, metadata=LEFT_OUT)
     training_set: SiftedSet | None = field(default=None, metadata=LEFT_OUT)
     modality: Modality = field(default=Modality.IMAGES, metadata=LEFT_OUT)
+
+    def natural_apart(self) -> "VerdictFacts":
+        """The same facts with a natural trigger's rate in its own field, never in `asr`.
+
+        Statements of the first version have it in `asr`, marked by a `natural` rate equal to its
+        estimate; of a repaired model that field was always the parent's trigger.
+        """
+        asr = self.asr
+        if (
+            asr is None
+            or self.target is not None
+            or self.verdict is Verdict.PURIFIED
+            or self.purification is not None
+            or asr.natural != asr.estimate
+        ):
+            return self
+        return replace(self, asr=None, natural_trigger=asr)
 
     def reviewed(self, verdict: Verdict, reason: str) -> "VerdictFacts":
         """The same facts under a reviewer's verdict: a review changes no fact."""

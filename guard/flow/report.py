@@ -57,11 +57,12 @@ def report_for(guard: Guard, scan_id: str) -> Report:
             parent = evidence_rows.for_artifact(session, repair.parent, scan.cleanset_digest)
         tried = [] if scan.detail.retraining is not None else _candidates(session, scan)
     view = signed(row.envelope)
+    facts = view.facts.natural_apart()
     stored = artifact.manifest if artifact is not None else None
     report = Report(
         digest=row.artifact_digest,
         name=scan.name,
-        facts=view.facts,
+        facts=facts,
         methods=methods_of(found),
         seconds=(scan.updated_at - scan.created_at).total_seconds(),
         policy=row.policy_digest,
@@ -72,7 +73,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         purification=repair,
         retraining=scan.detail.retraining,
         candidates=tried,
-        sift=_stored_sift(guard, view.facts),
+        sift=_stored_sift(guard, facts),
         replayed_before=asr_of(parent),
         scan_id=scan.id,
         verdict_id=row.id,

@@ -227,7 +227,8 @@ class Stack:
             bucket=self._env.get("GUARD_INTAKE_BUCKET") or BUCKET,
         )
         yield Valkey(self._place)
-        yield Torchserve(self._place, trusted=self._trusted())
+        if self._env.get("GUARD_PUBLISHER", "torchserve").strip() in ("", "torchserve"):
+            yield Torchserve(self._place, trusted=self._trusted())
         yield Migration(self._place, self.environment)
         yield Api(self._place, self.environment)
         yield Relay(self._place, self.environment)

@@ -5,7 +5,6 @@ Comparisons are written so that NaN fails them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from guard.core.evidence import AsrEstimate, Evidence, Finding
 from guard.core.modality import Modality
@@ -58,22 +57,32 @@ def leading_asr(
 
     Where a class is accused, it is the rate of that class's highest-scored measured trigger, which
     need not be the finding with the highest score. For a purified model it is the highest bound
-    among the parent's known triggers. Otherwise it is the rate of the most unusual trigger
-    found, marked as natural by a `natural` rate equal to its own.
+    among the parent's known triggers. Otherwise nothing is accused, and there is none.
     """
-    measured = [finding for finding in findings if finding.asr is not None and finite(finding)]
     if worst is not None and worst.suspicious:
+        measured = _measured(findings)
         measured = [
             finding for finding in measured if finding.suspicious and finding.target == worst.target
         ]
         return max(measured, key=weight).asr if measured and finite(worst) else None
     if purification is not None and purification.known:
         return max(purification.known, key=lambda estimate: estimate.high)
-    if not measured or worst is None or not finite(worst):
+    return None
+
+
+def most_unusual(findings: Sequence[Finding], worst: Finding | None) -> AsrEstimate | None:
+    """The rate of the most unusual trigger where no class is accused; None where none was measured.
+
+    Every model has such triggers: they are properties of the task.
+    """
+    measured = _measured(findings)
+    if not measured or worst is None or worst.suspicious or not finite(worst):
         return None
-    shown = max(measured, key=weight).asr
-    assert shown is not None  # noqa: S101 - for mypy: only measured ones are here
-    return replace(shown, natural=shown.estimate)
+    return max(measured, key=weight).asr
+
+
+def _measured(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.asr is not None and finite(finding)]
 
 
 def repairable(policy: Policy, case: Case, accused: Accused) -> bool:

@@ -137,6 +137,7 @@ def decide(policy: Policy, case: Case) -> Decision:
     )
     target = worst.target if worst is not None and worst.suspicious else None
     asr = accusations.leading_asr(findings, worst, case.purification)
+    natural = accusations.most_unusual(findings, worst)
     found = None if view.sift is None else view.sift.leading
     if found is not None and ruling.verdict not in SERVABLE_VERDICTS:
         score = score if view.scored is not None else max(score, found.score)
@@ -149,6 +150,7 @@ def decide(policy: Policy, case: Case) -> Decision:
         score=score,
         target=target,
         asr=asr,
+        natural_trigger=None if target is not None else natural,
         asr_upper=_asr_upper(view),
         calibration=None if view.scored is None else view.scored.calibration.digest,
         coverage=view.combined.covered,

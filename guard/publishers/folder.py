@@ -16,7 +16,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from guard.attest import dsse
 from guard.attest.keys import TrustedKeys
@@ -50,6 +50,10 @@ class Folder(Publisher):
         self._root = root
         self._trusted = trusted
         self._hashes = Hashes()
+
+    @classmethod
+    def configured(cls, settings: Any) -> Self:
+        return cls(settings.published_dir, settings.trusted_keys_file)
 
     def publish(self, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:  # noqa: ARG002 - see the class
         check_names(approved.name, approved.version)

@@ -9,7 +9,7 @@ gives the same result.
 import contextlib
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import httpx
 
@@ -85,6 +85,15 @@ class Torchserve(Publisher):
             seconds=call_seconds,
         )
         self._extracts = Extracts((tmp or run_dir / "tmp") / "models", store)
+
+    @classmethod
+    def configured(cls, settings: Any) -> Self:
+        return cls(
+            management=settings.torchserve_management,
+            inference=settings.torchserve_inference,
+            run_dir=settings.torchserve_run_dir,
+            store=settings.torchserve_store,
+        )
 
     def publish(self, approved: Any, weights: BinaryIO, smoke: AnySmoke) -> Receipt:
         name, version = approved.name, approved.version

@@ -74,7 +74,7 @@ def render_html(report: Report) -> str:
         repair=report.purification,
         tone=tone_of(report.exit_code),
         meaning=_meaning(report),
-        natural=report.natural_only,
+        natural=report.facts.natural_trigger if report.asr is None else None,
         target=label_of(report, report.target) if report.target is not None else "none",
         covered=[
             (str(family), text)

@@ -17,7 +17,7 @@ from guard.core.text import in_turn
 from guard.core.verdict import VerdictFacts
 
 #: The format of the JSON document, published in `docs/schemas/report.schema.json`.
-SCHEMA = "https://registry-guard.dev/schemas/report/v1"
+SCHEMA = "https://registry-guard.dev/schemas/report/v2"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,23 +139,13 @@ class Report:
 
     @property
     def asr(self) -> AsrEstimate | None:
-        """The attack success rate that a reader should see first."""
+        """The attack success rate that a reader should see first; None where nothing is accused."""
         return self.facts.asr
 
     @property
     def exit_code(self) -> int:
         """The number with which `guard` ends; blocked means blocked for scripts too."""
         return exit_code(self.verdict, expired=self.expired)
-
-    @property
-    def natural_only(self) -> bool:
-        """Whether `asr` is that of a natural trigger, which other classes match in size.
-
-        Every model has such triggers.
-        """
-        return (
-            self.asr is not None and self.target is None and self.asr.natural == self.asr.estimate
-        )
 
     @property
     def replays(self) -> list[tuple[AsrEstimate | None, AsrEstimate]]:
@@ -204,7 +194,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The JSON document in the format that its `schema` names.
 
-        Every number in it is finite; `asr` always has its three keys, null if not measured.
+        Every number in it is finite; `asr` is null where nothing is accused or nothing measured.
         """
         facts = to_plain(self.facts)
         for shown_in_full in ("evidence", "parent", "purification"):
@@ -216,7 +206,6 @@ class Report:
             **facts,
             "waivers": to_plain(self.facts.waivers),
             "score": self.score,
-            "asr": asdict(self.asr) if self.asr else {"estimate": None, "low": None, "high": None},
             "accuracy": self.accuracy,
             "not_covered": self.not_covered,
             "methods": [dict(method) for method in self.methods],

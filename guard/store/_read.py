@@ -7,9 +7,11 @@ from sqlalchemy import Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from guard.core.errors import InputError
 from guard.store._table import Base
 
 R = TypeVar("R")
+MIN_PREFIX = 4
 
 
 def table(entity: type[Base]) -> Table:
@@ -34,6 +36,24 @@ def first(s: Session, row: type[R], statement: Any) -> R | None:
     """The first row, or None."""
     found = s.execute(statement).first()
     return None if found is None else row(**found._mapping)
+
+
+def only(
+    s: Session, row: type[R], entity: type[Base], id_or_prefix: str, otherwise: InputError
+) -> R:
+    """The row with this id, or the only one whose id starts with it (`MIN_PREFIX` or more).
+
+    Raises:
+        InputError: `otherwise`; there is no such row, or several.
+    """
+    key = table(entity).c.id
+    found = many(s, row, rows_of(entity).where(key == id_or_prefix))
+    if not found and len(id_or_prefix) >= MIN_PREFIX:
+        near = key.startswith(id_or_prefix, autoescape=True)
+        found = many(s, row, rows_of(entity).where(near).limit(2))
+    if len(found) != 1:
+        raise otherwise
+    return found[0]
 
 
 def insert_once(s: Session, entity: type[Base], values: Mapping[str, Any]) -> bool:

@@ -6,7 +6,8 @@ from datetime import datetime
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from guard.store._read import insert_once, many, rows_of, table
+from guard.core.errors import InputError
+from guard.store._read import insert_once, many, only, rows_of, table
 from guard.store.rows import AlarmRow
 from guard.store.tables import Alarm
 
@@ -17,6 +18,19 @@ def raise_(s: Session, kind: str, subject: str, detail: str, now: datetime) -> b
     """Open an alarm; False if one of this kind and subject is open already and stays as it is."""
     values = {"id": uuid.uuid4().hex, "kind": kind, "subject": subject, "detail": detail, "at": now}
     return insert_once(s, Alarm, values)
+
+
+def get(s: Session, id_or_prefix: str) -> AlarmRow:
+    """One alarm, by its id or an unambiguous start of it.
+
+    Raises:
+        InputError: there is not exactly one.
+    """
+    otherwise = InputError(
+        f"There is not exactly one alarm {id_or_prefix!r}; `guard alarms list --all` lists them.",
+        code="unknown_alarm",
+    )
+    return only(s, AlarmRow, Alarm, id_or_prefix, otherwise)
 
 
 def clear(s: Session, kind: str, subject: str, now: datetime) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from guard.store._read import many, rows_of, table
+from guard.core.errors import InputError
+from guard.store._read import many, only, rows_of, table
 from guard.store.rows import DeadLetterRow
 from guard.store.tables import DeadLetter
 
@@ -22,6 +23,20 @@ def add(
     row = DeadLetterRow(id=uuid.uuid4().hex, task=task, payload=dict(payload), error=error, at=now)
     s.execute(insert(_LETTERS).values(**vars(row)))
     return row
+
+
+def get(s: Session, id_or_prefix: str) -> DeadLetterRow:
+    """One dead letter, by its id or an unambiguous start of it.
+
+    Raises:
+        InputError: there is not exactly one.
+    """
+    otherwise = InputError(
+        f"There is not exactly one dead letter {id_or_prefix!r}; `guard dead-letters list` lists "
+        "them.",
+        code="unknown_dead_letter",
+    )
+    return only(s, DeadLetterRow, DeadLetter, id_or_prefix, otherwise)
 
 
 def list_all(s: Session, limit: int = 100) -> list[DeadLetterRow]:

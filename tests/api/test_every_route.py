@@ -16,10 +16,14 @@ from guard.flow._seal import tend
 from guard.flow._standing import standing
 from guard.flow.training_jobs import Asked
 from tests import people
-from tests.cli.test_every_command import Scene, trainable
+from tests.cli.test_every_command import Scene, alarm, letter, trainable
 from tests.flow.test_waivers import FINDING
 
 READING = {
+    "GET /alarms",
+    "GET /alarms/{alarm_id}",
+    "GET /dead-letters",
+    "GET /dead-letters/{letter_id}",
     "GET /docs",
     "GET /healthz",
     "GET /health/live",
@@ -48,6 +52,13 @@ def ask_for(scene: Scene) -> dict[str, str]:
 
 #: Which act a route leaves, by a principal of which role; the path's id, and the body.
 DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], object]]] = {
+    "POST /alarms/{alarm_id}/acknowledge": (
+        Act.ACKNOWLEDGE,
+        Role.OPERATOR,
+        alarm,
+        lambda _: {"reason": "it is known"},
+    ),
+    "POST /dead-letters/{letter_id}/retry": (Act.RETRY, Role.OPERATOR, letter, lambda _: None),
     "POST /retrainings": (
         Act.RETRAIN,
         Role.OPERATOR,
@@ -152,6 +163,8 @@ def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
         "verdict_id": scene.scan(scene.first).verdict_id or "",
         "waiver_id": scene.ask().waiver_id,
         "nomination_id": "none",
+        "alarm_id": alarm(scene),
+        "letter_id": letter(scene),
     }
     jobs = {"retrainings": job(scene, JobKind.RETRAIN), "sifts": job(scene, JobKind.SIFT)}
     state = standing(scene.guard)

@@ -24,7 +24,7 @@ from guard.flow import keys, run_stage, tokens
 from guard.flow._standing import standing
 from guard.flow.principals import authenticate
 from guard.policy.rules import RetrainRule
-from guard.store import ledger_acts, migrate, trainsets
+from guard.store import alarms, dead_letters, ledger_acts, migrate, trainsets
 from guard.store.rows import TrainingSetRow
 from guard.store.session import reading, transaction
 from tests import people
@@ -38,8 +38,12 @@ Cli = Callable[..., Answer]
 #: What only reads the registry, as it is called; with whatever exit code.
 READING: dict[str, tuple[str, ...]] = {
     "acts list": (),
+    "alarms list": (),
+    "alarms show": ("ALARM",),
     "cleanset check": ("set.npz",),
     "cleanset list": (),
+    "dead-letters list": (),
+    "dead-letters show": ("LETTER",),
     "keys list": (),
     "methods list": ("--kind", "formats"),
     "name list": (),
@@ -167,12 +171,27 @@ def without_checkpoints(scene: Scene) -> str:
     return "accept"
 
 
+def alarm(scene: Scene) -> str:
+    with transaction(scene.guard.engine) as session:
+        alarms.raise_(session, "name_taken", "s3://models/a", "It is taken.", scene.guard.now())
+        return alarms.open_alarms(session)[0].id
+
+
+def letter(scene: Scene) -> str:
+    scan_id = scene.upload(name="lost")
+    run_stage.bury(scene.guard, "inspect", scan_id, "It broke.")
+    with reading(scene.guard.engine) as session:
+        return dead_letters.list_all(session)[0].id
+
+
 ARTIFACT = ("--finding", FINDING, "--reason", "a square", "--until", "2026-12-11")
 WHY = ("--reason", "for the test")
 #: What each command is called with; the first word is made by a function where it depends on more.
 DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]]] = {
+    "alarms ack": (Act.ACKNOWLEDGE, Role.OPERATOR, alarm, WHY),
     "cleanset add": (Act.ADD_CLEANSET, Role.OPERATOR, lambda _: "threes", ("set.npz",)),
     "db upgrade": (Act.UPGRADE_DATABASE, Role.OPERATOR, older_schema, ()),
+    "dead-letters retry": (Act.RETRY, Role.OPERATOR, letter, ()),
     "keys distrust": ("distrust", Role.SIGNER, lambda s: new_key(s, trusted=True), WHY),
     "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
     "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
@@ -251,6 +270,8 @@ def test_what_changes_something_leaves_a_sealed_act_of_whoever_called_it(
         ("cleanset add", Role.REVIEWER),
         ("trainset add", Role.UPLOADER),
         ("rescan", Role.UPLOADER),
+        ("alarms ack", Role.REVIEWER),
+        ("dead-letters retry", Role.REVIEWER),
         ("db upgrade", Role.REVIEWER),
     ],
 )
@@ -275,10 +296,11 @@ def test_what_only_reads_leaves_the_chain_as_it_was(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GUARD_TOKEN", scene.token(Role.OPERATOR))
+    ids = {"SCAN": scene.first, "ALARM": alarm(scene), "LETTER": letter(scene)}
     before, state = scene.seq, standing(scene.guard)
 
     for command, more in READING.items():
-        answer = cli(*command.split(), *(scene.first if one == "SCAN" else one for one in more))
+        answer = cli(*command.split(), *(ids.get(one, one) for one in more))
         assert "Traceback" not in answer.err, command
         assert answer.out, command
 

@@ -13,6 +13,7 @@ from guard.reports.html import render_html
 from tests.reports.samples import (
     MODEL,
     bare,
+    estimate,
     purified,
     rejected,
     retrained,
@@ -53,6 +54,15 @@ def test_a_calibrated_score_and_the_overall_bound_are_named(capsys: Capture) -> 
 
     assert "probability of a backdoor" in text
     assert "all triggers at once at most 99.3 %" in text
+
+
+def test_a_natural_trigger_is_no_attack_success_rate(capsys: Capture) -> None:
+    report = with_facts(bare(Verdict.CLEARED), natural_trigger=estimate(3, 524, 0.951, 0.981))
+
+    shown, page = printed(report, capsys), render_html(report)
+    assert "nothing accused (the most unusual natural trigger has 97.0" in shown
+    assert "attack success rate" not in shown
+    assert "nothing is accused; a natural trigger, as every model has, reaches 97.0" in page
 
 
 def test_a_network_that_was_trained_anew_is_compared_with_the_one_before(capsys: Capture) -> None:

@@ -12,7 +12,8 @@ import pytest
 from guard.core.states import EXIT_CODES, ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.flow._verdict import Terms, write
-from guard.store import ledger, scans
+from guard.store import ledger, nominations, scans
+from guard.store.rows import NominationState
 from guard.store.session import transaction
 from tests.cli.conftest import Answer, Service
 
@@ -205,3 +206,36 @@ def test_without_a_schema_it_says_what_to_do(cli: Cli) -> None:
     assert (answer.code, answer.out) == (2, "")
     assert "guard db upgrade" in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_the_reason_of_each_refusal_is_shown(service: Service, cli: Cli) -> None:
+    scan = service.scan(name="bad")
+    with transaction(service.guard.engine) as session:
+        facts = VerdictFacts(verdict=Verdict.REJECTED, reasons=("A stripe.", "A square."))
+        write(service.guard, session, scan, str(scan.canonical_digest), facts, Terms())
+        now = service.guard.now()
+        keys = (("1", "models/a/x.txt"), ("2", "models/a/x.txt"), ("3", scan.key))
+        for number, key in keys:  # of the last one there is a scan by now
+            nominations.add(
+                session,
+                nomination_id=number * 32,
+                bucket="models",
+                key=key,
+                version_id="v1",
+                source="event",
+                now=now,
+            )
+            nominations.settle(
+                session, number * 32, NominationState.REFUSED, reason="It is no model."
+            )
+    listed = " ".join(cli("status").out.split())
+
+    assert "A stripe. (and 1 more)" in listed
+    assert "It is no model." in listed
+    assert "A stripe. A square." in " ".join(cli("status", scan.id).out.split())
+    assert json.loads(cli("status", scan.id, "-f", "json").out)["reasons"] == [
+        "A stripe.",
+        "A square.",
+    ]
+    (refused,) = json.loads(cli("status", "--refused", "-f", "json").out)
+    assert (refused["key"], refused["reason"]) == ("models/a/x.txt", "It is no model.")

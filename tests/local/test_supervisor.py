@@ -290,3 +290,12 @@ def test_a_long_data_path_gets_a_short_run_folder(tmp_path: Path) -> None:
         assert len(str(run)) < 60
         assert run.is_dir()
     assert not run.exists()
+
+
+def test_another_publisher_than_torchserve_starts_none(tmp_path: Path) -> None:
+    with Stack(tmp_path / "data", {**SECRETIVE, "GUARD_PUBLISHER": "folder"}) as stack:
+        parts = {status.component for status in stack.status()}
+
+    assert "torchserve" not in parts
+    assert "worker-control" in parts
+    assert "GUARD_TORCHSERVE_MANAGEMENT" not in stack.environment()

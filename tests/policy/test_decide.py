@@ -162,8 +162,8 @@ def test_the_asr_shown_is_a_measured_one_of_the_accused_class_whoever_accuses_lo
         decide(POLICY, a_case(silent)).facts.asr is None
     )  # the mild patch of class 0 is not what is accused
     cleared = decide(POLICY, a_case(mild))
-    assert cleared.facts.asr is not None
-    assert cleared.facts.asr.natural == cleared.facts.asr.estimate == an_asr().estimate
+    assert (cleared.facts.asr, cleared.facts.natural_trigger) == (None, an_asr())
+    assert decide(POLICY, a_case(silent, other)).facts.natural_trigger is None
 
 
 def test_a_suspicious_finding_whose_trigger_hardly_works_is_held_not_cleared() -> None:
@@ -532,6 +532,10 @@ def test_what_is_served_has_no_doubt_in_it_anywhere(case: Case) -> None:
         assert case.accuracy is not None
         assert case.accuracy.overall >= 2 / 5
         assert (decision.verdict is Verdict.PURIFIED) == (case.purification is not None)
+    if decision.verdict is Verdict.CLEARED:
+        assert decision.facts.asr is None
+    if decision.facts.natural_trigger is not None:
+        assert not any(finding.suspicious for finding in findings)
     assert decision.reasons
     assert 0 <= decision.facts.score <= 1
 

@@ -1,0 +1,46 @@
+"""Dead letters: listed, shown and tried again, as `guard dead-letters` has it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.answers import DeadLetterAnswer, DeadLetters
+from guard.flow.principals import Principal
+
+router = APIRouter(
+    prefix="/dead-letters",
+    tags=["operation"],
+    dependencies=[Depends(require_token)],
+    route_class=BoundedRoute,
+)
+Caller = Annotated[Principal, Depends(require_token)]
+
+
+@router.get("")
+def list_dead_letters(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+) -> DeadLetters:
+    """List dead letters, the newest first."""
+    from guard.flow import retry
+
+    rows = retry.listed(guard_of(request), limit)
+    found = [DeadLetterAnswer.model_validate(one.to_dict()) for one in rows]
+    return DeadLetters(dead_letters=found)
+
+
+@router.get("/{letter_id}")
+def show_dead_letter(letter_id: str, request: Request) -> DeadLetterAnswer:
+    """Show one dead letter, by its id or the first 4 characters of it or more."""
+    from guard.flow import retry
+
+    return DeadLetterAnswer.model_validate(retry.show(guard_of(request), letter_id).to_dict())
+
+
+@router.post("/{letter_id}/retry")
+def retry_dead_letter(letter_id: str, request: Request, who: Caller) -> DeadLetterAnswer:
+    """Have a message handled again, as an operator, once its cause is mended."""
+    from guard.flow import retry
+
+    tried = retry.retry(guard_of(request), who, letter_id)
+    return DeadLetterAnswer.model_validate(tried.to_dict())
