@@ -24,6 +24,8 @@ class Budget:
     parameters: int = 2_000_000_000
     seconds: float = 120.0
     memory_bytes: int = 8 << 30
+    operations: int = 2_000_000_000_000  # of one image through a network
+    activations: int = 1 << 30  # numbers that its layers make of one image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""Let no uploader fill the queues: each has only so many scans open, and the rest waits its turn."""
+"""Let no uploader fill the queues: each has only so many scans open; the rest waits its turn."""
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from guard.store import intake
@@ -21,6 +22,6 @@ def must_wait(session: "Session", owners: Collection[str], limit: int) -> bool:
     return any(intake.open_scans_of(session, owner, limit) >= limit for owner in sorted(owners))
 
 
-def pause(age: float) -> float:
-    """How long to wait until the next look, in seconds: longer for what has waited long."""
-    return min(max(SECONDS, age / 4), LONGEST)
+def turn(age: timedelta) -> tuple[float, str]:
+    """In how many seconds to look again, longer for what has waited long; and why it waits."""
+    return min(max(SECONDS, age.total_seconds() / 4), LONGEST), WAITING

@@ -170,9 +170,8 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{own}{intake.LATE_MANIFEST}{manifest_pin}" if there else own
-    if _refuse_taken(step, row, name):
-        age = (step.now() - row.received_at).total_seconds()
-        return _wait(step, row, _fair_share.pause(age), _fair_share.WAITING)
+    if _must_wait(step, row, name):
+        return _wait(step, row, *_fair_share.turn(step.now() - row.received_at))
     # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
     digest, size = step.blobs.put(_shards.stream(step.bucket, parts))
     # (5) One commit.
@@ -180,7 +179,7 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, uploaded_at))
 
 
-def _refuse_taken(step: _Intake, row: NominationRow, name: str) -> bool:
+def _must_wait(step: _Intake, row: NominationRow, name: str) -> bool:
     """Refuse before the bytes are read what step (5) would refuse; whether it has to wait."""
     prefix = prefix_of(row.key)
     with reading(step.engine) as session:
@@ -367,7 +366,7 @@ def _nominate_index(step: _Intake, row: NominationRow, index: "ObjectFacts") -> 
         step,
         row,
         NominationState.ACCEPTED,
-        reason="This is a shard; its index was nominated, with which it is examined.",
+        reason="A shard; its index was nominated, with which it is examined.",
     )
 
 

@@ -17,6 +17,7 @@ from guard.core.contracts import Budget, Header, TensorInfo
 from guard.core.errors import ArtifactRejected, ManifestRejected, MethodFailed
 from guard.core.manifest import Manifest
 from guard.ml.networks import torchvision_shim
+from guard.ml.networks._cost import refuse_costly
 from guard.ml.networks._growth import bounded
 from guard.ml.networks._recipes import arguments, recipe
 from guard.ml.networks.nets import NETS
@@ -88,12 +89,13 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
     """Refuse a file unless it holds exactly the tensors of the architecture.
 
     Names, shapes and types must all be the architecture's (float32, counters int64): a
-    half-precision copy is another model.
+    half-precision copy is another model. One image must not cost more than the budget.
 
     Raises:
         ArtifactRejected: `architecture_mismatch`; or as `expected`.
     """
-    needed = expected(manifest, budget=budget)
+    outline = _outline(manifest, budget)
+    needed = {info.name: info for info in _infos(outline.state_dict())}
     held = {info.name: info for info in header.tensors}
     problems = [
         *_listed("lacks", needed.keys() - held.keys()),
@@ -111,6 +113,7 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
             f"{'; it '.join(problems)}. {_mend(manifest, needed, held)}",
             code="architecture_mismatch",
         )
+    refuse_costly(outline, manifest.input_size, budget or Budget())
 
 
 def _mend(

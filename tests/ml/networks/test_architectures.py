@@ -304,3 +304,22 @@ def test_torchvision_imports_after_the_shim() -> None:
 
     assert not torchvision_shim.install()
     assert "resnet18" in torchvision.models.list_models()
+
+
+@pytest.mark.threat("C08")
+@pytest.mark.parametrize(
+    ("facts", "budget", "says"),
+    [
+        (manifest("resnet50", (3, 4096, 4096)), Budget(), "numbers"),
+        (manifest("cifar_resnet"), Budget(operations=1_000_000), "1000000 operations"),
+        (manifest("cifar_resnet"), Budget(activations=10_000), "10000 numbers"),
+    ],
+)
+def test_a_network_whose_images_cost_too_much_is_refused_from_shapes(
+    facts: Manifest, budget: Budget, says: str
+) -> None:
+    needed = tuple(architectures.expected(facts).values())
+    with pytest.raises(ManifestRejected, match=says) as caught:
+        architectures.check(facts, Header(format="test", tensors=needed), budget=budget)
+
+    assert caught.value.code == "over_budget"
