@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from guard.core.errors import InputError
+from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # noqa: PLC0414 - a type of settings, also for others
 
 PREFIX = "GUARD_"
@@ -90,9 +91,9 @@ class Settings:
         low=1,
     )
     served_name: str = _row(
-        "{path}",
-        "rule for served names, of {path}, {folder} (the last of it) and {bucket}",
+        "{path}", "rule for served names, of {path}, {folder} (the last of it) and {bucket}"
     )
+    uploader_scans: int = _row(100, "most scans that are open of one uploader", low=1)
     served_name_strip: str = _row(
         "models", "first folder of a key that is no part of the served name's {path}; / for none"
     )
@@ -208,14 +209,11 @@ class Settings:
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
         fill("published_dir", self.data_dir / "published")
         _check_names(self.served_name, self.cleanset_map)
-        if self.blob_url.startswith("s3://"):
-            bucket = self.blob_url.removeprefix("s3://").split("/")[0]
-            # Uploaders write to the intake buckets and can replace whatever lies there.
-            if bucket in self.intake_buckets:
-                raise InputError(
-                    f"{PREFIX}BLOB_URL lies in the intake bucket {bucket!r}; give the guard a "
-                    "bucket of its own."
-                )
+        own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", "torchserve_store")
+        places = {PREFIX + name.upper(): getattr(self, name) for name in own}
+        if self.checkpoint_bucket:
+            places[f"{PREFIX}CHECKPOINT_BUCKET"] = f"s3://{self.checkpoint_bucket}"
+        keep_apart({*self.intake_buckets, *self.trainset_buckets}, places)
         if self.intake_bucket not in self.intake_buckets:
             raise InputError(
                 f"{PREFIX}INTAKE_BUCKETS must name {PREFIX}INTAKE_BUCKET, {self.intake_bucket!r}."

@@ -129,6 +129,29 @@ def test_settings_cannot_be_changed_later() -> None:
         Settings().device = "cpu"  # type: ignore[misc]
 
 
+@pytest.mark.threat("A18")
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"BLOB_URL": "s3://models"}, "GUARD_BLOB_URL"),
+        ({"BLOB_URL": "s3://models/blobs"}, "GUARD_BLOB_URL"),
+        ({"BLOB_URL": "s3://sets/b", "TRAINSET_BUCKETS": "sets"}, "GUARD_BLOB_URL"),
+        ({"CHECKPOINT_BUCKET": "models"}, "GUARD_CHECKPOINT_BUCKET"),
+        ({"BLOB_URL": "/x", "TORCHSERVE_STORE": "/x"}, "GUARD_BLOB_URL and GUARD_TORCHSERVE"),
+        ({"BLOB_URL": "file:///x/y", "PUBLISHED_DIR": "/x"}, "GUARD_BLOB_URL and GUARD_PUBLI"),
+        ({"PLUGINS": "/x/store/p", "TORCHSERVE_STORE": "/x/store"}, "GUARD_PLUGINS and GUARD_T"),
+    ],
+)
+def test_the_guards_own_places_may_not_lie_in_each_other_or_where_others_write(
+    env: dict[str, str], named: str
+) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        load_settings({f"GUARD_{name}": value for name, value in env.items()})
+
+    assert caught.value.code == "places_overlap"
+
+
+@pytest.mark.threat("A18")
 def test_the_guards_own_copies_may_not_lie_where_uploaders_write() -> None:
     for url in ("s3://models", "s3://models/blobs"):
         with pytest.raises(InputError, match="GUARD_BLOB_URL"):
@@ -159,6 +182,7 @@ def test_every_setting_is_described_and_no_value_is_told() -> None:
     assert all(row.unit == "s" for row in rows if row.name.endswith("_seconds"))
 
 
+@pytest.mark.threat("C18")
 def test_a_scans_child_process_gets_no_setting_and_no_credential() -> None:
     given = {
         "PATH": "/bin",

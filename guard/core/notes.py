@@ -69,6 +69,7 @@ class ScanNotes:
         accused: digest of the blob with the accused training images (`guard.vetting.accused`), from
             which a repair learns and on which it is proved; None where none were accused.
         blind: a copy is repaired though no trigger of the upload is proven.
+        sketch: of an upload's weights (`guard.core.weight_sketch`), to know nearly the same again.
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
@@ -84,3 +85,4 @@ class ScanNotes:
     cleanset_wish: str | None = field(default=None, metadata=LEFT_OUT)
     accused: str | None = field(default=None, metadata=LEFT_OUT)
     blind: bool = field(default=False, metadata=LEFT_OUT)
+    sketch: str | None = field(default=None, metadata=LEFT_OUT)

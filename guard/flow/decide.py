@@ -8,6 +8,7 @@ from guard.core.states import SERVABLE_VERDICTS, ScanState
 from guard.core.verdict import VerdictFacts
 from guard.flow import _renewal, _reuse, _waivers
 from guard.flow._lease import Held
+from guard.flow._near_uploads import hold_if_near
 from guard.flow._verdict import Terms, conclude
 from guard.flow._warning import lets_through
 from guard.flow.context import Guard
@@ -36,7 +37,7 @@ def run(guard: Guard, held: Held) -> None:
     if _renewal.unseen(scan) and not (case and _renewal.examined(guard, scan, case)):
         _renewal.look_first(guard, held, scan)
         return
-    decision = judge(guard.policy, case or case_of(guard, scan))
+    decision = hold_if_near(guard, scan, judge(guard.policy, case or case_of(guard, scan)))
     then = ""
     if scan.detail.retraining is not None and scan.detail.rescan is None:
         pass  # a person publishes it, or nobody: it was trained by request, and nobody uploaded it

@@ -79,7 +79,11 @@ def run(guard: Guard, held: Held) -> None:
             guard.now(),
             lease=held.lease,
             canonical_digest=digest,
-            detail=replace(scan.detail, reuses=rests_on),
+            detail=replace(
+                scan.detail,
+                reuses=rests_on,
+                sketch=None if scan.parent_scan_id else answer["sketch"],
+            ),
         )
         outbox.add(session, task, {"scan_id": scan.id}, guard.now())
 

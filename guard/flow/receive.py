@@ -19,7 +19,7 @@ import structlog
 from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from guard.events import Nomination
-from guard.flow import _object_keys, _shards
+from guard.flow import _fair_share, _object_keys, _shards
 from guard.flow._served_name import prefix_of, served_name
 from guard.flow._upload_pin import is_still, pin_of
 from guard.flow.nominate import nominate
@@ -53,6 +53,8 @@ class IntakeSettings(Protocol):
     def manifest_grace_seconds(self) -> float: ...
     @property
     def allow_unversioned(self) -> bool: ...
+    @property
+    def uploader_scans(self) -> int: ...
     @property
     def served_name(self) -> str: ...
     @property
@@ -168,7 +170,8 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{own}{intake.LATE_MANIFEST}{manifest_pin}" if there else own
-    _refuse_taken(step, row, name)
+    if _must_wait(step, row, name):
+        return _wait(step, row, *_fair_share.turn(step.now() - row.received_at))
     # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
     digest, size = step.blobs.put(_shards.stream(step.bucket, parts))
     # (5) One commit.
@@ -176,14 +179,16 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, uploaded_at))
 
 
-def _refuse_taken(step: _Intake, row: NominationRow, name: str) -> None:
-    """Refuse before the bytes are read what step (5) would refuse."""
+def _must_wait(step: _Intake, row: NominationRow, name: str) -> bool:
+    """Refuse before the bytes are read what step (5) would refuse; whether it has to wait."""
     prefix = prefix_of(row.key)
     with reading(step.engine) as session:
         there = claims.of_prefix(session, row.bucket, prefix) or claims.find(session, name)
-        owner = _owner(uploaders.owners_of(session, row.bucket, row.key))
+        owners = uploaders.owners_of(session, row.bucket, row.key)
+        full = _fair_share.must_wait(session, owners, step.limits.uploader_scans)
     if there is not None:
-        claims.allowed(there, row.bucket, prefix, owner)
+        claims.allowed(there, row.bucket, prefix, _owner(owners))
+    return full
 
 
 def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
@@ -361,7 +366,7 @@ def _nominate_index(step: _Intake, row: NominationRow, index: "ObjectFacts") -> 
         step,
         row,
         NominationState.ACCEPTED,
-        reason="This is a shard; its index was nominated, with which it is examined.",
+        reason="A shard; its index was nominated, with which it is examined.",
     )
 
 

@@ -44,6 +44,7 @@ def inspect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
         "canonical": inspected.canonical.name,
         "manifest": inspected.manifest.to_dict(),
         "parameters": inspected.parameters,
+        "sketch": inspected.sketch,
     }
 
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from sqlalchemy import or_, select, true
 from sqlalchemy.orm import Session
 
+from guard.core.states import ScanState
 from guard.store._read import first, many, rows_of, table
 from guard.store.rows import NominationRow, NominationState, ScanRow
-from guard.store.tables import Nomination, Scan
+from guard.store.tables import Nomination, Scan, Uploader
 
 _SCANS = table(Scan)
-_NOMINATIONS = table(Nomination)
+_NOMINATIONS, _UPLOADERS = table(Nomination), table(Uploader)
 #: Separates the version of the weights from that of a `config.json` that arrived after their scan.
 LATE_MANIFEST = "#config="
 #: Separates the ETag from the time of a later upload of the same bytes, without versions.
@@ -104,3 +105,14 @@ def open_nomination(
         _NOMINATIONS.c.version_id.is_not_distinct_from(version_id),
     )
     return first(s, NominationRow, rows_of(Nomination).where(*where).limit(1))
+
+
+def open_scans_of(s: Session, principal: str, limit: int) -> int:
+    """How many unfinished scans of uploads a principal may have uploaded; `limit` is enough."""
+    where = (
+        _UPLOADERS.c.principal == principal,
+        _UPLOADERS.c.scan_id == _SCANS.c.id,
+        _SCANS.c.parent_scan_id.is_(None),
+        _SCANS.c.state.not_in((ScanState.DONE, ScanState.FAILED)),
+    )
+    return len(s.execute(select(_SCANS.c.id).where(*where).limit(limit)).all())

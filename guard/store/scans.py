@@ -1,5 +1,6 @@
 """Scans: who works on which, and every legal move between the states of `guard.core.states`."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.core.notes import ScanNotes
-from guard.core.states import ScanState, may_move
+from guard.core.states import ScanState, Verdict, may_move
 from guard.store import _leases
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import Lease, ScanRow
-from guard.store.tables import Scan
+from guard.store.tables import LedgerEntry, Scan
 
-_SCANS = table(Scan)
+_SCANS, _LEDGER = table(Scan), table(LedgerEntry)
 _MOVABLE = frozenset(
     {
         "name",
@@ -202,6 +203,18 @@ def followers(s: Session, since: datetime) -> list[ScanRow]:
         or_(_SCANS.c.state.not_in(_RESTING), _SCANS.c.created_at >= since),
     )
     return many(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()))
+
+
+def with_verdict(
+    s: Session, verdicts: Collection[Verdict], *, before: datetime, limit: int
+) -> list[ScanRow]:
+    """The newest scans from before a time whose verdict in force is one of these."""
+    where = (
+        _SCANS.c.verdict_id == _LEDGER.c.id,
+        _LEDGER.c.verdict.in_(list(verdicts)),
+        _SCANS.c.created_at < before,
+    )
+    return many(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(limit))
 
 
 def latest_of_name(s: Session, name: str) -> ScanRow | None:

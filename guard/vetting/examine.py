@@ -39,6 +39,7 @@ class Inspected:
     canonical: Path
     digest: str
     parameters: int
+    sketch: str = ""  # `guard.ml.weight_sketches`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ def inspect_upload(
     """
     from guard.formats._canonical import write_canonical
     from guard.formats._read import header_of, open_tensors
+    from guard.ml.weight_sketches import sketch_of
 
     # The format comes first: whoever uploads a pickle should read about the pickle and not about a
     # missing manifest.
@@ -100,7 +102,14 @@ def inspect_upload(
     target = out / "model.safetensors"
     digest = write_canonical(tensors, facts, target)
     count = sum(math.prod(tensor.shape) for tensor in header.tensors)
-    return Inspected(format=fmt, manifest=facts, canonical=target, digest=digest, parameters=count)
+    return Inspected(
+        format=fmt,
+        manifest=facts,
+        canonical=target,
+        digest=digest,
+        parameters=count,
+        sketch=sketch_of(tensors),
+    )
 
 
 def _embedded(metadata: Mapping[str, str]) -> bytes | None:

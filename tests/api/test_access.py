@@ -159,6 +159,7 @@ def test_the_page_of_the_api_needs_no_other_host_and_says_how_to_authorise(
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.threat("C23")
 def test_the_description_of_the_api_needs_a_token_and_names_it(
     anyone: TestClient, guard: Guard
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_test_event_is_taken_and_nominates_nothing(client: TestClient, guard: 
     assert (answer.status_code, answer.json(), recorded(guard)) == (202, {"nominations": []}, [])
 
 
+@pytest.mark.threat("A03")
 @pytest.mark.parametrize("header", ["", "Bearer wrong", "Basic reader-token"])
 def test_without_the_token_nothing_is_recorded_and_it_is_counted(
     anyone: TestClient, guard: Guard, header: str
@@ -94,6 +95,7 @@ def test_a_signed_event_is_taken_once(anyone: TestClient, guard: Guard, clock: C
     assert len(recorded(guard)) == 1
 
 
+@pytest.mark.threat("A03")
 @pytest.mark.parametrize("ahead", [-301, 301])
 def test_old_and_future_dated_events_are_not_taken(
     anyone: TestClient, guard: Guard, clock: Clock, ahead: int
@@ -106,6 +108,7 @@ def test_a_signature_lets_nobody_read(anyone: TestClient, clock: Clock) -> None:
     refused(anyone.get("/scans", headers=sign(b"", KEY, clock.time)), 401, "unauthorised")
 
 
+@pytest.mark.threat("A03")
 def test_an_event_of_another_bucket_makes_no_job(client: TestClient, guard: Guard) -> None:
     answer = client.post("/events/s3", json=event(bucket="somebody-elses"))
 
@@ -197,6 +200,7 @@ def test_an_accepted_nomination_leads_to_its_scan(client: TestClient, guard: Gua
     )
 
 
+@pytest.mark.threat("C13")
 def test_what_cannot_be_shown_is_escaped_in_answers(client: TestClient) -> None:
     (new,) = client.post("/events/s3", json=event("in/%1B%5B31mred%00/m.pt")).json()["nominations"]
 

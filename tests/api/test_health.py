@@ -35,6 +35,7 @@ def test_the_schema_is_shown_to_who_has_a_token(client: TestClient) -> None:
     assert client.get("/health/ready").json() == {"status": "ready", "schema": head()}
 
 
+@pytest.mark.threat("C26")
 def test_not_ready_with_an_empty_database(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, webhook_token=Secret("t"))
     with TestClient(create_app(open_guard(settings))) as client:
@@ -48,6 +49,7 @@ def test_not_ready_with_an_empty_database(tmp_path: Path) -> None:
         assert client.get("/health/live").status_code == 200
 
 
+@pytest.mark.threat("C26")
 def test_not_ready_without_a_database() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:9/none")
     with TestClient(create_app(open_guard(settings))) as client:

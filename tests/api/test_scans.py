@@ -67,6 +67,7 @@ def make_verdict(guard: Guard, scan_id: str) -> str:
     return row.id
 
 
+@pytest.mark.threat("C23")
 @pytest.mark.parametrize(
     "path", ["/scans", "/scans/x", "/verdicts/x", "/metrics", "/nominations/x"]
 )
@@ -87,6 +88,7 @@ def test_scans_are_listed_newest_first_and_by_state(client: TestClient, guard: G
     assert [row["id"] for row in client.get("/scans?limit=1").json()["scans"]] == ids[2:]
 
 
+@pytest.mark.threat("C15")
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=201", "limit=x", "state=clean", "limit=1;DROP TABLE scans"]
 )
@@ -178,6 +180,7 @@ def test_an_ambiguous_start_of_an_id_is_a_conflict(client: TestClient, guard: Gu
     refused(client.get("/scans/00000000"), 409, "ambiguous_scan")
 
 
+@pytest.mark.threat("C13")
 def test_names_of_uploaders_are_escaped(client: TestClient, guard: Guard) -> None:
     new = make_scan(guard, 1, submitted_by="\x1b[2J\u202eann")
 
@@ -208,6 +211,7 @@ def test_a_submission_that_leads_nowhere_says_why(client: TestClient, body: dict
     refused(client.post("/scans", json=body), 422, "not_nominated")
 
 
+@pytest.mark.threat("C15")
 @pytest.mark.parametrize(
     "body",
     [

@@ -148,6 +148,7 @@ def test_a_signed_repair_that_lacks_a_word_is_no_verdict(word: str, signer: Sign
         ask(signer, statement)
 
 
+@pytest.mark.threat("B02")
 def test_known_gaps_cannot_be_taken_out_of_a_signed_verdict(signer: Signer) -> None:
     envelope, bare = (dsse.sign(a_statement(known_gaps=gaps), signer) for gaps in (GAPS, None))
     forged = {**envelope, "payload": bare["payload"]}
@@ -169,6 +170,7 @@ def test_only_cleared_and_purified_are_servable(signer: Signer, verdict: Verdict
     assert {str(verdict) for verdict in SERVABLE_VERDICTS} == {"cleared", "purified"}
 
 
+@pytest.mark.threat("A16")
 def test_a_verdict_on_one_digest_says_nothing_of_another(signer: Signer) -> None:
     for digest in (OTHER, "", DIGEST.upper(), DIGEST[:12]):
         with pytest.raises(IntegrityMismatch) as refusal:
@@ -185,6 +187,7 @@ def test_a_stranger_clears_nothing(signer: Signer, tmp_path: Path) -> None:
         ask(signer, trusted=TrustedKeys({}))
 
 
+@pytest.mark.threat("A16", "C21")
 @pytest.mark.parametrize(
     ("now", "allowed"),
     [
@@ -207,6 +210,7 @@ def test_a_verdict_holds_from_its_issue_until_just_before_its_expiry(
         ask(signer, now=now)
 
 
+@pytest.mark.threat("C21")
 def test_a_time_without_a_zone_is_no_time_to_judge_at(signer: Signer) -> None:
     with pytest.raises(InputError, match="timezone"):
         ask(signer, now=NOW.replace(tzinfo=None))
@@ -247,6 +251,7 @@ def test_the_ledgers_row_must_say_the_same(signer: Signer) -> None:
         assert refusal.value.code == "ledger_mismatch"
 
 
+@pytest.mark.threat("A14")
 def test_a_row_flipped_to_cleared_does_not_clear(signer: Signer) -> None:
     row = dataclasses.replace(
         Books(signer).add(verdict=Verdict.REJECTED).rows[0], verdict=Verdict.CLEARED
@@ -258,6 +263,7 @@ def test_a_row_flipped_to_cleared_does_not_clear(signer: Signer) -> None:
             )
 
 
+@pytest.mark.threat("C25")
 @pytest.mark.parametrize(
     "path",
     [
@@ -360,6 +366,7 @@ def test_an_approval_cannot_be_made_or_altered_elsewhere(signer: Signer) -> None
         approved.name = "other"  # type: ignore[misc]
 
 
+@pytest.mark.threat("A16")
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

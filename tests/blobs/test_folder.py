@@ -85,6 +85,7 @@ def test_the_handle_reads_what_was_verified_even_if_the_file_is_replaced_meanwhi
     assert file.read() == DATA
 
 
+@pytest.mark.threat("C07")
 def test_a_link_in_the_store_is_refused(blobs: FolderBlobs, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(DATA)
     blobs.place(DIGEST).parent.mkdir()
@@ -115,6 +116,7 @@ def test_deleting_twice_is_harmless(blobs: FolderBlobs) -> None:
     assert not blobs.has(DIGEST)
 
 
+@pytest.mark.threat("A19")
 @pytest.mark.parametrize(
     "name", ["", "../../etc/passwd", DIGEST.upper(), DIGEST[:-1], DIGEST + "\n", "a" * 63 + "/"]
 )

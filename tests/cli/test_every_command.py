@@ -251,6 +251,7 @@ def test_every_command_is_in_one_group() -> None:
     assert sorted(commands(get_command(app))) == sorted(name for group in groups for name in group)
 
 
+@pytest.mark.threat("B04")
 @pytest.mark.parametrize("command", DOINGS)
 def test_what_changes_something_leaves_a_sealed_act_of_whoever_called_it(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str

@@ -161,6 +161,7 @@ def test_other_bytes_than_the_approved_are_refused_and_leave_nothing(
     assert target.files() == before
 
 
+@pytest.mark.threat("A12")
 def test_withdrawing_leaves_no_listing_and_no_file_and_twice_is_harmless(
     target: Target, first: Vetted
 ) -> None:
@@ -173,6 +174,7 @@ def test_withdrawing_leaves_no_listing_and_no_file_and_twice_is_harmless(
     assert target.files() == []
 
 
+@pytest.mark.threat("A08")
 def test_a_flipped_byte_in_what_is_served_is_told(target: Target, first: Vetted) -> None:
     publish(target, first, "digits")
     flip(target.served_weights("digits"))
@@ -195,6 +197,7 @@ def test_what_came_in_behind_the_back_is_listed_and_can_be_withdrawn(
     assert target.files() == []
 
 
+@pytest.mark.threat("A06")
 @pytest.mark.parametrize(
     ("name", "version"),
     [

@@ -60,6 +60,7 @@ def test_the_package_has_no_plug_in_files_and_none_stay_when_the_folder_is_gone(
     assert plugins.origin(SHELF.get("margin")) is None
 
 
+@pytest.mark.threat("C19")
 def test_each_file_is_known_by_its_digest(tmp_path: Path) -> None:
     plugins.use(outside(tmp_path / "mine"))
     found = plugins.origin(SHELF.get("from_outside"))
@@ -69,6 +70,7 @@ def test_each_file_is_known_by_its_digest(tmp_path: Path) -> None:
     assert found.digest == sha256(DETECTOR.encode())
 
 
+@pytest.mark.threat("C19")
 def test_what_runs_are_the_bytes_that_were_hashed(tmp_path: Path) -> None:
     mine = outside(tmp_path / "mine")
     plugins.use(mine)
@@ -79,6 +81,7 @@ def test_what_runs_are_the_bytes_that_were_hashed(tmp_path: Path) -> None:
     assert plugins.digests() == {"detectors/from_outside.py": sha256(DETECTOR.encode())}
 
 
+@pytest.mark.threat("C19")
 @pytest.mark.parametrize("place", [".", "detectors", "detectors/from_outside.py"])
 @pytest.mark.parametrize("bit", [0o020, 0o002])
 def test_what_others_can_write_is_refused(tmp_path: Path, place: str, bit: int) -> None:

@@ -40,6 +40,7 @@ def test_a_shift_by_one_is_read_off_exactly(cyclic: Finding) -> None:
     assert cyclic.trigger.mapping.tolist() == [1, 2, 3, 4, 5, 0]
 
 
+@pytest.mark.threat("B02")
 def test_any_mapping_of_a_rule_over_the_whole_image_is_found() -> None:
     mapping = torch.tensor([3, 0, 5, 1, 2, 4])
 

@@ -37,6 +37,7 @@ def kill_tree(pid: int) -> None:
         process.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.threat("C10")
 def test_a_worker_killed_in_the_middle_of_a_scan_leads_to_one_verdict(site: Site) -> None:
     version = killed_at_work(site)
     site.stack.restart("worker-scan")
@@ -74,6 +75,7 @@ def at_work_or_later(scan: ScanRow | None) -> bool:
     return scan.state is not ScanState.DETECTING or scan.lease_until is not None
 
 
+@pytest.mark.threat("A01")
 def test_an_object_replaced_during_its_scan_gets_a_scan_of_its_own(site: Site) -> None:
     first = site.upload(site.variant("honest", "first"), "replaced")
     site.in_state(first, "detecting")
@@ -90,6 +92,7 @@ def test_an_object_replaced_during_its_scan_gets_a_scan_of_its_own(site: Site) -
     }
 
 
+@pytest.mark.threat("A05")
 def test_a_model_registered_behind_the_guards_back_is_removed(site: Site) -> None:
     settings = site.guard.settings
     foreign = Path(settings.torchserve_store) / "foreign.mar"
@@ -140,6 +143,7 @@ def test_a_flipped_byte_in_an_extracted_archive_is_noticed(site: Site) -> None:
     site.until(lambda: all(row.vetted for row in served(site.guard)), why="vetted weights only")
 
 
+@pytest.mark.threat("A14")
 def test_a_row_edited_to_cleared_publishes_nothing(site: Site) -> None:
     scan = site.finished(site.upload(site.models["backdoored"], "edited"))
     site.until(

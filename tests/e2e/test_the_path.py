@@ -1,5 +1,7 @@
 """Upload to vetted serving: what the demo shows, as tests."""
 
+import pytest
+
 from benchmarks.demo.story import Endpoint
 from guard.core.sift import SiftVerdict
 from guard.core.states import Verdict
@@ -90,6 +92,7 @@ def test_an_honest_model_with_its_training_set_is_cleared_as_before(site: Site) 
     assert report.facts.training_set.result is SiftVerdict.NOTHING
 
 
+@pytest.mark.threat("C01")
 def test_a_pickle_is_unvettable_and_its_payload_never_runs(site: Site) -> None:
     scan = site.finished(site.upload(site.models["pickled"], "pickled"))
 

@@ -96,6 +96,7 @@ def test_a_bad_signature_is_not_saved_by_a_good_token() -> None:
         check({**sign(BODY, "other", NOW), "Authorization": f"Bearer {TOKEN}"})
 
 
+@pytest.mark.threat("A03")
 def test_a_replayed_request_is_kept_out_as_long_as_its_time_is_fresh() -> None:
     seen, headers = Seen(), sign(BODY, KEY, NOW)
     check(headers, seen=seen)

@@ -50,6 +50,7 @@ def test_versioning_is_told(bucket: Bucket, plain: Bucket) -> None:
     assert not plain.versioned()
 
 
+@pytest.mark.threat("A01")
 def test_a_stream_is_of_the_pinned_version_whatever_came_later(bucket: Bucket) -> None:
     put(bucket, "s/m.pt", b"first" * 1000)
     facts = bucket.head("s/m.pt")
@@ -62,6 +63,7 @@ def test_a_stream_is_of_the_pinned_version_whatever_came_later(bucket: Bucket) -
     assert max(map(len, chunks)) <= 1000
 
 
+@pytest.mark.threat("A02")
 def test_without_versions_a_stream_is_pinned_by_the_etag(plain: Bucket) -> None:
     put(plain, "s/m.pt", b"first")
     facts = plain.head("s/m.pt")

@@ -118,6 +118,7 @@ def test_an_envelope_of_sns_is_opened_once() -> None:
         parse_event({"Type": "Notification", "Message": json.dumps(envelope)})
 
 
+@pytest.mark.threat("C12")
 @pytest.mark.parametrize("kind", ["SubscriptionConfirmation", "UnsubscribeConfirmation"])
 def test_a_confirmation_that_sns_asks_for_is_taken_and_its_address_never_followed(
     kind: str, capsys: pytest.CaptureFixture[str]

@@ -51,6 +51,7 @@ class Rules:
     max_upload_bytes: int = 1 << 20
     manifest_grace_seconds: float = 30.0
     allow_unversioned: bool = False
+    uploader_scans: int = 100
     served_name: str = "{path}"
     served_name_strip: str = "models"
 

@@ -240,6 +240,7 @@ def test_an_act_that_was_changed_is_reported(scene: Scene) -> None:
         ]
 
 
+@pytest.mark.threat("C22")
 def test_an_act_that_was_deleted_is_reported_and_the_ledger_still_holds_it(scene: Scene) -> None:
     transfer(scene)
     (row,) = scene.rows(Act.TRANSFER)

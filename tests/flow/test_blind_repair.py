@@ -75,6 +75,7 @@ def repaired_here(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return asked
 
 
+@pytest.mark.threat("B03")
 def test_what_would_pass_is_held_and_its_copy_is_served_instead(
     place: Place, repaired_here: list[object]
 ) -> None:

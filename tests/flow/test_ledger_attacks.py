@@ -205,6 +205,7 @@ def test_an_untouched_guard_has_no_problem(scene: Scene) -> None:
     assert scene.alarms == {}
 
 
+@pytest.mark.threat("A14")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: str(attack.__name__))
 def test_an_attack_is_seen_and_stops_publishing(
     scene: Scene, attack: Callable[[Scene], None]
@@ -366,6 +367,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_alarm_and_is_made_up_for(scen
     assert verify(scene.guard) == []
 
 
+@pytest.mark.threat("C26")
 @pytest.mark.parametrize("how", ["emptied", "missing"])
 def test_without_trusted_keys_nothing_is_signed_and_one_sentence_says_so(
     scene: Scene, how: str
@@ -591,6 +593,7 @@ def test_what_a_killed_process_left_in_the_copy_is_replaced(scene: Scene, volume
     assert standing(scene.guard).broken == ()
 
 
+@pytest.mark.threat("C26")
 def test_a_volume_that_is_not_mounted_stops_publishing_and_is_made_up_for(
     scene: Scene, volume: Path
 ) -> None:

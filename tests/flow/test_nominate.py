@@ -68,6 +68,7 @@ def test_what_leads_nowhere_is_recorded_with_the_reason_and_no_message(
     assert world.messages("receive") == []
 
 
+@pytest.mark.threat("C12")
 def test_without_an_allowed_bucket_nothing_is_nominated(world: World) -> None:
     nominate(world.engine, [Nomination("models", "in/a/m.pt", "v", "s3")], START, buckets=[])
 

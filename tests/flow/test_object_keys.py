@@ -49,6 +49,7 @@ def test_everything_else_is_looked_at_since_formats_are_known_by_content(key: st
     assert _object_keys.not_a_model(key) == ""
 
 
+@pytest.mark.threat("A19")
 @pytest.mark.parametrize(
     "word", ["a\0b", "a\nb", "\x1b[31m", "\u202egpj.pt", "a\ud800", "", "x" * 1025, "ü" * 513]
 )

@@ -79,6 +79,7 @@ def test_an_event_without_a_version_is_pinned_to_the_latest_one(world: World) ->
     ]
 
 
+@pytest.mark.threat("A01")
 def test_a_version_put_later_gets_its_own_scan_and_changes_nothing_in_the_first(
     world: World,
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_version_is_received_even_if_the_key_was_deleted_meanwhile(world: Worl
     assert [scan.upload_digest for scan in world.scans()] == [sha256(WEIGHTS)]
 
 
+@pytest.mark.threat("A17")
 def test_tags_and_metadata_that_claim_a_verdict_have_no_effect(world: World) -> None:
     world.put("in/a/config.json", CONFIG)
     version = world.put(
@@ -133,6 +135,7 @@ def refused(world: World, key: str = "in/a/m.pt", version: str | None = None) ->
     return row.reason
 
 
+@pytest.mark.threat("A02")
 def test_an_unversioned_bucket_is_refused(unversioned: World) -> None:
     unversioned.put("in/a/m.pt", WEIGHTS)
 
@@ -242,6 +245,7 @@ class Meddling:
         return 1 << 20
 
 
+@pytest.mark.threat("A02")
 @pytest.mark.parametrize(("remove", "says"), [(False, "replaced"), (True, "not in the bucket")])
 def test_an_object_that_changes_while_it_is_taken_is_refused(
     unversioned: World, remove: bool, says: str

@@ -1,12 +1,14 @@
-"""Claims and the order of uploads, as `receive` makes them from a real bucket."""
+"""Claims, turns and the order of uploads, as `receive` makes them from a real bucket."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from guard.flow import _turn
-from guard.store import alarms, claims, principals, uploaders
+from guard.core.states import ScanState
+from guard.flow import _fair_share, _turn
+from guard.store import alarms, claims, principals, scans, uploaders
 from guard.store.rows import NominationState
 from guard.store.session import reading, transaction
 from tests.flow.intake import CONFIG, World, new_world
@@ -92,3 +94,34 @@ def test_uploads_of_one_second_are_in_the_order_of_the_store(world: World) -> No
         world.pass_time(1)
 
     assert [scan.version_id for scan in sorted(world.scans(), key=_turn.order)] == versions
+
+
+@pytest.mark.threat("C08", "C17")
+def test_who_has_as_many_scans_open_as_allowed_waits_and_holds_nobody_up(world: World) -> None:
+    world.set_rules(uploader_scans=2)
+    flood = [put(world, f"models/a{number}/m.pt", "ann") for number in range(4)]
+    other = put(world, "models/b/m.pt", "bob")
+    nobodys = [put(world, f"models/c{number}/m.pt", None) for number in range(3)]
+
+    taken, waiting = NominationState.ACCEPTED, NominationState.NEW
+    assert flood == [taken, taken, waiting, waiting]
+    assert other is taken
+    assert nobodys == [taken] * 3
+
+    with transaction(world.engine) as session:
+        ended = next(row for row in scans.list_recent(session) if row.name == "a0")
+        scans.move(session, ended.id, ScanState.FAILED, world.now())
+    world.pass_time(31)
+    world.work()
+
+    assert sorted(row.name for row in world.scans() if row.submitted_by == "ann") in (
+        ["a0", "a1", "a2"],
+        ["a0", "a1", "a3"],
+    )
+    assert sum(row.state is waiting for row in world.nominations()) == 1
+
+
+def test_what_has_waited_long_is_looked_at_more_rarely() -> None:
+    pauses = [_fair_share.turn(timedelta(seconds=age))[0] for age in (0, 400, 10_000)]
+
+    assert pauses == [30.0, 100.0, 600.0]

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +102,7 @@ STEPS = st.lists(
 ALL = list(range(COUNT))
 
 
+@pytest.mark.threat("A04")
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(ALL), STEPS)
 def test_any_order_with_any_duplicates_ends_the_same(
@@ -124,6 +126,7 @@ def test_when_every_event_is_lost_the_sweep_finds_the_latest_version_of_each_obj
     assert all(scan.manifest == CONFIG.decode() for scan in world.scans())
 
 
+@pytest.mark.threat("A04")
 @settings(max_examples=10, deadline=None)
 @given(st.sets(st.integers(0, COUNT - 2)), STEPS)
 def test_lost_events_are_made_good_by_the_sweep(lost: set[int], more: list[int | str]) -> None:

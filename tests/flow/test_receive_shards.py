@@ -68,6 +68,7 @@ def test_shards_wait_for_their_index_and_the_index_for_its_shards(world: World) 
     assert world.blobs.path(str(scan.upload_digest)).read_bytes() == packed()
 
 
+@pytest.mark.threat("A22")
 def test_a_shard_that_is_uploaded_again_makes_a_scan_of_the_new_bytes(world: World) -> None:
     upload(world, *FILES)
     world.nominate(FIRST, world.put(FIRST, b"other"))

@@ -208,6 +208,7 @@ def test_serving_as_it_should_be_gives_no_action_and_no_alarm(world: World, mode
     assert world.served == [("digits", "1.0")]
 
 
+@pytest.mark.threat("A05")
 def test_an_unknown_model_is_removed_and_alarmed(world: World, model: Vetted) -> None:
     (world.root / "evil" / "1.0").mkdir(parents=True)
     (world.root / "evil" / "1.0" / "weights.safetensors").write_bytes(model.path.read_bytes())
@@ -226,6 +227,7 @@ def test_a_vetted_model_under_a_name_it_was_not_published_as_is_removed(
     assert world.run() == [(Kind.WITHDRAWN, "alias", "1.0")]
 
 
+@pytest.mark.threat("A08")
 @pytest.mark.parametrize("member", ["weights.safetensors", "config.json", "release.dsse.json"])
 def test_a_tampered_copy_is_removed_at_once_and_put_back_from_the_blob(
     world: World, model: Vetted, member: str
@@ -244,6 +246,7 @@ def test_a_tampered_copy_is_removed_at_once_and_put_back_from_the_blob(
     assert world.run() == []
 
 
+@pytest.mark.threat("C21")
 def test_an_expired_verdict_ends_serving_and_closes_the_book(world: World, model: Vetted) -> None:
     world.publish(model, seconds=60)
 
@@ -257,6 +260,7 @@ def test_an_expired_verdict_ends_serving_and_closes_the_book(world: World, model
     assert world.run(now=NOW + timedelta(seconds=61)) == []
 
 
+@pytest.mark.threat("A12")
 def test_a_revoked_model_is_removed_though_its_verdict_stands(world: World, model: Vetted) -> None:
     world.publish(model)
     with transaction(world.engine) as session:
@@ -277,6 +281,7 @@ def test_a_newer_verdict_that_rejects_ends_serving(world: World, model: Vetted) 
     assert world.served == []
 
 
+@pytest.mark.threat("A14")
 def test_a_verdict_changed_in_the_database_ends_serving(world: World, model: Vetted) -> None:
     """The row says cleared, the signature does not: the gate reads the signature."""
     world.publish(model, verdict=Verdict.CLEARED)

@@ -90,6 +90,7 @@ ODD = st.sampled_from(
 KEYS = st.lists(ODD, min_size=1, max_size=8).map(lambda parts: "".join(parts) + "/m.pt")
 
 
+@pytest.mark.threat("A19")
 @given(KEYS, KEYS)
 @example("a--b/m.pt", "a/b/m.pt")
 def test_two_prefixes_never_share_a_name(one: str, other: str) -> None:
@@ -101,6 +102,7 @@ def test_two_prefixes_never_share_a_name(one: str, other: str) -> None:
     assert len(names) == 2
 
 
+@pytest.mark.threat("A19")
 @given(st.text(max_size=200), st.sampled_from(["{path}", "{folder}", "{bucket}/{path}", "X{path}"]))
 def test_every_name_keeps_to_the_grammar_of_serving(key: str, template: str) -> None:
     try:

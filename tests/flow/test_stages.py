@@ -126,6 +126,7 @@ def test_a_cleared_scan_is_published_and_can_be_withdrawn_for_good(place: Place)
         publish.request(place.guard, scan_id, "bob")
 
 
+@pytest.mark.threat("A24")
 def test_a_rejected_scan_goes_on_to_purification_and_publishes_nothing(place: Place) -> None:
     scan_id = decided(place, finding(suspicious=True))
 
@@ -166,6 +167,7 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
     assert place.scan(parent).detail.candidates[-1].verdict is Verdict.HELD
 
 
+@pytest.mark.threat("B06")
 def test_a_detector_that_could_not_look_leaves_it_inconclusive(place: Place) -> None:
     scan_id = decided(place, outcome=Outcome.COULD_NOT_LOOK)
 
@@ -264,6 +266,7 @@ def test_a_blob_that_was_changed_is_never_published(place: Place) -> None:
         assert [row.kind for row in alarms.open_alarms(session)] == ["publish_refused"]
 
 
+@pytest.mark.threat("B06", "C16")
 def test_a_scan_that_takes_its_worker_down_again_and_again_ends_in_a_dead_letter(
     place: Place,
 ) -> None:
@@ -288,6 +291,7 @@ def test_two_workers_never_hold_one_scan(place: Place) -> None:
         assert second is None
 
 
+@pytest.mark.threat("C10")
 def test_who_lost_the_lease_cannot_write(place: Place) -> None:
     scan_id = place.upload()
     with hold(place.guard, scan_id) as held:
@@ -300,6 +304,7 @@ def test_who_lost_the_lease_cannot_write(place: Place) -> None:
             held.check(session)
 
 
+@pytest.mark.threat("C16")
 def test_a_scan_whose_worker_vanished_is_announced_again(place: Place) -> None:
     scan_id = place.upload()
     with transaction(place.guard.engine) as session:

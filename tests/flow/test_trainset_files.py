@@ -110,6 +110,7 @@ def refused(guard: Guard, uri: str, into: Path, code: str) -> None:
     assert found.value.code == f"trainset_{code}"
 
 
+@pytest.mark.threat("C12")
 def test_a_foreign_bucket_is_refused_before_anything_is_asked(
     guard: Guard, prefix: str, into: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_the_digest_does_not_depend_on_order_or_memory_layout(tmp_path: Path) ->
     )
 
 
+@pytest.mark.threat("A21")
 def test_the_digest_covers_the_manifest(tmp_path: Path) -> None:
     other = Manifest.from_dict({**MANIFEST.to_dict(), "label_names": ["dog", "cat"]})
 
@@ -100,6 +101,7 @@ def test_an_ordinary_safetensors_file_is_not_canonical() -> None:
     assert caught.value.code == "not_canonical"
 
 
+@pytest.mark.threat("C05")
 @pytest.mark.parametrize("change", ["spaces", "manifest", "version", "more"])
 def test_the_same_content_written_otherwise_is_not_canonical(tmp_path: Path, change: str) -> None:
     write_canonical(tensors(), MANIFEST, tmp_path / "a")
@@ -123,6 +125,7 @@ def test_the_same_content_written_otherwise_is_not_canonical(tmp_path: Path, cha
     assert caught.value.code == "not_canonical"
 
 
+@pytest.mark.threat("A23")
 def test_one_changed_weight_is_another_digest_but_still_readable(tmp_path: Path) -> None:
     changed = tensors()
     changed["b.weight"][0, 0] += 1e-6

@@ -91,6 +91,7 @@ def refused(body: str, **options: Any) -> str:
     return caught.value.code
 
 
+@pytest.mark.threat("C01")
 @needs_jail
 def test_nothing_but_computing_is_possible() -> None:
     found = json.loads(jailed(ATTEMPTS))
@@ -99,6 +100,7 @@ def test_nothing_but_computing_is_possible() -> None:
     assert not [name for name, result in found.items() if result == "possible"]
 
 
+@pytest.mark.threat("C01")
 @needs_jail
 def test_an_unpickled_payload_cannot_write(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
@@ -126,6 +128,7 @@ def test_the_same_payload_writes_where_there_is_no_jail(tmp_path: Path) -> None:
     assert canary.exists()
 
 
+@pytest.mark.threat("C01")
 @needs_jail
 def test_an_unpickled_payload_cannot_phone_home() -> None:
     with socket.socket() as server:
@@ -143,6 +146,7 @@ def test_an_unpickled_payload_cannot_phone_home() -> None:
     assert said == b"PermissionError"
 
 
+@pytest.mark.threat("C01")
 @needs_jail
 def test_an_unpickled_payload_finds_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
@@ -174,6 +178,37 @@ def test_the_file_cannot_be_written_through_its_descriptor() -> None:
     body = "os.write(1, b'S')\ntry:\n    os.write(0, b'x')\nexcept OSError:\n    os.write(1, b'no')"
 
     assert jailed(body, data=b"data") == b"no"
+
+
+@needs_jail
+@pytest.mark.threat("C01")
+def test_landlock_alone_keeps_every_file_out_of_reach(tmp_path: Path) -> None:
+    """Seccomp refuses open() too, so that without this nobody would notice Landlock's absence."""
+    tmp_path.chmod(0o777)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").chmod(0o666)
+    tries = f"""
+found = []
+for act in (
+    lambda: os.open({str(tmp_path / "file")!r}, os.O_RDONLY),
+    lambda: os.open({str(tmp_path / "file")!r}, os.O_WRONLY),
+    lambda: os.listdir({str(tmp_path)!r}),
+    lambda: os.mkdir({str(tmp_path / "folder")!r}),
+    lambda: os.unlink({str(tmp_path / "file")!r}),
+):
+    try:
+        act()
+    except OSError as error:
+        found.append(type(error).__name__)
+    else:
+        found.append('possible')
+os.write(1, b'S' + json.dumps(found).encode())
+"""
+    without = LOCKS.replace("own =", "_locks._seccomp = _locks._check = lambda: None\nown =")
+
+    found = json.loads(jailed(tries, locks=without))
+
+    assert found == ["PermissionError"] * 5
 
 
 @needs_jail

@@ -12,6 +12,7 @@ def sample() -> bytes:
     return b"\x08\x08\x12\x07pytorch\x3a\x00\x42\x02\x10\x11"
 
 
+@pytest.mark.threat("C07")
 def test_a_graph_without_a_producer_is_told_too() -> None:
     assert Onnx().claims(b"\x08\x0a\x3a\x02\x12\x00", "x")
 

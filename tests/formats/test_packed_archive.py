@@ -22,6 +22,7 @@ def _tar() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.threat("A07")
 @pytest.mark.parametrize(
     "data",
     [

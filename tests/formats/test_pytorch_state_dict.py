@@ -76,6 +76,7 @@ def test_a_state_dict_comes_out_as_it_went_in(tmp_path: Path) -> None:
         assert torch.equal(tensor, found[key])
 
 
+@pytest.mark.threat("B05")
 @needs_jail
 def test_a_value_that_is_not_finite_is_refused_behind_the_jail() -> None:
     data = saved({"w": torch.tensor([1.0, float("nan")])})
@@ -86,6 +87,7 @@ def test_a_value_that_is_not_finite_is_refused_behind_the_jail() -> None:
     assert caught.value.code == "not_finite"
 
 
+@pytest.mark.threat("C04")
 @needs_jail
 def test_a_tensor_that_unfolds_to_terabytes_is_counted_before_it_is_copied() -> None:
     data = saved({"w": torch.zeros(1).expand(1 << 40)})
@@ -96,6 +98,7 @@ def test_a_tensor_that_unfolds_to_terabytes_is_counted_before_it_is_copied() -> 
     assert caught.value.code == "output_too_large"
 
 
+@pytest.mark.threat("C01")
 def test_a_pickled_payload_is_named_and_not_run(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     data = saved({"w": torch.zeros(1), "x": Canary(canary)})

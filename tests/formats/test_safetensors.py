@@ -90,6 +90,7 @@ class CountingFile:
         return data
 
 
+@pytest.mark.threat("C03", "C04", "C05")
 @pytest.mark.parametrize(
     ("code", "data"),
     [
@@ -177,6 +178,7 @@ def test_tensors_over_the_memory_budget_are_refused() -> None:
     assert refused(raw(entry()), Budget(memory_bytes=7)) == "over_memory_budget"
 
 
+@pytest.mark.threat("C06")
 def test_a_zip_attached_behind_the_tensors_is_refused() -> None:
     tail = io.BytesIO()
     with zipfile.ZipFile(tail, "w") as archive:
@@ -185,6 +187,7 @@ def test_a_zip_attached_behind_the_tensors_is_refused() -> None:
     assert refused(sample() + tail.getvalue()) == "trailing_bytes"
 
 
+@pytest.mark.threat("C06")
 @pytest.mark.parametrize("junk", [0, 3])
 def test_a_zip_hidden_inside_a_tensor_is_refused(junk: int) -> None:
     """Zip readers start at the end and forgive a few bytes behind it, so a file can be both."""
@@ -197,6 +200,7 @@ def test_a_zip_hidden_inside_a_tensor_is_refused(junk: int) -> None:
     assert refused(raw(header, data)) == "polyglot"
 
 
+@pytest.mark.threat("C13")
 def test_names_in_sentences_cannot_steer_a_terminal() -> None:
     with pytest.raises(ArtifactRejected) as caught:
         Safetensors().inspect(io.BytesIO(raw({"\x1b[2J\r\n": F32})), budget=BUDGET)
@@ -209,6 +213,7 @@ def test_a_truncated_file_is_always_refused(length: int) -> None:
     assert refused(sample()[:length])
 
 
+@pytest.mark.threat("C04")
 @given(
     st.lists(
         st.tuples(st.integers(0, len(sample()) - 1), st.integers(0, 255)), min_size=1, max_size=4
@@ -230,6 +235,7 @@ def test_what_we_accept_of_a_damaged_file_the_reference_reads_alike(
     assert all(torch.equal(reference[name], found[name]) for name in found)
 
 
+@pytest.mark.threat("C03")
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.sampled_from(["F32", "U8", "w"]),

@@ -67,6 +67,7 @@ def test_each_kind_is_named(code: str, make: object) -> None:
     assert code == refused(make())
 
 
+@pytest.mark.threat("C02")
 def test_a_bomb_is_refused_unopened() -> None:
     """10 MB of zeros in each of many members: only their names are read."""
     bomb = zipped({f"{i}.zip": bytes(10 << 20) for i in range(5)}, zipfile.ZIP_DEFLATED)
@@ -74,6 +75,7 @@ def test_a_bomb_is_refused_unopened() -> None:
     assert refused(bomb) == "zip_archive"
 
 
+@pytest.mark.threat("C02")
 def test_a_list_that_is_too_long_is_not_read() -> None:
     assert refused(zipped({f"{i}": b"" for i in range(200)})) == "zip_too_many_members"
 

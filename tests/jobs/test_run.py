@@ -104,6 +104,7 @@ def test_a_rejection_keeps_its_class_code_and_sentence(upload: Path, tmp_path: P
     assert caught.value.code == "architecture_mismatch"
 
 
+@pytest.mark.threat("C08")
 def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> None:
     seen = Seen(tmp_path)
 
@@ -116,6 +117,7 @@ def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> No
     assert not seen.child.is_running()
 
 
+@pytest.mark.threat("C09")
 def test_a_job_that_takes_too_much_memory_is_ended(upload: Path, tmp_path: Path) -> None:
     with pytest.raises(MethodFailed) as caught:
         run.run_job("inspect", request(upload), tmp_path, limits=limits(memory=1 << 20))
@@ -140,6 +142,7 @@ def test_progress_may_stop_the_job(upload: Path, tmp_path: Path) -> None:
     assert not (tmp_path / run.RESULT).exists()
 
 
+@pytest.mark.threat("C18")
 def test_the_child_sees_no_credentials() -> None:
     seen = child_environment(
         {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "GUARD_S3_SECRET_KEY": "y"}
@@ -154,6 +157,7 @@ def test_the_child_sees_no_credentials() -> None:
     }
 
 
+@pytest.mark.threat("A15")
 def test_a_job_at_work_and_its_server_hold_no_secret_and_no_descriptor_of_others(
     endless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +212,7 @@ def test_where_a_fork_is_not_safe_a_job_starts_python_afresh(upload: Path, tmp_p
     assert answer["format"] == "safetensors"
 
 
+@pytest.mark.threat("C09")
 def test_a_server_that_was_killed_is_replaced(upload: Path, tmp_path: Path) -> None:
     before = client.warm_up(child_environment())
     os.kill(before, signal.SIGKILL)

@@ -5,11 +5,14 @@ TorchServe's configuration, here and in the image, and compose.yaml.
 
 import re
 import subprocess
+import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 import guard.local.torchserve as embedded
+from guard.local.component import Place
 from guard.local.torchserve import MIN_JAVA, java
 from guard.settings import describe
 
@@ -36,6 +39,7 @@ def test_the_image_has_the_settings_of_the_embedded_torchserve_but_for_addresses
     assert image["management_address"].startswith("unix:")
 
 
+@pytest.mark.threat("A05", "C24")
 def test_the_settings_that_keep_strangers_out_are_set() -> None:
     found = properties(PACKAGED)
 
@@ -75,6 +79,7 @@ def test_compose_sets_only_settings_that_exist() -> None:
     assert used <= known
 
 
+@pytest.mark.threat("A15")
 def test_only_who_signs_holds_the_signing_key_and_the_management_socket_in_compose() -> None:
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
     mounts = {
@@ -88,6 +93,35 @@ def test_only_who_signs_holds_the_signing_key_and_the_management_socket_in_compo
         "torchserve",
         *signers,
     ]
+
+
+@pytest.mark.threat("A10")
+def test_torchserve_starts_with_an_empty_store_and_without_a_snapshot(tmp_path: Path) -> None:
+    program = tmp_path / "java"
+    program.write_text(
+        '#!/bin/sh\nif [ "$1" = -version ]; then echo version \\"17\\" >&2; exit; fi\n'
+        f'echo "$@" > {tmp_path}/draft; mv {tmp_path}/draft {tmp_path}/started\n'
+    )
+    program.chmod(0o700)
+    left = tmp_path / "ts" / "store" / "withdrawn.mar"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    place = Place(
+        data=tmp_path,
+        run=tmp_path,
+        secrets={},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        ports={f"ts_{name}": 1 for name in embedded.PORTS},
+    )
+
+    process = embedded.Torchserve(place, trusted=tmp_path / "trusted.json").start()
+    process.end(time.monotonic() + 10)
+
+    arguments = (tmp_path / "started").read_text().split()
+    assert "-ncs" in arguments
+    assert str(tmp_path / "ts" / "config.properties") in arguments
+    assert not left.exists()
+    assert "-ncs" in (ROOT / "docker" / "torchserve" / "start").read_text().split()
 
 
 def test_a_java_is_found_with_and_without_one_on_the_machine() -> None:

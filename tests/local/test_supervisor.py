@@ -55,6 +55,7 @@ def test_every_part_is_reported_starting_and_then_ready(
     assert all(one.pid for one in stack.status())
 
 
+@pytest.mark.threat("C11")
 def test_valkey_answers_with_the_password_and_refuses_without(
     services: tuple[Stack, list[Status]],
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_database_has_its_schema(services: tuple[Stack, list[Status]]) -> No
     assert current(services[0].environment()["GUARD_DATABASE_URL"]) == head()
 
 
+@pytest.mark.threat("C24")
 def test_services_do_not_inherit_the_environment_of_the_person(
     services: tuple[Stack, list[Status]],
 ) -> None:
@@ -122,6 +124,7 @@ def test_no_password_is_shown_or_stands_on_a_command_line(
     assert not [word for word in words if word in shown]
 
 
+@pytest.mark.threat("A11")
 def test_folders_and_records_are_private(services: tuple[Stack, list[Status]]) -> None:
     data = services[0]._place.data
     modes = {

@@ -50,6 +50,7 @@ def worst(findings: list[Finding]) -> Finding:
     return max(findings, key=lambda finding: finding.score)
 
 
+@pytest.mark.threat("B08")
 @pytest.mark.parametrize("rewrite", ALL)
 @pytest.mark.parametrize("detector", QUICK)
 def test_a_backdoor_stays_found_and_an_honest_model_stays_unaccused(

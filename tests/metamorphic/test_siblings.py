@@ -76,6 +76,7 @@ SAME_ANSWERS: dict[str, Rewrite] = {
 }
 
 
+@pytest.mark.threat("B08")
 @pytest.mark.parametrize("name", SAME_ANSWERS)
 @pytest.mark.parametrize("detector", QUICK)
 def test_the_same_answers_from_stranger_weights_change_nothing(
@@ -202,6 +203,7 @@ def test_a_saturating_activation_that_an_uploader_may_choose_gives_a_search_no_s
     assert not mobility(form, clean.search, 10).enough
 
 
+@pytest.mark.threat("B09")
 def test_dropout_is_off_while_a_detector_looks(clean: CleanSet) -> None:
     plain, dropping = chosen(), chosen(drop_rate=0.9)
     dropping.train()

@@ -248,6 +248,7 @@ def test_an_optional_method_that_could_not_look_takes_the_calibration_with_it() 
     )
 
 
+@pytest.mark.threat("B05")
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["p_value", "fold"])
 def test_what_is_not_finite_never_passes(number: float, name: str) -> None:

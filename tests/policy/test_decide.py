@@ -64,6 +64,7 @@ def test_a_policy_made_of_defaults_clears_nothing() -> None:
     assert decide(Policy(name="empty"), a_case()).verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.threat("B06")
 @pytest.mark.parametrize("method", ["a", "b"])
 def test_a_required_detector_that_is_missing_or_blind_is_inconclusive(method: str) -> None:
     case = a_case()
@@ -191,6 +192,7 @@ def test_a_suspicious_finding_whose_trigger_hardly_works_is_held_not_cleared() -
     assert both.verdict is Verdict.REJECTED
 
 
+@pytest.mark.threat("B07")
 def test_running_again_with_another_seed_does_not_wash_a_finding_away() -> None:
     """B07: the worst of all runs counts."""
     runs = [an_evidence("a", seed=seed) for seed in range(1, 6)]
@@ -240,6 +242,7 @@ def test_what_siblings_do_not_clearly_match_is_no_natural_trojan(natural: float 
     assert decision.verdict in {Verdict.REJECTED, Verdict.INCONCLUSIVE}
 
 
+@pytest.mark.threat("B04")
 @pytest.mark.parametrize(
     ("fields", "verdict"),
     [
@@ -392,6 +395,7 @@ def test_a_natural_trojan_does_not_excuse_a_repair_that_failed() -> None:
     assert decide(POLICY, case).verdict is Verdict.REJECTED
 
 
+@pytest.mark.threat("B05")
 @pytest.mark.parametrize("number", NOT_FINITE)
 @pytest.mark.parametrize(
     "where", ["score", "numbers", "estimate", "low", "high", "natural", "budget"]

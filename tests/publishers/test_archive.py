@@ -21,6 +21,7 @@ from guard.publishers._weights import Hashes
 from tests.publishers.making import Authority, Vetted, flip, vetted
 
 
+@pytest.mark.threat("A07")
 def test_the_archive_holds_three_files_of_data_and_no_code(
     tmp_path: Path, model: Vetted, authority: Authority
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_flipped_byte_changes_the_hash_though_size_and_mtime_are_put_back(tmp_
     assert hashes.of(file) != before
 
 
+@pytest.mark.threat("C07")
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("x")
     (tmp_path / "link").symlink_to("real")

@@ -138,6 +138,7 @@ def test_clients_notice_nothing_of_a_new_version(site: Site, one: Vetted, two: V
     assert answers[-1][1] == two.digest
 
 
+@pytest.mark.threat("C24")
 def test_the_workers_are_isolated_and_see_no_secret(site: Site, one: Vetted) -> None:
     publish(site, one)
     (worker,) = [
@@ -154,6 +155,7 @@ def test_the_workers_are_isolated_and_see_no_secret(site: Site, one: Vetted) -> 
     assert stat.S_IMODE(site.run_dir.stat().st_mode) == 0o700
 
 
+@pytest.mark.threat("A07")
 def test_code_and_changed_weights_in_the_unpacked_copy_are_told_and_never_run(
     site: Site, one: Vetted, tmp_path: Path
 ) -> None:
@@ -227,6 +229,7 @@ def folder_archive(folder: Path, name: str) -> Path:
     return folder
 
 
+@pytest.mark.threat("A06")
 def test_an_absolute_folder_is_told_and_its_own_files_are_left_alone(
     site: Site, tmp_path: Path
 ) -> None:
@@ -253,6 +256,7 @@ def test_workers_taken_away_are_told_and_a_repeated_publish_brings_them_back(
     assert site.publisher().state()[0].ready
 
 
+@pytest.mark.threat("A08")
 def test_a_default_is_withdrawn_even_while_other_versions_are_there(
     site: Site, one: Vetted, two: Vetted
 ) -> None:
@@ -284,6 +288,7 @@ def test_words_of_torchserves_own_interface_are_refused(
         publish(site, one, name, version)
 
 
+@pytest.mark.threat("A11")
 def test_keys_that_changed_are_read_again_and_wrong_ones_reported(site: Site) -> None:
     path = site.run_dir / "key_file.json"
     good = path.read_text()
@@ -343,6 +348,7 @@ def test_a_name_that_cannot_be_asked_about_does_not_escape_the_list(tmp_path: Pa
             publisher.withdraw("../evil name", publisher.state()[0].version)
 
 
+@pytest.mark.threat("A11")
 def test_prediction_without_the_key_is_refused(site: Site) -> None:
     assert httpx.get(f"{site.inference}/ping").status_code == 400
 

@@ -251,6 +251,7 @@ def test_the_dtype_that_was_vetted_is_among_the_provenance() -> None:
     assert "Weights vetted as float32" in " ".join(page.text.split())
 
 
+@pytest.mark.threat("C14")
 def test_hostile_names_add_no_tag_and_no_attribute() -> None:
     page = page_of(hostile())
 
@@ -267,6 +268,7 @@ def test_control_characters_do_not_reach_the_page() -> None:
     assert "\u202e" not in page
 
 
+@pytest.mark.threat("C14")
 def test_the_page_fetches_nothing_and_runs_nothing() -> None:
     page = page_of(rejected())
     policy = next(
@@ -286,6 +288,7 @@ def test_the_page_fetches_nothing_and_runs_nothing() -> None:
     )
 
 
+@pytest.mark.threat("C14")
 def test_the_policy_allows_exactly_the_style_sheet_on_the_page() -> None:
     page = render_html(rejected())
     style = page.split("<style>")[1].split("</style>")[0]

@@ -203,6 +203,7 @@ def test_the_reason_is_left_for_the_publisher_and_removed_after_a_good_start(
     assert not (bench.root / "mended" / "refused.txt").exists()
 
 
+@pytest.mark.threat("A09")
 @pytest.mark.parametrize(
     ("python", "trusted", "word"),
     [(("-B",), True, "not isolated"), (("-I",), False, "no trusted keys")],
@@ -432,6 +433,7 @@ def test_the_module_holds_exactly_one_class_as_torchserve_wants() -> None:
     assert own == ["GuardHandler"]
 
 
+@pytest.mark.threat("A09")
 def test_a_handler_that_lies_in_the_archives_folder_is_refused() -> None:
     with pytest.raises(IntegrityMismatch, match="imported from the archive"):
         _released._check_installed(Path(_released.__file__).parent)

@@ -68,6 +68,7 @@ def test_instances_are_stacked() -> None:
     assert (images.shape, several) == ((2, 1, 2, 3), True)
 
 
+@pytest.mark.threat("B10")
 @pytest.mark.parametrize("value", [-1e-9, 1.0000001, float("nan"), float("inf"), 2, 255, 10**30])
 def test_values_outside_zero_to_one_are_refused(value: float) -> None:
     assert code({"image": [[[0, 0, value], [0, 0, 0]]]}) in {"bad_range", "bad_numbers"}
@@ -80,6 +81,7 @@ def test_what_is_no_number_is_refused(value: object) -> None:
     assert code({"image": image}) in {"bad_numbers", "bad_shape"}
 
 
+@pytest.mark.threat("B10")
 @pytest.mark.parametrize(
     "image", [0.5, [], [[0.5]], [[[0.5] * 3] * 3], [[[0.5] * 3] * 2] * 2, [[[0.5] * 3, [0.5] * 2]]]
 )

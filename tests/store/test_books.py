@@ -115,6 +115,7 @@ def test_every_row_has_the_columns_of_its_table() -> None:
         assert [field.name for field in dataclasses.fields(row)] == columns
 
 
+@pytest.mark.threat("A24")
 def test_an_artifact_stays_as_first_recorded_and_knows_its_children(engine: Engine) -> None:
     with transaction(engine) as s:
         parent = an_artifact(s)
@@ -184,6 +185,7 @@ def test_an_artifact_with_evidence_cannot_be_deleted(engine: Engine) -> None:
         s.execute(text("DELETE FROM artifacts"))
 
 
+@pytest.mark.threat("A13")
 def test_the_uploader_cannot_approve_their_own_model(engine: Engine) -> None:
     with transaction(engine) as s:
         held = a_verdict(s, a_scan(s, submitted_by="ann"), an_artifact(s), Verdict.HELD)
@@ -197,6 +199,7 @@ def test_the_uploader_cannot_approve_their_own_model(engine: Engine) -> None:
         assert len(reviews.list_recent(s)) == 2
 
 
+@pytest.mark.threat("A13")
 def test_the_database_refuses_the_uploaders_approval_past_the_service(engine: Engine) -> None:
     with transaction(engine) as s:
         held = a_verdict(s, a_scan(s, submitted_by="ann"), an_artifact(s), Verdict.HELD)
@@ -245,6 +248,7 @@ def test_held_verdicts_wait_until_somebody_reviews_them(engine: Engine) -> None:
         assert reviews.waiting(s) == []
 
 
+@pytest.mark.threat("A20")
 def test_versions_of_a_name_only_grow(engine: Engine) -> None:
     with transaction(engine) as s:
         first, second = publish(s, "m"), publish(s, "m")

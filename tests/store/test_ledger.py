@@ -109,6 +109,7 @@ def test_a_verdict_needs_its_artifact_and_its_scan(engine: Engine) -> None:
         ledger.get(s, "nobody")
 
 
+@pytest.mark.threat("C22")
 @pytest.mark.parametrize("table", ["verdicts", "evidence", "reviews", "revocations"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET {} = {}", "DELETE FROM {}"])
 def test_what_was_said_can_be_neither_changed_nor_deleted(
@@ -124,6 +125,7 @@ def test_what_was_said_can_be_neither_changed_nor_deleted(
         assert s.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 1
 
 
+@pytest.mark.threat("C22")
 def test_a_row_cannot_be_replaced_or_truncated_either(engine: Engine) -> None:
     _one_of_each(engine)
     if engine.dialect.name == "sqlite":
@@ -146,6 +148,7 @@ def past_the_trigger(s: Session, statement: str) -> None:
     s.execute(text(statement))
 
 
+@pytest.mark.threat("C25")
 def test_a_verdict_the_code_does_not_know_is_no_verdict(engine: Engine) -> None:
     with transaction(engine) as s:
         row = a_verdict(s, a_scan(s), an_artifact(s))

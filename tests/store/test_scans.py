@@ -96,6 +96,7 @@ def test_of_many_claimers_one_wins(engine: Engine) -> None:
     ]
 
 
+@pytest.mark.threat("C10")
 def test_a_lease_that_ran_out_can_be_taken_and_the_old_holder_is_fenced_off(engine: Engine) -> None:
     with transaction(engine) as s:
         scan = a_scan(s)

@@ -29,6 +29,7 @@ def test_it_is_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / FILE).parent.iterdir()] == [FILE.name]
 
 
+@pytest.mark.threat("B03")
 def test_two_installations_have_two(tmp_path: Path) -> None:
     assert kept_in(tmp_path / "a") != kept_in(tmp_path / "b")
 
@@ -58,6 +59,7 @@ def test_only_detectors_that_draw_need_it(tmp_path: Path) -> None:
     assert bytes.fromhex(needed_by(["weight_statistics", "pair"], tmp_path)) == kept_in(tmp_path)
 
 
+@pytest.mark.threat("B03")
 def test_a_job_draws_from_the_secret_that_it_is_given(tmp_path: Path) -> None:
     secret = needed_by(["pair"], tmp_path)
     with given(secret):

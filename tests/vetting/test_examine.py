@@ -5,6 +5,7 @@ Never what a method finds.
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from guard.core.digests import sha256
@@ -27,6 +28,7 @@ def looked(holdout: Labelled | None) -> list[Evidence]:
     return [item for item in found.evidence if item.method in QUICK]
 
 
+@pytest.mark.threat("A23")
 def test_weights_are_vetted_in_the_dtype_that_the_verdict_names() -> None:
     model = examine.open_model(BAD, device="cpu")
 

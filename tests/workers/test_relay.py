@@ -4,11 +4,12 @@ What is committed is sent, and nothing is lost while the broker is away.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ContentDisallowed, OperationalError
 
 from guard.bootstrap import open_guard, upgrade_database
 from guard.flow.context import Guard
@@ -72,6 +73,45 @@ def test_a_sent_message_is_not_sent_again(guard: Guard, broker: str) -> None:
     send_due(guard, app)
 
     assert send_due(guard, app) == 0
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.threat("C11")
+@pytest.mark.parametrize("accept", [None, ["json", "pickle"]])
+def test_a_worker_opens_no_message_but_json(
+    broker: str, tmp_path: Path, accept: list[str] | None
+) -> None:
+    """The second case shows that the payload works where pickles are accepted."""
+    app = app_at(broker)
+    if accept:
+        app.conf.accept_content = accept
+    redis.Redis.from_url(broker).delete("inspect")
+    canary = tmp_path / "canary"
+    taken: list[object] = []
+    with app.connection_for_write() as connection:
+        connection.SimpleQueue("inspect", serializer="pickle").put([[Payload(canary)], {}, {}])
+        consumer = app.amqp.TaskConsumer(
+            connection.default_channel,
+            queues=[app.amqp.queues["inspect"]],
+            callbacks=[lambda body, message: taken.append(body)],
+            on_decode_error=lambda message, error: taken.append(error),
+        )
+        with consumer:
+            connection.drain_events(timeout=10)
+    redis.Redis.from_url(broker).delete("inspect")
+
+    assert len(taken) == 1
+    assert isinstance(taken[0], ContentDisallowed) == (accept is None)
+    assert canary.exists() == bool(accept)
 
 
 def test_while_the_broker_is_away_messages_wait(guard: Guard) -> None:

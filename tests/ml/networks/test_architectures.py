@@ -157,6 +157,7 @@ def test_loading_leaves_the_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.threat("A22", "A23", "B01", "B09")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -205,6 +206,7 @@ def test_a_sentence_lists_five_names_at_most() -> None:
     )
 
 
+@pytest.mark.threat("B11")
 def test_another_number_of_classes_than_the_head_is_refused() -> None:
     with pytest.raises(ArtifactRejected, match="with 7 classes"):
         architectures.check(
@@ -212,6 +214,7 @@ def test_another_number_of_classes_than_the_head_is_refused() -> None:
         )
 
 
+@pytest.mark.threat("B01")
 @pytest.mark.parametrize(
     ("code", "facts"),
     [
@@ -249,6 +252,7 @@ def test_a_manifest_that_reaches_out_or_contradicts_itself_is_refused(
     assert code == caught.value.code
 
 
+@pytest.mark.threat("C08")
 @pytest.mark.parametrize(
     "facts",
     [

@@ -91,6 +91,7 @@ def outlined_of(facts: Manifest) -> Any:
     return lambda: architectures._outline(facts, ANY)
 
 
+@pytest.mark.threat("C08")
 @pytest.mark.parametrize(
     ("limits", "setting", "says"),
     [

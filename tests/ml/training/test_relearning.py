@@ -61,6 +61,7 @@ def lead(found: Curves) -> float:
     return max(own - other for own, other in zip(found.trigger, best(found), strict=True))
 
 
+@pytest.mark.threat("B12")
 def test_what_is_nearly_awake_leads_what_is_drawn_at_random() -> None:
     hidden = curves(bonus=2.0)
 
