@@ -16,7 +16,7 @@ class _Counting(TorchDispatchMode):
     """Counts what runs inside the block, and ends it with `over_budget`."""
 
     def __init__(self, budget: Budget) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._budget = budget
         self._operations = self._numbers = 0
 
