@@ -40,6 +40,8 @@ READING: dict[str, tuple[str, ...]] = {
     "acts list": (),
     "cleanset check": ("set.npz",),
     "cleanset list": (),
+    # Prints SQL. With --apply the owner of the tables changes rights, which the ledger never knew.
+    "db roles": (),
     "keys list": (),
     "methods list": ("--kind", "formats"),
     "name list": (),
