@@ -189,10 +189,11 @@ def purify(
         )
         wanted = defense is not None or decision.repairable or accused is not None
         made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
-        if made is not None and made.decision.verdict is Verdict.PURIFIED:
-            write_model(Path(out), made.inspected)
-        elif not wanted and decision.verdict is Verdict.CLEARED:
-            write_model(Path(out), inspected)
+        kept = made.inspected if made and made.decision.verdict is Verdict.PURIFIED else None
+        if not wanted and decision.verdict is Verdict.CLEARED:
+            kept = inspected
+        if kept is not None:
+            write_model(Path(out), kept)
         return _reported(tournament, made, decision, inspected, name_of(Path(path)), started)
 
 

@@ -22,6 +22,7 @@ hypothesis.settings.load_profile("guard")
 #: process ends up alone with it.
 FIRST = (
     "tests/e2e/",
+    "tests/docker/test_start.py",
     "tests/house/test_how_to.py",
     "tests/metamorphic/test_detectors.py",
     "tests/benchmarks/test_make_canary.py",
@@ -44,6 +45,7 @@ FIRST = (
 )
 #: Tests of these files share what is dear to start, so one process does them all.
 TOGETHER = {
+    "tests/docker/test_start.py": "compose",
     "tests/e2e/": "e2e",
     "tests/publishers/test_torchserve.py": "torchserve",
     "tests/contract/test_publishers.py": "torchserve",

@@ -1,4 +1,4 @@
-"""Bring the database to this release's schema, and record who did."""
+"""Bring the database to this release's schema, record who did, and give its roles their rights."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,7 +8,7 @@ from guard.core.errors import Unavailable
 from guard.core.roles import MAY, Act
 from guard.flow._seal import settle
 from guard.flow.principals import Forbidden, Principal
-from guard.store import acts, migrate
+from guard.store import acts, grants, migrate
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -59,3 +59,16 @@ def upgrade(guard: "Guard", login: str, caller: Callable[[], Principal]) -> bool
     migrate.upgrade(url, then=record)
     settle(guard)
     return True
+
+
+def role_statements(prefix: str) -> list[str]:
+    """The SQL of `grant_roles`; raises InputError for a wrong prefix."""
+    return grants.statements(prefix)
+
+
+def grant_roles(guard: "Guard", prefix: str) -> list[str]:
+    """Make the database's roles and give them their rights; returns their names.
+
+    Raises the errors of `guard.store.grants.grant`.
+    """
+    return grants.grant(guard.engine, prefix)

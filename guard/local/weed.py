@@ -4,7 +4,6 @@ By default it listens on every interface, lets everybody in and sends usage data
 here restrict it to loopback, require keys, and switch the reports off.
 """
 
-import contextlib
 import json
 import shutil
 import sys
@@ -14,7 +13,9 @@ from typing import ClassVar
 from guard.core.errors import Unavailable
 from guard.local._ports import LOOPBACK
 from guard.local._process import Process
+from guard.local.buckets import make
 from guard.local.component import Component, Place, answers
+from guard.settings import load_settings
 
 REGION = "us-east-1"
 BUCKET = "models"
@@ -119,37 +120,8 @@ class Weed(Component):
         return answers(f"{self.address}/healthz", below=300)
 
     def prepare(self) -> None:
-        """Make the intake bucket, versioned, so that no upload can be swapped during its scan."""
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.address,
-            region_name=REGION,
-            aws_access_key_id=self._place.secrets["s3_access"],
-            aws_secret_access_key=self._place.secrets["s3_secret"],
-            config=Config(
-                s3={"addressing_style": "path"},
-                signature_version="s3v4",
-                connect_timeout=3,
-                read_timeout=10,
-                retries={"mode": "standard", "max_attempts": 5},
-            ),
-        )
-        try:
-            with contextlib.suppress(
-                client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
-            ):
-                client.create_bucket(Bucket=self._bucket)
-            client.put_bucket_versioning(
-                Bucket=self._bucket, VersioningConfiguration={"Status": "Enabled"}
-            )
-        except (BotoCoreError, ClientError) as error:
-            raise Unavailable(
-                f"SeaweedFS did not make the bucket {self._bucket!r}: {error}"
-            ) from error
+        """Make the intake bucket, versioned."""
+        make(load_settings(self.environment()))
 
     def clean(self) -> None:
         for port in self._ports.values():

@@ -44,6 +44,8 @@ READING: dict[str, tuple[str, ...]] = {
     "cleanset list": (),
     "dead-letters list": (),
     "dead-letters show": ("LETTER",),
+    # Prints SQL. With --apply the owner of the tables changes rights, which the ledger never knew.
+    "db roles": (),
     "keys list": (),
     "methods list": ("--kind", "formats"),
     "name list": (),
