@@ -38,8 +38,8 @@ def test_the_file_is_one_of_the_compose_specification(files: tuple[Path, ...]) -
     text = yaml.safe_dump(compose.load(ENV, *files))
     compose_spec.PyCompose.from_yaml(text).validate()
 
-    with pytest.raises(Exception, match="volums"):
-        compose_spec.PyCompose.from_yaml(text.replace("volumes:", "volums:"))
+    with pytest.raises(Exception, match="volume"):
+        compose_spec.PyCompose.from_yaml(text.replace("volumes:", "volume:"))
 
 
 @services

