@@ -20,11 +20,8 @@ from guard.vetting.examine import restore_trigger
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
-    import torch
-
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
-    from guard.ml.search.patches import Patches
     from guard.trainsets import TrainingSet
 
 #: A trigger that works less often (lower end) on the upload may be a likeness of classes: that a
@@ -111,7 +108,7 @@ def searched_from(
     if trigger.family != Family.PATCH or not isinstance(target, int):
         return None
     from guard.ml.measure import asr, device_of
-    from guard.ml.search.patches import PatchEffort, patches_within
+    from guard.ml.search.patches import PatchEffort, patches_within, same_start
     from guard.ml.seeds import seeded
 
     model = copy.deepcopy(repaired).eval().requires_grad_(requires_grad=False)
@@ -119,10 +116,9 @@ def searched_from(
     spread = np.linspace(0, len(others) - 1, min(SIBLINGS, len(others))).round().astype(int)
     rows, device = [target, *(others[place] for place in spread.tolist())], device_of(model)
     effort = PatchEffort(steps=STEPS, batch=BATCH)
+    start = same_start(trigger, rows, device)
     with seeded(seed):
-        found = patches_within(
-            model, curated.search, _same_start(trigger, rows, device), trigger.norm, effort, watch
-        )
+        found = patches_within(model, curated.search, start, trigger.norm, effort, watch)
     rates = [
         asr(model, curated.holdout, found.trigger(place), row, str(Family.PATCH)).estimate
         for place, row in enumerate(rows)
@@ -135,22 +131,4 @@ def searched_from(
         str(Family.PATCH),
         natural=max(rates[1:], default=None),
         budget=trigger.norm,
-    )
-
-
-def _same_start(trigger: Any, rows: Sequence[int], device: "torch.device") -> "Patches":
-    """One and the same patch for each of some classes."""
-    import torch
-
-    from guard.ml.search.patches import Patches
-
-    count = len(rows)
-    sizes = torch.full((count,), trigger.norm, dtype=torch.float64)
-    return Patches(
-        targets=torch.tensor(rows, device=device),
-        masks=trigger.mask.to(device).expand(count, -1, -1, -1),
-        patterns=trigger.pattern.to(device).expand(count, -1, -1, -1),
-        norms=sizes,
-        balance=sizes,
-        reached=torch.zeros(count, dtype=torch.bool),
     )

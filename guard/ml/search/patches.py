@@ -190,6 +190,23 @@ def patches_within(
     )
 
 
+def same_start(trigger: PatchTrigger, targets: list[int], device: torch.device) -> Patches:
+    """One and the same patch for each of some target classes, from which `patches_within` starts.
+
+    `reached` is False: nobody has asked whether it works.
+    """
+    count = len(targets)
+    norms = torch.full((count,), trigger.norm, dtype=torch.float64)
+    return Patches(
+        targets=torch.tensor(targets, device=device),
+        masks=trigger.mask.to(device).expand(count, -1, -1, -1),
+        patterns=trigger.pattern.to(device).expand(count, -1, -1, -1),
+        norms=norms,
+        balance=norms,
+        reached=torch.zeros(count, dtype=torch.bool),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PatchKit:
     """The interface that `guard.ml.search.natural_asr` needs, for patches; budgets are pixels."""
