@@ -116,7 +116,7 @@ def searched_from(
     spread = np.linspace(0, len(others) - 1, min(SIBLINGS, len(others))).round().astype(int)
     rows, device = [target, *(others[place] for place in spread.tolist())], device_of(model)
     effort = PatchEffort(steps=STEPS, batch=BATCH)
-    start = same_start(trigger, rows, device)
+    start = same_start(trigger, rows, device)  # type: ignore[arg-type]  # its family is patch
     with seeded(seed):
         found = patches_within(model, curated.search, start, trigger.norm, effort, watch)
     rates = [

@@ -1,5 +1,7 @@
 """Estimated false discovery rates hold without the truth, and maps of classes are seen."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from guard.ml.sifting.discoveries import (
 )
 
 CLASSES, COUNT = 10, 3000
-RULES = {"level": 0.1, "least": 15, "fold": 3.0}
+RULES: dict[str, Any] = {"level": 0.1, "least": 15, "fold": 3.0}
 
 
 def drawn(
