@@ -139,7 +139,9 @@ def _options() -> argparse.ArgumentParser:
         "--pause-while", type=Path, help="between cells, wait as long as this file exists"
     )
     parser.add_argument(
-        "--speed", action="store_true", help="also time one sift of 10,000 images on two threads"
+        "--speed",
+        action="store_true",
+        help="then time a sift of 10,000 images on one thread",
     )
     parser.add_argument("--note", default="", help="a sentence for the record")
     return parser

@@ -189,12 +189,18 @@ def purify(
         )
         wanted = defense is not None or decision.repairable or accused is not None
         made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
-        kept = made.inspected if made and made.decision.verdict is Verdict.PURIFIED else None
-        if not wanted and decision.verdict is Verdict.CLEARED:
-            kept = inspected
-        if kept is not None:
+        if (kept := _passed(made, decision, inspected, wanted=wanted)) is not None:
             write_model(Path(out), kept)
         return _reported(tournament, made, decision, inspected, name_of(Path(path)), started)
+
+
+def _passed(
+    made: Candidate | None, decision: Decision, inspected: examine.Inspected, *, wanted: bool
+) -> examine.Inspected | None:
+    """The model that may be written: a copy that passed, or an upload that needs no repair."""
+    if made is not None and made.decision.verdict is Verdict.PURIFIED:
+        return made.inspected
+    return inspected if not wanted and decision.verdict is Verdict.CLEARED else None
 
 
 def _reported(

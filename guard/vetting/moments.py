@@ -108,7 +108,7 @@ def searched_from(
     if trigger.family != Family.PATCH or not isinstance(target, int):
         return None
     from guard.ml.measure import asr, device_of
-    from guard.ml.search.patches import PatchEffort, Patches, patches_within
+    from guard.ml.search.patches import PatchEffort, patches_within, same_start
     from guard.ml.seeds import seeded
 
     model = copy.deepcopy(repaired).eval().requires_grad_(requires_grad=False)
@@ -116,10 +116,9 @@ def searched_from(
     spread = np.linspace(0, len(others) - 1, min(SIBLINGS, len(others))).round().astype(int)
     rows, device = [target, *(others[place] for place in spread.tolist())], device_of(model)
     effort = PatchEffort(steps=STEPS, batch=BATCH)
+    start = same_start(trigger, rows, device)  # type: ignore[arg-type]  # its family is patch
     with seeded(seed):
-        found = patches_within(
-            model, curated.search, Patches.alike(trigger, rows, device), trigger.norm, effort, watch
-        )
+        found = patches_within(model, curated.search, start, trigger.norm, effort, watch)
     rates = [
         asr(model, curated.holdout, found.trigger(place), row, str(Family.PATCH)).estimate
         for place, row in enumerate(rows)

@@ -13,7 +13,7 @@ m) x + m p goes to t for a share `goal` of the images x of other classes. Deviat
   Adam's equal steps for all pixels outweigh the few pixels that matter.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,24 +58,6 @@ class Patches:
     norms: Tensor
     balance: Tensor
     reached: Tensor
-
-    @classmethod
-    def alike(cls, trigger: PatchTrigger, rows: Sequence[int], device: torch.device) -> "Patches":
-        """One and the same patch, for each of some classes, as the start of a search.
-
-        Args:
-            trigger: its mask float 1,1,H,W and pattern float 1,C,H,W, in [0, 1].
-            rows: T classes.
-        """
-        sizes = torch.full((len(rows),), trigger.norm, dtype=torch.float64)
-        return cls(
-            targets=torch.tensor(rows, device=device),
-            masks=trigger.mask.to(device).expand(len(rows), -1, -1, -1),
-            patterns=trigger.pattern.to(device).expand(len(rows), -1, -1, -1),
-            norms=sizes,
-            balance=sizes,
-            reached=torch.zeros(len(rows), dtype=torch.bool),
-        )
 
     def trigger(self, row: int) -> PatchTrigger:
         """The patch of the class in this row, on the CPU."""
@@ -205,6 +187,23 @@ def patches_within(
         watch(share)
     return replace(
         start, masks=run.mask, patterns=run.pattern, norms=run.mask.flatten(1).sum(1).double().cpu()
+    )
+
+
+def same_start(trigger: PatchTrigger, targets: list[int], device: torch.device) -> Patches:
+    """One and the same patch for each of some target classes, from which `patches_within` starts.
+
+    `reached` is False: nobody has asked whether it works.
+    """
+    count = len(targets)
+    norms = torch.full((count,), trigger.norm, dtype=torch.float64)
+    return Patches(
+        targets=torch.tensor(targets, device=device),
+        masks=trigger.mask.to(device).expand(count, -1, -1, -1),
+        patterns=trigger.pattern.to(device).expand(count, -1, -1, -1),
+        norms=norms,
+        balance=norms,
+        reached=torch.zeros(count, dtype=torch.bool),
     )
 
 

@@ -13,6 +13,7 @@ LEAST_ORDINARY = 15  # images above it, with fewer of which nothing is estimated
 COHERENT = 0.5  # share of a class's accused images that go to one label, where a map moves it
 LEAST_OF_SOURCE = 5  # accused images of a class, before anything is concluded from where they go
 LEAST_MOVED = 3
+LEAST_SIBLINGS = 4  # classes whose training images may stand for clean ones
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def in_turn(
     lost in the mean where the other sees nothing. Of k statistics each may use a k-th of a rate, so
     that the rate of all that they accuse together is at most their sum.
 
-    Classes that an earlier look finds keep its rates.
+    Classes that an earlier look finds keep its rates. In the end the suspects of the classes that
+    stand out may become more (`beside_siblings`): by then no other class can.
 
     Args:
         joined: scores float64 N of all statistics as one, and the same of clean images.
@@ -98,8 +100,48 @@ def in_turn(
     for look in looks:
         found[open_ones] = np.minimum(1.0, look[open_ones])
         counts = np.bincount(labels[found <= level], minlength=classes)
-        open_ones = ~np.isin(labels, standing_out(counts, least=least, fold=fold))
-    return Discoveries(found, first.alone)
+        standing = standing_out(counts, least=least, fold=fold)
+        open_ones = ~np.isin(labels, standing)
+    more = np.minimum(found, beside_siblings(*joined, labels, standing))
+    counts = np.bincount(labels[more <= level], minlength=classes)
+    same = standing_out(counts, least=least, fold=fold) == standing
+    return Discoveries(more if same else found, first.alone)
+
+
+def beside_siblings(
+    scores: np.ndarray, null: Null, labels: np.ndarray, standing: Sequence[int]
+) -> np.ndarray:
+    """The rates, float64 N, of classes that stand out, with training images as their clean ones.
+
+    A network knows the images that taught it better than others, so that the clean tail of a class
+    is too heavy where its clean images are strange to the network. The other classes show how much:
+    in place of the clean tail at a p value stands the largest share of any of them that has it. The
+    p values allow for wide classes, so that one class may be measured by another.
+
+    Rates are 1 in classes that do not stand out, and everywhere where the others are not at least
+    `LEAST_SIBLINGS` and the majority.
+
+    Args:
+        scores: float64 N, higher is more suspicious.
+        null: the same score of clean images.
+        labels: int64 N.
+        standing: the classes that stand out.
+    """
+    p_values, rates = null.p_values(scores, labels), np.ones(len(scores))
+    others = [row for row in range(null.classes) if row not in standing and (labels == row).any()]
+    if len(others) < max(LEAST_SIBLINGS, len(standing) + 1):
+        return rates
+    ordered = [(np.sort(p_values[labels == row]), np.sort(scores[labels == row])) for row in others]
+    least = 1 / (1 + sum(len(own) for own, _ in ordered))
+    for row in standing:
+        mine = np.flatnonzero(labels == row)
+        tails = np.full(len(mine), least)
+        for known, raw in ordered:
+            by_p = np.searchsorted(known, p_values[mine], side="right") / len(known)
+            by_score = 1 - np.searchsorted(raw, scores[mine], side="left") / len(raw)
+            tails = np.maximum(tails, np.maximum(by_p, by_score))
+        rates[mine] = _rates(scores[mine], tails)
+    return rates
 
 
 def _clean_shares(scores: np.ndarray, null: Null, labels: np.ndarray) -> np.ndarray:

@@ -1,12 +1,22 @@
 """Estimated false discovery rates hold without the truth, and maps of classes are seen."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from guard.ml.sifting.conformal import Null, joined
-from guard.ml.sifting.discoveries import clean_share, discoveries, in_turn, label_map, standing_out
+from guard.ml.sifting.discoveries import (
+    beside_siblings,
+    clean_share,
+    discoveries,
+    in_turn,
+    label_map,
+    standing_out,
+)
 
 CLASSES, COUNT = 10, 3000
+RULES: dict[str, Any] = {"level": 0.1, "least": 15, "fold": 3.0}
 
 
 def drawn(
@@ -130,12 +140,14 @@ def test_poison_that_one_statistic_alone_sees_is_found_by_it() -> None:
     assert false / total <= 0.1
 
 
-def test_what_the_first_look_finds_keeps_its_rates() -> None:
+def test_what_the_first_look_finds_keeps_its_rates_but_for_what_siblings_show() -> None:
     scores, nulls, labels, _ = pair(0, poison=100, strengths=(4.0, 4.0))
     rates = plainly(scores, nulls, labels)
+    more = beside_siblings(*joined(scores, nulls, labels), labels, [3])
 
     assert found(rates, labels) == [3]
-    assert (looked(scores, nulls, labels)[labels == 3] == rates[labels == 3]).all()
+    looks = looked(scores, nulls, labels)
+    assert (looks[labels == 3] == np.minimum(rates, more)[labels == 3]).all()
 
 
 def test_all_looks_together_accuse_at_most_one_of_thirty_honest_sets() -> None:
@@ -148,6 +160,53 @@ def test_all_looks_together_accuse_at_most_one_of_thirty_honest_sets() -> None:
         accused += bool(found(looked(scores, nulls, labels), labels))
 
     assert accused <= 2
+
+
+def strangers(seed: int, poison: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Null]:
+    """As `drawn`, but a share of clean images is strange, and none that taught the network."""
+    scores, labels, bad, null = drawn(seed, poison=poison)
+    strange = np.random.default_rng(seed + 100).random(730) < 0.03
+    return scores, labels, bad, Null(null.scores + 3.0 * strange, null.labels, CLASSES)
+
+
+def test_a_class_that_stands_out_is_measured_by_what_its_siblings_show() -> None:
+    kept = grown = false = 0
+    for seed in range(20):
+        scores, labels, bad, null = strangers(seed, poison=120)
+        before = discoveries(scores, labels, null).rates <= 0.1
+        after = in_turn((scores, null), [(scores, null)], labels, **RULES).rates <= 0.1
+        counts = np.bincount(labels[before], minlength=CLASSES)
+        if standing_out(counts, least=15, fold=3.0) != [3]:
+            continue
+        assert found(np.where(after, 0.0, 1.0), labels) == [3]
+        assert not (before & (labels == 3) & ~after).any()
+        kept, grown = kept + int((before & bad).sum()), grown + int((after & bad).sum())
+        false += int((after & ~bad & (labels == 3)).sum())
+
+    assert grown > 1.1 * kept > 0
+    assert false <= 0.1 * (false + grown)
+
+
+def test_siblings_accuse_no_class_and_say_nothing_where_they_are_few() -> None:
+    for seed in range(20):
+        scores, labels, _, null = strangers(seed, poison=0)
+        rates = in_turn((scores, null), [(scores, null)], labels, **RULES).rates
+        assert found(rates, labels) == []
+    assert (beside_siblings(scores, null, labels, ()) == 1).all()
+    assert (beside_siblings(scores, null, labels, range(5)) == 1).all()
+    few = labels >= 6
+    assert (beside_siblings(scores[few], null, labels[few], [9]) == 1).all()
+
+
+def test_more_suspects_of_one_class_never_hide_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, labels, _, null = drawn(0, poison=150)
+    before = in_turn((scores, null), [(scores, null)], labels, **RULES).rates
+    monkeypatch.setattr(
+        "guard.ml.sifting.discoveries.beside_siblings", lambda *_args: np.zeros(len(labels))
+    )
+    after = in_turn((scores, null), [(scores, null)], labels, **RULES).rates
+
+    assert found(before, labels) == found(after, labels) == [3]
 
 
 def test_one_statistic_has_no_third_look() -> None:
