@@ -21,7 +21,7 @@ def sketch_of(tensors: Mapping[str, Tensor]) -> str:
     Each tensor counts by its number of weights, whatever their scale. Counters are left out.
 
     Args:
-        tensors: by name, finite.
+        tensors: by name, of any shape and dtype; finite.
     """
     total = torch.zeros(LENGTH, dtype=torch.float64)
     for name, tensor in sorted(tensors.items()):
