@@ -111,8 +111,8 @@ def table() -> str:
     partly = sum("open" in facts for facts in known.values())
     parts = [
         (
-            f"\n{tested} of {len(known)} cases have a control and marked tests; {len(known) - tested} "
-            f"are not in this release; {partly} leave something open, which their rows name.\n"
+            f"\n{tested} of {len(known)} cases have a control and marked tests; "
+            f"{len(known) - tested} are not in this release; {partly} leave something open, which their rows name.\n"
         )
     ]
     for letter, title in GROUPS.items():
