@@ -112,7 +112,8 @@ def table() -> str:
     parts = [
         (
             f"\n{tested} of {len(known)} cases have a control and marked tests; "
-            f"{len(known) - tested} are not in this release; {partly} leave something open, which their rows name.\n"
+            f"{len(known) - tested} are not in this release; {partly} leave something open, "
+            "which their rows name.\n"
         )
     ]
     for letter, title in GROUPS.items():
