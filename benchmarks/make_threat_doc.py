@@ -108,10 +108,12 @@ def table() -> str:
     if wrong := problems(known, held):
         raise ValueError("\n".join(wrong))
     tested = sum(case in held for case in known)
+    partly = sum("open" in facts for facts in known.values())
     parts = [
         (
-            f"\n{tested} of {len(known)} cases are held by tests that fail without their control; "
-            f"{len(known) - tested} are not in this release.\n"
+            f"\n{tested} of {len(known)} cases have a control and marked tests; "
+            f"{len(known) - tested} are not in this release; {partly} leave something open, "
+            "which their rows name.\n"
         )
     ]
     for letter, title in GROUPS.items():

@@ -247,10 +247,9 @@ def _sifted(
         found = sift_named(
             model, train, source, work.curated, rule, seed=work.seed, progress=work.progress
         )
-        looked = found.report.verdict is not SiftVerdict.COULD_NOT_LOOK
         work = replace(
             work,
-            sifted=looked,
+            sifted=found.report.verdict is not SiftVerdict.COULD_NOT_LOOK,
             sift=found.evidence(digest),
             sift_triggers=found.found.triggers,
             sift_report=found.report,
