@@ -82,10 +82,11 @@ def _least(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
             columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True
         )
     ]
-    room, cap = console().width - 2 * len(columns), max(longest, default=1)
+    # Three columns of space beside each: padding on both sides, and what the box puts between.
+    room, cap = console().width - 3 * len(columns), max(longest, default=1)
     while cap > 1 and sum(min(one, cap) for one in longest) > room:
         cap -= 1  # the longest of all, such as an address, is broken first
-    return [min(one, cap) for one in longest]
+    return [one if one <= cap else 1 for one in longest]
 
 
 def print_table(

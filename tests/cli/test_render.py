@@ -222,6 +222,9 @@ def test_no_cell_breaks_inside_a_name_where_there_is_room(
     shown = capsys.readouterr().out
     assert all(name in shown for name in names)
     assert max(map(len, shown.splitlines())) <= 70
+    counts = ("place", ">classes", ">images", ">skipped", "digest")
+    print_table(counts, [["/" + "p" * 90, 3, 30, 0, "9ee6bf77471be9be"]])
+    assert "9ee6bf77471be9be" in capsys.readouterr().out
     print_table(("digest", "why"), [["f" * 64, "w" * 40]])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 70
 

@@ -277,9 +277,13 @@ def test_a_grey_network_is_scanned_with_grey_images_that_were_stored_as_rgb(
 
 
 def test_ctrl_c_ends_a_scan_with_one_sentence_and_130(clean: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from guard.cli.main import main; main()", "scan"]
+    # Where tests run in the background, their shell has SIGINT ignored by all that they start.
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from guard.cli.main import main; main()"
+    )
     process = subprocess.Popen(
-        [*command, saved(tmp_path / "honest"), "--cleanset", clean],
+        [sys.executable, "-c", start, "scan", saved(tmp_path / "honest"), "--cleanset", clean],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -40,7 +40,7 @@ def test_a_name_counts_before_prefixes_and_a_long_prefix_before_a_short(
 def detected(place: Place, wish: str | None, **changes: object) -> tuple[str, str | None]:
     """The clean set that a model's detection would use, and the wish that was not met."""
     for name in ("squares", "circles"):
-        place.add_cleanset(name, size=8 if name == "squares" else 9)
+        place.add_cleanset(name, seed=int(name == "circles"))
     place.guard = replace(place.guard, settings=replace(place.guard.settings, **changes))  # type: ignore[arg-type]
     manifest = replace(Manifest.from_dict(MANIFEST.to_dict()), cleanset=wish)
     scan_id = place.upload(manifest=json.dumps(manifest.to_dict()))

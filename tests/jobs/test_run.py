@@ -167,7 +167,7 @@ def test_a_job_at_work_and_its_server_hold_no_secret_and_no_descriptor_of_others
 
     with pytest.raises(OutOfTime):
         run.run_job(
-            "inspect", request(endless), tmp_path, limits=limits(seconds=5), on_progress=seen.look
+            "inspect", request(endless), tmp_path, limits=limits(seconds=15), on_progress=seen.look
         )
 
     server = psutil.Process(client.warm_up(child_environment()))
