@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the rows in guard/settings.py; a test compares the two."""
+"""Write docs/settings.md from the rows in guard/settings/; a test compares the two."""
 
 from pathlib import Path
 

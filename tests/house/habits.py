@@ -8,7 +8,7 @@ MAX_FUNCTION_LINES = 70
 
 #: Files that may read the environment, with the reason.
 ENVIRONMENT = {
-    "guard/settings.py": "the one reader of settings",
+    "guard/settings/__init__.py": "the one reader of settings",
     "guard/cli/_environment.py": "hands the caller's environment on to the processes that `guard "
     "up` starts",
 }

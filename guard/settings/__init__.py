@@ -1,21 +1,29 @@
 """All settings, each with name, default, unit and help; only this file reads the environment.
 
+The rows are in one file a group beside this one; documentation shows the groups in the order of
+Settings' base classes from the last to the first.
+
 A setting called `name` is the variable `GUARD_NAME`. An unknown `GUARD_*` variable is an error,
 since a misspelt limit would not be in force.
 """
-# ruff: noqa: RUF009 - `_row` is `dataclasses.field` with our metadata
 
 import difflib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from guard.core.errors import InputError
 from guard.core.places import keep_apart
-from guard.core.secret import Secret as Secret  # noqa: PLC0414 - a type of settings, also for others
+from guard.core.secret import Secret as Secret  # a type of settings, also for others
+from guard.settings._access import Access
+from guard.settings._intake import Intake
+from guard.settings._places import Places
+from guard.settings._row import UNSET
+from guard.settings._serving import Serving
+from guard.settings._vetting import Vetting
 
 PREFIX = "GUARD_"
 #: Names that platforms usually set; the GUARD_ name wins where both are set.
@@ -23,179 +31,13 @@ ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
-def _row(
-    default: Any,
-    text: str,
-    *,
-    unit: str = "",
-    low: float = -math.inf,
-    derived: str = "",
-    shown: bool = True,
-) -> Any:
-    """One setting with its default and help.
-
-    `derived` describes the value of an unset setting; `shown=False` keeps passwords out of repr.
-    """
-    return field(
-        default=default,
-        repr=shown,
-        metadata={"help": text, "unit": unit, "low": low, "derived": derived},
-    )
-
-
-_UNSET = Path()
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Serving, Vetting, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
-
-    data_dir: Path = _row(
-        _UNSET,
-        "folder for everything the guard keeps on this machine",
-        derived="~/.local/share/registry-guard",
-    )
-    database_url: str = _row(
-        "", "SQLAlchemy URL of the database", derived="sqlite:///<data_dir>/guard.db", shown=False
-    )
-    redis_url: str = _row("redis://127.0.0.1:6379/0", "broker of the workers", shown=False)
-    s3_endpoint: str = _row("", "URL of an S3-compatible store; empty means AWS")
-    s3_region: str = _row("us-east-1", "region that requests are signed for")
-    s3_access_key: str = _row("", "access key; empty means the AWS SDK's own chain of credentials")
-    s3_secret_key: Secret = _row(Secret(), "secret key of the access key")
-    intake_bucket: str = _row("models", "bucket that uploads arrive in")
-    intake_buckets: tuple[str, ...] = _row(
-        (), "all buckets whose objects may be nominated, comma-separated", derived="<intake_bucket>"
-    )
-    allow_unversioned: bool = _row(
-        default=False,
-        text="accept objects without a version id, known by ETag and LastModified only",
-    )
-    blob_url: str = _row(
-        "", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs"
-    )
-    max_upload_bytes: int = _row(
-        4 << 30, "larger uploads are refused before a byte is read", unit="bytes", low=1
-    )
-    max_classes: int = _row(25_000, "models of more classes are refused", low=2)
-    max_parameters: int = _row(2_000_000_000, "of a network; larger ones are refused", low=1)
-    max_network_tensors: int = _row(4_000, "of a network; deeper ones are refused", low=1)
-    max_image_operations: int = _row(
-        10**12, "multiplications and additions of one image in a network", low=1
-    )
-    max_molecule_operations: int = _row(10**11, "the same of one generated molecule", low=1)
-    max_network_bytes: int = _row(
-        16 << 30,
-        "memory that weights and batches of a scan need by their shapes",
-        unit="bytes",
-        low=1,
-    )
-    served_name: str = _row(
-        "{path}", "rule for served names, of {path}, {folder} (the last of it) and {bucket}"
-    )
-    uploader_scans: int = _row(100, "most scans that are open of one uploader", low=1)
-    served_name_strip: str = _row(
-        "models", "first folder of a key that is no part of the served name's {path}; / for none"
-    )
-    manifest_grace_seconds: float = _row(
-        30.0, "how long weights wait for a config.json beside them", unit="s", low=0
-    )
-    sweep_seconds: float = _row(
-        60.0, "how often buckets are listed for uploads whose event was lost", unit="s", low=1
-    )
-    sweep_limit: int = _row(1000, "the most nominations that one sweep makes", low=1)
-    webhook_token: Secret = _row(
-        Secret(),
-        "bearer token of event senders, and of the operator `api` over API and command line; empty "
-        "fits nobody",
-    )
-    token: Secret = _row(Secret(), "token of the principal who calls commands (`guard token`)")
-    require_principals: bool = _row(
-        default=False,
-        text="acts need a token even where no principal exists; otherwise the login is taken, and "
-        "verdicts are marked unauthenticated",
-    )
-    webhook_hmac_key: Secret = _row(
-        Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)"
-    )
-    webhook_window_seconds: float = _row(
-        300.0, "how far a signed event may be in the past or future", unit="s", low=1
-    )
-    sqs_queue_url: str = _row("", "queue with S3 notifications; empty means none is polled")
-    sqs_endpoint: str = _row("", "URL of an SQS-compatible service; empty means AWS")
-    plugins: Path | None = _row(None, "folder of plug-ins, which only the guard's user may write")
-    policy_file: Path | None = _row(
-        None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
-    )
-    graph_policy_file: Path | None = _row(None, "the same for text-to-graph models")
-    trainset_buckets: tuple[str, ...] = _row((), "buckets of training sets; empty means none")
-    max_trainset_bytes: int = _row(64 << 30, "limit of a training set", unit="bytes", low=1)
-    default_cleanset: str = _row("", "clean set for models whose config.json names none")
-    cleanset_map: tuple[str, ...] = _row(
-        (),
-        "clean sets by served name or key prefix, comma-separated: NAME=SET, teams/a/=SET, "
-        "s3://bucket/teams/a/=SET; the longest prefix wins, a name before all",
-    )
-    cleanset_from_manifest: bool = _row(
-        default=False, text="let config.json name another clean set than cleanset_map does"
-    )
-    signing_key_file: Path = _row(
-        _UNSET, "Ed25519 private key that signs verdicts", derived="<data_dir>/keys/signing.pem"
-    )
-    trusted_keys_file: Path = _row(
-        _UNSET, "public keys whose signatures count", derived="<data_dir>/keys/trusted.json"
-    )
-    checkpoint_dir: Path = _row(
-        _UNSET,
-        "folder of the ledger's checkpoints, best on another disk than the database",
-        derived="<data_dir>/checkpoints",
-    )
-    checkpoint_bucket: str = _row(
-        "", "bucket that checkpoints are copied to, versioned or locked; empty means none"
-    )
-    checkpoint_copy: Path | None = _row(
-        None, "existing folder on another volume that they are copied to; empty means none"
-    )
-    torchserve_management: str = _row(
-        "http://127.0.0.1:8081", "management address, http://... or unix:/path"
-    )
-    torchserve_inference: str = _row(
-        "http://127.0.0.1:8080", "inference address, http://... or unix:/path"
-    )
-    torchserve_run_dir: Path = _row(
-        _UNSET, "its working folder: key_file.json and tmp/models", derived="<data_dir>/torchserve"
-    )
-    torchserve_store: Path = _row(
-        _UNSET, "model store that only the guard writes", derived="<torchserve_run_dir>/model-store"
-    )
-    publisher: str = _row("torchserve", "who serves: torchserve, folder or a plug-in's name")
-    published_dir: Path = _row(
-        _UNSET, "what the publisher `folder` fills", derived="<data_dir>/published"
-    )
-    scan_seconds: float = _row(3600.0, "time limit of one stage of a scan", unit="s", low=1)
-    scan_memory_bytes: int = _row(
-        16 << 30, "address space of a scan's child process", unit="bytes", low=1 << 28
-    )
-    lease_seconds: float = _row(
-        120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1
-    )
-    device: str = _row("", "torch device of scans", derived="cuda where there is one, else cpu")
-    auto_publish: bool = _row(
-        default=True, text="publish cleared and purified models without a person's approval"
-    )
-    reconcile_seconds: float = _row(
-        5.0, "how often served models are compared with those that may be served", unit="s", low=1
-    )
-    rescan_seconds: float = _row(
-        300.0, "how often verdicts that must be renewed are looked for", unit="s", low=1
-    )
-    rescan_limit: int = _row(4, "most re-scans that are open at once", low=1)
-    log_level: str = _row("info", "debug, info, warning or error")
-    log_json: bool = _row(default=True, text="log lines as JSON; otherwise as plain text")
 
     def __post_init__(self) -> None:
         def fill(name: str, value: Any) -> None:
-            if getattr(self, name) in ("", (), _UNSET):
+            if getattr(self, name) in ("", (), UNSET):
                 object.__setattr__(self, name, value)
 
         fill("data_dir", Path.home() / ".local" / "share" / "registry-guard")
