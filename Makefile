@@ -31,6 +31,8 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0
 SIDE_BY_SIDE = -n $(WORKERS)
 test test-fast: export OMP_NUM_THREADS ?= 1
 
+# Empty is off: without its files of bytecode each process compiles guard/ and tests/ once more.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
 test: export COVERAGE_PROCESS_START = $(CURDIR)/pyproject.toml
 test: export COVERAGE_FILE = $(CURDIR)/.coverage
 test: $(READY) ## all tests, with branch coverage of guard/

@@ -1,7 +1,11 @@
 """For all tests: services once a run, nothing beyond this machine, a plan for several processes."""
 
+import contextlib
+import importlib
 import os
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 # Before torch is loaded, and for all that tests start. The tests' tensors are so small that further
@@ -54,6 +58,21 @@ TOGETHER = {
 #: benchmarks. Other tests run them too, and to measure coverage costs half the time once more.
 UNMEASURED = (
     "tests/benchmarks/",
+    # Of a method, tests/detectors, defenses, retrainers and sifters run the same lines.
+    "tests/contract/test_defenses.py",
+    "tests/contract/test_detectors.py",
+    "tests/contract/test_retrainers.py",
+    "tests/contract/test_sifters.py",
+    # The commands run in the other tests of the same files, the methods and proofs in their own.
+    "tests/cli/test_generate.py::test_a_pair_set_is_added",
+    "tests/cli/test_methods.py::test_the_canary_is_run_by_hand",
+    "tests/cli/test_methods.py::test_the_canary_of_text_to_graph",
+    "tests/cli/test_purify.py::test_set_changes_the_defense",
+    "tests/cli/test_purify.py::test_without_a_place",
+    "tests/cli/test_retrain.py::test_killed_it_goes_on",
+    "tests/cli/test_scan.py::test_a_model_is_looked_at_by_every",
+    "tests/cli/test_scan.py::test_a_policy_that_stops_early",
+    "tests/cli/test_sift.py::test_a_repair_is_taught",
     "tests/cli/test_up.py",
     "tests/e2e/",
     "tests/flow/test_invariants.py",
@@ -79,6 +98,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if KEEPER in config.stash:
         config.stash[KEEPER].end()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Of several processes each rewrites the assertions of its own share of the files first.
+
+    Each reads what the others wrote then: in a new clone this is half of a collection.
+    """
+    own = getattr(session.config, "workerinput", None)
+    here = Path(__file__).parent
+    if (
+        own is None
+        or sys.dont_write_bytecode
+        or session.config.args not in (["tests"], [str(here)])
+    ):
+        return
+    share = int(own["workerid"].removeprefix("gw"))
+    for file in sorted(here.rglob("test_*.py"))[share :: own["workercount"]]:
+        with contextlib.suppress(Exception):  # the collection reports it
+            importlib.import_module(".".join(file.relative_to(here.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(trylast=True)  # after the random order
