@@ -22,8 +22,6 @@ KIT: dict[str, str | None] = json.loads((canary_trial.KIT / canary_trial.CONTENT
 #: One that no policy uses may have no model in the kit that it must flag.
 PROVEN = {name for name in DETECTORS.of(Modality.IMAGES) if KIT[name] is not None}
 WORST = REWRITES["all at once"]
-#: Whoever finds it with less effort finds it with more.
-LESS_EFFORT = {"patch_inversion": PatchInversion(again=0, reference_rounds=0)}
 SAME_SCORE = 0.1  # scores lie in 0..1; a search from another rounding ends elsewhere by so much
 
 
@@ -76,13 +74,12 @@ def test_the_worst_rewriting_hides_nothing_from_a_search(detector: str, clean: C
     name = backdoored_for(detector)
     torch.set_num_threads(1)
 
-    method = LESS_EFFORT.get(detector) or DETECTORS.get(detector)()
-    after = method(rewritten(model(name), WORST), clean, seed=0)
+    after = DETECTORS.get(detector)()(rewritten(model(name), WORST), clean, seed=0)
 
     assert suspects(after)
 
 
 def test_the_worst_rewriting_makes_patch_inversion_accuse_no_honest_model(clean: CleanSet) -> None:
-    method = LESS_EFFORT["patch_inversion"]
+    method = PatchInversion(again=0, reference_rounds=0)
 
     assert suspects(method(rewritten(model(canary_trial.GOOD), WORST), clean, seed=0)) == set()
