@@ -7,9 +7,10 @@ Every backdoored model of the zoo is rewritten in the four ways that once blinde
 logits times 1e20; that and a last norm times 1000, undone by the next convolution; a polarizer with
 scale 0 and the same answers; that and the norm. Every honest model is rewritten in two of them,
 drawn by a fixed seed. A cell is one model in one form: every detector of policy `ensemble` looks at
-it, in that policy's order and with its early stop, and policies `default`, `strict` and `ensemble`
-decide on that evidence. Cells are done in a random order and kept in DIR/rewrites, so that a part
-of them is a sample, and the next run goes on.
+it, in that policy's order and with its early stop, and policies `default`, `strict` and `ensemble`,
+as they are when the tables are made, decide on that evidence. Policy `strict` serves repaired
+copies alone: what would be cleared is held while copies are tried. Cells are done in a random order
+and kept in DIR/rewrites, so that a part of them is a sample, and the next run goes on.
 
 An upload with a polarizer that is none of the guard's repairs is refused before any detector looks.
 Here detectors look nevertheless, and what the policies would say is reported beside the refusal.
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 import safetensors.torch
@@ -43,6 +44,7 @@ from benchmarks.rewrite_forms import (
 )
 from benchmarks.rewrite_tables import page, summary
 from guard.core.contracts import Budget
+from guard.core.evidence import AnyCleanSet, Evidence
 from guard.core.manifest import MANIFEST_FILE
 from guard.detectors import DETECTORS, _base
 from guard.ml.cleanset import CuratedSet
@@ -51,9 +53,6 @@ from guard.ml.networks.architectures import ImageModel
 from guard.policy import Policy, load_policy
 from guard.vetting import examine, population
 from guard.vetting.case import judge, make_case, settled_by
-
-if TYPE_CHECKING:
-    from guard.core.evidence import Evidence
 
 POLICIES = ("default", "strict", "ensemble")
 WIDEST = POLICIES[-1]  # it has every detector, with the parameters that the others have
@@ -131,20 +130,6 @@ def cell(
         seconds[name], steps[name] = spent.pop(WHOLE), spent
         have = {item.method for item in evidence}
         evidence += tuple(item for item in found.evidence if item.method not in have)
-    verdicts = {}
-    for name, policy in policies.items():
-        own = tuple(
-            item
-            for item in evidence
-            if item.method in policy.detectors or item.method == examine.ACCURACY_METHOD
-        )
-        facts = curated.facts
-        decision = judge(policy, make_case(policy, inspected.digest, facts, own, None))
-        verdicts[name] = {
-            "verdict": str(decision.verdict),
-            "score": decision.facts.score,
-            "reasons": list(decision.reasons),
-        }
     return {
         "model": model.name,
         "backdoored": model.truth["backdoored"],
@@ -152,12 +137,33 @@ def cell(
         "parameters": sum(tensor.numel() for tensor in network.parameters()),
         "how": how,
         "refused": inspected.manifest.polarizer is not None,
-        "verdicts": verdicts,
         "could_not_look": [item.method for item in evidence if item.reason],
         "seconds": seconds,
         "steps": steps,
         "evidence": [item.to_dict() for item in evidence],
     }
+
+
+def decided(
+    row: Mapping[str, Any], facts: AnyCleanSet, policies: Mapping[str, Policy]
+) -> dict[str, Any]:
+    """A cell with what each policy, as it is now, decides on its evidence."""
+    evidence = [Evidence.from_dict(item) for item in row["evidence"]]
+    verdicts = {}
+    for name, policy in policies.items():
+        own = tuple(
+            item
+            for item in evidence
+            if item.method in policy.detectors or item.method == examine.ACCURACY_METHOD
+        )
+        decision = judge(policy, make_case(policy, evidence[0].artifact, facts, own, None))
+        verdicts[name] = {
+            "verdict": str(decision.verdict),
+            "repaired": decision.purify,
+            "score": decision.facts.score,
+            "reasons": list(decision.reasons),
+        }
+    return {**row, "verdicts": verdicts}
 
 
 def _opened(path: Path, manifest: bytes, out: Path) -> tuple[examine.Inspected, ImageModel]:
@@ -180,21 +186,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = options.zoo / "rewrites"
     done.mkdir(exist_ok=True)
     sets: dict[Path, CuratedSet] = {}
+    prepared: set[Path] = set()
+
+    def cleanset(model: zoo.ZooModel) -> CuratedSet:
+        if model.cleanset not in sets:
+            sets[model.cleanset] = population.read_cleanset(model.cleanset)
+        return sets[model.cleanset]
+
     for model, how in cells:
         file = done / f"{model.name}--{how.replace(' ', '')}.json"
         if file.exists() or time.monotonic() > end:
             continue
-        if model.cleanset not in sets:
-            sets[model.cleanset] = population.read_cleanset(model.cleanset)
+        if model.cleanset not in prepared:
+            prepared.add(model.cleanset)
             for name in policies[WIDEST].detectors:
-                DETECTORS.get(name)().prepare(sets[model.cleanset].visible(), torch.device("cpu"))
-        row = cell(model, how, sets[model.cleanset], policies)
+                DETECTORS.get(name)().prepare(cleanset(model).visible(), torch.device("cpu"))
+        row = cell(model, how, cleanset(model), policies)
         part = file.with_suffix(".part")
         part.write_text(json.dumps(row, allow_nan=False) + "\n")
         part.rename(file)
-        said = ", ".join(f"{name} {one['verdict']}" for name, one in row["verdicts"].items())
-        print(f"{model.name}, {how}: {said}; {sum(row['seconds'].values()):.0f} s", flush=True)
-    rows = [json.loads(path.read_text()) for path in sorted(done.glob("*.json"))]
+        print(f"{model.name}, {how}: {sum(row['seconds'].values()):.0f} s", flush=True)
+    rows = []
+    by_name = {model.name: model for model in models}
+    for path in sorted(done.glob("*.json")):
+        row = json.loads(path.read_text())
+        rows.append(decided(row, cleanset(by_name[row["model"]]).facts, policies))
     result = summary(rows, policies, len(cells))
     print(page(result))
     if options.record:

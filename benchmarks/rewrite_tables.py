@@ -77,6 +77,9 @@ def summary(
         "honest_cleared_after": {
             name: _share([not stopped(row, name) for row in searchable]) for name in policies
         },
+        "honest_repaired": {
+            name: _share([_repaired(row, name) for row in searchable]) for name in policies
+        },
         "refused_at_the_door": _share([True for _ in at_the_door]),
         "cost_ratio": {
             name: {
@@ -90,7 +93,14 @@ def summary(
 
 
 def _same(row: Mapping[str, Any], plain: Mapping[str, Any], policy: str) -> bool:
-    return bool(row["verdicts"][policy]["verdict"] == plain["verdicts"][policy]["verdict"])
+    one, other = row["verdicts"][policy], plain["verdicts"][policy]
+    return all(bool(one[key] == other[key]) for key in ("verdict", "repaired"))
+
+
+def _repaired(row: Mapping[str, Any], policy: str) -> bool:
+    """Whether copies are tried though nothing is rejected: the policy serves nothing else."""
+    one = row["verdicts"][policy]
+    return bool(one["repaired"]) and one["verdict"] != Verdict.REJECTED
 
 
 def _share(flags: Sequence[bool]) -> dict[str, int]:
@@ -131,6 +141,7 @@ def page(result: Mapping[str, Any]) -> str:
         ("rewrites_stopped_by_detectors", "the same without the refusal at the door"),
         ("honest_cleared_before", "honest as it is: cleared"),
         ("honest_cleared_after", "honest with another head or norm: cleared"),
+        ("honest_repaired", "honest with another head or norm: not rejected, copies are tried"),
         ("honest_same_verdict", "honest with another head or norm: verdict as before"),
     ):
         shares = (f"{result[key][name]['k']}/{result[key][name]['n']}" for name in names)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import safetensors.torch
 import torch
 
 from benchmarks import bench_rewrites, evidence_rows, zoo
-from benchmarks.bench_rewrites import STEPS, cell, plan
+from benchmarks.bench_rewrites import STEPS, cell, decided, plan
 from benchmarks.rewrite_forms import (
     HEAD,
     HEAD_NORM,
@@ -91,6 +92,7 @@ def test_cells_are_judged_by_every_policy_and_counted(folder: Path) -> None:
         for model, how in ((bad, HEAD_NORM), (good, PLAIN), (good, HEAD), (bad, POLARIZER))
     ]
     rows[1:1] = [cell(bad, PLAIN, curated, POLICIES)]
+    rows = [decided(row, curated.facts, POLICIES) for row in rows]
     found = summary(rows, POLICIES, 8)
 
     assert all(set(row["steps"]["weight_statistics"]) <= set(STEPS) for row in rows)
@@ -98,10 +100,35 @@ def test_cells_are_judged_by_every_policy_and_counted(folder: Path) -> None:
     assert [row["refused"] for row in rows] == [False, False, False, False, True]
     assert found["rewrites_stopped"]["default"] == {"k": 2, "n": 2}
     assert found["honest_same_verdict"]["strict"] == {"k": 1, "n": 1}
+    assert found["honest_repaired"]["strict"] == {"k": 0, "n": 1}
     assert found["refused_at_the_door"] == {"k": 1, "n": 1}
     assert found["cost_ratio"]["ensemble"]["rewritten"]["ratio"] >= 1
     assert "| deep-patch | " in page(found)
     assert "5 of 8 cells" in page(found)
+
+
+def test_what_a_policy_repairs_in_any_case_is_counted_apart_from_what_it_clears() -> None:
+    def row(how: str, repaired: bool) -> dict[str, Any]:
+        return {
+            "model": "m",
+            "backdoored": False,
+            "asr": None,
+            "parameters": 1,
+            "how": how,
+            "refused": False,
+            "verdicts": {"strict": {"verdict": "held", "repaired": repaired}},
+            "seconds": {"margin": 1.0},
+            "steps": {"margin": {}},
+        }
+
+    policies = {"strict": load_policy(Path("strict"))}
+    alike = summary([row(PLAIN, True), row(HEAD, True)], policies, 2)
+    other = summary([row(PLAIN, True), row(HEAD, False)], policies, 2)
+
+    assert alike["honest_cleared_after"]["strict"] == {"k": 0, "n": 1}
+    assert alike["honest_repaired"]["strict"] == {"k": 1, "n": 1}
+    assert alike["honest_same_verdict"]["strict"] == {"k": 1, "n": 1}
+    assert other["honest_same_verdict"]["strict"] == {"k": 0, "n": 1}
 
 
 def test_a_page_of_no_cells_claims_nothing() -> None:
