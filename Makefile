@@ -25,9 +25,9 @@ demo-graphs: $(READY) ## the same for text-to-graph models; no run has gone to i
 	$(BIN)/python -m benchmarks.demo.graphs
 
 # One thread a process: the tests' tensors are so small that further threads mostly wait for one
-# another. Two processes more than there are cores: a third of the time tests wait for services.
+# another. One process more than there are cores: a fifth of the time tests wait for services.
 # WORKERS=0 is one process, for a debugger.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) + 2, 8))')
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) + 1, 8))')
 SIDE_BY_SIDE = -n $(WORKERS)
 test test-fast: export OMP_NUM_THREADS ?= 1
 
