@@ -10,23 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from guard.core._transformers_reader import Reader
 from guard.core.errors import ManifestRejected
 from guard.core.preprocessor import PREPROCESSOR_KEY, Preprocessor, readable
 
 _TIMM_WRAPPER = "timm_wrapper"
-_MAX_WHOLE = 1 << 20
-#: transformers' names of activations, and timm's.
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
 _RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
     ("basic", (2, 2, 2, 2)): "resnet18",
     ("basic", (3, 4, 6, 3)): "resnet34",
@@ -97,7 +85,7 @@ def translated(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if not is_transformers(data):
         return data
-    read = _Reader(data)
+    read = Reader(data)
     family = FAMILIES.get(read.kind)
     if family is None:
         raise read.refusal(
@@ -123,73 +111,6 @@ def translated(data: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-class _Reader:
-    """The values of a configuration, each checked as it is read."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data = data
-        self.kind: str = data["model_type"]
-
-    def refusal(self, why: str) -> ManifestRejected:
-        return ManifestRejected(
-            f"config.json is that of the transformers model {ascii(self.kind)[:60]}: {why}",
-            code="manifest_transformers",
-        )
-
-    def whole(self, key: str, default: int) -> int:
-        value = self.data.get(key, default)
-        if type(value) is not int or not 1 <= value <= _MAX_WHOLE:
-            raise self.refusal(f"{key} must be a positive integer.")
-        return value
-
-    def wholes(self, key: str, default: list[int]) -> list[int]:
-        value = self.data.get(key, default)
-        good = isinstance(value, list) and 1 <= len(value) <= 64
-        if not good or not all(type(part) is int and 1 <= part <= _MAX_WHOLE for part in value):
-            raise self.refusal(f"{key} must be a list of positive integers.")
-        return list(value)
-
-    def truth(self, key: str) -> bool:
-        """A truth value that is true where it is left out."""
-        value = self.data.get(key, True)
-        if type(value) is not bool:
-            raise self.refusal(f"{key} must be true or false.")
-        return value
-
-    def number(self, key: str, default: float, largest: float) -> float:
-        value = self.data.get(key, default)
-        if type(value) not in (int, float) or not 0 <= value <= largest:
-            raise self.refusal(f"{key} must be a number in 0..{largest:g}.")
-        return float(value)
-
-    def square(self, key: str, default: int) -> int:
-        """A side that is given as one number, or twice."""
-        value = self.data.get(key, default)
-        if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
-            value = value[0]
-        if type(value) is not int or not 1 <= value <= _MAX_WHOLE:
-            raise self.refusal(f"{key} must be one positive integer.")
-        return value
-
-    def only(self, key: str, wanted: Any) -> None:
-        """Refuse any other value than `wanted`, which is also the default."""
-        value = self.data.get(key, wanted)
-        if type(value) is not type(wanted) or value != wanted:
-            raise self.refusal(
-                f"{key} is {ascii(value)[:60]}, and timm's network has only {wanted!a}."
-            )
-
-    def activation(self) -> dict[str, Any]:
-        """The argument `act_layer`, unless the activation is timm's usual one."""
-        name = self.data.get("hidden_act", "gelu")
-        found = _ACTIVATIONS.get(name) if isinstance(name, str) else None
-        if found is None:
-            raise self.refusal(
-                f"hidden_act is {ascii(name)[:60]}, which timm's network does not have."
-            )
-        return {} if found == "gelu" else {"act_layer": found}
-
-
 @dataclass(frozen=True)
 class Family:
     """A model of transformers that timm has too.
@@ -200,13 +121,13 @@ class Family:
     """
 
     head: str
-    network: Callable[[_Reader], _Network]
+    network: Callable[[Reader], _Network]
     sized: bool
     like: str
     refused: str
 
 
-def _same_task(read: _Reader, family: Family) -> None:
+def _same_task(read: Reader, family: Family) -> None:
     classes = read.data.get("architectures", [family.head])
     if classes is not None and classes != [family.head]:
         raise read.refusal(
@@ -223,7 +144,7 @@ def _same_task(read: _Reader, family: Family) -> None:
             raise read.refusal(f"it has {key}; save the whole model as float32.")
 
 
-def _classes(read: _Reader) -> tuple[int, list[str] | None]:
+def _classes(read: Reader) -> tuple[int, list[str] | None]:
     """The number of classes, and their names unless transformers made them up.
 
     A configuration without labels has two, as in transformers.
@@ -246,7 +167,7 @@ def _classes(read: _Reader) -> tuple[int, list[str] | None]:
     return len(names), names
 
 
-def _images(read: _Reader, family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
+def _images(read: Reader, family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
     """Size, mean and standard deviation of the images, as far as they are known."""
     channels = read.whole("num_channels", 3)
     processor = read.data.get(PREPROCESSOR_KEY)
@@ -269,7 +190,7 @@ def _images(read: _Reader, family: Family, given: Mapping[str, Any]) -> dict[str
     return {**found, "input_size": [channels, *size]}
 
 
-def _resnet(read: _Reader) -> _Network:
+def _resnet(read: Reader) -> _Network:
     read.only("hidden_act", "relu")
     read.only("embedding_size", 64)
     read.only("downsample_in_first_stage", wanted=False)
@@ -292,7 +213,7 @@ def _resnet(read: _Reader) -> _Network:
     return base, {"layers": depths, "channels": channels}
 
 
-def _transformer(read: _Reader, known: Mapping[tuple[int, ...], str], base: str) -> _Network:
+def _transformer(read: Reader, known: Mapping[tuple[int, ...], str], base: str) -> _Network:
     width, heads = read.whole("hidden_size", 768), read.whole("num_attention_heads", 12)
     depth, patch = read.whole("num_hidden_layers", 12), read.square("patch_size", 16)
     hidden = read.whole("intermediate_size", 3072)
@@ -313,26 +234,26 @@ def _transformer(read: _Reader, known: Mapping[tuple[int, ...], str], base: str)
     return name, arguments
 
 
-def _vit(read: _Reader) -> _Network:
+def _vit(read: Reader) -> _Network:
     return _transformer(read, _VITS, "vit_base_patch16_224")
 
 
-def _deit(read: _Reader) -> _Network:
+def _deit(read: Reader) -> _Network:
     return _transformer(read, _DEITS, "deit_base_distilled_patch16_224")
 
 
-def _convnext(read: _Reader) -> _Network:
+def _convnext(read: Reader) -> _Network:
     if read.number("layer_scale_init_value", 1e-6, 1e3):
         return _stages(read, "convnext_tiny", {})
     # Without the scale: timm drops arguments that are None, and its second version has none.
     return _stages(read, "convnextv2_tiny", {"use_grn": False})
 
 
-def _convnextv2(read: _Reader) -> _Network:
+def _convnextv2(read: Reader) -> _Network:
     return _stages(read, "convnextv2_tiny", {})
 
 
-def _stages(read: _Reader, base: str, arguments: dict[str, Any]) -> _Network:
+def _stages(read: Reader, base: str, arguments: dict[str, Any]) -> _Network:
     read.only("num_stages", 4)
     depths = read.wholes("depths", [3, 3, 9, 3])
     widths = read.wholes("hidden_sizes", [96, 192, 384, 768])
@@ -350,7 +271,7 @@ def _stages(read: _Reader, base: str, arguments: dict[str, Any]) -> _Network:
     }
 
 
-def _swin(read: _Reader) -> _Network:
+def _swin(read: Reader) -> _Network:
     read.only("use_absolute_embeddings", wanted=False)
     read.only("hidden_act", "gelu")
     read.only("layer_norm_eps", 1e-5)
