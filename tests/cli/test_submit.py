@@ -59,6 +59,19 @@ def test_a_folder_is_uploaded_with_its_manifest_and_nominated(
         assert [message.task for message in outbox.due(session, intake.now(), 10)] == ["receive"]
 
 
+def test_a_preprocessors_file_goes_with_the_model_it_belongs_to(
+    intake: Guard, cli: Cli, tmp_path: Path
+) -> None:
+    folder = model(tmp_path)
+    (folder / "preprocessor_config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "vit"}')
+
+    assert cli("submit", folder, "--format", "json").code == 0
+
+    keys = {facts.key.rpartition("/")[2] for facts in intake.make_bucket("").latest()}
+    assert keys == {"config.json", "preprocessor_config.json", "model.safetensors"}
+
+
 def test_shards_are_uploaded_before_the_index_that_is_nominated(
     intake: Guard, cli: Cli, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def read(kind: str = "vit", processor: Any = None, **values: Any) -> Manifest:
         ("swin", {"use_absolute_embeddings": True}, "use_absolute_embeddings is True"),
         ("swin", {"num_heads": [2]}, "must be equally long"),
         ("swin", {"image_size": 232}, "pads maps in another way"),
+        ("swin", {"qkv_bias": None}, "qkv_bias must be true or false"),
         ("swin", {"layer_norm_eps": 1e-6}, "timm's network has only 1e-05"),
     ],
 )
@@ -96,6 +97,7 @@ def test_the_usual_sizes_have_timms_own_names() -> None:
     assert read().model_args == {"layer_norm_eps": 1e-12}
     assert read("deit").architecture == "deit_base_distilled_patch16_224"
     assert read("resnet", image_size=224).architecture == "resnet50"
+    assert read(patch_size=[16, 16]) == read()
 
 
 def test_the_ratio_of_a_hidden_layer_gives_exactly_its_size() -> None:
@@ -103,6 +105,12 @@ def test_the_ratio_of_a_hidden_layer_gives_exactly_its_size() -> None:
         values = {**TINY, "hidden_size": width, "num_attention_heads": 1}
         found = read(**{**values, "intermediate_size": hidden})
         assert int(width * found.model_args["mlp_ratio"]) == hidden
+
+
+def test_a_swin_keeps_its_windows_and_may_lack_biases() -> None:
+    found = read("swin", qkv_bias=False)
+
+    assert (found.model_args["window_size"], found.model_args["qkv_bias"]) == (7, False)
 
 
 def test_made_up_labels_are_no_names() -> None:
