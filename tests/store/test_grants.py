@@ -119,7 +119,7 @@ def test_a_role_has_the_rights_of_the_table_and_no_other(
         ("SELECT", grants.may_read(role)),
         ("INSERT", grants.may_add(role)),
         ("UPDATE", grants.may_change(role)),
-        ("DELETE", frozenset()),
+        ("DELETE", grants.may_delete(role)),
         ("TRUNCATE", frozenset()),
         ("TRIGGER", frozenset()),
     ):
@@ -128,7 +128,7 @@ def test_a_role_has_the_rights_of_the_table_and_no_other(
     assert refused(engine, "ALTER TABLE verdicts DISABLE TRIGGER ALL")
 
 
-@pytest.mark.parametrize("role", ["worker", "api", "reader"])
+@pytest.mark.parametrize("role", ["worker", "api", "notifier", "reader"])
 @pytest.mark.parametrize("table", SIGNED)
 def test_only_the_signer_writes_what_lets_a_model_be_served(
     logins: Logins, role: str, table: str
