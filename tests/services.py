@@ -135,7 +135,6 @@ def start_weed(
         for name, key, actions in (
             ("admin", access, ["Admin", "Read", "Write", "List", "Tagging"]),
             ("ann", "ann-access", ["Read", "Write", "List"]),
-            ("reader", "reader-access", ["List"]),  # reads what a bucket policy allows
         )
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))

@@ -161,7 +161,7 @@ def test_hook(hook_id: str, request: Request, who: Caller) -> Queued:
     return Queued(delivery_id=row.id, event_id=row.event_id)
 
 
-@router.delete("/{hook_id}")
+@router.post("/{hook_id}/remove")
 def remove_hook(hook_id: str, request: Request, who: Caller) -> HookAnswer:
     """Remove a destination for good, as an operator; its address and secret are forgotten."""
     from guard.flow import hooks

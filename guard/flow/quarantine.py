@@ -124,13 +124,13 @@ def apply(
         permit(guard, session, who, Act.QUARANTINE)
     place = guard.make_bucket(bucket)
     whole = merged(place.policy(), own)
+    # The act is committed first: no policy is set that nobody is known to have set.
     with transaction(guard.engine) as session:
-        # Committed last: a policy without its act would have nobody who set it.
         who = permit(guard, session, who, Act.QUARANTINE)
         facts = {"store": str(store), "principals": list(principals), "policy": json_digest(whole)}
         note(guard, session, who, Act.QUARANTINE, bucket, f"bucket policy of {bucket}", facts)
-        place.put_policy(whole)
     settle(guard)
+    place.put_policy(whole)
     return whole
 
 

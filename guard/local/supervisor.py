@@ -42,6 +42,7 @@ GUARD = (
     "worker-inspect",
     "worker-control",
     "worker-watch",
+    "worker-notify",
     "beat",
     "poller",
 )
