@@ -15,7 +15,7 @@ from email.policy import SMTP
 from guard.core.text import printable
 
 #: Where the published schema of events says that it lies.
-SCHEMA = "https://registry-guard.dev/schemas/notification.schema.json"
+SCHEMA = "https://registry-guard.dev/schemas/notification/v1"
 JSON_TYPE = "application/cloudevents+json; charset=utf-8"
 _SHOWN = ("name", "verdict", "outcome", "version", "scan_id", "digest", "by", "expires_at")
 

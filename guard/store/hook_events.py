@@ -7,7 +7,7 @@ from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
-from guard.core.hooks import EventType
+from guard.core.hooks import FIELDS, EventType
 from guard.core.text import printable
 from guard.store import outbox
 from guard.store._read import first, rows_of, table
@@ -29,7 +29,8 @@ def emit(
     Args:
         sentence: for people.
         name: the served name that it is about, where it is about a model.
-        data: further fields of `guard.core.hooks.ALL_FIELDS`; empty ones are left out.
+        data: further fields of `guard.core.hooks.ALL_FIELDS`; empty ones are left out where a type
+            does not need them.
     """
     if not s.execute(select(exists().where(_HOOKS.c.removed_at.is_(None)))).scalar_one():
         return
@@ -47,7 +48,11 @@ def add(
             id=event_id,
             type=str(event),
             name=name,
-            data={key: printable(text, limit=MOST) for key, text in texts.items() if text},
+            data={
+                key: printable(text, limit=MOST)
+                for key, text in texts.items()
+                if text or key in FIELDS[event]
+            },
             at=now,
         )
     )

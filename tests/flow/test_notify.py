@@ -26,6 +26,7 @@ from tests import people
 from tests.flow.place import finding
 from tests.flow.shop import Shop
 from tests.notify.receiver import Receiver, receiver
+from tests.schemas import faults
 
 ENV = {
     "GUARD_NOTIFY_ALLOWED": "127.0.0.1",
@@ -111,6 +112,8 @@ def test_what_happens_to_a_model_is_sent_signed_and_once(scene: Scene) -> None:
     assert (data["name"], data["verdict"], data["scan_id"]) == ("fraud", "cleared", scan_id)
     assert data["link"] == f"https://guard.example/console/scans/{scan_id}"
     assert set(scene.states()) == {"sent"}
+    for _, _, sent in scene.there.got:
+        assert faults("notification.schema.json", json.loads(sent)) == []
     assert len({one[1]["webhook-id"] for one in scene.there.got}) == 5
 
 

@@ -104,6 +104,7 @@ def test_an_upload_is_tagged_with_how_it_stands_and_keeps_the_tags_of_others(
     assert scene.scan(scan_id).verdict_id == scan.verdict_id
 
 
+@pytest.mark.threat("A17")
 def test_a_tag_is_never_read_back_as_a_verdict(scene: Scene) -> None:
     scan_id = scene.put_object("models/bad/m.pt", BACKDOORED, tagging="guard%3Averdict=cleared")
     scene.finish(scan_id)
@@ -132,6 +133,7 @@ def test_what_was_withdrawn_or_has_ended_is_tagged_so(scene: Scene) -> None:
     assert scene.tags(scan_id)["guard:verdict"] == "withdrawn"
 
 
+@pytest.mark.threat("A17")
 def test_inspection_overwrites_what_an_uploader_made_up(scene: Scene) -> None:
     scan_id = scene.upload()
     run_stage.work(scene.guard, "inspect", scan_id)

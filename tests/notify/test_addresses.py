@@ -17,6 +17,7 @@ def leading_to(*addresses: str) -> object:
     return resolver
 
 
+@pytest.mark.threat("C12")
 @pytest.mark.parametrize(
     "address",
     [
@@ -58,6 +59,7 @@ def test_a_name_that_leads_to_no_public_address_is_refused(address: str) -> None
         pin(place, NONE, leading_to("93.184.216.34", address))  # type: ignore[arg-type]
 
 
+@pytest.mark.threat("C12")
 def test_a_public_name_is_pinned_to_the_address_that_was_checked() -> None:
     place = read_url("https://Receiver.Example.:8443/in?x=1", NONE)
     answers = iter([["93.184.216.34", "2606:2800:220:1::1"], ["127.0.0.1"]])
@@ -70,6 +72,7 @@ def test_a_public_name_is_pinned_to_the_address_that_was_checked() -> None:
         pin(place, NONE, leading_to())  # type: ignore[arg-type]
 
 
+@pytest.mark.threat("C12")
 @pytest.mark.parametrize(
     "url",
     [
@@ -124,6 +127,7 @@ def test_what_the_settings_list_may_be_private() -> None:
         Rules.of(["10.1.0.0/99"])
 
 
+@pytest.mark.threat("C12")
 @pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254"])
 def test_a_metadata_service_is_never_called_whatever_is_listed(address: str) -> None:
     rules = Rules.of(["inside", "169.254.0.0/16", "::/0", address])

@@ -78,6 +78,7 @@ def test_a_receiver_gets_the_body_under_its_name_at_the_pinned_address(there: Re
     assert headers["content-type"] == "application/json"
 
 
+@pytest.mark.threat("C12")
 def test_a_redirect_is_an_answer_and_is_not_followed(there: Receiver) -> None:
     there.answer = (302, {"Location": f"http://127.0.0.1:{there.port}/latest/meta-data"}, b"go")
 
@@ -87,6 +88,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(there: Receiver) -> None:
     assert len(there.got) == 1
 
 
+@pytest.mark.threat("C12")
 def test_no_proxy_of_the_environment_is_used(
     there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +98,7 @@ def test_no_proxy_of_the_environment_is_used(
     assert call(there.port).taken
 
 
+@pytest.mark.threat("C12")
 def test_an_address_that_may_not_be_called_is_not_connected_to(there: Receiver) -> None:
     place = read_url(f"https://rebound.example:{there.port}/", RULES)
 
