@@ -228,8 +228,10 @@ def notify_(event_id: str) -> None:
 
 @app.task(name="guard.deliver")
 def deliver_() -> None:
-    """Try deliveries again that are due."""
-    notify.send_due(the_guard())
+    """Try deliveries again that are due, and make good what a lost message left behind."""
+    notify.catch_up(the_guard())
+    notify
+.send_due(the_guard())
 
 
 @app.task(name="guard.tag")

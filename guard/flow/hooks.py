@@ -10,11 +10,13 @@ from guard.core.hooks import DeliveryState, EventType, HookKind, check_types
 from guard.core.roles import Act
 from guard.flow._acts import note
 from guard.flow._seal import settle
+from guard.flow.notify import BACKLOG, FAILING, subject
 from guard.flow.principals import Principal, permit
 from guard.notify import mailing, sealing, signing
 from guard.notify.addresses import Rules, read_url
 from guard.notify.sealing import Target
-from guard.store import deliveries, hook_events, hooks
+from guard.store import alarms, deliveries, hook_events, hooks
+
 from guard.store.notify_rows import AttemptRow, DeliveryRow, EventRow, HookRow
 from guard.store.session import reading, transaction
 
@@ -161,6 +163,8 @@ def remove(guard: "Guard", who: Principal | str, wanted: str) -> HookRow:
         row = _in_force(hooks.get(session, wanted))
         hooks.remove(session, row.id, guard.now())
         deliveries.drop_waiting(session, row.id, guard.now())
+        for kind in (FAILING, BACKLOG):
+            alarms.clear(session, kind, subject(row), guard.now())
         note(guard, session, who, Act.REMOVE_HOOK, row.id, f"{row.kind} {row.shown}")
         made = hooks.get(session, row.id)
     settle(guard)

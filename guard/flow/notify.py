@@ -31,6 +31,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0
 #: How long one call works; the next one goes on.
 TURN_SECONDS = 30.0
 GONE = 410  # the receiver asks for no further message
+#: An event that was not fanned out for so long has lost its message.
+LATE = timedelta(minutes=2)
 
 _LOG = structlog.get_logger()
 
@@ -72,8 +74,18 @@ def fan_out(guard: Guard, event_id: str) -> int:
                 detail = (
                     f"{guard.settings.notify_backlog} deliveries wait; further ones are dropped."
                 )
-                alarms.raise_(session, BACKLOG, _subject(hook), detail, now)
+                alarms.raise_(session, BACKLOG, subject(hook), detail, now)
+        hook_events.fanned_out(session, event_id, now)
     return made
+
+
+def catch_up(guard: Guard) -> int:
+    """Fan out events whose message was lost, when the database was away say; how many."""
+    with reading(guard.engine) as session:
+        found = hook_events.left_behind(session, guard.now() - LATE)
+    for event_id in found:
+        fan_out(guard, event_id)
+    return len(found)
 
 
 def send_due(guard: Guard, means: Means | None = None, seconds: float = TURN_SECONDS) -> int:
@@ -107,6 +119,9 @@ def _one(guard: Guard, hook: HookRow, means: Means) -> bool:
         hold = now + timedelta(seconds=2 * guard.settings.notify_seconds + 30)
         if row is None or not deliveries.claim(session, row, hold):
             return False
+        if row.attempts >= guard.settings.notify_tries:  # each try ended this process
+            deliveries.end(session, row.id, DeliveryState.DEAD, now)
+            return True
         event, hook = hook_events.get(session, row.event_id), hooks.get(session, hook.id)
     # No transaction is open while the receiver takes its time.
     begun = time.monotonic()
@@ -149,7 +164,7 @@ def _try(guard: Guard, hook: HookRow, row: DeliveryRow, event: EventRow, means: 
         )
     except GuardError as error:
         return Outcome(taken=False, error=error.sentence)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the delivery must come to an end
         # The kind only: an error's own text may hold the address.
         return Outcome(taken=False, error=f"No answer: {type(error).__name__}.")
     return Outcome(
@@ -197,7 +212,7 @@ def _record(
             deliveries.end(session, row.id, DeliveryState.SENT, now)
             hooks.answered(session, hook.id)
             for kind in (FAILING, BACKLOG):
-                alarms.clear(session, kind, _subject(hook), now)
+                alarms.clear(session, kind, subject(hook), now)
             return
         again = now + timedelta(seconds=max(outcome.wait, pause(failures)))
         hooks.failed(session, hook.id, again)
@@ -214,7 +229,7 @@ def _record(
 def _alarm(guard: Guard, session: "Session", hook: HookRow, outcome: Outcome, tries: int) -> None:
     status = "no answer" if outcome.status is None else f"status {outcome.status}"
     detail = f"A delivery is dead after {tries} tries ({status}); see `guard hook log`."
-    alarms.raise_(session, FAILING, _subject(hook), detail, guard.now())
+    alarms.raise_(session, FAILING, subject(hook), detail, guard.now())
 
 
 def pause(failures: int) -> float:
@@ -230,5 +245,7 @@ def _link(public_url: str, event: EventRow) -> str:
     return f"{public_url.rstrip('/')}/console/scans/{scan}"
 
 
-def _subject(hook: HookRow) -> str:
-    return f"{hook.kind} {hook.shown} {hook.id[:8]}"
+def subject(hook: HookRow) -> str:
+    """What alarms about a destination name."""
+    return
+ f"{hook.kind} {hook.shown} {hook.id[:8]}"

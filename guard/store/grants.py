@@ -78,7 +78,8 @@ _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
         {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
     ),
     DatabaseRole.API: frozenset({"deliveries", "hooks", "outbox", "tokens", "training_jobs"}),
-    DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hooks"}),
+    DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
+
     DatabaseRole.READER: frozenset(),
 }
 #: Notifications are kept for a time only; nothing else is ever deleted.

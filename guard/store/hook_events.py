@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime
 
-from sqlalchemy import exists, insert, select
+from sqlalchemy import exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -54,10 +54,24 @@ def add(
                 if text or key in FIELDS[event]
             },
             at=now,
+            fanned_out_at=None,
         )
     )
-    outbox.add(s, TASK, {"event_id": event_id}, now)
+    outbox
+.add(s, TASK, {"event_id": event_id}, now)
     return event_id
+
+
+def fanned_out(s: Session, event_id: str, now: datetime) -> None:
+    """Every destination that wants the event has a delivery by now."""
+    s.execute(update(_EVENTS).where(_EVENTS.c.id == event_id).values(fanned_out_at=now))
+
+
+def left_behind(s: Session, before: datetime, limit: int = 100) -> list[str]:
+    """Events from before a time whose message did not lead to deliveries, the oldest first."""
+    where = (_EVENTS.c.fanned_out_at.is_(None), _EVENTS.c.at < before)
+    statement = select(_EVENTS.c.id).where(*where).order_by(_EVENTS.c.at, _EVENTS.c.id)
+    return list(s.execute(statement.limit(limit)).scalars())
 
 
 def get(s: Session, event_id: str) -> EventRow:

@@ -33,6 +33,8 @@ class EventRow:
     name: str
     data: Mapping[str, str]
     at: datetime
+    fanned_out_at: datetime | None
+
 
 
 @dataclass(frozen=True, kw_only=True)

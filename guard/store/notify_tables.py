@@ -38,9 +38,13 @@ class HookEvent(Base):
     name: Mapped[str] = mapped_column(Text)
     data: Mapped[dict[str, Any]] = mapped_column(PlainJson)
     at: Mapped[datetime] = mapped_column(Utc, index=True)
+    # Once each destination that wants it has a delivery.
+    fanned_out_at: Mapped[datetime | None] = mapped_column(Utc)
+    __table_args__ = (only("ix_hook_events_new", "at", where="fanned_out_at IS NULL"),)
 
 
-class Delivery(Base):
+class Delivery(
+Base):
     """One event to one destination; its id is the message id that a receiver sees at every try."""
 
     __tablename__ = "deliveries"

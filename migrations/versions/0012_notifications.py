@@ -8,7 +8,8 @@ down_revision = "0010"
 branch_labels = None
 depends_on = None
 
-OPEN = "ended_at IS NULL"
+NEW, OPEN = "fanned_out_at IS NULL", "ended_at IS NULL"
+
 
 
 def upgrade() -> None:
@@ -35,9 +36,17 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("data", plain, nullable=False),
         sa.Column("at", time, nullable=False),
+        sa.Column("fanned_out_at", time, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_hook_events"),
     )
     op.create_index("ix_hook_events_at", "hook_events", ["at"])
+    op.create_index(
+        "ix_hook_events_new",
+        "hook_events",
+        ["at"],
+        sqlite_where=sa.text(NEW),
+        postgresql_where=sa.text(NEW),
+    )
     op.create_table(
         "deliveries",
         sa.Column("seq", sa.Integer(), nullable=False),

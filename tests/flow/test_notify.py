@@ -285,7 +285,45 @@ def test_a_worker_that_died_in_a_try_does_not_lose_the_delivery(scene: Scene) ->
     assert scene.later(61) == 1
 
 
-def test_a_turn_ends_when_its_time_is_over(scene: Scene) -> None:
+def test_an_event_whose_message_was_lost_is_made_good(scene: Scene) -> None:
+    scene.hook()
+    scene.alarm("a")
+    with transaction(scene.guard.engine) as session:
+        outbox.mark_sent(session, [row.id for row in outbox.due(session, scene.clock)], scene.clock)
+
+    assert notify.catch_up(scene.guard) == 0, "its message may be on the way"
+    scene.clock += timedelta(minutes=3)
+    assert notify.catch_up(scene.guard) == 1
+    assert notify.catch_up(scene.guard) == 0
+    assert scene.relay() == 1
+
+
+def test_a_delivery_whose_every_try_ended_the_worker_is_dead(scene: Scene) -> None:
+    made = scene.hook()
+    hooks.test(scene.guard, scene.olga, made.row.id)
+    for _ in range(3):
+        with transaction(scene.guard.engine) as session:
+            row = deliveries.recent(session)[0]
+            assert deliveries.claim(session, row, scene.clock - timedelta(seconds=1))
+        scene.clock += timedelta(seconds=1)
+    scene.relay()
+
+    assert (scene.states(), scene.there.got) == (["dead"], [])
+
+
+def test_a_destination_that_is_removed_takes_its_alarms_along(scene: Scene) -> None:
+    made = scene.hook(types=["guard.alarm.raised"])
+    scene.there.answer = (410, {}, b"")
+    scene.alarm("a")
+    scene.relay()
+    assert "hook_failing" in scene.open_alarms()
+    hooks.remove(scene.guard, scene.olga, made.row.id)
+
+    assert scene.open_alarms() == ["odd"]
+
+
+def test_a_turn_ends_when_its_time_is_over
+(scene: Scene) -> None:
     scene.hook()
     scene.alarm("a")
 
