@@ -230,8 +230,7 @@ def notify_(event_id: str) -> None:
 def deliver_() -> None:
     """Try deliveries again that are due, and make good what a lost message left behind."""
     notify.catch_up(the_guard())
-    notify
-.send_due(the_guard())
+    notify.send_due(the_guard())
 
 
 @app.task(name="guard.tag")

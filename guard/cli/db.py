@@ -30,7 +30,6 @@ def roles(
 ) -> int:
     """Give the roles worker, signer, api, notifier and reader their rights in PostgreSQL.
 
-
     Repeat it after each upgrade of the schema. A new role has no login yet: ALTER ROLE ... LOGIN.
     """
     from guard.flow import schema

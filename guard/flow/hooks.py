@@ -16,7 +16,6 @@ from guard.notify import mailing, sealing, signing
 from guard.notify.addresses import Rules, read_url
 from guard.notify.sealing import Target
 from guard.store import alarms, deliveries, hook_events, hooks
-
 from guard.store.notify_rows import AttemptRow, DeliveryRow, EventRow, HookRow
 from guard.store.session import reading, transaction
 

@@ -247,5 +247,4 @@ def _link(public_url: str, event: EventRow) -> str:
 
 def subject(hook: HookRow) -> str:
     """What alarms about a destination name."""
-    return
- f"{hook.kind} {hook.shown} {hook.id[:8]}"
+    return f"{hook.kind} {hook.shown} {hook.id[:8]}"

@@ -79,7 +79,6 @@ _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     ),
     DatabaseRole.API: frozenset({"deliveries", "hooks", "outbox", "tokens", "training_jobs"}),
     DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
-
     DatabaseRole.READER: frozenset(),
 }
 #: Notifications are kept for a time only; nothing else is ever deleted.

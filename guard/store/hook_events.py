@@ -57,8 +57,7 @@ def add(
             fanned_out_at=None,
         )
     )
-    outbox
-.add(s, TASK, {"event_id": event_id}, now)
+    outbox.add(s, TASK, {"event_id": event_id}, now)
     return event_id
 
 

@@ -36,7 +36,6 @@ class EventRow:
     fanned_out_at: datetime | None
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class DeliveryRow:
     """One event to one destination; `seq` is the order in which they came to be."""

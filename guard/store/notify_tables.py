@@ -43,8 +43,7 @@ class HookEvent(Base):
     __table_args__ = (only("ix_hook_events_new", "at", where="fanned_out_at IS NULL"),)
 
 
-class Delivery(
-Base):
+class Delivery(Base):
     """One event to one destination; its id is the message id that a receiver sees at every try."""
 
     __tablename__ = "deliveries"

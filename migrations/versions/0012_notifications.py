@@ -11,7 +11,6 @@ depends_on = None
 NEW, OPEN = "fanned_out_at IS NULL", "ended_at IS NULL"
 
 
-
 def upgrade() -> None:
     plain, time = sa.JSON(none_as_null=True), sa.DateTime(timezone=True)
     op.create_table(

@@ -322,8 +322,7 @@ def test_a_destination_that_is_removed_takes_its_alarms_along(scene: Scene) -> N
     assert scene.open_alarms() == ["odd"]
 
 
-def test_a_turn_ends_when_its_time_is_over
-(scene: Scene) -> None:
+def test_a_turn_ends_when_its_time_is_over(scene: Scene) -> None:
     scene.hook()
     scene.alarm("a")
 
