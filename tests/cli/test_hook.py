@@ -52,8 +52,8 @@ def test_a_secret_is_printed_once_and_an_address_never(
     assert "https://hooks.slack.example/" in table
     assert "guard.review.* about team-a*" in table
     rows = json.loads(cli("hook", "list", "-f", "json").out)
-    assert [row["kind"] for row in rows] == ["webhook", "slack", "email"]
-    assert json.loads(cli("hook", "show", hook_id[:8], "-f", "json").out) == rows[0]
+    assert {row["kind"] for row in rows} == {"webhook", "slack", "email"}
+    assert json.loads(cli("hook", "show", hook_id[:8], "-f", "json").out) in rows
     gone = cli("hook", "remove", hook_id)
     assert "removed" in gone.out
     assert cli("hook", "test", hook_id).code == 4
