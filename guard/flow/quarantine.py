@@ -67,16 +67,14 @@ def policy(bucket: str, store: StoreKind, principals: Sequence[str]) -> dict[str
         )
     objects = f"arn:aws:s3:::{bucket}/*"
     tag = f"s3:ExistingObjectTag/{VERDICT}"
+    others: dict[str, Any] = (
+        {"StringNotEquals": {"aws:username": list(principals)}}
+        if store in (StoreKind.MINIO, StoreKind.SEAWEEDFS)
+        else {"ArnNotLike": {"aws:PrincipalArn": list(principals)}}
+    )
+    unread = {"StringNotEquals": {tag: list(READABLE)}}
     if store is StoreKind.SEAWEEDFS:
-        others: dict[str, Any] = {"StringNotEquals": {"aws:username": list(principals)}}
         unread = {"StringEquals": {tag: _blocked()}}
-    else:
-        others = (
-            {"ArnNotLike": {"aws:PrincipalArn": list(principals)}}
-            if store is StoreKind.AWS
-            else {"StringNotEquals": {"aws:username": list(principals)}}
-        )
-        unread = {"StringNotEquals": {tag: list(READABLE)}}
     made = [
         _deny("Read", _READ, objects, _both(others, unread)),
         _deny("Tags", _WRITE_TAGS, objects, others),

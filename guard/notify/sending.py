@@ -14,6 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
+from typing import Any
 
 from guard.core.text import printable
 from guard.notify.addresses import Place, Resolver, Rules, pin, system_resolver
@@ -133,18 +135,10 @@ def _length(head: bytes) -> int:
     return MOST_READ
 
 
-class _Replay:
-    """Bytes in place of a socket, for the standard library's parser."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, *_: object) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
 def _answer(data: bytes) -> Answer:
-    response = http.client.HTTPResponse(_Replay(data), method="POST")  # type: ignore[arg-type]
+    # Bytes in place of a socket, for the standard library's parser.
+    replay: Any = SimpleNamespace(makefile=lambda *_: io.BytesIO(data))
+    response = http.client.HTTPResponse(replay, method="POST")
     try:
         response.begin()
     except (http.client.HTTPException, OSError, ValueError) as error:

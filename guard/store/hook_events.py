@@ -7,7 +7,7 @@ from sqlalchemy import exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
-from guard.core.hooks import FIELDS, EventType
+from guard.core.hooks import ALL_FIELDS, FIELDS, EventType
 from guard.core.text import printable
 from guard.store import outbox
 from guard.store._read import first, rows_of, table
@@ -49,9 +49,9 @@ def add(
             type=str(event),
             name=name,
             data={
-                key: printable(text, limit=MOST)
-                for key, text in texts.items()
-                if text or key in FIELDS[event]
+                key: printable(texts.get(key, ""), limit=MOST)
+                for key in ALL_FIELDS
+                if texts.get(key) or key in FIELDS[event]
             },
             at=now,
             fanned_out_at=None,
@@ -81,5 +81,5 @@ def get(s: Session, event_id: str) -> EventRow:
     """
     found = first(s, EventRow, rows_of(HookEvent).where(_EVENTS.c.id == event_id))
     if found is None:
-        raise InputError(f"There is no event {event_id!r}.", code="unknown_event")
+        raise InputError(f"There is no event {event_id!r}.", code="unknown_hook_event")
     return found

@@ -46,6 +46,10 @@ def upgrade() -> None:
         sqlite_where=sa.text(NEW),
         postgresql_where=sa.text(NEW),
     )
+    _deliveries(time)
+
+
+def _deliveries(time: sa.DateTime) -> None:
     op.create_table(
         "deliveries",
         sa.Column("seq", sa.Integer(), nullable=False),

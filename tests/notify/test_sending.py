@@ -123,7 +123,7 @@ def test_what_is_kept_of_an_error_is_short_and_cannot_steer_a_terminal(there: Re
         ("99999999999999", sending.LONGEST_WAIT, sending.LONGEST_WAIT),
         ("soon", 0, 0),
         ("-5", 0, 0),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True), 10, 91),
+        ("in 90 s", 10, 91),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0),
         ("Sun, 06 Nov 2094 08:49:37 -0000", sending.LONGEST_WAIT, sending.LONGEST_WAIT),
     ],
@@ -131,6 +131,8 @@ def test_what_is_kept_of_an_error_is_short_and_cannot_steer_a_terminal(there: Re
 def test_how_long_a_receiver_wants_to_be_left_alone_is_read(
     there: Receiver, header: str, low: float, high: float
 ) -> None:
+    if header == "in 90 s":
+        header = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     there.answer = (429, {"Retry-After": header}, b"")
 
     assert low <= call(there.port).wait <= high
