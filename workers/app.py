@@ -16,10 +16,13 @@ from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
 
-QUEUES = ("inspect", "scan", "publish", "control", "train", "watch")
+QUEUES = ("inspect", "scan", "publish", "control", "train", "watch", "notify")
 # What compares, every few seconds, what is served with what may be. No stage is in it, so that no
 # upload, however slow to read, to scan or to load, can hold its worker.
 WATCH = "watch"
+# What goes out to receivers of notifications and into tags of uploads: whatever they take, no scan
+# waits for it.
+NOTIFY = "notify"
 STAGE_QUEUE = {
     "receive": "inspect",
     "inspect": "inspect",
@@ -29,6 +32,9 @@ STAGE_QUEUE = {
     "publish": "publish",
     "sift": "train",
     "retrain": "train",
+    "notify": NOTIFY,
+    "deliver": NOTIFY,
+    "tag": NOTIFY,
 }
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
 RUN_JOBS = frozenset({"inspect", "scan"})
@@ -39,6 +45,7 @@ consumed: set[str] = set()  # the queues of this worker, known once it starts
 GRACE = 300
 # Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
+TIDY_SECONDS = 300.0  # between two looks for old events and ended verdicts
 
 
 # The longest that a job on a training set may be worked on: the policy's limit on budgets.
@@ -96,6 +103,16 @@ def make_app(settings: Settings) -> Celery:
                 "task": "guard.renew",
                 "schedule": settings.rescan_seconds,
                 "options": {"queue": "control", "expires": settings.rescan_seconds},
+            },
+            "deliver": {
+                "task": "guard.deliver",
+                "schedule": settings.notify_poll_seconds,
+                "options": {"queue": NOTIFY, "expires": settings.notify_poll_seconds},
+            },
+            "tidy_notifications": {
+                "task": "guard.tidy_notifications",
+                "schedule": TIDY_SECONDS,
+                "options": {"queue": NOTIFY, "expires": TIDY_SECONDS},
             },
             "reconcile": {
                 "task": "guard.reconcile",

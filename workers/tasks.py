@@ -12,7 +12,18 @@ from sqlalchemy.exc import DBAPIError
 
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError, Unavailable
-from guard.flow import canary, dead_letter, receive, rescan, rescue, run_job, run_stage, sweep
+from guard.flow import (
+    canary,
+    dead_letter,
+    notify,
+    receive,
+    rescan,
+    rescue,
+    run_job,
+    run_stage,
+    sweep,
+    tags,
+)
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans, training_jobs
@@ -206,6 +217,33 @@ def reconcile_() -> None:
     """Remove from serving whatever may not be served."""
     for action in reconcile_guard(the_guard()):
         log.warning("reconciled", action=str(action))
+
+
+@app.task(name="guard.notify")
+def notify_(event_id: str) -> None:
+    """Hand an event on to its destinations, and try those that are due."""
+    notify.fan_out(the_guard(), event_id)
+    notify.send_due(the_guard())
+
+
+@app.task(name="guard.deliver")
+def deliver_() -> None:
+    """Try deliveries again that are due, and make good what a lost message left behind."""
+    notify.catch_up(the_guard())
+    notify.send_due(the_guard())
+
+
+@app.task(name="guard.tag")
+def tag_(scan_id: str, tries: int = 0) -> None:
+    """Tag an upload with how it stands."""
+    tags.apply(the_guard(), scan_id, tries)
+
+
+@app.task(name="guard.tidy_notifications")
+def tidy_notifications_() -> None:
+    """Delete old events and their log, and tag uploads whose verdict has ended."""
+    notify.prune(the_guard())
+    tags.mark_expired(the_guard())
 
 
 @task_failure.connect

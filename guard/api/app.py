@@ -11,6 +11,7 @@ from guard.api import (
     docs_page,
     events,
     health,
+    hooks,
     problems,
     scans,
     training_jobs,
@@ -32,13 +33,13 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, health, docs_page)
+ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, hooks, health, docs_page)
 
 
 def create_app(guard: Guard) -> FastAPI:
     """The application around a Guard, of which it uses only settings, database and clock.
 
-    It touches no bucket, no blob and no key.
+    It touches no bucket, no blob and no key but the one that seals destinations of notifications.
     """
     app = FastAPI(
         title="Registry Guard",

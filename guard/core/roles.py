@@ -45,6 +45,10 @@ class Act(StrEnum):
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
     RETRY = "dead_letter_retry"
+    ADD_HOOK = "hook_add"
+    REMOVE_HOOK = "hook_remove"
+    TEST_HOOK = "hook_test"  # a test event, or a delivery once more
+    QUARANTINE = "quarantine"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -78,6 +82,10 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
     Act.ACKNOWLEDGE: _OPERATOR,
     Act.RETRY: _OPERATOR,
+    Act.ADD_HOOK: _OPERATOR,
+    Act.REMOVE_HOOK: _OPERATOR,
+    Act.TEST_HOOK: _OPERATOR,
+    Act.QUARANTINE: _OPERATOR,
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }
@@ -90,5 +98,9 @@ NEEDS_TOKEN: frozenset[Act] = frozenset(
         Act.WAIVE,
         Act.APPROVE_WAIVER,
         Act.REVOKE_WAIVER,
+        Act.ADD_HOOK,
+        Act.REMOVE_HOOK,
+        Act.TEST_HOOK,
+        Act.QUARANTINE,
     }
 )

@@ -11,7 +11,7 @@ from typing import Any
 from guard.core.errors import ArtifactRejected, MissingExtra
 from guard.core.modality import modality_of
 from guard.core.states import ScanState, Verdict
-from guard.flow import _reuse
+from guard.flow import _happened, _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
 from guard.flow.budget import budget_of
@@ -33,6 +33,8 @@ def run(guard: Guard, held: Held) -> None:
     with transaction(guard.engine) as session:
         held.check(session)
         scans.move(session, scan.id, ScanState.INSPECTING, guard.now(), lease=held.lease)
+        if scan.parent_scan_id is None:
+            _happened.mark(guard, session, scan.id)  # in place of a tag that an uploader made up
     upload = guard.blobs.path(scan.upload_digest)
     with guard.workspace() as out:
         request = {

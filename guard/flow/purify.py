@@ -16,6 +16,7 @@ from guard.core.notes import Attempt, ScanNotes
 from guard.core.plain import from_plain
 from guard.core.purification import PurificationFacts
 from guard.core.states import ScanState, Verdict
+from guard.flow import _happened
 from guard.flow._lease import Held
 from guard.flow._warning import lets_through
 from guard.flow.context import SPARE, Guard
@@ -203,6 +204,7 @@ def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt], *, won: 
         held.check(session)
         state = ScanState.PUBLISHING if through else ScanState.DONE
         _note(session, guard, held, scan, tried, state)
+        _happened.repaired(guard, session, scan, tried, own)
         if through:
             outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from guard.core.errors import InputError, NotServable
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.flow import _happened
 from guard.flow._acts import note
 from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
@@ -101,6 +102,7 @@ def _decide(
             new_verdict_id=verdict_id,
             now=guard.now(),
         )
+        _happened.reviewed(guard, session, scan, who.name, verdict_id, facts.verdict)
         note(guard, session, who, act, verdict_id, f"{row.id}{_doubts(who, known)}: {reason}")
     seal(guard)
     return verdict_id

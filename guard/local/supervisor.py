@@ -42,6 +42,7 @@ GUARD = (
     "worker-inspect",
     "worker-control",
     "worker-watch",
+    "worker-notify",
     "beat",
     "poller",
 )
@@ -245,6 +246,7 @@ class Stack:
             ("worker-inspect", ("inspect",), 2),
             ("worker-control", ("publish", "control"), 2),
             ("worker-watch", ("watch",), 1),
+            ("worker-notify", ("notify",), 1),
         ):
             yield Worker(
                 self._place, self.environment, name=name, queues=queues, processes=processes

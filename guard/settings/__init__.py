@@ -23,6 +23,7 @@ from guard.settings._intake import Intake
 from guard.settings._places import Places
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
+from guard.settings._telling import Telling
 from guard.settings._vetting import Vetting
 
 PREFIX = "GUARD_"
@@ -32,7 +33,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Serving, Vetting, Access, Intake, Places):
+class Settings(Telling, Serving, Vetting, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:
@@ -46,11 +47,14 @@ class Settings(Serving, Vetting, Access, Intake, Places):
         fill("intake_buckets", (self.intake_bucket,))
         fill("signing_key_file", self.data_dir / "keys" / "signing.pem")
         fill("trusted_keys_file", self.data_dir / "keys" / "trusted.json")
+        fill("hooks_key_file", self.data_dir / "keys" / "hooks.key")
         fill("checkpoint_dir", self.data_dir / "checkpoints")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
         fill("published_dir", self.data_dir / "published")
         _check_names(self.served_name, self.cleanset_map)
+        if self.smtp_tls not in {"starttls", "tls", "none"}:
+            raise InputError(f"{PREFIX}SMTP_TLS must be starttls, tls or none.", code="bad_setting")
         own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", "torchserve_store")
         places = {PREFIX + name.upper(): getattr(self, name) for name in own}
         if self.checkpoint_bucket:

@@ -1,7 +1,8 @@
 """What each part of the service may do in a PostgreSQL database, as roles and their rights.
 
-The process that migrates owns the tables. Nobody else may change them, delete a row, or empty a
-table; no process of the service needs to.
+The process that migrates owns the tables. Nobody else may change them or empty a table;
+no process of the service needs to. Only rows of notifications, which are kept for a time, are ever
+deleted.
 """
 
 import re
@@ -22,12 +23,14 @@ class DatabaseRole(StrEnum):
 
     `worker` reads untrusted files, runs models and trains (queues inspect, scan and train),
     `signer` has the signing key (control, publish and watch, and the command line), `api` answers
-    requests and passes messages on (API, relay, poller), `reader` changes nothing.
+    requests and passes messages on (API, relay, poller), `notifier` sends notifications and tags
+    uploads (queue notify), `reader` changes nothing.
     """
 
     WORKER = "worker"
     SIGNER = "signer"
     API = "api"
+    NOTIFIER = "notifier"
     READER = "reader"
 
 
@@ -55,22 +58,31 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "claims",
             "dead_letters",
             "evidence",
+            "hook_events",
             "nominations",
             "outbox",
             "scans",
             "uploaders",
         }
     ),
-    DatabaseRole.API: frozenset({"acts", "nominations", "outbox", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {"acts", "deliveries", "hook_events", "hooks", "nominations", "outbox", "training_jobs"}
+    ),
+    DatabaseRole.NOTIFIER: frozenset(
+        {"alarms", "dead_letters", "deliveries", "delivery_attempts", "hook_events", "outbox"}
+    ),
     DatabaseRole.READER: frozenset(),
 }
 _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
     ),
-    DatabaseRole.API: frozenset({"outbox", "tokens", "training_jobs"}),
+    DatabaseRole.API: frozenset({"deliveries", "hooks", "outbox", "tokens", "training_jobs"}),
+    DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
     DatabaseRole.READER: frozenset(),
 }
+#: Notifications are kept for a time only; nothing else is ever deleted.
+_PASSING = frozenset({"deliveries", "delivery_attempts", "hook_events"})
 _READS_SECRETS = frozenset({DatabaseRole.SIGNER, DatabaseRole.API})
 
 
@@ -80,10 +92,15 @@ def may_add(role: DatabaseRole) -> frozenset[str]:
 
 
 def may_change(role: DatabaseRole) -> frozenset[str]:
-    """The tables whose rows a role may change; nobody may delete any."""
+    """The tables whose rows a role may change."""
     if role is DatabaseRole.SIGNER:
         return frozenset(Base.metadata.tables) - APPEND_ONLY
     return _CHANGE[role]
+
+
+def may_delete(role: DatabaseRole) -> frozenset[str]:
+    """The tables whose rows a role may delete."""
+    return _PASSING if role is DatabaseRole.NOTIFIER else frozenset()
 
 
 def may_read(role: DatabaseRole) -> frozenset[str]:
@@ -149,6 +166,8 @@ def _of(role: DatabaseRole, name: str) -> list[str]:
         found.append(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}")
     if may_change(role):
         found.append(f"GRANT UPDATE ON {_list(may_change(role))} TO {name}")
+    if may_delete(role):
+        found.append(f"GRANT DELETE ON {_list(may_delete(role))} TO {name}")
     return found
 
 

@@ -14,12 +14,12 @@ from guard.core.errors import InputError
 from guard.core.ledger import row_hash
 from guard.core.states import UNDECIDED, Verdict
 from guard.store._chain import Chain
-from guard.store._read import first, many, rows_of
+from guard.store._read import first, many, rows_of, table
 from guard.store.rows import LedgerRow
-from guard.store.tables import LedgerEntry
+from guard.store.tables import LedgerEntry, Scan
 
 _CHAIN = Chain(LedgerEntry, LedgerRow, row_hash)
-_LEDGER = _CHAIN.table
+_LEDGER, _SCANS = _CHAIN.table, table(Scan)
 #: `guard.store._chain.Chain` says what each does.
 rows, last, at, count = _CHAIN.rows, _CHAIN.last, _CHAIN.at, _CHAIN.count
 
@@ -102,3 +102,14 @@ def for_scan(s: Session, scan_id: str) -> list[LedgerRow]:
         LedgerRow,
         rows_of(LedgerEntry).where(_LEDGER.c.scan_id == scan_id).order_by(_LEDGER.c.seq),
     )
+
+
+def ended_between(s: Session, after: datetime, until: datetime) -> list[str]:
+    """The scans for which a verdict is in force that ended in this time."""
+    statement = (
+        select(_SCANS.c.id)
+        .join(_LEDGER, _LEDGER.c.id == _SCANS.c.verdict_id)
+        .where(_LEDGER.c.expires_at > after, _LEDGER.c.expires_at <= until)
+        .order_by(_LEDGER.c.seq, _SCANS.c.id)
+    )
+    return list(s.execute(statement).scalars())

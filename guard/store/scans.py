@@ -9,9 +9,10 @@ from sqlalchemy import select as sql_select
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
+from guard.core.hooks import EventType
 from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, Verdict, may_move
-from guard.store import _leases
+from guard.store import _leases, hook_events
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import Lease, ScanRow
 from guard.store.tables import LedgerEntry, Scan
@@ -81,6 +82,10 @@ def insert(
         "updated_at": now,
     }
     if insert_once(s, Scan, values):
+        if parent_scan_id is None:
+            sentence, about = f"{name} was uploaded.", {"scan_id": scan_id, "name": name}
+            digest = upload_digest or ""
+            hook_events.emit(s, EventType.RECEIVED, now, sentence, digest=digest, **about)
         return _exactly(s, scan_id)
     there = _by_id(s, scan_id) or find_by_object(s, bucket, key, version_id)
     if there is None:
@@ -268,7 +273,11 @@ def move(
         )
     values = {**fields, "state": new_state, "updated_at": now}
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(values))
-    return _exactly(s, scan_id)
+    row = _exactly(s, scan_id)
+    if new_state is ScanState.FAILED is not found.state:
+        sentence = f"The scan of {row.name} failed: {row.error or 'no reason is known'}"
+        hook_events.emit(s, EventType.SCAN_FAILED, now, sentence, name=row.name, scan_id=scan_id)
+    return row
 
 
 def _newest() -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from guard.flow._seal import tend
 from guard.flow._standing import standing
 from guard.flow.training_jobs import Asked
 from tests import people
-from tests.cli.test_every_command import Scene, alarm, letter, trainable
+from tests.cli.test_every_command import Scene, alarm, delivery, hook, letter, trainable
 from tests.flow.test_waivers import FINDING
 
 READING = {
@@ -26,6 +26,9 @@ READING = {
     "GET /dead-letters/{letter_id}",
     "GET /docs",
     "GET /healthz",
+    "GET /hooks",
+    "GET /hooks/deliveries",
+    "GET /hooks/{hook_id}",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",
@@ -59,6 +62,20 @@ DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], obj
         lambda _: {"reason": "it is known"},
     ),
     "POST /dead-letters/{letter_id}/retry": (Act.RETRY, Role.OPERATOR, letter, lambda _: None),
+    "POST /hooks": (
+        Act.ADD_HOOK,
+        Role.OPERATOR,
+        lambda _: "",
+        lambda _: {"kind": "webhook", "address": "https://a.example/in"},
+    ),
+    "POST /hooks/deliveries/{delivery_id}/retry": (
+        Act.TEST_HOOK,
+        Role.OPERATOR,
+        delivery,
+        lambda _: None,
+    ),
+    "POST /hooks/{hook_id}/remove": (Act.REMOVE_HOOK, Role.OPERATOR, hook, lambda _: None),
+    "POST /hooks/{hook_id}/test": (Act.TEST_HOOK, Role.OPERATOR, hook, lambda _: None),
     "POST /retrainings": (
         Act.RETRAIN,
         Role.OPERATOR,
@@ -165,6 +182,7 @@ def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
         "nomination_id": "none",
         "alarm_id": alarm(scene),
         "letter_id": letter(scene),
+        "hook_id": hook(scene),
     }
     jobs = {"retrainings": job(scene, JobKind.RETRAIN), "sifts": job(scene, JobKind.SIFT)}
     state = standing(scene.guard)

@@ -18,13 +18,14 @@ from typer.main import get_command
 from guard.attest import acts as signing
 from guard.attest import dsse
 from guard.cli.main import app
+from guard.core.hooks import DeliveryState, HookKind
 from guard.core.roles import Act, Role
 from guard.core.trainset import TrainingSetFacts
-from guard.flow import keys, run_stage, tokens
+from guard.flow import hooks, keys, run_stage, tokens
 from guard.flow._standing import standing
 from guard.flow.principals import authenticate
 from guard.policy.rules import RetrainRule
-from guard.store import alarms, dead_letters, ledger_acts, migrate, trainsets
+from guard.store import alarms, dead_letters, deliveries, ledger_acts, migrate, trainsets
 from guard.store.rows import TrainingSetRow
 from guard.store.session import reading, transaction
 from tests import people
@@ -44,6 +45,11 @@ READING: dict[str, tuple[str, ...]] = {
     "cleanset list": (),
     "dead-letters list": (),
     "dead-letters show": ("LETTER",),
+    "hook list": (),
+    "hook log": (),
+    "hook show": ("HOOK",),
+    # With --apply it sets a bucket's policy and leaves an act: tests/flow/test_quarantine.py.
+    "quarantine policy": ("--store", "minio", "--principal", "guard"),
     # Prints SQL. With --apply the owner of the tables changes rights, which the ledger never knew.
     "db roles": (),
     "keys list": (),
@@ -190,6 +196,19 @@ def letter(scene: Scene) -> str:
         return dead_letters.list_all(session)[0].id
 
 
+def hook(scene: Scene) -> str:
+    who = people.who(scene.guard, "an-operator", Role.OPERATOR)
+    return hooks.add(scene.guard, who, HookKind.SLACK, "https://a.example/in").row.id
+
+
+def delivery(scene: Scene) -> str:
+    who = people.who(scene.guard, "another-operator", Role.OPERATOR)
+    row = hooks.test(scene.guard, who, hook(scene))
+    with transaction(scene.guard.engine) as session:
+        deliveries.end(session, row.id, DeliveryState.DEAD, scene.guard.now())
+    return row.id
+
+
 ARTIFACT = ("--finding", FINDING, "--reason", "a square", "--until", "2026-12-11")
 WHY = ("--reason", "for the test")
 #: What each command is called with; the first word is made by a function where it depends on more.
@@ -198,6 +217,15 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "cleanset add": (Act.ADD_CLEANSET, Role.OPERATOR, lambda _: "threes", ("set.npz",)),
     "db upgrade": (Act.UPGRADE_DATABASE, Role.OPERATOR, older_schema, ()),
     "dead-letters retry": (Act.RETRY, Role.OPERATOR, letter, ()),
+    "hook add": (
+        Act.ADD_HOOK,
+        Role.OPERATOR,
+        lambda _: "webhook",
+        ("https://a.example/in", "--type", "guard.verdict.*"),
+    ),
+    "hook remove": (Act.REMOVE_HOOK, Role.OPERATOR, hook, ()),
+    "hook retry": (Act.TEST_HOOK, Role.OPERATOR, delivery, ()),
+    "hook test": (Act.TEST_HOOK, Role.OPERATOR, hook, ()),
     "keys distrust": ("distrust", Role.SIGNER, lambda s: new_key(s, trusted=True), WHY),
     "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
     "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
@@ -303,7 +331,7 @@ def test_what_only_reads_leaves_the_chain_as_it_was(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GUARD_TOKEN", scene.token(Role.OPERATOR))
-    ids = {"SCAN": scene.first, "ALARM": alarm(scene), "LETTER": letter(scene)}
+    ids = {"SCAN": scene.first, "ALARM": alarm(scene), "LETTER": letter(scene), "HOOK": hook(scene)}
     before, state = scene.seq, standing(scene.guard)
 
     for command, more in READING.items():

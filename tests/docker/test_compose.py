@@ -28,6 +28,7 @@ LOGINS = {
     "worker-train": "guard_worker",
     "worker-control": "guard_signer",
     "worker-watch": "guard_signer",
+    "worker-notify": "guard_notifier",
 }
 OURS = [*LOGINS, "beat", "buckets"]
 services = pytest.mark.parametrize("name", list(SERVICES))
@@ -72,6 +73,7 @@ def test_a_service_is_in_the_networks_that_it_needs_and_in_no_common_one(name: s
         "s3": ["store", "uploads"],
         "torchserve": ["serving", "inference"],
         "api": ["web"],
+        "worker-notify": ["receivers"],
         "poller": ["store"],  # the queue of events is beside the store
     }
     wanted = {network for sign, network in needed.items() if sign in addresses}

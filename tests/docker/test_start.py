@@ -31,8 +31,13 @@ from tests.services import LOOPBACK, free_ports
 
 pytestmark = pytest.mark.e2e
 LEFT_OUT = {"worker-scan", "worker-train", "torchserve"}
-NODES = {"worker-inspect": "inspect", "worker-control": "control", "worker-watch": "watch"}
-ROLES = ("guard_worker", "guard_signer", "guard_api", "guard_reader", "guard")
+NODES = {
+    "worker-inspect": "inspect",
+    "worker-control": "control",
+    "worker-watch": "watch",
+    "worker-notify": "notify",
+}
+ROLES = ("guard_worker", "guard_signer", "guard_api", "guard_notifier", "guard_reader", "guard")
 PIDBOX = "_kombu.binding.celery.pidbox"  # Celery's set of the processes that take commands
 
 

@@ -40,7 +40,7 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
 
 _USE_CASES = (
     "core policy store attest blobs events cleansets trainsets ml formats detectors defenses "
-    "sifters retrainers publishers reports"
+    "sifters retrainers publishers reports notify"
 )
 TABLE = {
     "core": _row(stdlib_only=True),
@@ -56,6 +56,7 @@ TABLE = {
     "graphs": _row("core ml", TORCH, CHEMISTRY),
     "store": _row("core", SQL),
     "blobs": _row("core", CLOUD),
+    "notify": _row("core"),
     "events": _row("core", CLOUD),
     "detectors": _row("core ml graphs", TORCH),
     "defenses": _row("core ml graphs", TORCH),
