@@ -21,6 +21,7 @@ from guard.inference._clients import Clients
 from guard.inference._keys import make_keys
 from guard.inference._management import Management
 from guard.inference._models import Models
+from guard.inference._protocol import Protocol
 from guard.inference._web import Guarded
 
 _MAX_CONNECTIONS = 256
@@ -91,6 +92,7 @@ def _server(app: Guarded) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=Protocol,
             lifespan="off",
             ws="none",
             access_log=False,

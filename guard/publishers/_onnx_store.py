@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,13 +91,12 @@ class OnnxStore:
             for member in MEMBERS:
                 replace_durably(draft / member, draft / member)
             target.parent.mkdir(exist_ok=True)
-            if target.exists() or target.is_symlink():
-                self.remove(name, version)
-                target.parent.mkdir(exist_ok=True)
-            (draft / "out").mkdir()
+            (draft / "new").mkdir()
             for member in MEMBERS:
-                (draft / member).rename(draft / "out" / member)
-            replace_durably(draft / "out", target, mode=0o755)
+                (draft / member).rename(draft / "new" / member)
+            if target.exists() or target.is_symlink():
+                target.rename(draft / "old")
+            replace_durably(draft / "new", target, mode=0o755)
 
     def holds(self, approved: Any) -> bool:
         """Whether this very release lies here, with the file that it names."""
@@ -192,8 +191,9 @@ class OnnxStore:
                         one.unlink(missing_ok=True)
 
     def forget(self, digest: str) -> None:
-        """Delete an exported file that was not published."""
-        self._made(digest).unlink(missing_ok=True)
+        """Delete an exported file that was not published; what cannot be deleted is swept later."""
+        with suppress(OSError):
+            self._made(digest).unlink(missing_ok=True)
 
     def _file(self, name: str, version: str) -> Path:
         return self._root / name / version / MODEL

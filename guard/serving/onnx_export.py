@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,13 @@ def main(arguments: list[str]) -> dict[str, str | bool]:
     Returns:
         `{"digest": ...}` of the file that was written, or the `sentence` of a refusal and whether
         the weights were `changed`.
+
+    Raises:
+        ModuleNotFoundError: the extra `export` is not installed.
     """
     weights, digest, out = arguments
+    if find_spec("onnxscript") is None:  # no fault of the model's, which may come again
+        raise ModuleNotFoundError("torch.onnx needs onnxscript; install registry-guard[export]")
     try:
         data = exported(Path(weights), digest)
     except GuardError as error:

@@ -31,9 +31,8 @@ def ask(data: bytes, length: str | None = None) -> Request:
 
 def raw(parts: bytes, kind: str, shape: list[int], **more: Any) -> tuple[bytes, str]:
     """A request whose tensor follows the JSON, and the header that says where."""
-    one = {"name": "images", "datatype": kind, "shape": shape}
-    one["parameters"] = {"binary_data_size": len(parts), **more}
-    head = body(one)
+    parameters = {"binary_data_size": len(parts), **more}
+    head = body({"name": "images", "datatype": kind, "shape": shape, "parameters": parameters})
     return head + parts, str(len(head))
 
 

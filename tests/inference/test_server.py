@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.testclient import TestClient
 
 from guard.core.secret import Secret
@@ -284,10 +284,10 @@ def test_a_fault_of_the_server_is_not_shown_to_clients(
 
 def test_a_client_that_goes_away_is_no_fault() -> None:
     async def gone() -> AsyncIterator[bytes]:
-        raise _web.ClientDisconnect
+        raise ClientDisconnect
         yield b""
 
-    answer = asyncio.run(_web.on_disconnect(Request({"type": "http"}), _web.ClientDisconnect()))
+    answer = asyncio.run(_web.on_disconnect(Request({"type": "http"}), ClientDisconnect()))
 
     assert answer.status_code == 400
 

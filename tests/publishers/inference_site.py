@@ -62,6 +62,8 @@ class Site:
         publisher = self.publisher()
         for one in publisher.state():
             publisher.withdraw(one.name, one.version)
+        for left in self.store.glob(".made-*"):  # of a publish that a test did not finish
+            left.unlink()
 
 
 @cache

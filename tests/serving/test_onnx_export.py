@@ -73,6 +73,16 @@ def test_the_process_answers_with_the_digest_of_what_it_wrote(
     assert json.loads(stdout.getvalue())["changed"] is True
 
 
+def test_a_model_of_another_modality_is_refused(
+    model: Vetted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = SimpleNamespace(modality="text-to-graph")
+    monkeypatch.setattr(onnx_export, "read_canonical", lambda _: (graphs, {}))
+
+    with pytest.raises(NotServable, match="image classifiers only"):
+        exported(model.path, model.digest)
+
+
 def test_a_network_that_the_exporter_cannot_express_is_refused(
     model: Vetted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +141,15 @@ def test_an_exporter_that_gives_nothing_is_refused(
 
     with pytest.raises(NotServable):
         exported(model.path, model.digest)
+
+
+def test_without_the_exporter_the_process_fails_and_no_model_is_refused(
+    model: Vetted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "find_spec", lambda _: None)
+
+    with pytest.raises(ModuleNotFoundError, match="export"):
+        main([str(model.path), model.digest, str(tmp_path / "out")])
 
 
 def test_changed_weights_are_an_integrity_error(model: Vetted) -> None:
