@@ -49,19 +49,17 @@ def test_flat_and_nested_numbers_are_the_same_images() -> None:
     flat = ask(body(tensor(IMAGES)))
     nested = ask(body(tensor(IMAGES, data=IMAGES.tolist())))
 
-    np.testing.assert_array_equal(flat.images, IMAGES)
-    np.testing.assert_array_equal(nested.images, IMAGES)
+    assert np.array_equal(flat.images, IMAGES)
+    assert np.array_equal(nested.images, IMAGES)
     assert flat.images.dtype == np.float32
 
 
 def test_raw_tensors_are_the_same_images_as_json() -> None:
-    np.testing.assert_array_equal(ask(*raw(IMAGES.tobytes(), "FP32", [2, *SIZE])).images, IMAGES)
-    np.testing.assert_array_equal(
+    assert np.array_equal(ask(*raw(IMAGES.tobytes(), "FP32", [2, *SIZE])).images, IMAGES)
+    assert np.array_equal(
         ask(*raw(BYTES.tobytes(), "UINT8", [2, *SIZE])).images, BYTES.astype(np.float32) / 255
     )
-    np.testing.assert_array_equal(
-        ask(body(tensor(BYTES, "UINT8"))).images, BYTES.astype(np.float32) / 255
-    )
+    assert np.array_equal(ask(body(tensor(BYTES, "UINT8"))).images, BYTES.astype(np.float32) / 255)
 
 
 def test_encoded_images_are_taken_raw_and_as_base64() -> None:
@@ -70,8 +68,8 @@ def test_encoded_images_are_taken_raw_and_as_base64() -> None:
     one = {"name": "images", "datatype": "BYTES", "shape": [2], "data": [text, text]}
     found = ask(body(one))
 
-    np.testing.assert_array_equal(ask(*raw(framed * 2, "BYTES", [2])).images, found.images)
-    np.testing.assert_array_equal(found.images[0], BYTES[0].astype(np.float32) / 255)
+    assert np.array_equal(ask(*raw(framed * 2, "BYTES", [2])).images, found.images)
+    assert np.array_equal(found.images[0], BYTES[0].astype(np.float32) / 255)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_an_encoded_image_is_read_as_by_the_handler_of_torchserve(
     )
     wanted, _ = of_torchserve.parse({"body": data}, manifest)
 
-    np.testing.assert_array_equal(decoded(data, (channels, 6, 5)), wanted[0].numpy())
+    assert np.array_equal(decoded(data, (channels, 6, 5)), wanted[0].numpy())
 
 
 def test_outputs_are_all_or_those_that_are_asked_for() -> None:

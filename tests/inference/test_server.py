@@ -125,9 +125,7 @@ def test_an_answer_is_that_of_the_vetted_network(clients: TestClient, model: Vet
         "id": "a",
     }
     assert outputs["probabilities"]["shape"] == [2, 3]
-    np.testing.assert_allclose(
-        np.reshape(outputs["probabilities"]["data"], (2, 3)), wanted, atol=1e-5
-    )
+    assert np.allclose(np.reshape(outputs["probabilities"]["data"], (2, 3)), wanted, atol=1e-5)
     assert outputs["class"]["data"] == wanted.argmax(1).tolist()
     assert outputs["label"]["data"] == [model.manifest.label_names[one] for one in wanted.argmax(1)]
 
@@ -157,7 +155,7 @@ def test_bytes_are_answered_as_raw_tensors_where_they_are_asked_for(
     best = np.array(model.smoke.probabilities).argmax(1)
 
     assert sum(sizes) == len(rest)
-    np.testing.assert_allclose(
+    assert np.allclose(
         np.frombuffer(rest[: sizes[0]], "<f4").reshape(2, 3), model.smoke.probabilities, atol=1e-5
     )
     assert np.frombuffer(rest[sizes[0] : sizes[0] + sizes[1]], "<i8").tolist() == best.tolist()
@@ -174,9 +172,7 @@ def test_a_png_is_answered_as_the_vetted_network_answers_it(
         "outputs"
     ][0]
 
-    np.testing.assert_allclose(
-        np.reshape(answer["data"], (2, 3)), model.smoke.probabilities, atol=1e-5
-    )
+    assert np.allclose(np.reshape(answer["data"], (2, 3)), model.smoke.probabilities, atol=1e-5)
 
 
 @pytest.mark.parametrize(

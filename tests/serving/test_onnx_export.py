@@ -41,7 +41,7 @@ def test_the_file_answers_as_the_vetted_network_with_its_conditional_polarizer(
         wanted = model.model(images).softmax(1).numpy()
     found = Session(data).run(images.numpy())
 
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.allclose(found, wanted, atol=1e-5)
     assert (found.argmax(1) == wanted.argmax(1)).all()
 
 
