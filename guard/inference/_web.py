@@ -72,8 +72,10 @@ async def body_of(request: Request, most: int) -> bytes:
     """The body, read within a time and a size.
 
     Raises:
-        Refused: it is larger, or does not come in time.
+        Refused: it is larger, compressed, or does not come in time.
     """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refused("Send the body uncompressed.", code="bad_inputs")
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated[:20]) > most:
         raise Refused(f"A body may have {most} bytes.", code="request_too_large")

@@ -213,6 +213,13 @@ def test_a_body_over_the_limit_is_not_read(
         assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
 
 
+def test_a_compressed_body_is_refused_before_it_could_unfold(clients: TestClient) -> None:
+    answer = clients.post(INFER, content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_inputs")
+    assert "uncompressed" in answer.json()["error"]
+
+
 def test_a_body_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_web, "BODY_SECONDS", 0.05)
 
