@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, Self
 
 from guard.core.digests import canonical_json
+from guard.core.plain import Digest, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,18 @@ class Format(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedForm:
+    """A file that a publisher made from the canonical weights, and serves in their place.
+
+    `format` is `onnx`; the signed release holds both, so that the digest of what is served is bound
+    to the digest of what was vetted.
+    """
+
+    format: Text
+    digest: Digest
+
+
+@dataclass(frozen=True, kw_only=True)
 class Receipt:
     """A publisher's confirmation that one artifact is being served."""
 
@@ -128,6 +141,19 @@ class Publisher(ABC):
     def configured(cls, settings: Any) -> Self:  # noqa: ARG003 - for those that need some
         """The publisher that the service uses, by its `guard.settings.Settings`."""
         return cls()
+
+    def prepare(self, digest: str, weights: BinaryIO) -> ServedForm | None:  # noqa: ARG002 - most serve the weights
+        """Make what is served in place of the weights; None where they are served themselves.
+
+        Called before each `publish`, for an artifact that the gate lets through; what it returns
+        stands in the signed release.
+
+        Raises:
+            NotServable: this publisher cannot serve this model; the sentence gives the reason.
+            IntegrityMismatch: the weights are not those of `digest`.
+            Unavailable: try again.
+        """
+        return None
 
     @abstractmethod
     def publish(self, approved: Any, weights: BinaryIO, smoke: "AnySmoke") -> Receipt:

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from guard.attest import gate
-from guard.core.contracts import AnySmoke, Prompt, Receipt, Smoke, TextSmoke
+from guard.core.contracts import AnySmoke, Prompt, Receipt, ServedForm, Smoke, TextSmoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.modality import Modality
 from guard.core.roles import Act
@@ -77,19 +77,7 @@ def run(guard: Guard, held: Held) -> None:
         version = _begin(guard, held, scan, scan.canonical_digest)
         if (scan := held.scan()).state is not ScanState.PUBLISHING or not scan.canonical_digest:
             return  # a reviewer rejected it while it waited
-        row, revoked = _verdict_of(guard, scan)
-        approved = gate.approve(
-            row.envelope,
-            guard.trusted,
-            digest=scan.canonical_digest,
-            now=guard.now(),
-            revoked=revoked,
-            ledger_row=row,
-            name=scan.name,
-            version=version,
-            signer=guard.signer,
-            mode=guard.policy.gate_mode,
-        )
+        approved = _release(guard, scan, scan.canonical_digest, version)
     except _turn.Superseded as error:
         _skip(guard, held, error.sentence)
         return
@@ -102,8 +90,13 @@ def run(guard: Guard, held: Held) -> None:
     smoke = smoke_from(guard.blobs.path(scan.detail.smoke).read_bytes())
     try:
         with guard.blobs.open(scan.canonical_digest) as weights:
+            # What is served in place of the weights is made only once the gate lets them through,
+            # and the gate decides anew before it signs that file's digest.
+            served = guard.publisher.prepare(scan.canonical_digest, weights)
+            if served is not None:
+                approved = _release(guard, scan, scan.canonical_digest, version, served)
             receipt = guard.publisher.publish(approved, weights, smoke)
-    except IntegrityMismatch as error:
+    except (NotServable, IntegrityMismatch) as error:
         _refuse(guard, held, scan, error.sentence)
         return
     try:
@@ -123,6 +116,25 @@ def run(guard: Guard, held: Held) -> None:
         if _is_unrecorded(guard, receipt):
             guard.publisher.withdraw(receipt.name, receipt.version)
         _skip(guard, held, error.sentence)
+
+
+def _release(
+    guard: Guard, scan: ScanRow, digest: str, version: str, served: ServedForm | None = None
+) -> gate.Approved:
+    row, revoked = _verdict_of(guard, scan)
+    return gate.approve(
+        row.envelope,
+        guard.trusted,
+        digest=digest,
+        now=guard.now(),
+        revoked=revoked,
+        ledger_row=row,
+        name=scan.name,
+        version=version,
+        signer=guard.signer,
+        mode=guard.policy.gate_mode,
+        served=served,
+    )
 
 
 def _begin(guard: Guard, held: Held, scan: ScanRow, digest: str) -> str:

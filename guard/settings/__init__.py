@@ -20,6 +20,7 @@ from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # a type of settings, also for others
 from guard.settings._access import Access
 from guard.settings._intake import Intake
+from guard.settings._open_inference import OpenInferencePlaces
 from guard.settings._places import Places
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
@@ -33,7 +34,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Telling, Serving, Vetting, Access, Intake, Places):
+class Settings(Telling, OpenInferencePlaces, Serving, Vetting, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:
@@ -51,11 +52,15 @@ class Settings(Telling, Serving, Vetting, Access, Intake, Places):
         fill("checkpoint_dir", self.data_dir / "checkpoints")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
+        fill("open_inference_run_dir", self.data_dir / "open-inference")
+        fill("open_inference_management", f"unix:{self.open_inference_run_dir / 'm.sock'}")
+        fill("open_inference_store", self.open_inference_run_dir / "store")
         fill("published_dir", self.data_dir / "published")
         _check_names(self.served_name, self.cleanset_map)
         if self.smtp_tls not in {"starttls", "tls", "none"}:
             raise InputError(f"{PREFIX}SMTP_TLS must be starttls, tls or none.", code="bad_setting")
-        own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", "torchserve_store")
+        stores = ("torchserve_store", "open_inference_store")
+        own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", *stores)
         places = {PREFIX + name.upper(): getattr(self, name) for name in own}
         if self.checkpoint_bucket:
             places[f"{PREFIX}CHECKPOINT_BUCKET"] = f"s3://{self.checkpoint_bucket}"

@@ -16,6 +16,7 @@ from tests.house.sources import ROOT
 
 FOLDER = ROOT / "docker"
 COMPOSE, GPU = FOLDER / "compose.yaml", FOLDER / "gpu.yaml"
+OPEN_INFERENCE = FOLDER / "open-inference.yaml"
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:?[-?])([^${}]*))?\})")
 
 

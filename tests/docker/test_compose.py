@@ -1,5 +1,6 @@
 """compose.yaml: it can start, nothing in it has more than it needs, and its schema holds."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import compose_spec
 import pytest
 import yaml
 
+from guard.inference.__main__ import Config
+from guard.publishers.open_inference import OpenInference
 from guard.settings import load_settings
 from guard.store.grants import DatabaseRole
 from tests.docker import compose
@@ -34,7 +37,11 @@ OURS = [*LOGINS, "beat", "buckets"]
 services = pytest.mark.parametrize("name", list(SERVICES))
 
 
-@pytest.mark.parametrize("files", [(), (compose.COMPOSE, compose.GPU)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "files",
+    [(), (compose.COMPOSE, compose.GPU), (compose.COMPOSE, compose.OPEN_INFERENCE)],
+    ids=["cpu", "gpu", "open-inference"],
+)
 def test_the_file_is_one_of_the_compose_specification(files: tuple[Path, ...]) -> None:
     text = yaml.safe_dump(compose.load(ENV, *files))
     compose_spec.PyCompose.from_yaml(text).validate()
@@ -237,3 +244,27 @@ def test_a_store_of_its_own_and_that_of_aws_are_settings() -> None:
 def test_secrets_and_files_of_the_site_are_in_neither_git_nor_an_image() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"docker/.env", "docker/guard.env", "docker/site/*"} <= set(ignored)
+
+
+def test_the_inference_server_takes_the_place_of_torchserve_with_all_its_locks() -> None:
+    services = compose.load(ENV, compose.COMPOSE, compose.OPEN_INFERENCE)["services"]
+    server, before = services["torchserve"], SERVICES["torchserve"]
+    config = json.loads((compose.FOLDER / "open-inference" / "config.json").read_text())
+    start = (compose.FOLDER / "open-inference" / "start").read_text()
+
+    assert {name for name in server if server[name] != before[name]} == {"build", "image"}
+    assert server["image"] == f"registry-guard-{server['build']['target']}"
+    assert server["build"]["target"] in stages()
+    for name in ("worker-control", "worker-watch"):
+        settings = load_settings(compose.environment(services[name]))
+        OpenInference.configured(settings)
+
+        assert settings.publisher == "open_inference"
+        assert settings.open_inference_management == f"unix:{config['management']}"
+        assert str(settings.open_inference_run_dir) == config["run_dir"]
+        assert str(settings.open_inference_store) == config["store"]
+        assert settings.open_inference_address == f"http://torchserve:{config['port']}"
+        assert str(settings.trusted_keys_file) == config["trusted"]
+    assert Path(config["store"]).name in start
+    assert "-I -B -m guard.inference" in start
+    assert Config(**config).workers == 2

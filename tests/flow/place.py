@@ -113,7 +113,11 @@ class Place:
         return self.guard.blobs.put_bytes(blob)
 
     def with_evidence(
-        self, scan_id: str, *findings: Finding, outcome: Outcome = Outcome.FINDINGS
+        self,
+        scan_id: str,
+        *findings: Finding,
+        outcome: Outcome = Outcome.FINDINGS,
+        smoke: bytes = b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}',
     ) -> ScanRow:
         """Put a scan where detection would have left it.
 
@@ -135,9 +139,7 @@ class Place:
             findings=findings,
         )
         accuracy = Accuracy(overall=0.9, per_class=(0.9,) * 5, images=120)
-        smoke = self.guard.blobs.put_bytes(
-            b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}'
-        )
+        smoke_digest = self.guard.blobs.put_bytes(smoke)
         with transaction(self.guard.engine) as session:
             evidence.add(session, item, self.clock)
             evidence.add(
@@ -152,7 +154,7 @@ class Place:
                 cleanset_name="squares",
                 detail=replace(
                     scan.detail,
-                    smoke=smoke,
+                    smoke=smoke_digest,
                     rescan=scan.detail.rescan and replace(scan.detail.rescan, unseen=False),
                 ),
             )

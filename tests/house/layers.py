@@ -19,7 +19,8 @@ CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
 METRICS = {"prometheus_client"}
 CHEMISTRY = {"rdkit"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY
+ONNX = {"onnx", "onnxruntime", "onnxscript"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY | ONNX
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ TABLE = {
     "sifters": _row("core ml trainsets", TORCH),
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
-    "serving": _row("core attest ml graphs formats", TORCH),
+    # `inference` for ONNX Runtime, which the exported file is compared with.
+    "serving": _row("core attest ml graphs formats inference", TORCH),
+    "inference": _row("core attest", WEB, ONNX),
     "vetting": _row(
         "core policy cleansets trainsets ml graphs formats detectors defenses sifters retrainers "
         "reports"

@@ -23,6 +23,7 @@ LIGHT = sorted(
             "guard/core",
             "guard/events",
             "guard/flow",
+            "guard/inference",
             "guard/local",
             "guard/policy",
             "guard/publishers",
