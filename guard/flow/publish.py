@@ -21,6 +21,7 @@ from guard.flow import _newest, _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._modality import for_scan
+from guard.flow._observed import refused
 from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
@@ -94,6 +95,7 @@ def run(guard: Guard, held: Held) -> None:
         _skip(guard, held, error.sentence)
         return
     except (NotServable, IntegrityMismatch, claims.NameTaken) as error:
+        refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
         return
     if scan.detail.smoke is None:
@@ -104,6 +106,7 @@ def run(guard: Guard, held: Held) -> None:
         with guard.blobs.open(scan.canonical_digest) as weights:
             receipt = guard.publisher.publish(approved, weights, smoke)
     except IntegrityMismatch as error:
+        refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
         return
     try:

@@ -58,6 +58,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "nominations",
             "outbox",
             "scans",
+            "tallies",
             "uploaders",
         }
     ),
@@ -66,7 +67,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
 }
 _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
-        {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
+        {"alarms", "artifacts", "claims", "nominations", "scans", "tallies", "training_jobs"}
     ),
     DatabaseRole.API: frozenset({"outbox", "tokens", "training_jobs"}),
     DatabaseRole.READER: frozenset(),

@@ -1,0 +1,18 @@
+"""The queue that each stage's messages go to."""
+
+from collections.abc import Mapping
+
+#: What compares, every few seconds, what is served with what may be. No stage is in it, so that no
+#: upload, however slow to read, to scan or to load, can hold its worker.
+WATCH = "watch"
+QUEUES = ("inspect", "scan", "publish", "control", "train", WATCH)
+QUEUE_OF: Mapping[str, str] = {
+    "receive": "inspect",
+    "inspect": "inspect",
+    "detect": "scan",
+    "purify": "scan",
+    "decide": "control",
+    "publish": "publish",
+    "sift": "train",
+    "retrain": "train",
+}
