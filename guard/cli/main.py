@@ -36,6 +36,7 @@ _EXITS: tuple[tuple[type[GuardError], int], ...] = (
 #: Packages that the base installation omits, and the extra that installs each (typer brings
 #: pydantic).
 EXTRAS = {
+    "opentelemetry": "otel",
     **dict.fromkeys(("torch", "torchvision", "timm", "scipy"), "worker"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), "api"),
     **dict.fromkeys(("celery", "kombu", "redis"), "api"),

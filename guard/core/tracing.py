@@ -90,6 +90,11 @@ class _Silent:
         pass
 
 
+def silent() -> Span:
+    """A span that nobody takes."""
+    return _Silent()
+
+
 @dataclass
 class Notes:
     """A tracer that only remembers names and times, for a process without a network."""
@@ -137,16 +142,21 @@ def span(name: str, place: Place | None = None, *, root: bool = False) -> Iterat
         place: what the work belongs to; None where the block around it says so.
         root: it is the first span of the trace.
     """
-    token = None if place is None else _HERE.set(place)
     made = (
         _tracers[0].span(name, place or here(), root=root) if _tracers else nullcontext(_Silent())
     )
+    with nullcontext() if place is None else at(place), made as found:
+        yield found
+
+
+@contextmanager
+def at(place: Place) -> Iterator[None]:
+    """The place of what the block does, without a span."""
+    token = _HERE.set(place)
     try:
-        with made as found:
-            yield found
+        yield
     finally:
-        if token is not None:
-            _HERE.reset(token)
+        _HERE.reset(token)
 
 
 @contextmanager

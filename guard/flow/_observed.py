@@ -91,9 +91,10 @@ def intake_of(guard: "Guard", nomination_id: str) -> Iterator[Seen]:
 def _stage(guard: "Guard", place: Place) -> Iterator[Seen]:
     seen = Seen(place.stage)
     with tallies.collecting() as counted:
-        begun = time.monotonic()
+        begun, seconds = time.monotonic(), 0.0
         try:
             with span(f"stage {place.stage}", place) as seen.span:
+                _LOG.info("stage_started")
                 try:
                     yield seen
                 except Exception as error:
@@ -101,9 +102,10 @@ def _stage(guard: "Guard", place: Place) -> Iterator[Seen]:
                     seen.failed(error)
                     raise
                 finally:
+                    seconds = time.monotonic() - begun
                     seen.span.note(outcome=seen.outcome)
+                    _LOG.info("stage_ended", outcome=seen.outcome, seconds=round(seconds, 3))
         finally:
-            seconds = time.monotonic() - begun
             tallies.observe(tallies.STAGES, place.stage, seen.outcome, value=seconds)
             _keep(guard, counted)
 

@@ -20,6 +20,7 @@ from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # a type of settings, also for others
 from guard.settings._access import Access
 from guard.settings._intake import Intake
+from guard.settings._observing import Observing
 from guard.settings._places import Places
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
@@ -32,7 +33,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Serving, Vetting, Access, Intake, Places):
+class Settings(Observing, Serving, Vetting, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:

@@ -1,23 +1,44 @@
 """What stages leave for the metrics: seconds, errors, refusals, repairs."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from guard.core import tracing
 from guard.core.errors import ArtifactRejected, InputError, MethodFailed, Unavailable
 from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.tallies import DETECTOR_ERRORS, P_VALUES, collecting
+from guard.events import Nomination
 from guard.flow import _observed, run_stage
 from guard.flow._observed import examined
+from guard.flow.nominate import nominate
 from guard.store import tallies
 from guard.store.session import reading
+from guard.traces import Traces
 from tests.flow.place import Place, finding
+from tests.test_traces import SENDER, TRACE
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+@pytest.fixture
+def exported() -> Iterator[InMemorySpanExporter]:
+    """The spans of this process."""
+    memory = InMemorySpanExporter()
+    made = Traces.into(InMemorySpanExporter())
+    made.provider.add_span_processor(SimpleSpanProcessor(memory))
+    tracing.install(made)
+    yield memory
+    tracing.install(None)
+    made.provider.shutdown()
 
 
 def counted(place: Place, name: str) -> dict[tuple[str, ...], float]:
@@ -39,6 +60,44 @@ def test_each_run_of_a_stage_is_timed_with_its_outcome(place: Place) -> None:
     sums = counted(place, "guard_scan_seconds_sum")
     assert set(sums) == {("inspect", "done"), ("decide", "done")}
     assert 0 < sums["inspect", "done"] < 120
+
+
+def hexadecimal(spans: tuple[ReadableSpan, ...]) -> list[tuple[str, str, str]]:
+    """Name, trace and parent of each span; the parent is empty where there is none."""
+    return [
+        (
+            one.name,
+            f"{one.context.trace_id:032x}",
+            "" if one.parent is None else f"{one.parent.span_id:016x}",
+        )
+        for one in spans
+        if one.context is not None
+    ]
+
+
+def test_an_upload_is_one_trace_from_its_event_to_publishing(
+    exported: InMemorySpanExporter, place: Place
+) -> None:
+    wanted = Nomination("models", "models/a/model.safetensors", "v", "s3")
+    with tracing.called(SENDER):
+        (trace,) = nominate(place.guard.engine, [wanted], place.clock, buckets=("models",))
+    scan_id = place.upload(trace=trace)
+    run_stage.work(place.guard, "inspect", scan_id)
+    place.with_evidence(scan_id, finding(suspicious=False))
+    run_stage.work(place.guard, "decide", scan_id)
+    run_stage.work(place.guard, "publish", scan_id)
+
+    spans = exported.get_finished_spans()
+    root = tracing.root_of(trace)
+    found = hexadecimal(spans)
+    assert {trace_id for _, trace_id, _ in found} == {trace}
+    assert found[0] == ("upload", trace, "")
+    assert f"{spans[0].context.span_id:016x}" == root
+    stages = [(name, parent) for name, _, parent in found if name.startswith("stage ")]
+    assert stages == [(f"stage {name}", root) for name in ("inspect", "decide", "publish")]
+    assert "job inspect" in [name for name, _, _ in found]
+    (link,) = spans[0].links
+    assert f"{link.context.trace_id:032x}" == TRACE
 
 
 def test_a_refused_upload_is_counted_by_the_code_of_the_rule(place: Place) -> None:
@@ -82,7 +141,7 @@ def test_counters_that_cannot_be_written_do_not_hold_a_scan(
     def away(*_: object) -> None:
         raise Unavailable("The database is locked.")
 
-    monkeypatch.setattr(_observed.rows, "add", away)
+    monkeypatch.setattr(tallies, "add", away)
     scan_id = place.upload()
 
     assert run_stage.work(place.guard, "inspect", scan_id)

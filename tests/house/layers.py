@@ -18,8 +18,9 @@ BROKER = {"celery", "kombu", "redis"}
 CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
 METRICS = {"prometheus_client"}
+TRACES = {"opentelemetry"}
 CHEMISTRY = {"rdkit"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | TRACES | CHEMISTRY
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ TABLE = {
     "policy": _row("core", stdlib_only=True),
     "settings": _row("core", stdlib_only=True),
     "logs": _row("core"),
+    "traces": _row("core", TRACES),
     "attest": _row("core"),
     "reports": _row("core"),
     "cleansets": _row("core", CHEMISTRY),  # to check the molecules of a pair set
@@ -75,7 +77,7 @@ TABLE = {
     ),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
-    "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
+    "bootstrap": _row(f"{_USE_CASES} flow settings logs traces", SQL),
     "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
     "offline": _row(
@@ -94,7 +96,9 @@ TABLE = {
     ),
     # `events` for the SQS poller.
     "workers": _row(
-        "core vetting jobs flow bootstrap store reports cleansets settings logs events", BROKER, SQL
+        "core vetting jobs flow bootstrap store reports cleansets settings logs traces events",
+        BROKER,
+        SQL,
     ),
     "local": _row("core settings", HTTP, BROKER, CLOUD),
 }
