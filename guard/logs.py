@@ -131,12 +131,13 @@ def _hide_secrets(
 ) -> MutableMapping[str, Any]:
     """Take out what a library or an error's text may have carried along."""
     return {
-        key: HIDDEN if isinstance(value, str) and _SECRET_NAME.fullmatch(key) else _hidden(value)
+        key: HIDDEN if isinstance(value, str) and _SECRET_NAME.fullmatch(key) else hidden(value)
         for key, value in event.items()
     }
 
 
-def _hidden(value: Any) -> Any:
+def hidden(value: Any) -> Any:
+    """A value as it may be shown: without what `hide` was given, passwords of URLs and tokens."""
     if isinstance(value, str):
         for secret in _secrets:
             value = value.replace(secret, HIDDEN)
@@ -146,11 +147,11 @@ def _hidden(value: Any) -> Any:
         return {
             key: HIDDEN
             if isinstance(item, str) and _SECRET_NAME.fullmatch(str(key))
-            else _hidden(item)
+            else hidden(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_hidden(item) for item in value]
+        return [hidden(item) for item in value]
     return value
 
 

@@ -19,7 +19,6 @@ from guard.core.tracing import Fact, Part, Place, Span, shown
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 #: How long one batch may take to be sent, retries included, and how many spans may wait.
 TIMEOUT_SECONDS, QUEUE = 3, 1024
@@ -42,7 +41,7 @@ def start(endpoint: str, headers: Secret) -> None:
         return
     key = endpoint, headers.reveal()
     if key not in _started:
-        _started[key] = Traces.to(endpoint, _parsed(headers))
+        _started[key] = Traces.to(endpoint, parsed(headers))
     tracing.install(_started[key])
 
 
@@ -76,7 +75,7 @@ class Traces:
         return cls.into(OTLPSpanExporter(endpoint, headers=headers, timeout=TIMEOUT_SECONDS))
 
     @classmethod
-    def into(cls, exporter: "SpanExporter") -> "Traces":
+    def into(cls, exporter: Any) -> "Traces":
         """One whose spans a thread hands to an exporter."""
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider, sampling
@@ -208,7 +207,12 @@ def _links() -> list[Any]:
     return [trace.Link(_reference(sender.trace_id, sender.span_id).get_span_context())]
 
 
-def _parsed(headers: Secret) -> dict[str, str]:
+def parsed(headers: Secret) -> dict[str, str]:
+    """The headers by name.
+
+    Raises:
+        InputError: they are no list of NAME=VALUE.
+    """
     found = {}
     for pair in filter(None, (part.strip() for part in headers.reveal().split(","))):
         name, equals, value = pair.partition("=")

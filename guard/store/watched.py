@@ -104,7 +104,7 @@ def take(s: Session, now: datetime, *, policies: Collection[str]) -> Watched:
     return Watched(
         lines=lines,
         oldest_scan=oldest,
-        canaries=_canaries(s, now),
+        canaries=canaries(s, now),
         served=len(ends),
         behind=sum(row.policy_digest not in policies for row in ends),
         ending={
@@ -156,7 +156,8 @@ def _served() -> Select[tuple[datetime, str]]:
     return select(verdicts.expires_at, verdicts.policy_digest).where(verdicts.seq.in_(newest))
 
 
-def _canaries(s: Session, now: datetime) -> CanaryState:
+def canaries(s: Session, now: datetime) -> CanaryState:
+    """The newest canary of every worker that ran one of late."""
     rows = s.execute(
         select(_CANARIES.c.worker, _CANARIES.c.at, _CANARIES.c.trials)
         .where(_CANARIES.c.at > now - CANARY_WINDOW)

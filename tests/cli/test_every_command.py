@@ -46,6 +46,7 @@ READING: dict[str, tuple[str, ...]] = {
     "dead-letters show": ("LETTER",),
     # Prints SQL. With --apply the owner of the tables changes rights, which the ledger never knew.
     "db roles": (),
+    "doctor": ("--skip", "workers", "--skip", "broker"),
     "keys list": (),
     "methods list": ("--kind", "formats"),
     "name list": (),

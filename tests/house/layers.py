@@ -78,6 +78,9 @@ TABLE = {
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs traces", SQL),
+    "doctor": _row(
+        "core policy store attest events flow settings logs traces", HTTP, BROKER, CLOUD
+    ),
     "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
     "offline": _row(
@@ -91,7 +94,7 @@ TABLE = {
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "
-        "offline_inputs offline_sift offline_retrain local",
+        "offline_inputs offline_sift offline_retrain local doctor",
         SCREEN,
     ),
     # `events` for the SQS poller.
