@@ -114,8 +114,8 @@ def _keep(guard: "Guard", counted: "tallies.Counted") -> None:
     try:
         with transaction(guard.engine) as session:
             rows.add(session, counted)
-    except GuardError as error:
-        _LOG.warning("counters_dropped", code=error.code, error=error.sentence)
+    except Exception as error:  # noqa: BLE001 - counters hold no scan
+        _LOG.warning("counters_dropped", error=str(error), kind=type(error).__name__)
 
 
 def refused(stage: str, error: GuardError) -> None:

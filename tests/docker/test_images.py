@@ -84,7 +84,7 @@ def test_what_is_installed_by_name_is_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("api", "api,postgres"), ("worker", "worker,postgres")]
+    ("name", "wanted"), [("api", "api,postgres,otel"), ("worker", "worker,postgres,otel")]
 )
 def test_an_image_installs_the_wheel_with_extras_that_exist(name: str, wanted: str) -> None:
     (step,) = [step for step in STAGES[name].runs if "registry-guard[" in step]

@@ -79,7 +79,7 @@ TABLE = {
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
     "bootstrap": _row(f"{_USE_CASES} flow settings logs traces", SQL),
     "doctor": _row(
-        "core policy store attest events flow settings logs traces", HTTP, BROKER, CLOUD
+        "core policy store attest events flow settings logs traces", SQL, HTTP, BROKER, CLOUD
     ),
     "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
