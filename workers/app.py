@@ -8,6 +8,7 @@ from celery.signals import setup_logging, worker_init, worker_shutting_down
 from kombu.entity import Queue
 
 from guard.core import plugins
+from guard.core.queues import NOTIFY, QUEUE_OF, QUEUES, WATCH
 from guard.core.training_jobs import MAX_BUDGET
 from guard.flow.context import SPARE
 from guard.jobs import client, preload
@@ -16,26 +17,7 @@ from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
 
-QUEUES = ("inspect", "scan", "publish", "control", "train", "watch", "notify")
-# What compares, every few seconds, what is served with what may be. No stage is in it, so that no
-# upload, however slow to read, to scan or to load, can hold its worker.
-WATCH = "watch"
-# What goes out to receivers of notifications and into tags of uploads: whatever they take, no scan
-# waits for it.
-NOTIFY = "notify"
-STAGE_QUEUE = {
-    "receive": "inspect",
-    "inspect": "inspect",
-    "detect": "scan",
-    "purify": "scan",
-    "decide": "control",
-    "publish": "publish",
-    "sift": "train",
-    "retrain": "train",
-    "notify": NOTIFY,
-    "deliver": NOTIFY,
-    "tag": NOTIFY,
-}
+STAGE_QUEUE = QUEUE_OF | {"notify": NOTIFY, "deliver": NOTIFY, "tag": NOTIFY}
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
 RUN_JOBS = frozenset({"inspect", "scan"})
 # Queues whose stages need the methods' versions, for the canary's key or for the policy.

@@ -7,11 +7,13 @@ import threading
 from typing import Any
 
 import structlog
-from celery.signals import task_failure, worker_process_init
+from celery.signals import task_failure, worker_process_init, worker_process_shutdown
 from sqlalchemy.exc import DBAPIError
 
+from guard import traces
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError, Unavailable
+from guard.core.tracing import Place, at
 from guard.flow import (
     canary,
     dead_letter,
@@ -54,6 +56,12 @@ def _prove_detectors(**_: Any) -> None:
         ).start()
 
 
+@worker_process_shutdown.connect
+def _send_spans(**_: Any) -> None:
+    """A process of the pool ends without what Python does at the end of others."""
+    traces.flush()
+
+
 def _run_canary(guard: Guard) -> None:
     try:
         row = canary.current(guard)
@@ -65,13 +73,13 @@ def _run_canary(guard: Guard) -> None:
 
 def _run_stage(name: str, scan_id: str) -> None:
     guard = the_guard()
-    log.info("stage_started", stage=name, scan_id=scan_id)
     try:
         worked = run_stage.work(guard, name, scan_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
         _recover(guard, name, scan_id, error)
         return
-    log.info("stage_ended", stage=name, scan_id=scan_id, worked=worked)
+    if not worked:
+        log.info("stage_held_elsewhere", stage=name, scan_id=scan_id)
 
 
 def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
@@ -85,9 +93,8 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
     waited = (guard.now() - scan.updated_at).total_seconds()
     answer = after(error, attempts=scan.attempts, waited=waited)
     kind = type(error).__name__
-    log.warning(
-        "stage_failed", stage=name, scan_id=scan_id, error=str(error), kind=kind, then=answer.what
-    )
+    with at(Place(trace_id=scan.detail.trace or scan.id, stage=name, scan_id=scan.id)):
+        log.warning("stage_failed", error=str(error), kind=kind, then=answer.what)
     if answer.what == "later":
         with transaction(guard.engine) as session:
             outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
@@ -97,13 +104,13 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
 
 def _run_job(name: str, job_id: str) -> None:
     guard = the_guard()
-    log.info("job_started", kind=name, job_id=job_id)
     try:
         worked = run_job.work(guard, job_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
         _recover_job(guard, name, job_id, error)
         return
-    log.info("job_ended", kind=name, job_id=job_id, worked=worked)
+    if not worked:
+        log.info("job_held_elsewhere", stage=name, job_id=job_id)
 
 
 def _recover_job(guard: Guard, name: str, job_id: str, error: Exception) -> None:
@@ -111,14 +118,8 @@ def _recover_job(guard: Guard, name: str, job_id: str, error: Exception) -> None
     with reading(guard.engine) as session:
         job = training_jobs.get(session, job_id)
     answer = after(error, attempts=job.attempts, waited=0.0)
-    log.warning(
-        "job_failed",
-        kind=name,
-        job_id=job_id,
-        error=str(error),
-        error_kind=type(error).__name__,
-        then=answer.what,
-    )
+    with at(Place(trace_id=job.id, stage=name, job_id=job.id)):
+        log.warning("job_failed", error=str(error), kind=type(error).__name__, then=answer.what)
     if answer.what == "later":
         pause = LONGEST_PAUSE if isinstance(error, (Unavailable, DBAPIError)) else answer.pause
         with transaction(guard.engine) as session:
@@ -178,12 +179,8 @@ def receive_(nomination_id: str) -> None:
     except InputError as error:
         dead_letter.record(guard, "receive", {"nomination_id": nomination_id}, error.sentence)
     except Exception as error:  # noqa: BLE001 - S3 or the database is away; the nomination stays new and is tried again
-        log.warning(
-            "receive_failed",
-            nomination_id=nomination_id,
-            error=str(error),
-            kind=type(error).__name__,
-        )
+        with at(Place(trace_id=nomination_id, stage="receive", nomination_id=nomination_id)):
+            log.warning("receive_failed", error=str(error), kind=type(error).__name__)
         with transaction(guard.engine) as session:
             outbox.add(
                 session, "receive", {"nomination_id": nomination_id}, guard.now(), delay_seconds=5

@@ -18,6 +18,7 @@ from guard.flow._cleanset_cache import prepared
 from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
+from guard.flow._observed import examined
 from guard.flow.context import SPARE, Guard
 from guard.flow.sift import sift
 from guard.jobs.run import run_job
@@ -81,11 +82,12 @@ def run(guard: Guard, held: Held) -> None:
         # The model is not at fault, but it does not pass; a person can add a clean set.
         hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
         return
+    found = [Evidence.from_dict(item) for item in answer["evidence"]]
     with transaction(guard.engine) as session:
         # On its own: should the training set's store not answer, the detectors need not run again.
         held.check(session)
-        for item in answer["evidence"]:
-            evidence.add(session, Evidence.from_dict(item), guard.now())
+        new = [item for item in found if evidence.add(session, item, guard.now())]
+    examined(new, guard.policy.detectors)
     manifest, sifted = manifest_from(held_manifest(guard, scan)), None
     if isinstance(manifest, Manifest) and isinstance(cleanset, CleanSetFacts):
         sifted = sift(guard, held, scan, manifest, cleanset, SCAN_SEED)

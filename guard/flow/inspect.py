@@ -14,6 +14,7 @@ from guard.core.states import ScanState, Verdict
 from guard.flow import _happened, _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
+from guard.flow._observed import refused
 from guard.flow.budget import budget_of
 from guard.flow.context import Guard
 from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
@@ -46,6 +47,7 @@ def run(guard: Guard, held: Held) -> None:
         try:
             answer = run_job("inspect", request, out, limits=guard.limits(), on_progress=held.alive)
         except ArtifactRejected as error:
+            refused("inspect", error)
             hand_over(guard, held, Verdict.UNVETTABLE, (error.sentence,))
             return
         except MissingExtra as error:

@@ -21,6 +21,7 @@ from guard.flow import _newest, _turn, _warning
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._modality import for_scan
+from guard.flow._observed import refused
 from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
@@ -82,6 +83,7 @@ def run(guard: Guard, held: Held) -> None:
         _skip(guard, held, error.sentence)
         return
     except (NotServable, IntegrityMismatch, claims.NameTaken) as error:
+        refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
         return
     if scan.detail.smoke is None:
@@ -97,6 +99,7 @@ def run(guard: Guard, held: Held) -> None:
                 approved = _release(guard, scan, scan.canonical_digest, version, served)
             receipt = guard.publisher.publish(approved, weights, smoke)
     except (NotServable, IntegrityMismatch) as error:
+        refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
         return
     try:

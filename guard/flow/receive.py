@@ -12,14 +12,17 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
+from guard.core.notes import ScanNotes
 from guard.events import Nomination
 from guard.flow import _fair_share, _object_keys, _shards
+from guard.flow._intake_limits import IntakeSettings
+from guard.flow._observed import intake_of, refused
 from guard.flow._served_name import prefix_of, served_name
 from guard.flow._upload_pin import is_still, pin_of
 from guard.flow.nominate import nominate
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from guard.events.bucket import Bucket, ObjectFacts
     from guard.flow.context import Guard
 
-__all__ = ["Received", "nominate", "receive", "receive_nomination"]
+__all__ = ["IntakeSettings", "Received", "nominate", "receive", "receive_nomination"]
 
 _LOG = structlog.get_logger()
 TAKEN = "name_taken"  # the alarm
@@ -42,23 +45,6 @@ MANIFEST_PAUSE_SECONDS = 2.0
 #: A store that is only eventually consistent may not know yet what it sent an event about.
 GONE_PATIENCE_SECONDS = 120.0
 MAX_SIBLINGS = 100  # weight files that one config.json nominates
-
-
-class IntakeSettings(Protocol):
-    """The settings that intake reads."""
-
-    @property
-    def max_upload_bytes(self) -> int: ...
-    @property
-    def manifest_grace_seconds(self) -> float: ...
-    @property
-    def allow_unversioned(self) -> bool: ...
-    @property
-    def uploader_scans(self) -> int: ...
-    @property
-    def served_name(self) -> str: ...
-    @property
-    def served_name_strip(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -84,14 +70,15 @@ class _Intake:
 
 def receive_nomination(guard: "Guard", nomination_id: str) -> Received:
     """Run `receive` with the parts of a Guard."""
-    return receive(
-        nomination_id,
-        engine=guard.engine,
-        blobs=guard.blobs,
-        bucket=guard.make_bucket,
-        limits=guard.settings,
-        now=guard.now,
-    )
+    with intake_of(guard, nomination_id):
+        return receive(
+            nomination_id,
+            engine=guard.engine,
+            blobs=guard.blobs,
+            bucket=guard.make_bucket,
+            limits=guard.settings,
+            now=guard.now,
+        )
 
 
 def receive(
@@ -122,11 +109,13 @@ def receive(
     try:
         done = _take(step, row)
     except claims.NameTaken as error:
+        refused("receive", error)
         done = _settle(step, row, NominationState.REFUSED, reason=error.sentence, alarm=TAKEN)
     except (ArtifactRejected, InputError) as error:
-        done = (error.code == "object_gone" and _ask_again(step, row)) or _settle(
-            step, row, NominationState.REFUSED, reason=error.sentence
-        )
+        again = error.code == "object_gone" and _ask_again(step, row)
+        if not again:
+            refused("receive", error)
+        done = again or _settle(step, row, NominationState.REFUSED, reason=error.sentence)
     _LOG.info(
         "nomination_received",
         nomination_id=row.id,
@@ -314,6 +303,7 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             manifest=scan.manifest,
             submitted_by=_owner(owners),
             uploaded_at=scan.uploaded_at,
+            detail=ScanNotes(trace=row.id),
         )
         if made.id != new:
             # Another worker was faster. Look again now that its scan exists: it may have seen no

@@ -20,6 +20,7 @@ from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # a type of settings, also for others
 from guard.settings._access import Access
 from guard.settings._intake import Intake
+from guard.settings._observing import Observing
 from guard.settings._open_inference import OpenInferencePlaces
 from guard.settings._places import Places
 from guard.settings._row import UNSET
@@ -34,7 +35,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Telling, OpenInferencePlaces, Serving, Vetting, Access, Intake, Places):
+class Settings(Telling, Observing, OpenInferencePlaces, Serving, Vetting, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:

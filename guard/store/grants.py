@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from guard.core.errors import InputError
 from guard.store._table import Base
-from guard.store.session import transaction
+from guard.store.session import reading, transaction
 
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -62,6 +62,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "nominations",
             "outbox",
             "scans",
+            "tallies",
             "uploaders",
         }
     ),
@@ -75,7 +76,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
 }
 _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
-        {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
+        {"alarms", "artifacts", "claims", "nominations", "scans", "tallies", "training_jobs"}
     ),
     DatabaseRole.API: frozenset({"deliveries", "hooks", "outbox", "tokens", "training_jobs"}),
     DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
@@ -148,6 +149,23 @@ def grant(engine: Engine, prefix: str = "guard_") -> list[str]:
         for statement in statements(prefix):
             session.execute(text(statement))
     return [prefix + role.value for role in DatabaseRole]
+
+
+def excess(engine: Engine) -> list[str]:
+    """What this login may do in PostgreSQL that no process of the service needs.
+
+    Raises:
+        Unavailable: the database did not answer, or has no tables.
+    """
+    asked = text(
+        "SELECT r.rolsuper, has_table_privilege('verdicts', 'DELETE'), "
+        "pg_has_role(c.relowner, 'USAGE') FROM pg_roles r, pg_class c "
+        "WHERE r.rolname = current_user AND c.oid = 'verdicts'::regclass"
+    )
+    with reading(engine) as session:
+        superuser, deletes, owns = session.execute(asked).one()
+    can = {"do everything": superuser, "delete verdicts": deletes, "change tables": owns}
+    return [what for what, may in can.items() if may]
 
 
 def _of(role: DatabaseRole, name: str) -> list[str]:

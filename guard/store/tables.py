@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -360,3 +361,12 @@ class Canary(Base):
     trials: Mapped[list[dict[str, Any]]] = mapped_column(PlainJson)
     at: Mapped[datetime] = mapped_column(Utc)
     __table_args__ = (Index(None, "worker", "methods"),)
+
+
+class Tally(Base):
+    """A counter that every worker adds to; `labels` is a JSON list of name and value pairs."""
+
+    __tablename__ = "tallies"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(256), primary_key=True)
+    value: Mapped[float] = mapped_column(Float)

@@ -86,8 +86,8 @@ def test_what_is_installed_by_name_is_pinned(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("api", "api,postgres"),
-        ("worker", "worker,export,postgres"),
+        ("api", "api,postgres,otel"),
+        ("worker", "worker,export,postgres,otel"),
         ("open-inference", "serving"),
     ],
 )

@@ -18,6 +18,7 @@ from guard.bootstrap import open_guard, upgrade_database
 from guard.cleansets import curate, read_source
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Outcome
 from guard.core.manifest import Manifest
+from guard.core.notes import ScanNotes
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
 from guard.ml.networks import architectures
@@ -69,6 +70,7 @@ class Place:
         file: str = "model.safetensors",
         by: str | None = "alice",
         seed: int = 0,
+        trace: str | None = None,
     ) -> str:
         """Record an upload as `receive` does; returns the scan's id.
 
@@ -95,6 +97,7 @@ class Place:
                 upload_digest=digest,
                 manifest=text,
                 submitted_by=by,
+                detail=ScanNotes(trace=trace),
             )
         return scan_id
 

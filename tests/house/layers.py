@@ -18,9 +18,10 @@ BROKER = {"celery", "kombu", "redis"}
 CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
 METRICS = {"prometheus_client"}
+TRACES = {"opentelemetry"}
 CHEMISTRY = {"rdkit"}
 ONNX = {"onnx", "onnxruntime", "onnxscript"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY | ONNX
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | TRACES | CHEMISTRY | ONNX
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ TABLE = {
     "policy": _row("core", stdlib_only=True),
     "settings": _row("core", stdlib_only=True),
     "logs": _row("core"),
+    "traces": _row("core", TRACES),
     "attest": _row("core"),
     "reports": _row("core"),
     "cleansets": _row("core", CHEMISTRY),  # to check the molecules of a pair set
@@ -79,7 +81,10 @@ TABLE = {
     ),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
-    "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
+    "bootstrap": _row(f"{_USE_CASES} flow settings logs traces", SQL),
+    "doctor": _row(
+        "core policy store attest events flow settings logs traces", SQL, HTTP, BROKER, CLOUD
+    ),
     "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
     "offline": _row(
@@ -93,12 +98,14 @@ TABLE = {
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "
-        "offline_inputs offline_sift offline_retrain local",
+        "offline_inputs offline_sift offline_retrain local doctor",
         SCREEN,
     ),
     # `events` for the SQS poller.
     "workers": _row(
-        "core vetting jobs flow bootstrap store reports cleansets settings logs events", BROKER, SQL
+        "core vetting jobs flow bootstrap store reports cleansets settings logs traces events",
+        BROKER,
+        SQL,
     ),
     "local": _row("core settings", HTTP, BROKER, CLOUD),
 }

@@ -16,7 +16,16 @@ from tests.house.dependencies import (
 from tests.house.sources import ROOT, parsed, python_files
 
 PRODUCT = ("guard", "workers", "migrations")
-OFFERED = ("api", "worker", "graphs", "serving", "export", "postgres", "embedded")
+OFFERED = (
+    "api",
+    "worker",
+    "graphs",
+    "serving",
+    "export",
+    "postgres",
+    "otel",
+    "embedded",
+)
 #: Hundreds of megabytes, or gigabytes with CUDA: only for machines that read weights.
 HEAVY = {"torch", "torchvision", "timm", "scipy", "torchserve"}
 
