@@ -57,12 +57,24 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "evidence",
             "nominations",
             "outbox",
+            "project_uploads",
             "scans",
             "uploaders",
         }
     ),
     DatabaseRole.API: frozenset(
-        {"acts", "browser_sessions", "nominations", "outbox", "training_jobs"}
+        {
+            "acts",
+            "browser_sessions",
+            "identities",  # with the principals and tokens of who signs on (decision 0060)
+            "nominations",
+            "outbox",
+            "principals",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
     ),
     DatabaseRole.READER: frozenset(),
 }
@@ -70,7 +82,17 @@ _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
     ),
-    DatabaseRole.API: frozenset({"browser_sessions", "outbox", "tokens", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {
+            "browser_sessions",
+            "identities",
+            "outbox",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
+    ),
     DatabaseRole.READER: frozenset(),
 }
 _READS_SECRETS = frozenset({DatabaseRole.SIGNER, DatabaseRole.API})
