@@ -55,6 +55,9 @@ def sign_on(
         name = _principal_of(guard, session, who, new=bool(roles))
         ended = _end_others(guard, session, name, roles)
         opened = _enter(guard, session, name, who, sorted(roles), ended, attempt) if roles else None
+        if ended and not roles:
+            nobody, facts = Principal(name=name, role=None), {"ended": ended}
+            note(guard, session, nobody, Act.SIGN_OUT, name, "No group has a role now.", facts)
     settle(guard)
     if opened is None:
         raise NoRole(f"None of your groups has a role here, {name or who.subject!r:.100}.")

@@ -188,6 +188,9 @@ def test_roles_are_those_of_the_last_sign_on_and_end_earlier_sessions(
     refused = browser.get(leave(browser))
     assert (refused.status_code, "None of your groups" in refused.text) == (403, True)
     assert find_session(known, third) is None
+    with reading(known.engine) as session:
+        last = acts.walk(session, 0, 100)[-1]
+    assert (last.act, last.principal, len(last.facts["ended"])) == (Act.SIGN_OUT, "ann", 1)
 
 
 def test_who_is_in_no_group_with_a_role_does_not_get_in_nor_becomes_anybody(

@@ -133,6 +133,7 @@ def test_scans_that_are_open_count_until_they_end(world: World) -> None:
     assert states(world, *ids) == [TAKEN, TAKEN]
 
 
+@pytest.mark.threat("C17")
 def test_projects_share_what_may_be_open_by_priority_and_none_is_starved(world: World) -> None:
     make(world, "urgent", priority=Priority.HIGH)
     make(world, "later", priority=Priority.LOW)
@@ -188,6 +189,7 @@ def test_submitting_beyond_a_limit_is_refused_with_a_time(place: Place, root: Pr
         assert len(nominations.list_recent(session)) == 2
 
 
+@pytest.mark.threat("A13")
 def test_members_upload_under_the_prefix_and_do_not_review_it(
     place: Place, root: Principal
 ) -> None:
