@@ -17,7 +17,7 @@ from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
 
-STAGE_QUEUE = QUEUE_OF | {"notify": NOTIFY, "deliver": NOTIFY, "tag": NOTIFY}
+STAGE_QUEUE = {**QUEUE_OF, "notify": NOTIFY, "deliver": NOTIFY, "tag": NOTIFY}
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
 RUN_JOBS = frozenset({"inspect", "scan"})
 # Queues whose stages need the methods' versions, for the canary's key or for the policy.

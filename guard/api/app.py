@@ -13,10 +13,14 @@ from guard.api import (
     health,
     hooks,
     problems,
+    projects,
     scans,
+    sessions,
+    signon,
     training_jobs,
     waivers,
 )
+from guard.api._attempts import Attempts
 from guard.api.access import Gatekeeper
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
@@ -24,6 +28,7 @@ from guard.bootstrap import open_guard
 from guard.flow.context import Guard
 from guard.logs import configure
 from guard.settings import load_settings
+from guard.signon import Provider, terms_of
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -33,13 +38,28 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, hooks, health, docs_page)
+ROUTES = (
+    events,
+    scans,
+    waivers,
+    projects,
+    training_jobs,
+    alarms,
+    dead_letters,
+    hooks,
+    health,
+    docs_page,
+    signon,
+)
 
 
 def create_app(guard: Guard) -> FastAPI:
     """The application around a Guard, of which it uses only settings, database and clock.
 
     It touches no bucket, no blob and no key but the one that seals destinations of notifications.
+
+    Raises:
+        InputError: the settings about the identity provider are wrong.
     """
     app = FastAPI(
         title="Registry Guard",
@@ -53,6 +73,9 @@ def create_app(guard: Guard) -> FastAPI:
     app.state.guard = guard
     app.state.events = EventCounter()
     app.state.seen = events.new_memory()
+    app.state.attempts = Attempts()
+    terms = terms_of(guard.settings)
+    app.state.provider = None if terms is None else Provider(terms, guard.now)
     for part in ROUTES:
         app.include_router(part.router)
     problems.install(app)
@@ -62,6 +85,9 @@ def create_app(guard: Guard) -> FastAPI:
     async def plain(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call(request)
         response.headers.update(_HEADERS)
+        if sessions.is_console(request.scope["path"]):
+            # With "no-referrer" a browser would not say from which page a form comes.
+            response.headers["Referrer-Policy"] = "same-origin"
         return response
 
     return app

@@ -49,6 +49,12 @@ class Act(StrEnum):
     REMOVE_HOOK = "hook_remove"
     TEST_HOOK = "hook_test"  # a test event, or a delivery once more
     QUARANTINE = "quarantine"
+    CREATE_PROJECT = "project_create"
+    CHANGE_PROJECT = "project_change"
+    ADD_MEMBER = "project_member_add"
+    REMOVE_MEMBER = "project_member_remove"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -86,6 +92,12 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REMOVE_HOOK: _OPERATOR,
     Act.TEST_HOOK: _OPERATOR,
     Act.QUARANTINE: _OPERATOR,
+    Act.CREATE_PROJECT: _OPERATOR,
+    Act.CHANGE_PROJECT: _OPERATOR,
+    Act.ADD_MEMBER: _OPERATOR,
+    Act.REMOVE_MEMBER: _OPERATOR,
+    Act.SIGN_IN: frozenset(Role),
+    Act.SIGN_OUT: frozenset(Role),
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }
@@ -102,5 +114,11 @@ NEEDS_TOKEN: frozenset[Act] = frozenset(
         Act.REMOVE_HOOK,
         Act.TEST_HOOK,
         Act.QUARANTINE,
+        Act.CREATE_PROJECT,
+        Act.CHANGE_PROJECT,
+        Act.ADD_MEMBER,
+        Act.REMOVE_MEMBER,
+        Act.SIGN_IN,
+        Act.SIGN_OUT,
     }
 )

@@ -25,6 +25,7 @@ from guard.settings._open_inference import OpenInferencePlaces
 from guard.settings._places import Places
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
+from guard.settings._signon import SignOn
 from guard.settings._telling import Telling
 from guard.settings._vetting import Vetting
 
@@ -35,7 +36,9 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Telling, Observing, OpenInferencePlaces, Serving, Vetting, Access, Intake, Places):
+class Settings(
+    Telling, Observing, OpenInferencePlaces, Serving, Vetting, SignOn, Access, Intake, Places
+):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ APPEND_ONLY = frozenset(
     }
 )
 #: Hashes of secrets, which only those read who compare them with a caller's.
-_SECRET = frozenset({"tokens"})
+_SECRET = frozenset({"browser_sessions", "tokens"})
 _ADD: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {
@@ -61,13 +61,28 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "hook_events",
             "nominations",
             "outbox",
+            "project_uploads",
             "scans",
             "tallies",
             "uploaders",
         }
     ),
     DatabaseRole.API: frozenset(
-        {"acts", "deliveries", "hook_events", "hooks", "nominations", "outbox", "training_jobs"}
+        {
+            "acts",
+            "browser_sessions",
+            "deliveries",
+            "hook_events",
+            "hooks",
+            "identities",  # with the principals and tokens of who signs on (decision 0060)
+            "nominations",
+            "outbox",
+            "principals",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
     ),
     DatabaseRole.NOTIFIER: frozenset(
         {"alarms", "dead_letters", "deliveries", "delivery_attempts", "hook_events", "outbox"}
@@ -78,7 +93,19 @@ _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {"alarms", "artifacts", "claims", "nominations", "scans", "tallies", "training_jobs"}
     ),
-    DatabaseRole.API: frozenset({"deliveries", "hooks", "outbox", "tokens", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {
+            "browser_sessions",
+            "deliveries",
+            "hooks",
+            "identities",
+            "outbox",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
+    ),
     DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
     DatabaseRole.READER: frozenset(),
 }

@@ -21,7 +21,9 @@ METRICS = {"prometheus_client"}
 TRACES = {"opentelemetry"}
 CHEMISTRY = {"rdkit"}
 ONNX = {"onnx", "onnxruntime", "onnxscript"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | TRACES | CHEMISTRY | ONNX
+IDENTITY = {"authlib", "joserfc"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | TRACES | CHEMISTRY
+OUTSIDE |= ONNX | IDENTITY
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ TABLE = {
     "sifters": _row("core ml trainsets", TORCH),
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
+    "signon": _row("core", HTTP, IDENTITY),
     # `inference` for ONNX Runtime, which the exported file is compared with.
     "serving": _row("core attest ml graphs formats inference", TORCH),
     "inference": _row("core attest", WEB, ONNX),
@@ -94,7 +97,7 @@ TABLE = {
         f"{_USE_CASES} vetting settings logs offline_inputs offline_sift offline"
     ),
     "": _row("offline offline_sift offline_retrain"),  # guard/__init__.py
-    "api": _row("core flow bootstrap store reports cleansets settings logs", WEB, METRICS),
+    "api": _row("core flow bootstrap store reports cleansets settings logs signon", WEB, METRICS),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "

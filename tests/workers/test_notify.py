@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from guard.core.hooks import DeliveryState, HookKind
+from guard.core.queues import NOTIFY
 from guard.core.roles import Role
 from guard.flow import hooks
 from guard.settings import load_settings
@@ -17,7 +18,7 @@ from tests.flow.place import Place
 from tests.notify.receiver import Receiver, receiver
 from tests.services import shared_valkey
 from workers import tasks
-from workers.app import NOTIFY, STAGE_QUEUE, make_app
+from workers.app import STAGE_QUEUE, make_app
 from workers.relay import send_due
 
 

@@ -1,4 +1,4 @@
-"""The limits of intake, as the settings give them."""
+"""The settings that intake reads."""
 
 from typing import Protocol
 
@@ -14,6 +14,8 @@ class IntakeSettings(Protocol):
     def allow_unversioned(self) -> bool: ...
     @property
     def uploader_scans(self) -> int: ...
+    @property
+    def shared_scans(self) -> int: ...
     @property
     def served_name(self) -> str: ...
     @property
