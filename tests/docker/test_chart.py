@@ -97,6 +97,7 @@ def _of_container(one: Manifest) -> Iterator[str]:
         yield "image"
 
 
+@pytest.mark.threat("C24")
 @SITES
 def test_every_pod_is_restricted(site: str) -> None:
     for name, pod in chart.sites()[site].pods().items():
@@ -264,6 +265,7 @@ def test_nothing_passes_but_what_is_allowed_by_pod() -> None:
         assert set(policies[name]["spec"]["policyTypes"]) == {"Ingress", "Egress"}
 
 
+@pytest.mark.threat("C24")
 @pytest.mark.parametrize("pod", [*PROCESSES, "migrate"])
 def test_a_pod_reaches_what_its_service_reaches_in_compose(pod: str) -> None:
     ports = {"database": 5432, "queue": 6379, "store": 443}
