@@ -196,6 +196,22 @@ def _resigned(folder: Path, signer: Signer, **changes: object) -> dict[str, obje
     return inventory.sign({**files, **extra}, replace(facts, **changes), signer)  # type: ignore[arg-type, dict-item]
 
 
+def test_a_file_that_is_changed_while_it_is_restored_is_noticed(kept: Lost, made: Path) -> None:
+    folder = BackupFolder(made)
+    folder.check(inventory.read(folder.envelope(), kept.guard.trusted)[0])
+    (made / BLOBS).write_text("")
+
+    with pytest.raises(IntegrityMismatch):
+        folder.read(BLOBS)
+
+
+def test_an_inventory_of_nothing_is_none(kept: Lost, made: Path) -> None:
+    facts = inventory.read(BackupFolder(made).envelope(), kept.guard.trusted)[1]
+
+    with pytest.raises(IntegrityMismatch):
+        inventory.read(inventory.sign({}, facts, kept.guard.signer), kept.guard.trusted)
+
+
 @pytest.mark.threat("C22")
 @pytest.mark.parametrize("change", list(CHANGES))
 def test_a_back_up_that_was_changed_is_refused_and_nothing_is_written(
@@ -489,6 +505,7 @@ def test_rows_that_refer_to_later_ones_of_their_table_wait_for_them(url: str) ->
         artifact("c", None),
     ]
     with transaction(engine) as session:
+        assert dump.load(session, []) == {}
         assert dump.load(session, lines) == {"artifacts": 4}
     with reading(engine) as session:
         nothing = "SELECT count(*) FROM artifacts WHERE manifest IS NULL"
