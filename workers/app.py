@@ -1,10 +1,11 @@
 """The Celery application: JSON only, late acknowledgement, one message at a time."""
 
 import math
+from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutting_down
+from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_shutting_down
 from kombu.entity import Queue
 
 from guard.core import plugins
@@ -16,6 +17,7 @@ from guard.logs import configure
 from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
+from workers.alive import Alive
 
 STAGE_QUEUE = {**QUEUE_OF, "notify": NOTIFY, "deliver": NOTIFY, "tag": NOTIFY}
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
@@ -123,6 +125,17 @@ def _get_ready(sender: Any, **_: object) -> None:
         client.warm_up(child_environment())
     if queues & NEED_VERSIONS:
         preload.methods()
+
+
+@cache
+def _alive() -> Alive:
+    return Alive(_settings.data_dir, "worker-" + "-".join(sorted(consumed)))
+
+
+@heartbeat_sent.connect
+def _mark(**_: object) -> None:
+    """Sent by the worker's own loop every two seconds, whatever its tasks do."""
+    _alive().mark()
 
 
 @worker_shutting_down.connect

@@ -47,10 +47,7 @@ class Signer:
         """
         with _readable(path):
             if not path.exists():
-                pem = Ed25519PrivateKey.generate().private_bytes(
-                    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-                )
-                _create(path, pem)
+                cls(Ed25519PrivateKey.generate()).save(path)
         return cls.load(path)
 
     @classmethod
@@ -81,6 +78,16 @@ class Signer:
     def key_id(self) -> str:
         """SHA-256 of the raw public key."""
         return sha256(self.public)
+
+    def save(self, path: Path) -> None:
+        """Write the key to a new file of mode 0600; a file that exists stays.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        with _readable(path):
+            _create(path, pem)
 
     def sign(self, data: bytes) -> bytes:
         """The signature of `data`, 64 bytes."""

@@ -39,6 +39,7 @@ class Act(StrEnum):
     ADD_CLEANSET = "cleanset_add"
     ADD_TRAINSET = "trainset_add"
     UPGRADE_DATABASE = "db_upgrade"  # nobody is asked for a token, but who shows one is checked
+    RESTORE_DATABASE = "db_restore"  # nobody can be asked: what knows the tokens is not there yet
     CHANGE_POLICY = "policy_change"  # nobody asks for it: the deciding side notices it
     WAIVE = "waive"
     APPROVE_WAIVER = "waiver_approve"
@@ -82,6 +83,7 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.ADD_CLEANSET: _OPERATOR,
     Act.ADD_TRAINSET: _OPERATOR,
     Act.UPGRADE_DATABASE: _OPERATOR,
+    Act.RESTORE_DATABASE: frozenset(),
     Act.CHANGE_POLICY: frozenset(),
     Act.WAIVE: _REVIEWER,
     Act.APPROVE_WAIVER: _REVIEWER,

@@ -81,6 +81,7 @@ READING: dict[str, tuple[str, ...]] = {
 #: `keys make` makes a key that nothing trusts.
 FILES_ONLY = frozenset(
     {
+        "backup create",
         "calibrate",
         "compare",
         "generate",
@@ -93,6 +94,8 @@ FILES_ONLY = frozenset(
 )
 #: What starts other processes, each of which records its own acts.
 STARTING = frozenset({"up"})
+#: What needs a place without a database; tests/cli/test_backup.py shows its act.
+RESTORING = frozenset({"backup restore"})
 
 
 class Scene(Waivable):
@@ -311,7 +314,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 
 def test_every_command_is_in_one_group() -> None:
-    groups = [set(DOINGS), set(READING), FILES_ONLY, STARTING]
+    groups = [set(DOINGS), set(READING), FILES_ONLY, STARTING, RESTORING]
 
     assert sorted(commands(get_command(app))) == sorted(name for group in groups for name in group)
 

@@ -1,4 +1,4 @@
-"""What `docker compose` makes of compose.yaml: interpolation, env files, profiles, merged files.
+"""What `docker compose` makes of compose.yaml: interpolation, env files, profiles.
 
 Written from the Compose Specification, for the part of it that docker/ uses; anything else fails.
 """
@@ -15,7 +15,7 @@ import yaml
 from tests.house.sources import ROOT
 
 FOLDER = ROOT / "docker"
-COMPOSE, GPU = FOLDER / "compose.yaml", FOLDER / "gpu.yaml"
+COMPOSE = FOLDER / "compose.yaml"
 OPEN_INFERENCE = FOLDER / "open-inference.yaml"
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:?[-?])([^${}]*))?\})")
 
@@ -37,9 +37,11 @@ class Mount:
         return not self.source.startswith((".", "/"))
 
 
-def new_env() -> dict[str, str]:
+def new_env(*device: str) -> dict[str, str]:
     """The `.env` that docker/new-env prints, with secrets of its own."""
-    printed = subprocess.run([str(FOLDER / "new-env")], capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [str(FOLDER / "new-env"), *device], capture_output=True, text=True, check=True
+    )
     lines = [line for line in printed.stdout.splitlines() if not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 
@@ -61,15 +63,13 @@ def interpolate(text: str, env: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def load(env: Mapping[str, str], *files: Path) -> dict[str, Any]:
-    """The model of `files` (compose.yaml alone if none), with all profiles, without extensions."""
-    merged: dict[str, Any] = {}
-    for path in files or (COMPOSE,):
-        merged = _merge(merged, _replaced(yaml.safe_load(path.read_text()), env))
-    for network in merged["networks"].values():
+def load(env: Mapping[str, str]) -> dict[str, Any]:
+    """The model of compose.yaml, with all profiles, without extensions."""
+    found: dict[str, Any] = _replaced(yaml.safe_load(COMPOSE.read_text()), env)
+    for network in found["networks"].values():
         if isinstance(network.get("internal"), str):  # compose reads a variable's text as a boolean
             network["internal"] = {"true": True, "false": False}[network["internal"]]
-    return {key: value for key, value in merged.items() if not key.startswith("x-")}
+    return {key: value for key, value in found.items() if not key.startswith("x-")}
 
 
 def running(model: Mapping[str, Any], profiles: Iterable[str] = ()) -> dict[str, Any]:
@@ -126,9 +126,3 @@ def _replaced(value: Any, env: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_replaced(item, env) for item in value]
     return interpolate(value, env) if isinstance(value, str) else value
-
-
-def _merge(under: Any, over: Any) -> Any:
-    if isinstance(under, dict) and isinstance(over, dict):
-        return under | {key: _merge(under.get(key), value) for key, value in over.items()}
-    return over

@@ -21,7 +21,7 @@ from guard.flow import dead_letter, hooks, notify, reconcile, run_stage
 from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.settings import Secret
-from guard.store import grants
+from guard.store import dump, grants
 from guard.store._table import Base
 from guard.store.grants import DatabaseRole
 from guard.store.rows import NominationState
@@ -255,3 +255,11 @@ def test_roles_are_for_postgresql_and_their_names_are_plain(tmp_path: Path) -> N
         grants.grant(engine)
     with pytest.raises(InputError, match="beginning of a role"):
         grants.statements("guard; DROP TABLE verdicts")
+
+
+def test_a_back_up_is_made_with_the_signer_s_login_and_not_with_the_reader_s(made: Logins) -> None:
+    found: list[str] = []
+
+    assert list(dump.lines(made["signer"], found.append))
+    with pytest.raises(Unavailable):
+        list(dump.lines(made["reader"], found.append))  # tokens
