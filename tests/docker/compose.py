@@ -63,13 +63,21 @@ def interpolate(text: str, env: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def load(env: Mapping[str, str]) -> dict[str, Any]:
-    """The model of compose.yaml, with all profiles, without extensions."""
-    found: dict[str, Any] = _replaced(yaml.safe_load(COMPOSE.read_text()), env)
-    for network in found["networks"].values():
+def _merge(under: Any, over: Any) -> Any:
+    if isinstance(under, dict) and isinstance(over, dict):
+        return under | {key: _merge(under.get(key), value) for key, value in over.items()}
+    return over
+
+
+def load(env: Mapping[str, str], *files: Path) -> dict[str, Any]:
+    """The model of `files` (compose.yaml alone if none), with all profiles, without extensions."""
+    merged: dict[str, Any] = {}
+    for path in files or (COMPOSE,):
+        merged = _merge(merged, _replaced(yaml.safe_load(path.read_text()), env))
+    for network in merged["networks"].values():
         if isinstance(network.get("internal"), str):  # compose reads a variable's text as a boolean
             network["internal"] = {"true": True, "false": False}[network["internal"]]
-    return {key: value for key, value in found.items() if not key.startswith("x-")}
+    return {key: value for key, value in merged.items() if not key.startswith("x-")}
 
 
 def running(model: Mapping[str, Any], profiles: Iterable[str] = ()) -> dict[str, Any]:
