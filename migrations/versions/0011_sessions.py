@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("principal", sa.String(64), nullable=False),
         sa.Column("groups", plain, nullable=False),
         sa.Column("created_at", time, nullable=False),
-        sa.Column("seen_at", time, nullable=False),
+        sa.Column("last_used_at", time, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_identities"),
         sa.UniqueConstraint("issuer", "subject", name="uq_identities_issuer"),
         sa.UniqueConstraint("principal", name="uq_identities_principal"),
