@@ -12,6 +12,11 @@ IN = "removed_at IS NULL"
 
 
 def upgrade() -> None:
+    _people()
+    _projects()
+
+
+def _people() -> None:
     plain, time = sa.JSON(none_as_null=True), sa.DateTime(timezone=True)
     op.create_table(
         "browser_sessions",
@@ -45,6 +50,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["principal"], ["principals.name"], name="fk_identities_principal"),
     )
 
+
+def _projects() -> None:
+    time = sa.DateTime(timezone=True)
     op.create_table(
         "projects",
         sa.Column("name", sa.String(64), nullable=False),
