@@ -1,7 +1,7 @@
 """Projects: prefixes with members, limits and a clean set, as `guard project` has them."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,9 +64,7 @@ class ProjectAnswer(BaseModel):
     open_scans: int | None
     created_at: datetime
     members: list[Member]
-    used_scans: int
-    used_bytes: int
-    used_open: int
+    used: dict[Literal["scans", "bytes", "open"], int]
 
     @classmethod
     def of(cls, found: projects.ProjectView) -> "ProjectAnswer":
@@ -76,9 +74,7 @@ class ProjectAnswer(BaseModel):
         return cls(
             **vars(found.project),
             members=members,
-            used_scans=used.scans,
-            used_bytes=used.bytes,
-            used_open=used.open,
+            used={"scans": used.scans, "bytes": used.bytes, "open": used.open},
         )
 
 

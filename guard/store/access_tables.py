@@ -36,5 +36,5 @@ class KnownIdentity(Base):
     principal: Mapped[str] = mapped_column(ForeignKey("principals.name"), unique=True)
     groups: Mapped[list[str]] = mapped_column(PlainJson)
     created_at: Mapped[datetime] = mapped_column(Utc)
-    seen_at: Mapped[datetime] = mapped_column(Utc)
+    last_used_at: Mapped[datetime] = mapped_column(Utc)
     __table_args__ = (UniqueConstraint("issuer", "subject"),)

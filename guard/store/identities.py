@@ -44,7 +44,7 @@ def add(s: Session, who: Identity, principal: str, now: datetime) -> None:
         principal=principal,
         groups=list(who.groups),
         created_at=now,
-        seen_at=now,
+        last_used_at=now,
     )
     s.execute(insert(_IDENTITIES).values(**vars(row)))
 
@@ -52,7 +52,7 @@ def add(s: Session, who: Identity, principal: str, now: datetime) -> None:
 def seen(s: Session, identity_id: str, groups: list[str], now: datetime) -> None:
     """Record that a person signed on, and their groups."""
     mine = _IDENTITIES.c.id == identity_id
-    s.execute(update(_IDENTITIES).where(mine).values(groups=groups, seen_at=now))
+    s.execute(update(_IDENTITIES).where(mine).values(groups=groups, last_used_at=now))
 
 
 def tokens_of(s: Session, principal: str, now: datetime) -> list[TokenRow]:

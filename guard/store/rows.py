@@ -201,7 +201,7 @@ class IdentityRow:
     principal: str
     groups: list[str]
     created_at: datetime
-    seen_at: datetime
+    last_used_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,11 @@ IN = "removed_at IS NULL"
 
 
 def upgrade() -> None:
+    _people()
+    _projects()
+
+
+def _people() -> None:
     plain, time = sa.JSON(none_as_null=True), sa.DateTime(timezone=True)
     op.create_table(
         "browser_sessions",
@@ -38,13 +43,16 @@ def upgrade() -> None:
         sa.Column("principal", sa.String(64), nullable=False),
         sa.Column("groups", plain, nullable=False),
         sa.Column("created_at", time, nullable=False),
-        sa.Column("seen_at", time, nullable=False),
+        sa.Column("last_used_at", time, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_identities"),
         sa.UniqueConstraint("issuer", "subject", name="uq_identities_issuer"),
         sa.UniqueConstraint("principal", name="uq_identities_principal"),
         sa.ForeignKeyConstraint(["principal"], ["principals.name"], name="fk_identities_principal"),
     )
 
+
+def _projects() -> None:
+    time = sa.DateTime(timezone=True)
     op.create_table(
         "projects",
         sa.Column("name", sa.String(64), nullable=False),

@@ -259,5 +259,5 @@ def test_a_submission_over_a_projects_limit_gets_429_and_a_time(
     assert (answer.status_code, answer.json()["code"]) == (429, "project_quota")
     assert answer.headers["retry-after"] == "86400"
     found = client.get("/projects/a").json()
-    assert (found["used_scans"], found["used_bytes"], found["used_open"]) == (1, 1, 1)
+    assert found["used"] == {"scans": 1, "bytes": 1, "open": 1}
     assert client.get("/projects/b").json()["code"] == "unknown_project"
