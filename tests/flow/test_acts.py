@@ -171,6 +171,10 @@ def test_the_other_acts_are_the_ones_that_other_tests_do(kind: Act) -> None:
     """
     assert kind in {
         Act.READ,
+        Act.ADD_HOOK,
+        Act.REMOVE_HOOK,
+        Act.TEST_HOOK,
+        Act.QUARANTINE,  # tests/flow/test_quarantine.py
         Act.CHANGE_POLICY,
         Act.WAIVE,
         Act.APPROVE_WAIVER,

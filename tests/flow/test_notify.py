@@ -13,8 +13,10 @@ from standardwebhooks import Webhook
 
 from guard.core.errors import GuardError, InputError
 from guard.core.hooks import DeliveryState, EventType, HookKind
+from guard.core.notes import Attempt
 from guard.core.roles import Act, Role
-from guard.flow import hooks, notify, review, run_stage, withdraw
+from guard.core.states import Verdict
+from guard.flow import _happened, hooks, notify, review, run_stage, withdraw
 from guard.flow._handover import give_up
 from guard.flow._lease import hold
 from guard.flow.hooks import NewHook
@@ -142,6 +144,21 @@ def test_a_scan_that_cannot_be_finished_is_sent(scene: Scene) -> None:
 
     assert scene.got() == ["guard.scan.failed"]
     assert "disk was full" in json.loads(scene.there.got[0][2])["data"]["sentence"]
+
+
+def test_how_repairs_ended_is_sent_and_what_is_still_held_waits(scene: Scene) -> None:
+    scene.hook(types=["guard.repair.done", "guard.review.requested"])
+    scan = scene.scan(scene.put("models/fraud/m.pt", 2))
+    good = Attempt(defense="prune", digest="d" * 64, verdict=Verdict.PURIFIED)
+    bad = Attempt(defense="tune", verdict=Verdict.REJECTED)
+    with transaction(scene.guard.engine) as session:
+        for tried, own in (([bad, good], Verdict.HELD), ([bad], Verdict.HELD)):
+            _happened.repaired(scene.guard, session, scan, tried, own)
+    scene.relay()
+
+    outcomes = [json.loads(body)["data"].get("outcome") for _, _, body in scene.there.got]
+    assert outcomes == ["repaired", "not_repaired", None]
+    assert scene.got()[2] == "guard.review.requested"
 
 
 def test_without_a_destination_nothing_is_written(scene: Scene) -> None:
