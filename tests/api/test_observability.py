@@ -72,7 +72,7 @@ def test_each_query_parses(query: str) -> None:
 
 
 def test_a_query_that_is_none_does_not_parse() -> None:
-    with pytest.raises(ValueError, match="unexpected"):
+    with pytest.raises(ValueError, match="unclosed"):
         promql_parser.parse("sum by (stage (guard_scans)")
 
 
