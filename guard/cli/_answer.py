@@ -2,25 +2,57 @@
 
 from pathlib import Path
 
-from guard.cli._output import ReportFormat, print_json, say, write_text
+from guard.cli._output import (
+    PIPELINE,
+    ReportFormat,
+    print_json,
+    say,
+    say_document,
+    to_json,
+    write_text,
+)
 from guard.reports.report import Report
 
 
-def answer(report: Report, form: ReportFormat, out: Path | None = None) -> int:
+def answer(report: Report, form: ReportFormat, out: Path | None = None, *, where: str = "") -> int:
     """Print or write a report and return the exit code of its verdict.
 
-    With HTML, `out` is the file, and stdout shows the verdict and the path of the page.
+    With HTML, `out` is the file; SARIF and JUnit go to `out` or to stdout. Where a file is written,
+    stdout shows the verdict and the path of the file.
+
+    Args:
+        where: the path of the model's file as the caller named it.
     """
     if form is ReportFormat.JSON:
         print_json(report.to_dict())
     elif form is ReportFormat.HTML and out is not None:
         from guard.reports.html import render_html
 
-        write_text(out, render_html(report))
-        expired = " (expired)" if report.expired else ""
-        say(f"{report.verdict}{expired} {report.name} {out}")
+        _written(report, out, render_html(report))
+    elif form in PIPELINE:
+        text = _document(report, form, where)
+        if out is None:
+            say_document(text)
+        else:
+            _written(report, out, text + "\n")
     else:
         from guard.cli._render import print_report
 
         print_report(report)
     return report.exit_code
+
+
+def _document(report: Report, form: ReportFormat, where: str) -> str:
+    if form is ReportFormat.SARIF:
+        from guard.reports.sarif import render_sarif
+
+        return to_json(render_sarif(report, where=where))
+    from guard.reports.junit import render_junit
+
+    return render_junit(report, where=where)
+
+
+def _written(report: Report, out: Path, text: str) -> None:
+    write_text(out, text)
+    expired = " (expired)" if report.expired else ""
+    say(f"{report.verdict}{expired} {report.name} {out}")

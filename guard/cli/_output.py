@@ -30,12 +30,29 @@ class ReportFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     HTML = "html"
+    SARIF = "sarif"
+    JUNIT = "junit"
 
 
+class StatusFormat(StrEnum):
+    """The output formats of lists of scans."""
+
+    TABLE = "table"
+    JSON = "json"
+    SARIF = "sarif"
+    JUNIT = "junit"
+
+
+#: What a pipeline reads; `--out` writes it into a file, and stdout keeps a line for people.
+PIPELINE = frozenset({ReportFormat.SARIF, ReportFormat.JUNIT})
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
 ReportFormatOption = Annotated[
     ReportFormat, typer.Option("--format", "-f", help="How to print the answer.")
 ]
+StatusFormatOption = Annotated[
+    StatusFormat, typer.Option("--format", "-f", help="How to print the answer.")
+]
+OutOption = Annotated[Path | None, typer.Option(help="The file for --format html, sarif, junit.")]
 
 
 def print_json(value: Any) -> None:
@@ -58,12 +75,17 @@ def say(text: object) -> None:
     typer.echo(printable(text))
 
 
+def say_document(text: str) -> None:
+    """Print a document whose text is harmless already."""
+    typer.echo(text)
+
+
 def remark(text: object) -> None:
     """Print one line that is not part of the answer on stderr."""
     typer.echo(printable(text), err=True)
 
 
-def html_target(form: ReportFormat, out: Path | None) -> None:
+def check_target(form: ReportFormat, out: Path | None) -> None:
     """Refuse a target that cannot be written, before any work is done.
 
     Raises:
@@ -71,9 +93,10 @@ def html_target(form: ReportFormat, out: Path | None) -> None:
     """
     if form is ReportFormat.HTML and out is None:
         raise InputError("--format html needs --out FILE.", code="no_out")
-    if form is not ReportFormat.HTML and out is not None:
+    if form in {ReportFormat.TABLE, ReportFormat.JSON} and out is not None:
         raise InputError(
-            "--out FILE goes with --format html; the other formats print on stdout.", code="no_html"
+            "--out FILE goes with --format html, sarif or junit; the others print on stdout.",
+            code="no_html",
         )
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise InputError(

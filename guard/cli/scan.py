@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from guard.cli._answer import answer
-from guard.cli._output import ReportFormat, ReportFormatOption, html_target, quiet_stdout
+from guard.cli._output import (
+    OutOption,
+    ReportFormat,
+    ReportFormatOption,
+    check_target,
+    quiet_stdout,
+)
 from guard.cli._progress import watched
 
 app = typer.Typer(rich_markup_mode=None)
@@ -33,10 +39,10 @@ def scan(
         float, typer.Option(min=1, help="Time budget of all detectors together.")
     ] = math.inf,
     form: ReportFormatOption = ReportFormat.TABLE,
-    out: Annotated[Path | None, typer.Option(help="The file for --format html.")] = None,
+    out: OutOption = None,
 ) -> int:
     """Vet one model file and print the verdict; nothing in the file is executed."""
-    html_target(form, out)
+    check_target(form, out)
     from guard import offline
 
     with watched("scan") as progress, quiet_stdout():
@@ -49,4 +55,4 @@ def scan(
             progress=progress,
             seconds=seconds,
         )
-    return answer(report, form, out)
+    return answer(report, form, out, where=str(path))

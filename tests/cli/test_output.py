@@ -53,7 +53,7 @@ def test_a_target_that_cannot_be_written_is_refused_first(
     form: ReportFormat, out: str | None, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError):
-        _output.html_target(form, tmp_path / out if out else None)
+        _output.check_target(form, tmp_path / out if out else None)
 
 
 def test_what_a_library_prints_meanwhile_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from guard.policy import known_gaps, load_policy
 from tests import schemas
 from tests.cli.conftest import Answer
 from tests.cli.models import QUICK, clean_set, pictures, saved
+from tests.reports.official import junit_faults, sarif_faults
 from tests.reports.samples import AGREED
 
 Cli = Callable[..., Answer]
@@ -52,6 +53,23 @@ def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: 
     assert document["verdict"] == "unvettable"
     assert "safetensors" in document["reasons"][0]
     assert not mark.exists()
+
+
+def test_a_pipeline_gets_a_document_also_about_a_file_that_cannot_be_vetted(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
+    file, log = tmp_path / "model.pkl", tmp_path / "guard.sarif"
+    file.write_bytes(pickle.dumps([1]))
+    answer = cli("scan", file, "--cleanset", clean, "--format", "sarif", "--out", log)
+    (run,) = json.loads(log.read_text())["runs"]
+    junit = cli("scan", file, "--cleanset", clean, "--format", "junit")
+
+    assert (answer.code, junit.code) == (3, 3)
+    assert sarif_faults({"version": "2.1.0", "runs": [run]}) == []
+    assert run["results"][0]["ruleId"] == "verdict/unvettable"
+    assert run["artifacts"][0]["location"]["uri"] == file.as_uri()
+    assert junit_faults(junit.out) == []
+    assert 'errors="1"' in junit.out
 
 
 def test_a_model_is_looked_at_by_every_required_detector(
