@@ -32,6 +32,8 @@ class ReportFormat(StrEnum):
     HTML = "html"
     SARIF = "sarif"
     JUNIT = "junit"
+    CYCLONEDX = "cyclonedx"
+    CARD = "card"
 
 
 class StatusFormat(StrEnum):
@@ -43,8 +45,8 @@ class StatusFormat(StrEnum):
     JUNIT = "junit"
 
 
-#: What a pipeline reads; `--out` writes it into a file, and stdout keeps a line for people.
-PIPELINE = frozenset({ReportFormat.SARIF, ReportFormat.JUNIT})
+#: What other tools read; `--out` writes it into a file, and stdout keeps a line for people.
+EXCHANGED = frozenset(ReportFormat) - {ReportFormat.TABLE, ReportFormat.JSON, ReportFormat.HTML}
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
 ReportFormatOption = Annotated[
     ReportFormat, typer.Option("--format", "-f", help="How to print the answer.")
@@ -52,7 +54,9 @@ ReportFormatOption = Annotated[
 StatusFormatOption = Annotated[
     StatusFormat, typer.Option("--format", "-f", help="How to print the answer.")
 ]
-OutOption = Annotated[Path | None, typer.Option(help="The file for --format html, sarif, junit.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="The file; for every format but table and json.")
+]
 
 
 def print_json(value: Any) -> None:
@@ -95,7 +99,7 @@ def check_target(form: ReportFormat, out: Path | None) -> None:
         raise InputError("--format html needs --out FILE.", code="no_out")
     if form in {ReportFormat.TABLE, ReportFormat.JSON} and out is not None:
         raise InputError(
-            "--out FILE goes with --format html, sarif or junit; the others print on stdout.",
+            "--out FILE goes with every --format but table and json, which print on stdout.",
             code="no_html",
         )
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):

@@ -22,8 +22,11 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def scan(
     path: Annotated[
-        Path,
-        typer.Argument(help="A model file, or a folder with model.safetensors and config.json."),
+        str,
+        typer.Argument(
+            help="A model file, a folder with model.safetensors and config.json, or "
+            "hf://ORG/NAME[@REVISION] in the local cache."
+        ),
     ],
     cleanset: Annotated[
         str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
@@ -55,4 +58,4 @@ def scan(
             progress=progress,
             seconds=seconds,
         )
-    return answer(report, form, out, where=str(path))
+    return answer(report, form, out, where=path)

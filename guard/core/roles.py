@@ -45,6 +45,9 @@ class Act(StrEnum):
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
     RETRY = "dead_letter_retry"
+    ATTEST = "attest"  # signs a summary of a verdict for other tools
+    TRUST_MODEL_KEY = "model_key_trust"  # a key of model signatures, by its id
+    DISTRUST_MODEL_KEY = "model_key_distrust"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -78,6 +81,9 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
     Act.ACKNOWLEDGE: _OPERATOR,
     Act.RETRY: _OPERATOR,
+    Act.ATTEST: _OPERATOR | {Role.SIGNER},
+    Act.TRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
+    Act.DISTRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }

@@ -17,7 +17,7 @@ from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.modality import Modality
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
-from guard.flow import _newest, _turn, _warning
+from guard.flow import _newest, _turn, _warning, model_keys
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._modality import for_scan
@@ -26,6 +26,7 @@ from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
 from guard.flow.signed import signed
+from guard.publishers import SIGNATURE, carried
 from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -103,6 +104,7 @@ def run(guard: Guard, held: Held) -> None:
     try:
         with guard.blobs.open(scan.canonical_digest) as weights:
             receipt = guard.publisher.publish(approved, weights, smoke)
+            receipt = _signed(guard, receipt, carried(weights, approved.release_envelope))
     except IntegrityMismatch as error:
         _refuse(guard, held, scan, error.sentence)
         return
@@ -123,6 +125,15 @@ def run(guard: Guard, held: Held) -> None:
         if _is_unrecorded(guard, receipt):
             guard.publisher.withdraw(receipt.name, receipt.version)
         _skip(guard, held, error.sentence)
+
+
+def _signed(guard: Guard, receipt: Receipt, files: Mapping[str, bytes]) -> Receipt:
+    """The receipt with the model signature in it, which now lies beside the artifact as well."""
+    signature = model_keys.sign(guard, receipt.name, receipt.digest, files)
+    if signature is None:
+        return receipt
+    guard.publisher.attach(receipt.name, receipt.version, signature)
+    return replace(receipt, detail={**receipt.detail, SIGNATURE: signature.decode()})
 
 
 def _begin(guard: Guard, held: Held, scan: ScanRow, digest: str) -> str:

@@ -119,6 +119,7 @@ class Report:
         sift: that of the training set which the model names, for the HTML page; the JSON document
             has it as evidence.
         expired: whether the verdict had ended when the report was made.
+        source: where the model came from, to the commit, where its path does not say that.
     """
 
     digest: str
@@ -144,6 +145,7 @@ class Report:
     issued_at: str | None = None
     expires_at: str | None = None
     expired: bool = False
+    source: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -256,7 +258,7 @@ class Report:
             data["retraining"] = to_plain(self.retraining)
         if self.candidates:
             data["candidates"] = [to_plain(candidate) for candidate in self.candidates]
-        for key in ("scan_id", "verdict_id", "issued_at", "expires_at"):
+        for key in ("source", "scan_id", "verdict_id", "issued_at", "expires_at"):
             if (value := getattr(self, key)) is not None:
                 data[key] = value
         if self.expires_at is not None:

@@ -221,6 +221,8 @@ def _result(
 def _uri(judged: Judged) -> str:
     if not judged.where:
         return quote(judged.name, safe="") or "model"
+    if "://" in judged.where:
+        return quote(judged.where, safe=":/@")
     path = PurePath(judged.where)
     return path.as_uri() if path.is_absolute() else quote(path.as_posix())
 
@@ -315,4 +317,5 @@ def _facts(report: Report) -> dict[str, Any]:
         "scan": report.scan_id,
         "verdictId": report.verdict_id,
         "expiresAt": report.expires_at,
+        "source": report.source,
     }

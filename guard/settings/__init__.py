@@ -27,7 +27,7 @@ from guard.settings._vetting import Vetting
 
 PREFIX = "GUARD_"
 #: Names that platforms usually set; the GUARD_ name wins where both are set.
-ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url", "HF_HOME": "hf_home"}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -41,10 +41,12 @@ class Settings(Serving, Vetting, Access, Intake, Places):
                 object.__setattr__(self, name, value)
 
         fill("data_dir", Path.home() / ".local" / "share" / "registry-guard")
+        fill("hf_home", Path.home() / ".cache" / "huggingface")
         fill("database_url", f"sqlite:///{self.data_dir / 'guard.db'}")
         fill("blob_url", str(self.data_dir / "blobs"))
         fill("intake_buckets", (self.intake_bucket,))
         fill("signing_key_file", self.data_dir / "keys" / "signing.pem")
+        fill("model_signing_key_file", self.data_dir / "keys" / "model-signing.pem")
         fill("trusted_keys_file", self.data_dir / "keys" / "trusted.json")
         fill("checkpoint_dir", self.data_dir / "checkpoints")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
@@ -105,7 +107,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     for variable, name in ALIASES.items():
         if env.get(variable):
-            values[name] = env[variable]
+            values[name] = _parse(variable, env[variable], kinds[name], lows[name])
     for variable, text in env.items():
         if variable.startswith(PREFIX):
             name = variable.removeprefix(PREFIX).lower()

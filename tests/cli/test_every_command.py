@@ -40,9 +40,12 @@ READING: dict[str, tuple[str, ...]] = {
     "acts list": (),
     "alarms list": (),
     "alarms show": ("ALARM",),
+    "bom": ("SCAN",),
+    "card": ("SCAN",),
     "cleanset check": ("set.npz",),
     "cleanset list": (),
     "dead-letters list": (),
+    "export": ("fraud", "--out", "carried"),
     "dead-letters show": ("LETTER",),
     # Prints SQL. With --apply the owner of the tables changes rights, which the ledger never knew.
     "db roles": (),
@@ -194,6 +197,7 @@ ARTIFACT = ("--finding", FINDING, "--reason", "a square", "--until", "2026-12-11
 WHY = ("--reason", "for the test")
 #: What each command is called with; the first word is made by a function where it depends on more.
 DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]]] = {
+    "attest": (Act.ATTEST, Role.OPERATOR, lambda s: s.first, ("--as", "svr")),
     "alarms ack": (Act.ACKNOWLEDGE, Role.OPERATOR, alarm, WHY),
     "cleanset add": (Act.ADD_CLEANSET, Role.OPERATOR, lambda _: "threes", ("set.npz",)),
     "db upgrade": (Act.UPGRADE_DATABASE, Role.OPERATOR, older_schema, ()),

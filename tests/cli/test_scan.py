@@ -72,6 +72,27 @@ def test_a_pipeline_gets_a_document_also_about_a_file_that_cannot_be_vetted(
     assert 'errors="1"' in junit.out
 
 
+def test_a_model_in_the_hub_s_cache_is_pinned_to_its_commit(
+    cli: Cli, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "hf" / "hub" / "models--org--net"
+    snapshot = home / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+    (snapshot / "model.safetensors").write_bytes(pickle.dumps([1]))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    document = json.loads(cli("scan", "hf://org/net", "--cleanset", clean, "--format", "json").out)
+    log = cli("scan", "hf://org/net", "--cleanset", clean, "--format", "sarif").out
+
+    assert schemas.faults("report.schema.json", document) == []
+    assert (document["name"], document["verdict"]) == ("org/net", "unvettable")
+    assert document["source"] == f"hf://org/net@{'a' * 40}"
+    assert json.loads(log)["runs"][0]["artifacts"][0]["location"]["uri"] == "hf://org/net"
+    assert sarif_faults(json.loads(log)) == []
+    assert cli("scan", "hf://org/none", "--cleanset", clean).code == 4
+
+
 def test_a_model_is_looked_at_by_every_required_detector(
     cli: Cli, clean: Path, tmp_path: Path
 ) -> None:
