@@ -100,7 +100,8 @@ def test_a_snapshot_or_a_ref_that_is_a_link_elsewhere_is_refused(cache: Cache) -
     assert code(cache, "hf://org/net") == "hub_missing"
 
     (cache.home / "refs" / "main").unlink()
-    (cache.home / "refs" / "main").symlink_to(elsewhere / "config.json")
+    (cache.root / "commit").write_text(COMMIT)
+    (cache.home / "refs" / "main").symlink_to(cache.root / "commit")
     assert code(cache, "hf://org/net") == "hub_outside"
 
 
