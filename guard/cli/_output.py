@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +57,14 @@ StatusFormatOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option(help="The file; for every format but table and json.")
 ]
+Also = Sequence[tuple[ReportFormat, Path]]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FORMAT=FILE",
+        help="Also write this file, such as sarif=guard.sarif; may be given repeatedly.",
+    ),
+]
 
 
 def print_json(value: Any) -> None:
@@ -106,6 +114,25 @@ def check_target(form: ReportFormat, out: Path | None) -> None:
         raise InputError(
             f"{out} cannot be written; name a file in a folder that exists.", code="bad_out"
         )
+
+
+def also_wanted(pairs: Sequence[str] | None) -> Also:
+    """The further files that a report is to be written to, checked before any work is done.
+
+    Raises:
+        InputError: one is not FORMAT=FILE, has no such format, or cannot be written.
+    """
+    found = []
+    for pair in pairs or ():
+        name, _, file = pair.partition("=")
+        if name not in set(ReportFormat) - {ReportFormat.TABLE} or not file:
+            raise InputError(
+                f"--also {pair!r} is not FORMAT=FILE, with any format but table.", code="bad_also"
+            )
+        form = ReportFormat(name)
+        check_target(ReportFormat.HTML, Path(file))
+        found.append((form, Path(file)))
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,9 +8,11 @@ import typer
 
 from guard.cli._answer import answer
 from guard.cli._output import (
+    AlsoOption,
     OutOption,
     ReportFormat,
     ReportFormatOption,
+    also_wanted,
     check_target,
     quiet_stdout,
 )
@@ -43,9 +45,11 @@ def scan(
     ] = math.inf,
     form: ReportFormatOption = ReportFormat.TABLE,
     out: OutOption = None,
+    also: AlsoOption = None,
 ) -> int:
     """Vet one model file and print the verdict; nothing in the file is executed."""
     check_target(form, out)
+    further = also_wanted(also)
     from guard import offline
 
     with watched("scan") as progress, quiet_stdout():
@@ -58,4 +62,4 @@ def scan(
             progress=progress,
             seconds=seconds,
         )
-    return answer(report, form, out, where=path)
+    return answer(report, form, out, where=path, also=further)

@@ -46,6 +46,7 @@ class Act(StrEnum):
     ACKNOWLEDGE = "alarm_ack"
     RETRY = "dead_letter_retry"
     ATTEST = "attest"  # signs a summary of a verdict for other tools
+    SYNC_MLFLOW = "mlflow_sync"  # moves an alias of another registry
     TRUST_MODEL_KEY = "model_key_trust"  # a key of model signatures, by its id
     DISTRUST_MODEL_KEY = "model_key_distrust"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
@@ -82,6 +83,7 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.ACKNOWLEDGE: _OPERATOR,
     Act.RETRY: _OPERATOR,
     Act.ATTEST: _OPERATOR | {Role.SIGNER},
+    Act.SYNC_MLFLOW: _OPERATOR,
     Act.TRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
     Act.DISTRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},

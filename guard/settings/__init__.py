@@ -21,6 +21,7 @@ from guard.core.secret import Secret as Secret  # a type of settings, also for o
 from guard.settings._access import Access
 from guard.settings._intake import Intake
 from guard.settings._places import Places
+from guard.settings._registries import Registries
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
 from guard.settings._vetting import Vetting
@@ -32,7 +33,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Serving, Vetting, Access, Intake, Places):
+class Settings(Registries, Serving, Vetting, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:
@@ -53,6 +54,7 @@ class Settings(Serving, Vetting, Access, Intake, Places):
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
         fill("published_dir", self.data_dir / "published")
         _check_names(self.served_name, self.cleanset_map)
+        _check_sources(self.mlflow_sources)
         own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", "torchserve_store")
         places = {PREFIX + name.upper(): getattr(self, name) for name in own}
         if self.checkpoint_bucket:
@@ -75,6 +77,16 @@ def _check_names(template: str, cleanset_map: tuple[str, ...]) -> None:
         if not left.strip() or not right.strip():
             raise InputError(
                 f"{PREFIX}CLEANSET_MAP holds {pair!r}, which is not NAME=SET or PREFIX=SET.",
+                code="bad_setting",
+            )
+
+
+def _check_sources(pairs: tuple[str, ...]) -> None:
+    for pair in pairs:
+        start, _, target = pair.rpartition("=")
+        if not start or not target.startswith("s3://"):
+            raise InputError(
+                f"{PREFIX}MLFLOW_SOURCES holds {pair!r}, which is not FROM=s3://BUCKET/PREFIX.",
                 code="bad_setting",
             )
 

@@ -6,6 +6,7 @@ doing that shows its act.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from guard.store.session import reading, transaction
 from tests import people
 from tests.cli.conftest import Answer
 from tests.flow.place import MANIFEST, finding
+from tests.flow.shop import BUCKET
 from tests.flow.test_waivers import FINDING
 from tests.flow.test_waivers import Scene as Waivable
+from tests.registries.standin import Registry, serving
 
 Cli = Callable[..., Answer]
 
@@ -87,6 +90,7 @@ class Scene(Waivable):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.opened = ExitStack()
         self.first = self.serve("models/fraud/m.pt", 0, at=1)
         np.savez(
             folder / "set.npz",
@@ -147,6 +151,17 @@ def older_schema(scene: Scene) -> str:
     return "upgrade"
 
 
+def registered(scene: Scene) -> str:
+    """A cleared model in an MLflow registry."""
+    registry = Registry()
+    url = scene.opened.enter_context(serving(registry))
+    scene.guard = replace(scene.guard, settings=replace(scene.guard.settings, mlflow_url=url))
+    registry.answer("POST", "registered-models/create", {}, {"name": "fraud"})
+    source = f"s3://{BUCKET}/models/fraud"
+    registry.answer("POST", "model-versions/create", {}, {"name": "fraud", "source": source})
+    return "sync"
+
+
 def trainable(scene: Scene) -> str:
     """A stored training set for the served model, and a policy that lets it be trained anew."""
     facts = TrainingSetFacts(
@@ -205,6 +220,7 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "keys distrust": ("distrust", Role.SIGNER, lambda s: new_key(s, trusted=True), WHY),
     "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
     "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
+    "mlflow sync": (Act.SYNC_MLFLOW, Role.OPERATOR, registered, ()),
     "name transfer": (Act.TRANSFER, Role.OPERATOR, lambda _: "fraud", ("--owner", "dora", *WHY)),
     "publish": (Act.PUBLISH, Role.OPERATOR, unpublished, ()),
     "rescan": (Act.RESCAN, Role.REVIEWER, lambda _: "fraud", ()),
@@ -229,7 +245,7 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "withdraw": (Act.WITHDRAW, Role.OPERATOR, lambda _: "fraud", WHY),
 }
 #: Words that a doing makes that are part of the command already.
-PART = frozenset({"upgrade", "accept"})
+PART = frozenset({"upgrade", "accept", "sync"})
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -247,7 +263,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene(tmp_path)
     monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: made.guard)
     monkeypatch.chdir(tmp_path)
-    yield made
+    with made.opened:
+        yield made
     made.guard.engine.dispose()
 
 

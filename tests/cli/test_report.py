@@ -60,6 +60,20 @@ def test_sarif_and_junit_go_to_stdout_or_into_a_file_with_the_verdicts_code(
     assert tests.read_text() == cli("report", scan.id, "--format", "junit").out
 
 
+def test_one_run_writes_every_form_that_is_wanted(
+    service: Service, cli: Cli, tmp_path: Path
+) -> None:
+    scan = service.scan(Verdict.CLEARED)
+    forms = ("json", "html", "sarif", "junit", "cyclonedx", "card")
+    wanted = [one for form in forms for one in ("--also", f"{form}={tmp_path / form}")]
+    answer = cli("report", scan.id, *wanted)
+
+    assert answer.code == 0
+    assert "CLEARED" in answer.out
+    assert sorted(one.name for one in tmp_path.iterdir() if one.is_file()) == sorted(forms)
+    assert json.loads((tmp_path / "json").read_text())["verdict"] == "cleared"
+
+
 def test_a_scan_without_a_verdict_has_no_report(service: Service, cli: Cli) -> None:
     answer = cli("report", service.scan().id)
 

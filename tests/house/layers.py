@@ -40,7 +40,7 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
 
 _USE_CASES = (
     "core policy store attest blobs events cleansets trainsets ml formats detectors defenses "
-    "sifters retrainers publishers reports"
+    "sifters retrainers publishers registries reports"
 )
 TABLE = {
     "core": _row(stdlib_only=True),
@@ -62,6 +62,7 @@ TABLE = {
     "sifters": _row("core ml trainsets", TORCH),
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
+    "registries": _row("core", HTTP),
     "serving": _row("core attest ml graphs formats", TORCH),
     "vetting": _row(
         "core policy cleansets trainsets ml graphs formats detectors defenses sifters retrainers "
