@@ -17,8 +17,8 @@ def mlflow() -> None:
     """Tell an MLflow registry what the gate passes."""
 
 
-@app.command()
-def sync(
+@app.command("sync")
+def follow(
     name: Annotated[
         list[str] | None, typer.Option(help="Only this model; may be given repeatedly.")
     ] = None,
@@ -35,9 +35,11 @@ def sync(
     such a version.
     """
     guard = open_service()
-    from guard.flow.mlflow import sync as act
+    from guard.flow.mlflow import synchronise
 
-    found = act(guard, caller(guard), alias=alias, names=name or (), newest=newest, dry_run=dry_run)
+    found = synchronise(
+        guard, caller(guard), alias=alias, names=name or (), newest=newest, dry_run=dry_run
+    )
     if form is Format.JSON:
         print_json([to_plain(item) for item in found])
     else:

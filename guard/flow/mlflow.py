@@ -58,7 +58,7 @@ class Synced:
         return next((one.why for one in self.versions if one.version == self.before), "")
 
 
-def sync(
+def synchronise(
     guard: Guard,
     by: Principal | str,
     *,

@@ -43,7 +43,7 @@ class Scene(Shop):
 
     def __init__(self, folder: Path, url: str) -> None:
         super().__init__(folder)
-        settings = replace(self.guard.settings, mlflow_url=url, mlflow_sources=("mlflow-artifacts:/=s3://models/root",))  # fmt: skip  # noqa: E501
+        settings = replace(self.guard.settings, mlflow_url=url, mlflow_sources=("mlflow-artifacts:/=s3://models/base",))  # fmt: skip  # noqa: E501
         self.guard = replace(self.guard, settings=settings)
         self.http = httpx.Client(base_url=url + ROOT, trust_env=False)
         self.name = f"fraud {uuid4().hex[:6]}"
@@ -56,7 +56,7 @@ class Scene(Shop):
         self.http.post("model-versions/create", json=body).raise_for_status()
 
     def sync(self, **options: Any) -> mlflow.Synced:
-        (found,) = mlflow.sync(self.guard, self.by, names=[self.name], **options)
+        (found,) = mlflow.synchronise(self.guard, self.by, names=[self.name], **options)
         return found
 
     @property
@@ -197,7 +197,7 @@ def test_what_the_registry_s_users_write_into_tags_counts_for_nothing(scene: Sce
     ("place", "mapped", "found"),
     [
         ("s3://b/p/q/", (), ("b", "p/q")),
-        ("mlflow-artifacts:/1/m", ("mlflow-artifacts:/=s3://b/root/",), ("b", "root/1/m")),
+        ("mlflow-artifacts:/1/m", ("mlflow-artifacts:/=s3://b/base/",), ("b", "base/1/m")),
         ("mlflow-artifacts:/1/m", (), None),
         ("s3://b", (), None),
         ("s3://b/a/../c", (), None),
@@ -224,4 +224,4 @@ def test_a_reviewer_moves_no_alias(scene: Scene) -> None:
     reviewer = people.who(scene.guard, "rita", Role.REVIEWER)
 
     with pytest.raises(Forbidden):
-        mlflow.sync(scene.guard, reviewer)
+        mlflow.synchronise(scene.guard, reviewer)
