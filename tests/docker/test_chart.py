@@ -13,11 +13,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from guard.core.queues import QUEUES, WATCH
 from guard.core.secret import Secret
 from guard.settings import Settings, load_settings
 from tests.docker import chart, compose
 from tests.docker.chart import EXAMPLE, PROCESSES, Manifest, Rendered
-from workers.app import QUEUES, STAGE_QUEUE, WATCH
+from workers.app import STAGE_QUEUE
 
 SITES = pytest.mark.parametrize("site", list(chart.SITES))
 THEIRS = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}  # the package has no schema of these
