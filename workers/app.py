@@ -26,6 +26,9 @@ STAGE_QUEUE = {
     "detect": "scan",
     "purify": "scan",
     "decide": "control",
+    "order": "control",
+    "draw": "inspect",
+    "draw_waiting": "inspect",
     "publish": "publish",
     "sift": "train",
     "retrain": "train",
@@ -37,6 +40,8 @@ NEED_VERSIONS = frozenset({"scan", "control"})
 consumed: set[str] = set()  # the queues of this worker, known once it starts
 # Seconds that a stage gets after its jobs' time limits, before a worker that hangs is killed.
 GRACE = 300
+# How soon the images of a model that waits for a person are there.
+DRAW_SECONDS = 20.0
 # Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
 
@@ -96,6 +101,11 @@ def make_app(settings: Settings) -> Celery:
                 "task": "guard.renew",
                 "schedule": settings.rescan_seconds,
                 "options": {"queue": "control", "expires": settings.rescan_seconds},
+            },
+            "draw": {
+                "task": "guard.draw_waiting",
+                "schedule": DRAW_SECONDS,
+                "options": {"queue": "inspect", "expires": DRAW_SECONDS},
             },
             "reconcile": {
                 "task": "guard.reconcile",

@@ -12,7 +12,18 @@ from sqlalchemy.exc import DBAPIError
 
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError, Unavailable
-from guard.flow import canary, dead_letter, receive, rescan, rescue, run_job, run_stage, sweep
+from guard.flow import (
+    canary,
+    dead_letter,
+    exhibits,
+    orders,
+    receive,
+    rescan,
+    rescue,
+    run_job,
+    run_stage,
+    sweep,
+)
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans, training_jobs
@@ -199,6 +210,26 @@ def renew_() -> None:
     opened = rescan.renew(the_guard())
     if opened:
         log.info("rescans_opened", scan_ids=opened)
+
+
+@app.task(name="guard.order")
+def order_(order_id: str) -> None:
+    """Do what somebody asked for in the console."""
+    row = orders.work(the_guard(), order_id)
+    log.info("order_ended", order_id=order_id, act=str(row.act), state=str(row.state))
+
+
+@app.task(name="guard.draw")
+def draw_(scan_id: str) -> None:
+    """Make the images of a scan's report for the console."""
+    exhibits.draw(the_guard(), scan_id)
+
+
+@app.task(name="guard.draw_waiting")
+def draw_waiting() -> None:
+    """Make the images of what waits for a person, before somebody looks."""
+    for scan_id in exhibits.due(the_guard()):
+        exhibits.draw(the_guard(), scan_id)
 
 
 @app.task(name="guard.reconcile")

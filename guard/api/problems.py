@@ -35,6 +35,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "unknown_waiver": 404,
     "unknown_alarm": 404,
     "unknown_dead_letter": 404,
+    "unknown_order": 404,
     "alarm_closed": 409,
     "nothing_to_retry": 409,
     "waiver_not_waiting": 409,

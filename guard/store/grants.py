@@ -55,13 +55,14 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "claims",
             "dead_letters",
             "evidence",
+            "exhibits",
             "nominations",
             "outbox",
             "scans",
             "uploaders",
         }
     ),
-    DatabaseRole.API: frozenset({"acts", "nominations", "outbox", "training_jobs"}),
+    DatabaseRole.API: frozenset({"acts", "nominations", "orders", "outbox", "training_jobs"}),
     DatabaseRole.READER: frozenset(),
 }
 _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
