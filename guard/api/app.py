@@ -13,9 +13,12 @@ from guard.api import (
     health,
     problems,
     scans,
+    sessions,
+    signon,
     training_jobs,
     waivers,
 )
+from guard.api._attempts import Attempts
 from guard.api.access import Gatekeeper
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
@@ -33,7 +36,7 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, health, docs_page)
+ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, health, docs_page, signon)
 
 
 def create_app(guard: Guard) -> FastAPI:
@@ -53,6 +56,7 @@ def create_app(guard: Guard) -> FastAPI:
     app.state.guard = guard
     app.state.events = EventCounter()
     app.state.seen = events.new_memory()
+    app.state.attempts = Attempts()
     for part in ROUTES:
         app.include_router(part.router)
     for router in console.ROUTERS if guard.settings.console else ():
@@ -64,6 +68,9 @@ def create_app(guard: Guard) -> FastAPI:
     async def plain(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call(request)
         response.headers.update(_HEADERS)
+        if sessions.is_console(request.scope["path"]):
+            # With "no-referrer" a browser would not say from which page a form comes.
+            response.headers["Referrer-Policy"] = "same-origin"
         return response
 
     return app

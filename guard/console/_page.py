@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from guard.api.access import guard_of
 from guard.console._who import Reader
-from guard.core.roles import MAY, Act
+from guard.core.roles import Act
 from guard.core.text import printable
 from guard.reports.charts import number, percent
 from guard.reports.page import duration
@@ -55,8 +55,7 @@ def page(
 
 
 def _may(reader: Reader | None) -> Mapping[str, bool]:
-    role = reader.principal.role if reader is not None else None
-    return {act.name.lower(): role in MAY[act] for act in Act}
+    return {act.name.lower(): reader is not None and reader.principal.may(act) for act in Act}
 
 
 def _counts(request: Request) -> dict[str, int]:

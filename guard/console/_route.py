@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
@@ -12,14 +11,12 @@ from guard.api.problems import status_of
 from guard.console._page import page
 from guard.console._who import Reader, who_reads
 from guard.core.errors import GuardError, InputError
-from guard.flow.principals import Unauthorised
 
-LOGIN = "/console/login"
 _ODD = "This address is not one of the console's."
 
 
 class PageRoute(APIRoute):
-    """A route whose refusals are pages with a sentence; without a session it leads to the login."""
+    """A route whose refusals are pages with a sentence."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """FastAPI's handler, with refusals as pages."""
@@ -28,8 +25,6 @@ class PageRoute(APIRoute):
         async def shown(request: Request) -> Response:
             try:
                 return await handle(request)
-            except Unauthorised:
-                return RedirectResponse(LOGIN, 303)
             except GuardError as error:
                 return await run_in_threadpool(refusal, request, error)
             except RequestValidationError:

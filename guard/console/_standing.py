@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from guard.core.evidence import Outcome
-from guard.core.roles import MAY, Act
+from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.flow.principals import Principal
 from guard.store import uploaders
@@ -35,10 +35,10 @@ def standing_of(guard: "Guard", who: Principal, scan: "ScanRow", report: "Report
     with reading(guard.engine) as session:
         known = uploaders.of_scan(session, scan.id)
     open_ = report.verdict is Verdict.HELD and not _repaired(scan)
-    reviewer = who.role in MAY[Act.APPROVE]
+    reviewer = who.may(Act.APPROVE)
     own = who.name in known
     return Standing(
-        sentence=_sentence(report, scan, who, own=own, open_=open_, reviewer=reviewer),
+        sentence=_sentence(report, scan, own=own, open_=open_, reviewer=reviewer),
         doubts=tuple(_doubts(report, known)),
         approve=open_ and reviewer and not own and not report.expired,
         reject=open_ and reviewer,
@@ -50,9 +50,7 @@ def _repaired(scan: "ScanRow") -> bool:
     return scan.state is ScanState.PURIFYING or passed
 
 
-def _sentence(
-    report: "Report", scan: "ScanRow", who: Principal, *, own: bool, open_: bool, reviewer: bool
-) -> str:
+def _sentence(report: "Report", scan: "ScanRow", *, own: bool, open_: bool, reviewer: bool) -> str:
     if scan.state is ScanState.PURIFYING:
         return "Nothing yet: a copy is being repaired. It comes to the queue if none passes."
     if report.verdict is Verdict.HELD and not open_:
@@ -60,7 +58,7 @@ def _sentence(
     if not open_:
         return _CLOSED[report.verdict] + (" It has expired." if report.expired else "")
     if not reviewer:
-        return f"A reviewer decides about this model; you are {who.role or 'without a role'}."
+        return "A reviewer decides about this model; your session has no such role."
     if own:
         return (
             "You may reject it, but not approve it: you may have uploaded this model, its parent "

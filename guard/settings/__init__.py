@@ -23,6 +23,7 @@ from guard.settings._intake import Intake
 from guard.settings._places import Places
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
+from guard.settings._signon import SignOn
 from guard.settings._vetting import Vetting
 
 PREFIX = "GUARD_"
@@ -32,7 +33,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Serving, Vetting, Access, Intake, Places):
+class Settings(Serving, Vetting, SignOn, Access, Intake, Places):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ APPEND_ONLY = frozenset(
     }
 )
 #: Hashes of secrets, which only those read who compare them with a caller's.
-_SECRET = frozenset({"tokens"})
+_SECRET = frozenset({"browser_sessions", "tokens"})
 _ADD: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {
@@ -62,14 +62,16 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "uploaders",
         }
     ),
-    DatabaseRole.API: frozenset({"acts", "nominations", "orders", "outbox", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {"acts", "browser_sessions", "nominations", "orders", "outbox", "training_jobs"}
+    ),
     DatabaseRole.READER: frozenset(),
 }
 _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
     ),
-    DatabaseRole.API: frozenset({"outbox", "tokens", "training_jobs"}),
+    DatabaseRole.API: frozenset({"browser_sessions", "outbox", "tokens", "training_jobs"}),
     DatabaseRole.READER: frozenset(),
 }
 _READS_SECRETS = frozenset({DatabaseRole.SIGNER, DatabaseRole.API})

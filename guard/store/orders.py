@@ -83,7 +83,7 @@ def waiting(s: Session, before: datetime, limit: int = 100) -> list[OrderRow]:
     return many(s, OrderRow, rows_of(OrderRecord).where(*where).order_by(_ORDERS.c.at).limit(limit))
 
 
-def list_recent(s: Session, limit: int = 20) -> list[OrderRow]:
-    """The newest orders first."""
-    newest = rows_of(OrderRecord).order_by(_ORDERS.c.at.desc(), _ORDERS.c.id)
-    return many(s, OrderRow, newest.limit(limit))
+def of_principal(s: Session, principal: str, limit: int) -> list[OrderRow]:
+    """The newest orders of a person."""
+    own = rows_of(OrderRecord).where(_ORDERS.c.principal == principal)
+    return many(s, OrderRow, own.order_by(_ORDERS.c.at.desc(), _ORDERS.c.id).limit(limit))

@@ -171,6 +171,25 @@ class TokenRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionRow:
+    """A browser that is signed in; `hash` is the SHA-256 of its cookie's secret.
+
+    It acts with the tokens of `token_ids`. The operator `api` has none; `seal` then is the HMAC of
+    its token under the cookie's secret.
+    """
+
+    id: str
+    hash: str
+    principal: str
+    token_ids: list[str]
+    seal: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnerRow:
     """A principal that may upload under a prefix of a bucket, until `removed_at`."""
 

@@ -44,6 +44,8 @@ READING = {
 #: An event is a notice by the object store, which is no principal: it has the webhook's token or
 #: key and only nominates what lies in a bucket already. What is kept of it is the nomination.
 NOTICES = {"POST /events/s3"}
+#: What a browser signs in and out with; `test_sessions.py` finds the acts in the chain.
+SIGNING = {"GET /console/login", "POST /console/login", "POST /console/logout"}
 
 
 def ask_for(scene: Scene) -> dict[str, str]:
@@ -134,7 +136,7 @@ def test_every_route_is_in_one_group() -> None:
         for method in route.methods
     ]
 
-    assert sorted(routes) == sorted([*READING, *NOTICES, *DOINGS])
+    assert sorted(routes) == sorted([*READING, *NOTICES, *SIGNING, *DOINGS])
 
 
 @pytest.mark.parametrize("route", DOINGS)

@@ -9,11 +9,14 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from guard.api.app import create_app
+from guard.api.sessions import COOKIE
 from guard.core.roles import Role
 from guard.flow import exhibits, orders, run_stage
-from guard.store import outbox
+from guard.flow.principals import authenticate
+from guard.flow.sessions import open_session
+from guard.store import alarms, dead_letters, outbox
 from guard.store.order_rows import OrderRow
-from guard.store.session import transaction
+from guard.store.session import reading, transaction
 from tests import people
 from tests.flow.place import finding
 from tests.flow.test_report import patch
@@ -32,6 +35,7 @@ class Scene(Waivable):
         self.held = self.hold("models/natural/m.pt", 3)
         self.app = create_app(self.guard)
         self.tokens: dict[str, str] = {}
+        self.address = ""  # where a browser finds it
 
     def hold(self, key: str, model: int, **finds: Any) -> str:
         """Have a model examined that a person must look at."""
@@ -48,8 +52,22 @@ class Scene(Waivable):
         if name not in self.tokens:
             self.tokens[name] = people.give(self.guard, name, role)
         client = TestClient(self.app, raise_server_exceptions=False, follow_redirects=False)
-        client.headers["Authorization"] = f"Bearer {self.tokens[name]}"
+        opened = open_session(self.guard, authenticate(self.guard, self.tokens[name]))
+        client.cookies.set(COOKIE, opened.cookie)
+        client.headers.update({"Origin": str(client.base_url), "csrf": opened.csrf})
         return client
+
+    def alarm(self) -> str:
+        """The id of an open alarm."""
+        with transaction(self.guard.engine) as session:
+            alarms.raise_(session, "name_taken", "s3://models/a", "It is taken.", self.clock)
+            return alarms.open_alarms(session, "name_taken")[0].id
+
+    def letter(self) -> str:
+        """The id of a dead letter."""
+        run_stage.bury(self.guard, "inspect", self.upload(name="lost"), "It broke.")
+        with reading(self.guard.engine) as session:
+            return dead_letters.list_all(session)[0].id
 
     def order(self, client: TestClient, **fields: str) -> OrderRow:
         """Send a form as the console's pages do, and have a worker do what is asked for."""

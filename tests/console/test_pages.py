@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,14 +12,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from guard.api.app import create_app
-from guard.console import routes
+from guard.console import log, queue, served
+from guard.console import scans as lists
 from guard.core.roles import Role
 from guard.core.states import ScanState
 from guard.flow import exhibits
 from guard.store import alarms, dead_letters, listing, reviews, scans
 from guard.store import exhibits as stored
 from guard.store.session import reading, transaction
-from tests.cli.test_every_command import alarm, letter
 from tests.console.scene import NASTY, Scene
 
 PAGES = (
@@ -82,11 +83,8 @@ def test_the_style_sheet_alone_is_open(shown: Scene) -> None:
 
 
 def test_a_console_that_is_off_has_no_pages(shown: Scene) -> None:
-    from dataclasses import replace
-
     off = replace(shown.guard, settings=replace(shown.guard.settings, console=False))
     client = shown.browser(Role.OPERATOR)
-    client.app = create_app(off)
     other = TestClient(create_app(off), cookies=client.cookies, headers=client.headers)
 
     assert other.get("/console/").status_code == 404
@@ -113,7 +111,7 @@ def test_the_first_screen_says_whether_to_approve_and_what_could_be_wrong(shown:
 def test_whoever_is_no_reviewer_sees_no_form_that_decides(shown: Scene) -> None:
     page = text_of(shown, "/console/scans/HELD", Role.OPERATOR)
 
-    assert "A reviewer decides about this model; you are operator." in page
+    assert "A reviewer decides about this model; your session has no such role." in page
     assert 'value="approve"' not in page
 
 
@@ -255,8 +253,8 @@ def test_an_address_that_no_page_has_made_is_refused_or_harmless(shown: Scene, q
 
 
 def test_alarms_and_dead_letters_are_listed_with_the_way_out(scene: Scene) -> None:
-    alarm(scene)
-    letter(scene)
+    scene.alarm()
+    scene.letter()
 
     page = text_of(scene, "/console/alarms", Role.OPERATOR)
 
@@ -319,7 +317,7 @@ def test_no_page_asks_more_queries_where_there_are_more_rows(scene: Scene) -> No
 def test_lists_go_on_behind_the_last_row_of_a_page(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (routes.queue, routes.scans, routes.served, routes.log):
+    for module in (queue, lists, served, log):
         monkeypatch.setattr(module, "PAGE", 1)
     scene.hold("models/second/m.pt", 3)
     client = scene.browser(Role.VIEWER)
@@ -341,10 +339,10 @@ def test_lists_go_on_behind_the_last_row_of_a_page(
         alarms.raise_(session, "a", "x", "First.", scene.clock)
         alarms.raise_(session, "b", "x", "Second.", scene.clock)
         assert len(reviews.waiting(session, 1)) == 1
-        page = listing.alarms(session, 1)
-        rest = listing.alarms(session, 5, before=(page[0].at, page[0].id))
-        served = listing.served(session, 1)
-        behind = listing.served(session, 1, after=(served[0].name, served[0].version))
-    assert page[0] not in rest
+        top = listing.alarms(session, 1)
+        rest = listing.alarms(session, 5, before=(top[0].at, top[0].id))
+        live = listing.served(session, 1)
+        behind = listing.served(session, 1, after=(live[0].name, live[0].version))
+    assert top[0] not in rest
     assert rest
     assert behind == []
