@@ -25,7 +25,11 @@ BATCH = 2000
 CLASSES = 10
 HELD_ONE_IN = 50
 ACTS, ALARMS = 20_000, 300
-_MANIFEST = {"architecture": "cifar_resnet", "num_classes": CLASSES}
+_MANIFEST = {
+    "architecture": "cifar_resnet",
+    "num_classes": CLASSES,
+    "pretrained_cfg": {"input_size": [3, 32, 32]},
+}
 
 
 def digest_of(*parts: object) -> str:

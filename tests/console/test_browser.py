@@ -28,7 +28,7 @@ from tests import people
 from tests.console.scene import NASTY, Scene
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 CHROMIUM = shutil.which("chromium")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
@@ -108,7 +108,12 @@ def _page(
     context = browser.new_context(viewport={"width": width, "height": height}, **how)
     page = context.new_page()
     wrong: list[str] = []
-    page.on("dialog", lambda one: (wrong.append(one.message), one.dismiss()))
+
+    def dismiss(one: "Dialog") -> None:
+        wrong.append(one.message)
+        one.dismiss()
+
+    page.on("dialog", dismiss)
     page.on("console", lambda one: wrong.append(one.text) if one.type == "error" else None)
     page.on("pageerror", lambda one: wrong.append(str(one)))
     name = f"the-{role}"
@@ -126,7 +131,8 @@ def _page(
 def _shoot(page: "Page", name: str) -> None:
     if SHOTS:
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page="phone" in name)
+        whole = "phone" in name or "whole" in name
+        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=whole)
 
 
 def test_a_held_model_is_reviewed_from_sign_in_to_signed_decision(
@@ -144,6 +150,7 @@ def test_a_held_model_is_reviewed_from_sign_in_to_signed_decision(
                 time.sleep(0.1)
         assert page.locator("img[src^='data:image/png']").count() >= 4
         _shoot(page, "2-model")
+        _shoot(page, "2-model-whole")
         page.get_by_label("Reason").first.fill("Class 2 is a white square by nature; known team.")
         page.get_by_role("button", name="Approve").click()
         page.locator(".badge", has_text="done").wait_for(timeout=20_000)

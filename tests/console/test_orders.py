@@ -199,7 +199,7 @@ def test_an_order_that_breaks_off_says_so_and_reveals_nothing(
         raise error
 
     needed, _ = orders._DOINGS[Act.REJECT]
-    monkeypatch.setitem(orders._DOINGS, Act.REJECT, (needed, fail))  # type: ignore[arg-type]
+    monkeypatch.setitem(orders._DOINGS, Act.REJECT, (needed, fail))
     row = orders.place(scene.guard, scene.rita, Act.REJECT, {"scan": scene.held, "reason": "no"})
 
     found = orders.work(scene.guard, row.id)

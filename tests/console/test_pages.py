@@ -85,7 +85,7 @@ def test_the_style_sheet_alone_is_open(shown: Scene) -> None:
 def test_a_console_that_is_off_has_no_pages(shown: Scene) -> None:
     off = replace(shown.guard, settings=replace(shown.guard.settings, console=False))
     client = shown.browser(Role.OPERATOR)
-    other = TestClient(create_app(off), cookies=client.cookies, headers=client.headers)
+    other = TestClient(create_app(off), cookies=client.cookies, headers=dict(client.headers))
 
     assert other.get("/console/").status_code == 404
 
