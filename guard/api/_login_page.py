@@ -1,5 +1,7 @@
 """The page on which a person signs in; it loads nothing, and every text in it is escaped."""
 
+from urllib.parse import quote
+
 from markupsafe import Markup
 
 _PAGE = Markup("""<!doctype html>
@@ -24,14 +26,35 @@ _PAGE = Markup("""<!doctype html>
 </html>
 """)
 _PROBLEM = Markup('<p role="alert">{}</p>\n')
+_PROVIDER = Markup(
+    '<p><a href="/console/login/oidc?next={}">Sign in with your organisation</a></p>\n'
+)
+_LEAVE = Markup("""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={0}">
+<title>Signed in: Registry Guard</title></head>
+<body><main><p>You are signed in. <a href="{0}">Continue</a></p></main></body>
+</html>
+""")
 
 
-def login_page(*, wanted: str, problem: str = "") -> str:
+def login_page(*, wanted: str, problem: str = "", provider: bool = False) -> str:
     """The page as HTML.
 
     Args:
         wanted: the page to go to afterwards.
         problem: why the last attempt failed, as a sentence.
+        provider: whether people may sign on with an identity provider.
     """
     alert = _PROBLEM.format(problem) if problem else ""
-    return _PAGE.format(next=wanted, problem=alert, provider="")
+    link = _PROVIDER.format(quote(wanted, safe="/")) if provider else ""
+    return _PAGE.format(next=wanted, problem=alert, provider=link)
+
+
+def leave_page(wanted: str) -> str:
+    """A page that goes on by itself, so that the browser's next request comes from a page of ours.
+
+    A redirect would still count as sent by the identity provider, and the session's cookie, which
+    is for this site alone, would not come along.
+    """
+    return _LEAVE.format(wanted)

@@ -12,6 +12,7 @@ from guard.api import (
     events,
     health,
     problems,
+    projects,
     scans,
     sessions,
     signon,
@@ -27,6 +28,7 @@ from guard.console import routes as console
 from guard.flow.context import Guard
 from guard.logs import configure
 from guard.settings import load_settings
+from guard.signon import Provider, terms_of
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -36,13 +38,27 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, health, docs_page, signon)
+ROUTES = (
+    events,
+    scans,
+    waivers,
+    projects,
+    training_jobs,
+    alarms,
+    dead_letters,
+    health,
+    docs_page,
+    signon,
+)
 
 
 def create_app(guard: Guard) -> FastAPI:
     """The application around a Guard, of which it uses only settings, database and clock.
 
     It touches no bucket, no blob and no key.
+
+    Raises:
+        InputError: the settings about the identity provider are wrong.
     """
     app = FastAPI(
         title="Registry Guard",
@@ -57,6 +73,8 @@ def create_app(guard: Guard) -> FastAPI:
     app.state.events = EventCounter()
     app.state.seen = events.new_memory()
     app.state.attempts = Attempts()
+    terms = terms_of(guard.settings)
+    app.state.provider = None if terms is None else Provider(terms, guard.now)
     for part in ROUTES:
         app.include_router(part.router)
     for router in console.ROUTERS if guard.settings.console else ():

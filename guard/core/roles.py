@@ -45,6 +45,10 @@ class Act(StrEnum):
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
     RETRY = "dead_letter_retry"
+    CREATE_PROJECT = "project_create"
+    CHANGE_PROJECT = "project_change"
+    ADD_MEMBER = "project_member_add"
+    REMOVE_MEMBER = "project_member_remove"
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
@@ -80,6 +84,10 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
     Act.ACKNOWLEDGE: _OPERATOR,
     Act.RETRY: _OPERATOR,
+    Act.CREATE_PROJECT: _OPERATOR,
+    Act.CHANGE_PROJECT: _OPERATOR,
+    Act.ADD_MEMBER: _OPERATOR,
+    Act.REMOVE_MEMBER: _OPERATOR,
     Act.SIGN_IN: frozenset(Role),
     Act.SIGN_OUT: frozenset(Role),
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
@@ -94,6 +102,10 @@ NEEDS_TOKEN: frozenset[Act] = frozenset(
         Act.WAIVE,
         Act.APPROVE_WAIVER,
         Act.REVOKE_WAIVER,
+        Act.CREATE_PROJECT,
+        Act.CHANGE_PROJECT,
+        Act.ADD_MEMBER,
+        Act.REMOVE_MEMBER,
         Act.SIGN_IN,
         Act.SIGN_OUT,
     }

@@ -22,7 +22,7 @@ from guard.flow.context import SPARE, Guard
 from guard.flow.sift import sift
 from guard.jobs.run import run_job
 from guard.policy import Policy, unconfigured
-from guard.store import artifacts, cleansets, evidence, outbox, scans
+from guard.store import artifacts, cleansets, evidence, outbox, projects, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import battery_secret, canary_trial, modalities
@@ -143,7 +143,7 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> AnyCleanSet:
     with reading(guard.engine) as session:
         found = cleansets.list_all(session)
     manifest = manifest_from(held_manifest(guard, scan))
-    name = chosen(guard.settings, scan, manifest.cleanset)
+    name = _choice(guard, scan, manifest.cleanset)
     if not name and _of_kind(found, guard.settings.default_cleanset, manifest):
         name = guard.settings.default_cleanset  # it is for models of one modality alone
     if name:
@@ -190,10 +190,16 @@ def _needs(manifest: AnyManifest) -> str:
     return f"The model takes {size} images of {manifest.num_classes} classes"
 
 
+def _choice(guard: Guard, scan: ScanRow, wish: str | None) -> str | None:
+    with reading(guard.engine) as session:
+        project = projects.of_key(session, scan.bucket, scan.key)
+    return chosen(guard.settings, scan, wish, project)
+
+
 def unmet_wish(guard: Guard, scan: ScanRow) -> str | None:
     """The clean set that the manifest asks for and the operator's mapping did not allow."""
     wish = manifest_from(held_manifest(guard, scan)).cleanset
-    return wish if wish and wish != chosen(guard.settings, scan, wish) else None
+    return wish if wish and wish != _choice(guard, scan, wish) else None
 
 
 def _fits(facts: AnyCleanSet, manifest: AnyManifest) -> bool:

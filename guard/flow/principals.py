@@ -176,9 +176,12 @@ def may_submit(
         Unauthorised, Forbidden: as `permit`, or the uploader owns no prefix of the key.
     """
     who = permit(guard, session, who, Act.SUBMIT)
-    own = who.role is not Role.UPLOADER or who.name in uploaders.owners_of(session, bucket, key)
+    own = who.role is not Role.UPLOADER or who.name in uploaders.may_upload(session, bucket, key)
     if not own:
-        raise Forbidden(f"{who.name} owns no prefix of s3://{bucket}/{key}; ask an operator.")
+        raise Forbidden(
+            f"{who.name} owns no prefix of s3://{bucket}/{key}, nor is an uploader of its project; "
+            "ask an operator."
+        )
     return who
 
 

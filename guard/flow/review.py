@@ -12,6 +12,7 @@ from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
+from guard.flow.projects import check_reviewer
 from guard.flow.signed import signed
 from guard.store import ledger, reviews, scans, uploaders
 from guard.store.rows import Decided, LedgerRow, ScanRow
@@ -31,7 +32,8 @@ def approve(guard: Guard, scan_id: str, reviewer: Principal | str, reason: str) 
 
     Raises:
         InputError: no reason was given.
-        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`, or the model's project has
+            reviewers of its own.
         NotServable: the scan is not held, or the reviewer may have uploaded the model, its parent
             or the same bytes.
     """
@@ -106,6 +108,7 @@ def _decide(
         act = Act.APPROVE if approved else Act.REJECT
         who = permit(guard, session, reviewer, act)
         scan = scans.get(session, scan_id)
+        check_reviewer(session, who, scan)
         row = _held(session, scan)
         known = uploaders.of_scan(session, scan.id)
         if approved:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from guard.core.digests import sha256
+from guard.core.errors import InputError
 from guard.core.roles import Act, Role
 from guard.flow._acts import note
 from guard.flow._seal import settle
@@ -30,10 +31,17 @@ if TYPE_CHECKING:
 COOKIE = re.compile(r"([0-9a-f]{16})\.([A-Za-z0-9_-]{43})")
 
 
+class AttemptUsed(InputError):
+    """An attempt to sign on opened a session before."""
+
+    code = "attempt_used"
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenedSession:
     """A session as it was just made; `cookie` is stored nowhere."""
 
+    session_id: str
     cookie: str = field(repr=False)
     csrf: str = field(repr=False)
     expires: datetime
@@ -54,31 +62,51 @@ def open_session(guard: "Guard", principal: Principal) -> OpenedSession:
     Raises:
         Unauthorised: it has shown none, or one that was revoked meanwhile.
     """
-    session_id, secret, now = secrets.token_hex(8), secrets.token_urlsafe(32), guard.now()
-    expires = now + timedelta(hours=guard.settings.session_hours)
     with transaction(guard.engine) as session:
         who = permit(guard, session, principal, Act.SIGN_IN)
-        ids = [] if principal.name == API else [one.token_id for one in principal.credentials]
-        for token_id in ids:
-            row = principals.find_token(session, token_id)
-            expires = min(expires, row.expires_at if row is not None else now)
-        opened = SessionRow(
-            id=session_id,
-            hash=sha256(secret.encode()),
-            principal=principal.name,
-            token_ids=ids,
-            seal="" if ids else _seal_of(guard, secret),
-            created_at=now,
-            expires_at=expires,
-            last_used_at=now,
-            ended_at=None,
-        )
-        sessions.add(session, opened)
-        detail = f"browser session {session_id} until {expires:%Y-%m-%d %H:%M} UTC"
-        note(guard, session, who, Act.SIGN_IN, who.name, detail)
+        made = enter(guard, session, principal)
+        detail = f"until {made.expires:%Y-%m-%d %H:%M} UTC"
+        note(guard, session, who, Act.SIGN_IN, who.name, detail, {"session": made.session_id})
     settle(guard)
+    return made
+
+
+def enter(
+    guard: "Guard", session: "Session", principal: Principal, *, attempt: str | None = None
+) -> OpenedSession:
+    """Make the session in the caller's transaction; the caller has checked who it is.
+
+    Args:
+        attempt: the state with which somebody came back from their identity provider.
+
+    Raises:
+        AttemptUsed: the attempt opened a session before.
+    """
+    session_id, secret, now = secrets.token_hex(8), secrets.token_urlsafe(32), guard.now()
+    expires = now + timedelta(hours=guard.settings.session_hours)
+    ids = [] if principal.name == API else [one.token_id for one in principal.credentials]
+    for token_id in ids:
+        row = principals.find_token(session, token_id)
+        expires = min(expires, row.expires_at if row is not None else now)
+    opened = SessionRow(
+        id=session_id,
+        hash=sha256(secret.encode()),
+        principal=principal.name,
+        token_ids=ids,
+        seal="" if ids else _seal_of(guard, secret),
+        attempt=None if attempt is None else sha256(attempt.encode()),
+        created_at=now,
+        expires_at=expires,
+        last_used_at=now,
+        ended_at=None,
+    )
+    if not sessions.add(session, opened):
+        raise AttemptUsed("This attempt opened a session before; begin another.")
     return OpenedSession(
-        cookie=f"{session_id}.{secret}", csrf=_mac(secret, "csrf"), expires=expires
+        session_id=session_id,
+        cookie=f"{session_id}.{secret}",
+        csrf=_mac(secret, "csrf"),
+        expires=expires,
     )
 
 
@@ -112,9 +140,8 @@ def close_session(guard: "Guard", cookie: str) -> None:
     with transaction(guard.engine) as session:
         session_id = cookie.partition(".")[0]
         if sessions.end(session, session_id, guard.now()):
-            detail = f"browser session {session_id}"
             who = permit(guard, session, found.principal, Act.SIGN_OUT)
-            note(guard, session, who, Act.SIGN_OUT, who.name, detail)
+            note(guard, session, who, Act.SIGN_OUT, who.name, "", {"session": session_id})
     settle(guard)
 
 

@@ -25,6 +25,7 @@ from guard.flow._waivers import Asked
 from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.principals import Principal, permit
+from guard.flow.projects import check_reviewer
 from guard.policy import Case
 from guard.policy.current import current
 from guard.store import acts, scans, uploaders
@@ -261,6 +262,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _check_uploader(session: "Session", scan: ScanRow, who: Principal) -> None:
+    check_reviewer(session, who, scan)
     if who.name in uploaders.of_scan(session, scan.id):
         raise NotServable(
             f"{who.name} uploaded this model, or owns where it lies, its parent or the same bytes, "

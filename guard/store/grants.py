@@ -58,12 +58,25 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "exhibits",
             "nominations",
             "outbox",
+            "project_uploads",
             "scans",
             "uploaders",
         }
     ),
     DatabaseRole.API: frozenset(
-        {"acts", "browser_sessions", "nominations", "orders", "outbox", "training_jobs"}
+        {
+            "acts",
+            "browser_sessions",
+            "identities",  # with the principals and tokens of who signs on (decision 0060)
+            "nominations",
+            "orders",
+            "outbox",
+            "principals",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
     ),
     DatabaseRole.READER: frozenset(),
 }
@@ -71,7 +84,17 @@ _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
     ),
-    DatabaseRole.API: frozenset({"browser_sessions", "outbox", "tokens", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {
+            "browser_sessions",
+            "identities",
+            "outbox",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
+    ),
     DatabaseRole.READER: frozenset(),
 }
 _READS_SECRETS = frozenset({DatabaseRole.SIGNER, DatabaseRole.API})

@@ -175,7 +175,8 @@ class SessionRow:
     """A browser that is signed in; `hash` is the SHA-256 of its cookie's secret.
 
     It acts with the tokens of `token_ids`. The operator `api` has none; `seal` then is the HMAC of
-    its token under the cookie's secret.
+    its token under the cookie's secret. `attempt` is the SHA-256 of the state with which its person
+    came from the identity provider; one state opens one session.
     """
 
     id: str
@@ -183,10 +184,24 @@ class SessionRow:
     principal: str
     token_ids: list[str]
     seal: str
+    attempt: str | None
     created_at: datetime
     expires_at: datetime
     last_used_at: datetime
     ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityRow:
+    """A person of an identity provider, as they came last; `principal` is nobody else."""
+
+    id: str
+    issuer: str
+    subject: str
+    principal: str
+    groups: list[str]
+    created_at: datetime
+    seen_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,19 +2,19 @@
 
 from datetime import datetime
 
-from sqlalchemy import insert, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from guard.store._read import first, rows_of, table
+from guard.store._read import first, insert_once, rows_of, table
 from guard.store.access_tables import BrowserSession
 from guard.store.rows import SessionRow
 
 _SESSIONS = table(BrowserSession)
 
 
-def add(s: Session, row: SessionRow) -> None:
-    """Record that a browser signed in."""
-    s.execute(insert(_SESSIONS).values(**vars(row)))
+def add(s: Session, row: SessionRow) -> bool:
+    """Record that a browser signed in; returns whether its attempt opened no session before."""
+    return insert_once(s, BrowserSession, vars(row))
 
 
 def find(s: Session, session_id: str) -> SessionRow | None:

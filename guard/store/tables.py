@@ -20,7 +20,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guard.core.notes import ScanNotes
 from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
-from guard.store import access_tables, console_tables, training_tables  # noqa: F401 - same metadata
+from guard.store import (  # noqa: F401 - of the same metadata
+    access_tables,
+    console_tables,
+    project_tables,
+    training_tables,
+)
 from guard.store._table import DIGEST, ID, Base, only
 from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
 from guard.store.types import EnumText, EnvelopeText, Notes, PlainJson, Utc

@@ -7,6 +7,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from guard.core.roles import Role
+from guard.store import projects
 from guard.store._read import many, rows_of, table
 from guard.store.rows import OwnerRow
 from guard.store.tables import PrefixOwner, Scan, Uploader
@@ -51,6 +53,13 @@ def owners_of(s: Session, bucket: str, key: str) -> frozenset[str]:
     return frozenset(s.execute(select(_OWNERS.c.principal).where(*where)).scalars())
 
 
+def may_upload(s: Session, bucket: str, key: str) -> frozenset[str]:
+    """The owners of `key`, and the uploaders of its project: each could have uploaded it."""
+    project = projects.of_key(s, bucket, key)
+    members = projects.people(s, project.name, Role.UPLOADER) if project is not None else ()
+    return owners_of(s, bucket, key).union(members)
+
+
 def record(s: Session, scan_id: str, principals: Collection[str]) -> None:
     """Keep who owned the key of a scan when its upload was taken in."""
     for name in sorted(principals):
@@ -72,6 +81,7 @@ def of_scan(s: Session, scan_id: str) -> frozenset[str]:
         parents = {row.parent_scan_id for row in related if row.parent_scan_id is not None}
         found |= {row.submitted_by for row in related if row.submitted_by is not None}
         found |= _owners_of_scans(s, to_do)
+        found |= _members_of_keys(s, {(row.bucket, row.key) for row in related})
         rows = select(_UPLOADERS.c.principal).where(_UPLOADERS.c.scan_id.in_(to_do))
         found.update(s.execute(rows).scalars())
         same = set(s.execute(select(_SCANS.c.id).where(_has(digests - {None}))).scalars())
@@ -91,7 +101,19 @@ def _owners_of_scans(s: Session, ids: Collection[str]) -> frozenset[str]:
     return frozenset(s.execute(found).scalars())
 
 
+def _members_of_keys(s: Session, keys: Collection[tuple[str, str]]) -> frozenset[str]:
+    """The uploaders of the projects of some keys, in as many queries as there are projects."""
+    known = projects.list_all(s)
+    names = set[str]()
+    for bucket, key in keys:
+        fit = [one for one in known if one.bucket == bucket and key.startswith(one.prefix)]
+        names |= {one.name for one in sorted(fit, key=lambda one: len(one.prefix))[-1:]}
+    return frozenset[str]().union(*(projects.people(s, one, Role.UPLOADER) for one in names))
+
+
 _COLUMNS = (
+    _SCANS.c.bucket,
+    _SCANS.c.key,
     _SCANS.c.upload_digest,
     _SCANS.c.canonical_digest,
     _SCANS.c.parent_scan_id,

@@ -85,7 +85,7 @@ def test_no_page_of_the_console_reads_a_body_of_an_unknown_sender(
 
     status = ask(create_app(guard), method, path, {}, pieces(taken))
 
-    if (method, path) == ("GET", "/console/login"):
+    if method == "GET" and path.startswith("/console/login"):
         assert (status, len(taken)) == (413, 2)
     else:
         assert (status, taken) == (303 if method == "GET" else 403, [])

@@ -16,7 +16,7 @@ from guard.flow._seal import tend
 from guard.flow._standing import standing
 from guard.flow.training_jobs import Asked
 from tests import people
-from tests.cli.test_every_command import Scene, alarm, letter, trainable
+from tests.cli.test_every_command import Scene, alarm, joined, letter, project, trainable
 from tests.flow.test_waivers import FINDING
 
 READING = {
@@ -33,6 +33,8 @@ READING = {
     "GET /nominations/{nomination_id}",
     "GET /retrainings",
     "GET /retrainings/{job_id}",
+    "GET /projects",
+    "GET /projects/{name}",
     "GET /scans",
     "GET /scans/{scan_id}",
     "GET /sifts",
@@ -45,13 +47,20 @@ READING = {
 #: key and only nominates what lies in a bucket already. What is kept of it is the nomination.
 NOTICES = {"POST /events/s3"}
 #: What a browser signs in and out with; `test_sessions.py` finds the acts in the chain.
-SIGNING = {"GET /console/login", "POST /console/login", "POST /console/logout"}
+SIGNING = {
+    "GET /console/login",
+    "GET /console/login/oidc",
+    "GET /console/login/oidc/callback",
+    "POST /console/login",
+    "POST /console/logout",
+}
 
 
 def ask_for(scene: Scene) -> dict[str, str]:
     return {"model": "fraud", "training_set": trainable(scene)}
 
 
+BOB = {"kind": "principal", "member": "bob", "role": "uploader"}
 #: Which act a route leaves, by a principal of which role; the path's id, and the body.
 DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], object]]] = {
     "POST /alarms/{alarm_id}/acknowledge": (
@@ -61,6 +70,25 @@ DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], obj
         lambda _: {"reason": "it is known"},
     ),
     "POST /dead-letters/{letter_id}/retry": (Act.RETRY, Role.OPERATOR, letter, lambda _: None),
+    "POST /projects": (
+        Act.CREATE_PROJECT,
+        Role.OPERATOR,
+        lambda _: "",
+        lambda _: {"name": "vision", "prefix": "models/vision", "scans_a_day": 5},
+    ),
+    "POST /projects/{name}": (
+        Act.CHANGE_PROJECT,
+        Role.OPERATOR,
+        project,
+        lambda _: {"scans_a_day": None, "priority": "high"},
+    ),
+    "POST /projects/{name}/members": (Act.ADD_MEMBER, Role.OPERATOR, project, lambda _: BOB),
+    "POST /projects/{name}/members/remove": (
+        Act.REMOVE_MEMBER,
+        Role.OPERATOR,
+        joined,
+        lambda _: BOB,
+    ),
     "POST /retrainings": (
         Act.RETRAIN,
         Role.OPERATOR,
@@ -167,6 +195,7 @@ def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
         "nomination_id": "none",
         "alarm_id": alarm(scene),
         "letter_id": letter(scene),
+        "name": project(scene),
     }
     jobs = {"retrainings": job(scene, JobKind.RETRAIN), "sifts": job(scene, JobKind.SIFT)}
     state = standing(scene.guard)

@@ -18,9 +18,10 @@ from typer.main import get_command
 from guard.attest import acts as signing
 from guard.attest import dsse
 from guard.cli.main import app
+from guard.core.projects import MemberKind
 from guard.core.roles import Act, Role
 from guard.core.trainset import TrainingSetFacts
-from guard.flow import keys, run_stage, tokens
+from guard.flow import keys, projects, run_stage, tokens
 from guard.flow._standing import standing
 from guard.flow.principals import authenticate
 from guard.policy.rules import RetrainRule
@@ -51,6 +52,8 @@ READING: dict[str, tuple[str, ...]] = {
     "name list": (),
     "policy check": (),
     "policy simulate": ("default",),
+    "project list": (),
+    "project show": ("PROJECT",),
     "report": ("SCAN",),
     "review list": (),
     "review show": ("SCAN",),
@@ -139,6 +142,19 @@ def owner(scene: Scene) -> str:
     return "uma"
 
 
+def project(scene: Scene) -> str:
+    """A project, and somebody who is in none."""
+    people.give(scene.guard, "bob", Role.UPLOADER)
+    who = people.who(scene.guard, "otto", Role.OPERATOR)
+    return projects.create(scene.guard, who, "vision", "models/vision", {}).name
+
+
+def joined(scene: Scene) -> str:
+    name, who = project(scene), people.who(scene.guard, "otto", Role.OPERATOR)
+    projects.add_member(scene.guard, who, name, MemberKind.PRINCIPAL, "bob", Role.UPLOADER)
+    return name
+
+
 def older_schema(scene: Scene) -> str:
     migrate.downgrade(scene.guard.settings.database_url, "0008")
     return "upgrade"
@@ -191,6 +207,7 @@ def letter(scene: Scene) -> str:
 
 
 ARTIFACT = ("--finding", FINDING, "--reason", "a square", "--until", "2026-12-11")
+BOB = ("--principal", "bob", "--role", "uploader")
 WHY = ("--reason", "for the test")
 #: What each command is called with; the first word is made by a function where it depends on more.
 DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]]] = {
@@ -202,6 +219,15 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
     "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
     "name transfer": (Act.TRANSFER, Role.OPERATOR, lambda _: "fraud", ("--owner", "dora", *WHY)),
+    "project create": (
+        Act.CREATE_PROJECT,
+        Role.OPERATOR,
+        lambda _: "vision",
+        ("--prefix", "models/vision", "--priority", "high"),
+    ),
+    "project member add": (Act.ADD_MEMBER, Role.OPERATOR, project, BOB),
+    "project member remove": (Act.REMOVE_MEMBER, Role.OPERATOR, joined, BOB),
+    "project set": (Act.CHANGE_PROJECT, Role.OPERATOR, project, ("--open-scans", "5")),
     "publish": (Act.PUBLISH, Role.OPERATOR, unpublished, ()),
     "rescan": (Act.RESCAN, Role.REVIEWER, lambda _: "fraud", ()),
     "retrain": (
@@ -303,7 +329,12 @@ def test_what_only_reads_leaves_the_chain_as_it_was(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GUARD_TOKEN", scene.token(Role.OPERATOR))
-    ids = {"SCAN": scene.first, "ALARM": alarm(scene), "LETTER": letter(scene)}
+    ids = {
+        "SCAN": scene.first,
+        "ALARM": alarm(scene),
+        "LETTER": letter(scene),
+        "PROJECT": project(scene),
+    }
     before, state = scene.seq, standing(scene.guard)
 
     for command, more in READING.items():

@@ -19,7 +19,8 @@ CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
 METRICS = {"prometheus_client"}
 CHEMISTRY = {"rdkit"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY
+IDENTITY = {"authlib", "joserfc"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY | IDENTITY
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ TABLE = {
     "sifters": _row("core ml trainsets", TORCH),
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
+    "signon": _row("core", HTTP, IDENTITY),
     "serving": _row("core attest ml graphs formats", TORCH),
     "vetting": _row(
         "core policy cleansets trainsets ml graphs formats detectors defenses sifters retrainers "
@@ -85,7 +87,9 @@ TABLE = {
         f"{_USE_CASES} vetting settings logs offline_inputs offline_sift offline"
     ),
     "": _row("offline offline_sift offline_retrain"),  # guard/__init__.py
-    "api": _row("core flow bootstrap store reports cleansets settings logs console", WEB, METRICS),
+    "api": _row(
+        "core flow bootstrap store reports cleansets settings logs signon console", WEB, METRICS
+    ),
     # `api` for who asks, and for the status of an error; the API mounts the console.
     "console": _row("core flow store reports api", WEB),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.

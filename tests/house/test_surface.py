@@ -28,6 +28,7 @@ LIGHT = sorted(
             "guard/policy",
             "guard/publishers",
             "guard/reports",
+            "guard/signon",
             "guard/store",
             "guard/vetting",
         )
