@@ -19,7 +19,7 @@ from guard.flow.principals import Principal, authenticate
 
 MAX_REQUEST_BYTES = 64 << 10  # several times the longest reason that a form takes
 #: What a load balancer and a person without a token may see; none of it reveals anything.
-OPEN = frozenset({"/healthz", "/health/live", "/health/ready", "/docs", "/console"})
+OPEN = frozenset({"/healthz", "/health/live", "/health/ready", "/docs"})
 #: Events are signed or bear the webhook's token; their route checks that before it reads a body.
 SELF_CHECKED = frozenset({"/events/s3"})
 

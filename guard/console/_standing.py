@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 from guard.core.evidence import Outcome
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
-from guard.flow.principals import Principal
+from guard.flow.principals import Forbidden, Principal
+from guard.flow.projects import check_reviewer
 from guard.store import uploaders
 from guard.store.session import reading
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from guard.flow.context import Guard
     from guard.reports.report import Report
     from guard.store.rows import ScanRow
@@ -32,17 +35,28 @@ class Standing:
 
 def standing_of(guard: "Guard", who: Principal, scan: "ScanRow", report: "Report") -> Standing:
     """How a model stands for the person who looks."""
+    open_ = report.verdict is Verdict.HELD and not _repaired(scan)
     with reading(guard.engine) as session:
         known = uploaders.of_scan(session, scan.id)
-    open_ = report.verdict is Verdict.HELD and not _repaired(scan)
-    reviewer = who.may(Act.APPROVE)
-    own = who.name in known
+        barred = _barred(session, who, scan) if open_ else ""
+    reviewer, own = not barred, who.name in known
     return Standing(
-        sentence=_sentence(report, scan, own=own, open_=open_, reviewer=reviewer),
+        sentence=barred or _sentence(report, scan, own=own, open_=open_),
         doubts=tuple(_doubts(report, known)),
         approve=open_ and reviewer and not own and not report.expired,
         reject=open_ and reviewer,
     )
+
+
+def _barred(session: "Session", who: Principal, scan: "ScanRow") -> str:
+    """Why somebody does not review this model, whoever uploaded it; empty where they may."""
+    if not who.may(Act.APPROVE):
+        return "A reviewer decides about this model; your session has no such role."
+    try:
+        check_reviewer(session, who.acting(Act.APPROVE), scan)
+    except Forbidden as error:
+        return error.sentence
+    return ""
 
 
 def _repaired(scan: "ScanRow") -> bool:
@@ -50,15 +64,13 @@ def _repaired(scan: "ScanRow") -> bool:
     return scan.state is ScanState.PURIFYING or passed
 
 
-def _sentence(report: "Report", scan: "ScanRow", *, own: bool, open_: bool, reviewer: bool) -> str:
+def _sentence(report: "Report", scan: "ScanRow", *, own: bool, open_: bool) -> str:
     if scan.state is ScanState.PURIFYING:
         return "Nothing yet: a copy is being repaired. It comes to the queue if none passes."
     if report.verdict is Verdict.HELD and not open_:
         return "Nothing is to be decided: a repaired copy passed and takes its place."
     if not open_:
         return _CLOSED[report.verdict] + (" It has expired." if report.expired else "")
-    if not reviewer:
-        return "A reviewer decides about this model; your session has no such role."
     if own:
         return (
             "You may reject it, but not approve it: you may have uploaded this model, its parent "

@@ -1,7 +1,6 @@
 """All parts of the console, and its style sheet, which alone is open to everybody."""
 
 from fastapi import APIRouter, Response
-from fastapi.responses import RedirectResponse
 
 from guard.console import compare, log, models, orders, queue, rules, scans, served
 from guard.console._page import HEADERS, stylesheet
@@ -13,12 +12,6 @@ router = APIRouter(include_in_schema=False)
 def style() -> Response:
     """The one style sheet of all pages."""
     return Response(stylesheet(), media_type="text/css", headers=HEADERS)
-
-
-@router.get("/console")
-def home() -> RedirectResponse:
-    """The queue has the address with a slash."""
-    return RedirectResponse("/console/", 307)
 
 
 #: The routers of all pages.

@@ -44,11 +44,11 @@ class Act(StrEnum):
     APPROVE_WAIVER = "waiver_approve"
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
-    RETRY = "dead_letter_retry"
+    RETRY = "letter_retry"  # 16 characters at most, as its column
     CREATE_PROJECT = "project_create"
     CHANGE_PROJECT = "project_change"
-    ADD_MEMBER = "project_member_add"
-    REMOVE_MEMBER = "project_member_remove"
+    ADD_MEMBER = "member_add"
+    REMOVE_MEMBER = "member_remove"
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
