@@ -12,8 +12,6 @@ from guard.store import uploaders
 from guard.store.session import reading
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from guard.flow.context import Guard
     from guard.reports.report import Report
     from guard.store.rows import ScanRow
@@ -38,7 +36,7 @@ def standing_of(guard: "Guard", who: Principal, scan: "ScanRow", report: "Report
     open_ = report.verdict is Verdict.HELD and not _repaired(scan)
     with reading(guard.engine) as session:
         known = uploaders.of_scan(session, scan.id)
-        barred = _barred(session, who, scan) if open_ else ""
+    barred = _barred(guard, who, scan) if open_ else ""
     reviewer, own = not barred, who.name in known
     return Standing(
         sentence=barred or _sentence(report, scan, own=own, open_=open_),
@@ -48,12 +46,13 @@ def standing_of(guard: "Guard", who: Principal, scan: "ScanRow", report: "Report
     )
 
 
-def _barred(session: "Session", who: Principal, scan: "ScanRow") -> str:
+def _barred(guard: "Guard", who: Principal, scan: "ScanRow") -> str:
     """Why somebody does not review this model, whoever uploaded it; empty where they may."""
     if not who.may(Act.APPROVE):
         return "A reviewer decides about this model; your session has no such role."
     try:
-        check_reviewer(session, who.acting(Act.APPROVE), scan)
+        with reading(guard.engine) as session:
+            check_reviewer(session, who.acting(Act.APPROVE), scan)
     except Forbidden as error:
         return error.sentence
     return ""

@@ -245,5 +245,3 @@ _DOINGS: Mapping[Act, tuple[tuple[str, ...], Callable[[Guard, Principal, Any], _
     Act.ACKNOWLEDGE: (("alarm", "reason"), _acknowledge),
     Act.RETRY: (("letter",), _retry),
 }
-#: The acts that may be ordered.
-ORDERED = frozenset(_DOINGS)

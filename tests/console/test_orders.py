@@ -73,7 +73,7 @@ def test_each_act_is_done_by_whoever_may(scene: Scene) -> None:
 
 
 def test_the_acts_of_the_console_are_those_that_are_tested() -> None:
-    assert {*ASKED, Act.READ} == orders.ORDERED
+    assert {*ASKED, Act.READ} == set(orders._DOINGS)
 
 
 def test_a_refusal_by_the_flow_is_shown_as_its_sentence(scene: Scene) -> None:

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -408,6 +409,6 @@ def test_a_login_that_changes_keys_is_marked(tmp_path: Path) -> None:
 
 def test_the_name_of_each_act_fits_its_column() -> None:
     """PostgreSQL refuses a longer one, and SQLite does not."""
-    column = Base.metadata.tables["acts"].c.act.type
+    column: Any = Base.metadata.tables["acts"].c.act.type
 
     assert {str(act) for act in Act if len(act) > column.impl.length} == set()
