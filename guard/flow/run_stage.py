@@ -8,6 +8,7 @@ from guard.flow._lease import Held, hold
 from guard.flow._modality import for_scan
 from guard.flow._observed import Seen, scan_stage
 from guard.flow.context import Guard
+from guard.store.rows import ScanRow
 
 STAGES: dict[str, Callable[[Guard, Held], None]] = {
     "inspect": inspect.run,
@@ -24,12 +25,13 @@ def work(guard: Guard, name: str, scan_id: str) -> bool:
     with hold(guard, scan_id) as held:
         if held is None:
             return False
-        with scan_stage(guard, name, held.scan()) as seen:
-            _run(guard, name, held, seen)
+        scan = held.scan()
+        with scan_stage(guard, name, scan) as seen:
+            _run(guard, name, held, scan, seen)
     return True
 
 
-def _run(guard: Guard, name: str, held: Held, seen: Seen) -> None:
+def _run(guard: Guard, name: str, held: Held, scan: ScanRow, seen: Seen) -> None:
     if held.lease.attempts > MAX_CRASHES:
         seen.gave_up()
         _handover.give_up(
@@ -37,7 +39,7 @@ def _run(guard: Guard, name: str, held: Held, seen: Seen) -> None:
         )
         return
     try:
-        STAGES[name](for_scan(guard, held.scan()), held)
+        STAGES[name](for_scan(guard, scan), held)
     except MethodFailed as error:
         if error.code == "job_crashed" and held.lease.attempts < MAX_CRASHES:
             raise  # the kernel may have been short of memory for a moment
