@@ -166,6 +166,7 @@ def report() -> Schema:
         "properties": {
             "candidates": {"type": "array", "items": _candidate()},
             "retraining": schema_of(RetrainingFacts, strict=False),
+            "source": {"type": "string"},
             "scan_id": {"type": "string"},
             "verdict_id": {"type": "string"},
             "issued_at": schema_of(datetime),

@@ -174,6 +174,13 @@ class Publisher(ABC):
         A second call is harmless.
         """
 
+    def attach(self, name: str, version: str, signature: bytes) -> None:  # noqa: B027 - see below
+        """Put the model signature of a published version beside it, where people fetch it.
+
+        Nothing is served from it. A serving system that gives out no files needs none: `guard
+        export` writes it too.
+        """
+
     def calling(self, name: str) -> str:  # noqa: ARG002 - for those that can say it
         """How a client asks the model that is served under a name; empty where nobody can."""
         return ""

@@ -56,6 +56,10 @@ class Act(StrEnum):
     REMOVE_MEMBER = "project_member_remove"
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
+    ATTEST = "attest"  # signs a summary of a verdict for other tools
+    SYNC_MLFLOW = "mlflow_sync"  # moves an alias of another registry
+    TRUST_MODEL_KEY = "model_key_trust"  # a key of model signatures, by its id
+    DISTRUST_MODEL_KEY = "model_key_distrust"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -100,6 +104,10 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.REMOVE_MEMBER: _OPERATOR,
     Act.SIGN_IN: frozenset(Role),
     Act.SIGN_OUT: frozenset(Role),
+    Act.ATTEST: _OPERATOR | {Role.SIGNER},
+    Act.SYNC_MLFLOW: _OPERATOR,
+    Act.TRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
+    Act.DISTRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }

@@ -17,7 +17,7 @@ from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.modality import Modality
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
-from guard.flow import _newest, _turn, _warning
+from guard.flow import _newest, _turn, _warning, model_keys
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._modality import for_scan
@@ -27,6 +27,7 @@ from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
 from guard.flow.signed import signed
+from guard.publishers import SIGNATURE, carried
 from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -98,6 +99,7 @@ def run(guard: Guard, held: Held) -> None:
             if served is not None:
                 approved = _release(guard, scan, scan.canonical_digest, version, served)
             receipt = guard.publisher.publish(approved, weights, smoke)
+            receipt = _signed(guard, receipt, carried(weights, approved.release_envelope))
     except (NotServable, IntegrityMismatch) as error:
         refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
@@ -138,6 +140,15 @@ def _release(
         mode=guard.policy.gate_mode,
         served=served,
     )
+
+
+def _signed(guard: Guard, receipt: Receipt, files: Mapping[str, bytes]) -> Receipt:
+    """The receipt with the model signature in it, which now lies beside the artifact as well."""
+    signature = model_keys.sign(guard, receipt.name, receipt.digest, files)
+    if signature is None:
+        return receipt
+    guard.publisher.attach(receipt.name, receipt.version, signature)
+    return replace(receipt, detail={**receipt.detail, SIGNATURE: signature.decode()})
 
 
 def _begin(guard: Guard, held: Held, scan: ScanRow, digest: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from guard.cleansets import load, load_pairs
+from guard.core.digests import is_digest
 from guard.core.errors import GuardError, InputError
 from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence, PairSetFacts
 from guard.core.manifests import manifest_from
@@ -13,13 +14,14 @@ from guard.core.plain import from_plain, iso, to_plain
 from guard.core.purification import PurificationFacts
 from guard.core.sift import SiftReport
 from guard.core.verdict import VerdictFacts
+from guard.flow import _newest
 from guard.flow.context import Guard
 from guard.flow.signed import signed
 from guard.reports.report import RecoveredTrigger, Report, methods_of
-from guard.store import artifacts, ledger, scans
+from guard.store import artifacts, ledger, publications, scans
 from guard.store import cleansets as cleanset_rows
 from guard.store import evidence as evidence_rows
-from guard.store.rows import ScanRow
+from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading
 from guard.vetting.case import read_as_grey
 from guard.vetting.examine import open_model
@@ -87,6 +89,45 @@ def report_for(guard: Guard, scan_id: str) -> Report:
     if repair is None or not isinstance(cleanset, CleanSetFacts):
         return report
     return _stored_demonstrations(guard, report, repair, parent, cleanset)
+
+
+def report_on(guard: Guard, wanted: str) -> Report:
+    """The report on the verdict in force about a model.
+
+    Args:
+        wanted: the name it is served under or was uploaded as, a digest, or a scan.
+
+    Raises:
+        InputError: nothing of that kind is known, or it has no verdict yet.
+    """
+    row, scan_id = _found(guard, wanted)
+    return report_for(guard, row.scan_id if row is not None else scan_id)
+
+
+def row_on(guard: Guard, wanted: str) -> LedgerRow:
+    """The verdict in force about a model, as the ledger holds it; as `report_on`."""
+    row, scan_id = _found(guard, wanted)
+    if row is None:
+        raise InputError(f"Scan {scan_id} has no verdict yet.", code="no_verdict")
+    return row
+
+
+def _found(guard: Guard, wanted: str) -> tuple[LedgerRow | None, str]:
+    """The row of the verdict that counts, and the scan where there is none."""
+    with reading(guard.engine) as session:
+        served = next(iter(publications.active(session, wanted)), None)
+        if served is not None:
+            return _newest.verdict(session, served.digest, guard.trusted), wanted
+        scan = _scan_of(session, wanted)
+        digest = scan.canonical_digest
+        return _newest.verdict(session, digest, guard.trusted) if digest else None, scan.id
+
+
+def _scan_of(session: "Session", wanted: str) -> ScanRow:
+    found = scans.latest_of_name(session, wanted)
+    if found is None and is_digest(wanted):
+        found = next(iter(scans.for_digest(session, wanted)), None)
+    return found or scans.get(session, wanted)
 
 
 def _stored_sift(guard: Guard, facts: VerdictFacts) -> SiftReport | None:

@@ -228,6 +228,30 @@ def latest_of_name(s: Session, name: str) -> ScanRow | None:
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
+def newest_under(s: Session, bucket: str, prefix: str, *, limit: int = 1000) -> list[ScanRow]:
+    """Of each object at a prefix or below it the newest scan, which is no repair and no re-scan.
+
+    Raises:
+        InputError: there are more scans than `limit`.
+    """
+    where = (
+        _SCANS.c.bucket == bucket,
+        or_(_SCANS.c.key == prefix, _SCANS.c.key.startswith(f"{prefix}/", autoescape=True)),
+        _SCANS.c.parent_scan_id.is_(None),
+    )
+    rows = many(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(limit + 1))
+    if len(rows) > limit:
+        raise InputError(
+            f"There are over {limit} scans under {prefix!r}; name a narrower place.",
+            code="too_many_scans",
+        )
+    found: dict[str, ScanRow] = {}
+    for row in rows:
+        if row.detail.rescan is None:
+            found.setdefault(row.key, row)
+    return list(found.values())
+
+
 def newest_upload(s: Session, name: str) -> ScanRow | None:
     """The newest inspected upload of this name: no re-scan, repair or retrained network."""
     where = (

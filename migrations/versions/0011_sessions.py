@@ -45,7 +45,7 @@ def _people() -> None:
         sa.Column("created_at", time, nullable=False),
         sa.Column("last_used_at", time, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_identities"),
-        sa.UniqueConstraint("issuer", "subject", name="uq_identities_issuer"),
+        sa.UniqueConstraint("issuer", "subject", name="uq_identities_issuer_subject"),
         sa.UniqueConstraint("principal", name="uq_identities_principal"),
         sa.ForeignKeyConstraint(["principal"], ["principals.name"], name="fk_identities_principal"),
     )
@@ -65,7 +65,7 @@ def _projects() -> None:
         sa.Column("priority", sa.String(16), nullable=False),
         sa.Column("created_at", time, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_projects"),
-        sa.UniqueConstraint("bucket", "prefix", name="uq_projects_bucket"),
+        sa.UniqueConstraint("bucket", "prefix", name="uq_projects_bucket_prefix"),
     )
     op.create_table(
         "project_members",

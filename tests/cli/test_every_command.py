@@ -6,6 +6,7 @@ doing that shows its act.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from guard.store.session import reading, transaction
 from tests import people
 from tests.cli.conftest import Answer
 from tests.flow.place import MANIFEST, finding
+from tests.flow.shop import BUCKET
 from tests.flow.test_waivers import FINDING
 from tests.flow.test_waivers import Scene as Waivable
+from tests.registries.standin import Registry, serving
 
 Cli = Callable[..., Answer]
 
@@ -47,9 +50,12 @@ READING: dict[str, tuple[str, ...]] = {
     "acts list": (),
     "alarms list": (),
     "alarms show": ("ALARM",),
+    "bom": ("SCAN",),
+    "card": ("SCAN",),
     "cleanset check": ("set.npz",),
     "cleanset list": (),
     "dead-letters list": (),
+    "export": ("fraud", "--out", "carried"),
     "dead-letters show": ("LETTER",),
     "hook list": (),
     "hook log": (),
@@ -103,6 +109,7 @@ class Scene(Waivable):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.opened = ExitStack()
         self.first = self.serve("models/fraud/m.pt", 0, at=1)
         np.savez(
             folder / "set.npz",
@@ -178,6 +185,17 @@ def older_schema(scene: Scene) -> str:
     return "upgrade"
 
 
+def registered(scene: Scene) -> str:
+    """A cleared model in an MLflow registry."""
+    registry = Registry()
+    url = scene.opened.enter_context(serving(registry))
+    scene.guard = replace(scene.guard, settings=replace(scene.guard.settings, mlflow_url=url))
+    registry.answer("POST", "registered-models/create", {}, {"name": "fraud"})
+    source = f"s3://{BUCKET}/models/fraud"
+    registry.answer("POST", "model-versions/create", {}, {"name": "fraud", "source": source})
+    return "sync"
+
+
 def trainable(scene: Scene) -> str:
     """A stored training set for the served model, and a policy that lets it be trained anew."""
     facts = TrainingSetFacts(
@@ -242,6 +260,7 @@ BOB = ("--principal", "bob", "--role", "uploader")
 WHY = ("--reason", "for the test")
 #: What each command is called with; the first word is made by a function where it depends on more.
 DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]]] = {
+    "attest": (Act.ATTEST, Role.OPERATOR, lambda s: s.first, ("--as", "svr")),
     "alarms ack": (Act.ACKNOWLEDGE, Role.OPERATOR, alarm, WHY),
     "cleanset add": (Act.ADD_CLEANSET, Role.OPERATOR, lambda _: "threes", ("set.npz",)),
     "db upgrade": (Act.UPGRADE_DATABASE, Role.OPERATOR, older_schema, ()),
@@ -258,6 +277,7 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "keys distrust": ("distrust", Role.SIGNER, lambda s: new_key(s, trusted=True), WHY),
     "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
     "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
+    "mlflow sync": (Act.SYNC_MLFLOW, Role.OPERATOR, registered, ()),
     "name transfer": (Act.TRANSFER, Role.OPERATOR, lambda _: "fraud", ("--owner", "dora", *WHY)),
     "project create": (
         Act.CREATE_PROJECT,
@@ -291,7 +311,7 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "withdraw": (Act.WITHDRAW, Role.OPERATOR, lambda _: "fraud", WHY),
 }
 #: Words that a doing makes that are part of the command already.
-PART = frozenset({"upgrade", "accept"})
+PART = frozenset({"upgrade", "accept", "sync"})
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -309,7 +329,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene(tmp_path)
     monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: made.guard)
     monkeypatch.chdir(tmp_path)
-    yield made
+    with made.opened:
+        yield made
     made.guard.engine.dispose()
 
 

@@ -56,3 +56,35 @@ def test_a_key_for_a_cluster_is_made_and_trusted_where_there_was_nothing(
     assert cli("keys", "make", pem).code == 0
     assert cli("keys", "trust", pem, "--reason", "first").code == 0
     assert Signer.load(pem).key_id in TrustedKeys.load(pem.with_name("trusted.json")).keys
+
+
+def test_a_key_of_model_signatures_is_a_second_one_and_trusted_by_an_act(
+    service: Service, cli: Cli
+) -> None:
+    new = service.guard.settings.model_signing_key_file
+    made = cli("keys", "make", new, "--model-signing")
+    key_id = made.out.split()[1].rstrip(";")
+
+    assert made.code == 0
+    assert new.with_suffix(".pub").read_bytes().startswith(b"-----BEGIN PUBLIC KEY-----")
+    assert cli("keys", "make", new, "--model-signing").code == 4
+    assert cli("keys", "trust", new, "--reason", " ").code == 4
+    assert cli("keys", "trust", new, "--reason", "for KServe").out == (
+        f"trusted {key_id} to sign published files, and nothing else\n"
+    )
+    assert key_id not in cli("keys", "list").out, "verdicts never count by it"
+    assert cli("keys", "distrust", key_id[:12], "--reason", "lost").out == f"distrusted {key_id}\n"
+    assert cli("keys", "distrust", key_id, "--reason", "again").code == 4
+    kinds = [one["act"] for one in json.loads(cli("acts", "list", "--format", "json").out)]
+    assert kinds[:2] == ["model_key_distrust", "model_key_trust"]
+    assert cli("verify").code == 0
+
+
+def test_a_public_key_that_cannot_be_written_is_named(service: Service, cli: Cli) -> None:
+    folder = service.guard.settings.data_dir / "keys"
+    (folder / "x.pub").symlink_to(folder / "no" / "such" / "folder")
+
+    answer = cli("keys", "make", folder / "x.pem", "--model-signing")
+
+    assert answer.code == 4
+    assert "x.pub" in answer.err

@@ -13,11 +13,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from guard.core.queues import QUEUES, WATCH
 from guard.core.secret import Secret
 from guard.settings import Settings, load_settings
 from tests.docker import chart, compose
 from tests.docker.chart import EXAMPLE, PROCESSES, Manifest, Rendered
-from workers.app import NOTIFY, QUEUES, STAGE_QUEUE, WATCH
+from workers.app import STAGE_QUEUE
 
 SITES = pytest.mark.parametrize("site", list(chart.SITES))
 THEIRS = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}  # the package has no schema of these
@@ -347,7 +348,7 @@ def test_every_queue_has_a_worker_and_those_that_grow_scale_by_their_list_in_red
         for name, item in rendered.of("ScaledObject").items()
     }
 
-    assert served == set(QUEUES) == {*STAGE_QUEUE.values(), WATCH, NOTIFY}
+    assert served == set(QUEUES) == {*STAGE_QUEUE.values(), WATCH}
     assert {name: trigger["listName"] for name, trigger in triggers.items()} == {
         name: name for name in ("inspect", "scan", "train")
     }

@@ -10,6 +10,7 @@ import compose_spec
 import pytest
 import yaml
 
+from guard.core.queues import QUEUES
 from guard.inference.__main__ import Config
 from guard.publishers.open_inference import OpenInference
 from guard.settings import load_settings
@@ -17,7 +18,6 @@ from guard.store.grants import DatabaseRole
 from tests.docker import compose
 from tests.docker.dockerfile import stages
 from tests.house.sources import ROOT
-from workers.app import QUEUES
 
 ENV = compose.new_env()
 MODEL = compose.load(ENV)

@@ -167,7 +167,8 @@ def test_every_act_is_signed_into_the_chain_with_its_principal(scene: Scene, kin
 def test_the_other_acts_are_the_ones_that_other_tests_do(kind: Act) -> None:
     """Reading leaves no row; acts about the ledger are of its own kinds, and have their tests.
 
-    `tests/cli/test_every_command.py` does the others by their commands.
+    `tests/cli/test_every_command.py` does the others by their commands, and
+    `tests/api/test_sessions.py` signs in and out.
     """
     assert kind in {
         Act.READ,
@@ -176,6 +177,12 @@ def test_the_other_acts_are_the_ones_that_other_tests_do(kind: Act) -> None:
         Act.TEST_HOOK,
         Act.QUARANTINE,  # tests/flow/test_quarantine.py
         Act.CHANGE_POLICY,
+        Act.CREATE_PROJECT,
+        Act.CHANGE_PROJECT,
+        Act.ADD_MEMBER,
+        Act.REMOVE_MEMBER,
+        Act.SIGN_IN,
+        Act.SIGN_OUT,
         Act.WAIVE,
         Act.APPROVE_WAIVER,
         Act.REVOKE_WAIVER,

@@ -44,7 +44,7 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
 
 _USE_CASES = (
     "core policy store attest blobs events cleansets trainsets ml formats detectors defenses "
-    "sifters retrainers publishers reports notify"
+    "sifters retrainers publishers registries reports notify"
 )
 TABLE = {
     "core": _row(stdlib_only=True),
@@ -69,6 +69,7 @@ TABLE = {
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
     "signon": _row("core", HTTP, IDENTITY),
+    "registries": _row("core", HTTP),
     # `inference` for ONNX Runtime, which the exported file is compared with.
     "serving": _row("core attest ml graphs formats inference", TORCH),
     "inference": _row("core attest", WEB, ONNX),
