@@ -19,7 +19,15 @@ from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
 from workers.alive import Alive
 
-STAGE_QUEUE = {**QUEUE_OF, "notify": NOTIFY, "deliver": NOTIFY, "tag": NOTIFY}
+STAGE_QUEUE = {
+    **QUEUE_OF,
+    "order": "control",
+    "draw": "inspect",
+    "draw_waiting": "inspect",
+    "notify": NOTIFY,
+    "deliver": NOTIFY,
+    "tag": NOTIFY,
+}
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
 RUN_JOBS = frozenset({"inspect", "scan"})
 # Queues whose stages need the methods' versions, for the canary's key or for the policy.
@@ -27,6 +35,8 @@ NEED_VERSIONS = frozenset({"scan", "control"})
 consumed: set[str] = set()  # the queues of this worker, known once it starts
 # Seconds that a stage gets after its jobs' time limits, before a worker that hangs is killed.
 GRACE = 300
+# How soon the images of a model that waits for a person are there.
+DRAW_SECONDS = 20.0
 # Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
 TIDY_SECONDS = 300.0  # between two looks for old events and ended verdicts
@@ -97,6 +107,11 @@ def make_app(settings: Settings) -> Celery:
                 "task": "guard.tidy_notifications",
                 "schedule": TIDY_SECONDS,
                 "options": {"queue": NOTIFY, "expires": TIDY_SECONDS},
+            },
+            "draw": {
+                "task": "guard.draw_waiting",
+                "schedule": DRAW_SECONDS,
+                "options": {"queue": "inspect", "expires": DRAW_SECONDS},
             },
             "reconcile": {
                 "task": "guard.reconcile",

@@ -17,7 +17,9 @@ from guard.core.tracing import Place, at
 from guard.flow import (
     canary,
     dead_letter,
+    exhibits,
     notify,
+    orders,
     receive,
     rescan,
     rescue,
@@ -207,6 +209,26 @@ def renew_() -> None:
     opened = rescan.renew(the_guard())
     if opened:
         log.info("rescans_opened", scan_ids=opened)
+
+
+@app.task(name="guard.order")
+def order_(order_id: str) -> None:
+    """Do what somebody asked for in the console."""
+    row = orders.work(the_guard(), order_id)
+    log.info("order_ended", order_id=order_id, act=str(row.act), state=str(row.state))
+
+
+@app.task(name="guard.draw")
+def draw_(scan_id: str) -> None:
+    """Make the images of a scan's report for the console."""
+    exhibits.draw(the_guard(), scan_id)
+
+
+@app.task(name="guard.draw_waiting")
+def draw_waiting() -> None:
+    """Make the images of what waits for a person, before somebody looks."""
+    for scan_id in exhibits.due(the_guard()):
+        exhibits.draw(the_guard(), scan_id)
 
 
 @app.task(name="guard.reconcile")

@@ -7,17 +7,20 @@ from markupsafe import Markup
 _PAGE = Markup("""<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Sign in: Registry Guard</title></head>
+<title>Sign in: Registry Guard</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/console/static/console.css"></head>
 <body>
 <main>
+<section class="login">
 <h1>Registry Guard</h1>
-{problem}{provider}<form method="post" action="/console/login">
+{problem}{provider}<form class="act" method="post" action="/console/login">
 <input type="hidden" name="next" value="{next}">
 <label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="off" required>
 <button>Sign in</button>
 </form>
-<p>An operator makes tokens with <code>guard token create</code>.</p>
+<p class="note">An operator makes tokens with <code>guard token create</code>.</p>
+</section>
 </main>
 </body>
 </html>

@@ -25,6 +25,7 @@ from guard.api.access import Gatekeeper
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
 from guard.bootstrap import open_guard
+from guard.console import routes as console
 from guard.flow.context import Guard
 from guard.logs import configure
 from guard.settings import load_settings
@@ -78,6 +79,8 @@ def create_app(guard: Guard) -> FastAPI:
     app.state.provider = None if terms is None else Provider(terms, guard.now)
     for part in ROUTES:
         app.include_router(part.router)
+    for router in console.ROUTERS if guard.settings.console else ():
+        app.include_router(router)
     problems.install(app)
     app.add_middleware(Gatekeeper, guard=guard)
 

@@ -39,6 +39,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "project_exists": 409,
     "unknown_alarm": 404,
     "unknown_dead_letter": 404,
+    "unknown_order": 404,
     "alarm_closed": 409,
     "nothing_to_retry": 409,
     "waiver_not_waiting": 409,

@@ -6,12 +6,13 @@ The Gatekeeper calls `admit` before a page's route runs, so that no page can for
 
 import hmac
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
+from guard.api.forms import pairs_of
 from guard.core.errors import InputError
 from guard.flow import sessions
 from guard.flow.context import Guard
@@ -124,14 +125,8 @@ def read_form(request: Request, body: bytes) -> dict[str, str]:
     Raises:
         BadForm: it is not UTF-8, or has more than `MAX_FIELDS` fields.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        return {}
     try:
-        text = body.decode()
-        return dict(
-            parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-        )
+        return dict(pairs_of(request.headers.get("content-type", ""), body, MAX_FIELDS))
     except ValueError as error:
         raise BadForm("The form cannot be read; send it as UTF-8, with fewer fields.") from error
 

@@ -36,7 +36,7 @@ NO_PROVIDER = "No identity provider is set up here; sign in with a token."
 ATTEMPT, SECURE_ATTEMPT = "guard_signon", "__Host-guard_signon"
 _LOG = structlog.get_logger()
 POLICY = (
-    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
+    "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
 

@@ -32,6 +32,7 @@ def up(form: FormatOption = Format.TABLE) -> int:
             stack.start(_starting)
             _print(stack.status(), form)
             if form is Format.TABLE:
+                say(f"the review console: {stack.api_address}/console/")
                 say(
                     f"data in {folder}; follow scans with `guard status --watch` in another "
                     "terminal; Ctrl-C stops everything"

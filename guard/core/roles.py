@@ -45,21 +45,21 @@ class Act(StrEnum):
     APPROVE_WAIVER = "waiver_approve"
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
-    RETRY = "dead_letter_retry"
+    RETRY = "letter_retry"
     ADD_HOOK = "hook_add"
     REMOVE_HOOK = "hook_remove"
     TEST_HOOK = "hook_test"  # a test event, or a delivery once more
     QUARANTINE = "quarantine"
     CREATE_PROJECT = "project_create"
     CHANGE_PROJECT = "project_change"
-    ADD_MEMBER = "project_member_add"
-    REMOVE_MEMBER = "project_member_remove"
+    ADD_MEMBER = "member_add"
+    REMOVE_MEMBER = "member_remove"
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
     ATTEST = "attest"  # signs a summary of a verdict for other tools
     SYNC_MLFLOW = "mlflow_sync"  # moves an alias of another registry
     TRUST_MODEL_KEY = "model_key_trust"  # a key of model signatures, by its id
-    DISTRUST_MODEL_KEY = "model_key_distrust"
+    DISTRUST_MODEL_KEY = "model_key_revoke"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 

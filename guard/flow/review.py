@@ -1,9 +1,10 @@
 """Review held verdicts: a second person, a reason, and a new signed verdict that names the old."""
 
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guard.core.errors import InputError, NotServable
+from guard.core.errors import InputError, IntegrityMismatch, NotServable
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.flow import _happened
@@ -53,6 +54,42 @@ def waiting(guard: Guard) -> list[ScanRow]:
     with reading(guard.engine) as session:
         held = [scans.get(session, row.scan_id) for row in reviews.waiting(session)]
     return [scan for scan in held if not _seen_to(scan)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A held verdict that nobody has reviewed, its scan, and why it is held."""
+
+    row: LedgerRow
+    scan: ScanRow
+    reasons: tuple[str, ...]
+
+
+def queue(guard: Guard, limit: int, *, after: int = 0) -> tuple[list[Waiting], int | None]:
+    """A page of what `waiting` gives, in two queries.
+
+    Args:
+        after: only verdicts behind this number of the ledger.
+
+    Returns:
+        The page, and the number behind which the next one begins; None where there is none.
+    """
+    with reading(guard.engine) as session:
+        rows = reviews.waiting(session, limit, after=after)
+        known = scans.by_ids(session, [row.scan_id for row in rows])
+    found = [
+        Waiting(row=row, scan=scan, reasons=_reasons(row))
+        for row in rows
+        if (scan := known.get(row.scan_id)) is not None and not _seen_to(scan)
+    ]
+    return found, rows[-1].seq if len(rows) == limit else None
+
+
+def _reasons(row: LedgerRow) -> tuple[str, ...]:
+    try:
+        return signed(row.envelope).facts.reasons
+    except IntegrityMismatch:
+        return ()  # `guard verify` says it; a row that was damaged must not hide the others
 
 
 def _seen_to(scan: ScanRow) -> bool:

@@ -20,6 +20,7 @@ from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # a type of settings, also for others
 from guard.settings._access import Access
 from guard.settings._intake import Intake
+from guard.settings._notifying import Notifying
 from guard.settings._observing import Observing
 from guard.settings._open_inference import OpenInferencePlaces
 from guard.settings._places import Places
@@ -27,7 +28,6 @@ from guard.settings._registries import Registries
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
 from guard.settings._signon import SignOn
-from guard.settings._telling import Telling
 from guard.settings._vetting import Vetting
 
 PREFIX = "GUARD_"
@@ -39,7 +39,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 @dataclass(frozen=True, kw_only=True)
 class Settings(
     Registries,
-    Telling,
+    Notifying,
     Observing,
     OpenInferencePlaces,
     Serving,

@@ -59,6 +59,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "dead_letters",
             "evidence",
             "hook_events",
+            "exhibits",
             "nominations",
             "outbox",
             "project_uploads",
@@ -76,6 +77,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "hooks",
             "identities",  # with the principals and tokens of who signs on (decision 0060)
             "nominations",
+            "orders",
             "outbox",
             "principals",
             "project_members",

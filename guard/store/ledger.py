@@ -3,7 +3,7 @@
 `guard.core.ledger` defines the hash, and `guard.attest.chain` checks it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +66,12 @@ def get(s: Session, verdict_id: str) -> LedgerRow:
     if found is None:
         raise InputError(f"The ledger holds no verdict {verdict_id!r}.", code="unknown_verdict")
     return found
+
+
+def by_ids(s: Session, ids: Collection[str]) -> dict[str, LedgerRow]:
+    """The verdicts with these ids, by id."""
+    which = rows_of(LedgerEntry).where(_LEDGER.c.id.in_(list(ids)))
+    return {row.id: row for row in (many(s, LedgerRow, which) if ids else [])}
 
 
 def latest_for(s: Session, digest: str, *, before: int | None = None) -> LedgerRow | None:

@@ -123,6 +123,12 @@ def get(s: Session, id_or_prefix: str) -> ScanRow:
     )
 
 
+def by_ids(s: Session, ids: Collection[str]) -> dict[str, ScanRow]:
+    """The scans with these ids, by id."""
+    rows = many(s, ScanRow, rows_of(Scan).where(_SCANS.c.id.in_(list(ids)))) if ids else []
+    return {row.id: row for row in rows}
+
+
 def find_by_object(s: Session, bucket: str, key: str, version_id: str | None) -> ScanRow | None:
     """The latest scan of an object version, re-scans included."""
     where = (

@@ -23,6 +23,7 @@ from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
 from guard.store import (  # noqa: F401 - of the same metadata
     access_tables,
+    console_tables,
     notify_tables,
     project_tables,
     training_tables,
@@ -135,6 +136,10 @@ class LedgerEntry(Base):
     issued_at: Mapped[datetime] = mapped_column(Utc)
     expires_at: Mapped[datetime] = mapped_column(Utc)
     policy_digest: Mapped[str] = mapped_column(DIGEST)
+    __table_args__ = (
+        Index(None, "expires_at"),
+        only("ix_verdicts_held", "seq", where="verdict = 'held'"),
+    )
 
 
 class Review(Base):
@@ -195,7 +200,7 @@ class Uploader(Base):
 
     __tablename__ = "uploaders"
     scan_id: Mapped[str] = mapped_column(ForeignKey("scans.id"), primary_key=True)
-    principal: Mapped[str] = mapped_column(String(64), primary_key=True)
+    principal: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 class ActRecord(Base):

@@ -76,7 +76,7 @@ def test_a_key_of_model_signatures_is_a_second_one_and_trusted_by_an_act(
     assert cli("keys", "distrust", key_id[:12], "--reason", "lost").out == f"distrusted {key_id}\n"
     assert cli("keys", "distrust", key_id, "--reason", "again").code == 4
     kinds = [one["act"] for one in json.loads(cli("acts", "list", "--format", "json").out)]
-    assert kinds[:2] == ["model_key_distrust", "model_key_trust"]
+    assert kinds[:2] == ["model_key_revoke", "model_key_trust"]
     assert cli("verify").code == 0
 
 

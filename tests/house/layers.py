@@ -98,7 +98,11 @@ TABLE = {
         f"{_USE_CASES} vetting settings logs offline_inputs offline_sift offline"
     ),
     "": _row("offline offline_sift offline_retrain"),  # guard/__init__.py
-    "api": _row("core flow bootstrap store reports cleansets settings logs signon", WEB, METRICS),
+    "api": _row(
+        "core flow bootstrap store reports cleansets settings logs signon console", WEB, METRICS
+    ),
+    # `api` for who asks, and for the status of an error; the API mounts the console.
+    "console": _row("core flow store reports api", WEB),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "

@@ -20,6 +20,7 @@ LIGHT = sorted(
             "guard/blobs",
             "guard/cleansets",
             "guard/cli",
+            "guard/console",
             "guard/core",
             "guard/events",
             "guard/flow",

@@ -9,10 +9,9 @@ from guard.settings._row import UNSET, row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Telling:
+class Notifying:
     """Who is notified of what happens, and how uploads are marked."""
 
-    public_url: str = row("", "address of the console, for links in notifications; empty: no links")
     hooks_key_file: Path = row(
         UNSET,
         "key that encrypts addresses and secrets of destinations in the database",
