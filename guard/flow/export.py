@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from guard.core.errors import InputError, IntegrityMismatch
+from guard.core.errors import InputError
 from guard.flow.context import Guard
 from guard.flow.publish import view
 from guard.publishers import SIGNATURE, WEIGHTS, carried
@@ -37,9 +37,7 @@ def export(guard: Guard, name: str, folder: Path) -> PublicationRow:
         with (folder / WEIGHTS).open("xb") as out:
             shutil.copyfileobj(weights, out)
     if (signature := (row.receipt.get("detail") or {}).get(SIGNATURE)) is not None:
-        if not isinstance(signature, str):
-            raise IntegrityMismatch("The stored model signature is no text.", code="bad_signature")
-        files[SIGNATURE] = signature.encode()
+        files[SIGNATURE] = str(signature).encode()
     for file, data in files.items():
         (folder / file).write_bytes(data)
     return row

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,6 +10,7 @@ import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 
+from guard.api._attempts import Attempts
 from guard.api.app import create_app
 from guard.api.sessions import COOKIE, form_of, safe_next
 from guard.core.roles import Act, Role
@@ -18,7 +20,7 @@ from guard.flow.principals import Principal, authenticate
 from guard.flow.sessions import close_session, find_session, open_session
 from guard.settings import Secret
 from guard.store import acts
-from guard.store.session import reading
+from guard.store.session import make_engine, reading
 from tests import people
 from tests.api.conftest import TOKEN, Clock
 
@@ -281,3 +283,20 @@ def test_a_login_that_showed_no_token_opens_no_session(guard: Guard) -> None:
 )
 def test_signing_in_leads_to_a_page_of_the_console_alone(wanted: str, target: str) -> None:
     assert safe_next(wanted) == target
+
+
+def test_while_the_database_is_away_nobody_signs_in_and_nobody_is_blamed(
+    guard: Guard, tmp_path: Path
+) -> None:
+    away = replace(guard, engine=make_engine(f"sqlite:///{tmp_path / 'empty.db'}"))
+    with TestClient(create_app(away), base_url=OURS["Origin"], follow_redirects=False) as client:
+        answer = send(client, "/console/login", token=TOKEN)
+    away.engine.dispose()
+    assert (answer.status_code, "database does not answer" in answer.text) == (503, True)
+
+
+def test_a_flood_of_addresses_takes_no_more_memory() -> None:
+    attempts = Attempts(most=1, capacity=2)
+    for address in ("a", "b", "c"):
+        attempts.failed(address, 0.0)
+    assert [attempts.wait(address, 1.0) for address in ("a", "b", "c")] == [0.0, 59.0, 59.0]

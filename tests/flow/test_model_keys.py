@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner
 from model_signing._cli import main as model_signing
 
-from guard.core.errors import InputError, NotServable
+from guard.core.errors import InputError, NotServable, Unavailable
 from guard.core.roles import Role
 from guard.flow import export, model_keys, served
+from guard.publishers.folder import Folder
 from guard.store import alarms
 from guard.store.session import reading
 from tests import people
@@ -112,3 +113,10 @@ def test_only_what_the_gate_passes_now_is_carried_into_a_new_folder(
     with pytest.raises(NotServable):
         export.export(scene.guard, "fraud", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_signature_that_cannot_be_written_is_tried_again_later(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "published")
+
+    with pytest.raises(Unavailable):
+        folder.attach("digits", "1.0", b"{}")
