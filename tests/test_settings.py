@@ -180,6 +180,7 @@ def test_every_setting_is_described_and_no_value_is_told() -> None:
         "webhook_hmac_key",
         "otlp_headers",
         "mlflow_token",
+        "oidc_client_secret",
     }
     assert {row.type for row in rows} <= {"text", "int", "float", "bool", "path", "list", "secret"}
     assert all(row.unit == "s" for row in rows if row.name.endswith("_seconds"))

@@ -18,8 +18,9 @@ CHECKPOINTS = "checkpoints.jsonl"
 TRUSTED = "trusted.json"
 BLOBS = "blobs.txt"
 SIGNING = "signing.pem"
+HOOKS = "hooks.key"
 BLOB_FOLDER = "blobs"
-_NAMES = frozenset({DATABASE, CHECKPOINTS, TRUSTED, BLOBS, SIGNING})
+_NAMES = frozenset({DATABASE, CHECKPOINTS, TRUSTED, BLOBS, SIGNING, HOOKS})
 _CHUNK = 1 << 20
 MAX_INVENTORY = 8 << 20  # bytes
 

@@ -22,6 +22,7 @@ from guard.flow._backup_folder import (
     BLOBS,
     CHECKPOINTS,
     DATABASE,
+    HOOKS,
     SIGNING,
     TRUSTED,
     BackupFolder,
@@ -31,6 +32,7 @@ from guard.flow._checkpoints import CheckpointStore, store_of
 from guard.flow._seal import settle
 from guard.flow.context import Guard
 from guard.flow.principals import Principal
+from guard.notify import sealing
 from guard.store import acts, dump, migrate
 from guard.store.session import transaction
 
@@ -64,7 +66,7 @@ def create(
     Args:
         release: this release's version.
         blobs: copy the blobs too; otherwise they are only named.
-        signing_key: copy the private key too.
+        signing_key: copy the private key too, and the key of destinations where it is here.
 
     Raises:
         InputError: the folder is not empty, the schema is not this release's, or this process has
@@ -87,6 +89,8 @@ def create(
     out.write(TRUSTED, settings.trusted_keys_file.read_bytes())
     if signing_key:
         out.write(SIGNING, settings.signing_key_file.read_bytes())
+        if settings.hooks_key_file.is_file():
+            out.write(HOOKS, settings.hooks_key_file.read_bytes())
     counts, named = Counter[str](), set[str]()
     out.write_lines(DATABASE, _dumped(guard, counts, named, everything=blobs))
     there = sorted(digest for digest in named if guard.blobs.has(digest))
@@ -240,6 +244,9 @@ def _put_files(guard: Guard, store: CheckpointStore, source: BackupFolder, *, be
         there, theirs = store.read(), source.read(CHECKPOINTS)
         if not behind and there != theirs:
             store.append(theirs[len(there) :].removesuffix(b"\n"), len(there))
+    hooks = source.read(HOOKS)
+    if hooks:
+        sealing.bring_back(settings.hooks_key_file, hooks)
     pem, place = source.read(SIGNING), settings.signing_key_file
     if not pem or place.exists():
         return False

@@ -375,13 +375,8 @@ def _nominate_index(step: _Intake, row: NominationRow, index: "ObjectFacts") -> 
 
 def _wait(step: _Intake, row: NominationRow, seconds: float, reason: str) -> Received:
     with transaction(step.engine) as session:
-        outbox.add(
-            session,
-            "receive",
-            {"nomination_id": row.id},
-            step.now(),
-            delay_seconds=seconds,
-        )
+        again = {"nomination_id": row.id}
+        outbox.add(session, "receive", again, step.now(), delay_seconds=seconds)
         nominations.settle(session, row.id, NominationState.NEW, reason=reason)
     return Received(row.id, NominationState.NEW, reason=reason)
 

@@ -50,14 +50,14 @@ def send(
         raise InputError("Set GUARD_SMTP_HOST and GUARD_SMTP_FROM to send mails.", code="no_relay")
     context = trust or ssl.create_default_context()
     if relay.security == "tls":
-        client: smtplib.SMTP = smtplib.SMTP_SSL(
+        connection: smtplib.SMTP = smtplib.SMTP_SSL(
             relay.host, relay.port, timeout=seconds, context=context
         )
     else:
-        client = smtplib.SMTP(relay.host, relay.port, timeout=seconds)
-    with client:
+        connection = smtplib.SMTP(relay.host, relay.port, timeout=seconds)
+    with connection:
         if relay.security == "starttls":
-            client.starttls(context=context)
+            connection.starttls(context=context)
         if relay.user:
-            client.login(relay.user, relay.password)
-        client.send_message(message)
+            connection.login(relay.user, relay.password)
+        connection.send_message(message)

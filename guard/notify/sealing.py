@@ -59,6 +59,22 @@ def unseal(file: Path, hook_id: str, sealed: str) -> Target:
     return Target(address=address, secret=secret)
 
 
+def bring_back(file: Path, key: bytes) -> None:
+    """Write the key that a back-up kept, where there is none.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        if not file.exists():
+            _write(file, key)
+    except OSError as error:
+        raise InputError(
+            f"The key of destinations cannot be written to {file}; see GUARD_HOOKS_KEY_FILE.",
+            code="no_hooks_key",
+        ) from error
+
+
 def _key(file: Path, *, make: bool) -> bytes:
     try:
         if make and not file.exists():
@@ -75,11 +91,15 @@ def _key(file: Path, *, make: bool) -> bytes:
 
 
 def _make(file: Path) -> None:
+    _write(file, base64.b64encode(AESGCM.generate_key(_BYTES * 8)))
+
+
+def _write(file: Path, key: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Whole or not at all, and whoever is first: two processes may make it at once.
     own = file.with_name(f".{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
     with os.fdopen(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(base64.b64encode(AESGCM.generate_key(_BYTES * 8)))
+        out.write(key)
         out.flush()
         os.fsync(out.fileno())
     try:

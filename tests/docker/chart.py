@@ -36,6 +36,7 @@ EVERYTHING: dict[str, Any] = {
     "secretSettings": [
         {"name": "GUARD_OTHER_SECRET", "secret": "other", "key": "value", "pods": ["api"]}
     ],
+    "hooks": {"existingSecret": "guard-hooks"},
     "site": "guard-site",
     "serviceAccounts": {"worker": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/w"}},
     "ingress": {"enabled": True, "host": "guard.example", "tlsSecret": "guard-tls"},

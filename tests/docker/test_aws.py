@@ -13,7 +13,8 @@ from tests.house.sources import python_files
 
 AWS = FOLDER / "aws"
 POLICIES: dict[str, dict[str, Any]] = {
-    name: json.loads((AWS / f"{name}.json").read_text()) for name in ("worker", "signer", "poller")
+    name: json.loads((AWS / f"{name}.json").read_text())
+    for name in ("worker", "signer", "poller", "notifier", "quarantine")
 }
 #: The rights that each call needs. https://docs.aws.amazon.com/service-authorization/
 RIGHTS = {
@@ -24,6 +25,10 @@ RIGHTS = {
     "ListObjectsV2": {"s3:ListBucket"},
     "PutObject": {"s3:PutObject"},
     "DeleteObject": {"s3:DeleteObject"},
+    "GetObjectTagging": {"s3:GetObjectVersionTagging"},  # the code always names a version
+    "PutObjectTagging": {"s3:PutObjectVersionTagging"},
+    "GetBucketPolicy": {"s3:GetBucketPolicy"},
+    "PutBucketPolicy": {"s3:PutBucketPolicy"},
     "UploadFile": {"s3:PutObject", "s3:AbortMultipartUpload"},  # boto3's own, in parts
     "ReceiveMessage": {"sqs:ReceiveMessage"},
     "DeleteMessage": {"sqs:DeleteMessage"},
@@ -114,6 +119,18 @@ def test_nobody_writes_to_uploads_and_who_reads_them_does_not_reach_the_checkpoi
     assert "s3:GetObject" in granted("signer")
     assert "::models" not in places("signer", "s3:GetObject")
     assert granted("poller") == {"sqs:ReceiveMessage", "sqs:DeleteMessage"}
+
+
+def test_who_reaches_hosts_outside_may_tag_uploads_and_neither_read_nor_write_them() -> None:
+    assert granted("notifier") == {"s3:GetObjectVersionTagging", "s3:PutObjectVersionTagging"}
+    assert {"::models" in places("notifier", right) for right in granted("notifier")} == {True}
+
+
+def test_no_process_of_the_service_changes_the_policy_of_a_bucket() -> None:
+    running = ("worker", "signer", "poller", "notifier")
+
+    assert granted("quarantine") == {"s3:GetBucketPolicy", "s3:PutBucketPolicy"}
+    assert not {right for right in granted(*running) if "Policy" in right}
 
 
 def test_only_the_bucket_of_uploads_may_send_to_the_queue() -> None:

@@ -174,6 +174,7 @@ def test_a_container_has_the_settings_of_its_service_and_no_others() -> None:
         "worker": env["WORKER_DB_PASSWORD"],
         "signer": env["SIGNER_DB_PASSWORD"],
         "api": env["API_DB_PASSWORD"],
+        "notifier": env["NOTIFIER_DB_PASSWORD"],
         "password": env["REDIS_PASSWORD"],
         "access-key": env["S3_ACCESS_KEY"],
         "secret-key": env["S3_SECRET_KEY"],
@@ -301,6 +302,35 @@ def test_only_the_api_and_torchserve_are_reached_and_that_by_their_clients() -> 
     assert "ingress" not in rendered.of("NetworkPolicy")["api"]["spec"]
 
 
+def test_a_pod_reaches_hosts_outside_that_the_site_names_for_it_and_no_other_does() -> None:
+    way = {"to": [{"ipBlock": {"cidr": "203.0.113.9/32"}}], "ports": [{"port": 8443}]}
+    network = EXAMPLE["networkPolicy"] | {"egress": {"notify": [way]}}
+    (rendered,) = chart.render(EXAMPLE | {"networkPolicy": network})
+
+    assert {pod for pod in PROCESSES if 8443 in reach(rendered, pod)} == {"notify"}
+    policy = rendered.of("NetworkPolicy")["notify"]
+    assert policy["spec"]["egress"][-1] == way
+    _validate(json.dumps(policy))
+
+
+# The key of destinations
+
+
+def test_only_who_adds_destinations_and_who_reaches_them_can_open_their_addresses() -> None:
+    for site, there in (("everything", {"api", "notify"}), ("example", set())):
+        pods = chart.sites()[site].pods()
+        volumes = {
+            name: [one for one in pod["volumes"] if one["name"] == "hooks"]
+            for name, pod in pods.items()
+        }
+        assert {name for name, found in volumes.items() if found} == there
+        for (volume,) in filter(None, volumes.values()):
+            assert volume["secret"]["secretName"] == "guard-hooks"
+    for one in chart.sites()["everything"].containers().values():
+        for mount in one["volumeMounts"]:
+            assert mount["name"] != "hooks" or mount["readOnly"] is True
+
+
 # Scaling, starting, ending
 
 
@@ -424,6 +454,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a secret in an address": EXAMPLE
     | {"store": EXAMPLE["store"] | {"endpoint": "https://a:b@s3.example"}},
     "no way out is named": EXAMPLE | {"networkPolicy": {"database": []}},
+    "a way out to everywhere": EXAMPLE
+    | {
+        "networkPolicy": EXAMPLE["networkPolicy"]
+        | {"egress": {"notify": [{"to": [], "ports": [{"port": 443}]}]}}
+    },
     "a name that is no name": EXAMPLE | {"signing": {"existingSecret": "a b", "trustedKeys": "t"}},
     "a value that the chart does not know": EXAMPLE | {"netwrokPolicy": {}},
     "an ingress without encryption": EXAMPLE | {"ingress": {"enabled": True, "host": "a.example"}},

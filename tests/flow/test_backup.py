@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
 from guard.attest import acts as signing
 from guard.attest import inventory
@@ -30,6 +30,8 @@ from guard.flow.reconcile import reconcile_guard
 from guard.flow.report import report_for
 from guard.flow.verify import verify
 from guard.flow.withdraw import withdraw
+from guard.notify import sealing
+from guard.notify.sealing import Target
 from guard.publishers.folder import Folder
 from guard.settings import load_settings
 from guard.store import acts, dump, ledger_acts, migrate, scans
@@ -349,6 +351,32 @@ def test_keys_that_are_there_already_stay(lost: Lost, tmp_path: Path) -> None:
 
     assert {path.name: path.read_bytes() for path in keys.iterdir() if path.is_file()} == before
     assert verify(lost.guard) == []
+
+
+def test_destinations_of_notifications_open_again_where_private_keys_came_along(
+    kept: Lost, tmp_path: Path
+) -> None:
+    settings = replace(kept.guard.settings, hooks_key_file=tmp_path / "hooks.key")
+    target = Target(address="https://a.example", secret="whsec_x")
+    sealed = sealing.seal(settings.hooks_key_file, "one", target)
+    guard = replace(kept.guard, settings=settings)
+    key_id, _ = create(guard, tmp_path / "b", RELEASE, signing_key=True)
+    create(guard, tmp_path / "without", RELEASE)
+    new = empty(tmp_path / "new")
+    restore(new, tmp_path / "b", ANN, key=key_id)
+
+    assert sealing.unseal(new.settings.hooks_key_file, "one", sealed) == target
+    assert not (tmp_path / "without" / "hooks.key").exists()
+
+
+def test_every_table_of_the_schema_is_in_a_back_up(kept: Lost) -> None:
+    with reading(kept.guard.engine) as session:
+        there = set(inspect(session.connection()).get_table_names())
+    found = {
+        item["table"] for line in rows(kept.guard) if isinstance(item := json.loads(line), dict)
+    }
+
+    assert found == there - {"alembic_version"}
 
 
 def test_an_unfinished_back_up_is_none(kept: Lost, made: Path, tmp_path: Path) -> None:

@@ -266,6 +266,18 @@ def test_whoever_makes_the_key_first_has_made_it(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_a_key_of_a_back_up_takes_no_other_ones_place(tmp_path: Path) -> None:
+    file, other, target = tmp_path / "a" / "hooks.key", tmp_path / "b.key", Target(address="x")
+    sealed = sealing.seal(file, "one", target)
+    sealing.bring_back(other, file.read_bytes())
+    sealing.bring_back(other, b"another")
+
+    assert sealing.unseal(other, "one", sealed) == target
+    assert other.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InputError, match="cannot be written"):
+        sealing.bring_back(other / "below", b"x")
+
+
 def test_every_type_has_its_fields() -> None:
     assert set(FIELDS) == set(EventType)
     assert all(set(fields) <= set(ALL_FIELDS) for fields in FIELDS.values())

@@ -48,6 +48,9 @@ volumeMounts:
   - {name: site, mountPath: /etc/guard-site, readOnly: true}
 {{- end }}
 {{- end }}
+{{- if and (has "hooks" $one.settings) $v.hooks.existingSecret }}
+  - {name: hooks, mountPath: /run/guard-hooks, readOnly: true}
+{{- end }}
 {{- if $one.signs }}
   - {name: keys, mountPath: /run/guard-keys}
   - {name: checkpoints, mountPath: /run/guard-keys/checkpoints}

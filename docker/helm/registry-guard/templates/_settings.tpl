@@ -30,6 +30,9 @@
 - name: GUARD_WEBHOOK_HMAC_KEY
   valueFrom: {secretKeyRef: {name: {{ $v.webhook.existingSecret | quote }}, key: hmac-key, optional: true}}
 {{- end }}
+{{- if has "hooks" $one.settings }}
+- {name: GUARD_HOOKS_KEY_FILE, value: /run/guard-hooks/hooks.key}
+{{- end }}
 {{- if has "events" $one.settings }}
 - {name: GUARD_SQS_QUEUE_URL, value: {{ $v.events.queueUrl | quote }}}
 - {name: GUARD_SQS_ENDPOINT, value: {{ $v.events.endpoint | quote }}}
