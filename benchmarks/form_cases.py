@@ -297,10 +297,22 @@ CASES = (
         other={"assumed": ["mean", "std"]},
     ),
     FormCase(
-        "`config.json` of a transformers model",
+        "`config.json` of a transformers model that is not listed below",
         "upload timm's network",
-        config=lambda _: canonical_json({"model_type": "vit", "num_labels": 4}),
+        config=lambda _: canonical_json({"model_type": "beit", "num_labels": 4}),
         code="manifest_transformers",
+    ),
+    FormCase(
+        "a transformers model with another head, activation or input than timm's",
+        "what the sentence says",
+        config=lambda _: canonical_json({"model_type": "vit", "architectures": ["ViTModel"]}),
+        code="manifest_transformers",
+    ),
+    FormCase(
+        "`config.json` of one transformers model, weights of another",
+        "save both together",
+        config=lambda _: canonical_json({"model_type": "resnet", "image_size": 16}),
+        code="architecture_mismatch",
     ),
     FormCase(
         "shards with `model.safetensors.index.json`",

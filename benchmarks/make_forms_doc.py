@@ -6,6 +6,7 @@ python -m benchmarks.make_forms_doc
 from pathlib import Path
 
 from benchmarks.form_cases import CASES, OLD, SAFE, ZIP
+from guard.core.transformers_configs import FAMILIES
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "forms.md"
 NAMES = {ZIP: "`.pt`", OLD: "`.pt` of the old layout", SAFE: "`.safetensors`"}
@@ -32,7 +33,20 @@ What a model costs is found from its shapes, before a weight is read. Over a lim
 memory of one image (or molecule), classes, parameters or layers the answer is `unvettable` with the
 code `over_budget`; the sentence names the [setting](settings.md) that raises the limit.
 
-Not read yet: weights of transformers models by their own names.
+## Models of transformers
+
+The `config.json` and weights of these classes are read by their own names, as `save_pretrained()`
+writes them or as `state_dict()` gives them, in any container above, sharded or not. They become the
+network of timm that has the same logits
+([decision 0066](decisions/0066-transformers-classifiers.md)):
+
+| class | network of timm | refused with `manifest_transformers` |
+|---|---|---|
+{rows}
+`preprocessor_config.json` beside `config.json` gives mean and std (and the size of images, which
+`config.json` of ResNet lacks); upload it before the weights. Without it the rule for a missing mean
+and std holds. Labels come from `id2label`. Parts that the class does not use (the pooler, the mask
+token) are left out. `guard.*` and `pretrained_cfg` may be added to such a `config.json`.
 """
 
 
@@ -43,7 +57,11 @@ def page() -> str:
         f"| {f'refused: `{case.code}`' if case.code else 'taken'} | {case.remark} |\n"
         for case in CASES
     ]
-    return HEAD + "".join(rows) + TAIL
+    models = "".join(
+        f"| `{family.head}` | `{family.like}` | {family.refused} |\n"
+        for family in FAMILIES.values()
+    )
+    return HEAD + "".join(rows) + TAIL.replace("{rows}", models)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from guard.policy import Policy, default_policy, load_policy
 from guard.reports.report import Report
 from guard.settings import load_settings, plugin_folder
 from guard.vetting import battery_secret, examine, hub_cache, modalities
-from guard.vetting.model_path import locate
+from guard.vetting.model_path import locate, manifest_bytes
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -59,7 +59,8 @@ def inspect_at(path: Path, out: Path) -> examine.Inspected:
     from guard.flow.budget import budget_of
 
     weights, manifest = locate(path)
-    text, budget = manifest.read_bytes() if manifest else None, budget_of(load_settings())
+    budget = budget_of(load_settings())
+    text = manifest_bytes(manifest) if manifest else None
     return examine.inspect_upload(weights, weights.name, text, out, budget=budget)
 
 

@@ -106,7 +106,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _manifest(path: Path) -> "Manifest":
     from guard.core.manifest import Manifest
-    from guard.vetting.model_path import locate
+    from guard.vetting.model_path import locate, manifest_bytes
 
     _, manifest = locate(path)
     if manifest is None:
@@ -114,7 +114,7 @@ def _manifest(path: Path) -> "Manifest":
             f"There is no config.json beside {path}; a model's is needed to compare with.",
             code="manifest_missing",
         )
-    return Manifest.parse(manifest.read_bytes())
+    return Manifest.parse(manifest_bytes(manifest))
 
 
 def _describe(facts: "TrainingSetFacts", counts: Mapping[str, int]) -> None:

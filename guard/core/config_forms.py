@@ -15,7 +15,6 @@ _HUB = re.compile(r"(?:hf[-_]hub:)?timm/")
 _STATE_DICT = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,19}")
 _ASSUMABLE = ("mean", "std")
 _BYTE = 255.0
-_TIMM_WRAPPER = "timm_wrapper"
 
 
 def bare_architecture(name: str) -> str:
@@ -26,23 +25,6 @@ def bare_architecture(name: str) -> str:
     """
     name = _HUB.sub("", name, count=1)
     return name if name.startswith(TORCHVISION) else name.partition(".")[0]
-
-
-def refuse_transformers(data: Mapping[str, Any]) -> None:
-    """Refuse the configuration of a transformers model, unless timm's network is inside.
-
-    Raises:
-        ManifestRejected: `manifest_transformers`.
-    """
-    kind = data.get("model_type")
-    if "architecture" in data or kind in (None, _TIMM_WRAPPER) or not isinstance(kind, str):
-        return
-    raise ManifestRejected(
-        f"config.json is that of the transformers model {ascii(kind)[:60]}, whose weights have "
-        "other names than those of timm's network; copy the weights into the timm model of that "
-        "name, and upload its state_dict() with timm's config.json.",
-        code="manifest_transformers",
-    )
 
 
 def in_unit_range(

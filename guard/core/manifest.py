@@ -2,7 +2,7 @@
 
 The keys that are read: `architecture`, `num_classes`, `model_args`, `label_names`, `pretrained_cfg`
 (`input_size`, `mean`, `std`, `num_classes`) and our own optional object `guard` (`cleanset`,
-`polarizer`, `training_set`, `state_dict`, `assumed`). Other keys are ignored.
+`polarizer`, `training_set`, `state_dict`, `naming`, `assumed`). Other keys are ignored.
 """
 
 import json
@@ -17,13 +17,13 @@ from guard.core.config_forms import (
     assumed,
     bare_architecture,
     in_unit_range,
-    refuse_transformers,
     state_dict_name,
 )
 from guard.core.digests import canonical_json, is_digest, json_digest
 from guard.core.errors import ManifestRejected
 from guard.core.modality import Modality, modality_of
 from guard.core.trainset import TrainingSetSource
+from guard.core.transformers_configs import naming_of, translated
 
 MANIFEST_FILE = "config.json"  # beside the weights
 MAX_MANIFEST_BYTES = 1 << 20
@@ -62,8 +62,8 @@ class Manifest:
     It takes float images N,C,H,W in [0, 1] and normalises them itself by `mean` and `std`.
     `model_args` holds plain numbers, strings, booleans and lists of them; whether the constructor
     accepts them is checked by `guard.ml.networks.architectures`. `state_dict` names which of
-    several an upload's weights are (never set in a canonical file). `assumed` lists what the
-    uploader's `config.json` left out: `mean`, `std`.
+    several an upload's weights are, `naming` the transformers model whose names they have (neither
+    is set in a canonical file). `assumed` lists what `config.json` left out: `mean`, `std`.
     """
 
     modality: ClassVar[Modality] = Modality.IMAGES
@@ -78,6 +78,7 @@ class Manifest:
     polarizer: PolarizerPlace | None = None
     training_set: TrainingSetSource | None = None
     state_dict: str | None = None
+    naming: str | None = None
     assumed: tuple[str, ...] = ()
 
     @classmethod
@@ -96,7 +97,7 @@ class Manifest:
             raise _refuse("no_object", "config.json must hold a JSON object.")
         if modality_of(data) is not cls.modality:
             raise _refuse("other_task", f"config.json: this is no {cls.modality} model.")
-        refuse_transformers(data)
+        data = translated(data)
         cfg = data.get("pretrained_cfg", {})
         if not isinstance(cfg, dict):
             raise _refuse("bad_pretrained_cfg", "config.json: pretrained_cfg must be an object.")
@@ -139,6 +140,7 @@ class Manifest:
             polarizer=_polarizer(guard.get("polarizer")),
             training_set=_training_set(guard.get("training_set"), classes),
             state_dict=state_dict_name(guard.get("state_dict")),
+            naming=naming_of(guard.get("naming")),
             assumed=assumed(guard.get("assumed", []), cfg),
         )
 
@@ -166,6 +168,8 @@ class Manifest:
             own["training_set"] = _without_empty(self.training_set)
         if self.state_dict:
             own["state_dict"] = self.state_dict
+        if self.naming:
+            own["naming"] = self.naming
         if self.assumed:
             own["assumed"] = list(self.assumed)
         return {**data, "guard": own} if own else data

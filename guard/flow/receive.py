@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from guard.core.errors import ArtifactRejected, InputError
-from guard.core.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from guard.core.notes import ScanNotes
 from guard.events import Nomination
-from guard.flow import _fair_share, _object_keys, _shards
+from guard.flow import _fair_share, _manifests, _object_keys, _shards
 from guard.flow._intake_settings import IntakeSettings
 from guard.flow._observed import intake_of, refused
 from guard.flow._served_name import prefix_of, served_name
@@ -158,14 +157,14 @@ def _take(step: _Intake, row: NominationRow) -> Received:
         own = _shards.pin_of_all(pin_of(facts, last), parts)
         there = intake.scans_of_upload(session, facts.bucket, facts.key, own)
     whole = [scan for scan in there if scan.manifest is not None]
-    found = None if whole else _manifest(step.bucket, row.key)
+    found = None if whole else _manifests.beside(step.bucket, row.key)
     if there and found is None:
         return _settle(step, row, NominationState.ACCEPTED, scan_id=(whole or there)[0].id)
-    if (found is None or _shards.comes_in_parts(row.key)) and (
+    if (found is None or not found.whole or _shards.comes_in_parts(row.key)) and (
         (step.now() - row.received_at).total_seconds() < step.limits.manifest_grace_seconds
     ):
         return _wait(step, row, MANIFEST_PAUSE_SECONDS, "Waiting for what belongs beside it.")
-    manifest, manifest_pin = found or (None, "")
+    manifest, manifest_pin = (found.text, found.pin) if found else (None, "")
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{own}{intake.LATE_MANIFEST}{manifest_pin}" if there else own
@@ -251,23 +250,6 @@ def _refuse(facts: "ObjectFacts", limits: IntakeSettings) -> None:
             "(GUARD_MAX_UPLOAD_BYTES).",
             code="object_too_large",
         )
-
-
-def _manifest(bucket: "Bucket", key: str) -> tuple[str, str] | None:
-    """The text of the `config.json` beside `key`, unchecked, and the pin of its version."""
-    found = bucket.read_small(_object_keys.folder(key) + MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    if found is None:
-        return None
-    data, facts = found
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise ArtifactRejected(
-            "config.json is not UTF-8 text; upload it again.", code="manifest_no_json"
-        )
-    return text, facts.pin
 
 
 @dataclass(frozen=True)

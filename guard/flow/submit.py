@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from guard.core.manifest import MANIFEST_FILE
+from guard.core.preprocessor import PREPROCESSOR_FILE
 from guard.core.roles import Act
 from guard.core.shards import is_index
+from guard.core.transformers_configs import lacks_preprocessor
 from guard.events import Nomination
 from guard.flow import _object_keys, _quotas
 from guard.flow._acts import note
@@ -59,6 +61,9 @@ def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> st
     bucket = guard.make_bucket(guard.settings.intake_bucket)
     if manifest is not None:
         bucket.upload(manifest, f"models/{name}/{MANIFEST_FILE}")
+        images = manifest.with_name(PREPROCESSOR_FILE)
+        if lacks_preprocessor(manifest.read_bytes()) and images.is_file():
+            bucket.upload(images, f"models/{name}/{PREPROCESSOR_FILE}")
     for part in shards_beside(weights) if is_index(weights.name) else ():
         bucket.upload(part, f"models/{name}/{part.name}")
     version = bucket.upload(weights, key)

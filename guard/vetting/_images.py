@@ -50,7 +50,7 @@ def conformed(
     from guard.ml.networks import architectures
 
     found = architectures.conformed(manifest, tensors, budget=budget)
-    return replace(manifest, state_dict=None), found
+    return replace(manifest, state_dict=None, naming=None), found
 
 
 def load(manifest: Manifest, tensors: "Mapping[str, Any]") -> "ImageModel":

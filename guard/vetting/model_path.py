@@ -9,7 +9,9 @@ from tempfile import TemporaryDirectory
 from guard.core.companions import is_companion
 from guard.core.errors import ArtifactRejected, InputError
 from guard.core.manifest import MANIFEST_FILE
+from guard.core.preprocessor import MAX_PREPROCESSOR_BYTES, PREPROCESSOR_FILE, joined
 from guard.core.shards import MAX_SHARDS, is_index, opening, shard
+from guard.core.transformers_configs import lacks_preprocessor
 
 _SHOWN = 5
 
@@ -53,6 +55,22 @@ def _models(folder: Path) -> list[Path]:
         elif not is_companion(item.name):
             found[item.name] = item
     return list(found.values())
+
+
+def manifest_bytes(manifest: Path) -> bytes:
+    """The bytes of a `config.json`, with the preprocessor's file beside it that belongs to it.
+
+    Raises:
+        ArtifactRejected: the preprocessor's file is too large; code `object_too_large`.
+    """
+    data, other = manifest.read_bytes(), manifest.with_name(PREPROCESSOR_FILE)
+    if not lacks_preprocessor(data) or not other.is_file():
+        return data
+    if other.stat().st_size > MAX_PREPROCESSOR_BYTES:
+        raise ArtifactRejected(
+            f"{other.name} is larger than {MAX_PREPROCESSOR_BYTES} bytes.", code="object_too_large"
+        )
+    return joined(data, other.read_bytes())
 
 
 def shards_beside(index: Path) -> list[Path]:

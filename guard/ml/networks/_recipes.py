@@ -69,6 +69,9 @@ FORBIDDEN = frozenset(
         "kwargs",
     }
 )
+#: Arguments of ours for timm's networks: transformers has other numbers there than timm.
+LAYER_NORM_EPS, HEAD_NORM_EPS = "layer_norm_eps", "head_norm_eps"
+_LARGEST_EPS = 0.01
 _CHANNELS = 3  # where a constructor takes no other number
 
 
@@ -218,7 +221,30 @@ def _timm(name: str) -> Recipe:
         example = make()
     known: Any = example.pretrained_cfg
     _, height, width = known["input_size"]
-    return Recipe(make, _parameters(type(example)) - FORBIDDEN, (height, width))
+    names = (_parameters(type(example)) - FORBIDDEN) | {LAYER_NORM_EPS, HEAD_NORM_EPS}
+    return Recipe(partial(_with_eps, make), names, (height, width))
+
+
+def _with_eps(make: Callable[..., nn.Module], **kwargs: Any) -> nn.Module:
+    """Build a network whose layer norms add another number to the variance than timm's 1e-6."""
+    every, head = kwargs.pop(LAYER_NORM_EPS, None), kwargs.pop(HEAD_NORM_EPS, None)
+    network = make(**kwargs)
+    for eps, place in ((every, ""), (head, "head.")):
+        if eps is None:
+            continue
+        found = [
+            part
+            for name, part in network.named_modules()
+            if name.startswith(place) and isinstance(part, nn.LayerNorm)
+        ]
+        if not found or isinstance(eps, bool) or not 0 <= eps <= _LARGEST_EPS:
+            raise ValueError(
+                f"{'head' if place else 'layer'}_norm_eps must lie in 0..{_LARGEST_EPS}, and the "
+                "network must have such a norm"
+            )
+        for part in found:
+            part.eps = float(eps)
+    return network
 
 
 def _refuse_taken(name: str) -> None:

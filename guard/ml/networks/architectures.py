@@ -24,6 +24,7 @@ from guard.ml.networks._recipes import arguments, recipe
 from guard.ml.networks.nets import NETS
 from guard.ml.networks.polarizer import attach
 from guard.ml.networks.stored_names import conform
+from guard.ml.networks.transformers_names import renamed
 from guard.ml.seeds import seeded
 
 #: How safetensors writes a type.
@@ -108,15 +109,7 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
     """
     needed = expected(manifest, budget=budget)
     held = {info.name: info for info in header.tensors}
-    problems = [
-        *_listed("lacks", needed.keys() - held.keys()),
-        *_listed("has, but the architecture does not,", held.keys() - needed.keys()),
-    ]
-    wrong = [name for name in sorted(needed.keys() & held.keys()) if needed[name] != held[name]]
-    problems += [
-        f"holds {name} as {_shown(held[name])}, not {_shown(needed[name])}"
-        for name in wrong[:SHOWN]
-    ]
+    problems = _problems(needed, held)
     if problems:
         raise ArtifactRejected(
             f"The weights do not fit {manifest.architecture} with {manifest.num_classes} classes: "
@@ -124,6 +117,19 @@ def check(manifest: Manifest, header: Header, *, budget: Budget | None = None) -
             f"{'; it '.join(problems)}. {_mend(manifest, needed, held)}",
             code="architecture_mismatch",
         )
+
+
+def _problems(needed: Mapping[str, TensorInfo], held: Mapping[str, TensorInfo]) -> list[str]:
+    """What is missing, what nobody needs, and what has another shape or type."""
+    wrong = [name for name in sorted(needed.keys() & held.keys()) if needed[name] != held[name]]
+    return [
+        *_listed("lacks", needed.keys() - held.keys()),
+        *_listed("has, but the architecture does not,", held.keys() - needed.keys()),
+        *(
+            f"holds {name} as {_shown(held[name])}, not {_shown(needed[name])}"
+            for name in wrong[:SHOWN]
+        ),
+    ]
 
 
 def _mend(
@@ -159,7 +165,8 @@ def conformed(
 ) -> dict[str, Tensor]:
     """The tensors of an upload under the names and in the types of the architecture.
 
-    What does not fit is kept, for `check` to refuse it.
+    What does not fit is kept, for `check` to refuse it, except in an upload that has the names of
+    transformers: there the sentence is about that model.
 
     Args:
         manifest: names the architecture, and which state dict of several is meant.
@@ -168,9 +175,21 @@ def conformed(
 
     Raises:
         ManifestRejected: as `expected`.
-        ArtifactRejected: as `guard.ml.networks.stored_names.conform`.
+        ArtifactRejected: as `guard.ml.networks.stored_names.conform`, or `architecture_mismatch`.
     """
-    return conform(expected(manifest, budget=budget), tensors, manifest.state_dict)
+    needed = expected(manifest, budget=budget)
+    if manifest.naming is None:
+        return conform(needed, tensors, manifest.state_dict)
+    found = conform(needed, renamed(manifest.naming, tensors), manifest.state_dict)
+    problems = _problems(needed, {info.name: info for info in _infos(found)})
+    if problems:
+        raise ArtifactRejected(
+            f"The weights are not those of the transformers model {manifest.naming!r} that "
+            f"config.json describes; by timm's names, the file {'; it '.join(problems)}. Save "
+            "model and config.json together with save_pretrained().",
+            code="architecture_mismatch",
+        )
+    return found
 
 
 def build(manifest: Manifest, *, budget: Budget | None = None) -> nn.Module:
