@@ -13,7 +13,7 @@ help: ## list the commands
 $(READY): pyproject.toml setup.py constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[api,worker,graphs,postgres,embedded,demo,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[api,worker,graphs,postgres,otel,embedded,demo,dev]'
 	@touch $@
 
 setup: $(READY) ## make the virtual environment
@@ -61,6 +61,7 @@ docs: $(READY) ## documents that are made from code and records
 	$(BIN)/python -m benchmarks.make_error_doc
 	$(BIN)/python -m benchmarks.make_forms_doc
 	$(BIN)/python -m benchmarks.make_threat_doc
+	$(BIN)/python -m benchmarks.make_access_doc
 	$(BIN)/python -m benchmarks.make_api_doc
 	$(BIN)/python -m benchmarks.make_evidence_doc
 	$(BIN)/python -m benchmarks.make_measured

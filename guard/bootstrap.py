@@ -6,6 +6,7 @@ It joins settings, database, blobs, policy, keys and publisher.
 from functools import cache
 from typing import Any
 
+from guard import logs, traces
 from guard.blobs import open_blobs
 from guard.core import plugins
 from guard.core.contracts import Publisher
@@ -32,6 +33,8 @@ def open_guard(settings: Settings | None = None) -> Guard:
     """
     settings = settings or load_settings()
     plugins.use(settings.plugins)
+    logs.hide(settings)
+    traces.start(settings.otlp_endpoint, settings.otlp_headers)
     if settings.publisher not in PUBLISHERS.names():
         raise InputError(
             f"GUARD_PUBLISHER names {settings.publisher!r}; there are "

@@ -1,11 +1,15 @@
 """Logging, set up once per process: JSON lines on stderr with control characters escaped.
 
+A line says to which trace, scan and stage it belongs (`guard.core.tracing`), and no secret of the
+settings is in it.
+
 Modules write `_LOG = structlog.get_logger()` and `_LOG.info("scan_created", scan_id=...)`: the
 event is a constant, the facts are fields. Libraries that use Python's own logging, above all
 Celery, appear in the same form from level `warning` on.
 """
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -13,8 +17,23 @@ from typing import Any, TextIO
 import structlog
 
 from guard.core.errors import InputError
+from guard.core.secret import Secret
 from guard.core.text import printable
+from guard.core.tracing import here
 
+HIDDEN = "***"
+#: A shorter one would be found everywhere, and is none.
+LEAST_SECRET = 6
+_PASSWORD = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/\s:@]*:(?P<password>[^/\s@]+)@")
+_SECRET_NAME = re.compile(
+    r"(?i)(.*_)?(password|passwd|secret|secret_key|access_key|api_key|authorization|token)"
+)
+#: Our own tokens, bearer tokens, private keys.
+_TOKEN = re.compile(
+    r"\bguard_[0-9a-f]{8,}_[\w-]{16,}|(?i:\bbearer\s+)[\w.~+/=-]{8,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
+)
+_secrets: set[str] = set()
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -41,7 +60,13 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    finish: list[Any] = [structlog.processors.format_exc_info, _escape_fields, render]
+    finish: list[Any] = [
+        structlog.processors.format_exc_info,
+        _name_place,
+        _hide_secrets,
+        _escape_fields,
+        render,
+    ]
     structlog.configure(
         processors=[*steps, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level.lower()]),
@@ -64,6 +89,21 @@ def configure(level: str = "info", *, json: bool = True, stream: TextIO | None =
     root.addHandler(handler)
 
 
+def hide(settings: object) -> None:
+    """Keep the secrets of these settings out of every line, wherever they turn up.
+
+    That is each `Secret`, and the password of each URL.
+    """
+    for value in vars(settings).values():
+        if isinstance(value, Secret):
+            found = value.reveal()
+        else:
+            match = _PASSWORD.search(value) if isinstance(value, str) else None
+            found = match["password"] if match else ""
+        if len(found) >= LEAST_SECRET:
+            _secrets.add(found)
+
+
 class _Libraries(logging.StreamHandler[Any]):
     """A handler for Python's own logging; without a stream it looks up stderr at each line."""
 
@@ -74,6 +114,45 @@ class _Libraries(logging.StreamHandler[Any]):
     @property
     def stream(self) -> TextIO:
         return self._stream or sys.stderr
+
+
+def _name_place(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Say to which trace, scan and stage a line belongs."""
+    place = here()
+    for name, value in ({} if place is None else place.to_dict()).items():
+        event.setdefault(name, value)
+    return event
+
+
+def _hide_secrets(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Take out what a library or an error's text may have carried along."""
+    return {
+        key: HIDDEN if isinstance(value, str) and _SECRET_NAME.fullmatch(key) else hidden(value)
+        for key, value in event.items()
+    }
+
+
+def hidden(value: Any) -> Any:
+    """A value as it may be shown: without what `hide` was given, passwords of URLs and tokens."""
+    if isinstance(value, str):
+        for secret in _secrets:
+            value = value.replace(secret, HIDDEN)
+        value = _PASSWORD.sub(rf"\g<scheme>{HIDDEN}@", value)
+        return _TOKEN.sub(HIDDEN, value)
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN
+            if isinstance(item, str) and _SECRET_NAME.fullmatch(str(key))
+            else hidden(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [hidden(item) for item in value]
+    return value
 
 
 def _escape_fields(

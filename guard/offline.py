@@ -26,6 +26,7 @@ from guard.offline_inputs import (
     curated_set,
     image_set,
     inspect_at,
+    model_at,
     name_of,
     own_battery,
     policy_for,
@@ -89,7 +90,7 @@ def scan(
     """Vet one model under a policy.
 
     Args:
-        path: as `load_model`.
+        path: as `load_model`, or `hf://ORG/NAME[@REVISION]` in the local Hugging Face cache.
         cleanset: a stored name, an image folder, a Parquet file (of images, or of pairs for a
             text-to-graph model) or an `.npz` (`images` uint8 N,C,H,W or N,H,W,C; `labels`), or a
             set that is loaded already.
@@ -103,23 +104,22 @@ def scan(
             model.
     """
     started, watch = time.monotonic(), progress or silent
-    rules = policy_of(policy)
+    rules, given = policy_of(policy), model_at(path)
     with tempfile.TemporaryDirectory() as folder, own_battery():
         try:
-            inspected = vettable_at(Path(path), Path(folder))
+            inspected = vettable_at(given.path, Path(folder))
             rules = policy_for(rules, inspected.manifest.modality, given=policy is not None)
             watch(_START / 2, "reading the clean set")
             curated = curated_set(cleanset)
         except (ArtifactRejected, MissingExtra) as error:
-            return _not_vetted(Path(path), rules, error, time.monotonic() - started)
+            return given.named(_not_vetted(given.path, rules, error, time.monotonic() - started))
         watch(_START, "measuring the clean accuracy")
         work = Work(rules, curated, seed, part(watch, _START, 1.0), seconds)
         model = examine.open_model(inspected.canonical, device=device)
         decision, examined = work.judge(model, inspected.digest)
-        found = work.report(
-            decision.facts, examined, inspected, name_of(Path(path)), time.monotonic() - started
-        )
-        return _with_molecules(found, work, None, model, examined)
+        took = time.monotonic() - started
+        found = work.report(decision.facts, examined, inspected, name_of(given.path), took)
+        return given.named(_with_molecules(found, work, None, model, examined))
 
 
 def purify(

@@ -1,5 +1,6 @@
 """What the offline API takes, opened: a model file, a clean set, a policy."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ from guard.core.modality import HOLDS, Modality
 from guard.core.pairs import CuratedPairs
 from guard.core.shards import is_index
 from guard.policy import Policy, default_policy, load_policy
+from guard.reports.report import Report
 from guard.settings import load_settings, plugin_folder
-from guard.vetting import battery_secret, examine, modalities
+from guard.vetting import battery_secret, examine, hub_cache, modalities
 from guard.vetting.model_path import locate, manifest_bytes
 
 if TYPE_CHECKING:
@@ -18,6 +20,33 @@ if TYPE_CHECKING:
 
     from guard.flow.context import Guard
     from guard.ml.cleanset import CuratedSet
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """Where a model lies, and what a report calls it if its path does not say that."""
+
+    path: Path
+    name: str | None = None
+    source: str | None = None
+
+    def named(self, report: Report) -> Report:
+        """The report under the model's own name, with its source."""
+        if self.name is None:
+            return report
+        return replace(report, name=self.name, source=self.source)
+
+
+def model_at(path: "str | Path") -> GivenModel:
+    """A model that was given as a path, or as `hf://ORG/NAME[@REVISION]`.
+
+    Raises:
+        InputError, IntegrityMismatch: as `guard.vetting.hub_cache.find`.
+    """
+    if not str(path).startswith(hub_cache.SCHEME):
+        return GivenModel(Path(path))
+    found = hub_cache.find(str(path), load_settings().hf_home / "hub")
+    return GivenModel(found.folder, found.name, found.source)
 
 
 def inspect_at(path: Path, out: Path) -> examine.Inspected:

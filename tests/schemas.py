@@ -28,12 +28,14 @@ from guard.core.evidence import (
     PairSetFacts,
     Target,
 )
+from guard.core.hooks import ALL_FIELDS, FIELDS, EventType
 from guard.core.modality import Modality
 from guard.core.notes import Attempt
 from guard.core.plain import LEFT_OUT, Digest, json_key, may_be_missing, types_of
 from guard.core.purification import PurificationFacts
 from guard.core.retraining import RetrainingFacts
 from guard.core.verdict import VerdictFacts
+from guard.notify.forms import SCHEMA as NOTIFICATION_SCHEMA
 from guard.reports.report import SCHEMA as REPORT_SCHEMA
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
@@ -164,6 +166,7 @@ def report() -> Schema:
         "properties": {
             "candidates": {"type": "array", "items": _candidate()},
             "retraining": schema_of(RetrainingFacts, strict=False),
+            "source": {"type": "string"},
             "scan_id": {"type": "string"},
             "verdict_id": {"type": "string"},
             "issued_at": schema_of(datetime),
@@ -305,7 +308,43 @@ def _candidate() -> Schema:
     return joined("Candidate", object_of(Attempt, strict=False), found)
 
 
+def notification() -> Schema:
+    """Of what a webhook gets."""
+    data: Schema = {
+        "type": "object",
+        "title": "NotificationData",
+        "properties": {name: {"type": "string"} for name in ALL_FIELDS},
+        "required": ["sentence"],
+    }
+    body: Schema = {
+        "type": "object",
+        "title": "Notification",
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": {"type": "string", "minLength": 1},
+            "source": {"type": "string", "minLength": 1},
+            "type": {"enum": [str(one) for one in EventType]},
+            "subject": {"type": "string", "minLength": 1},
+            "time": {"type": "string", "format": "date-time"},
+            "datacontenttype": {"const": "application/json"},
+            "dataschema": {"const": NOTIFICATION_SCHEMA},
+            "data": data,
+        },
+    }
+    body["required"] = list(body["properties"])
+    body["allOf"] = [
+        {
+            "if": {"properties": {"type": {"const": str(kind)}}},
+            "then": {"properties": {"data": {"required": list(names)}}},
+        }
+        for kind, names in FIELDS.items()
+    ]
+    about = "A CloudEvent that the guard sends; `guard.core.hooks` names the types."
+    return _document(NOTIFICATION_SCHEMA, about, body)
+
+
 MADE = {
+    "notification.schema.json": notification,
     "verdict-predicate.schema.json": predicate,
     "report.schema.json": report,
     "verdict.schema.json": verdict,

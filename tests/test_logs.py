@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guard import logs
 from guard.core.errors import InputError
 from guard.core.text import printable
-from guard.logs import configure
+from guard.logs import HIDDEN, configure
 from guard.settings import Secret
 
 
@@ -95,6 +97,52 @@ def test_secrets_stay_hidden_in_logs() -> None:
     log.info("configured", token=Secret("hunter2"))
 
     assert "hunter2" not in stream.getvalue()
+
+
+@dataclass
+class Given:
+    webhook_token: Secret = field(default_factory=lambda: Secret("t0ken-of-senders"))
+    database_url: str = "postgresql://guard:dbpass99@db/guard"
+    name: str = "guard"
+    short: Secret = field(default_factory=lambda: Secret("ab"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "refused t0ken-of-senders",
+        "FATAL: password dbpass99 is wrong",
+        "connect redis://:other-pass@host:6379/0",
+        "guard_0123456789abcdef_ZmFrZS1zZWNyZXQtZmFrZQ is not known",
+        "Authorization: Bearer abcdefgh12345678",
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIF\n-----END PRIVATE KEY-----",
+    ],
+)
+def test_a_secret_in_the_text_of_an_error_is_hidden(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_secrets", set())
+    logs.hide(Given())
+    log, stream = logged()
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("failed", error=text, nested={"deep": [text], "about": "guard"})
+
+    written = stream.getvalue()
+    assert HIDDEN in written
+    for secret in ("t0ken-of", "dbpass99", "other-pass", "ZmFrZS1z", "abcdefgh", "MC4CAQ"):
+        assert secret not in written
+    assert json.loads(written)["nested"]["about"] == "guard"  # a short or plain value is none
+
+
+@pytest.mark.parametrize("name", ["password", "S3_SECRET_KEY", "Authorization", "webhook_token"])
+def test_a_field_with_the_name_of_a_secret_is_hidden(name: str) -> None:
+    log, stream = logged()
+    log.info("seen", **{name: "plain"}, nested={name: "plain"}, lease_tokens=3)
+
+    line = json.loads(stream.getvalue())
+    assert (line[name], line["nested"][name], line["lease_tokens"]) == (HIDDEN, HIDDEN, 3)
 
 
 def test_an_unknown_level_is_refused() -> None:

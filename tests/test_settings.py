@@ -174,9 +174,13 @@ def test_every_setting_is_described_and_no_value_is_told() -> None:
     assert all(row.help and row.variable == f"GUARD_{row.name.upper()}" for row in rows)
     assert {row.name for row in rows if row.type == "secret"} == {
         "s3_secret_key",
+        "smtp_password",
         "token",
         "webhook_token",
         "webhook_hmac_key",
+        "otlp_headers",
+        "mlflow_token",
+        "oidc_client_secret",
     }
     assert {row.type for row in rows} <= {"text", "int", "float", "bool", "path", "list", "secret"}
     assert all(row.unit == "s" for row in rows if row.name.endswith("_seconds"))

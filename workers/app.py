@@ -1,13 +1,15 @@
 """The Celery application: JSON only, late acknowledgement, one message at a time."""
 
 import math
+from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutting_down
+from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_shutting_down
 from kombu.entity import Queue
 
 from guard.core import plugins
+from guard.core.queues import NOTIFY, QUEUE_OF, QUEUES, WATCH
 from guard.core.training_jobs import MAX_BUDGET
 from guard.flow.context import SPARE
 from guard.jobs import client, preload
@@ -15,20 +17,16 @@ from guard.logs import configure
 from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
 from workers import shutdown
+from workers.alive import Alive
 
-QUEUES = ("inspect", "scan", "publish", "control", "train", "watch")
-# What compares, every few seconds, what is served with what may be. No stage is in it, so that no
-# upload, however slow to read, to scan or to load, can hold its worker.
-WATCH = "watch"
 STAGE_QUEUE = {
-    "receive": "inspect",
-    "inspect": "inspect",
-    "detect": "scan",
-    "purify": "scan",
-    "decide": "control",
-    "publish": "publish",
-    "sift": "train",
-    "retrain": "train",
+    **QUEUE_OF,
+    "order": "control",
+    "draw": "inspect",
+    "draw_waiting": "inspect",
+    "notify": NOTIFY,
+    "deliver": NOTIFY,
+    "tag": NOTIFY,
 }
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
 RUN_JOBS = frozenset({"inspect", "scan"})
@@ -37,8 +35,11 @@ NEED_VERSIONS = frozenset({"scan", "control"})
 consumed: set[str] = set()  # the queues of this worker, known once it starts
 # Seconds that a stage gets after its jobs' time limits, before a worker that hangs is killed.
 GRACE = 300
+# How soon the images of a model that waits for a person are there.
+DRAW_SECONDS = 20.0
 # Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
+TIDY_SECONDS = 300.0  # between two looks for old events and ended verdicts
 
 
 # The longest that a job on a training set may be worked on: the policy's limit on budgets.
@@ -97,6 +98,21 @@ def make_app(settings: Settings) -> Celery:
                 "schedule": settings.rescan_seconds,
                 "options": {"queue": "control", "expires": settings.rescan_seconds},
             },
+            "deliver": {
+                "task": "guard.deliver",
+                "schedule": settings.notify_poll_seconds,
+                "options": {"queue": NOTIFY, "expires": settings.notify_poll_seconds},
+            },
+            "tidy_notifications": {
+                "task": "guard.tidy_notifications",
+                "schedule": TIDY_SECONDS,
+                "options": {"queue": NOTIFY, "expires": TIDY_SECONDS},
+            },
+            "draw": {
+                "task": "guard.draw_waiting",
+                "schedule": DRAW_SECONDS,
+                "options": {"queue": "inspect", "expires": DRAW_SECONDS},
+            },
             "reconcile": {
                 "task": "guard.reconcile",
                 "schedule": settings.reconcile_seconds,
@@ -124,6 +140,17 @@ def _get_ready(sender: Any, **_: object) -> None:
         client.warm_up(child_environment())
     if queues & NEED_VERSIONS:
         preload.methods()
+
+
+@cache
+def _alive() -> Alive:
+    return Alive(_settings.data_dir, "worker-" + "-".join(sorted(consumed)))
+
+
+@heartbeat_sent.connect
+def _mark(**_: object) -> None:
+    """Sent by the worker's own loop every two seconds, whatever its tasks do."""
+    _alive().mark()
 
 
 @worker_shutting_down.connect

@@ -13,6 +13,7 @@ from guard.core.errors import InputError, Unavailable
 from guard.events.bucket import make_client
 from guard.flow.poll_sqs import poll_queue
 from guard.logs import configure
+from workers.alive import Alive
 
 log = structlog.get_logger()
 
@@ -35,10 +36,11 @@ def main() -> None:
         secret_key=settings.s3_secret_key.reveal(),
         service="sqs",
     )
-    stop = threading.Event()
+    stop, alive = threading.Event(), Alive(settings.data_dir, "poller")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     while not stop.is_set():
+        alive.mark()
         try:
             polled = poll_queue(guard, client)
         except Unavailable as error:

@@ -17,6 +17,7 @@ from guard.flow.context import Guard
 from guard.logs import configure
 from guard.store import outbox
 from guard.store.session import reading, transaction
+from workers.alive import Alive
 from workers.app import STAGE_QUEUE, app
 
 PAUSE_SECONDS = 0.05  # a scan takes four hops or more, and each waits half of it on average
@@ -56,10 +57,11 @@ def main() -> None:
     """Send until a signal stops the process; wait while broker or database is unavailable."""
     guard = open_guard()
     configure(guard.settings.log_level, json=True)
-    stop = threading.Event()
+    stop, alive = threading.Event(), Alive(guard.settings.data_dir, "relay")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     while not stop.is_set():
+        alive.mark()
         try:
             busy = send_due(guard, app) == BATCH
         except (OperationalError, Unavailable, ConnectionError, TimeoutError) as error:

@@ -7,12 +7,27 @@ import threading
 from typing import Any
 
 import structlog
-from celery.signals import task_failure, worker_process_init
+from celery.signals import task_failure, worker_process_init, worker_process_shutdown
 from sqlalchemy.exc import DBAPIError
 
+from guard import traces
 from guard.bootstrap import open_guard
 from guard.core.errors import InputError, Unavailable
-from guard.flow import canary, dead_letter, receive, rescan, rescue, run_job, run_stage, sweep
+from guard.core.tracing import Place, at
+from guard.flow import (
+    canary,
+    dead_letter,
+    exhibits,
+    notify,
+    orders,
+    receive,
+    rescan,
+    rescue,
+    run_job,
+    run_stage,
+    sweep,
+    tags,
+)
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
 from guard.store import outbox, scans, training_jobs
@@ -43,6 +58,12 @@ def _prove_detectors(**_: Any) -> None:
         ).start()
 
 
+@worker_process_shutdown.connect
+def _send_spans(**_: Any) -> None:
+    """A process of the pool ends without what Python does at the end of others."""
+    traces.flush()
+
+
 def _run_canary(guard: Guard) -> None:
     try:
         row = canary.current(guard)
@@ -54,13 +75,13 @@ def _run_canary(guard: Guard) -> None:
 
 def _run_stage(name: str, scan_id: str) -> None:
     guard = the_guard()
-    log.info("stage_started", stage=name, scan_id=scan_id)
     try:
         worked = run_stage.work(guard, name, scan_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
         _recover(guard, name, scan_id, error)
         return
-    log.info("stage_ended", stage=name, scan_id=scan_id, worked=worked)
+    if not worked:
+        log.info("stage_held_elsewhere", stage=name, scan_id=scan_id)
 
 
 def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
@@ -74,9 +95,8 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
     waited = (guard.now() - scan.updated_at).total_seconds()
     answer = after(error, attempts=scan.attempts, waited=waited)
     kind = type(error).__name__
-    log.warning(
-        "stage_failed", stage=name, scan_id=scan_id, error=str(error), kind=kind, then=answer.what
-    )
+    with at(Place(trace_id=scan.detail.trace or scan.id, stage=name, scan_id=scan.id)):
+        log.warning("stage_failed", error=str(error), kind=kind, then=answer.what)
     if answer.what == "later":
         with transaction(guard.engine) as session:
             outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
@@ -86,13 +106,13 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
 
 def _run_job(name: str, job_id: str) -> None:
     guard = the_guard()
-    log.info("job_started", kind=name, job_id=job_id)
     try:
         worked = run_job.work(guard, job_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
         _recover_job(guard, name, job_id, error)
         return
-    log.info("job_ended", kind=name, job_id=job_id, worked=worked)
+    if not worked:
+        log.info("job_held_elsewhere", stage=name, job_id=job_id)
 
 
 def _recover_job(guard: Guard, name: str, job_id: str, error: Exception) -> None:
@@ -100,14 +120,8 @@ def _recover_job(guard: Guard, name: str, job_id: str, error: Exception) -> None
     with reading(guard.engine) as session:
         job = training_jobs.get(session, job_id)
     answer = after(error, attempts=job.attempts, waited=0.0)
-    log.warning(
-        "job_failed",
-        kind=name,
-        job_id=job_id,
-        error=str(error),
-        error_kind=type(error).__name__,
-        then=answer.what,
-    )
+    with at(Place(trace_id=job.id, stage=name, job_id=job.id)):
+        log.warning("job_failed", error=str(error), kind=type(error).__name__, then=answer.what)
     if answer.what == "later":
         pause = LONGEST_PAUSE if isinstance(error, (Unavailable, DBAPIError)) else answer.pause
         with transaction(guard.engine) as session:
@@ -167,12 +181,8 @@ def receive_(nomination_id: str) -> None:
     except InputError as error:
         dead_letter.record(guard, "receive", {"nomination_id": nomination_id}, error.sentence)
     except Exception as error:  # noqa: BLE001 - S3 or the database is away; the nomination stays new and is tried again
-        log.warning(
-            "receive_failed",
-            nomination_id=nomination_id,
-            error=str(error),
-            kind=type(error).__name__,
-        )
+        with at(Place(trace_id=nomination_id, stage="receive", nomination_id=nomination_id)):
+            log.warning("receive_failed", error=str(error), kind=type(error).__name__)
         with transaction(guard.engine) as session:
             outbox.add(
                 session, "receive", {"nomination_id": nomination_id}, guard.now(), delay_seconds=5
@@ -201,11 +211,58 @@ def renew_() -> None:
         log.info("rescans_opened", scan_ids=opened)
 
 
+@app.task(name="guard.order")
+def order_(order_id: str) -> None:
+    """Do what somebody asked for in the console."""
+    row = orders.work(the_guard(), order_id)
+    log.info("order_ended", order_id=order_id, act=str(row.act), state=str(row.state))
+
+
+@app.task(name="guard.draw")
+def draw_(scan_id: str) -> None:
+    """Make the images of a scan's report for the console."""
+    exhibits.draw(the_guard(), scan_id)
+
+
+@app.task(name="guard.draw_waiting")
+def draw_waiting() -> None:
+    """Make the images of what waits for a person, before somebody looks."""
+    for scan_id in exhibits.due(the_guard()):
+        exhibits.draw(the_guard(), scan_id)
+
+
 @app.task(name="guard.reconcile")
 def reconcile_() -> None:
     """Remove from serving whatever may not be served."""
     for action in reconcile_guard(the_guard()):
         log.warning("reconciled", action=str(action))
+
+
+@app.task(name="guard.notify")
+def notify_(event_id: str) -> None:
+    """Hand an event on to its destinations, and try those that are due."""
+    notify.fan_out(the_guard(), event_id)
+    notify.send_due(the_guard())
+
+
+@app.task(name="guard.deliver")
+def deliver_() -> None:
+    """Try deliveries again that are due, and make good what a lost message left behind."""
+    notify.catch_up(the_guard())
+    notify.send_due(the_guard())
+
+
+@app.task(name="guard.tag")
+def tag_(scan_id: str, tries: int = 0) -> None:
+    """Tag an upload with how it stands."""
+    tags.apply(the_guard(), scan_id, tries)
+
+
+@app.task(name="guard.tidy_notifications")
+def tidy_notifications_() -> None:
+    """Delete old events and their log, and tag uploads whose verdict has ended."""
+    notify.prune(the_guard())
+    tags.mark_expired(the_guard())
 
 
 @task_failure.connect

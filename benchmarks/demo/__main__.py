@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks.data import Dataset, load
 from benchmarks.demo import story
+from benchmarks.demo.console import open_console
 from benchmarks.demo.models import SETS, four_models
 from benchmarks.demo.table import checks, print_table
 from guard.bootstrap import open_guard
@@ -138,7 +139,8 @@ def run(
         seconds = time.monotonic() - started
         print_table(console, watched, served, truths, results, seconds)
         write_reports(watched, served, truths, results, seconds)
-    report("wrote demo-report.json and demo-report.html")
+        report("wrote demo-report.json and demo-report.html")
+        open_console(stack, guard, console)
     return 0 if all(results.values()) else 1
 
 

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guard.api import sessions
 from guard.api.problems import answer_to
 from guard.core.errors import GuardError, InputError
 from guard.flow.context import Guard
@@ -44,7 +45,8 @@ def guard_of(request: Request) -> Guard:
 class Gatekeeper:
     """Let a request in once its token is in force and its body, of bounded size, is there.
 
-    Paths that do not exist ask for a token too, so that nobody can list what there is.
+    Paths that do not exist ask for a token too, so that nobody can list what there is. Pages of the
+    console ask for a browser's session instead, which opens nothing else.
     """
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
@@ -58,16 +60,33 @@ class Gatekeeper:
             return
         request = Request(scope, receive)
         try:
-            if scope["path"] not in OPEN:
-                who = await run_in_threadpool(_bearer, self.guard, request)
-                scope["state"] = {**scope.get("state", {}), "principal": who}
-            body = await read_body(request, MAX_REQUEST_BYTES, RequestTooLarge)
+            if sessions.is_console(scope["path"]):
+                body = await self._page(request)
+            else:
+                if scope["path"] not in OPEN:
+                    who = await run_in_threadpool(_bearer, self.guard, request)
+                    scope["state"] = {**scope.get("state", {}), "principal": who}
+                body = await read_body(request, MAX_REQUEST_BYTES, RequestTooLarge)
         except ClientDisconnect:
+            return
+        except sessions.SignInNeeded as error:
+            asked = request.method in {"GET", "HEAD"}
+            answer = sessions.to_login(request) if asked else answer_to(error)
+            await answer(scope, receive, send)
             return
         except GuardError as error:
             await answer_to(error)(scope, receive, send)
             return
         await self.app(scope, _replay(body, receive), send)
+
+    async def _page(self, request: Request) -> bytes:
+        session = await sessions.admit(self.guard, request)
+        body = await read_body(request, MAX_REQUEST_BYTES, RequestTooLarge)
+        if session is not None:
+            sessions.check_form(request, session, body)
+            more = {"principal": session.principal, "session": session}
+            request.scope["state"] = {**request.scope.get("state", {}), **more}
+        return body
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

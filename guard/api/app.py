@@ -11,18 +11,25 @@ from guard.api import (
     docs_page,
     events,
     health,
+    hooks,
     problems,
+    projects,
     scans,
+    sessions,
+    signon,
     training_jobs,
     waivers,
 )
+from guard.api._attempts import Attempts
 from guard.api.access import Gatekeeper
 from guard.api.answers import CleanJson
 from guard.api.metrics import EventCounter
 from guard.bootstrap import open_guard
+from guard.console import routes as console
 from guard.flow.context import Guard
 from guard.logs import configure
 from guard.settings import load_settings
+from guard.signon import Provider, terms_of
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -32,13 +39,28 @@ _HEADERS = {
 
 
 #: The files whose routes the application has.
-ROUTES = (events, scans, waivers, training_jobs, alarms, dead_letters, health, docs_page)
+ROUTES = (
+    events,
+    scans,
+    waivers,
+    projects,
+    training_jobs,
+    alarms,
+    dead_letters,
+    hooks,
+    health,
+    docs_page,
+    signon,
+)
 
 
 def create_app(guard: Guard) -> FastAPI:
     """The application around a Guard, of which it uses only settings, database and clock.
 
-    It touches no bucket, no blob and no key.
+    It touches no bucket, no blob and no key but the one that seals destinations of notifications.
+
+    Raises:
+        InputError: the settings about the identity provider are wrong.
     """
     app = FastAPI(
         title="Registry Guard",
@@ -52,8 +74,13 @@ def create_app(guard: Guard) -> FastAPI:
     app.state.guard = guard
     app.state.events = EventCounter()
     app.state.seen = events.new_memory()
+    app.state.attempts = Attempts()
+    terms = terms_of(guard.settings)
+    app.state.provider = None if terms is None else Provider(terms, guard.now)
     for part in ROUTES:
         app.include_router(part.router)
+    for router in console.ROUTERS if guard.settings.console else ():
+        app.include_router(router)
     problems.install(app)
     app.add_middleware(Gatekeeper, guard=guard)
 
@@ -61,6 +88,9 @@ def create_app(guard: Guard) -> FastAPI:
     async def plain(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call(request)
         response.headers.update(_HEADERS)
+        if sessions.is_console(request.scope["path"]):
+            # With "no-referrer" a browser would not say from which page a form comes.
+            response.headers["Referrer-Policy"] = "same-origin"
         return response
 
     return app

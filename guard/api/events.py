@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from guard.api.access import BoundedRoute, guard_of, read_body, require_token
 from guard.api.answers import Accepted, NominationAnswer
 from guard.core.errors import GuardError, InputError, Unavailable
+from guard.core.tracing import called
 from guard.flow.nominate import (
     Seen,
     Unauthorised,
@@ -76,7 +77,8 @@ def _take(request: Request, body: bytes) -> list[str]:
         window_seconds=settings.webhook_window_seconds,
     )
     try:
-        return accept(guard.engine, decode(body), guard.now(), buckets=settings.intake_buckets)
+        with called(request.headers.get("traceparent", "")):
+            return accept(guard.engine, decode(body), guard.now(), buckets=settings.intake_buckets)
     except Unavailable:
         seen.forget(signature_of(request.headers))
         raise

@@ -1,6 +1,5 @@
 """Liveness, readiness and metrics."""
 
-from datetime import timedelta
 from functools import cache
 
 import structlog
@@ -10,10 +9,8 @@ from fastapi.responses import PlainTextResponse
 from guard.api import metrics
 from guard.api.access import BoundedRoute, guard_of, has_token, require_token
 from guard.core.errors import Unavailable
-from guard.core.states import GateMode
-from guard.flow.served import on_warning
-from guard.store import counts, migrate
-from guard.store.session import reading
+from guard.flow.watch import look
+from guard.store import migrate
 
 _LOG = structlog.get_logger()
 _HIDDEN = "The service is not ready; its log says why, and this route to who sends a token."
@@ -58,13 +55,7 @@ def _schema(request: Request) -> str:
 @router.get("/metrics", dependencies=[Depends(require_token)])
 def show_metrics(request: Request) -> PlainTextResponse:
     """Answer with the metrics in Prometheus' text format."""
-    guard = guard_of(request)
-    with reading(guard.engine) as session:
-        window = timedelta(seconds=guard.policy.rescan_before_seconds)
-        found = counts.take(session, guard.now(), window=window)
-        through = len(on_warning(session))
-    gate = metrics.Gate(guard.policy.gate_mode is GateMode.WARN, through)
-    page = metrics.page(found, request.app.state.events, guard.now(), gate)
+    page = metrics.page(look(guard_of(request)), request.app.state.events)
     return PlainTextResponse(page, media_type=metrics.CONTENT_TYPE)
 
 

@@ -4,7 +4,6 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import Counter, disable_created_metrics, generate_latest
@@ -12,8 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from guard.api import watched_metrics
 from guard.core.states import ScanState, Verdict
-from guard.store.counts import Counts
+from guard.flow.watch import Look
 from guard.store.rows import NominationState
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -44,27 +44,19 @@ class EventCounter(Collector):
         return self._counter.collect()
 
 
-@dataclass(frozen=True)
-class Gate:
-    """The gate's mode, and how many served models pass only because it warns."""
-
-    warns: bool = False
-    let_through: int = 0
-
-
-def page(counts: Counts, events: EventCounter, now: datetime, gate: Gate = Gate()) -> bytes:
+def page(look: Look, events: EventCounter) -> bytes:
     """The whole metrics page, in UTF-8."""
-    return generate_latest(_Page(counts, events, now, gate))
+    return generate_latest(_Page(look, events))
 
 
 class _Page(Collector):
     """The metrics of one answer, in order."""
 
-    def __init__(self, counts: Counts, events: EventCounter, now: datetime, gate: Gate) -> None:
-        self._counts, self._events, self._now, self._gate = counts, events, now, gate
+    def __init__(self, look: Look, events: EventCounter) -> None:
+        self._look, self._events = look, events
 
     def collect(self) -> Iterable[Metric]:
-        counts = self._counts
+        counts = self._look.counts
         yield _gauges("guard_scans", "Scans by state.", "state", _all(ScanState, counts.scans))
         yield _gauges(
             "guard_nominations",
@@ -86,7 +78,7 @@ class _Page(Collector):
         yield GaugeMetricFamily(
             "guard_outbox_oldest_seconds",
             "Age of the oldest message that is due.",
-            _waited(counts.oldest_due, self._now),
+            _waited(counts.oldest_due, self._look.at),
         )
         yield GaugeMetricFamily(
             "guard_dead_letters", "Messages nobody could handle.", counts.dead_letters
@@ -106,13 +98,14 @@ class _Page(Collector):
             "guard_verdicts_expired", "Served artifacts whose verdict has ended.", counts.expired
         )
         yield GaugeMetricFamily(
-            "guard_gate_warns", "1 where the policy's gate only warns, else 0.", self._gate.warns
+            "guard_gate_warns", "1 where the policy's gate only warns, else 0.", self._look.warns
         )
         yield GaugeMetricFamily(
             "guard_let_through",
             "Served models that an enforcing gate would refuse.",
-            self._gate.let_through,
+            self._look.let_through,
         )
+        yield from watched_metrics.families(self._look)
 
 
 def _waited(oldest_due: datetime | None, now: datetime) -> float:

@@ -26,15 +26,20 @@ STATUS_OF_CODE: dict[str, int] = {
     "unauthorised": 401,
     "stale_event": 401,
     "replayed_event": 401,
+    "sign_in_needed": 401,
     "forbidden": 403,
+    "cross_site": 403,
     "retrain_not_allowed": 403,
     "unknown_scan": 404,
     "unknown_verdict": 404,
     "unknown_nomination": 404,
     "unknown_artifact": 404,
     "unknown_waiver": 404,
+    "unknown_project": 404,
+    "project_exists": 409,
     "unknown_alarm": 404,
     "unknown_dead_letter": 404,
+    "unknown_order": 404,
     "alarm_closed": 409,
     "nothing_to_retry": 409,
     "waiver_not_waiting": 409,
@@ -44,6 +49,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "training_job_ended": 409,
     "training_job_ending": 409,
     "too_many_training_jobs": 429,
+    "project_quota": 429,
     "event_too_large": 413,
     "request_too_large": 413,
     "not_nominated": 422,
@@ -101,7 +107,10 @@ def answer_to(error: GuardError) -> CleanJson:
     status = status_of(error)
     if status >= 500:
         _LOG.error("request_failed", code=error.code, error=error.sentence)
-    return problem(status, error.code, error.sentence)
+    answer = problem(status, error.code, error.sentence)
+    if (seconds := getattr(error, "retry_after", None)) is not None:
+        answer.headers["Retry-After"] = str(seconds)
+    return answer
 
 
 def install(app: FastAPI) -> None:

@@ -20,6 +20,7 @@ from guard.attest.chain import LedgerLike, differences
 from guard.attest.keys import Signer, TrustedKeys
 from guard.attest.statement import release_statement
 from guard.attest.views import ReleaseView, VerdictView, read_release, read_verdict
+from guard.core.contracts import ServedForm
 from guard.core.errors import InputError, IntegrityMismatch, NotServable
 from guard.core.states import SERVABLE_VERDICTS, GateMode, Verdict, WouldBe
 from guard.core.verdict import Gated
@@ -101,10 +102,12 @@ def approve(
     signer: Signer,
     mode: GateMode = GateMode.ENFORCE,
     ledger_row: LedgerLike | None = None,
+    served: ServedForm | None = None,
 ) -> Approved:
     """Pass the gate and sign the release of `digest` as `name` `version`.
 
-    Where `mode` is that of a policy that only warns, the release says so.
+    Where `mode` is that of a policy that only warns, the release says so. `served` is what the
+    publisher made from the artifact, to serve that.
 
     Raises:
         IntegrityMismatch, NotServable: as `servable`; also when the verdict is about another name,
@@ -134,6 +137,7 @@ def approve(
             issued_at=now,
             expires_at=view.expires_at,
             gate=None if mode is GateMode.ENFORCE else view.gate,
+            served=served,
         ),
         signer,
     )

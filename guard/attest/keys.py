@@ -47,23 +47,13 @@ class Signer:
         """
         with _readable(path):
             if not path.exists():
-                pem = Ed25519PrivateKey.generate().private_bytes(
-                    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-                )
-                _create(path, pem)
+                cls(Ed25519PrivateKey.generate()).save(path)
         return cls.load(path)
 
     @classmethod
     def load(cls, path: Path) -> "Signer":
         """The key in a PEM file. Raises as `load_or_create`; also where there is no file."""
-        with _readable(path):
-            if path.stat().st_mode & _OTHERS:
-                raise InputError(
-                    f"Others may read the signing key {path}; "
-                    "run chmod 600 on it, or make a new key.",
-                    code="key_mode",
-                )
-            data = path.read_bytes()
+        data = read_private(path)
         try:
             key = load_pem_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -81,6 +71,16 @@ class Signer:
     def key_id(self) -> str:
         """SHA-256 of the raw public key."""
         return sha256(self.public)
+
+    def save(self, path: Path) -> None:
+        """Write the key to a new file of mode 0600; a file that exists stays.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        with _readable(path):
+            _create(path, pem)
 
     def sign(self, data: bytes) -> bytes:
         """The signature of `data`, 64 bytes."""
@@ -155,6 +155,31 @@ class TrustedKeys:
         except InvalidSignature:
             return False
         return True
+
+
+def read_private(path: Path) -> bytes:
+    """The bytes of a private key's file.
+
+    Raises:
+        InputError: it cannot be read, or others may read it.
+    """
+    with _readable(path):
+        if path.stat().st_mode & _OTHERS:
+            raise InputError(
+                f"Others may read the signing key {path}; run chmod 600 on it, or make a new key.",
+                code="key_mode",
+            )
+        return path.read_bytes()
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Write a private key with mode 0600 where there is no file yet; an existing one stays.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with _readable(path):
+        _create(path, data)
 
 
 @contextlib.contextmanager

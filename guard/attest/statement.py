@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from guard.core.contracts import ServedForm
 from guard.core.plain import Basis, Digest, Text, iso, to_plain
 from guard.core.states import Verdict, not_covered
 from guard.core.verdict import Gated, VerdictFacts
@@ -66,11 +67,13 @@ def release_statement(
     issued_at: datetime,
     expires_at: datetime,
     gate: Gated | None = None,
+    served: ServedForm | None = None,
 ) -> dict[str, Any]:
     """The statement that `digest` may be served as `name` `version` until its verdict expires.
 
     Args:
         gate: where the gate only warns: that, and what it would have done otherwise.
+        served: the file that stands for the weights where they are not served themselves.
 
     Raises:
         ValueError: a time has no zone.
@@ -84,6 +87,7 @@ def release_statement(
         "issued_at": iso(issued_at),
         "expires_at": iso(expires_at),
         **({} if gate is None else {"gate": to_plain(gate)}),
+        **({} if served is None else {"served": to_plain(served)}),
     }
     return _statement(name, digest, RELEASE_TYPE, predicate)
 

@@ -12,6 +12,7 @@ from guard.attest.statement import (
     VERDICT_TYPE,
     Issue,
 )
+from guard.core.contracts import ServedForm
 from guard.core.digests import is_digest
 from guard.core.errors import IntegrityMismatch
 from guard.core.plain import ADDED, Digest, Text, from_plain
@@ -48,7 +49,10 @@ class VerdictView(Issue):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseView:
-    """A signed release: the artifact `digest` may be served as `name` `version`."""
+    """A signed release: the artifact `digest` may be served as `name` `version`.
+
+    `served` is the file that stands for the weights, where they are not served themselves.
+    """
 
     digest: Digest
     name: Text
@@ -59,6 +63,7 @@ class ReleaseView:
     issued_at: datetime
     expires_at: datetime
     gate: Gated | None = field(default=None, metadata=ADDED)
+    served: ServedForm | None = field(default=None, metadata=ADDED)
 
 
 def read_verdict(statement: Mapping[str, Any]) -> VerdictView:

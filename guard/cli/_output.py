@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -30,11 +30,40 @@ class ReportFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     HTML = "html"
+    SARIF = "sarif"
+    JUNIT = "junit"
+    CYCLONEDX = "cyclonedx"
+    CARD = "card"
 
 
+class StatusFormat(StrEnum):
+    """The output formats of lists of scans."""
+
+    TABLE = "table"
+    JSON = "json"
+    SARIF = "sarif"
+    JUNIT = "junit"
+
+
+#: What other tools read; `--out` writes it into a file, and stdout keeps a line for people.
+EXCHANGED = frozenset(ReportFormat) - {ReportFormat.TABLE, ReportFormat.JSON, ReportFormat.HTML}
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
 ReportFormatOption = Annotated[
     ReportFormat, typer.Option("--format", "-f", help="How to print the answer.")
+]
+StatusFormatOption = Annotated[
+    StatusFormat, typer.Option("--format", "-f", help="How to print the answer.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="The file; for every format but table and json.")
+]
+Also = Sequence[tuple[ReportFormat, Path]]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FORMAT=FILE",
+        help="Also write this file, such as sarif=guard.sarif; may be given repeatedly.",
+    ),
 ]
 
 
@@ -58,12 +87,17 @@ def say(text: object) -> None:
     typer.echo(printable(text))
 
 
+def say_document(text: str) -> None:
+    """Print a document whose text is harmless already."""
+    typer.echo(text)
+
+
 def remark(text: object) -> None:
     """Print one line that is not part of the answer on stderr."""
     typer.echo(printable(text), err=True)
 
 
-def html_target(form: ReportFormat, out: Path | None) -> None:
+def check_target(form: ReportFormat, out: Path | None) -> None:
     """Refuse a target that cannot be written, before any work is done.
 
     Raises:
@@ -71,14 +105,34 @@ def html_target(form: ReportFormat, out: Path | None) -> None:
     """
     if form is ReportFormat.HTML and out is None:
         raise InputError("--format html needs --out FILE.", code="no_out")
-    if form is not ReportFormat.HTML and out is not None:
+    if form in {ReportFormat.TABLE, ReportFormat.JSON} and out is not None:
         raise InputError(
-            "--out FILE goes with --format html; the other formats print on stdout.", code="no_html"
+            "--out FILE goes with every --format but table and json, which print on stdout.",
+            code="no_html",
         )
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise InputError(
             f"{out} cannot be written; name a file in a folder that exists.", code="bad_out"
         )
+
+
+def also_wanted(pairs: Sequence[str] | None) -> Also:
+    """The further files that a report is to be written to, checked before any work is done.
+
+    Raises:
+        InputError: one is not FORMAT=FILE, has no such format, or cannot be written.
+    """
+    found = []
+    for pair in pairs or ():
+        name, _, file = pair.partition("=")
+        if name not in set(ReportFormat) - {ReportFormat.TABLE} or not file:
+            raise InputError(
+                f"--also {pair!r} is not FORMAT=FILE, with any format but table.", code="bad_also"
+            )
+        form = ReportFormat(name)
+        check_target(ReportFormat.HTML, Path(file))
+        found.append((form, Path(file)))
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guard.core.verdict import Gated
     from guard.core.waivers import Waiver
     from guard.flow.context import Guard
+    from guard.reports.judged import Judged
     from guard.store.rows import LedgerRow, ScanRow
 
 FAILED, WAITING = 2, 2
@@ -49,6 +50,21 @@ class Seen:
         if self.scan.state is ScanState.FAILED:
             return FAILED
         return WAITING if self.verdict is None else exit_code(self.verdict, expired=self.expired)
+
+    @property
+    def judged(self) -> "Judged":
+        """The verdict as a pipeline reads it."""
+        from guard.reports.judged import Judged
+
+        row = self.scan
+        more = (f"Scan {row.id} is {row.state}.",) if self.verdict is None else ()
+        return Judged(
+            name=row.name,
+            digest=row.canonical_digest or row.upload_digest or "",
+            verdict=self.verdict,
+            code=self.exit_code,
+            reasons=(*self.reasons, *more, *([row.error] if row.error else [])),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -127,10 +143,10 @@ def follow(guard: "Guard", scan_id: str, form: Format) -> int:
     On a terminal one table is redrawn; otherwise each change is one JSON line on stderr. The final
     state goes to stdout.
     """
-    seen = look(guard, scan_id)
     if form is Format.TABLE and sys.stdout.isatty():
         from rich.live import Live
 
+        seen = look(guard, scan_id)
         from guard.cli._render import console
 
         with Live(view([seen]), console=console(), auto_refresh=False) as live:
@@ -139,18 +155,23 @@ def follow(guard: "Guard", scan_id: str, form: Format) -> int:
                 seen = look(guard, scan_id)
                 live.update(view([seen]), refresh=True)
         return seen.exit_code
-    shown: dict[str, Any] = {}
+    seen = wait(guard, scan_id)
+    print_scans([seen], form, one=True)
+    return seen.exit_code
+
+
+def wait(guard: "Guard", scan_id: str) -> Seen:
+    """Wait until a scan is done or has failed; each change is one JSON line on stderr."""
+    seen, shown = look(guard, scan_id), dict[str, Any]()
     while True:
         now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired", "gate")}
         if now != shown:
             print_json_line({"event": "scan", **now}, err=True)
             shown = now
         if _rests(seen):
-            break
+            return seen
         time.sleep(POLL_SECONDS)
         seen = look(guard, scan_id)
-    print_scans([seen], form, one=True)
-    return seen.exit_code
 
 
 def _rests(seen: Seen) -> bool:

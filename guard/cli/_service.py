@@ -24,8 +24,13 @@ def open_upgraded() -> "Guard":
     from guard.flow.schema import upgrade
 
     guard = open_service()
-    upgrade(guard, _login(named=False), lambda: caller(guard, named=False))
+    upgrade(guard, login_name(), lambda: caller(guard, named=False))
     return guard
+
+
+def login_name() -> str:
+    """The login of whoever calls, for the record; of a user id without a name its number."""
+    return _login(named=False)
 
 
 def caller(guard: "Guard", *, named: bool = True) -> "Principal":

@@ -28,7 +28,7 @@ def roles(
         False, "--apply", help="Make and grant them, as the tables' owner; else print the SQL."
     ),
 ) -> int:
-    """Give the roles worker, signer, api and reader their rights in PostgreSQL.
+    """Give the roles worker, signer, api, notifier and reader their rights in PostgreSQL.
 
     Repeat it after each upgrade of the schema. A new role has no login yet: ALTER ROLE ... LOGIN.
     """

@@ -26,10 +26,21 @@ def list_(form: FormatOption = Format.TABLE) -> int:
 
 
 @app.command()
-def make(file: Annotated[Path, typer.Argument(help="File of the new private key.")]) -> int:
+def make(
+    file: Annotated[Path, typer.Argument(help="File of the new private key.")],
+    model_signing: Annotated[
+        bool,
+        typer.Option("--model-signing", help="An EC key, for OpenSSF Model Signing."),
+    ] = False,
+) -> int:
     """Make a private key; nothing trusts it yet."""
+    from guard.flow import model_keys
     from guard.flow.keys import make_key
 
+    if model_signing:
+        key_id, public = model_keys.make(file)
+        say(f"made {key_id}; give {public} to who verifies; name it with `guard keys trust {file}`")
+        return 0
     say(f"made {make_key(file)}; name it with `guard keys trust {file}`")
     return 0
 
@@ -41,8 +52,13 @@ def trust(
 ) -> int:
     """Let a key's signatures count."""
     guard = open_service()
+    from guard.flow import model_keys
     from guard.flow.keys import trust as act
 
+    if Path(key).is_file() and model_keys.is_model_key(Path(key)):
+        key_id = model_keys.trust(guard, Path(key), reason, caller(guard))
+        say(f"trusted {key_id} to sign published files, and nothing else")
+        return 0
     say(f"trusted {act(guard, key, reason, caller(guard))}")
     return 0
 
@@ -53,7 +69,11 @@ def distrust(
 ) -> int:
     """Let a key's signatures count no longer; what it signed is not served any more."""
     guard = open_service()
+    from guard.flow import model_keys
     from guard.flow.keys import distrust as act
 
+    if (found := model_keys.distrust(guard, key, reason, caller(guard))) is not None:
+        say(f"distrusted {found}")
+        return 0
     say(f"distrusted {act(guard, key, reason, caller(guard))}")
     return 0

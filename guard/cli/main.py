@@ -36,6 +36,7 @@ _EXITS: tuple[tuple[type[GuardError], int], ...] = (
 #: Packages that the base installation omits, and the extra that installs each (typer brings
 #: pydantic).
 EXTRAS = {
+    "opentelemetry": "otel",
     **dict.fromkeys(("torch", "torchvision", "timm", "scipy"), "worker"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), "api"),
     **dict.fromkeys(("celery", "kombu", "redis"), "api"),
@@ -115,6 +116,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def guard(
+    context: typer.Context,
     version: bool = typer.Option(  # noqa: ARG001 - its callback does the work
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
@@ -126,7 +128,8 @@ def guard(
     from guard.logs import configure
     from guard.settings import plugin_folder
 
-    plugins.use(plugin_folder())
+    if context.invoked_subcommand != "doctor":  # which says what is wrong with them
+        plugins.use(plugin_folder())
     configure("debug" if debug else "warning", json=not sys.stderr.isatty())
 
 

@@ -88,7 +88,7 @@ def purify(
             progress=progress,
             training_set=training_set or None,
         )
-    code = _shown(report, form, out)
+    code = _shown(report, form, out, path)
     # The parent's own clearance is a result too, but a requested defense whose model fails must not
     # exit 0.
     return code if defense is None or report.verdict is Verdict.PURIFIED else code or 1
@@ -101,10 +101,11 @@ def _folder(out: Path | None, path: Path) -> Path:
     return out
 
 
-def _shown(report: Report, form: ReportFormat, out: Path) -> int:
-    if form is ReportFormat.HTML:
+def _shown(report: Report, form: ReportFormat, out: Path, path: Path) -> int:
+    page = out / PAGE if form is ReportFormat.HTML else None
+    if page is not None:
         out.mkdir(parents=True, exist_ok=True)
-    code = answer(report, form, out / PAGE)
+    code = answer(report, form, page, where=str(path))
     servable = report.verdict in {Verdict.PURIFIED, Verdict.CLEARED}
     if servable and (out / "model.safetensors").is_file():
         typer.echo(f"The model is in {out}.", err=True)

@@ -129,7 +129,7 @@ def retrain(
             device=device,
             progress=progress,
         )
-    code = answer(report, form, place / PAGE)
+    code = answer(report, form, place / PAGE if form is ReportFormat.HTML else None)
     remark(f"The model is in {place}; its verdict is {report.verdict}.")
     return code
 
@@ -175,6 +175,6 @@ def _explained(state: Path) -> Iterator[None]:
 
 
 def _plain(form: ReportFormat) -> Format:
-    if form is ReportFormat.HTML:
+    if form not in {ReportFormat.TABLE, ReportFormat.JSON}:
         raise InputError("A job is shown as table or json.", code="option_elsewhere")
     return Format(form)

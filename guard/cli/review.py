@@ -1,6 +1,5 @@
 """List, show, approve or reject held verdicts."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,10 @@ from guard.cli._answer import answer
 from guard.cli._output import (
     Format,
     FormatOption,
+    OutOption,
     ReportFormat,
     ReportFormatOption,
-    html_target,
+    check_target,
     print_json,
     say,
 )
@@ -42,10 +42,10 @@ def list_(form: FormatOption = Format.TABLE) -> int:
 def show(
     scan_id: ScanArgument,
     form: ReportFormatOption = ReportFormat.TABLE,
-    out: Annotated[Path | None, typer.Option(help="The file for --format html.")] = None,
+    out: OutOption = None,
 ) -> int:
     """Show all evidence on a scan; exits 5 while it is held."""
-    html_target(form, out)
+    check_target(form, out)
     from guard.flow.report import report_for
 
     return answer(report_for(open_service(), scan_id), form, out)

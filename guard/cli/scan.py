@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from guard.cli._answer import answer
-from guard.cli._output import ReportFormat, ReportFormatOption, html_target, quiet_stdout
+from guard.cli._output import (
+    AlsoOption,
+    OutOption,
+    ReportFormat,
+    ReportFormatOption,
+    also_wanted,
+    check_target,
+    quiet_stdout,
+)
 from guard.cli._progress import watched
 
 app = typer.Typer(rich_markup_mode=None)
@@ -16,8 +24,11 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def scan(
     path: Annotated[
-        Path,
-        typer.Argument(help="A model file, or a folder with model.safetensors and config.json."),
+        str,
+        typer.Argument(
+            help="A model file, a folder with model.safetensors and config.json, or "
+            "hf://ORG/NAME[@REVISION] in the local cache."
+        ),
     ],
     cleanset: Annotated[
         str, typer.Option(help="A stored name, an image folder, a .parquet or an .npz.")
@@ -33,10 +44,12 @@ def scan(
         float, typer.Option(min=1, help="Time budget of all detectors together.")
     ] = math.inf,
     form: ReportFormatOption = ReportFormat.TABLE,
-    out: Annotated[Path | None, typer.Option(help="The file for --format html.")] = None,
+    out: OutOption = None,
+    also: AlsoOption = None,
 ) -> int:
     """Vet one model file and print the verdict; nothing in the file is executed."""
-    html_target(form, out)
+    check_target(form, out)
+    further = also_wanted(also)
     from guard import offline
 
     with watched("scan") as progress, quiet_stdout():
@@ -49,4 +62,4 @@ def scan(
             progress=progress,
             seconds=seconds,
         )
-    return answer(report, form, out)
+    return answer(report, form, out, where=path, also=further)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guard.cli import _jobs, _refusals, _scans
-from guard.cli._output import Format, FormatOption, print_json_line
+from guard.cli._output import (
+    Format,
+    StatusFormat,
+    StatusFormatOption,
+    print_json,
+    print_json_line,
+    say_document,
+)
 from guard.cli._service import open_service
 from guard.core.errors import InputError
 
@@ -35,14 +42,20 @@ def status(
     refused: Annotated[
         bool, typer.Option("--refused", help="Show the newest uploads refused before any scan.")
     ] = False,
-    form: FormatOption = Format.TABLE,
+    wanted: StatusFormatOption = StatusFormat.TABLE,
 ) -> int:
     """Show scans, uploads that were refused, and the jobs on training sets that wait or run.
 
     For one scan, the exit code is that of its verdict, or 2 while it has none; for one job 0 once
-    it is done, else 2; for the list, 0.
+    it is done, else 2; for the list, 0. With sarif and junit, which show scans only, the exit code
+    of a list is that of its worst verdict.
     """
     guard = open_service()
+    if wanted in {StatusFormat.SARIF, StatusFormat.JUNIT}:
+        if jobs or refused or (watch and scan_id is None):
+            raise InputError(f"--format {wanted} shows scans only.", code="option_elsewhere")
+        return _for_pipelines(guard, scan_id, limit, wanted, watch=watch)
+    form = Format(wanted)
     if jobs:
         _jobs.show(_jobs.recent(guard, limit), form)
         return 0
@@ -66,6 +79,27 @@ def status(
         if form is Format.TABLE and (found := _jobs.recent(guard, limit, only_open=True)):
             _jobs.show(found, form)
     return 0
+
+
+def _for_pipelines(
+    guard: "Guard", scan_id: str | None, limit: int, form: StatusFormat, *, watch: bool
+) -> int:
+    """Print the verdicts on scans as SARIF or JUnit."""
+    if scan_id is None:
+        seen = _scans.recent(guard, limit)
+    else:
+        seen = [(_scans.wait if watch else _scans.look)(guard, scan_id)]
+    judged = [one.judged for one in seen]
+    code = max((one.exit_code for one in seen), default=0)
+    if form is StatusFormat.SARIF:
+        from guard.reports.sarif import verdicts_sarif
+
+        print_json(verdicts_sarif(judged, code))
+    else:
+        from guard.reports.junit import verdicts_junit
+
+        say_document(verdicts_junit(judged))
+    return code
 
 
 def _is_job(guard: "Guard", wanted: str) -> bool:

@@ -20,7 +20,7 @@ def up(form: FormatOption = Format.TABLE) -> int:
     """Start everything, show one table once it works, and stop everything on Ctrl-C.
 
     Parts that already run elsewhere are used instead: DATABASE_URL, REDIS_URL, GUARD_S3_ENDPOINT,
-    GUARD_TORCHSERVE_MANAGEMENT.
+    GUARD_TORCHSERVE_MANAGEMENT, GUARD_OPEN_INFERENCE_MANAGEMENT.
     """
     from guard.local.supervisor import Stack, interrupted_by_signals
     from guard.settings import load_settings
@@ -32,6 +32,7 @@ def up(form: FormatOption = Format.TABLE) -> int:
             stack.start(_starting)
             _print(stack.status(), form)
             if form is Format.TABLE:
+                say(f"the review console: {stack.api_address}/console/")
                 say(
                     f"data in {folder}; follow scans with `guard status --watch` in another "
                     "terminal; Ctrl-C stops everything"

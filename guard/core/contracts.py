@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, Self
 
 from guard.core.digests import canonical_json
+from guard.core.plain import Digest, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,18 @@ class Format(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedForm:
+    """A file that a publisher made from the canonical weights, and serves in their place.
+
+    `format` is `onnx`; the signed release holds both, so that the digest of what is served is bound
+    to the digest of what was vetted.
+    """
+
+    format: Text
+    digest: Digest
+
+
+@dataclass(frozen=True, kw_only=True)
 class Receipt:
     """A publisher's confirmation that one artifact is being served."""
 
@@ -129,6 +142,19 @@ class Publisher(ABC):
         """The publisher that the service uses, by its `guard.settings.Settings`."""
         return cls()
 
+    def prepare(self, digest: str, weights: BinaryIO) -> ServedForm | None:  # noqa: ARG002 - most serve the weights
+        """Make what is served in place of the weights; None where they are served themselves.
+
+        Called before each `publish`, for an artifact that the gate lets through; what it returns
+        stands in the signed release.
+
+        Raises:
+            NotServable: this publisher cannot serve this model; the sentence gives the reason.
+            IntegrityMismatch: the weights are not those of `digest`.
+            Unavailable: try again.
+        """
+        return None
+
     @abstractmethod
     def publish(self, approved: Any, weights: BinaryIO, smoke: "AnySmoke") -> Receipt:
         """Serve the artifact: when this returns, `state()` lists it as ready and default.
@@ -146,6 +172,13 @@ class Publisher(ABC):
         """Stop serving it: when this returns, `state()` does not list it and its files are gone.
 
         A second call is harmless.
+        """
+
+    def attach(self, name: str, version: str, signature: bytes) -> None:  # noqa: B027 - see below
+        """Put the model signature of a published version beside it, where people fetch it.
+
+        Nothing is served from it. A serving system that gives out no files needs none: `guard
+        export` writes it too.
         """
 
     def calling(self, name: str) -> str:  # noqa: ARG002 - for those that can say it

@@ -70,6 +70,7 @@ class ScanNotes:
             which a repair learns and on which it is proved; None where none were accused.
         blind: a copy is repaired though no trigger of the upload is proven.
         sketch: of an upload's weights (`guard.core.weight_sketch`), to know nearly the same again.
+        trace: id of the trace that it is part of (`guard.core.tracing`); None: its own id.
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
@@ -86,3 +87,4 @@ class ScanNotes:
     accused: str | None = field(default=None, metadata=LEFT_OUT)
     blind: bool = field(default=False, metadata=LEFT_OUT)
     sketch: str | None = field(default=None, metadata=LEFT_OUT)
+    trace: str | None = field(default=None, metadata=LEFT_OUT)

@@ -39,12 +39,27 @@ class Act(StrEnum):
     ADD_CLEANSET = "cleanset_add"
     ADD_TRAINSET = "trainset_add"
     UPGRADE_DATABASE = "db_upgrade"  # nobody is asked for a token, but who shows one is checked
+    RESTORE_DATABASE = "db_restore"  # nobody can be asked: what knows the tokens is not there yet
     CHANGE_POLICY = "policy_change"  # nobody asks for it: the deciding side notices it
     WAIVE = "waive"
     APPROVE_WAIVER = "waiver_approve"
     REVOKE_WAIVER = "waiver_revoke"
     ACKNOWLEDGE = "alarm_ack"
-    RETRY = "dead_letter_retry"
+    RETRY = "letter_retry"
+    ADD_HOOK = "hook_add"
+    REMOVE_HOOK = "hook_remove"
+    TEST_HOOK = "hook_test"  # a test event, or a delivery once more
+    QUARANTINE = "quarantine"
+    CREATE_PROJECT = "project_create"
+    CHANGE_PROJECT = "project_change"
+    ADD_MEMBER = "member_add"
+    REMOVE_MEMBER = "member_remove"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
+    ATTEST = "attest"  # signs a summary of a verdict for other tools
+    SYNC_MLFLOW = "mlflow_sync"  # moves an alias of another registry
+    TRUST_MODEL_KEY = "model_key_trust"  # a key of model signatures, by its id
+    DISTRUST_MODEL_KEY = "model_key_revoke"
     CHANGE_KEYS = "keys"  # these two are acts about the ledger itself, of kinds of their own
     ACCEPT_LEDGER = "ledger_accept"
 
@@ -72,12 +87,27 @@ MAY: Mapping[Act, frozenset[Role]] = {
     Act.ADD_CLEANSET: _OPERATOR,
     Act.ADD_TRAINSET: _OPERATOR,
     Act.UPGRADE_DATABASE: _OPERATOR,
+    Act.RESTORE_DATABASE: frozenset(),
     Act.CHANGE_POLICY: frozenset(),
     Act.WAIVE: _REVIEWER,
     Act.APPROVE_WAIVER: _REVIEWER,
     Act.REVOKE_WAIVER: _REVIEWER | _OPERATOR,
     Act.ACKNOWLEDGE: _OPERATOR,
     Act.RETRY: _OPERATOR,
+    Act.ADD_HOOK: _OPERATOR,
+    Act.REMOVE_HOOK: _OPERATOR,
+    Act.TEST_HOOK: _OPERATOR,
+    Act.QUARANTINE: _OPERATOR,
+    Act.CREATE_PROJECT: _OPERATOR,
+    Act.CHANGE_PROJECT: _OPERATOR,
+    Act.ADD_MEMBER: _OPERATOR,
+    Act.REMOVE_MEMBER: _OPERATOR,
+    Act.SIGN_IN: frozenset(Role),
+    Act.SIGN_OUT: frozenset(Role),
+    Act.ATTEST: _OPERATOR | {Role.SIGNER},
+    Act.SYNC_MLFLOW: _OPERATOR,
+    Act.TRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
+    Act.DISTRUST_MODEL_KEY: _OPERATOR | {Role.SIGNER},
     Act.CHANGE_KEYS: _OPERATOR | {Role.SIGNER},
     Act.ACCEPT_LEDGER: _OPERATOR | {Role.SIGNER},
 }
@@ -90,5 +120,15 @@ NEEDS_TOKEN: frozenset[Act] = frozenset(
         Act.WAIVE,
         Act.APPROVE_WAIVER,
         Act.REVOKE_WAIVER,
+        Act.ADD_HOOK,
+        Act.REMOVE_HOOK,
+        Act.TEST_HOOK,
+        Act.QUARANTINE,
+        Act.CREATE_PROJECT,
+        Act.CHANGE_PROJECT,
+        Act.ADD_MEMBER,
+        Act.REMOVE_MEMBER,
+        Act.SIGN_IN,
+        Act.SIGN_OUT,
     }
 )

@@ -3,6 +3,7 @@
 It is the only source of facts about uploads.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -236,6 +237,44 @@ class Bucket:
             except ClientError as error:
                 if str(error.response.get("Error", {}).get("Code", "")) not in _REPLACED:
                     raise
+
+    def tags(self, key: str, version_id: str) -> dict[str, str]:
+        """The tags of a version.
+
+        Raises:
+            ObjectChanged: there is no such object or version.
+        """
+        with self._translated(key):
+            answer = self.client.get_object_tagging(Bucket=self.name, Key=key, VersionId=version_id)
+        return {row["Key"]: row["Value"] for row in answer["TagSet"]}
+
+    def put_tags(self, key: str, version_id: str, tags: Mapping[str, str]) -> None:
+        """Give a version these tags, and no others.
+
+        Raises:
+            ObjectChanged: there is no such object or version.
+        """
+        rows = [{"Key": name, "Value": text} for name, text in tags.items()]
+        with self._translated(key):
+            self.client.put_object_tagging(
+                Bucket=self.name, Key=key, VersionId=version_id, Tagging={"TagSet": rows}
+            )
+
+    def policy(self) -> dict[str, Any]:
+        """The bucket's policy; empty where it has none."""
+        with self._translated(""):
+            try:
+                text = self.client.get_bucket_policy(Bucket=self.name)["Policy"]
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") == "NoSuchBucketPolicy":
+                    return {}
+                raise
+        return dict(json.loads(text))
+
+    def put_policy(self, policy: Mapping[str, Any]) -> None:
+        """Replace the bucket's policy."""
+        with self._translated(""):
+            self.client.put_bucket_policy(Bucket=self.name, Policy=json.dumps(policy))
 
     def _listed(self, prefix: str) -> Iterator[Any]:
         pages = iter(

@@ -17,8 +17,15 @@ from guard.events.seaweedfs import is_filer_event, parse_filer_event
 
 _LOG = structlog.get_logger()
 MAX_BODY_BYTES = 256 << 10  # the most that SQS and SNS carry
-_MADE = ("ObjectCreated:",)
-_REMOVED = ("ObjectRemoved:", "LifecycleExpiration:")
+_MADE = ("ObjectCreated:", "ObjectSynced:Create")
+_REMOVED = ("ObjectRemoved:", "LifecycleExpiration:", "ObjectLifecycle:Expiration:")
+#: MinIO calls these "created" too. Without versions a tag could otherwise pass for a new upload.
+_SAME_BYTES = frozenset(
+    f"ObjectCreated:{name}"
+    for name in ("PutTagging", "DeleteTagging", "PutRetention", "PutLegalHold")
+)
+#: Ceph sends keys as they are.
+_UNQUOTED = "ceph:s3"
 
 
 class UnknownEvent(InputError):
@@ -123,10 +130,12 @@ def _record(record: Any, opened: frozenset[str]) -> list[Nomination]:
         raise UnknownVersion(f"S3 event version {version[:10]!r} is not known; 2.x is.")
     name = _text(record, "eventName").removeprefix("s3:")
     removed = name.startswith(_REMOVED)
-    if not removed and not name.startswith(_MADE):
+    if name in _SAME_BYTES or not (removed or name.startswith(_MADE)):
         return []  # tagging, restoring, replicating: the bytes stay the same
-    # S3 quotes keys as HTML forms do: a space is a plus sign, the rest is in percent notation.
-    key = unquote_plus(_text(record, "s3", "object", "key"), errors="surrogateescape")
+    key = _text(record, "s3", "object", "key")
+    if _get(record, "eventSource", default="") != _UNQUOTED:
+        # S3 quotes keys as HTML forms do: a space is a plus sign, the rest is in percent notation.
+        key = unquote_plus(key, errors="surrogateescape")
     version_id = _get(record, "s3", "object", "versionId", default=None)
     return [
         _nomination(_text(record, "s3", "bucket", "name"), key, version_id, "s3", removed=removed)
@@ -134,6 +143,8 @@ def _record(record: Any, opened: frozenset[str]) -> list[Nomination]:
 
 
 def _eventbridge(body: Mapping[str, Any]) -> list[Nomination]:
+    if body.get("source") == "aws.guardduty":
+        return []  # what its scan of an upload found; the upload had an event of its own
     if body.get("source") != "aws.s3":
         raise UnknownEvent("The EventBridge event does not come from aws.s3.")
     kind = body["detail-type"]

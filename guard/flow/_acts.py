@@ -47,7 +47,12 @@ def note(
         subject: what it is about: a digest, a name, a principal, the id of a verdict or an act.
         detail: for people to read; the reason, where one was given.
         facts: for programs to read: texts, whole numbers and lists of them.
+
+    Raises:
+        InputError: nobody is named who does it.
     """
+    if not who.name.strip():
+        raise InputError("An act needs the name of whoever does it.", code="nobody_acts")
     row = acts.add(
         session,
         act=act,

@@ -178,7 +178,10 @@ def _at_the_end(guard: Guard, subject: str, root: ScanRow, row: LedgerRow) -> No
         facts, terms = facts.reviewed(Verdict.HELD, sentence), Terms()
     with transaction(guard.engine) as session:
         notes = replace(
-            giver.detail, reuses=None, rescan=Rescan(of=root.id, why=what, extension=True)
+            giver.detail,
+            reuses=None,
+            trace=None,
+            rescan=Rescan(of=root.id, why=what, extension=True),
         )
         scan = insert(session, root, notes, guard.now())
         scan = scans.move(

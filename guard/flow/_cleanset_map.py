@@ -1,4 +1,4 @@
-"""Which clean set a model is examined with: the operator's mapping before the uploader's wish.
+"""Which clean set a model is examined with: the operator's choice before the uploader's wish.
 
 Whoever chooses the clean set chooses what the detectors can see, so that an upload must not choose
 where the operator has.
@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from guard.settings import Settings
+    from guard.store.project_rows import ProjectRow
     from guard.store.rows import ScanRow
 
 _SCHEME = "s3://"
 
 
-def chosen(settings: "Settings", scan: "ScanRow", wish: str | None) -> str | None:
+def chosen(
+    settings: "Settings", scan: "ScanRow", wish: str | None, project: "ProjectRow | None" = None
+) -> str | None:
     """The name of the clean set for a scan's model; None where nobody chose one.
 
     Args:
         wish: what the model's manifest asks for.
+        project: of which the model is; its clean set counts before the mapping.
     """
+    if project is not None and project.cleanset is not None:
+        return project.cleanset
     mapped = mapping(settings.cleanset_map, scan.bucket, scan.key, scan.name)
     if mapped is not None and not (wish and settings.cleanset_from_manifest):
         return mapped

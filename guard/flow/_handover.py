@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from guard.core.notes import HandedOver
 from guard.core.states import ScanState, Verdict
-from guard.flow import dead_letter
+from guard.flow import _happened, dead_letter
 from guard.flow._lease import Held
 from guard.flow._warning import lets_through
 from guard.flow.context import Guard
@@ -57,6 +57,8 @@ def give_up(guard: Guard, held: Held, task: str, sentence: str) -> None:
         waits = own is not None and own.verdict is Verdict.HELD
         ends = ScanState.DONE if waits else ScanState.FAILED
         scans.move(session, scan.id, ends, guard.now(), lease=held.lease, error=sentence)
+        if waits:
+            _happened.review_requested(guard, session, scan)
         candidate = scan.parent_scan_id is not None and scan.detail.rescan is None
         if candidate and scan.verdict_id is None:
             outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, guard.now())

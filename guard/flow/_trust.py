@@ -107,13 +107,19 @@ def complete(guard: "Guard") -> None:
 def change(guard: "Guard", edit: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]) -> None:
     """Rewrite the file of trusted keys, one process at a time.
 
+    A file that holds them already is not touched: where it is mounted read-only (a ConfigMap of
+    Kubernetes), a person changes it first and the act follows.
+
     Raises:
         InputError: the file cannot be read or written.
         Unavailable: the folder of the lock cannot be used.
     """
     path = guard.settings.trusted_keys_file
     with store_of(guard).writing():
-        TrustedKeys(edit(TrustedKeys.load(path).keys)).save(path)
+        before = TrustedKeys.load(path)
+        after = TrustedKeys(edit(before.keys))
+        if after != before:
+            after.save(path)
 
 
 def _named(keys: Mapping[str, object]) -> dict[str, bytes]:

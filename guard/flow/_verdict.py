@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from guard.attest import dsse, statement
 from guard.core.states import ScanState
 from guard.core.verdict import VerdictFacts
+from guard.flow import _happened
 from guard.flow._acts import changed_policy
 from guard.flow._lease import Held
 from guard.flow._modality import for_artifact
@@ -114,18 +115,45 @@ def write(
         policy_digest=guard.policy.digest,
     )
     changed_policy(guard, session)
+    _happened.verdict(
+        guard,
+        session,
+        scan,
+        facts,
+        verdict_id=verdict_id,
+        subject=subject,
+        expires_at=issue.expires_at,
+        waits=not terms.then,
+    )
+    _move(
+        session, scan, verdict_id, facts, terms, lease=lease, now=issued, policy=guard.policy.digest
+    )
+    return verdict_id
+
+
+def _move(
+    session: Session,
+    scan: ScanRow,
+    verdict_id: str,
+    facts: VerdictFacts,
+    terms: Terms,
+    *,
+    lease: Lease | None,
+    now: datetime,
+    policy: str,
+) -> None:
+    """Send the scan to what follows its verdict."""
     state, task = AFTER[terms.then]
-    fields: dict[str, Any] = {"verdict_id": verdict_id, "policy_digest": guard.policy.digest}
+    fields: dict[str, Any] = {"verdict_id": verdict_id, "policy_digest": policy}
     if terms.then == "failed":
         fields["error"] = " ".join(facts.reasons)
     if terms.then == "purify" and terms.blind:
         fields["detail"] = replace(scan.detail, blind=True)
-    scans.move(session, scan.id, state, issued, lease=lease, **fields)
+    scans.move(session, scan.id, state, now, lease=lease, **fields)
     if task is not None:
-        outbox.add(session, task, {"scan_id": scan.id}, issued)
+        outbox.add(session, task, {"scan_id": scan.id}, now)
     if scan.detail.rescan is not None:
         scans.renew_verdict(session, scan.detail.rescan.of, verdict_id)
     elif scan.parent_scan_id is not None:
         # The parent's tournament waits for this verdict: on to the next defense, or done.
-        outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, issued)
-    return verdict_id
+        outbox.add(session, "purify", {"scan_id": scan.parent_scan_id}, now)

@@ -11,7 +11,7 @@ from guard.flow import _aging, _renewal, _seal, _warning, canary
 from guard.flow._acts import note
 from guard.flow._seal import settle
 from guard.flow.principals import Principal, permit
-from guard.store import acts, alarms
+from guard.store import acts, alarms, listing
 from guard.store.rows import ActRow, AlarmRow
 from guard.store.session import reading, transaction
 
@@ -50,6 +50,15 @@ def listed(guard: "Guard", limit: int = 50, *, closed: bool = False) -> list[Ala
     with reading(guard.engine) as session:
         rows = alarms.list_recent(session, limit) if closed else alarms.open_alarms(session)
         return _with_acts(session, rows[:limit])
+
+
+def page(
+    guard: "Guard", limit: int, *, before: listing.Key | None = None, closed: bool = False
+) -> list[Alarmed]:
+    """A page of `listed`, behind the key of the last alarm of the page before."""
+    with reading(guard.engine) as session:
+        rows = listing.alarms(session, limit, before=before, closed=closed)
+        return _with_acts(session, rows)
 
 
 def show(guard: "Guard", wanted: str) -> Alarmed:

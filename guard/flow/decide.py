@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from guard.core.sift import METHOD
-from guard.core.states import SERVABLE_VERDICTS, ScanState
+from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.flow import _renewal, _reuse, _waivers
 from guard.flow._lease import Held
 from guard.flow._near_uploads import hold_if_near
+from guard.flow._observed import repair
 from guard.flow._verdict import Terms, conclude
 from guard.flow._warning import lets_through
 from guard.flow.context import Guard
@@ -56,8 +57,10 @@ def _end(
 ) -> None:
     if scan.detail.rescan is not None:
         _renewal.conclude(guard, held, scan, facts, terms)
-    else:
-        conclude(guard, held, subject, facts, terms)
+        return
+    conclude(guard, held, subject, facts, terms)
+    if scan.detail.purification is not None and facts.verdict is Verdict.PURIFIED:
+        repair(scan.detail.purification.defense, "accepted")
 
 
 def case_of(guard: Guard, scan: ScanRow, methods: Mapping[str, Any] | None = None) -> Case:

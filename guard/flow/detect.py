@@ -18,11 +18,12 @@ from guard.flow._cleanset_cache import prepared
 from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
+from guard.flow._observed import examined
 from guard.flow.context import SPARE, Guard
 from guard.flow.sift import sift
 from guard.jobs.run import run_job
 from guard.policy import Policy, unconfigured
-from guard.store import artifacts, cleansets, evidence, outbox, scans
+from guard.store import artifacts, cleansets, evidence, outbox, projects, scans
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import battery_secret, canary_trial, modalities
@@ -81,11 +82,12 @@ def run(guard: Guard, held: Held) -> None:
         # The model is not at fault, but it does not pass; a person can add a clean set.
         hand_over(guard, held, Verdict.INCONCLUSIVE, (error.sentence,))
         return
+    found = [Evidence.from_dict(item) for item in answer["evidence"]]
     with transaction(guard.engine) as session:
         # On its own: should the training set's store not answer, the detectors need not run again.
         held.check(session)
-        for item in answer["evidence"]:
-            evidence.add(session, Evidence.from_dict(item), guard.now())
+        new = [item for item in found if evidence.add(session, item, guard.now())]
+    examined(new, guard.policy.detectors)
     manifest, sifted = manifest_from(held_manifest(guard, scan)), None
     if isinstance(manifest, Manifest) and isinstance(cleanset, CleanSetFacts):
         sifted = sift(guard, held, scan, manifest, cleanset, SCAN_SEED)
@@ -143,7 +145,7 @@ def wanted_cleanset(guard: Guard, scan: ScanRow) -> AnyCleanSet:
     with reading(guard.engine) as session:
         found = cleansets.list_all(session)
     manifest = manifest_from(held_manifest(guard, scan))
-    name = chosen(guard.settings, scan, manifest.cleanset)
+    name = _choice(guard, scan, manifest.cleanset)
     if not name and _of_kind(found, guard.settings.default_cleanset, manifest):
         name = guard.settings.default_cleanset  # it is for models of one modality alone
     if name:
@@ -190,10 +192,16 @@ def _needs(manifest: AnyManifest) -> str:
     return f"The model takes {size} images of {manifest.num_classes} classes"
 
 
+def _choice(guard: Guard, scan: ScanRow, wish: str | None) -> str | None:
+    with reading(guard.engine) as session:
+        project = projects.of_key(session, scan.bucket, scan.key)
+    return chosen(guard.settings, scan, wish, project)
+
+
 def unmet_wish(guard: Guard, scan: ScanRow) -> str | None:
     """The clean set that the manifest asks for and the operator's mapping did not allow."""
     wish = manifest_from(held_manifest(guard, scan)).cleanset
-    return wish if wish and wish != chosen(guard.settings, scan, wish) else None
+    return wish if wish and wish != _choice(guard, scan, wish) else None
 
 
 def _fits(facts: AnyCleanSet, manifest: AnyManifest) -> bool:

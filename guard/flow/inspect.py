@@ -11,9 +11,10 @@ from typing import Any
 from guard.core.errors import ArtifactRejected, MissingExtra
 from guard.core.modality import modality_of
 from guard.core.states import ScanState, Verdict
-from guard.flow import _reuse
+from guard.flow import _happened, _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
+from guard.flow._observed import refused
 from guard.flow.budget import budget_of
 from guard.flow.context import Guard
 from guard.flow.foreign_layers import FOREIGN_POLARIZER, made_here
@@ -33,6 +34,8 @@ def run(guard: Guard, held: Held) -> None:
     with transaction(guard.engine) as session:
         held.check(session)
         scans.move(session, scan.id, ScanState.INSPECTING, guard.now(), lease=held.lease)
+        if scan.parent_scan_id is None:
+            _happened.mark(guard, session, scan.id)  # in place of a tag that an uploader made up
     upload = guard.blobs.path(scan.upload_digest)
     with guard.workspace() as out:
         request = {
@@ -44,6 +47,7 @@ def run(guard: Guard, held: Held) -> None:
         try:
             answer = run_job("inspect", request, out, limits=guard.limits(), on_progress=held.alive)
         except ArtifactRejected as error:
+            refused("inspect", error)
             hand_over(guard, held, Verdict.UNVETTABLE, (error.sentence,))
             return
         except MissingExtra as error:

@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from sqlalchemy.orm import Session
 
+from guard.core.tracing import Place, span
 from guard.events import Nomination, parse_event
 from guard.events.auth import Seen, Unauthorised, check_auth, check_claim, signature_of
 from guard.events.parse import MAX_BODY_BYTES, decode
@@ -21,6 +23,7 @@ from guard.store.session import transaction
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+_LOG = structlog.get_logger()
 #: The API handles events through this module only.
 __all__ = [
     "MAX_BODY_BYTES",
@@ -74,6 +77,17 @@ def record(session: Session, item: Nomination, now: datetime, buckets: Collectio
         if waiting is not None:
             return waiting.id
     new = uuid.uuid4().hex
+    place = Place(trace_id=new, stage="nominate", nomination_id=new)
+    with span("upload", place, root=True) as seen:
+        outcome = _write(session, new, item, now, refused=refused, ignored=ignored)
+        seen.note(source=item.source, outcome=outcome)
+        _LOG.info("nominated", source=item.source, outcome=outcome)
+    return new
+
+
+def _write(
+    session: Session, new: str, item: Nomination, now: datetime, *, refused: str, ignored: str
+) -> str:
     # What cannot be shown is escaped, so that the row can be stored and read.
     nominations.add(
         session,
@@ -87,9 +101,9 @@ def record(session: Session, item: Nomination, now: datetime, buckets: Collectio
     if refused or ignored:
         state = NominationState.REFUSED if refused else NominationState.IGNORED
         nominations.settle(session, new, state, reason=refused or ignored)
-    else:
-        outbox.add(session, "receive", {"nomination_id": new}, now)
-    return new
+        return str(state)
+    outbox.add(session, "receive", {"nomination_id": new}, now)
+    return str(NominationState.NEW)
 
 
 def _ignored(item: Nomination, buckets: Collection[str]) -> str:

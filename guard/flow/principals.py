@@ -6,9 +6,10 @@ store it: a slow hash protects passwords, which can be guessed, and nobody guess
 
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from guard.core.digests import sha256
 from guard.core.errors import InputError
@@ -40,18 +41,54 @@ class Forbidden(InputError):
     code = "forbidden"
 
 
+#: Which of several tokens an act is done with: that of the role which may most.
+_RANK = (Role.OPERATOR, Role.SIGNER, Role.REVIEWER, Role.UPLOADER, Role.VIEWER)
+
+
+class Credential(NamedTuple):
+    """A role, and the token that proves it; the operator `api` has no id."""
+
+    role: Role
+    token_id: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """Who asks; `role` is None and `token_id` empty for a login that showed no token."""
+    """Who asks; `role` is None and `token_id` empty for a login that showed no token.
+
+    `others` are the tokens that a browser session holds beside the first one.
+    """
 
     name: str
     role: Role | None
     token_id: str = ""
+    others: tuple[Credential, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, held: Iterable[Credential]) -> "Principal":
+        """A principal that has shown tokens, at least one."""
+        first, *others = sorted(held, key=lambda one: _RANK.index(one.role))
+        return cls(name=name, role=first.role, token_id=first.token_id, others=tuple(others))
 
     @property
     def authenticated(self) -> bool:
         """Whether a token proved the name."""
         return self.role is not None
+
+    @property
+    def credentials(self) -> tuple[Credential, ...]:
+        """Every token that was shown."""
+        first = () if self.role is None else (Credential(self.role, self.token_id),)
+        return (*first, *self.others)
+
+    def may(self, act: Act) -> bool:
+        """Whether one of its roles includes an act; whether its token counts, `permit` checks."""
+        return any(one.role in MAY[act] for one in self.credentials)
+
+    def acting(self, act: Act) -> "Principal":
+        """The same principal with the one token that it does an act with."""
+        fit = [one for one in self.credentials if one.role in MAY[act]]
+        return Principal.of(self.name, fit[:1] or self.credentials[:1])
 
 
 def authenticate(guard: "Guard", token: str) -> Principal:
@@ -71,7 +108,7 @@ def authenticate(guard: "Guard", token: str) -> Principal:
         row = principals.find_token(session, token_id)
     # Compared even where there is no such token, so that the time taken reveals nothing.
     same = hmac.compare_digest(sha256(secret.encode()), row.hash if row is not None else _NOBODY)
-    if row is None or not same or not _in_force(row, now):
+    if row is None or not same or not in_force(row, now):
         raise Unauthorised("The token is wrong, expired or revoked; ask an operator for another.")
     if row.last_used_at is None or now - row.last_used_at > timedelta(seconds=TOUCH_SECONDS):
         with transaction(guard.engine) as session:
@@ -94,6 +131,9 @@ def permit(guard: "Guard", session: "Session", who: Principal | str, act: Act) -
     Args:
         who: a name stands for a login that showed no token.
 
+    Returns:
+        The principal with the one token that it does the act with.
+
     Raises:
         Unauthorised: a token is needed and was not shown, or was revoked meanwhile.
         Forbidden: the role does not include the act.
@@ -105,13 +145,15 @@ def permit(guard: "Guard", session: "Session", who: Principal | str, act: Act) -
                 "This needs a token: set GUARD_TOKEN to one that `guard token create` printed."
             )
         return who
+    shown, may = " and ".join(one.role for one in who.credentials), who.may(act)
+    who = who.acting(act)
     if who.name != API:
         row = principals.find_token(session, who.token_id)
-        if row is None or not _in_force(row, guard.now()) or row.role is not who.role:
+        if row is None or not in_force(row, guard.now()) or row.role is not who.role:
             raise Unauthorised("The token was revoked or has expired; ask an operator for another.")
-    if who.role not in MAY[act]:
+    if not may:
         needed = " or ".join(sorted(MAY[act]))
-        raise Forbidden(f"{who.name} shows a token of role {who.role}; {act} needs {needed}.")
+        raise Forbidden(f"{who.name} shows a token of role {shown}; {act} needs {needed}.")
     return who
 
 
@@ -134,11 +176,15 @@ def may_submit(
         Unauthorised, Forbidden: as `permit`, or the uploader owns no prefix of the key.
     """
     who = permit(guard, session, who, Act.SUBMIT)
-    own = who.role is not Role.UPLOADER or who.name in uploaders.owners_of(session, bucket, key)
+    own = who.role is not Role.UPLOADER or who.name in uploaders.may_upload(session, bucket, key)
     if not own:
-        raise Forbidden(f"{who.name} owns no prefix of s3://{bucket}/{key}; ask an operator.")
+        raise Forbidden(
+            f"{who.name} owns no prefix of s3://{bucket}/{key}, nor is an uploader of its project; "
+            "ask an operator."
+        )
     return who
 
 
-def _in_force(row: "TokenRow", now: datetime) -> bool:
+def in_force(row: "TokenRow", now: datetime) -> bool:
+    """Whether a token counts now."""
     return row.revoked_at is None and row.expires_at > now

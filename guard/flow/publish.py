@@ -12,20 +12,22 @@ import structlog
 from sqlalchemy.orm import Session
 
 from guard.attest import gate
-from guard.core.contracts import AnySmoke, Prompt, Receipt, Smoke, TextSmoke
+from guard.core.contracts import AnySmoke, Prompt, Receipt, ServedForm, Smoke, TextSmoke
 from guard.core.errors import IntegrityMismatch, NotServable, Unavailable
 from guard.core.modality import Modality
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, GateMode, ScanState
-from guard.flow import _newest, _turn, _warning
+from guard.flow import _newest, _turn, _warning, model_keys
 from guard.flow._acts import note
 from guard.flow._lease import Held
 from guard.flow._modality import for_scan
+from guard.flow._observed import refused
 from guard.flow._seal import settle
 from guard.flow._standing import standing
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
 from guard.flow.signed import signed
+from guard.publishers import SIGNATURE, carried
 from guard.store import alarms, claims, ledger, outbox, publications, scans
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
@@ -77,23 +79,12 @@ def run(guard: Guard, held: Held) -> None:
         version = _begin(guard, held, scan, scan.canonical_digest)
         if (scan := held.scan()).state is not ScanState.PUBLISHING or not scan.canonical_digest:
             return  # a reviewer rejected it while it waited
-        row, revoked = _verdict_of(guard, scan)
-        approved = gate.approve(
-            row.envelope,
-            guard.trusted,
-            digest=scan.canonical_digest,
-            now=guard.now(),
-            revoked=revoked,
-            ledger_row=row,
-            name=scan.name,
-            version=version,
-            signer=guard.signer,
-            mode=guard.policy.gate_mode,
-        )
+        approved = _release(guard, scan, scan.canonical_digest, version)
     except _turn.Superseded as error:
         _skip(guard, held, error.sentence)
         return
     except (NotServable, IntegrityMismatch, claims.NameTaken) as error:
+        refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
         return
     if scan.detail.smoke is None:
@@ -102,8 +93,15 @@ def run(guard: Guard, held: Held) -> None:
     smoke = smoke_from(guard.blobs.path(scan.detail.smoke).read_bytes())
     try:
         with guard.blobs.open(scan.canonical_digest) as weights:
+            # What is served in place of the weights is made only once the gate lets them through,
+            # and the gate decides anew before it signs that file's digest.
+            served = guard.publisher.prepare(scan.canonical_digest, weights)
+            if served is not None:
+                approved = _release(guard, scan, scan.canonical_digest, version, served)
             receipt = guard.publisher.publish(approved, weights, smoke)
-    except IntegrityMismatch as error:
+            receipt = _signed(guard, receipt, carried(weights, approved.release_envelope))
+    except (NotServable, IntegrityMismatch) as error:
+        refused("publish", error)
         _refuse(guard, held, scan, error.sentence)
         return
     try:
@@ -123,6 +121,34 @@ def run(guard: Guard, held: Held) -> None:
         if _is_unrecorded(guard, receipt):
             guard.publisher.withdraw(receipt.name, receipt.version)
         _skip(guard, held, error.sentence)
+
+
+def _release(
+    guard: Guard, scan: ScanRow, digest: str, version: str, served: ServedForm | None = None
+) -> gate.Approved:
+    row, revoked = _verdict_of(guard, scan)
+    return gate.approve(
+        row.envelope,
+        guard.trusted,
+        digest=digest,
+        now=guard.now(),
+        revoked=revoked,
+        ledger_row=row,
+        name=scan.name,
+        version=version,
+        signer=guard.signer,
+        mode=guard.policy.gate_mode,
+        served=served,
+    )
+
+
+def _signed(guard: Guard, receipt: Receipt, files: Mapping[str, bytes]) -> Receipt:
+    """The receipt with the model signature in it, which now lies beside the artifact as well."""
+    signature = model_keys.sign(guard, receipt.name, receipt.digest, files)
+    if signature is None:
+        return receipt
+    guard.publisher.attach(receipt.name, receipt.version, signature)
+    return replace(receipt, detail={**receipt.detail, SIGNATURE: signature.decode()})
 
 
 def _begin(guard: Guard, held: Held, scan: ScanRow, digest: str) -> str:

@@ -16,7 +16,9 @@ from guard.core.notes import Attempt, ScanNotes
 from guard.core.plain import from_plain
 from guard.core.purification import PurificationFacts
 from guard.core.states import ScanState, Verdict
+from guard.flow import _happened
 from guard.flow._lease import Held
+from guard.flow._observed import repair, trace_of
 from guard.flow._warning import lets_through
 from guard.flow.context import SPARE, Guard
 from guard.flow.decide import case_of
@@ -53,11 +55,13 @@ def run(guard: Guard, held: Held) -> None:
     if step is None:
         _end(guard, held, scan, tried, won=won)
         return
+    repair(step.rule.name, "tried")
     try:
         made = _make_candidate(guard, held, scan, step)
     except Cancelled:
         raise
     except MethodFailed as error:
+        repair(step.rule.name, "failed")
         tried.append(replace(step.attempt(), failed=error.sentence))
         with transaction(guard.engine) as session:
             held.check(session)
@@ -169,7 +173,7 @@ def _record(
             upload_digest=made.digest,
             submitted_by=scan.submitted_by,
             parent_scan_id=scan.id,
-            detail=ScanNotes(purification=made.facts),
+            detail=ScanNotes(purification=made.facts, trace=trace_of(scan)),
             now=now,
         )
         _note(session, guard, held, scan, tried)
@@ -203,6 +207,7 @@ def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt], *, won: 
         held.check(session)
         state = ScanState.PUBLISHING if through else ScanState.DONE
         _note(session, guard, held, scan, tried, state)
+        _happened.repaired(guard, session, scan, tried, own)
         if through:
             outbox.add(session, "publish", {"scan_id": scan.id}, guard.now())
 

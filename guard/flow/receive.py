@@ -12,17 +12,30 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from guard.core.errors import ArtifactRejected, InputError
+from guard.core.notes import ScanNotes
 from guard.events import Nomination
 from guard.flow import _fair_share, _manifests, _object_keys, _shards
+from guard.flow._intake_settings import IntakeSettings
+from guard.flow._observed import intake_of, refused
 from guard.flow._served_name import prefix_of, served_name
 from guard.flow._upload_pin import is_still, pin_of
 from guard.flow.nominate import nominate
-from guard.store import alarms, artifacts, claims, intake, nominations, outbox, scans, uploaders
+from guard.store import (
+    alarms,
+    artifacts,
+    claims,
+    intake,
+    nominations,
+    outbox,
+    projects,
+    scans,
+    uploaders,
+)
 from guard.store.rows import ArtifactKind, NominationRow, NominationState
 from guard.store.session import reading, transaction
 
@@ -33,7 +46,7 @@ if TYPE_CHECKING:
     from guard.events.bucket import Bucket, ObjectFacts
     from guard.flow.context import Guard
 
-__all__ = ["Received", "nominate", "receive", "receive_nomination"]
+__all__ = ["IntakeSettings", "Received", "nominate", "receive", "receive_nomination"]
 
 _LOG = structlog.get_logger()
 TAKEN = "name_taken"  # the alarm
@@ -41,23 +54,6 @@ MANIFEST_PAUSE_SECONDS = 2.0
 #: A store that is only eventually consistent may not know yet what it sent an event about.
 GONE_PATIENCE_SECONDS = 120.0
 MAX_SIBLINGS = 100  # weight files that one config.json nominates
-
-
-class IntakeSettings(Protocol):
-    """The settings that intake reads."""
-
-    @property
-    def max_upload_bytes(self) -> int: ...
-    @property
-    def manifest_grace_seconds(self) -> float: ...
-    @property
-    def allow_unversioned(self) -> bool: ...
-    @property
-    def uploader_scans(self) -> int: ...
-    @property
-    def served_name(self) -> str: ...
-    @property
-    def served_name_strip(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -83,14 +79,15 @@ class _Intake:
 
 def receive_nomination(guard: "Guard", nomination_id: str) -> Received:
     """Run `receive` with the parts of a Guard."""
-    return receive(
-        nomination_id,
-        engine=guard.engine,
-        blobs=guard.blobs,
-        bucket=guard.make_bucket,
-        limits=guard.settings,
-        now=guard.now,
-    )
+    with intake_of(guard, nomination_id):
+        return receive(
+            nomination_id,
+            engine=guard.engine,
+            blobs=guard.blobs,
+            bucket=guard.make_bucket,
+            limits=guard.settings,
+            now=guard.now,
+        )
 
 
 def receive(
@@ -121,11 +118,13 @@ def receive(
     try:
         done = _take(step, row)
     except claims.NameTaken as error:
+        refused("receive", error)
         done = _settle(step, row, NominationState.REFUSED, reason=error.sentence, alarm=TAKEN)
     except (ArtifactRejected, InputError) as error:
-        done = (error.code == "object_gone" and _ask_again(step, row)) or _settle(
-            step, row, NominationState.REFUSED, reason=error.sentence
-        )
+        again = error.code == "object_gone" and _ask_again(step, row)
+        if not again:
+            refused("receive", error)
+        done = again or _settle(step, row, NominationState.REFUSED, reason=error.sentence)
     _LOG.info(
         "nomination_received",
         nomination_id=row.id,
@@ -169,8 +168,9 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     # The scan without a manifest runs to its own end; the same weights with a manifest are a
     # separate scan.
     pin = f"{own}{intake.LATE_MANIFEST}{manifest_pin}" if there else own
-    if _must_wait(step, row, name):
-        return _wait(step, row, *_fair_share.turn(step.now() - row.received_at))
+    size = sum(part.size for part in parts)
+    if (waits := _why_wait(step, row, name, size)) is not None:
+        return _wait(step, row, *waits)
     # (4) The bytes cross the network once, are hashed on the way and are never all in memory.
     digest, size = step.blobs.put(_shards.stream(step.bucket, parts))
     # (5) One commit.
@@ -178,16 +178,16 @@ def _take(step: _Intake, row: NominationRow) -> Received:
     return _commit(step, row, facts, _Scan(name, pin, digest, size, manifest, uploaded_at))
 
 
-def _must_wait(step: _Intake, row: NominationRow, name: str) -> bool:
-    """Refuse before the bytes are read what step (5) would refuse; whether it has to wait."""
+def _why_wait(step: _Intake, row: NominationRow, name: str, size: int) -> tuple[float, str] | None:
+    """Refuse before the bytes are read what step (5) would refuse; how long to wait, and why."""
     prefix = prefix_of(row.key)
     with reading(step.engine) as session:
         there = claims.of_prefix(session, row.bucket, prefix) or claims.find(session, name)
         owners = uploaders.owners_of(session, row.bucket, row.key)
-        full = _fair_share.must_wait(session, owners, step.limits.uploader_scans)
+        waits = _fair_share.why_wait(session, row, owners, size, step.limits, step.now())
     if there is not None:
         claims.allowed(there, row.bucket, prefix, _owner(owners))
-    return full
+    return waits
 
 
 def _facts(bucket: "Bucket", row: NominationRow) -> "ObjectFacts":
@@ -296,13 +296,16 @@ def _commit(step: _Intake, row: NominationRow, facts: "ObjectFacts", scan: _Scan
             manifest=scan.manifest,
             submitted_by=_owner(owners),
             uploaded_at=scan.uploaded_at,
+            detail=ScanNotes(trace=row.id),
         )
         if made.id != new:
             # Another worker was faster. Look again now that its scan exists: it may have seen no
             # manifest.
             outbox.add(session, "receive", {"nomination_id": row.id}, now)
             return Received(row.id, NominationState.NEW)
-        uploaders.record(session, new, owners)
+        uploaders.record(session, new, uploaders.may_upload(session, facts.bucket, facts.key))
+        if (project := projects.of_key(session, facts.bucket, facts.key)) is not None:
+            projects.record_upload(session, project.name, new, scan.size, now)
         outbox.add(session, "inspect", {"scan_id": new}, now)
         nominations.settle(session, row.id, NominationState.ACCEPTED, scan_id=new)
     return Received(row.id, NominationState.ACCEPTED, new)
@@ -354,13 +357,9 @@ def _nominate_index(step: _Intake, row: NominationRow, index: "ObjectFacts") -> 
 
 def _wait(step: _Intake, row: NominationRow, seconds: float, reason: str) -> Received:
     with transaction(step.engine) as session:
-        outbox.add(
-            session,
-            "receive",
-            {"nomination_id": row.id},
-            step.now(),
-            delay_seconds=seconds,
-        )
+        again = {"nomination_id": row.id}
+        outbox.add(session, "receive", again, step.now(), delay_seconds=seconds)
+        nominations.settle(session, row.id, NominationState.NEW, reason=reason)
     return Received(row.id, NominationState.NEW, reason=reason)
 
 

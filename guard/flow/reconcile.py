@@ -19,7 +19,7 @@ from guard.flow._seal import tend
 from guard.flow._standing import Standing, standing
 from guard.flow._warning import permission
 from guard.flow.context import Guard
-from guard.store import alarms, outbox, publications, scans
+from guard.store import alarms, exhibits, outbox, publications, scans
 from guard.store.rows import LedgerRow, PublicationRow
 from guard.store.session import reading, transaction
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Republish = Callable[[PublicationRow], None]
 _MANY = 1000
+#: Under this name the database keeps when what is served was last compared with what may be.
+HEARTBEAT = "reconcile"
 
 
 class Kind(StrEnum):
@@ -116,7 +118,7 @@ def reconcile_guard(guard: Guard) -> list[Action]:
 
     tend(guard)
     extend_late(guard)
-    return reconcile(
+    found = reconcile(
         guard.engine,
         guard.publisher,
         guard.trusted,
@@ -126,6 +128,9 @@ def reconcile_guard(guard: Guard) -> list[Action]:
         standing=lambda: standing(guard, patient=True),
         mode=guard.policy.gate_mode,
     )
+    with transaction(guard.engine) as session:
+        exhibits.beat(session, HEARTBEAT, guard.now())
+    return found
 
 
 def reconcile(

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guard.cleansets import load, load_pairs
+from guard.core.digests import is_digest
 from guard.core.errors import GuardError, InputError
 from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence, PairSetFacts
 from guard.core.manifests import manifest_from
@@ -13,13 +14,14 @@ from guard.core.plain import from_plain, iso, to_plain
 from guard.core.purification import PurificationFacts
 from guard.core.sift import SiftReport
 from guard.core.verdict import VerdictFacts
+from guard.flow import _newest
 from guard.flow.context import Guard
 from guard.flow.signed import signed
 from guard.reports.report import RecoveredTrigger, Report, methods_of
-from guard.store import artifacts, ledger, scans
+from guard.store import artifacts, ledger, publications, scans
 from guard.store import cleansets as cleanset_rows
 from guard.store import evidence as evidence_rows
-from guard.store.rows import ScanRow
+from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading
 from guard.vetting.case import read_as_grey
 from guard.vetting.examine import open_model
@@ -37,6 +39,41 @@ def report_for(guard: Guard, scan_id: str) -> Report:
     Raises:
         InputError: there is no such scan, or it has no verdict yet.
     """
+    known = _known(guard, scan_id)
+    report, cleanset = known.report, known.report.cleanset
+    report = replace(
+        report,
+        triggers=_stored_triggers(guard, known.found, cleanset, known.stored),
+        sift=_stored_sift(guard, report.facts),
+    )
+    repair = report.purification
+    if isinstance(cleanset, PairSetFacts):
+        evidence = known.found if repair is None else known.parent
+        return _stored_molecules(guard, report, evidence, cleanset)
+    if repair is None or not isinstance(cleanset, CleanSetFacts):
+        return report
+    return _stored_demonstrations(guard, report, repair, known.parent, cleanset)
+
+
+def facts_for(guard: Guard, scan_id: str) -> Report:
+    """The same without what is read from blobs: images, molecules and the sift's report.
+
+    It reads the database alone. Raises as `report_for`.
+    """
+    return _known(guard, scan_id).report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """The report as far as the database goes, and what the rest is made from."""
+
+    report: Report
+    found: list[Evidence]
+    parent: list[Evidence]
+    stored: Mapping[str, Any] | None
+
+
+def _known(guard: Guard, scan_id: str) -> _Known:
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
         if scan.verdict_id is None:
@@ -70,11 +107,9 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         manifest=manifest_from(dict(stored)) if stored else None,
         cleanset=cleanset,
         evidence=[item.to_dict() for item in found],
-        triggers=_stored_triggers(guard, found, cleanset, stored),
         purification=repair,
         retraining=scan.detail.retraining,
         candidates=tried,
-        sift=_stored_sift(guard, facts),
         replayed_before=asr_of(parent),
         scan_id=scan.id,
         verdict_id=row.id,
@@ -82,11 +117,46 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         expires_at=iso(view.expires_at),
         expired=view.expires_at <= guard.now(),
     )
-    if isinstance(cleanset, PairSetFacts):
-        return _stored_molecules(guard, report, found if repair is None else parent, cleanset)
-    if repair is None or not isinstance(cleanset, CleanSetFacts):
-        return report
-    return _stored_demonstrations(guard, report, repair, parent, cleanset)
+    return _Known(report=report, found=found, parent=parent, stored=stored)
+
+
+def report_on(guard: Guard, wanted: str) -> Report:
+    """The report on the verdict in force about a model.
+
+    Args:
+        wanted: the name it is served under or was uploaded as, a digest, or a scan.
+
+    Raises:
+        InputError: nothing of that kind is known, or it has no verdict yet.
+    """
+    row, scan_id = _found(guard, wanted)
+    return report_for(guard, row.scan_id if row is not None else scan_id)
+
+
+def row_on(guard: Guard, wanted: str) -> LedgerRow:
+    """The verdict in force about a model, as the ledger holds it; as `report_on`."""
+    row, scan_id = _found(guard, wanted)
+    if row is None:
+        raise InputError(f"Scan {scan_id} has no verdict yet.", code="no_verdict")
+    return row
+
+
+def _found(guard: Guard, wanted: str) -> tuple[LedgerRow | None, str]:
+    """The row of the verdict that counts, and the scan where there is none."""
+    with reading(guard.engine) as session:
+        served = next(iter(publications.active(session, wanted)), None)
+        if served is not None:
+            return _newest.verdict(session, served.digest, guard.trusted), wanted
+        scan = _scan_of(session, wanted)
+        digest = scan.canonical_digest
+        return _newest.verdict(session, digest, guard.trusted) if digest else None, scan.id
+
+
+def _scan_of(session: "Session", wanted: str) -> ScanRow:
+    found = scans.latest_of_name(session, wanted)
+    if found is None and is_digest(wanted):
+        found = next(iter(scans.for_digest(session, wanted)), None)
+    return found or scans.get(session, wanted)
 
 
 def _stored_sift(guard: Guard, facts: VerdictFacts) -> SiftReport | None:
@@ -110,6 +180,7 @@ def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:
     if scan.parent_scan_id is not None and scan.detail.rescan is None:
         scan = scans.get(session, scan.parent_scan_id)
     found = []
+    judged = _judged(session, [one.child for one in scan.detail.candidates if one.child])
     for attempt in scan.detail.candidates:
         plain = to_plain(replace(attempt, facts=None))
         if attempt.facts is not None:
@@ -117,20 +188,23 @@ def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:
                 "acc_after": attempt.facts.acc_after.overall,
                 "seconds": attempt.facts.seconds,
             }
-        if attempt.child is not None:
-            plain |= _judged(session, attempt.child)
+        plain |= judged.get(attempt.child or "", {})
         found.append(plain)
     return found
 
 
-def _judged(session: "Session", scan_id: str) -> dict[str, Any]:
-    """The verdict in force on a candidate; empty where it still waits or its scan failed."""
-    verdict_id = scans.get(session, scan_id).verdict_id
-    if verdict_id is None:
-        return {}
-    row = ledger.get(session, verdict_id)
-    view = signed(row.envelope)
-    return {"verdict": str(row.verdict), "reasons": list(view.facts.reasons)}
+def _judged(session: "Session", children: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The verdict in force on each candidate; none where it still waits or its scan failed."""
+    known = scans.by_ids(session, children)
+    rows = ledger.by_ids(session, [one.verdict_id for one in known.values() if one.verdict_id])
+    return {
+        scan.id: {
+            "verdict": str(row.verdict),
+            "reasons": list(signed(row.envelope).facts.reasons),
+        }
+        for scan in known.values()
+        if (row := rows.get(scan.verdict_id or "")) is not None
+    }
 
 
 def _stored_triggers(

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from guard.core.states import ScanState
 from guard.flow.context import Guard
-from guard.store import nominations, outbox, scans, training_jobs
+from guard.store import nominations, orders, outbox, scans, training_jobs
 from guard.store.session import transaction
 
 STAGE: dict[ScanState, str] = {
@@ -46,6 +46,9 @@ def rescue(guard: Guard) -> list[str]:
             outbox.add(session, STAGE[scan.state], {"scan_id": scan.id}, now)
             scans.touch(session, scan.id, now)
         old = now - timedelta(seconds=2 * quiet)
+        for order in orders.waiting(session, old):
+            if order.id not in waiting:
+                outbox.add(session, "order", {"order_id": order.id}, now)
         for row in nominations.pending(session, limit=1000):
             if row.id not in waiting and row.received_at < old:
                 outbox.add(session, "receive", {"nomination_id": row.id}, now)

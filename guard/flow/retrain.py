@@ -145,7 +145,7 @@ def _record(
             upload_digest=digest,
             submitted_by=parent.submitted_by,
             parent_scan_id=parent.id,
-            detail=ScanNotes(retraining=facts, not_published=UNPUBLISHED),
+            detail=ScanNotes(retraining=facts, not_published=UNPUBLISHED, trace=job.id),
             now=now,
         )
         training_jobs.end(

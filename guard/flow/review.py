@@ -1,16 +1,19 @@
 """Review held verdicts: a second person, a reason, and a new signed verdict that names the old."""
 
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guard.core.errors import InputError, NotServable
+from guard.core.errors import InputError, IntegrityMismatch, NotServable
 from guard.core.roles import Act
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict
+from guard.flow import _happened
 from guard.flow._acts import note
 from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
+from guard.flow.projects import check_reviewer
 from guard.flow.signed import signed
 from guard.store import ledger, reviews, scans, uploaders
 from guard.store.rows import Decided, LedgerRow, ScanRow
@@ -30,7 +33,8 @@ def approve(guard: Guard, scan_id: str, reviewer: Principal | str, reason: str) 
 
     Raises:
         InputError: no reason was given.
-        Unauthorised, Forbidden: as `guard.flow.principals.permit`.
+        Unauthorised, Forbidden: as `guard.flow.principals.permit`, or the model's project has
+            reviewers of its own.
         NotServable: the scan is not held, or the reviewer may have uploaded the model, its parent
             or the same bytes.
     """
@@ -52,6 +56,42 @@ def waiting(guard: Guard) -> list[ScanRow]:
     return [scan for scan in held if not _seen_to(scan)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A held verdict that nobody has reviewed, its scan, and why it is held."""
+
+    row: LedgerRow
+    scan: ScanRow
+    reasons: tuple[str, ...]
+
+
+def queue(guard: Guard, limit: int, *, after: int = 0) -> tuple[list[Waiting], int | None]:
+    """A page of what `waiting` gives, in two queries.
+
+    Args:
+        after: only verdicts behind this number of the ledger.
+
+    Returns:
+        The page, and the number behind which the next one begins; None where there is none.
+    """
+    with reading(guard.engine) as session:
+        rows = reviews.waiting(session, limit, after=after)
+        known = scans.by_ids(session, [row.scan_id for row in rows])
+    found = [
+        Waiting(row=row, scan=scan, reasons=_reasons(row))
+        for row in rows
+        if (scan := known.get(row.scan_id)) is not None and not _seen_to(scan)
+    ]
+    return found, rows[-1].seq if len(rows) == limit else None
+
+
+def _reasons(row: LedgerRow) -> tuple[str, ...]:
+    try:
+        return signed(row.envelope).facts.reasons
+    except IntegrityMismatch:
+        return ()  # `guard verify` says it; a row that was damaged must not hide the others
+
+
 def _seen_to(scan: ScanRow) -> bool:
     passed = any(attempt.verdict in SERVABLE_VERDICTS for attempt in scan.detail.candidates)
     return scan.state is ScanState.PURIFYING or passed
@@ -69,6 +109,7 @@ def _decide(
         act = Act.APPROVE if approved else Act.REJECT
         who = permit(guard, session, reviewer, act)
         scan = scans.get(session, scan_id)
+        check_reviewer(session, who, scan)
         row = _held(session, scan)
         known = uploaders.of_scan(session, scan.id)
         if approved:
@@ -101,6 +142,7 @@ def _decide(
             new_verdict_id=verdict_id,
             now=guard.now(),
         )
+        _happened.reviewed(guard, session, scan, who.name, verdict_id, facts.verdict)
         note(guard, session, who, act, verdict_id, f"{row.id}{_doubts(who, known)}: {reason}")
     seal(guard)
     return verdict_id

@@ -21,6 +21,7 @@ from guard.flow import retrain, sift_job
 from guard.flow._job_files import forget
 from guard.flow._job_watch import cancelled
 from guard.flow._lease import HeldJob, hold_job
+from guard.flow._observed import Seen, job_stage
 from guard.store import training_jobs
 from guard.store.session import transaction
 
@@ -46,28 +47,37 @@ def work(guard: "Guard", job_id: str) -> bool:
         job = held.job()
         if job.state not in OPEN_STATES:
             return False
-        if held.lease.attempts > MAX_CRASHES:
-            sentence = f"The job took its worker down {MAX_CRASHES} times without getting further."
-            _end(guard, held, JobState.FAILED, MethodFailed(sentence, code="job_crashed"))
-            return True
-        try:
-            if job.cancelled_by is not None:
-                raise cancelled(job.cancelled_by)
-            STAGES[job.kind](guard, held, job)
-        except Cancelled as error:
-            _end(guard, held, JobState.CANCELLED, error)
-        except MethodFailed as error:
-            if error.code == "job_crashed" and held.lease.attempts < MAX_CRASHES:
-                raise  # the kernel may have been short of memory for a moment
-            _end(guard, held, JobState.FAILED, error)
-        except (InputError, ArtifactRejected, IntegrityMismatch) as error:
-            _end(guard, held, JobState.FAILED, error)
-        except Unavailable:
-            with suppress(GuardError), transaction(guard.engine) as session:
-                # The job did not take its worker down: a store was away.
-                training_jobs.keep(session, held.lease, guard.now(), progressed=True)
-            raise
+        with job_stage(guard, job) as seen:
+            _run(guard, held, job, seen)
     return True
+
+
+def _run(guard: "Guard", held: HeldJob, job: "TrainingJobRow", seen: Seen) -> None:
+    if held.lease.attempts > MAX_CRASHES:
+        sentence = f"The job took its worker down {MAX_CRASHES} times without getting further."
+        failure = MethodFailed(sentence, code="job_crashed")
+        seen.gave_up(failure)
+        _end(guard, held, JobState.FAILED, failure)
+        return
+    try:
+        if job.cancelled_by is not None:
+            raise cancelled(job.cancelled_by)
+        STAGES[job.kind](guard, held, job)
+    except Cancelled as error:
+        _end(guard, held, JobState.CANCELLED, error)
+    except MethodFailed as error:
+        if error.code == "job_crashed" and held.lease.attempts < MAX_CRASHES:
+            raise  # the kernel may have been short of memory for a moment
+        seen.gave_up(error)
+        _end(guard, held, JobState.FAILED, error)
+    except (InputError, ArtifactRejected, IntegrityMismatch) as error:
+        seen.gave_up(error)
+        _end(guard, held, JobState.FAILED, error)
+    except Unavailable:
+        with suppress(GuardError), transaction(guard.engine) as session:
+            # The job did not take its worker down: a store was away.
+            training_jobs.keep(session, held.lease, guard.now(), progressed=True)
+        raise
 
 
 def bury(guard: "Guard", job_id: str, sentence: str) -> None:

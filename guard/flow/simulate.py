@@ -4,16 +4,20 @@ The stored evidence is decided anew, in one pass. Where the policy asks for evid
 there, the answer is that a re-scan is needed, not a verdict.
 """
 
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guard.core.errors import PolicyError
 from guard.core.sift import METHOD
 from guard.core.states import Verdict
 from guard.flow import _reuse, _waivers
 from guard.flow.context import Guard
-from guard.policy import Policy, decide
+from guard.policy import Policy, decide, load_policy
+from guard.policy.load import packaged, policy_from
 from guard.store import census, cleansets, evidence
 from guard.store.session import reading
 from guard.vetting.case import assumed_in, make_case, methods_of, read_as_grey
@@ -76,6 +80,25 @@ def simulate(guard: Guard, policy: Policy) -> Simulation:
         counts=dict(sorted(counted.items())),
         changes=tuple(changes),
     )
+
+
+def policy_of(text: str) -> Policy:
+    """The policy in a text that somebody sent: TOML without a calibration, or a packaged name.
+
+    Raises:
+        PolicyError: it is no valid policy, or names a file, which a sender must not choose.
+    """
+    if text.strip() in packaged():
+        return load_policy(Path(text.strip()))
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"This is not valid TOML: {error}.") from error
+    if "calibration" in value:
+        raise PolicyError(
+            "A calibration is a file beside the policy; use `guard policy simulate` for this one."
+        )
+    return policy_from(value, folder=Path())
 
 
 def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:

@@ -8,7 +8,7 @@ from guard.core.roles import Act
 from guard.core.shards import is_index
 from guard.core.transformers_configs import lacks_preprocessor
 from guard.events import Nomination
-from guard.flow import _object_keys
+from guard.flow import _object_keys, _quotas
 from guard.flow._acts import note
 from guard.flow._seal import settle
 from guard.flow.context import Guard
@@ -25,11 +25,13 @@ def submit(
 
     Raises:
         Unauthorised, Forbidden: as `guard.flow.principals.may_submit`.
+        QuotaExceeded: the project of the key used what it may.
     """
     wanted = Nomination(bucket=bucket, key=key, version_id=version_id, source="submit")
     place = f"s3://{_object_keys.shown(bucket)}/{_object_keys.shown(key)}"
     with transaction(guard.engine) as session:
         who = may_submit(guard, session, who, bucket, key)
+        _quotas.check_submission(session, bucket, key, guard.now())
         new = record(session, wanted, guard.now(), guard.settings.intake_buckets)
         detail = "" if version_id is None else f"version {_object_keys.shown(version_id)}"
         note(guard, session, who, Act.SUBMIT, place, detail, {"nomination": new})
@@ -48,12 +50,14 @@ def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> st
 
     Raises:
         Unauthorised, Forbidden: as `guard.flow.principals.may_submit`; nothing was uploaded.
+        QuotaExceeded: as `submit`; nothing was uploaded.
         InputError: there is no such file, or the folder holds no model.
     """
     weights, manifest = locate(path)
     key = f"models/{name}/{weights.name}"
     with reading(guard.engine) as session:
         may_submit(guard, session, who, guard.settings.intake_bucket, key)
+        _quotas.check_submission(session, guard.settings.intake_bucket, key, guard.now())
     bucket = guard.make_bucket(guard.settings.intake_bucket)
     if manifest is not None:
         bucket.upload(manifest, f"models/{name}/{MANIFEST_FILE}")

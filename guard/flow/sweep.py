@@ -8,9 +8,10 @@ import structlog
 
 from guard.events import Nomination
 from guard.flow import _object_keys
+from guard.flow._intake_settings import IntakeSettings
 from guard.flow._upload_pin import pin_of
 from guard.flow.nominate import nominate
-from guard.flow.receive import IntakeSettings, may_be_taken
+from guard.flow.receive import may_be_taken
 from guard.store import intake
 from guard.store.session import reading
 

@@ -62,7 +62,7 @@ def create(
         )
     if not 1 <= days <= MAX_DAYS:
         raise InputError(f"A token counts for 1 to {MAX_DAYS} days.", code="bad_expiry")
-    places = [_place(guard, prefix) for prefix in prefixes]
+    places = [place_of(guard, prefix) for prefix in prefixes]
     token_id, secret, now = secrets.token_hex(8), secrets.token_urlsafe(32), guard.now()
     with transaction(guard.engine) as session:
         principals.lock(session)
@@ -118,7 +118,7 @@ def disown(guard: "Guard", who: Principal, name: str, prefix: str) -> None:
         Unauthorised, Forbidden: `who` is no operator.
         InputError: the principal does not own the prefix.
     """
-    bucket, rest = _place(guard, prefix)
+    bucket, rest = place_of(guard, prefix)
     with transaction(guard.engine) as session:
         who = permit(guard, session, who, Act.REMOVE_OWNER)
         now = guard.now()
@@ -128,8 +128,12 @@ def disown(guard: "Guard", who: Principal, name: str, prefix: str) -> None:
     settle(guard)
 
 
-def _place(guard: "Guard", text: str) -> tuple[str, str]:
-    """BUCKET/PREFIX as a bucket and a folder of it: `models/ann` does not cover `models/anna/`."""
+def place_of(guard: "Guard", text: str) -> tuple[str, str]:
+    """BUCKET/PREFIX as a bucket and a folder of it: `models/ann` does not cover `models/anna/`.
+
+    Raises:
+        InputError: the bucket takes no uploads.
+    """
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     if bucket not in guard.settings.intake_buckets:
         raise InputError(

@@ -289,7 +289,7 @@ def _own(session: "Session", who: "Principal", scan: "ScanRow") -> None:
     """
     if who.role is not Role.UPLOADER:
         return
-    if who.name not in uploaders.owners_of(session, scan.bucket, scan.key):
+    if who.name not in uploaders.may_upload(session, scan.bucket, scan.key):
         raise Forbidden(
             f"{who.name} owns no prefix of s3://{scan.bucket}/{scan.key}; ask an operator."
         )

@@ -25,6 +25,7 @@ from guard.flow._waivers import Asked
 from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.principals import Principal, permit
+from guard.flow.projects import check_reviewer
 from guard.policy import Case
 from guard.policy.current import current
 from guard.store import acts, scans, uploaders
@@ -151,6 +152,22 @@ def listed(guard: Guard) -> list[Listed]:
     return [Listed(waiver=one.waiver, state=_state(guard, one)) for one in reversed(found)]
 
 
+def waiting(guard: Guard, limit: int) -> list[Waiver]:
+    """The newest waivers that wait for a second person and have not ended."""
+    with reading(guard.engine) as session:
+        found = _waivers.read(session, acts.unanswered(session, limit))
+    return [one.waiver for one in found if one.waiver.until > guard.now()]
+
+
+def about(guard: Guard, digest: str) -> list[Listed]:
+    """The waivers about one artifact, the newest first, with their states."""
+    with reading(guard.engine) as session:
+        asked = acts.about(session, [digest], Act.WAIVE)
+        found = _waivers.read(session, asked) if asked else []
+        own = for_artifact(guard, session, digest)
+    return [Listed(waiver=one.waiver, state=_state_by(own, one)) for one in reversed(found)]
+
+
 def show(guard: Guard, wanted: str) -> Listed:
     """One waiver with its state, by its id or the start of it.
 
@@ -163,12 +180,17 @@ def show(guard: Guard, wanted: str) -> Listed:
 
 
 def _state(guard: Guard, one: Asked) -> str:
+    with reading(guard.engine) as session:
+        guard = for_artifact(guard, session, one.waiver.artifact)
+    return _state_by(guard, one)
+
+
+def _state_by(guard: Guard, one: Asked) -> str:
+    """The state of a waiver, where `guard` has the policy for its artifact in force."""
     if one.ended is not None:
         return "revoked"
     if one.waiver.until <= guard.now():
         return "expired"
-    with reading(guard.engine) as session:
-        guard = for_artifact(guard, session, one.waiver.artifact)
     known = one.waiver.method in guard.policy.detectors
     version = DETECTORS.version(one.waiver.method) if known else None
     if (one.waiver.policy, one.waiver.version) != (guard.policy.digest, version):
@@ -240,6 +262,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _check_uploader(session: "Session", scan: ScanRow, who: Principal) -> None:
+    check_reviewer(session, who, scan)
     if who.name in uploaders.of_scan(session, scan.id):
         raise NotServable(
             f"{who.name} uploaded this model, or owns where it lies, its parent or the same bytes, "

@@ -5,11 +5,12 @@ import uuid
 from guard.core.digests import is_digest
 from guard.core.errors import InputError
 from guard.core.roles import Act
+from guard.flow import _happened
 from guard.flow._acts import note
 from guard.flow._seal import seal
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
-from guard.store import publications, revocations
+from guard.store import publications, revocations, scans
 from guard.store.rows import PublicationRow
 from guard.store.session import transaction
 
@@ -56,6 +57,8 @@ def withdraw(
                 now=guard.now(),
             )
             note(guard, session, who, Act.WITHDRAW, digest, reason)
+            for scan in scans.for_digest(session, digest):
+                _happened.mark(guard, session, scan.id)
     # Signs the revocations and puts them into the ledger's chain. Where this process cannot, the
     # one with the key does so when it next reconciles; until then the row alone revokes.
     seal(guard)

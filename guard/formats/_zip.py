@@ -28,6 +28,9 @@ END64_BYTES = 56 + LOCATOR_BYTES + END_BYTES
 MAX_COMMENT_BYTES = 65535
 MAX_GAP_BYTES = 24  # a data descriptor with 64-bit sizes
 _ENCRYPTED = 1
+#: How files of weights in a TorchServe archive end, and how many of them a sentence names.
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".pkl")
+_SHOWN = 5
 _UTF8 = 0x800  # without it, zipfile decodes names as cp437
 # The folder is named after the file (`epoch=3-step=100`), so it may hold what a file name may.
 _NAME = re.compile(r"[^/\\:]+(?:/[A-Za-z0-9_.-]+)*")
@@ -141,7 +144,8 @@ def refusal(names: Sequence[str]) -> ArtifactRejected | None:
     if "MAR-INF" in tops:
         return reject(
             "torchserve_archive",
-            f"This is a TorchServe archive, which carries code; {UPLOAD_INSTEAD}.",
+            f"This is a TorchServe archive, whose files run as code where it is served; "
+            f"{_weights_inside(names)}the guard builds its own archive: {UPLOAD_INSTEAD}.",
         )
     if inner & {"archive_format", "archive_version"} or "serialized_exported_program.json" in {
         *names,
@@ -153,7 +157,9 @@ def refusal(names: Sequence[str]) -> ArtifactRejected | None:
         )
     if any(part[1:2] == ["code"] for part in parts) or "constants.pkl" in inner:
         return reject(
-            "torchscript", f"This is a TorchScript program, not plain weights; {UPLOAD_INSTEAD}."
+            "torchscript",
+            "This is a TorchScript program: it computes what its own code says, whatever network "
+            f"is vetted in its place; {UPLOAD_INSTEAD}.",
         )
     if any(".data" in part and part[-1] == "extern_modules" for part in parts):
         return reject(
@@ -167,6 +173,15 @@ def refusal(names: Sequence[str]) -> ArtifactRejected | None:
     if names and all(name.endswith(".npy") for name in names):
         return reject("numpy_archive", f"This is a NumPy archive, not a model; {UPLOAD_INSTEAD}.")
     return None
+
+
+def _weights_inside(names: Sequence[str]) -> str:
+    """What in an archive may be weights, for a sentence; empty where nothing is."""
+    found = [name for name in names if name.lower().endswith(_WEIGHTS)]
+    if not found:
+        return ""
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"inside are {', '.join(map(show, found[:_SHOWN]))}{more}; "
 
 
 def stored_members(file: BinaryIO, *, budget: Budget) -> list[Member]:

@@ -13,7 +13,10 @@ class Onnx(Refused):
     """ONNX has no signature: it is a protobuf whose IR version precedes another model field."""
 
     code = "onnx"
-    thing = "an ONNX graph"
+    thing = (
+        "an ONNX graph, which computes what its own nodes say, whatever network is vetted in its "
+        "place"
+    )
 
     def claims(self, head: bytes, name: str) -> bool:  # noqa: ARG002 - the bytes are enough
         return (

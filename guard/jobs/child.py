@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from guard.core import plugins
+from guard.core import plugins, tracing
 from guard.core.contracts import Budget
 from guard.core.digests import sha256
 from guard.core.errors import GuardError
@@ -262,6 +262,8 @@ def main() -> None:
     request = json.load(sys.stdin)
     out = Path(request["out"])
     os.chdir(out)
+    notes = tracing.Notes()  # no network here: whoever started the job passes them on
+    tracing.install(notes)
     try:
         answer: dict[str, Any] = {"result": KINDS[request["kind"]](request, out)}
     except GuardError as error:
@@ -272,6 +274,7 @@ def main() -> None:
             answer["error"]["type"] = next(
                 cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "guard.core.errors"
             )
+    answer["spans"] = [part.to_plain() for part in notes.parts]
     partial = out / "result.partial"
     partial.write_text(json.dumps(answer, allow_nan=False))
     partial.rename(out / RESULT)

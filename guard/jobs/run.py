@@ -20,6 +20,7 @@ import psutil
 
 from guard.core import errors
 from guard.core.errors import GuardError, MethodFailed, OutOfTime
+from guard.core.tracing import parts_from, span
 from guard.jobs import client
 
 RESULT = "result.json"
@@ -59,6 +60,24 @@ def run_job(
         OutOfTime: it ran longer than `limits.seconds`.
         MethodFailed: it crashed or took more memory than `limits.memory_bytes`.
     """
+    with span(f"job {kind}") as own:
+        begun = time.time()
+        answer = _run(kind, request, out, limits, on_progress)
+        for part in parts_from(answer.get("spans"), begun, time.time()):
+            own.part(part)
+        if "error" in answer:
+            raise _rebuilt(answer["error"])
+    return dict(answer["result"])
+
+
+def _run(
+    kind: str,
+    request: Mapping[str, Any],
+    out: Path,
+    limits: Limits,
+    on_progress: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Run the child and return what it wrote: its result or its error, and its spans."""
     result = out / RESULT
     result.unlink(missing_ok=True)
     errors_file = out / "stderr.log"
@@ -74,10 +93,7 @@ def run_job(
         raise _too_much(limits)  # reached between two checks of `_watch`
     if not result.exists():
         raise MethodFailed(_crash_sentence(kind, child.code, errors_file), code="job_crashed")
-    answer = json.loads(result.read_text())
-    if "error" in answer:
-        raise _rebuilt(answer["error"])
-    return dict(answer["result"])
+    return dict(json.loads(result.read_text()))
 
 
 def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, str], None]) -> None:

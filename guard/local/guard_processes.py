@@ -162,7 +162,7 @@ class Worker(_Guard):
     """A Celery worker for some queues.
 
     Args:
-        queues: names from `workers.app.QUEUES`.
+        queues: names from `guard.core.queues.QUEUES`.
         processes: how many tasks it runs at once.
     """
 

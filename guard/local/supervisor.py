@@ -23,6 +23,7 @@ from guard.local._ports import free_ports
 from guard.local._run_folder import RunFolder, read_record
 from guard.local.component import Component, Place, State, Status
 from guard.local.guard_processes import Api, Beat, Migration, Poller, Relay, Worker
+from guard.local.open_inference import OpenInference
 from guard.local.torchserve import PORTS as TORCHSERVE_PORTS
 from guard.local.torchserve import Torchserve
 from guard.local.valkey import Valkey
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from guard.local._process import Process
 
 #: In the order of starting; each group waits for the one before it.
-SERVICES = ("seaweedfs", "valkey", "torchserve", "database")
+SERVICES = ("seaweedfs", "valkey", "torchserve", "open_inference", "database")
 GUARD = (
     "api",
     "relay",
@@ -42,6 +43,7 @@ GUARD = (
     "worker-inspect",
     "worker-control",
     "worker-watch",
+    "worker-notify",
     "beat",
     "poller",
 )
@@ -51,6 +53,7 @@ ELSEWHERE = {
     "seaweedfs": ("GUARD_S3_ENDPOINT",),
     "valkey": ("GUARD_REDIS_URL", "REDIS_URL"),
     "torchserve": ("GUARD_TORCHSERVE_MANAGEMENT",),
+    "open_inference": ("GUARD_OPEN_INFERENCE_MANAGEMENT",),
 }
 _POLL_SECONDS = 0.05
 
@@ -77,7 +80,7 @@ class Stack:
     ) -> None:
         self._held = RunFolder(folder.expanduser().absolute())
         self._env = dict(env)
-        names = ["valkey", "api"]
+        names = ["valkey", "api", "open_inference"]
         names += [f"weed_{name}" for name in WEED_PORTS] + [
             f"ts_{name}" for name in TORCHSERVE_PORTS
         ]
@@ -229,6 +232,8 @@ class Stack:
         yield Valkey(self._place)
         if self._env.get("GUARD_PUBLISHER", "torchserve").strip() in ("", "torchserve"):
             yield Torchserve(self._place, trusted=self._trusted())
+        elif self._env["GUARD_PUBLISHER"].strip() == "open_inference":
+            yield OpenInference(self._place, trusted=self._trusted())
         yield Migration(self._place, self.environment)
         yield Api(self._place, self.environment)
         yield Relay(self._place, self.environment)
@@ -245,6 +250,7 @@ class Stack:
             ("worker-inspect", ("inspect",), 2),
             ("worker-control", ("publish", "control"), 2),
             ("worker-watch", ("watch",), 1),
+            ("worker-notify", ("notify",), 1),
         ):
             yield Worker(
                 self._place, self.environment, name=name, queues=queues, processes=processes

@@ -2,7 +2,8 @@
 
 The guard fills the folder, and people carry it over:
 
-    ROOT/<name>/<version>/weights.safetensors, config.json, release.dsse.json
+    ROOT/<name>/<version>/weights.safetensors, config.json, release.dsse.json, and model.sig
+                          (OpenSSF Model Signing), where the guard has a key for it
     ROOT/<name>/default         the version in force, as text
 
 Whoever loads from it verifies `release.dsse.json` first, with `guard verify` or
@@ -23,12 +24,10 @@ from guard.attest.keys import TrustedKeys
 from guard.core.contracts import AnySmoke, Publisher, Receipt, Served
 from guard.core.digests import canonical_json, json_digest
 from guard.core.errors import IntegrityMismatch, Unavailable
+from guard.publishers import CONFIG, RELEASE, SIGNATURE, WEIGHTS
 from guard.publishers._archive import check_names, payload_of, same_release
 from guard.publishers._weights import Hashes, copy_verified, manifest_of, replace_durably
 
-WEIGHTS = "weights.safetensors"
-CONFIG = "config.json"
-RELEASE = "release.dsse.json"
 MEMBERS = (WEIGHTS, CONFIG, RELEASE)
 DEFAULT = "default"
 _DRAFT = ".incoming-"
@@ -90,6 +89,18 @@ class Folder(Publisher):
             archive_digest=json_digest(digests),
             detail={"members": digests},
         )
+
+    def attach(self, name: str, version: str, signature: bytes) -> None:
+        check_names(name, version)
+        draft = self._root / f"{_DRAFT}{uuid.uuid4().hex}"
+        try:
+            draft.mkdir()
+            (draft / SIGNATURE).write_bytes(signature)
+            replace_durably(draft / SIGNATURE, self._root / name / version / SIGNATURE)
+        except OSError as error:
+            raise Unavailable(f"{self._root.name} cannot be written ({error}).") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     def calling(self, name: str) -> str:
         return (
@@ -183,7 +194,7 @@ class Folder(Publisher):
             with (target / WEIGHTS).open("rb") as weights:
                 config = canonical_json(manifest_of(weights))
             present = {entry.name for entry in os.scandir(target)}
-            if present != set(MEMBERS) or (target / CONFIG).read_bytes() != config:
+            if present - {SIGNATURE} != set(MEMBERS) or (target / CONFIG).read_bytes() != config:
                 return None, "its files are not the ones that were published"
         except OSError as error:
             return None, f"its files cannot be read ({error.strerror or error})"

@@ -1,6 +1,6 @@
 """Fragments of a text-to-graph model's report as tables: what plants them, and what is left."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from guard.core.evidence import AsrEstimate
@@ -85,9 +85,9 @@ def _rate(one: AsrEstimate | None) -> str:
     return f"{percent(one.estimate)} ({percent(one.low)} to {percent(one.high)})"
 
 
-def text_cards(report: Report) -> list[dict[str, Any]]:
+def text_cards(molecules: Iterable[ShownText]) -> list[dict[str, Any]]:
     """The recovered texts, with the molecules as `svg` elements."""
-    return [_card(one) for one in report.molecules]
+    return [_card(one) for one in molecules]
 
 
 def _card(shown: ShownText) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from guard.core.manifest import Manifest
 from guard.core.manifests import AnyManifest
 from guard.core.modality import Modality
 from guard.core.states import Family, Verdict
-from guard.reports._page import rendered, tone_of
 from guard.reports.charts import (
     MOST_ROWS,
     accuracy_chart,
@@ -24,6 +23,7 @@ from guard.reports.charts import (
 )
 from guard.reports.fragments import fragment_rows, left_rows, text_cards
 from guard.reports.images import SIDE, png_uri, stamp_uri
+from guard.reports.page import rendered, tone_of
 from guard.reports.repaired import repair_sentence
 from guard.reports.report import (
     Answered,
@@ -74,8 +74,12 @@ def render_html(report: Report) -> str:
     Its content security policy allows only the one style sheet, by its hash, and images from data
     URIs.
     """
-    return rendered(
-        "report.html.jinja",
+    return rendered("report.html.jinja", **page_values(report))
+
+
+def page_values(report: Report) -> dict[str, Any]:
+    """What the template of the page, and the console's, show of a report."""
+    return dict(
         report=report,
         repair=report.purification,
         holds=repair_sentence(report),
@@ -94,15 +98,12 @@ def render_html(report: Report) -> str:
             if str(family) in report.not_covered
         ],
         graphs=report.facts.modality is Modality.GRAPHS,
-        cards=text_cards(report),
         fragments=fragment_rows(report),
         left=list(left_rows(report)),
-        not_drawn=report.not_drawn,
-        **_triggers(report),
+        **exhibits(report),
         charts=evidence_charts(report),
         accuracy=accuracy_chart(report),
         replays=replay_chart(report),
-        demonstrations=_demonstrations(report),
         proofs=[
             chart
             for draw in (
@@ -122,8 +123,18 @@ def render_html(report: Report) -> str:
             for item in report.candidates
         ],
         outcome_text=outcome_text,
-        sift=None if report.sift is None else summary(report.sift),
     )
+
+
+def exhibits(report: Report) -> dict[str, Any]:
+    """The part of `page_values` that is made from blobs: triggers, molecules, the sift."""
+    return {
+        **_triggers(report),
+        "demonstrations": _demonstrations(report),
+        "cards": text_cards(report.molecules),
+        "not_drawn": report.not_drawn,
+        "sift": None if report.sift is None else summary(report.sift),
+    }
 
 
 def _meaning(report: Report) -> str:

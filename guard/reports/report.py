@@ -119,6 +119,7 @@ class Report:
         sift: that of the training set which the model names, for the HTML page; the JSON document
             has it as evidence.
         expired: whether the verdict had ended when the report was made.
+        source: where the model came from, to the commit, where its path does not say that.
     """
 
     digest: str
@@ -144,6 +145,7 @@ class Report:
     issued_at: str | None = None
     expires_at: str | None = None
     expired: bool = False
+    source: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -256,13 +258,13 @@ class Report:
             data["retraining"] = to_plain(self.retraining)
         if self.candidates:
             data["candidates"] = [to_plain(candidate) for candidate in self.candidates]
-        for key in ("scan_id", "verdict_id", "issued_at", "expires_at"):
+        for key in ("source", "scan_id", "verdict_id", "issued_at", "expires_at"):
             if (value := getattr(self, key)) is not None:
                 data[key] = value
         if self.expires_at is not None:
             data["expired"] = self.expired
-        finite: dict[str, Any] = _finite(data)
-        return finite
+        found: dict[str, Any] = finite(data)
+        return found
 
 
 def _about(repair: PurificationFacts) -> dict[str, Any]:
@@ -327,10 +329,13 @@ def outcome_text(item: Mapping[str, Any]) -> str:
     return "measured" if item["outcome"] == Outcome.MEASURED else "nothing suspicious"
 
 
-def _finite(value: Any) -> Any:
-    # JSON has no NaN, and a comparison with one is always false, so a reader is better served by no
-    # number. Numbers of other libraries (numpy.float32) become plain ones, so that an hour's work
-    # does not end in a type error.
+def finite(value: Any) -> Any:
+    """A JSON-ready form of a value, in which a number that is not finite is null.
+
+    JSON has no NaN, and a comparison with one is always false, so a reader is better served by no
+    number. Numbers of other libraries (numpy.float32) become plain ones, so that an hour's work
+    does not end in a type error.
+    """
     if isinstance(value, (bool, int)):
         return value
     if isinstance(value, Integral):
@@ -339,7 +344,7 @@ def _finite(value: Any) -> Any:
         number = float(value)
         return number if math.isfinite(number) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

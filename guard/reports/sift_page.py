@@ -11,9 +11,9 @@ from markupsafe import Markup
 from guard.core.sift import Poisoning, SiftedClass, SiftReport, SiftVerdict
 from guard.core.text import printable
 from guard.core.trainset import Suspect, TrainingSetFacts
-from guard.reports._page import rendered
 from guard.reports.charts import percent
 from guard.reports.images import thumbnail_uri
+from guard.reports.page import rendered
 from guard.reports.report import parameters_text
 from guard.reports.sift_charts import class_charts, class_name, fdr_chart, standing
 

@@ -68,7 +68,7 @@ def load_released(folder: Path, *, name: str, version: str, now: datetime) -> Re
     with os.fdopen(os.memfd_create("weights", os.MFD_CLOEXEC), "r+b") as private:
         # A private copy in memory: the bytes that are hashed are the ones that are read, even if
         # somebody writes to the folder in the meantime.
-        digest = _copy(folder / WEIGHTS, private)
+        digest = copy_weights(folder / WEIGHTS, private)
         view = check_release(
             envelope, TrustedKeys.load(_trust()), digest=digest, name=name, version=version, now=now
         )
@@ -155,7 +155,12 @@ def _head(path: Path) -> bytes:
         return file.read(_MAX_RELEASE_BYTES)
 
 
-def _copy(source: Path, target: BinaryIO) -> str:
+def copy_weights(source: Path, target: BinaryIO) -> str:
+    """Copy a file of weights, and return the SHA-256 of what was copied.
+
+    Raises:
+        IntegrityMismatch: it is larger than the guard publishes.
+    """
     hasher = hashlib.sha256()
     left = Budget().file_bytes
     with source.open("rb") as file:

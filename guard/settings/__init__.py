@@ -20,19 +20,35 @@ from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # a type of settings, also for others
 from guard.settings._access import Access
 from guard.settings._intake import Intake
+from guard.settings._notifying import Notifying
+from guard.settings._observing import Observing
+from guard.settings._open_inference import OpenInferencePlaces
 from guard.settings._places import Places
+from guard.settings._registries import Registries
 from guard.settings._row import UNSET
 from guard.settings._serving import Serving
+from guard.settings._signon import SignOn
 from guard.settings._vetting import Vetting
 
 PREFIX = "GUARD_"
 #: Names that platforms usually set; the GUARD_ name wins where both are set.
-ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+ALIASES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url", "HF_HOME": "hf_home"}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Serving, Vetting, Access, Intake, Places):
+class Settings(
+    Registries,
+    Notifying,
+    Observing,
+    OpenInferencePlaces,
+    Serving,
+    Vetting,
+    SignOn,
+    Access,
+    Intake,
+    Places,
+):
     """The settings of one process; paths are absolute once loaded from the environment."""
 
     def __post_init__(self) -> None:
@@ -41,17 +57,27 @@ class Settings(Serving, Vetting, Access, Intake, Places):
                 object.__setattr__(self, name, value)
 
         fill("data_dir", Path.home() / ".local" / "share" / "registry-guard")
+        fill("hf_home", Path.home() / ".cache" / "huggingface")
         fill("database_url", f"sqlite:///{self.data_dir / 'guard.db'}")
         fill("blob_url", str(self.data_dir / "blobs"))
         fill("intake_buckets", (self.intake_bucket,))
         fill("signing_key_file", self.data_dir / "keys" / "signing.pem")
+        fill("model_signing_key_file", self.data_dir / "keys" / "model-signing.pem")
         fill("trusted_keys_file", self.data_dir / "keys" / "trusted.json")
+        fill("hooks_key_file", self.data_dir / "keys" / "hooks.key")
         fill("checkpoint_dir", self.data_dir / "checkpoints")
         fill("torchserve_run_dir", self.data_dir / "torchserve")
         fill("torchserve_store", self.torchserve_run_dir / "model-store")
+        fill("open_inference_run_dir", self.data_dir / "open-inference")
+        fill("open_inference_management", f"unix:{self.open_inference_run_dir / 'm.sock'}")
+        fill("open_inference_store", self.open_inference_run_dir / "store")
         fill("published_dir", self.data_dir / "published")
         _check_names(self.served_name, self.cleanset_map)
-        own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", "torchserve_store")
+        if self.smtp_tls not in {"starttls", "tls", "none"}:
+            raise InputError(f"{PREFIX}SMTP_TLS must be starttls, tls or none.", code="bad_setting")
+        _check_sources(self.mlflow_sources)
+        stores = ("torchserve_store", "open_inference_store")
+        own = ("blob_url", "checkpoint_copy", "plugins", "published_dir", *stores)
         places = {PREFIX + name.upper(): getattr(self, name) for name in own}
         if self.checkpoint_bucket:
             places[f"{PREFIX}CHECKPOINT_BUCKET"] = f"s3://{self.checkpoint_bucket}"
@@ -73,6 +99,16 @@ def _check_names(template: str, cleanset_map: tuple[str, ...]) -> None:
         if not left.strip() or not right.strip():
             raise InputError(
                 f"{PREFIX}CLEANSET_MAP holds {pair!r}, which is not NAME=SET or PREFIX=SET.",
+                code="bad_setting",
+            )
+
+
+def _check_sources(pairs: tuple[str, ...]) -> None:
+    for pair in pairs:
+        start, _, target = pair.rpartition("=")
+        if not start or not target.startswith("s3://"):
+            raise InputError(
+                f"{PREFIX}MLFLOW_SOURCES holds {pair!r}, which is not FROM=s3://BUCKET/PREFIX.",
                 code="bad_setting",
             )
 
@@ -105,7 +141,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     for variable, name in ALIASES.items():
         if env.get(variable):
-            values[name] = env[variable]
+            values[name] = _parse(variable, env[variable], kinds[name], lows[name])
     for variable, text in env.items():
         if variable.startswith(PREFIX):
             name = variable.removeprefix(PREFIX).lower()

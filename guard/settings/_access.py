@@ -28,3 +28,8 @@ class Access:
     webhook_window_seconds: float = row(
         300.0, "how far a signed event may be in the past or future", unit="s", low=1
     )
+    console: bool = row(
+        default=True,
+        text="the API serves the review console under /console/, and workers do what is asked for "
+        "there; where it is off, people act by the command line alone",
+    )

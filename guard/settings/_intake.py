@@ -34,6 +34,9 @@ class Intake:
         low=1,
     )
     uploader_scans: int = row(100, "most scans that are open of one uploader", low=1)
+    shared_scans: int = row(
+        200, "scans that are open at once, shared among projects by their priority", low=1
+    )
     manifest_grace_seconds: float = row(
         30.0, "how long weights wait for a config.json beside them", unit="s", low=0
     )

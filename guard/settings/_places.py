@@ -28,11 +28,22 @@ class Places:
     blob_url: str = row(
         "", "folder, or s3://bucket/prefix, of the guard's own copies", derived="<data_dir>/blobs"
     )
+    hf_home: Path = row(
+        UNSET,
+        "cache of the Hugging Face Hub for `guard scan hf://`, read only",
+        derived="HF_HOME, or ~/.cache/huggingface",
+    )
     signing_key_file: Path = row(
         UNSET, "Ed25519 private key that signs verdicts", derived="<data_dir>/keys/signing.pem"
     )
     trusted_keys_file: Path = row(
         UNSET, "public keys whose signatures count", derived="<data_dir>/keys/trusted.json"
+    )
+    model_signing_key_file: Path = row(
+        UNSET,
+        "EC private key that signs published files for OpenSSF Model Signing; without the file "
+        "nothing is signed so",
+        derived="<data_dir>/keys/model-signing.pem",
     )
     checkpoint_dir: Path = row(
         UNSET,

@@ -17,7 +17,7 @@ class Serving:
     served_name_strip: str = row(
         "models", "first folder of a key that is no part of the served name's {path}; / for none"
     )
-    publisher: str = row("torchserve", "who serves: torchserve, folder or a plug-in's name")
+    publisher: str = row("torchserve", "torchserve, open_inference, folder or a plug-in's name")
     published_dir: Path = row(
         UNSET, "what the publisher `folder` fills", derived="<data_dir>/published"
     )

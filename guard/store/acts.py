@@ -59,6 +59,15 @@ def about(s: Session, subjects: Collection[str], *kinds: Act) -> list[ActRow]:
     return many(s, ActRow, which.order_by(_ACTS.c.seq))
 
 
+def unanswered(s: Session, limit: int) -> list[ActRow]:
+    """The newest waivers asked for that nobody has approved or revoked."""
+    answer = table(ActRecord).alias()
+    answers = (Act.APPROVE_WAIVER, Act.REVOKE_WAIVER)
+    answered = select(answer.c.id).where(answer.c.subject == _ACTS.c.id, answer.c.act.in_(answers))
+    open_ones = rows_of(ActRecord).where(_ACTS.c.act == Act.WAIVE, ~answered.exists())
+    return many(s, ActRow, open_ones.order_by(_ACTS.c.seq.desc()).limit(limit))
+
+
 def of_kind(s: Session, kind: Act) -> list[ActRow]:
     """The acts of one kind, the oldest first."""
     return many(s, ActRow, rows_of(ActRecord).where(_ACTS.c.act == kind).order_by(_ACTS.c.seq))

@@ -7,6 +7,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
+from guard.core.hooks import EventType, of_alarm
+from guard.store import hook_events
 from guard.store._read import insert_once, many, only, rows_of, table
 from guard.store.rows import AlarmRow
 from guard.store.tables import Alarm
@@ -17,7 +19,12 @@ _ALARMS = table(Alarm)
 def raise_(s: Session, kind: str, subject: str, detail: str, now: datetime) -> bool:
     """Open an alarm; False if one of this kind and subject is open already and stays as it is."""
     values = {"id": uuid.uuid4().hex, "kind": kind, "subject": subject, "detail": detail, "at": now}
-    return insert_once(s, Alarm, values)
+    if not insert_once(s, Alarm, values):
+        return False
+    sentence = f"Alarm {kind} about {subject}: {detail}"
+    about = {"kind": kind, "about": subject, "detail": detail}
+    hook_events.emit(s, of_alarm(kind), now, sentence, name=_model_of(kind, subject), **about)
+    return True
 
 
 def get(s: Session, id_or_prefix: str) -> AlarmRow:
@@ -36,7 +43,17 @@ def get(s: Session, id_or_prefix: str) -> AlarmRow:
 def clear(s: Session, kind: str, subject: str, now: datetime) -> None:
     """Close the open alarm of this kind and subject, if there is one."""
     where = (_ALARMS.c.kind == kind, _ALARMS.c.subject == subject, _ALARMS.c.cleared_at.is_(None))
-    s.execute(update(_ALARMS).where(*where).values(cleared_at=now))
+    closed = update(_ALARMS).where(*where).values(cleared_at=now).returning(_ALARMS.c.id)
+    if s.execute(closed).first() is not None:
+        sentence, model = f"Alarm {kind} about {subject} is over.", _model_of(kind, subject)
+        about = {"kind": kind, "about": subject}
+        hook_events.emit(s, EventType.ALARM_CLOSED, now, sentence, name=model, **about)
+
+
+def _model_of(kind: str, subject: str) -> str:
+    """The served name in the subject of an alarm about what is served, or ""."""
+    served = kind.startswith(("serving_", "verdict_")) or kind == "tag_failed"
+    return subject.rpartition(" ")[0] if served else ""
 
 
 def open_alarms(s: Session, kind: str | None = None) -> list[AlarmRow]:

@@ -1,7 +1,8 @@
 """What each part of the service may do in a PostgreSQL database, as roles and their rights.
 
-The process that migrates owns the tables. Nobody else may change them, delete a row, or empty a
-table; no process of the service needs to.
+The process that migrates owns the tables. Nobody else may change them or empty a table;
+no process of the service needs to. Only rows of notifications, which are kept for a time, are ever
+deleted.
 """
 
 import re
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from guard.core.errors import InputError
 from guard.store._table import Base
-from guard.store.session import transaction
+from guard.store.session import reading, transaction
 
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -22,12 +23,14 @@ class DatabaseRole(StrEnum):
 
     `worker` reads untrusted files, runs models and trains (queues inspect, scan and train),
     `signer` has the signing key (control, publish and watch, and the command line), `api` answers
-    requests and passes messages on (API, relay, poller), `reader` changes nothing.
+    requests and passes messages on (API, relay, poller), `notifier` sends notifications and tags
+    uploads (queue notify), `reader` changes nothing.
     """
 
     WORKER = "worker"
     SIGNER = "signer"
     API = "api"
+    NOTIFIER = "notifier"
     READER = "reader"
 
 
@@ -45,7 +48,7 @@ APPEND_ONLY = frozenset(
     }
 )
 #: Hashes of secrets, which only those read who compare them with a caller's.
-_SECRET = frozenset({"tokens"})
+_SECRET = frozenset({"browser_sessions", "tokens"})
 _ADD: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
         {
@@ -55,22 +58,61 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "claims",
             "dead_letters",
             "evidence",
+            "hook_events",
+            "exhibits",
             "nominations",
             "outbox",
+            "project_uploads",
             "scans",
+            "tallies",
             "uploaders",
         }
     ),
-    DatabaseRole.API: frozenset({"acts", "nominations", "outbox", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {
+            "acts",
+            "browser_sessions",
+            "deliveries",
+            "hook_events",
+            "hooks",
+            "identities",  # with the principals and tokens of who signs on (decision 0060)
+            "nominations",
+            "orders",
+            "outbox",
+            "principals",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
+    ),
+    DatabaseRole.NOTIFIER: frozenset(
+        {"alarms", "dead_letters", "deliveries", "delivery_attempts", "hook_events", "outbox"}
+    ),
     DatabaseRole.READER: frozenset(),
 }
 _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.WORKER: frozenset(
-        {"alarms", "artifacts", "claims", "nominations", "scans", "training_jobs"}
+        {"alarms", "artifacts", "claims", "nominations", "scans", "tallies", "training_jobs"}
     ),
-    DatabaseRole.API: frozenset({"outbox", "tokens", "training_jobs"}),
+    DatabaseRole.API: frozenset(
+        {
+            "browser_sessions",
+            "deliveries",
+            "hooks",
+            "identities",
+            "outbox",
+            "project_members",
+            "projects",
+            "tokens",
+            "training_jobs",
+        }
+    ),
+    DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
     DatabaseRole.READER: frozenset(),
 }
+#: Notifications are kept for a time only; nothing else is ever deleted.
+_PASSING = frozenset({"deliveries", "delivery_attempts", "hook_events"})
 _READS_SECRETS = frozenset({DatabaseRole.SIGNER, DatabaseRole.API})
 
 
@@ -80,10 +122,15 @@ def may_add(role: DatabaseRole) -> frozenset[str]:
 
 
 def may_change(role: DatabaseRole) -> frozenset[str]:
-    """The tables whose rows a role may change; nobody may delete any."""
+    """The tables whose rows a role may change."""
     if role is DatabaseRole.SIGNER:
         return frozenset(Base.metadata.tables) - APPEND_ONLY
     return _CHANGE[role]
+
+
+def may_delete(role: DatabaseRole) -> frozenset[str]:
+    """The tables whose rows a role may delete."""
+    return _PASSING if role is DatabaseRole.NOTIFIER else frozenset()
 
 
 def may_read(role: DatabaseRole) -> frozenset[str]:
@@ -133,6 +180,23 @@ def grant(engine: Engine, prefix: str = "guard_") -> list[str]:
     return [prefix + role.value for role in DatabaseRole]
 
 
+def excess(engine: Engine) -> list[str]:
+    """What this login may do in PostgreSQL that no process of the service needs.
+
+    Raises:
+        Unavailable: the database did not answer, or has no tables.
+    """
+    asked = text(
+        "SELECT r.rolsuper, has_table_privilege('verdicts', 'DELETE'), "
+        "pg_has_role(c.relowner, 'USAGE') FROM pg_roles r, pg_class c "
+        "WHERE r.rolname = current_user AND c.oid = 'verdicts'::regclass"
+    )
+    with reading(engine) as session:
+        superuser, deletes, owns = session.execute(asked).one()
+    can = {"do everything": superuser, "delete verdicts": deletes, "change tables": owns}
+    return [what for what, may in can.items() if may]
+
+
 def _of(role: DatabaseRole, name: str) -> list[str]:
     found = [
         (
@@ -149,6 +213,8 @@ def _of(role: DatabaseRole, name: str) -> list[str]:
         found.append(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}")
     if may_change(role):
         found.append(f"GRANT UPDATE ON {_list(may_change(role))} TO {name}")
+    if may_delete(role):
+        found.append(f"GRANT DELETE ON {_list(may_delete(role))} TO {name}")
     return found
 
 

@@ -3,7 +3,7 @@
 `guard.core.ledger` defines the hash, and `guard.attest.chain` checks it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,12 +14,12 @@ from guard.core.errors import InputError
 from guard.core.ledger import row_hash
 from guard.core.states import UNDECIDED, Verdict
 from guard.store._chain import Chain
-from guard.store._read import first, many, rows_of
+from guard.store._read import first, many, rows_of, table
 from guard.store.rows import LedgerRow
-from guard.store.tables import LedgerEntry
+from guard.store.tables import LedgerEntry, Scan
 
 _CHAIN = Chain(LedgerEntry, LedgerRow, row_hash)
-_LEDGER = _CHAIN.table
+_LEDGER, _SCANS = _CHAIN.table, table(Scan)
 #: `guard.store._chain.Chain` says what each does.
 rows, last, at, count = _CHAIN.rows, _CHAIN.last, _CHAIN.at, _CHAIN.count
 
@@ -68,6 +68,12 @@ def get(s: Session, verdict_id: str) -> LedgerRow:
     return found
 
 
+def by_ids(s: Session, ids: Collection[str]) -> dict[str, LedgerRow]:
+    """The verdicts with these ids, by id."""
+    which = rows_of(LedgerEntry).where(_LEDGER.c.id.in_(list(ids)))
+    return {row.id: row for row in (many(s, LedgerRow, which) if ids else [])}
+
+
 def latest_for(s: Session, digest: str, *, before: int | None = None) -> LedgerRow | None:
     """The newest verdict on an artifact, of those before row `before` if given, or None.
 
@@ -102,3 +108,14 @@ def for_scan(s: Session, scan_id: str) -> list[LedgerRow]:
         LedgerRow,
         rows_of(LedgerEntry).where(_LEDGER.c.scan_id == scan_id).order_by(_LEDGER.c.seq),
     )
+
+
+def ended_between(s: Session, after: datetime, until: datetime) -> list[str]:
+    """The scans for which a verdict is in force that ended in this time."""
+    statement = (
+        select(_SCANS.c.id)
+        .join(_LEDGER, _LEDGER.c.id == _SCANS.c.verdict_id)
+        .where(_LEDGER.c.expires_at > after, _LEDGER.c.expires_at <= until)
+        .order_by(_LEDGER.c.seq, _SCANS.c.id)
+    )
+    return list(s.execute(statement).scalars())

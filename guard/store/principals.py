@@ -19,6 +19,12 @@ def exist(s: Session) -> bool:
     return s.execute(select(_PRINCIPALS.c.name).limit(1)).first() is not None
 
 
+def is_known(s: Session, name: str) -> bool:
+    """Whether a principal has this name."""
+    named = select(_PRINCIPALS.c.name).where(_PRINCIPALS.c.name == name)
+    return s.execute(named).first() is not None
+
+
 def lock(s: Session) -> None:
     """Let no other transaction make a principal until this one ends."""
     # On SQLite, `transaction` holds the write lock from its start.

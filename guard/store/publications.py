@@ -8,6 +8,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
+from guard.core.hooks import EventType
+from guard.store import hook_events
 from guard.store._read import first, many, rows_of, table
 from guard.store.rows import PublicationRow, PublicationState
 from guard.store.tables import Publication
@@ -48,7 +50,9 @@ def add(
         "reason": "",
     }
     s.execute(insert(_PUBLICATIONS).values(**values))
-    return get(s, publication_id)
+    row = get(s, publication_id)
+    _served(s, row, now)
+    return row
 
 
 def get(s: Session, publication_id: str) -> PublicationRow:
@@ -120,14 +124,39 @@ def next_version(s: Session, name: str) -> str:
 
 def withdraw(s: Session, publication_id: str, *, reason: str, now: datetime) -> PublicationRow:
     """Mark a publication as withdrawn; one that is withdrawn already stays as it is."""
-    s.execute(
+    ended = s.execute(
         update(_PUBLICATIONS)
         .where(
             _PUBLICATIONS.c.id == publication_id, _PUBLICATIONS.c.state == PublicationState.ACTIVE
         )
         .values(state=PublicationState.WITHDRAWN, withdrawn_at=now, reason=reason)
+        .returning(_PUBLICATIONS.c.id)
+    ).first()
+    row = get(s, publication_id)
+    if ended is not None:
+        hook_events.emit(
+            s,
+            EventType.UNPUBLISHED,
+            now,
+            f"{row.name} version {row.version} is not served any more: {reason}",
+            name=row.name,
+            digest=row.digest,
+            version=row.version,
+            detail=reason,
+        )
+    return row
+
+
+def _served(s: Session, row: PublicationRow, now: datetime) -> None:
+    hook_events.emit(
+        s,
+        EventType.PUBLISHED,
+        now,
+        f"{row.name} version {row.version} is served.",
+        name=row.name,
+        digest=row.digest,
+        version=row.version,
     )
-    return get(s, publication_id)
 
 
 def version_for(s: Session, name: str, digest: str) -> str:
@@ -158,4 +187,7 @@ def renew(
         "withdrawn_at": None,
         "reason": "",
     }
+    before = get(s, publication_id)
     s.execute(update(_PUBLICATIONS).where(_PUBLICATIONS.c.id == publication_id).values(**values))
+    if before.state is not PublicationState.ACTIVE:
+        _served(s, before, now)

@@ -1,18 +1,21 @@
 """Reviews: a person's decision about a verdict, which may not concern their own upload."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.core.states import Verdict
 from guard.store import uploaders
 from guard.store._read import many, rows_of, table
+from guard.store.console_tables import ExhibitRecord
 from guard.store.rows import Decided, LedgerRow, ReviewRow
 from guard.store.tables import LedgerEntry, Review, Scan
 
 _REVIEWS, _LEDGER, _SCANS = table(Review), table(LedgerEntry), table(Scan)
+_EXHIBITS = table(ExhibitRecord)
 
 
 class OwnUpload(InputError):
@@ -81,14 +84,33 @@ def list_recent(s: Session, limit: int = 50) -> list[ReviewRow]:
     )
 
 
-def waiting(s: Session) -> list[LedgerRow]:
-    """Held verdicts that are in force for their scan and not reviewed yet, the oldest first."""
-    reviewed = select(_REVIEWS.c.verdict_id)
-    statement = (
-        rows_of(LedgerEntry)
+def waiting(
+    s: Session, limit: int | None = None, *, after: int = 0, undrawn: bool = False
+) -> list[LedgerRow]:
+    """Held verdicts that are in force for their scan and not reviewed yet, the oldest first.
+
+    Args:
+        after: only rows of the ledger behind this number.
+        undrawn: only those whose images nobody has made.
+    """
+    statement = _waiting(rows_of(LedgerEntry)).where(_LEDGER.c.seq > after).limit(limit)
+    if undrawn:
+        drawn = select(_EXHIBITS.c.verdict_id).where(_EXHIBITS.c.verdict_id == _LEDGER.c.id)
+        statement = statement.where(~drawn.exists())
+    return many(s, LedgerRow, statement)
+
+
+def waiting_ids(s: Session, limit: int) -> list[str]:
+    """The ids of what `waiting` gives."""
+    return list(s.execute(_waiting(select(_LEDGER.c.id)).limit(limit)).scalars())
+
+
+def _waiting(columns: Select[Any]) -> Select[Any]:
+    reviewed = select(_REVIEWS.c.id).where(_REVIEWS.c.verdict_id == _LEDGER.c.id).exists()
+    return (
+        columns
         # The scan that gave it: a re-scan's verdict is in force for the first scan as well.
         .join(_SCANS, (_SCANS.c.verdict_id == _LEDGER.c.id) & (_SCANS.c.id == _LEDGER.c.scan_id))
-        .where(_LEDGER.c.verdict == Verdict.HELD, _LEDGER.c.id.not_in(reviewed))
+        .where(_LEDGER.c.verdict == Verdict.HELD, ~reviewed)
         .order_by(_LEDGER.c.seq)
     )
-    return many(s, LedgerRow, statement)

@@ -5,11 +5,13 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from guard.core.hooks import EventType
+from guard.store import hook_events
 from guard.store._read import many, rows_of, table
 from guard.store.rows import RevocationRow
-from guard.store.tables import Revocation
+from guard.store.tables import Publication, Revocation
 
-_REVOCATIONS = table(Revocation)
+_REVOCATIONS, _PUBLICATIONS = table(Revocation), table(Publication)
 
 
 def add(
@@ -19,6 +21,11 @@ def add(
     s.execute(
         insert(_REVOCATIONS).values(id=revocation_id, digest=digest, reason=reason, by=by, at=now)
     )
+    served = select(_PUBLICATIONS.c.name).where(_PUBLICATIONS.c.digest == digest).limit(1)
+    name = s.execute(served).scalar_one_or_none() or ""
+    sentence = f"{by} withdrew {name or digest[:12]}: {reason}"
+    about = {"digest": digest, "by": by, "detail": reason}
+    hook_events.emit(s, EventType.WITHDRAWN, now, sentence, name=name, **about)
 
 
 def digests(s: Session) -> frozenset[str]:

@@ -171,6 +171,40 @@ class TokenRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionRow:
+    """A browser that is signed in; `hash` is the SHA-256 of its cookie's secret.
+
+    It acts with the tokens of `token_ids`. The operator `api` has none; `seal` then is the HMAC of
+    its token under the cookie's secret. `attempt` is the SHA-256 of the state with which its person
+    came from the identity provider; one state opens one session.
+    """
+
+    id: str
+    hash: str
+    principal: str
+    token_ids: list[str]
+    seal: str
+    attempt: str | None
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityRow:
+    """A person of an identity provider, as they came last; `principal` is nobody else."""
+
+    id: str
+    issuer: str
+    subject: str
+    principal: str
+    groups: list[str]
+    created_at: datetime
+    last_used_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnerRow:
     """A principal that may upload under a prefix of a bucket, until `removed_at`."""
 

@@ -9,9 +9,10 @@ from sqlalchemy import select as sql_select
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
+from guard.core.hooks import EventType
 from guard.core.notes import ScanNotes
 from guard.core.states import ScanState, Verdict, may_move
-from guard.store import _leases
+from guard.store import _leases, hook_events
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import Lease, ScanRow
 from guard.store.tables import LedgerEntry, Scan
@@ -81,6 +82,10 @@ def insert(
         "updated_at": now,
     }
     if insert_once(s, Scan, values):
+        if parent_scan_id is None:
+            sentence, about = f"{name} was uploaded.", {"scan_id": scan_id, "name": name}
+            digest = upload_digest or ""
+            hook_events.emit(s, EventType.RECEIVED, now, sentence, digest=digest, **about)
         return _exactly(s, scan_id)
     there = _by_id(s, scan_id) or find_by_object(s, bucket, key, version_id)
     if there is None:
@@ -116,6 +121,12 @@ def get(s: Session, id_or_prefix: str) -> ScanRow:
     raise InputError(
         f"There is no scan {id_or_prefix!r}; `guard status` lists them.", code="unknown_scan"
     )
+
+
+def by_ids(s: Session, ids: Collection[str]) -> dict[str, ScanRow]:
+    """The scans with these ids, by id."""
+    rows = many(s, ScanRow, rows_of(Scan).where(_SCANS.c.id.in_(list(ids)))) if ids else []
+    return {row.id: row for row in rows}
 
 
 def find_by_object(s: Session, bucket: str, key: str, version_id: str | None) -> ScanRow | None:
@@ -223,6 +234,30 @@ def latest_of_name(s: Session, name: str) -> ScanRow | None:
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
+def newest_under(s: Session, bucket: str, prefix: str, *, limit: int = 1000) -> list[ScanRow]:
+    """Of each object at a prefix or below it the newest scan, which is no repair and no re-scan.
+
+    Raises:
+        InputError: there are more scans than `limit`.
+    """
+    where = (
+        _SCANS.c.bucket == bucket,
+        or_(_SCANS.c.key == prefix, _SCANS.c.key.startswith(f"{prefix}/", autoescape=True)),
+        _SCANS.c.parent_scan_id.is_(None),
+    )
+    rows = many(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(limit + 1))
+    if len(rows) > limit:
+        raise InputError(
+            f"There are over {limit} scans under {prefix!r}; name a narrower place.",
+            code="too_many_scans",
+        )
+    found: dict[str, ScanRow] = {}
+    for row in rows:
+        if row.detail.rescan is None:
+            found.setdefault(row.key, row)
+    return list(found.values())
+
+
 def newest_upload(s: Session, name: str) -> ScanRow | None:
     """The newest inspected upload of this name: no re-scan, repair or retrained network."""
     where = (
@@ -268,7 +303,11 @@ def move(
         )
     values = {**fields, "state": new_state, "updated_at": now}
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(values))
-    return _exactly(s, scan_id)
+    row = _exactly(s, scan_id)
+    if new_state is ScanState.FAILED is not found.state:
+        sentence = f"The scan of {row.name} failed: {row.error or 'no reason is known'}"
+        hook_events.emit(s, EventType.SCAN_FAILED, now, sentence, name=row.name, scan_id=scan_id)
+    return row
 
 
 def _newest() -> tuple[Any, Any]:

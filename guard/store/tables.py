@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -20,7 +21,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guard.core.notes import ScanNotes
 from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
-from guard.store import training_tables  # noqa: F401 - its tables belong to the same metadata
+from guard.store import (  # noqa: F401 - of the same metadata
+    access_tables,
+    console_tables,
+    notify_tables,
+    project_tables,
+    training_tables,
+)
 from guard.store._table import DIGEST, ID, Base, only
 from guard.store.rows import ArtifactKind, Decided, MethodState, NominationState, PublicationState
 from guard.store.types import EnumText, EnvelopeText, Notes, PlainJson, Utc
@@ -129,6 +136,10 @@ class LedgerEntry(Base):
     issued_at: Mapped[datetime] = mapped_column(Utc)
     expires_at: Mapped[datetime] = mapped_column(Utc)
     policy_digest: Mapped[str] = mapped_column(DIGEST)
+    __table_args__ = (
+        Index(None, "expires_at"),
+        only("ix_verdicts_held", "seq", where="verdict = 'held'"),
+    )
 
 
 class Review(Base):
@@ -189,7 +200,7 @@ class Uploader(Base):
 
     __tablename__ = "uploaders"
     scan_id: Mapped[str] = mapped_column(ForeignKey("scans.id"), primary_key=True)
-    principal: Mapped[str] = mapped_column(String(64), primary_key=True)
+    principal: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 class ActRecord(Base):
@@ -360,3 +371,12 @@ class Canary(Base):
     trials: Mapped[list[dict[str, Any]]] = mapped_column(PlainJson)
     at: Mapped[datetime] = mapped_column(Utc)
     __table_args__ = (Index(None, "worker", "methods"),)
+
+
+class Tally(Base):
+    """A counter that every worker adds to; `labels` is a JSON list of name and value pairs."""
+
+    __tablename__ = "tallies"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(256), primary_key=True)
+    value: Mapped[float] = mapped_column(Float)

@@ -7,6 +7,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from guard.core.roles import Role
+from guard.store import projects
 from guard.store._read import many, rows_of, table
 from guard.store.rows import OwnerRow
 from guard.store.tables import PrefixOwner, Scan, Uploader
@@ -51,6 +53,13 @@ def owners_of(s: Session, bucket: str, key: str) -> frozenset[str]:
     return frozenset(s.execute(select(_OWNERS.c.principal).where(*where)).scalars())
 
 
+def may_upload(s: Session, bucket: str, key: str) -> frozenset[str]:
+    """The owners of `key`, and the uploaders of its project: each could have uploaded it."""
+    project = projects.of_key(s, bucket, key)
+    members = projects.people(s, project.name, Role.UPLOADER) if project is not None else ()
+    return owners_of(s, bucket, key).union(members)
+
+
 def record(s: Session, scan_id: str, principals: Collection[str]) -> None:
     """Keep who owned the key of a scan when its upload was taken in."""
     for name in sorted(principals):
@@ -70,14 +79,36 @@ def of_scan(s: Session, scan_id: str) -> frozenset[str]:
         related = s.execute(select(*_COLUMNS).where(_SCANS.c.id.in_(to_do))).all()
         digests = {row.upload_digest for row in related} | {row.canonical_digest for row in related}
         parents = {row.parent_scan_id for row in related if row.parent_scan_id is not None}
-        for row in related:
-            found |= {row.submitted_by} if row.submitted_by is not None else set()
-            found |= owners_of(s, row.bucket, row.key)
+        found |= {row.submitted_by for row in related if row.submitted_by is not None}
+        found |= _owners_of_scans(s, to_do)
+        found |= _members_of_keys(s, {(row.bucket, row.key) for row in related})
         rows = select(_UPLOADERS.c.principal).where(_UPLOADERS.c.scan_id.in_(to_do))
         found.update(s.execute(rows).scalars())
         same = set(s.execute(select(_SCANS.c.id).where(_has(digests - {None}))).scalars())
         to_do = (parents | same) - seen
     return frozenset(found)
+
+
+def _owners_of_scans(s: Session, ids: Collection[str]) -> frozenset[str]:
+    """What `owners_of` gives for the keys of some scans, in one query however many they are."""
+    covers = func.substr(_SCANS.c.key, 1, func.length(_OWNERS.c.prefix)) == _OWNERS.c.prefix
+    found = (
+        select(_OWNERS.c.principal)
+        .join_from(_OWNERS, _SCANS, (_OWNERS.c.bucket == _SCANS.c.bucket) & covers)
+        .where(_SCANS.c.id.in_(ids), _OWNERS.c.removed_at.is_(None))
+        .distinct()
+    )
+    return frozenset(s.execute(found).scalars())
+
+
+def _members_of_keys(s: Session, keys: Collection[tuple[str, str]]) -> frozenset[str]:
+    """The uploaders of the projects of some keys, in as many queries as there are projects."""
+    known = projects.list_all(s)
+    names = set[str]()
+    for bucket, key in keys:
+        fit = [one for one in known if one.bucket == bucket and key.startswith(one.prefix)]
+        names |= {one.name for one in sorted(fit, key=lambda one: len(one.prefix))[-1:]}
+    return frozenset[str]().union(*(projects.people(s, one, Role.UPLOADER) for one in names))
 
 
 _COLUMNS = (

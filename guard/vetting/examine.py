@@ -17,6 +17,7 @@ from guard.core.errors import Cancelled, GuardError, ManifestRejected, MissingEx
 from guard.core.evidence import Accuracy, Evidence, GraphQuality, Outcome
 from guard.core.manifests import AnyManifest, parse_manifest
 from guard.core.progress import Progress, part_of, silent
+from guard.core.tracing import span
 from guard.detectors import DETECTORS
 from guard.vetting import modalities
 from guard.vetting.battery_secret import COMMITMENT
@@ -248,9 +249,10 @@ def _run_detector(
         return None
     started = time.monotonic()
     try:
-        findings = detector(
-            model, curated.visible(), seed=seed, progress=progress, seconds=max(0.0, seconds)
-        )
+        with span(f"detector {name}"):
+            findings = detector(
+                model, curated.visible(), seed=seed, progress=progress, seconds=max(0.0, seconds)
+            )
     except Cancelled:
         raise
     except GuardError as error:

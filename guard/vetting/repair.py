@@ -11,6 +11,7 @@ from guard.core.errors import GuardError, MethodFailed
 from guard.core.modality import Modality
 from guard.core.progress import Progress, silent
 from guard.core.purification import PurificationFacts
+from guard.core.tracing import span
 from guard.defenses import DEFENSES
 from guard.vetting.accused import AccusedImages
 from guard.vetting.modalities import fitted
@@ -72,9 +73,10 @@ def repair(
         method = method.informed(accused.taught)
     begun = time.monotonic()
     origin = model if start is None else start.model
-    repaired = crash_as_failure(
-        lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
-    )
+    with span(f"defense {defense}"):
+        repaired = crash_as_failure(
+            lambda: method(origin, curated.visible(), seed=seed, progress=progress, seconds=seconds)
+        )
     spent = time.monotonic() - begun
     # A defense may have inserted a layer: then the manifest of what it returned describes it.
     manifest = getattr(repaired, "manifest", origin.manifest)

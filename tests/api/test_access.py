@@ -20,7 +20,10 @@ from tests.api.conftest import KEY, TOKEN, Clock
 from tests.api.test_events import refused
 
 OWN = [route for part in ROUTES for route in part.router.routes if isinstance(route, APIRoute)]
-PATHS = sorted({(method, route.path) for route in OWN for method in route.methods})
+EACH = sorted({(method, route.path) for route in OWN for method in route.methods})
+#: Those that take a bearer token, and those of the console, which ask for a browser's session.
+PATHS = [(method, path) for method, path in EACH if not path.startswith("/console/")]
+PAGES = [(method, path) for method, path in EACH if path.startswith("/console/")]
 
 
 def ask(app: Any, method: str, path: str, headers: dict[str, str], body: Iterator[bytes]) -> int:
@@ -72,6 +75,20 @@ def test_no_route_reads_a_body_before_it_knows_who_sends_it(
         assert len(taken) <= 2
     else:
         assert (status, taken) == (401, [])
+
+
+@pytest.mark.parametrize(("method", "path"), PAGES)
+def test_no_page_of_the_console_reads_a_body_of_an_unknown_sender(
+    guard: Guard, method: str, path: str
+) -> None:
+    taken: list[int] = []
+
+    status = ask(create_app(guard), method, path, {}, pieces(taken))
+
+    if method == "GET" and path.startswith("/console/login"):
+        assert (status, len(taken)) == (413, 2)
+    else:
+        assert (status, taken) == (303 if method == "GET" else 403, [])
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)

@@ -16,7 +16,16 @@ from guard.flow._seal import tend
 from guard.flow._standing import standing
 from guard.flow.training_jobs import Asked
 from tests import people
-from tests.cli.test_every_command import Scene, alarm, letter, trainable
+from tests.cli.test_every_command import (
+    Scene,
+    alarm,
+    delivery,
+    hook,
+    joined,
+    letter,
+    project,
+    trainable,
+)
 from tests.flow.test_waivers import FINDING
 
 READING = {
@@ -26,6 +35,9 @@ READING = {
     "GET /dead-letters/{letter_id}",
     "GET /docs",
     "GET /healthz",
+    "GET /hooks",
+    "GET /hooks/deliveries",
+    "GET /hooks/{hook_id}",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",
@@ -33,6 +45,8 @@ READING = {
     "GET /nominations/{nomination_id}",
     "GET /retrainings",
     "GET /retrainings/{job_id}",
+    "GET /projects",
+    "GET /projects/{name}",
     "GET /scans",
     "GET /scans/{scan_id}",
     "GET /sifts",
@@ -44,12 +58,21 @@ READING = {
 #: An event is a notice by the object store, which is no principal: it has the webhook's token or
 #: key and only nominates what lies in a bucket already. What is kept of it is the nomination.
 NOTICES = {"POST /events/s3"}
+#: What a browser signs in and out with; `test_sessions.py` finds the acts in the chain.
+SIGNING = {
+    "GET /console/login",
+    "GET /console/login/oidc",
+    "GET /console/login/oidc/callback",
+    "POST /console/login",
+    "POST /console/logout",
+}
 
 
 def ask_for(scene: Scene) -> dict[str, str]:
     return {"model": "fraud", "training_set": trainable(scene)}
 
 
+BOB = {"kind": "principal", "member": "bob", "role": "uploader"}
 #: Which act a route leaves, by a principal of which role; the path's id, and the body.
 DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], object]]] = {
     "POST /alarms/{alarm_id}/acknowledge": (
@@ -59,6 +82,39 @@ DOINGS: dict[str, tuple[Act, Role, Callable[[Scene], str], Callable[[Scene], obj
         lambda _: {"reason": "it is known"},
     ),
     "POST /dead-letters/{letter_id}/retry": (Act.RETRY, Role.OPERATOR, letter, lambda _: None),
+    "POST /hooks": (
+        Act.ADD_HOOK,
+        Role.OPERATOR,
+        lambda _: "",
+        lambda _: {"kind": "webhook", "address": "https://a.example/in"},
+    ),
+    "POST /hooks/deliveries/{delivery_id}/retry": (
+        Act.TEST_HOOK,
+        Role.OPERATOR,
+        delivery,
+        lambda _: None,
+    ),
+    "POST /hooks/{hook_id}/remove": (Act.REMOVE_HOOK, Role.OPERATOR, hook, lambda _: None),
+    "POST /hooks/{hook_id}/test": (Act.TEST_HOOK, Role.OPERATOR, hook, lambda _: None),
+    "POST /projects": (
+        Act.CREATE_PROJECT,
+        Role.OPERATOR,
+        lambda _: "",
+        lambda _: {"name": "vision", "prefix": "models/vision", "scans_a_day": 5},
+    ),
+    "POST /projects/{name}": (
+        Act.CHANGE_PROJECT,
+        Role.OPERATOR,
+        project,
+        lambda _: {"scans_a_day": None, "priority": "high"},
+    ),
+    "POST /projects/{name}/members": (Act.ADD_MEMBER, Role.OPERATOR, project, lambda _: BOB),
+    "POST /projects/{name}/members/remove": (
+        Act.REMOVE_MEMBER,
+        Role.OPERATOR,
+        joined,
+        lambda _: BOB,
+    ),
     "POST /retrainings": (
         Act.RETRAIN,
         Role.OPERATOR,
@@ -134,7 +190,7 @@ def test_every_route_is_in_one_group() -> None:
         for method in route.methods
     ]
 
-    assert sorted(routes) == sorted([*READING, *NOTICES, *DOINGS])
+    assert sorted(routes) == sorted([*READING, *NOTICES, *SIGNING, *DOINGS])
 
 
 @pytest.mark.parametrize("route", DOINGS)
@@ -165,6 +221,8 @@ def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
         "nomination_id": "none",
         "alarm_id": alarm(scene),
         "letter_id": letter(scene),
+        "hook_id": hook(scene),
+        "name": project(scene),
     }
     jobs = {"retrainings": job(scene, JobKind.RETRAIN), "sifts": job(scene, JobKind.SIFT)}
     state = standing(scene.guard)

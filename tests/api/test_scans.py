@@ -13,7 +13,7 @@ from guard.core.waivers import Waiver
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.policy.rules import GateRule
-from guard.store import artifacts, ledger, nominations, reviews, scans
+from guard.store import artifacts, ledger, nominations, projects, reviews, scans
 from guard.store.rows import ArtifactKind, Decided
 from guard.store.session import reading, transaction
 from tests.api.test_events import refused
@@ -233,3 +233,31 @@ def test_a_submission_needs_the_token(anyone: TestClient, guard: Guard) -> None:
     refused(anyone.post("/scans", json={"bucket": "models", "key": "k.pt"}), 401, "unauthorised")
     with reading(guard.engine) as session:
         assert nominations.list_recent(session) == []
+
+
+def test_a_submission_over_a_projects_limit_gets_429_and_a_time(
+    guard: Guard, client: TestClient
+) -> None:
+    made = client.post("/projects", json={"name": "a", "prefix": "models/in", "bytes_a_day": 1})
+    assert made.status_code == 201
+    assert made.headers["location"] == "/projects/a"
+    assert client.post("/projects", json={"name": "a", "prefix": "models/b"}).status_code == 409
+    with transaction(guard.engine) as session:
+        scans.insert(
+            session,
+            scan_id="1" * 32,
+            bucket="models",
+            key="in/a/m.pt",
+            version_id="1",
+            name="a",
+            now=guard.now(),
+        )
+        projects.record_upload(session, "a", "1" * 32, 1, guard.now())
+
+    answer = client.post("/scans", json={"bucket": "models", "key": "in/b/m.pt"})
+
+    assert (answer.status_code, answer.json()["code"]) == (429, "project_quota")
+    assert answer.headers["retry-after"] == "86400"
+    found = client.get("/projects/a").json()
+    assert found["used"] == {"scans": 1, "bytes": 1, "open": 1}
+    assert client.get("/projects/b").json()["code"] == "unknown_project"

@@ -6,6 +6,7 @@ doing that shows its act.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,39 +19,60 @@ from typer.main import get_command
 from guard.attest import acts as signing
 from guard.attest import dsse
 from guard.cli.main import app
+from guard.core.hooks import DeliveryState, HookKind
+from guard.core.projects import MemberKind
 from guard.core.roles import Act, Role
 from guard.core.trainset import TrainingSetFacts
-from guard.flow import keys, run_stage, tokens
+from guard.flow import hooks, keys, projects, run_stage, tokens
 from guard.flow._standing import standing
 from guard.flow.principals import authenticate
 from guard.policy.rules import RetrainRule
-from guard.store import alarms, dead_letters, ledger_acts, migrate, trainsets
+from guard.store import alarms, dead_letters, deliveries, ledger_acts, migrate, trainsets
 from guard.store.rows import TrainingSetRow
 from guard.store.session import reading, transaction
 from tests import people
 from tests.cli.conftest import Answer
 from tests.flow.place import MANIFEST, finding
+from tests.flow.shop import BUCKET
 from tests.flow.test_waivers import FINDING
 from tests.flow.test_waivers import Scene as Waivable
+from tests.registries.standin import Registry, serving
 
 Cli = Callable[..., Answer]
 
+#: The checks of `guard doctor` that ask services.
+ELSEWHERE = (
+    *("broker", "broker_messages", "workers", "serving", "device"),
+    *("buckets", "bucket_versions", "bucket_events", "clock", "blobs_apart"),
+)
 #: What only reads the registry, as it is called; with whatever exit code.
 READING: dict[str, tuple[str, ...]] = {
     "acts list": (),
     "alarms list": (),
     "alarms show": ("ALARM",),
+    "bom": ("SCAN",),
+    "card": ("SCAN",),
     "cleanset check": ("set.npz",),
     "cleanset list": (),
     "dead-letters list": (),
+    "export": ("fraud", "--out", "carried"),
     "dead-letters show": ("LETTER",),
+    "hook list": (),
+    "hook log": (),
+    "hook show": ("HOOK",),
+    # With --apply it sets a bucket's policy and leaves an act: tests/flow/test_quarantine.py.
+    "quarantine policy": ("--store", "minio", "--principal", "guard"),
     # Prints SQL. With --apply the owner of the tables changes rights, which the ledger never knew.
     "db roles": (),
+    # Without what would ask services of other hosts: tests/doctor has them.
+    "doctor": tuple(part for name in ELSEWHERE for part in ("--skip", name)),
     "keys list": (),
     "methods list": ("--kind", "formats"),
     "name list": (),
     "policy check": (),
     "policy simulate": ("default",),
+    "project list": (),
+    "project show": ("PROJECT",),
     "report": ("SCAN",),
     "review list": (),
     "review show": ("SCAN",),
@@ -65,6 +87,7 @@ READING: dict[str, tuple[str, ...]] = {
 #: `keys make` makes a key that nothing trusts.
 FILES_ONLY = frozenset(
     {
+        "backup create",
         "calibrate",
         "compare",
         "generate",
@@ -77,6 +100,8 @@ FILES_ONLY = frozenset(
 )
 #: What starts other processes, each of which records its own acts.
 STARTING = frozenset({"up"})
+#: What needs a place without a database; tests/cli/test_backup.py shows its act.
+RESTORING = frozenset({"backup restore"})
 
 
 class Scene(Waivable):
@@ -84,6 +109,7 @@ class Scene(Waivable):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.opened = ExitStack()
         self.first = self.serve("models/fraud/m.pt", 0, at=1)
         np.savez(
             folder / "set.npz",
@@ -127,7 +153,7 @@ def newer(scene: Scene) -> str:
 
 
 def new_key(scene: Scene, *, trusted: bool) -> str:
-    path = scene.folder / "new.pem"
+    path = scene.folder / f"new-{trusted}.pem"
     keys.make_key(path)
     if not trusted:
         return str(path)
@@ -139,9 +165,35 @@ def owner(scene: Scene) -> str:
     return "uma"
 
 
+def project(scene: Scene) -> str:
+    """A project, and somebody who is in none."""
+    people.give(scene.guard, "bob", Role.UPLOADER)
+    if not projects.every(scene.guard):
+        who = people.who(scene.guard, "otto", Role.OPERATOR)
+        projects.create(scene.guard, who, "vision", "models/vision", {})
+    return "vision"
+
+
+def joined(scene: Scene) -> str:
+    name, who = project(scene), people.who(scene.guard, "otto", Role.OPERATOR)
+    projects.add_member(scene.guard, who, name, MemberKind.PRINCIPAL, "bob", Role.UPLOADER)
+    return name
+
+
 def older_schema(scene: Scene) -> str:
     migrate.downgrade(scene.guard.settings.database_url, "0008")
     return "upgrade"
+
+
+def registered(scene: Scene) -> str:
+    """A cleared model in an MLflow registry."""
+    registry = Registry()
+    url = scene.opened.enter_context(serving(registry))
+    scene.guard = replace(scene.guard, settings=replace(scene.guard.settings, mlflow_url=url))
+    registry.answer("POST", "registered-models/create", {}, {"name": "fraud"})
+    source = f"s3://{BUCKET}/models/fraud"
+    registry.answer("POST", "model-versions/create", {}, {"name": "fraud", "source": source})
+    return "sync"
 
 
 def trainable(scene: Scene) -> str:
@@ -190,18 +242,52 @@ def letter(scene: Scene) -> str:
         return dead_letters.list_all(session)[0].id
 
 
+def hook(scene: Scene) -> str:
+    who = people.who(scene.guard, "an-operator", Role.OPERATOR)
+    return hooks.add(scene.guard, who, HookKind.SLACK, "https://a.example/in").row.id
+
+
+def delivery(scene: Scene) -> str:
+    who = people.who(scene.guard, "another-operator", Role.OPERATOR)
+    row = hooks.test(scene.guard, who, hook(scene))
+    with transaction(scene.guard.engine) as session:
+        deliveries.end(session, row.id, DeliveryState.DEAD, scene.guard.now())
+    return row.id
+
+
 ARTIFACT = ("--finding", FINDING, "--reason", "a square", "--until", "2026-12-11")
+BOB = ("--principal", "bob", "--role", "uploader")
 WHY = ("--reason", "for the test")
 #: What each command is called with; the first word is made by a function where it depends on more.
 DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]]] = {
+    "attest": (Act.ATTEST, Role.OPERATOR, lambda s: s.first, ("--as", "svr")),
     "alarms ack": (Act.ACKNOWLEDGE, Role.OPERATOR, alarm, WHY),
     "cleanset add": (Act.ADD_CLEANSET, Role.OPERATOR, lambda _: "threes", ("set.npz",)),
     "db upgrade": (Act.UPGRADE_DATABASE, Role.OPERATOR, older_schema, ()),
     "dead-letters retry": (Act.RETRY, Role.OPERATOR, letter, ()),
+    "hook add": (
+        Act.ADD_HOOK,
+        Role.OPERATOR,
+        lambda _: "webhook",
+        ("https://a.example/in", "--type", "guard.verdict.*"),
+    ),
+    "hook remove": (Act.REMOVE_HOOK, Role.OPERATOR, hook, ()),
+    "hook retry": (Act.TEST_HOOK, Role.OPERATOR, delivery, ()),
+    "hook test": (Act.TEST_HOOK, Role.OPERATOR, hook, ()),
     "keys distrust": ("distrust", Role.SIGNER, lambda s: new_key(s, trusted=True), WHY),
     "keys trust": ("trust", Role.SIGNER, lambda s: new_key(s, trusted=False), WHY),
     "ledger accept": ("accept", Role.SIGNER, without_checkpoints, WHY),
+    "mlflow sync": (Act.SYNC_MLFLOW, Role.OPERATOR, registered, ()),
     "name transfer": (Act.TRANSFER, Role.OPERATOR, lambda _: "fraud", ("--owner", "dora", *WHY)),
+    "project create": (
+        Act.CREATE_PROJECT,
+        Role.OPERATOR,
+        lambda _: "vision",
+        ("--prefix", "models/vision", "--priority", "high"),
+    ),
+    "project member add": (Act.ADD_MEMBER, Role.OPERATOR, project, BOB),
+    "project member remove": (Act.REMOVE_MEMBER, Role.OPERATOR, joined, BOB),
+    "project set": (Act.CHANGE_PROJECT, Role.OPERATOR, project, ("--open-scans", "5")),
     "publish": (Act.PUBLISH, Role.OPERATOR, unpublished, ()),
     "rescan": (Act.RESCAN, Role.REVIEWER, lambda _: "fraud", ()),
     "retrain": (
@@ -225,7 +311,7 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
     "withdraw": (Act.WITHDRAW, Role.OPERATOR, lambda _: "fraud", WHY),
 }
 #: Words that a doing makes that are part of the command already.
-PART = frozenset({"upgrade", "accept"})
+PART = frozenset({"upgrade", "accept", "sync"})
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -243,12 +329,13 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene(tmp_path)
     monkeypatch.setattr("guard.bootstrap.open_guard", lambda _settings=None: made.guard)
     monkeypatch.chdir(tmp_path)
-    yield made
+    with made.opened:
+        yield made
     made.guard.engine.dispose()
 
 
 def test_every_command_is_in_one_group() -> None:
-    groups = [set(DOINGS), set(READING), FILES_ONLY, STARTING]
+    groups = [set(DOINGS), set(READING), FILES_ONLY, STARTING, RESTORING]
 
     assert sorted(commands(get_command(app))) == sorted(name for group in groups for name in group)
 
@@ -303,7 +390,13 @@ def test_what_only_reads_leaves_the_chain_as_it_was(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GUARD_TOKEN", scene.token(Role.OPERATOR))
-    ids = {"SCAN": scene.first, "ALARM": alarm(scene), "LETTER": letter(scene)}
+    ids = {
+        "SCAN": scene.first,
+        "ALARM": alarm(scene),
+        "LETTER": letter(scene),
+        "HOOK": hook(scene),
+        "PROJECT": project(scene),
+    }
     before, state = scene.seq, standing(scene.guard)
 
     for command, more in READING.items():

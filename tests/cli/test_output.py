@@ -53,7 +53,7 @@ def test_a_target_that_cannot_be_written_is_refused_first(
     form: ReportFormat, out: str | None, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError):
-        _output.html_target(form, tmp_path / out if out else None)
+        _output.check_target(form, tmp_path / out if out else None)
 
 
 def test_what_a_library_prints_meanwhile_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +63,12 @@ def test_what_a_library_prints_meanwhile_goes_to_stderr(capsys: pytest.CaptureFi
     captured = capsys.readouterr()
 
     assert (captured.out, captured.err) == ("answer\n", "noise\n")
+
+
+@pytest.mark.parametrize("pair", ["sarif", "sarif=", "=x", "table=x", "odd=x", "sarif=no/such/x"])
+def test_a_further_file_that_cannot_be_written_is_refused_first(
+    pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        _output.also_wanted([pair])

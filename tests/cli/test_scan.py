@@ -20,6 +20,7 @@ from guard.policy import known_gaps, load_policy
 from tests import schemas
 from tests.cli.conftest import Answer
 from tests.cli.models import QUICK, clean_set, pictures, saved
+from tests.reports.official import junit_faults, sarif_faults
 from tests.reports.samples import AGREED
 
 Cli = Callable[..., Answer]
@@ -52,6 +53,44 @@ def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: 
     assert document["verdict"] == "unvettable"
     assert "safetensors" in document["reasons"][0]
     assert not mark.exists()
+
+
+def test_a_pipeline_gets_a_document_also_about_a_file_that_cannot_be_vetted(
+    cli: Cli, clean: Path, tmp_path: Path
+) -> None:
+    file, log = tmp_path / "model.pkl", tmp_path / "guard.sarif"
+    file.write_bytes(pickle.dumps([1]))
+    answer = cli("scan", file, "--cleanset", clean, "--format", "sarif", "--out", log)
+    (run,) = json.loads(log.read_text())["runs"]
+    junit = cli("scan", file, "--cleanset", clean, "--format", "junit")
+
+    assert (answer.code, junit.code) == (3, 3)
+    assert sarif_faults({"version": "2.1.0", "runs": [run]}) == []
+    assert run["results"][0]["ruleId"] == "verdict/unvettable"
+    assert run["artifacts"][0]["location"]["uri"] == file.as_uri()
+    assert junit_faults(junit.out) == []
+    assert 'errors="1"' in junit.out
+
+
+def test_a_model_in_the_hub_s_cache_is_pinned_to_its_commit(
+    cli: Cli, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "hf" / "hub" / "models--org--net"
+    snapshot = home / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+    (snapshot / "model.safetensors").write_bytes(pickle.dumps([1]))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    document = json.loads(cli("scan", "hf://org/net", "--cleanset", clean, "--format", "json").out)
+    log = cli("scan", "hf://org/net", "--cleanset", clean, "--format", "sarif").out
+
+    assert schemas.faults("report.schema.json", document) == []
+    assert (document["name"], document["verdict"]) == ("org/net", "unvettable")
+    assert document["source"] == f"hf://org/net@{'a' * 40}"
+    assert json.loads(log)["runs"][0]["artifacts"][0]["location"]["uri"] == "hf://org/net"
+    assert sarif_faults(json.loads(log)) == []
+    assert cli("scan", "hf://org/none", "--cleanset", clean).code == 4
 
 
 def test_a_model_is_looked_at_by_every_required_detector(

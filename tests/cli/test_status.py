@@ -16,6 +16,7 @@ from guard.store import ledger, nominations, scans
 from guard.store.rows import NominationState
 from guard.store.session import transaction
 from tests.cli.conftest import Answer, Service
+from tests.reports.official import junit_faults, sarif_faults
 
 Cli = Callable[..., Answer]
 
@@ -239,3 +240,40 @@ def test_the_reason_of_each_refusal_is_shown(service: Service, cli: Cli) -> None
     ]
     (refused,) = json.loads(cli("status", "--refused", "-f", "json").out)
     assert (refused["key"], refused["reason"]) == ("models/a/x.txt", "It is no model.")
+
+
+def test_pipelines_get_a_result_for_each_scan_and_a_scan_that_runs_is_an_error(
+    service: Service, cli: Cli
+) -> None:
+    done = service.scan(Verdict.CLEARED, name="good")
+    service.scan(Verdict.HELD, name="odd")
+    service.scan(name="fresh", error="It broke.")
+    log, tests = (cli("status", "--format", form) for form in ("sarif", "junit"))
+    one = cli("status", done.id, "--format", "junit")
+
+    assert (log.code, tests.code, one.code) == (5, 5, 0)
+    assert sarif_faults(json.loads(log.out)) == []
+    assert {item["ruleId"]: item["kind"] for item in json.loads(log.out)["runs"][0]["results"]} == {
+        "verdict/cleared": "pass",
+        "verdict/held": "fail",
+        "verdict/pending": "fail",
+    }
+    assert "It broke." in log.out
+    assert junit_faults(tests.out) == junit_faults(one.out) == []
+    assert tests.out.count("<error ") == tests.out.count("<failure ") == 1
+
+
+def test_a_watched_scan_is_a_document_once_it_has_ended(service: Service, cli: Cli) -> None:
+    scan = service.scan(Verdict.REJECTED)
+    answer = cli("status", scan.id, "--watch", "--format", "junit")
+
+    assert answer.code == 1
+    assert junit_faults(answer.out) == []
+    assert json.loads(answer.err)["verdict"] == "rejected"
+
+
+@pytest.mark.parametrize("other", [("--jobs",), ("--refused",), ("--watch",)])
+def test_pipelines_get_scans_only(service: Service, cli: Cli, other: tuple[str, ...]) -> None:
+    answer = cli("status", *other, "--format", "sarif")
+
+    assert (answer.code, answer.out) == (4, "")

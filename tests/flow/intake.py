@@ -52,6 +52,7 @@ class Rules:
     manifest_grace_seconds: float = 30.0
     allow_unversioned: bool = False
     uploader_scans: int = 100
+    shared_scans: int = 200
     served_name: str = "{path}"
     served_name_strip: str = "models"
 

@@ -18,6 +18,7 @@ from guard.bootstrap import open_guard, upgrade_database
 from guard.cleansets import curate, read_source
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Outcome
 from guard.core.manifest import Manifest
+from guard.core.notes import ScanNotes
 from guard.core.states import ScanState
 from guard.detectors import DETECTORS
 from guard.ml.networks import architectures
@@ -69,6 +70,7 @@ class Place:
         file: str = "model.safetensors",
         by: str | None = "alice",
         seed: int = 0,
+        trace: str | None = None,
     ) -> str:
         """Record an upload as `receive` does; returns the scan's id.
 
@@ -95,6 +97,7 @@ class Place:
                 upload_digest=digest,
                 manifest=text,
                 submitted_by=by,
+                detail=ScanNotes(trace=trace),
             )
         return scan_id
 
@@ -113,7 +116,11 @@ class Place:
         return self.guard.blobs.put_bytes(blob)
 
     def with_evidence(
-        self, scan_id: str, *findings: Finding, outcome: Outcome = Outcome.FINDINGS
+        self,
+        scan_id: str,
+        *findings: Finding,
+        outcome: Outcome = Outcome.FINDINGS,
+        smoke: bytes = b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}',
     ) -> ScanRow:
         """Put a scan where detection would have left it.
 
@@ -135,9 +142,7 @@ class Place:
             findings=findings,
         )
         accuracy = Accuracy(overall=0.9, per_class=(0.9,) * 5, images=120)
-        smoke = self.guard.blobs.put_bytes(
-            b'{"images":["aGk="],"probabilities":[[0.2,0.2,0.2,0.2,0.2]]}'
-        )
+        smoke_digest = self.guard.blobs.put_bytes(smoke)
         with transaction(self.guard.engine) as session:
             evidence.add(session, item, self.clock)
             evidence.add(
@@ -152,7 +157,7 @@ class Place:
                 cleanset_name="squares",
                 detail=replace(
                     scan.detail,
-                    smoke=smoke,
+                    smoke=smoke_digest,
                     rescan=scan.detail.rescan and replace(scan.detail.rescan, unseen=False),
                 ),
             )

@@ -5,6 +5,7 @@ Four small models were inspected beforehand; three of them are clean.
 
 import shutil
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -38,10 +39,10 @@ def _template() -> tuple[Path, tuple[str, ...]]:
 class Shop(Place):
     """A place whose uploads come as far as detection at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         data, self.models = _template()
         shutil.copytree(data, folder / "data")
-        super().__init__(folder)
+        super().__init__(folder, env)
 
     def put(self, key: str, model: int = 0, *, by: str | None = "ann", at: int = 0) -> str:
         """Record an upload that the store took `at` seconds after the start; the scan's id.

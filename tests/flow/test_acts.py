@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from guard.flow.submit import submit
 from guard.flow.verify import verify
 from guard.flow.withdraw import withdraw
 from guard.store import acts, alarms, ledger_acts, nominations
+from guard.store._table import Base
 from guard.store.rows import ActRow
 from guard.store.session import StoreConflict, reading, transaction
 from tests import people
@@ -167,11 +169,22 @@ def test_every_act_is_signed_into_the_chain_with_its_principal(scene: Scene, kin
 def test_the_other_acts_are_the_ones_that_other_tests_do(kind: Act) -> None:
     """Reading leaves no row; acts about the ledger are of its own kinds, and have their tests.
 
-    `tests/cli/test_every_command.py` does the others by their commands.
+    `tests/cli/test_every_command.py` does the others by their commands, and
+    `tests/api/test_sessions.py` signs in and out.
     """
     assert kind in {
         Act.READ,
+        Act.ADD_HOOK,
+        Act.REMOVE_HOOK,
+        Act.TEST_HOOK,
+        Act.QUARANTINE,  # tests/flow/test_quarantine.py
         Act.CHANGE_POLICY,
+        Act.CREATE_PROJECT,
+        Act.CHANGE_PROJECT,
+        Act.ADD_MEMBER,
+        Act.REMOVE_MEMBER,
+        Act.SIGN_IN,
+        Act.SIGN_OUT,
         Act.WAIVE,
         Act.APPROVE_WAIVER,
         Act.REVOKE_WAIVER,
@@ -403,3 +416,10 @@ def test_a_login_that_changes_keys_is_marked(tmp_path: Path) -> None:
         act = signing.read_act(dsse.payload(ledger_acts.own(session)[-1].envelope))
     assert act.by == "bob (unauthenticated)"
     shop.guard.engine.dispose()
+
+
+def test_the_name_of_each_act_fits_its_column() -> None:
+    """PostgreSQL refuses a longer one, and SQLite does not."""
+    column: Any = Base.metadata.tables["acts"].c.act.type
+
+    assert {str(act) for act in Act if len(act) > column.impl.length} == set()

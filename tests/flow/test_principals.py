@@ -10,12 +10,12 @@ import pytest
 
 from guard.core.digests import sha256
 from guard.core.errors import InputError, NotServable
-from guard.core.roles import Role
+from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.flow import review, tokens
 from guard.flow._verdict import Terms, write
-from guard.flow.principals import Forbidden, Principal, Unauthorised, authenticate
+from guard.flow.principals import Forbidden, Principal, Unauthorised, authenticate, permit
 from guard.flow.signed import signed
 from guard.flow.withdraw import withdraw
 from guard.store import acts, artifacts, ledger, principals, scans
@@ -191,3 +191,24 @@ def test_names_that_could_pass_for_another_are_refused(name: str, place: Place) 
         tokens.create(place.guard, root, name, Role.VIEWER, days=1)
 
     assert refusal.value.code == "bad_principal"
+
+
+def test_of_several_tokens_an_act_is_done_with_the_one_whose_role_may(place: Place) -> None:
+    guard = place.guard
+    rows = [people.who(guard, "ann", role) for role in (Role.VIEWER, Role.REVIEWER, Role.OPERATOR)]
+    ann = Principal.of("ann", [one for row in rows for one in row.credentials])
+
+    with reading(guard.engine) as session:
+        done = {act: permit(guard, session, ann, act) for act in (Act.APPROVE, Act.RESCAN)}
+        assert {act: who.role for act, who in done.items()} == {
+            Act.APPROVE: Role.REVIEWER,
+            Act.RESCAN: Role.OPERATOR,
+        }
+        assert done[Act.APPROVE].token_id == rows[1].token_id
+        both = Principal.of("ann", [*rows[0].credentials, *rows[1].credentials])
+        with pytest.raises(Forbidden, match="role reviewer and viewer; publish needs operator"):
+            permit(guard, session, both, Act.PUBLISH)
+
+    tokens.revoke(guard, rows[2], rows[1].token_id)
+    with reading(guard.engine) as session, pytest.raises(Unauthorised):
+        permit(guard, session, ann, Act.APPROVE)

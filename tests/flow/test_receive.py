@@ -231,6 +231,7 @@ class Meddling:
     allow_unversioned = True
     manifest_grace_seconds = 0.0
     uploader_scans = 100
+    shared_scans = 200
 
     def __init__(self, world: World, *, remove: bool) -> None:
         self.world = world

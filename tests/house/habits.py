@@ -11,9 +11,13 @@ ENVIRONMENT = {
     "guard/settings/__init__.py": "the one reader of settings",
     "guard/cli/_environment.py": "hands the caller's environment on to the processes that `guard "
     "up` starts",
+    "guard/inference/runtime.py": "switches the telemetry of ONNX Runtime off",
 }
 #: Files that may write to stdout, with the reason; everything under guard/cli may.
-STDOUT = {"guard/jobs/child.py": "its stdout is the pipe to the process that started it"}
+STDOUT = {
+    "guard/jobs/child.py": "its stdout is the pipe to the process that started it",
+    "guard/serving/onnx_export.py": "as above",
+}
 #: Files that may use what can execute data, with the reason.
 EXECUTES = {"guard/formats/_jail_child.py": "torch.load(weights_only=True) in the jail"}
 #: Longer than the limits, with the reason.

@@ -18,8 +18,12 @@ BROKER = {"celery", "kombu", "redis"}
 CLOUD = {"boto3", "botocore"}
 SCREEN = {"typer", "click", "rich", "argparse"}
 METRICS = {"prometheus_client"}
+TRACES = {"opentelemetry"}
 CHEMISTRY = {"rdkit"}
-OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | CHEMISTRY
+ONNX = {"onnx", "onnxruntime", "onnxscript"}
+IDENTITY = {"authlib", "joserfc"}
+OUTSIDE = TORCH | SQL | HTTP | WEB | BROKER | CLOUD | SCREEN | METRICS | TRACES | CHEMISTRY
+OUTSIDE |= ONNX | IDENTITY
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ def _row(ours: str = "", *outside: set[str], stdlib_only: bool = False) -> Row:
 
 _USE_CASES = (
     "core policy store attest blobs events cleansets trainsets ml formats detectors defenses "
-    "sifters retrainers publishers reports"
+    "sifters retrainers publishers registries reports notify"
 )
 TABLE = {
     "core": _row(stdlib_only=True),
     "policy": _row("core", stdlib_only=True),
     "settings": _row("core", stdlib_only=True),
     "logs": _row("core"),
+    "traces": _row("core", TRACES),
     "attest": _row("core"),
     "reports": _row("core"),
     "cleansets": _row("core", CHEMISTRY),  # to check the molecules of a pair set
@@ -56,13 +61,18 @@ TABLE = {
     "graphs": _row("core ml", TORCH, CHEMISTRY),
     "store": _row("core", SQL),
     "blobs": _row("core", CLOUD),
+    "notify": _row("core"),
     "events": _row("core", CLOUD),
     "detectors": _row("core ml graphs", TORCH),
     "defenses": _row("core ml graphs", TORCH),
     "sifters": _row("core ml trainsets", TORCH),
     "retrainers": _row("core ml trainsets", TORCH),
     "publishers": _row("core attest", HTTP),
-    "serving": _row("core attest ml graphs formats", TORCH),
+    "signon": _row("core", HTTP, IDENTITY),
+    "registries": _row("core", HTTP),
+    # `inference` for ONNX Runtime, which the exported file is compared with.
+    "serving": _row("core attest ml graphs formats inference", TORCH),
+    "inference": _row("core attest", WEB, ONNX),
     "vetting": _row(
         "core policy cleansets trainsets ml graphs formats detectors defenses sifters retrainers "
         "reports"
@@ -75,7 +85,10 @@ TABLE = {
     ),
     # `settings` as the type of a field only; `sqlalchemy` for the type of a session.
     "flow": _row(f"{_USE_CASES} vetting jobs settings", SQL),
-    "bootstrap": _row(f"{_USE_CASES} flow settings logs", SQL),
+    "bootstrap": _row(f"{_USE_CASES} flow settings logs traces", SQL),
+    "doctor": _row(
+        "core policy store attest events flow settings logs traces", SQL, HTTP, BROKER, CLOUD
+    ),
     "offline_inputs": _row(f"{_USE_CASES} vetting flow bootstrap settings logs"),
     "offline_sift": _row(f"{_USE_CASES} vetting flow bootstrap settings logs offline_inputs"),
     "offline": _row(
@@ -85,16 +98,22 @@ TABLE = {
         f"{_USE_CASES} vetting settings logs offline_inputs offline_sift offline"
     ),
     "": _row("offline offline_sift offline_retrain"),  # guard/__init__.py
-    "api": _row("core flow bootstrap store reports cleansets settings logs", WEB, METRICS),
+    "api": _row(
+        "core flow bootstrap store reports cleansets settings logs signon console", WEB, METRICS
+    ),
+    # `api` for who asks, and for the status of an error; the API mounts the console.
+    "console": _row("core flow store reports api", WEB),
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "
-        "offline_inputs offline_sift offline_retrain local",
+        "offline_inputs offline_sift offline_retrain local doctor",
         SCREEN,
     ),
     # `events` for the SQS poller.
     "workers": _row(
-        "core vetting jobs flow bootstrap store reports cleansets settings logs events", BROKER, SQL
+        "core vetting jobs flow bootstrap store reports cleansets settings logs traces events",
+        BROKER,
+        SQL,
     ),
     "local": _row("core settings", HTTP, BROKER, CLOUD),
 }

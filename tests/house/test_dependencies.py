@@ -16,7 +16,16 @@ from tests.house.dependencies import (
 from tests.house.sources import ROOT, parsed, python_files
 
 PRODUCT = ("guard", "workers", "migrations")
-OFFERED = ("api", "worker", "graphs", "postgres", "embedded")
+OFFERED = (
+    "api",
+    "worker",
+    "graphs",
+    "serving",
+    "export",
+    "postgres",
+    "otel",
+    "embedded",
+)
 #: Hundreds of megabytes, or gigabytes with CUDA: only for machines that read weights.
 HEAVY = {"torch", "torchvision", "timm", "scipy", "torchserve"}
 
@@ -61,7 +70,7 @@ def test_what_the_benchmarks_install_is_imported() -> None:
     assert set(declared("demo")) - set(declared()) <= used
 
 
-@pytest.mark.parametrize("names", [(), ("api",), ("postgres",)])
+@pytest.mark.parametrize("names", [(), ("api",), ("postgres",), ("serving",)])
 def test_the_base_and_the_api_install_no_torch(names: tuple[str, ...]) -> None:
     assert not HEAVY & set(declared(*names))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import make_api_doc, make_measured, record
+from benchmarks import make_access_doc, make_api_doc, make_measured, record
 from benchmarks.make_settings_doc import page
 from benchmarks.quote import BLOCKS, missed, numbers, quoted
 
@@ -15,6 +15,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_settings_page_is_the_settings() -> None:
     assert (ROOT / "docs/settings.md").read_text() == page(), (
         "run: python -m benchmarks.make_settings_doc"
+    )
+
+
+def test_the_access_page_is_the_table_that_tests_try() -> None:
+    assert make_access_doc.DOCUMENT.read_text() == make_access_doc.page(), (
+        "run: python -m benchmarks.make_access_doc"
     )
 
 

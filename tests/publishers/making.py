@@ -15,7 +15,7 @@ import torch
 from guard.attest import dsse, gate
 from guard.attest.keys import Signer, TrustedKeys
 from guard.attest.statement import Issue, PolicyName, verdict_statement
-from guard.core.contracts import Smoke
+from guard.core.contracts import ServedForm, Smoke
 from guard.core.manifest import Manifest, PolarizerPlace
 from guard.core.states import GateMode, Verdict
 from guard.core.verdict import Gated, VerdictFacts
@@ -143,6 +143,7 @@ class Authority:
         now: datetime | None = None,
         envelope: dict[str, object] | None = None,
         mode: GateMode = GateMode.ENFORCE,
+        served: ServedForm | None = None,
     ) -> gate.Approved:
         """The gate's leave to publish, given at `now`."""
         now = now or datetime.now(UTC)
@@ -156,6 +157,7 @@ class Authority:
             version=version,
             signer=self.signer,
             mode=mode,
+            served=served,
         )
 
 

@@ -83,7 +83,7 @@ def test_a_plug_in_from_outside_can_be_named(tmp_path: Path) -> None:
 def test_a_name_that_nobody_has_is_refused_when_the_guard_opens(tmp_path: Path) -> None:
     env = {"GUARD_DATA_DIR": str(tmp_path / "new"), "GUARD_PUBLISHER": "triton"}
 
-    with pytest.raises(InputError, match="there are folder, torchserve"):
+    with pytest.raises(InputError, match="there are folder, open_inference, torchserve"):
         open_guard(load_settings(env))
 
     assert not (tmp_path / "new").exists()

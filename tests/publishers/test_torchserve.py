@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from guard.core.errors import InputError, IntegrityMismatch, Unavailable
+from guard.doctor import CHECKS, Options, State, diagnose
 from guard.local.supervisor import Stack
 from guard.publishers._archive import write_archive
 from guard.publishers._management import Management
 from guard.publishers.torchserve import Torchserve
+from guard.settings import load_settings
 from tests.publishers.making import Authority, Vetted, flip, vetted, wait_until
 from tests.publishers.serving_site import Site, the_site
 
@@ -369,3 +371,18 @@ def test_a_client_that_follows_the_sentence_gets_an_answer(site: Site, one: Vett
     assert answer.status_code == 200
     assert answer.headers["X-Guard-Digest"] == one.digest
     assert len(answer.json()["probabilities"]) == len(one.smoke.probabilities[0])
+
+
+def test_guard_doctor_finds_it_well_and_its_key_needed(site: Site, tmp_path: Path) -> None:
+    settings = load_settings(
+        {
+            "GUARD_DATA_DIR": str(tmp_path),
+            "GUARD_TORCHSERVE_MANAGEMENT": site.management,
+            "GUARD_TORCHSERVE_INFERENCE": site.inference,
+            "GUARD_TORCHSERVE_RUN_DIR": str(site.run_dir),
+        }
+    )
+    others = frozenset(check.name for check in CHECKS) - {"serving"}
+    (found,) = diagnose(settings, Options(skip=others, seconds=60))
+
+    assert (found.state, found.mend) == (State.OK, "")

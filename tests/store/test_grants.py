@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ from sqlalchemy import Engine, text
 
 from guard.api.app import create_app
 from guard.core.errors import InputError, Unavailable
+from guard.core.hooks import HookKind
 from guard.core.roles import Role
 from guard.core.states import ScanState, Verdict
-from guard.flow import dead_letter, reconcile, run_stage
+from guard.flow import dead_letter, hooks, notify, reconcile, run_stage
 from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.settings import Secret
-from guard.store import grants
+from guard.store import dump, grants
 from guard.store._table import Base
 from guard.store.grants import DatabaseRole
 from guard.store.rows import NominationState
@@ -28,6 +30,7 @@ from tests import people, postgres
 from tests.api.conftest import TOKEN, event
 from tests.flow.intake import CONFIG, new_world
 from tests.flow.place import Place, finding
+from tests.notify.receiver import receiver
 from workers.relay import send_due
 
 #: What says that a model may be served, or stands in a chain that the signing key signs.
@@ -119,7 +122,7 @@ def test_a_role_has_the_rights_of_the_table_and_no_other(
         ("SELECT", grants.may_read(role)),
         ("INSERT", grants.may_add(role)),
         ("UPDATE", grants.may_change(role)),
-        ("DELETE", frozenset()),
+        ("DELETE", grants.may_delete(role)),
         ("TRUNCATE", frozenset()),
         ("TRIGGER", frozenset()),
     ):
@@ -128,7 +131,7 @@ def test_a_role_has_the_rights_of_the_table_and_no_other(
     assert refused(engine, "ALTER TABLE verdicts DISABLE TRIGGER ALL")
 
 
-@pytest.mark.parametrize("role", ["worker", "api", "reader"])
+@pytest.mark.parametrize("role", ["worker", "api", "notifier", "reader"])
 @pytest.mark.parametrize("table", SIGNED)
 def test_only_the_signer_writes_what_lets_a_model_be_served(
     logins: Logins, role: str, table: str
@@ -151,6 +154,32 @@ def test_a_worker_can_neither_act_as_a_person_nor_give_itself_a_token(logins: Lo
         assert refused(logins["worker"], f"INSERT INTO {table} SELECT * FROM {table}")
     assert refused(logins["worker"], "SELECT hash FROM tokens")
     assert refused(logins["reader"], "SELECT hash FROM tokens")
+
+
+def test_the_notifier_sends_what_others_recorded_and_deletes_what_is_old(parts: Parts) -> None:
+    olga = people.who(parts.guard, "olga", Role.OPERATOR)
+    object.__setattr__(parts.guard.settings, "notify_allowed", ("127.0.0.1",))
+    with receiver() as there:
+        hooks.add(parts.guard, olga, HookKind.WEBHOOK, there.url)
+        parts.become("worker")
+        parts.upload()  # a worker records what happens
+        guard = parts.become("notifier")
+        parts.clock += timedelta(minutes=3)
+        assert notify.catch_up(guard) == 1
+        assert notify.send_due(guard) == 1
+        there.answer = (410, {}, b"")
+        parts.become("worker")
+        parts.upload(seed=1)
+        parts.become("notifier")
+        parts.clock += timedelta(minutes=3)
+        notify.catch_up(parts.guard)
+        assert notify.send_due(parts.guard) == 1, "the alarm is raised and the destination rests"
+    parts.clock += timedelta(days=31)
+    notify.prune(parts.guard)
+
+    assert hooks.log(parts.guard) == []
+    assert refused(parts.logins["notifier"], "DELETE FROM alarms")
+    assert refused(parts.logins["notifier"], "SELECT hash FROM tokens")
 
 
 def test_an_upload_comes_into_serving_through_the_three_roles(parts: Parts) -> None:
@@ -226,3 +255,11 @@ def test_roles_are_for_postgresql_and_their_names_are_plain(tmp_path: Path) -> N
         grants.grant(engine)
     with pytest.raises(InputError, match="beginning of a role"):
         grants.statements("guard; DROP TABLE verdicts")
+
+
+def test_a_back_up_is_made_with_the_signer_s_login_and_not_with_the_reader_s(made: Logins) -> None:
+    found: list[str] = []
+
+    assert list(dump.lines(made["signer"], found.append))
+    with pytest.raises(Unavailable):
+        list(dump.lines(made["reader"], found.append))  # tokens

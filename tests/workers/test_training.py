@@ -1,5 +1,7 @@
 """A worker of the queue `train` is killed while it trains, and another one goes on to the bit."""
 
+import io
+import json
 import os
 import re
 import signal
@@ -15,12 +17,15 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+import structlog
 from sqlalchemy import delete
 
 from guard.core.errors import InputError, LeaseLost, Unavailable
 from guard.core.training_jobs import JobState
+from guard.flow import run_job
 from guard.flow.context import utc_now
 from guard.flow.rescue import rescue
+from guard.logs import configure
 from guard.settings import load_settings
 from guard.store import outbox
 from guard.store.session import reading, transaction
@@ -148,3 +153,31 @@ def test_what_follows_an_error_hangs_on_whose_fault_it_is(
         later = outbox.due(session, service.clock + timedelta(days=1))
     waits = [(row.not_before - service.clock).total_seconds() for row in later]
     assert waits == ([] if pause is None else [pause])
+
+
+def test_each_line_of_a_job_has_the_trace_that_is_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Unavailable("S3 is away.")
+
+    service = Service(tmp_path)
+    job = service.ask()
+    monkeypatch.setattr(tasks, "_guards", [service.guard])
+    monkeypatch.setitem(run_job.STAGES, job.kind, away)
+    stream = io.StringIO()
+    configure(stream=stream)
+    tasks.retrain(job.id)
+    tasks.retrain("0" * 32)
+    structlog.reset_defaults()
+
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in found] == [
+        "stage_started",
+        "stage_ended",
+        "job_failed",
+        "job_held_elsewhere",
+    ]
+    assert {(line["trace_id"], line["job_id"], line["stage"]) for line in found[:3]} == {
+        (job.id, job.id, "retrain")
+    }

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from guard.core.queues import QUEUES, WATCH
 from guard.local.guard_processes import Relay, Worker
 from guard.local.supervisor import Stack
 from guard.settings import load_settings
-from workers.app import QUEUES, STAGE_QUEUE, WATCH, make_app
+from workers.app import STAGE_QUEUE, make_app
 
 WATCHING = ("reconcile", "rescue")
 COMPOSE = Path(__file__).parents[2] / "docker" / "compose.yaml"

@@ -50,9 +50,9 @@ class Polarizer(nn.Module):
             return mapped * scale[:, :, None, None] + shift[:, :, None, None]
         between = [1] * (features.dim() - 2)
         mapped = functional.linear(features, self.weight)
-        return mapped * scale.view(len(scale), *between, channels) + shift.view(
-            len(shift), *between, channels
-        )
+        # `shape[0]` and not `len`, which would fix the batch's size when the network is exported.
+        shape = (scale.shape[0], *between, channels)
+        return mapped * scale.view(shape) + shift.view(shape)
 
 
 class Polarized(nn.Module):

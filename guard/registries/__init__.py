@@ -1,0 +1,1 @@
+"""Model registries of others, which are told what may be served."""
