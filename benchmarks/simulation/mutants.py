@@ -136,7 +136,7 @@ MUTANTS: Mapping[str, Mutant] = {
             (scans, "move", _unfenced),
         ),
         "overtaking",
-        shown=84,
+        shown=127,
     ),
     "revocations are not read": Mutant(
         frozenset({1, 2}),

@@ -39,7 +39,8 @@ EXTRAS = {
     "opentelemetry": "otel",
     **dict.fromkeys(("torch", "torchvision", "timm", "scipy"), "worker"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), "api"),
-    **dict.fromkeys(("celery", "kombu", "redis"), "api"),
+    **dict.fromkeys(("celery", "kombu", "redis", "authlib", "joserfc"), "api"),
+    "onnxruntime": "export",
     "psycopg": "postgres",
     "rdkit": "graphs",
 }

@@ -44,7 +44,7 @@ def test_roles_are_granted_by_the_owner(cli: Cli, monkeypatch: pytest.MonkeyPatc
     url, prefix = postgres.migrated(), f"t{secrets.token_hex(4)}_"
     monkeypatch.setenv("GUARD_DATABASE_URL", url)
     answer = cli("db", "roles", "--apply", "--prefix", prefix)
-    names = [prefix + role for role in ("worker", "signer", "api", "reader")]
+    names = [prefix + role for role in ("worker", "signer", "api", "notifier", "reader")]
 
     assert answer == Answer(0, f"granted: {', '.join(names)}\n", "")
     engine = make_engine(url)

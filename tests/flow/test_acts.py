@@ -178,6 +178,11 @@ def test_the_other_acts_are_the_ones_that_other_tests_do(kind: Act) -> None:
         Act.REMOVE_HOOK,
         Act.TEST_HOOK,
         Act.QUARANTINE,  # tests/flow/test_quarantine.py
+        Act.RESTORE_DATABASE,  # tests/flow/test_backup.py
+        Act.TRUST_MODEL_KEY,  # these two: tests/flow/test_model_keys.py
+        Act.DISTRUST_MODEL_KEY,
+        Act.ATTEST,
+        Act.SYNC_MLFLOW,
         Act.CHANGE_POLICY,
         Act.CREATE_PROJECT,
         Act.CHANGE_PROJECT,

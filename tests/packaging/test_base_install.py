@@ -97,7 +97,7 @@ def test_whatever_is_missing_from_the_base_has_an_extra_that_brings_it() -> None
     }
     missing = {module for module in modules if not providers(module) & base}
 
-    assert missing - {"pydantic"} == set(EXTRAS) - {"psycopg", "uvicorn"}  # loaded by name
+    assert missing - {"pydantic"} == set(EXTRAS) - {"psycopg"}  # loaded by name
     for module, extra in EXTRAS.items():
         assert extra in extras()
         assert providers(module) & set(declared(extra)), module
