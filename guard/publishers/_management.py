@@ -5,7 +5,6 @@ Parameters are fixed, every call has a time limit, and keys are read again for e
 API: https://github.com/pytorch/serve/blob/master/docs/management_api.md
 """
 
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +12,9 @@ from urllib.parse import quote
 import httpx
 
 from guard.core.errors import Unavailable
+from guard.publishers._http import make_client, read_key
 
 _PAGE = 100
-_UNIX = "unix:"
 _HANDLER_SECONDS = 5.0
 
 
@@ -42,8 +41,8 @@ class Management:
 
     def __init__(self, *, management: str, inference: str, keys: Path, seconds: float) -> None:
         self._keys = keys
-        self._management = _client(management, seconds)
-        self._inference = _client(inference, seconds)
+        self._management = make_client(management, seconds)
+        self._inference = make_client(inference, seconds)
 
     def names(self) -> list[str]:
         """The names of all registered models, unchanged."""
@@ -145,7 +144,7 @@ class Management:
     ) -> Any:
         # Twice, because a restart or a renewal of the keys invalidates the ones that were read.
         for _ in range(2):
-            headers = {"Authorization": f"Bearer {self._key(kind)}"}
+            headers = {"Authorization": f"Bearer {read_key(self._keys, kind, 'TorchServe')}"}
             if body is not None:
                 kind_of_body = "application/json" if body[:1] == b"{" else "image/png"
                 headers["Content-Type"] = kind_of_body
@@ -173,24 +172,6 @@ class Management:
             )
         message = answer.get("message", answer) if isinstance(answer, dict) else answer
         raise Refusal(response.status_code, str(message)[:500])
-
-    def _key(self, kind: str) -> str:
-        try:
-            return str(json.loads(self._keys.read_text())[kind]["key"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(
-                f"TorchServe's {self._keys.name} cannot be read ({error}); is it running?"
-            ) from error
-
-
-def _client(address: str, seconds: float) -> httpx.Client:
-    timeout = httpx.Timeout(seconds, connect=min(seconds, 3.0))
-    if address.startswith(_UNIX):
-        transport = httpx.HTTPTransport(uds=address.removeprefix(_UNIX))
-        return httpx.Client(
-            base_url="http://torchserve", transport=transport, timeout=timeout, trust_env=False
-        )
-    return httpx.Client(base_url=address, timeout=timeout, trust_env=False)
 
 
 def _decoded(response: httpx.Response) -> Any:

@@ -1,7 +1,6 @@
 """The two HTTP interfaces of `guard.inference`; their tokens are read anew for each call."""
 
 import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import httpx
 
 from guard.core.errors import IntegrityMismatch, Unavailable
+from guard.publishers._http import make_client, read_key
 
-_UNIX = "unix:"
 #: 401: the server was started anew meanwhile; 408: the body was too slow.
 _TRY_AGAIN = frozenset({401, 408})
 
@@ -27,8 +26,8 @@ class Api:
 
     def __init__(self, *, management: str, inference: str, keys: Path, seconds: float) -> None:
         self._keys = keys
-        self._management = _client(management, seconds)
-        self._inference = _client(inference, seconds)
+        self._management = make_client(management, seconds)
+        self._inference = make_client(inference, seconds)
 
     def listed(self) -> list[dict[str, Any]]:
         """Every entry of the server: what is loaded, and what it refused to load."""
@@ -72,7 +71,7 @@ class Api:
     def _ask(
         self, client: httpx.Client, kind: str, method: str, path: str, body: Any = None
     ) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self._key(kind)}"}
+        headers = {"Authorization": f"Bearer {read_key(self._keys, kind, 'The inference server')}"}
         try:
             response = client.request(method, path, headers=headers, json=body)
         except httpx.HTTPError as error:
@@ -94,24 +93,6 @@ class Api:
             f"The inference server answered {response.status_code}: {sentence}",
             code="inference_refused",
         )
-
-    def _key(self, kind: str) -> str:
-        try:
-            return str(json.loads(self._keys.read_text())[kind]["key"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(
-                f"The inference server's {self._keys.name} cannot be read ({error}); is it running?"
-            ) from error
-
-
-def _client(address: str, seconds: float) -> httpx.Client:
-    timeout = httpx.Timeout(seconds, connect=min(seconds, 3.0))
-    if address.startswith(_UNIX):
-        transport = httpx.HTTPTransport(uds=address.removeprefix(_UNIX))
-        return httpx.Client(
-            base_url="http://inference", transport=transport, timeout=timeout, trust_env=False
-        )
-    return httpx.Client(base_url=address, timeout=timeout, trust_env=False)
 
 
 def _decoded(response: httpx.Response) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import httpx
 from guard.core.digests import sha256
 from guard.core.errors import IntegrityMismatch, NotServable
 from guard.local.supervisor import Stack
+from guard.publishers._http import read_key
 from guard.publishers._open_inference_api import Api
 from guard.publishers.open_inference import OpenInference
 from tests.publishers.making import Authority
@@ -54,7 +55,8 @@ class Site:
 
     def client(self) -> httpx.Client:
         """What a client with the token of the inference address uses."""
-        headers = {"Authorization": f"Bearer {self.api._key('inference')}"}
+        key = read_key(self.api._keys, "inference", "The inference server")
+        headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.inference, headers=headers, timeout=20, trust_env=False)
 
     def clear(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from guard.local.supervisor import Stack
+from guard.publishers._http import read_key
 from guard.publishers._management import Management
 from guard.publishers.torchserve import Torchserve
 from tests.publishers.making import Authority
@@ -60,7 +61,7 @@ class Site:
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         """What a client sees."""
-        key = self.api._key("inference")
+        key = read_key(self.api._keys, "inference", "TorchServe")
         sent = {"Authorization": f"Bearer {key}", "Content-Type": kind, **(headers or {})}
         path = f"{name}/{version}" if version else name
         return httpx.post(
