@@ -37,7 +37,7 @@ FIRST = "distilled_polarizer"
 #: As quick as the default policy's first defense; with its usual head, chance decides whether this
 #: network's child is held.
 PARAMS = {FIRST: "{hidden = 0.0, weight = 0.0, settle_steps = 60, head_decay = 0.05}"}
-SCAN_LIMIT_SECONDS = 900.0  # patience on a busy machine; the demo reports how long it took
+SCAN_LIMIT_SECONDS = 900.0  # without any change; the demo reports how long all of it took
 
 
 def main() -> int:

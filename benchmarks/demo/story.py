@@ -89,7 +89,11 @@ def _put(guard: Guard, model: DemoModel, folder: str) -> None:
 def watch(
     guard: Guard, models: tuple[DemoModel, ...], *, seconds: float, report: Callable[[str], None]
 ) -> list[Watched]:
-    """Follow the scans until all are at rest; raises TimeoutError."""
+    """Follow the scans until all are at rest.
+
+    Raises:
+        TimeoutError: nothing changed its state for so many seconds.
+    """
     deadline = time.monotonic() + seconds
     reported: dict[str, str] = {}
     while True:
@@ -99,12 +103,13 @@ def watch(
             message = f"{row.name}{' (purified)' if row.parent_scan_id else ''}: {row.state}"
             if reported.get(row.id) != message:
                 reported[row.id] = message
+                deadline = time.monotonic() + seconds
                 report(message)
         first = {row.name: row for row in rows if row.parent_scan_id is None}
         if len(first) >= len(models) and all(str(row.state) in RESTING for row in rows):
             return [_watched(guard, model, first[model.name], rows) for model in models]
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds:.0f} s: {sorted(reported.values())}")
+            raise TimeoutError(f"nothing moved for {seconds:.0f} s: {sorted(reported.values())}")
         time.sleep(0.3)
 
 
