@@ -30,6 +30,5 @@ def read_key(file: Path, kind: str, server: str) -> str:
     try:
         return str(json.loads(file.read_text())[kind]["key"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Unavailable(f"{server}'s {file.name} cannot be read ({error}); is it running?") from (
-            error
-        )
+        sentence = f"{server}'s {file.name} cannot be read ({error}); is it running?"
+        raise Unavailable(sentence) from error
