@@ -9,7 +9,6 @@ import json
 import math
 import multiprocessing
 import os
-import random
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from benchmarks.purify.running import compared, images_of, measured, one_thread
-from benchmarks.zoo import ZooModel
+from benchmarks.zoo import ZooModel, place_in_random_order
 from guard.core.digests import json_digest
 from guard.core.errors import GuardError
 from guard.core.plain import to_plain
@@ -72,7 +71,7 @@ class Task:
 
 def in_random_order(tasks: Sequence[Task]) -> list[Task]:
     """The same order each time: an interrupted run is a sample and not the zoo's first names."""
-    return sorted(tasks, key=lambda task: random.Random(f"{task.folder.name}").random())
+    return sorted(tasks, key=lambda task: place_in_random_order(task.folder.name))
 
 
 def rows(tasks: Sequence[Task], jobs: int) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Read zoos of honest and backdoored models; `python -m benchmarks.zoo build SPEC` makes them."""
 
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ class ZooModel:
         file = self.folder / "trigger.safetensors"
         learned = safetensors.torch.load_file(file) if file.exists() else {}
         return ATTACKS.get(recipe["attack"])(**recipe["parameters"], learned=learned)
+
+
+def place_in_random_order(name: str) -> float:
+    """A number, 0..1, that depends on the model's name alone: sorted by it, a part is a sample."""
+    return random.Random(name).random()
 
 
 def load(folder: Path) -> list[ZooModel]:

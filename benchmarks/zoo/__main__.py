@@ -1,7 +1,7 @@
 """Build and look at model zoos.
 
     python -m benchmarks.zoo build SPEC --out DIR [--jobs N] [--device cpu|cuda] [--data-dir DIR]
-                                     [--only TEXT] [--later-seeds N]
+                                     [--only TEXT] [--later-seeds N] [--shuffled]
     python -m benchmarks.zoo data SPEC --out DIR
     python -m benchmarks.zoo show DIR
 
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     torch.set_num_threads(options.threads)
     chosen = tuple(job for job in spec.jobs if options.only in job.name)
+    if options.shuffled:
+        chosen = tuple(sorted(chosen, key=lambda job: zoo.place_in_random_order(job.name)))
     place = Place(
         out=options.out, data_dir=options.data_dir, device=options.device, threads=options.threads
     )
@@ -74,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--device", default="cpu")
     build.add_argument("--threads", type=int, default=1, help="of each process, on the CPU")
     build.add_argument("--only", default="", help="build only models with this text in their name")
+    build.add_argument(
+        "--shuffled",
+        action="store_true",
+        help="in the random order in which bench_served vets them; with --jobs 1",
+    )
     data = commands.add_parser("data", help="export the images a spec needs")
     for command in (build, data):
         command.add_argument("spec", type=Path)

@@ -185,7 +185,7 @@ def test_later_seeds_make_another_zoo_of_the_same_kind() -> None:
     )  # so that its summary names the seeds that it was built with
 
 
-@pytest.mark.parametrize("name", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("name", ["tiny", "small", "paper", "served"])
 def test_every_network_of_a_committed_spec_can_be_uploaded(name: str) -> None:
     from guard.core.manifest import Manifest
     from guard.ml.networks import architectures
@@ -195,7 +195,7 @@ def test_every_network_of_a_committed_spec_can_be_uploaded(name: str) -> None:
     used = {}
     for job in spec.jobs:
         channels, side = sizes[job.data.source]
-        shape = 3 if job.data.colour else channels, job.data.side or side
+        shape = 3 if job.data.colour else channels, job.data.side or side // job.data.pool
         used[job.architecture.key, shape] = job.architecture
     for (_, (channels, side)), architecture in used.items():
         manifest = Manifest(
