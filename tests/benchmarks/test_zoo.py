@@ -111,6 +111,21 @@ def test_a_second_build_trains_only_what_is_missing(built: tuple[Spec, Path]) ->
     assert not list(out.glob("*.part"))
 
 
+def test_a_zoo_can_be_read_while_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build.make, "make", interrupted)
+    spec = read(SPECS / "tiny.toml")
+
+    with pytest.raises(KeyboardInterrupt):
+        build.build(spec, Place(out=tmp_path), jobs=1, watch=Watch())
+
+    assert json.loads((tmp_path / "zoo.json").read_text())["spec"] == spec.source
+
+
 def test_one_broken_job_does_not_stop_the_others(tmp_path: Path) -> None:
     models = [
         {**SOURCE["models"][0], "seed": 5},
