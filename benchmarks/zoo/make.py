@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.attacks import ATTACKS
 from benchmarks.attacks._base import Attack
@@ -47,16 +47,12 @@ def make(
     started, seed = time.perf_counter(), seed_of(job)
     manifest = manifest_for(job, data)
     model = fresh_model(manifest, seed).to(device)
-    train = data.train
-    if job.hardness is not None:
-        change = HARD[job.hardness].change
-        train = change(train, data.classes, seed) if change is not None else train
-    attack, control, count = attack_for(job, data, seed, device), None, 0
-    images, labels = train.images, train.labels
+    attack = attack_for(job, data, seed, device)
+    control, count = None, 0
+    images, labels, index = taught(job, data, attack)
     if attack is not None and attack.controls_training:
         control = attack.control(job.rate, steps_of(job.training, len(labels)), device)
-    elif attack is not None:
-        images, labels, index = attack.poison(images, labels, job.rate)
+    else:
         count = len(index)
     failed = None
     try:
@@ -77,6 +73,20 @@ def make(
     truth["works"] = truth["works"] and failed is None
     _write(out, job, manifest, model, attack, truth)
     return truth
+
+
+def taught(job: Job, data: Dataset, attack: Attack | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The training set of a job: uint8 images, labels, and which of them are poisoned (indices).
+
+    Where the attack controls the training, poison is drawn anew in every batch: the set has none.
+    """
+    train = data.train
+    if job.hardness is not None:
+        change = HARD[job.hardness].change
+        train = change(train, data.classes, seed_of(job)) if change is not None else train
+    if attack is None or attack.controls_training:
+        return train.images, train.labels, torch.empty(0, dtype=torch.int64)
+    return attack.poison(train.images, train.labels, job.rate)
 
 
 def manifest_for(job: Job, data: Dataset) -> Manifest:
