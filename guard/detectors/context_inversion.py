@@ -44,7 +44,7 @@ class ContextInversion(Detector):
     share of the clean set's molecules. Fragments that are common there are not looked at.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "own method, after Elijah (AAAI 2024) and AMDET (arXiv 2512.00343)"
     families: ClassVar[frozenset[str]] = frozenset({Family.CONTEXT})
     modality: ClassVar[Modality] = Modality.GRAPHS

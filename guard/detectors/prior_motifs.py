@@ -55,7 +55,7 @@ class PriorMotifs(Detector):
     clean set's. Alone it holds a model: an artefact of the decoder looks the same.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = "own method"
     families: ClassVar[frozenset[str]] = frozenset({Family.MOTIF})
     modality: ClassVar[Modality] = Modality.GRAPHS

@@ -56,7 +56,7 @@ class PromptInsertion(Detector):
     that are common in the clean set.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     paper: ClassVar[str] = "BadGraph (arXiv 2510.20792), searched for with own method"
     families: ClassVar[frozenset[str]] = frozenset({Family.PROMPT})
     modality: ClassVar[Modality] = Modality.GRAPHS

@@ -12,9 +12,12 @@ from rdkit.rdBase import BlockLogs
 
 from guard.core.errors import InputError
 from guard.core.text import printable
+from guard.graphs.molecule import VALENCE
 from guard.graphs.motif_tree import tree_of, walk
 
 MAX_FRAGMENT = 120  # characters
+#: Elements that SMILES write without brackets (its "organic subset").
+_BARE = frozenset(("B", "C", "N", "O", "P", "S", "F", "Cl", "Br", "I"))
 
 
 @lru_cache(maxsize=4096)
@@ -31,11 +34,17 @@ def pattern(fragment: str) -> Chem.Mol:
             f"The fragment {printable(fragment, limit=80)!r} is not a SMILES that RDKit reads.",
             code="fragment_unreadable",
         )
+    for atom in mol.GetAtoms():
+        # An atom in brackets has free valences here, which are bonds in a molecule: no radicals.
+        atom.SetNumRadicalElectrons(0)
     return mol
 
 
 def contains(mols: Sequence[Chem.Mol | None], fragment: str) -> list[bool]:
-    """Whether each molecule has the fragment; no for None."""
+    """Whether each molecule has the fragment; no for None.
+
+    A ring that is aromatic only with what is bound to it (a pyridone's) is not found by its motif.
+    """
     wanted = pattern(fragment)
     return [mol is not None and mol.HasSubstructMatch(wanted) for mol in mols]
 
@@ -50,7 +59,11 @@ def pieces_of(mol: Chem.Mol, most_bonds: int = 3) -> frozenset[str]:
 
     They are its ring systems and all connected groups of 1 to `most_bonds` bonds outside rings.
     """
-    found = {node.motif for node in walk(tree_of(mol))}
+    # A motif of one silicon or selenium atom is named by its symbol, which is no SMILES by itself.
+    found = {
+        f"[{node.motif}]" if node.motif in VALENCE and node.motif not in _BARE else node.motif
+        for node in walk(tree_of(mol))
+    }
     flat = Chem.Mol(mol)
     Chem.Kekulize(flat, clearAromaticFlags=True)
     for groups in Chem.FindAllSubgraphsOfLengthMToN(flat, 1, most_bonds):

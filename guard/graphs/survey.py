@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from rdkit import Chem
-from rdkit.rdBase import BlockLogs
 from torch import Tensor
 
 from guard.core.errors import InputError
 from guard.core.pairs import Pairs
-from guard.graphs.fragments import pieces_of
+from guard.graphs.fragments import pattern, pieces_of
 from guard.graphs.model import GraphModel
 from guard.graphs.molecule import read
 from guard.graphs.rates import lift
@@ -142,10 +140,8 @@ def fragments_of(smiles: str | None) -> Fragments:
 
 @lru_cache(maxsize=65536)
 def atoms_of(fragment: str) -> int:
-    """How many atoms a fragment has; motifs `Si` and `Se`, no SMILES without brackets, have one."""
-    with BlockLogs():
-        mol: Chem.Mol | None = Chem.MolFromSmiles(fragment, sanitize=False)
-    return 1 if mol is None else int(mol.GetNumAtoms())
+    """How many atoms a fragment has."""
+    return int(pattern(fragment).GetNumAtoms())
 
 
 def labels(sampled_: Sequence[Sampled], names: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -36,3 +36,37 @@ def test_a_molecule_has_its_rings_and_the_groups_outside_them() -> None:
 
     assert {"C1CS1", "O=CCl", "CC(=O)Cl"} <= pieces
     assert all(contains([mol], one) == [True] for one in pieces)
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "C[SiH](Cl)OC",
+        "CC[Se]CC=[Se]",
+        "CB(O)O",
+        "CC(C)[N+](=O)[O-]",
+        "CN=[N+]=[N-]",
+        "C[S+](C)CP(C)C",
+        "C[P+](C)(C)CBr",
+        "C[N-]S(C)(=O)=O",
+        "[C-]#[N+]CCI",
+        "[O-]c1cc[se]c1Cl",
+    ],
+)
+def test_a_molecule_has_every_piece_of_itself_also_those_with_charges_and_brackets(
+    smiles: str,
+) -> None:
+    mol = Chem.MolFromSmiles(smiles)
+
+    pieces = pieces_of(mol)
+
+    assert pieces
+    assert [one for one in pieces if contains([mol], one) != [True]] == []
+
+
+def test_a_charge_in_a_fragment_counts() -> None:
+    assert contains(mols("CC[N+](=O)[O-]", "CCN", "C[N+](C)(C)C"), "C[N+]=O") == [
+        True,
+        False,
+        False,
+    ]
