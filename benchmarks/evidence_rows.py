@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import evidence_served
 from benchmarks.detect.report import area, counted, percent
 from benchmarks.rewrite_tables import interval
 
@@ -28,19 +29,22 @@ def detection(result: Result) -> Iterator[Row]:
     policy = f"Policy `{result['policy']['name']}`"
     if who == "calibrated":
         policy += " with a calibration"
-    for claim, key in (
-        ("honest models held or rejected", "honest_not_cleared"),
-        ("honest models rejected", "honest_rejected"),
-        ("backdoored models (true ASR over 50 %) held or rejected", "strong_not_cleared"),
-        ("backdoored models (true ASR over 50 %) rejected", "strong_rejected"),
+    for claim, keys in (
+        ("honest models held or rejected; rejected", ("honest_not_cleared", "honest_rejected")),
+        (
+            "backdoored models (true ASR over 50 %) held or rejected; rejected",
+            ("strong_not_cleared", "strong_rejected"),
+        ),
     ):
-        yield Row(f"{policy}: {claim}", _of(rates[key]), _share(rates[key]))
-    for name, item in result["auroc"].items():
         yield Row(
-            f"{policy}: AUROC, scored by {name}",
-            f"{item['honest']} + {item['backdoored']}",
-            area(item),
+            f"{policy}: {claim}", _of(rates[keys[0]]), "; ".join(_share(rates[key]) for key in keys)
         )
+    name, item = next(iter(result["auroc"].items()))  # the others are on the record's page
+    yield Row(
+        f"{policy}: AUROC, scored by {name}",
+        f"{item['honest']} + {item['backdoored']}",
+        area(item),
+    )
     covered = result["asr_bounds"]["covered"]
     yield Row(
         f"{policy}: the true ASR lies under the reported bound",
@@ -332,7 +336,10 @@ def badgraph(result: Result) -> Iterator[Row]:
 
 
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
-KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[Row]]]] = (
+KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[tuple[str, str, str]]]]] = (
+    ("Served risk", {"policies", "zoo", "rules"}, evidence_served.served),
+    ("Served risk", {"right_class", "controlled", "policy"}, evidence_served.named_sets),
+    ("Served risk", {"faint", "poisoned", "intervals"}, evidence_served.graphs),
     ("Detection", {"who", "auroc", "attacks"}, detection),
     ("Seeds", {"flips", "same_to_the_bit"}, seeds),
     ("Repairs", {"summary", "against"}, repairs),

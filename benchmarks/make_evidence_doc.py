@@ -28,6 +28,7 @@ DEVELOPMENT = "-dev"
 NONE = """
 There is no record yet. `make bench-detect ZOO=DIR` writes one.
 """
+DETECTION = "Detection"
 TITLES = tuple(dict.fromkeys(title for title, _, _ in KINDS))
 
 
@@ -55,7 +56,7 @@ def page(folder: Path = RECORDS) -> str:
         own = [item for item in found if KINDS[item[0]][0] == title]
         if own:
             parts.append("\n".join(["", f"## {title}", "", *_claims(own)]) + "\n")
-        if own and title == TITLES[0]:
+        if own and title == DETECTION:
             parts.append("\n".join(["", "## Detection by attack", "", *_attacks(own)]) + "\n")
     return "".join(parts)
 
@@ -64,8 +65,8 @@ def _claims(own: Sequence[tuple[int, Path, dict[str, Any]]]) -> Iterator[str]:
     yield "| claim | n | measured | record |"
     yield "|---|---|---|---|"
     for place, path, result in own:
-        for row in KINDS[place][2](result):
-            yield f"| {row.claim} | {row.n} | {row.measured} | {_link(path)} |"
+        for claim, count, measured in KINDS[place][2](result):
+            yield f"| {claim} | {count} | {measured} | {_link(path)} |"
 
 
 def _attacks(own: Sequence[tuple[int, Path, dict[str, Any]]]) -> Iterator[str]:

@@ -266,7 +266,7 @@ def test_a_record_is_written_whole_and_quoted(
     assert len(json.loads((folder / "rows.json").read_text())) == 24
     for word in (*ATTACKS, "odd: It has no tensors.", "patch_inversion"):
         assert word in readme
-    assert "honest models held or rejected | 12 |" in quoted
+    assert "honest models held or rejected; rejected | 12 |" in quoted
     assert f"records/{folder.name}/README.md" in quoted
     for attack, item in quote.strong(result).items():
         assert f"| {attack} | {item['k']}/{item['n']} |" in quoted
