@@ -14,10 +14,10 @@ from guard.console._page import HEADERS, page
 from guard.console._route import PageRoute
 from guard.console._standing import standing_of
 from guard.console._who import who_reads
-from guard.core.errors import InputError
+from guard.core.errors import InputError, PolicyError
 from guard.flow.context import Guard
-from guard.flow.signed import signed
 from guard.store import exhibits, ledger, listing, projects, scans
+from guard.store.project_rows import ProjectRow
 from guard.store.rows import ScanRow
 from guard.store.scope import Scope
 from guard.store.session import reading
@@ -130,6 +130,16 @@ def _values(report: "Report", drawn: Mapping[str, Any] | None) -> dict[str, Any]
     return values
 
 
+def _policy_name(guard: Guard, project: ProjectRow | None, digest: str) -> str:
+    """What the policy of a digest is called, as far as it is one in force."""
+    known = {one.digest: one.name for one in guard.policies}
+    if project is not None and project.policy is not None:
+        with suppress(PolicyError):
+            own = guard.named_policy(project.policy)
+            known[own.digest] = own.name
+    return known.get(digest, "not in force any more")
+
+
 def _around(guard: Guard, report: "Report", scan: ScanRow, scope: Scope) -> dict[str, Any]:
     """What was before, what is beside it, and who did what."""
     from guard.flow import waivers
@@ -143,10 +153,9 @@ def _around(guard: Guard, report: "Report", scan: ScanRow, scope: Scope) -> dict
         done = listing.acts(session, MOST, subjects=about, scope=scope)
         seals = listing.seals(session, [row.id for row in done])
         project = projects.of_key(session, scan.bucket, scan.key)
-        stated = ledger.get(session, report.verdict_id or "").envelope
         served = listing.versions_of(session, scan.name, MOST, scope)
     return {
-        "decided_by": signed(stated).policy,
+        "policy": _policy_name(guard, project, report.policy or ""),
         "project": project,
         "history": history,
         "alike": [one for one in alike if one.id != scan.id],

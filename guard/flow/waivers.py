@@ -165,7 +165,9 @@ def about(guard: Guard, digest: str) -> list[Listed]:
     """The waivers about one artifact, the newest first, with their states."""
     with reading(guard.engine) as session:
         asked = acts.about(session, [digest], Act.WAIVE)
-        found = _waivers.read(session, asked) if asked else []
+        if not asked:
+            return []
+        found = _waivers.read(session, asked)
         own = for_artifact(guard, session, digest)
     return [Listed(waiver=one.waiver, state=_state_by(own, one)) for one in reversed(found)]
 
