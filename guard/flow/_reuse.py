@@ -61,7 +61,7 @@ def candidate(guard: Guard, session: "Session", scan: ScanRow, digest: str) -> s
 
 def _project_of(session: "Session", scan: ScanRow) -> str | None:
     found = projects.of_key(session, scan.bucket, scan.key)
-    return found and found.name
+    return None if found is None else found.name
 
 
 def complete(policy: Policy, case: Case) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -125,9 +125,7 @@ class Tenants:
     tokens: dict[tuple[str, Role], str]
     _browsers: dict[tuple[str, Role], TestClient] = field(default_factory=dict)
 
-    def ask(
-        self, name: str, role: Role, method: str, path: str, body: object = None
-    ) -> httpx.Response:
+    def ask(self, name: str, role: Role, method: str, path: str, body: object = None) -> Any:
         """What a program, or below the console a browser, of somebody is answered."""
         key = (name, role)
         if not path.startswith("/console/"):
@@ -195,7 +193,7 @@ def _tenants(folder: Path) -> Tenants:
     projects.create(guard, operator, "lost", "models/lost", {})
     with transaction(guard.engine) as session:
         stored.change(session, "lost", {"policy": "gone"})
-    tokens = {}
+    tokens: dict[tuple[str, Role], str] = {}
     for name, project in (("mallory", "mine"), ("vera", "theirs"), ("vera", "lost")):
         for role in MEMBER_ROLES:
             tokens[name, role] = tokens.get((name, role)) or people.give(guard, name, role)
@@ -225,7 +223,7 @@ def _path(tenants: Tenants, path: str, *, real: bool) -> tuple[str, str]:
     return re.sub(r"\{\w+\}", chosen, path), chosen
 
 
-def _answered(answer: httpx.Response, *ids: str) -> tuple[int, str, str | None]:
+def _answered(answer: Any, *ids: str) -> tuple[int, str, str | None]:
     """What an answer says beside the id that was asked for."""
     text, place = answer.text, answer.headers.get("location")
     for one in sorted({part for full in ids for part in (full, full[:12])}, key=len, reverse=True):
