@@ -15,7 +15,7 @@ from guard.core.modality import Modality
 from guard.events.bucket import Bucket, make_client
 from guard.flow.context import Guard
 from guard.flow.keys import signer_of, trusted_of
-from guard.policy import Policy, default_policy, load_policy
+from guard.policy import NamedPolicies, Policy, default_policy, load_policy
 from guard.publishers import PUBLISHERS
 from guard.settings import Settings, child_environment, load_settings
 from guard.store.migrate import upgrade
@@ -51,6 +51,7 @@ def open_guard(settings: Settings | None = None) -> Guard:
         blobs=open_blobs(settings.blob_url, client=client, cache=settings.data_dir / "blob-cache"),
         policy=policy_in_force(settings, Modality.IMAGES),
         others={Modality.GRAPHS: policy_in_force(settings, Modality.GRAPHS)},
+        named_policy=NamedPolicies(settings.policy_folder),
         make_bucket=lambda name: Bucket(client(), name),
         make_signer=lambda: signer_of(guard),
         make_trusted=lambda: trusted_of(engine, settings.trusted_keys_file),

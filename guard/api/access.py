@@ -13,9 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guard.api import sessions
 from guard.api.problems import answer_to
 from guard.core.errors import GuardError, InputError
+from guard.flow import readers
 from guard.flow.context import Guard
 from guard.flow.nominate import MAX_BODY_BYTES, Unauthorised
 from guard.flow.principals import Principal, authenticate
+from guard.store.scope import Scope as ReadScope
 
 MAX_REQUEST_BYTES = 64 << 10  # several times the longest reason that a form takes
 #: What a load balancer and a person without a token may see; none of it reveals anything.
@@ -40,6 +42,14 @@ def guard_of(request: Request) -> Guard:
     """The Guard with which the application was made."""
     guard: Guard = request.app.state.guard
     return guard
+
+
+def scope_of(request: Request) -> ReadScope:
+    """What whoever asks may read; the same for the whole request."""
+    known: ReadScope | None = getattr(request.state, "scope", None)
+    if known is None:
+        known = request.state.scope = readers.scope_for(guard_of(request), require_token(request))
+    return known
 
 
 class Gatekeeper:

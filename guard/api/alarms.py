@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import AlarmAnswer, Alarms
 from guard.flow.principals import Principal
 
@@ -36,7 +36,7 @@ def list_alarms(
     """List open alarms, the newest first; with `closed` those that are over as well."""
     from guard.flow import alarms
 
-    rows = alarms.listed(guard_of(request), limit, closed=closed)
+    rows = alarms.listed(guard_of(request), limit, closed=closed, scope=scope_of(request))
     return Alarms(alarms=[AlarmAnswer.model_validate(one.to_dict()) for one in rows])
 
 
@@ -45,7 +45,8 @@ def show_alarm(alarm_id: str, request: Request) -> AlarmAnswer:
     """Show one alarm, by its id or the first 4 characters of it or more."""
     from guard.flow import alarms
 
-    return AlarmAnswer.model_validate(alarms.show(guard_of(request), alarm_id).to_dict())
+    found = alarms.show(guard_of(request), alarm_id, scope_of(request))
+    return AlarmAnswer.model_validate(found.to_dict())
 
 
 @router.post("/{alarm_id}/acknowledge")

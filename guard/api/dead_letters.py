@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import DeadLetterAnswer, DeadLetters
 from guard.flow.principals import Principal
 
@@ -24,7 +24,7 @@ def list_dead_letters(
     """List dead letters, the newest first."""
     from guard.flow import retry
 
-    rows = retry.listed(guard_of(request), limit)
+    rows = retry.listed(guard_of(request), limit, scope_of(request))
     found = [DeadLetterAnswer.model_validate(one.to_dict()) for one in rows]
     return DeadLetters(dead_letters=found)
 
@@ -34,7 +34,8 @@ def show_dead_letter(letter_id: str, request: Request) -> DeadLetterAnswer:
     """Show one dead letter, by its id or the first 4 characters of it or more."""
     from guard.flow import retry
 
-    return DeadLetterAnswer.model_validate(retry.show(guard_of(request), letter_id).to_dict())
+    found = retry.show(guard_of(request), letter_id, scope_of(request))
+    return DeadLetterAnswer.model_validate(found.to_dict())
 
 
 @router.post("/{letter_id}/retry")

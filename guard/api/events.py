@@ -4,7 +4,7 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from guard.api.access import BoundedRoute, guard_of, read_body, require_token
+from guard.api.access import BoundedRoute, guard_of, read_body, require_token, scope_of
 from guard.api.answers import Accepted, NominationAnswer
 from guard.core.errors import GuardError, InputError, Unavailable
 from guard.core.tracing import called
@@ -90,8 +90,9 @@ def show_nomination(nomination_id: str, request: Request, response: Response) ->
 
     It is `new` (waiting), `accepted` (see `scan_id`), or `ignored` or `refused` (see `reason`).
     """
+    scope = scope_of(request)
     with reading(guard_of(request).engine) as session:
-        row = nominations.get(session, nomination_id)
+        row = nominations.get(session, nomination_id, scope)
     if row.scan_id is not None:
         response.headers["Link"] = f'</scans/{row.scan_id}>; rel="related"'
     return NominationAnswer.of(row)

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 
 from guard.api import metrics
-from guard.api.access import BoundedRoute, guard_of, has_token, require_token
+from guard.api.access import BoundedRoute, guard_of, has_token, require_token, scope_of
 from guard.core.errors import Unavailable
+from guard.flow import readers
 from guard.flow.watch import look
 from guard.store import migrate
 
@@ -55,6 +56,7 @@ def _schema(request: Request) -> str:
 @router.get("/metrics", dependencies=[Depends(require_token)])
 def show_metrics(request: Request) -> PlainTextResponse:
     """Answer with the metrics in Prometheus' text format."""
+    readers.check_everything(scope_of(request), "What the metrics count")
     page = metrics.page(look(guard_of(request)), request.app.state.events)
     return PlainTextResponse(page, media_type=metrics.CONTENT_TYPE)
 

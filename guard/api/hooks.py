@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.core.hooks import DeliveryState, HookKind
+from guard.flow import readers
 from guard.flow.principals import Principal
 
 router = APIRouter(
@@ -17,6 +18,7 @@ router = APIRouter(
     route_class=BoundedRoute,
 )
 Caller = Annotated[Principal, Depends(require_token)]
+_WHAT = "Where events go"
 
 
 class WantedHook(BaseModel):
@@ -100,6 +102,7 @@ def list_hooks(request: Request) -> Hooks:
     """List the destinations in force, without what is secret of them."""
     from guard.flow import hooks
 
+    readers.check_everything(scope_of(request), _WHAT)
     return Hooks(hooks=[_answer(hooks.shown(row)) for row in hooks.listed(guard_of(request))])
 
 
@@ -131,6 +134,7 @@ def list_deliveries(
     """List deliveries with their tries, the newest first; of one destination, or dead ones only."""
     from guard.flow import hooks
 
+    readers.check_everything(scope_of(request), _WHAT)
     rows = hooks.log(guard_of(request), hook, dead=dead, limit=limit)
     return DeliveryLog(deliveries=[DeliveryAnswer.model_validate(one.to_dict()) for one in rows])
 
@@ -149,6 +153,7 @@ def show_hook(hook_id: str, request: Request) -> HookAnswer:
     """Show one destination, by its id or the first 4 characters of it or more."""
     from guard.flow import hooks
 
+    readers.check_everything(scope_of(request), _WHAT)
     return _answer(hooks.shown(hooks.show(guard_of(request), hook_id)))
 
 

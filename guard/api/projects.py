@@ -1,4 +1,4 @@
-"""Projects: prefixes with members, limits and a clean set, as `guard project` has them."""
+"""Projects: prefixes with members, limits, clean set and policy, as `guard project` has them."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.core.projects import MemberKind, Priority
 from guard.core.roles import Role
-from guard.flow import projects
+from guard.flow import projects, readers
 from guard.flow.principals import Principal
 
 router = APIRouter(
@@ -33,11 +33,12 @@ class Member(BaseModel):
 
 
 class ProjectChange(BaseModel):
-    """What is to change; what is left out stays, null takes a limit or the clean set away."""
+    """What is to change; what is left out stays, null takes a limit, set or policy away."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cleanset: str | None = Field(default=None, max_length=200)
+    policy: str | None = Field(default=None, max_length=63)
     priority: Priority = Priority.NORMAL
     scans_a_day: Limit | None = None
     bytes_a_day: Limit | None = None
@@ -58,6 +59,7 @@ class ProjectAnswer(BaseModel):
     bucket: str
     prefix: str
     cleanset: str | None
+    policy: str | None
     priority: Priority
     scans_a_day: int | None
     bytes_a_day: int | None
@@ -86,13 +88,15 @@ class Projects(BaseModel):
 
 @router.get("")
 def list_projects(request: Request) -> Projects:
-    """List every project, by name."""
-    return Projects(projects=[ProjectAnswer.of(one) for one in projects.every(guard_of(request))])
+    """List the projects that whoever asks may read, by name."""
+    found = projects.every(guard_of(request), scope_of(request))
+    return Projects(projects=[ProjectAnswer.of(one) for one in found])
 
 
 @router.get("/{name}")
 def show_project(name: str, request: Request) -> ProjectAnswer:
     """One project with its members and what it uses."""
+    readers.check_project(scope_of(request), name)
     return ProjectAnswer.of(projects.view(guard_of(request), name))
 
 
@@ -112,7 +116,7 @@ def make_project(
 def change_project(
     name: str, wanted: ProjectChange, request: Request, who: Caller
 ) -> ProjectAnswer:
-    """Change a project's clean set, priority or limits, as an operator."""
+    """Change a project's clean set, policy, priority or limits, as an operator."""
     guard = guard_of(request)
     projects.change(guard, who, name, wanted.model_dump(exclude_unset=True))
     return ProjectAnswer.of(projects.view(guard, name))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import (
     NominationAnswer,
     ReviewAnswer,
@@ -72,16 +72,16 @@ def list_scans(
 ) -> Scans:
     """List scans, the newest first."""
     with reading(guard_of(request).engine) as session:
-        rows = scans.list_recent(session, limit, state=state)
+        rows = scans.list_recent(session, limit, state=state, scope=scope_of(request))
     return Scans(scans=[ScanAnswer.of(row) for row in rows])
 
 
 @router.get("/scans/{scan_id}")
 def show_scan(scan_id: str, request: Request) -> ScanDetail:
     """One scan, by its id or an unambiguous start of it, with every verdict it led to."""
-    guard = guard_of(request)
+    guard, scope = guard_of(request), scope_of(request)
     with reading(guard.engine) as session:
-        row = scans.get(session, scan_id)
+        row = scans.get(session, scan_id, scope)
         verdicts = ledger.for_scan(session, row.id)
         if row.verdict_id and row.verdict_id not in {verdict.id for verdict in verdicts}:
             verdicts.append(ledger.get(session, row.verdict_id))  # a re-scan's
@@ -94,9 +94,9 @@ def show_scan(scan_id: str, request: Request) -> ScanDetail:
 @router.get("/verdicts/{verdict_id}")
 def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
     """A verdict with its signed statement (DSSE): verify that, not this answer."""
-    guard = guard_of(request)
+    guard, scope = guard_of(request), scope_of(request)
     with reading(guard.engine) as session:
-        row = ledger.get(session, verdict_id)
+        row = ledger.get(session, verdict_id, scope)
         found = reviews.for_verdict(session, row.id)
     return VerdictDetail(
         **VerdictAnswer.of(row, guard.now()).model_dump(),

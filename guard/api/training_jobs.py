@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import JobAnswer, JobDetail, Jobs
 from guard.core.errors import InputError
 from guard.core.training_jobs import JobKind
@@ -115,12 +115,12 @@ def _taken(job: TrainingJobRow, response: Response, place: str) -> JobAnswer:
 
 
 def _listed(request: Request, kind: JobKind, limit: int) -> Jobs:
-    rows = training_jobs.recent(guard_of(request), limit, kind=kind)
+    rows = training_jobs.recent(guard_of(request), limit, kind=kind, scope=scope_of(request))
     return Jobs(jobs=[JobAnswer.of(row) for row in rows])
 
 
 def _found(request: Request, job_id: str, kind: JobKind) -> TrainingJobRow:
-    job = training_jobs.find(guard_of(request), job_id)
+    job = training_jobs.find(guard_of(request), job_id, scope_of(request))
     if job.kind is not kind:
         raise InputError(f"Job {job.id} is no {kind}.", code="unknown_training_job")
     return job

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.api.access import BoundedRoute, guard_of, require_token
+from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import WaiverAnswer, WaiverDone, Waivers
 from guard.flow.principals import Principal
 
@@ -63,7 +63,7 @@ def list_waivers(request: Request) -> Waivers:
     """List every waiver with its state, the newest first."""
     from guard.flow import waivers
 
-    rows = waivers.listed(guard_of(request))
+    rows = waivers.listed(guard_of(request), scope_of(request))
     return Waivers(waivers=[WaiverAnswer.of(row.waiver, row.state) for row in rows])
 
 
@@ -72,7 +72,7 @@ def show_waiver(waiver_id: str, request: Request) -> WaiverAnswer:
     """Show one waiver, by its id or the first 8 characters of it or more."""
     from guard.flow import waivers
 
-    row = waivers.show(guard_of(request), waiver_id)
+    row = waivers.show(guard_of(request), waiver_id, scope_of(request))
     return WaiverAnswer.of(row.waiver, row.state)
 
 

@@ -48,9 +48,13 @@ def check(
 @app.command()
 def simulate(
     file: Annotated[Path, typer.Argument(help="A policy TOML, or a packaged one's name.")],
+    project: Annotated[
+        str,
+        typer.Option(help="Only what is in it; without, all that no project's own policy rules."),
+    ] = "",
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Decide about everything stored by another policy, and list what would change.
+    """Decide about what is stored by another policy, and list what would change.
 
     Nothing runs and nothing is written. Exits 0 whatever would change.
     """
@@ -62,7 +66,7 @@ def simulate(
     from guard.flow.simulate import MISSING
     from guard.flow.simulate import simulate as run
 
-    found = run(open_service(), rules)
+    found = run(open_service(), rules, project)
     changes = [
         {
             "name": one.name,

@@ -1,4 +1,4 @@
-"""Make projects, with members, limits and a clean set of their own."""
+"""Make projects, with members, limits, a clean set and a policy of their own."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,13 @@ app.add_typer(member, name="member")
 NameArgument = Annotated[str, typer.Argument(help="The project.")]
 CleansetOption = Annotated[
     str | None, typer.Option(help="The clean set of its models; `none` for none of its own.")
+]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The policy of its models: NAME.toml of GUARD_POLICY_FOLDER, or a packaged one; "
+        "`none` for the installation's."
+    ),
 ]
 PriorityOption = Annotated[
     Priority | None, typer.Option(help="Its share of the scans that are open at once.")
@@ -47,6 +54,7 @@ def create(
     name: NameArgument,
     prefix: Annotated[str, typer.Option(help="BUCKET/PREFIX under which its uploads lie.")],
     cleanset: CleansetOption = None,
+    policy: PolicyOption = None,
     priority: PriorityOption = None,
     scans: ScansOption = None,
     size: BytesOption = None,
@@ -57,7 +65,7 @@ def create(
     guard = open_service()
     from guard.flow import projects
 
-    wanted = _wanted(cleanset, priority, scans, size, open_)
+    wanted = _wanted(cleanset, policy, priority, scans, size, open_)
     projects.create(guard, caller(guard), name, prefix, wanted)
     _print([projects.view(guard, name)], form)
     return 0
@@ -91,17 +99,18 @@ def show(name: NameArgument, form: FormatOption = Format.TABLE) -> int:
 def set_(
     name: NameArgument,
     cleanset: CleansetOption = None,
+    policy: PolicyOption = None,
     priority: PriorityOption = None,
     scans: ScansOption = None,
     size: BytesOption = None,
     open_: OpenOption = None,
     form: FormatOption = Format.TABLE,
 ) -> int:
-    """Change a project's clean set, priority or limits; what is not named stays."""
+    """Change a project's clean set, policy, priority or limits; what is not named stays."""
     guard = open_service()
     from guard.flow import projects
 
-    wanted = _wanted(cleanset, priority, scans, size, open_)
+    wanted = _wanted(cleanset, policy, priority, scans, size, open_)
     projects.change(guard, caller(guard), name, wanted)
     _print([projects.view(guard, name)], form)
     return 0
@@ -151,6 +160,7 @@ def _member(principal: str | None, group: str | None) -> tuple[MemberKind, str]:
 
 def _wanted(
     cleanset: str | None,
+    policy: str | None,
     priority: Priority | None,
     scans: int | None,
     size: int | None,
@@ -159,6 +169,8 @@ def _wanted(
     found: dict[str, Any] = {}
     if cleanset is not None:
         found["cleanset"] = None if cleanset == "none" else cleanset
+    if policy is not None:
+        found["policy"] = None if policy == "none" else policy
     if priority is not None:
         found["priority"] = priority
     for name, value in (("scans_a_day", scans), ("bytes_a_day", size), ("open_scans", open_)):
@@ -173,12 +185,14 @@ def _print(found: "Sequence[ProjectView]", form: Format) -> None:
         return
     from guard.cli._render import print_table
 
-    head = ("name", "prefix", "clean set", "priority", "scans a day", "bytes a day", "open")
+    limits = ("scans a day", "bytes a day", "open")
+    head = ("name", "prefix", "clean set", "policy", "priority", *limits)
     cells = [
         (
             one.project.name,
             f"{one.project.bucket}/{one.project.prefix}",
             one.project.cleanset or "",
+            one.project.policy or "",
             str(one.project.priority),
             _of(one.usage.scans, one.project.scans_a_day),
             _of(one.usage.bytes, one.project.bytes_a_day),

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._who import Reader
 from guard.core.roles import Act
 from guard.core.text import printable
@@ -59,10 +59,11 @@ def _may(reader: Reader | None) -> Mapping[str, bool]:
 
 
 def _counts(request: Request) -> dict[str, int]:
+    scope = scope_of(request)
     with reading(guard_of(request).engine) as session:
         return {
-            "queue": len(reviews.waiting_ids(session, MOST_COUNTED)),
-            "alarms": listing.open_alarms(session, MOST_COUNTED),
+            "queue": len(reviews.waiting_ids(session, MOST_COUNTED, scope)),
+            "alarms": listing.open_alarms(session, MOST_COUNTED, scope),
         }
 
 

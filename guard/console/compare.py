@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._page import page
 from guard.console._route import PageRoute
 from guard.console._who import who_reads
@@ -28,8 +28,9 @@ def show(
     reader = who_reads(request)
     rows, pair = list[tuple[str, str, str, bool]](), None
     if a and b:
+        scope = scope_of(request)
         with reading(guard_of(request).engine) as session:
-            pair = ledger.get(session, a), ledger.get(session, b)
+            pair = ledger.get(session, a, scope), ledger.get(session, b, scope)
         first, second = _stated(pair[0]), _stated(pair[1])
         named = [*first, *(name for name in second if name not in first)]
         found = [(name, first.get(name, "–"), second.get(name, "–")) for name in named]

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._page import page
 from guard.console._route import PageRoute
 from guard.console._who import who_reads
@@ -25,13 +25,13 @@ def show_acts(
     by: Annotated[str, Query(max_length=200)] = "",
 ) -> HTMLResponse:
     """Who did what, the newest first, and where the chain that seals it stands."""
-    reader = who_reads(request)
+    reader, scope = who_reads(request), scope_of(request)
     with reading(guard_of(request).engine) as session:
-        rows = listing.acts(session, PAGE, before=before, principal=by)
+        rows = listing.acts(session, PAGE, before=before, principal=by, scope=scope)
         seals = listing.seals(session, [row.id for row in rows])
         heads = (ledger.last(session), ledger_acts.last(session))
         noted = ledger_acts.last_checkpoint(session)
-        broken = listing.open_of_kind(session, ("ledger_broken", "checkpoint_failed"))
+        broken = listing.open_of_kind(session, ("ledger_broken", "checkpoint_failed"), scope)
     following = ""
     if len(rows) == PAGE:
         following = f"/console/acts?{urlencode({'before': rows[-1].seq, 'by': by})}"
@@ -60,9 +60,9 @@ def show_alarms(
     """Open alarms and dead letters, each with the way out."""
     from guard.flow import alarms, retry
 
-    reader, guard = who_reads(request), guard_of(request)
-    rows = alarms.page(guard, PAGE, before=key_of(before), closed=closed)
-    letters = retry.listed(guard, PAGE) if not before else []
+    reader, guard, scope = who_reads(request), guard_of(request), scope_of(request)
+    rows = alarms.page(guard, PAGE, before=key_of(before), closed=closed, scope=scope)
+    letters = retry.listed(guard, PAGE, scope) if not before else []
     following = ""
     if len(rows) == PAGE:
         last: dict[str, Any] = {"before": key_text(rows[-1].row.at, rows[-1].row.id)}

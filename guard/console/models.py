@@ -9,15 +9,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._page import HEADERS, page
 from guard.console._route import PageRoute
 from guard.console._standing import standing_of
 from guard.console._who import who_reads
-from guard.core.errors import InputError
+from guard.core.errors import InputError, PolicyError
 from guard.flow.context import Guard
-from guard.store import exhibits, ledger, listing, scans
+from guard.store import exhibits, ledger, listing, projects, scans
+from guard.store.project_rows import ProjectRow
 from guard.store.rows import ScanRow
+from guard.store.scope import Scope
 from guard.store.session import reading
 
 if TYPE_CHECKING:
@@ -30,9 +32,9 @@ router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageR
 @router.get("/scans/{scan_id}")
 def show(scan_id: str, request: Request, *, asked: bool = False) -> HTMLResponse:
     """All that is known of one scan's model, and what may be done about it."""
-    reader, guard = who_reads(request), guard_of(request)
+    reader, guard, scope = who_reads(request), guard_of(request), scope_of(request)
     with reading(guard.engine) as session:
-        scan = scans.get(session, scan_id)
+        scan = scans.get(session, scan_id, scope)
     if scan.verdict_id is None:
         return page(request, "running.html.jinja", reader, scan=scan)
     report, drawn = _report(guard, scan)
@@ -45,7 +47,7 @@ def show(scan_id: str, request: Request, *, asked: bool = False) -> HTMLResponse
         drawn=drawn,
         asked=asked,
         standing=standing_of(guard, reader.principal, scan, report),
-        **_around(guard, report, scan),
+        **_around(guard, report, scan, scope),
         **values,
     )
 
@@ -54,8 +56,9 @@ def show(scan_id: str, request: Request, *, asked: bool = False) -> HTMLResponse
 def by_digest(digest: str, request: Request) -> RedirectResponse:
     """The newest scan of an artifact."""
     who_reads(request)
+    scope = scope_of(request)
     with reading(guard_of(request).engine) as session:
-        found = listing.of_digest(session, digest, 1)
+        found = listing.of_digest(session, digest, 1, scope)
     if not found:
         raise InputError(f"No scan is about {digest[:12]}.", code="unknown_artifact")
     return RedirectResponse(f"/console/scans/{found[0].id}", 303)
@@ -65,9 +68,9 @@ def by_digest(digest: str, request: Request) -> RedirectResponse:
 def report_page(scan_id: str, request: Request) -> HTMLResponse:
     """The report alone, as `guard report --format html` writes it, to keep or to print."""
     who_reads(request)
-    guard = guard_of(request)
+    guard, scope = guard_of(request), scope_of(request)
     with reading(guard.engine) as session:
-        scan = scans.get(session, scan_id)
+        scan = scans.get(session, scan_id, scope)
     report, drawn = _report(guard, scan)
     from guard.reports.page import rendered
 
@@ -82,8 +85,9 @@ def report_page(scan_id: str, request: Request) -> HTMLResponse:
 def statement(verdict_id: str, request: Request) -> JSONResponse:
     """The signed statement (DSSE), which `guard verify` and the gate read."""
     who_reads(request)
+    scope = scope_of(request)
     with reading(guard_of(request).engine) as session:
-        row = ledger.get(session, verdict_id)
+        row = ledger.get(session, verdict_id, scope)
     name = f"attachment; filename=verdict-{row.id}.json"
     return JSONResponse(
         json.loads(json.dumps(dict(row.envelope))),
@@ -99,7 +103,7 @@ async def ask_for_images(scan_id: str, request: Request) -> RedirectResponse:
         from guard.flow import exhibits as drawing
 
         who_reads(request)
-        drawing.ask(guard_of(request), scan_id)
+        drawing.ask(guard_of(request), scan_id, scope_of(request))
 
     await run_in_threadpool(ask)
     return RedirectResponse(f"/console/scans/{scan_id}?asked=1", 303)
@@ -126,20 +130,33 @@ def _values(report: "Report", drawn: Mapping[str, Any] | None) -> dict[str, Any]
     return values
 
 
-def _around(guard: Guard, report: "Report", scan: ScanRow) -> dict[str, Any]:
+def _policy_name(guard: Guard, project: ProjectRow | None, digest: str) -> str:
+    """What the policy of a digest is called, as far as it is one in force."""
+    known = {one.digest: one.name for one in guard.policies}
+    if project is not None and project.policy is not None:
+        with suppress(PolicyError):
+            own = guard.named_policy(project.policy)
+            known[own.digest] = own.name
+    return known.get(digest, "not in force any more")
+
+
+def _around(guard: Guard, report: "Report", scan: ScanRow, scope: Scope) -> dict[str, Any]:
     """What was before, what is beside it, and who did what."""
     from guard.flow import waivers
 
     with reading(guard.engine) as session:
-        history = listing.of_artifact(session, report.digest, MOST)
-        alike = listing.of_digest(session, report.digest, MOST)
+        history = listing.of_artifact(session, report.digest, MOST, scope)
+        alike = listing.of_digest(session, report.digest, MOST, scope)
         related = [scan.parent_scan_id, *(one.child for one in scan.detail.candidates)]
-        lineage = listing.by_id(session, [one for one in related if one])
+        lineage = listing.by_id(session, [one for one in related if one], scope)
         about = [report.digest, scan.name, *(one.id for one in history)]
-        done = listing.acts(session, MOST, subjects=about)
+        done = listing.acts(session, MOST, subjects=about, scope=scope)
         seals = listing.seals(session, [row.id for row in done])
-        served = listing.versions_of(session, scan.name, MOST)
+        project = projects.of_key(session, scan.bucket, scan.key)
+        served = listing.versions_of(session, scan.name, MOST, scope)
     return {
+        "policy": _policy_name(guard, project, report.policy or ""),
+        "project": project,
         "history": history,
         "alike": [one for one in alike if one.id != scan.id],
         "lineage": lineage,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._page import page
 from guard.console._route import PageRoute
 from guard.console._who import who_reads
@@ -21,8 +21,8 @@ def show(request: Request, after: Annotated[int, Query(ge=0)] = 0) -> HTMLRespon
     from guard.flow import waivers
 
     reader = who_reads(request)
-    guard = guard_of(request)
-    rows, last = review.queue(guard, PAGE, after=after)
-    asked = waivers.waiting(guard, PAGE) if not after else []
+    guard, scope = guard_of(request), scope_of(request)
+    rows, last = review.queue(guard, PAGE, after=after, scope=scope)
+    asked = waivers.waiting(guard, PAGE, scope) if not after else []
     following = f"/console/?after={last}" if last is not None else ""
     return page(request, "queue.html.jinja", reader, rows=rows, waivers=asked, next=following)

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._page import page
 from guard.console._route import PageRoute
 from guard.console._who import who_reads
@@ -29,12 +29,13 @@ def show(
     before: Annotated[str, Query(max_length=80)] = "",
 ) -> HTMLResponse:
     """The newest scans, those that run, or what a search finds."""
-    reader = who_reads(request)
+    reader, scope = who_reads(request), scope_of(request)
     with reading(guard_of(request).engine) as session:
         if q.strip():
-            rows = listing.search(session, q, PAGE)
+            rows = listing.search(session, q, PAGE, scope)
         else:
-            rows = listing.scans(session, PAGE, before=key_of(before), states=_states(state))
+            last_seen, states = key_of(before), _states(state)
+            rows = listing.scans(session, PAGE, before=last_seen, states=states, scope=scope)
     following = ""
     if len(rows) == PAGE and not q.strip():
         last = key_text(rows[-1].created_at, rows[-1].id)

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from guard.api.access import guard_of
+from guard.api.access import guard_of, scope_of
 from guard.console._page import page
 from guard.console._route import PageRoute
 from guard.console._who import who_reads
@@ -32,12 +32,12 @@ def show(
     or takes out what differs, and raises an alarm.
     """
     reader, guard = who_reads(request), guard_of(request)
-    now = guard.now()
+    now, scope = guard.now(), scope_of(request)
     soon = now + timedelta(seconds=guard.policy.rescan_before_seconds)
     with reading(guard.engine) as session:
         after = (name, version) if name else None
-        rows = listing.served(session, PAGE, after=after)
-        ending = listing.expiring(session, now, soon, MOST_ENDING)
+        rows = listing.served(session, PAGE, after=after, scope=scope)
+        ending = listing.expiring(session, now, soon, MOST_ENDING, scope)
         checked = exhibits.last_beat(session, "reconcile")
     following = ""
     if len(rows) == PAGE:

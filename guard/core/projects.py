@@ -24,6 +24,6 @@ class MemberKind(StrEnum):
     GROUP = "group"
 
 
-#: What a member may be beside its role everywhere: uploaders own what lies under the prefix; where
-#: there are reviewers, nobody else reviews it.
-MEMBER_ROLES = frozenset({Role.UPLOADER, Role.REVIEWER})
+#: What a member may be beside its role everywhere: viewers read what lies under the prefix, as all
+#: members do; uploaders own it; where there are reviewers, nobody else reviews it.
+MEMBER_ROLES = frozenset({Role.VIEWER, Role.UPLOADER, Role.REVIEWER})

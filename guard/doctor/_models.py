@@ -7,8 +7,8 @@ from guard.core import plugins
 from guard.core.errors import GuardError, InputError, Unavailable
 from guard.core.modality import Modality
 from guard.doctor._check import Check, Finding, Ground, failed, ok, unknown, warning
-from guard.policy import default_policy, load_policy
-from guard.store import cleansets, watched
+from guard.policy import NamedPolicies, default_policy, load_policy
+from guard.store import cleansets, projects, watched
 
 _FIRST = "Mend `database` first."
 
@@ -30,6 +30,20 @@ def policy(ground: Ground) -> Finding:
                 "Exchange GUARD_POLICY_FILE and GUARD_GRAPH_POLICY_FILE.",
             )
         names.append(f"{found.name} ({len(found.detectors)} detectors)")
+    read = NamedPolicies(settings.policy_folder)
+    try:
+        with ground.reading() as session:
+            own = projects.with_policy(session)
+    except Unavailable:
+        own = []  # `database` says it
+    for project in own:
+        try:
+            names.append(f"{read(project.policy or '').name} (project {project.name})")
+        except GuardError as error:
+            return failed(
+                f"Project {project.name} clears nothing: {error.sentence}",
+                f"Mend the file, or `guard project set {project.name} --policy NAME`.",
+            )
     return ok(f"The policies are valid: {', '.join(names)}.")
 
 

@@ -106,6 +106,7 @@ def changed_policy(guard: "Guard", session: "Session") -> None:
             row
             for row in reversed(acts.of_kind(session, Act.CHANGE_POLICY))
             if row.facts.get("modality", Modality.IMAGES) == policy.modality
+            and row.facts.get("project", "") == guard.project
         ),
         None,
     )
@@ -115,6 +116,9 @@ def changed_policy(guard: "Guard", session: "Session") -> None:
     detail = f"{policy.name} version {policy.version}" + (f" after {before}" if before else "")
     nobody = Principal(name=GUARD, role=None)
     facts = {"before": before}
+    if guard.project:
+        facts["project"] = guard.project
+        detail = f"project {guard.project}: {detail}"
     if policy.modality is not Modality.IMAGES:
         facts["modality"] = str(policy.modality)
     note(guard, session, nobody, Act.CHANGE_POLICY, policy.digest, detail, facts)

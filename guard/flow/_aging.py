@@ -13,7 +13,7 @@ from guard.core.notes import Rescan, ScanNotes
 from guard.core.states import SERVABLE_VERDICTS, UNDECIDED, GateMode, ScanState, Verdict, WouldBe
 from guard.core.verdict import Gated
 from guard.flow import _newest, _warning
-from guard.flow._modality import for_artifact, for_scan
+from guard.flow._modality import for_scan, for_scan_in, in_force
 from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.signed import signed
@@ -30,21 +30,25 @@ def act(guard: Guard) -> None:
     """Raise and clear the alarms, and apply `on_expiry` to what no re-scan renewed in time."""
     now = guard.now()
     last = now + timedelta(seconds=2 * guard.settings.rescan_seconds)
-    aging: dict[str, tuple[ScanRow, LedgerRow]] = {}
+    aging: dict[str, tuple[ScanRow, LedgerRow, str]] = {}
     with reading(guard.engine) as session:
         for publication in publications.active(session):
             root = root_of(session, publication)
             if root is None or root.verdict_id is None:
                 continue
             row = ledger.get(session, root.verdict_id)
-            own = for_artifact(guard, session, publication.digest)
+            own = for_scan_in(guard, session, root)
             # Half of the time for a re-scan is over: a person has the other half.
             late = now + timedelta(seconds=own.policy.rescan_before_seconds / 2)
             if row.expires_at <= late and may_be_served(row):
-                aging[f"{publication.name} {publication.version}"] = (root, row)
+                aging[f"{publication.name} {publication.version}"] = (
+                    root,
+                    row,
+                    own.policy.lifetime.on_expiry,
+                )
         warned = _warning.let_through(session)
-    _alarm(guard, {subject: row for subject, (_, row) in aging.items()}, warned)
-    for subject, (root, row) in aging.items():
+    _alarm(guard, {subject: (row, then) for subject, (_, row, then) in aging.items()}, warned)
+    for subject, (root, row, _) in aging.items():
         own = for_scan(guard, root)
         if row.expires_at <= last and (now < row.expires_at or _warns(own)):
             _at_the_end(own, subject, root, row)
@@ -52,15 +56,16 @@ def act(guard: Guard) -> None:
 
 def extend_late(guard: Guard) -> None:
     """Where the gate only warns: extend what ended before `act` came to it, after an outage say."""
-    if not any(policy.gate_mode is GateMode.WARN for policy in guard.policies):
-        return
     late: dict[str, tuple[ScanRow, LedgerRow]] = {}
     with reading(guard.engine) as session:
+        policies = in_force(guard, session)
+        if not any(policy.gate_mode is GateMode.WARN for policy in policies):
+            return
         for publication in publications.active(session):
-            newest = _newest.verdict(session, publication.digest, guard.trusted)
+            root = root_of(session, publication)
+            newest = _newest.verdict(session, publication.digest, guard.trusted, root)
             if newest is None or guard.now() < newest.expires_at or not may_be_served(newest):
                 continue
-            root = root_of(session, publication)
             if root is not None:
                 late[f"{publication.name} {publication.version}"] = (root, newest)
     for subject, (root, row) in late.items():
@@ -130,14 +135,16 @@ def insert(session: Session, root: ScanRow, notes: ScanNotes, now: datetime) -> 
     )
 
 
-def _alarm(guard: Guard, aging: Mapping[str, LedgerRow], warned: Mapping[str, Gated]) -> None:
+def _alarm(
+    guard: Guard, aging: Mapping[str, tuple[LedgerRow, str]], warned: Mapping[str, Gated]
+) -> None:
     now = guard.now()
     with transaction(guard.engine) as session:
         _warning.alarm(session, warned, now)
-        for subject, row in aging.items():
+        for subject, (row, then) in aging.items():
             sentence = (
                 f"The verdict ends at {row.expires_at:%Y-%m-%d %H:%M} UTC and no re-scan has "
-                f"renewed it; on_expiry is {guard.policy.lifetime.on_expiry}."
+                f"renewed it; on_expiry is {then}."
             )
             alarms.raise_(session, EXPIRING, subject, sentence, now)
         for kind in (EXPIRING, EXTENDED):

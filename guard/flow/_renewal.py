@@ -69,7 +69,7 @@ def conclude(guard: Guard, held: Held, scan: ScanRow, facts: VerdictFacts, terms
 
 def _before(guard: Guard, scan: ScanRow) -> LedgerRow | None:
     with reading(guard.engine) as session:
-        return _newest.verdict(session, scan.canonical_digest or "", guard.trusted)
+        return _newest.verdict(session, scan.canonical_digest or "", guard.trusted, scan)
 
 
 def _stand(guard: Guard, held: Held, scan: ScanRow, reasons: tuple[str, ...]) -> None:

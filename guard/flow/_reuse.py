@@ -25,7 +25,7 @@ from guard.flow.detect import wanted_cleanset
 from guard.policy import Case, Policy, settled
 from guard.policy.current import current
 from guard.policy.sifted import current_sifts, looked, stored_sifts
-from guard.store import artifacts, ledger, outbox, scans, uploaders
+from guard.store import artifacts, ledger, outbox, projects, scans, uploaders
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import canary_trial
@@ -49,12 +49,19 @@ class Standing:
 
 def candidate(guard: Guard, session: "Session", scan: ScanRow, digest: str) -> str | None:
     """The id of a verdict that an upload with this digest may rest on; the decision checks it."""
-    row = (
-        None if scan.parent_scan_id is not None else _newest.verdict(session, digest, guard.trusted)
-    )
+    row = None
+    if scan.parent_scan_id is None:
+        row = _newest.verdict(session, digest, guard.trusted, scan)
     if row is None or row.verdict not in _REUSABLE or not _in_force(guard, row):
         return None
+    if _project_of(session, scan) != _project_of(session, scans.get(session, row.scan_id)):
+        return None  # who reviews one project vouches for no other, and it learns nothing of that
     return row.id
+
+
+def _project_of(session: "Session", scan: ScanRow) -> str | None:
+    found = projects.of_key(session, scan.bucket, scan.key)
+    return None if found is None else found.name
 
 
 def complete(policy: Policy, case: Case) -> bool:
@@ -98,7 +105,7 @@ def standing(
     """The verdict that `scan` may rest on; None where anything is not as it was."""
     with reading(guard.engine) as session:
         row = ledger.get(session, scan.detail.reuses or "")
-        newest = _newest.verdict(session, row.artifact_digest, guard.trusted)
+        newest = _newest.verdict(session, row.artifact_digest, guard.trusted, scan)
         giver = scans.get(session, row.scan_id)
     if newest is None or newest.id != row.id or not _in_force(guard, row):
         return None

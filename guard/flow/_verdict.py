@@ -14,7 +14,7 @@ from guard.core.verdict import VerdictFacts
 from guard.flow import _happened
 from guard.flow._acts import changed_policy
 from guard.flow._lease import Held
-from guard.flow._modality import for_artifact
+from guard.flow._modality import for_scan_in
 from guard.flow._seal import seal
 from guard.flow._warning import gated
 from guard.flow.context import Guard
@@ -74,7 +74,7 @@ def write(
     lease: Lease | None = None,
 ) -> str:
     """Do what `conclude` does, inside the caller's transaction."""
-    guard = for_artifact(guard, session, subject)
+    guard = for_scan_in(guard, session, scan, subject)
     verdict_id, issued = uuid.uuid4().hex, guard.now()
     lifetime = guard.policy.lifetime_seconds if terms.lifetime is None else terms.lifetime
     issue = statement.Issue(

@@ -15,6 +15,7 @@ from guard.core.roles import Act
 from guard.core.waivers import Waiver
 from guard.flow._seal import settle
 from guard.store import acts, uploaders
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def _waiver(row: "ActRow", approver: str) -> Waiver | None:
         return None  # somebody wrote the row by hand, and it counts for nothing
 
 
-def named(session: "Session", wanted: str) -> Asked | None:
+def named(session: "Session", wanted: str, scope: Scope = EVERYTHING) -> Asked | None:
     """The waiver whose id is `wanted` or starts with it; None where there is not exactly one."""
-    rows = [row for row in acts.of_kind(session, Act.WAIVE) if row.id.startswith(wanted)]
+    rows = [row for row in acts.of_kind(session, Act.WAIVE, scope) if row.id.startswith(wanted)]
     found = read(session, rows)
     return found[0] if len(found) == 1 else None

@@ -13,6 +13,7 @@ from guard.flow._seal import settle
 from guard.flow.principals import Principal, permit
 from guard.store import acts, alarms, listing
 from guard.store.rows import ActRow, AlarmRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -45,30 +46,41 @@ class Alarmed:
         }
 
 
-def listed(guard: "Guard", limit: int = 50, *, closed: bool = False) -> list[Alarmed]:
+def listed(
+    guard: "Guard", limit: int = 50, *, closed: bool = False, scope: Scope = EVERYTHING
+) -> list[Alarmed]:
     """Open alarms, the newest first; with `closed` those that are over as well."""
     with reading(guard.engine) as session:
-        rows = alarms.list_recent(session, limit) if closed else alarms.open_alarms(session)
+        rows = (
+            alarms.list_recent(session, limit, scope)
+            if closed
+            else alarms.open_alarms(session, scope=scope)
+        )
         return _with_acts(session, rows[:limit])
 
 
 def page(
-    guard: "Guard", limit: int, *, before: listing.Key | None = None, closed: bool = False
+    guard: "Guard",
+    limit: int,
+    *,
+    before: listing.Key | None = None,
+    closed: bool = False,
+    scope: Scope = EVERYTHING,
 ) -> list[Alarmed]:
     """A page of `listed`, behind the key of the last alarm of the page before."""
     with reading(guard.engine) as session:
-        rows = listing.alarms(session, limit, before=before, closed=closed)
+        rows = listing.alarms(session, limit, before=before, closed=closed, scope=scope)
         return _with_acts(session, rows)
 
 
-def show(guard: "Guard", wanted: str) -> Alarmed:
+def show(guard: "Guard", wanted: str, scope: Scope = EVERYTHING) -> Alarmed:
     """One alarm, by its id or the start of it.
 
     Raises:
         InputError: there is not exactly one.
     """
     with reading(guard.engine) as session:
-        return _with_acts(session, [alarms.get(session, wanted)])[0]
+        return _with_acts(session, [alarms.get(session, wanted, scope)])[0]
 
 
 def acknowledge(guard: "Guard", who: Principal | str, wanted: str, reason: str) -> Alarmed:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guard.core.contracts import Publisher
+from guard.core.errors import PolicyError
 from guard.core.modality import Modality
 from guard.jobs.run import Limits
-from guard.policy import Policy
+from guard.policy import NamedPolicies, Policy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -35,7 +36,9 @@ class Guard:
     """Everything a use case works with.
 
     The signer is made on first use, since only workers that sign have the key. `policy` is the one
-    in force for what is worked on, `others` are those for models of other modalities (`of`).
+    in force for what is worked on, `others` are those for models of other modalities (`of`), and
+    `named_policy` reads one that a project names. `project` is the project whose own policy is in
+    force (`under`), `lacking` why that one cannot be read, and `base` this guard without it.
     """
 
     settings: "Settings"
@@ -49,12 +52,18 @@ class Guard:
     child_environment: dict[str, str]
     now: Callable[[], datetime] = utc_now
     others: Mapping[Modality, Policy] = field(default_factory=dict)
+    named_policy: Callable[[str], Policy] = field(default_factory=NamedPolicies)
+    project: str = ""
+    lacking: str = ""
+    base: "Guard | None" = None
 
     def of(self, modality: Modality) -> "Guard":
-        """This guard with the policy for models of a modality in force.
+        """This guard with the installation's policy for models of a modality in force.
 
         Where none is configured, that is one under which every decision is inconclusive.
         """
+        if self.base is not None:
+            return self.base.of(modality)
         if modality is self.policy.modality:
             return self
         policy = self.others.get(modality) or Policy.none(modality)
@@ -62,9 +71,32 @@ class Guard:
             self, policy=policy, others={**self.others, self.policy.modality: self.policy}
         )
 
+    def under(self, project: str, name: str) -> "Guard":
+        """This guard with the policy `name` of a project in force.
+
+        A policy for models of another modality leaves it as it is. In place of one that cannot be
+        read stands one under which every decision is inconclusive.
+        """
+        modality, lacking = self.policy.modality, ""
+        try:
+            policy = self.named_policy(name)
+        except PolicyError as error:
+            policy = replace(Policy.none(modality), name=f"{name} (unreadable)")
+            lacking = (
+                f"The policy {name!r} of project {project} cannot be used, so that nothing of it "
+                f"is cleared: {error.sentence}"
+            )
+        if policy.modality is not modality:
+            return self
+        return replace(
+            self, policy=policy, project=project, lacking=lacking, base=self.base or self
+        )
+
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """All policies that are configured, that for images first."""
+        """All policies that the installation has, that for images first; no project's own."""
+        if self.base is not None:
+            return self.base.policies
         known = {**self.others, self.policy.modality: self.policy}
         return tuple(known[one] for one in Modality if one in known and known[one].detectors)
 

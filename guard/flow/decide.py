@@ -30,6 +30,14 @@ def run(guard: Guard, held: Held) -> None:
         facts = VerdictFacts(verdict=outcome.verdict, reasons=outcome.reasons)
         _end(guard, held, scan, subject, facts, Terms(then=outcome.then))
         return
+    if guard.lacking:
+        facts = VerdictFacts(
+            verdict=Verdict.INCONCLUSIVE,
+            reasons=(guard.lacking,),
+            modality=guard.policy.modality,
+        )
+        _end(guard, held, scan, subject, facts, Terms())
+        return
     if scan.detail.reuses is not None:
         found = _reuse.standing(guard, scan, case_of)
         _reuse.conclude(guard, held, scan, found)

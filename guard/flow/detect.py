@@ -37,7 +37,7 @@ def run(guard: Guard, held: Held) -> None:
     if scan.state is not ScanState.DETECTING or scan.canonical_digest is None:
         return
     if not guard.policy.detectors:
-        hand_over(guard, held, Verdict.INCONCLUSIVE, (unconfigured(guard.policy),))
+        hand_over(guard, held, Verdict.INCONCLUSIVE, (guard.lacking or unconfigured(guard.policy),))
         return
     try:
         cleanset = wanted_cleanset(guard, scan)

@@ -7,6 +7,7 @@ from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.reports.exhibited import stored
 from guard.store import exhibits, outbox, reviews, scans
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 _LOG = structlog.get_logger()
@@ -38,14 +39,14 @@ def due(guard: Guard) -> list[str]:
     return [row.scan_id for row in rows]
 
 
-def ask(guard: Guard, scan_id: str) -> None:
+def ask(guard: Guard, scan_id: str, scope: Scope = EVERYTHING) -> None:
     """Have the images of a scan made soon, unless they are or it is asked for already.
 
     Raises:
         InputError: there is no such scan, or it has no verdict yet.
     """
     with transaction(guard.engine) as session:
-        scan = scans.get(session, scan_id)
+        scan = scans.get(session, scan_id, scope)
         there = exhibits.find(session, scan.verdict_id) if scan.verdict_id else None
         if there is None and scan.id not in outbox.unsent_ids(session):
             outbox.add(session, "draw", {"scan_id": scan.id}, guard.now())

@@ -14,6 +14,7 @@ from guard.core.states import ScanState, Verdict
 from guard.flow import _happened, _reuse
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
+from guard.flow._modality import ruling
 from guard.flow._observed import refused
 from guard.flow.budget import budget_of
 from guard.flow.context import Guard
@@ -71,7 +72,7 @@ def run(guard: Guard, held: Held) -> None:
             manifest=answer["manifest"],
             now=guard.now(),
         )
-        own = guard.of(modality_of(answer["manifest"]))
+        own = ruling(guard, session, scan, modality_of(answer["manifest"]))
         rests_on = _reuse.candidate(own, session, scan, digest)
         state, task = (
             (ScanState.DETECTING, "detect") if rests_on is None else (ScanState.DECIDING, "decide")

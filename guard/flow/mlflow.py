@@ -142,7 +142,8 @@ def _of_upload(
 ) -> Judgement:
     digest = scan.canonical_digest
     # A scan that has not ended has no verdict, though older bytes of the same key may have one.
-    row = _newest.verdict(session, digest, guard.trusted) if digest and scan.verdict_id else None
+    decided = digest is not None and scan.verdict_id is not None
+    row = _newest.verdict(session, digest or "", guard.trusted, scan) if decided else None
     if row is None or digest is None:
         return _plain(version, PENDING, f"scan {scan.id[:12]} of {scan.key} has no verdict")
     tags = {

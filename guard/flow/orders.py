@@ -14,6 +14,7 @@ import structlog
 
 from guard.core.errors import GuardError, InputError, Unavailable
 from guard.core.roles import Act, Role
+from guard.flow import readers
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
 from guard.store import orders, outbox
@@ -62,14 +63,14 @@ def place(guard: Guard, who: Principal, act: Act, wanted: Wanted) -> OrderRow:
     return row
 
 
-def find(guard: Guard, order_id: str) -> OrderRow:
-    """One order.
+def find(guard: Guard, order_id: str, who: Principal | None = None) -> OrderRow:
+    """One order; with `who` one that they placed.
 
     Raises:
         InputError: there is none.
     """
     with reading(guard.engine) as session:
-        return orders.get(session, order_id)
+        return orders.get(session, order_id, by=None if who is None else who.name)
 
 
 def of(guard: Guard, who: Principal, limit: int) -> list[OrderRow]:
@@ -206,7 +207,9 @@ def _simulate(guard: Guard, who: Principal, wanted: Wanted) -> tuple[str, dict[s
     from guard.flow import simulate
 
     with reading(guard.engine) as session:
-        permit(guard, session, who, Act.READ)
+        who = permit(guard, session, who, Act.READ)
+        scope = readers.scope_of(guard, session, who)
+    readers.check_everything(scope, "A simulation")
     found = simulate.simulate(guard, simulate.policy_of(wanted["policy"]))
     changes = [
         {

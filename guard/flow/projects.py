@@ -15,6 +15,7 @@ from guard.flow.principals import Forbidden, Principal, permit
 from guard.flow.tokens import place_of
 from guard.store import cleansets, principals, projects
 from guard.store.project_rows import MemberRow, ProjectRow, Usage
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ def create(
 
     Args:
         prefix: BUCKET/PREFIX; of two that cover a key, the longer one counts.
-        wanted: `cleanset`, `priority` and `LIMITS`, where they are not the defaults.
+        wanted: `cleanset`, `policy`, `priority` and `LIMITS`, where they are not the defaults.
 
     Raises:
         Unauthorised, Forbidden: `who` is no operator.
         InputError: the name, the prefix or something wanted cannot be, or is another project's.
+        PolicyError: the policy cannot be used.
     """
     if not NAME.fullmatch(name):
         raise InputError(
@@ -57,7 +59,7 @@ def create(
     bucket, folder = place_of(guard, prefix)
     with transaction(guard.engine) as session:
         who = permit(guard, session, who, Act.CREATE_PROJECT)
-        _check(session, wanted)
+        _check(guard, session, wanted)
         row = ProjectRow(
             name=name,
             bucket=bucket,
@@ -65,6 +67,7 @@ def create(
             created_at=guard.now(),
             **{
                 "cleanset": None,
+                "policy": None,
                 "priority": Priority.NORMAL,
                 **dict.fromkeys(LIMITS),
                 **wanted,
@@ -74,29 +77,33 @@ def create(
             raise InputError(
                 f"There is a project {name}, or one of {bucket}/{folder}.", code="project_exists"
             )
-        note(guard, session, who, Act.CREATE_PROJECT, name, f"{bucket}/{folder}", _facts(wanted))
+        facts = _facts(guard, wanted)
+        note(guard, session, who, Act.CREATE_PROJECT, name, f"{bucket}/{folder}", facts)
     settle(guard)
     return row
 
 
 def change(guard: "Guard", who: Principal, name: str, wanted: Mapping[str, Any]) -> ProjectRow:
-    """Change a project's clean set, priority or limits; what is not named stays.
+    """Change a project's clean set, policy, priority or limits; what is not named stays.
+
+    With another policy, what is served of the project is scanned again, as after any change of one.
 
     Args:
-        wanted: as in `create`; None takes a limit or the clean set away.
+        wanted: as in `create`; None takes a limit, the clean set or the policy away.
 
     Raises:
         Unauthorised, Forbidden: `who` is no operator.
         InputError: there is no such project, nothing is wanted, or it cannot be.
+        PolicyError: the policy cannot be used.
     """
     if not wanted:
         raise InputError("Name something to change.", code="bad_project")
     with transaction(guard.engine) as session:
         who = permit(guard, session, who, Act.CHANGE_PROJECT)
         projects.get(session, name)
-        _check(session, wanted)
+        _check(guard, session, wanted)
         projects.change(session, name, wanted)
-        note(guard, session, who, Act.CHANGE_PROJECT, name, "", _facts(wanted))
+        note(guard, session, who, Act.CHANGE_PROJECT, name, "", _facts(guard, wanted))
         row = projects.get(session, name)
     settle(guard)
     return row
@@ -155,10 +162,14 @@ def view(guard: "Guard", name: str) -> ProjectView:
         return _view(guard, session, projects.get(session, name))
 
 
-def every(guard: "Guard") -> list[ProjectView]:
-    """All projects, by name."""
+def every(guard: "Guard", scope: Scope = EVERYTHING) -> list[ProjectView]:
+    """All projects in a scope, by name."""
     with reading(guard.engine) as session:
-        return [_view(guard, session, row) for row in projects.list_all(session)]
+        return [
+            _view(guard, session, row)
+            for row in projects.list_all(session)
+            if scope.reads_project(row.name)
+        ]
 
 
 def check_reviewer(session: "Session", who: Principal, scan: "ScanRow") -> None:
@@ -182,7 +193,9 @@ def _view(guard: "Guard", session: "Session", row: ProjectRow) -> ProjectView:
     )
 
 
-def _check(session: "Session", wanted: Mapping[str, Any]) -> None:
+def _check(guard: "Guard", session: "Session", wanted: Mapping[str, Any]) -> None:
+    if (policy := wanted.get("policy")) is not None:
+        guard.named_policy(policy)
     for limit in LIMITS:
         if (value := wanted.get(limit)) is not None and not 1 <= value < 2**62:
             raise InputError(f"{limit} must be at least 1.", code="bad_project")
@@ -194,5 +207,8 @@ def _check(session: "Session", wanted: Mapping[str, Any]) -> None:
         )
 
 
-def _facts(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: "none" if value is None else value for name, value in sorted(wanted.items())}
+def _facts(guard: "Guard", wanted: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {name: "none" if value is None else value for name, value in sorted(wanted.items())}
+    if (policy := wanted.get("policy")) is not None:
+        facts["policy_digest"] = guard.named_policy(policy).digest
+    return facts

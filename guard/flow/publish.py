@@ -259,7 +259,7 @@ def _verdict_of(guard: Guard, scan: ScanRow) -> tuple[LedgerRow, frozenset[str]]
         if scan.verdict_id is None:
             raise NotServable(f"Scan {scan.id} has no verdict yet.")
         row = ledger.get(session, scan.verdict_id)
-        newest = _newest.verdict(session, row.artifact_digest, guard.trusted)
+        newest = _newest.verdict(session, row.artifact_digest, guard.trusted, scan)
     # Another upload of the same bytes may have been rejected since; reconcile would take it out.
     if (
         newest is not None

@@ -14,22 +14,25 @@ from guard.core.contracts import Publisher, Served
 from guard.core.errors import GuardError, IntegrityMismatch, NotServable
 from guard.core.states import GateMode, ScanState
 from guard.flow import _newest
-from guard.flow._aging import extend_late
+from guard.flow._aging import extend_late, root_of
+from guard.flow._modality import mode_of
 from guard.flow._seal import tend
 from guard.flow._standing import Standing, standing
 from guard.flow._warning import permission
 from guard.flow.context import Guard
-from guard.store import alarms, exhibits, outbox, publications, scans
-from guard.store.rows import LedgerRow, PublicationRow
+from guard.store import alarms, exhibits, outbox, projects, publications, scans
+from guard.store.rows import LedgerRow, PublicationRow, ScanRow
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
 
     from guard.attest.keys import TrustedKeys
     from guard.blobs import Blobs
 
 Republish = Callable[[PublicationRow], None]
+Mode = Callable[["Session", ScanRow | None], GateMode]
 _MANY = 1000
 #: Under this name the database keeps when what is served was last compared with what may be.
 HEARTBEAT = "reconcile"
@@ -80,9 +83,9 @@ class _Records:
     standing: Standing
     trusted: "TrustedKeys"
     now: datetime
-    mode: GateMode
+    modes: Mapping[tuple[str, str], GateMode]  # by (name, digest)
     active: tuple[PublicationRow, ...]  # by name and age
-    verdicts: Mapping[str, LedgerRow | None]  # that count, by digest
+    verdicts: Mapping[tuple[str, str], LedgerRow | None]  # that count, by (name, digest)
     underway: frozenset[tuple[str, str]]  # (name, digest) that a worker is publishing now
 
 
@@ -110,7 +113,7 @@ def reconcile_guard(guard: Guard) -> list[Action]:
                     f"No finished scan of {row.digest[:12]} is left to publish from; scan it again."
                 )
             # Of a scan and its re-scans, the one that has the verdict that counts.
-            latest = _newest.verdict(session, row.digest, guard.trusted)
+            latest = _newest.verdict(session, row.digest, guard.trusted, finished[0])
             finished.sort(key=lambda scan: latest is None or scan.verdict_id != latest.id)
             # The stage asks the gate again before it publishes.
             scans.move(session, finished[0].id, ScanState.PUBLISHING, guard.now())
@@ -126,7 +129,7 @@ def reconcile_guard(guard: Guard) -> list[Action]:
         guard.now(),
         republish,
         standing=lambda: standing(guard, patient=True),
-        mode=guard.policy.gate_mode,
+        mode=lambda session, scan: mode_of(guard, session, scan),
     )
     with transaction(guard.engine) as session:
         exhibits.beat(session, HEARTBEAT, guard.now())
@@ -142,7 +145,7 @@ def reconcile(
     republish: Republish,
     *,
     standing: Callable[[], Standing],
-    mode: GateMode = GateMode.ENFORCE,
+    mode: Mode = lambda _session, _scan: GateMode.ENFORCE,
 ) -> list[Action]:
     """Find and act on every difference; each one also raises an alarm.
 
@@ -151,7 +154,8 @@ def reconcile(
             be done.
         standing: what is revoked, and whether the ledger agrees with its checkpoints. Where it does
             not, things are taken out of serving as ever, and nothing is put back.
-        mode: the gate's, by the policy in force. Where it enforces, what was let through is taken
+        mode: the gate's, by the policy that rules a scan; None is asked for where no project has a
+            policy of its own. Where it enforces, what was let through is taken
             out; where it warns, only a signed release that says so keeps a model in service.
 
     Returns:
@@ -182,7 +186,9 @@ def reconcile(
 def _look(state: list[Served], records: _Records) -> list[_Difference]:
     """All differences, in the order in which they are acted on."""
     refused = {
-        row.id: reason for row in records.active if (reason := _refusal(row.digest, records, row))
+        row.id: reason
+        for row in records.active
+        if (reason := _refusal(row.name, row.digest, records, row))
     }
     found = [
         _Difference(
@@ -234,37 +240,45 @@ def _look(state: list[Served], records: _Records) -> list[_Difference]:
 
 
 def _read(
-    engine: "Engine", ledger_now: Standing, trusted: "TrustedKeys", now: datetime, mode: GateMode
+    engine: "Engine", ledger_now: Standing, trusted: "TrustedKeys", now: datetime, mode: Mode
 ) -> _Records:
     with reading(engine) as session:
         active = tuple(publications.active(session))
         underway = scans.list_recent(session, _MANY, state=ScanState.PUBLISHING)
-        digests = {row.digest for row in active} | {
-            scan.canonical_digest for scan in underway if scan.canonical_digest
+        # What each rests on; None where one policy rules all.
+        apart = bool(projects.with_policy(session))
+        roots = {
+            (row.name, row.digest): root_of(session, row) if apart else None for row in active
+        } | {
+            (scan.name, scan.canonical_digest): scan if apart else None
+            for scan in underway
+            if scan.canonical_digest
         }
         return _Records(
             standing=ledger_now,
             trusted=trusted,
             now=now,
-            mode=mode,
+            modes={key: mode(session, scan) for key, scan in roots.items()},
             active=active,
-            verdicts={digest: _newest.verdict(session, digest, trusted) for digest in digests},
+            verdicts={
+                key: _newest.verdict(session, key[1], trusted, scan) for key, scan in roots.items()
+            },
             underway=frozenset(
                 (scan.name, scan.canonical_digest) for scan in underway if scan.canonical_digest
             ),
         )
 
 
-def _refusal(digest: str, records: _Records, row: PublicationRow | None = None) -> str:
-    """Why the gate refuses a digest; "" where it allows it.
+def _refusal(name: str, digest: str, records: _Records, row: PublicationRow | None = None) -> str:
+    """Why the gate refuses a digest under a name; "" where it allows it.
 
     `row` is its active publication, if it has one: where the gate only warns, its signed release
     has to say so, unless a worker is just publishing it anew.
     """
-    verdict = records.verdicts.get(digest)
+    verdict = records.verdicts.get((name, digest))
     if verdict is None:
         return "there is no verdict about it"
-    if row is not None and (row.name, digest) in records.underway:
+    if row is not None and (name, digest) in records.underway:
         row = None
     try:
         permission(
@@ -273,7 +287,7 @@ def _refusal(digest: str, records: _Records, row: PublicationRow | None = None) 
             records.trusted,
             now=records.now,
             revoked=records.standing.revoked,
-            mode=records.mode,
+            mode=records.modes[name, digest],
         )
     except (NotServable, IntegrityMismatch) as error:
         return error.sentence
@@ -299,7 +313,7 @@ def _objection(
     # A publishing worker has the model served before it can record the publication.
     underway = {digest for name, digest in records.underway if name == one.name}
     if one.digest in underway and not problem:
-        return _refusal(str(one.digest), records)
+        return _refusal(one.name, str(one.digest), records)
     if underway and one.digest is None and not one.ready:
         return ""
     return problem or "it is not an active publication of the guard"

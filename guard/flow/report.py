@@ -15,6 +15,7 @@ from guard.core.purification import PurificationFacts
 from guard.core.sift import SiftReport
 from guard.core.verdict import VerdictFacts
 from guard.flow import _newest
+from guard.flow._aging import root_of
 from guard.flow.context import Guard
 from guard.flow.signed import signed
 from guard.reports.report import RecoveredTrigger, Report, methods_of
@@ -146,10 +147,13 @@ def _found(guard: Guard, wanted: str) -> tuple[LedgerRow | None, str]:
     with reading(guard.engine) as session:
         served = next(iter(publications.active(session, wanted)), None)
         if served is not None:
-            return _newest.verdict(session, served.digest, guard.trusted), wanted
+            root = root_of(session, served)
+            return _newest.verdict(session, served.digest, guard.trusted, root), wanted
         scan = _scan_of(session, wanted)
         digest = scan.canonical_digest
-        return _newest.verdict(session, digest, guard.trusted) if digest else None, scan.id
+        if digest is None:
+            return None, scan.id
+        return _newest.verdict(session, digest, guard.trusted, scan), scan.id
 
 
 def _scan_of(session: "Session", wanted: str) -> ScanRow:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from guard.core.errors import CleanSetError, InputError
+from guard.core.errors import CleanSetError, GuardError, InputError
 from guard.core.evidence import AnyCleanSet
 from guard.core.notes import Rescan, ScanNotes
 from guard.core.roles import Act
@@ -19,14 +19,16 @@ from guard.core.states import ScanState
 from guard.detectors import DETECTORS
 from guard.flow import _aging, _reuse, _waivers
 from guard.flow._acts import note
-from guard.flow._modality import for_artifact
+from guard.flow._modality import for_scan_in
 from guard.flow._seal import settle
 from guard.flow.context import Guard
 from guard.flow.detect import wanted_cleanset
 from guard.flow.principals import Principal, permit
+from guard.flow.readers import scope_of
 from guard.flow.signed import signed
 from guard.store import cleansets, evidence, ledger, outbox, publications, revocations, scans
 from guard.store.rows import LedgerRow, PublicationRow, ScanRow
+from guard.store.scope import Scope
 from guard.store.session import reading, transaction
 
 #: A re-scan that changed nothing, or failed, is not repeated sooner.
@@ -86,12 +88,22 @@ def due(guard: Guard, *, expiring_only: bool = False) -> list[Due]:
         for row in (*active, *publications.lapsed(session, guard.now() - LAPSED)):
             if row.digest in revoked:
                 continue
+            root = _aging.root_of(session, row)
+            if root is None:
+                continue
             names = sum(other.digest == row.digest for other in active)
-            own = for_artifact(guard, session, row.digest)
-            kind = str(own.policy.modality)
+            own = for_scan_in(guard, session, root)
+            kind = own.policy.digest
             if kind not in known:
-                known[kind] = _basis(own, session)
-            item = _due(own, session, row, known[kind], names)
+                try:
+                    known[kind] = _basis(own, session)
+                except (GuardError, TypeError, ValueError):
+                    if not own.project:
+                        raise
+                    # A method refuses the parameters that a project's policy has for it: what is
+                    # served there is not renewed and ends, and everybody else's is.
+                    continue
+            item = _due(own, session, row, root, known[kind], names)
             if item is not None and (not expiring_only or item.row.expires_at <= known[kind].until):
                 found[item.root.id] = item
     return sorted(found.values(), key=lambda item: (item.row.expires_at, -item.names))
@@ -111,8 +123,8 @@ def request(guard: Guard, wanted: str, by: Principal | str) -> list[str]:
         InputError: nothing of that kind is known, it was never inspected, or it was withdrawn.
     """
     with reading(guard.engine) as session:
-        permit(guard, session, by, Act.RESCAN)
-        roots = _roots(session, wanted)
+        who = permit(guard, session, by, Act.RESCAN)
+        roots = _roots(session, wanted, scope_of(guard, session, who))
         revoked = revocations.digests(session)
     for root in roots:
         if root.canonical_digest in revoked:
@@ -171,7 +183,7 @@ def open_in(
     for scan in scans.followers(session, guard.now()):
         if _repeats(scan) == root.id and scan.state in _UNDECIDED:
             return scan.id, False
-    guard = for_artifact(guard, session, root.canonical_digest)
+    guard = for_scan_in(guard, session, root)
     cleanset = _cleanset(guard, root)
     notes = ScanNotes(
         purification=root.detail.purification,
@@ -229,10 +241,14 @@ def _basis(guard: Guard, session: Session) -> _Basis:
 
 
 def _due(
-    guard: Guard, session: Session, row: PublicationRow, basis: _Basis, names: int
+    guard: Guard,
+    session: Session,
+    row: PublicationRow,
+    root: ScanRow,
+    basis: _Basis,
+    names: int,
 ) -> Due | None:
-    root = _aging.root_of(session, row)
-    if root is None or root.verdict_id is None:
+    if root.verdict_id is None:
         return None
     verdict = ledger.get(session, root.verdict_id)
     if not _aging.may_be_served(verdict):
@@ -263,7 +279,7 @@ def _why(guard: Guard, session: Session, giver: ScanRow, verdict: LedgerRow, bas
     return "" if _reuse.same_canary(giver.detail) else "the canary changed"
 
 
-def _roots(session: Session, wanted: str) -> list[ScanRow]:
+def _roots(session: Session, wanted: str, scope: Scope) -> list[ScanRow]:
     active = publications.active(session)
     served = [
         row
@@ -271,11 +287,12 @@ def _roots(session: Session, wanted: str) -> list[ScanRow]:
         if wanted in (row.name, row.digest)
         or (len(wanted) >= MIN_PREFIX and row.digest.startswith(wanted))
     ]
-    roots = [root for row in served if (root := _aging.root_of(session, row)) is not None]
+    found = [_aging.root_of(session, row) for row in served]
+    roots = [root for root in found if root is not None and scope.sees(root.bucket, root.key)]
     if not roots:
-        found = scans.latest_of_name(session, wanted)
-        by_digest = scans.for_digest(session, wanted)
-        scan = found or (by_digest[0] if by_digest else scans.get(session, wanted))
+        named = scans.latest_of_name(session, wanted, scope)
+        by_digest = scans.for_digest(session, wanted, scope)
+        scan = named or (by_digest[0] if by_digest else scans.get(session, wanted, scope))
         roots = [_first(session, scan)]
     return list({root.id: root for root in roots}.values())
 

@@ -18,6 +18,7 @@ from guard.flow._seal import settle
 from guard.flow.principals import Principal, permit
 from guard.store import acts, alarms, dead_letters, ledger, nominations, outbox, scans
 from guard.store.rows import ActRow, DeadLetterRow, NominationState
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -42,20 +43,20 @@ class Letter:
         return {**vars(self.row), "retried_by": self.retried_by, "retried_at": self.retried_at}
 
 
-def listed(guard: "Guard", limit: int = 50) -> list[Letter]:
+def listed(guard: "Guard", limit: int = 50, scope: Scope = EVERYTHING) -> list[Letter]:
     """Dead letters, the newest first."""
     with reading(guard.engine) as session:
-        return _with_acts(session, dead_letters.list_all(session, limit))
+        return _with_acts(session, dead_letters.list_all(session, limit, scope))
 
 
-def show(guard: "Guard", wanted: str) -> Letter:
+def show(guard: "Guard", wanted: str, scope: Scope = EVERYTHING) -> Letter:
     """One dead letter, by its id or the start of it.
 
     Raises:
         InputError: there is not exactly one.
     """
     with reading(guard.engine) as session:
-        return _with_acts(session, [dead_letters.get(session, wanted)])[0]
+        return _with_acts(session, [dead_letters.get(session, wanted, scope)])[0]
 
 
 def retry(guard: "Guard", who: Principal | str, wanted: str) -> Letter:

@@ -14,9 +14,11 @@ from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.flow.principals import Principal, permit
 from guard.flow.projects import check_reviewer
+from guard.flow.readers import scope_of
 from guard.flow.signed import signed
 from guard.store import ledger, reviews, scans, uploaders
 from guard.store.rows import Decided, LedgerRow, ScanRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -65,7 +67,9 @@ class Waiting:
     reasons: tuple[str, ...]
 
 
-def queue(guard: Guard, limit: int, *, after: int = 0) -> tuple[list[Waiting], int | None]:
+def queue(
+    guard: Guard, limit: int, *, after: int = 0, scope: Scope = EVERYTHING
+) -> tuple[list[Waiting], int | None]:
     """A page of what `waiting` gives, in two queries.
 
     Args:
@@ -75,7 +79,7 @@ def queue(guard: Guard, limit: int, *, after: int = 0) -> tuple[list[Waiting], i
         The page, and the number behind which the next one begins; None where there is none.
     """
     with reading(guard.engine) as session:
-        rows = reviews.waiting(session, limit, after=after)
+        rows = reviews.waiting(session, limit, after=after, scope=scope)
         known = scans.by_ids(session, [row.scan_id for row in rows])
     found = [
         Waiting(row=row, scan=scan, reasons=_reasons(row))
@@ -108,7 +112,7 @@ def _decide(
     with transaction(guard.engine) as session:
         act = Act.APPROVE if approved else Act.REJECT
         who = permit(guard, session, reviewer, act)
-        scan = scans.get(session, scan_id)
+        scan = scans.get(session, scan_id, scope_of(guard, session, who))
         check_reviewer(session, who, scan)
         row = _held(session, scan)
         known = uploaders.of_scan(session, scan.id)

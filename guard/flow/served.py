@@ -8,10 +8,12 @@ from guard.core.errors import IntegrityMismatch, NotServable
 from guard.core.states import Verdict
 from guard.core.verdict import Gated
 from guard.flow import _newest
+from guard.flow._aging import root_of
+from guard.flow._modality import mode_of
 from guard.flow._standing import standing
 from guard.flow._warning import let_through, permission
 from guard.flow.context import Guard
-from guard.store import publications
+from guard.store import projects, publications
 from guard.store.session import reading
 
 if TYPE_CHECKING:
@@ -43,9 +45,11 @@ def served(guard: Guard) -> list[ServedRow]:
     ledger_now, trusted = standing(guard, patient=True), guard.trusted
     with reading(guard.engine) as session:
         known = {(row.name, row.version): row for row in publications.active(session)}
-        verdicts = {
-            row.digest: _newest.verdict(session, row.digest, trusted) for row in known.values()
-        }
+        verdicts, modes, apart = {}, {}, bool(projects.with_policy(session))
+        for key, there in known.items():
+            root = root_of(session, there) if apart else None
+            verdicts[key] = _newest.verdict(session, there.digest, trusted, root)
+            modes[key] = mode_of(guard, session, root)
     rows = []
     for item in state:
         publication = known.get((item.name, item.version))
@@ -57,7 +61,7 @@ def served(guard: Guard) -> list[ServedRow]:
         elif item.detail.get("problem"):
             why = str(item.detail["problem"])
         else:
-            row = verdicts[publication.digest]
+            row = verdicts[item.name, item.version]
             try:
                 ledger_now.check()
                 if row is None:
@@ -69,7 +73,7 @@ def served(guard: Guard) -> list[ServedRow]:
                     trusted,
                     now=guard.now(),
                     revoked=ledger_now.revoked,
-                    mode=guard.policy.gate_mode,
+                    mode=modes[item.name, item.version],
                 )
                 why = stated.sentence if stated is not None else ""
             except (NotServable, IntegrityMismatch) as error:

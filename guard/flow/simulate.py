@@ -18,12 +18,14 @@ from guard.flow import _reuse, _waivers
 from guard.flow.context import Guard
 from guard.policy import Policy, decide, load_policy
 from guard.policy.load import packaged, policy_from
-from guard.store import census, cleansets, evidence
+from guard.store import census, cleansets, evidence, projects
 from guard.store.session import reading
 from guard.vetting.case import assumed_in, make_case, methods_of, read_as_grey
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+    from guard.store.project_rows import ProjectRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +63,18 @@ class Simulation:
 MISSING = "needs a re-scan"
 
 
-def simulate(guard: Guard, policy: Policy) -> Simulation:
-    """Decide about all stored evidence by `policy`.
+def simulate(guard: Guard, policy: Policy, project: str = "") -> Simulation:
+    """Decide about stored evidence by `policy`.
+
+    Args:
+        project: only what is in it; by default all that no project's own policy rules.
 
     Raises:
         UnknownMethod: it names a detector that is not there.
+        InputError: there is no such project.
     """
     changes, counted, repairs = list[Change](), Counter[tuple[str, str]](), 0
-    for one in _decided(guard, policy):
+    for one in _decided(guard, policy, project):
         counted[str(one.before), str(one.after or MISSING)] += 1
         repairs += one.repair
         if one.before is not one.after:
@@ -101,11 +107,16 @@ def policy_of(text: str) -> Policy:
     return policy_from(value, folder=Path())
 
 
-def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
+def _decided(guard: Guard, policy: Policy, project: str) -> Iterator[Change]:
     methods, waivers = methods_of(policy), _waivers.every(guard)
     with reading(guard.engine) as session:
         sets = {facts.digest: facts for facts in cleansets.list_all(session)}
+        every = projects.list_all(session)
+        if project:
+            projects.get(session, project)
         for known in census.walk(session):
+            if not _concerned(projects.covering(every, known.bucket, known.key), project):
+                continue
             if known.cleanset not in sets or sets[known.cleanset].modality is not policy.modality:
                 continue
             case = make_case(
@@ -133,6 +144,13 @@ def _decided(guard: Guard, policy: Policy) -> Iterator[Change]:
                 reasons=decision.reasons,
                 repair=whole and decision.purify,
             )
+
+
+def _concerned(of: "ProjectRow | None", wanted: str) -> bool:
+    """Whether a policy that `wanted` names, or the installation has, would rule what is in `of`."""
+    if wanted:
+        return of is not None and of.name == wanted
+    return of is None or of.policy is None
 
 
 def _parent_sifted(session: "Session", known: census.Known) -> bool:

@@ -114,7 +114,7 @@ def mark_expired(guard: Guard) -> int:
 
 def _verdict(guard: Guard, session: "Session", scan: ScanRow) -> LedgerRow | None:
     digest = scan.canonical_digest or scan.upload_digest
-    newest = _newest.verdict(session, digest, guard.trusted) if digest else None
+    newest = _newest.verdict(session, digest, guard.trusted, scan) if digest else None
     if newest is None and scan.verdict_id is not None:
         return ledger.get(session, scan.verdict_id)
     return newest

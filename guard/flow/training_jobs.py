@@ -20,10 +20,13 @@ from guard.core.roles import Act, Role
 from guard.core.training_jobs import OPEN_STATES, JobKind, JobOrder
 from guard.core.trainset import TrainingSetSource
 from guard.flow._acts import note
+from guard.flow._modality import for_scan_in
 from guard.flow._seal import settle
 from guard.flow.context import SPARE
 from guard.flow.principals import Forbidden, permit
+from guard.flow.readers import scope_of
 from guard.store import artifacts, cleansets, outbox, scans, training_jobs, trainsets, uploaders
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -73,7 +76,8 @@ def request(guard: "Guard", who: "Principal | str", asked: Asked) -> "TrainingJo
     """
     with reading(guard.engine) as session:
         permit(guard, session, who, _ACTS[asked.kind])
-        scan = model_of(session, asked.model)
+        scan = model_of(session, asked.model, scope_of(guard, session, who))
+        guard = for_scan_in(guard, session, scan)
     budget = _budget(guard, asked)
     wanted = JobOrder(
         kind=asked.kind,
@@ -106,7 +110,7 @@ def cancel(guard: "Guard", who: "Principal | str", job_id: str) -> "TrainingJobR
     """
     with transaction(guard.engine) as session:
         who = permit(guard, session, who, Act.CANCEL_JOB)
-        job = training_jobs.get(session, job_id)
+        job = training_jobs.get(session, job_id, scope_of(guard, session, who))
         _own(session, who, scans.get(session, job.scan_id))
         if job.state not in OPEN_STATES:
             raise InputError(f"Job {job.id} is {job.state} already.", code="training_job_ended")
@@ -118,37 +122,44 @@ def cancel(guard: "Guard", who: "Principal | str", job_id: str) -> "TrainingJobR
     return job
 
 
-def find(guard: "Guard", job_id: str) -> "TrainingJobRow":
+def find(guard: "Guard", job_id: str, scope: Scope = EVERYTHING) -> "TrainingJobRow":
     """A job by its id or an unambiguous start of it.
 
     Raises:
         InputError: no such job, or several.
     """
     with reading(guard.engine) as session:
-        return training_jobs.get(session, job_id)
+        return training_jobs.get(session, job_id, scope)
 
 
 def recent(
-    guard: "Guard", limit: int = 50, *, only_open: bool = False, kind: JobKind | None = None
+    guard: "Guard",
+    limit: int = 50,
+    *,
+    only_open: bool = False,
+    kind: JobKind | None = None,
+    scope: Scope = EVERYTHING,
 ) -> list["TrainingJobRow"]:
     """The newest jobs first, of one kind if given."""
     with reading(guard.engine) as session:
-        return training_jobs.list_recent(session, limit, only_open=only_open, kind=kind)
+        return training_jobs.list_recent(
+            session, limit, only_open=only_open, kind=kind, scope=scope
+        )
 
 
-def model_of(session: "Session", wanted: str) -> "ScanRow":
+def model_of(session: "Session", wanted: str, scope: Scope = EVERYTHING) -> "ScanRow":
     """The scan of a model: by an artifact's digest, a name of uploads, or a scan's id.
 
     Raises:
         InputError: nothing of that kind is known, or it was never inspected.
     """
-    found = scans.newest_upload(session, wanted)
+    found = scans.newest_upload(session, wanted, scope)
     if found is None and is_digest(wanted):
-        found = next(iter(scans.for_digest(session, wanted)), None)
+        found = next(iter(scans.for_digest(session, wanted, scope)), None)
         if found is None:
             raise InputError(f"The guard knows no artifact {wanted[:12]}.", code="unknown_artifact")
     if found is None:
-        found = scans.get(session, wanted)
+        found = scans.get(session, wanted, scope)
     if found.detail.rescan is not None:
         found = scans.get(session, found.detail.rescan.of)
     if found.canonical_digest is None:

@@ -26,10 +26,12 @@ from guard.flow.context import Guard
 from guard.flow.decide import case_of
 from guard.flow.principals import Principal, permit
 from guard.flow.projects import check_reviewer
+from guard.flow.readers import scope_of
 from guard.policy import Case
 from guard.policy.current import current
 from guard.store import acts, scans, uploaders
 from guard.store.rows import ScanRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.session import reading, transaction
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def ask(
         )
     with reading(guard.engine) as session:
         permit(guard, session, who, Act.WAIVE)
-        scan = _examined(guard, session, wanted)
+        scan = _examined(guard, session, wanted, scope_of(guard, session, who))
     guard = for_scan(guard, scan)
     target, found = _finding(_known(guard, scan), guard, finding)
     facts = {
@@ -104,7 +106,7 @@ def approve(guard: Guard, who: Principal, wanted: str) -> tuple[Waiver, list[str
     """
     with transaction(guard.engine) as session:
         who = permit(guard, session, who, Act.APPROVE_WAIVER)
-        one = _named(session, wanted)
+        one = _named(session, wanted, scope_of(guard, session, who))
         if one.waiver.owner == who.name:
             raise NotServable(f"{who.name} asked for this waiver; a second person must agree.")
         scan = _examined(guard, session, one.waiver.artifact)
@@ -131,7 +133,7 @@ def revoke(guard: Guard, who: Principal, wanted: str, reason: str) -> tuple[Waiv
     _check_reason(reason)
     with transaction(guard.engine) as session:
         who = permit(guard, session, who, Act.REVOKE_WAIVER)
-        one = _named(session, wanted)
+        one = _named(session, wanted, scope_of(guard, session, who))
         if one.ended is not None:
             raise InputError(
                 f"The waiver {one.asked.id} is revoked already.", code="waiver_not_waiting"
@@ -145,17 +147,17 @@ def revoke(guard: Guard, who: Principal, wanted: str, reason: str) -> tuple[Waiv
     return one.waiver, opened
 
 
-def listed(guard: Guard) -> list[Listed]:
+def listed(guard: Guard, scope: Scope = EVERYTHING) -> list[Listed]:
     """Every waiver that was ever asked for, the newest first, with its state."""
     with reading(guard.engine) as session:
-        found = _waivers.read(session, acts.of_kind(session, Act.WAIVE))
+        found = _waivers.read(session, acts.of_kind(session, Act.WAIVE, scope))
     return [Listed(waiver=one.waiver, state=_state(guard, one)) for one in reversed(found)]
 
 
-def waiting(guard: Guard, limit: int) -> list[Waiver]:
+def waiting(guard: Guard, limit: int, scope: Scope = EVERYTHING) -> list[Waiver]:
     """The newest waivers that wait for a second person and have not ended."""
     with reading(guard.engine) as session:
-        found = _waivers.read(session, acts.unanswered(session, limit))
+        found = _waivers.read(session, acts.unanswered(session, limit, scope))
     return [one.waiver for one in found if one.waiver.until > guard.now()]
 
 
@@ -163,19 +165,21 @@ def about(guard: Guard, digest: str) -> list[Listed]:
     """The waivers about one artifact, the newest first, with their states."""
     with reading(guard.engine) as session:
         asked = acts.about(session, [digest], Act.WAIVE)
-        found = _waivers.read(session, asked) if asked else []
+        if not asked:
+            return []
+        found = _waivers.read(session, asked)
         own = for_artifact(guard, session, digest)
     return [Listed(waiver=one.waiver, state=_state_by(own, one)) for one in reversed(found)]
 
 
-def show(guard: Guard, wanted: str) -> Listed:
+def show(guard: Guard, wanted: str, scope: Scope = EVERYTHING) -> Listed:
     """One waiver with its state, by its id or the start of it.
 
     Raises:
         InputError: there is not exactly one.
     """
     with reading(guard.engine) as session:
-        one = _named(session, wanted)
+        one = _named(session, wanted, scope)
     return Listed(waiver=one.waiver, state=_state(guard, one))
 
 
@@ -198,11 +202,11 @@ def _state_by(guard: Guard, one: Asked) -> str:
     return "waiting" if one.agreed is None else "in force"
 
 
-def _examined(guard: Guard, session: "Session", wanted: str) -> ScanRow:
+def _examined(guard: Guard, session: "Session", wanted: str, scope: Scope = EVERYTHING) -> ScanRow:
     """The scan that gave the verdict in force on an artifact."""
-    found = scans.for_digest(session, wanted) if is_digest(wanted) else []
-    scan = found[0] if found else scans.get(session, wanted)
-    row = _newest.verdict(session, scan.canonical_digest or "", guard.trusted)
+    found = scans.for_digest(session, wanted, scope) if is_digest(wanted) else []
+    scan = found[0] if found else scans.get(session, wanted, scope)
+    row = _newest.verdict(session, scan.canonical_digest or "", guard.trusted, scan)
     if row is None:
         raise InputError(
             f"There is no verdict on {wanted} yet, so that there is nothing to waive.",
@@ -243,8 +247,8 @@ def _finding(case: Case, guard: Guard, text: str) -> tuple[Target, list[Evidence
     ]
 
 
-def _named(session: "Session", wanted: str) -> Asked:
-    found = _waivers.named(session, wanted) if len(wanted) >= MIN_PREFIX else None
+def _named(session: "Session", wanted: str, scope: Scope = EVERYTHING) -> Asked:
+    found = _waivers.named(session, wanted, scope) if len(wanted) >= MIN_PREFIX else None
     if found is None:
         raise InputError(
             f"{wanted!r} names no single waiver; `guard waive list` shows them.",

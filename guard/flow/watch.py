@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from guard.core.states import GateMode
 from guard.flow import _waivers
+from guard.flow._modality import in_force
 from guard.flow.served import on_warning
 from guard.store import counts, watched
 from guard.store.session import reading
@@ -37,18 +38,19 @@ def look(guard: "Guard") -> Look:
     Raises:
         Unavailable: the database did not answer.
     """
-    now, policies = guard.now(), {policy.digest for policy in guard.policies}
+    now = guard.now()
     window = timedelta(seconds=guard.policy.rescan_before_seconds)
     with reading(guard.engine) as session:
+        policies = in_force(guard, session)
         counted = counts.take(session, now, window=window)
-        seen = watched.take(session, now, policies=policies)
+        seen = watched.take(session, now, policies={policy.digest for policy in policies})
         through = len(on_warning(session))
     return Look(
         at=now,
         counts=counted,
         watched=seen,
-        warns=guard.policy.gate_mode is GateMode.WARN,
+        warns=any(policy.gate_mode is GateMode.WARN for policy in policies),
         let_through=through,
-        detectors=frozenset(name for one in guard.policies for name in one.detectors),
+        detectors=frozenset(name for one in policies for name in one.detectors),
         waivers=sum(len(found) for found in _waivers.every(guard).values()),
     )

@@ -6,6 +6,7 @@ from guard.policy.case import Case
 from guard.policy.decide import Decision, decide, settled
 from guard.policy.known_gaps import known_gaps
 from guard.policy.load import default_policy, load_calibration, load_policy
+from guard.policy.named import NamedPolicies
 from guard.policy.rules import (
     AccuracyRule,
     CalibrationRule,
@@ -30,6 +31,7 @@ __all__ = [
     "DefenseRule",
     "DetectorRule",
     "GraphRule",
+    "NamedPolicies",
     "Policy",
     "ProofRule",
     "TrainingSetRule",

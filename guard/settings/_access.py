@@ -22,6 +22,15 @@ class Access:
         text="acts need a token even where no principal exists; otherwise the login is taken, and "
         "verdicts are marked unauthenticated",
     )
+    read_all: tuple[str, ...] = row(
+        (),
+        "principals, and group:NAME of the identity provider, that read every project beside "
+        "operators and signers, comma-separated",
+    )
+    read_unassigned: bool = row(
+        default=False,
+        text="where there are projects, everybody else reads what lies in none of them as well",
+    )
     webhook_hmac_key: Secret = row(
         Secret(), "key of signed events (HMAC-SHA256 over timestamp.body)"
     )

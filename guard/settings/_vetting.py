@@ -15,6 +15,10 @@ class Vetting:
         None, "policy TOML, or a packaged one: default, strict, ensemble; empty: default"
     )
     graph_policy_file: Path | None = row(None, "the same for text-to-graph models")
+    policy_folder: Path | None = row(
+        None,
+        "folder of policies that projects may name (`guard project set --policy NAME`): NAME.toml",
+    )
     default_cleanset: str = row("", "clean set for models whose config.json names none")
     cleanset_map: tuple[str, ...] = row(
         (),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import ColumnElement, Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -39,18 +39,26 @@ def first(s: Session, row: type[R], statement: Any) -> R | None:
 
 
 def only(
-    s: Session, row: type[R], entity: type[Base], id_or_prefix: str, otherwise: InputError
+    s: Session,
+    row: type[R],
+    entity: type[Base],
+    id_or_prefix: str,
+    otherwise: InputError,
+    *where: ColumnElement[bool],
 ) -> R:
     """The row with this id, or the only one whose id starts with it (`MIN_PREFIX` or more).
+
+    Args:
+        where: rows that do not meet these are as unknown as those that are not there.
 
     Raises:
         InputError: `otherwise`; there is no such row, or several.
     """
     key = table(entity).c.id
-    found = many(s, row, rows_of(entity).where(key == id_or_prefix))
+    found = many(s, row, rows_of(entity).where(key == id_or_prefix, *where))
     if not found and len(id_or_prefix) >= MIN_PREFIX:
         near = key.startswith(id_or_prefix, autoescape=True)
-        found = many(s, row, rows_of(entity).where(near).limit(2))
+        found = many(s, row, rows_of(entity).where(near, *where).limit(2))
     if len(found) != 1:
         raise otherwise
     return found[0]

@@ -12,6 +12,7 @@ from guard.core.ledger import DONE
 from guard.core.roles import Act
 from guard.store._read import many, rows_of, table
 from guard.store.rows import ActRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import ActRecord, LedgerAct
 
 _ACTS, _CHAIN = table(ActRecord), table(LedgerAct)
@@ -59,18 +60,20 @@ def about(s: Session, subjects: Collection[str], *kinds: Act) -> list[ActRow]:
     return many(s, ActRow, which.order_by(_ACTS.c.seq))
 
 
-def unanswered(s: Session, limit: int) -> list[ActRow]:
+def unanswered(s: Session, limit: int, scope: Scope = EVERYTHING) -> list[ActRow]:
     """The newest waivers asked for that nobody has approved or revoked."""
     answer = table(ActRecord).alias()
     answers = (Act.APPROVE_WAIVER, Act.REVOKE_WAIVER)
     answered = select(answer.c.id).where(answer.c.subject == _ACTS.c.id, answer.c.act.in_(answers))
-    open_ones = rows_of(ActRecord).where(_ACTS.c.act == Act.WAIVE, ~answered.exists())
+    seen = scope.artifacts(_ACTS.c.subject)
+    open_ones = rows_of(ActRecord).where(_ACTS.c.act == Act.WAIVE, ~answered.exists(), *seen)
     return many(s, ActRow, open_ones.order_by(_ACTS.c.seq.desc()).limit(limit))
 
 
-def of_kind(s: Session, kind: Act) -> list[ActRow]:
-    """The acts of one kind, the oldest first."""
-    return many(s, ActRow, rows_of(ActRecord).where(_ACTS.c.act == kind).order_by(_ACTS.c.seq))
+def of_kind(s: Session, kind: Act, scope: Scope = EVERYTHING) -> list[ActRow]:
+    """The acts of one kind, the oldest first; with a scope those about artifacts in it."""
+    where = (_ACTS.c.act == kind, *scope.artifacts(_ACTS.c.subject))
+    return many(s, ActRow, rows_of(ActRecord).where(*where).order_by(_ACTS.c.seq))
 
 
 def unsealed(s: Session) -> list[ActRow]:

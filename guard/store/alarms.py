@@ -11,6 +11,7 @@ from guard.core.hooks import EventType, of_alarm
 from guard.store import hook_events
 from guard.store._read import insert_once, many, only, rows_of, table
 from guard.store.rows import AlarmRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import Alarm
 
 _ALARMS = table(Alarm)
@@ -27,17 +28,17 @@ def raise_(s: Session, kind: str, subject: str, detail: str, now: datetime) -> b
     return True
 
 
-def get(s: Session, id_or_prefix: str) -> AlarmRow:
+def get(s: Session, id_or_prefix: str, scope: Scope = EVERYTHING) -> AlarmRow:
     """One alarm, by its id or an unambiguous start of it.
 
     Raises:
-        InputError: there is not exactly one.
+        InputError: there is not exactly one in `scope`.
     """
     otherwise = InputError(
         f"There is not exactly one alarm {id_or_prefix!r}; `guard alarms list --all` lists them.",
         code="unknown_alarm",
     )
-    return only(s, AlarmRow, Alarm, id_or_prefix, otherwise)
+    return only(s, AlarmRow, Alarm, id_or_prefix, otherwise, *scope.alarms(_ALARMS.c.subject))
 
 
 def clear(s: Session, kind: str, subject: str, now: datetime) -> None:
@@ -56,18 +57,17 @@ def _model_of(kind: str, subject: str) -> str:
     return subject.rpartition(" ")[0] if served else ""
 
 
-def open_alarms(s: Session, kind: str | None = None) -> list[AlarmRow]:
+def open_alarms(s: Session, kind: str | None = None, scope: Scope = EVERYTHING) -> list[AlarmRow]:
     """Open alarms, the newest first; of one kind if given."""
     statement = (
         rows_of(Alarm)
-        .where(_ALARMS.c.cleared_at.is_(None))
+        .where(_ALARMS.c.cleared_at.is_(None), *scope.alarms(_ALARMS.c.subject))
         .order_by(_ALARMS.c.at.desc(), _ALARMS.c.id)
     )
     return many(s, AlarmRow, statement if kind is None else statement.where(_ALARMS.c.kind == kind))
 
 
-def list_recent(s: Session, limit: int = 50) -> list[AlarmRow]:
+def list_recent(s: Session, limit: int = 50, scope: Scope = EVERYTHING) -> list[AlarmRow]:
     """The newest alarms first, cleared ones included."""
-    return many(
-        s, AlarmRow, rows_of(Alarm).order_by(_ALARMS.c.at.desc(), _ALARMS.c.id).limit(limit)
-    )
+    found = rows_of(Alarm).where(*scope.alarms(_ALARMS.c.subject))
+    return many(s, AlarmRow, found.order_by(_ALARMS.c.at.desc(), _ALARMS.c.id).limit(limit))

@@ -29,6 +29,8 @@ class Known:
     verdict: Verdict
     scan_id: str
     name: str
+    bucket: str
+    key: str
     cleanset: str
     notes: ScanNotes
     manifest: Mapping[str, Any] | None
@@ -45,6 +47,8 @@ def walk(s: Session) -> Iterator[Known]:
             verdicts.verdict,
             verdicts.scan_id,
             scans.name,
+            scans.bucket,
+            scans.key,
             scans.cleanset_digest,
             scans.detail,
             artifacts.manifest,
@@ -67,6 +71,8 @@ def walk(s: Session) -> Iterator[Known]:
                     verdict=row.verdict,
                     scan_id=row.scan_id,
                     name=row.name,
+                    bucket=row.bucket,
+                    key=row.key,
                     cleanset=row.cleanset_digest,
                     notes=row.detail,
                     manifest=row.manifest,

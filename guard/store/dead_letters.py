@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from guard.core.errors import InputError
 from guard.store._read import many, only, rows_of, table
 from guard.store.rows import DeadLetterRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import DeadLetter
 
 _LETTERS = table(DeadLetter)
@@ -25,24 +26,22 @@ def add(
     return row
 
 
-def get(s: Session, id_or_prefix: str) -> DeadLetterRow:
+def get(s: Session, id_or_prefix: str, scope: Scope = EVERYTHING) -> DeadLetterRow:
     """One dead letter, by its id or an unambiguous start of it.
 
     Raises:
-        InputError: there is not exactly one.
+        InputError: there is not exactly one in `scope`.
     """
     otherwise = InputError(
         f"There is not exactly one dead letter {id_or_prefix!r}; `guard dead-letters list` lists "
         "them.",
         code="unknown_dead_letter",
     )
-    return only(s, DeadLetterRow, DeadLetter, id_or_prefix, otherwise)
+    return only(s, DeadLetterRow, DeadLetter, id_or_prefix, otherwise, *scope.nothing())
 
 
-def list_all(s: Session, limit: int = 100) -> list[DeadLetterRow]:
+def list_all(s: Session, limit: int = 100, scope: Scope = EVERYTHING) -> list[DeadLetterRow]:
     """Dead letters, the newest first."""
-    return many(
-        s,
-        DeadLetterRow,
-        rows_of(DeadLetter).order_by(_LETTERS.c.at.desc(), _LETTERS.c.id).limit(limit),
-    )
+    found = rows_of(DeadLetter).where(*scope.nothing())
+    ordered = found.order_by(_LETTERS.c.at.desc(), _LETTERS.c.id).limit(limit)
+    return many(s, DeadLetterRow, ordered)

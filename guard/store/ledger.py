@@ -16,6 +16,7 @@ from guard.core.states import UNDECIDED, Verdict
 from guard.store._chain import Chain
 from guard.store._read import first, many, rows_of, table
 from guard.store.rows import LedgerRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import LedgerEntry, Scan
 
 _CHAIN = Chain(LedgerEntry, LedgerRow, row_hash)
@@ -56,13 +57,14 @@ def append(
     )
 
 
-def get(s: Session, verdict_id: str) -> LedgerRow:
+def get(s: Session, verdict_id: str, scope: Scope = EVERYTHING) -> LedgerRow:
     """The verdict with this id.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none in `scope`.
     """
-    found = _CHAIN.find(s, verdict_id)
+    where = (_LEDGER.c.id == verdict_id, *scope.of_scan(_LEDGER.c.scan_id))
+    found = first(s, LedgerRow, rows_of(LedgerEntry).where(*where))
     if found is None:
         raise InputError(f"The ledger holds no verdict {verdict_id!r}.", code="unknown_verdict")
     return found

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 from guard.core.states import UNDECIDED, ScanState, Verdict
 from guard.store._read import many, rows_of, table
 from guard.store.rows import ActRow, AlarmRow, PublicationState
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import ActRecord, Alarm, LedgerAct, LedgerEntry, Publication, Scan, Uploader
 
 _SCANS, _VERDICTS, _ACTS = table(Scan).c, table(LedgerEntry).c, table(ActRecord).c
@@ -85,14 +86,19 @@ class VerdictLine:
 
 
 def scans(
-    s: Session, limit: int, *, before: Key | None = None, states: Collection[ScanState] = ()
+    s: Session,
+    limit: int,
+    *,
+    before: Key | None = None,
+    states: Collection[ScanState] = (),
+    scope: Scope = EVERYTHING,
 ) -> list[ScanLine]:
     """The newest scans first; of these states if any are given.
 
     Args:
         before: `created_at` and id of the last scan of the page before.
     """
-    found = _lines().order_by(_SCANS.created_at.desc(), _SCANS.id).limit(limit)
+    found = _lines(scope).order_by(_SCANS.created_at.desc(), _SCANS.id).limit(limit)
     if states:
         found = found.where(_SCANS.state.in_(list(states)))
     if before is not None:
@@ -102,19 +108,19 @@ def scans(
     return many(s, ScanLine, found)
 
 
-def by_id(s: Session, ids: Collection[str]) -> dict[str, ScanLine]:
+def by_id(s: Session, ids: Collection[str], scope: Scope = EVERYTHING) -> dict[str, ScanLine]:
     """The scans with these ids."""
-    rows = many(s, ScanLine, _lines().where(_SCANS.id.in_(list(ids)))) if ids else []
+    rows = many(s, ScanLine, _lines(scope).where(_SCANS.id.in_(list(ids)))) if ids else []
     return {row.id: row for row in rows}
 
 
-def of_digest(s: Session, digest: str, limit: int) -> list[ScanLine]:
+def of_digest(s: Session, digest: str, limit: int, scope: Scope = EVERYTHING) -> list[ScanLine]:
     """The newest scans of one artifact."""
     where = _SCANS.canonical_digest == digest
-    return many(s, ScanLine, _newest(_lines().where(where), limit))
+    return many(s, ScanLine, _newest(_lines(scope).where(where), limit))
 
 
-def search(s: Session, text: str, limit: int) -> list[ScanLine]:
+def search(s: Session, text: str, limit: int, scope: Scope = EVERYTHING) -> list[ScanLine]:
     """The newest scans whose id or digest starts with `text`, whose name holds it, or of a person.
 
     Args:
@@ -126,12 +132,13 @@ def search(s: Session, text: str, limit: int) -> list[ScanLine]:
         return []
     names = (
         select(_SCANS.name)
-        .where(_SCANS.name.icontains(text, autoescape=True))
+        .where(_SCANS.name.icontains(text, autoescape=True), *scope.scans())
         .distinct()
         .limit(MOST_NAMES)
     )
     wanted: list[ColumnElement[bool]] = [_SCANS.name.in_(list(s.execute(names).scalars()))]
-    own = select(_UPLOADERS.scan_id).where(_UPLOADERS.principal == text).limit(limit)
+    seen = (_UPLOADERS.principal == text, *scope.of_scan(_UPLOADERS.scan_id))
+    own = select(_UPLOADERS.scan_id).where(*seen).limit(limit)
     wanted.append(_SCANS.id.in_(list(s.execute(own).scalars())))
     wanted.append(_SCANS.submitted_by == text)
     low = text.lower()
@@ -143,14 +150,20 @@ def search(s: Session, text: str, limit: int) -> list[ScanLine]:
     rows = {
         row.id: row
         for where in wanted
-        for row in many(s, ScanLine, _newest(_lines().where(where), limit))
+        for row in many(s, ScanLine, _newest(_lines(scope).where(where), limit))
     }
     return sorted(rows.values(), key=lambda row: (row.created_at, row.id), reverse=True)[:limit]
 
 
-def served(s: Session, limit: int, *, after: tuple[str, str] | None = None) -> list[ServedLine]:
+def served(
+    s: Session,
+    limit: int,
+    *,
+    after: tuple[str, str] | None = None,
+    scope: Scope = EVERYTHING,
+) -> list[ServedLine]:
     """What should be served, by name and version; behind `after`, the last of the page before."""
-    found = _published().order_by(_SERVED.name, _SERVED.version).limit(limit)
+    found = _published(scope).order_by(_SERVED.name, _SERVED.version).limit(limit)
     if after is not None:
         name, version = after
         same = and_(_SERVED.name == name, _SERVED.version > version)
@@ -158,17 +171,22 @@ def served(s: Session, limit: int, *, after: tuple[str, str] | None = None) -> l
     return many(s, ServedLine, found)
 
 
-def expiring(s: Session, now: datetime, until: datetime, limit: int) -> list[ServedLine]:
+def expiring(
+    s: Session, now: datetime, until: datetime, limit: int, scope: Scope = EVERYTHING
+) -> list[ServedLine]:
     """What is served and whose verdict ends between `now` and `until`, the soonest first."""
     ends = (_VERDICTS.expires_at >= now, _VERDICTS.expires_at <= until)
-    found = _published().where(*ends).order_by(_VERDICTS.expires_at, _SERVED.name).limit(limit)
+    found = _published(scope).where(*ends).order_by(_VERDICTS.expires_at, _SERVED.name).limit(limit)
     return many(s, ServedLine, found)
 
 
-def of_artifact(s: Session, digest: str, limit: int) -> list[VerdictLine]:
+def of_artifact(
+    s: Session, digest: str, limit: int, scope: Scope = EVERYTHING
+) -> list[VerdictLine]:
     """The newest verdicts on an artifact."""
     columns = [_VERDICTS[name] for name in ("seq", "id", "scan_id", "verdict", "issued_at")]
-    found = select(*columns, _VERDICTS.expires_at).where(_VERDICTS.artifact_digest == digest)
+    where = (_VERDICTS.artifact_digest == digest, *scope.of_scan(_VERDICTS.scan_id))
+    found = select(*columns, _VERDICTS.expires_at).where(*where)
     return many(s, VerdictLine, found.order_by(_VERDICTS.seq.desc()).limit(limit))
 
 
@@ -179,9 +197,10 @@ def acts(
     before: int | None = None,
     principal: str = "",
     subjects: Sequence[str] = (),
+    scope: Scope = EVERYTHING,
 ) -> list[ActRow]:
     """The newest acts first; behind number `before`, of one principal, about some subjects."""
-    found = rows_of(ActRecord).order_by(_ACTS.seq.desc()).limit(limit)
+    found = rows_of(ActRecord).where(*scope.acts()).order_by(_ACTS.seq.desc()).limit(limit)
     if before is not None:
         found = found.where(_ACTS.seq < before)
     if principal:
@@ -199,18 +218,26 @@ def seals(s: Session, ids: Sequence[str]) -> frozenset[str]:
     return frozenset(s.execute(found).scalars())
 
 
-def versions_of(s: Session, name: str, limit: int) -> list[VersionLine]:
+def versions_of(s: Session, name: str, limit: int, scope: Scope = EVERYTHING) -> list[VersionLine]:
     """What was given to serving under a name, the last first."""
     found = select(*(_SERVED[one] for one in VersionLine.__dataclass_fields__))
-    found = found.where(_SERVED.name == name).order_by(_SERVED.at.desc(), _SERVED.id)
+    found = found.where(_SERVED.name == name, *scope.published()).order_by(
+        _SERVED.at.desc(), _SERVED.id
+    )
     return many(s, VersionLine, found.limit(limit))
 
 
 def alarms(
-    s: Session, limit: int, *, before: Key | None = None, closed: bool = False
+    s: Session,
+    limit: int,
+    *,
+    before: Key | None = None,
+    closed: bool = False,
+    scope: Scope = EVERYTHING,
 ) -> list[AlarmRow]:
     """Open alarms, the newest first; with `closed` those that are over as well."""
-    found = rows_of(Alarm).order_by(_ALARMS.at.desc(), _ALARMS.id).limit(limit)
+    found = rows_of(Alarm).where(*scope.alarms(_ALARMS.subject))
+    found = found.order_by(_ALARMS.at.desc(), _ALARMS.id).limit(limit)
     if not closed:
         found = found.where(_ALARMS.cleared_at.is_(None))
     if before is not None:
@@ -220,30 +247,36 @@ def alarms(
     return many(s, AlarmRow, found)
 
 
-def open_of_kind(s: Session, kinds: Sequence[str]) -> list[AlarmRow]:
+def open_of_kind(s: Session, kinds: Sequence[str], scope: Scope = EVERYTHING) -> list[AlarmRow]:
     """The open alarms of some kinds."""
-    where = (_ALARMS.cleared_at.is_(None), _ALARMS.kind.in_(list(kinds)))
+    where = (
+        _ALARMS.cleared_at.is_(None),
+        _ALARMS.kind.in_(list(kinds)),
+        *scope.alarms(_ALARMS.subject),
+    )
     return many(s, AlarmRow, rows_of(Alarm).where(*where).limit(len(kinds)))
 
 
-def open_alarms(s: Session, most: int) -> int:
+def open_alarms(s: Session, most: int, scope: Scope = EVERYTHING) -> int:
     """How many alarms are open; no more than `most` are counted."""
-    some = select(_ALARMS.id).where(_ALARMS.cleared_at.is_(None)).limit(most).subquery()
+    where = (_ALARMS.cleared_at.is_(None), *scope.alarms(_ALARMS.subject))
+    some = select(_ALARMS.id).where(*where).limit(most).subquery()
     return int(s.execute(select(func.count()).select_from(some)).scalar_one())
 
 
-def _lines() -> Select[Any]:
+def _lines(scope: Scope) -> Select[Any]:
     columns = [_SCANS[name] for name in ScanLine.__dataclass_fields__ if name in _SCANS]
-    return select(*columns, _VERDICTS.verdict, _VERDICTS.expires_at).join_from(
+    found = select(*columns, _VERDICTS.verdict, _VERDICTS.expires_at).join_from(
         table(Scan), table(LedgerEntry), _VERDICTS.id == _SCANS.verdict_id, isouter=True
     )
+    return found.where(*scope.scans())
 
 
 def _newest(found: Select[Any], limit: int) -> Select[Any]:
     return found.order_by(_SCANS.created_at.desc(), _SCANS.id).limit(limit)
 
 
-def _published() -> Select[Any]:
+def _published(scope: Scope) -> Select[Any]:
     later = aliased(LedgerEntry)
     newer = (
         select(later.seq)
@@ -263,5 +296,5 @@ def _published() -> Select[Any]:
     return (
         select(*columns, _VERDICTS.verdict, _VERDICTS.expires_at, _VERDICTS.scan_id)
         .join_from(table(Publication), table(LedgerEntry), counts, isouter=True)
-        .where(_SERVED.state == PublicationState.ACTIVE)
+        .where(_SERVED.state == PublicationState.ACTIVE, *scope.published())
     )

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from guard.core.errors import InputError
 from guard.store._read import first, many, rows_of, table
 from guard.store.rows import NominationRow, NominationState
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import Nomination
 
 _NOMINATIONS = table(Nomination)
@@ -39,13 +40,15 @@ def add(
     return row
 
 
-def get(s: Session, nomination_id: str) -> NominationRow:
+def get(s: Session, nomination_id: str, scope: Scope = EVERYTHING) -> NominationRow:
     """The notice with this id.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none in `scope`.
     """
-    found = first(s, NominationRow, rows_of(Nomination).where(_NOMINATIONS.c.id == nomination_id))
+    seen = scope.at(_NOMINATIONS.c.bucket, _NOMINATIONS.c.key)
+    where = (_NOMINATIONS.c.id == nomination_id, *seen)
+    found = first(s, NominationRow, rows_of(Nomination).where(*where))
     if found is None:
         raise InputError(f"There is no nomination {nomination_id!r}.", code="unknown_nomination")
     return found

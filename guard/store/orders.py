@@ -45,13 +45,15 @@ def add(
     return row
 
 
-def get(s: Session, order_id: str) -> OrderRow:
-    """The order with this id.
+def get(s: Session, order_id: str, *, by: str | None = None) -> OrderRow:
+    """The order with this id; with `by` only one that this principal placed.
 
     Raises:
         InputError: there is none.
     """
-    found = first(s, OrderRow, rows_of(OrderRecord).where(_ORDERS.c.id == order_id))
+    wanted = rows_of(OrderRecord).where(_ORDERS.c.id == order_id)
+    wanted = wanted if by is None else wanted.where(_ORDERS.c.principal == by)
+    found = first(s, OrderRow, wanted)
     if found is None:
         raise InputError(f"There is no order {order_id!r}.", code="unknown_order")
     return found

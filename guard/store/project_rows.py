@@ -9,12 +9,13 @@ from guard.core.roles import Role
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectRow:
-    """A prefix of a bucket with its limits; None stands for no limit, or for no clean set."""
+    """A prefix of a bucket with its limits; None stands for no limit, clean set or policy."""
 
     name: str
     bucket: str
     prefix: str
     cleanset: str | None
+    policy: str | None = None
     scans_a_day: int | None
     bytes_a_day: int | None
     open_scans: int | None

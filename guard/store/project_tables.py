@@ -19,6 +19,7 @@ class Project(Base):
     bucket: Mapped[str] = mapped_column(Text)
     prefix: Mapped[str] = mapped_column(Text)
     cleanset: Mapped[str | None] = mapped_column(Text)
+    policy: Mapped[str | None] = mapped_column(Text)
     scans_a_day: Mapped[int | None]
     bytes_a_day: Mapped[int | None] = mapped_column(BigInteger)
     open_scans: Mapped[int | None]

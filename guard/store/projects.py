@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -36,11 +36,16 @@ def get(s: Session, name: str) -> ProjectRow:
     """
     found = first(s, ProjectRow, rows_of(Project).where(_PROJECTS.c.name == name))
     if found is None:
-        raise InputError(
-            f"There is no project {name!r:.100}; `guard project list` shows them.",
-            code="unknown_project",
-        )
+        raise unknown(name)
     return found
+
+
+def unknown(name: str) -> InputError:
+    """What is raised where there is no project of a name."""
+    return InputError(
+        f"There is no project {name!r:.100}; `guard project list` shows them.",
+        code="unknown_project",
+    )
 
 
 def list_all(s: Session) -> list[ProjectRow]:
@@ -48,9 +53,26 @@ def list_all(s: Session) -> list[ProjectRow]:
     return many(s, ProjectRow, rows_of(Project).order_by(_PROJECTS.c.name))
 
 
+def of_member(s: Session, principal: str, groups: Iterable[str]) -> frozenset[str]:
+    """The names of the projects in which a principal, or one of these groups, is a member."""
+    kind, member = _MEMBERS.c.kind, _MEMBERS.c.member
+    mine = or_(
+        and_(kind == MemberKind.PRINCIPAL, member == principal),
+        and_(kind == MemberKind.GROUP, member.in_(list(groups))),
+    )
+    found = select(_MEMBERS.c.project).where(mine, _MEMBERS.c.removed_at.is_(None)).distinct()
+    return frozenset(s.execute(found).scalars())
+
+
 def change(s: Session, name: str, values: Mapping[str, Any]) -> None:
-    """Change a project's clean set, limits or priority."""
+    """Change a project's clean set, policy, limits or priority."""
     s.execute(update(_PROJECTS).where(_PROJECTS.c.name == name).values(**values))
+
+
+def with_policy(s: Session) -> list[ProjectRow]:
+    """The projects that have a policy of their own, by name."""
+    found = rows_of(Project).where(_PROJECTS.c.policy.is_not(None))
+    return many(s, ProjectRow, found.order_by(_PROJECTS.c.name))
 
 
 def of_key(s: Session, bucket: str, key: str) -> ProjectRow | None:
@@ -58,6 +80,12 @@ def of_key(s: Session, bucket: str, key: str) -> ProjectRow | None:
     covers = func.substr(key, 1, func.length(_PROJECTS.c.prefix)) == _PROJECTS.c.prefix
     found = rows_of(Project).where(_PROJECTS.c.bucket == bucket, covers)
     return first(s, ProjectRow, found.order_by(func.length(_PROJECTS.c.prefix).desc()).limit(1))
+
+
+def covering(known: Iterable[ProjectRow], bucket: str, key: str) -> ProjectRow | None:
+    """What `of_key` gives, among projects that were read already."""
+    fit = [one for one in known if one.bucket == bucket and key.startswith(one.prefix)]
+    return max(fit, key=lambda one: len(one.prefix), default=None)
 
 
 def members(s: Session, project: str) -> list[MemberRow]:

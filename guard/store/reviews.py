@@ -12,6 +12,7 @@ from guard.store import uploaders
 from guard.store._read import many, rows_of, table
 from guard.store.console_tables import ExhibitRecord
 from guard.store.rows import Decided, LedgerRow, ReviewRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import LedgerEntry, Review, Scan
 
 _REVIEWS, _LEDGER, _SCANS = table(Review), table(LedgerEntry), table(Scan)
@@ -85,7 +86,12 @@ def list_recent(s: Session, limit: int = 50) -> list[ReviewRow]:
 
 
 def waiting(
-    s: Session, limit: int | None = None, *, after: int = 0, undrawn: bool = False
+    s: Session,
+    limit: int | None = None,
+    *,
+    after: int = 0,
+    undrawn: bool = False,
+    scope: Scope = EVERYTHING,
 ) -> list[LedgerRow]:
     """Held verdicts that are in force for their scan and not reviewed yet, the oldest first.
 
@@ -93,16 +99,18 @@ def waiting(
         after: only rows of the ledger behind this number.
         undrawn: only those whose images nobody has made.
     """
-    statement = _waiting(rows_of(LedgerEntry)).where(_LEDGER.c.seq > after).limit(limit)
+    statement = _waiting(rows_of(LedgerEntry)).where(_LEDGER.c.seq > after)
+    statement = statement.where(*scope.scans()).limit(limit)
     if undrawn:
         drawn = select(_EXHIBITS.c.verdict_id).where(_EXHIBITS.c.verdict_id == _LEDGER.c.id)
         statement = statement.where(~drawn.exists())
     return many(s, LedgerRow, statement)
 
 
-def waiting_ids(s: Session, limit: int) -> list[str]:
+def waiting_ids(s: Session, limit: int, scope: Scope = EVERYTHING) -> list[str]:
     """The ids of what `waiting` gives."""
-    return list(s.execute(_waiting(select(_LEDGER.c.id)).limit(limit)).scalars())
+    found = _waiting(select(_LEDGER.c.id)).where(*scope.scans()).limit(limit)
+    return list(s.execute(found).scalars())
 
 
 def _waiting(columns: Select[Any]) -> Select[Any]:

@@ -15,6 +15,7 @@ from guard.core.states import ScanState, Verdict, may_move
 from guard.store import _leases, hook_events
 from guard.store._read import first, insert_once, many, rows_of, table
 from guard.store.rows import Lease, ScanRow
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import LedgerEntry, Scan
 
 _SCANS, _LEDGER = table(Scan), table(LedgerEntry)
@@ -95,22 +96,19 @@ def insert(
     return there
 
 
-def get(s: Session, id_or_prefix: str) -> ScanRow:
+def get(s: Session, id_or_prefix: str, scope: Scope = EVERYTHING) -> ScanRow:
     """The scan with this id, or the only one whose id starts with it (four characters or more).
 
     Raises:
-        InputError: no such scan, or several.
+        InputError: no such scan in `scope`, or several.
     """
-    exact = _by_id(s, id_or_prefix)
+    exact = _by_id(s, id_or_prefix, scope)
     if exact is not None:
         return exact
     found: list[ScanRow] = []
     if len(id_or_prefix) >= MIN_PREFIX:
-        found = many(
-            s,
-            ScanRow,
-            rows_of(Scan).where(_SCANS.c.id.startswith(id_or_prefix, autoescape=True)).limit(2),
-        )
+        starts = _SCANS.c.id.startswith(id_or_prefix, autoescape=True)
+        found = many(s, ScanRow, rows_of(Scan).where(starts, *scope.scans()).limit(2))
     if len(found) == 1:
         return found[0]
     if found:
@@ -139,15 +137,17 @@ def find_by_object(s: Session, bucket: str, key: str, version_id: str | None) ->
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
-def for_digest(s: Session, digest: str) -> list[ScanRow]:
+def for_digest(s: Session, digest: str, scope: Scope = EVERYTHING) -> list[ScanRow]:
     """Every scan whose upload or canonical file has this digest, the newest first."""
     where = or_(_SCANS.c.upload_digest == digest, _SCANS.c.canonical_digest == digest)
-    return many(s, ScanRow, rows_of(Scan).where(where).order_by(*_newest()))
+    return many(s, ScanRow, rows_of(Scan).where(where, *scope.scans()).order_by(*_newest()))
 
 
-def list_recent(s: Session, limit: int = 50, *, state: ScanState | None = None) -> list[ScanRow]:
+def list_recent(
+    s: Session, limit: int = 50, *, state: ScanState | None = None, scope: Scope = EVERYTHING
+) -> list[ScanRow]:
     """The newest scans first; of one state if given."""
-    statement = rows_of(Scan).order_by(*_newest()).limit(limit)
+    statement = rows_of(Scan).where(*scope.scans()).order_by(*_newest()).limit(limit)
     return many(
         s, ScanRow, statement if state is None else statement.where(_SCANS.c.state == state)
     )
@@ -228,9 +228,9 @@ def with_verdict(
     return many(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(limit))
 
 
-def latest_of_name(s: Session, name: str) -> ScanRow | None:
+def latest_of_name(s: Session, name: str, scope: Scope = EVERYTHING) -> ScanRow | None:
     """The newest scan of a model of this name that has a verdict."""
-    where = (_SCANS.c.name == name, _SCANS.c.verdict_id.is_not(None))
+    where = (_SCANS.c.name == name, _SCANS.c.verdict_id.is_not(None), *scope.scans())
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
 
@@ -258,12 +258,13 @@ def newest_under(s: Session, bucket: str, prefix: str, *, limit: int = 1000) -> 
     return list(found.values())
 
 
-def newest_upload(s: Session, name: str) -> ScanRow | None:
+def newest_upload(s: Session, name: str, scope: Scope = EVERYTHING) -> ScanRow | None:
     """The newest inspected upload of this name: no re-scan, repair or retrained network."""
     where = (
         _SCANS.c.name == name,
         _SCANS.c.parent_scan_id.is_(None),
         _SCANS.c.canonical_digest.is_not(None),
+        *scope.scans(),
     )
     return first(s, ScanRow, rows_of(Scan).where(*where).order_by(*_newest()).limit(1))
 
@@ -314,8 +315,8 @@ def _newest() -> tuple[Any, Any]:
     return (_SCANS.c.created_at.desc(), _SCANS.c.id)
 
 
-def _by_id(s: Session, scan_id: str) -> ScanRow | None:
-    return first(s, ScanRow, rows_of(Scan).where(_SCANS.c.id == scan_id))
+def _by_id(s: Session, scan_id: str, scope: Scope = EVERYTHING) -> ScanRow | None:
+    return first(s, ScanRow, rows_of(Scan).where(_SCANS.c.id == scan_id, *scope.scans()))
 
 
 def _exactly(s: Session, scan_id: str) -> ScanRow:

@@ -12,6 +12,7 @@ from guard.core.training_jobs import OPEN_STATES, JobKind, JobOrder, JobState
 from guard.store import _leases
 from guard.store._read import insert_once, rows_of, table
 from guard.store.rows import Lease
+from guard.store.scope import EVERYTHING, Scope
 from guard.store.training_rows import TrainingJobRow
 from guard.store.training_tables import TrainingJob
 
@@ -54,16 +55,17 @@ def insert(
     return insert_once(s, TrainingJob, values)
 
 
-def get(s: Session, id_or_prefix: str) -> TrainingJobRow:
+def get(s: Session, id_or_prefix: str, scope: Scope = EVERYTHING) -> TrainingJobRow:
     """The job with this id, or the only one whose id starts with it (four characters or more).
 
     Raises:
-        InputError: no such job, or several.
+        InputError: no such job in `scope`, or several.
     """
-    found = _rows(s, rows_of(TrainingJob).where(_JOBS.c.id == id_or_prefix))
+    seen = rows_of(TrainingJob).where(*scope.of_scan(_JOBS.c.scan_id))
+    found = _rows(s, seen.where(_JOBS.c.id == id_or_prefix))
     if not found and len(id_or_prefix) >= MIN_PREFIX:
         starts = _JOBS.c.id.startswith(id_or_prefix, autoescape=True)
-        found = _rows(s, rows_of(TrainingJob).where(starts).limit(2))
+        found = _rows(s, seen.where(starts).limit(2))
     if len(found) == 1:
         return found[0]
     if found:
@@ -86,10 +88,16 @@ def same(s: Session, request: str) -> TrainingJobRow | None:
 
 
 def list_recent(
-    s: Session, limit: int = 50, *, only_open: bool = False, kind: JobKind | None = None
+    s: Session,
+    limit: int = 50,
+    *,
+    only_open: bool = False,
+    kind: JobKind | None = None,
+    scope: Scope = EVERYTHING,
 ) -> list[TrainingJobRow]:
     """The newest jobs first, of one kind if given."""
-    statement = rows_of(TrainingJob).order_by(*_newest()).limit(limit)
+    seen = scope.of_scan(_JOBS.c.scan_id)
+    statement = rows_of(TrainingJob).where(*seen).order_by(*_newest()).limit(limit)
     if only_open:
         statement = statement.where(_LIVE)
     if kind is not None:

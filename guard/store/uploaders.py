@@ -53,6 +53,13 @@ def owners_of(s: Session, bucket: str, key: str) -> frozenset[str]:
     return frozenset(s.execute(select(_OWNERS.c.principal).where(*where)).scalars())
 
 
+def prefixes_of(s: Session, principal: str) -> list[tuple[str, str]]:
+    """The buckets and prefixes that a principal owns."""
+    mine = (_OWNERS.c.principal == principal, _OWNERS.c.removed_at.is_(None))
+    found = select(_OWNERS.c.bucket, _OWNERS.c.prefix).where(*mine)
+    return [(row.bucket, row.prefix) for row in s.execute(found)]
+
+
 def may_upload(s: Session, bucket: str, key: str) -> frozenset[str]:
     """The owners of `key`, and the uploaders of its project: each could have uploaded it."""
     project = projects.of_key(s, bucket, key)
@@ -106,8 +113,8 @@ def _members_of_keys(s: Session, keys: Collection[tuple[str, str]]) -> frozenset
     known = projects.list_all(s)
     names = set[str]()
     for bucket, key in keys:
-        fit = [one for one in known if one.bucket == bucket and key.startswith(one.prefix)]
-        names |= {one.name for one in sorted(fit, key=lambda one: len(one.prefix))[-1:]}
+        found = projects.covering(known, bucket, key)
+        names |= set() if found is None else {found.name}
     return frozenset[str]().union(*(projects.people(s, one, Role.UPLOADER) for one in names))
 
 

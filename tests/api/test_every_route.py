@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,8 @@ def test_what_only_reads_leaves_the_chain_as_it_was(scene: Scene) -> None:
         "name": project(scene),
     }
     jobs = {"retrainings": job(scene, JobKind.RETRAIN), "sifts": job(scene, JobKind.SIFT)}
+    settings = replace(scene.guard.settings, read_all=("somebody",))
+    scene.guard = replace(scene.guard, settings=settings)
     state = standing(scene.guard)
 
     with TestClient(create_app(scene.guard)) as client:

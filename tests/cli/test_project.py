@@ -32,7 +32,10 @@ def test_a_project_is_made_changed_and_shown(place: Place, cli: Cli) -> None:
     assert all(one in made.out for one in ("models/vision/", "normal", "0 of 5", "0 of 100"))
 
     more = ("--cleanset", "squares", "--priority", "low", "--scans-a-day", "0")
-    assert "squares" in cli("project", "set", "vision", *more).out
+    out = cli("project", "set", "vision", *more, "--policy", "strict").out
+    assert "squares" in out
+    assert "strict" in out
+    assert cli("project", "set", "vision", "--policy", "absent").code == 4
     role = ("--role", "reviewer")
     assert cli("project", "member", "add", "vision", "--group", "ml", *role).out == (
         "ml is reviewer of vision\n"
@@ -42,13 +45,15 @@ def test_a_project_is_made_changed_and_shown(place: Place, cli: Cli) -> None:
     (found,) = json.loads(cli("project", "list", "--format", "json").out)
     assert found["project"]["scans_a_day"] is None
     assert (found["project"]["priority"], found["project"]["cleanset"]) == ("low", "squares")
+    assert found["project"]["policy"] == "strict"
     assert (found["members"][0]["member"], found["usage"]["open"]) == ("ml", 0)
 
-    assert cli("project", "set", "vision", "--cleanset", "none").code == 0
+    assert cli("project", "set", "vision", "--cleanset", "none", "--policy", "none").code == 0
     out = cli("project", "member", "remove", "vision", "--group", "ml", *role).out
     assert out == "ml is not reviewer of vision any more\n"
     shown = json.loads(cli("project", "show", "vision", "--format", "json").out)
     assert (shown[0]["members"], shown[0]["project"]["cleanset"]) == ([], None)
+    assert shown[0]["project"]["policy"] is None
 
 
 def test_a_member_is_a_principal_or_a_group(place: Place, cli: Cli) -> None:

@@ -137,7 +137,7 @@ def test_only_whoever_asked_sees_what_became_of_it(scene: Scene) -> None:
     others = scene.browser(Role.VIEWER).get("/console/orders").text
     assert (row.answer in own, row.answer in others) == (True, False)
 
-    assert answer.status_code == 403
+    assert answer.status_code == 404
     assert "secret thought" not in answer.text
     assert scene.browser(Role.VIEWER).get("/console/orders/none").status_code == 404
 

@@ -22,6 +22,7 @@ from guard.attest.keys import Signer, TrustedKeys
 from guard.bootstrap import upgrade_database
 from guard.core import plugins
 from guard.core.errors import InputError, Unavailable
+from guard.core.roles import Role
 from guard.core.states import ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.doctor import (
@@ -36,13 +37,15 @@ from guard.doctor import (
     diagnose,
 )
 from guard.doctor._check import Ground
+from guard.flow import projects
 from guard.flow._seal import seal
 from guard.flow._verdict import Terms, write
 from guard.flow.context import utc_now
 from guard.settings import Secret, Settings, load_settings
 from guard.store import canaries, ledger, principals, scans
+from guard.store import projects as stored_projects
 from guard.store.session import make_engine, transaction
-from tests import postgres
+from tests import people, postgres
 from tests.flow.place import NOW, Place
 from tests.services import shared_valkey, shared_weed
 
@@ -565,6 +568,17 @@ def test_policies_that_cannot_be_read_or_are_for_other_models(tmp_path: Path) ->
     assert state("policy", replace(given, policy_file=broken)) is State.FAILED
     graphs = replace(given, graph_policy_file=Path("default"))
     assert state("policy", graphs) is State.FAILED
+
+
+def test_a_projects_policy_that_cannot_be_read_is_found(place: Place) -> None:
+    given, who = place.guard.settings, people.who(place.guard, "olga", Role.OPERATOR)
+    projects.create(place.guard, who, "lab", "models/lab", {"policy": "strict"})
+    assert state("policy", given) is State.OK
+
+    with transaction(place.guard.engine) as session:
+        stored_projects.change(session, "lab", {"policy": "gone"})
+
+    assert state("policy", given) is State.FAILED
 
 
 def test_clean_sets_must_be_there_with_their_bytes(place: Place) -> None:

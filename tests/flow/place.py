@@ -71,10 +71,11 @@ class Place:
         by: str | None = "alice",
         seed: int = 0,
         trace: str | None = None,
+        under: str = "",
     ) -> str:
         """Record an upload as `receive` does; returns the scan's id.
 
-        The default is a small fresh network.
+        The default is a small fresh network. `under` is a folder before the model's, with a slash.
         """
         if data is None:
             with seeded(seed):
@@ -90,7 +91,7 @@ class Place:
                 session,
                 scan_id=scan_id,
                 bucket="models",
-                key=f"models/{name}/{file}",
+                key=f"models/{under}{name}/{file}",
                 version_id=scan_id,
                 name=name,
                 now=self.clock,

@@ -243,6 +243,9 @@ def test_where_a_project_has_reviewers_nobody_else_reviews_it(
     scan_id, bob = held(place), people.who(guard, "bob", Role.REVIEWER)
     projects.add_member(guard, root, "vision", MemberKind.GROUP, "leads", Role.REVIEWER)
 
+    with pytest.raises(InputError, match="There is no scan"):
+        review.reject(guard, scan_id, bob, "no")
+    projects.add_member(guard, root, "vision", MemberKind.PRINCIPAL, "bob", Role.VIEWER)
     with pytest.raises(Forbidden, match="bob is no reviewer of project vision"):
         review.reject(guard, scan_id, bob, "no")
 
