@@ -19,7 +19,6 @@ import redis
 from botocore.exceptions import ClientError
 
 from guard.attest.keys import Signer, TrustedKeys
-from guard.bootstrap import upgrade_database
 from guard.core import plugins
 from guard.core.errors import InputError, Unavailable
 from guard.core.states import ScanState, Verdict
@@ -45,6 +44,7 @@ from guard.store.session import make_engine, transaction
 from tests import postgres
 from tests.flow.place import NOW, Place
 from tests.services import shared_valkey, shared_weed
+from tests.sqlite import migrate_like_bootstrap
 
 NOWHERE = "http://127.0.0.1:9"
 BY_NAME = {check.name: check for check in CHECKS}
@@ -70,7 +70,7 @@ def state(name: str, given: Settings, **options: Any) -> State:
 def installed(tmp_path: Path) -> Settings:
     """A database with the schema, and nothing else."""
     made = settings(tmp_path)
-    upgrade_database(made)
+    migrate_like_bootstrap(made)
     return made
 
 
