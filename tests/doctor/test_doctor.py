@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from guard.attest.keys import Signer, TrustedKeys
 from guard.core import plugins
 from guard.core.errors import InputError, Unavailable
+from guard.core.queues import QUEUES
 from guard.core.states import ScanState, Verdict
 from guard.core.verdict import VerdictFacts
 from guard.doctor import (
@@ -204,9 +205,9 @@ def test_a_database_that_is_not_there_is_said_once_and_left_alone(tmp_path: Path
 def broker(tmp_path: Path) -> Iterator[Settings]:
     made = settings(tmp_path, GUARD_REDIS_URL=shared_valkey().url)
     client = redis.Redis.from_url(made.redis_url)
-    client.delete("inspect", "scan")
+    client.delete(*QUEUES)  # of other tests
     yield made
-    client.delete("inspect", "scan")
+    client.delete(*QUEUES)
 
 
 def test_messages_of_anything_but_json_are_found(broker: Settings) -> None:
