@@ -1,5 +1,6 @@
 """Whether a database may have changed, asked for less than a query costs."""
 
+import sqlite3
 from contextlib import suppress
 from typing import Any
 
@@ -27,7 +28,7 @@ class Changes:
         if self._engine.dialect.name != "sqlite":
             return True
         now = None
-        with suppress(SQLAlchemyError, self._engine.dialect.dbapi.Error):  # type: ignore[union-attr]
+        with suppress(SQLAlchemyError, sqlite3.Error):
             if self._connection is None:
                 self._connection = self._engine.raw_connection()
             ((now,),) = self._connection.execute("PRAGMA data_version").fetchall()
