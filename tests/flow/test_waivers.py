@@ -50,6 +50,10 @@ class Scene(Shop):
     They are made once in a process; each scene begins with a copy of that one's data.
     """
 
+    scan_id: str
+    rita: Principal
+    sam: Principal
+
     def __init__(self, folder: Path, *, anew: bool = False) -> None:
         super().__init__(folder, data=None if anew else _first().folder / "data")
         policy = self.guard.policy
