@@ -35,7 +35,7 @@ def open_guard(settings: Settings | None = None) -> Guard:
     plugins.use(settings.plugins)
     logs.hide(settings)
     traces.start(settings.otlp_endpoint, settings.otlp_headers)
-    if settings.publisher not in PUBLISHERS.names():
+    if settings.publisher not in PUBLISHERS:
         raise InputError(
             f"GUARD_PUBLISHER names {settings.publisher!r}; there are "
             f"{', '.join(PUBLISHERS.names())}.",

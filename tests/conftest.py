@@ -1,6 +1,7 @@
 """For all tests: services once a run, nothing beyond this machine, a plan for several processes."""
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -74,6 +75,11 @@ UNMEASURED = (
     "tests/cli/test_scan.py::test_a_policy_that_stops_early",
     "tests/cli/test_sift.py::test_a_repair_is_taught",
     "tests/cli/test_up.py",
+    # Here others' validators work, and processes that are not measured; tests/console/test_pages.py
+    # and test_orders.py ask for the pages that the browser shows.
+    "tests/console/test_browser.py",
+    "tests/docker/",
+    "tests/packaging/",
     "tests/e2e/",
     "tests/flow/test_invariants.py",
     "tests/flow/test_ledger_attacks.py",
@@ -100,8 +106,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[KEEPER].end()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Do what several processes have to do each for itself once only, where that is possible.
+
+    What is imported and collected stays to the end: no garbage is looked for in it, neither now nor
+    whenever a test makes some, where each look would take a quarter of a second.
+    """
+    measured, gone = coverage.Coverage.current(), contextlib.ExitStack()
+    if measured is not None and _is_not_the_first(session.config):
+        measured.stop()  # the first one imports the same, and measures it
+        gone.callback(measured.start)
+    gc.disable()
+    gone.callback(gc.enable)
+    gone.callback(gc.freeze)
+    with gone:
+        _import_share(session)
+        return (yield)
+
+
+def _is_not_the_first(config: pytest.Config) -> bool:
+    own = getattr(config, "workerinput", None)
+    return own is not None and own["workerid"] != "gw0"
+
+
+def _import_share(session: pytest.Session) -> None:
     """Of several processes each rewrites the assertions of its own share of the files first.
 
     Each reads what the others wrote then: in a new clone this is half of a collection.

@@ -6,6 +6,7 @@ the two sends the message again, which every stage tolerates.
 
 import signal
 import threading
+import time
 
 import structlog
 from celery import Celery
@@ -16,11 +17,13 @@ from guard.core.errors import Unavailable
 from guard.flow.context import Guard
 from guard.logs import configure
 from guard.store import outbox
+from guard.store.changes import Changes
 from guard.store.session import reading, transaction
 from workers.alive import Alive
 from workers.app import STAGE_QUEUE, app
 
 PAUSE_SECONDS = 0.05  # a scan takes four hops or more, and each waits half of it on average
+LOOK_SECONDS = 0.5  # for messages that become due by the clock alone
 BATCH = 100
 
 log = structlog.get_logger()
@@ -60,8 +63,12 @@ def main() -> None:
     stop, alive = threading.Event(), Alive(guard.settings.data_dir, "relay")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    changes, look_at = Changes(guard.engine), time.monotonic()
     while not stop.is_set():
         alive.mark()
+        if not changes.since_last() and time.monotonic() < look_at:
+            stop.wait(PAUSE_SECONDS)
+            continue
         try:
             busy = send_due(guard, app) == BATCH
         except (OperationalError, Unavailable, ConnectionError, TimeoutError) as error:
@@ -69,6 +76,7 @@ def main() -> None:
             stop.wait(2)
             continue
         if not busy:
+            look_at = time.monotonic() + LOOK_SECONDS
             stop.wait(PAUSE_SECONDS)
 
 

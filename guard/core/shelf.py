@@ -11,6 +11,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -21,7 +22,8 @@ from guard.core.errors import UnknownMethod
 from guard.core.modality import Modality
 
 T = TypeVar("T")
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")  # shorter than what a file can be called
+_REMEMBERED = 256  # files by their content, of which parsing one takes some milliseconds
 #: Plug-ins from outside the package: by package and name, the function that imports one.
 _outside: dict[str, dict[str, Callable[[], ModuleType]]] = {}
 _outside_source: dict[str, dict[str, bytes]] = {}
@@ -41,6 +43,13 @@ class Shelf(Generic[T]):
         """All names on the shelf, sorted; imports no plug-in."""
         return sorted({*built_in(self.package), *_outside.get(self.package, {})})
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `names` has the name, without listing the folder."""
+        if name in _outside.get(self.package, {}):
+            return True
+        folder = _folder(self.package)
+        return folder is not None and is_name(name) and (folder / f"{name}.py").is_file()
+
     def get(self, name: str) -> type[T]:
         """The plug-in class called `name`.
 
@@ -48,7 +57,7 @@ class Shelf(Generic[T]):
             UnknownMethod: no such file, and nothing was imported; or it lacks the class.
             InputError: a plug-in from outside cannot be imported.
         """
-        if name not in self.names():
+        if name not in self:
             known = ", ".join(self.names())
             raise UnknownMethod(f"{name!r} is not in {self.package}; it holds: {known}.")
         outside = _outside.get(self.package, {})
@@ -69,7 +78,7 @@ class Shelf(Generic[T]):
             UnknownMethod: as `get`.
             InputError: as `get`, for a plug-in from outside.
         """
-        if name not in self.names():
+        if name not in self:
             self.get(name)
         module = f"{self.package}.{name}"
         if module not in sys.modules and name not in _outside.get(self.package, {}):
@@ -85,7 +94,7 @@ class Shelf(Generic[T]):
             UnknownMethod: no such file.
             InputError: as `get`, for a plug-in from outside that states other values.
         """
-        if name not in self.names():
+        if name not in self:
             self.get(name)
         try:
             return declared(_source(self.package, name), class_name(name))
@@ -108,7 +117,7 @@ class Shelf(Generic[T]):
         Raises:
             UnknownMethod: no such file, or what it states cannot be read.
         """
-        if name not in self.names():
+        if name not in self:
             raise UnknownMethod(f"{name!r} is not in {self.package}.")
         return _stated(_source(self.package, name), class_name(name))
 
@@ -122,7 +131,12 @@ def _declared(module: str, name: str) -> int | None:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    for item in ast.parse(Path(spec.origin).read_bytes()).body:
+    return _version(Path(spec.origin).read_bytes(), name)
+
+
+@lru_cache(_REMEMBERED)
+def _version(source: bytes, name: str) -> int | None:
+    for item in ast.parse(source).body:
         if not isinstance(item, ast.ClassDef) or item.name != name:
             continue
         for line in item.body:
@@ -171,6 +185,7 @@ def _source(package: str, name: str) -> bytes:
     return (folder / f"{name}.py").read_bytes()
 
 
+@lru_cache(_REMEMBERED)  # every policy that is read asks for each of its methods
 def _stated(source: bytes, name: str) -> Modality:
     """The `modality` in the body of class `name`: a string, or `Modality.NAME`.
 

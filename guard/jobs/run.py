@@ -99,6 +99,7 @@ def _run(
 def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, str], None]) -> None:
     """Read progress until the child has ended, checking clock and memory twice a second."""
     deadline = time.monotonic() + limits.seconds
+    look_at = time.monotonic()  # a look at the memory goes through all processes
     done, note, rest = 0.0, "", b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.report, selectors.EVENT_READ)
@@ -115,12 +116,15 @@ def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, st
                         done, note = _progress(line, done, note)
                 else:
                     selector.unregister(child.stdout)
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise OutOfTime(
                     f"The job took longer than {limits.seconds:.0f} s; raise GUARD_SCAN_SECONDS."
                 )
-            if child.pid is not None and _memory(child.pid) > limits.memory_bytes:
-                raise _too_much(limits)
+            if child.pid is not None and now >= look_at:
+                look_at = now + _LOOK_SECONDS
+                if _memory(child.pid) > limits.memory_bytes:
+                    raise _too_much(limits)
 
 
 def _too_much(limits: Limits) -> MethodFailed:

@@ -195,7 +195,7 @@ def _check_modality(policy: Policy) -> None:
     ):
         shelf = Shelf[Any](f"guard.{kind}s")
         for name in names:
-            if name in shelf.names() and (own := shelf.modality(name)) is not policy.modality:
+            if name in shelf and (own := shelf.modality(name)) is not policy.modality:
                 raise PolicyError(
                     f"The policy is for {policy.modality} models and names the {kind} {name!r}, "
                     f"which is for {own} models; those need a policy of their own."

@@ -16,7 +16,7 @@ from guard.api.app import create_app
 from guard.bootstrap import open_guard
 from guard.flow.context import Guard
 from guard.settings import Secret, Settings
-from tests.flow.intake import new_database
+from tests import sqlite
 
 TOKEN, KEY = "reader-token", "hmac-key"
 
@@ -43,7 +43,7 @@ def clock() -> Clock:
 def guard(tmp_path: Path, clock: Clock) -> Guard:
     settings = Settings(
         data_dir=tmp_path,
-        database_url=new_database(tmp_path),
+        database_url=sqlite.migrated(tmp_path),
         webhook_token=Secret(TOKEN),
         webhook_hmac_key=Secret(KEY),
         s3_endpoint="http://127.0.0.1:9",

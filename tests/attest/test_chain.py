@@ -12,9 +12,10 @@ from sqlalchemy import text
 from guard.attest.chain import expected_hash, verify_chain
 from guard.attest.keys import Signer, TrustedKeys
 from guard.core.states import Verdict
-from guard.store import ledger, migrate
+from guard.store import ledger
 from guard.store.rows import ArtifactKind, LedgerRow
 from guard.store.session import make_engine, transaction
+from tests import sqlite
 from tests.attest.making import DIGEST, NOW, OTHER, Books, a_signer
 
 
@@ -147,9 +148,7 @@ def test_what_the_store_wrote_verifies_and_what_sql_changed_does_not(
 ) -> None:
     from guard.store import artifacts, scans
 
-    url = f"sqlite:///{tmp_path / 'guard.db'}"
-    migrate.upgrade(url)
-    engine = make_engine(url)
+    engine = make_engine(sqlite.migrated(tmp_path))
     books = Books(signer).add().add(verdict=Verdict.REJECTED)
     with transaction(engine) as s:
         artifacts.put(s, digest=DIGEST, size=1, kind=ArtifactKind.CANONICAL, now=NOW)

@@ -4,12 +4,9 @@ And `guard` called as a person calls it.
 """
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 
@@ -21,9 +18,9 @@ from guard.flow._verdict import Terms, write
 from guard.flow.context import Guard
 from guard.publishers.folder import Folder
 from guard.store import artifacts, scans
-from guard.store.migrate import upgrade
 from guard.store.rows import ArtifactKind, ScanRow
 from guard.store.session import transaction
+from tests import sqlite
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,6 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
         return Answer(code, captured.out, captured.err)
 
     return call
-
-
-@cache
-def _template() -> Path:
-    folder = Path(mkdtemp(prefix="guard-test-cli-"))
-    upgrade(f"sqlite:///{folder / 'guard.db'}")
-    return folder / "guard.db"
 
 
 @dataclass
@@ -115,8 +105,7 @@ def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
 
     It publishes into a folder instead of a TorchServe.
     """
-    home.mkdir()
-    shutil.copy(_template(), home / "guard.db")
+    sqlite.migrated(home)
     shelf = home / "served"
     guard = replace(open_guard(), make_publisher=lambda: Folder(shelf))
     assert (

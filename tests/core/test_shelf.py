@@ -8,6 +8,7 @@ import pytest
 
 from guard.core import shelf
 from guard.core.errors import UnknownMethod
+from guard.core.modality import Modality
 from guard.core.shelf import Shelf, class_name
 from guard.detectors import DETECTORS
 
@@ -50,3 +51,25 @@ def test_every_detector_declares_its_version(name: str) -> None:
     declared = shelf._declared(f"guard.detectors.{name}", class_name(name))
 
     assert declared == DETECTORS.get(name).version == DETECTORS.version(name)
+
+
+@pytest.mark.parametrize("package", ["guard.detectors", "guard.defenses", "guard.formats"])
+def test_a_shelf_holds_its_names_and_nothing_that_is_no_name(package: str) -> None:
+    one = Shelf[Any](package)
+    others = ("", "_base", "__init__", "../core/shelf", "a/b", "a\0b", "a" * 5000, "Ünicode")
+
+    assert all(name in one for name in one.names())
+    assert not any(name in one for name in others)
+
+
+def test_what_a_file_states_is_read_anew_where_the_file_is_another(shelf_of: Shelf[Any]) -> None:
+    folder = shelf._folder("toy_shelf")
+    assert folder is not None
+    file = folder / "late.py"
+    file.write_text("class Late:\n    version: int = 1\n    modality = Modality.IMAGES\n")
+    first = shelf_of.version("late"), shelf_of.modality("late")
+
+    file.write_text("class Late:\n    version: int = 2\n    modality = Modality.GRAPHS\n")
+
+    assert first == (1, Modality.IMAGES)
+    assert (shelf_of.version("late"), shelf_of.modality("late")) == (2, Modality.GRAPHS)

@@ -19,9 +19,9 @@ import redis
 from botocore.exceptions import ClientError
 
 from guard.attest.keys import Signer, TrustedKeys
-from guard.bootstrap import upgrade_database
 from guard.core import plugins
 from guard.core.errors import InputError, Unavailable
+from guard.core.queues import QUEUES
 from guard.core.roles import Role
 from guard.core.states import ScanState, Verdict
 from guard.core.verdict import VerdictFacts
@@ -48,6 +48,7 @@ from guard.store.session import make_engine, transaction
 from tests import people, postgres
 from tests.flow.place import NOW, Place
 from tests.services import shared_valkey, shared_weed
+from tests.sqlite import migrate_like_bootstrap
 
 NOWHERE = "http://127.0.0.1:9"
 BY_NAME = {check.name: check for check in CHECKS}
@@ -73,7 +74,7 @@ def state(name: str, given: Settings, **options: Any) -> State:
 def installed(tmp_path: Path) -> Settings:
     """A database with the schema, and nothing else."""
     made = settings(tmp_path)
-    upgrade_database(made)
+    migrate_like_bootstrap(made)
     return made
 
 
@@ -207,9 +208,9 @@ def test_a_database_that_is_not_there_is_said_once_and_left_alone(tmp_path: Path
 def broker(tmp_path: Path) -> Iterator[Settings]:
     made = settings(tmp_path, GUARD_REDIS_URL=shared_valkey().url)
     client = redis.Redis.from_url(made.redis_url)
-    client.delete("inspect", "scan")
+    client.delete(*QUEUES)  # of other tests
     yield made
-    client.delete("inspect", "scan")
+    client.delete(*QUEUES)
 
 
 def test_messages_of_anything_but_json_are_found(broker: Settings) -> None:

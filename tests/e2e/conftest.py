@@ -1,4 +1,4 @@
-"""One embedded stack for all end-to-end tests.
+"""One embedded stack for all end-to-end tests, which ends with them and not with the run.
 
 SeaweedFS, Valkey, TorchServe, API, relay, beat and workers.
 """
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SECONDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("e2e")
     uploads, canary = folder / "uploads", folder / "payload-ran"

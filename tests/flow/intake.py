@@ -3,10 +3,8 @@
 A real bucket (SeaweedFS), a real database (SQLite), a folder of blobs, a clock.
 """
 
-import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +16,16 @@ from guard.events.bucket import Bucket
 from guard.flow.nominate import nominate
 from guard.flow.receive import Received, receive
 from guard.store import nominations, outbox, scans
-from guard.store.migrate import upgrade
 from guard.store.rows import NominationRow, OutboxRow, ScanRow
 from guard.store.session import make_engine, reading, transaction
-from tests.services import scratch, shared_weed
+from tests import sqlite
+from tests.services import shared_weed
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = (
     b'{"architecture": "resnet18",  "num_classes": 10, "pretrained_cfg": {"input_size": [3, '
     b"32, 32]}}"
 )
-
-
-@cache
-def _template() -> Path:
-    folder = scratch("db")
-    upgrade(f"sqlite:///{folder / 'guard.db'}")
-    return folder / "guard.db"
-
-
-def new_database(folder: Path) -> str:
-    """The URL of a fresh, migrated database."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(_template(), folder / "guard.db")
-    return f"sqlite:///{folder / 'guard.db'}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +119,7 @@ def new_world(
 
     With `url`, another database than SQLite.
     """
-    url = url or new_database(folder)
+    url = url or sqlite.migrated(folder)
     return World(
         engine=make_engine(url),
         url=url,

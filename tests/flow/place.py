@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import safetensors.torch
 
-from guard.bootstrap import open_guard, upgrade_database
+from guard.bootstrap import open_guard
 from guard.cleansets import curate, read_source
 from guard.core.evidence import Accuracy, AsrEstimate, Evidence, Finding, Outcome
 from guard.core.manifest import Manifest
@@ -29,6 +29,7 @@ from guard.store import artifacts, cleansets, evidence, ledger, outbox, scans
 from guard.store.rows import ArtifactKind, LedgerRow, ScanRow
 from guard.store.session import reading, transaction
 from guard.vetting import examine
+from tests.sqlite import migrate_like_bootstrap
 
 if TYPE_CHECKING:
     from guard.flow.context import Guard
@@ -51,7 +52,7 @@ class Place:
         settings = load_settings(
             {"GUARD_DATA_DIR": str(folder / "data"), "GUARD_LEASE_SECONDS": "30", **(env or {})}
         )
-        upgrade_database(settings)
+        migrate_like_bootstrap(settings)
         self.clock = NOW
         self.served = folder / "served"
         self.guard: Guard = replace(

@@ -39,9 +39,12 @@ def _template() -> tuple[Path, tuple[str, ...]]:
 class Shop(Place):
     """A place whose uploads come as far as detection at once."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
-        data, self.models = _template()
-        shutil.copytree(data, folder / "data")
+    def __init__(
+        self, folder: Path, env: Mapping[str, str] | None = None, *, data: Path | None = None
+    ) -> None:
+        """Begin with the template's data, or with those of another shop."""
+        template, self.models = _template()
+        shutil.copytree(data or template, folder / "data")
         super().__init__(folder, env)
 
     def put(self, key: str, model: int = 0, *, by: str | None = "ann", at: int = 0) -> str:

@@ -14,9 +14,8 @@ from guard.flow.poll_sqs import poll_queue
 from guard.settings import Settings
 from guard.store import nominations
 from guard.store.session import make_engine, reading
-from tests import sqs
+from tests import sqlite, sqs
 from tests.api.conftest import event
-from tests.flow.intake import new_database
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def test_a_message_is_nominated_once_the_database_answers(client: Any, tmp_path:
     url = sqs.new_queue(client, visible_again_after=0)
     client.send_message(QueueUrl=url, MessageBody=json.dumps(event("in/a+b/m.pt")))
     guard = open_guard(
-        Settings(data_dir=tmp_path, database_url=new_database(tmp_path), sqs_queue_url=url)
+        Settings(data_dir=tmp_path, database_url=sqlite.migrated(tmp_path), sqs_queue_url=url)
     )
     away = replace(guard, engine=make_engine(f"sqlite:///{tmp_path / 'no-tables.db'}"))
 

@@ -25,9 +25,9 @@ from guard.policy import load_policy
 from guard.publishers.folder import Folder
 from guard.settings import Settings
 from guard.store import alarms, artifacts, ledger, outbox, publications, revocations, scans
-from guard.store.migrate import upgrade
 from guard.store.rows import ArtifactKind, PublicationRow, PublicationState
 from guard.store.session import make_engine, reading, transaction
+from tests import sqlite
 from tests.publishers.making import Authority, Vetted, flip, vetted
 
 NOW = datetime.now(UTC)
@@ -188,8 +188,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Vetted:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    url = f"sqlite:///{tmp_path / 'guard.db'}"
-    upgrade(url)
+    url = sqlite.migrated(tmp_path)
     root, authority = tmp_path / "served", Authority(tmp_path / "keys" / "trusted.json")
     return World(
         make_engine(url),

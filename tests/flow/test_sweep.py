@@ -19,7 +19,8 @@ from guard.settings import load_settings
 from guard.store import nominations, scans
 from guard.store.rows import NominationState
 from guard.store.session import reading
-from tests.flow.intake import CONFIG, World, new_database, new_world
+from tests import sqlite
+from tests.flow.intake import CONFIG, World, new_world
 from tests.services import shared_weed
 
 
@@ -241,7 +242,7 @@ def test_the_guard_sweeps_all_its_buckets_and_receives_what_it_found(tmp_path: P
                 "GUARD_DATA_DIR": str(tmp_path),
                 "GUARD_SWEEP_LIMIT": "3",
                 "GUARD_SERVED_NAME": "{bucket}/{path}",
-                "GUARD_DATABASE_URL": new_database(tmp_path),
+                "GUARD_DATABASE_URL": sqlite.migrated(tmp_path),
             }
         )
     )

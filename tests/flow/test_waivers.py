@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,41 @@ from guard.store.session import reading, transaction
 from tests import people
 from tests.flow.place import finding
 from tests.flow.shop import Shop
+from tests.services import scratch
 
 FINDING = "patch_inversion:2"
 
 
-class Scene(Shop):
-    """A model that is held by one finding, its uploader, and reviewers."""
+@cache
+def _first() -> "Scene":
+    return Scene(scratch("scene"), anew=True)
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+
+class Scene(Shop):
+    """A model that is held by one finding, its uploader, and reviewers.
+
+    They are made once in a process; each scene begins with a copy of that one's data.
+    """
+
+    scan_id: str
+    rita: Principal
+    sam: Principal
+
+    def __init__(self, folder: Path, *, anew: bool = False) -> None:
+        super().__init__(folder, data=None if anew else _first().folder / "data")
         policy = self.guard.policy
         only = {"patch_inversion": policy.detectors["patch_inversion"]}
         self.guard = replace(self.guard, policy=replace(policy, defenses=(), detectors=only))
+        self.digest = self.models[1]
+        if anew:
+            self._begin()
+            self.guard.engine.dispose()
+        else:
+            first = _first()
+            self.clock, self.scan_id = first.clock, first.scan_id
+            self.rita, self.sam = first.rita, first.sam
+
+    def _begin(self) -> None:
         with transaction(self.guard.engine) as session:  # what inspection of the template left
             left = outbox.due(session, self.clock, 100)
             outbox.mark_sent(session, [row.id for row in left], self.clock)
@@ -52,7 +76,6 @@ class Scene(Shop):
         self.rita = people.who(self.guard, "rita", Role.REVIEWER)
         self.sam = people.who(self.guard, "sam", Role.REVIEWER)
         self.scan_id = self.examined("models/odd/m.pt")
-        self.digest = self.models[1]
 
     def examined(self, key: str, model: int = 1, *, natural: float | None = None) -> str:
         scan_id = self.put(key, model)

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from guard.store import migrate
 from guard.store.session import make_engine
-from tests import postgres
+from tests import postgres, sqlite
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -16,9 +15,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database with the newest schema."""
     if request.param == "postgresql":
         return postgres.migrated()
-    address = f"sqlite:///{tmp_path / 'guard.db'}"
-    migrate.upgrade(address)
-    return address
+    return sqlite.migrated(tmp_path)
 
 
 @pytest.fixture

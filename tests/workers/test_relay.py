@@ -11,12 +11,13 @@ import redis
 from celery import Celery
 from kombu.exceptions import ContentDisallowed, OperationalError
 
-from guard.bootstrap import open_guard, upgrade_database
+from guard.bootstrap import open_guard
 from guard.flow.context import Guard
 from guard.settings import load_settings
 from guard.store import outbox
 from guard.store.session import reading, transaction
 from tests.services import shared_valkey
+from tests.sqlite import migrate_like_bootstrap
 from workers.app import make_app
 from workers.relay import send_due
 
@@ -24,7 +25,7 @@ from workers.relay import send_due
 @pytest.fixture
 def guard(tmp_path: Path) -> Guard:
     settings = load_settings({"GUARD_DATA_DIR": str(tmp_path)})
-    upgrade_database(settings)
+    migrate_like_bootstrap(settings)
     return open_guard(settings)
 
 

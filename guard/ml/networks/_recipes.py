@@ -92,7 +92,7 @@ def recipe(name: str) -> Recipe:
     Raises:
         ManifestRejected: `unknown_architecture`.
     """
-    if name in NETS.names():
+    if name in NETS:
         made = NETS.get(name)
         if plugins.origin(made):
             _refuse_taken(name)
