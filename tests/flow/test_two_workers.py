@@ -55,7 +55,7 @@ from tests.services import Weed, shared_valkey, shared_weed
 from workers.app import make_app
 from workers.relay import send_due
 
-UPLOADS = 5
+UPLOADS = 4
 LEASE = 4.0  # seconds
 PATIENCE = 240.0  # for what takes seconds on an idle machine
 #: A host that scans has no key; the other one does everything.
@@ -131,7 +131,8 @@ class Fleet:
     def at_the_database(self, host: str) -> int:
         """How many statements of a host's workers the database has not answered yet."""
         statement = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = :host AND state = 'active'"
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE application_name = :host AND state = 'active'"
         )
         with self.guard.engine.connect() as connection:
             return int(connection.execute(statement, {"host": host}).scalar_one())
