@@ -172,9 +172,9 @@ def checks(result: Result) -> str:
     return (
         f"{text}\n\nArrivals {kept['arrived']:,} = done {kept['done']:,} + open {kept['open']:,} + "
         f"given up {kept['given_up']:,} over the {found['runs']} runs of the table. "
-        f"{whole['per_day']:,} models a day ({whole['size']}), simulated one by one with the "
-        f"workers of the table: p95 {_time(whole['wait_p95'])}; as a smaller service "
-        f"{_time(whole['in_small'])}."
+        f"{whole['per_day']:,} models a day ({whole['size']}) with the workers of the table, "
+        f"simulated with {whole['simulated']:,} uploads: p95 {_time(whole['wait_p95'])}; with as "
+        f"many as for the table {_time(whole['in_small'])}."
     )
 
 
