@@ -127,11 +127,13 @@ def counted(result: Result) -> str:
     """Statements, rows, commits and messages of the stages of one cleared model."""
     measured = result["measured"]
     names = list(measured[HONEST]["detect"])
+    heads = [name.replace("_", " ") for name in names]
+    heads[names.index("seconds")] = "processor seconds"
     rows = [
         [stage, *(f"{found[name]:,.3g}" for name in names)]
         for stage, found in measured[HONEST].items()
     ]
-    table = _table(["stage", *(name.replace("_", " ") for name in names)], rows)
+    table = _table(["stage", *heads], rows)
     kept = ", ".join(f"{rows:g} of {name}" for name, rows in measured["rows_a_scan"].items())
     return (
         f"{table}\n\nMedians of {measured['uploads']} uploads. Rows that stay: {kept}; "
@@ -146,12 +148,12 @@ def shared(result: Result) -> str:
     rows = [
         ["reconcile, a round", f"{1e3 * parts['reconcile']:,.3g}", f"{parts['served']:.0f} served"],
         ["a message whose work is done", f"{1e3 * parts['duplicate']:,.3g}", ""],
-        ["rescue, a scan that waits", f"{1e3 * parts['rescue_a_scan']:,.3g}", "500 at once"],
+        ["rescue, a scan that waits", f"{1e3 * parts['rescue_a_scan']:,.3g}", "300 at once"],
         ["relay, a message", f"{1e3 * parts['relay_a_message']:,.3g}", "100 at once"],
         ["sweep, an object listed", f"{1e3 * parts['sweep_an_object']:,.3g}", "SeaweedFS"],
         ["commit of one row", f"{1e3 * parts['commit']:,.3g}", "one connection"],
     ]
-    text = _table(["what", "ms", "with"], rows)
+    text = _table(["what", "processor ms", "with"], rows)
     size = parts["scans_bytes_with_indices"]
     return f"{text}\n\nA row of `scans` takes {size:,.0f} bytes with its indices."
 

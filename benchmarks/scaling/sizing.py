@@ -60,7 +60,7 @@ class Case:
         return Plant(
             queue_of=QUEUE_OF,
             workers=workers,
-            seconds=stage_seconds(self.size, self.measured[HONEST]),
+            seconds=stage_seconds(self.size),
             duplicate=self.measured["parts"]["duplicate"],
             lease=settings.lease_seconds,
             life=LIFE,
@@ -82,7 +82,7 @@ class Case:
         import random
 
         rng = random.Random(0)
-        draws = stage_seconds(self.size, self.measured[HONEST])
+        draws = stage_seconds(self.size)
         return {
             stage: math.fsum(draw(rng) for _ in range(2000)) / 2000 for stage, draw in draws.items()
         }
@@ -253,10 +253,10 @@ The rate swings by {100 * SWING:g} % about its mean over a day; {100 * BURSTS:g}
   {BURST} at once.
 A worker dies {DAY / LIFE:g} times a day and stands again after {RESTART:g} s; a lease lasts
   {lease:g} s.
-Receive, inspect, decide and publish vary like an exponential about their mean. Bytes of weights
-  are added to receive at the rate of record 2026-11-21-intake, to inspect twice that (no record).
-Publishing takes what record 2026-11-21-overhead saw of TorchServe with one model; with many
-  models there is no record.
+Receive, inspect, decide and publish are those of one upload on a quiet machine (record
+  2026-11-21-overhead, TorchServe with one model; with many there is no record), and vary like an
+  exponential about it. Bytes of weights are added at the rate of record 2026-11-21-intake: to
+  receive once, to inspect and publish twice (no record of their own).
 Over {SIMULATED:,} models a day, a smaller service is simulated whose workers have as much to do.
 The queues `train` (by request alone) and `notify` (no destination) have no load; re-scans before
   verdicts end are bounded by GUARD_RESCAN_LIMIT and not counted.
