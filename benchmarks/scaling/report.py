@@ -74,7 +74,12 @@ def broken(result: Result) -> str:
 
 
 def _use(part: Mapping[str, Any]) -> str:
-    return f"{part['part']} ({100 * part['use']:,.3g} %)"
+    use = part["use"]
+    return f"{part['part']}: {_number(use)} times what it can"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def traffic(result: Result) -> str:
@@ -83,13 +88,13 @@ def traffic(result: Result) -> str:
         [
             case["size"],
             f"{case['per_day']:,}",
-            f"{case['rows_written_a_second']:,.3g}",
-            f"{case['rows_written_at_peak']:,.3g}",
-            f"{case['commits_a_second']:,.3g}",
-            f"{case['messages_a_second']:,.3g}",
-            f"{case['announced_again_a_scan']:,.2g}",
-            f"{case['storage']['rows'] / GIB:,.3g}",
-            f"{case['storage']['weights'] / GIB:,.3g}",
+            _number(case["rows_written_a_second"]),
+            _number(case["rows_written_at_peak"]),
+            _number(case["commits_a_second"]),
+            _number(case["messages_a_second"]),
+            _number(case["announced_again_a_scan"]),
+            _number(case["storage"]["rows"] / GIB),
+            _number(case["storage"]["weights"] / GIB),
         ]
         for case in result["cases"]
     ]
