@@ -1,4 +1,4 @@
-"""Quote the newest records in README.md: one table of numbers, what is missed, the demo.
+"""Quote the newest records in README.md (numbers, what is missed, the demo) and docs/scaling.md.
 
 A test compares.
 
@@ -7,14 +7,17 @@ A test compares.
 
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.detect.report import percent
 from benchmarks.purify.running import TOURNAMENT
 from benchmarks.record import RECORDS, SUMMARY, load
+from benchmarks.scaling import report as scaling
 
 README = Path(__file__).parents[1] / "README.md"
+SCALING = README.parent / "docs" / "scaling.md"
 DEFAULT = "detect-default"  # the name of the records about the default policy
 ENSEMBLE = "detect-ensemble"  # and of those about every detector
 REPAIRS = "purify-exam"
@@ -150,13 +153,33 @@ def mostly_missed(item: dict[str, Any]) -> bool:
     return bool(item["k"] <= HALF * item["n"])
 
 
+def sized(table: Callable[[Mapping[str, Any]], str], folder: Path = RECORDS) -> str:
+    """A table of the newest record of how many workers it takes."""
+    record, document = newest("scaling", folder)
+    if not document:
+        return "**Not recorded yet.**"
+    return f"{table(document['result'])}\n\nRecord {record}."
+
+
 BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "numbers": numbers, "missed": missed}
+#: The same of docs/scaling.md.
+SIZES: dict[str, Callable[[], str]] = {
+    name: partial(sized, table)
+    for name, table in {
+        "needs": scaling.needs,
+        "broken": scaling.broken,
+        "traffic": scaling.traffic,
+        "stages": scaling.stages,
+        "shared": scaling.shared,
+        "stated": scaling.stated,
+    }.items()
+}
 
 
-def quoted(name: str) -> str:
-    """What stands in README.md now."""
+def quoted(name: str, document: Path = README) -> str:
+    """What stands in a document now."""
     begin, end = _marks(name)
-    return README.read_text().partition(begin)[2].partition(end)[0].strip()
+    return document.read_text().partition(begin)[2].partition(end)[0].strip()
 
 
 def _interval(value: float, ends: Mapping[str, float]) -> str:
@@ -169,10 +192,11 @@ def _marks(name: str) -> tuple[str, str]:
 
 def main() -> None:
     """Write all blocks."""
-    for name, make in BLOCKS.items():
-        begin, end = _marks(name)
-        before, _, rest = README.read_text().partition(begin)
-        README.write_text(f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}")
+    for document, blocks in ((README, BLOCKS), (SCALING, SIZES)):
+        for name, make in blocks.items():
+            begin, end = _marks(name)
+            before, _, rest = document.read_text().partition(begin)
+            document.write_text(f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":

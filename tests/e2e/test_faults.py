@@ -8,7 +8,6 @@ import os
 import signal
 import time
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,7 +22,6 @@ from guard.flow.report import report_for
 from guard.flow.served import served
 from guard.flow.verify import verify
 from guard.store import alarms, outbox, scans
-from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
 from tests.e2e.site import Site
 
@@ -35,44 +33,6 @@ def kill_tree(pid: int) -> None:
     parent = psutil.Process(pid)
     for process in [parent, *parent.children(recursive=True)]:
         process.send_signal(signal.SIGKILL)
-
-
-@pytest.mark.threat("C10")
-def test_a_worker_killed_in_the_middle_of_a_scan_leads_to_one_verdict(site: Site) -> None:
-    version = killed_at_work(site)
-    site.stack.restart("worker-scan")
-
-    scan = site.finished(version)
-
-    assert scan.state is ScanState.DONE
-    assert [row.verdict for row in site.verdicts(scan.id)] == [Verdict.CLEARED]
-
-
-def killed_at_work(site: Site) -> str:
-    """Kill the worker while it looks at an upload; on a busy machine it may end before."""
-    for number in range(10):
-        name = f"killed-{number}"
-        version = site.upload(site.variant("honest", name), name)
-        site.until(
-            partial(at_work_or_later_of, site, version),
-            why=f"the detection of {name}",
-            pause=0.01,
-        )
-        kill_tree(site.pid("worker-scan"))
-        if (row := site.scan_of(version)) and row.state is ScanState.DETECTING:
-            return version
-        site.stack.restart("worker-scan")
-    raise AssertionError("the worker was always done before it could be killed")
-
-
-def at_work_or_later_of(site: Site, version: str) -> bool:
-    return at_work_or_later(site.scan_of(version))
-
-
-def at_work_or_later(scan: ScanRow | None) -> bool:
-    if scan is None or scan.state in {ScanState.QUEUED, ScanState.FETCHING, ScanState.INSPECTING}:
-        return False
-    return scan.state is not ScanState.DETECTING or scan.lease_until is not None
 
 
 @pytest.mark.threat("A01")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import make_access_doc, make_api_doc, make_measured, record
 from benchmarks.make_settings_doc import page
-from benchmarks.quote import BLOCKS, missed, numbers, quoted
+from benchmarks.quote import BLOCKS, SCALING, SIZES, missed, numbers, quoted
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +33,11 @@ def test_the_api_page_is_the_docstrings() -> None:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_the_readme_quotes_the_newest_records(name: str) -> None:
     assert quoted(name) == BLOCKS[name](), "run: python -m benchmarks.quote"
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_page_on_scaling_quotes_the_newest_record(name: str) -> None:
+    assert quoted(name, SCALING) == SIZES[name](), "run: python -m benchmarks.quote"
 
 
 def test_the_guard_knows_what_the_newest_records_say_of_its_policies() -> None:
