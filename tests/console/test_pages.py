@@ -17,7 +17,7 @@ from guard.console import scans as lists
 from guard.core.progress import reckoned
 from guard.core.roles import Role
 from guard.core.states import ScanState
-from guard.flow import exhibits, run_stage
+from guard.flow import exhibits
 from guard.flow._lease import hold
 from guard.flow._progress import Shown
 from guard.store import alarms, dead_letters, listing, reviews, scans
@@ -48,8 +48,7 @@ def text_of(scene: Scene, path: str, role: Role = Role.REVIEWER) -> str:
 
 
 def test_a_running_scan_shows_how_far_it_is_and_the_time_left(scene: Scene) -> None:
-    scan_id = scene.upload()
-    run_stage.work(scene.guard, "inspect", scan_id)
+    scan_id = scene.put("models/slow/m.pt", 2)
     with hold(scene.guard, scan_id) as held, reckoned(150.0):
         assert held is not None
         Shown(scene.guard, held)(0.41, f"patch_inversion {NASTY}")

@@ -12,7 +12,7 @@ from guard.core.errors import LeaseLost, Unavailable
 from guard.core.notes import ScanProgress
 from guard.core.progress import reckoned
 from guard.core.states import ScanState, Verdict
-from guard.flow import _progress, detect, run_stage
+from guard.flow import _progress, canary, detect, run_stage
 from guard.flow._lease import hold
 from guard.flow._progress import Shown
 from guard.jobs import child
@@ -104,7 +104,7 @@ def test_the_policys_time_budget_reaches_the_job_and_what_it_spares_the_store(
     scan_id = waiting(place)
     monkeypatch.setattr(detect, "run_job", here)
     monkeypatch.setattr(detect, "prepared", lambda *_: {})
-    monkeypatch.setattr(detect.canary, "accepted", lambda *_: True)
+    monkeypatch.setattr(canary, "accepted", lambda *_: True)
     run_stage.work(place.guard, "detect", scan_id)
     run_stage.work(place.guard, "decide", scan_id)
     scan, (verdict,) = place.scan(scan_id), place.verdicts(scan_id)

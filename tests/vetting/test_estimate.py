@@ -257,9 +257,10 @@ def test_references_that_are_kept_cost_nothing_again() -> None:
     model, clean = examine.open_model(BAD, device="cpu"), canary_trial.clean_set()
     visible, device = clean.visible(), torch.device("cpu")
     quick = {"steps": 2, "again": 0, "reference_rounds": 1}
+    attractor: Any = DETECTORS.get("attractor")
     detectors = {
         "patch_inversion": DETECTORS.get("patch_inversion")(**quick),
-        "attractor": DETECTORS.get("attractor")(batteries=1, references=1, rounds=1),
+        "attractor": attractor(batteries=1, references=1, rounds=1),
     }
     before = estimated(model, clean, detectors)
     for one in detectors.values():
