@@ -223,8 +223,8 @@ def _range(values: Any) -> Range:
 class Forecast:
     """The progress of a scan by planned seconds, and the time left by the speed so far.
 
-    Detectors without a plan count as the mean of the others; then, and where none has one, there is
-    no time left to tell.
+    Detectors without a plan count as the mean of the others; where one has none, the time left is
+    unknown.
 
     Args:
         estimate: of all detectors, in their order.
