@@ -52,13 +52,15 @@ ZERO = Range(least=0.0, usual=0.0, most=0.0)
 class Cost:
     """What one detector costs; `images` and `seconds` are None where it has no plan.
 
-    `images` go through the model that is examined, the measurements on the hold-out among them.
+    `images` go through the model that is examined, the measurements on the hold-out among them;
+    `weighted` counts those with gradients twice.
     `reference` are seconds of the guard's own networks, which are part of `seconds`.
     """
 
     name: str
     images: Range | None = None
     searched: Range | None = None
+    weighted: Range | None = None
     seconds: Range | None = None
     reference: float = 0.0
 
@@ -83,6 +85,7 @@ class Cost:
         shown = {
             "images": self.images,
             "images_with_gradients": self.searched,
+            "images_weighted": self.weighted,
             "seconds": self.seconds,
         }
         return {
@@ -210,6 +213,7 @@ def _cost(
         name=name,
         images=_range(one.images for one in passes),
         searched=_range(one.searched for one in passes),
+        weighted=_range(one.weighted for one in passes),
         seconds=_range(apart + speed.seconds(one) for one in passes),
         reference=apart,
     )
