@@ -276,6 +276,8 @@ def _evidence() -> Schema:
             "accuracy": schema_of(Accuracy, strict=False),
             "quality": _quality(),
             "blobs": schema_of(Mapping[str, Digest]),
+            "cost": schema_of(Mapping[str, float]),
+            "over_budget": {"type": "number"},
         },
         "required": list(properties),
     }

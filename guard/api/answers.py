@@ -97,9 +97,24 @@ class Scans(_Answer):
     scans: list[ScanAnswer]
 
 
-class ScanDetail(ScanAnswer):
-    """One scan with every verdict that it led to, the oldest first."""
+class ProgressAnswer(_Answer):
+    """How far the detectors of a running scan are.
 
+    `done` is in 0..1, by planned seconds; `seconds_left` is null where nobody knows.
+    """
+
+    done: float
+    note: str
+    seconds_left: float | None
+
+
+class ScanDetail(ScanAnswer):
+    """One scan with every verdict that it led to, the oldest first.
+
+    `progress` is null unless its detectors run.
+    """
+
+    progress: ProgressAnswer | None = None
     verdicts: list["VerdictAnswer"]
 
 

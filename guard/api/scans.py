@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import (
     NominationAnswer,
+    ProgressAnswer,
     ReviewAnswer,
     ScanAnswer,
     ScanDetail,
@@ -87,6 +88,9 @@ def show_scan(scan_id: str, request: Request) -> ScanDetail:
             verdicts.append(ledger.get(session, row.verdict_id))  # a re-scan's
     return ScanDetail(
         **ScanAnswer.of(row).model_dump(),
+        progress=None
+        if (progress := row.running) is None
+        else ProgressAnswer.model_validate(progress),
         verdicts=[VerdictAnswer.of(verdict, guard.now()) for verdict in verdicts],
     )
 

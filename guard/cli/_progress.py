@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from guard.core.progress import left_text, seconds_left
 from guard.core.text import printable
 
 if TYPE_CHECKING:
@@ -38,14 +39,20 @@ def _bar(task: str) -> Iterator["Progress"]:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.fields[note]}", markup=False),
     )
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task(task, total=1.0, note="starting")
+        bar = shown.add_task(task, total=1.0, note="starting", left="")
 
         def progress(done: float, note: str = "") -> None:
-            shown.update(bar, completed=min(1.0, max(0.0, done)), note=printable(note, limit=60))
+            shown.update(
+                bar,
+                completed=min(1.0, max(0.0, done)),
+                note=printable(note, limit=60),
+                left=left_text(seconds_left()),
+            )
 
         yield progress
 
@@ -59,6 +66,8 @@ def _lines(task: str, clock: Callable[[], float]) -> "Progress":
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             line = {"event": "progress", "task": task, "done": round(done, 4), "note": note}
+            if (left := seconds_left()) is not None:
+                line["seconds_left"] = round(left, 1)
             print(json.dumps(line), file=sys.stderr, flush=True)
 
     return progress

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from guard.cli._output import Format, print_json, print_json_line
 from guard.core.errors import IntegrityMismatch
 from guard.core.plain import to_plain
+from guard.core.progress import left_text
 from guard.core.states import SERVABLE_VERDICTS, ScanState, Verdict, exit_code
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Seen:
             "waivers": to_plain(self.waivers),
             "not_published": row.detail.not_published,
             "cleanset_wish": row.detail.cleanset_wish,
+            "progress": to_plain(row.running),
             "created_at": row.created_at.isoformat(),
             "updated_at": row.updated_at.isoformat(),
         }
@@ -164,7 +166,8 @@ def wait(guard: "Guard", scan_id: str) -> Seen:
     """Wait until a scan is done or has failed; each change is one JSON line on stderr."""
     seen, shown = look(guard, scan_id), dict[str, Any]()
     while True:
-        now = {key: seen.to_dict()[key] for key in ("id", "state", "verdict", "expired", "gate")}
+        keys = ("id", "state", "verdict", "expired", "gate", "progress")
+        now = {key: seen.to_dict()[key] for key in keys}
         if now != shown:
             print_json_line({"event": "scan", **now}, err=True)
             shown = now
@@ -218,4 +221,13 @@ def _remark(seen: Seen, *, one: bool) -> str:
     reasons = seen.reasons if refused else ()
     more = f"(and {len(reasons) - 1} more)" if len(reasons) > 1 and not one else ""
     shown = reasons if one else reasons[:1]
-    return " ".join(filter(None, (stated, error, unpublished, *shown, more, *waived)))
+    return " ".join(
+        filter(None, (_running(seen.scan), stated, error, unpublished, *shown, more, *waived))
+    )
+
+
+def _running(scan: "ScanRow") -> str:
+    if (progress := scan.running) is None:
+        return ""
+    left = left_text(progress.seconds_left)
+    return f"{progress.done:.0%} {progress.note}{f', {left}' if left else ''}"

@@ -8,15 +8,18 @@ import typer
 
 from guard.cli._answer import answer
 from guard.cli._output import (
+    Also,
     AlsoOption,
     OutOption,
     ReportFormat,
     ReportFormatOption,
     also_wanted,
     check_target,
+    print_json,
     quiet_stdout,
 )
 from guard.cli._progress import watched
+from guard.core.errors import InputError
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,10 +49,16 @@ def scan(
     form: ReportFormatOption = ReportFormat.TABLE,
     out: OutOption = None,
     also: AlsoOption = None,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Print what the scan would cost, and scan nothing."),
+    ] = False,
 ) -> int:
     """Vet one model file and print the verdict; nothing in the file is executed."""
     check_target(form, out)
     further = also_wanted(also)
+    if estimate:
+        return _estimated(path, cleanset, policy, device, form, further)
     from guard import offline
 
     with watched("scan") as progress, quiet_stdout():
@@ -63,3 +72,28 @@ def scan(
             seconds=seconds,
         )
     return answer(report, form, out, where=path, also=further)
+
+
+def _estimated(
+    path: str,
+    cleanset: str,
+    policy: Path | None,
+    device: str | None,
+    form: ReportFormat,
+    further: Also,
+) -> int:
+    if form not in {ReportFormat.TABLE, ReportFormat.JSON} or further:
+        raise InputError(
+            "--estimate makes no report: it prints a table, or JSON with --format json.",
+            code="no_report",
+        )
+    from guard.cli._estimate import print_estimate
+    from guard.offline_estimate import estimate
+
+    with quiet_stdout():
+        found = estimate(path, cleanset=cleanset, policy=policy, device=device)
+    if form is ReportFormat.JSON:
+        print_json(found.to_dict())
+    else:
+        print_estimate(found)
+    return 0

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from guard.api.access import guard_of, scope_of
 from guard.console._who import Reader
+from guard.core.progress import left_text
 from guard.core.roles import Act
 from guard.core.text import printable
 from guard.reports.charts import number, percent
@@ -85,7 +86,13 @@ def _environment() -> Environment:
         finalize=_printable,
     )
     made.filters.update(
-        percent=percent, number=number, seconds=duration, utc=utc, ago=ago, short=short
+        percent=percent,
+        number=number,
+        seconds=duration,
+        utc=utc,
+        ago=ago,
+        short=short,
+        left=left_text,
     )
     made.globals.update(tone_of=tone_of, ends=ends)
     return made

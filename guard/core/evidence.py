@@ -128,7 +128,9 @@ class Evidence:
     `accuracy` (of an image model) or `quality` (of a text-to-graph model) is what the guard itself
     measured on the hold-out; methods that look for backdoors have findings instead. `blobs` holds
     digests of what is stored beside it, by a name; under `battery` it is a commitment to the secret
-    that its changes were drawn from.
+    that its changes were drawn from. `cost` is what was reckoned before it ran
+    (`guard.vetting.estimate`). `over_budget`: the seconds of the time budget that it did not fit,
+    for a run that was spared or ended by it; under another budget it is another run.
     """
 
     artifact: str
@@ -145,20 +147,23 @@ class Evidence:
     reason: str = ""
     seconds: float = 0.0
     blobs: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict, compare=False)
+    over_budget: float | None = None
 
     @property
     def key(self) -> str:
         """The digest of what identifies it: two runs with one key are one piece of evidence."""
-        return json_digest(
-            [
-                self.artifact,
-                self.method,
-                self.version,
-                dict(self.parameters),
-                self.cleanset,
-                self.seed,
-            ]
-        )
+        parts: list[Any] = [
+            self.artifact,
+            self.method,
+            self.version,
+            dict(self.parameters),
+            self.cleanset,
+            self.seed,
+        ]
+        if self.over_budget is not None:
+            parts.append({"over_budget": self.over_budget})
+        return json_digest(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """This evidence as JSON-ready values; what there is none of may be left out."""
@@ -181,6 +186,10 @@ class Evidence:
             data["quality"] = {"kind": str(Modality.GRAPHS), **to_plain(self.quality)}
         if self.blobs:
             data["blobs"] = dict(self.blobs)
+        if self.cost:
+            data["cost"] = dict(self.cost)
+        if self.over_budget is not None:
+            data["over_budget"] = self.over_budget
         return data
 
     @classmethod

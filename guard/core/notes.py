@@ -50,6 +50,18 @@ class Rescan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanProgress:
+    """How far the detectors of a running scan are, by planned seconds.
+
+    `done` is in 0..1, `note` names what runs, `seconds_left` is None where nobody knows.
+    """
+
+    done: float
+    note: str = ""
+    seconds_left: float | None = field(default=None, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScanNotes:
     """All notes on one scan.
 
@@ -71,6 +83,7 @@ class ScanNotes:
         blind: a copy is repaired though no trigger of the upload is proven.
         sketch: of an upload's weights (`guard.core.weight_sketch`), to know nearly the same again.
         trace: id of the trace that it is part of (`guard.core.tracing`); None: its own id.
+        progress: how far its detectors are; the end of the stage takes it away.
     """
 
     outcome: HandedOver | None = field(default=None, metadata=LEFT_OUT)
@@ -88,3 +101,4 @@ class ScanNotes:
     blind: bool = field(default=False, metadata=LEFT_OUT)
     sketch: str | None = field(default=None, metadata=LEFT_OUT)
     trace: str | None = field(default=None, metadata=LEFT_OUT)
+    progress: ScanProgress | None = field(default=None, metadata=LEFT_OUT)

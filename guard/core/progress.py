@@ -1,7 +1,11 @@
 """Progress of long work: the callback, and how one step fills its part of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
+
+_MINUTE = 60  # seconds, and minutes of an hour
 
 
 class Progress(Protocol):
@@ -36,3 +40,40 @@ def part_of(progress: Progress, index: int, count: int, name: str) -> Progress:
         progress((index + done) / count, f"{name} {note}".strip())
 
     return step
+
+
+_left: ContextVar[float | None] = ContextVar("_left", default=None)
+
+
+@contextmanager
+def reckoned(seconds: float | None) -> Iterator[None]:
+    """Inside the block, `seconds_left` is what the work under way reckons with; None: unknown."""
+    token = _left.set(seconds)
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def seconds_left() -> float | None:
+    """The time left of the work that calls a progress, in seconds; None where nobody knows.
+
+    It is beside the arguments of a progress, so that whoever stands between need not pass it on.
+    """
+    return _left.get()
+
+
+def left_text(seconds: float | None) -> str:
+    """The time left for people, such as "3 min left"; empty where nobody knows."""
+    return "" if seconds is None else f"{span_text(seconds)} left"
+
+
+def span_text(seconds: float) -> str:
+    """Seconds as people say them: "40 s", "3 min", "1 h 20 min"."""
+    whole = max(0, round(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    minutes = round(seconds / _MINUTE)
+    if minutes < _MINUTE:
+        return f"{minutes} min"
+    return f"{minutes // _MINUTE} h {minutes % _MINUTE} min"

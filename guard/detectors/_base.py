@@ -13,12 +13,15 @@ from torch import nn
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
 from guard.core.modality import Modality, require
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.plugins import marked
 from guard.core.progress import Progress, silent
 from guard.ml.deadline import guarded
-from guard.ml.networks.canonical_form import canonical_form
-from guard.ml.search.mobility import require_mobility
+from guard.ml.networks.canonical_form import IMAGES, canonical_form
+from guard.ml.search import mobility
 from guard.ml.seeds import seeded
+
+USUAL_STEPS = 6  # that the look whether a search can move takes on a model as training leaves it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,27 @@ class Detector(ABC):
         scans with this clean set on this machine get it from `guard.flow._cleanset_cache`.
         """
 
+    def prepared(self, clean: Any, device: torch.device) -> bool:
+        """Whether what `prepare` computes is kept in this process already."""
+        del clean, device
+        return False
+
+    def planned(self, sizes: Sizes) -> Plan | None:
+        """The images that `examine` passes through a model of images, from the parameters.
+
+        Without it nobody knows what the method costs: an estimate says so, and a time budget can
+        end the method but not spare it. No run may pass more than the plan's `most`; the contract
+        suite counts.
+        """
+        del sizes
+        return None
+
+    @final
+    def plan(self, sizes: Sizes) -> Plan | None:
+        """`planned`, and what every call passes before `examine`; None where that is unknown."""
+        own = self.planned(sizes)
+        return None if own is None else own + _entrance(sizes, searches=self.searches)
+
     @final
     def parameters(self) -> dict[str, Any]:
         """The plain parameters, JSON-ready; part of the evidence key.
@@ -111,7 +135,7 @@ class Detector(ABC):
         require(self.modality, model, type(self).__name__)
         own = self._own_copy(model, clean).requires_grad_(requires_grad=False)
         if self.searches and self.modality is Modality.IMAGES:
-            require_mobility(own, clean, type(self).__name__)
+            mobility.require_mobility(own, clean, type(self).__name__)
         watch = guarded(progress, deadline=time.monotonic() + seconds)
         with seeded(seed):
             findings = self.examine(own, clean, progress=watch)
@@ -140,3 +164,19 @@ def _plain(finding: Finding) -> Finding:
     return replace(
         finding, score=float(finding.score), suspicious=bool(finding.suspicious), numbers=numbers
     )
+
+
+def _entrance(sizes: Sizes, *, searches: bool) -> Plan:
+    """The images of the canonical form and of the look whether a search can move."""
+    looked = min(IMAGES, sizes.search)
+    rewritten = Plan(
+        least=Passes(forward=3 * looked + 2),
+        usual=Passes(forward=4 * looked + 2),
+        most=Passes(forward=5 * looked + 2),
+    )
+    if not searches:
+        return rewritten
+    once = mobility.STARTS * min(mobility.MOST_CLASSES, sizes.classes)
+    steps = (1, USUAL_STEPS, mobility.STEPS)
+    least, usual, most = (Passes(searched=once * step + mobility.LOOKED_AT) for step in steps)
+    return rewritten + Plan(least=least, usual=usual, most=most)

@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from guard.core.evidence import Finding
+from guard.core.planned import Plan, Sizes
 from guard.core.progress import Progress, silent, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
+from guard.ml.search import passes
 from guard.ml.search.class_ranking import ranked, views_of
-from guard.ml.search.natural_views import natural_views
+from guard.ml.search.natural_views import is_kept, natural_views
 from guard.ml.suitability import channels_last, check_suitable
 
 
@@ -44,6 +46,12 @@ class ByViews(Detector):
     @classmethod
     def quick(cls) -> dict[str, Any]:
         return {"batteries": 1, "references": 0}
+
+    def planned(self, sizes: Sizes) -> Plan:
+        return passes.views(sizes, self.names, self.batteries, self.references, self.rounds)
+
+    def prepared(self, clean: CleanSet, device: torch.device) -> bool:
+        return is_kept(clean, self.references, self.rounds, self.batteries, device)
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         progress(0.01, "checking")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from guard.core.evidence import Finding
+from guard.core.planned import NONE, Passes, Plan, Sizes
 from guard.core.progress import Progress, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
@@ -26,6 +27,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
 from guard.ml.scoring import half_at, half_at_log
+from guard.ml.search import passes
 from guard.ml.search.engine import Pace, TriggerSearch, Watch, descend
 from guard.ml.search.families import Blends, Patches, Searchable, Warps
 from guard.ml.search.label_permutations import Departures, cyclic_share, mapping_of, shuffled
@@ -85,6 +87,19 @@ class AllToAll(Detector):
     ratio: float = 2.0
     images: float = 0.7
 
+    def _pace(self, classes: int) -> Pace:
+        batch = classes * max(2, min(self.per_class, MOST_STEP // classes))
+        return Pace(batch=batch, window=self.window, windows=self.windows, least=self.least)
+
+    def planned(self, sizes: Sizes) -> Plan:
+        rows, found = self.tries + 1, [NONE, NONE, NONE]
+        for kind in STAMPS:
+            more = passes.descent(self._pace(sizes.classes), len(kind.levels), rows)
+            found = [one + other for one, other in zip(found, more, strict=True)]
+        votes = 2 * rows * (sizes.search + min(sizes.calibration, MOST_MEASURED)) * len(STAMPS)
+        least, usual, most = (one + Passes(forward=sizes.calibration + votes) for one in found)
+        return Plan(least=least, usual=usual, most=most, triggers=(1, 1))
+
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "All-to-all inversion")
         progress(0.02, "searching for mappings")
@@ -117,8 +132,7 @@ class AllToAll(Detector):
         classes, device = clean.classes, device_of(model)
         control = shuffled(clean.search)
         labels = torch.stack([clean.search.labels] * self.tries + [control.labels]).to(device)
-        batch = classes * max(2, min(self.per_class, MOST_STEP // classes))
-        pace = Pace(batch=batch, window=self.window, windows=self.windows, least=self.least)
+        pace = self._pace(classes)
         search = TriggerSearch(
             model, kind, clean.search, Departures(labels, classes), pace, kind.levels[-1]
         )

@@ -8,13 +8,14 @@ Steps, for each stamp (patch, blend, warp):
     3. read the mapping pi from the search images, and measure its rate on the calibration images
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from guard.core.evidence import Finding
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.progress import Progress, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
@@ -22,6 +23,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
 from guard.ml.scoring import half_at, half_at_log
+from guard.ml.search import passes
 from guard.ml.search.engine import Pace, Targets, TriggerSearch, Watch
 from guard.ml.search.families import Blends, Patches, Searchable, Warps
 from guard.ml.search.label_permutations import cyclic_share, mapping_of
@@ -81,6 +83,19 @@ class AllToAllLevels(Detector):
     def quick(cls) -> dict[str, Any]:
         return {"starts": 2, "stamps": 1, "windows": 6}
 
+    def _paces(self, classes: int) -> tuple[Pace, Pace]:
+        """Of the searches towards single classes, and of the one for all."""
+        each = 2 if classes <= FEW_CLASSES else 1
+        single = Pace(batch=self.images, window=self.window, windows=self.windows, least=0)
+        return single, replace(single, batch=each * classes)
+
+    def planned(self, sizes: Sizes) -> Plan:
+        single, wide = self._paces(sizes.classes)
+        votes = self.starts * (sizes.search + min(sizes.calibration, MOST_MEASURED))
+        each = passes.triggers(single, sizes.classes) + passes.triggers(wide, self.starts)
+        stamps = (each + Passes(forward=votes)) * len(STAMPS[: self.stamps])
+        return Plan.exactly(stamps + Passes(forward=sizes.calibration), triggers=1)
+
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         progress(0.01, "checking")
         check_suitable(model, clean, "The all-to-all search by levels")
@@ -99,16 +114,14 @@ class AllToAllLevels(Detector):
     def _look(self, model: nn.Module, clean: CleanSet, kind: Searchable, watch: Watch) -> Finding:
         classes, device, top = clean.classes, device_of(model), kind.levels[-1]
         labels = clean.search.labels.to(device)
-        pace = Pace(batch=self.images, window=self.window, windows=self.windows, least=0)
+        pace, wide = self._paces(classes)
         aim = Targets(torch.arange(classes, device=device), labels)
         single = TriggerSearch(model, kind, clean.search, aim, pace, top)
         usual = smallest_levels(
             single, lambda rates: rates >= self.goal, lambda done: watch(0.4 * done)
         )
-        each = 2 if classes <= FEW_CLASSES else 1
-        pace = Pace(batch=each * classes, window=self.window, windows=self.windows, least=0)
         scattered = Scattered(labels, classes, self.starts)
-        search = TriggerSearch(model, kind, clean.search, scattered, pace, top)
+        search = TriggerSearch(model, kind, clean.search, scattered, wide, top)
         levels = smallest_levels(
             search,
             lambda rates: (rates >= self.fooled) & (scattered.entropies() >= self.entropy),

@@ -13,11 +13,13 @@ from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.planned import Plan, Sizes
 from guard.core.progress import Progress
 from guard.core.states import Family
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet
 from guard.ml.precision import repeatable
+from guard.ml.search import passes
 from guard.ml.search.class_ranking import ALIGNMENT, ranked
 from guard.ml.search.class_views import LEAST_IMAGES, deviates, head_alignment
 from guard.ml.suitability import check_suitable
@@ -40,6 +42,9 @@ class HeadAlignment(Detector):
     searches: ClassVar[bool] = False
 
     alpha: float = 0.001
+
+    def planned(self, sizes: Sizes) -> Plan:
+        return passes.views(sizes, (ALIGNMENT,), 0)
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         progress(0.01, "checking")

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from guard.core.evidence import Finding
+from guard.core.planned import NONE, Passes, Plan, Sizes
 from guard.core.progress import Progress, span
 from guard.core.pvalues import cauchy
 from guard.core.states import Family
@@ -28,6 +29,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
 from guard.ml.scoring import half_at, least_score
+from guard.ml.search import passes
 from guard.ml.search.engine import Pace, Watch
 from guard.ml.search.families import Additions, Filters, Generators, Searchable, Warps, Waves
 from guard.ml.search.minimal import MinimalKit, MinimalTriggers, minimal_triggers
@@ -111,13 +113,38 @@ class HiddenInversion(Detector):
     excess: float = 0.4
     controls: int = 8
 
+    def _pace(self, classes: int) -> Pace:
+        batch = min(self.batch, max(LEAST_BATCH, MOST_STEP // classes))
+        return Pace(batch=batch, window=self.window, windows=self.windows)
+
+    def planned(self, sizes: Sizes) -> Plan:
+        pace, rows = self._pace(sizes.classes), sizes.classes
+        starts = NONE
+        for kind in FAMILIES:
+            levels = len(kind.levels)
+            starts += passes.random_starts(kind.starts, pace, levels, sizes.device)
+        starts += Passes(forward=sizes.calibration)
+        few = min(sizes.calibration, _measured(rows))
+        look = passes.triggers(pace, 1, self.look_windows)
+        judged = passes.followed(look, rows, sizes.search, few)
+        judged += Passes(forward=self.controls * few)
+        each, candidates = len(FAMILIES), max(1, rows // 4)
+        full = passes.triggers(pace, rows)
+        hopeless = passes.triggers(pace, rows, passes.early(self.windows))
+        return Plan(
+            least=starts + hopeless * each,
+            usual=starts + full * each,
+            most=starts + (full + judged * candidates) * each,
+            triggers=(0, each * candidates),
+        )
+
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "Hidden inversion")
         progress(0.02, "searching for minimal triggers")
         if device_of(model).type == "cpu":
             channels_last(model)
-        measured = max(LEAST_MEASURED, MOST_MEASURED // clean.classes)
-        calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:measured])
+        most = _measured(clean.classes)
+        calibration = clean.calibration.pick(torch.randperm(len(clean.calibration))[:most])
         seen = CleanSet(clean.name, clean.digest, clean.classes, clean.search, calibration)
         findings: list[Finding] = []
         alone: list[list[float]] = []
@@ -138,8 +165,7 @@ class HiddenInversion(Detector):
         self, model: nn.Module, clean: CleanSet, kind: Searchable, watch: Watch
     ) -> tuple[list[Finding], list[list[float]]]:
         """The findings of one kind of trigger, and p of each class alone if it is informative."""
-        batch = min(self.batch, max(LEAST_BATCH, MOST_STEP // clean.classes))
-        pace = Pace(batch=batch, window=self.window, windows=self.windows)
+        pace = self._pace(clean.classes)
         smallest = minimal_triggers(
             model,
             clean.search,
@@ -273,6 +299,11 @@ class HiddenInversion(Detector):
                 "informative": 1.0,
             },
         )
+
+
+def _measured(classes: int) -> int:
+    """Calibration images that each class is measured on at most."""
+    return max(LEAST_MEASURED, MOST_MEASURED // classes)
 
 
 def _of_family(kind: Searchable, p: float) -> float:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.progress import Progress, span
 from guard.core.states import Family
 from guard.detectors._base import Detector
@@ -97,6 +98,16 @@ class Margin(Detector):
     alpha: float = 0.001
     excess: float = 1.0
 
+    def _tries(self, classes: int) -> int:
+        return max(2, min(self.starts, self.starts * 10 // classes))
+
+    def planned(self, sizes: Sizes) -> Plan:
+        looked = Passes(forward=sizes.calibration + sizes.search + 2)
+        starts = sizes.classes * self._tries(sizes.classes)
+        climb = Passes(forward=starts, searched=starts * self.steps)
+        both = looked + climb * 2  # one where no head is found
+        return Plan(least=looked + climb, usual=both, most=both)
+
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "The margin detector")
         progress(0.02, "measuring clean images")
@@ -104,7 +115,7 @@ class Margin(Detector):
             channels_last(model)
         with repeatable():
             ground = _ground(model, clean)
-            starts = max(2, min(self.starts, self.starts * 10 // clean.classes))
+            starts = self._tries(clean.classes)
             images = _starts(clean.search, clean.classes, starts).to(device_of(model))
             watch = span(progress, 0.05, 0.5, "margins")
             depths = plain = self._deepest(model, images, starts, ground, watch, corrected=False)

@@ -19,12 +19,14 @@ import torch
 from torch import nn
 
 from guard.core.evidence import Finding, TriggerLike
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.progress import Progress, span
 from guard.detectors._base import Detector
 from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import device_of, predict
 from guard.ml.precision import repeatable
 from guard.ml.scoring import least_score
+from guard.ml.search import passes
 from guard.ml.search.fresh_patches import LEAST_PIXELS, Region, TriggerSet, learn_sets, successes
 from guard.ml.search.natural_asr import LEAST_ANGLE_SPREAD
 from guard.ml.search.patch_distribution import LEVELS, DistributionEffort
@@ -98,6 +100,17 @@ class Mesa(Detector):
     fold: float = 1.7
     asr: float = 0.8
     square: int = 0
+
+    def planned(self, sizes: Sizes) -> Plan:
+        effort = PatchEffort(steps=self.search_steps, batch=self.search_batch)
+        search = passes.patches(effort, sizes.classes) + Passes(forward=sizes.calibration)
+        few, rows = min(sizes.calibration, MOST_CALIBRATION), min(MOST_ASKED, sizes.classes)
+        judged = Passes(
+            forward=(rows + self.samples) * few,
+            searched=(self.look_steps * rows + self.learn_steps * len(LEVELS)) * self.batch,
+        )
+        most = search + judged * self.candidates
+        return Plan(least=search, usual=search, most=most, triggers=(0, self.candidates))
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "MESA")

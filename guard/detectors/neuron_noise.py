@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.core.evidence import Finding
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.progress import Progress
 from guard.core.pvalues import cauchy
 from guard.core.states import Family
@@ -41,6 +42,7 @@ MOST_CALIBRATION = 200  # images on which paths are judged; more would not chang
 LEAST_REACHED = 0.75
 AGREEMENT = 0.05  # the largest p of the shares alone with which a class is suspicious
 SHOWN = 20  # the number of findings if there are more classes
+USUAL_SHARE = 0.8  # of the strengths that a path could grow through
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,31 @@ class NeuronNoise(Detector):
     alpha: float = 0.001
     fold: float = 1.5
 
+    def _collapsing(self) -> Growth:
+        return Growth(first=0.01, factor=self.factor**2, most=2.0, moves=self.moves)
+
+    def _growing(self, scale: float) -> Growth:
+        return Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
+
+    def _count(self, classes: int) -> int:
+        return max(32, min(self.images, self.images * 10 // classes))
+
+    def planned(self, sizes: Sizes) -> Plan:
+        few = min(sizes.calibration, MOST_CALIBRATION)
+        data = min(sizes.search, 2 * self.images), min(sizes.search, self._count(sizes.classes))
+        fall, path = (Passes(forward=few, searched=self.moves * images) for images in data)
+        once = Passes(forward=sizes.calibration + few + 2)
+        falls, paths = (
+            len(list(growth.strengths())) for growth in (self._collapsing(), self._growing(1.0))
+        )
+
+        def share(part: float) -> Passes:
+            """Of the strengths, each path ends at the first that is enough."""
+            grown = fall * max(1, round(part * falls)) * self.seeds
+            return once + grown + path * max(1, round(part * paths)) * sizes.classes
+
+        return Plan(least=share(0), usual=share(USUAL_SHARE), most=share(1))
+
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         check_suitable(model, clean, "The neuron noise detector")
         progress(0.02, "growing noise")
@@ -136,7 +163,7 @@ class NeuronNoise(Detector):
         calibration: Labelled,
         natural: Tensor,
     ) -> _Collapse:
-        growth = Growth(first=0.01, factor=self.factor**2, most=2.0, moves=self.moves)
+        growth = self._collapsing()
         data = clean.search.pick(torch.randperm(len(clean.search))[: 2 * self.images])
         path = Wandering(model, shapes, first_noise(model, shapes, growth.first))
         counts = torch.bincount(calibration.labels, minlength=clean.classes).double() / len(
@@ -175,8 +202,8 @@ class NeuronNoise(Detector):
         """Grow noise towards each class, from the same start and with the same images."""
         # A strong backdoor takes half of the accuracy at once; its siblings then need noise that is
         # many times stronger.
-        growth = Growth(first=scale / 3, factor=self.factor, most=scale * 8, moves=self.moves)
-        count = max(32, min(self.images, self.images * 10 // clean.classes))
+        growth = self._growing(scale)
+        count = self._count(clean.classes)
         data = clean.search.pick(torch.randperm(len(clean.search))[:count])
         start = first_noise(model, shapes, growth.first)
         paths = _Paths([], [], [], [])

@@ -26,6 +26,7 @@ from torch import nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.planned import NONE, Passes, Plan, Sizes
 from guard.core.progress import Progress, silent, span
 from guard.core.pvalues import cauchy
 from guard.detectors._base import Detector
@@ -33,7 +34,7 @@ from guard.ml.cleanset import CleanSet
 from guard.ml.measure import device_of
 from guard.ml.precision import repeatable
 from guard.ml.scoring import half_at, least_score
-from guard.ml.search import reference_model
+from guard.ml.search import passes, reference_model
 from guard.ml.search.multistart import several_searches
 from guard.ml.search.natural_asr import Look, Siblings, Stronger
 from guard.ml.search.patches import PatchEffort, Patches, PatchKit, smallest_patches, successes
@@ -182,6 +183,34 @@ class PatchInversion(Detector):
                 ]
         progress(1.0, "done")
         return findings
+
+    def planned(self, sizes: Sizes) -> Plan:
+        full = PatchEffort(steps=self.steps, batch=self.batch)
+        look = PatchEffort(steps=self.natural_steps, batch=self.batch)
+        calibration, reference = min(sizes.calibration, MOST_CALIBRATION), NONE
+        if sizes.classes <= self.prescreen_above:
+            rows, most, few = sizes.classes, max(1, sizes.classes // 4), calibration
+            search = passes.several_patches(full, self.again, rows)
+            reference = passes.reference(sizes, self.reference_rounds, search)
+        else:
+            kept = min(self.keep, sizes.classes)
+            rows, most = min(sizes.classes, kept + self.others), max(1, self.keep // 2)
+            few = calibration if rows == sizes.classes else min(calibration, FEW)
+            brief = PatchEffort(steps=self.prescreen_steps, batch=self.prescreen_batch)
+            search = passes.patches(brief, sizes.classes) + passes.patches(full, kept)
+        usual = search + Passes(forward=sizes.calibration + sizes.classes * few)
+        follow = passes.followed(passes.patches(look, 1), rows, sizes.search, calibration)
+        return Plan(
+            least=search + Passes(forward=sizes.calibration),
+            usual=usual,
+            most=usual + follow * most,
+            reference=reference,
+            triggers=(sizes.classes, sizes.classes),
+        )
+
+    def prepared(self, clean: CleanSet, device: torch.device) -> bool:
+        effort = PatchEffort(steps=self.steps, batch=self.batch)
+        return reference_model.is_kept(clean, self.reference_rounds, effort, device, self.again)
 
     def prepare(
         self, clean: CleanSet, device: torch.device, *, progress: Progress = silent

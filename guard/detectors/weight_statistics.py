@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
 from guard.core.evidence import Finding
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.progress import Progress
 from guard.core.states import Family
 from guard.detectors._base import Detector
@@ -84,6 +85,12 @@ class WeightStatistics(Detector):
 
     alpha: float = 1e-6
     fold: float = 3.0
+
+    def planned(self, sizes: Sizes) -> Plan:
+        least = Passes(forward=sizes.calibration + 2)
+        line = sizes.search if sizes.classes >= LEAST_FOR_LINE else 0
+        most = least + Passes(forward=line)
+        return Plan(least=least, usual=most, most=most)
 
     def examine(self, model: nn.Module, clean: CleanSet, *, progress: Progress) -> list[Finding]:
         progress(0.02, "checking")

@@ -19,6 +19,7 @@ from guard.flow._cleanset_map import chosen
 from guard.flow._handover import hand_over
 from guard.flow._lease import Held
 from guard.flow._observed import examined
+from guard.flow._progress import Shown
 from guard.flow.context import SPARE, Guard
 from guard.flow.sift import sift
 from guard.jobs.run import run_job
@@ -60,6 +61,7 @@ def run(guard: Guard, held: Held) -> None:
                 },
                 "seed": SCAN_SEED,
                 "seconds": guard.settings.scan_seconds,
+                "budget": guard.policy.time_budget,
                 "device": guard.settings.device,
                 "known": known,
                 "policy": early_end(guard, scan),
@@ -73,7 +75,7 @@ def run(guard: Guard, held: Held) -> None:
                 request,
                 out,
                 limits=guard.limits(guard.settings.scan_seconds + SPARE),
-                on_progress=held.alive,
+                on_progress=Shown(guard, held),
             )
             for digest in answer["triggers"]:
                 guard.blobs.put_bytes((out / digest).read_bytes())

@@ -13,7 +13,7 @@ from guard.core.contracts import Budget
 from guard.core.digests import sha256
 from guard.core.errors import GuardError
 from guard.core.plain import from_plain, to_plain
-from guard.core.progress import Progress
+from guard.core.progress import Progress, seconds_left
 from guard.core.trainset import TrainingSetSource
 from guard.jobs.run import RESULT
 from guard.policy.rules import TrainingSetRule
@@ -71,6 +71,7 @@ def detect(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
             request["detectors"],
             seed=request["seed"],
             seconds=request["seconds"],
+            budget=request.get("budget"),
             progress=_reporter(),
             known=known.__contains__,
             settled=settled,
@@ -250,7 +251,10 @@ def _reporter() -> Progress:
         now = time.monotonic()
         if now - last >= 0.1 or done >= 1:
             last = now
-            sys.stdout.write(json.dumps({"done": round(done, 4), "note": note}) + "\n")
+            line: dict[str, Any] = {"done": round(done, 4), "note": note}
+            if (left := seconds_left()) is not None:
+                line["seconds_left"] = round(left, 1)
+            sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
 
     return report

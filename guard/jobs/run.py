@@ -7,6 +7,7 @@ private folder; it writes files there, its progress as JSON lines on stdout, and
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import tempfile
@@ -20,6 +21,7 @@ import psutil
 
 from guard.core import errors
 from guard.core.errors import GuardError, MethodFailed, OutOfTime
+from guard.core.progress import reckoned
 from guard.core.tracing import parts_from, span
 from guard.jobs import client
 
@@ -100,12 +102,13 @@ def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, st
     """Read progress until the child has ended, checking clock and memory twice a second."""
     deadline = time.monotonic() + limits.seconds
     look_at = time.monotonic()  # a look at the memory goes through all processes
-    done, note, rest = 0.0, "", b""
+    state, rest = _State(), b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.report, selectors.EVENT_READ)
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
-            on_progress(done, note)
+            with reckoned(state.left):
+                on_progress(state.done, state.note)
             for key, _ in selector.select(timeout=_LOOK_SECONDS):
                 if key.fd == child.report:
                     if not child.receive():
@@ -113,7 +116,7 @@ def _watch(child: client.Child, limits: Limits, on_progress: Callable[[float, st
                 elif data := os.read(child.stdout, 65536):
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
-                        done, note = _progress(line, done, note)
+                        state = _progress(line, state)
                 else:
                     selector.unregister(child.stdout)
             now = time.monotonic()
@@ -134,11 +137,22 @@ def _too_much(limits: Limits) -> MethodFailed:
     )
 
 
-def _progress(line: bytes, done: float, note: str) -> tuple[float, str]:
+@dataclass(frozen=True)
+class _State:
+    """How far a job is, with the seconds that it reckons with."""
+
+    done: float = 0.0
+    note: str = ""
+    left: float | None = None
+
+
+def _progress(line: bytes, state: _State) -> _State:
     with contextlib.suppress(ValueError, TypeError, KeyError):
         value = json.loads(line)
-        return float(value["done"]), str(value["note"])[:200]
-    return done, note
+        left = float(value.get("seconds_left", math.nan))
+        known = left if math.isfinite(left) else None
+        return _State(float(value["done"]), str(value["note"])[:200], known)
+    return state
 
 
 def _memory(pid: int) -> int:

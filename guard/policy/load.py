@@ -38,6 +38,7 @@ NATURAL = ("held", "rejected")
 ON_POISON = ("rejected", "held", "reported")
 ON_EXPIRY = ("warn", "review", "unpublish")
 DEFAULT_DAYS = 30.0
+LEAST_BUDGET = 1.0  # seconds of all detectors on one model
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -134,6 +135,7 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         raise PolicyError(f"natural.action must be one of {', '.join(NATURAL)}.")
     purify = top.table("purify", {"defenses"})
     days, lifetime = _lifetime(top, head)
+    early, budget = _time(top)
     combination = top.table("combination", {"reject_level", "hold_level", "class_level"})
     policy = Policy(
         name=head.text("name"),
@@ -156,7 +158,8 @@ def policy_from(data: dict[str, Any], *, folder: Path = Path()) -> Policy:
         proof=_proof(top),
         natural=natural,
         review_always=top.table("review", {"always"}).flag("always", default=False),
-        stop_early=top.table("time", {"stop_early"}).flag("stop_early", default=False),
+        stop_early=early,
+        time_budget=budget,
         combination=CombinationRule(
             reject_level=combination.number("reject_level", 0.01, high=0.5),
             hold_level=combination.number("hold_level", 0.001, high=0.5),
@@ -222,6 +225,15 @@ def _lifetime(top: Table, head: Table) -> tuple[float, LifetimeRule]:
     if on_expiry not in ON_EXPIRY:
         raise PolicyError(f"lifetime.on_expiry must be one of {', '.join(ON_EXPIRY)}.")
     return days, LifetimeRule(rescan_before_days=before, on_expiry=on_expiry)
+
+
+def _time(top: Table) -> tuple[bool, float | None]:
+    """Whether it stops early, and the seconds of all detectors on one model."""
+    table = top.table("time", {"stop_early", "budget"})
+    budget = None
+    if table.has("budget"):
+        budget = table.number("budget", 0.0, low=LEAST_BUDGET, high=MAX_BUDGET)
+    return table.flag("stop_early", default=False), budget
 
 
 def _gate(top: Table) -> GateRule:

@@ -203,8 +203,9 @@ class Policy:
     `asr_limit` is compared with the *upper* end of an ASR interval. `natural` is the verdict on a
     trigger that sibling classes have as well: `held` or `rejected`. With `stop_early`, detectors
     that come later in the policy are skipped once earlier ones have proven a backdoor; a model that
-    passes has always been examined by all. `modality` is that of the models which it is for;
-    `graphs` applies to text-to-graph models alone.
+    passes has always been examined by all. `time_budget` is in seconds, for all detectors on one
+    model: one that does not fit is not run, and what it covers is not covered. `modality` is that
+    of the models which it is for; `graphs` applies to text-to-graph models alone.
     """
 
     name: str
@@ -221,6 +222,7 @@ class Policy:
     natural: str = "held"
     review_always: bool = False
     stop_early: bool = False
+    time_budget: float | None = None
     combination: CombinationRule = field(default_factory=CombinationRule)
     calibration: CalibrationRule | None = None
     training_set: TrainingSetRule = field(default_factory=TrainingSetRule)
@@ -335,6 +337,7 @@ class Policy:
 _NEWER: Mapping[str, Any] = {
     "proof": ProofRule(),
     "stop_early": False,
+    "time_budget": None,
     "lifetime": LifetimeRule(),
     "gate": GateRule(),
     "training_set": TrainingSetRule(),

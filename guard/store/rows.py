@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from guard.core.notes import ScanNotes
+from guard.core.notes import ScanNotes, ScanProgress
 from guard.core.roles import Act, Role
 from guard.core.states import ScanState, Verdict
 from guard.core.trainset import TrainingSetFacts
@@ -94,6 +94,11 @@ class ScanRow:
     lease_until: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def running(self) -> ScanProgress | None:
+        """How far its detectors are; None where none run."""
+        return self.detail.progress if self.state is ScanState.DETECTING else None
 
 
 @dataclass(frozen=True, kw_only=True)

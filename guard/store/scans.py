@@ -1,6 +1,7 @@
 """Scans: who works on which, and every legal move between the states of `guard.core.states`."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
 from guard.core.hooks import EventType
-from guard.core.notes import ScanNotes
+from guard.core.notes import ScanNotes, ScanProgress
 from guard.core.states import ScanState, Verdict, may_move
 from guard.store import _leases, hook_events
 from guard.store._read import first, insert_once, many, rows_of, table
@@ -197,6 +198,17 @@ def release(s: Session, lease: Lease, *, done: bool = True) -> None:
 def touch(s: Session, scan_id: str, now: datetime) -> None:
     """Record that something was done for a scan, so that `stuck` does not list it at once."""
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(updated_at=now))
+
+
+def show(s: Session, lease: Lease, now: datetime, progress: ScanProgress) -> None:
+    """Note how far a scan is; raises the errors of `check`.
+
+    Whoever moves the scan writes its notes as they were when the stage began, without this.
+    """
+    _leases.check(s, _SCANS, lease)
+    notes = replace(_exactly(s, lease.scan_id).detail, progress=progress)
+    where = _SCANS.c.id == lease.scan_id
+    s.execute(update(_SCANS).where(where).values(detail=notes, updated_at=now))
 
 
 def renew_verdict(s: Session, scan_id: str, verdict_id: str) -> None:

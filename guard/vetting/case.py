@@ -6,12 +6,13 @@ from typing import Any
 
 from guard.core import plugins
 from guard.core.config_forms import assumed_remark
-from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence
+from guard.core.evidence import AnyCleanSet, CleanSetFacts, Evidence, Outcome
 from guard.core.purification import PurificationFacts
 from guard.core.retraining import RetrainingFacts
 from guard.core.waivers import Waiver
 from guard.detectors import DETECTORS
 from guard.policy import Case, Decision, Policy, decide, known_gaps, settled
+from guard.policy.current import current
 from guard.vetting.battery_secret import COMMITMENT
 from guard.vetting.examine import accuracy_of, quality_of
 
@@ -72,8 +73,13 @@ def read_as_grey(manifest: Mapping[str, Any] | None, facts: AnyCleanSet) -> bool
     return bool(size) and size[0] == 1
 
 
-def _remarks(case: Case) -> Iterator[str]:
-    """What a reader of the verdict should know of how the model was fed."""
+def _remarks(policy: Policy, case: Case) -> Iterator[str]:
+    """What a reader should know of how the model was fed, and of what was spared."""
+    if spared := list(_spared(policy, case)):
+        yield (
+            f"Not looked at within the policy's time budget: {', '.join(spared)}; what they look "
+            "for is not covered by them."
+        )
     if case.assumed:
         yield assumed_remark(case.assumed)
     if case.grey:
@@ -81,6 +87,15 @@ def _remarks(case: Case) -> Iterator[str]:
             "The clean set's images have three equal channels; they were read as grey images, "
             "since the network takes one channel."
         )
+
+
+def _spared(policy: Policy, case: Case) -> Iterator[str]:
+    """The detectors that a time budget spared or ended; one that is required is a reason itself."""
+    for name, rule in policy.detectors.items():
+        found = () if rule.required else current(policy, name, case)
+        looked = any(item.outcome is not Outcome.COULD_NOT_LOOK for item in found)
+        if not looked and any(item.over_budget is not None for item in found):
+            yield name
 
 
 def methods_of(policy: Policy) -> dict[str, Any]:
@@ -99,7 +114,7 @@ def judge(policy: Policy, case: Case) -> Decision:
     decision = decide(policy, case)
     facts = replace(
         decision.facts,
-        reasons=(*decision.facts.reasons, *_remarks(case)),
+        reasons=(*decision.facts.reasons, *_remarks(policy, case)),
         known_gaps=known_gaps(policy, case.versions),
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,

@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guard.core.contracts import Budget
-from guard.core.errors import Cancelled, GuardError, ManifestRejected, MissingExtra
+from guard.core.errors import (
+    Cancelled,
+    GuardError,
+    ManifestRejected,
+    MissingExtra,
+    OutOfTime,
+)
 from guard.core.evidence import Accuracy, Evidence, GraphQuality, Outcome
 from guard.core.manifests import AnyManifest, parse_manifest
-from guard.core.progress import Progress, part_of, silent
+from guard.core.progress import Progress, silent
 from guard.core.tracing import span
 from guard.detectors import DETECTORS
 from guard.vetting import modalities
 from guard.vetting.battery_secret import COMMITMENT
+from guard.vetting.estimate import Forecast, estimated
 from guard.vetting.modalities import fitted
 from guard.vetting.model_path import in_one_file, refuse_part
+from guard.vetting.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from guard.ml.triggers import Trigger
@@ -176,6 +184,7 @@ def examine(
     *,
     seed: int = 0,
     seconds: float = math.inf,
+    budget: float | None = None,
     progress: Progress = silent,
     known: Callable[[str], bool] = lambda _key: False,
     settled: Callable[[tuple[Evidence, ...]], bool] = lambda _evidence: False,
@@ -187,7 +196,11 @@ def examine(
     Args:
         artifact: digest of the canonical file that `model` was loaded from.
         detectors: parameters by detector name.
-        seconds: time budget of all detectors together.
+        seconds: time limit of all detectors together.
+        budget: the policy's seconds for all of them: one that does not fit into what is left, by
+            its plan and the speed so far, is not run, and one that is still at it then is ended.
+        progress: called with the share of planned seconds that is done;
+            `guard.core.progress.seconds_left` is the time left.
         known: whether evidence with this key is stored already; such a detector is not run again.
         settled: called after each detector with all evidence so far; if it returns True, the
             detectors after it are skipped.
@@ -197,45 +210,35 @@ def examine(
         Cancelled: `progress` raised it. Every other failure of a detector becomes evidence that it
             could not look.
     """
+    limits = TimeBudget.begun(seconds, budget)
     curated = fitted(model.manifest, curated)
     kind = modalities.of(model.manifest.modality)
     evidence = [kind.measured(model, artifact, curated, seed=seed)]
     triggers: dict[str, bytes] = {}
-    end = time.monotonic() + seconds
-    for index, (name, parameters) in enumerate(detectors.items()):
-        step = part_of(progress, index, len(detectors), name)
-        item = _run_detector(
-            name,
-            parameters,
-            model,
-            artifact,
-            curated,
-            seed=seed,
-            seconds=end - time.monotonic(),
-            progress=step,
-            known=known,
+    runs = [
+        _Run(made, _blank(name, made, artifact, curated, seed))
+        for name, made in (
+            (name, DETECTORS.get(name)(**parameters)) for name, parameters in detectors.items()
         )
-        if item is not None:
-            evidence.append(kind.with_rates(item, model, curated, triggers, seed=seed))
+    ]
+    runs = [run for run in runs if not known(run.blank.key)]
+    estimate = estimated(model, curated, {run.blank.method: run.detector for run in runs})
+    forecast = Forecast(estimate, progress)
+    for index, (run, cost) in enumerate(zip(runs, estimate.detectors, strict=True)):
+        run.blank = replace(run.blank, cost=cost.numbers(estimate.speed))
+        item = limits.spared(run.blank, forecast.needs(index))
+        if item is None:
+            step = forecast.step(index, run.blank.method)
+            item = run.look(model, curated, seed=seed, limits=limits, progress=step)
+        forecast.ended(index)
+        evidence.append(kind.with_rates(item, model, curated, triggers, seed=seed))
         if settled(tuple(evidence)):
             break
     return Examined(evidence=tuple(evidence), triggers=triggers, smoke=kind.smoke(model, curated))
 
 
-def _run_detector(
-    name: str,
-    parameters: Mapping[str, Any],
-    model: Any,
-    artifact: str,
-    curated: Any,
-    *,
-    seed: int,
-    seconds: float,
-    progress: Progress,
-    known: Callable[[str], bool],
-) -> Evidence | None:
-    detector = DETECTORS.get(name)(**parameters)
-    blank = Evidence(
+def _blank(name: str, detector: Any, artifact: str, curated: Any, seed: int) -> Evidence:
+    return Evidence(
         artifact=artifact,
         method=name,
         version=detector.version,
@@ -245,29 +248,43 @@ def _run_detector(
         outcome=Outcome.COULD_NOT_LOOK,
         families=tuple(sorted(detector.families)),
     )
-    if known(blank.key):
-        return None
-    started = time.monotonic()
-    try:
-        with span(f"detector {name}"):
-            findings = detector(
-                model, curated.visible(), seed=seed, progress=progress, seconds=max(0.0, seconds)
+
+
+@dataclass
+class _Run:
+    """One detector, and its evidence as long as it has not looked."""
+
+    detector: Any
+    blank: Evidence
+
+    def look(
+        self, model: Any, curated: Any, *, seed: int, limits: TimeBudget, progress: Progress
+    ) -> Evidence:
+        """What it reports, or why it could not look."""
+        blank, started = self.blank, time.monotonic()
+        try:
+            with span(f"detector {blank.method}"):
+                findings = self.detector(
+                    model, curated.visible(), seed=seed, progress=progress, seconds=limits.left
+                )
+        except Cancelled:
+            raise
+        except OutOfTime as error:
+            item = limits.ended(blank, error.sentence)
+            return replace(item, seconds=time.monotonic() - started)
+        except GuardError as error:
+            return replace(blank, reason=error.sentence, seconds=time.monotonic() - started)
+        except Exception as error:  # noqa: BLE001 - a crash of one method is evidence and not the end
+            return replace(
+                blank, reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - started
             )
-    except Cancelled:
-        raise
-    except GuardError as error:
-        return replace(blank, reason=error.sentence, seconds=time.monotonic() - started)
-    except Exception as error:  # noqa: BLE001 - a crash of one method is evidence and not the end
         return replace(
-            blank, reason=f"{type(error).__name__}: {error}", seconds=time.monotonic() - started
+            blank,
+            outcome=Outcome.FINDINGS if findings else Outcome.NOTHING,
+            findings=tuple(findings),
+            seconds=time.monotonic() - started,
+            blobs=_commitment() if self.detector.draws_battery else {},
         )
-    return replace(
-        blank,
-        outcome=Outcome.FINDINGS if findings else Outcome.NOTHING,
-        findings=tuple(findings),
-        seconds=time.monotonic() - started,
-        blobs=_commitment() if detector.draws_battery else {},
-    )
 
 
 def _commitment() -> dict[str, str]:

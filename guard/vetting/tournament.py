@@ -76,6 +76,7 @@ class Work:
             detectors,
             seed=self.seed,
             seconds=self.seconds,
+            budget=self.policy.time_budget,
             progress=self.progress,
             settled=lambda so_far: settled(self.policy, case(so_far)),
         )

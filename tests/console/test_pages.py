@@ -14,9 +14,12 @@ from sqlalchemy import event
 from guard.api.app import create_app
 from guard.console import log, queue, served
 from guard.console import scans as lists
+from guard.core.progress import reckoned
 from guard.core.roles import Role
 from guard.core.states import ScanState
 from guard.flow import exhibits
+from guard.flow._lease import hold
+from guard.flow._progress import Shown
 from guard.store import alarms, dead_letters, listing, reviews, scans
 from guard.store import exhibits as stored
 from guard.store.session import reading, transaction
@@ -42,6 +45,18 @@ def text_of(scene: Scene, path: str, role: Role = Role.REVIEWER) -> str:
     answer = scene.browser(role).get(path.replace("HELD", scene.held).replace("LIVE", scene.live))
     assert answer.status_code == 200, answer.text
     return answer.text
+
+
+def test_a_running_scan_shows_how_far_it_is_and_the_time_left(scene: Scene) -> None:
+    scan_id = scene.put("models/slow/m.pt", 2)
+    with hold(scene.guard, scan_id) as held, reckoned(150.0):
+        assert held is not None
+        Shown(scene.guard, held)(0.41, f"patch_inversion {NASTY}")
+    page = text_of(scene, f"/console/scans/{scan_id}")
+
+    assert '<progress max="1" value="0.41"></progress> 41 % patch_inversion' in page
+    assert "2 min left" in page
+    assert "<script>" not in page
 
 
 @pytest.mark.parametrize("path", PAGES)

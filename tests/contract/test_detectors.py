@@ -3,8 +3,9 @@
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import FrozenInstanceError, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from guard.core.errors import Cancelled, MethodFailed, OutOfTime
 from guard.core.evidence import Finding
 from guard.core.modality import Modality
+from guard.core.planned import Passes, Plan, Sizes
 from guard.core.states import Family
 from guard.detectors import DETECTORS
 from guard.ml.cleanset import CleanSet
 from guard.vetting.parameters import checked
 from tests import toys
+
+FACTOR = 1.5  # between what a plan calls usual and what a run passes
 
 
 @pytest.fixture(params=DETECTORS.of(Modality.IMAGES), scope="module")
@@ -74,10 +78,37 @@ def test_its_parameters_cannot_change_after_construction(name: str) -> None:
         setattr(detector, fields(detector)[0].name, 1)
 
 
+class Counting(toys.Matcher):
+    """A toy that counts the images that pass through it and all its copies."""
+
+    passed: ClassVar[Counter[str]] = Counter()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        self.passed["searched" if logits.requires_grad else "forward"] += len(images)
+        return logits
+
+
+def counted(model: toys.Matcher) -> Counting:
+    own = type("Counting", (Counting,), {"passed": Counter()})(toys.prototypes())
+    own.load_state_dict(model.state_dict())
+    return own.eval()
+
+
+def plan_of(name: str) -> Plan | None:
+    clean = toys.clean_set()
+    sizes = Sizes(
+        classes=clean.classes, search=len(clean.search), calibration=len(clean.calibration)
+    )
+    found: Plan | None = made(name).plan(sizes)
+    return found
+
+
 @dataclass
 class Run:
     """One quick run on the backdoored toy, and what stood around it before and after."""
 
+    passed: Counter[str]
     findings: list[Finding]
     progress: list[float]
     before: dict[str, Any]
@@ -94,7 +125,8 @@ def around(model: nn.Module, clean: CleanSet) -> dict[str, Any]:
 
 
 def watched(name: str, *, training: bool, random_state: int) -> Run:
-    model, clean, progress = toys.planted().train(training), toys.clean_set(), list[float]()
+    model, clean = counted(toys.planted()).train(training), toys.clean_set()
+    progress = list[float]()
     torch.manual_seed(random_state)
     random.seed(random_state)
     np.random.seed(random_state)
@@ -102,7 +134,7 @@ def watched(name: str, *, training: bool, random_state: int) -> Run:
     findings = made(name)(
         model, clean, seed=3, progress=lambda done, note="": progress.append(done)
     )
-    return Run(findings, progress, before, around(model, clean))
+    return Run(model.passed, findings, progress, before, around(model, clean))
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +182,36 @@ def test_the_global_random_state_is_left_as_it_was(runs: tuple[Run, Run]) -> Non
         assert (array[1] == after[2][1]).all()
 
 
-def test_an_honest_model_is_not_accused(name: str) -> None:
-    findings = made(name)(toys.honest(), toys.clean_set(), seed=0)
+@pytest.fixture(scope="module")
+def on_honest(name: str) -> tuple[list[Finding], Counter[str]]:
+    model = counted(toys.honest())
+    return made(name)(model, toys.clean_set(), seed=0), model.passed
 
-    assert [finding.target for finding in findings if finding.suspicious] == []
+
+def test_an_honest_model_is_not_accused(on_honest: tuple[list[Finding], Counter[str]]) -> None:
+    assert [finding.target for finding in on_honest[0] if finding.suspicious] == []
+
+
+def test_no_run_passes_more_images_than_its_plan_says(
+    name: str, runs: tuple[Run, Run], on_honest: tuple[list[Finding], Counter[str]]
+) -> None:
+    plan = plan_of(name)
+    if plan is None:
+        pytest.skip("nobody knows what it costs, and an estimate says so")
+    for passed in (*(run.passed for run in runs), on_honest[1]):
+        assert plan.least.forward <= passed["forward"] <= plan.most.forward
+        assert plan.least.searched <= passed["searched"] <= plan.most.searched
+
+
+def test_on_an_honest_model_it_passes_about_what_it_usually_does(
+    name: str, on_honest: tuple[list[Finding], Counter[str]]
+) -> None:
+    plan = plan_of(name)
+    if plan is None:
+        pytest.skip("nobody knows what it costs, and an estimate says so")
+    passed = Passes(forward=on_honest[1]["forward"], searched=on_honest[1]["searched"])
+
+    assert plan.usual.weighted / FACTOR <= passed.weighted <= plan.usual.weighted * FACTOR
 
 
 def test_findings_are_about_its_families_plain_and_finite(name: str, runs: tuple[Run, Run]) -> None:

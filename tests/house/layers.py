@@ -97,6 +97,7 @@ TABLE = {
     "offline_retrain": _row(
         f"{_USE_CASES} vetting settings logs offline_inputs offline_sift offline"
     ),
+    "offline_estimate": _row("core policy ml vetting offline_inputs"),
     "": _row("offline offline_sift offline_retrain"),  # guard/__init__.py
     "api": _row(
         "core flow bootstrap store reports cleansets settings logs signon console", WEB, METRICS
@@ -106,7 +107,7 @@ TABLE = {
     # `policy` for `policy check`, `offline` for `scan`, `local` for `up`.
     "cli": _row(
         "core vetting flow bootstrap store reports cleansets settings logs policy offline "
-        "offline_inputs offline_sift offline_retrain local doctor",
+        "offline_inputs offline_sift offline_retrain offline_estimate local doctor",
         SCREEN,
     ),
     # `events` for the SQS poller.

@@ -209,6 +209,19 @@ def test_a_training_set_has_rules_and_a_policy_without_them_keeps_its_digest() -
     assert "training_set" not in plain.to_dict()
 
 
+def test_a_time_budget_is_a_rule_and_a_policy_without_one_keeps_its_digest() -> None:
+    plain = policy_from(LEAST)
+    policy = policy_from({**LEAST, "time": {"budget": 90}})
+
+    assert (policy.time_budget, plain.time_budget) == (90.0, None)
+    assert Policy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+    assert policy.digest != plain.digest
+    assert "time_budget" not in plain.to_dict()
+    for budget in (0, -1, 1e9, True, "1 h"):
+        with pytest.raises(PolicyError, match=r"time\.budget"):
+            policy_from({**LEAST, "time": {"budget": budget}})
+
+
 def test_a_rule_for_retraining_is_kept_and_is_no_part_of_the_digest() -> None:
     plain = policy_from(LEAST)
     rules = {"methods": ["sifted"], "budget_seconds": 60.0, "max_open": 2}

@@ -62,13 +62,26 @@ def natural_views(
     """
     if not references:
         return None
-    how = f"views {VERSION} {BATTERY} {references} {rounds} {batteries} {commitment()} {device}"
-    key = reference_model.key_of(clean, how)
+    key = _key(clean, references, rounds, batteries, device)
     if key not in _known:
         _known[key] = _measured(clean, references, rounds, batteries, watch, device)
         if len(_known) > KEPT:
             _known.popitem(last=False)
     return _known[key]
+
+
+def is_kept(
+    clean: CleanSet, references: int, rounds: int, batteries: int, device: torch.device | str
+) -> bool:
+    """Whether `natural_views` has this result in memory."""
+    return _key(clean, references, rounds, batteries, device) in _known
+
+
+def _key(
+    clean: CleanSet, references: int, rounds: int, batteries: int, device: torch.device | str
+) -> str:
+    how = f"views {VERSION} {BATTERY} {references} {rounds} {batteries} {commitment()} {device}"
+    return reference_model.key_of(clean, how)
 
 
 def remembered() -> dict[str, dict[str, list[float]] | None]:

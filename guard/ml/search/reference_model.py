@@ -54,13 +54,30 @@ def log_norms(
     Returns:
         K logs of sizes in pixels, or None if the task could not be learnt from the images.
     """
-    key = key_of(clean, f"{rounds} {effort} {again} {device}")
+    key = _key(clean, rounds, effort, device, again)
     if key not in _known:
         with seeded(SEED):
             _known[key] = _asked(clean, rounds, effort, again, watch, device)
         if len(_known) > KEPT:
             _known.popitem(last=False)
     return _known[key]
+
+
+def is_kept(
+    clean: CleanSet,
+    rounds: int,
+    effort: PatchEffort,
+    device: torch.device | str = "cpu",
+    again: int = 0,
+) -> bool:
+    """Whether `log_norms` has this result in memory."""
+    return _key(clean, rounds, effort, device, again) in _known
+
+
+def _key(
+    clean: CleanSet, rounds: int, effort: PatchEffort, device: torch.device | str, again: int
+) -> str:
+    return key_of(clean, f"{rounds} {effort} {again} {device}")
 
 
 def remembered() -> dict[str, list[float] | None]:
