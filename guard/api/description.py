@@ -12,7 +12,7 @@ from guard.api.access import OPEN, SELF_CHECKED
 from guard.api.problems import Problem
 
 #: Of an object store: the webhook's token, or both headers of a signature.
-_SENDERS = [{"webhook_token": []}, {"signature": [], "timestamp": []}]
+_SENDERS: list[dict[str, list[str]]] = [{"webhook_token": []}, {"signature": [], "timestamp": []}]
 _SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "A principal's token."},
     "webhook_token": {"type": "http", "scheme": "bearer", "description": "GUARD_WEBHOOK_TOKEN."},
