@@ -28,7 +28,7 @@ from guard.settings import Secret
 from tests import people
 from tests.api.conftest import event
 from tests.api.test_every_route import DOINGS, SIGNING, job
-from tests.cli.test_every_command import Scene, alarm, hook, letter, project, trainable
+from tests.cli.test_every_command import Scene, alarm, hook, letter, project
 
 EXAMPLES = int(os.environ.get("GUARD_API_EXAMPLES", "6"))
 WEBHOOK = "from-the-store"
@@ -71,24 +71,11 @@ IDS: dict[str, Callable[[Scene], str]] = {
 
 @dataclass
 class Site:
-    """A scene, its API as that is described, and a token of each role."""
+    """An API as it is described, with what each of its routes is for."""
 
-    scene: Scene
     schema: OpenApiSchema
+    fitting: dict[str, tuple[dict[str, str], Any]]
     tokens: dict[Role, str]
-
-    def fitting(self, route: str) -> tuple[dict[str, str], Any]:
-        """The path's id and the body with which a route does what it is for."""
-        (name, *_) = re.findall(r"\{(\w+)\}", route) or [""]
-        body: Any = event() if route == EVENTS else None
-        first = IDS.get(route)
-        if route in DOINGS:
-            _, _, first, make = DOINGS[route]
-            body = make(self.scene)
-        if route == "POST /projects":  # the other tests' project has this name
-            body = {**body, "name": "sound", "prefix": "models/sound"}
-        found = "none" if first is None else first(self.scene)
-        return ({name: found} if name else {}), body
 
     def bearers(self, route: str) -> list[str]:
         """Tokens of all roles, the one that a route is for before the rest."""
@@ -98,19 +85,35 @@ class Site:
         return [self.tokens[role] for role in sorted(Role, key=lambda role: role is not best)]
 
 
+def fitting(scene: Scene, route: str) -> tuple[dict[str, str], Any]:
+    """The path's id and the body with which a route does what it is for."""
+    (name, *_) = re.findall(r"\{(\w+)\}", route) or [""]
+    body: Any = event() if route == EVENTS else None
+    first = IDS.get(route)
+    if route in DOINGS:
+        _, _, first, make = DOINGS[route]
+        body = make(scene)
+    if route == "POST /projects":  # the other routes' project has this name
+        body = {**body, "name": "sound", "prefix": "models/sound"}
+    found = "none" if first is None else first(scene)
+    return ({name: found} if name else {}), body
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     scene = Scene(tmp_path_factory.mktemp("openapi"))
-    trainable(scene)  # and a policy that allows it, before the application is made
+    fits = {route: fitting(scene, route) for route in routes(described=True)}
     known = replace(scene.guard.settings, webhook_token=Secret(WEBHOOK))
-    scene.guard = replace(scene.guard, settings=known)
-    tokens = {role: people.give(scene.guard, f"any-{role}", role) for role in Role}
+    rule = replace(scene.guard.policy.retrain, max_open=10_000)
+    policy = replace(scene.guard.policy, retrain=rule)
+    guard = replace(scene.guard, settings=known, policy=policy)
+    tokens = {role: people.give(guard, f"any-{role}", role) for role in Role}
     schema = schemathesis.openapi.from_asgi(
         "/openapi.json",
-        create_app(scene.guard),
+        create_app(guard),
         headers={"Authorization": f"Bearer {tokens[Role.VIEWER]}"},
     )
-    yield Site(scene, schema, tokens)
+    yield Site(schema, fits, tokens)
     scene.guard.engine.dispose()
 
 
@@ -130,7 +133,7 @@ def test_all_is_described_but_what_people_open(site: Site) -> None:
 def test_a_route_answers_as_it_is_described(site: Site, route: str) -> None:
     method, _, path = route.partition(" ")
     operation = site.schema[path][method]
-    ids, body = site.fitting(route)
+    ids, body = site.fitting[route]
     bearers = site.bearers(route)
 
     # A body that is not valid is refused; parameters of a query that nobody knows are passed over.
@@ -158,7 +161,8 @@ def test_a_route_answers_as_it_is_described(site: Site, route: str) -> None:
             case.body = {**case.body, **{name: body[name] for name in kept}}
         send(case, data.draw(st.sampled_from(bearers)))
 
-    fit = operation.Case(path_parameters=ids, body=body or {}, media_type="application/json")
+    sent = {} if body is None else {"body": body, "media_type": "application/json"}
+    fit = operation.Case(path_parameters=ids, **sent)
     assert send(fit, bearers[0]) < 300 or "nominations" in path
     anything()
 
