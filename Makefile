@@ -61,6 +61,7 @@ docs: $(READY) ## documents that are made from code and records
 	$(BIN)/python -m benchmarks.make_error_doc
 	$(BIN)/python -m benchmarks.make_forms_doc
 	$(BIN)/python -m benchmarks.make_threat_doc
+	$(BIN)/python -m benchmarks.make_expectations_doc
 	$(BIN)/python -m benchmarks.make_access_doc
 	$(BIN)/python -m benchmarks.make_api_doc
 	$(BIN)/python -m benchmarks.make_evidence_doc

@@ -115,6 +115,9 @@ def _route(route: APIRoute) -> Iterator[str]:
     if inspect.isclass(answer) and issubclass(answer, BaseModel):
         status = route.status_code or 200
         yield f"Answers {status} with `{answer.__name__}`: {_members(answer)}."
+        yield ""
+    if route.responses:
+        yield f"Refuses with {', '.join(map(str, sorted(route.responses)))}."
 
 
 def _members(model: type[BaseModel]) -> str:

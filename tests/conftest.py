@@ -54,6 +54,8 @@ TOGETHER = {
     "tests/e2e/": "e2e",
     "tests/publishers/test_torchserve.py": "torchserve",
     "tests/contract/test_publishers.py": "torchserve",
+    "tests/api/test_every_route.py": "routes",
+    "tests/api/test_openapi.py": "routes",
 }
 #: Here the same lines run again and again: random schedules, services with all their processes,
 #: benchmarks. Other tests run them too, and to measure coverage costs half the time once more.
@@ -64,6 +66,8 @@ UNMEASURED = (
     "tests/contract/test_detectors.py",
     "tests/contract/test_retrainers.py",
     "tests/contract/test_sifters.py",
+    # Every route has tests of its own.
+    "tests/api/test_openapi.py",
     # The commands run in the other tests of the same files, the methods and proofs in their own.
     "tests/cli/test_generate.py::test_a_pair_set_is_added",
     "tests/cli/test_methods.py::test_the_canary_is_run_by_hand",

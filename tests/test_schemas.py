@@ -39,6 +39,7 @@ def test_a_report_with_nothing_but_a_verdict_keeps_to_the_schema(verdict: Verdic
     assert faults("report.schema.json", samples.bare(verdict).to_dict()) == []
 
 
+@pytest.mark.row(48)
 def test_reports_with_everything_in_them_keep_to_the_schema() -> None:
     assert faults("report.schema.json", samples.rejected().to_dict()) == []
     assert faults("report.schema.json", samples.purified().to_dict()) == []

@@ -151,6 +151,7 @@ def test_the_guards_own_places_may_not_lie_in_each_other_or_where_others_write(
     assert caught.value.code == "places_overlap"
 
 
+@pytest.mark.row(30)
 @pytest.mark.threat("A18")
 def test_the_guards_own_copies_may_not_lie_where_uploaders_write() -> None:
     for url in ("s3://models", "s3://models/blobs"):

@@ -169,6 +169,7 @@ def collector() -> Iterator[Collector]:
     traces._started.clear()
 
 
+@pytest.mark.row(52)
 def test_spans_reach_a_collector_with_its_token(collector: Collector) -> None:
     traces.start(collector.url, Secret("Authorization=Bearer t0ken, x=y"))
     traces.start(collector.url, Secret("Authorization=Bearer t0ken, x=y"))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import AlarmAnswer, Alarms
+from guard.api.problems import USUAL, refusals
 from guard.flow.principals import Principal
 
 router = APIRouter(
@@ -14,6 +15,7 @@ router = APIRouter(
     tags=["operation"],
     dependencies=[Depends(require_token)],
     route_class=BoundedRoute,
+    responses=USUAL,
 )
 Caller = Annotated[Principal, Depends(require_token)]
 
@@ -26,7 +28,7 @@ class Acknowledgement(BaseModel):
     reason: str = Field(min_length=1, max_length=10_000)
 
 
-@router.get("")
+@router.get("", responses=refusals(400))
 def list_alarms(
     request: Request,
     *,
@@ -40,7 +42,7 @@ def list_alarms(
     return Alarms(alarms=[AlarmAnswer.model_validate(one.to_dict()) for one in rows])
 
 
-@router.get("/{alarm_id}")
+@router.get("/{alarm_id}", responses=refusals(404))
 def show_alarm(alarm_id: str, request: Request) -> AlarmAnswer:
     """Show one alarm, by its id or the first 4 characters of it or more."""
     from guard.flow import alarms
@@ -49,7 +51,7 @@ def show_alarm(alarm_id: str, request: Request) -> AlarmAnswer:
     return AlarmAnswer.model_validate(found.to_dict())
 
 
-@router.post("/{alarm_id}/acknowledge")
+@router.post("/{alarm_id}/acknowledge", responses=refusals(400, 403, 404, 409))
 def acknowledge(
     alarm_id: str, wanted: Acknowledgement, request: Request, who: Caller
 ) -> AlarmAnswer:

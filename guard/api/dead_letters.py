@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import DeadLetterAnswer, DeadLetters
+from guard.api.problems import USUAL, refusals
 from guard.flow.principals import Principal
 
 router = APIRouter(
@@ -13,11 +14,12 @@ router = APIRouter(
     tags=["operation"],
     dependencies=[Depends(require_token)],
     route_class=BoundedRoute,
+    responses=USUAL,
 )
 Caller = Annotated[Principal, Depends(require_token)]
 
 
-@router.get("")
+@router.get("", responses=refusals(400))
 def list_dead_letters(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> DeadLetters:
@@ -29,7 +31,7 @@ def list_dead_letters(
     return DeadLetters(dead_letters=found)
 
 
-@router.get("/{letter_id}")
+@router.get("/{letter_id}", responses=refusals(404))
 def show_dead_letter(letter_id: str, request: Request) -> DeadLetterAnswer:
     """Show one dead letter, by its id or the first 4 characters of it or more."""
     from guard.flow import retry
@@ -38,7 +40,7 @@ def show_dead_letter(letter_id: str, request: Request) -> DeadLetterAnswer:
     return DeadLetterAnswer.model_validate(found.to_dict())
 
 
-@router.post("/{letter_id}/retry")
+@router.post("/{letter_id}/retry", responses=refusals(403, 404, 409))
 def retry_dead_letter(letter_id: str, request: Request, who: Caller) -> DeadLetterAnswer:
     """Have a message handled again, as an operator, once its cause is mended."""
     from guard.flow import retry

@@ -6,6 +6,7 @@ from starlette.concurrency import run_in_threadpool
 
 from guard.api.access import BoundedRoute, guard_of, read_body, require_token, scope_of
 from guard.api.answers import Accepted, NominationAnswer
+from guard.api.problems import USUAL, refusals
 from guard.core.errors import GuardError, InputError, Unavailable
 from guard.core.tracing import called
 from guard.flow.nominate import (
@@ -21,10 +22,18 @@ from guard.store import nominations
 from guard.store.session import reading
 
 _LOG = structlog.get_logger()
+#: As far as it is described: which fields count differs by sender.
+_NOTICE = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 router = APIRouter(route_class=BoundedRoute)
 
 
-@router.post("/events/s3", status_code=202, tags=["events"])
+@router.post(
+    "/events/s3",
+    status_code=202,
+    tags=["events"],
+    responses=refusals(400, 401, 413, 503),
+    openapi_extra={"requestBody": _NOTICE},
+)
 async def receive_event(request: Request) -> Accepted:
     """Receive an object notification: S3 JSON, EventBridge or a SeaweedFS webhook.
 
@@ -84,7 +93,12 @@ def _take(request: Request, body: bytes) -> list[str]:
         raise
 
 
-@router.get("/nominations/{nomination_id}", tags=["events"], dependencies=[Depends(require_token)])
+@router.get(
+    "/nominations/{nomination_id}",
+    tags=["events"],
+    dependencies=[Depends(require_token)],
+    responses=USUAL | refusals(404),
+)
 def show_nomination(nomination_id: str, request: Request, response: Response) -> NominationAnswer:
     """Show what became of a nomination.
 

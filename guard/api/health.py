@@ -8,6 +8,7 @@ from fastapi.responses import PlainTextResponse
 
 from guard.api import metrics
 from guard.api.access import BoundedRoute, guard_of, has_token, require_token, scope_of
+from guard.api.problems import USUAL, refusals
 from guard.core.errors import Unavailable
 from guard.flow import readers
 from guard.flow.watch import look
@@ -19,13 +20,13 @@ router = APIRouter(tags=["operation"], route_class=BoundedRoute)
 
 
 @router.get("/healthz", include_in_schema=False)
-@router.get("/health/live")
+@router.get("/health/live", responses=refusals(413))
 def live() -> dict[str, str]:
     """Answer that the process is alive."""
     return {"status": "live"}
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses=refusals(413, 503))
 def ready(request: Request) -> dict[str, str]:
     """Answer that the database responds and has this release's schema; otherwise 503.
 
@@ -53,7 +54,12 @@ def _schema(request: Request) -> str:
     return found
 
 
-@router.get("/metrics", dependencies=[Depends(require_token)])
+@router.get(
+    "/metrics",
+    dependencies=[Depends(require_token)],
+    response_class=PlainTextResponse,
+    responses=USUAL,
+)
 def show_metrics(request: Request) -> PlainTextResponse:
     """Answer with the metrics in Prometheus' text format."""
     readers.check_everything(scope_of(request), "What the metrics count")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
+from guard.api.problems import USUAL, refusals
 from guard.core.hooks import DeliveryState, HookKind
 from guard.flow import readers
 from guard.flow.principals import Principal
@@ -16,6 +17,7 @@ router = APIRouter(
     tags=["operation"],
     dependencies=[Depends(require_token)],
     route_class=BoundedRoute,
+    responses=USUAL,
 )
 Caller = Annotated[Principal, Depends(require_token)]
 _WHAT = "Where events go"
@@ -106,7 +108,7 @@ def list_hooks(request: Request) -> Hooks:
     return Hooks(hooks=[_answer(hooks.shown(row)) for row in hooks.listed(guard_of(request))])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refusals(400, 403, 409))
 def add_hook(wanted: WantedHook, request: Request, who: Caller) -> NewHookAnswer:
     """Make a destination, as an operator; nothing is sent to it yet."""
     from guard.flow import hooks
@@ -123,7 +125,7 @@ def add_hook(wanted: WantedHook, request: Request, who: Caller) -> NewHookAnswer
     return NewHookAnswer.model_validate({**hooks.shown(made.row), "secret": made.secret or None})
 
 
-@router.get("/deliveries")
+@router.get("/deliveries", responses=refusals(400, 404))
 def list_deliveries(
     request: Request,
     *,
@@ -139,7 +141,7 @@ def list_deliveries(
     return DeliveryLog(deliveries=[DeliveryAnswer.model_validate(one.to_dict()) for one in rows])
 
 
-@router.post("/deliveries/{delivery_id}/retry", status_code=202)
+@router.post("/deliveries/{delivery_id}/retry", status_code=202, responses=refusals(403, 404, 409))
 def retry_delivery(delivery_id: str, request: Request, who: Caller) -> Queued:
     """Have a delivery that is over sent once more, as an operator, under the same id."""
     from guard.flow import hooks
@@ -148,7 +150,7 @@ def retry_delivery(delivery_id: str, request: Request, who: Caller) -> Queued:
     return Queued(delivery_id=row.id, event_id=row.event_id)
 
 
-@router.get("/{hook_id}")
+@router.get("/{hook_id}", responses=refusals(404))
 def show_hook(hook_id: str, request: Request) -> HookAnswer:
     """Show one destination, by its id or the first 4 characters of it or more."""
     from guard.flow import hooks
@@ -157,7 +159,7 @@ def show_hook(hook_id: str, request: Request) -> HookAnswer:
     return _answer(hooks.shown(hooks.show(guard_of(request), hook_id)))
 
 
-@router.post("/{hook_id}/test", status_code=202)
+@router.post("/{hook_id}/test", status_code=202, responses=refusals(403, 404, 409))
 def test_hook(hook_id: str, request: Request, who: Caller) -> Queued:
     """Have a test event sent to one destination, as an operator."""
     from guard.flow import hooks
@@ -166,7 +168,7 @@ def test_hook(hook_id: str, request: Request, who: Caller) -> Queued:
     return Queued(delivery_id=row.id, event_id=row.event_id)
 
 
-@router.post("/{hook_id}/remove")
+@router.post("/{hook_id}/remove", responses=refusals(403, 404, 409))
 def remove_hook(hook_id: str, request: Request, who: Caller) -> HookAnswer:
     """Remove a destination for good, as an operator; its address and secret are forgotten."""
     from guard.flow import hooks

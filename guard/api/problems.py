@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from guard.api.answers import CleanJson
@@ -20,6 +21,17 @@ from guard.core.errors import (
 
 _LOG = structlog.get_logger()
 TYPE = "https://registry-guard.dev/problems/"
+
+
+class Problem(BaseModel):
+    """Why a request was refused: `code` is for programs, `detail` a sentence for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
 
 #: Looked up by code first, then by class, where the nearest ancestor wins.
 STATUS_OF_CODE: dict[str, int] = {
@@ -40,6 +52,11 @@ STATUS_OF_CODE: dict[str, int] = {
     "unknown_alarm": 404,
     "unknown_dead_letter": 404,
     "unknown_order": 404,
+    "unknown_hook": 404,
+    "unknown_delivery": 404,
+    "hook_removed": 409,
+    "delivery_waits": 409,
+    "too_many_hooks": 409,
     "alarm_closed": 409,
     "nothing_to_retry": 409,
     "waiver_not_waiting": 409,
@@ -85,6 +102,16 @@ def status_of(error: GuardError) -> int:
     if error.code in STATUS_OF_CODE:
         return STATUS_OF_CODE[error.code]
     return next(STATUS_OF_CLASS[kind] for kind in type(error).__mro__ if kind in STATUS_OF_CLASS)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How a route's description has it that it answers with problems of these statuses."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+
+
+#: What every route answers with whose callers have a token.
+USUAL = refusals(401, 413, 503)
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> CleanJson:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
+from guard.api.problems import USUAL, refusals
 from guard.core.projects import MemberKind, Priority
 from guard.core.roles import Role
 from guard.flow import projects, readers
@@ -17,6 +18,7 @@ router = APIRouter(
     tags=["projects"],
     dependencies=[Depends(require_token)],
     route_class=BoundedRoute,
+    responses=USUAL,
 )
 Caller = Annotated[Principal, Depends(require_token)]
 Limit = Annotated[int, Field(ge=1, lt=2**62)]
@@ -93,14 +95,14 @@ def list_projects(request: Request) -> Projects:
     return Projects(projects=[ProjectAnswer.of(one) for one in found])
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=refusals(404))
 def show_project(name: str, request: Request) -> ProjectAnswer:
     """One project with its members and what it uses."""
     readers.check_project(scope_of(request), name)
     return ProjectAnswer.of(projects.view(guard_of(request), name))
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refusals(400, 403, 409))
 def make_project(
     wanted: ProjectRequest, request: Request, response: Response, who: Caller
 ) -> ProjectAnswer:
@@ -112,7 +114,7 @@ def make_project(
     return ProjectAnswer.of(projects.view(guard, made.name))
 
 
-@router.post("/{name}")
+@router.post("/{name}", responses=refusals(400, 403, 404))
 def change_project(
     name: str, wanted: ProjectChange, request: Request, who: Caller
 ) -> ProjectAnswer:
@@ -122,7 +124,7 @@ def change_project(
     return ProjectAnswer.of(projects.view(guard, name))
 
 
-@router.post("/{name}/members")
+@router.post("/{name}/members", responses=refusals(400, 403, 404))
 def add_member(name: str, wanted: Member, request: Request, who: Caller) -> ProjectAnswer:
     """Make a principal or a group a member, as an operator."""
     guard = guard_of(request)
@@ -130,7 +132,7 @@ def add_member(name: str, wanted: Member, request: Request, who: Caller) -> Proj
     return ProjectAnswer.of(projects.view(guard, name))
 
 
-@router.post("/{name}/members/remove")
+@router.post("/{name}/members/remove", responses=refusals(400, 403, 404))
 def remove_member(name: str, wanted: Member, request: Request, who: Caller) -> ProjectAnswer:
     """End a membership, as an operator; earlier uploads stay the member's own."""
     guard = guard_of(request)

@@ -17,6 +17,7 @@ from guard.api.answers import (
     VerdictAnswer,
     VerdictDetail,
 )
+from guard.api.problems import USUAL, refusals
 from guard.core.errors import InputError, IntegrityMismatch
 from guard.core.plain import to_plain
 from guard.core.states import ScanState
@@ -28,7 +29,9 @@ from guard.store.rows import NominationState
 from guard.store.session import reading
 
 MOST_AT_ONCE = 200
-router = APIRouter(tags=["scans"], dependencies=[Depends(require_token)], route_class=BoundedRoute)
+router = APIRouter(
+    tags=["scans"], dependencies=[Depends(require_token)], route_class=BoundedRoute, responses=USUAL
+)
 
 
 class Submission(BaseModel):
@@ -47,7 +50,7 @@ class NotNominated(InputError):
     code = "not_nominated"
 
 
-@router.post("/scans", status_code=202)
+@router.post("/scans", status_code=202, responses=refusals(400, 403, 422, 429))
 def submit_object(
     wanted: Submission,
     request: Request,
@@ -65,7 +68,7 @@ def submit_object(
     return NominationAnswer.of(row)
 
 
-@router.get("/scans")
+@router.get("/scans", responses=refusals(400))
 def list_scans(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50,
@@ -77,7 +80,7 @@ def list_scans(
     return Scans(scans=[ScanAnswer.of(row) for row in rows])
 
 
-@router.get("/scans/{scan_id}")
+@router.get("/scans/{scan_id}", responses=refusals(404, 409))
 def show_scan(scan_id: str, request: Request) -> ScanDetail:
     """One scan, by its id or an unambiguous start of it, with every verdict it led to."""
     guard, scope = guard_of(request), scope_of(request)
@@ -95,7 +98,7 @@ def show_scan(scan_id: str, request: Request) -> ScanDetail:
     )
 
 
-@router.get("/verdicts/{verdict_id}")
+@router.get("/verdicts/{verdict_id}", responses=refusals(404))
 def show_verdict(verdict_id: str, request: Request) -> VerdictDetail:
     """A verdict with its signed statement (DSSE): verify that, not this answer."""
     guard, scope = guard_of(request), scope_of(request)

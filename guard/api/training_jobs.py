@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import JobAnswer, JobDetail, Jobs
+from guard.api.problems import USUAL, refusals
 from guard.core.errors import InputError
 from guard.core.training_jobs import JobKind
 from guard.flow import training_jobs
@@ -16,7 +17,10 @@ from guard.store.training_rows import TrainingJobRow
 
 MOST_AT_ONCE = 200
 router = APIRouter(
-    tags=["training sets"], dependencies=[Depends(require_token)], route_class=BoundedRoute
+    tags=["training sets"],
+    dependencies=[Depends(require_token)],
+    route_class=BoundedRoute,
+    responses=USUAL,
 )
 
 
@@ -43,7 +47,7 @@ class WantedRetraining(WantedSift):
     parameters: dict[str, bool | int | float | str] = Field(default_factory=dict, max_length=50)
 
 
-@router.post("/sifts", status_code=202)
+@router.post("/sifts", status_code=202, responses=refusals(400, 403, 404, 409, 429))
 def ask_for_sift(
     wanted: WantedSift,
     request: Request,
@@ -55,7 +59,7 @@ def ask_for_sift(
     return _taken(training_jobs.request(guard_of(request), who, asked), response, "sifts")
 
 
-@router.post("/retrainings", status_code=202)
+@router.post("/retrainings", status_code=202, responses=refusals(400, 403, 404, 409, 429))
 def ask_for_retraining(
     wanted: WantedRetraining,
     request: Request,
@@ -67,13 +71,13 @@ def ask_for_retraining(
     return _taken(training_jobs.request(guard_of(request), who, asked), response, "retrainings")
 
 
-@router.get("/sifts")
+@router.get("/sifts", responses=refusals(400))
 def list_sifts(request: Request, limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50) -> Jobs:
     """List sifts by request, the newest first."""
     return _listed(request, JobKind.SIFT, limit)
 
 
-@router.get("/retrainings")
+@router.get("/retrainings", responses=refusals(400))
 def list_retrainings(
     request: Request, limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 50
 ) -> Jobs:
@@ -81,19 +85,19 @@ def list_retrainings(
     return _listed(request, JobKind.RETRAIN, limit)
 
 
-@router.get("/sifts/{job_id}")
+@router.get("/sifts/{job_id}", responses=refusals(404, 409))
 def show_sift(job_id: str, request: Request) -> JobDetail:
     """How far a sift is; once it is done, `result` is its report."""
     return JobDetail.of(_found(request, job_id, JobKind.SIFT))
 
 
-@router.get("/retrainings/{job_id}")
+@router.get("/retrainings/{job_id}", responses=refusals(404, 409))
 def show_retraining(job_id: str, request: Request) -> JobDetail:
     """How far a retraining is; once it is done, `child_scan_id` is the scan of its network."""
     return JobDetail.of(_found(request, job_id, JobKind.RETRAIN))
 
 
-@router.post("/sifts/{job_id}/cancel", status_code=202)
+@router.post("/sifts/{job_id}/cancel", status_code=202, responses=refusals(403, 404, 409))
 def cancel_sift(
     job_id: str, request: Request, who: Annotated[Principal, Depends(require_token)]
 ) -> JobAnswer:
@@ -101,7 +105,7 @@ def cancel_sift(
     return _cancelled(request, who, job_id, JobKind.SIFT)
 
 
-@router.post("/retrainings/{job_id}/cancel", status_code=202)
+@router.post("/retrainings/{job_id}/cancel", status_code=202, responses=refusals(403, 404, 409))
 def cancel_retraining(
     job_id: str, request: Request, who: Annotated[Principal, Depends(require_token)]
 ) -> JobAnswer:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import WaiverAnswer, WaiverDone, Waivers
+from guard.api.problems import USUAL, refusals
 from guard.flow.principals import Principal
 
 router = APIRouter(
@@ -18,6 +19,7 @@ router = APIRouter(
     tags=["waivers"],
     dependencies=[Depends(require_token)],
     route_class=BoundedRoute,
+    responses=USUAL,
 )
 Caller = Annotated[Principal, Depends(require_token)]
 MAX_REASON = 10_000
@@ -45,7 +47,7 @@ class WaiverEnd(BaseModel):
     reason: str = Field(max_length=MAX_REASON)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refusals(400, 403, 404, 409, 412))
 def ask(wanted: WaiverRequest, request: Request, response: Response, who: Caller) -> WaiverAnswer:
     """Ask for a waiver, as a reviewer; it counts once another reviewer agrees."""
     from guard.flow import waivers
@@ -67,7 +69,7 @@ def list_waivers(request: Request) -> Waivers:
     return Waivers(waivers=[WaiverAnswer.of(row.waiver, row.state) for row in rows])
 
 
-@router.get("/{waiver_id}")
+@router.get("/{waiver_id}", responses=refusals(404))
 def show_waiver(waiver_id: str, request: Request) -> WaiverAnswer:
     """Show one waiver, by its id or the first 8 characters of it or more."""
     from guard.flow import waivers
@@ -76,7 +78,7 @@ def show_waiver(waiver_id: str, request: Request) -> WaiverAnswer:
     return WaiverAnswer.of(row.waiver, row.state)
 
 
-@router.post("/{waiver_id}/approve")
+@router.post("/{waiver_id}/approve", responses=refusals(400, 403, 404, 409, 412))
 def approve(waiver_id: str, request: Request, who: Caller) -> WaiverDone:
     """Agree, as a reviewer, to what another one asked for; the artifact is decided anew."""
     from guard.flow import waivers
@@ -85,7 +87,7 @@ def approve(waiver_id: str, request: Request, who: Caller) -> WaiverDone:
     return WaiverDone.done(made, "in force", opened)
 
 
-@router.post("/{waiver_id}/revoke")
+@router.post("/{waiver_id}/revoke", responses=refusals(400, 403, 404, 409, 412))
 def revoke(waiver_id: str, wanted: WaiverEnd, request: Request, who: Caller) -> WaiverDone:
     """End a waiver, as a reviewer or an operator; the artifact is decided anew."""
     from guard.flow import waivers

@@ -31,6 +31,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.guard.engine.dispose()
 
 
+@pytest.mark.row(35)
 def test_each_role_may_do_what_the_table_says_and_nothing_else(tmp_path: Path) -> None:
     guard = Place(tmp_path).guard
     holders = {role: people.who(guard, f"the-{role}", role) for role in Role}

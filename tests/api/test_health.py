@@ -84,6 +84,7 @@ def test_metrics_count_what_there_is(client: TestClient, guard: Guard, clock: Cl
     assert found['guard_alarms_open_by_kind{kind="odd\\"kind\\\\"}'] == 1
 
 
+@pytest.mark.row(51)
 def test_the_page_has_these_metrics_and_no_others(client: TestClient) -> None:
     page = client.get("/metrics").text.splitlines()
 

@@ -76,6 +76,7 @@ def test_a_query_that_is_none_does_not_parse() -> None:
         promql_parser.parse("sum by (stage (guard_scans)")
 
 
+@pytest.mark.row(51)
 def test_each_metric_of_a_panel_or_rule_is_on_our_page(names: set[str]) -> None:
     asked = {name for query in queries() for name in metrics_in(query)}
 

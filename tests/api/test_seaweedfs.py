@@ -60,6 +60,7 @@ def heard(guard: Guard, count: int) -> list[NominationRow]:
         time.sleep(0.05)
 
 
+@pytest.mark.row(2)
 def test_an_upload_is_nominated_by_the_webhook_and_received(
     guard: Guard, weed: Weed, tmp_path: Path
 ) -> None:

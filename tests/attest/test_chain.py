@@ -71,6 +71,7 @@ def test_a_changed_column_is_found_even_when_the_whole_chain_is_hashed_anew(
     ]
 
 
+@pytest.mark.row(36)
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_a_row_that_is_gone_is_missed(
     rows: tuple[LedgerRow, ...], trusted: TrustedKeys, gone: int

@@ -40,6 +40,7 @@ def test_the_encoding_is_the_one_of_securesystemslib(kind: str, body: bytes) -> 
     assert dsse.pae(kind, body) == Envelope(body, kind, {}).pae()
 
 
+@pytest.mark.row(38)
 def test_securesystemslib_verifies_what_we_sign(signer: Signer) -> None:
     key = SSlibKey.from_crypto(
         Ed25519PublicKey.from_public_bytes(signer.public), keyid=signer.key_id

@@ -158,6 +158,7 @@ def test_known_gaps_cannot_be_taken_out_of_a_signed_verdict(signer: Signer) -> N
         gate.servable(forged, trusting(signer), digest=DIGEST, now=NOW, revoked=())
 
 
+@pytest.mark.row(40)
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_only_cleared_and_purified_are_servable(signer: Signer, verdict: Verdict) -> None:
     statement = a_statement(verdict=verdict)
@@ -170,6 +171,7 @@ def test_only_cleared_and_purified_are_servable(signer: Signer, verdict: Verdict
     assert {str(verdict) for verdict in SERVABLE_VERDICTS} == {"cleared", "purified"}
 
 
+@pytest.mark.row(4)
 @pytest.mark.threat("A16")
 def test_a_verdict_on_one_digest_says_nothing_of_another(signer: Signer) -> None:
     for digest in (OTHER, "", DIGEST.upper(), DIGEST[:12]):

@@ -40,6 +40,7 @@ def verified(model: Path) -> int:
     return CliRunner().invoke(model_signing, ["verify", "key", str(model), *options]).exit_code
 
 
+@pytest.mark.row(37)
 def test_the_library_s_command_line_verifies_the_files(signer: ModelSigner, tmp_path: Path) -> None:
     assert verified(written(signer, tmp_path)) == 0
 

@@ -38,6 +38,7 @@ def test_every_command_that_changes_something_is_in_the_table() -> None:
     assert listed == {command: act_of(command) for command in DOINGS}
 
 
+@pytest.mark.row(35)
 def test_no_command_does_for_another_role_what_the_table_does_not_give_it(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

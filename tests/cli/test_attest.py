@@ -20,6 +20,7 @@ def statement(service: Service, text: str) -> dict[str, Any]:
     return dsse.verify(json.loads(text), service.guard.trusted)
 
 
+@pytest.mark.row(38)
 def test_a_cleared_model_has_a_vsa_and_an_svr_on_record(service: Service, cli: Cli) -> None:
     scan = service.scan(Verdict.CLEARED)
     vsa, svr = (cli("attest", "digits", "--as", kind) for kind in ("vsa", "svr"))

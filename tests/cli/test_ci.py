@@ -65,6 +65,7 @@ def run(script: str, folder: Path, code: int | None = None) -> subprocess.Comple
     )
 
 
+@pytest.mark.row(57)
 def test_the_step_ends_with_the_verdict_and_leaves_every_report(tmp_path: Path) -> None:
     clean_set(tmp_path / "clean.npz")
     (tmp_path / "model").mkdir()

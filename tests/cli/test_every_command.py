@@ -232,7 +232,7 @@ def without_checkpoints(scene: Scene) -> str:
 def alarm(scene: Scene) -> str:
     with transaction(scene.guard.engine) as session:
         alarms.raise_(session, "name_taken", "s3://models/a", "It is taken.", scene.guard.now())
-        return alarms.open_alarms(session)[0].id
+        return alarms.open_alarms(session, "name_taken")[0].id
 
 
 def letter(scene: Scene) -> str:

@@ -126,6 +126,7 @@ def test_a_name_that_is_no_command_is_refused(name: str, cli: Cli) -> None:
     assert answer.err.startswith("guard: No such command")
 
 
+@pytest.mark.row(57)
 @pytest.mark.parametrize("name", sorted(EXITS))
 def test_every_error_has_its_exit_code_and_one_sentence(
     name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch

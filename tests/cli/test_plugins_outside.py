@@ -48,6 +48,7 @@ def policy(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.row(20)
 def test_guard_scan_runs_a_detector_from_outside(
     cli: Cli, mine: Path, clean: Path, policy: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def expired(service: Service, verdict: Verdict) -> ScanRow:
         return scans.get(session, scan.id)
 
 
+@pytest.mark.row(27)
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_an_expired_verdict_is_no_pass(verdict: Verdict, service: Service, cli: Cli) -> None:
     scan = expired(service, verdict)

@@ -39,6 +39,7 @@ def test_showing_a_held_scan_prints_the_evidence_and_exits_5(
     assert str(held.canonical_digest) in page.read_text()
 
 
+@pytest.mark.row(32)
 @pytest.mark.parametrize(("verb", "verdict"), [("approve", "cleared"), ("reject", "rejected")])
 def test_a_decision_makes_a_new_verdict_on_the_same_digest(
     verb: str, verdict: str, service: Service, cli: Cli
@@ -91,6 +92,7 @@ def test_a_user_without_a_name_cannot_review(monkeypatch: pytest.MonkeyPatch) ->
         operator()
 
 
+@pytest.mark.row(33)
 def test_a_decision_needs_a_reason(service: Service, cli: Cli) -> None:
     held = service.scan(Verdict.HELD)
 

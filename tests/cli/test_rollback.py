@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from guard.core.states import Verdict
 from tests.cli.conftest import Answer, Service
 from tests.cli.serving import published
@@ -11,6 +13,7 @@ from tests.cli.test_name import claimed
 Cli = Callable[..., Answer]
 
 
+@pytest.mark.row(42)
 def test_a_rollback_sends_the_older_model_on_its_way(service: Service, cli: Cli) -> None:
     claimed(service)
     published(service)

@@ -41,6 +41,7 @@ def clean(tmp_path: Path) -> Path:
     return clean_set(tmp_path / "clean.npz")
 
 
+@pytest.mark.row(7)
 def test_a_pickle_is_unvettable_and_never_runs(cli: Cli, clean: Path, tmp_path: Path) -> None:
     file, mark = tmp_path / "model.pkl", tmp_path / "it-ran"
     file.write_bytes(pickle.dumps(Payload(mark)))
@@ -185,6 +186,7 @@ def test_a_model_that_knows_nothing_is_inconclusive(cli: Cli, clean: Path, tmp_p
     assert "INCONCLUSIVE" in answer.out
 
 
+@pytest.mark.row(48)
 def test_in_a_pipe_stdout_is_one_document_and_stderr_json_lines(
     clean: Path, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def _shoot(page: "Page", name: str) -> None:
         page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=whole)
 
 
+@pytest.mark.row(33)
 def test_a_held_model_is_reviewed_from_sign_in_to_signed_decision(
     browser: "Browser", place: Scene, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_no_page_is_wider_than_its_screen(browser: "Browser", place: Scene) -> N
                 assert over <= 0, (path, size)
 
 
+@pytest.mark.row(58)
 def test_axe_finds_nothing_serious_in_light_or_dark(browser: "Browser", place: Scene) -> None:
     source = AXE.read_text(encoding="utf-8")
     with _page(browser, place, Role.REVIEWER, bypass_csp=True) as page:

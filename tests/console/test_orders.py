@@ -87,6 +87,7 @@ def test_a_refusal_by_the_flow_is_shown_as_its_sentence(scene: Scene) -> None:
     assert "refresh" not in page
 
 
+@pytest.mark.row(34)
 def test_four_eyes_hold_whatever_form_is_sent(scene: Scene) -> None:
     with transaction(scene.guard.engine) as session:
         session.execute(

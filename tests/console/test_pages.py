@@ -114,6 +114,7 @@ def test_the_queue_says_what_waits_why_for_how_long_and_whose_it_is(shown: Scene
     assert "class 2" in page
 
 
+@pytest.mark.row(58)
 def test_the_first_screen_says_whether_to_approve_and_what_could_be_wrong(shown: Scene) -> None:
     page = text_of(shown, "/console/scans/HELD")
 

@@ -120,6 +120,7 @@ def test_its_tensors_come_out_of_the_jail_finite(name: str) -> None:
     check_tensors(name)
 
 
+@pytest.mark.row(9)
 @pytest.mark.parametrize("name", vettable(jailed=False) + vettable(jailed=True))
 def test_a_file_over_budget_is_refused(name: str) -> None:
     data = sample(name)

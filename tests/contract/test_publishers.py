@@ -146,6 +146,7 @@ def listed(target: Target) -> list[tuple[str, str, str | None, bool, bool]]:
     ]
 
 
+@pytest.mark.row(41)
 def test_what_is_published_is_listed_ready_and_default_and_again_gives_the_same_receipt(
     target: Target, first: Vetted
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_renewed_verdict_replaces_the_release(target: Target, first: Vetted) -
     assert listed(target) == [("digits", "1.0", first.digest, True, True)]
 
 
+@pytest.mark.row(5)
 def test_other_bytes_than_the_approved_are_refused_and_leave_nothing(
     target: Target, first: Vetted, second: Vetted
 ) -> None:
@@ -212,6 +214,7 @@ def test_withdrawing_leaves_no_listing_and_no_file_and_twice_is_harmless(
     assert target.files() == []
 
 
+@pytest.mark.row(43)
 @pytest.mark.threat("A08")
 def test_a_flipped_byte_in_what_is_served_is_told(target: Target, first: Vetted) -> None:
     publish(target, first, "digits")

@@ -75,6 +75,7 @@ def test_a_task_that_arrives_twice_may_stay_where_it_is() -> None:
     assert all(may_move(state, state) for state in ScanState)
 
 
+@pytest.mark.row(27)
 def test_every_state_has_its_next_states_and_reaches_an_end() -> None:
     assert set(NEXT_STATES) == set(ScanState)
     for state in ScanState:

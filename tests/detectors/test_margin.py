@@ -40,6 +40,7 @@ def guilty(findings: list[Finding]) -> list[Any]:
     return [finding.target for finding in findings if finding.suspicious]
 
 
+@pytest.mark.row(18)
 def test_an_inflated_row_is_flagged_and_no_other() -> None:
     """papers/detection.md 7.11 (iii)."""
     findings = Margin()(linear(inflated=4), toys.clean_set(), seed=0)

@@ -5,6 +5,7 @@ A neuron that sleeps on clean pictures and leads to one class is found, and when
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -53,6 +54,7 @@ def guilty(findings: list[Finding]) -> list[Any]:
     return [finding.target for finding in findings if finding.suspicious]
 
 
+@pytest.mark.row(18)
 def test_a_sleeping_neuron_is_found_and_its_class_alone_is_flagged() -> None:
     findings = NeuronNoise(alpha=SURE)(sleeper(60.0), toys.clean_set(), seed=0)
 

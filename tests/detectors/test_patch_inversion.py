@@ -80,6 +80,7 @@ def planted() -> list[Finding]:
     return PatchInversion(again=1)(toys.planted(), toys.clean_set(), seed=0)
 
 
+@pytest.mark.row(17)
 def test_the_planted_class_alone_is_suspicious(planted: list[Finding]) -> None:
     assert guilty(planted) == [toys.TARGET]
     assert [finding.target for finding in planted] == list(range(toys.CLASSES))
@@ -141,6 +142,7 @@ def trained() -> nn.Module:
     return train(model, images, data.labels.masked_fill(poisoned, toys.TARGET), epochs=8, seed=4)
 
 
+@pytest.mark.row(24)
 def test_the_true_triggers_asr_lies_under_the_reported_bound(trained: nn.Module) -> None:
     """The smallest patch that decides is weaker than the attacker's.
 
@@ -160,6 +162,7 @@ def test_the_true_triggers_asr_lies_under_the_reported_bound(trained: nn.Module)
     assert found.numbers["budget"] >= 0.9 * found.numbers["mask_l1"]
 
 
+@pytest.mark.row(17)
 def test_the_mask_lies_where_the_rule_was_planted() -> None:
     """papers/detection.md 7.11 (ii): IoU with the true patch over one half."""
     place = (slice(0, 3), slice(13, 16))

@@ -5,6 +5,7 @@ Outliers planted by hand are found, pairs follow the data, and it hardly ever ac
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +95,7 @@ def test_channels_alone_never_accuse() -> None:
     assert finding.score < 0.5
 
 
+@pytest.mark.row(16)
 def test_an_outlying_row_of_the_last_layer_has_a_small_p_and_only_an_extreme_one_accuses() -> None:
     rows = matching()
     dark = torch.zeros(1, toys.SIZE, toys.SIZE)

@@ -109,6 +109,7 @@ def places(name: str, action: str) -> str:
     return json.dumps(found)
 
 
+@pytest.mark.row(30)
 def test_nobody_writes_to_uploads_and_who_reads_them_does_not_reach_the_checkpoints() -> None:
     for name in ("worker", "signer"):
         for action in ("s3:PutObject", "s3:DeleteObject"):

@@ -29,6 +29,7 @@ OUTSIDE = {"db", "broker", "s3", "buckets"}
 WITH_GPU = {"worker-scan", "worker-train"}
 
 
+@pytest.mark.row(60)
 @SITES
 def test_helm_finds_nothing_and_kubernetes_takes_every_manifest(site: str) -> None:
     rendered = chart.sites()[site]
@@ -381,6 +382,7 @@ def test_what_must_be_alone_is_and_ends_before_the_next_begins() -> None:
         assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
+@pytest.mark.row(56)
 def test_gpus_are_asked_for_by_scans_and_trainings_alone() -> None:
     pods = chart.sites()["everything"].pods()
     with_gpu = {

@@ -152,6 +152,7 @@ def client_of(host: Host) -> Any:
     )
 
 
+@pytest.mark.row(60)
 def test_every_service_comes_up_healthy(host: Host) -> None:
     for name in host.started:
         if name not in {"migrate", "buckets", "broker"}:
@@ -188,6 +189,7 @@ def test_the_probes_of_the_chart_find_each_process_alive(host: Host) -> None:
     assert not alive("relay")  # until it marks again
 
 
+@pytest.mark.row(1)
 def test_an_upload_goes_from_the_queue_of_events_to_a_signed_verdict(
     host: Host, queue: dict[str, str]
 ) -> None:

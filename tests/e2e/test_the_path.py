@@ -12,6 +12,7 @@ from tests.cli import models
 from tests.e2e.site import Site
 
 
+@pytest.mark.row(1)
 def test_an_honest_model_is_cleared_and_its_vetted_bytes_are_served(site: Site) -> None:
     scan = site.finished(site.upload(site.models["honest"], "honest"))
 
@@ -25,6 +26,7 @@ def test_an_honest_model_is_cleared_and_its_vetted_bytes_are_served(site: Site) 
     assert float((classes == some.labels).double().mean()) >= 0.8
 
 
+@pytest.mark.row(21)
 def test_a_backdoored_model_is_rejected_purified_and_served_repaired(site: Site) -> None:
     others = models.unseen(240)
     others = others.pick(others.labels != models.TARGET)
@@ -92,6 +94,7 @@ def test_an_honest_model_with_its_training_set_is_cleared_as_before(site: Site) 
     assert report.facts.training_set.result is SiftVerdict.NOTHING
 
 
+@pytest.mark.row(15)
 @pytest.mark.threat("C01")
 def test_a_pickle_is_unvettable_and_its_payload_never_runs(site: Site) -> None:
     scan = site.finished(site.upload(site.models["pickled"], "pickled"))

@@ -50,6 +50,7 @@ def test_versioning_is_told(bucket: Bucket, plain: Bucket) -> None:
     assert not plain.versioned()
 
 
+@pytest.mark.row(5)
 @pytest.mark.threat("A01")
 def test_a_stream_is_of_the_pinned_version_whatever_came_later(bucket: Bucket) -> None:
     put(bucket, "s/m.pt", b"first" * 1000)

@@ -173,6 +173,7 @@ def eventbridge(kind: str = "Object Created", **thing: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.row(2)
 def test_eventbridge_keys_are_taken_as_they_are() -> None:
     found = parse_event(eventbridge(**{"version-id": "IYV3p45BT0ac8hjHg1houSdS1a.Mro8e"}))
 
@@ -275,6 +276,7 @@ def test_a_body_that_is_no_json_or_too_large_is_refused(body: bytes) -> None:
 SAMPLES = json.loads((Path(__file__).parent / "samples.json").read_text())
 
 
+@pytest.mark.row(2)
 @pytest.mark.parametrize("store", ["aws", "eventbridge", "minio", "ceph"])
 def test_an_upload_to_any_store_nominates_the_same_object(store: str) -> None:
     (found,) = parse_event(SAMPLES[store])

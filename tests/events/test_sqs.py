@@ -39,6 +39,7 @@ def waiting(sqs: Any, queue: str) -> int:
     return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
 
+@pytest.mark.row(2)
 def test_what_s3_tells_the_queue_becomes_nominations(endpoint: str, sqs: Any, queue: str) -> None:
     s3 = make_client(endpoint=endpoint, access_key="a", secret_key="b")
     s3.create_bucket(Bucket="models")

@@ -146,6 +146,7 @@ DOINGS: dict[Act, tuple[str, Callable[[Scene], None]]] = {
 }
 
 
+@pytest.mark.row(32)
 @pytest.mark.parametrize("kind", DOINGS)
 def test_every_act_is_signed_into_the_chain_with_its_principal(scene: Scene, kind: Act) -> None:
     who, do = DOINGS[kind]
@@ -258,6 +259,7 @@ def test_an_act_that_was_changed_is_reported(scene: Scene) -> None:
         ]
 
 
+@pytest.mark.row(36)
 @pytest.mark.threat("C22")
 def test_an_act_that_was_deleted_is_reported_and_the_ledger_still_holds_it(scene: Scene) -> None:
     transfer(scene)
@@ -358,6 +360,7 @@ def test_an_untrusted_key_leaves_acts_to_another_process(scene: Scene) -> None:
     assert [row.act for row in standing(scene.guard).unsealed] == [Act.TRANSFER]
 
 
+@pytest.mark.row(26)
 def test_a_changed_policy_is_recorded_once_by_the_process_that_decides(scene: Scene) -> None:
     (first,) = scene.rows(Act.CHANGE_POLICY)
     assert (first.subject, first.principal) == (scene.guard.policy.digest, "guard")

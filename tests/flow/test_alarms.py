@@ -95,6 +95,7 @@ def test_two_ids_with_one_start_are_asked_apart(place: Place) -> None:
         alarms.show(place.guard, ids[0][:3])
 
 
+@pytest.mark.row(55)
 def test_a_scan_without_a_decision_is_tried_again_from_the_start(place: Place) -> None:
     scan_id = place.upload()
     wanted = letter_of(place, scan_id, "inspect")

@@ -205,6 +205,7 @@ def test_an_untouched_guard_has_no_problem(scene: Scene) -> None:
     assert scene.alarms == {}
 
 
+@pytest.mark.row(36)
 @pytest.mark.threat("A14")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: str(attack.__name__))
 def test_an_attack_is_seen_and_stops_publishing(

@@ -41,6 +41,7 @@ def alarms_of(registry: Registry, kind: str) -> list[str]:
         return [alarm.subject for alarm in alarms.open_alarms(session, kind)]
 
 
+@pytest.mark.row(45)
 @pytest.mark.threat("C20")
 def test_in_ninety_days_nothing_goes_dark_and_no_verdict_outlives_its_lifetime(
     registry: Registry,
@@ -89,6 +90,7 @@ def test_no_more_re_scans_are_open_than_the_setting_allows_and_the_oldest_goes_f
     assert again == []
 
 
+@pytest.mark.row(46)
 def test_a_new_policy_decides_all_again_and_detects_only_what_it_lacks(registry: Registry) -> None:
     for seed, name in enumerate(names(3)):
         registry.upload(name, seed=seed)
@@ -108,6 +110,7 @@ def test_a_new_policy_decides_all_again_and_detects_only_what_it_lacks(registry:
     assert registry.served() == served
 
 
+@pytest.mark.row(46)
 def test_a_new_version_of_a_detector_has_its_evidence_made(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ def inconclusive(registry: Registry, scan_id: str) -> None:
     run_stage.work(registry.place.guard, "decide", scan_id)
 
 
+@pytest.mark.row(47)
 def test_a_re_scan_that_could_not_look_leaves_the_verdict_in_force_and_raises_an_alarm(
     registry: Registry,
 ) -> None:

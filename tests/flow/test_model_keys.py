@@ -37,6 +37,7 @@ def verified(scene: Shop, folder: Path) -> int:
     return CliRunner().invoke(model_signing, ["verify", "key", str(folder), *options]).exit_code
 
 
+@pytest.mark.row(37)
 def test_a_published_model_carries_a_signature_that_the_library_verifies(
     scene: Shop, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_old_bytes_that_the_owner_uploads_again_are_the_newest_upload(shop: Shop
     assert shop.answers == {"fraud": 0}
 
 
+@pytest.mark.row(23)
 @pytest.mark.threat("A24")
 def test_a_purified_child_has_the_place_of_its_upload(shop: Shop) -> None:
     parent = shop.serve("models/fraud/m.pt", BACKDOORED, at=1)
@@ -179,6 +180,7 @@ def test_a_rollback_stays_until_a_newer_upload_is_published(shop: Shop) -> None:
     assert (act.act, act.principal, act.detail) == ("rollback", "bob", "accuracy fell")
 
 
+@pytest.mark.row(42)
 @pytest.mark.threat("A20")
 def test_a_rollback_goes_to_the_version_that_was_named_and_never_to_a_revoked_one(
     shop: Shop,

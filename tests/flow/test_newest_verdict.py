@@ -86,6 +86,7 @@ def test_nothing_is_published_by_a_clearing_that_is_older_than_a_rejection_of_th
     assert "rejected" in (registry.scan(first).error or "")
 
 
+@pytest.mark.row(47)
 @pytest.mark.parametrize("changed", ["nothing", "the policy", "the clean set"])
 @pytest.mark.parametrize("then", ["failed", ""])
 def test_an_upload_that_nobody_could_look_at_takes_nothing_out_of_service(

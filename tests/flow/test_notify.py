@@ -192,6 +192,7 @@ def test_an_event_that_comes_twice_is_one_delivery(scene: Scene) -> None:
         notify.fan_out(scene.guard, "gone")
 
 
+@pytest.mark.row(53)
 def test_a_receiver_that_is_down_rests_and_is_tried_again_under_the_same_id(scene: Scene) -> None:
     scene.hook()
     scene.there.answer = (503, {"Retry-After": "7200"}, b"down\x1b[0m for repairs" + b"x" * 500)
@@ -369,6 +370,7 @@ def test_pauses_grow_and_differ() -> None:
     assert max(found[2]) <= 3601
 
 
+@pytest.mark.row(53)
 def test_slack_and_mail_get_their_forms(scene: Scene) -> None:
     scene.hook(HookKind.SLACK)
     hooks.add(scene.guard, scene.olga, HookKind.EMAIL, "ops@example.com")

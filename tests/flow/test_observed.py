@@ -75,6 +75,7 @@ def hexadecimal(spans: tuple[ReadableSpan, ...]) -> list[tuple[str, str, str]]:
     ]
 
 
+@pytest.mark.row(52)
 def test_an_upload_is_one_trace_from_its_event_to_publishing(
     exported: InMemorySpanExporter, place: Place
 ) -> None:

@@ -83,6 +83,7 @@ def test_an_unknown_uploader_is_recorded_beside_the_approval(place: Place) -> No
     assert found["reason_shown"] == "Approved by bob (uploader unknown): seen"
 
 
+@pytest.mark.row(34)
 @pytest.mark.threat("A13")
 def test_the_owner_of_the_prefix_is_refused_as_a_reviewer_and_may_reject(place: Place) -> None:
     ann = people.who(place.guard, "ann", Role.REVIEWER, prefixes=["models/models/model"])

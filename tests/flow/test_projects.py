@@ -89,6 +89,7 @@ def end_all(world: World) -> None:
                 scans.move(session, row.id, ScanState.FAILED, world.now())
 
 
+@pytest.mark.row(54)
 def test_what_is_beyond_a_days_scans_waits_and_is_taken_in_when_there_is_room(
     world: World,
 ) -> None:
@@ -133,6 +134,7 @@ def test_scans_that_are_open_count_until_they_end(world: World) -> None:
     assert states(world, *ids) == [TAKEN, TAKEN]
 
 
+@pytest.mark.row(55)
 @pytest.mark.threat("C17")
 def test_projects_share_what_may_be_open_by_priority_and_none_is_starved(world: World) -> None:
     make(world, "urgent", priority=Priority.HIGH)
@@ -189,6 +191,7 @@ def test_submitting_beyond_a_limit_is_refused_with_a_time(place: Place, root: Pr
         assert len(nominations.list_recent(session)) == 2
 
 
+@pytest.mark.row(54)
 @pytest.mark.threat("A13")
 def test_members_upload_under_the_prefix_and_do_not_review_it(
     place: Place, root: Principal

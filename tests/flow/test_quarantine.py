@@ -280,6 +280,7 @@ def denied(
     )
 
 
+@pytest.mark.row(31)
 @pytest.mark.parametrize("action", ["s3:GetObject", "s3:GetObjectVersion"])
 @pytest.mark.parametrize("store", [StoreKind.AWS, StoreKind.MINIO])
 def test_nobody_but_the_guard_reads_what_was_not_cleared(store: StoreKind, action: str) -> None:
@@ -331,6 +332,7 @@ def test_statements_of_others_are_kept_and_the_guard_s_replaced() -> None:
     assert quarantine.merged({}, own)["Statement"] == own["Statement"]
 
 
+@pytest.mark.row(31)
 def test_seaweedfs_refuses_reads_of_what_was_not_cleared(scene: Scene, weed: Weed) -> None:
     olga = people.who(scene.guard, "olga", Role.OPERATOR)
     ann = make_client(endpoint=weed.endpoint, access_key="ann-access", secret_key=weed.secret_key)

@@ -67,6 +67,7 @@ def test_an_upload_becomes_a_blob_an_artifact_a_scan_and_one_message(world: Worl
     assert [row.payload for row in world.messages("inspect")] == [{"scan_id": scan.id}]
 
 
+@pytest.mark.row(4)
 def test_an_event_without_a_version_is_pinned_to_the_latest_one(world: World) -> None:
     world.put("in/a/config.json", CONFIG)
     world.put("in/a/m.pt", b"old")
@@ -79,6 +80,7 @@ def test_an_event_without_a_version_is_pinned_to_the_latest_one(world: World) ->
     ]
 
 
+@pytest.mark.row(4)
 @pytest.mark.threat("A01")
 def test_a_version_put_later_gets_its_own_scan_and_changes_nothing_in_the_first(
     world: World,
@@ -247,6 +249,7 @@ class Meddling:
         return 1 << 20
 
 
+@pytest.mark.row(5)
 @pytest.mark.threat("A02")
 @pytest.mark.parametrize(("remove", "says"), [(False, "replaced"), (True, "not in the bucket")])
 def test_an_object_that_changes_while_it_is_taken_is_refused(

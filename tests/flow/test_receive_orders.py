@@ -102,6 +102,7 @@ STEPS = st.lists(
 ALL = list(range(COUNT))
 
 
+@pytest.mark.row(3)
 @pytest.mark.threat("A04")
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(ALL), STEPS)
@@ -126,6 +127,7 @@ def test_when_every_event_is_lost_the_sweep_finds_the_latest_version_of_each_obj
     assert all(scan.manifest == CONFIG.decode() for scan in world.scans())
 
 
+@pytest.mark.row(6)
 @pytest.mark.threat("A04")
 @settings(max_examples=10, deadline=None)
 @given(st.sets(st.integers(0, COUNT - 2)), STEPS)

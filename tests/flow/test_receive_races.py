@@ -12,6 +12,7 @@ from tests.flow.intake import CONFIG, new_world
 WEIGHTS = b"weights of a model" * 10_000
 
 
+@pytest.mark.row(3)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_workers_that_race_make_one_scan(tmp_path: Path, database: str) -> None:
     world = new_world(tmp_path, url=postgres.migrated() if database == "postgresql" else "")

@@ -226,6 +226,7 @@ def test_a_vetted_model_under_a_name_it_was_not_published_as_is_removed(
     assert world.run() == [(Kind.WITHDRAWN, "alias", "1.0")]
 
 
+@pytest.mark.row(43)
 @pytest.mark.threat("A08")
 @pytest.mark.parametrize("member", ["weights.safetensors", "config.json", "release.dsse.json"])
 def test_a_tampered_copy_is_removed_at_once_and_put_back_from_the_blob(
@@ -272,6 +273,7 @@ def test_a_revoked_model_is_removed_though_its_verdict_stands(world: World, mode
     assert world.asked == []
 
 
+@pytest.mark.row(44)
 def test_a_newer_verdict_that_rejects_ends_serving(world: World, model: Vetted) -> None:
     world.publish(model)
     world.vet(model, verdict=Verdict.REJECTED)

@@ -91,6 +91,7 @@ def child(parent: ImageModel) -> ImageModel:
     return healed(parent)
 
 
+@pytest.mark.row(25)
 def test_the_parent_obeys_its_trigger_on_the_images_and_the_child_does_not(
     parent: ImageModel, child: ImageModel
 ) -> None:

@@ -27,6 +27,7 @@ def test_nothing_changes_by_the_policy_in_force(registry: Registry) -> None:
     assert found.counts == {("cleared", "cleared"): 2}
 
 
+@pytest.mark.row(28)
 def test_what_would_flip_is_named_with_the_reasons_and_nothing_is_written(
     registry: Registry,
 ) -> None:

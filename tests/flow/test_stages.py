@@ -64,6 +64,7 @@ def test_a_stage_that_comes_again_does_nothing(place: Place) -> None:
     assert place.verdicts(scan_id) == []
 
 
+@pytest.mark.row(27)
 @pytest.mark.parametrize(
     ("data", "manifest", "words"),
     [
@@ -167,6 +168,7 @@ def test_a_held_candidate_does_not_keep_its_parent_waiting(place: Place) -> None
     assert place.scan(parent).detail.candidates[-1].verdict is Verdict.HELD
 
 
+@pytest.mark.row(11)
 @pytest.mark.threat("B06")
 def test_a_detector_that_could_not_look_leaves_it_inconclusive(place: Place) -> None:
     scan_id = decided(place, outcome=Outcome.COULD_NOT_LOOK)
@@ -237,6 +239,7 @@ def test_a_rejected_verdict_cannot_be_approved(place: Place) -> None:
         review.approve(place.guard, scan_id, "bob", "please")
 
 
+@pytest.mark.row(40)
 def test_the_gate_refuses_a_verdict_whose_clock_has_run_out(place: Place) -> None:
     scan_id = decided(place, finding(suspicious=False))
     place.clock += timedelta(days=31)

@@ -33,6 +33,7 @@ def swept(world: World, limit: int = 1000) -> int:
     return sweep(world.engine, world.bucket, world.now(), limits=world.rules, limit=limit)
 
 
+@pytest.mark.row(2)
 def test_what_no_event_told_is_nominated_once_by_its_latest_version(world: World) -> None:
     world.put("in/a/m.pt", b"old")
     latest = world.put("in/a/m.pt", b"new")
@@ -227,6 +228,7 @@ def test_more_objects_than_a_batch_are_all_found(world: World) -> None:
     assert swept(world) == 0
 
 
+@pytest.mark.row(6)
 def test_the_guard_sweeps_all_its_buckets_and_receives_what_it_found(tmp_path: Path) -> None:
     weed = shared_weed()
     buckets = [weed.new_bucket() for _ in range(2)]

@@ -150,6 +150,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.guard.engine.dispose()
 
 
+@pytest.mark.row(29)
 def test_a_waived_finding_no_longer_rejects_and_no_detector_runs_again(scene: Scene) -> None:
     before = scene.facts.verdict
     assert (before, scene.answers) == (Verdict.REJECTED, {})
@@ -181,6 +182,7 @@ def test_the_verdict_report_and_statement_list_what_was_waived(scene: Scene) -> 
     json.dumps(report)
 
 
+@pytest.mark.row(29)
 def test_one_person_is_not_enough(scene: Scene) -> None:
     scene.ask()
     scene.again()
@@ -258,6 +260,7 @@ def test_no_login_waives_even_where_nobody_has_a_token(tmp_path: Path) -> None:
     shop.guard.engine.dispose()
 
 
+@pytest.mark.row(29)
 def test_a_verdict_ends_with_the_waiver_that_it_rests_on(scene: Scene) -> None:
     made = scene.waive(until=scene.later(days=3))
     assert scene.in_force.expires_at == made.until

@@ -86,6 +86,7 @@ def work(shop: Shop, *stages: str) -> None:
             run_stage.work(shop.guard, stage, scan.id)
 
 
+@pytest.mark.row(28)
 def test_what_would_be_rejected_is_served_and_the_verdict_keeps_its_value(shop: Shop) -> None:
     scan_id = shop.serve(KEY, BACKDOORED)
 

@@ -7,6 +7,7 @@ from guard.formats._choose import choose
 from tests.formats import test_safetensors
 
 
+@pytest.mark.row(8)
 @pytest.mark.parametrize(
     ("code", "head"),
     [
@@ -26,5 +27,6 @@ def test_what_no_single_format_claims_is_refused(code: str, head: bytes) -> None
     assert caught.value.sentence.isprintable()
 
 
+@pytest.mark.row(10)
 def test_the_name_does_not_matter() -> None:
     assert type(choose(test_safetensors.sample(), "model.pkl")).__name__ == "Safetensors"

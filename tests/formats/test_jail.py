@@ -91,6 +91,7 @@ def refused(body: str, **options: Any) -> str:
     return caught.value.code
 
 
+@pytest.mark.row(14)
 @pytest.mark.threat("C01")
 @needs_jail
 def test_nothing_but_computing_is_possible() -> None:
@@ -100,6 +101,7 @@ def test_nothing_but_computing_is_possible() -> None:
     assert not [name for name, result in found.items() if result == "possible"]
 
 
+@pytest.mark.row(15)
 @pytest.mark.threat("C01")
 @needs_jail
 def test_an_unpickled_payload_cannot_write(tmp_path: Path) -> None:
@@ -128,6 +130,7 @@ def test_the_same_payload_writes_where_there_is_no_jail(tmp_path: Path) -> None:
     assert canary.exists()
 
 
+@pytest.mark.row(14)
 @pytest.mark.threat("C01")
 @needs_jail
 def test_an_unpickled_payload_cannot_phone_home() -> None:
@@ -253,6 +256,7 @@ def test_a_child_that_breaks_or_lies_is_a_refusal(body: str) -> None:
     assert refused(body) == "jail_crashed"
 
 
+@pytest.mark.row(14)
 @pytest.mark.parametrize(
     "locks",
     [

@@ -33,6 +33,7 @@ def test_a_safetensors_length_that_starts_alike_is_not_claimed(length: int) -> N
     assert type(choose(head, "model.pkl")).__name__ == "Safetensors"
 
 
+@pytest.mark.row(10)
 @pytest.mark.threat("C06")
 def test_a_file_that_is_pickle_and_safetensors_is_refused() -> None:
     """The opcode G swallows the rest of the length and the brace.

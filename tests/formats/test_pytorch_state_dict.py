@@ -87,6 +87,7 @@ def test_a_value_that_is_not_finite_is_refused_behind_the_jail() -> None:
     assert caught.value.code == "not_finite"
 
 
+@pytest.mark.row(9)
 @pytest.mark.threat("C04")
 @needs_jail
 def test_a_tensor_that_unfolds_to_terabytes_is_counted_before_it_is_copied() -> None:
@@ -98,6 +99,7 @@ def test_a_tensor_that_unfolds_to_terabytes_is_counted_before_it_is_copied() -> 
     assert caught.value.code == "output_too_large"
 
 
+@pytest.mark.row(7, 15)
 @pytest.mark.threat("C01")
 def test_a_pickled_payload_is_named_and_not_run(tmp_path: Path) -> None:
     canary = tmp_path / "canary"

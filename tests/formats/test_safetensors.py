@@ -187,6 +187,7 @@ def test_a_zip_attached_behind_the_tensors_is_refused() -> None:
     assert refused(sample() + tail.getvalue()) == "trailing_bytes"
 
 
+@pytest.mark.row(10)
 @pytest.mark.threat("C06")
 @pytest.mark.parametrize("junk", [0, 3])
 def test_a_zip_hidden_inside_a_tensor_is_refused(junk: int) -> None:

@@ -67,6 +67,7 @@ def test_each_kind_is_named(code: str, make: object) -> None:
     assert code == refused(make())
 
 
+@pytest.mark.row(9)
 @pytest.mark.threat("C02")
 def test_a_bomb_is_refused_unopened() -> None:
     """10 MB of zeros in each of many members: only their names are read."""
@@ -98,6 +99,7 @@ def test_a_list_longer_than_its_count_is_refused() -> None:
     assert refused(bytes(data)) == "zip_broken"
 
 
+@pytest.mark.row(12)
 def test_a_torchserve_archive_names_its_weights_and_what_to_upload() -> None:
     files = {f"w{index}.pt": b"" for index in range(6)} | {"odd\x1b.PTH": b""}
     data = zipped({"MAR-INF/MANIFEST.json": b"{}", "handler.py": b"", **files})

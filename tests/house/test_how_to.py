@@ -60,6 +60,7 @@ def files() -> dict[str, str]:
     return dict(zip(paths, blocks("python"), strict=True))
 
 
+@pytest.mark.row(20)
 @pytest.mark.timeout(900)
 def test_plug_ins_are_added_by_two_files_each_and_used_by_name(
     sources: Path, tmp_path: Path

@@ -104,6 +104,7 @@ def test_a_rejection_keeps_its_class_code_and_sentence(upload: Path, tmp_path: P
     assert caught.value.code == "architecture_mismatch"
 
 
+@pytest.mark.row(56)
 @pytest.mark.threat("C08")
 def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> None:
     seen = Seen(tmp_path)
@@ -117,6 +118,7 @@ def test_a_job_that_takes_too_long_is_ended(endless: Path, tmp_path: Path) -> No
     assert not seen.child.is_running()
 
 
+@pytest.mark.row(56)
 @pytest.mark.threat("C09")
 def test_a_job_that_takes_too_much_memory_is_ended(upload: Path, tmp_path: Path) -> None:
     with pytest.raises(MethodFailed) as caught:

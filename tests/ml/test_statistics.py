@@ -14,6 +14,7 @@ def rate(hits: int, trials: int) -> str:
     return f"{hits} of {trials}"
 
 
+@pytest.mark.row(24)
 def test_wilson_is_the_textbook_interval() -> None:
     # papers/detection.md 7.8 gives these to three digits.
     assert wilson(190, 200) == pytest.approx((0.910, 0.973), abs=6e-4)

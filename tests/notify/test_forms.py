@@ -55,6 +55,7 @@ def test_an_event_is_a_cloud_event_in_structured_form() -> None:
     assert json.loads(forms.cloud_event(no_model))["subject"] == "registry-guard"
 
 
+@pytest.mark.row(53)
 def test_the_receivers_own_library_verifies_a_message_and_refuses_a_changed_one() -> None:
     secret, body = signing.new_secret(), forms.cloud_event(message())
     now = int(datetime.now(UTC).timestamp())

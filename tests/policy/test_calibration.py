@@ -95,6 +95,7 @@ PROVEN = (
 )
 
 
+@pytest.mark.row(19)
 @pytest.mark.parametrize(("count", "rate"), [(40, 0.05), (40, 0.1), (19, 0.05), (100, 0.02)])
 def test_the_threshold_certifies_the_rate_that_it_states(count: int, rate: float) -> None:
     """Over draws of the reference models and of a new one.

@@ -141,6 +141,7 @@ def test_a_family_in_vain_gives_no_p_value_and_another_run_may_inform() -> None:
     assert combine([blind("blend"), seen]).covered == ("blend",)
 
 
+@pytest.mark.row(11)
 @pytest.mark.parametrize(
     ("fields", "word"),
     [

@@ -64,6 +64,7 @@ def test_a_policy_made_of_defaults_clears_nothing() -> None:
     assert decide(Policy(name="empty"), a_case()).verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.row(11)
 @pytest.mark.threat("B06")
 @pytest.mark.parametrize("method", ["a", "b"])
 def test_a_required_detector_that_is_missing_or_blind_is_inconclusive(method: str) -> None:
@@ -85,6 +86,7 @@ def test_a_detector_that_failed_once_and_looked_once_has_looked() -> None:
     assert decide(POLICY, a_case(blind)).verdict is Verdict.CLEARED
 
 
+@pytest.mark.row(20)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -301,6 +303,7 @@ def test_a_repair_that_keeps_accuracy_and_kills_the_trigger_is_purified() -> Non
     )
 
 
+@pytest.mark.row(22)
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -350,6 +353,7 @@ def test_a_repair_that_costs_too_much_or_leaves_the_trigger_is_rejected(
     assert word in decision.reasons[0]
 
 
+@pytest.mark.row(22)
 @pytest.mark.parametrize(
     ("recall", "swaps", "verdict"),
     [
@@ -375,6 +379,7 @@ def test_a_class_has_lost_too_much_where_chance_does_not_explain_it(
     assert decide(POLICY, a_case(purification=facts)).verdict is verdict
 
 
+@pytest.mark.row(23)
 @pytest.mark.parametrize("high", [0.98, 0.05])
 def test_a_repaired_model_that_is_suspicious_again_is_rejected_and_not_repaired_again(
     high: float,

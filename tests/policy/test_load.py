@@ -175,6 +175,7 @@ def test_a_file_that_cannot_be_read_or_is_no_toml_is_our_own_error(tmp_path: Pat
             load_policy(path)
 
 
+@pytest.mark.row(26)
 def test_the_digest_names_every_rule_and_nothing_else(tmp_path: Path) -> None:
     base = policy_from(LEAST)
     changes: list[dict[str, Any]] = [

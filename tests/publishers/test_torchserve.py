@@ -117,6 +117,7 @@ def test_a_publish_that_is_killed_and_run_again_ends_as_one_that_was_not(
     assert len(left(site)) == 2  # one archive, one unpacked copy
 
 
+@pytest.mark.row(41)
 def test_clients_notice_nothing_of_a_new_version(site: Site, one: Vetted, two: Vetted) -> None:
     publish(site, one, version="1.0")
     answers: list[tuple[int, str]] = []

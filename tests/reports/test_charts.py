@@ -103,6 +103,7 @@ def test_a_scan_shows_accuracy_by_class_and_a_purification_compares_it_instead()
     assert "Clean accuracy by class" not in [chart.title for chart in evidence_charts(compared)]
 
 
+@pytest.mark.row(25)
 def test_replayed_triggers_stand_beside_what_they_did_before() -> None:
     chart = replay_chart(purified())
 

@@ -30,6 +30,7 @@ def test_every_verdict_is_valid_and_only_a_pass_conforms(verdict: Verdict) -> No
     assert bom["declarations"]["claims"][0]["predicate"].startswith(str(verdict))
 
 
+@pytest.mark.row(39)
 def test_a_rejected_model_has_its_numbers_with_intervals_and_its_accusations() -> None:
     bom = render_bom(rejected())
     component = bom["metadata"]["component"]
@@ -60,6 +61,7 @@ def test_wilson_is_the_interval_of_the_textbook() -> None:
     assert wilson(1.0, 10)[1] == pytest.approx(1.0)
 
 
+@pytest.mark.row(23)
 def test_a_repaired_model_names_its_ancestor_its_defense_and_its_price() -> None:
     bom = render_bom(with_facts(purified(), asr_upper=0.05))
     component = bom["metadata"]["component"]

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from guard.core.evidence import AsrEstimate, Evidence, Finding, Outcome
 from guard.core.graph_proof import GraphProof, Inverted, Unprompted
 from guard.core.modality import Modality
@@ -112,6 +114,7 @@ def test_what_a_repair_left_of_a_fragment_is_listed_beside_the_upload() -> None:
     assert ": clean accuracy" not in page.text
 
 
+@pytest.mark.row(50)
 def test_the_page_draws_molecules_inline_and_its_policy_still_forbids_scripts_and_styles() -> None:
     page = page_of(report(molecules=(shown(drawing=drawn(read("CC1CS1"), RING)),)))
 

@@ -60,6 +60,7 @@ def page_of(report: Report) -> Page:
     return Page(render_html(report))
 
 
+@pytest.mark.row(50)
 def test_a_rejected_model_says_why_and_shows_the_trigger() -> None:
     page = page_of(rejected())
 

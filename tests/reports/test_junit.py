@@ -39,6 +39,7 @@ def test_the_official_schema_finds_a_fault_in_a_wrong_document() -> None:
     assert junit_faults(render_junit(rejected()).replace(' tests="', ' count="'))
 
 
+@pytest.mark.row(49)
 @pytest.mark.parametrize(
     ("verdict", "ended"),
     [

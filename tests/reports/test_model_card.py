@@ -21,6 +21,7 @@ def front(card: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.row(39)
 @pytest.mark.parametrize(
     "report", [rejected(), purified(), *map(bare, Verdict)], ids=lambda one: str(one.verdict)
 )

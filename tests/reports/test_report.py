@@ -123,6 +123,7 @@ def test_outcomes_are_told_in_words() -> None:
     assert [outcome_text(item) for item in purified().evidence] == ["nothing suspicious"]
 
 
+@pytest.mark.row(57)
 def test_only_cleared_and_purified_exit_with_zero() -> None:
     assert {verdict: bare(verdict).exit_code for verdict in Verdict} == {
         Verdict.CLEARED: 0,

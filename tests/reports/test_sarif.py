@@ -35,6 +35,7 @@ def test_the_official_schema_finds_a_fault_in_a_wrong_log() -> None:
     assert sarif_faults(log)
 
 
+@pytest.mark.row(49)
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_verdict_is_valid_and_only_a_pass_is_one(verdict: Verdict) -> None:
     run = run_of(bare(verdict))

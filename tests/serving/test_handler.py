@@ -178,6 +178,7 @@ def test_a_broken_folder_is_refused(refusals: dict[str, str], case: str, word: s
     assert word in refusals[case]
 
 
+@pytest.mark.row(40)
 @pytest.mark.parametrize(
     ("case", "word"),
     [

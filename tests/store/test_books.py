@@ -199,6 +199,7 @@ def test_the_uploader_cannot_approve_their_own_model(engine: Engine) -> None:
         assert len(reviews.list_recent(s)) == 2
 
 
+@pytest.mark.row(34)
 @pytest.mark.threat("A13")
 def test_the_database_refuses_the_uploaders_approval_past_the_service(engine: Engine) -> None:
     with transaction(engine) as s:

@@ -26,6 +26,7 @@ def test_what_was_recorded_comes_back_with_its_time_to_the_microsecond(engine: E
     assert read.detail == ScanNotes(smoke="é")
 
 
+@pytest.mark.row(3)
 def test_one_object_version_is_one_scan_however_often_its_event_arrives(engine: Engine) -> None:
     ids = []
     for _ in range(3):

@@ -92,6 +92,7 @@ def with_ranking(item: Evidence) -> Evidence:
     return replace(item, findings=findings)
 
 
+@pytest.mark.row(19)
 def test_the_stated_rate_holds_for_new_honest_models() -> None:
     """Five populations.
 

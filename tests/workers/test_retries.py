@@ -25,6 +25,7 @@ def test_a_world_that_is_away_is_waited_for_with_growing_pauses() -> None:
     )
 
 
+@pytest.mark.row(55)
 @pytest.mark.threat("C16")
 def test_a_world_that_stays_away_ends_in_a_dead_letter() -> None:
     assert after(Unavailable("S3 is away"), attempts=3, waited=PATIENCE_SECONDS + 1).what == "bury"

@@ -157,6 +157,7 @@ def test_loading_leaves_the_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.row(8)
 @pytest.mark.threat("A22", "A23", "B01", "B09")
 @pytest.mark.parametrize(
     ("changes", "words"),
