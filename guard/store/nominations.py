@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import insert, update
+from sqlalchemy import bindparam, insert, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -11,6 +11,9 @@ from guard.store.rows import NominationRow, NominationState
 from guard.store.tables import Nomination
 
 _NOMINATIONS = table(Nomination)
+# Made once: to put a statement together takes longer than to run it.
+_ADD = insert(_NOMINATIONS)
+_GET = rows_of(Nomination).where(_NOMINATIONS.c.id == bindparam("wanted"))
 
 
 def add(
@@ -35,7 +38,7 @@ def add(
         reason="",
         scan_id=None,
     )
-    s.execute(insert(_NOMINATIONS).values(**vars(row)))
+    s.execute(_ADD, vars(row))
     return row
 
 
@@ -45,7 +48,7 @@ def get(s: Session, nomination_id: str) -> NominationRow:
     Raises:
         InputError: there is none.
     """
-    found = first(s, NominationRow, rows_of(Nomination).where(_NOMINATIONS.c.id == nomination_id))
+    found = first(s, NominationRow, _GET, wanted=nomination_id)
     if found is None:
         raise InputError(f"There is no nomination {nomination_id!r}.", code="unknown_nomination")
     return found
