@@ -87,13 +87,13 @@ def measured(folder: Path, url: str, given: argparse.Namespace) -> list[dict[str
     upgrade_database(settings)
     guard = open_guard(settings)
     about = console_rows.fill(guard, given.models, SCANS_EACH, EVIDENCE_EACH)
+    # As in a deployment, where only the workers have it.
+    settings.signing_key_file.unlink(missing_ok=True)
     nobody = Principal(name="login", role=None)
     root = tokens.create(guard, nobody, "root", Role.OPERATOR, days=9, first=True).text
     reviewer = tokens.create(guard, authenticate(guard, root), "rita", Role.REVIEWER, days=9).text
     cookie = {"Cookie": f"{COOKIE}={open_session(guard, authenticate(guard, reviewer)).cookie}"}
     guard.engine.dispose()
-    # As in a deployment, where only the workers have it.
-    settings.signing_key_file.unlink(missing_ok=True)
     pages = [request("GET", path.format(**about), cookie) for path in PATHS]
     makers = {"events": _event, "scans": lambda run, number: _scan(root, run, number)}
     os.sched_setaffinity(0, {1})
@@ -217,11 +217,12 @@ def _processor(pid: int) -> float:
 
 def page(result: dict[str, Any]) -> str:
     """The record's README."""
-    parts = [
+    head = (
         f"# Nominations a second\n\n{__doc__}\n{result['rate']:g} requests a second for "
         f"{result['seconds']:g} s, with {result['models']:,} models in the database. "
         f"{result['note']}\n"
-    ]
+    )
+    parts = [head]
     for kind, found in result["databases"].items():
         rows = "\n".join(
             f"| {one['route']} | {one['pages']['read'] or '–'} | "

