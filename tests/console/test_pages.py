@@ -346,3 +346,27 @@ def test_lists_go_on_behind_the_last_row_of_a_page(
     assert top[0] not in rest
     assert rest
     assert behind == []
+
+
+@pytest.mark.parametrize(
+    ("states", "index"),
+    [(lists.RUNNING, "ix_scans_unfinished"), ({ScanState.FAILED}, "ix_scans_failed")],
+)
+def test_lists_of_few_scans_do_not_walk_over_those_that_are_done(
+    shown: Scene, states: frozenset[ScanState], index: str
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    note = "before_cursor_execute"
+
+    def keep(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        asked.append((statement, values))
+
+    event.listen(shown.guard.engine, note, keep)
+    with reading(shown.guard.engine) as session:
+        listing.scans(session, 50, states=states)
+    event.remove(shown.guard.engine, note, keep)
+
+    ((statement, values),) = [one for one in asked if "ORDER BY" in one[0]]
+    with shown.guard.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    assert any(index in str(row) for row in plan), plan
