@@ -1,13 +1,13 @@
 """A reviewer's session, played in a real browser: from the notification to the signed decision.
 
 The test plays it, and `python -m tests.console.session` plays it again for docs/review-session.md:
-it writes the page and the screenshots in docs/images/review-session, and needs Chromium.
+it takes the screenshots in docs/images/review-session, and needs Chromium.
 """
 
 import io
 import json
-import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ REASON = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Came:
+class Outcome:
     """What came of a session: the notification, and the statement that was downloaded."""
 
     notice: dict[str, Any]
@@ -67,7 +67,7 @@ def staged(folder: Path) -> Iterator[tuple[Scene, Receiver]]:
     scene.guard.engine.dispose()
 
 
-def play(browser: "Browser", scene: Scene, there: Receiver, shoot: Shoot, folder: Path) -> Came:
+def play(browser: "Browser", scene: Scene, there: Receiver, shoot: Shoot, folder: Path) -> Outcome:
     """The whole session.
 
     Args:
@@ -120,12 +120,13 @@ def play(browser: "Browser", scene: Scene, there: Receiver, shoot: Shoot, folder
         download.value.save_as(folder / "statement.json")
         page.get_by_role("link", name="compare with the newest").first.click()
         assert page.locator("tr.differs", has_text="verdict").count()
+        assert "\\x0a" not in page.locator("main").inner_text()
         shoot(page, "8-compare")
         page.get_by_role("link", name="Queue").click()
         assert not page.get_by_role("link", name="digits").count()
     roll_back(browser, scene, shoot)
     envelope = json.loads((folder / "statement.json").read_text(encoding="utf-8"))
-    return Came(notice=notice, view=read_verdict(dsse.verify(envelope, scene.guard.trusted)))
+    return Outcome(notice=notice, view=read_verdict(dsse.verify(envelope, scene.guard.trusted)))
 
 
 def roll_back(browser: "Browser", scene: Scene, shoot: Shoot) -> None:
@@ -144,8 +145,6 @@ def roll_back(browser: "Browser", scene: Scene, shoot: Shoot) -> None:
 
 
 def _notice(there: Receiver) -> dict[str, Any]:
-    import time
-
     until = time.monotonic() + 60
     while time.monotonic() < until:
         for _, _, body in list(there.got):
@@ -170,7 +169,7 @@ def _draw(page: "Page") -> None:
 
 
 def main() -> None:
-    """Play it, and write the page and its screenshots."""
+    """Play it, and keep the screenshots."""
     from PIL import Image
 
     SHOTS.mkdir(parents=True, exist_ok=True)
@@ -191,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -271,6 +271,8 @@ def test_two_verdicts_are_compared_by_what_was_signed(shown: Scene) -> None:
     page = text_of(shown, f"/console/compare?a={pair[0]}&b={pair[1]}")
 
     assert page.index("differs") < page.index(">policy<")
+    assert "<div>kind: policy</div>" in page
+    assert "\\x0a" not in page
     client = shown.browser(Role.VIEWER)
     assert client.get(f"/console/compare?a={pair[0]}&b=zz").status_code == 404
 
