@@ -20,13 +20,13 @@ from guard.attest.views import VerdictView, read_verdict
 from guard.core.hooks import HookKind
 from guard.core.roles import Role
 from guard.flow import hooks
-from guard.local._ports import free_ports
 from guard.store import exhibits, uploaders
 from guard.store.session import transaction
 from tests import people
 from tests.console.browsing import launched, opened, served, sign_in, signed_in, token_of, worked
 from tests.console.scene import Scene
 from tests.notify.receiver import Receiver, receiver
+from tests.services import free_ports
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -351,11 +351,15 @@ def test_lists_go_on_behind_the_last_row_of_a_page(
 
 
 @pytest.mark.parametrize(
-    ("states", "index"),
-    [(lists.RUNNING, "ix_scans_unfinished"), ({ScanState.FAILED}, "ix_scans_failed")],
+    ("states", "indexes"),
+    [
+        (lists.RUNNING, ("ix_scans_unfinished",)),
+        # Which of the two depends on what the planner knows of the states.
+        ({ScanState.FAILED}, ("ix_scans_failed", "ix_scans_state")),
+    ],
 )
 def test_lists_of_few_scans_do_not_walk_over_those_that_are_done(
-    shown: Scene, states: frozenset[ScanState], index: str
+    shown: Scene, states: frozenset[ScanState], indexes: tuple[str, ...]
 ) -> None:
     asked: list[tuple[str, Any]] = []
     note = "before_cursor_execute"
@@ -371,4 +375,4 @@ def test_lists_of_few_scans_do_not_walk_over_those_that_are_done(
     ((statement, values),) = [one for one in asked if "ORDER BY" in one[0]]
     with shown.guard.engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
-    assert any(index in str(row) for row in plan), plan
+    assert any(index in str(row) for row in plan for index in indexes), plan
