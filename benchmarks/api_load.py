@@ -33,7 +33,17 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request and read the whole answer."""
+        """Send a request and read the whole answer; once more where an idle connection was closed."""
+        kept = self._streams is not None
+        try:
+            return await self._ask(request)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self._streams = None
+            if not kept:
+                raise
+            return await self._ask(request)
+
+    async def _ask(self, request: bytes) -> tuple[int, bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
