@@ -33,7 +33,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request and read the whole answer; once more where an idle connection was closed."""
+        """Send a request and read the answer; again where an idle connection was closed."""
         kept = self._streams is not None
         try:
             return await self._ask(request)
