@@ -1,8 +1,8 @@
 """The FastAPI application. Run as `uvicorn guard.api.app:from_settings --factory`."""
 
-from collections.abc import Awaitable, Callable
-
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guard import __version__
 from guard.api import (
@@ -36,6 +36,8 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
 }
+#: With "no-referrer" a browser would not say from which page a form comes.
+_PAGE_HEADERS = {**_HEADERS, "Referrer-Policy": "same-origin"}
 
 
 #: The files whose routes the application has.
@@ -83,17 +85,24 @@ def create_app(guard: Guard) -> FastAPI:
         app.include_router(router)
     problems.install(app)
     app.add_middleware(Gatekeeper, guard=guard)
-
-    @app.middleware("http")
-    async def plain(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call(request)
-        response.headers.update(_HEADERS)
-        if sessions.is_console(request.scope["path"]):
-            # With "no-referrer" a browser would not say from which page a form comes.
-            response.headers["Referrer-Policy"] = "same-origin"
-        return response
-
+    app.add_middleware(_Headed)
     return app
+
+
+class _Headed:
+    """Give every answer the headers that keep it plain; no task or queue stands between."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                page = sessions.is_console(scope["path"])
+                MutableHeaders(scope=message).update(_PAGE_HEADERS if page else _HEADERS)
+            await send(message)
+
+        await self.app(scope, receive, headed if scope["type"] == "http" else send)
 
 
 def from_settings() -> FastAPI:

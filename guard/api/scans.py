@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from guard.api.access import BoundedRoute, guard_of, require_token, scope_of
 from guard.api.answers import (
@@ -23,8 +24,8 @@ from guard.core.plain import to_plain
 from guard.core.states import ScanState
 from guard.flow.principals import Principal
 from guard.flow.signed import signed
-from guard.flow.submit import submit
-from guard.store import ledger, nominations, reviews, scans
+from guard.flow.submit import nominated
+from guard.store import ledger, reviews, scans
 from guard.store.rows import NominationState
 from guard.store.session import reading
 
@@ -51,20 +52,18 @@ class NotNominated(InputError):
 
 
 @router.post("/scans", status_code=202, responses=refusals(400, 403, 422, 429))
-def submit_object(
+async def submit_object(
     wanted: Submission,
     request: Request,
     response: Response,
     who: Annotated[Principal, Depends(require_token)],
 ) -> NominationAnswer:
     """Have an object looked at that is in an intake bucket already."""
-    guard = guard_of(request)
-    new = submit(guard, who, wanted.bucket, wanted.key, wanted.version_id)
-    with reading(guard.engine) as session:
-        row = nominations.get(session, new)
+    place = wanted.bucket, wanted.key, wanted.version_id
+    row = await run_in_threadpool(nominated, guard_of(request), who, *place)
     if row.state in (NominationState.IGNORED, NominationState.REFUSED):
         raise NotNominated(row.reason)
-    response.headers["Location"] = f"/nominations/{new}"
+    response.headers["Location"] = f"/nominations/{row.id}"
     return NominationAnswer.of(row)
 
 

@@ -15,6 +15,7 @@ from guard.store import ledger
 from guard.store.rows import LedgerRow
 from guard.store.session import reading
 
+_NONE = ("–",)
 router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
 
 
@@ -26,21 +27,21 @@ def show(
 ) -> HTMLResponse:
     """What two signed statements say, row by row; those that differ are marked and come first."""
     reader = who_reads(request)
-    rows, pair = list[tuple[str, str, str, bool]](), None
+    rows, pair = list[tuple[str, tuple[str, ...], tuple[str, ...], bool]](), None
     if a and b:
         scope = scope_of(request)
         with reading(guard_of(request).engine) as session:
             pair = ledger.get(session, a, scope), ledger.get(session, b, scope)
         first, second = _stated(pair[0]), _stated(pair[1])
         named = [*first, *(name for name in second if name not in first)]
-        found = [(name, first.get(name, "–"), second.get(name, "–")) for name in named]
+        found = [(name, first.get(name, _NONE), second.get(name, _NONE)) for name in named]
         rows = [(*one, one[1] != one[2]) for one in found]
         rows.sort(key=lambda one: not one[3])
     return page(request, "compare.html.jinja", reader, rows=rows, pair=pair, a=a, b=b)
 
 
-def _stated(row: LedgerRow) -> dict[str, str]:
-    """A statement as names and texts; raises IntegrityMismatch where it is no verdict of ours."""
+def _stated(row: LedgerRow) -> dict[str, tuple[str, ...]]:
+    """A statement as names and lines; raises IntegrityMismatch where it is no verdict of ours."""
     view = signed(row.envelope)
     facts = to_plain(view.facts.natural_apart())
     basis = to_plain(dict(view.basis))
@@ -56,7 +57,14 @@ def _stated(row: LedgerRow) -> dict[str, str]:
         "basis": basis,
         **facts,
     }
-    return {str(name): _text(value) for name, value in about.items()}
+    return {str(name): _lines(value) for name, value in about.items()}
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    """Of a list or a mapping a line for each item; what is inside an item stays on one."""
+    if value and isinstance(value, dict):
+        return tuple(f"{name}: {_text(item)}" for name, item in value.items())
+    return tuple(map(_text, value)) if value and isinstance(value, list) else (_text(value),)
 
 
 def _text(value: Any) -> str:

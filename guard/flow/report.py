@@ -18,12 +18,13 @@ from guard.flow import _newest
 from guard.flow._aging import root_of
 from guard.flow.context import Guard
 from guard.flow.signed import signed
-from guard.reports.report import RecoveredTrigger, Report, methods_of
+from guard.reports.report import RecoveredTrigger, Report, TrainingImage, methods_of
 from guard.store import artifacts, ledger, publications, scans
 from guard.store import cleansets as cleanset_rows
 from guard.store import evidence as evidence_rows
 from guard.store.rows import LedgerRow, ScanRow
 from guard.store.session import reading
+from guard.vetting.accused import shown
 from guard.vetting.case import read_as_grey
 from guard.vetting.examine import open_model
 from guard.vetting.molecules_shown import with_molecules
@@ -46,6 +47,7 @@ def report_for(guard: Guard, scan_id: str) -> Report:
         report,
         triggers=_stored_triggers(guard, known.found, cleanset, known.stored),
         sift=_stored_sift(guard, report.facts),
+        training_images=_stored_images(guard, report.facts, known.found),
     )
     repair = report.purification
     if isinstance(cleanset, PairSetFacts):
@@ -172,6 +174,20 @@ def _stored_sift(guard: Guard, facts: VerdictFacts) -> SiftReport | None:
     except GuardError:
         return None
     return from_plain(SiftReport, json.loads(data))
+
+
+def _stored_images(
+    guard: Guard, facts: VerdictFacts, found: Sequence[Evidence]
+) -> list[TrainingImage]:
+    """Images that the sift which the verdict names has accused; none where they are missing."""
+    report = None if facts.training_set is None else facts.training_set.report
+    digests = [one.blobs.get("accused") for one in found if one.blobs.get("report") == report]
+    if report is None or not digests or digests[0] is None:
+        return []
+    try:
+        return shown(guard.blobs.path(digests[0]).read_bytes())
+    except GuardError:
+        return []
 
 
 def _candidates(session: "Session", scan: ScanRow) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from guard.flow._seal import settle
 from guard.flow.context import Guard
 from guard.flow.nominate import record
 from guard.flow.principals import Principal, may_submit
+from guard.store import nominations
+from guard.store.rows import NominationRow
 from guard.store.session import reading, transaction
 from guard.vetting.model_path import locate, shards_beside
 
@@ -21,7 +23,14 @@ from guard.vetting.model_path import locate, shards_beside
 def submit(
     guard: Guard, who: Principal | str, bucket: str, key: str, version_id: str | None = None
 ) -> str:
-    """Nominate an object of an intake bucket; returns the nomination's id.
+    """Nominate an object of an intake bucket; returns the id. Raises as `nominated`."""
+    return nominated(guard, who, bucket, key, version_id).id
+
+
+def nominated(
+    guard: Guard, who: Principal | str, bucket: str, key: str, version_id: str | None = None
+) -> NominationRow:
+    """Nominate an object of an intake bucket.
 
     Raises:
         Unauthorised, Forbidden: as `guard.flow.principals.may_submit`.
@@ -35,8 +44,9 @@ def submit(
         new = record(session, wanted, guard.now(), guard.settings.intake_buckets)
         detail = "" if version_id is None else f"version {_object_keys.shown(version_id)}"
         note(guard, session, who, Act.SUBMIT, place, detail, {"nomination": new})
+        row = nominations.get(session, new)
     settle(guard)
-    return new
+    return row
 
 
 def submit_file(guard: Guard, who: Principal | str, path: Path, name: str) -> str:

@@ -133,7 +133,7 @@ def exhibits(report: Report) -> dict[str, Any]:
         "demonstrations": _demonstrations(report),
         "cards": text_cards(report.molecules),
         "not_drawn": report.not_drawn,
-        "sift": None if report.sift is None else summary(report.sift),
+        "sift": None if report.sift is None else summary(report.sift, report.training_images),
     }
 
 

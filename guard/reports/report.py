@@ -70,6 +70,20 @@ class Demonstration:
     images: Sequence[Answered] = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingImage:
+    """An image of the training set, uint8 C,H,W, for the HTML page.
+
+    `looks` is the class that an accused image looks like, None where that is unsure; images that
+    are not accused stand beside for comparison.
+    """
+
+    image: Any = field(repr=False)
+    label: int
+    accused: bool
+    looks: int | None = None
+
+
 @dataclass(frozen=True)
 class Shot:
     """What one model generated: an SVG document, or None where no molecule came out."""
@@ -118,6 +132,7 @@ class Report:
             `failed`.
         sift: that of the training set which the model names, for the HTML page; the JSON document
             has it as evidence.
+        training_images: some that the sift accuses, and others of the same labels.
         expired: whether the verdict had ended when the report was made.
         source: where the model came from, to the commit, where its path does not say that.
     """
@@ -140,6 +155,7 @@ class Report:
     not_drawn: str = ""
     candidates: Sequence[Mapping[str, Any]] = ()
     sift: SiftReport | None = field(default=None, repr=False)
+    training_images: Sequence[TrainingImage] = field(default=(), repr=False)
     scan_id: str | None = None
     verdict_id: str | None = None
     issued_at: str | None = None

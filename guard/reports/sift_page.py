@@ -14,7 +14,7 @@ from guard.core.trainset import Suspect, TrainingSetFacts
 from guard.reports.charts import percent
 from guard.reports.images import thumbnail_uri
 from guard.reports.page import rendered
-from guard.reports.report import parameters_text
+from guard.reports.report import TrainingImage, parameters_text
 from guard.reports.sift_charts import class_charts, class_name, fdr_chart, standing
 
 MOST_SUSPECTS = 60
@@ -83,8 +83,8 @@ def page(
     )
 
 
-def summary(report: SiftReport) -> dict[str, Any]:
-    """What the model's own page shows of a sift."""
+def summary(report: SiftReport, images: Sequence[TrainingImage] = ()) -> dict[str, Any]:
+    """What the model's own page shows of a sift, with some of the set's images."""
     head = _head(report)
     return {
         "verdict": _BADGE.get(report.verdict, str(report.verdict)),
@@ -98,7 +98,15 @@ def summary(report: SiftReport) -> dict[str, Any]:
         "rows": _rows(report),
         "uri": report.training_set.uri,
         "digest": report.training_set.digest,
+        "shots": [_small(report, one) for one in images if one.accused],
+        "clean": [_small(report, one) for one in images if not one.accused],
     }
+
+
+def _small(report: SiftReport, one: TrainingImage) -> dict[str, Any]:
+    label = class_name(report, one.label)
+    looks = "unsure" if one.looks is None else class_name(report, one.looks)
+    return {"image": _thumbnail(one.image), "label": label, "looks": looks}
 
 
 def _head(report: SiftReport) -> dict[str, Any]:

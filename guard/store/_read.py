@@ -32,9 +32,9 @@ def many(s: Session, row: type[R], statement: Any) -> list[R]:
     return [row(**found._mapping) for found in s.execute(statement)]
 
 
-def first(s: Session, row: type[R], statement: Any) -> R | None:
-    """The first row, or None."""
-    found = s.execute(statement).first()
+def first(s: Session, row: type[R], statement: Any, **values: Any) -> R | None:
+    """The first row, or None; `values` fill what the statement leaves open."""
+    found = s.execute(statement, values).first()
     return None if found is None else row(**found._mapping)
 
 

@@ -16,6 +16,7 @@ from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import ActRecord, LedgerAct
 
 _ACTS, _CHAIN = table(ActRecord), table(LedgerAct)
+_ADD = insert(_ACTS).returning(_ACTS.c.seq)
 
 
 def add(
@@ -44,8 +45,7 @@ def add(
         "facts": dict(facts),
         "at": now,
     }
-    made = insert(_ACTS).values(**values).returning(_ACTS.c.seq)
-    return ActRow(**values, seq=int(s.execute(made).scalar_one()))
+    return ActRow(**values, seq=int(s.execute(_ADD, values).scalar_one()))
 
 
 def list_recent(s: Session, limit: int = 50) -> list[ActRow]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import or_, select, true
+from sqlalchemy import Text, bindparam, or_, select, true
 from sqlalchemy.orm import Session
 
 from guard.core.states import ScanState
@@ -13,6 +13,16 @@ from guard.store.tables import Nomination, Scan, Uploader
 
 _SCANS = table(Scan)
 _NOMINATIONS, _UPLOADERS = table(Nomination), table(Uploader)
+_OPEN = (
+    rows_of(Nomination)
+    .where(
+        _NOMINATIONS.c.state == NominationState.NEW,
+        _NOMINATIONS.c.bucket == bindparam("bucket_"),
+        _NOMINATIONS.c.key == bindparam("key_"),
+        _NOMINATIONS.c.version_id.is_not_distinct_from(bindparam("version_", type_=Text)),
+    )
+    .limit(1)
+)
 #: Separates the version of the weights from that of a `config.json` that arrived after their scan.
 LATE_MANIFEST = "#config="
 #: Separates the ETag from the time of a later upload of the same bytes, without versions.
@@ -98,13 +108,7 @@ def open_nomination(
     s: Session, bucket: str, key: str, version_id: str | None
 ) -> NominationRow | None:
     """A notice of the same object that has not been handled yet."""
-    where = (
-        _NOMINATIONS.c.state == NominationState.NEW,
-        _NOMINATIONS.c.bucket == bucket,
-        _NOMINATIONS.c.key == key,
-        _NOMINATIONS.c.version_id.is_not_distinct_from(version_id),
-    )
-    return first(s, NominationRow, rows_of(Nomination).where(*where).limit(1))
+    return first(s, NominationRow, _OPEN, bucket_=bucket, key_=key, version_=version_id)
 
 
 def open_scans_of(s: Session, principal: str, limit: int) -> int:

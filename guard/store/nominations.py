@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import insert, update
+from sqlalchemy import bindparam, insert, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -12,6 +12,9 @@ from guard.store.scope import EVERYTHING, Scope
 from guard.store.tables import Nomination
 
 _NOMINATIONS = table(Nomination)
+# Made once: to put a statement together takes longer than to run it.
+_ADD = insert(_NOMINATIONS)
+_GET = rows_of(Nomination).where(_NOMINATIONS.c.id == bindparam("wanted"))
 
 
 def add(
@@ -36,7 +39,7 @@ def add(
         reason="",
         scan_id=None,
     )
-    s.execute(insert(_NOMINATIONS).values(**vars(row)))
+    s.execute(_ADD, vars(row))
     return row
 
 
@@ -46,9 +49,8 @@ def get(s: Session, nomination_id: str, scope: Scope = EVERYTHING) -> Nomination
     Raises:
         InputError: there is none in `scope`.
     """
-    seen = scope.at(_NOMINATIONS.c.bucket, _NOMINATIONS.c.key)
-    where = (_NOMINATIONS.c.id == nomination_id, *seen)
-    found = first(s, NominationRow, rows_of(Nomination).where(*where))
+    seen = tuple(scope.at(_NOMINATIONS.c.bucket, _NOMINATIONS.c.key))
+    found = first(s, NominationRow, _GET.where(*seen) if seen else _GET, wanted=nomination_id)
     if found is None:
         raise InputError(f"There is no nomination {nomination_id!r}.", code="unknown_nomination")
     return found

@@ -15,6 +15,7 @@ from guard.store.rows import OutboxRow
 from guard.store.tables import Outbox
 
 _OUTBOX = table(Outbox)
+_ADD = insert(_OUTBOX)
 
 
 def add(
@@ -22,9 +23,8 @@ def add(
 ) -> None:
     """Have `task` sent with `payload` (ids only) after this transaction's commit and the delay."""
     due_at = now + timedelta(seconds=delay_seconds)
-    s.execute(
-        insert(_OUTBOX).values(task=task, payload=dict(payload), created_at=now, not_before=due_at)
-    )
+    values = {"task": task, "payload": dict(payload), "created_at": now, "not_before": due_at}
+    s.execute(_ADD, values)
 
 
 def due(s: Session, now: datetime, limit: int = 100) -> list[OutboxRow]:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -12,6 +12,7 @@ from guard.store.rows import TokenRow
 from guard.store.tables import Principal, Token
 
 _PRINCIPALS, _TOKENS = table(Principal), table(Token)
+_FIND = rows_of(Token).where(_TOKENS.c.id == bindparam("wanted"))
 
 
 def exist(s: Session) -> bool:
@@ -64,7 +65,7 @@ def add_token(
 
 def find_token(s: Session, token_id: str) -> TokenRow | None:
     """The token with this id, or None."""
-    return first(s, TokenRow, rows_of(Token).where(_TOKENS.c.id == token_id))
+    return first(s, TokenRow, _FIND, wanted=token_id)
 
 
 def list_tokens(s: Session) -> list[TokenRow]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import Text, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from guard.core.errors import InputError
@@ -20,6 +20,16 @@ from guard.store.tables import Scan
 
 _PROJECTS, _MEMBERS, _UPLOADS = table(Project), table(ProjectMember), table(ProjectUpload)
 _SCANS, _IDENTITIES = table(Scan), table(KnownIdentity)
+_LENGTH = func.length(_PROJECTS.c.prefix)
+_OF_KEY = (
+    rows_of(Project)
+    .where(
+        _PROJECTS.c.bucket == bindparam("bucket_"),
+        func.substr(bindparam("key_", type_=Text), 1, _LENGTH) == _PROJECTS.c.prefix,
+    )
+    .order_by(_LENGTH.desc())
+    .limit(1)
+)
 _OPEN = [state for state in ScanState if state not in {ScanState.DONE, ScanState.FAILED}]
 
 
@@ -77,9 +87,7 @@ def with_policy(s: Session) -> list[ProjectRow]:
 
 def of_key(s: Session, bucket: str, key: str) -> ProjectRow | None:
     """The project with the longest prefix of `key`, or None."""
-    covers = func.substr(key, 1, func.length(_PROJECTS.c.prefix)) == _PROJECTS.c.prefix
-    found = rows_of(Project).where(_PROJECTS.c.bucket == bucket, covers)
-    return first(s, ProjectRow, found.order_by(func.length(_PROJECTS.c.prefix).desc()).limit(1))
+    return first(s, ProjectRow, _OF_KEY, bucket_=bucket, key_=key)
 
 
 def covering(known: Iterable[ProjectRow], bucket: str, key: str) -> ProjectRow | None:

@@ -64,7 +64,8 @@ class Scan(Base):
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)
     updated_at: Mapped[datetime] = mapped_column(Utc)
     # One first scan per object version, however often its event arrives. Without a version id (an
-    # unversioned bucket) the caller distinguishes uploads.
+    # unversioned bucket) the caller distinguishes uploads. Few scans are not done; a list of those
+    # must not walk over all others.
     __table_args__ = (
         only(
             "uq_scans_object",
@@ -74,6 +75,8 @@ class Scan(Base):
             where="parent_scan_id IS NULL",
             unique=True,
         ),
+        only("ix_scans_unfinished", "created_at", where="state <> 'done' AND state <> 'failed'"),
+        only("ix_scans_failed", "created_at", where="state = 'failed'"),
     )
 
 

@@ -19,6 +19,7 @@ from guard.core.evidence import Target
 from guard.core.states import Family
 from guard.core.trainset import Suspect
 from guard.policy.rules import TrainingSetRule
+from guard.reports.report import TrainingImage
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST = 5000  # images of each kind: more of them teach and prove no more
 MOST_BYTES = 1 << 29  # the same as memory, for large images
+MOST_SHOWN, MOST_BESIDE = 24, 8  # on a page
 LEAST = 10  # proof images of a label for which a rate of its own says something
 
 
@@ -197,6 +199,41 @@ def unpacked(data: bytes) -> AccusedImages:
             "The accused training images cannot be read; sift the training set again.",
             code="accused_unreadable",
         ) from error
+
+
+def shown(data: bytes) -> list[TrainingImage]:
+    """A few of the images that `packed` stored: accused ones, and others of the same labels.
+
+    Raises:
+        InputError: as `unpacked`.
+    """
+    taught = unpacked(data).taught
+    labels, looks = taught.suspects.labels.tolist(), taught.relabelled.tolist()
+    found = [
+        TrainingImage(
+            image=taught.suspects.images[place].numpy(),
+            label=labels[place],
+            accused=True,
+            looks=None if looks[place] < 0 else looks[place],
+        )
+        for place in _spread(range(len(labels)), MOST_SHOWN)
+    ]
+    wanted = {one.label for one in found}
+    beside = [place for place, one in enumerate(taught.trusted.labels.tolist()) if one in wanted]
+    return found + [
+        TrainingImage(
+            image=taught.trusted.images[place].numpy(),
+            label=int(taught.trusted.labels[place]),
+            accused=False,
+        )
+        for place in _spread(beside, MOST_BESIDE)
+    ]
+
+
+def _spread(places: Sequence[int], most: int) -> list[int]:
+    if len(places) <= most:
+        return list(places)
+    return [places[place] for place in np.linspace(0, len(places) - 1, most).round().astype(int)]
 
 
 def _most(train: "TrainingSet") -> int:

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from guard.api.app import create_app
 from guard.api.sessions import COOKIE
 from guard.core.roles import Role
-from guard.flow import exhibits, orders, run_stage
+from guard.flow import exhibits, notify, orders, run_stage
 from guard.flow.principals import authenticate
 from guard.flow.sessions import open_session
 from guard.store import alarms, dead_letters, outbox
@@ -76,11 +76,17 @@ class Scene(Waivable):
         self.do_all()
         return orders.find(self.guard, answer.headers["location"].rpartition("/")[2])
 
+    def notify(self, event_id: str) -> None:
+        """Send an event to whoever wants it, as the worker of the queue `notify` does."""
+        notify.fan_out(self.guard, event_id)
+        notify.send_due(self.guard)
+
     def do_all(self) -> None:
         """Do every message that is due, as workers would."""
         do: dict[str, Callable[[str], object]] = {
             "order": partial(orders.work, self.guard),
             "draw": partial(exhibits.draw, self.guard),
+            "notify": self.notify,
         }
         while True:
             with transaction(self.guard.engine) as session:

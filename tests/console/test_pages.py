@@ -287,6 +287,8 @@ def test_two_verdicts_are_compared_by_what_was_signed(shown: Scene) -> None:
     page = text_of(shown, f"/console/compare?a={pair[0]}&b={pair[1]}")
 
     assert page.index("differs") < page.index(">policy<")
+    assert "<div>kind: policy</div>" in page
+    assert "\\x0a" not in page
     client = shown.browser(Role.VIEWER)
     assert client.get(f"/console/compare?a={pair[0]}&b=zz").status_code == 404
 
@@ -362,3 +364,31 @@ def test_lists_go_on_behind_the_last_row_of_a_page(
     assert top[0] not in rest
     assert rest
     assert behind == []
+
+
+@pytest.mark.parametrize(
+    ("states", "indexes"),
+    [
+        (lists.RUNNING, ("ix_scans_unfinished",)),
+        # Which of the two depends on what the planner knows of the states.
+        ({ScanState.FAILED}, ("ix_scans_failed", "ix_scans_state")),
+    ],
+)
+def test_lists_of_few_scans_do_not_walk_over_those_that_are_done(
+    shown: Scene, states: frozenset[ScanState], indexes: tuple[str, ...]
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    note = "before_cursor_execute"
+
+    def keep(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        asked.append((statement, values))
+
+    event.listen(shown.guard.engine, note, keep)
+    with reading(shown.guard.engine) as session:
+        listing.scans(session, 50, states=states)
+    event.remove(shown.guard.engine, note, keep)
+
+    ((statement, values),) = [one for one in asked if "ORDER BY" in one[0]]
+    with shown.guard.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    assert any(index in str(row) for row in plan for index in indexes), plan

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from guard.cleansets import curate, read_source
 from guard.core.evidence import CleanSetFacts, Evidence, Outcome
@@ -17,6 +18,8 @@ from guard.flow._lease import hold
 from guard.flow.context import Guard
 from guard.flow.report import report_for
 from guard.policy import DefenseRule, Policy, load_policy
+from guard.reports.exhibited import restored, stored
+from guard.reports.html import render_html
 from guard.store import cleansets, evidence
 from guard.store.rows import ScanRow
 from guard.store.session import reading, transaction
@@ -122,6 +125,12 @@ def test_poison_that_detectors_miss_is_rejected_and_repaired_with_the_suspects(
     assert scan.detail.accused is not None
     kept = unpacked(place.guard.blobs.path(scan.detail.accused).read_bytes())
     assert len(kept.moments) == 1
+    page = restored(json.loads(json.dumps(stored(report))))["sift"]
+    assert (len(page["shots"]), 0 < len(page["clean"]) <= 8) == (24, True)
+    assert all(isinstance(one["image"], Markup) for one in page["shots"] + page["clean"])
+    assert render_html(report).count(page["shots"][0]["image"]) >= 1
+    place.guard.blobs.path(scan.detail.accused).unlink()
+    assert report_for(place.guard, scan_id).training_images == []
 
     stages(place, scan_id, "purify")
     (attempt,) = place.scan(scan_id).detail.candidates
