@@ -30,7 +30,7 @@ from guard.local.supervisor import interrupted_by_signals
 LOOK_SECONDS = 15.0
 SENDING = 0.7  # of the time; the rest is for what is still open
 QUIET = 20.0  # seconds of rest before the end is checked: a lease, some rounds of reconcile
-FIRST_SECONDS = 240.0  # for the first uploads, which take the names
+FIRST_SECONDS = 420.0  # for the first uploads, which take the names
 
 
 def main() -> None:

@@ -202,7 +202,9 @@ KINDS = (
     Kind("weights that are NaN", lambda b, _n: _with_config(b, SAFE, _safe(_nan(b.honest)))),
     Kind(
         "other num_classes",
-        lambda b, _n: _with_config(b, SAFE, _safe(b.honest), num_classes=7, label_names=[]),
+        lambda b, _n: _with_config(
+            b, SAFE, _safe(b.honest), num_classes=7, label_names=list("abcdefg")
+        ),
     ),
     Kind(
         "shapes over budget",

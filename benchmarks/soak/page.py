@@ -47,7 +47,7 @@ def result(
             "most": times[-1] if times else None,
         },
         "dead_letters": _counted((row["task"], row["error"]) for row in found.letters),
-        "alarms": dict(sorted(Counter(row["kind"] for row in found.alarms).items())),
+        "alarms": _counted((row["kind"], row["detail"]) for row in found.alarms),
         "memory_mib": _memory(watch),
         "database": watch.ground.guard.engine.dialect.name,
         "rows": rows,
@@ -134,7 +134,7 @@ def page(some: Mapping[str, Any]) -> str:
             [(name, *one.values()) for name, one in some["memory_mib"].items()],
         ),
         ("Dead letters", ("task", "error", "times"), some["dead_letters"]),
-        ("Alarms", ("kind", "times"), list(some["alarms"].items())),
+        ("Alarms, open or over", ("kind", "detail", "times"), some["alarms"]),
     )
     return "\n\n".join(_table(*one) for one in tables)
 

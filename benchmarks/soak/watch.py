@@ -183,7 +183,8 @@ def leftovers(ground: Ground) -> list[str]:
     found += [
         f"leftover: tmp/{path.name}"
         for path in (ground.folder / "tmp").iterdir()
-        if not path.is_socket()
+        # Python's own, of each process that loads multiprocessing: empty, once its process is gone.
+        if not path.is_socket() and not (path.name.startswith("pymp-") and not list(path.iterdir()))
     ]
     for path in (data / "blobs").glob("??/*"):
         if sha256(path.read_bytes()) != path.name:
