@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, help="default: one for eight uploads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30.0, help="at most, with all waiting")
+    parser.add_argument("--parts", nargs="*", default=list(schedule.KILLED), help="what is killed")
     parser.add_argument("--out", type=Path, default=Path("run/soak"), help="logs and all rows")
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
@@ -77,7 +78,8 @@ def soak(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
     seconds = given.minutes * 60 * SENDING - (time.monotonic() - began)
     sender = send(ground, bases, schedule.uploads(given.uploads, seconds, given.seed))
     count = given.kills if given.kills is not None else given.uploads // 8
-    killed = harm(ground, watch, sender, schedule.kills(count, seconds, given.seed), given.seed)
+    kills = schedule.kills(count, seconds, given.seed, given.parts)
+    killed = harm(ground, watch, sender, kills, given.seed)
     say(began, f"{sender.done} uploads were sent, {len(killed)} processes killed")
     settle(ground, watch, began + given.minutes * 60)
     sender.stopped.set()

@@ -24,8 +24,10 @@ from guard.bootstrap import open_guard
 from guard.cleansets import curate, read_source
 from guard.core.errors import Unavailable
 from guard.flow.context import Guard
-from guard.local.component import State
+from guard.local.component import Component, State
+from guard.local.guard_processes import Api, Relay, Worker
 from guard.local.supervisor import Stack
+from guard.local.torchserve import Torchserve
 from guard.settings import load_settings
 from guard.store import cleansets
 from guard.store.session import transaction
@@ -42,6 +44,7 @@ SETTINGS = {
     "GUARD_MAX_UPLOAD_BYTES": str(LARGEST),
 }
 RESTARTS = 3  # tries to start a part before the soak gives up
+START_SECONDS = 300.0  # for each part to start: the machine may have much else to do
 
 
 class Postgres:
@@ -161,6 +164,8 @@ def running(folder: Path, env: Mapping[str, str] = os.environ) -> Iterator[Groun
         kept["GUARD_DATABASE_URL"] = postgres.url
     try:
         with Stack(folder / "stack", kept) as stack:
+            for kind in (Component, Api, Relay, Worker, Torchserve):
+                kind.start_seconds = START_SECONDS
             stack.start()
             guard = open_guard(load_settings(stack.environment()))
             add_cleanset(guard, folder)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.soak.kinds import KINDS, Kind
 
-NAMES = tuple(f"net-{number}" for number in range(4))  # that good uploads share
+NAMES = tuple(f"net-{number}" for number in range(3))  # that good uploads share
 #: Part of the stack -> how often it is drawn. `job` is one child process of a worker.
 KILLED = {
     "worker-scan": 3.0, "worker-inspect": 3.0, "worker-control": 3.0, "worker-watch": 1.0,
