@@ -1,9 +1,11 @@
 """What must hold while the soak runs, and what must hold once it rests."""
 
+import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +45,9 @@ class Watch:
 
     def note(self, violation: str) -> None:
         """Keep a violation with the second in which it was first seen."""
-        self.violations.setdefault(violation, round(time.monotonic() - self.began, 1))
+        if violation not in self.violations:
+            self.violations[violation] = round(time.monotonic() - self.began, 1)
+            print(f"{self.violations[violation]:7.1f} s  ! {violation}", flush=True)
 
     def look(self) -> Books | None:
         """Compare serving, database and ledger as they are now; None where one is away."""
@@ -176,8 +180,13 @@ def _serving(watch: Watch, found: Books) -> Iterator[str]:
 
 
 def leftovers(ground: Ground) -> list[str]:
-    """Files that nobody will look at again: what killed processes left behind."""
+    """Files that nobody will look at again: what killed processes left behind, a while later."""
     data = ground.folder / "stack"
+    for path in [*(data / "work").glob("*"), *(data / "blobs").glob(".*")]:
+        with suppress(OSError):
+            os.utime(path, (0, 0))
+    with ground.guard.workspace():
+        ground.guard.blobs.put_bytes(b"a write like any other")
     found = [f"leftover: work/{path.name}" for path in (data / "work").glob("*")]
     found += [f"leftover: blobs/{path.name}" for path in (data / "blobs").glob(".*")]
     found += [
