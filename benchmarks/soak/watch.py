@@ -109,12 +109,16 @@ def final(watch: Watch, sent: list[Sent], found: Books) -> dict[str, books.Answe
     known = {(key, version): one for one in sent for key, version in one.versions if not one.failed}
     bucket = guard.make_bucket(guard.settings.intake_bucket)
     there = {(facts.key, facts.pin) for facts in bucket.versions() if _main(facts, known)}
+    latest = {(facts.key, facts.pin) for facts in bucket.latest()}
     answers = {}
     for key, version in sorted(set(known) | there):
         answer = books.answer_to(found, key, version)
         one = known.get((key, version))
         if answer.kind == "none" and one and one.deleted:
             answer = books.Answer("gone", "It was deleted before anybody looked.")
+        if answer.kind == "none" and (key, version) not in latest:
+            # Its notice was lost, and the sweep takes up what is there now.
+            answer = books.Answer("replaced", "It was replaced before anybody looked.")
         answers[f"{key} {version}"] = answer
         for text in _wrong(answer, one):
             watch.note(f"{text} ({key!r} {version[:12]})")
@@ -146,7 +150,7 @@ def _wrong(answer: books.Answer, one: Sent | None) -> Iterator[str]:
         yield f"unanswered: {answer.kind} {answer.reason}".strip()
     elif not books.readable(answer.reason):
         yield f"unreadable: {answer.kind}: {answer.reason[:300]!r}"
-    elif one is not None and answer.kind not in one.upload.kind.answers:
+    elif one is not None and answer.kind not in (*one.upload.kind.answers, "replaced"):
         yield f"unexpected: {one.upload.kind.name} is {answer.kind}: {answer.reason[:200]}"
 
 
