@@ -15,6 +15,7 @@ import json
 import random
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def main() -> None:
         rows = result.pop("rows")
         assert rows
         write("soak", result, f"# A soak of the embedded stack\n\n{__doc__}\n{page.page(result)}")
-    raise SystemExit(bool(result["violations"] or result["died"]))
+    raise SystemExit(bool(result["violations"] or result["died"] or result["open"]))
 
 
 def soak(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
@@ -79,9 +80,11 @@ def soak(ground: Ground, given: argparse.Namespace) -> dict[str, Any]:
     sender = send(ground, bases, schedule.uploads(given.uploads, seconds, given.seed))
     count = given.kills if given.kills is not None else given.uploads // 8
     kills = schedule.kills(count, seconds, given.seed, given.parts)
-    killed = harm(ground, watch, sender, kills, given.seed)
-    say(began, f"{sender.done} uploads were sent, {len(killed)} processes killed")
-    settle(ground, watch, began + given.minutes * 60)
+    killed = list[dict[str, Any]]()
+    with suppress(KeyboardInterrupt):  # then what there is by now is checked
+        harm(ground, watch, sender, kills, given.seed, killed)
+        say(began, f"{sender.done} uploads were sent, {len(killed)} processes killed")
+        settle(ground, watch, began + given.minutes * 60)
     sender.stopped.set()
     found = books.read(ground.guard.engine)
     sent = [*names.sent.values(), *sender.sent.values()]
@@ -97,11 +100,20 @@ def send(ground: Ground, bases: Bases, uploads: list[schedule.Upload]) -> Sender
 
 
 def harm(
-    ground: Ground, watch: Watch, sender: Sender, kills: list[schedule.Kill], seed: int
-) -> list[dict[str, Any]]:
-    """Kill and start again until the schedule is done and everything was sent."""
+    ground: Ground,
+    watch: Watch,
+    sender: Sender,
+    kills: list[schedule.Kill],
+    seed: int,
+    done: list[dict[str, Any]],
+) -> None:
+    """Kill and start again until the schedule is done and everything was sent.
+
+    Args:
+        done: gets what was killed.
+    """
     rng, start = random.Random(f"harm {seed}"), time.monotonic()
-    waiting, back, done = list(kills), list[tuple[float, str]](), list[dict[str, Any]]()
+    waiting, back = list(kills), list[tuple[float, str]]()
     looked = 0.0
     while waiting or back or sender.is_alive():
         now = time.monotonic() - start
@@ -121,7 +133,6 @@ def harm(
             looked = now
             watch.look()
         time.sleep(0.1)
-    return done
 
 
 def settle(ground: Ground, watch: Watch, until: float) -> None:

@@ -32,6 +32,7 @@ class Watch:
 
     Attributes:
         looks: how often everything was compared; `missed`: how often something was away.
+        open: what was not at rest when the time ended.
         sizes: part -> process -> resident MiB (alone, with children) at each look.
     """
 
@@ -40,6 +41,7 @@ class Watch:
     violations: dict[str, float] = field(default_factory=dict)
     looks: int = 0
     missed: int = 0
+    open: list[str] = field(default_factory=list)
     sizes: dict[str, dict[int, list[tuple[int, int]]]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -127,15 +129,24 @@ def final(watch: Watch, sent: list[Sent], found: Books) -> dict[str, books.Answe
         for pin, count in pins.items():
             if count > 1:
                 watch.note(f"two verdicts: {rows[0]['key']!r} {pin[:12]} has {count} scans")
-    now = guard.now()
+    watch.open = books.open_work(found)
+    for text in [*_unread(found), *verify(guard), *_serving(watch, found)]:
+        # Serving switches before the database records it.
+        if not any(
+            row["state"] == "publishing" and f"{row['name']} " in text for row in found.all_scans
+        ):
+            watch.note(text)
+    if not watch.open:
+        for text in [*_held(watch, found), *leftovers(watch.ground)]:
+            watch.note(text)
+    return answers
+
+
+def _held(watch: Watch, found: Books) -> Iterator[str]:
+    now = watch.ground.guard.now()
     for row in found.all_scans:
         if row["lease_until"] and books.moment(row["lease_until"]) > now:
-            watch.note(f"lease: scan {row['id'][:8]} is still held")
-    for text in [*books.open_work(found), *_unread(found)]:
-        watch.note(text if text.startswith("unreadable") else f"open: {text}")
-    for text in [*verify(guard), *_serving(watch, found), *leftovers(watch.ground)]:
-        watch.note(text)
-    return answers
+            yield f"lease: scan {row['id'][:8]} is still held"
 
 
 def _main(facts: ObjectFacts, known: dict[tuple[str, str], Sent]) -> bool:
@@ -146,8 +157,10 @@ def _main(facts: ObjectFacts, known: dict[tuple[str, str], Sent]) -> bool:
 
 
 def _wrong(answer: books.Answer, one: Sent | None) -> Iterator[str]:
-    if answer.kind in {"none", "open"}:
-        yield f"unanswered: {answer.kind} {answer.reason}".strip()
+    if answer.kind == "open":
+        return
+    if answer.kind == "none":
+        yield "unanswered"
     elif not books.readable(answer.reason):
         yield f"unreadable: {answer.kind}: {answer.reason[:300]!r}"
     elif one is not None and answer.kind not in (*one.upload.kind.answers, "replaced"):
