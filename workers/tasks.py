@@ -108,6 +108,8 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
     if answer.what == "later":
         with transaction(guard.engine) as session:
             outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
+            if isinstance(error, (Unavailable, DBAPIError)):
+                scans.forgive(session, scan_id)
     elif answer.what == "bury":
         run_stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
 

@@ -6,7 +6,8 @@ import pytest
 from celery import Task
 
 from guard.core.errors import Unavailable
-from guard.flow import away
+from guard.core.states import ScanState
+from guard.flow import away, run_stage
 from guard.store import alarms, dead_letters
 from guard.store.session import reading
 from tests.flow.place import Place
@@ -54,3 +55,19 @@ def test_another_fault_of_a_periodic_task_is_still_a_dead_letter(place: Place) -
     failed(tasks.draw_, STORE_IS_AWAY)
 
     assert len(standing(place)[1]) == 2
+
+
+def test_a_service_that_stays_away_for_many_tries_ends_no_scan(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_answers(*_: object) -> None:
+        raise STORE_IS_AWAY
+
+    scan_id = place.upload()
+    monkeypatch.setitem(run_stage.STAGES, "inspect", nobody_answers)
+    for _ in range(run_stage.MAX_CRASHES + 3):
+        tasks.inspect(scan_id)
+
+    assert place.scan(scan_id).state is ScanState.QUEUED
+    assert place.scan(scan_id).attempts == 0
+    assert standing(place) == ([], [])
