@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-graphs test test-fast lint up docs bench bench-detect bench-purify bench-retrain bench-served bench-sift clean
+.PHONY: help setup demo demo-graphs test test-fast lint up docs bench bench-detect bench-purify bench-retrain bench-served bench-sift bench-soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,6 +101,9 @@ bench-sift: $(READY) ## how well training sets are sifted, some hours: make benc
 bench-served: $(READY) ## served risk, a zoo through whole policies: make bench-served ZOO=DIR [ARGS="--policy default strict --minutes 60"]
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-served ZOO=DIR" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.bench_served --zoo $(ZOO) $(ARGS)
+
+bench-soak: $(READY) ## is every upload answered once, whatever dies: half an hour of an idle machine: make bench-soak [ARGS="--uploads 500 --seed 0 --record"]
+	$(BIN)/python -m benchmarks.bench_soak $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage*

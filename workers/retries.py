@@ -42,7 +42,8 @@ def after(error: BaseException, *, attempts: int, waited: float) -> Answer:
     if isinstance(error, (Unavailable, DBAPIError)):
         if waited > PATIENCE_SECONDS:
             return Answer("bury")
-        return Answer("later", min(LONGEST_PAUSE, 2.0 ** min(attempts, 6)))
+        # Attempts count crashes only; the longer it was away, the longer it may stay.
+        return Answer("later", min(LONGEST_PAUSE, max(2.0 ** min(attempts, 6), waited / 4)))
     if isinstance(error, (InputError, IntegrityMismatch, NotServable)):
         return Answer("bury")
     return Answer("later", 2.0**attempts) if attempts < MAX_CRASHES else Answer("bury")

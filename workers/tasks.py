@@ -7,7 +7,12 @@ import threading
 from typing import Any
 
 import structlog
-from celery.signals import task_failure, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    task_failure,
+    task_success,
+    worker_process_init,
+    worker_process_shutdown,
+)
 from sqlalchemy.exc import DBAPIError
 
 from guard import traces
@@ -15,6 +20,7 @@ from guard.bootstrap import open_guard
 from guard.core.errors import InputError, Unavailable
 from guard.core.tracing import Place, at
 from guard.flow import (
+    away,
     canary,
     dead_letter,
     exhibits,
@@ -37,6 +43,8 @@ from workers.retries import LONGEST_PAUSE, after
 
 log = structlog.get_logger()
 _guards: list[Guard] = []
+#: What beat sends again by itself.
+PERIODIC = frozenset(str(one["task"]) for one in app.conf.beat_schedule.values())
 
 
 def the_guard() -> Guard:
@@ -100,6 +108,8 @@ def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
     if answer.what == "later":
         with transaction(guard.engine) as session:
             outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
+            if isinstance(error, (Unavailable, DBAPIError)):
+                scans.forgive(session, scan_id)
     elif answer.what == "bury":
         run_stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
 
@@ -270,6 +280,16 @@ def _dead_letter(
     sender: Any = None, args: Any = None, kwargs: Any = None, exception: Any = None, **_: Any
 ) -> None:
     """Record a message that no task could handle (wrong arguments, unknown scan)."""
-    payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
     name = str(getattr(sender, "name", "unknown"))
+    if name in PERIODIC and isinstance(exception, (Unavailable, DBAPIError)):
+        away.failed(the_guard(), name, str(exception))
+        return
+    payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
     dead_letter.record(the_guard(), name, payload, f"{type(exception).__name__}: {exception}")
+
+
+@task_success.connect
+def _back(sender: Any = None, **_: Any) -> None:
+    """A service that was away is back."""
+    if (name := str(getattr(sender, "name", "unknown"))) in PERIODIC:
+        away.done(the_guard(), name)

@@ -5,6 +5,7 @@ system.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -21,7 +22,9 @@ from guard.core.errors import IntegrityMismatch, Unavailable
 
 CHUNK = 1 << 20
 TEMPORARY = ".incoming-"
-ABANDONED_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
+#: A temporary file this old that nobody holds belongs to a process that was killed. A lock of
+#: another host may not show here, but whoever writes changes the file's time.
+ABANDONED_SECONDS = 15 * 60
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -41,7 +44,10 @@ class FolderBlobs(Blobs):
     def put(self, chunks: Iterable[bytes]) -> tuple[str, int]:
         sha, size = hashlib.sha256(), 0
         with _translated("The blob folder"):
+            self._forget_abandoned()
             handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=self.root)
+            with suppress(OSError):  # a file system without locks; there nobody gets one
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb", buffering=0) as file:
@@ -132,8 +138,9 @@ class FolderBlobs(Blobs):
     def _forget_abandoned(self) -> None:
         limit = time.time() - ABANDONED_SECONDS
         for file in self.root.glob(f"{TEMPORARY}*"):
-            with suppress(FileNotFoundError):  # another process cleans up too
-                if file.stat().st_mtime < limit:
+            with suppress(OSError), file.open("rb") as there:  # it is held, or another was faster
+                if os.fstat(there.fileno()).st_mtime < limit:
+                    fcntl.flock(there, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     file.unlink()
 
 

@@ -132,6 +132,9 @@ def compare(
             broken.append(f"There is no checkpoint of this ledger any more; {WAY_OUT}.")
         broken += _gaps(session, newest, rows, heads, whole=whole)
     if not trusted.keys and (heads.verdicts.seq or heads.acts.seq or trail.size):
+        # The first key is trusted before it signs: who sees what it signed finds it by now.
+        if (made_since := guard.trusted).keys:
+            return compare(guard, store, made_since, whole=whole, patient=patient)
         broken = [NO_KEYS]
     signed = {row.subject for row in rows if row.kind == "revocation"}
     outside = trail.revoked | set(newest.revoked if newest else ())
@@ -258,7 +261,8 @@ def _gaps(
         if whole:
             pages = _pages(session, chained.rows, start.seq)
             found += links.broken(pages, expected, noun, start.seq, start.hash)
-        elif chained.count(session, start.seq) != max(0, head.seq - start.seq):
+        # To the head that was read, not to the end: PostgreSQL shows what was appended since.
+        elif chained.count(session, start.seq, head.seq) != max(0, head.seq - start.seq):
             found.append(f"{noun}s are missing.")
     if not whole:  # the few that say what is revoked and which keys are trusted
         for row in (row for row in rows if row.seq > accepted.acts.seq):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from guard.core.errors import InputError
 from guard.core.roles import Act
-from guard.flow import _aging, _renewal, _seal, _warning, canary
+from guard.flow import _aging, _renewal, _seal, _warning, away, canary
 from guard.flow._acts import note
 from guard.flow._seal import settle
 from guard.flow.principals import Principal, permit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Alarms about something that lasts: the guard closes them when it is over, and nobody else does.
 LASTING = frozenset(
-    {_aging.EXPIRING, _aging.EXTENDED, _renewal.FAILED, _warning.ALARM, canary.ALARM}
+    {_aging.EXPIRING, _aging.EXTENDED, _renewal.FAILED, _warning.ALARM, canary.ALARM, away.ALARM}
 )
 
 

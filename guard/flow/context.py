@@ -1,6 +1,5 @@
 """The `Guard`: everything that a use case needs, put together by `guard.bootstrap`."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from guard.core.contracts import Publisher
 from guard.core.errors import PolicyError
 from guard.core.modality import Modality
+from guard.flow._workspace import workspace
 from guard.jobs.run import Limits
 from guard.policy import NamedPolicies, Policy
 
@@ -129,7 +129,5 @@ class Guard:
 
         It lies below the data folder, so that large files do not fill /tmp.
         """
-        root = Path(self.settings.data_dir) / "work"
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            yield Path(folder)
+        with workspace(Path(self.settings.data_dir) / "work") as folder:
+            yield folder

@@ -5,11 +5,12 @@ long; an expired lease shows the loss within seconds. If the stage had finished 
 second run finds that the scan has moved on, and does nothing.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from guard.core.states import ScanState
 from guard.flow.context import Guard
 from guard.store import nominations, orders, outbox, scans, training_jobs
+from guard.store.rows import ScanRow
 from guard.store.session import transaction
 
 STAGE: dict[ScanState, str] = {
@@ -21,6 +22,9 @@ STAGE: dict[ScanState, str] = {
     ScanState.PURIFYING: "purify",
     ScanState.PUBLISHING: "publish",
 }
+#: Whoever waits in a long queue looks like a lost message; each is announced a quarter of its age
+#: later than before. Otherwise a queue grew by a message for each scan in it and each lease.
+AGES = 4
 
 
 def rescue(guard: Guard) -> list[str]:
@@ -32,7 +36,7 @@ def rescue(guard: Guard) -> list[str]:
         idle = [
             scan
             for scan in scans.stuck(session, now, quiet_seconds=quiet)
-            if scan.id not in waiting
+            if scan.id not in waiting and _is_due(scan, now)
         ]
         jobs = [
             job
@@ -53,3 +57,10 @@ def rescue(guard: Guard) -> list[str]:
             if row.id not in waiting and row.received_at < old:
                 outbox.add(session, "receive", {"nomination_id": row.id}, now)
     return [scan.id for scan in idle] + [job.id for job in jobs]
+
+
+def _is_due(scan: ScanRow, now: datetime) -> bool:
+    """At once where a lease ran out: its worker was killed."""
+    if scan.lease_until is not None:
+        return True
+    return now - scan.updated_at >= (now - scan.created_at) / (AGES + 1)

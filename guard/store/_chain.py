@@ -65,9 +65,10 @@ class Chain(Generic[R]):
         behind = rows_of(self.entity).where(self.table.c.seq > after)
         return many(s, self.row, behind.order_by(self.table.c.seq).limit(limit))
 
-    def count(self, s: Session, after: int = 0) -> int:
-        """How many rows stand behind `after`; fewer than the numbers say where one was deleted."""
-        number = select(func.count()).select_from(self.table).where(self.table.c.seq > after)
+    def count(self, s: Session, after: int, through: int) -> int:
+        """How many rows there are from behind `after` to `through`; fewer where one was deleted."""
+        where = (self.table.c.seq > after, self.table.c.seq <= through)
+        number = select(func.count()).select_from(self.table).where(*where)
         return int(s.execute(number).scalar_one())
 
 

@@ -195,6 +195,15 @@ def release(s: Session, lease: Lease, *, done: bool = True) -> None:
     _leases.release(s, _SCANS, lease, done=done)
 
 
+def forgive(s: Session, scan_id: str) -> None:
+    """Take the last claim out of the count of attempts: a service was away, no worker crashed.
+
+    Nothing is done where somebody holds the scan by now.
+    """
+    where = (_SCANS.c.id == scan_id, _SCANS.c.lease_until.is_(None), _SCANS.c.attempts > 0)
+    s.execute(update(_SCANS).where(*where).values(attempts=_SCANS.c.attempts - 1))
+
+
 def touch(s: Session, scan_id: str, now: datetime) -> None:
     """Record that something was done for a scan, so that `stuck` does not list it at once."""
     s.execute(update(_SCANS).where(_SCANS.c.id == scan_id).values(updated_at=now))

@@ -175,7 +175,7 @@ FolderBlobs(Path(sys.argv[1])).put(chunks())
 """
 
 
-def test_what_a_killed_writer_left_is_no_blob_and_is_cleaned_up_after_a_day(
+def test_what_a_killed_writer_left_is_no_blob_and_is_cleaned_up_by_the_next_one(
     blobs: FolderBlobs,
 ) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(blobs.root)], check=False)
@@ -188,8 +188,18 @@ def test_what_a_killed_writer_left_is_no_blob_and_is_cleaned_up_after_a_day(
 
     past = time.time() - ABANDONED_SECONDS - 1
     os.utime(blobs.root / leftover, (past, past))
-    FolderBlobs(blobs.root)
-    assert left(blobs) == []
+    blobs.put_bytes(b"another")
+    assert [name for name in left(blobs) if name.startswith(".")] == []
+
+
+def test_what_is_being_written_is_never_taken_for_abandoned(blobs: FolderBlobs) -> None:
+    def slow() -> Iterator[bytes]:
+        yield DATA
+        (mine,) = blobs.root.glob(".incoming-*")
+        os.utime(mine, (0, 0))
+        FolderBlobs(blobs.root).put_bytes(b"another")
+
+    assert blobs.put(slow())[0] == DIGEST
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:

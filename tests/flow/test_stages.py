@@ -1,6 +1,7 @@
 """One scan through its stages: what each leaves behind, and how it ends when something is wrong."""
 
 import io
+import itertools
 import pickle
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +23,7 @@ from guard.flow.report import report_for
 from guard.flow.withdraw import withdraw
 from guard.formats._canonical import read_canonical
 from guard.policy import known_gaps
-from guard.store import alarms, dead_letters, ledger, publications, reviews, scans
+from guard.store import alarms, dead_letters, ledger, outbox, publications, reviews, scans
 from guard.store.session import reading, transaction
 from tests.flow.place import Place, finding
 
@@ -318,6 +319,24 @@ def test_a_scan_whose_worker_vanished_is_announced_again(place: Place) -> None:
     assert rescue.rescue(place.guard) == [scan_id]
     assert place.messages() == ["inspect"]
     assert rescue.rescue(place.guard) == []
+
+
+@pytest.mark.threat("C16")
+def test_who_waits_in_a_long_queue_is_announced_more_and_more_rarely(place: Place) -> None:
+    place.upload()
+    announced = []
+    for number in range(240):  # two hours, by a lease of 30 s
+        place.clock += timedelta(seconds=30)
+        if rescue.rescue(place.guard):
+            announced.append(number)
+        with transaction(place.guard.engine) as session:
+            sent = [row.id for row in outbox.due(session, place.clock, 100)]
+            outbox.mark_sent(session, sent, place.clock)
+
+    pauses = [late - early for early, late in itertools.pairwise(announced)]
+    assert len(announced) <= 24
+    assert pauses == sorted(pauses)
+    assert max(pauses) * 30 <= 7200 / 4
 
 
 def test_a_stage_whose_method_failed_ends_inconclusive(

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 
 from guard.core.errors import InputError, Unavailable
 from guard.local.component import State, Status
+from guard.local.guard_processes import Migration
 from guard.local.supervisor import Stack, running_environment
 from guard.store.migrate import current, head
 
@@ -299,3 +300,7 @@ def test_another_publisher_than_torchserve_starts_none(tmp_path: Path) -> None:
     assert "torchserve" not in parts
     assert "worker-control" in parts
     assert "GUARD_TORCHSERVE_MANAGEMENT" not in stack.environment()
+
+
+def test_a_migration_gets_the_time_that_a_large_database_needs() -> None:
+    assert Migration.start_seconds >= 3600
