@@ -36,10 +36,10 @@ def load(engine: Engine, entity: type[Base], rows: Iterable[Mapping[str, Any]]) 
             cursor.execute("BEGIN")
             marks = ", ".join("?" * len(names))
             into = f"INSERT INTO {target.name} ({columns}) VALUES ({marks})"  # noqa: S608 - our own
-            cursor.executemany(into, values)
+            cursor.executemany(into, values)  # type: ignore[arg-type]  # any iterable will do
             cursor.execute("COMMIT")
         else:
-            with cursor.copy(f"COPY {target.name} ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]
+            with cursor.copy(f"COPY {target.name} ({columns}) FROM STDIN") as copy:
                 for row in values:
                     copy.write_row(row)
             raw.commit()

@@ -26,7 +26,7 @@ import redis
 import safetensors.torch
 from sqlalchemy import event, text
 
-from benchmarks.bench_console import _database
+from benchmarks.bench_console import database
 from benchmarks.scaling import HONEST
 from guard.bootstrap import open_guard, upgrade_database
 from guard.cleansets import load
@@ -63,7 +63,7 @@ def measured() -> dict[str, Any]:
     """Do a few uploads from event to serving, and what is done for all of them."""
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
-        url = ends.enter_context(_database("postgresql", folder))
+        url = ends.enter_context(database("postgresql", folder))
         (folder / "policy.toml").write_text(POLICY)
         kept = {key: value for key, value in os.environ.items() if not key.startswith("GUARD_")}
         env = {

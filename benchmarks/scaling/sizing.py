@@ -1,7 +1,7 @@
 """How many workers it takes, and what database, broker and storage see then."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,7 +70,7 @@ class Case:
 
     def offered(self) -> dict[str, float]:
         """Processes that are busy on average at the peak, by queue."""
-        found: Counter[str] = Counter()
+        found: dict[str, float] = defaultdict(float)
         means = self.means()
         for share, stages in KINDS.values():
             for stage in stages:

@@ -49,7 +49,7 @@ def scope_of(request: Request) -> ReadScope:
     """What whoever asks may read; the same for the whole request."""
     known: ReadScope | None = getattr(request.state, "scope", None)
     if known is None:
-        known = request.state.scope = readers.scope_for(guard_of(request), require_token(request))
+        known = request.state.scope = readers.scope_for(guard_of(request), _known(request))
     return known
 
 

@@ -1,5 +1,7 @@
 """Served risk leads the evidence: what its records claim, with both of its sides."""
 
+from typing import Any
+
 from benchmarks import bench_sift_zoo, evidence_rows, evidence_served, graph_exam_tables
 from benchmarks.served import numbers
 from tests.benchmarks import test_bench_sift_zoo as sets
@@ -22,7 +24,7 @@ def test_served_risk_comes_first_and_each_kind_of_record_is_known() -> None:
 
 
 def test_the_claim_of_a_policy_has_its_risk_and_its_price() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "policy": "default",
             "model": name,

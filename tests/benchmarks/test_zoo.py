@@ -14,7 +14,7 @@ from PIL import Image
 
 import guard
 from benchmarks import zoo
-from benchmarks.zoo import build, folders, hardness, sets
+from benchmarks.zoo import build, folders, hardness, make, sets
 from benchmarks.zoo.__main__ import SPECS, main
 from benchmarks.zoo.build import Place
 from benchmarks.zoo.sets import SetSpec
@@ -117,7 +117,7 @@ def test_a_zoo_can_be_read_while_it_is_built(
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build.make, "make", interrupted)
+    monkeypatch.setattr(make, "make", interrupted)
     spec = read(SPECS / "tiny.toml")
 
     with pytest.raises(KeyboardInterrupt):

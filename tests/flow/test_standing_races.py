@@ -40,7 +40,7 @@ def revocation(guard: Guard) -> acts.Act:
 
 
 def test_a_row_that_is_appended_during_the_comparison_is_not_missing(guard: Guard) -> None:
-    assert guard.signer
+    assert guard.signer is not None
     open_ledger(guard)
     other = replace(guard, engine=make_engine(guard.settings.database_url))
     if guard.engine.dialect.name == "postgresql":
@@ -69,7 +69,7 @@ def test_a_first_key_that_is_made_during_the_comparison_counts(guard: Guard) -> 
         found = guard.make_trusted()
         if not asked:
             asked.append(found)
-            assert guard.signer
+            assert guard.signer is not None
             open_ledger(guard)
         return found
 

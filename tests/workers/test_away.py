@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from celery import Task
+from celery.signals import task_failure, task_success
 
 from guard.core.errors import Unavailable
 from guard.core.states import ScanState
@@ -24,7 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def failed(task: Task, error: Exception) -> None:
-    tasks.task_failure.send(sender=task, args=(), kwargs={}, exception=error)
+    task_failure.send(sender=task, args=(), kwargs={}, exception=error)
 
 
 def standing(place: Place) -> tuple[list[str], list[str]]:
@@ -43,10 +44,10 @@ def test_a_round_of_the_sweep_that_finds_no_store_is_one_alarm_until_the_next_su
         failed(tasks.sweep_, STORE_IS_AWAY)
 
     assert standing(place) == ([f"{away.ALARM} guard.sweep: {STORE_IS_AWAY.sentence}"], [])
-    tasks.task_success.send(sender=tasks.rescue_)
+    task_success.send(sender=tasks.rescue_)
     assert len(standing(place)[0]) == 1
-    tasks.task_success.send(sender=tasks.sweep_)
-    tasks.task_success.send(sender=tasks.receive_)
+    task_success.send(sender=tasks.sweep_)
+    task_success.send(sender=tasks.receive_)
     assert standing(place) == ([], [])
 
 
