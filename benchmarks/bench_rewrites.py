@@ -50,13 +50,15 @@ from guard.detectors import DETECTORS, _base
 from guard.ml.cleanset import CuratedSet
 from guard.ml.networks import architectures
 from guard.ml.networks.architectures import ImageModel
+from guard.ml.search import mobility
 from guard.policy import Policy, load_policy
 from guard.vetting import examine, population
 from guard.vetting.case import judge, make_case, settled_by
 
 POLICIES = ("default", "strict", "ensemble")
 WIDEST = POLICIES[-1]  # it has every detector, with the parameters that the others have
-STEPS = ("canonical_form", "require_mobility")  # in `guard.detectors._base`
+#: What every detector does before it looks, and where its base class finds it.
+STEPS = {"canonical_form": _base, "require_mobility": mobility}
 WHOLE = "__call__"  # a detector's whole run
 SEED = 0
 
@@ -92,7 +94,7 @@ def clocks(spent: dict[str, float]) -> Iterator[None]:
 
         return run
 
-    places = [(_base, name) for name in STEPS] + [(_base.Detector, WHOLE)]
+    places = [*((place, name) for name, place in STEPS.items()), (_base.Detector, WHOLE)]
     with ExitStack() as stack:
         for place, name in places:
             stack.enter_context(patch.object(place, name, timed(name, getattr(place, name))))

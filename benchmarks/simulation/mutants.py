@@ -136,7 +136,7 @@ MUTANTS: Mapping[str, Mutant] = {
             (scans, "move", _unfenced),
         ),
         "overtaking",
-        shown=127,
+        shown=167,
     ),
     "revocations are not read": Mutant(
         frozenset({1, 2}),

@@ -61,6 +61,7 @@ def test_every_route_that_changes_something_is_in_the_table() -> None:
 
 
 def test_no_route_does_for_another_role_what_the_table_does_not_give_it(scene: Scene) -> None:
+    scene.share()
     tokens = {role: people.give(scene.guard, f"the-{role}", role) for role in Role}
     wanted = {
         route: (re.sub(r"\{\w+\}", prepare(scene), route.partition(" ")[2]), body(scene), str(act))

@@ -102,12 +102,16 @@ def fitting(scene: Scene, route: str) -> tuple[dict[str, str], Any]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     scene = Scene(tmp_path_factory.mktemp("openapi"))
+    scene.share()
     fits = {route: fitting(scene, route) for route in routes(described=True)}
-    known = replace(scene.guard.settings, webhook_token=Secret(WEBHOOK))
+    names = {role: f"any-{role}" for role in Role}
+    known = replace(
+        scene.guard.settings, webhook_token=Secret(WEBHOOK), read_all=tuple(names.values())
+    )
     rule = replace(scene.guard.policy.retrain, max_open=10_000)
     policy = replace(scene.guard.policy, retrain=rule)
     guard = replace(scene.guard, settings=known, policy=policy)
-    tokens = {role: people.give(guard, f"any-{role}", role) for role in Role}
+    tokens = {role: people.give(guard, names[role], role) for role in Role}
     schema = schemathesis.openapi.from_asgi(
         "/openapi.json",
         create_app(guard),

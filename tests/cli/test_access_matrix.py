@@ -42,6 +42,8 @@ def test_every_command_that_changes_something_is_in_the_table() -> None:
 def test_no_command_does_for_another_role_what_the_table_does_not_give_it(
     scene: Scene, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scene.share()
+    monkeypatch.setenv("GUARD_READ_UNASSIGNED", "true")
     tokens = {role: scene.token(role) for role in Role}
     firsts = {command: DOINGS[command][2](scene) for command in DOINGS if command not in ALONE}
     tend(scene.guard)

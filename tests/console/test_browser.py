@@ -80,7 +80,7 @@ def test_a_page_says_what_cannot_be_done_where_the_flow_refuses(
         page.get_by_role("button", name="Publish").click()
         page.locator(".badge", has_text="done").wait_for(timeout=20_000)
         page.goto(f"{place.address}/console/served")
-        page.get_by_text("Roll back or withdraw").first.click()
+        page.get_by_text("Roll back or withdraw fraud").click()
         page.get_by_label("Reason for the roll-back of fraud").fill("try")
         page.get_by_role("button", name="Back to the version before").click()
         page.locator(".badge", has_text="refused").wait_for(timeout=20_000)

@@ -1,6 +1,8 @@
 """How far a scan is: in its row while its detectors run, and nowhere afterwards."""
 
+import logging
 import math
+from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,16 @@ from tests.flow.place import Place
 
 
 @pytest.fixture
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Lines of the log from the level `info`, whatever another test has set."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+    structlog.configure(**before)
+
+
+@pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
@@ -33,10 +45,12 @@ def waiting(place: Place) -> str:
     return scan_id
 
 
-def test_it_is_in_the_row_and_in_the_log_with_the_time_left(place: Place) -> None:
+def test_it_is_in_the_row_and_in_the_log_with_the_time_left(
+    place: Place, logged: list[MutableMapping[str, Any]]
+) -> None:
     scan_id = waiting(place)
     before = place.scan(scan_id)
-    with hold(place.guard, scan_id) as held, structlog.testing.capture_logs() as lines:
+    with hold(place.guard, scan_id) as held:
         assert held is not None
         shown = Shown(place.guard, held)
         with reckoned(90.04):
@@ -46,7 +60,7 @@ def test_it_is_in_the_row_and_in_the_log_with_the_time_left(place: Place) -> Non
 
     assert place.scan(scan_id).running == ScanProgress(done=0.25, note="margin", seconds_left=90.0)
     assert replace(place.scan(scan_id).detail, progress=None) == before.detail
-    assert [line for line in lines if line["event"] == "scan_progress"] == [
+    assert [line for line in logged if line["event"] == "scan_progress"] == [
         {
             "event": "scan_progress",
             "log_level": "info",
