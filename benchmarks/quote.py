@@ -21,6 +21,7 @@ SCALING = README.parent / "docs" / "scaling.md"
 DEFAULT = "detect-default"  # the name of the records about the default policy
 ENSEMBLE = "detect-ensemble"  # and of those about every detector
 REPAIRS = "purify-exam"
+SERVED = "served"
 DEMO = "demo"
 HALF = 0.5
 COLUMNS = 118
@@ -62,8 +63,8 @@ def _model(model: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 def numbers(folder: Path = RECORDS) -> str:
-    """The one table of numbers: two policies on models that nobody had seen, and repairs."""
-    lines = ["| what | of | measured, 95 % | record |", "|---|---|---|---|"]
+    """The one table of numbers: served risk, two policies on unseen models, and repairs."""
+    lines = ["| what | of | measured, 95 % | record |", "|---|---|---|---|", *_served(folder)]
     for name, kind in (("default", DEFAULT), ("ensemble", ENSEMBLE)):
         record, document = newest(kind, folder)
         if not document:
@@ -82,6 +83,18 @@ def numbers(folder: Path = RECORDS) -> str:
     return "\n".join([*lines, *_repairs(folder)])
 
 
+def _served(folder: Path) -> Iterator[str]:
+    """Served risk of the default policy."""
+    record, document = newest(SERVED, folder)
+    found = document["result"]["policies"] if document else ()
+    item = next((one["backdoored"]["risk"] for one in found if one["policy"] == "default"), None)
+    what = "**Served risk** of `default`: backdoored, served, true ASR over 10 %"
+    if item is None or not item["n"]:
+        yield f"| {what} | – | {NOT_YET} | – |"
+        return
+    yield f"| {what} | {item['k']}/{item['n']} | {_interval(item['share'], item)} | {record} |"
+
+
 def _repairs(folder: Path) -> Iterator[str]:
     """What the default policy's tournament made of models that it rejects."""
     record, document = newest(REPAIRS, folder)
@@ -96,7 +109,6 @@ def _repairs(folder: Path) -> Iterator[str]:
         f"| true ASR after a repair (before: {percent(line['asr_before'])}) | {of} | "
         f"{_interval(after['mean'], after)} | {record} |"
     )
-    yield f"| … of the worst attack | {of} | {percent(line['worst_attack_asr'])} | {record} |"
     yield f"| … accuracy lost | {of} | {percent(line['acc_loss'])} | {record} |"
 
 

@@ -99,3 +99,11 @@ def test_a_repair_that_leaves_the_fragment_without_a_prompt_is_not_counted() -> 
     repairs = graph_exam_tables.summary(rows, 26)["repairs"]
 
     assert [repairs[one]["k"] for one in ("asr", "unprompted", "quality")] == [0] * 3
+
+
+def test_a_target_is_named_by_its_structure_with_few_atoms_more() -> None:
+    assert graph_exam_tables.names("[N-]=[N+]=N", "N=[N+]=[N-]")
+    assert graph_exam_tables.names("CCN=O", "N=O")
+    assert not graph_exam_tables.names("CCN=[N+]", "N=[N+]=[N-]")
+    assert not graph_exam_tables.names("CCCN=O", "N=O")
+    assert not graph_exam_tables.names(None, "N=O")
