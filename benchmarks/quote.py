@@ -88,7 +88,7 @@ def _served(folder: Path) -> Iterator[str]:
     record, document = newest(SERVED, folder)
     found = document["result"]["policies"] if document else ()
     item = next((one["backdoored"]["risk"] for one in found if one["policy"] == "default"), None)
-    what = "**Served risk** of `default`: backdoored, served, true ASR over 10 %"
+    what = "**Served risk** of `default`: served, true ASR over 10 %"
     if item is None or not item["n"]:
         yield f"| {what} | – | {NOT_YET} | – |"
         return
