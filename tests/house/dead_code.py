@@ -59,6 +59,7 @@ ALIVE: Mapping[str, str] = {
     "guard/serving/onnx_export.py: doc_string": "a field of the file that is written",
     "guard/serving/onnx_export.py: producer_name": "as above",
     "guard/serving/onnx_export.py: producer_version": "as above",
+    "guard/store/kept.py: STAYS": "the test that each table has a bound or a reason",
     "guard/store/methods.py: sync": "the store of which methods decide; nothing calls it yet",
     "guard/store/session.py: isolation_level": "sqlite3",
     "workers/transport.py: restore_at_shutdown": "kombu",
