@@ -38,6 +38,15 @@ _DEITS: dict[tuple[int, ...], str] = {
     (384, 12, 6, 16): "deit_small_distilled_patch16_224",
     (768, 12, 12, 16): "deit_base_distilled_patch16_224",
 }
+_DEITS_OF_ONE_TOKEN = {sizes: name.replace("_distilled", "") for sizes, name in _DEITS.items()}
+#: By `depth_multiplier`.
+_MOBILENETS = {
+    0.35: "mobilenetv2_035",
+    0.5: "mobilenetv2_050",
+    0.75: "mobilenetv2_075",
+    1.0: "mobilenetv2_100",
+    1.4: "mobilenetv2_140",
+}
 _Network = tuple[str, dict[str, Any]]
 
 
@@ -57,11 +66,11 @@ def lacks_preprocessor(config: bytes) -> bool:
     data: Any = readable(config) if b"model_type" in config else None
     if not is_transformers(data) or PREPROCESSOR_KEY in data:
         return False
-    return data["model_type"] in FAMILIES and "pretrained_cfg" not in data
+    return data["model_type"] in _KINDS and "pretrained_cfg" not in data
 
 
 def naming_of(value: Any) -> str | None:
-    """The transformers model that `guard.naming` names; None where it names none.
+    """The key of `FAMILIES` that `guard.naming` names; None where it names none.
 
     Raises:
         ManifestRejected: `manifest_bad_guard`.
@@ -86,14 +95,8 @@ def translated(data: Mapping[str, Any]) -> Mapping[str, Any]:
     if not is_transformers(data):
         return data
     read = Reader(data)
-    family = FAMILIES.get(read.kind)
-    if family is None:
-        raise read.refusal(
-            "its weights cannot be put into a network of timm's (only those of "
-            f"{', '.join(FAMILIES)} can); copy them into the timm model yourself, and upload its "
-            "state_dict() with timm's config.json."
-        )
-    _same_task(read, family)
+    naming, family = _family(read)
+    _same_task(read)
     architecture, arguments = family.network(read)
     classes, names = _classes(read)
     given = data.get("pretrained_cfg", {})
@@ -107,7 +110,7 @@ def translated(data: Mapping[str, Any]) -> Mapping[str, Any]:
         "model_args": arguments,
         "pretrained_cfg": pretrained,
         "label_names": names,
-        "guard": {**own, "naming": read.kind} if isinstance(own, dict) else own,
+        "guard": {**own, "naming": naming} if isinstance(own, dict) else own,
     }
 
 
@@ -115,11 +118,12 @@ def translated(data: Mapping[str, Any]) -> Mapping[str, Any]:
 class Family:
     """A model of transformers that timm has too.
 
-    `head` is the class that is a classifier, `network` gives timm's name and arguments, `sized`
-    says whether `image_size` decides the network. For the documents, `like` is a network of timm's
-    and `refused` what it cannot hold.
+    `kind` is its `model_type`, `head` the class that is a classifier, `network` gives timm's name
+    and arguments, `sized` says whether `image_size` decides the network. For the documents, `like`
+    is a network of timm's and `refused` what it cannot hold.
     """
 
+    kind: str
     head: str
     network: Callable[[Reader], _Network]
     sized: bool
@@ -127,13 +131,29 @@ class Family:
     refused: str
 
 
-def _same_task(read: Reader, family: Family) -> None:
-    classes = read.data.get("architectures", [family.head])
-    if classes is not None and classes != [family.head]:
+def _family(read: Reader) -> tuple[str, Family]:
+    """The family of a configuration by `model_type` and class, and its key.
+
+    Where no class is given, the first one of the `model_type` is meant.
+    """
+    of_kind = [(key, one) for key, one in FAMILIES.items() if one.kind == read.kind]
+    if not of_kind:
         raise read.refusal(
-            f"architectures is {ascii(classes)[:100]}, and only {family.head} is read; save the "
-            "model as that class."
+            "its weights cannot be put into a network of timm's (only those of "
+            f"{', '.join(_KINDS)} can); copy them into the timm model yourself, and upload its "
+            "state_dict() with timm's config.json."
         )
+    classes = read.data.get("architectures")
+    for key, one in of_kind:
+        if classes is None or classes == [one.head]:
+            return key, one
+    raise read.refusal(
+        f"architectures is {ascii(classes)[:100]}, and only "
+        f"{' and '.join(one.head for _, one in of_kind)} is read; save the model as that class."
+    )
+
+
+def _same_task(read: Reader) -> None:
     kind = read.data.get("problem_type")
     if kind not in (None, "single_label_classification"):
         raise read.refusal(
@@ -242,6 +262,31 @@ def _deit(read: Reader) -> _Network:
     return _transformer(read, _DEITS, "deit_base_distilled_patch16_224")
 
 
+def _deit_of_one_token(read: Reader) -> _Network:
+    """The answer is read from the class token; the other one takes part as a register does."""
+    name, arguments = _transformer(read, _DEITS_OF_ONE_TOKEN, "deit_base_patch16_224")
+    return name, {**arguments, "reg_tokens": 1}
+
+
+def _mobilenet(read: Reader) -> _Network:
+    read.only("hidden_act", "relu6")
+    for key, wanted in (("depth_divisible_by", 8), ("min_depth", 8), ("output_stride", 32)):
+        read.only(key, wanted)
+    read.only("first_layer_is_expansion", wanted=True)
+    if read.number("expand_ratio", 6.0, 64) != 6:
+        raise read.refusal("expand_ratio must be 6, as in timm's network.")
+    width = read.number("depth_multiplier", 1.0, 64)
+    name = _MOBILENETS.get(width)
+    if name is None:
+        known = ", ".join(f"{one:g}" for one in _MOBILENETS)
+        raise read.refusal(f"depth_multiplier must be one of timm's widths, {known}.")
+    if not read.truth("finegrained_output") and width < 1:
+        raise read.refusal("finegrained_output must be true, as timm's last layer stays wide.")
+    eps = read.number("layer_norm_eps", 1e-3, 0.01)
+    same = {"pad_type": "same"} if read.truth("tf_padding") else {}
+    return name, {"batch_norm_eps": eps, **same}
+
+
 def _convnext(read: Reader) -> _Network:
     if read.number("layer_scale_init_value", 1e-6, 1e3):
         return _stages(read, "convnext_tiny", {})
@@ -300,9 +345,10 @@ def _swin(read: Reader) -> _Network:
 
 _HEADS = "other activations than gelu, relu, silu, quick_gelu and gelu's tanh form"
 _STAGES = f"other than four stages or patches of 4; {_HEADS}"
-#: By `model_type`.
+#: By the naming of their tensors (`guard.ml.networks.transformers_names`).
 FAMILIES = {
     "resnet": Family(
+        kind="resnet",
         head="ResNetForImageClassification",
         network=_resnet,
         sized=False,
@@ -310,6 +356,7 @@ FAMILIES = {
         refused="other than four stages, 64 channels in the stem or relu; strides elsewhere",
     ),
     "vit": Family(
+        kind="vit",
         head="ViTForImageClassification",
         network=_vit,
         sized=True,
@@ -317,13 +364,23 @@ FAMILIES = {
         refused=_HEADS,
     ),
     "deit": Family(
+        kind="deit",
         head="DeiTForImageClassificationWithTeacher",
         network=_deit,
         sized=True,
         like="deit_base_distilled_patch16_224 and its kin",
-        refused=f"`DeiTForImageClassification`, which reads one token of two; {_HEADS}",
+        refused=_HEADS,
+    ),
+    "deit_one_token": Family(
+        kind="deit",
+        head="DeiTForImageClassification",
+        network=_deit_of_one_token,
+        sized=True,
+        like="deit_base_patch16_224 and its kin, with one register",
+        refused=_HEADS,
     ),
     "convnext": Family(
+        kind="convnext",
         head="ConvNextForImageClassification",
         network=_convnext,
         sized=False,
@@ -331,6 +388,7 @@ FAMILIES = {
         refused=_STAGES,
     ),
     "convnextv2": Family(
+        kind="convnextv2",
         head="ConvNextV2ForImageClassification",
         network=_convnextv2,
         sized=False,
@@ -338,10 +396,20 @@ FAMILIES = {
         refused=_STAGES,
     ),
     "swin": Family(
+        kind="swin",
         head="SwinForImageClassification",
         network=_swin,
         sized=True,
         like="swin_tiny_patch4_window7_224",
         refused="absolute positions, other than gelu, maps that windows do not tile",
     ),
+    "mobilenet_v2": Family(
+        kind="mobilenet_v2",
+        head="MobileNetV2ForImageClassification",
+        network=_mobilenet,
+        sized=False,
+        like="mobilenetv2_035 ... mobilenetv2_140",
+        refused="other widths than timm's, other strides, expansion or activation",
+    ),
 }
+_KINDS = tuple(dict.fromkeys(one.kind for one in FAMILIES.values()))
