@@ -43,6 +43,7 @@ ALIVE: Mapping[str, str] = {
     "guard/core/plugins.py: get_code": "importlib: the contract of InspectLoader",
     "guard/formats/legacy_checkpoint.py: jailed": "as in core/contracts.py",
     "guard/formats/pytorch_state_dict.py: jailed": "as in core/contracts.py",
+    "guard/formats/sharded_pytorch.py: jailed": "as in core/contracts.py",
     "guard/inference/__main__.py: capture_signals": "uvicorn",
     "guard/inference/__main__.py: should_exit": "uvicorn",
     "guard/inference/runtime.py: intra_op_num_threads": "ONNX Runtime",
