@@ -38,9 +38,6 @@ class _Window(io.RawIOBase):
         super().__init__()
         self._file, self._start, self._size, self._at = file, start, size, 0
 
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._at
 
