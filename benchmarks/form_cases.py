@@ -146,10 +146,20 @@ def _sharded(change: Callable[[list[State], dict[str, str]], Any]) -> Callable[[
     return layout
 
 
-def _pickled_shards(own: State, folder: Path) -> None:
-    for place, part in enumerate((dict(list(own.items())[:4]), dict(list(own.items())[4:])), 1):
-        torch.save(part, folder / f"pytorch_model-0000{place}-of-00002.bin")
-    (folder / "pytorch_model.bin.index.json").write_bytes(b"{}")
+def _pickled_shards(*, indexed: bool = True, zipped: bool = True) -> Callable[[State, Path], None]:
+    """Two shards as `save_pretrained(safe_serialization=False)` writes them, and their index."""
+
+    def layout(own: State, folder: Path) -> None:
+        listed = {}
+        for place, part in enumerate((dict(list(own.items())[:4]), dict(list(own.items())[4:])), 1):
+            name = f"pytorch_model-0000{place}-of-00002.bin"
+            torch.save(part, folder / name, _use_new_zipfile_serialization=zipped)
+            listed.update(dict.fromkeys(part, name))
+        if indexed:
+            index = {"metadata": {"total_size": 1.5}, "weight_map": listed}
+            (folder / "pytorch_model.bin.index.json").write_bytes(canonical_json(index))
+
+    return layout
 
 
 PICKLED = (ZIP, OLD)
@@ -358,10 +368,23 @@ CASES = (
         code="shards_bad_index",
     ),
     FormCase(
-        "shards of a PyTorch checkpoint",
-        "save as safetensors",
+        "shards with `pytorch_model.bin.index.json`",
+        "read as one state dict",
         kinds=(ZIP,),
-        layout=_pickled_shards,
+        layout=_pickled_shards(),
+    ),
+    FormCase(
+        "the same without the index",
+        "upload the index beside them",
+        kinds=(ZIP,),
+        layout=_pickled_shards(indexed=False),
+        code="shard_alone",
+    ),
+    FormCase(
+        "shards of the old layout",
+        "save as safetensors",
+        kinds=(OLD,),
+        layout=_pickled_shards(zipped=False),
         code="shards_of_pickles",
     ),
     FormCase(

@@ -47,6 +47,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {**_VIT, "qkv_bias": False, "hidden_act": "quick_gelu", "layer_norm_eps": 0.01},
     ),
     "deit": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", _VIT),
+    "deit of one token": ("DeiTForImageClassification", "DeiTConfig", _VIT),
     "convnext": ("ConvNextForImageClassification", "ConvNextConfig", _STAGES),
     "convnext without scale": (
         "ConvNextForImageClassification",
@@ -66,6 +67,16 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "window_size": 4,
             "mlp_ratio": 2.5,
         },
+    ),
+    "mobilenet": (
+        "MobileNetV2ForImageClassification",
+        "MobileNetV2Config",
+        {"depth_multiplier": 0.35, "image_size": 35},
+    ),
+    "mobilenet without the padding of TensorFlow": (
+        "MobileNetV2ForImageClassification",
+        "MobileNetV2Config",
+        {"depth_multiplier": 0.35, "image_size": 32, "tf_padding": False, "layer_norm_eps": 1e-5},
     ),
 }
 

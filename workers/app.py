@@ -9,23 +9,21 @@ from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_sh
 from kombu.entity import Queue
 
 from guard.core import plugins
-from guard.core.queues import NOTIFY, QUEUE_OF, QUEUES, WATCH
+from guard.core.queues import NOTIFY, QUEUE_OF, QUEUES
 from guard.core.training_jobs import MAX_BUDGET
 from guard.flow.context import SPARE
 from guard.jobs import client, preload
 from guard.logs import configure
 from guard.settings import Settings, child_environment, load_settings
 from guard.vetting.repair_probes import SECONDS as PROOF_SECONDS
-from workers import shutdown
+from workers import beat, shutdown
 from workers.alive import Alive
 
 STAGE_QUEUE = {
     **QUEUE_OF,
     "order": "control",
     "draw": "inspect",
-    "draw_waiting": "inspect",
     "notify": NOTIFY,
-    "deliver": NOTIFY,
     "tag": NOTIFY,
 }
 # Queues whose stages hand work to a job server often; `train` starts it with its first job.
@@ -35,11 +33,8 @@ NEED_VERSIONS = frozenset({"scan", "control"})
 consumed: set[str] = set()  # the queues of this worker, known once it starts
 # Seconds that a stage gets after its jobs' time limits, before a worker that hangs is killed.
 GRACE = 300
-# How soon the images of a model that waits for a person are there.
-DRAW_SECONDS = 20.0
 # Longer than any stage; otherwise Redis delivers a running task a second time.
 VISIBILITY_SECONDS = 12 * 3600
-TIDY_SECONDS = 300.0  # between two looks for old events and ended verdicts
 
 
 # The longest that a job on a training set may be worked on: the policy's limit on budgets.
@@ -86,39 +81,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
         },
-        beat_schedule={
-            "sweep": {"task": "guard.sweep", "schedule": settings.sweep_seconds},
-            "rescue": {
-                "task": "guard.rescue",
-                "schedule": max(1.0, settings.lease_seconds / 3),
-                "options": {"queue": WATCH, "expires": max(1.0, settings.lease_seconds / 3)},
-            },
-            "renew": {
-                "task": "guard.renew",
-                "schedule": settings.rescan_seconds,
-                "options": {"queue": "control", "expires": settings.rescan_seconds},
-            },
-            "deliver": {
-                "task": "guard.deliver",
-                "schedule": settings.notify_poll_seconds,
-                "options": {"queue": NOTIFY, "expires": settings.notify_poll_seconds},
-            },
-            "tidy_notifications": {
-                "task": "guard.tidy_notifications",
-                "schedule": TIDY_SECONDS,
-                "options": {"queue": NOTIFY, "expires": TIDY_SECONDS},
-            },
-            "draw": {
-                "task": "guard.draw_waiting",
-                "schedule": DRAW_SECONDS,
-                "options": {"queue": "inspect", "expires": DRAW_SECONDS},
-            },
-            "reconcile": {
-                "task": "guard.reconcile",
-                "schedule": settings.reconcile_seconds,
-                "options": {"queue": WATCH, "expires": settings.reconcile_seconds},
-            },
-        },
+        beat_schedule=beat.schedule(settings),
     )
     return app
 

@@ -1,7 +1,8 @@
 """The relay, which sends each outbox row as a Celery message at least once.
 
-Run as `python -m workers.relay`. A row is marked after the broker took the message; a crash between
-the two sends the message again, which every stage tolerates.
+Run as `python -m workers.relay`, once or several times: each takes rows of its own. A row is marked
+after the broker took the message; a crash between the two sends the message again once nobody has
+the row any more, which every stage tolerates.
 """
 
 import signal
@@ -25,6 +26,9 @@ from workers.app import STAGE_QUEUE, app
 PAUSE_SECONDS = 0.05  # a scan takes four hops or more, and each waits half of it on average
 LOOK_SECONDS = 0.5  # for messages that become due by the clock alone
 BATCH = 100
+#: How long a relay has the rows that it took: longer than a batch takes where the broker answers
+#: late, and no longer than a message may wait for a relay that died.
+HOLD_SECONDS = 20.0
 
 log = structlog.get_logger()
 
@@ -36,7 +40,10 @@ def send_due(guard: Guard, app: Celery) -> int:
         OperationalError: the broker did not take a message; those before it are marked as sent.
     """
     with reading(guard.engine) as session:
-        rows = outbox.due(session, guard.now(), BATCH)
+        if not outbox.due(session, guard.now(), 1):
+            return 0  # a look takes no write lock
+    with transaction(guard.engine) as session:
+        rows = outbox.take(session, guard.now(), HOLD_SECONDS, BATCH)
     sent: list[int] = []
     # No transaction is open while messages go to the broker: a slow broker must not hold the
     # database's write lock.
@@ -50,9 +57,10 @@ def send_due(guard: Guard, app: Celery) -> int:
             )
             sent.append(row.id)
     finally:
-        if sent:
+        if rows:
             with transaction(guard.engine) as session:
                 outbox.mark_sent(session, sent, guard.now())
+                outbox.give_back(session, [row.id for row in rows[len(sent) :]])
     return len(sent)
 
 

@@ -2,9 +2,10 @@
 
 If the bytes are at fault, the stage itself ends the scan and nothing is retried. If another service
 is at fault, the stage is tried again for up to an hour. If the guard is at fault, or the cause is
-unknown, it is tried three times and then recorded as a dead letter.
+unknown, it is tried three times and then recorded as a dead letter. `pause` makes all pauses.
 """
 
+import random
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +20,7 @@ from guard.core.errors import (
 from guard.flow.run_stage import MAX_CRASHES
 
 PATIENCE_SECONDS = 3600.0
-LONGEST_PAUSE = 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,35 @@ class Answer:
     pause: float = 0.0
 
 
-def after(error: BaseException, *, attempts: int, waited: float) -> Answer:
-    """Decide from the error, the number of tries so far, and the seconds since the first one."""
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that another service does not answer, and nobody is at fault here."""
+    return isinstance(error, (Unavailable, DBAPIError))
+
+
+def pause(tries: int) -> float:
+    """Seconds until the next try after `tries` in a row.
+
+    It doubles up to `LONGEST_PAUSE`; up to half of it is left out by chance, so that what failed
+    together does not come back together.
+    """
+    most = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(max(tries - 1, 0), 20))
+    return random.uniform(most / 2, most)  # noqa: S311 - no secret: it spreads retries
+
+
+def after(error: BaseException, *, attempts: int, outages: int, waited: float) -> Answer:
+    """Decide from the error and what came before it.
+
+    Args:
+        error: what the stage raised.
+        attempts: the tries so far that took a worker down or failed for a cause in the guard, this
+            one included.
+        outages: the tries in a row before this one that ended because a service was away.
+        waited: seconds since the first of those.
+    """
     if isinstance(error, LeaseLost):
         return Answer("drop")
-    if isinstance(error, (Unavailable, DBAPIError)):
-        if waited > PATIENCE_SECONDS:
-            return Answer("bury")
-        # Attempts count crashes only; the longer it was away, the longer it may stay.
-        return Answer("later", min(LONGEST_PAUSE, max(2.0 ** min(attempts, 6), waited / 4)))
+    if is_away(error):
+        return Answer("bury") if waited > PATIENCE_SECONDS else Answer("later", pause(outages + 1))
     if isinstance(error, (InputError, IntegrityMismatch, NotServable)):
         return Answer("bury")
-    return Answer("later", 2.0**attempts) if attempts < MAX_CRASHES else Answer("bury")
+    return Answer("later", pause(attempts)) if attempts < MAX_CRASHES else Answer("bury")

@@ -4,20 +4,23 @@ A task may arrive twice, late, or out of order.
 """
 
 import threading
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import structlog
+from celery import Task
+from celery.exceptions import Ignore
 from celery.signals import (
     task_failure,
     task_success,
     worker_process_init,
     worker_process_shutdown,
 )
-from sqlalchemy.exc import DBAPIError
 
 from guard import traces
 from guard.bootstrap import open_guard
-from guard.core.errors import InputError, Unavailable
+from guard.core.errors import InputError
 from guard.core.tracing import Place, at
 from guard.flow import (
     away,
@@ -33,18 +36,20 @@ from guard.flow import (
     run_stage,
     sweep,
     tags,
+    tidy,
 )
 from guard.flow.context import Guard
 from guard.flow.reconcile import reconcile_guard
-from guard.store import outbox, scans, training_jobs
+from guard.store import outbox, scans, training_jobs, turns
 from guard.store.session import reading, transaction
 from workers.app import LONGEST_TRAINING, app, consumed
-from workers.retries import LONGEST_PAUSE, after
+from workers.beat import PERIODIC
+from workers.retries import after, is_away, pause
 
 log = structlog.get_logger()
 _guards: list[Guard] = []
 #: What beat sends again by itself.
-PERIODIC = frozenset(str(one["task"]) for one in app.conf.beat_schedule.values())
+_PERIODIC_TASKS = frozenset(f"guard.{name}" for name in PERIODIC)
 
 
 def the_guard() -> Guard:
@@ -81,109 +86,119 @@ def _run_canary(guard: Guard) -> None:
     log.info("canary_known", passed=row.passed, why=canary.why(row), at=row.at.isoformat())
 
 
-def _run_stage(name: str, scan_id: str) -> None:
+def _run_stage(name: str, scan_id: str, tries: int, since: str) -> None:
     guard = the_guard()
     try:
         worked = run_stage.work(guard, name, scan_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
-        _recover(guard, name, scan_id, error)
+        _recover(guard, name, scan_id, error, tries=tries, since=since)
         return
     if not worked:
         log.info("stage_held_elsewhere", stage=name, scan_id=scan_id)
 
 
-def _recover(guard: Guard, name: str, scan_id: str, error: Exception) -> None:
+def _recover(
+    guard: Guard, name: str, scan_id: str, error: Exception, *, tries: int = 0, since: str = ""
+) -> None:
     """Put the stage back into the outbox, or end the scan, as `retries` decides.
 
-    If the database is unavailable, this raises: the scan stays as it is, and `rescue` queues it
-    again once the database is back.
+    How often a service was away, and `since` when (ISO 8601), goes along with the message: a try
+    moves the scan, so that its own times tell nothing. If the database is unavailable, this raises:
+    the scan stays as it is, and `rescue` queues it again once the database is back.
     """
     with reading(guard.engine) as session:
         scan = scans.get(session, scan_id)
-    waited = (guard.now() - scan.updated_at).total_seconds()
-    answer = after(error, attempts=scan.attempts, waited=waited)
+    now = guard.now()
+    first = datetime.fromisoformat(since) if since else now
+    waited = (now - first).total_seconds()
+    answer = after(error, attempts=scan.attempts, outages=tries, waited=waited)
     kind = type(error).__name__
     with at(Place(trace_id=scan.detail.trace or scan.id, stage=name, scan_id=scan.id)):
         log.warning("stage_failed", error=str(error), kind=kind, then=answer.what)
     if answer.what == "later":
+        again: dict[str, Any] = {"scan_id": scan_id}
+        if is_away(error):
+            again |= {"tries": tries + 1, "since": first.isoformat()}
         with transaction(guard.engine) as session:
-            outbox.add(session, name, {"scan_id": scan_id}, guard.now(), delay_seconds=answer.pause)
-            if isinstance(error, (Unavailable, DBAPIError)):
+            outbox.add(session, name, again, now, delay_seconds=answer.pause)
+            if is_away(error):
                 scans.forgive(session, scan_id)
     elif answer.what == "bury":
         run_stage.bury(guard, name, scan_id, f"{type(error).__name__}: {error}")
 
 
-def _run_job(name: str, job_id: str) -> None:
+def _run_job(name: str, job_id: str, tries: int) -> None:
     guard = the_guard()
     try:
         worked = run_job.work(guard, job_id)
     except Exception as error:  # noqa: BLE001 - the table decides what each kind of error means
-        _recover_job(guard, name, job_id, error)
+        _recover_job(guard, name, job_id, error, tries)
         return
     if not worked:
         log.info("job_held_elsewhere", stage=name, job_id=job_id)
 
 
-def _recover_job(guard: Guard, name: str, job_id: str, error: Exception) -> None:
+def _recover_job(guard: Guard, name: str, job_id: str, error: Exception, tries: int = 0) -> None:
     """As `_recover`, for a job on a training set; a store that is away has it wait, not end."""
     with reading(guard.engine) as session:
         job = training_jobs.get(session, job_id)
-    answer = after(error, attempts=job.attempts, waited=0.0)
+    answer = after(error, attempts=job.attempts, outages=tries, waited=0.0)
     with at(Place(trace_id=job.id, stage=name, job_id=job.id)):
         log.warning("job_failed", error=str(error), kind=type(error).__name__, then=answer.what)
     if answer.what == "later":
-        pause = LONGEST_PAUSE if isinstance(error, (Unavailable, DBAPIError)) else answer.pause
+        again: dict[str, Any] = {"job_id": job_id}
+        if is_away(error):
+            again["tries"] = tries + 1
         with transaction(guard.engine) as session:
-            outbox.add(session, name, {"job_id": job_id}, guard.now(), delay_seconds=pause)
+            outbox.add(session, name, again, guard.now(), delay_seconds=answer.pause)
     elif answer.what == "bury":
         run_job.bury(guard, job_id, f"{type(error).__name__}: {error}")
 
 
 @app.task(name="guard.inspect")
-def inspect(scan_id: str) -> None:
+def inspect(scan_id: str, tries: int = 0, since: str = "") -> None:
     """Check formats, manifest and architecture, and write the canonical file."""
-    _run_stage("inspect", scan_id)
+    _run_stage("inspect", scan_id, tries, since)
 
 
 @app.task(name="guard.detect")
-def detect(scan_id: str) -> None:
+def detect(scan_id: str, tries: int = 0, since: str = "") -> None:
     """Run detectors and estimate attack success rates."""
-    _run_stage("detect", scan_id)
+    _run_stage("detect", scan_id, tries, since)
 
 
 @app.task(name="guard.decide")
-def decide(scan_id: str) -> None:
+def decide(scan_id: str, tries: int = 0, since: str = "") -> None:
     """Apply the policy and sign the verdict."""
-    _run_stage("decide", scan_id)
+    _run_stage("decide", scan_id, tries, since)
 
 
 @app.task(name="guard.purify")
-def purify(scan_id: str) -> None:
+def purify(scan_id: str, tries: int = 0, since: str = "") -> None:
     """Make the next candidate of the repair tournament."""
-    _run_stage("purify", scan_id)
+    _run_stage("purify", scan_id, tries, since)
 
 
 @app.task(name="guard.publish")
-def publish(scan_id: str) -> None:
+def publish(scan_id: str, tries: int = 0, since: str = "") -> None:
     """Publish the approved model to serving."""
-    _run_stage("publish", scan_id)
+    _run_stage("publish", scan_id, tries, since)
 
 
 @app.task(name="guard.sift", time_limit=LONGEST_TRAINING)
-def sift(job_id: str) -> None:
+def sift(job_id: str, tries: int = 0) -> None:
     """Sift a training set that somebody asked about."""
-    _run_job("sift", job_id)
+    _run_job("sift", job_id, tries)
 
 
 @app.task(name="guard.retrain", time_limit=LONGEST_TRAINING)
-def retrain(job_id: str) -> None:
+def retrain(job_id: str, tries: int = 0) -> None:
     """Train a network anew on a sifted training set."""
-    _run_job("retrain", job_id)
+    _run_job("retrain", job_id, tries)
 
 
 @app.task(name="guard.receive")
-def receive_(nomination_id: str) -> None:
+def receive_(nomination_id: str, tries: int = 0) -> None:
     """Pin, stream, hash and record a nominated object."""
     guard = the_guard()
     try:
@@ -193,32 +208,89 @@ def receive_(nomination_id: str) -> None:
     except Exception as error:  # noqa: BLE001 - S3 or the database is away; the nomination stays new and is tried again
         with at(Place(trace_id=nomination_id, stage="receive", nomination_id=nomination_id)):
             log.warning("receive_failed", error=str(error), kind=type(error).__name__)
+        again = {"nomination_id": nomination_id, "tries": tries + 1}
         with transaction(guard.engine) as session:
-            outbox.add(
-                session, "receive", {"nomination_id": nomination_id}, guard.now(), delay_seconds=5
-            )
+            outbox.add(session, "receive", again, guard.now(), delay_seconds=pause(tries + 1))
 
 
-@app.task(name="guard.sweep")
-def sweep_() -> None:
+def _periodic(name: str) -> Callable[[Callable[[Guard], None]], Task]:
+    """Make a task of work that beat asks for, which never runs twice at once.
+
+    A round that another one is still at is ignored, and counts neither as success nor as failure.
+    """
+
+    def task(work: Callable[[Guard], None]) -> Task:
+        def alone() -> None:
+            guard = the_guard()
+            with turns.turn(guard.engine, name) as mine:
+                if not mine:
+                    log.info("periodic_work_still_runs", task=name)
+                    raise Ignore
+                work(guard)
+
+        alone.__doc__ = work.__doc__
+        made: Task = app.task(name=f"guard.{name}")(alone)
+        return made
+
+    return task
+
+
+@_periodic("sweep")
+def sweep_(guard: Guard) -> None:
     """Find uploads that no event reported."""
-    sweep.sweep_guard(the_guard())
+    sweep.sweep_guard(guard)
 
 
-@app.task(name="guard.rescue")
-def rescue_() -> None:
+@_periodic("tidy")
+def tidy_(guard: Guard) -> None:
+    """Delete rows that nothing reads any more."""
+    deleted = tidy.tidy(guard)
+    if any(deleted.values()):
+        log.info("tidied", **deleted)
+
+
+@_periodic("rescue")
+def rescue_(guard: Guard) -> None:
     """Queue scans again that nobody works on."""
-    rescued = rescue.rescue(the_guard())
+    rescued = rescue.rescue(guard)
     if rescued:
         log.warning("scans_rescued", scan_ids=rescued)
 
 
-@app.task(name="guard.renew")
-def renew_() -> None:
+@_periodic("renew")
+def renew_(guard: Guard) -> None:
     """Open re-scans before verdicts end, and when what they rest on changed."""
-    opened = rescan.renew(the_guard())
+    opened = rescan.renew(guard)
     if opened:
         log.info("rescans_opened", scan_ids=opened)
+
+
+@_periodic("draw_waiting")
+def draw_waiting(guard: Guard) -> None:
+    """Make the images of what waits for a person, before somebody looks."""
+    for scan_id in exhibits.due(guard):
+        exhibits.draw(guard, scan_id)
+
+
+@_periodic("reconcile")
+def reconcile_(guard: Guard) -> None:
+    """Remove from serving whatever may not be served."""
+    for action in reconcile_guard(guard):
+        log.warning("reconciled", action=str(action))
+
+
+@_periodic("deliver")
+def deliver_(guard: Guard) -> None:
+    """Try deliveries again that are due, and make good what a lost message left behind."""
+    notify.catch_up(guard)
+    notify.send_due(guard)
+
+
+@_periodic("tidy_notifications")
+def tidy_notifications_(guard: Guard) -> None:
+    """Delete old events and their log, and tag uploads whose verdict has ended."""
+    notify.prune(guard)
+    tags.mark_expired(guard)
 
 
 @app.task(name="guard.order")
@@ -234,31 +306,10 @@ def draw_(scan_id: str) -> None:
     exhibits.draw(the_guard(), scan_id)
 
 
-@app.task(name="guard.draw_waiting")
-def draw_waiting() -> None:
-    """Make the images of what waits for a person, before somebody looks."""
-    for scan_id in exhibits.due(the_guard()):
-        exhibits.draw(the_guard(), scan_id)
-
-
-@app.task(name="guard.reconcile")
-def reconcile_() -> None:
-    """Remove from serving whatever may not be served."""
-    for action in reconcile_guard(the_guard()):
-        log.warning("reconciled", action=str(action))
-
-
 @app.task(name="guard.notify")
 def notify_(event_id: str) -> None:
     """Hand an event on to its destinations, and try those that are due."""
     notify.fan_out(the_guard(), event_id)
-    notify.send_due(the_guard())
-
-
-@app.task(name="guard.deliver")
-def deliver_() -> None:
-    """Try deliveries again that are due, and make good what a lost message left behind."""
-    notify.catch_up(the_guard())
     notify.send_due(the_guard())
 
 
@@ -268,20 +319,13 @@ def tag_(scan_id: str, tries: int = 0) -> None:
     tags.apply(the_guard(), scan_id, tries)
 
 
-@app.task(name="guard.tidy_notifications")
-def tidy_notifications_() -> None:
-    """Delete old events and their log, and tag uploads whose verdict has ended."""
-    notify.prune(the_guard())
-    tags.mark_expired(the_guard())
-
-
 @task_failure.connect
 def _dead_letter(
     sender: Any = None, args: Any = None, kwargs: Any = None, exception: Any = None, **_: Any
 ) -> None:
     """Record a message that no task could handle (wrong arguments, unknown scan)."""
     name = str(getattr(sender, "name", "unknown"))
-    if name in PERIODIC and isinstance(exception, (Unavailable, DBAPIError)):
+    if name in _PERIODIC_TASKS and is_away(exception):
         away.failed(the_guard(), name, str(exception))
         return
     payload = {"args": str(args)[:500], "kwargs": str(kwargs)[:500]}
@@ -291,5 +335,5 @@ def _dead_letter(
 @task_success.connect
 def _back(sender: Any = None, **_: Any) -> None:
     """A service that was away is back."""
-    if (name := str(getattr(sender, "name", "unknown"))) in PERIODIC:
+    if (name := str(getattr(sender, "name", "unknown"))) in _PERIODIC_TASKS:
         away.done(the_guard(), name)

@@ -27,10 +27,10 @@ def comes_in_parts(key: str) -> bool:
 
 
 def index_of(bucket: "Bucket", key: str) -> "ObjectFacts | None":
-    """The index beside the shard of safetensors at `key`; None where either is missing."""
+    """The index beside the shard at `key`; None where either is missing."""
     folder = _object_keys.folder(key)
     found = shard(key.removeprefix(folder))
-    if found is None or not found.safe:
+    if found is None:
         return None
     wanted = folder + found.index
     return next((facts for facts in bucket.latest(wanted) if facts.key == wanted), None)
@@ -53,7 +53,7 @@ def parts_of(bucket: "Bucket", facts: "ObjectFacts", limit: int) -> "list[Object
     found, size = [], facts.size
     for one in bucket.latest(stem(facts.key)):
         named = shard(one.key.removeprefix(folder))
-        if named is None or not named.safe or folder + named.index != facts.key:
+        if named is None or folder + named.index != facts.key:
             continue
         found.append(one)
         size += one.size
@@ -94,6 +94,6 @@ def stream(bucket: "Bucket", parts: "Sequence[ObjectFacts]") -> Iterator[bytes]:
     """
     if is_index(parts[0].key):
         shards = [(facts.key.rpartition("/")[2], facts.size) for facts in parts[1:]]
-        yield opening(parts[0].size, shards)
+        yield opening(parts[0].key, parts[0].size, shards)
     for facts in parts:
         yield from bucket.stream(facts)

@@ -9,6 +9,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from guard.core.errors import GuardError
 from guard.core.hooks import DeliveryState, HookKind, wants
 from guard.flow.context import Guard
+from guard.flow.tidy import in_batches
 from guard.notify import forms, mailing, sealing, sending, signing
 from guard.notify.addresses import Resolver, Rules, read_url, system_resolver
 from guard.store import alarms, deliveries, hook_events, hooks
@@ -106,8 +108,8 @@ def send_due(guard: Guard, means: Means | None = None, seconds: float = TURN_SEC
 
 def prune(guard: Guard) -> None:
     """Delete events, deliveries and tries that are older than the settings say."""
-    with transaction(guard.engine) as session:
-        deliveries.prune(session, guard.now() - timedelta(days=guard.settings.notify_keep_days))
+    before = guard.now() - timedelta(days=guard.settings.notify_keep_days)
+    in_batches(guard, partial(deliveries.prune, before=before))
 
 
 def _one(guard: Guard, hook: HookRow, means: Means) -> bool:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import BinaryIO
 
@@ -53,7 +54,12 @@ _REASONS = {
 
 
 def run_jailed(
-    file: BinaryIO, out: BinaryIO, *, budget: Budget, program: tuple[str, ...] = PROGRAM
+    file: BinaryIO,
+    out: BinaryIO,
+    *,
+    budget: Budget,
+    parts: Sequence[tuple[int, int]] = (),
+    program: tuple[str, ...] = PROGRAM,
 ) -> None:
     """Convert `file` into `out`, which the caller must parse as strictly as any upload.
 
@@ -61,6 +67,8 @@ def run_jailed(
         file: seekable; the child gets a read-only descriptor of its own.
         out: receives at most `budget.file_bytes + budget.header_bytes` bytes.
         budget: seconds of wall clock, and memory; CPU time is bounded by the file's size too.
+        parts: where the file holds several checkpoints, first byte and size of each: the name of
+            each tensor is then its checkpoint's number, a dot and its own name.
         program: arguments of the Python interpreter; another program than ours is for tests of the
             jail.
 
@@ -74,6 +82,7 @@ def run_jailed(
         "memory_bytes": min(budget.memory_bytes, 3 * size + _SPARE_BYTES),
         "cpu_seconds": cpu_seconds(size, budget),
         "output_bytes": budget.file_bytes,
+        "parts": list(parts),
     }
     with ExitStack() as stack:
         descriptor = stack.enter_context(_read_only(file))

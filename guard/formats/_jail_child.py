@@ -5,6 +5,7 @@ parses it again.
 """
 
 import codecs
+import io
 import json
 import os
 import sys
@@ -131,10 +132,28 @@ def _check(tensors: dict[str, Any], most_bytes: int) -> None:
         raise _Refused("output_too_large")
 
 
-def _convert(most_bytes: int) -> None:
+def _parts(file: BinaryIO, parts: list[tuple[int, int]]) -> dict[str, Any]:
+    """The tensors of several checkpoints, each a flat state dict, by number and name."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for number, (start, size) in enumerate(parts):
+        file.seek(start)
+        value = _load(io.BytesIO(file.read(size)))
+        flat = isinstance(value, Mapping) and value
+        if not flat or not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor)
+            for name, tensor in value.items()
+        ):
+            raise _Refused("no_state_dict")
+        found |= {f"{number}.{name}": tensor for name, tensor in value.items()}
+    return found
+
+
+def _convert(most_bytes: int, parts: list[tuple[int, int]]) -> None:
     try:
         with open(0, "rb", closefd=False) as file:
-            tensors = _state_dict(_load(file))
+            tensors = _parts(file, parts) if parts else _state_dict(_load(file))
         _check(tensors, most_bytes)
         describe(tensors)
     except _Refused as error:
@@ -155,8 +174,6 @@ def _send(data: bytes) -> None:
 
 def _warm_up() -> None:
     """Trigger every lazy import of loading and writing, since no file can be opened afterwards."""
-    import io
-
     import torch
 
     torch.set_num_threads(1)
@@ -200,7 +217,7 @@ def main() -> int:
         sys.stderr.write(error.sentence)
         return 1
     _send(LOCKED)
-    _convert(limits["output_bytes"])
+    _convert(limits["output_bytes"], limits["parts"])
     return 0
 
 

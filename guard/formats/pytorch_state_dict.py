@@ -43,13 +43,7 @@ class PytorchStateDict(Format):
         return first == _PROGRAM.encode() or first.endswith(f"/{_PROGRAM}".encode())
 
     def inspect(self, file: BinaryIO, *, budget: Budget) -> Header:
-        program = self._program(stored_members(file, budget=budget))
-        if program.size > budget.header_bytes:
-            raise reject(
-                "pickle_too_long",
-                f"The checkpoint's pickle has {program.size} bytes; {UPLOAD_INSTEAD}.",
-            )
-        check_pickle(bytes(read_at(file, program.start, program.size)), budget=budget)
+        checked_program(file, budget)
         return Header(format="pytorch_state_dict", tensors=())
 
     def tensors(self, file: BinaryIO, *, budget: Budget) -> "dict[str, Tensor]":
@@ -58,22 +52,42 @@ class PytorchStateDict(Format):
             run_jailed(file, converted, budget=budget)
             return Safetensors().tensors(converted, budget=budget)
 
-    @staticmethod
-    def _program(members: list[Member]) -> Member:
-        top, _, _ = members[0].name.partition("/")
-        inner = {}
-        for member in members:
-            folder, _, rest = member.name.partition("/")
-            if folder != top or not (rest == _PROGRAM or _OTHERS.fullmatch(rest)):
-                sentence = (
-                    f"The archive's member {show(member.name)} is not one that torch.save "
-                    f"writes; {UPLOAD_INSTEAD}."
-                )
-                raise reject("zip_unexpected_member", sentence)
-            inner[rest] = member
-        if _PROGRAM not in inner or "version" not in inner:
-            raise reject(
-                "zip_member_missing",
-                f"The archive is not a complete PyTorch checkpoint; {UPLOAD_INSTEAD}.",
+
+def checked_program(file: BinaryIO, budget: Budget) -> tuple[int, int]:
+    """Refuse an archive whose pickle names anything but tensors; no tensor is read.
+
+    Returns:
+        The number of its members, and the size of its pickle in bytes.
+
+    Raises:
+        ArtifactRejected: the archive or its pickle breaks a rule.
+    """
+    members = stored_members(file, budget=budget)
+    program = _program(members)
+    if program.size > budget.header_bytes:
+        raise reject(
+            "pickle_too_long",
+            f"The checkpoint's pickle has {program.size} bytes; {UPLOAD_INSTEAD}.",
+        )
+    check_pickle(bytes(read_at(file, program.start, program.size)), budget=budget)
+    return len(members), program.size
+
+
+def _program(members: list[Member]) -> Member:
+    top, _, _ = members[0].name.partition("/")
+    inner = {}
+    for member in members:
+        folder, _, rest = member.name.partition("/")
+        if folder != top or not (rest == _PROGRAM or _OTHERS.fullmatch(rest)):
+            sentence = (
+                f"The archive's member {show(member.name)} is not one that torch.save "
+                f"writes; {UPLOAD_INSTEAD}."
             )
-        return inner[_PROGRAM]
+            raise reject("zip_unexpected_member", sentence)
+        inner[rest] = member
+    if _PROGRAM not in inner or "version" not in inner:
+        raise reject(
+            "zip_member_missing",
+            f"The archive is not a complete PyTorch checkpoint; {UPLOAD_INSTEAD}.",
+        )
+    return inner[_PROGRAM]

@@ -20,6 +20,7 @@ from guard.core.places import keep_apart
 from guard.core.secret import Secret as Secret  # a type of settings, also for others
 from guard.settings._access import Access
 from guard.settings._intake import Intake
+from guard.settings._keeping import Keeping
 from guard.settings._notifying import Notifying
 from guard.settings._observing import Observing
 from guard.settings._open_inference import OpenInferencePlaces
@@ -39,6 +40,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 @dataclass(frozen=True, kw_only=True)
 class Settings(
     Registries,
+    Keeping,
     Notifying,
     Observing,
     OpenInferencePlaces,

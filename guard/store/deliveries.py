@@ -146,10 +146,16 @@ def attempts(s: Session, delivery_id: str) -> list[AttemptRow]:
     return many(s, AttemptRow, mine.order_by(_ATTEMPTS.c.seq))
 
 
-def prune(s: Session, before: datetime) -> None:
-    """Delete events from before a time, with their deliveries and the log of these."""
-    old = select(_EVENTS.c.id).where(_EVENTS.c.at < before)
+def prune(s: Session, *, before: datetime, limit: int) -> int:
+    """Delete at most `limit` events from before a time, with their deliveries and these' log.
+
+    Returns:
+        How many events.
+    """
+    oldest = select(_EVENTS.c.id).where(_EVENTS.c.at < before).order_by(_EVENTS.c.at)
+    old = list(s.execute(oldest.limit(limit)).scalars())
     mine = select(_DELIVERIES.c.id).where(_DELIVERIES.c.event_id.in_(old))
     s.execute(delete(_ATTEMPTS).where(_ATTEMPTS.c.delivery_id.in_(mine)))
     s.execute(delete(_DELIVERIES).where(_DELIVERIES.c.event_id.in_(old)))
-    s.execute(delete(_EVENTS).where(_EVENTS.c.at < before))
+    s.execute(delete(_EVENTS).where(_EVENTS.c.id.in_(old)))
+    return len(old)

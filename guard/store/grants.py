@@ -1,8 +1,8 @@
 """What each part of the service may do in a PostgreSQL database, as roles and their rights.
 
 The process that migrates owns the tables. Nobody else may change them or empty a table;
-no process of the service needs to. Only rows of notifications, which are kept for a time, are ever
-deleted.
+no process of the service needs to. Only rows that are kept for a time (`guard.store.kept`) are
+deleted; evidence, verdicts and acts never are.
 """
 
 import re
@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from guard.core.errors import InputError
 from guard.store._table import Base
+from guard.store.kept import PASSING
 from guard.store.session import reading, transaction
 
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -111,8 +112,12 @@ _CHANGE: Mapping[DatabaseRole, frozenset[str]] = {
     DatabaseRole.NOTIFIER: frozenset({"alarms", "deliveries", "hook_events", "hooks"}),
     DatabaseRole.READER: frozenset(),
 }
-#: Notifications are kept for a time only; nothing else is ever deleted.
-_PASSING = frozenset({"deliveries", "delivery_attempts", "hook_events"})
+#: Notifications are deleted by who sends them, and what else is kept for a time by the signer.
+_NOTES = frozenset({"deliveries", "delivery_attempts", "hook_events"})
+_MAY_DELETE: Mapping[DatabaseRole, frozenset[str]] = {
+    DatabaseRole.NOTIFIER: _NOTES,
+    DatabaseRole.SIGNER: frozenset(PASSING) - _NOTES,
+}
 _READS_SECRETS = frozenset({DatabaseRole.SIGNER, DatabaseRole.API})
 
 
@@ -130,7 +135,7 @@ def may_change(role: DatabaseRole) -> frozenset[str]:
 
 def may_delete(role: DatabaseRole) -> frozenset[str]:
     """The tables whose rows a role may delete."""
-    return _PASSING if role is DatabaseRole.NOTIFIER else frozenset()
+    return _MAY_DELETE.get(role, frozenset())
 
 
 def may_read(role: DatabaseRole) -> frozenset[str]:

@@ -295,7 +295,7 @@ class CheckpointRow:
 
 @dataclass(frozen=True, kw_only=True)
 class OutboxRow:
-    """One message; the payload holds ids only."""
+    """One message; the payload holds ids only, and a relay sends it until `taken_until`."""
 
     id: int
     task: str
@@ -303,6 +303,7 @@ class OutboxRow:
     created_at: datetime
     not_before: datetime
     sent_at: datetime | None
+    taken_until: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

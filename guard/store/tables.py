@@ -303,7 +303,11 @@ class Outbox(Base):
     created_at: Mapped[datetime] = mapped_column(Utc)
     not_before: Mapped[datetime] = mapped_column(Utc)
     sent_at: Mapped[datetime | None] = mapped_column(Utc)
-    __table_args__ = (only("ix_outbox_unsent", "not_before", where="sent_at IS NULL"),)
+    taken_until: Mapped[datetime | None] = mapped_column(Utc)
+    __table_args__ = (
+        only("ix_outbox_unsent", "not_before", where="sent_at IS NULL"),
+        only("ix_outbox_sent", "sent_at", where="sent_at IS NOT NULL"),
+    )
 
 
 class DeadLetter(Base):

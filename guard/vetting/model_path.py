@@ -74,11 +74,11 @@ def manifest_bytes(manifest: Path) -> bytes:
 
 
 def shards_beside(index: Path) -> list[Path]:
-    """The shards of safetensors beside an index, whether it names them or not; sorted by name."""
+    """The shards beside an index, whether it names them or not; sorted by name."""
     found = []
     for item in sorted(index.parent.iterdir()):
         part = shard(item.name)
-        if part is not None and part.safe and part.index == index.name and item.is_file():
+        if part is not None and part.index == index.name and item.is_file():
             found.append(item)
     return found
 
@@ -107,7 +107,7 @@ def in_one_file(weights: Path, out: Path, limit: int) -> Iterator[Path]:
     with TemporaryDirectory(dir=out) as folder:
         packed = Path(folder) / "packed"
         with packed.open("wb") as target:
-            target.write(opening(index_bytes, listed))
+            target.write(opening(weights.name, index_bytes, listed))
             for item in (weights, *shards):
                 with item.open("rb") as source:
                     shutil.copyfileobj(source, target)
@@ -118,19 +118,12 @@ def refuse_part(name: str) -> None:
     """Refuse a file that is one of several by its name.
 
     Raises:
-        ArtifactRejected: `shard_alone` or `shards_of_pickles`.
+        ArtifactRejected: `shard_alone`.
     """
     part = shard(name)
-    if part is None:
-        return
-    if part.safe:
+    if part is not None:
         raise ArtifactRejected(
             f"{name} is one of several shards; {part.index} must lie beside them, and the model is "
             "read by it.",
             code="shard_alone",
         )
-    raise ArtifactRejected(
-        f"{name} is one of several shards of a PyTorch checkpoint, which are not joined; save the "
-        "model as safetensors.",
-        code="shards_of_pickles",
-    )

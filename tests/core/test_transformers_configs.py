@@ -28,9 +28,22 @@ def read(kind: str = "vit", processor: Any = None, **values: Any) -> Manifest:
 @pytest.mark.parametrize(
     ("kind", "values", "says"),
     [
-        ("beit", {}, "only those of resnet, vit, deit, convnext, convnextv2, swin can"),
+        (
+            "beit",
+            {},
+            "only those of resnet, vit, deit, convnext, convnextv2, swin, mobilenet_v2 can",
+        ),
         ("vit", {"architectures": ["ViTModel"]}, "only ViTForImageClassification is read"),
-        ("deit", {"architectures": ["DeiTForImageClassification"]}, "WithTeacher is read"),
+        ("deit", {"architectures": ["DeiTModel"]}, "Teacher and DeiTForImageClassification is"),
+        ("mobilenet_v2", {"depth_multiplier": 0.9}, "timm's widths, 0.35, 0.5, 0.75, 1, 1.4"),
+        ("mobilenet_v2", {"expand_ratio": 4}, "expand_ratio must be 6"),
+        ("mobilenet_v2", {"output_stride": 16}, "output_stride is 16"),
+        ("mobilenet_v2", {"first_layer_is_expansion": False}, "first_layer_is_expansion is False"),
+        (
+            "mobilenet_v2",
+            {"depth_multiplier": 0.5, "finegrained_output": False},
+            "finegrained_output must be true",
+        ),
         ("vit", {"problem_type": "multi_label_classification"}, "classifiers of one label"),
         ("vit", {"quantization_config": {"bits": 4}}, "has quantization_config"),
         ("vit", {"pruned_heads": {"0": [1]}}, "has pruned_heads"),
@@ -98,6 +111,24 @@ def test_the_usual_sizes_have_timms_own_names() -> None:
     assert read("deit").architecture == "deit_base_distilled_patch16_224"
     assert read("resnet", image_size=224).architecture == "resnet50"
     assert read(patch_size=[16, 16]) == read()
+
+
+def test_a_deit_is_read_as_the_class_that_it_was_saved_as() -> None:
+    one = read("deit", architectures=["DeiTForImageClassification"])
+
+    assert (one.architecture, one.naming) == ("deit_base_patch16_224", "deit_one_token")
+    assert one.model_args == {"layer_norm_eps": 1e-12, "reg_tokens": 1}
+    assert read("deit", architectures=None).naming == "deit"
+
+
+def test_a_mobilenet_keeps_its_width_and_its_padding() -> None:
+    wide = read("mobilenet_v2", image_size=96, depth_multiplier=1.4, finegrained_output=False)
+    plain = read("mobilenet_v2", image_size=96, tf_padding=False)
+
+    assert (wide.architecture, plain.architecture) == ("mobilenetv2_140", "mobilenetv2_100")
+    assert wide.model_args == {"batch_norm_eps": 0.001, "pad_type": "same"}
+    assert plain.model_args == {"batch_norm_eps": 0.001}
+    assert plain.input_size == (3, 96, 96)
 
 
 def test_the_ratio_of_a_hidden_layer_gives_exactly_its_size() -> None:
@@ -211,6 +242,6 @@ def test_only_models_that_are_read_have_a_preprocessor(config: Any, lacks: bool)
 
 
 def test_every_model_that_is_read_can_be_read_from_its_type_alone() -> None:
-    for kind, family in FAMILIES.items():
-        found = read(kind, architectures=[family.head], image_size=224)
-        assert found.naming == kind
+    for naming, family in FAMILIES.items():
+        found = read(family.kind, architectures=[family.head], image_size=224)
+        assert found.naming == naming

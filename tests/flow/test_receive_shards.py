@@ -32,7 +32,7 @@ def upload(world: World, *keys: str) -> list[Received]:
 def packed(**changes: bytes) -> bytes:
     first = changes.get("first", FILES[FIRST])
     names = [(FIRST.rpartition("/")[2], len(first)), (SECOND.rpartition("/")[2], 6)]
-    return opening(2, names) + FILES[INDEX] + first + FILES[SECOND]
+    return opening(INDEX, 2, names) + FILES[INDEX] + first + FILES[SECOND]
 
 
 def test_the_last_scan_is_of_all_files_in_any_order_of_events(world: World) -> None:

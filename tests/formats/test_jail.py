@@ -13,18 +13,19 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, Unavailable
-from guard.formats import _locks
-from guard.formats._jail import cpu_seconds, run_jailed
+from guard.formats import _jail, _locks
+from guard.formats._jail import cpu_seconds
+from guard.formats.pytorch_state_dict import PytorchStateDict
+from tests.formats import bombs
 from tests.formats.jailing import LOCKS, jailed, needs_jail
-from tests.formats.torch_zips import members_of, saved, zipped
 
 UNPICKLE = """
 import pickle
@@ -315,24 +316,30 @@ def test_the_kill_signal_is_not_mistaken_for_a_verdict() -> None:
         )
 
 
-def _nested(depth: int) -> bytes:
-    """A pickle of a dictionary whose key is a tuple of itself, twice, `depth` times."""
-    steps = b"".join(b"q%ch%c\x86" % (number, number) for number in range(depth))
-    return b"\x80\x02})" + steps + b"Ns."
-
-
 @needs_jail
-def test_a_small_file_that_computes_for_minutes_is_stopped_within_seconds() -> None:
-    members = members_of(saved({"a": torch.zeros(1)}))
-    pickled = next(name for name in members if name.endswith("data.pkl"))
-    data = zipped({**members, pickled: _nested(60)})
+@pytest.mark.threat("C08")
+@pytest.mark.parametrize(
+    ("make", "codes"),
+    [
+        (bombs.nested_key, {"over_time_budget"}),
+        (bombs.colliding_keys, {"over_time_budget"}),
+        (bombs.deep_nesting, {"no_state_dict", "jail_crashed", "checkpoint_unreadable"}),
+    ],
+)
+def test_a_small_file_that_computes_for_minutes_is_stopped_within_seconds(
+    make: Callable[[], bytes], codes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two seconds in place of five, so that the test is short."""
+    monkeypatch.setattr(_jail, "_CPU_SECONDS", 2)
+    data = bombs.checkpoint(make())
+    assert len(data) < 4 << 20
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
     with pytest.raises(ArtifactRejected) as caught:
-        run_jailed(io.BytesIO(data), io.BytesIO(), budget=Budget(seconds=120))
+        PytorchStateDict().tensors(io.BytesIO(data), budget=Budget(seconds=120))
 
-    assert caught.value.code == "over_time_budget"
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 30
+    assert caught.value.code in codes
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 15
 
 
 def test_a_large_file_may_compute_for_as_long_as_its_size_needs() -> None:

@@ -15,6 +15,7 @@ from guard.core.shards import opening, shard
 from guard.formats.sharded_safetensors import ShardedSafetensors
 
 BUDGET = Budget(file_bytes=1 << 24)
+NAME = "model.safetensors.index.json"
 FIRST, SECOND = (f"model-0000{place}-of-00002.safetensors" for place in (1, 2))
 PARTS = {
     FIRST: {"conv.weight": torch.arange(12.0).reshape(3, 4), "steps": torch.tensor(7)},
@@ -29,7 +30,11 @@ def packed(
 ) -> bytes:
     files = {name: safetensors.torch.save(part) for name, part in parts.items()}
     text = index if isinstance(index, bytes) else json.dumps(index).encode()
-    start = opening(len(text), [(name, len(data)) for name, data in files.items()])
+    start = opening(
+        NAME,
+        len(text),
+        [(name, len(data)) for name, data in files.items()],
+    )
     return b"".join([start, text, *files.values(), more])
 
 
@@ -124,13 +129,13 @@ def test_limits_count_for_all_shards_together(code: str, limits: dict[str, int])
 def test_more_shards_than_the_limit_are_refused() -> None:
     names = [f"m-{place:05}-of-01001.safetensors" for place in range(1001)]
 
-    assert refused(opening(0, [(name, 0) for name in names])).code == "too_many_shards"
+    assert refused(opening(NAME, 0, [(name, 0) for name in names])).code == "too_many_shards"
 
 
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        (FIRST, "model.safetensors.index.json"),
+        (FIRST, NAME),
         ("my net.fp16-00003-of-00010.safetensors", "my net.fp16.safetensors.index.json"),
         ("model-1-of-2.safetensors", None),
         ("../model-00001-of-00002.safetensors", None),
@@ -150,7 +155,11 @@ def test_the_headers_of_all_shards_together_are_limited() -> None:
         for name, part in PARTS.items()
     }
     text = json.dumps(INDEX).encode()
-    start = opening(len(text), [(name, len(data)) for name, data in files.items()])
+    start = opening(
+        NAME,
+        len(text),
+        [(name, len(data)) for name, data in files.items()],
+    )
     data = b"".join([start, text, *files.values()])
     one = 8 + int.from_bytes(next(iter(files.values()))[:8], "little")
 

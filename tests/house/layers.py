@@ -137,6 +137,8 @@ BUILDS_ON = {
     ),  # the jail's answer is read by our strict parser
     ("guard.formats.safetensors", "legacy_checkpoint"),  # as above
     ("guard.formats.safetensors", "sharded_safetensors"),  # each shard is such a file
+    ("guard.formats.safetensors", "sharded_pytorch"),  # the jail's answer
+    ("guard.formats.pytorch_state_dict", "sharded_pytorch"),  # each shard is such a file
     ("guard.formats.legacy_checkpoint", "pickle_file"),  # a pickle is refused unless it claims it
     (
         "guard.formats.pytorch_state_dict",

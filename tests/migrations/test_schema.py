@@ -66,7 +66,7 @@ def test_partial_indexes_keep_their_condition(url: str) -> None:
     }
     engine.dispose()
 
-    assert len(wanted) == 11
+    assert len(wanted) == 12
     assert found == wanted
 
 

@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from guard.core.errors import InputError, UnknownMethod
 from guard.store import alarms, dead_letters, intake, methods, nominations, outbox
 from guard.store.rows import MethodRow, MethodState, NominationState
-from guard.store.session import transaction
+from guard.store.session import make_engine, transaction
+from tests import postgres
 from tests.store.rows import NOW, a_scan
 
 
@@ -27,6 +28,44 @@ def test_a_message_is_due_after_its_delay_until_it_is_sent(engine: Engine) -> No
         assert [row.task for row in outbox.due(s, NOW + timedelta(seconds=60))] == ["rescan"]
         assert outbox.waiting(s) == 1
         assert outbox.unsent_ids(s) == {"2"}
+
+
+def test_what_one_relay_took_is_due_for_no_other_until_it_is_given_back(engine: Engine) -> None:
+    with transaction(engine) as s:
+        for number in range(5):
+            outbox.add(s, "inspect", {"scan_id": str(number)}, NOW + timedelta(seconds=-number))
+    with transaction(engine) as s:
+        one = outbox.take(s, NOW, 20, limit=2)
+        other = outbox.take(s, NOW, 20, limit=2)
+
+        assert [row.payload["scan_id"] for row in (*one, *other)] == ["4", "3", "2", "1"]
+        outbox.mark_sent(s, [row.id for row in one], NOW)
+        outbox.give_back(s, [other[0].id])
+        assert [row.payload["scan_id"] for row in outbox.due(s, NOW)] == ["2", "0"]
+        assert outbox.unsent_ids(s) == {"0", "1", "2"}
+
+
+def test_what_a_relay_that_died_had_taken_is_due_again_after_a_while(engine: Engine) -> None:
+    with transaction(engine) as s:
+        outbox.add(s, "inspect", {"scan_id": "1"}, NOW)
+        taken = outbox.take(s, NOW, 20)
+
+        assert outbox.take(s, NOW + timedelta(seconds=19), 20) == []
+        assert outbox.due(s, NOW + timedelta(seconds=20)) != []
+        assert [row.id for row in outbox.take(s, NOW + timedelta(seconds=20), 20)] == [taken[0].id]
+
+
+def test_on_postgresql_two_at_once_take_different_messages_and_none_waits() -> None:
+    engine = make_engine(postgres.migrated())
+    with transaction(engine) as s:
+        for number in range(4):
+            outbox.add(s, "inspect", {"scan_id": str(number)}, NOW)
+    with transaction(engine) as one, transaction(engine) as other:
+        first = {row.id for row in outbox.take(one, NOW, 20, limit=3)}
+        second = {row.id for row in outbox.take(other, NOW, 20, limit=3)}
+
+    assert (len(first), len(second), first & second) == (3, 1, set())
+    engine.dispose()
 
 
 def test_a_message_of_a_transaction_that_failed_is_never_sent(engine: Engine) -> None:

@@ -55,7 +55,7 @@ def test_index_and_shards_become_one_file_which_is_not_left_behind(
         data = packed.read_bytes()
 
     sizes = [(name, len(name)) for name in (FIRST, SECOND)]
-    assert data == opening(len(INDEX), sizes) + f"{INDEX}{FIRST}{SECOND}".encode()
+    assert data == opening(INDEX, len(INDEX), sizes) + f"{INDEX}{FIRST}{SECOND}".encode()
     assert list(out.iterdir()) == []
 
 
@@ -74,5 +74,10 @@ def test_the_names_of_shards_and_indexes_belong_together() -> None:
 
     assert found == shards.Shard(INDEX, safe=True)
     assert shards.is_index(f"models/{INDEX}")
-    assert not shards.is_index("models/pytorch_model.bin.index.json")
+    assert shards.is_index("models/pytorch_model.bin.index.json")
+    assert not shards.is_index("models/model.onnx.index.json")
+    assert not shards.is_index("model.safetensors.index.json/README")
     assert f"models/{FIRST}".startswith(shards.stem(f"models/{INDEX}"))
+    pickled = shards.shard("pytorch_model-00001-of-00002.bin")
+    assert pickled == shards.Shard("pytorch_model.bin.index.json", safe=False)
+    assert shards.stem("m/pytorch_model.bin.index.json") == "m/pytorch_model-"

@@ -86,7 +86,7 @@ def pairs(shapes: dict[str, Any], memory: list[str]) -> Iterator[tuple[str, str]
         yield old, new
 
 
-@pytest.mark.parametrize("name", ["vit", "deit", "swin"])
+@pytest.mark.parametrize("name", ["vit", "deit", "deit of one token", "swin"])
 def test_names_of_the_module_in_memory_are_read_too(name: str, tmp_path: Path) -> None:
     put(tmp_path / "file", name)
     put(tmp_path / "memory", name, in_memory(name))

@@ -67,7 +67,7 @@ def test_a_tag_is_a_task_of_that_queue(place: Place) -> None:
     with transaction(place.guard.engine) as session:
         assert [row.kind for row in alarms.open_alarms(session)] == ["tag_failed"]
     own = {task for task, queue in STAGE_QUEUE.items() if queue == NOTIFY}
-    assert own == {"notify", "deliver", "tag"}
+    assert own == {"notify", "tag"}
     schedule = make_app(load_settings({})).conf.beat_schedule
-    queues = {name: one["options"]["queue"] for name, one in schedule.items() if "options" in one}
+    queues = {name: one["options"]["queue"] for name, one in schedule.items()}
     assert queues["deliver"] == queues["tidy_notifications"] == NOTIFY

@@ -3,6 +3,10 @@
 What is committed is sent, and nothing is lost while the broker is away.
 """
 
+import base64
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,13 @@ from guard.flow.context import Guard
 from guard.settings import load_settings
 from guard.store import outbox
 from guard.store.session import reading, transaction
+from tests import postgres, sqlite
 from tests.services import shared_valkey
 from tests.sqlite import migrate_like_bootstrap
 from workers.app import make_app
-from workers.relay import send_due
+from workers.relay import BATCH, send_due
+
+MANY = 6 * BATCH
 
 
 @pytest.fixture
@@ -76,6 +83,38 @@ def test_a_sent_message_is_not_sent_again(guard: Guard, broker: str) -> None:
     assert send_due(guard, app) == 0
 
 
+def test_two_relays_share_the_work_and_send_each_message_once(tmp_path: Path, broker: str) -> None:
+    """As two hosts: a connection to the database and to the broker each."""
+    for url in (sqlite.migrated(tmp_path), postgres.migrated()):
+        env = {"GUARD_DATA_DIR": str(tmp_path), "GUARD_DATABASE_URL": url}
+        relays = [(open_guard(load_settings(env)), app_at(broker)) for _ in range(2)]
+        guard, client = relays[0][0], redis.Redis.from_url(broker)
+        client.delete("scan")
+        with transaction(guard.engine) as session:
+            for number in range(MANY):
+                outbox.add(session, "detect", {"scan_id": f"m{number}"}, guard.now())
+        start = threading.Barrier(2)
+
+        def send(relay: tuple[Guard, Celery], start: threading.Barrier) -> list[int]:
+            start.wait()
+            found = []
+            while waiting(relay[0]):
+                found.append(send_due(*relay))
+            return found
+
+        with ThreadPoolExecutor(2) as pool:
+            counts = [job.result() for job in [pool.submit(send, one, start) for one in relays]]
+        bodies = [json.loads(one)["body"] for one in client.lrange("scan", 0, -1)]
+        ids = [json.loads(base64.b64decode(body))[1]["scan_id"] for body in bodies]
+
+        assert sorted(ids) == sorted(f"m{number}" for number in range(MANY))
+        assert sum(map(sum, counts)) == MANY
+        assert all(sum(one) >= BATCH for one in counts), "both had some of it"
+        client.delete("scan")
+        for one, _ in relays:
+            one.engine.dispose()
+
+
 class Payload:
     """Writes a file when it is unpickled."""
 
@@ -115,7 +154,9 @@ def test_a_worker_opens_no_message_but_json(
     assert canary.exists() == bool(accept)
 
 
-def test_while_the_broker_is_away_messages_wait(guard: Guard) -> None:
+def test_while_the_broker_is_away_messages_wait_and_are_at_once_due_for_another_relay(
+    guard: Guard, broker: str
+) -> None:
     app = app_at("redis://127.0.0.1:1/0")
     add(guard, "inspect", "one")
 
@@ -123,3 +164,4 @@ def test_while_the_broker_is_away_messages_wait(guard: Guard) -> None:
         send_due(guard, app)
 
     assert waiting(guard) == 1
+    assert send_due(guard, app_at(broker)) == 1

@@ -36,6 +36,7 @@ from tests.services import shared_valkey, shared_weed
 from workers import tasks
 from workers.app import make_app
 from workers.relay import send_due
+from workers.retries import FIRST_PAUSE, LONGEST_PAUSE
 
 PATIENCE = 240.0  # for what takes seconds on an idle machine
 PARAMETERS = {"epochs": 30}
@@ -134,8 +135,8 @@ def test_a_killed_worker_loses_no_bit(env: dict[str, str], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("error", "state", "pause"),
     [
-        (Unavailable("S3 is away."), JobState.QUEUED, 60),
-        (RuntimeError("a bug"), JobState.QUEUED, 1),
+        (Unavailable("S3 is away."), JobState.QUEUED, FIRST_PAUSE),
+        (RuntimeError("a bug"), JobState.QUEUED, FIRST_PAUSE),
         (InputError("not known"), JobState.FAILED, None),
         (LeaseLost("another worker has it"), JobState.QUEUED, None),
     ],
@@ -152,7 +153,20 @@ def test_what_follows_an_error_hangs_on_whose_fault_it_is(
     with reading(service.guard.engine) as session:
         later = outbox.due(session, service.clock + timedelta(days=1))
     waits = [(row.not_before - service.clock).total_seconds() for row in later]
-    assert waits == ([] if pause is None else [pause])
+    assert len(waits) == (pause is not None)
+    assert all(pause is not None and pause / 2 <= one <= pause for one in waits)
+
+
+def test_a_job_waits_longer_for_each_try_that_finds_no_store(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    job = service.ask()
+    service.sent()
+    tasks._recover_job(service.guard, "retrain", job.id, Unavailable("S3 is away."), tries=9)
+
+    with reading(service.guard.engine) as session:
+        (later,) = outbox.due(session, service.clock + timedelta(days=1))
+    assert later.payload == {"job_id": job.id, "tries": 10}
+    assert (later.not_before - service.clock).total_seconds() >= LONGEST_PAUSE / 2
 
 
 def test_each_line_of_a_job_has_the_trace_that_is_the_job(

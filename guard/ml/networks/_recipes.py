@@ -71,6 +71,7 @@ FORBIDDEN = frozenset(
 )
 #: Arguments of ours for timm's networks: transformers has other numbers there than timm.
 LAYER_NORM_EPS, HEAD_NORM_EPS = "layer_norm_eps", "head_norm_eps"
+BATCH_NORM_EPS = "batch_norm_eps"
 _LARGEST_EPS = 0.01
 _CHANNELS = 3  # where a constructor takes no other number
 
@@ -221,26 +222,36 @@ def _timm(name: str) -> Recipe:
         example = make()
     known: Any = example.pretrained_cfg
     _, height, width = known["input_size"]
-    names = (_parameters(type(example)) - FORBIDDEN) | {LAYER_NORM_EPS, HEAD_NORM_EPS}
+    names = (_parameters(type(example)) - FORBIDDEN) | {
+        LAYER_NORM_EPS,
+        HEAD_NORM_EPS,
+        BATCH_NORM_EPS,
+    }
     return Recipe(partial(_with_eps, make), names, (height, width))
 
 
 def _with_eps(make: Callable[..., nn.Module], **kwargs: Any) -> nn.Module:
-    """Build a network whose layer norms add another number to the variance than timm's 1e-6."""
-    every, head = kwargs.pop(LAYER_NORM_EPS, None), kwargs.pop(HEAD_NORM_EPS, None)
+    """Build a network whose norms add another number to the variance than timm's."""
+    given = [
+        (key, kwargs.pop(key, None), kind, place)
+        for key, kind, place in (
+            (LAYER_NORM_EPS, nn.LayerNorm, ""),
+            (HEAD_NORM_EPS, nn.LayerNorm, "head."),
+            (BATCH_NORM_EPS, nn.BatchNorm2d, ""),
+        )
+    ]
     network = make(**kwargs)
-    for eps, place in ((every, ""), (head, "head.")):
+    for key, eps, kind, place in given:
         if eps is None:
             continue
         found = [
             part
             for name, part in network.named_modules()
-            if name.startswith(place) and isinstance(part, nn.LayerNorm)
+            if name.startswith(place) and isinstance(part, kind)
         ]
         if not found or isinstance(eps, bool) or not 0 <= eps <= _LARGEST_EPS:
             raise ValueError(
-                f"{'head' if place else 'layer'}_norm_eps must lie in 0..{_LARGEST_EPS}, and the "
-                "network must have such a norm"
+                f"{key} must lie in 0..{_LARGEST_EPS}, and the network must have such a norm"
             )
         for part in found:
             part.eps = float(eps)

@@ -114,6 +114,38 @@ _DEIT: _Rules = (
     ("distillation_classifier.{p}", "head_dist.{p}"),
     *(rule for rule in _VIT if rule[0] != "classifier.{p}"),
 )
+_DEIT_OF_ONE_TOKEN: _Rules = (("embeddings.distillation_token", "reg_token"), *_VIT)
+
+
+def _layer(theirs: str, ours: str, conv: str, norm: str) -> _Rules:
+    """A convolution and the norm behind it."""
+    return (
+        (f"{theirs}.convolution.weight", f"{ours}{conv}.weight"),
+        (f"{theirs}.normalization.{{p}}", f"{ours}{norm}.{{p}}"),
+    )
+
+
+#: Of MobileNet V2, the blocks of each stage after the stem's.
+_REPEATS = (2, 3, 4, 3, 3, 1)
+_MOBILENET: _Rules = (
+    *_layer("conv_stem.first_conv", "", "conv_stem", "bn1"),
+    *_layer("conv_stem.conv_3x3", "blocks.0.0.", "conv_dw", "bn1"),
+    *_layer("conv_stem.reduce_1x1", "blocks.0.0.", "conv_pw", "bn2"),
+    *(
+        rule
+        for stage, repeats in enumerate(_REPEATS)
+        for block in range(repeats)
+        for place in (sum(_REPEATS[:stage]) + block,)
+        for part, conv, norm in (
+            ("expand_1x1", "conv_pw", "bn1"),
+            ("conv_3x3", "conv_dw", "bn2"),
+            ("reduce_1x1", "conv_pwl", "bn3"),
+        )
+        for rule in _layer(f"layer.{place}.{part}", f"blocks.{stage + 1}.{block}.", conv, norm)
+    ),
+    *_layer("conv_1x1", "", "conv_head", "bn2"),
+    ("classifier.{p}", "classifier.{p}"),
+)
 _FAMILIES: dict[str, _Rules] = {
     "resnet": _RESNET,
     "vit": _VIT,
@@ -121,7 +153,11 @@ _FAMILIES: dict[str, _Rules] = {
     "convnext": _CONVNEXT,
     "convnextv2": _CONVNEXT,
     "swin": _SWIN,
+    "deit_one_token": _DEIT_OF_ONE_TOKEN,
+    "mobilenet_v2": _MOBILENET,
 }
+#: What the class calls the network inside, where that is not the naming's own name.
+_INSIDE = {"deit_one_token": "deit"}
 _PARTS = {
     "{n}": r"(?P<n>\d{1,4})",
     "{m}": r"(?P<m>\d{1,4})",
@@ -136,7 +172,7 @@ def renamed(naming: str, held: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     What no rule knows keeps its name, so that the caller refuses it.
 
     Args:
-        naming: the `model_type` of the transformers model.
+        naming: the key of the model in `guard.core.transformers_configs.FAMILIES`.
         held: what the file holds, any shape and dtype.
 
     Raises:
@@ -176,7 +212,7 @@ def _name(full: str, naming: str, rules: "list[tuple[re.Pattern[str], str | None
             if new is None:
                 return None
             before = parts[:place]
-            before = before[:-1] if before[-1:] == [naming] else before
+            before = before[:-1] if before[-1:] == [_INSIDE.get(naming, naming)] else before
             return ".".join((*before, _filled(new, match.groupdict())))
     return full
 
