@@ -141,9 +141,9 @@ def purify(
 
     Without `defense`, the policy's defenses are tried in its order until one candidate passes, and
     a model that the policy clears is written unchanged. A model that it holds is repaired as well
-    where a trigger was measured or the policy wants it: to call this is a person's decision (the
-    service leaves it to a reviewer). With `defense`, that one is run on the given model, whatever
-    the verdict. Where no candidate passes, nothing is written, and the verdict is in the report.
+    where a trigger was measured or the policy wants it: to call this is a person's decision. With
+    `defense`, that one is run on the given model, whatever the verdict. Where no candidate passes,
+    nothing is written, unless the policy serves the upload then.
 
     A training set is sifted first, unless its suspects are given. Where enough of its images are
     accused, the model is repaired whatever the verdict, the policy's informed defenses are tried
@@ -155,8 +155,7 @@ def purify(
         trusted: with `suspects`, places of the least conspicuous images of each class.
 
     Raises:
-        InputError: as `scan`; also a defense or parameter that does not exist, and suspects
-            without a training set.
+        InputError: as `scan`; a defense or parameter that does not exist; suspects without a set.
     """
     started, watch = time.monotonic(), progress or silent
     rules = policy_of(policy)
@@ -189,7 +188,8 @@ def purify(
         )
         wanted = defense is not None or decision.repairable or accused is not None
         made = _played(tournament, order, any_verdict=defense is not None) if wanted else None
-        if (kept := _passed(made, decision, inspected, wanted=wanted)) is not None:
+        decision = tournament.without_copy(decision) if made is None else decision
+        if (kept := _passed(made, decision, inspected, wanted=wanted and not blind)) is not None:
             write_model(Path(out), kept)
         return _reported(tournament, made, decision, inspected, name_of(Path(path)), started)
 

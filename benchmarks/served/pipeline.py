@@ -170,6 +170,8 @@ def _decided(tournament: Tournament, decision: Decision) -> tuple[str, str | Non
         for made in tournament.candidates(rules):
             if made.decision.verdict is Verdict.PURIFIED:
                 return REPAIRED, made.inspected.digest
+        if (decision := tournament.without_copy(decision)).verdict in SERVABLE_VERDICTS:
+            return AS_UPLOADED, None
     return (HELD if decision.verdict is Verdict.HELD else REFUSED), None
 
 

@@ -81,6 +81,7 @@ class ScanNotes:
         accused: digest of the blob with the accused training images (`guard.vetting.accused`), from
             which a repair learns and on which it is proved; None where none were accused.
         blind: a copy is repaired though no trigger of the upload is proven.
+        unrepaired: no such copy passed, and the policy judges the upload by its other rules.
         sketch: of an upload's weights (`guard.core.weight_sketch`), to know nearly the same again.
         trace: id of the trace that it is part of (`guard.core.tracing`); None: its own id.
         progress: how far its detectors are; the end of the stage takes it away.
@@ -99,6 +100,7 @@ class ScanNotes:
     cleanset_wish: str | None = field(default=None, metadata=LEFT_OUT)
     accused: str | None = field(default=None, metadata=LEFT_OUT)
     blind: bool = field(default=False, metadata=LEFT_OUT)
+    unrepaired: bool = field(default=False, metadata=LEFT_OUT)
     sketch: str | None = field(default=None, metadata=LEFT_OUT)
     trace: str | None = field(default=None, metadata=LEFT_OUT)
     progress: ScanProgress | None = field(default=None, metadata=LEFT_OUT)

@@ -99,4 +99,5 @@ def case_of(guard: Guard, scan: ScanRow, methods: Mapping[str, Any] | None = Non
         retraining=scan.detail.retraining,
         assumed=assumed_in(manifest),
         grey=read_as_grey(manifest, facts),
+        unrepaired=scan.detail.unrepaired,
     )

@@ -199,9 +199,17 @@ def _verdict_of(guard: Guard, scan_id: str) -> Verdict | None:
 def _end(guard: Guard, held: Held, scan: ScanRow, tried: list[Attempt], *, won: bool) -> None:
     """End the tournament: the parent keeps its verdict; a winning child is served in its place.
 
-    Where no child won and the gate only warns, the parent itself is let through.
+    Where no child won, the policy may have the parent judged again by its other rules; or the gate
+    only warns, and the parent itself is let through.
     """
     own = _verdict_of(guard, scan.id) or Verdict.REJECTED
+    if not won and own is Verdict.HELD and scan.detail.blind and guard.policy.repair.spares:
+        with transaction(guard.engine) as session:
+            held.check(session)
+            spared = replace(scan, detail=replace(scan.detail, unrepaired=True))
+            _note(session, guard, held, spared, tried, ScanState.DECIDING)
+            outbox.add(session, "decide", {"scan_id": scan.id}, guard.now())
+        return
     through = not won and lets_through(guard, scan, own)
     with transaction(guard.engine) as session:
         held.check(session)

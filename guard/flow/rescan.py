@@ -188,6 +188,7 @@ def open_in(
     notes = ScanNotes(
         purification=root.detail.purification,
         retraining=root.detail.retraining,
+        unrepaired=giver.detail.unrepaired,
         smoke=giver.detail.smoke,
         canary=giver.detail.canary,
         rescan=Rescan(of=root.id, why=why, unseen=True),

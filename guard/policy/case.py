@@ -22,6 +22,7 @@ class Case:
     `sifted`: the training set of the model, or of its parent, was sifted. `retraining` is how a
     network was trained anew; None for all others. `assumed` is what the upload's `config.json` left
     out, as `Manifest.assumed`. `grey`: the clean set's three equal channels were read as one.
+    `unrepaired`: copies were made though no trigger is proven, and none of them passed.
     """
 
     artifact: str
@@ -38,3 +39,4 @@ class Case:
     retraining: RetrainingFacts | None = None
     assumed: tuple[str, ...] = ()
     grey: bool = False
+    unrepaired: bool = False

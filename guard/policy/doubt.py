@@ -77,6 +77,8 @@ def with_repair(
     able = any(each.blind for each in policy.defenses)
     if rule.when == _ASKED or copy or not able or policy.review_always:
         return ruling
+    if case.unrepaired and rule.spares:
+        return _without_copy(ruling)
     if ruling.verdict in _REPAIRED and not (
         ruling.repairable and ruling.verdict is Verdict.REJECTED
     ):
@@ -97,3 +99,12 @@ def with_repair(
     else:
         why = "It would pass, but no method gave a p value that could leave no doubt."
     return Ruling(Verdict.HELD, (why,), repairable=True, blind=True)
+
+
+def _without_copy(ruling: Ruling) -> Ruling:
+    """The ruling of all other rules, where every copy was refused and the upload may be served.
+
+    It is not repaired again: what is held or rejected stays so.
+    """
+    remark = "No repaired copy passed, and the policy then judges the upload by its other rules."
+    return replace(ruling, reasons=(*ruling.reasons, remark), repairable=False)

@@ -4,6 +4,7 @@ An unknown key, a wrong type or a number out of range raises an error that names
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ from guard.core.training_jobs import MAX_BUDGET
 from guard.policy import calibration as calibrations
 from guard.policy._table import Table
 from guard.policy.rules import (
+    REPAIR_OTHERWISE,
     REPAIR_WHEN,
     AccuracyRule,
     CalibrationRule,
@@ -282,11 +284,20 @@ def _retrain(top: Table) -> RetrainRule:
 
 
 def _repair(top: Table) -> RepairRule:
-    table = top.table("repair", {"when", "level"})
-    when = table.text("when", REPAIR_WHEN[0])
-    if when not in REPAIR_WHEN:
-        raise PolicyError(f"repair.when must be one of {', '.join(REPAIR_WHEN)}.")
-    return RepairRule(when=when, level=table.number("level", 0.05, low=1e-6, high=0.5))
+    table = top.table("repair", {"when", "level", "otherwise"})
+    return RepairRule(
+        when=_one_of(table, "when", REPAIR_WHEN),
+        level=table.number("level", 0.05, low=1e-6, high=0.5),
+        otherwise=_one_of(table, "otherwise", REPAIR_OTHERWISE),
+    )
+
+
+def _one_of(table: Table, key: str, known: Sequence[str]) -> str:
+    """The text under `key`, by default the first of those that are known."""
+    value = table.text(key, known[0])
+    if value not in known:
+        raise PolicyError(f"repair.{key} must be one of {', '.join(known)}.")
+    return value
 
 
 def _calibration(data: dict[str, Any], top: Table, folder: Path) -> CalibrationRule | None:

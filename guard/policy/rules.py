@@ -13,6 +13,7 @@ from guard.policy.calibration import Calibration
 
 RETRAIN = "retrain"  # the section of `RetrainRule`
 REPAIR_WHEN = ("rejected", "doubted", "always")
+REPAIR_OTHERWISE = ("held", "served")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,19 @@ class RepairRule:
     trigger for each accused class; `doubted` also repairs what is held or rejected without one, and
     what would pass with a p value of at most `level` (0..1), of any method; `always` whatever would
     pass as well. The upload itself is then never served, only a copy that passes.
+
+    `otherwise` is one of `REPAIR_OTHERWISE`: what becomes of an upload that would pass where no
+    copy of it does. `held`: a person must look. `served`: it is served as it is, after all.
     """
 
     when: str = "rejected"
     level: float = 0.05
+    otherwise: str = "held"
+
+    @property
+    def spares(self) -> bool:
+        """Whether an upload of which no copy passes is judged by the policy's other rules."""
+        return self.when != REPAIR_WHEN[0] and self.otherwise == REPAIR_OTHERWISE[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +260,8 @@ class Policy:
                 del data[key]
         if "proof" in data and self.proof.max_kept is None:
             del data["proof"]["max_kept"]  # likewise
+        if "repair" in data and self.repair.otherwise == REPAIR_OTHERWISE[0]:
+            del data["repair"]["otherwise"]  # likewise
         if self.modality is Modality.IMAGES:
             del data["modality"], data["graphs"]  # likewise
         for rule in data["defenses"]:

@@ -34,12 +34,13 @@ def make_case(
     retraining: RetrainingFacts | None = None,
     assumed: tuple[str, ...] = (),
     grey: bool = False,
+    unrepaired: bool = False,
 ) -> Case:
     """All that `policy` may read about the artifact `digest`, with the methods as they run now.
 
     `architecture` is what its manifest names, `waivers` those that have not ended. `methods` is
-    `methods_of(policy)`, for a caller that makes many. `sifted`, `retraining`, `assumed` and
-    `grey` are as in `Case`.
+    `methods_of(policy)`, for a caller that makes many. `sifted`, `retraining`, `assumed`,
+    `grey` and `unrepaired` are as in `Case`.
     """
     methods = methods_of(policy) if methods is None else methods
     return Case(
@@ -56,6 +57,7 @@ def make_case(
         sifted=sifted,
         retraining=retraining,
         assumed=assumed,
+        unrepaired=unrepaired,
         grey=grey,
     )
 

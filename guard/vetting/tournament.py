@@ -50,6 +50,29 @@ class Work:
     sift_triggers: Mapping[str, bytes] = field(default_factory=dict)
     sift_report: SiftReport | None = None
 
+    def case(
+        self,
+        model: Any,
+        digest: str,
+        evidence: tuple[Evidence, ...],
+        repair_facts: PurificationFacts | None = None,
+        *,
+        unrepaired: bool = False,
+    ) -> Case:
+        """All that the policy may read about the model `digest`."""
+        return make_case(
+            self.policy,
+            digest,
+            self.curated.facts,
+            evidence,
+            repair_facts,
+            architecture=model.manifest.architecture,
+            sifted=self.sifted,
+            assumed=getattr(model.manifest, "assumed", ()),
+            grey=read_as_grey(model.manifest.to_dict(), self.curated.facts),
+            unrepaired=unrepaired,
+        )
+
     def judge(
         self, model: Any, digest: str, repair_facts: PurificationFacts | None = None
     ) -> tuple[Decision, examine.Examined]:
@@ -57,17 +80,7 @@ class Work:
         detectors = {name: dict(rule.params) for name, rule in self.policy.detectors.items()}
 
         def case(evidence: tuple[Evidence, ...]) -> Case:
-            return make_case(
-                self.policy,
-                digest,
-                self.curated.facts,
-                evidence,
-                repair_facts,
-                architecture=model.manifest.architecture,
-                sifted=self.sifted,
-                assumed=getattr(model.manifest, "assumed", ()),
-                grey=read_as_grey(model.manifest.to_dict(), self.curated.facts),
-            )
+            return self.case(model, digest, evidence, repair_facts)
 
         examined = examine.examine(
             model,
@@ -188,6 +201,13 @@ class Tournament:
                 continue
             self.tried.append(_tried(step, made))
             yield made
+
+    def without_copy(self, decision: Decision) -> Decision:
+        """The decision on the upload once no copy has passed: the same, or by the other rules."""
+        if not (self.blind and decision.blind and self.work.policy.repair.spares):
+            return decision
+        case = self.work.case(self.model, self.parent, self.found.evidence, unrepaired=True)
+        return judge(self.work.policy, case)
 
     def _make(self, step: Step) -> Candidate:
         from guard.ml.networks import architectures

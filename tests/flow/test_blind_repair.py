@@ -11,10 +11,12 @@ from guard.core.notes import Attempt
 from guard.core.states import GateMode, ScanState, Verdict
 from guard.flow import purify, rescan, review, run_stage, simulate
 from guard.flow.reconcile import reconcile_guard
+from guard.flow.signed import signed
 from guard.jobs.child import purify as repairing
 from guard.policy import DefenseRule
 from guard.policy.rules import GateRule, RepairRule
 from guard.store import scans
+from guard.store.rows import LedgerRow
 from guard.store.session import transaction
 from tests.flow.place import Place, finding
 from tests.flow.registry import Registry
@@ -24,6 +26,14 @@ RULES: dict[str, Any] = {
     "repair": RepairRule(when="always"),
     "defenses": (DefenseRule(name="sau"), DefenseRule(name="patch_unlearning", blind=True)),
 }
+
+
+OR_SERVED = RepairRule(when="always", otherwise="served")
+
+
+def reasons(row: LedgerRow) -> tuple[str, ...]:
+    """Those of a verdict, as they were signed."""
+    return signed(row.envelope).facts.reasons
 
 
 @pytest.fixture
@@ -114,6 +124,44 @@ def test_where_no_copy_passes_the_upload_stays_held_for_a_person(
     assert [scan.id for scan in review.waiting(place.guard)] == [parent]
 
 
+def test_where_no_copy_passes_the_policy_may_serve_what_would_pass_by_its_other_rules(
+    place: Place, repaired_here: list[object]
+) -> None:
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, repair=OR_SERVED))
+    parent = decided(place, finding(suspicious=False))
+    assert place.guard.publisher.state() == []
+    with_copy(place, parent, suspicious=True)
+
+    run_stage.work(place.guard, "purify", parent)
+    assert place.scan(parent).state is ScanState.DECIDING
+    run_stage.work(place.guard, "decide", parent)
+    run_stage.work(place.guard, "publish", parent)
+
+    assert repaired_here == [("patch_unlearning", True)]
+    verdicts = place.verdicts(parent)
+    assert [row.verdict for row in verdicts] == [Verdict.HELD, Verdict.CLEARED]
+    assert any("No repaired copy passed" in why for why in reasons(verdicts[-1]))
+    served = [item.digest for item in place.guard.publisher.state()]
+    assert served == [place.scan(parent).canonical_digest]
+    assert review.waiting(place.guard) == []
+
+
+def test_a_copy_that_passes_is_served_though_the_upload_could_be(
+    place: Place, repaired_here: list[object]
+) -> None:
+    place.guard = replace(place.guard, policy=replace(place.guard.policy, repair=OR_SERVED))
+    parent = decided(place, finding(suspicious=False))
+    child = with_copy(place, parent, suspicious=False)
+    run_stage.work(place.guard, "publish", child)
+
+    run_stage.work(place.guard, "purify", parent)
+
+    assert repaired_here == [("patch_unlearning", True)]
+    assert place.scan(parent).state is ScanState.DONE
+    served = [item.digest for item in place.guard.publisher.state()]
+    assert served == [place.scan(child).canonical_digest]
+
+
 def test_nobody_reviews_an_upload_while_a_copy_is_made(place: Place) -> None:
     parent = decided(place, finding(suspicious=False))
 
@@ -158,6 +206,31 @@ def test_a_gate_that_warns_lets_the_upload_through_once_no_copy_passes(place: Pl
     run_stage.work(place.guard, "purify", parent)
 
     assert place.scan(parent).state is ScanState.PUBLISHING
+
+
+def test_a_renewal_does_not_repair_again_what_no_copy_could_replace(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.upload("model")
+    place = registry.place
+    registry.obey(repair=OR_SERVED, defenses=RULES["defenses"])
+    registry.pass_time(hours=7)
+    (again,) = rescan.renew(place.guard)
+    run_stage.work(place.guard, "decide", again)
+    assert place.scan(again).state is ScanState.PURIFYING
+
+    tried(place, again, Attempt(defense="patch_unlearning", failed="It diverged."))
+    run_stage.work(place.guard, "purify", again)
+    run_stage.work(place.guard, "decide", again)
+    run_stage.work(place.guard, "publish", again)
+    assert place.verdicts(again)[-1].verdict is Verdict.CLEARED
+    registry.obey(repair=OR_SERVED, defenses=RULES["defenses"], lifetime_days=20.0)
+    registry.pass_time(hours=7)
+
+    (third,) = rescan.renew(place.guard)
+    run_stage.work(place.guard, "decide", third)
+
+    assert [row.verdict for row in place.verdicts(third)] == [Verdict.CLEARED]
+    assert place.scan(third).detail.unrepaired
 
 
 def test_the_same_bytes_under_another_name_get_a_copy_of_their_own(tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def test_a_policy_names_when_and_the_defenses_for_it() -> None:
     [
         ({"repair": {"when": "sometimes"}}, "repair.when must be one of"),
         ({"repair": {"when": "always", "level": 0.0}}, "repair.level"),
+        ({"repair": {"when": "always", "otherwise": "lost"}}, "repair.otherwise must be one of"),
         ({"repair": {"when": "always"}, "purify": {}}, "blind = true"),
         (
             {"purify": {"defenses": [{"name": "sau", "blind": True, "informed": True}]}},
@@ -180,6 +181,36 @@ def test_a_policy_names_when_and_the_defenses_for_it() -> None:
 def test_a_rule_that_could_not_be_obeyed_is_refused(data: dict[str, Any], sentence: str) -> None:
     with pytest.raises(PolicyError, match=sentence):
         policy_from({**DATA, **data})
+
+
+@pytest.mark.parametrize("otherwise", ["held", "served"])
+def test_where_no_copy_passed_the_upload_is_judged_by_the_other_rules_if_the_policy_says_so(
+    otherwise: str,
+) -> None:
+    served = otherwise == "served"
+    rule = RepairRule(when="always", otherwise=otherwise)
+    policy = replace(POLICY, defenses=BLIND, repair=rule)
+    suspicious = a_case(an_evidence("a", a_finding(), seed=1))
+
+    passes = decide(policy, replace(a_case(), unrepaired=True))
+    rejected = decide(policy, replace(suspicious, unrepaired=True))
+
+    assert ruled(passes) == (
+        (Verdict.CLEARED, False, False) if served else (Verdict.HELD, True, True)
+    )
+    assert any("No repaired copy passed" in why for why in passes.reasons) == served
+    assert rejected.verdict is decide(POLICY, suspicious).verdict
+    assert rejected.verdict is not Verdict.CLEARED
+    assert not (served and rejected.purify)
+
+
+def test_the_default_of_an_upload_without_a_copy_changes_no_digest() -> None:
+    given = {"when": "always"}
+
+    assert "otherwise" not in policy_from({**DATA, "repair": given}).to_dict()["repair"]
+    served = policy_from({**DATA, "repair": {**given, "otherwise": "served"}})
+    assert Policy.from_dict(served.to_dict()) == served
+    assert served.digest != policy_from({**DATA, "repair": given}).digest
 
 
 def test_policies_without_the_rule_keep_their_digests() -> None:

@@ -18,7 +18,7 @@ from guard.detectors import DETECTORS
 from guard.policy import Policy, load, load_policy
 from guard.policy.known_gaps import detection_digest
 from guard.policy.load import packaged, policy_from
-from guard.policy.rules import DefenseRule, GraphRule, ProofRule, RepairRule
+from guard.policy.rules import GraphRule, ProofRule, RepairRule
 
 LEAST: dict[str, Any] = {"policy": {"name": "p"}, "detectors": {"patch_inversion": {}}}
 
@@ -72,14 +72,17 @@ def test_the_strict_policy_is_the_default_one_with_a_narrower_proof_that_serves_
     assert default.proof == load_policy(Path("ensemble")).proof
     assert strict.proof == replace(default.proof, max_lead=0.30)
     assert strict.repair == RepairRule(when="always")
-    *others, blind = strict.defenses
-    assert blind == DefenseRule(name="shared_distillation", blind=True)
-    assert tuple(others) == default.defenses
+    blind = [rule.name for rule in strict.defenses if rule.blind]
+    assert blind == ["fresh_student", "shared_distillation"]
+    known = [rule for rule in strict.defenses if not rule.blind]
+    assert [rule for rule in known if rule.name != "fresh_student"] == list(default.defenses)
+    assert strict.accuracy == replace(default.accuracy, max_drop=0.03, max_class_drop=0.15)
     assert (
         replace(
             strict,
             name=default.name,
             version=default.version,
+            accuracy=default.accuracy,
             proof=default.proof,
             repair=default.repair,
             defenses=default.defenses,
@@ -316,7 +319,7 @@ def test_the_page_about_policies_has_every_key_and_loads() -> None:
         ("sau", ""),
         ("patch_unlearning", "sau"),
         ("relabelling", ""),
-        ("shared_distillation", ""),
+        ("fresh_student", ""),
     ]
     assert {name: set(example[name]) for name in tables} == tables
     assert "[calibration]" in PAGE.read_text()

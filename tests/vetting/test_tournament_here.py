@@ -335,6 +335,28 @@ def test_what_would_pass_gets_a_repaired_copy_or_stays_held(
         assert schemas.faults("report.schema.json", document) == []
 
 
+def test_where_no_copy_passes_the_upload_is_written_if_the_policy_serves_it_then(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DETECTORS.get("patch_inversion"), "examine", lambda *_a, **_m: [])
+    ring.play("patch_unlearning", ruin)
+    policy = Policy(
+        name="ring",
+        detectors={"patch_inversion": DetectorRule()},
+        defenses=(replace(SECOND, blind=True),),
+        repair=RepairRule(when="always", otherwise="served"),
+    )
+
+    report = guard.purify(ring.model, cleanset=ring.clean, out=ring.out, policy=policy)
+
+    assert [item["verdict"] for item in report.candidates] == ["inconclusive"]
+    assert report.verdict is Verdict.CLEARED
+    assert any("No repaired copy passed" in why for why in report.facts.reasons)
+    written = read_canonical(ring.out / "model.safetensors")[1]
+    upload = read_canonical(ring.model / "model.safetensors")[1]
+    assert all(torch.equal(upload[name], tensor) for name, tensor in written.items())
+
+
 def test_a_named_defense_repairs_what_the_policy_repairs_blindly(ring: Ring) -> None:
     ring.play("shared_distillation", ring.heal)
     policy = Policy(

@@ -1,0 +1,86 @@
+"""A fresh network learns the task from the model's answers, and not the backdoor."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from guard.core.errors import MethodFailed
+from guard.core.manifest import PolarizerPlace
+from guard.core.progress import silent
+from guard.defenses.fresh_student import FreshStudent
+from guard.ml.cleanset import CleanSet, Labelled
+from guard.ml.measure import accuracy
+from guard.ml.networks import architectures
+from guard.ml.networks.polarizer import Polarizer
+from guard.ml.seeds import seeded
+from tests import toys
+
+QUICK = FreshStudent(steps=150, batch=32)
+
+
+def with_labels(clean: CleanSet, labels: torch.Tensor) -> CleanSet:
+    """The same set with other labels on its search images, and no others to learn from."""
+    return replace(clean, search=Labelled(clean.search.images, labels))
+
+
+def test_a_backdoor_is_left_behind_and_the_task_is_learnt() -> None:
+    model = toys.network()
+    assert toys.success(model) > 0.75
+
+    student = QUICK(model, toys.clean_set(), seed=0)
+
+    assert toys.success(student) < 0.2
+    assert accuracy(student, toys.labelled(180, 3), toys.CLASSES).overall > 0.95
+
+
+def test_nothing_of_the_models_weights_is_kept() -> None:
+    model = toys.network()
+
+    with seeded(3):
+        student = replace(QUICK, steps=1, rate=0.0, decay=0.0, max_drop=1.0).repair(
+            model, toys.clean_set(), progress=silent
+        )
+
+    mine, theirs = (architectures.export(one) for one in (student, model))
+    learnt = [name for name in mine if name.endswith("weight") and mine[name].dim() > 1]
+    assert mine.keys() == theirs.keys()
+    assert learnt
+    assert not any(torch.equal(mine[name], theirs[name]) for name in learnt)
+
+
+def test_the_model_teaches_what_wrong_labels_cannot() -> None:
+    clean = toys.clean_set()
+    wrong = with_labels(clean, clean.search.labels.roll(1))
+    data = toys.labelled(180, 3)
+
+    by_model = replace(QUICK, labelled=0.0)(toys.network(), wrong, seed=0)
+    by_label = replace(QUICK, labelled=1.0, max_drop=1.0)(toys.network(), wrong, seed=0)
+
+    assert accuracy(by_model, data, toys.CLASSES).overall > 0.95
+    assert accuracy(by_label, data, toys.CLASSES).overall < 0.95
+
+
+def test_a_layer_that_a_repair_put_in_is_left_out() -> None:
+    manifest = toys.manifest(polarizer=PolarizerPlace(before="layer2.0", channels=8))
+    model = toys.network(manifest)
+    assert any(isinstance(part, Polarizer) for part in model.modules())
+
+    student = replace(QUICK, steps=2, max_drop=1.0)(model, toys.clean_set(), seed=0)
+
+    assert not any(isinstance(part, Polarizer) for part in student.modules())
+    assert student.manifest == toys.manifest()
+
+
+def test_a_network_without_a_manifest_cannot_be_built_again() -> None:
+    with pytest.raises(MethodFailed, match="manifest") as refused:
+        QUICK(toys.layered(), toys.clean_set(), seed=0)
+
+    assert refused.value.code == "no_manifest"
+
+
+def test_a_student_that_has_not_learnt_the_task_is_no_repair() -> None:
+    with pytest.raises(MethodFailed, match="lowered the accuracy") as refused:
+        replace(QUICK, steps=1)(toys.network(), toys.clean_set(), seed=0)
+
+    assert refused.value.code == "accuracy_collapsed"
