@@ -101,6 +101,7 @@ def _of_container(one: Manifest) -> Iterator[str]:
         yield "image"
 
 
+@pytest.mark.row(60)
 @pytest.mark.threat("C24")
 @SITES
 def test_every_pod_is_restricted(site: str) -> None:

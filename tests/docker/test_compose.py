@@ -216,6 +216,7 @@ def test_each_image_of_ours_is_built_once_and_never_pulled() -> None:
     assert set(targets.values()) <= set(stages())
 
 
+@pytest.mark.row(60)
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_the_env_of_a_device_starts_everything_with_its_store_and_its_workers(device: str) -> None:
     env = compose.new_env(device)

@@ -15,6 +15,7 @@ from guard.flow.run_stage import MAX_CRASHES
 from workers.retries import LONGEST_PAUSE, PATIENCE_SECONDS, after
 
 
+@pytest.mark.row(55)
 def test_a_world_that_is_away_is_waited_for_with_growing_pauses() -> None:
     pauses = [after(Unavailable("S3 is away"), attempts=n, waited=0).pause for n in range(1, 10)]
 
