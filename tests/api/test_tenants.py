@@ -111,6 +111,7 @@ OF_NOBODY = {
     "POST /console/login",
     "POST /console/logout",
     "POST /events/s3",
+    "POST /oidc/backchannel-logout",
 }
 
 
