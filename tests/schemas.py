@@ -144,7 +144,7 @@ def report() -> Schema:
     # A report writes all of them, but the sift only where a training set was named, and the
     # modality only where it is another one than images, the commitment only where a battery was
     # drawn.
-    left_out = {"training_set", "modality", "battery"}
+    left_out = {"training_set", "modality", "battery", "contracts"}
     shown["required"] = [name for name in shown["properties"] if name not in left_out]
     rest = {
         "schema": {"const": REPORT_SCHEMA},

@@ -18,7 +18,9 @@ def open_console(stack: Stack, guard: Guard, console: Any) -> None:
     nobody = Principal(name="demo", role=None)
     root = tokens.create(guard, nobody, "demo", Role.OPERATOR, days=1, first=True).text
     rita = tokens.create(guard, authenticate(guard, root), "rita", Role.REVIEWER, days=1).text
-    console.print(f"  sign in as a reviewer: {rita}\n  or as an operator:     {root}")
+    console.print(
+        f"  sign in as a reviewer: {rita}\n  or as an operator:     {root}", highlight=False
+    )
     console.print("  Ctrl-C ends the demo and stops everything", highlight=False)
     with suppress(KeyboardInterrupt):
         stack.wait()

@@ -37,6 +37,24 @@ _LEAVE = Markup("""<!doctype html>
 </html>
 """)
 
+_LEFT = Markup("""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Signed out: Registry Guard</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/console/static/console.css"></head>
+<body>
+<main>
+<section class="login">
+<h1>Registry Guard</h1>
+<p>You are signed out here. Your organisation may still have you signed in.</p>
+<p><a href="{}">Sign out there as well</a></p>
+<p><a href="/console/login">Sign in again</a></p>
+</section>
+</main>
+</body>
+</html>
+""")
+
 
 def login_page(*, wanted: str, problem: str = "", provider: bool = False) -> str:
     """The page as HTML.
@@ -58,3 +76,8 @@ def leave_page(wanted: str) -> str:
     is for this site alone, would not come along.
     """
     return _LEAVE.format(wanted)
+
+
+def left_page(way_out: str) -> str:
+    """The page of somebody who signed out, with the provider's page for doing so there."""
+    return _LEFT.format(way_out)

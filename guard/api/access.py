@@ -23,8 +23,9 @@ MAX_REQUEST_BYTES = 64 << 10  # several times the longest reason that a form tak
 SHORT = 4 << 10  # bytes of JSON that are parsed in tens of microseconds
 #: What a load balancer and a person without a token may see; none of it reveals anything.
 OPEN = frozenset({"/healthz", "/health/live", "/health/ready", "/docs"})
-#: Events are signed or bear the webhook's token; their route checks that before it reads a body.
-SELF_CHECKED = frozenset({"/events/s3"})
+#: Events are signed or bear the webhook's token, logout tokens are signed by the identity provider;
+#: these routes check that, and bound what they read.
+SELF_CHECKED = frozenset({"/events/s3", "/oidc/backchannel-logout"})
 
 
 class EventTooLarge(InputError):

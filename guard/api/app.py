@@ -16,6 +16,7 @@ from guard.api import (
     projects,
     scans,
     sessions,
+    sign_off,
     signon,
     training_jobs,
     waivers,
@@ -53,6 +54,7 @@ ROUTES = (
     health,
     docs_page,
     signon,
+    sign_off,
 )
 
 
@@ -77,6 +79,7 @@ def create_app(guard: Guard) -> FastAPI:
     app.state.events = EventCounter()
     app.state.seen = events.new_memory()
     app.state.attempts = Attempts()
+    app.state.sign_offs = Attempts(sign_off.MOST)
     terms = terms_of(guard.settings)
     app.state.provider = None if terms is None else Provider(terms, guard.now)
     for part in ROUTES:

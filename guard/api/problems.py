@@ -67,6 +67,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "training_job_ending": 409,
     "too_many_training_jobs": 429,
     "project_quota": 429,
+    "too_many_logouts": 429,
     "event_too_large": 413,
     "request_too_large": 413,
     "not_nominated": 422,

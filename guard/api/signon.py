@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from guard import signon
 from guard.api import sessions
-from guard.api._login_page import leave_page, login_page
+from guard.api._login_page import leave_page, left_page, login_page
 from guard.api.access import BoundedRoute, guard_of
 from guard.core.errors import GuardError, Unavailable
 from guard.flow import identities
@@ -173,8 +173,13 @@ def _attempt(request: Request) -> tuple[str, bool]:
 
 @router.post("/console/logout")
 def sign_out(request: Request) -> Response:
-    """End the browser's session."""
-    sessions.close_session(guard_of(request), request.cookies.get(sessions.COOKIE, ""))
-    response = RedirectResponse(sessions.LOGIN, 303)
+    """End the browser's session, and offer to end the one at the provider that signed it on."""
+    cookie = request.cookies.get(sessions.COOKIE, "")
+    by_provider = sessions.close_session(guard_of(request), cookie)
+    provider = provider_of(request) if by_provider else None
+    way_out = provider.way_out() if provider is not None else ""
+    response: Response = RedirectResponse(sessions.LOGIN, 303)
+    if way_out:
+        response = HTMLResponse(left_page(way_out), headers={"Content-Security-Policy": POLICY})
     sessions.drop_cookie(request, response)
     return response

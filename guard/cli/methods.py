@@ -25,7 +25,7 @@ def list_(
     form: FormatOption = Format.TABLE,
     kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(KINDS)}.")] = None,
 ) -> int:
-    """List every method with its version, coverage, origin and role in the policy in force."""
+    """List every method with its version, contract, coverage, origin and role in the policy."""
     if kind is not None and kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}.", param_hint="--kind")
     with quiet_stdout():
@@ -44,6 +44,7 @@ def list_(
                 row["kind"],
                 row["name"],
                 row["version"],
+                row["contract"],
                 ", ".join(row["families"]),
                 row["policy"],
                 row["origin"],
@@ -51,7 +52,17 @@ def list_(
             )
             for row in rows
         ]
-        print_table(("kind", "name", ">version", "covers", "policy", "origin", "what it is"), cells)
+        titles = (
+            "kind",
+            "name",
+            ">version",
+            ">contract",
+            "covers",
+            "policy",
+            "origin",
+            "what it is",
+        )
+        print_table(titles, cells)
     return 0
 
 
@@ -116,6 +127,7 @@ def _modalities(wanted: str | None) -> list[Modality]:
 
 def _of(kind: str) -> list[dict[str, Any]]:
     from guard.core import plugins
+    from guard.core.contract_versions import CONTRACTS
     from guard.core.shelf import Shelf
 
     shelf: Shelf[Any] = Shelf(f"guard.{kind}")
@@ -128,6 +140,7 @@ def _of(kind: str) -> list[dict[str, Any]]:
                 "kind": kind,
                 "name": name,
                 "version": facts.version,
+                "contract": plug_in.contract if plug_in else CONTRACTS.get(kind),
                 "families": sorted(facts.families),
                 "policy": use.get((kind, name), "not used" if use else ""),
                 "origin": _origin(plug_in),

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from guard.core import shelf
+from guard.core.contract_versions import contract_of
 from guard.core.digests import sha256
 from guard.core.errors import InputError
 
@@ -57,13 +58,17 @@ class _Bytes(InspectLoader):
 
 
 class PlugIn:
-    """One file: its name on the shelf, its path, the bytes that run, and their SHA-256."""
+    """One file: its name on the shelf, its path, the bytes that run, and their SHA-256.
+
+    `contract` is the contract that it is written for.
+    """
 
     def __init__(self, kind: str, path: Path, source: bytes) -> None:
         self.kind = kind
         self.name = path.stem
         self.path = path
         self.digest = sha256(source)
+        self.contract = contract_of(source, kind, path)
         self.module_name = f"{_MODULES}.{kind}.{self.name}"
         self.source = source
 
@@ -100,8 +105,9 @@ def use(folder: Path | None) -> None:
 
     Raises:
         InputError: the folder is missing; somebody other than root and this process's user could
-            change what is there; a file is no plug-in, or its name is taken. Then no plug-in of the
-            folder is on a shelf, and the caller must not go on.
+            change what is there; a file is no plug-in, its name is taken, or it is written for
+            another contract. Then no plug-in of the folder is on a shelf, and the caller must not
+            go on.
     """
     global _folder  # noqa: PLW0603 - one folder a process, as one set of shelves
     if folder is not None and folder == _folder:
@@ -123,6 +129,11 @@ def use(folder: Path | None) -> None:
 def digests() -> Mapping[str, str]:
     """SHA-256 of every plug-in file in force, by `detectors/my_detector.py`; sorted."""
     return dict(sorted((f"{one.kind}/{one.name}.py", one.digest) for one in _plug_ins.values()))
+
+
+def contracts() -> Mapping[str, str]:
+    """The contract that each file in force is written for, by the same names; sorted."""
+    return dict(sorted((f"{one.kind}/{one.name}.py", one.contract) for one in _plug_ins.values()))
 
 
 def origin(cls: type) -> PlugIn | None:

@@ -65,6 +65,8 @@ class VerdictFacts:
             to a model that nobody looked at. None where no method looked.
         plug_ins: SHA-256 of each plug-in file from outside that was in force, by its path in the
             folder; empty where there were none, None where no method looked.
+        contracts: the contract that each of these is written for, as `MAJOR.MINOR`; None, and left
+            out of the statement, where there are none.
         waivers: the findings that two people waived and that therefore did not count; left out of
             the statement where there are none.
         gate: the gate's mode and what it would have done otherwise; None where it enforces, and
@@ -90,6 +92,7 @@ class VerdictFacts:
     purification: RepairSummary | None = field(default=None, metadata=ADDED)
     vetted_dtype: str | None = field(default=None, metadata=ADDED)
     plug_ins: Mapping[str, str] | None = field(default=None, metadata=ADDED)
+    contracts: Mapping[str, str] | None = field(default=None, metadata=LEFT_OUT)
     waivers: tuple[Waiver, ...] = field(default=(), metadata=LEFT_OUT)
     gate: Gated | None = field(default=None, metadata=ADDED)
     battery: Digest | None = field(default=None, metadata=LEFT_OUT)

@@ -118,7 +118,7 @@ def canaries(ground: Ground) -> Finding:
 
 
 def plug_ins(ground: Ground) -> Finding:
-    """Whether plug-ins are the guard's user's alone."""
+    """Whether plug-ins are the guard's user's alone, and written for its contracts."""
     folder = ground.settings.plugins
     if folder is None:
         return ok("There are no plug-ins from outside.")
@@ -127,7 +127,7 @@ def plug_ins(ground: Ground) -> Finding:
     except InputError as error:
         return failed(error.sentence, "Mend it as the sentence says; until then nothing starts.")
     kinds = Counter(name.partition("/")[0] for name in plugins.digests())
-    return ok(f"The plug-ins are safe: {dict(kinds) or 'none'}.")
+    return ok(f"The plug-ins are safe and for this guard's contracts: {dict(kinds) or 'none'}.")
 
 
 CHECKS = (

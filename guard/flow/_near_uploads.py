@@ -8,9 +8,11 @@ uploads count for nothing: they take out of service nothing that was there befor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import structlog
+
 from guard.core.states import SERVABLE_VERDICTS, Verdict
 from guard.core.weight_sketch import distance
-from guard.store import scans
+from guard.store import projects, scans
 from guard.store.session import reading
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 NEAR = 0.01
 #: Only so many blocked uploads are compared with, the newest.
 MOST = 1000
+_LOG = structlog.get_logger()
 _BLOCKED = (Verdict.REJECTED, Verdict.HELD)
 
 
@@ -40,20 +43,42 @@ def hold_if_near(guard: "Guard", scan: "ScanRow", decision: "Decision") -> "Deci
         if first.detail.sketch is None:
             return decision
         blocked = scans.with_verdict(session, _BLOCKED, before=first.created_at, limit=MOST)
-    for other in blocked:
-        if other.detail.sketch is None or other.canonical_digest == first.canonical_digest:
-            continue
-        apart = distance(other.detail.sketch, first.detail.sketch)
-        if apart < NEAR:
-            reason = (
-                f"Its weights differ by about {apart:.1e} of their size from those of scan "
-                f"{other.id[:12]}, which was blocked; a person must decide."
-            )
-            facts = replace(
-                decision.facts,
-                verdict=Verdict.HELD,
-                reasons=(reason, *decision.reasons),
-                gate=guard.policy.gated(Verdict.HELD),
-            )
-            return replace(decision, facts=facts)
-    return decision
+        known = projects.list_all(session)
+    near = [
+        (apart, other)
+        for other in blocked
+        if other.detail.sketch is not None and other.canonical_digest != first.canonical_digest
+        if (apart := distance(other.detail.sketch, first.detail.sketch)) < NEAR
+    ]
+    if not near:
+        return decision
+
+    def own(other: "ScanRow") -> bool:
+        mine = projects.covering(known, first.bucket, first.key)
+        return projects.covering(known, other.bucket, other.key) == mine
+
+    apart, other = next((one for one in near if own(one[1])), near[0])
+    _LOG.info("near_blocked_upload", scan_id=scan.id, other_scan_id=other.id, apart=apart)
+    facts = replace(
+        decision.facts,
+        verdict=Verdict.HELD,
+        reasons=(_reason(apart, other if own(other) else None), *decision.reasons),
+        gate=guard.policy.gated(Verdict.HELD),
+    )
+    return replace(decision, facts=facts)
+
+
+def _reason(apart: float, other: "ScanRow | None") -> str:
+    """Why a person decides; whoever reads it may not read another project's scan.
+
+    Nor are they to know how near they came to it.
+    """
+    if other is None:
+        return (
+            "Its weights are nearly those of an upload to another project, which was blocked; a "
+            "person must decide."
+        )
+    return (
+        f"Its weights differ by about {apart:.1e} of their size from those of scan "
+        f"{other.id[:12]}, which was blocked; a person must decide."
+    )

@@ -121,6 +121,7 @@ class Guard:
             seconds=seconds or self.settings.scan_seconds,
             memory_bytes=self.settings.scan_memory_bytes,
             environment=self.child_environment,
+            gpu_memory_bytes=self.settings.scan_gpu_memory_bytes,
         )
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Sign a person of an identity provider on: which principal they are, with which roles.
+"""Sign a person of an identity provider on and off: which principal they are, with which roles.
 
 A person is known by issuer and subject and stays the same principal whatever they are called. Their
 roles are tokens as any other, one a role, without a secret that a bearer could show; they are made
@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from guard.core.digests import sha256
 from guard.core.errors import InputError
-from guard.core.identity import Identity
+from guard.core.identity import Identity, SignedOff
 from guard.core.roles import Act, Role
 from guard.flow._acts import note
 from guard.flow._seal import settle
 from guard.flow.principals import Credential, Principal
 from guard.flow.sessions import OpenedSession, enter
 from guard.flow.tokens import NAME, RESERVED
-from guard.store import identities, principals
+from guard.store import identities, principals, sessions
+from guard.store.rows import SessionRow
 from guard.store.session import transaction
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 MAX_SEALED = 50  # groups that are signed with an act
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._@-]+")
+
+
+class LogoutReplayed(InputError):
+    """A logout token came before."""
+
+    code = "logout_replayed"
 
 
 class NoRole(InputError):
@@ -64,6 +71,54 @@ def sign_on(
     return opened
 
 
+def sign_off(guard: "Guard", ended: SignedOff) -> int:
+    """End the sessions of whoever signed out at their provider, with the tokens that they act by.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        LogoutReplayed: the provider's statement came before.
+    """
+    now, count = guard.now(), 0
+    with transaction(guard.engine) as session:
+        statement = sha256(f"{ended.issuer}\n{ended.statement_id}".encode())
+        if not sessions.receive_once(session, statement, now):
+            raise LogoutReplayed("This logout token came before; each counts once.")
+        for principal, rows in _sessions_of(guard, session, ended).items():
+            mine = [row.id for row in rows if sessions.end(session, row.id, now)]
+            held = [token_id for row in rows for token_id in row.token_ids]
+            for token_id in held:
+                principals.revoke(session, token_id, now)
+            who = Principal(name=principal, role=None)
+            facts = {"issuer": ended.issuer, "sessions": mine, "ended": held}
+            note(guard, session, who, Act.SIGN_OUT, principal, "Signed out at the provider.", facts)
+            count += len(mine)
+    settle(guard)
+    return count
+
+
+def _sessions_of(
+    guard: "Guard", session: "Session", ended: SignedOff
+) -> dict[str, list[SessionRow]]:
+    """The sessions that a statement ends, by principal; of somebody who is not known, none."""
+    principal = None
+    if ended.subject:
+        known = identities.find(session, ended.issuer, ended.subject)
+        if known is None:
+            return {}
+        principal = known.principal
+    found: dict[str, list[SessionRow]] = {}
+    sid = _sid(ended.issuer, ended.sid)
+    for row in sessions.of_provider(session, guard.now(), principal=principal, sid=sid):
+        found.setdefault(row.principal, []).append(row)
+    return found
+
+
+def _sid(issuer: str, sid: str) -> str | None:
+    return sha256(f"{issuer}\n{sid}".encode()) if sid else None
+
+
 def _enter(
     guard: "Guard",
     session: "Session",
@@ -76,7 +131,7 @@ def _enter(
     expires = guard.now() + timedelta(hours=guard.settings.session_hours)
     held = [Credential(role, _give(guard, session, name, role, expires)) for role in roles]
     principal = Principal.of(name, held)
-    opened = enter(guard, session, principal, attempt=attempt)
+    opened = enter(guard, session, principal, attempt=attempt, sid=_sid(who.issuer, who.sid))
     detail = f"{who.subject!r:.100} of {who.issuer} as {', '.join(roles)}"
     facts = {
         "session": opened.session_id,

@@ -72,12 +72,18 @@ def open_session(guard: "Guard", principal: Principal) -> OpenedSession:
 
 
 def enter(
-    guard: "Guard", session: "Session", principal: Principal, *, attempt: str | None = None
+    guard: "Guard",
+    session: "Session",
+    principal: Principal,
+    *,
+    attempt: str | None = None,
+    sid: str | None = None,
 ) -> OpenedSession:
     """Make the session in the caller's transaction; the caller has checked who it is.
 
     Args:
         attempt: the state with which somebody came back from their identity provider.
+        sid: the SHA-256 of issuer and session there.
 
     Raises:
         AttemptUsed: the attempt opened a session before.
@@ -95,6 +101,7 @@ def enter(
         token_ids=ids,
         seal="" if ids else _seal_of(guard, secret),
         attempt=None if attempt is None else sha256(attempt.encode()),
+        sid=sid,
         created_at=now,
         expires_at=expires,
         last_used_at=now,
@@ -132,17 +139,23 @@ def find_session(guard: "Guard", cookie: str) -> SessionInForce | None:
     return SessionInForce(principal=principal, csrf=_mac(secret, "csrf"), expires=row.expires_at)
 
 
-def close_session(guard: "Guard", cookie: str) -> None:
-    """Sign a browser out; harmless where it is not signed in."""
+def close_session(guard: "Guard", cookie: str) -> bool:
+    """Sign a browser out; harmless where it is not signed in.
+
+    Returns:
+        Whether an identity provider had signed it on.
+    """
     found = find_session(guard, cookie)
     if found is None:
-        return
+        return False
     with transaction(guard.engine) as session:
         session_id = cookie.partition(".")[0]
+        row = sessions.find(session, session_id)
         if sessions.end(session, session_id, guard.now()):
             who = permit(guard, session, found.principal, Act.SIGN_OUT)
             note(guard, session, who, Act.SIGN_OUT, who.name, "", {"session": session_id})
     settle(guard)
+    return row is not None and row.attempt is not None
 
 
 def _row_of(session: "Session", cookie: str) -> tuple[SessionRow | None, str]:

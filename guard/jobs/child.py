@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import OutOfMemoryError
+
 from guard.core import plugins, tracing
 from guard.core.contracts import Budget
 from guard.core.digests import sha256
-from guard.core.errors import GuardError
+from guard.core.errors import GuardError, MethodFailed
 from guard.core.plain import from_plain, to_plain
 from guard.core.progress import Progress, seconds_left
 from guard.core.trainset import TrainingSetSource
 from guard.jobs.run import RESULT
+from guard.ml.devices import bound
 from guard.policy.rules import TrainingSetRule
 from guard.settings import plugin_folder
 from guard.trainsets import open_spool
@@ -260,6 +263,14 @@ def _reporter() -> Progress:
     return report
 
 
+def _too_much_of_the_gpu() -> dict[str, Any]:
+    error = MethodFailed(
+        "The job needs more memory of the GPU than is free, or than GUARD_SCAN_GPU_MEMORY_BYTES.",
+        code="out_of_gpu_memory",
+    )
+    return {"error": {"type": "MethodFailed", "code": error.code, "sentence": error.sentence}}
+
+
 def main() -> None:
     """Read the request from stdin, run the job, and write its result or error to a file."""
     plugins.use(plugin_folder())  # nothing new after a fork, which has them from the server
@@ -268,8 +279,11 @@ def main() -> None:
     os.chdir(out)
     notes = tracing.Notes()  # no network here: whoever started the job passes them on
     tracing.install(notes)
+    bound(request.get("device"), request.get("gpu_memory_bytes", 0))
     try:
         answer: dict[str, Any] = {"result": KINDS[request["kind"]](request, out)}
+    except OutOfMemoryError:
+        answer = _too_much_of_the_gpu()
     except GuardError as error:
         answer = {
             "error": {"type": type(error).__name__, "code": error.code, "sentence": error.sentence}

@@ -33,11 +33,15 @@ STDERR_TAIL = 4000  # bytes of the child's stderr that are searched for the erro
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a job may use; `environment` holds all variables that the child sees."""
+    """What a job may use; `environment` holds all variables that the child sees.
+
+    `gpu_memory_bytes` is what it may allocate on a GPU; 0 for all of it.
+    """
 
     seconds: float
     memory_bytes: int
     environment: Mapping[str, str]
+    gpu_memory_bytes: int = 0
 
 
 def run_job(
@@ -85,7 +89,8 @@ def _run(
     errors_file = out / "stderr.log"
     for _ in range(_TRIES):
         with errors_file.open("wb") as stderr, tempfile.TemporaryFile(dir=out) as stdin:
-            stdin.write(json.dumps({"kind": kind, "out": str(out), **request}).encode())
+            given = {"kind": kind, "out": str(out), "gpu_memory_bytes": limits.gpu_memory_bytes}
+            stdin.write(json.dumps({**given, **request}).encode())
             stdin.seek(0)
             with client.child(limits.environment, stdin, stderr) as child:
                 _watch(child, limits, on_progress)

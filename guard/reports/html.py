@@ -298,7 +298,9 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
         ]
     if report.facts.vetted_dtype:
         facts.append(("Weights vetted as", report.facts.vetted_dtype))
-    facts += [(f"Plug-in {name}", digest) for name, digest in (report.facts.plug_ins or {}).items()]
+    for name, digest in (report.facts.plug_ins or {}).items():
+        contract = (report.facts.contracts or {}).get(name, "")
+        facts.append((f"Plug-in {name}", f"{digest}, contract {contract}" if contract else digest))
     if report.facts.battery:
         facts.append(("Commitment to the battery's secret", report.facts.battery))
     if report.facts.calibration:

@@ -32,6 +32,13 @@ class Vetting:
     scan_memory_bytes: int = row(
         16 << 30, "address space of a scan's child process", unit="bytes", low=1 << 28
     )
+    scan_gpu_memory_bytes: int = row(
+        0,
+        "memory of a GPU that a scan's child process may allocate, so that several share one; "
+        "0: all of it",
+        unit="bytes",
+        low=0,
+    )
     lease_seconds: float = row(
         120.0, "a scan whose worker is silent for longer may be taken over", unit="s", low=1
     )

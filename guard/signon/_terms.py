@@ -10,6 +10,7 @@ from guard.core.roles import Role
 from guard.core.secret import Secret
 
 CALLBACK = "/console/login/oidc/callback"
+LEFT = "/console/login"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -46,6 +47,7 @@ class Terms:
     name_claim: str
     roles: Mapping[str, frozenset[Role]]
     redirect_url: str
+    left_url: str  # where the provider sends back whoever signed out there
 
     def roles_of(self, groups: tuple[str, ...]) -> frozenset[Role]:
         """The roles of somebody in these groups; of none, none."""
@@ -75,6 +77,7 @@ def terms_of(settings: SettingsLike) -> Terms | None:
         name_claim=settings.oidc_name_claim,
         roles=_roles(settings.oidc_roles),
         redirect_url=settings.public_url.rstrip("/") + CALLBACK,
+        left_url=settings.public_url.rstrip("/") + LEFT,
     )
 
 

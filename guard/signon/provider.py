@@ -1,4 +1,4 @@
-"""The identity provider: where to send a browser, and who comes back.
+"""The identity provider: where to send a browser, who comes back, and who left.
 
 OpenID Connect Core 1.0 with the code flow, PKCE (RFC 7636) and, where the provider sends it, the
 issuer in the answer (RFC 9207). Nothing but an ID token signed by one of the provider's own keys,
@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oidc.core import CodeIDToken
@@ -22,8 +23,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from guard.core.errors import InputError
-from guard.core.identity import Identity
+from guard.core.identity import Identity, SignedOff
 from guard.signon._http import ProviderAway, ask
+from guard.signon._logout import MAX_TEXT, signed_off_of
 from guard.signon._pending import Pending
 from guard.signon._terms import Terms, is_safe_address
 
@@ -35,13 +37,19 @@ KEPT_SECONDS = 3600.0  # that the provider's own description and keys are believ
 AGAIN_SECONDS = 60.0  # between two looks for a key that is not known
 LEEWAY = 60  # seconds by which clocks may differ
 MAX_GROUPS = 1000
-MAX_TEXT = 255  # characters of a subject (OpenID Connect Core, 2) and of a group
+_UNFIT = (JoseError, ValueError, TypeError, KeyError, AttributeError)  # what a wrong token raises
 
 
 class SignOnRefused(InputError):
     """What came back from the provider does not prove who somebody is."""
 
     code = "sign_on_refused"
+
+
+class LogoutRefused(InputError):
+    """What was sent as a logout token does not prove that the provider ended something."""
+
+    code = "logout_refused"
 
 
 class Provider:
@@ -115,6 +123,35 @@ class Provider:
             raise SignOnRefused(f"The provider took no code ({given.get('error', status)!r:.60}).")
         return self._identity(self._checked(given["id_token"], given, pending.nonce))
 
+    def signed_off(self, token: str) -> SignedOff:
+        """What a logout token ends that the provider sent to us itself.
+
+        Raises:
+            LogoutRefused: the provider did not sign it, for us, now, as a logout token.
+            ProviderAway: its keys are not known, and it does not answer.
+        """
+        try:
+            found = jwt.decode(token, self._key_of, algorithms=list(ALGORITHMS))
+            return signed_off_of(found.header, found.claims, self.terms, self._now(), LEEWAY)
+        except (*_UNFIT, SignOnRefused) as error:
+            kind = type(error).__name__
+            raise LogoutRefused(f"The logout token does not fit ({kind}).") from error
+
+    def way_out(self) -> str:
+        """Where a person signs out at the provider as well; empty where it has no such page.
+
+        The provider asks them first, since no ID token is kept here that would name the session
+        (OpenID Connect RP-Initiated Logout 1.0).
+        """
+        try:
+            address = self._described().get("end_session_endpoint")
+        except ProviderAway:
+            return ""
+        if not isinstance(address, str) or not is_safe_address(address):
+            return ""
+        back = {"client_id": self.terms.client_id, "post_logout_redirect_uri": self.terms.left_url}
+        return str(add_params_to_uri(address, list(back.items())))
+
     def _proof(
         self, described: Mapping[str, Any], form: dict[str, str]
     ) -> tuple[dict[str, str], dict[str, str]]:
@@ -142,7 +179,7 @@ class Provider:
                 },
             )
             claims.validate(now=int(self._now().timestamp()), leeway=LEEWAY)
-        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _UNFIT as error:
             raise SignOnRefused(f"The ID token does not fit ({type(error).__name__}).") from error
         return claims
 
@@ -155,11 +192,13 @@ class Provider:
         if not isinstance(groups, list) or len(groups) > MAX_GROUPS:
             raise SignOnRefused("The ID token's groups are no list of bounded length.")
         plain = [one for one in groups if isinstance(one, str) and 0 < len(one) <= MAX_TEXT]
+        sid = claims.get("sid", "")
         return Identity(
             issuer=self.terms.issuer,
             subject=subject,
             name=name[:MAX_TEXT] if isinstance(name, str) else "",
             groups=tuple(sorted(set(plain))),
+            sid=sid if isinstance(sid, str) and len(sid) <= MAX_TEXT else "",
         )
 
     def _key_of(self, signed: Any) -> Any:

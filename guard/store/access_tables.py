@@ -20,10 +20,19 @@ class BrowserSession(Base):
     seal: Mapped[str] = mapped_column(String(64))
     # SHA-256 of the attempt at the identity provider that opened it, so that none opens two.
     attempt: Mapped[str | None] = mapped_column(DIGEST, unique=True)
+    sid: Mapped[str | None] = mapped_column(DIGEST, index=True)
     created_at: Mapped[datetime] = mapped_column(Utc)
     expires_at: Mapped[datetime] = mapped_column(Utc, index=True)
     last_used_at: Mapped[datetime] = mapped_column(Utc)
     ended_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class LogoutStatement(Base):
+    """A logout token of the identity provider, as the SHA-256 of its issuer and id."""
+
+    __tablename__ = "logout_statements"
+    id: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    at: Mapped[datetime] = mapped_column(Utc)
 
 
 class KnownIdentity(Base):

@@ -77,6 +77,7 @@ _ADD: Mapping[DatabaseRole, frozenset[str]] = {
             "hook_events",
             "hooks",
             "identities",  # with the principals and tokens of who signs on (decision 0060)
+            "logout_statements",
             "nominations",
             "orders",
             "outbox",

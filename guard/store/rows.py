@@ -181,7 +181,8 @@ class SessionRow:
 
     It acts with the tokens of `token_ids`. The operator `api` has none; `seal` then is the HMAC of
     its token under the cookie's secret. `attempt` is the SHA-256 of the state with which its person
-    came from the identity provider; one state opens one session.
+    came from the identity provider; one state opens one session. `sid` is the SHA-256 of issuer and
+    session there, where the provider names it.
     """
 
     id: str
@@ -190,6 +191,7 @@ class SessionRow:
     token_ids: list[str]
     seal: str
     attempt: str | None
+    sid: str | None
     created_at: datetime
     expires_at: datetime
     last_used_at: datetime

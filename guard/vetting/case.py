@@ -121,6 +121,7 @@ def judge(policy: Policy, case: Case) -> Decision:
         evidence=tuple(item.key for item in case.evidence),
         vetted_dtype=VETTED_DTYPE,
         plug_ins=plugins.digests(),
+        contracts=plugins.contracts() or None,
         battery=next(
             (item.blobs[COMMITMENT] for item in case.evidence if COMMITMENT in item.blobs), None
         ),

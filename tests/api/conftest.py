@@ -17,6 +17,7 @@ from guard.bootstrap import open_guard
 from guard.flow.context import Guard
 from guard.settings import Secret, Settings
 from tests import sqlite
+from tests.api.provider import CLIENT, HERE, SECRET, OpenIdProvider, running
 
 TOKEN, KEY = "reader-token", "hmac-key"
 
@@ -52,6 +53,26 @@ def guard(tmp_path: Path, clock: Clock) -> Guard:
         intake_bucket="models",
     )
     return replace(open_guard(settings), now=clock)
+
+
+@pytest.fixture
+def provider(clock: Clock) -> Iterator[OpenIdProvider]:
+    with running(clock) as made:
+        yield made
+
+
+@pytest.fixture
+def known(guard: Guard, provider: OpenIdProvider) -> Guard:
+    """A guard that people sign on to."""
+    settings = replace(
+        guard.settings,
+        public_url=HERE,
+        oidc_issuer=provider.issuer,
+        oidc_client_id=CLIENT,
+        oidc_client_secret=Secret(SECRET),
+        oidc_roles=("ml=reviewer", "ml=uploader", "lead=operator", "x=y=viewer"),
+    )
+    return replace(guard, settings=settings)
 
 
 @pytest.fixture

@@ -10,16 +10,20 @@ import hmac
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
 CLIENT, SECRET = "guard", "a secret: with % and é"
+HERE = "http://127.0.0.1:8080"
+START = "/console/login/oidc?next=/console/who"
 
 
 class OpenIdProvider:
@@ -38,8 +42,8 @@ class OpenIdProvider:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self.issuer = f"http://127.0.0.1:{self.server.server_port}"
 
-    def sign(self, claims: dict[str, Any]) -> str:
-        return jwt.encode({"alg": "ES256", "kid": self.key.kid}, claims, self.key)
+    def sign(self, claims: dict[str, Any], **header: Any) -> str:
+        return jwt.encode({"alg": "ES256", "kid": self.key.kid, **header}, claims, self.key)
 
     def described(self) -> dict[str, Any]:
         return {
@@ -120,6 +124,19 @@ def running(now: Callable[[], datetime]) -> Iterator[OpenIdProvider]:
         made.server.shutdown()
         thread.join()
         made.server.server_close()
+
+
+def leave(browser: TestClient, start: str = START) -> str:
+    """Where the provider sends the browser back to, as path and query."""
+    sent = browser.get(start)
+    assert sent.status_code == 303, sent.text
+    there = urlsplit(sent.headers["location"])
+    with closing(HTTPConnection(there.netloc, timeout=10)) as connection:
+        connection.request("GET", f"{there.path}?{there.query}")
+        location = connection.getresponse().headers["Location"]
+    assert location.startswith(f"{HERE}/console/login/oidc/callback?")
+    parts = urlsplit(location)
+    return f"{parts.path}?{parts.query}"
 
 
 def _handler_of(provider: OpenIdProvider) -> type[BaseHTTPRequestHandler]:

@@ -22,6 +22,7 @@ from tests.api.test_events import refused
 OWN = [route for part in ROUTES for route in part.router.routes if isinstance(route, APIRoute)]
 EACH = sorted({(method, route.path) for route in OWN for method in route.methods})
 #: Those that take a bearer token, and those of the console, which ask for a browser's session.
+LOGOUT = "/oidc/backchannel-logout"
 PATHS = [(method, path) for method, path in EACH if not path.startswith("/console/")]
 PAGES = [(method, path) for method, path in EACH if path.startswith("/console/")]
 
@@ -73,6 +74,8 @@ def test_no_route_reads_a_body_before_it_knows_who_sends_it(
     if path in OPEN:
         assert status == 413
         assert len(taken) <= 2
+    elif path == LOGOUT:  # without an identity provider there is nothing to check, nor to read
+        assert (status, taken) == (404, [])
     else:
         assert (status, taken) == (401, [])
 
@@ -98,6 +101,9 @@ def test_no_route_takes_more_than_its_bound(guard: Guard, method: str, path: str
 
     status = ask(create_app(guard), method, re.sub(r"\{\w+\}", "x", path), headers, pieces(taken))
 
+    if path == LOGOUT:  # `test_sign_off.py` has a provider, and the bound
+        assert (status, taken) == (404, [])
+        return
     bound = MAX_BODY_BYTES if path == "/events/s3" else MAX_REQUEST_BYTES
     assert status == 413
     assert len(taken) == bound // 65_536 + 1

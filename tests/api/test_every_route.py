@@ -59,13 +59,15 @@ READING = {
 #: An event is a notice by the object store, which is no principal: it has the webhook's token or
 #: key and only nominates what lies in a bucket already. What is kept of it is the nomination.
 NOTICES = {"POST /events/s3"}
-#: What a browser signs in and out with; `test_sessions.py` finds the acts in the chain.
+#: What browsers, and their identity provider, sign in and out with; `test_sessions.py` and
+#: `test_sign_off.py` find the acts in the chain.
 SIGNING = {
     "GET /console/login",
     "GET /console/login/oidc",
     "GET /console/login/oidc/callback",
     "POST /console/login",
     "POST /console/logout",
+    "POST /oidc/backchannel-logout",
 }
 
 

@@ -6,11 +6,8 @@ import hmac
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from fastapi import Request
@@ -33,30 +30,7 @@ from guard.store import acts, identities, principals
 from guard.store.session import StoreConflict, reading, transaction
 from tests import people
 from tests.api.conftest import Clock
-from tests.api.provider import CLIENT, SECRET, OpenIdProvider, running
-
-HERE = "http://127.0.0.1:8080"
-START = "/console/login/oidc?next=/console/who"
-
-
-@pytest.fixture
-def provider(clock: Clock) -> Iterator[OpenIdProvider]:
-    with running(clock) as made:
-        yield made
-
-
-@pytest.fixture
-def known(guard: Guard, provider: OpenIdProvider) -> Guard:
-    """A guard that people sign on to."""
-    settings = replace(
-        guard.settings,
-        public_url=HERE,
-        oidc_issuer=provider.issuer,
-        oidc_client_id=CLIENT,
-        oidc_client_secret=Secret(SECRET),
-        oidc_roles=("ml=reviewer", "ml=uploader", "lead=operator", "x=y=viewer"),
-    )
-    return replace(guard, settings=settings)
+from tests.api.provider import CLIENT, HERE, SECRET, START, OpenIdProvider, leave
 
 
 @pytest.fixture
@@ -70,19 +44,6 @@ def browser(known: Guard) -> Iterator[TestClient]:
 
     with TestClient(app, base_url=HERE, follow_redirects=False) as client:
         yield client
-
-
-def leave(browser: TestClient, start: str = START) -> str:
-    """Where the provider sends the browser back to, as path and query."""
-    sent = browser.get(start)
-    assert sent.status_code == 303, sent.text
-    there = urlsplit(sent.headers["location"])
-    with closing(HTTPConnection(there.netloc, timeout=10)) as connection:
-        connection.request("GET", f"{there.path}?{there.query}")
-        location = connection.getresponse().headers["Location"]
-    assert location.startswith(f"{HERE}/console/login/oidc/callback?")
-    parts = urlsplit(location)
-    return f"{parts.path}?{parts.query}"
 
 
 def status(browser: TestClient, start: str = START) -> int:

@@ -111,6 +111,7 @@ OF_NOBODY = {
     "POST /console/login",
     "POST /console/logout",
     "POST /events/s3",
+    "POST /oidc/backchannel-logout",
 }
 
 
@@ -254,6 +255,7 @@ def test_every_route_is_classified() -> None:
     assert _routes() == sorted(route for group in groups for route in group)
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize("route", sorted(BY_ID))
 def test_a_foreign_id_is_answered_like_one_that_does_not_exist(
     tenants: Tenants, route: str

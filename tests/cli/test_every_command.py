@@ -319,14 +319,19 @@ DOINGS: dict[str, tuple[Act | str, Role, Callable[[Scene], str], tuple[str, ...]
 PART = frozenset({"upgrade", "accept", "sync"})
 
 
-def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+def commands(group: Any) -> Iterator[str]:
     """Every command below a group, as it is typed."""
+    return (name for name, _ in below(group))
+
+
+def below(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command below a group, with what Typer knows of it."""
     for name in group.list_commands(None):
         one = group.get_command(None, name)
         if isinstance(one, TyperGroup):
-            yield from commands(one, (*path, name))
+            yield from below(one, (*path, name))
         else:
-            yield " ".join((*path, name))
+            yield " ".join((*path, name)), one
 
 
 @pytest.fixture
@@ -337,6 +342,39 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     with made.opened:
         yield made
     made.guard.engine.dispose()
+
+
+#: What answers with a document of a form of its own, and what does something and shows nothing.
+OWN_FORM = {"attest", "bom", "card", "quarantine policy"}
+NOTHING_TO_SHOW = {
+    "backup create",
+    "backup restore",
+    "db roles",
+    "db upgrade",
+    "keys distrust",
+    "keys make",
+    "keys trust",
+    "ledger accept",
+    "project member add",
+    "project member remove",
+    "token disown",
+}
+
+
+@pytest.mark.row(48)
+def test_every_command_that_shows_something_shows_it_as_json_too() -> None:
+    forms = {
+        name: [
+            one.type_descriptor.annotation
+            for one in command.params
+            if "--format" in getattr(one, "opts", ())
+        ]
+        for name, command in below(get_command(app))
+    }
+
+    assert {name for name, found in forms.items() if not found} == OWN_FORM | NOTHING_TO_SHOW
+    for name, found in forms.items():
+        assert all("json" in set(form) for form in found), name
 
 
 def test_every_command_is_in_one_group() -> None:

@@ -4,6 +4,7 @@ Finds its files, stays light, and turns every error into one sentence and a numb
 """
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import guard.cli
 from guard.cli import main
 from guard.core import errors
 from guard.core.errors import GuardError
+from guard.core.sift import SIFT_EXIT_CODES
+from guard.core.states import EXIT_CODES
 from tests.cli.conftest import Answer
 from tests.cli.test_every_command import commands
 
@@ -135,6 +138,15 @@ def test_every_error_has_its_exit_code_and_one_sentence(
     answer = cli("verify")
 
     assert answer == Answer(EXITS[name], "", "guard: It is broken; mend it.\n")
+
+
+@pytest.mark.row(57)
+def test_the_readme_names_every_exit_code_and_no_other() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (listed,) = re.findall(r"^Exit codes: (.+?)\.\n\n", readme, re.DOTALL | re.MULTILINE)
+
+    named = {int(part.split()[0]) for part in listed.replace("\n", " ").split(", ")}
+    assert named == {*EXITS.values(), *EXIT_CODES.values(), *SIFT_EXIT_CODES.values()}
 
 
 @pytest.mark.parametrize(

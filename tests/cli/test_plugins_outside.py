@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from guard.core import plugins
+from guard.core.contract_versions import CONTRACTS
 from guard.core.digests import sha256
 from guard.core.evidence import Evidence
 from guard.detectors import DETECTORS
@@ -59,6 +60,7 @@ def test_guard_scan_runs_a_detector_from_outside(
     assert answer.code == 0, answer.err
     assert "It came from outside and saw 6 classes." in answer.out
     assert document["plug_ins"] == {"detectors/from_outside.py": DIGEST}
+    assert document["contracts"] == {"detectors/from_outside.py": "1.0"}
 
 
 def test_a_folder_that_others_can_write_ends_every_command_with_one_sentence(
@@ -79,6 +81,7 @@ def test_methods_list_shows_where_a_method_comes_from(cli: Cli, mine: Path) -> N
 
     assert origins["from_outside"] == (f"from_outside.py {DIGEST[:12]}", DIGEST)
     assert origins["margin"] == ("built in", None)
+    assert {row["contract"] for row in rows} == {CONTRACTS["detectors"]}
     assert DIGEST[:12] in cli("methods", "list", "--kind", "detectors").out
 
 

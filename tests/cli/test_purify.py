@@ -87,7 +87,6 @@ def test_without_a_place_it_is_beside_who_asks_and_named_after_the_model(
     assert "--out" not in answer.err
 
 
-@pytest.mark.row(22)
 def test_what_cannot_be_vetted_is_not_written(cli: Cli, clean: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "model.onnx", tmp_path / "out"
     file.write_bytes(b"\x08\x07\x12\x07pytorch")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from guard.core import plugins
+from guard.core.contract_versions import CONTRACTS, contract_of
 from guard.core.digests import sha256
 from guard.core.errors import InputError, ManifestRejected, UnknownMethod
 from guard.core.manifest import Manifest
@@ -68,6 +69,40 @@ def test_each_file_is_known_by_its_digest(tmp_path: Path) -> None:
     assert plugins.digests() == {"detectors/from_outside.py": sha256(DETECTOR.encode())}
     assert found is not None
     assert found.digest == sha256(DETECTOR.encode())
+
+
+@pytest.mark.row(20)
+@pytest.mark.parametrize(
+    ("line", "stated"),
+    [("", "1.0"), ('CONTRACT = "1.0"', "1.0"), ('CONTRACT: Final = "1.0"', "1.0")],
+)
+def test_a_file_is_known_by_the_contract_that_it_is_written_for(
+    tmp_path: Path, line: str, stated: str
+) -> None:
+    text = DETECTOR if not line else DETECTOR + f"\n{line}\n"
+    plugins.use(folder(tmp_path / "mine", {"detectors/from_outside.py": text}))
+
+    assert plugins.contracts() == {"detectors/from_outside.py": stated}
+
+
+@pytest.mark.row(20)
+@pytest.mark.parametrize(
+    "stated", ['"2.0"', '"0.9"', '"1.1"', '"1"', '"1.0 "', "1.0", 'str("1.0")', "None"]
+)
+def test_a_file_for_another_contract_is_refused_before_it_runs(tmp_path: Path, stated: str) -> None:
+    text = f"raise RuntimeError\nCONTRACT = {stated}\n"
+    sentence = refused(
+        folder(tmp_path / "mine", {"detectors/from_outside.py": text}), "plugin_contract"
+    )
+    assert "from_outside.py" in sentence
+    assert plugins.contracts() == {}
+
+
+def test_every_kind_of_plug_in_has_a_contract_that_its_own_files_may_state() -> None:
+    assert set(CONTRACTS) == set(plugins.FOLDERS)
+    for kind, number in CONTRACTS.items():
+        assert contract_of(f"CONTRACT = '{number}'".encode(), kind, "f") == number
+        assert contract_of(b"no python (", kind, "f") == number
 
 
 @pytest.mark.threat("C19")

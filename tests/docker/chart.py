@@ -51,7 +51,14 @@ WITH_ROLES: dict[str, Any] = {
     "podDisruptionBudgets": False,
     "networkPolicy": {"enabled": False},
 }
-SITES = {"example": EXAMPLE, "everything": EVERYTHING, "roles": WITH_ROLES}
+#: The guard's own server in TorchServe's place.
+OPEN_INFERENCE: dict[str, Any] = {**EXAMPLE, "publisher": "open_inference"}
+SITES = {
+    "example": EXAMPLE,
+    "everything": EVERYTHING,
+    "roles": WITH_ROLES,
+    "open-inference": OPEN_INFERENCE,
+}
 
 
 @dataclass(frozen=True)

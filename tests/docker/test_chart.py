@@ -15,6 +15,7 @@ import pytest
 
 from guard.core.queues import QUEUES, WATCH
 from guard.core.secret import Secret
+from guard.inference._clients import LIVE, READY
 from guard.settings import Settings, load_settings
 from tests.docker import chart, compose
 from tests.docker.chart import EXAMPLE, PROCESSES, Manifest, Rendered
@@ -22,7 +23,8 @@ from workers.app import STAGE_QUEUE
 
 SITES = pytest.mark.parametrize("site", list(chart.SITES))
 THEIRS = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}  # the package has no schema of these
-SERVICES: dict[str, Any] = compose.load(compose.new_env())["services"]
+ENV = compose.new_env()
+SERVICES: dict[str, Any] = compose.load(ENV)["services"]
 #: What compose brings along and a cluster has elsewhere.
 OUTSIDE = {"db", "broker", "s3", "buckets"}
 #: The same containers with `gpu.enabled`.
@@ -99,6 +101,7 @@ def _of_container(one: Manifest) -> Iterator[str]:
         yield "image"
 
 
+@pytest.mark.row(60)
 @pytest.mark.threat("C24")
 @SITES
 def test_every_pod_is_restricted(site: str) -> None:
@@ -196,6 +199,39 @@ def test_a_container_has_the_settings_of_its_service_and_no_others() -> None:
             found["GUARD_TORCHSERVE_INFERENCE"] = "http://torchserve:8080"
         assert {key: _short(value) for key, value in found.items()} == wanted, name
         load_settings(found)
+
+
+def test_the_guards_own_server_takes_torchserves_place_as_in_compose() -> None:
+    services = compose.load(ENV, compose.COMPOSE, compose.OPEN_INFERENCE)["services"]
+    before, after = chart.sites()["example"], chart.sites()["open-inference"]
+    config = json.loads((compose.FOLDER / "open-inference" / "config.json").read_text())
+
+    own = {
+        "GUARD_PUBLISHER",
+        *(f"GUARD_OPEN_INFERENCE_{name}" for name in ("MANAGEMENT", "ADDRESS", "RUN_DIR", "STORE")),
+    }
+    for name, one in after.containers().items():
+        found = {item["name"]: item.get("value") for item in one.get("env", [])}
+        if name in {"worker-control", "worker-watch"}:
+            wanted = compose.environment(services[name])
+            assert wanted["GUARD_OPEN_INFERENCE_ADDRESS"] == "http://torchserve:8080"
+            wanted["GUARD_OPEN_INFERENCE_ADDRESS"] = "http://127.0.0.1:8080"  # in the same pod
+            assert {key: found.pop(key) for key in own} == {key: wanted[key] for key in own}
+        rest = {key: value for key, value in one.items() if key not in {"image", "env"}}
+        same = {k: v for k, v in before.containers()[name].items() if k not in {"image", "env"}}
+        assert own.isdisjoint(found)
+        assert name == "torchserve" or rest == same, name
+    server = after.containers()["torchserve"]
+    image = server["image"].rpartition("/")[2].partition(":")[0]
+    assert image == services["torchserve"]["image"] == "registry-guard-open-inference"
+    assert "env" not in server
+    assert "envFrom" not in server
+    assert server["ports"] == [{"name": "http", "containerPort": config["port"]}]
+    # Its health tells more than an open port, and needs no token.
+    probes = {name: server[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness")}
+    assert probes == {"liveness": LIVE, "readiness": READY}
+    assert server["securityContext"] == before.containers()["torchserve"]["securityContext"]
+    assert after.of("NetworkPolicy") == before.of("NetworkPolicy")
 
 
 def _short(value: str) -> str:
@@ -464,6 +500,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a name that is no name": EXAMPLE | {"signing": {"existingSecret": "a b", "trustedKeys": "t"}},
     "a value that the chart does not know": EXAMPLE | {"netwrokPolicy": {}},
     "an ingress without encryption": EXAMPLE | {"ingress": {"enabled": True, "host": "a.example"}},
+    "a publisher that there is not": EXAMPLE | {"publisher": "triton"},
     "metrics without a token": EXAMPLE | {"serviceMonitor": {"enabled": True}},
 }
 

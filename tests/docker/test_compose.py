@@ -81,7 +81,7 @@ def test_a_service_is_in_the_networks_that_it_needs_and_in_no_common_one(name: s
         "broker": ["queue"],
         "s3": ["store", "uploads"],
         "torchserve": ["serving", "inference"],
-        "api": ["web"],
+        "api": ["web", "issuer"],
         "worker-notify": ["receivers"],
         "poller": ["store"],  # the queue of events is beside the store
     }
@@ -98,8 +98,9 @@ def test_only_networks_that_publish_or_lead_to_the_store_are_open() -> None:
         found = compose.load(ENV | more)["networks"]
         return {name for name in found if found[name].get("internal")}
 
-    assert internal() == {"database", "queue", "serving", "store"}  # with what docker/new-env sets
-    assert internal(STORE_INTERNAL="") == {"database", "queue", "serving"}
+    closed = {"database", "issuer", "queue", "serving"}
+    assert internal() == closed | {"store"}  # with what docker/new-env sets
+    assert internal(STORE_INTERNAL="") == closed
     assert published == {"web", "uploads", "inference"}
     for name in published:
         assert networks[name]["driver_opts"] == {
@@ -107,6 +108,19 @@ def test_only_networks_that_publish_or_lead_to_the_store_are_open() -> None:
         }
         (alone,) = [service for service in SERVICES if name in SERVICES[service]["networks"]]
         assert SERVICES[alone]["ports"]
+
+
+def test_the_api_alone_reaches_an_identity_provider_and_that_only_where_the_site_says_so() -> None:
+    open_to = compose.load(ENV | {"ISSUER_INTERNAL": "false"})
+    before = {name: one.get("internal", False) for name, one in MODEL["networks"].items()}
+    after = {name: one.get("internal", False) for name, one in open_to["networks"].items()}
+
+    assert {name for name in after if after[name] != before[name]} == {"issuer"}
+    assert [name for name, one in SERVICES.items() if "issuer" in one["networks"]] == ["api"]
+    # `web` has a gateway as well and hides nobody behind it: the first by name is the way out.
+    ways = sorted(name for name in SERVICES["api"]["networks"] if not after[name])
+    assert ways == ["issuer", "web"]
+    assert "driver_opts" not in open_to["networks"]["issuer"]
 
 
 @services
@@ -202,6 +216,7 @@ def test_each_image_of_ours_is_built_once_and_never_pulled() -> None:
     assert set(targets.values()) <= set(stages())
 
 
+@pytest.mark.row(60)
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_the_env_of_a_device_starts_everything_with_its_store_and_its_workers(device: str) -> None:
     env = compose.new_env(device)

@@ -109,6 +109,7 @@ def test_what_would_pass_is_held_and_its_copy_is_served_instead(
     assert [row.verdict for row in place.verdicts(parent)] == [Verdict.HELD]
 
 
+@pytest.mark.row(22)
 def test_where_no_copy_passes_the_upload_stays_held_for_a_person(
     place: Place, repaired_here: list[object]
 ) -> None:

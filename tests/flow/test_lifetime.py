@@ -71,6 +71,7 @@ def test_in_ninety_days_nothing_goes_dark_and_no_verdict_outlives_its_lifetime(
         assert {row.version for row in registry.active()} == {"1.0"}
 
 
+@pytest.mark.row(45)
 @pytest.mark.threat("C20")
 def test_no_more_re_scans_are_open_than_the_setting_allows_and_the_oldest_goes_first(
     registry: Registry,
@@ -142,6 +143,7 @@ def test_a_new_canary_makes_the_detectors_prove_themselves_again(
     assert registry.tick() == []
 
 
+@pytest.mark.row(46)
 @pytest.mark.threat("B04")
 def test_a_newer_clean_set_of_the_name_is_looked_at_with(registry: Registry) -> None:
     registry.upload("model")

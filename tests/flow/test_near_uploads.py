@@ -9,13 +9,16 @@ import safetensors.torch
 import torch
 
 from guard.core.notes import Rescan, ScanNotes
+from guard.core.roles import Role
 from guard.core.states import ScanState, Verdict
-from guard.flow import run_stage
+from guard.flow import projects, run_stage
 from guard.flow._near_uploads import hold_if_near
 from guard.flow.decide import case_of
+from guard.flow.report import report_for
 from guard.ml.networks import architectures
 from guard.ml.seeds import seeded
 from guard.vetting.case import judge
+from tests import people
 from tests.flow.place import MANIFEST, Place, finding
 
 
@@ -62,6 +65,21 @@ def test_the_worst_verdict_sticks_to_uploads_with_a_little_noise(place: Place) -
     ]
     assert place.scan(again).state is ScanState.DONE
     assert place.scan(again).canonical_digest != place.scan(first).canonical_digest
+
+
+def test_what_another_project_uploaded_is_not_named(place: Place) -> None:
+    root = people.who(place.guard, "root", Role.OPERATOR)
+    for project in ("ours", "theirs"):
+        projects.create(place.guard, root, project, f"models/models/{project}", {})
+    first = decided(place, noisy(0), suspicious=True, name="theirs/first")
+
+    ours = decided(place, noisy(1e-6), suspicious=False, name="ours/again")
+    own = decided(place, noisy(2e-6), suspicious=False, name="theirs/again")
+
+    foreign, named = (report_for(place.guard, one).reasons[0] for one in (ours, own))
+    assert "of an upload to another project" in foreign
+    assert first[:12] not in foreign
+    assert first[:12] in named
 
 
 def test_another_network_of_the_same_architecture_is_judged_by_itself(place: Place) -> None:

@@ -77,6 +77,7 @@ def shared(tmp_path: Path) -> Shared:
     return Shared(tmp_path)
 
 
+@pytest.mark.row(54)
 def test_what_lies_under_a_projects_prefix_is_decided_by_its_policy_and_nothing_else(
     shared: Shared,
 ) -> None:

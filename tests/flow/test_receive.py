@@ -144,6 +144,7 @@ def test_an_unversioned_bucket_is_refused(unversioned: World) -> None:
     assert "turn versioning on" in refused(unversioned)
 
 
+@pytest.mark.row(4)
 def test_an_unversioned_bucket_may_be_allowed_and_each_content_is_pinned_by_its_etag(
     unversioned: World,
 ) -> None:

@@ -308,6 +308,7 @@ def test_a_waiver_is_void_for_another_version_of_the_method(
         waivers.approve(scene.guard, scene.sam, asked.waiver_id)
 
 
+@pytest.mark.row(29)
 def test_a_waiver_says_nothing_about_another_artifact(scene: Scene) -> None:
     scene.waive()
     other = scene.examined("models/second/m.pt", 2)
@@ -362,6 +363,7 @@ def test_a_method_that_accuses_one_class_is_enough_to_name_the_finding(scene: Sc
     assert (made.target, made.finding, made.reason) == (2, FINDING, "x")
 
 
+@pytest.mark.row(29)
 def test_a_waiver_needs_a_reason_and_an_end_that_is_near(scene: Scene) -> None:
     for changes, code in (
         ({"reason": " "}, "waiver_no_reason"),

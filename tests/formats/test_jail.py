@@ -226,6 +226,7 @@ def test_root_becomes_nobody_where_there_is_no_user_namespace() -> None:
     assert str(65534 if os.geteuid() == 0 else os.geteuid()).encode() == said
 
 
+@pytest.mark.row(14)
 @needs_jail
 def test_a_child_that_never_ends_is_killed() -> None:
     assert refused("while True: pass", budget=Budget(seconds=0.5)) == "over_time_budget"

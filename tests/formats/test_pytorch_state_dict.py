@@ -136,6 +136,7 @@ def test_protocol_4_is_refused() -> None:
     assert inspected(saved(state(), pickle_protocol=4)) == "pickle_opcode"
 
 
+@pytest.mark.row(8)
 @pytest.mark.parametrize(
     ("code", "data"),
     [
@@ -192,6 +193,7 @@ def test_a_list_that_disagrees_with_the_members_is_refused() -> None:
     assert inspected(bytes(data)) == "zip_local_mismatch"
 
 
+@pytest.mark.row(9)
 def test_too_many_members_are_refused_before_they_are_listed() -> None:
     data = zipped({"archive/data.pkl": b"", **{f"archive/data/{i}": b"" for i in range(40)}})
 

@@ -90,6 +90,7 @@ class CountingFile:
         return data
 
 
+@pytest.mark.row(9)
 @pytest.mark.threat("C03", "C04", "C05")
 @pytest.mark.parametrize(
     ("code", "data"),

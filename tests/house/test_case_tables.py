@@ -1,10 +1,11 @@
 """Each abuse case and each expected feature is held by what is named, or missing for a reason."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks.case_table import CaseTable, held_by
+from benchmarks.case_table import ROOT, CaseTable, held_by
 from benchmarks.make_expectations_doc import ROWS
 from benchmarks.make_threat_doc import THREATS
 
@@ -30,6 +31,15 @@ def test_every_case_is_held_or_missing_for_a_reason(table: CaseTable) -> None:
         for text in facts.values()
         if "|" in text or text[-1] == "."
     ]
+
+
+def test_the_readme_names_each_row_that_is_not_whole() -> None:
+    rows = {number for number, facts in ROWS.cases().items() if {"open", "missing"} & set(facts)}
+    text = (ROOT / "README.md").read_text()
+    (listed,) = re.findall(r"these are not whole: (.+?)\.\n", text, re.DOTALL)
+
+    # Each with its reason in parentheses.
+    assert sorted(re.findall(r"\b(\d+) \([^)]+\)", listed)) == sorted(rows)
 
 
 def test_no_case_is_left_out() -> None:

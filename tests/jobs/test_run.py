@@ -1,5 +1,6 @@
 """The child process of a stage: what it sees, how it ends, what its errors become."""
 
+import io
 import json
 import os
 import signal
@@ -7,18 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import safetensors.torch
+from torch import OutOfMemoryError
 
 from guard.core.contracts import Budget
 from guard.core.errors import ArtifactRejected, Cancelled, MethodFailed, OutOfTime
 from guard.core.manifest import Manifest
-from guard.jobs import client, run
+from guard.jobs import child, client, run
 from guard.jobs.server import hazards
 from guard.ml.networks import architectures
 from guard.settings import child_environment
@@ -275,3 +279,22 @@ def gone(*processes: psutil.Process) -> bool:
     """Whether all have ended within a few seconds."""
     _, alive = psutil.wait_procs(processes, timeout=20)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_gpu_that_is_full_is_an_error_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(request: Mapping[str, Any], out: Path) -> dict[str, Any]:
+        del request, out
+        raise OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(child.KINDS, "inspect", full)
+    monkeypatch.chdir(tmp_path)
+    request = {"kind": "inspect", "out": str(tmp_path), "gpu_memory_bytes": 0}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
+
+    child.main()
+
+    error = json.loads((tmp_path / run.RESULT).read_text())["error"]
+    assert (error["type"], error["code"]) == ("MethodFailed", "out_of_gpu_memory")
+    assert "GUARD_SCAN_GPU_MEMORY_BYTES" in error["sentence"]

@@ -1,6 +1,7 @@
 """Activation clustering finds the smaller of two clusters, and calls equal halves harmless."""
 
 import numpy as np
+import pytest
 import torch
 
 from guard.sifters.activation_clustering import ActivationClustering, two_means
@@ -41,6 +42,7 @@ def test_the_smaller_cluster_scores_higher_and_equal_halves_hardly_at_all() -> N
     assert np.abs(flat).max() < 0.1
 
 
+@pytest.mark.row(18)
 def test_a_learnt_patch_is_the_smaller_cluster_of_its_class() -> None:
     taught = sets.poisoned()
     target = taught.train.labels == toys.TARGET

@@ -31,6 +31,7 @@ def test_pauses_double_up_to_a_minute_and_half_of_each_is_left_to_chance() -> No
     assert pause(0) <= FIRST_PAUSE
 
 
+@pytest.mark.row(55)
 def test_a_world_that_is_away_is_waited_for_with_growing_pauses() -> None:
     pauses = [answer(AWAY, outages=n).pause for n in range(0, 6, 2)]
 

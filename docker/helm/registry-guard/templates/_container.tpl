@@ -2,7 +2,9 @@
 {{- define "guard.container" -}}
 {{- $one := .one }}{{ $v := .root.Values }}{{ $pod := .pod -}}
 name: {{ .name }}
-image: {{ include "guard.image" (list .root (and .gpu "worker-gpu" | default $one.image)) | quote }}
+{{- $image := and .gpu "worker-gpu" | default $one.image }}
+{{- $own := and (eq $image "torchserve") (eq $v.publisher "open_inference") }}
+image: {{ include "guard.image" (list .root (ternary "open-inference" $image $own)) | quote }}
 imagePullPolicy: {{ $v.image.pullPolicy }}
 securityContext: {{- include "guard.containerSecurity" . | nindent 2 }}
 {{- with $one.command }}
@@ -31,6 +33,10 @@ ports: [{name: http, containerPort: {{ . }}}]
 startupProbe: {httpGet: {path: /health/live, port: http}, periodSeconds: 3, failureThreshold: 40}
 readinessProbe: {httpGet: {path: /health/ready, port: http}, periodSeconds: 10, timeoutSeconds: 5}
 livenessProbe: {httpGet: {path: /health/live, port: http}, periodSeconds: 20, timeoutSeconds: 5}
+{{- else if $own }}
+startupProbe: {httpGet: {path: /v2/health/live, port: http}, periodSeconds: 3, failureThreshold: 40}
+readinessProbe: {httpGet: {path: /v2/health/ready, port: http}, periodSeconds: 10, timeoutSeconds: 5}
+livenessProbe: {httpGet: {path: /v2/health/live, port: http}, periodSeconds: 20, timeoutSeconds: 5, failureThreshold: 6}
 {{- else if $one.port }}
 startupProbe: {tcpSocket: {port: http}, periodSeconds: 5, failureThreshold: 60}
 readinessProbe: {tcpSocket: {port: http}, periodSeconds: 10}

@@ -44,6 +44,13 @@
 - {name: GUARD_TORCHSERVE_INFERENCE, value: "http://127.0.0.1:8080"}
 - {name: GUARD_TORCHSERVE_RUN_DIR, value: /run/guard-ts}
 - {name: GUARD_TORCHSERVE_STORE, value: /run/guard-ts/store}
+{{- if eq $v.publisher "open_inference" }}
+- {name: GUARD_PUBLISHER, value: open_inference}
+- {name: GUARD_OPEN_INFERENCE_MANAGEMENT, value: "unix:/run/guard-ts/m.sock"}
+- {name: GUARD_OPEN_INFERENCE_ADDRESS, value: "http://127.0.0.1:8080"}
+- {name: GUARD_OPEN_INFERENCE_RUN_DIR, value: /run/guard-ts}
+- {name: GUARD_OPEN_INFERENCE_STORE, value: /run/guard-ts/models}
+{{- end }}
 {{- end }}
 {{- if $gpu }}
 - {name: GUARD_DEVICE, value: cuda}
