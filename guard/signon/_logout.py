@@ -12,6 +12,7 @@ from guard.signon._terms import Terms
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 #: What the header may say that it is; an access token (`at+jwt`) or a request object is another.
 TYPES = frozenset({"logout+jwt", "jwt"})
+OLDEST = 86_400  # seconds since it was issued; for longer its id is kept (`guard.store.kept`)
 MAX_TEXT = 255  # characters of a subject, a session's id and a token's own
 
 
@@ -34,6 +35,8 @@ def signed_off_of(
         jti={"essential": True},
     )
     registry.validate(dict(claims))
+    if claims["iat"] < now.timestamp() - OLDEST:
+        raise ValueError("too old")
     events, kind = claims.get("events"), header.get("typ", "jwt")
     if kind.lower().removeprefix("application/") not in TYPES:
         raise ValueError("another type of token")

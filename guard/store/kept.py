@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from guard.store._read import table
 from guard.store._table import Base
-from guard.store.access_tables import BrowserSession
+from guard.store.access_tables import BrowserSession, LogoutStatement
 from guard.store.console_tables import OrderRecord
 from guard.store.identities import NO_SECRET
 from guard.store.notify_tables import Delivery, DeliveryAttempt, HookEvent
@@ -24,6 +24,7 @@ from guard.store.tables import Canary, Nomination, Outbox, Token
 
 _OUTBOX, _SESSIONS, _TOKENS = table(Outbox).c, table(BrowserSession).c, table(Token).c
 _ORDERS, _CANARIES = table(OrderRecord).c, table(Canary).c
+_LOGOUTS = table(LogoutStatement).c
 _NOMINATIONS = table(Nomination)
 
 
@@ -80,6 +81,12 @@ PASSING: Mapping[str, Passing] = {
             kept=_ENDED,
             why="what a sign-on gave, after its end; tokens that people made stay",
             old=lambda before: and_(_TOKENS.hash == NO_SECRET, _TOKENS.expires_at < before),
+        ),
+        Passing(
+            entity=LogoutStatement,
+            kept=_ENDED,
+            why="that a provider's log-out was received, long after it could be sent again",
+            old=lambda before: _LOGOUTS.at < before,
         ),
         Passing(
             entity=OrderRecord,

@@ -134,6 +134,7 @@ WRONG: list[dict[str, Any]] = [
     {"aud": [CLIENT, "another"]},
     {"aud": None},
     {"iat": 1_900_000_000},
+    {"iat": 1_700_000_000},  # so long ago that its id may be forgotten, whatever its end
     {"iat": None},
     {"iat": "now"},
     {"exp": 1_700_000_000},
