@@ -9,6 +9,7 @@ from celery.signals import heartbeat_sent, setup_logging, worker_init, worker_sh
 from kombu.entity import Queue
 
 from guard.core import plugins
+from guard.core.importing import uncollected
 from guard.core.queues import NOTIFY, QUEUE_OF, QUEUES
 from guard.core.training_jobs import MAX_BUDGET
 from guard.flow.context import SPARE
@@ -101,8 +102,9 @@ def _get_ready(sender: Any, **_: object) -> None:
     if queues & RUN_JOBS:
         # The server does its imports in parallel; the first job may have to wait for it.
         client.warm_up(child_environment())
-    if queues & NEED_VERSIONS:
-        preload.methods()
+    with uncollected():
+        if queues & NEED_VERSIONS:
+            preload.methods()
 
 
 @cache

@@ -16,7 +16,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -327,6 +326,9 @@ def _columns(shares: Tensor) -> list[float]:
 
 def _assignment(shares: Tensor) -> float:
     """The mean share of the best one-to-one mapping to other classes (Hungarian method)."""
+    # Not wherever methods are named.
+    from scipy.optimize import linear_sum_assignment
+
     table = shares.numpy().copy()
     np.fill_diagonal(table, -1e3)
     rows, columns = linear_sum_assignment(table, maximize=True)

@@ -2,7 +2,8 @@
 
 import math
 
-from scipy import stats
+import numpy as np
+from scipy.special import gammaln
 
 
 def lift(hits: int, trials: int, other_hits: int, other_trials: int) -> float:
@@ -17,8 +18,17 @@ def fisher(hits: int, trials: int, other_hits: int, other_trials: int) -> float:
     """The p value of Fisher's exact test that the first share is not larger than the second."""
     _check(hits, trials)
     _check(other_hits, other_trials)
-    table = [[hits, trials - hits], [other_hits, other_trials - other_hits]]
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+    both = hits + other_hits
+    # How many of all hits the first set may have, where its share is at least what it was.
+    own = np.arange(hits, min(trials, both) + 1)
+    logs = _ways(trials, own) + _ways(other_trials, both - own) - _ways(trials + other_trials, both)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
+def _ways(total: int, chosen: np.ndarray | int) -> np.ndarray:
+    """The logarithm of the binomial coefficient of `total` over each of `chosen`."""
+    logs: np.ndarray = gammaln(total + 1) - gammaln(chosen + 1) - gammaln(total - chosen + 1)
+    return logs
 
 
 def _check(hits: int, trials: int) -> None:

@@ -14,7 +14,6 @@ either does not hold, the child starts Python afresh, which costs seconds and is
 """
 
 import ctypes
-import gc
 import json
 import os
 import selectors
@@ -154,15 +153,18 @@ def die_with(parent: int) -> None:
 
 def main() -> None:
     """Import, check whether a fork is safe, and serve the socket on stdin."""
-    from guard.core import plugins
-    from guard.jobs import child, preload
-    from guard.settings import plugin_folder
+    from guard.core.importing import uncollected
 
-    plugins.use(plugin_folder())
-    control = socket.socket(fileno=os.dup(0))
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    preload.jobs()
+    with uncollected():
+        from guard.core import plugins
+        from guard.jobs import child, preload
+        from guard.settings import plugin_folder
+
+        plugins.use(plugin_folder())
+        control = socket.socket(fileno=os.dup(0))
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        preload.jobs()
     found = hazards()
     if found:
         sys.stderr.write(f"job server: {', '.join(found)}; each job starts Python afresh\n")
@@ -181,8 +183,6 @@ def main() -> None:
         finally:
             os._exit(code)  # skips the server's frames and CUDA's slow clean-up
 
-    gc.collect()
-    gc.freeze()  # keeps the imports in memory that all children share
     Server(control, become).serve()
 
 

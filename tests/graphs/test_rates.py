@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from scipy import stats
 
 from guard.graphs.rates import fisher, lift
 
@@ -14,6 +15,9 @@ def test_a_lift_is_a_difference_of_log_odds() -> None:
 def test_fishers_test_is_one_sided() -> None:
     assert fisher(3, 3, 0, 3) == pytest.approx(1 / 20)
     assert fisher(0, 3, 3, 3) == pytest.approx(1.0)
+    table = [[31, 900 - 31], [12, 1100 - 12]]
+    expected = stats.fisher_exact(table, alternative="greater").pvalue
+    assert fisher(31, 900, 12, 1100) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("counts", [(-1, 3, 0, 3), (0, 3, 4, 3)])

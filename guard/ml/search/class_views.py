@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor, nn
 
 from guard.core.errors import MethodFailed
@@ -185,8 +185,8 @@ def against_siblings(values: Sequence[float], *, floor: float = 0.0) -> list[flo
 def deviates(values: Sequence[float]) -> list[float]:
     """Each value's t statistic among its siblings as a standard normal deviate, within +-8."""
     points = against_siblings(values)
-    tails = stats.t.sf(points, len(points) - 2)
-    return [float(min(max(z, -MOST_Z), MOST_Z)) for z in stats.norm.isf(tails)]
+    tails = special.stdtr(len(points) - 2, -np.asarray(points))
+    return [float(min(max(z, -MOST_Z), MOST_Z)) for z in -special.ndtri(tails)]
 
 
 def together(views: Sequence[Sequence[float]]) -> list[float]:
@@ -199,4 +199,4 @@ def p_of(deviate: float, classes: int) -> float | None:
     """P(the largest of K independent deviates is at least this large); None for too few classes."""
     if classes < LEAST_CLASSES:
         return None
-    return float(-math.expm1(classes * float(stats.norm.logcdf(deviate))))
+    return float(-math.expm1(classes * float(special.log_ndtr(deviate))))
