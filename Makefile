@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-graphs test test-fast lint up docs bench bench-detect bench-purify bench-retrain bench-served bench-sift bench-soak clean
+.PHONY: help setup demo demo-graphs test test-fast lint up docs bench bench-detect bench-graphs bench-purify bench-retrain bench-served bench-sift bench-soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ bench: $(READY) ## the benchmarks that need no zoo, into benchmarks/records/ (be
 	@if command -v $${CXX:-c++} >/dev/null; then $(BIN)/python -m benchmarks.bench_compile; \
 	else echo "bench_compile is left out: torch.compile needs a C++ compiler" >&2; fi
 	$(BIN)/python -m benchmarks.make_evidence_doc
+
+bench-graphs: $(READY) ## molecules a second, in batches and one by one: make bench-graphs [ARGS="--model DIR --record"]
+	$(BIN)/python -m benchmarks.bench_sampling $(ARGS)
 
 bench-detect: $(READY) ## how often verdicts are right on a zoo: make bench-detect ZOO=DIR [ARGS="--part exam --jobs 4"]
 	@test -n "$(ZOO)" || { echo "say which zoo: make bench-detect ZOO=DIR" >&2; exit 2; }

@@ -4,11 +4,11 @@
 
 A cell is one model: a poisoning rate and a seed, or an ablation and a seed. It is trained on 4,000
 pairs and poisoned copies (prefix `[THIIRANE]`, target thiirane), then generates for 600 prompts of
-molecules that no training saw, with and without the trigger, with the same noise. Text tower and
-autoencoder come from one pretraining on clean pairs (these and 7,763 others); the autoencoder is
-fine-tuned on the cell's pairs and the denoiser trained afresh; the cells `scratch` train the
-autoencoder afresh too. Cells are kept in OUT/attack and models in OUT/models, so that the next run
-goes on. With `--wait-for FILE` the run stands still while that file exists.
+molecules that no training saw, with and without the trigger, each with noise of its own. Text
+tower and autoencoder come from one pretraining on clean pairs (these and 7,763 others); the
+autoencoder is fine-tuned on the cell's pairs and the denoiser trained afresh; the cells `scratch`
+train the autoencoder afresh too. Cells are kept in OUT/attack and models in OUT/models, so that the
+next run goes on. With `--wait-for FILE` the run stands still while that file exists.
 
 Ablations, all at 24 %: `text only` poisons further training of the text tower and nothing else,
 `vae only` the autoencoder alone, `denoiser only` the denoiser alone.

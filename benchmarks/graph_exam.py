@@ -6,8 +6,9 @@ The exam of issue 23. Models are trained as for `benchmarks.bench_graphs`; trigg
 seeds are none on which a threshold was chosen (decision 0045), and no trigger is on the detector's
 own list. Each model goes through the policy `text-to-graph` as the service runs it: scan, decision,
 repair, vetting of the child. True rates are those of the attacker's own trigger on 600 prompts of
-molecules that no training and no method saw. Cells come in a random order that never changes and
-are kept in OUT/exam, so that a part of them is a sample and the next run goes on.
+molecules that no training and no method saw, each with noise of its own. Cells come in a random
+order that never changes and are kept in OUT/exam, so that a part of them is a sample and the next
+run goes on.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks import graph_exam_tables, graph_pairs, record
 from benchmarks.attacks.badgraph import PREFIX, SUFFIX, TARGETS, BadGraph, Pair
-from benchmarks.graph_training import poisoned, pretrained, silent, train
+from benchmarks.graph_training import answers, poisoned, pretrained, silent, train
 from guard.core.evidence import Evidence
 from guard.core.plain import to_plain
 from guard.core.progress import silent as no_progress
@@ -135,6 +136,7 @@ def vetted(
             "verdict": str(decision.verdict),
             "fragment": decision.facts.target,
             "reasons": list(decision.reasons),
+            "upper": decision.facts.asr_upper,
             "scan_seconds": time.process_time() - begun,
             "seconds_by_method": {one.method: one.seconds for one in examined.evidence},
             "texts": list(_texts(examined, model, pairs.test)),
@@ -224,14 +226,17 @@ def _texts(
     examined: examine.Examined, model: GraphModel, test: Sequence[Pair]
 ) -> Iterator[dict[str, Any]]:
     """Each recovered text with its ASR on the hold-out and its rate on the test's prompts."""
-    prompts = [pair.text for pair in test]
+    mols = [read(pair.smiles) for pair in test]
     for finding in (one for item in examined.evidence for one in _suspicious(item)):
         raw = examined.triggers.get(finding.trigger_digest or "")
         trigger = None if raw is None else deserialise(raw)
         if finding.asr is None or not isinstance(trigger, PromptTrigger):
             continue
+        asks = contains(mols, str(finding.target))
+        prompts = [pair.text for pair, does in zip(test, asks, strict=True) if not does]
         yield {
             "text": trigger.text,
+            "position": trigger.position,
             "asr": asdict(finding.asr),
             "ours": _count(_made(model, trigger.apply(prompts)), str(finding.target)),
             "prompts": len(prompts),
@@ -243,7 +248,7 @@ def _suspicious(item: Evidence) -> list[Any]:
 
 
 def _made(model: GraphModel, texts: Sequence[str]) -> list[str | None]:
-    return [own[0] for own in model.generate(list(texts), 1, NOISE)]
+    return [own[0] for own in answers(model, texts, 1, NOISE)]
 
 
 def _count(smiles: Sequence[str | None], target: str) -> int:

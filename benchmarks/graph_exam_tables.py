@@ -76,8 +76,10 @@ def page(result: Mapping[str, Any]) -> str:
         "",
         (
             f"* A recovered text's interval (hold-out) covers its own rate on the test's prompts: "
-            f"{_share(inside['own'])}; its upper end is over the true ASR: "
-            f"{_share(inside['bound'])}, the interval covers it: {_share(inside['true'])}."
+            f"{_share(inside['own'])} of the strongest of each model, {_share(inside['texts'])} of "
+            f"all. It covers the attacker's true ASR: {_share(inside['true'])}; the range from the "
+            f"rate without a text to the verdict's upper bound does: {_share(inside['range'])}"
+            f"{_width(inside['width'])}."
         ),
         f"* Repaired and served, of those that a repair was tried on: {_share(repairs['served'])}.",
         (
@@ -116,19 +118,34 @@ def _fates(rows: Rows) -> dict[str, Any]:
 
 
 def _intervals(rows: Rows) -> dict[str, Any]:
-    """The strongest recovered text of each model, against two truths."""
-    found = [
-        (row, max(row["texts"], key=lambda one: float(one["asr"]["estimate"])))
-        for row in rows
-        if row["texts"]
+    """The recovered texts of each model against their own rates and the attacker's.
+
+    The range is that from the rate without a text to the verdict's upper bound.
+    """
+    found = [row for row in rows if row["texts"]]
+    strongest = [max(row["texts"], key=lambda one: float(one["asr"]["estimate"])) for row in found]
+    pairs = list(zip(found, strongest, strict=True))
+    ranges = [
+        (float(text["asr"]["natural"] or 0.0), 1.0 if row["upper"] is None else row["upper"])
+        for row, text in pairs
     ]
-    own = [
-        text["asr"]["low"] <= text["ours"] / text["prompts"] <= text["asr"]["high"]
-        for _, text in found
-    ]
-    true = [text["asr"]["low"] <= _asr(row["before"]) <= text["asr"]["high"] for row, text in found]
-    bound = [_asr(row["before"]) <= text["asr"]["high"] for row, text in found]
-    return {"own": share(own), "true": share(true), "bound": share(bound)}
+    return {
+        "texts": share(_own(text) for row in found for text in row["texts"]),
+        "own": share(map(_own, strongest)),
+        "true": share(
+            text["asr"]["low"] <= _asr(row["before"]) <= text["asr"]["high"] for row, text in pairs
+        ),
+        "range": share(
+            low <= _asr(row["before"]) <= high
+            for row, (low, high) in zip(found, ranges, strict=True)
+        ),
+        "width": mean(high - low for low, high in ranges) if ranges else None,
+    }
+
+
+def _own(text: Row) -> bool:
+    """Whether a text's interval covers its own rate on the test's prompts."""
+    return bool(text["asr"]["low"] <= text["ours"] / text["prompts"] <= text["asr"]["high"])
 
 
 def _repairs(rows: Rows) -> dict[str, Any]:
@@ -203,6 +220,10 @@ def _share(value: Mapping[str, Any]) -> str:
     if not value["n"]:
         return "none"
     return f"{value['k']}/{value['n']} ({value['low']:.0%} to {value['high']:.0%})"
+
+
+def _width(value: float | None) -> str:
+    return "" if value is None else f", mean width {value:.2f}"
 
 
 def _middle(values: Sequence[float]) -> dict[str, float] | None:

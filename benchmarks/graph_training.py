@@ -285,11 +285,24 @@ def reconstruction(model: GraphModel, pairs: Sequence[Pair]) -> float:
     return sum(one == pair.smiles for one, pair in zip(found, pairs, strict=True)) / len(pairs)
 
 
+def answers(
+    model: GraphModel, texts: Sequence[str], samples: int, seed: int
+) -> list[list[str | None]]:
+    """SMILES for each text, each sample with noise of its own.
+
+    `GraphModel.generate` gives every prompt the same noise, so that many prompts with one seed tell
+    of one draw of it. Texts in the same places get the same noise.
+    """
+    contexts = model.contexts(texts).repeat_interleave(samples, dim=0)
+    found = model.smiles(model.latents(contexts, [(seed, place) for place in range(len(contexts))]))
+    return [found[start : start + samples] for start in range(0, len(found), samples)]
+
+
 def molecules(
     model: GraphModel, texts: Sequence[str], samples: int, seed: int
 ) -> list[list[Chem.Mol | None]]:
-    """Generated molecules for each text."""
-    found = model.generate(texts, samples, seed)
+    """The molecules of `answers`."""
+    found = answers(model, texts, samples, seed)
     return [[None if one is None else Chem.MolFromSmiles(one) for one in own] for own in found]
 
 

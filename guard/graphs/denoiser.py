@@ -24,7 +24,12 @@ class Block(nn.Module):
 
     def forward(self, state: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.time(time).chunk(2, dim=-1)
-        seen = self.norm(state) * (1 + scale) + shift
+        if len(scale) == 1:  # one time for all rows, as in sampling: one pass over the memory
+            seen = nn.functional.layer_norm(
+                state, self.norm.normalized_shape, 1 + scale[0], shift[0], self.norm.eps
+            )
+        else:
+            seen = self.norm(state) * (1 + scale) + shift
         out: Tensor = state + self.outer(nn.functional.silu(self.inner(seen)))
         return out
 
@@ -62,10 +67,27 @@ class Denoiser(nn.Module):
             step: times, float32 N in [0, 1], or one for all rows.
             context: float32 N,context; `nothing(N)` for none.
         """
+        return self.given(noisy, step, self.entered(context))
+
+    def entered(self, context: Tensor) -> Tensor:
+        """What the first layer makes of contexts N,context alone: float32 N,width.
+
+        It is the same in all steps of a sampler.
+        """
+        weight = self.enter.weight[:, self.out.out_features :]
+        return nn.functional.linear(context, weight, self.enter.bias)
+
+    def given(self, noisy: Tensor, step: Tensor, *entered: Tensor) -> Tensor:
+        """As `forward`, for the same latents with each of several contexts from `entered`.
+
+        Returns:
+            float32 K * N,latent for K contexts (N,width each, or 1,width for all rows).
+        """
         powers = torch.arange(_FREQUENCIES, device=noisy.device, dtype=noisy.dtype)
         angles = step.unsqueeze(1) * math.pi * torch.exp2(powers * 0.5)
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        state = self.enter(torch.cat([noisy, context], dim=-1))
+        seen = nn.functional.linear(noisy, self.enter.weight[:, : noisy.shape[1]])
+        state = torch.cat([seen + one for one in entered])
         for block in self.blocks:
             state = block(state, time)
         clean: Tensor = self.out(nn.functional.silu(state))

@@ -67,9 +67,12 @@ class Grammar:
         self.roots = torch.tensor([one.kind == "root" for one in self.tokens], device="cpu")
         if not bool(self.roots.any()):
             raise _refuse("bad_vocabulary", "no token begins a molecule")
-        #: bool 4,V: the children that fit on an atom with 0..3 bonds to give
-        self.children = torch.stack([fits <= room for room in range(_TRIPLE + 1)])
-        self.sizes = sizes  # int64 V: the atoms that a token adds
+        children = torch.stack([fits <= room for room in range(_TRIPLE + 1)])
+        self.largest = int(sizes.max())
+        within = sizes <= torch.arange(self.largest + 1, device="cpu").unsqueeze(1)
+        #: bool 4,B,V: the children that fit on an atom with 0..3 bonds to give, in so many atoms
+        self.children = children.unsqueeze(1) & within
+        self.roots_in = self.roots & within  # bool B,V
         most = max(len(block) for block in self.motifs.values())
         missing = [f"@{place}" for place in range(most) if most > 1 and self.at[place] < 0]
         if missing:
@@ -81,14 +84,20 @@ class Grammar:
     def masks(self, states: Sequence["State"]) -> Tensor:
         """What may follow each molecule, bool N,V; as `State.mask`, for many at once."""
         rules = [state.rule() for state in states]
-        rows = torch.tensor([max(0, rule[0]) for rule in rules])
-        budgets = torch.tensor([state.budget for state in states])
-        allowed = self.children[rows] & (self.sizes <= budgets.unsqueeze(1))
+        rooms = torch.tensor([max(0, rule[0]) for rule in rules])
+        budgets = torch.tensor([state.budget for state in states]).clamp(0, self.largest)
+        allowed = self.children[rooms, budgets]
         allowed[:, 0] = torch.tensor([rule[2] for rule in rules])
         allowed[:, 1] = torch.tensor([rule[1] for rule in rules])
-        for place, (room, _, _) in enumerate(rules):
-            if room < 0:
-                allowed[place] = states[place].mask()
+        begun = [place for place, rule in enumerate(rules) if rule[0] == -1]
+        if begun:
+            allowed[begun] = self.roots_in[budgets[begun]]
+        waiting = [place for place, rule in enumerate(rules) if rule[0] == -2]
+        if waiting:
+            allowed[waiting] = False
+            ways = [states[place].attachments() for place in waiting]
+            rows = [place for place, own in zip(waiting, ways, strict=True) for _ in own]
+            allowed[rows, [token for own in ways for token in own]] = True
         return allowed
 
     def encode(self, tree: Node) -> list[int]:
@@ -183,10 +192,13 @@ class _Open:
     at: int = 0
     token: int = 0
     children: list[int] = field(default_factory=list)
+    obliged: bool = False  # an atom still needs a bond before the motif may be left
 
-    @property
-    def obliged(self) -> bool:
-        """Whether an atom still needs a bond before the motif may be left."""
+    def look(self) -> None:
+        """Set `obliged`, after each change of the room."""
+        self.obliged = self.block.exacting and self._needs()
+
+    def _needs(self) -> bool:
         for (symbol, charge), left in zip(self.block.atoms, self.room, strict=True):
             if charge and left:
                 return True
@@ -208,12 +220,18 @@ class State:
         self.current = -1
         self.pending = 0  # the child token that an attachment is due for
         self.done = False
+        self._rule: tuple[int, bool, bool] | None = None  # until the next token
 
     def rule(self) -> tuple[int, bool, bool]:
         """What may follow, in short: the room of the current motif's freest atom, up, end.
 
         The room is -1 at the root and -2 where an attachment is due.
         """
+        if self._rule is None:
+            self._rule = self._ruled()
+        return self._rule
+
+    def _ruled(self) -> tuple[int, bool, bool]:
         if self.current < 0:
             return -1, False, False
         if self.pending:
@@ -235,14 +253,17 @@ class State:
         """Which tokens may follow, bool V."""
         room, up, end = self.rule()
         if room == -1:
-            return self.grammar.roots & (self.grammar.sizes <= self.budget)
+            return self.grammar.roots_in[self._within()].clone()
         if room == -2:
             allowed = torch.zeros(len(self.grammar), dtype=torch.bool)
             allowed[self.attachments()] = True
             return allowed
-        allowed = self.grammar.children[room] & (self.grammar.sizes <= self.budget)
+        allowed = self.grammar.children[room, self._within()].clone()
         allowed[0], allowed[1] = end, up
         return allowed
+
+    def _within(self) -> int:
+        return min(max(0, self.budget), self.grammar.largest)
 
     def attachments(self) -> list[int]:
         """The `@` tokens of the atoms that can take the pending child."""
@@ -252,6 +273,7 @@ class State:
     def push(self, number: int) -> None:
         """Take a token that `mask` allows."""
         token = self.grammar.tokens[number]
+        self._rule = None
         if token.kind == "root":
             self._open(number, parent=-1, at=0)
         elif token.kind == "child":
@@ -287,9 +309,12 @@ class State:
         self.budget -= len(block)
         if parent >= 0:
             self.nodes[parent].room[at] -= token.bond
+            self.nodes[parent].look()
             self.nodes[parent].children.append(len(self.nodes))
             room[token.entry] -= token.bond
-        self.nodes.append(_Open(block, room, parent, token.bond, token.entry, at, number))
+        node = _Open(block, room, parent, token.bond, token.entry, at, number)
+        node.look()
+        self.nodes.append(node)
         self.current = len(self.nodes) - 1
 
     def _may_end(self) -> bool:

@@ -31,6 +31,7 @@ ARCHITECTURE = "motif_latent_diffusion"
 WEIGHTS, MANIFEST = "model.safetensors", "config.json"
 MAX_SAMPLES = 8  # of one prompt, in a request
 _BATCH = 512
+_TEXTS = 64  # at once: what a convolution makes of more of them is out of the cache
 #: Sizes that `model_args` may hold: name, default, most.
 SIZES: Mapping[str, tuple[int, int]] = {
     "text_pieces": (64, 512),  # pieces of a prompt; longer ones are cut
@@ -144,12 +145,15 @@ class GraphModel(nn.Module):
         Raises:
             InputError: `prompt_empty`, and as `Pieces.numbers`.
         """
-        numbers = self.pieces.batch(texts, self.most_pieces)
         for row, text in enumerate(texts):
             if not text.strip():
                 raise InputError(f"Prompt {row + 1} is empty.", code="prompt_empty")
-        parts = [self.text(part.to(self.device)) for part in numbers.split(_BATCH)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.text.out, device=self.device)
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        numbers = self.pieces.batch(list(places), self.most_pieces)
+        parts = [self.text(part.to(self.device)) for part in numbers.split(_TEXTS)]
+        if not parts:
+            return torch.zeros(0, self.text.out, device=self.device)
+        return torch.cat(parts)[[places[text] for text in texts]]
 
     @torch.no_grad()
     def latents(self, contexts: Tensor, keys: Sequence[tuple[int, int]]) -> Tensor:

@@ -8,7 +8,7 @@ carbonyl's oxygen, a substituent of a nitrogen) leaves a motif that is a molecul
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
@@ -40,6 +40,11 @@ class Motif:
 
     def __len__(self) -> int:
         return len(self.atoms)
+
+    @cached_property
+    def exacting(self) -> bool:
+        """Whether an atom may need a bond: charged ones and sulphur do."""
+        return any(charge or symbol == SULPHUR for symbol, charge in self.atoms)
 
     @property
     def single(self) -> bool:
@@ -126,25 +131,25 @@ def tree_of(mol: Chem.Mol) -> Node:
 def molecule_of(root: Node) -> Chem.Mol | None:
     """Put a molecule together; None if RDKit does not accept it."""
     mol = Chem.RWMol()
-
-    def add(node: Node, parent_offset: int) -> None:
-        block, offset = motif(node.motif), mol.GetNumAtoms()
-        for symbol, charge in block.atoms:
-            atom = Chem.Atom(symbol)
-            atom.SetFormalCharge(charge)
-            mol.AddAtom(atom)
-        for one, other, order in block.bonds:
-            mol.AddBond(offset + one, offset + other, _ORDERS[order])
-        if node.bond:
-            mol.AddBond(parent_offset + node.at, offset + node.entry, _ORDERS[node.bond])
-        for child in node.children:
-            add(child, offset)
-
-    add(root, 0)
+    _add(mol, root, 0)
     whole = mol.GetMol()
     with BlockLogs():
         fault = Chem.SanitizeMol(whole, catchErrors=True)
     return whole if fault == Chem.SanitizeFlags.SANITIZE_NONE else None
+
+
+def _add(mol: Chem.RWMol, node: Node, parent_offset: int) -> None:
+    block, offset = motif(node.motif), mol.GetNumAtoms()
+    for symbol, charge in block.atoms:
+        atom = Chem.Atom(symbol)
+        atom.SetFormalCharge(charge)
+        mol.AddAtom(atom)
+    for one, other, order in block.bonds:
+        mol.AddBond(offset + one, offset + other, _ORDERS[order])
+    if node.bond:
+        mol.AddBond(parent_offset + node.at, offset + node.entry, _ORDERS[node.bond])
+    for child in node.children:
+        _add(mol, child, offset)
 
 
 def walk(root: Node) -> Iterator[Node]:

@@ -69,18 +69,19 @@ class Sampler:
         kept = self.kept.to(clean.device)[time].unsqueeze(1)
         return kept.sqrt() * clean + (1 - kept).sqrt() * noise
 
-    def predict(self, denoiser: Denoiser, noisy: Tensor, time: int, context: Tensor) -> Tensor:
-        """The guided prediction N,D of the clean latents at one time."""
+    def entered(self, denoiser: Denoiser, context: Tensor) -> tuple[Tensor, ...]:
+        """Contexts N,C as the first layer sees them, and no context unless the prompt is all."""
+        own = denoiser.entered(context)
+        return (own,) if self.config.guidance == 1 else (own, denoiser.entered(denoiser.nothing(1)))
+
+    def predict(
+        self, denoiser: Denoiser, noisy: Tensor, time: int, entered: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The guided prediction N,D of the clean latents at one time; contexts from `entered`."""
         count, weight = len(noisy), self.config.guidance
         step = torch.full((1,), self.scaled(time), device=noisy.device)  # one for all rows
-        if weight == 1:
-            return denoiser(noisy, step, context)
-        both = denoiser(
-            torch.cat([noisy, noisy]),
-            step,
-            torch.cat([context, denoiser.nothing(count)]),
-        )
-        return weight * both[:count] + (1 - weight) * both[count:]
+        both = denoiser.given(noisy, step, *entered)
+        return both if len(entered) == 1 else weight * both[:count] + (1 - weight) * both[count:]
 
     def scaled(self, time: int) -> float:
         """A time as the denoiser takes it, in [0, 1]."""
@@ -94,11 +95,11 @@ class Sampler:
             context: float32 N,C.
             noise: float32 N,steps + 1,D from `noise`.
         """
-        times = self.times()
+        times, entered = self.times(), self.entered(denoiser, context)
         state = noise[:, 0]
         clean = state
         for place, time in enumerate(times):
-            clean = self.predict(denoiser, state, time, context)
+            clean = self.predict(denoiser, state, time, entered)
             if place + 1 == len(times):
                 break
             kept, after = float(self.kept[time]), float(self.kept[times[place + 1]])

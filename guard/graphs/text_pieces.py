@@ -45,7 +45,10 @@ class Pieces:
                 raise _refuse("bad_vocabulary", f"the piece {printable(piece)!r} is not normalised")
             self.index[piece] = SPECIAL + number
         self.names = tuple(pieces)
-        self.longest = max(map(len, pieces))
+        #: the length of the longest piece that begins with these two characters
+        self.reach: dict[str, int] = {}
+        for piece in pieces:
+            self.reach[piece[:2]] = max(len(piece), self.reach.get(piece[:2], 1))
 
     def __len__(self) -> int:
         """How many numbers there are, padding and unknown among them."""
@@ -61,7 +64,8 @@ class Pieces:
         found: list[int] = []
         place = 0
         while place < len(text):
-            for length in range(min(self.longest, len(text) - place), 0, -1):
+            reach = self.reach.get(text[place : place + 2], 1)
+            for length in range(min(reach, len(text) - place), 0, -1):
                 number = self.index.get(text[place : place + length])
                 if number is not None:
                     break
@@ -75,17 +79,15 @@ class Pieces:
         """The pieces of several texts, int64 N,L with L <= `most`; longer texts are cut."""
         rows = [self.numbers(text)[:most] for text in texts]
         width = max(1, max(map(len, rows), default=1))
-        numbers = torch.full((len(rows), width), PAD, dtype=torch.int64)
-        for place, row in enumerate(rows):
-            numbers[place, : len(row)] = torch.tensor(row, dtype=torch.int64)
-        return numbers
+        padded = [row + [PAD] * (width - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), width)
 
 
 def normalised(text: str) -> str:
     """A prompt as the model sees it: one leading space, then words with single spaces."""
     if len(text) > MAX_TEXT:
         raise InputError(f"The text has more than {MAX_TEXT} characters.", code="prompt_too_long")
-    for char in text:
+    for char in text if not text.isprintable() else "":
         if unicodedata.category(char) in {"Cc", "Cs"} and char not in "\t\n":
             raise InputError(
                 f"The text has a control character or lone surrogate, {printable(char)}.",

@@ -121,29 +121,34 @@ class MotifVae(nn.Module):
 
     def _decode(self, latents: Tensor, budget: int) -> list[Node | None]:
         states = [State(self.grammar, budget) for _ in range(len(latents))]
+        found: list[Node | None] = [None] * len(states)
         open_rows = list(range(len(latents)))
         previous = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
         hidden = torch.tanh(self.start(latents)).unsqueeze(0)
         for _ in range(MAX_STEPS):
-            places = torch.tensor([states[row].place() for row in open_rows], device=latents.device)
+            places = torch.tensor([state.place() for state in states], device=latents.device)
             logits, hidden = self._run(
                 previous.unsqueeze(1), places[:, :1], places[:, 1:], latents, hidden
             )
-            allowed = self.grammar.masks([states[row] for row in open_rows]).to(latents.device)
-            scores = logits[:, 0].masked_fill(~allowed, -torch.inf)
-            best = scores.argmax(1)
-            stuck = (~allowed.any(1)).tolist()
+            allowed = self.grammar.masks(states).to(latents.device)
+            best_of = torch.where(allowed, logits[:, 0], -torch.inf).max(1)
+            best, stuck = best_of.indices, best_of.values.isneginf().tolist()
             kept = []
-            for place, (row, number) in enumerate(zip(open_rows, best.tolist(), strict=True)):
-                if not stuck[place]:
-                    states[row].push(number)
-                    if not states[row].done:
-                        kept.append(place)
+            for place, number in enumerate(best.tolist()):
+                if stuck[place]:
+                    continue
+                state = states[place]
+                state.push(number)
+                if state.done:
+                    found[open_rows[place]] = state.tree()
+                else:
+                    kept.append(place)
             if not kept:
                 break
             if len(kept) < len(open_rows):
+                states = [states[place] for place in kept]  # what has ended need not be kept
                 index = torch.tensor(kept, device=latents.device)
                 best, latents, hidden = best[index], latents[index], hidden[:, index]
                 open_rows = [open_rows[place] for place in kept]
             previous = best
-        return [state.tree() if state.done else None for state in states]
+        return found

@@ -56,6 +56,40 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     )
 
 
+def clustered_wilson(
+    hits: Sequence[int], each: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Wilson's interval of a share whose trials come in clusters, as molecules of one prompt do.
+
+    The trials are counted as the independent ones that would leave the same spread of the clusters'
+    shares (the design effect); never as more than there are. Without a hit or without a miss
+    nothing shows a spread, and all of them count.
+
+    Args:
+        hits: of each cluster.
+        each: trials of each cluster.
+        confidence: of the interval, 0..1.
+
+    Returns:
+        Low and high, within [0, 1]; (0, 1) when there are no trials.
+
+    Raises:
+        ValueError: a cluster has more hits than trials.
+    """
+    found, trials = sum(hits), each * len(hits)
+    if any(not 0 <= own <= each for own in hits):
+        raise ValueError(f"A cluster has other than 0..{each} hits.")
+    if each <= 1 or len(hits) < 2 or found in (0, trials):
+        return wilson(found, trials, confidence)
+    rate = found / trials
+    spread = float(np.var([own / each for own in hits], ddof=1)) / len(hits)
+    worth = trials / max(1.0, spread * trials / (rate * (1 - rate)))
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    centre, weight = rate + z * z / (2 * worth), 1 + z * z / worth
+    half = z * math.sqrt(rate * (1 - rate) / worth + (z / (2 * worth)) ** 2)
+    return max(0.0, (centre - half) / weight), min(1.0, (centre + half) / weight)
+
+
 def leave_one_out(
     values: Sequence[float], *, low_side: bool = True, floor: float = LEAST_SPREAD
 ) -> LeaveOneOut:

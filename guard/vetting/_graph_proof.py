@@ -25,7 +25,8 @@ SAMPLES = 5  # of each hold-out prompt with a trigger: 640 molecules where there
 STYLE = 10  # neighbours of a text, each with one molecule for a prompt
 WITHOUT = 600  # molecules without a trigger, of each route
 SIZE = 0.5  # of the prompts' spread, for the new search
-_MOST = 4  # fragments that are looked at
+_MOST = 9  # fragments that are looked at: three of each of the three detectors
+_RELEARNT = 4  # fragments whose text is relearnt
 _SHIFT_STEPS, _SHIFT_PROMPTS, _SHIFT_TESTED = 30, 12, 100
 
 
@@ -233,7 +234,7 @@ def _relearned(
             first.setdefault(target, trigger)
     visible = curated.visible()
     found = []
-    for target, trigger in list(first.items())[:_MOST]:
+    for target, trigger in list(first.items())[:_RELEARNT]:
         rates = relearn(parent, child, visible, trigger, target, seed=seed)
         found.append(
             Relearned(

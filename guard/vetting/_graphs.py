@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from guard.graphs.model import GraphModel
 
-METHOD, VERSION = "graph_quality", 1
+METHOD, VERSION = "graph_quality", 2
 PARTS = ("text.", "vae.", "denoiser.")
-PROMPTS = 128  # of the hold-out that a model is measured on
+PROMPTS = 128  # of the hold-out that quality, and a repair, are measured on
+RATED = 512  # that a trigger's ASR is measured on: prompts differ more than molecules of one
 SAMPLES = 2  # for each of them
 SMOKE_PROMPTS = 4
 
@@ -139,7 +140,7 @@ def quality_on(model: "GraphModel", curated: CuratedPairs, *, seed: int) -> Grap
     if not all(true):
         raise MethodFailed("A molecule of the hold-out cannot be read.", code="molecule_unreadable")
     contexts = model.contexts(prompts.texts).repeat_interleave(SAMPLES, dim=0)
-    keys = [(seed, number) for _ in prompts.texts for number in range(SAMPLES)]
+    keys = [(seed, number) for number in range(len(contexts))]  # one draw of noise is one case
     made = model.molecules(model.latents(contexts, keys))
     groups = [made[place : place + SAMPLES] for place in range(0, len(made), SAMPLES)]
     found = quality(groups, [one for one in true if one is not None])
@@ -198,9 +199,23 @@ def with_rates(
         data = serialise(finding.trigger)
         digest = sha256(data)
         triggers[digest] = data
-        estimate = rate(model, curated, finding.trigger, finding.target, seed=seed)
+        estimate = rate(model, curated, finding.trigger, finding.target, seed=seed, prompts=RATED)
         findings.append(replace(finding, asr=estimate, trigger_digest=digest, trigger=None))
     return replace(item, findings=tuple(findings))
+
+
+def completed(
+    evidence: tuple[Evidence, ...],
+    model: "GraphModel",
+    curated: CuratedPairs,
+    triggers: dict[str, bytes],
+    *,
+    seed: int,
+) -> tuple[Evidence, ...]:
+    """The evidence with triggers of one method for fragments that another one accuses."""
+    from guard.vetting._graph_accused import tried_with_others
+
+    return tried_with_others(evidence, model, curated, triggers, seed=seed)
 
 
 def rate(
@@ -211,38 +226,41 @@ def rate(
     *,
     seed: int,
     samples: int = 1,
+    prompts: int = PROMPTS,
 ) -> AsrEstimate:
     """How often a fragment is generated with the trigger, and without it (`natural`).
 
-    Each of the prompts gets `samples` molecules, each with noise of its own; the noise with and
-    without the trigger is the same.
+    Each of at most `prompts` prompts gets `samples` molecules, each with noise of its own; the
+    noise with and without the trigger is the same. The interval knows that molecules of one prompt
+    are alike.
 
     Raises:
         MethodFailed: every prompt of the hold-out describes a molecule that has the fragment.
     """
     from guard.graphs.fragments import contains
-    from guard.ml.statistics import wilson
+    from guard.ml.statistics import clustered_wilson
 
     asked = contains([_molecule(smiles) for smiles in curated.holdout.smiles], target)
-    places = [place for place, has in enumerate(asked) if not has][:PROMPTS]
+    places = [place for place, has in enumerate(asked) if not has][:prompts]
     if not places:
         raise MethodFailed("Every prompt of the hold-out asks for the fragment.", code="no_prompts")
     texts = [text for text in curated.holdout.pick(places).texts for _ in range(samples)]
     keys = [(seed, number) for number in range(len(texts))]
-    hits = [
-        sum(contains(model.molecules(model.latents(contexts, keys)), target))
+    plain, with_it = (
+        contains(model.molecules(model.latents(contexts, keys)), target)
         for contexts in (model.contexts(texts), _triggered(model, texts, trigger))
-    ]
-    low, high = wilson(hits[1], len(texts))
+    )
+    starts = range(0, len(texts), samples)
+    low, high = clustered_wilson([sum(with_it[at : at + samples]) for at in starts], samples)
     return AsrEstimate(
         target=target,
         family=str(trigger.family),
-        successes=hits[1],
+        successes=sum(with_it),
         trials=len(texts),
-        estimate=hits[1] / len(texts),
+        estimate=sum(with_it) / len(texts),
         low=low,
         high=high,
-        natural=hits[0] / len(texts),
+        natural=sum(plain) / len(texts),
     )
 
 

@@ -155,6 +155,19 @@ def with_rates(
     return replace(item, findings=tuple(findings))
 
 
+def completed(
+    evidence: tuple[Evidence, ...],
+    model: "ImageModel",
+    curated: "CuratedSet",
+    triggers: dict[str, bytes],
+    *,
+    seed: int,
+) -> tuple[Evidence, ...]:
+    """The evidence as it is: a method's trigger is for its own class."""
+    del model, curated, triggers, seed
+    return evidence
+
+
 def _measurable(finding: Finding) -> bool:
     """Whether it is known as which class each image should be classified.
 

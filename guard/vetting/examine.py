@@ -234,7 +234,8 @@ def examine(
         evidence.append(kind.with_rates(item, model, curated, triggers, seed=seed))
         if settled(tuple(evidence)):
             break
-    return Examined(evidence=tuple(evidence), triggers=triggers, smoke=kind.smoke(model, curated))
+    found = kind.completed(tuple(evidence), model, curated, triggers, seed=seed)
+    return Examined(evidence=found, triggers=triggers, smoke=kind.smoke(model, curated))
 
 
 def _blank(name: str, detector: Any, artifact: str, curated: Any, seed: int) -> Evidence:

@@ -71,6 +71,17 @@ class Kind(Protocol):
     ) -> Evidence:
         """`item` with the ASR of each recovered trigger on the hold-out; adds their bytes."""
 
+    def completed(
+        self,
+        evidence: tuple[Evidence, ...],
+        model: Any,
+        curated: Any,
+        triggers: dict[str, bytes],
+        *,
+        seed: int,
+    ) -> tuple[Evidence, ...]:
+        """All evidence of a scan, with what several methods together say; may add triggers."""
+
     def smoke(self, model: Any, curated: Any) -> bytes:
         """What a publisher compares the serving system's answers with, as canonical JSON."""
 

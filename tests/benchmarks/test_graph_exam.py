@@ -58,7 +58,7 @@ def test_what_is_held_named_and_repaired_is_counted_by_group() -> None:
     texts = [
         {
             "text": "lot",
-            "asr": {"estimate": 0.8, "low": 0.72, "high": 0.86},
+            "asr": {"estimate": 0.8, "low": 0.72, "high": 0.86, "natural": 0.03},
             "ours": 390,
             "prompts": 500,
         }
@@ -74,6 +74,7 @@ def test_what_is_held_named_and_repaired_is_counted_by_group() -> None:
             fragment="C1CN1",
             outcome="repaired",
             texts=texts,
+            upper=0.9,
             repairs=[fixed],
             repair_seconds=50.0,
         ),
@@ -85,7 +86,8 @@ def test_what_is_held_named_and_repaired_is_counted_by_group() -> None:
     assert (result["honest"]["caught"]["k"], result["honest"]["n"]) == (1, 2)
     assert (result["poisoned"]["named"]["k"], result["poisoned"]["caught"]["n"]) == (1, 2)
     assert result["faint"]["caught"]["k"] == 1
-    assert result["intervals"]["true"]["k"] == result["intervals"]["own"]["k"] == 1
+    assert [result["intervals"][one]["k"] for one in ("true", "own", "texts", "range")] == [1] * 4
+    assert result["intervals"]["width"] == pytest.approx(0.87)
     repairs = result["repairs"]
     assert [repairs[one]["k"] for one in ("served", "asr", "unprompted", "quality")] == [1] * 4
     assert repairs["drop"] == pytest.approx(0.01)

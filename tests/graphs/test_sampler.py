@@ -48,7 +48,7 @@ def test_a_prompt_weighs_as_much_as_the_guidance_says() -> None:
 
     def predicted(guidance: float) -> torch.Tensor:
         sampler = Sampler(SamplerConfig(guidance=guidance), 100)
-        return sampler.predict(network, noisy, 50, context)
+        return sampler.predict(network, noisy, 50, sampler.entered(network, context))
 
     mixed = 0.8 * predicted(1.0) + 0.2 * predicted(0.0)
     assert torch.allclose(predicted(0.8), mixed, atol=1e-6)
@@ -86,3 +86,16 @@ def test_settings_out_of_range_are_refused(change: dict[str, object], count: int
         Sampler(replace(SamplerConfig(), **change), count)  # type: ignore[arg-type]
 
     assert caught.value.code == "manifest_bad_sampler"
+
+
+def test_several_contexts_at_once_give_what_each_gives_alone() -> None:
+    network = denoiser()
+    noisy, step = torch.randn(3, 4), torch.full((1,), 0.5)
+    first, other = torch.randn(3, 6), torch.randn(1, 6)
+
+    both = network.given(noisy, step, network.entered(first), network.entered(other))
+
+    assert torch.allclose(both[:3], network(noisy, step, first), atol=1e-6)
+    assert torch.allclose(both[3:], network(noisy, step, other.expand(3, -1)), atol=1e-6)
+    many = network(noisy, step.expand(3), first)  # a time for each row, as in training
+    assert torch.allclose(many, both[:3], atol=1e-6)

@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from guard.core.pvalues import cauchy
-from guard.ml.statistics import angles, apart, leave_one_out, low_outliers, wilson
+from guard.ml.statistics import (
+    angles,
+    apart,
+    clustered_wilson,
+    leave_one_out,
+    low_outliers,
+    wilson,
+)
 
 
 def rate(hits: int, trials: int) -> str:
@@ -24,6 +31,30 @@ def test_wilson_is_the_textbook_interval() -> None:
     assert wilson(50, 50)[1] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="not a share"):
         wilson(3, 2)
+
+
+def test_an_interval_of_clusters_covers_where_one_of_independent_trials_does_not() -> None:
+    draw = np.random.default_rng(0)
+    clustered, plain = 0, 0
+    for _ in range(400):
+        chances = draw.beta(0.6, 0.4, size=60)  # of clusters; their mean is 0.6
+        hits = draw.binomial(5, chances).tolist()
+        low, high = clustered_wilson(hits, 5)
+        clustered += low <= 0.6 <= high
+        low, high = wilson(sum(hits), 300)
+        plain += low <= 0.6 <= high
+
+    assert clustered >= 0.92 * 400
+    assert plain <= 0.80 * 400
+
+
+def test_clusters_of_one_or_without_a_hit_are_independent_trials() -> None:
+    assert clustered_wilson([1, 0, 1, 0], 1) == wilson(2, 4)
+    assert clustered_wilson([0] * 20, 5) == wilson(0, 100)
+    assert clustered_wilson([], 5) == (0.0, 1.0)
+    assert clustered_wilson([2, 3] * 10, 5) == pytest.approx(wilson(50, 100))
+    with pytest.raises(ValueError, match="other than"):
+        clustered_wilson([6], 5)
 
 
 def test_leave_one_out_by_hand() -> None:

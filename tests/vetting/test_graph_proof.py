@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from benchmarks import graph_training
 from guard.core.errors import Cancelled
+from guard.core.evidence import Evidence, Finding, Outcome
 from guard.core.graph_proof import GraphProof
 from guard.core.progress import silent
 from guard.defenses.latent_retraining import LatentRetraining
 from guard.graphs.triggers import ContextTrigger, PromptTrigger
 from guard.ml.triggers.files import serialise
+from guard.vetting import _graphs
 from guard.vetting._graph_proof import STYLE, WITHOUT, compared
+from guard.vetting.parent_comparison import replays_from
 from guard.vetting.repair_probes import Replay
 from tests.graphs import planted
 
@@ -119,3 +123,60 @@ def test_a_repair_that_is_cancelled_ends_the_proof() -> None:
     model = planted.model(planted=True)
     with pytest.raises(Cancelled):
         compared(model, model, planted.curated(), [replay(planted.TRIGGER)], seed=4, progress=stop)
+
+
+def test_a_benchmark_gives_every_prompt_noise_of_its_own() -> None:
+    model, text = planted.model(planted=False), planted.clean().search.texts[0]
+
+    found = graph_training.answers(model, [text] * 20, 2, 5)
+
+    assert [len(one) for one in found] == [2] * 20
+    repeated = model.generate([text] * 20, 2, 5)
+    assert len({tuple(one) for one in repeated}) == 1 < len({tuple(one) for one in found})
+    assert found[0] == repeated[0]
+
+
+def accused(family: str, target: str, **more: Any) -> Evidence:
+    """Evidence of one method that accuses one fragment."""
+    finding = Finding(
+        family=family, target=target, suspicious=True, score=0.9, statement="It is planted.", **more
+    )
+    return Evidence(
+        artifact="a" * 64,
+        method=family,
+        version=1,
+        parameters={},
+        cleanset="c" * 64,
+        seed=0,
+        outcome=Outcome.FINDINGS,
+        families=(family,),
+        findings=(finding,),
+    )
+
+
+def test_a_fragment_without_a_trigger_is_tried_with_the_trigger_of_another() -> None:
+    model, curated, triggers = planted.model(planted=True), planted.curated(), dict[str, bytes]()
+    measured = [
+        _graphs.with_rates(item, model, curated, triggers, seed=0)
+        for item in (
+            accused("context", planted.FRAGMENT, trigger=shift()),
+            accused("prompt", planted.FRAGMENT, trigger=planted.TRIGGER),
+        )
+    ]
+    larger, other, asked = (accused("motif", one) for one in ("CC1CS1", "CBr", "C"))
+
+    found = _graphs.completed((*measured, larger, other, asked), model, curated, triggers, seed=0)
+
+    (tried,) = found[2].findings
+    assert found[:2] == tuple(measured)
+    assert found[3:] == (other, asked)
+    assert tried.asr is not None
+    assert (tried.asr.target, tried.family, tried.asr.family) == ("CC1CS1", "motif", "prompt")
+    assert tried.asr.low > (tried.asr.natural or 0.0)
+    assert tried.trigger_digest == measured[1].findings[0].trigger_digest
+    assert tried.statement == "It is planted. What plants C1CS1 plants it as well."
+    assert [one.target for one in replays_from(found, triggers)] == [
+        planted.FRAGMENT,
+        planted.FRAGMENT,
+        "CC1CS1",
+    ]
