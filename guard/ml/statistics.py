@@ -84,7 +84,7 @@ def clustered_wilson(
     rate = found / trials
     spread = float(np.var([own / each for own in hits], ddof=1)) / len(hits)
     worth = trials / max(1.0, spread * trials / (rate * (1 - rate)))
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     centre, weight = rate + z * z / (2 * worth), 1 + z * z / worth
     half = z * math.sqrt(rate * (1 - rate) / worth + (z / (2 * worth)) ** 2)
     return max(0.0, (centre - half) / weight), min(1.0, (centre + half) / weight)
