@@ -136,7 +136,7 @@ MUTANTS: Mapping[str, Mutant] = {
             (scans, "move", _unfenced),
         ),
         "overtaking",
-        shown=167,
+        shown=218,
     ),
     "revocations are not read": Mutant(
         frozenset({1, 2}),

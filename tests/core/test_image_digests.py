@@ -33,7 +33,7 @@ MANIFESTS = [
 ]
 POLICIES = {
     "default": "b2ec4ff7ece37c14856877253b5b7ab2f2e154234b3153c263ad554eb88a76bb",
-    "strict": "1d9ab9ddfdcc5de57899aa1af480649c5ae3c37f171d89c0b031f38bd511b9ff",
+    "strict": "13194cd75cca765fa0c8c41b6d76e7a6d7dcaca5a6b2cc6a630c0bb5bae6528c",
     "ensemble": "ff668ac07c0e62f8f5bffbccd492fd21a0e1ae9f6867f6b328abb18d87ae0c03",
 }
 
@@ -50,11 +50,14 @@ def test_packaged_policies_keep_their_digests(name: str) -> None:
     assert load_policy(Path(name)).digest == POLICIES[name]
 
 
-def test_the_strict_policy_before_it_served_only_copies_still_has_its_digest() -> None:
-    strict = load_policy(Path("strict"))
-    before = replace(strict, version=4, repair=RepairRule(), defenses=strict.defenses[:-1])
+def test_earlier_strict_policies_still_have_their_digests() -> None:
+    strict, accuracy = load_policy(Path("strict")), load_policy().accuracy
+    older = tuple(rule for rule in strict.defenses if rule.name != "fresh_student")
+    fifth = replace(strict, version=5, accuracy=accuracy, defenses=older)
+    fourth = replace(fifth, version=4, repair=RepairRule(), defenses=older[:-1])  # none was blind
 
-    assert before.digest == "80e7f79bfb1af27a809a50bd9af97a12def1283a8c7a69493b86cb2720350327"
+    assert fifth.digest == "1d9ab9ddfdcc5de57899aa1af480649c5ae3c37f171d89c0b031f38bd511b9ff"
+    assert fourth.digest == "80e7f79bfb1af27a809a50bd9af97a12def1283a8c7a69493b86cb2720350327"
 
 
 def test_a_canonical_file_keeps_its_digest(tmp_path: Path) -> None:
