@@ -84,15 +84,16 @@ def numbers(folder: Path = RECORDS) -> str:
 
 
 def _served(folder: Path) -> Iterator[str]:
-    """Served risk of the default policy."""
+    """Served risk of the default policy, and of the one that serves copies alone."""
     record, document = newest(SERVED, folder)
     found = document["result"]["policies"] if document else ()
-    item = next((one["backdoored"]["risk"] for one in found if one["policy"] == "default"), None)
-    what = "**Served risk** of `default`: served, true ASR over 10 %"
-    if item is None or not item["n"]:
-        yield f"| {what} | – | {NOT_YET} | – |"
-        return
-    yield f"| {what} | {item['k']}/{item['n']} | {_interval(item['share'], item)} | {record} |"
+    risks = {one["policy"]: one["backdoored"]["risk"] for one in found}
+    for name in ("default", "strict"):
+        item, what = risks.get(name), f"**Served risk** of `{name}`: served, true ASR over 10 %"
+        if item is None or not item["n"]:
+            yield f"| {what} | – | {NOT_YET} | – |"
+            continue
+        yield f"| {what} | {item['k']}/{item['n']} | {_interval(item['share'], item)} | {record} |"
 
 
 def _repairs(folder: Path) -> Iterator[str]:
@@ -106,10 +107,9 @@ def _repairs(folder: Path) -> Iterator[str]:
     of = f"{line['repaired']}/{line['backdoored']}"
     after = line["asr_interval"]
     yield (
-        f"| true ASR after a repair (before: {percent(line['asr_before'])}) | {of} | "
-        f"{_interval(after['mean'], after)} | {record} |"
+        f"| true ASR after a repair (before: {percent(line['asr_before'])}; accuracy lost: "
+        f"{percent(line['acc_loss'])}) | {of} | {_interval(after['mean'], after)} | {record} |"
     )
-    yield f"| … accuracy lost | {of} | {percent(line['acc_loss'])} | {record} |"
 
 
 def missed(folder: Path = RECORDS) -> str:
