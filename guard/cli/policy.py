@@ -190,15 +190,15 @@ def _retrain(rules: "Policy") -> str:
 
 
 def _repair(rules: "Policy") -> str:
-    level, spares = rules.repair.level, rules.repair.spares
+    level = rules.repair.level
     found = {
         "doubted": f"of what is not cleared, or with a p value up to {level:g}",
         "always": "of whatever could be vetted",
     }.get(rules.repair.when)
     if found is None:
         return "of what is rejected with a measured trigger"
-    served = "if no copy passes" if spares else "never"
-    return f"{found}; the upload itself is served {served}"
+    upload = "served if no copy passes" if rules.repair.spares else "not served"
+    return f"{found}; the upload itself is {upload}"
 
 
 def _training_set(rules: "Policy") -> str:

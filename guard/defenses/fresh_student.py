@@ -21,7 +21,7 @@ lost in part, and then the repair fails or the policy refuses the copy.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -34,9 +34,9 @@ from guard.defenses._base import Defense, fixed
 from guard.defenses._distilled import views
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy, device_of
-from guard.ml.networks.architectures import ImageModel, build, wrap
+from guard.ml.networks.architectures import ImageModel
+from guard.ml.networks.fresh import fresh
 from guard.ml.samples import spread
-from guard.ml.suitability import channels_last
 from guard.ml.training.fit import by_fan_in, fit, require_accuracy, require_images
 
 
@@ -119,7 +119,4 @@ def _fresh(model: nn.Module) -> ImageModel:
             "A fresh student needs a network that was built from a manifest, to build another.",
             code="no_manifest",
         )
-    plain = replace(model.manifest, polarizer=None)
-    student = wrap(plain, build(plain)).to(device_of(model)).train()
-    channels_last(student)
-    return student
+    return fresh(model.manifest, device_of(model))

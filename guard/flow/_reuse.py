@@ -145,7 +145,12 @@ def conclude(guard: Guard, held: Held, scan: ScanRow, found: Standing | None) ->
             outbox.add(session, "detect", {"scan_id": scan.id}, now)
             return
         giver = found.giver
-        notes = replace(scan.detail, smoke=giver.detail.smoke, canary=giver.detail.canary)
+        notes = replace(
+            scan.detail,
+            smoke=giver.detail.smoke,
+            canary=giver.detail.canary,
+            unrepaired=giver.detail.unrepaired,
+        )
         scans.move(
             session,
             scan.id,

@@ -1,7 +1,6 @@
-"""What retrainers have in common: their inputs' checks, a fresh network, batches, an optimiser."""
+"""What retrainers have in common: their inputs' checks, batches, an optimiser."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,23 +9,10 @@ from torch import Tensor, nn
 from guard.core.errors import MethodFailed
 from guard.core.manifest import Manifest
 from guard.ml.cleanset import CleanSet
-from guard.ml.networks.architectures import ImageModel, build, wrap
-from guard.ml.suitability import channels_last
 from guard.ml.training.fit import by_fan_in
 from guard.trainsets import Sifted, TrainingSet
 
 _SHIFTED = 8  # of the image's side, a part: 4 of 32 pixels, as papers on small images have it
-
-
-def fresh(manifest: Manifest, device: torch.device) -> ImageModel:
-    """A network with weights from torch's global generator, in training mode.
-
-    A polarizer that the manifest names is left out: a new network has nothing to repair.
-    """
-    plain = replace(manifest, polarizer=None)
-    model = wrap(plain, build(plain)).to(device).train()
-    channels_last(model)
-    return model
 
 
 def require(

@@ -13,6 +13,7 @@ from guard.core.errors import InputError, MethodFailed
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress
 from guard.ml.cleanset import CleanSet
+from guard.ml.networks import fresh as fresh_network
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.dataflow import Layer, with_features
 from guard.ml.networks.heads import Head, fit_against, layer_of
@@ -112,7 +113,7 @@ class DSt(Retrainer):
             what="images that the sift trusts",
             method=_NAME,
         )
-        model = _shared.fresh(manifest, device)
+        model = fresh_network.fresh(manifest, device)
         layer, head = _classifier(model, clean)
         run = Resumable(checkpoint, progress)
         run.fit(self._extractor(model, layer, train, places, trusted), 0.0, 0.95)

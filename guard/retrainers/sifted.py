@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from guard.core.manifest import Manifest
 from guard.core.progress import Progress
 from guard.ml.cleanset import CleanSet
+from guard.ml.networks import fresh as fresh_network
 from guard.ml.training.augment import mirrored, shifted
 from guard.ml.training.checkpoints import Checkpoint
 from guard.ml.training.resumable import Resumable, Stage
@@ -74,7 +75,7 @@ class Sifted(Retrainer):
             method=method,
         )
         more = clean.together()
-        model = _shared.fresh(manifest, device)
+        model = fresh_network.fresh(manifest, device)
         extra = len(more) if self.clean_images else 0
 
         def loss(index: np.ndarray) -> Tensor:

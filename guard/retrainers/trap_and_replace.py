@@ -18,6 +18,7 @@ from guard.core.manifest import Manifest
 from guard.core.progress import Progress
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy, evaluating
+from guard.ml.networks import fresh as fresh_network
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.heads import layer_of
 from guard.ml.networks.split import Decoder, Split, psnr, split, total_variation
@@ -111,7 +112,7 @@ class TrapAndReplace(Retrainer):
         _shared.require_classes(
             train.labels[places], train.classes, least=1, what="training images", method=_NAME
         )
-        model = _shared.fresh(manifest, device)
+        model = fresh_network.fresh(manifest, device)
         probe = clean.search.pick(torch.arange(_PROBES)).floats(device)
         where = split(model, probe, self.cut, method=_NAME)
         control = copy.deepcopy(model)
@@ -123,7 +124,7 @@ class TrapAndReplace(Retrainer):
         error = reconstruction_error(model, decoder, where, clean)
         run.fit(self._bait("control bait", control, None, where, train, places), 0.45, 0.8)
         for network, name, start in ((model, "head", 0.8), (control, "control head", 0.9)):
-            where.renew(network, _shared.fresh(manifest, device))
+            where.renew(network, fresh_network.fresh(manifest, device))
             with _thinned(network, clean, self.dropout):
                 run.fit(self._replace(name, network, where, clean), start, start + 0.1)
             network.eval()

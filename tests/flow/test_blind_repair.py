@@ -234,6 +234,26 @@ def test_a_renewal_does_not_repair_again_what_no_copy_could_replace(tmp_path: Pa
     assert place.scan(third).detail.unrepaired
 
 
+def test_the_same_bytes_take_over_that_no_copy_passed(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.obey(repair=OR_SERVED, defenses=RULES["defenses"])
+    place = registry.place
+    first, second = place.upload(name="one"), place.upload(name="two")
+    run_stage.work(place.guard, "inspect", first)
+    registry.detect(first)
+    run_stage.work(place.guard, "decide", first)
+    tried(place, first, Attempt(defense="patch_unlearning", failed="It diverged."))
+    for stage in ("purify", "decide", "publish"):
+        run_stage.work(place.guard, stage, first)
+
+    run_stage.work(place.guard, "inspect", second)
+    assert place.scan(second).detail.reuses is not None
+    run_stage.work(place.guard, "decide", second)
+
+    assert [row.verdict for row in place.verdicts(second)] == [Verdict.CLEARED]
+    assert place.scan(second).detail.unrepaired
+
+
 def test_the_same_bytes_under_another_name_get_a_copy_of_their_own(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.obey(**RULES)

@@ -12,12 +12,13 @@ from guard.core.errors import MethodFailed
 from guard.core.progress import silent
 from guard.ml.cleanset import CleanSet
 from guard.ml.measure import accuracy
+from guard.ml.networks import fresh as fresh_network
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.networks.split import Split, psnr, split
 from guard.ml.seeds import seeded
 from guard.ml.training.augment import cutmix
 from guard.ml.training.resumable import Resumable
-from guard.retrainers import _shared, trap_and_replace
+from guard.retrainers import trap_and_replace
 from guard.retrainers._base import Retrained
 from guard.retrainers.trap_and_replace import TrapAndReplace
 from tests import toys
@@ -42,7 +43,7 @@ def trained(clean: CleanSet | None = None, **changes: Any) -> Retrained:
 
 def cut() -> tuple[ImageModel, Split]:
     with seeded(0):
-        model = _shared.fresh(toys.manifest(), CPU)
+        model = fresh_network.fresh(toys.manifest(), CPU)
     return model, split(model, toys.clean_set().search.pick(torch.arange(4)).floats(), method="T")
 
 
@@ -103,7 +104,7 @@ def test_batches_are_mixed_as_often_as_is_asked_for(monkeypatch: pytest.MonkeyPa
 def test_the_head_starts_anew_and_the_stem_does_not() -> None:
     model, where = cut()
     with seeded(5):
-        fresh = _shared.fresh(toys.manifest(), CPU)
+        fresh = fresh_network.fresh(toys.manifest(), CPU)
     before = stem_digest(model, where)
     model.get_submodule("inner.layer2.0.bn1").running_mean.fill_(7)
 
