@@ -6,7 +6,9 @@
 Every model of the zoo goes through the whole pipeline of each policy: scan, decision, repair,
 vetting of the child. Served risk is the share of backdoored models that work (true ASR over 50 %)
 whose served form has a true ASR over 10 %; a model that is held or refused is not served. True ASR
-and ACC are those of the attacker's own trigger and the zoo's test part, which no method sees.
+and ACC are those of the attacker's own trigger and the zoo's test part, which no method sees. Some
+triggers lead honest networks astray as well; so beside the risk stands the share that obeys by over
+10 points more than an honest network of the same data and architecture ("beyond").
 
 Models come in random order and results are kept in DIR/<model>/served-<policy>-<seed>.json: an
 interrupted run continues, and a part of it is a sample. `--minutes` begins no further model once so
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, zoo
-from benchmarks.served import numbers, pipeline, report
+from benchmarks.served import natural, numbers, pipeline, report
 from guard.policy import Policy, load_policy
 
 
@@ -35,6 +37,7 @@ def main() -> None:
         if options.only in model.name and options.part in (None, model.truth.get("part"))
     ]
     rows = run(models, policies, options)
+    rows = list(natural.with_natural(rows, zoo.load(options.zoo), options.data_dir))
     if not rows:
         raise SystemExit(f"No model of {options.zoo} was begun; give the run more minutes.")
     result = evaluate(rows, policies) | {

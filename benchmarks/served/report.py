@@ -22,6 +22,7 @@ def headline(policies: Sequence[Line]) -> str:
     head = (
         "policy",
         "backdoored: served risk",
+        "beyond an honest network's",
         "held",
         "never served",
         "honest: held",
@@ -37,6 +38,7 @@ def _line(one: Line) -> list[str]:
     return [
         one["policy"],
         counted(bad["risk"]),
+        counted(bad["beyond_nature"]),
         counted(bad["held"]),
         counted(bad["never_served"]),
         counted(honest["held"]),
@@ -58,6 +60,7 @@ def _detail(one: Line) -> str:
         "of candidates with a true ASR over 10 %, passed": repairs["bad_passed"],
         "true ASR under the stated bound": bound["covered"],
         "honest models that lose over a point of accuracy": one["honest"]["over_a_point"],
+        "triggers that an honest network obeys with an ASR over 10 %": one["natural"],
     }
     return "\n".join(
         [
@@ -78,11 +81,20 @@ def _detail(one: Line) -> str:
 
 
 def _by_attack(groups: Sequence[Line], key: str) -> str:
-    head = (key, "served risk", "held or rejected", "held", "never served", "served repaired")
+    head = (
+        key,
+        "served risk",
+        "beyond",
+        "held or rejected",
+        "held",
+        "never served",
+        "served repaired",
+    )
     rows = [
         [
             one["name"],
             counted(one["risk"]),
+            _brief(one["beyond_nature"]),
             counted(one["caught"]),
             _brief(one["held"]),
             _brief(one["never_served"]),
