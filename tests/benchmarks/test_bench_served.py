@@ -261,6 +261,33 @@ def test_a_model_that_breaks_the_run_is_named_and_the_others_go_on(
     assert set(numbers.summary("cheap", rows)["failed"]) == {"bad", "good"}
 
 
+def test_policies_of_an_earlier_record_stand_beside_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    old, new = ([{**row, "policy": name} for row in ROWS] for name in ("p", "q"))
+    first, second = (
+        bench_served.evaluate(rows, [Policy(name=name, detectors=CHEAP.detectors)])
+        | {"zoo": "zoo", "note": ""}
+        for name, rows in (("p", old), ("q", new))
+    )
+    for summary in first["policies"][0]["attacks"], [first["policies"][0]["backdoored"]]:
+        for one in summary:
+            del one["beyond_nature"]  # as in a record that did not measure it
+    earlier = bench_served.write("earlier", first, old)
+
+    both = bench_served.beside(second, earlier)
+    page = report.page(both)
+
+    assert [one["policy"] for one in both["policies"]] == ["p", "q"]
+    assert set(both["rules"]) == {"p", "q"}
+    assert "| p | 2/5 = 40.0% (11.8% to 76.9%) | – |" in page
+    assert f"taken from {earlier.name}" in page.partition("|")[0]
+    assert bench_served.beside(first, earlier)["policies"] == first["policies"]
+    with pytest.raises(SystemExit, match="is of the zoo zoo, not of another"):
+        bench_served.beside(second | {"zoo": "another"}, earlier)
+
+
 def test_a_record_is_written_without_its_rows_in_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
