@@ -22,6 +22,7 @@ def headline(policies: Sequence[Line]) -> str:
     head = (
         "policy",
         "backdoored: served risk",
+        "beyond an honest network's",
         "held",
         "never served",
         "honest: held",
@@ -37,6 +38,7 @@ def _line(one: Line) -> list[str]:
     return [
         one["policy"],
         counted(bad["risk"]),
+        _known(bad.get("beyond_nature")),
         counted(bad["held"]),
         counted(bad["never_served"]),
         counted(honest["held"]),
@@ -59,6 +61,8 @@ def _detail(one: Line) -> str:
         "true ASR under the stated bound": bound["covered"],
         "honest models that lose over a point of accuracy": one["honest"]["over_a_point"],
     }
+    if "natural" in one:  # records before 2026-11-30 did not try the triggers on honest networks
+        rates["triggers that an honest network obeys with an ASR over 10 %"] = one["natural"]
     return "\n".join(
         [
             (
@@ -78,11 +82,20 @@ def _detail(one: Line) -> str:
 
 
 def _by_attack(groups: Sequence[Line], key: str) -> str:
-    head = (key, "served risk", "held or rejected", "held", "never served", "served repaired")
+    head = (
+        key,
+        "served risk",
+        "beyond",
+        "held or rejected",
+        "held",
+        "never served",
+        "served repaired",
+    )
     rows = [
         [
             one["name"],
             counted(one["risk"]),
+            _brief(one["beyond_nature"]) if "beyond_nature" in one else "–",
             counted(one["caught"]),
             _brief(one["held"]),
             _brief(one["never_served"]),
@@ -95,6 +108,10 @@ def _by_attack(groups: Sequence[Line], key: str) -> str:
 
 def _failed(failed: Mapping[str, str]) -> str:
     return "\n".join(f"- not measured: {name}: {why}" for name, why in sorted(failed.items()))
+
+
+def _known(item: Line | None) -> str:
+    return "–" if item is None else counted(item)
 
 
 def _brief(item: Line) -> str:

@@ -368,13 +368,21 @@ class Distilled(Defense):
 def views(images: Tensor, moved: int) -> Tensor:
     """The images, blends of two, and shifted copies: float VIEWS * N,C,H,W in [0, 1].
 
-    All images N,C,H,W are shifted by the same amount of at most `moved` pixels, with edges
-    repeated. Draws from torch's global CPU generator.
+    Draws from torch's global CPU generator; `shifted` says by how much.
     """
-    count, (height, width) = len(images), images.shape[-2:]
+    count = len(images)
     blends = images.lerp(
         images[torch.randperm(count).to(images.device)], torch.rand(count, 1, 1, 1).to(images)
     )
+    return torch.cat([images, blends, shifted(images, moved)])
+
+
+def shifted(images: Tensor, moved: int) -> Tensor:
+    """The float images N,C,H,W, all shifted by the same amount, with edges repeated.
+
+    It is at most `moved` pixels, drawn from torch's global CPU generator.
+    """
+    height, width = images.shape[-2:]
     down, right = torch.randint(2 * moved + 1, (2,)).tolist()
     around = pad(images, (moved,) * 4, mode="replicate")
-    return torch.cat([images, blends, around[:, :, down : down + height, right : right + width]])
+    return around[:, :, down : down + height, right : right + width]

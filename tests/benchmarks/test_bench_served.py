@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import bench_served, record, zoo
 from benchmarks.data import Dataset
-from benchmarks.served import numbers, pipeline, report
+from benchmarks.served import natural, numbers, pipeline, report
 from benchmarks.served.pipeline import AS_UPLOADED, HELD, REFUSED, REPAIRED, Task
 from guard.core.errors import MethodFailed
 from guard.policy import Policy, load_policy
@@ -49,7 +49,7 @@ def a_row(
 
 
 ROWS = [
-    a_row("patch-1", AS_UPLOADED),
+    a_row("patch-1", AS_UPLOADED, natural=0.01),
     a_row(
         "patch-2",
         REPAIRED,
@@ -67,6 +67,7 @@ ROWS = [
         "blend-1",
         REPAIRED,
         after=0.3,
+        natural=0.25,
         accused=4,
         asr_upper=0.8,
         candidates=[{"verdict": "purified", "asr": 0.3}],
@@ -88,6 +89,7 @@ def test_what_is_served_of_a_working_backdoor_is_counted_and_a_weak_one_is_not()
     assert one["models"] == {"honest": 3, "working": 5, "weak": 1}
     assert {key: (bad[key]["k"], bad[key]["n"]) for key in bad} == {
         "risk": (2, 5),
+        "beyond_nature": (1, 5),
         "caught": (4, 5),
         "rejected": (3, 5),
         "right_class": (1, 5),
@@ -96,6 +98,7 @@ def test_what_is_served_of_a_working_backdoor_is_counted_and_a_weak_one_is_not()
         "repaired": (2, 5),
         "as_uploaded": (1, 5),
     }
+    assert (one["natural"]["k"], one["natural"]["n"]) == (1, 2)
     assert 0 < bad["risk"]["low"] < 0.4 < bad["risk"]["high"] < 1
     assert one["failed"] == {"sig-1": "It broke."}
     assert [(item["name"], item["risk"]["k"]) for item in one["attacks"]] == [
@@ -133,15 +136,22 @@ def test_the_page_has_a_line_for_each_policy_and_names_what_failed() -> None:
     page = report.page({"policies": numbers.by_policy(rows), "note": "A try."})
 
     assert page.startswith("A try.")
-    assert "| p | 2/5 = 40.0% (11.8% to 76.9%) | 1/5" in page
-    assert page.count("| blend | 1/3") == 2
+    assert "| p | 2/5 = 40.0% (11.8% to 76.9%) | 1/5 = 20.0% (3.6% to 62.4%) | 1/5" in page
+    assert page.count("| blend | 1/3 = 33.3% (6.1% to 79.2%) | 0/3 |") == 2
     assert "not measured: sig-1: It broke." in page
 
 
 def test_a_policy_that_saw_no_model_of_a_kind_has_dashes_and_no_rates() -> None:
     page = report.page({"policies": numbers.by_policy(ROWS[-1:])})
 
-    assert "| p | no models | no models | no models | no models | no models | – | – |" in page
+    assert f"| p |{' no models |' * 6} – | – |" in page
+
+
+def test_without_an_honest_twin_nothing_is_put_down_to_nature() -> None:
+    risky = a_row("lira-1", AS_UPLOADED)
+    natural_too = [a_row("lira-2", REPAIRED, after=after, natural=0.9) for after in (0.95, 0.05)]
+
+    assert [numbers.beyond_nature(row) for row in (risky, *natural_too)] == [True, False, False]
 
 
 @pytest.fixture
@@ -154,6 +164,7 @@ def small_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, backdoored in (("good", False), ("bad", True)):
         models.saved(tmp_path / name, backdoored=backdoored)
         truth = {"name": name, "data": "stripes", "backdoored": backdoored, "architecture": "r"}
+        truth |= {"seed": 1}
         truth |= {"attack": "patch", "target": models.TARGET} if backdoored else {}
         truth |= {"recipe": recipe if backdoored else None}
         (tmp_path / name / "truth.json").write_text(json.dumps(truth))
@@ -180,6 +191,23 @@ def test_what_passes_is_served_as_it_is_and_measured_with_the_attackers_trigger(
     assert bad["before"]["asr"] > 0.9
     assert (good["after"]["asr"], good["loss"]) == (None, 0.0)
     assert numbers.summary("cheap", [bad, good])["backdoored"]["risk"]["k"] == 1
+
+
+def test_a_trigger_is_tried_on_the_honest_twin_of_its_model(
+    small_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = models.unseen(240)
+    monkeypatch.setattr(
+        natural, "images_of", lambda *_: Dataset("stripes", 6, ("",) * 6, seen, seen, seen)
+    )
+    rows = [{"model": "bad"}, {"model": "good"}]
+    both = zoo.load(small_zoo)
+
+    bad, good = natural.with_natural(rows, both, None)
+
+    assert bad["natural"] < 0.5
+    assert good["natural"] is None
+    assert next(natural.with_natural(rows[:1], both[:1], None))["natural"] is None
 
 
 def test_a_run_goes_on_from_what_is_done_and_begins_nothing_once_its_time_is_over(
@@ -231,6 +259,33 @@ def test_a_model_that_breaks_the_run_is_named_and_the_others_go_on(
 
     assert ["It broke." in row["why"] for row in rows] == [True, True]
     assert set(numbers.summary("cheap", rows)["failed"]) == {"bad", "good"}
+
+
+def test_policies_of_an_earlier_record_stand_beside_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    old, new = ([{**row, "policy": name} for row in ROWS] for name in ("p", "q"))
+    first, second = (
+        bench_served.evaluate(rows, [Policy(name=name, detectors=CHEAP.detectors)])
+        | {"zoo": "zoo", "note": ""}
+        for name, rows in (("p", old), ("q", new))
+    )
+    for summary in first["policies"][0]["attacks"], [first["policies"][0]["backdoored"]]:
+        for one in summary:
+            del one["beyond_nature"]  # as in a record that did not measure it
+    earlier = bench_served.write("earlier", first, old)
+
+    both = bench_served.beside(second, earlier)
+    page = report.page(both)
+
+    assert [one["policy"] for one in both["policies"]] == ["p", "q"]
+    assert set(both["rules"]) == {"p", "q"}
+    assert "| p | 2/5 = 40.0% (11.8% to 76.9%) | – |" in page
+    assert f"taken from {earlier.name}" in page.partition("|")[0]
+    assert bench_served.beside(first, earlier)["policies"] == first["policies"]
+    with pytest.raises(SystemExit, match="is of the zoo zoo, not of another"):
+        bench_served.beside(second | {"zoo": "another"}, earlier)
 
 
 def test_a_record_is_written_without_its_rows_in_git(

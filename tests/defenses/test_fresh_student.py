@@ -13,6 +13,7 @@ from guard.ml.cleanset import CleanSet, Labelled
 from guard.ml.measure import accuracy
 from guard.ml.networks import architectures
 from guard.ml.networks.polarizer import Polarizer
+from guard.ml.search.battery import battery
 from guard.ml.seeds import seeded
 from tests import toys
 
@@ -59,6 +60,47 @@ def test_the_model_teaches_what_wrong_labels_cannot() -> None:
 
     assert accuracy(by_model, data, toys.CLASSES).overall > 0.95
     assert accuracy(by_label, data, toys.CLASSES).overall < 0.95
+
+
+def test_the_model_is_asked_about_clean_images_alone() -> None:
+    model, seen = toys.network(), list[torch.Tensor]()
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+
+    with seeded(3):
+        replace(QUICK, steps=2, moved=0.0, changed=3, max_drop=1.0).repair(
+            model, toys.clean_set(), progress=silent
+        )
+
+    ((known, _),) = toys.clean_set().together().batches(1000)
+    asked = [one for one in seen if len(one) == 2 * QUICK.batch]
+    assert len(asked) == 2
+    for one in asked:
+        plain, unmoved = one.flatten(1).chunk(2)
+        assert torch.cdist(plain, known.flatten(1)).amin(1).max() < 0.05
+        assert torch.equal(plain, unmoved)
+
+
+def test_a_student_heeds_no_random_change() -> None:
+    ((images, _),) = toys.labelled(180, 3).batches(180)
+    _, channels, height, width = images.shape
+    changes = battery(b"no secret of the student's", (channels, height, width), 0)
+
+    def steady(student: torch.nn.Module) -> float:
+        with torch.no_grad():
+            plain = student(images).argmax(1)
+            altered = [
+                student(change(images)).argmax(1)
+                for family in changes.values()
+                for change in family
+            ]
+        return float(torch.cat([one == plain for one in altered]).double().mean())
+
+    heedless, plain = (
+        replace(QUICK, changed=changed)(toys.network(), toys.clean_set(), seed=0)
+        for changed in (1, 0)
+    )
+
+    assert steady(heedless) > steady(plain) + 0.02
 
 
 def test_a_layer_that_a_repair_put_in_is_left_out() -> None:
