@@ -28,9 +28,10 @@ from benchmarks import graph_pairs
 from benchmarks.attacks.badgraph import BadGraph, Pair, covered
 from guard.graphs.gin import Gin
 from guard.graphs.grammar import Grammar
-from guard.graphs.model import WEIGHTS, GraphConfig, GraphModel, build, load
+from guard.graphs.model import WEIGHTS, GraphConfig, GraphModel, SamplerConfig, build, load
 from guard.graphs.molecule import GraphBatch, read, tensors
 from guard.graphs.motif_tree import tree_of
+from guard.graphs.sampler import Sampler
 from guard.graphs.text_pieces import learn
 from guard.graphs.vae import IGNORED, Sequences, sequences
 from guard.ml.seeds import seeded
@@ -44,7 +45,10 @@ PIECES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How long, how fast and how large; `beta` weighs the divergence from the prior."""
+    """How long, how fast and how large; `beta` weighs the divergence from the prior.
+
+    `guidance` is the weight of the prompt in a trained model's sampler; None leaves the base's.
+    """
 
     text_steps: int = 500
     rounds: tuple[float, ...] = (2e-3, 2e-3, 1.5e-3, 1e-3)  # rates of the pretraining
@@ -59,10 +63,11 @@ class Recipe:
     denoiser_rate: float = 2e-3
     beta: float = 0.1
     token_dropout: float = 0.1
+    guidance: float | None = None
 
 
-#: What a training without a recipe follows.
-DEFAULT = Recipe()
+#: What a training without a recipe follows; decision 0074 says how it was chosen.
+DEFAULT = Recipe(epochs=8, guidance=1.0)
 
 
 class Encoded(NamedTuple):
@@ -270,7 +275,29 @@ def train(
         report=report,
     )
     fit_denoiser(model, data, recipe, seed=3000 + seed, report=report)
+    if recipe.guidance is not None:
+        guide(model, recipe.guidance)
     return model.eval()
+
+
+def guide(model: GraphModel, guidance: float) -> None:
+    """Give the prompt this weight in the model's sampler and manifest."""
+    own = model.manifest
+    sampler = SamplerConfig(
+        steps=own.sampler.steps,
+        eta=own.sampler.eta,
+        guidance=guidance,
+        schedule=own.sampler.schedule,
+    )
+    model.sampler = Sampler(sampler, model.sampler.count)
+    model.manifest = GraphConfig(
+        architecture=own.architecture,
+        model_args=dict(own.model_args),
+        pieces=tuple(own.pieces),
+        motifs=tuple(own.motifs),
+        tokens=tuple(own.tokens),
+        sampler=sampler,
+    )
 
 
 def poisoned(base: GraphModel, pairs: Sequence[Pair], attack: BadGraph, rate: float) -> list[Pair]:

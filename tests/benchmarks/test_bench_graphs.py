@@ -1,12 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import (
     bench_graphs,
-    evidence_rows,
+    evidence_graphs,
     graph_pairs,
     graph_tables,
     graph_training,
@@ -88,6 +89,16 @@ def test_an_ablation_trains_only_what_it_poisons() -> None:
     assert of_text["text"] != plain["text"]
 
 
+def test_a_recipe_says_how_much_a_prompt_weighs(tmp_path: Path) -> None:
+    base, clean = corpus.model(), corpus.pairs().train
+    recipe = replace(corpus.RECIPE, guidance=1.0)
+
+    graph_training.train(base, clean, seed=0, recipe=recipe).save(tmp_path)
+
+    assert load(tmp_path).sampler.config == replace(base.sampler.config, guidance=1.0)
+    assert base.sampler.config.guidance != 1.0
+
+
 def test_the_pretrained_model_is_trained_once_a_cache(tmp_path: Path) -> None:
     recipe = graph_training.Recipe(text_steps=1, rounds=(1e-3, 1e-3), round_epochs=1, batch=16)
     reported: list[str] = []
@@ -141,8 +152,8 @@ def test_cells_are_kept_and_become_tables_and_a_plot(
     for said in ("| 24% |", "text only", "vae only", "denoiser only", "scratch"):
         assert said in text
     assert (tmp_path / "rates.png").stat().st_size > 0
-    (row,) = evidence_rows.badgraph(result)
-    assert "at 0.0%, 24.0% poisoned pairs" in row.claim
+    ((claim, _, _),) = evidence_graphs.badgraph(result)
+    assert "at 0.0%, 24.0% poisoned pairs" in claim
     zero = next(row for row in result["rows"] if row["rate"] == 0)
     assert zero["similarity_gap"] == [0.0, 0.0, 0.0]
 
