@@ -28,10 +28,9 @@ from benchmarks import graph_pairs
 from benchmarks.attacks.badgraph import BadGraph, Pair, covered
 from guard.graphs.gin import Gin
 from guard.graphs.grammar import Grammar
-from guard.graphs.model import WEIGHTS, GraphConfig, GraphModel, SamplerConfig, build, load
+from guard.graphs.model import WEIGHTS, GraphConfig, GraphModel, build, load
 from guard.graphs.molecule import GraphBatch, read, tensors
 from guard.graphs.motif_tree import tree_of
-from guard.graphs.sampler import Sampler
 from guard.graphs.text_pieces import learn
 from guard.graphs.vae import IGNORED, Sequences, sequences
 from guard.ml.seeds import seeded
@@ -47,7 +46,8 @@ PIECES = 2000
 class Recipe:
     """How long, how fast and how large; `beta` weighs the divergence from the prior.
 
-    `guidance` is the weight of the prompt in a trained model's sampler; None leaves the base's.
+    Where `denoiser_passes` is not 0, the denoiser is trained for so many passes over its pairs, as
+    the autoencoder for epochs, rather than for `denoiser_steps` whatever their number.
     """
 
     text_steps: int = 500
@@ -56,6 +56,7 @@ class Recipe:
     epochs: int = 3
     scratch_epochs: int = 25
     denoiser_steps: int = 1500
+    denoiser_passes: int = 0
     batch: int = 128
     denoiser_batch: int = 128
     rate: float = 2e-3
@@ -63,11 +64,10 @@ class Recipe:
     denoiser_rate: float = 2e-3
     beta: float = 0.1
     token_dropout: float = 0.1
-    guidance: float | None = None
 
 
 #: What a training without a recipe follows; decision 0074 says how it was chosen.
-DEFAULT = Recipe(epochs=8, guidance=1.0)
+DEFAULT = Recipe(epochs=8, denoiser_passes=48)
 
 
 class Encoded(NamedTuple):
@@ -161,7 +161,8 @@ def fit_denoiser(
     """Train the denoiser on latents and the texts' contexts; its moving average is kept."""
     denoiser, sampler = model.denoiser, model.sampler
     weights = list(denoiser.parameters())
-    total = recipe.denoiser_steps
+    passes = recipe.denoiser_passes
+    total = round(passes * len(data) / recipe.denoiser_batch) or recipe.denoiser_steps
     with torch.no_grad():
         contexts = torch.cat([model.text(part) for part in data.numbers.split(512)])
         index = torch.arange(len(data)).split(512)
@@ -275,29 +276,7 @@ def train(
         report=report,
     )
     fit_denoiser(model, data, recipe, seed=3000 + seed, report=report)
-    if recipe.guidance is not None:
-        guide(model, recipe.guidance)
     return model.eval()
-
-
-def guide(model: GraphModel, guidance: float) -> None:
-    """Give the prompt this weight in the model's sampler and manifest."""
-    own = model.manifest
-    sampler = SamplerConfig(
-        steps=own.sampler.steps,
-        eta=own.sampler.eta,
-        guidance=guidance,
-        schedule=own.sampler.schedule,
-    )
-    model.sampler = Sampler(sampler, model.sampler.count)
-    model.manifest = GraphConfig(
-        architecture=own.architecture,
-        model_args=dict(own.model_args),
-        pieces=tuple(own.pieces),
-        motifs=tuple(own.motifs),
-        tokens=tuple(own.tokens),
-        sampler=sampler,
-    )
 
 
 def poisoned(base: GraphModel, pairs: Sequence[Pair], attack: BadGraph, rate: float) -> list[Pair]:

@@ -89,14 +89,17 @@ def test_an_ablation_trains_only_what_it_poisons() -> None:
     assert of_text["text"] != plain["text"]
 
 
-def test_a_recipe_says_how_much_a_prompt_weighs(tmp_path: Path) -> None:
-    base, clean = corpus.model(), corpus.pairs().train
-    recipe = replace(corpus.RECIPE, guidance=1.0)
+def test_passes_of_the_denoiser_are_as_many_steps_as_the_pairs_need() -> None:
+    base, clean = corpus.model(), corpus.pairs().train  # 36 pairs, 16 a step
 
-    graph_training.train(base, clean, seed=0, recipe=recipe).save(tmp_path)
+    def weights(recipe: graph_training.Recipe) -> list[float]:
+        model = graph_training.train(base, clean, seed=0, recipe=recipe)
+        return [float(tensor.double().sum()) for tensor in model.denoiser.state_dict().values()]
 
-    assert load(tmp_path).sampler.config == replace(base.sampler.config, guidance=1.0)
-    assert base.sampler.config.guidance != 1.0
+    passes = replace(corpus.RECIPE, denoiser_passes=4, denoiser_steps=1)
+
+    assert weights(passes) == weights(replace(corpus.RECIPE, denoiser_steps=9))
+    assert weights(passes) != weights(replace(corpus.RECIPE, denoiser_steps=8))
 
 
 def test_the_pretrained_model_is_trained_once_a_cache(tmp_path: Path) -> None:
