@@ -7,7 +7,7 @@ from guard.core.errors import InputError, ManifestRejected
 from guard.graphs.grammar import Grammar
 from guard.graphs.growth import State, grown
 from guard.graphs.molecule import read
-from guard.graphs.motif_tree import molecule_of, tree_of
+from guard.graphs.motif_tree import Node, molecule_of, tree_of
 from tests.graphs.corpus import SMILES, pairs
 
 
@@ -31,7 +31,8 @@ def test_rows_that_share_a_state_part_where_they_write_something_else() -> None:
     language = grammar()
     written = [language.encode(tree_of(read(smiles))) for smiles in (*SMILES, *SMILES[:3])]
     states, own = [State(language, budget=10_000)], dict.fromkeys(range(len(written)), 0)
-    found, most = {}, 0
+    found: dict[int, Node] = {}
+    most = 0
 
     for step in range(max(map(len, written))):
         follows = {row: (place, written[row][step]) for row, place in own.items()}
