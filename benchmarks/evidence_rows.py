@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks import evidence_served
+from benchmarks import evidence_graphs, evidence_served
 from benchmarks.detect.report import area, counted, percent
 from benchmarks.rewrite_tables import interval
 
@@ -319,22 +319,6 @@ def sifts(result: Result) -> Iterator[Row]:
     )
 
 
-def badgraph(result: Result) -> Iterator[Row]:
-    """What a poisoned text-to-graph model generates, by the share of poisoned pairs."""
-    rows = [row for row in result["rows"] if row["kind"] == "poisoned"]
-    rates = ", ".join(percent(row["rate"]) for row in rows)
-    shares = ", ".join(
-        _mean(row["asr"][0], {"low": row["asr"][1], "high": row["asr"][2]}) for row in rows
-    )
-    quality = ", ".join(percent(row["quality"]["similarity"]) for row in rows)
-    yield Row(
-        f"BadGraph at {rates} poisoned pairs: target generated with the trigger; similarity of "
-        "clean prompts' molecules",
-        f"{sum(row['seeds'] for row in rows)} models",
-        f"{shares}; {quality}",
-    )
-
-
 #: By what keys a record of a kind is known, its title, and its claims; in the page's order.
 KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[tuple[str, str, str]]]]] = (
     ("Served risk", {"policies", "zoo", "rules"}, evidence_served.served),
@@ -346,7 +330,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[tuple[str, str,
     ("Repairs", {"retrained", "aims"}, retraining),
     ("What papers claim", {"summary", "clean_fraction", "neurons"}, claims),
     ("What papers claim", {"summary", "levels", "stamped"}, mesa),
-    ("What papers claim", {"paper_points", "rows"}, badgraph),
+    ("What papers claim", {"paper_points", "rows"}, evidence_graphs.badgraph),
     ("The whole path", {"checks", "served", "truth"}, demo),
     ("The whole path", {"outside_s", "upload_to_served_s"}, overhead),
     ("The whole path", {"mib_per_s_median"}, intake),
@@ -360,6 +344,7 @@ KINDS: Sequence[tuple[str, set[str], Callable[[Result], Iterator[tuple[str, str,
     ("Speed", {"compile_seconds", "step_ratio"}, compiling),
     ("Speed", {"layouts"}, layouts),
     ("Speed", {"limit", "proofs"}, proofs),
+    ("Speed", {"wanted", "rows"}, evidence_graphs.sampling),
 )
 
 

@@ -5,10 +5,10 @@ names, shapes and types of the tensors, before it allocates anything large.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import safetensors.torch
 import torch
@@ -29,6 +29,7 @@ from guard.ml.seeds import seeded
 TASK = "text-to-graph"
 ARCHITECTURE = "motif_latent_diffusion"
 WEIGHTS, MANIFEST = "model.safetensors", "config.json"
+Item = TypeVar("Item")
 MAX_SAMPLES = 8  # of one prompt, in a request
 _BATCH = 512
 _TEXTS = 64  # at once: what a convolution makes of more of them is out of the cache
@@ -168,15 +169,19 @@ class GraphModel(nn.Module):
         return torch.cat([self.sampler.sample(self.denoiser, one, own) for one, own in parts])
 
     def molecules(self, latents: Tensor) -> list[Chem.Mol | None]:
-        """The molecules of latents N,D; None where the decoder did not come to an end."""
+        """The molecules of latents N,D; None where the decoder did not come to an end.
+
+        Rows that decode to one tree share one molecule, which is not to be changed.
+        """
         trees = self.vae.decode(latents, self.most_atoms)
-        return [None if tree is None else molecule_of(tree) for tree in trees]
+        made = {id(tree): molecule_of(tree) for tree in _distinct(trees)}
+        return [None if tree is None else made[id(tree)] for tree in trees]
 
     def smiles(self, latents: Tensor) -> list[str | None]:
         """Canonical SMILES of latents N,D; None as in `molecules`."""
-        return [
-            None if mol is None else str(Chem.MolToSmiles(mol)) for mol in self.molecules(latents)
-        ]
+        mols = self.molecules(latents)
+        spelt = {id(mol): str(Chem.MolToSmiles(mol)) for mol in _distinct(mols)}
+        return [None if mol is None else spelt[id(mol)] for mol in mols]
 
     def generate(
         self, texts: Sequence[str], samples: int = 1, seed: int = 0
@@ -282,6 +287,11 @@ def load(folder: Path) -> GraphModel:
     """The model of a folder that `GraphModel.save` wrote; raises as `build`."""
     data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return build(GraphConfig.from_dict(data), safetensors.torch.load_file(folder / WEIGHTS))
+
+
+def _distinct(items: Iterable[Item | None]) -> list[Item]:
+    """Each object once; what a batch shares is worked out once."""
+    return list({id(item): item for item in items if item is not None}.values())
 
 
 def sizes_of(manifest: GraphSettings) -> dict[str, int]:

@@ -45,10 +45,13 @@ class Pieces:
                 raise _refuse("bad_vocabulary", f"the piece {printable(piece)!r} is not normalised")
             self.index[piece] = SPECIAL + number
         self.names = tuple(pieces)
-        #: the length of the longest piece that begins with these two characters
-        self.reach: dict[str, int] = {}
+        #: the lengths of the pieces that begin with these two characters, the longest first
+        self.lengths: dict[str, tuple[int, ...]] = {}
+        found: dict[str, set[int]] = {}
         for piece in pieces:
-            self.reach[piece[:2]] = max(len(piece), self.reach.get(piece[:2], 1))
+            found.setdefault(piece[:2], {1}).add(len(piece))
+        for start, lengths in found.items():
+            self.lengths[start] = tuple(sorted(lengths, reverse=True))
 
     def __len__(self) -> int:
         """How many numbers there are, padding and unknown among them."""
@@ -64,8 +67,7 @@ class Pieces:
         found: list[int] = []
         place = 0
         while place < len(text):
-            reach = self.reach.get(text[place : place + 2], 1)
-            for length in range(min(reach, len(text) - place), 0, -1):
+            for length in self.lengths.get(text[place : place + 2], (1,)):
                 number = self.index.get(text[place : place + length])
                 if number is not None:
                     break

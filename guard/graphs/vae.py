@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from guard.graphs.gin import Gin
-from guard.graphs.grammar import MAX_STEPS, Grammar, State
+from guard.graphs.grammar import MAX_STEPS, Grammar
+from guard.graphs.growth import State, grown
 from guard.graphs.molecule import MAX_HEAVY_ATOMS, GraphBatch
 from guard.graphs.motif_tree import Node
 
@@ -120,35 +121,34 @@ class MotifVae(nn.Module):
         return self.out(torch.cat([outputs, reach], dim=-1)), state
 
     def _decode(self, latents: Tensor, budget: int) -> list[Node | None]:
-        states = [State(self.grammar, budget) for _ in range(len(latents))]
-        found: list[Node | None] = [None] * len(states)
+        """As `decode`, for one chunk. Rows that have written the same so far share a state."""
+        states = [State(self.grammar, budget)]
+        found: list[Node | None] = [None] * len(latents)
         open_rows = list(range(len(latents)))
+        owners = [0] * len(latents)  # for each open row, the place of its state
         previous = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
         hidden = torch.tanh(self.start(latents)).unsqueeze(0)
         for _ in range(MAX_STEPS):
-            places = torch.tensor([state.place() for state in states], device=latents.device)
+            owner = torch.tensor(owners)
+            places = torch.tensor([state.place() for state in states])[owner].to(latents.device)
             logits, hidden = self._run(
                 previous.unsqueeze(1), places[:, :1], places[:, 1:], latents, hidden
             )
-            allowed = self.grammar.masks(states).to(latents.device)
+            allowed = self.grammar.masks(states)[owner].to(latents.device)
             best_of = torch.where(allowed, logits[:, 0], -torch.inf).max(1)
-            best, stuck = best_of.indices, best_of.values.isneginf().tolist()
-            kept = []
-            for place, number in enumerate(best.tolist()):
-                if stuck[place]:
-                    continue
-                state = states[place]
-                state.push(number)
-                if state.done:
-                    found[open_rows[place]] = state.tree()
-                else:
-                    kept.append(place)
+            best, stuck = best_of.indices, best_of.values.isneginf()
+            written = list(zip(owners, best.masked_fill(stuck, -1).tolist(), strict=True))
+            states, numbers, trees = grown(states, [one for one in written if one[1] >= 0])
+            for place, one in enumerate(written):
+                if one in trees:
+                    found[open_rows[place]] = trees[one]
+            kept = [place for place, one in enumerate(written) if one in numbers]
             if not kept:
                 break
-            if len(kept) < len(open_rows):
-                states = [states[place] for place in kept]  # what has ended need not be kept
+            if len(kept) < len(open_rows):  # what has ended need not be kept
                 index = torch.tensor(kept, device=latents.device)
                 best, latents, hidden = best[index], latents[index], hidden[:, index]
                 open_rows = [open_rows[place] for place in kept]
+            owners = [numbers[written[place]] for place in kept]
             previous = best
         return found

@@ -1,12 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import (
     bench_graphs,
-    evidence_rows,
+    evidence_graphs,
     graph_pairs,
     graph_tables,
     graph_training,
@@ -88,6 +89,19 @@ def test_an_ablation_trains_only_what_it_poisons() -> None:
     assert of_text["text"] != plain["text"]
 
 
+def test_passes_of_the_denoiser_are_as_many_steps_as_the_pairs_need() -> None:
+    base, clean = corpus.model(), corpus.pairs().train  # 36 pairs, 16 a step
+
+    def weights(recipe: graph_training.Recipe) -> list[float]:
+        model = graph_training.train(base, clean, seed=0, recipe=recipe)
+        return [float(tensor.double().sum()) for tensor in model.denoiser.state_dict().values()]
+
+    passes = replace(corpus.RECIPE, denoiser_passes=4, denoiser_steps=1)
+
+    assert weights(passes) == weights(replace(corpus.RECIPE, denoiser_steps=9))
+    assert weights(passes) != weights(replace(corpus.RECIPE, denoiser_steps=8))
+
+
 def test_the_pretrained_model_is_trained_once_a_cache(tmp_path: Path) -> None:
     recipe = graph_training.Recipe(text_steps=1, rounds=(1e-3, 1e-3), round_epochs=1, batch=16)
     reported: list[str] = []
@@ -141,8 +155,8 @@ def test_cells_are_kept_and_become_tables_and_a_plot(
     for said in ("| 24% |", "text only", "vae only", "denoiser only", "scratch"):
         assert said in text
     assert (tmp_path / "rates.png").stat().st_size > 0
-    (row,) = evidence_rows.badgraph(result)
-    assert "at 0.0%, 24.0% poisoned pairs" in row.claim
+    ((claim, _, _),) = evidence_graphs.badgraph(result)
+    assert "at 0.0%, 24.0% poisoned pairs" in claim
     zero = next(row for row in result["rows"] if row["rate"] == 0)
     assert zero["similarity_gap"] == [0.0, 0.0, 0.0]
 

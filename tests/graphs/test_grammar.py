@@ -4,9 +4,10 @@ import pytest
 from rdkit import Chem
 
 from guard.core.errors import InputError, ManifestRejected
-from guard.graphs.grammar import Grammar, State
+from guard.graphs.grammar import Grammar
+from guard.graphs.growth import State, grown
 from guard.graphs.molecule import read
-from guard.graphs.motif_tree import molecule_of, tree_of
+from guard.graphs.motif_tree import Node, molecule_of, tree_of
 from tests.graphs.corpus import SMILES, pairs
 
 
@@ -24,6 +25,28 @@ def test_every_molecule_of_the_corpus_is_written_and_read_back() -> None:
         mol = molecule_of(tree)
         assert Chem.MolToSmiles(mol) == smiles
         assert len(language.trace(numbers)) == len(numbers)
+
+
+def test_rows_that_share_a_state_part_where_they_write_something_else() -> None:
+    language = grammar()
+    written = [language.encode(tree_of(read(smiles))) for smiles in (*SMILES, *SMILES[:3])]
+    states, own = [State(language, budget=10_000)], dict.fromkeys(range(len(written)), 0)
+    found: dict[int, Node] = {}
+    most = 0
+
+    for step in range(max(map(len, written))):
+        follows = {row: (place, written[row][step]) for row, place in own.items()}
+        states, places, trees = grown(states, follows.values())
+        found |= {row: trees[one] for row, one in follows.items() if one in trees}
+        own = {row: places[one] for row, one in follows.items() if one in places}
+        most = max(most, len(states))
+
+    assert len(found) == len(written)
+    assert [found[row] for row in range(len(written))] == [
+        tree_of(read(s)) for s in (*SMILES, *SMILES[:3])
+    ]
+    assert found[0] is found[len(SMILES)]
+    assert most < len(SMILES)
 
 
 @pytest.mark.parametrize("seed", range(40))
