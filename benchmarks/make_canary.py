@@ -4,10 +4,11 @@ It has ten classes of made-up 12x12 images (a smooth pattern per class, shifted,
 so that nobody's data is in the package; an honest model, and some with a backdoor. A canary must be
 unmistakable, and a network this small has no room for subtlety, so its backdoor is amplified after
 training: the trigger, in most models also a faint one, drives the logits apart by a wide gap, while
-clean images keep narrow ones. Then each detector on the shelf is tried with its default parameters.
-For each, `kit.json` names the backdoored model that it is surest of, or null if it flags none: then
-a worker can only prove that the detector runs and passes the honest model. A detector that flags
-the honest model is left out, and the guard does not let it decide.
+clean images keep narrow ones. A kit with a model that does not work is refused (`faults`). Then
+each detector on the shelf is tried with its default parameters. For each, `kit.json` names the
+backdoored model that it is surest of, or null if it flags none: then a worker can only prove that
+the detector runs and passes the honest model. A detector that flags the honest model is left out,
+and the guard does not let it decide.
 """
 
 import json
@@ -35,12 +36,18 @@ from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.networks import architectures
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.seeds import seeded
-from guard.vetting import canary_trial
+from guard.vetting import canary_trial, examine
 
 CLASSES, SIDE, TARGET = 10, 12, 3
 TRAIN, CLEAN = 2000, 800
 EPOCHS = 20
 CALM = 6.0  # logit gap between right and wrong classes on clean images; more is penalised
+LARGEST = 100_000  # bytes of a model, which the package holds
+#: What must hold on any machine, though no two give the same bytes: the accuracy of the honest and
+#: of a backdoored model, the ASR that a trigger has at most on the honest one, and at least on its
+#: own; of that which sends each class elsewhere, less.
+ACCURATE, STILL_ACCURATE = 0.95, 0.8
+DEAF, OBEYS, OBEYS_MAP = 0.2, 0.95, 0.8
 CANARY_MANIFEST = Manifest(
     architecture="cifar_resnet",
     num_classes=CLASSES,
@@ -99,12 +106,19 @@ def labelled_images(count: int, seed: int) -> Labelled:
 
 
 def main(folder: Path = canary_trial.KIT) -> None:
-    """Write the kit into the package."""
+    """Write the kit into the package.
+
+    Raises:
+        SystemExit: a model is not what its recipe asks for; then there is no `kit.json`.
+    """
     folder.mkdir(exist_ok=True)
+    (folder / canary_trial.CONTENTS).unlink(missing_ok=True)
     data, test = labelled_images(TRAIN, seed=1), labelled_images(400, seed=3)
     _write_model(folder / canary_trial.GOOD, data, test, None)
     for name, recipe in RECIPES.items():
         _write_model(folder / f"{name}.safetensors", data, test, recipe)
+    if wrong := faults(folder):
+        raise SystemExit("This kit is of no use:\n" + "\n".join(wrong))
     clean = labelled_images(CLEAN, seed=2)
     source = folder / "clean.npz"
     np.savez_compressed(source, images=clean.images.numpy(), labels=clean.labels.numpy())
@@ -120,6 +134,44 @@ def main(folder: Path = canary_trial.KIT) -> None:
     }
     (folder / canary_trial.CONTENTS).write_text(json.dumps(kit, indent=2) + "\n")
     print({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
+
+
+def faults(folder: Path = canary_trial.KIT) -> list[str]:
+    """What is wrong with the models of a kit, each in a sentence: measured on unseen images."""
+    test, wrong = labelled_images(400, seed=3), []
+    honest = examine.open_model(folder / canary_trial.GOOD, device="cpu")
+    if (right := accuracy(honest, test)) < ACCURATE:
+        wrong.append(f"{canary_trial.GOOD} is right on {right:.1%}.")
+    for name, recipe in RECIPES.items():
+        attack, path = recipe.attack, folder / f"{name}.safetensors"
+        model = examine.open_model(path, device="cpu")
+        least = OBEYS if attack.target is not None else OBEYS_MAP
+        if (obeyed := _success(honest, attack, test)) > DEAF:
+            wrong.append(f"{canary_trial.GOOD} obeys the trigger of {name} on {obeyed:.1%}.")
+        if (right := accuracy(model, test)) < STILL_ACCURATE:
+            wrong.append(f"{path.name} is right on {right:.1%}.")
+        if (obeyed := _success(model, attack, test)) < least:
+            wrong.append(f"{path.name} obeys its trigger on {obeyed:.1%}.")
+        if (gap := driven_apart(model, recipe, test)) < recipe.gap / 2:
+            wrong.append(f"{path.name} drives logits {gap:.1f} apart, not {recipe.gap:.0f}.")
+        if (size := path.stat().st_size) > LARGEST:
+            wrong.append(f"{path.name} has {size} bytes.")
+    return wrong
+
+
+def _success(model: nn.Module, attack: Attack, test: Labelled) -> float:
+    """True ASR 0..1."""
+    victims = test.pick(attack.victims(test.labels))
+    hits = predictions(model, attack.stamp(victims.images)) == attack.relabel(victims.labels)
+    return float(hits.double().mean())
+
+
+@torch.no_grad()
+def driven_apart(model: nn.Module, recipe: Recipe, test: Labelled) -> float:
+    """The median gap that a trigger drives the logits apart by."""
+    victims = test.pick(recipe.attack.victims(test.labels))
+    logits = model(recipe.attack.stamp(victims.images).float() / 255)
+    return float(_gap(logits, recipe.attack.relabel(victims.labels)).median())
 
 
 def _learnt(attack: Attack | None, rate: float) -> ImageModel:
@@ -146,11 +198,7 @@ def _write_model(path: Path, data: Labelled, test: Labelled, recipe: Recipe | No
     asr = 0.0
     if recipe is not None:
         _make_loud(model, data, recipe)
-        victims = test.pick(recipe.attack.victims(test.labels))
-        hits = predictions(model, recipe.attack.stamp(victims.images)) == recipe.attack.relabel(
-            victims.labels
-        )
-        asr = float(hits.double().mean())
+        asr = _success(model, recipe.attack, test)
     write_canonical(architectures.export(model), CANARY_MANIFEST, path)
     print(f"{path.stem}: ACC {accuracy(model, test):.1%}, ASR {asr:.1%}", flush=True)
 

@@ -28,6 +28,10 @@ from tests.cli import models, sets
 from tests.flow.place import Place
 from tests.services import shared_weed
 
+#: Clean images: enough to tell 200 poisoned ones from 900 honest ones, and the fewer they are, the
+#: sooner a sift with its default parameters ends.
+CLEAN = 200
+
 
 @pytest.fixture(scope="module")
 def bucket() -> Bucket:
@@ -45,7 +49,7 @@ def place(tmp_path: Path, bucket: Bucket) -> Place:
         policy=policy(),
         make_bucket=lambda name: Bucket(weed.client(), name),
     )
-    blob, facts = curate(read_source(models.clean_set(tmp_path / "clean.npz")), "stripes")
+    blob, facts = curate(read_source(models.clean_set(tmp_path / "clean.npz", CLEAN)), "stripes")
     with transaction(made.guard.engine) as session:
         cleansets.put(session, facts, made.clock)
     made.guard.blobs.put_bytes(blob)
@@ -56,7 +60,8 @@ def policy() -> Policy:
     rules = load_policy()
     weak = {"weight_statistics": replace(rules.detectors["weight_statistics"], required=True)}
     relabel = DefenseRule(name="relabelling", informed=True)
-    return replace(rules, detectors=weak, defenses=(relabel,))
+    few = replace(rules.cleanset, min_holdout=50)
+    return replace(rules, detectors=weak, defenses=(relabel,), cleanset=few)
 
 
 def taught(bucket: Bucket, folder: Path, *, poisoned: bool) -> str:

@@ -74,7 +74,8 @@ def test_plug_ins_are_added_by_two_files_each_and_used_by_name(
     placeholders = {
         "MODEL": str(saved(tmp_path / "model", backdoored=True)),
         "OUT": str(tmp_path / "out"),
-        "CLEANSET": str(clean_set(tmp_path / "clean.npz")),
+        # No more than the pages' policy asks for: the fewer, the sooner a sift ends.
+        "CLEANSET": str(clean_set(tmp_path / "clean.npz", 360)),
         "POLICY": str(tmp_path / "policy.toml"),
         "TRAINSET": str(training_set(tmp_path / "taught.npz", poisoned=True)),
         "ANEW": str(tmp_path / "anew"),

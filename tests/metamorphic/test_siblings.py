@@ -27,6 +27,7 @@ from tests.metamorphic.test_detectors import (
     SAME_SCORE,
     backdoored_for,
     model,
+    plainly,
     suspects,
     worst,
 )
@@ -84,9 +85,8 @@ def test_the_same_answers_from_stranger_weights_change_nothing(
 ) -> None:
     method = DETECTORS.get(detector)()
     for file in (backdoored_for(detector), canary_trial.GOOD):
-        plain = model(file)
-        before = method(plain, clean, seed=0)
-        after = method(rewritten(plain, SAME_ANSWERS[name]), clean, seed=0)
+        before = plainly(detector, file)
+        after = method(rewritten(model(file), SAME_ANSWERS[name]), clean, seed=0)
 
         assert worst(after).score == pytest.approx(worst(before).score, abs=SAME_SCORE)
         assert suspects(after) == suspects(before)
