@@ -247,8 +247,8 @@ def _carried(
     """The rates of the label map, or of the class with the most suspects; None without any."""
     if not shown:
         return None
-    counts = Counter(one.label for one in suspects)
-    most = max(shown, key=lambda one: counts.get(one.target, len(suspects)))  # type: ignore[call-overload]
+    counts = Counter(str(one.label) for one in suspects)
+    most = max(shown, key=lambda one: counts.get(str(one.target), len(suspects)))
     return {
         "family": most.carried.family,
         "rate": most.carried.estimate,

@@ -131,8 +131,8 @@ def _mapped(
 
 def sentence(rate: CarriedRates, names: Sequence[str]) -> str:
     """The rates for people."""
-    whole = not isinstance(rate.target, int)
-    where = "where the map leads" if whole else f"to {names[int(rate.target)]!r}"
+    target = rate.target
+    where = f"to {names[target]!r}" if isinstance(target, int) else "where the map leads"
     return (
         f"A {rate.carried.family} trigger as accused images carry it sends "
         f"{rate.carried.estimate:.0%} of the hold-out {where}, twice as strong "
