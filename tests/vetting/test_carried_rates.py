@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from guard.sifters import SIFTERS
 from guard.vetting.carried_rates import rates, sentence
 from guard.vetting.sift import Sift, sift
 from tests import toys
 from tests.sifters import sets
 
-METHODS = {name: SIFTERS.get(name).quick() for name in ("clean_distance", "label_gap")}
+METHODS: dict[str, dict[str, int]] = {
+    "clean_distance": {},
+    "label_gap": {"folds": 2, "seen": 3600},
+}
 
 
 @pytest.fixture(scope="module")
