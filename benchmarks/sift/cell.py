@@ -6,6 +6,7 @@ Nothing but `evaluate` reads which images are poisoned.
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,22 +18,24 @@ import torch
 from torch import nn
 
 from benchmarks.attacks import ATTACKS
-from benchmarks.attacks._base import Attack
+from benchmarks.attacks._base import Attack, eight_bits
 from benchmarks.data import Dataset, curated, fashion_mnist, mnist
 from benchmarks.fitting import Training, fit
 from benchmarks.sift.sets import HONEST, chosen_mask
-from benchmarks.training import accuracy
+from benchmarks.training import accuracy, predictions
 from benchmarks.zoo.make import measure
 from guard.core.manifest import Manifest
 from guard.core.modality import Modality
 from guard.core.sift import SiftVerdict
-from guard.ml.cleanset import CuratedSet
+from guard.core.trainset import Suspect
+from guard.ml.cleanset import CuratedSet, Labelled
 from guard.ml.networks import architectures
 from guard.ml.networks.architectures import ImageModel
 from guard.ml.seeds import seeded
 from guard.sifters import SIFTERS
 from guard.sifters.fct import Fct
 from guard.trainsets import TrainingSet, from_arrays
+from guard.vetting import carried_rates
 from guard.vetting.sift import DEFAULT_METHODS, JOINED, Sift, replayed, sift
 
 SETS = {"fashion-mnist": fashion_mnist, "mnist": mnist}
@@ -76,7 +79,11 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A cell's set, model and truth: `poisoned` is bool N, `sources` int64 N the true classes."""
+    """A cell's set, model and truth: `poisoned` is bool N, `sources` int64 N the true classes.
+
+    `asr` is that of the trigger at test time, `asr_planted` that of the trigger as the training
+    images have it: SIG and Adaptive-Blend stamp more strongly at test time.
+    """
 
     cell: Cell
     train: TrainingSet
@@ -86,6 +93,7 @@ class Made:
     sources: np.ndarray
     acc: float
     asr: float | None
+    asr_planted: float | None = None
 
 
 def make(cell: Cell, data: Dataset | None = None) -> Made:
@@ -108,7 +116,19 @@ def make(cell: Cell, data: Dataset | None = None) -> Made:
         sources=sources.numpy(),
         acc=accuracy(model, data.test),
         asr=None if attack is None else measure(model, attack, data.test)[0],
+        asr_planted=None if attack is None else as_planted(model, attack, data.test),
     )
+
+
+def as_planted(model: nn.Module, attack: Attack, test: Labelled) -> float:
+    """The ASR on test images of the trigger as the training images have it."""
+    victims = test.pick(attack.victims(test.labels))
+    if attack.clean_label:  # its poison is made of the target's own images
+        images, labels = eight_bits(victims.images, attack.plant), victims.labels
+    else:
+        made = attack.poison(victims.images, victims.labels, 1.0)
+        images, labels = made.images[made.index], victims.labels[made.index]
+    return float((predictions(model, images) == attack.relabel(labels)).double().mean())
 
 
 def _fresh(cell: Cell, data: Dataset) -> ImageModel:
@@ -173,6 +193,7 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
             "true_fdr": float((~bad[chosen]).mean()) if chosen.any() else None,
         }
     replay = replayed(made.model, made.train, report)
+    shown = carried_rates.rates(made.model, made.train, report, made.curated)
     return {
         "cell": {**asdict(made.cell), "name": made.cell.name},
         "acc": made.acc,
@@ -211,10 +232,27 @@ def evaluate(made: Made, found: Sift) -> dict[str, Any]:
             }
             for one in standing
         ],
+        "asr_planted": made.asr_planted,
+        "carried": _carried(shown, report.suspects),
         "replay": replay and replay.estimate,
         "replay_n": replay and replay.trials,
         "seconds": {one.method: one.seconds for one in report.methods},
         "failed": {one.method: one.failed for one in report.methods if one.failed},
+    }
+
+
+def _carried(
+    shown: Sequence[carried_rates.CarriedRates], suspects: Sequence[Suspect]
+) -> dict[str, Any] | None:
+    """The rates of the label map, or of the class with the most suspects; None without any."""
+    if not shown:
+        return None
+    counts = Counter(str(one.label) for one in suspects)
+    most = max(shown, key=lambda one: counts.get(str(one.target), len(suspects)))
+    return {
+        "family": most.carried.family,
+        "rate": most.carried.estimate,
+        "stronger": most.stronger.estimate,
     }
 
 

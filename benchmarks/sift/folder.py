@@ -37,8 +37,8 @@ class Upload:
 class Truth:
     """What only the evaluator reads: `poisoned` bool N, `sources` int64 N the true classes.
 
-    `facts` has acc and asr (None of an honest set), both 0..1, and the processor seconds of the
-    training.
+    `facts` has acc, asr and asr_planted (None of an honest set), all 0..1, and the processor
+    seconds of the training.
     """
 
     poisoned: np.ndarray
@@ -64,7 +64,13 @@ def build(cell: Cell, data: Dataset, place: Path) -> None:
         part / "clean.npz", images=clean.images.numpy(), labels=clean.labels.numpy()
     )
     np.savez_compressed(part / "truth.npz", poisoned=made.poisoned, sources=made.sources)
-    facts = {"acc": made.acc, "asr": made.asr, "train_seconds": seconds, "cell": asdict(cell)}
+    facts = {
+        "acc": made.acc,
+        "asr": made.asr,
+        "asr_planted": made.asr_planted,
+        "train_seconds": seconds,
+        "cell": asdict(cell),
+    }
     (part / "truth.json").write_text(json.dumps(facts, allow_nan=False) + "\n")
     part.rename(place)
 

@@ -65,6 +65,7 @@ def _made(exam: Exam, upload: Upload, known: Truth, clean: Any) -> Made:
         sources=known.sources,
         acc=known.facts["acc"],
         asr=known.facts["asr"],
+        asr_planted=known.facts["asr_planted"],
     )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.sift import numbers, published
+from benchmarks.sift import carried, numbers, published
 from benchmarks.sift.exam import CLEAN
+from benchmarks.sift.formats import counted, head, interval, judged, line, short
 from benchmarks.sift.numbers import REPLAY, STRONG, Row
 from benchmarks.sift.speed import AIM_SECONDS, AIM_SHARE
 from guard.core.sift import SiftVerdict
@@ -55,6 +56,7 @@ def summary(rows: Sequence[Row], cells: int, sifts: int, note: str = "") -> dict
         },
         "claim": numbers.claim(strong),
         "replay": numbers.replay(strong),
+        "carried": carried.summed(strong),
         "costs": numbers.costs(rows),
         "cells": [_cell(row) for row in sorted(rows, key=lambda row: (row["name"], row["clean"]))],
     }
@@ -91,6 +93,8 @@ def _aims(rows: Sequence[Row], strong: Sequence[Row]) -> dict[str, Any]:
         "fdr_over": [f"{one['attack']} at {one['level']}" for one in fdr if one["over"]],
         "honest_accused": honest[-1]["accused"] if honest else numbers.share(0, 0),
         "honest_held": honest[-1]["held"] if honest else numbers.share(0, 0),
+        "carried_within": carried.summed(strong)[-1]["planted"],
+        "carried_covers": carried.summed(strong)[-1]["covered"],
         "replay_within": numbers.share(within, len(close)),
     }
 
@@ -112,6 +116,7 @@ def page(result: Result) -> str:
         _methods(result["methods"]),
         _claim(result["claim"]),
         _replay(result["replay"]),
+        carried.table(result["carried"]),
         _sizes(result["sizes"]),
         _costs(result["costs"], result.get("speed")),
         ["## Published numbers, not measured here", "", *published.table()],
@@ -121,14 +126,6 @@ def page(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _head(*names: str) -> list[str]:
-    return [_line(*names), "|---" * len(names) + "|"]
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def _summing_up(aims: Result) -> list[str]:
     accused, held = counted(aims["honest_accused"]), counted(aims["honest_held"])
     rows = (
@@ -136,6 +133,8 @@ def _summing_up(aims: Result) -> list[str]:
         ("1 %, 50 poisoned images or more: precision >= .85, recall >= .75", "meet_1_percent"),
         ("all-to-all is found by its map where it was learnt", "all_to_all_by_map"),
         ("the rate of replayed proof suspects is within .10 of the true ASR", "replay_within"),
+        ("the trigger that suspects carry has its planted ASR within .10", "carried_within"),
+        ("the range of that trigger has the ASR at test time within .10", "carried_covers"),
         ("(no aim) judged poisoned", "judged_poisoned"),
     )
     return [
@@ -143,13 +142,13 @@ def _summing_up(aims: Result) -> list[str]:
         "",
         f"Cells with a true ASR of 50 % or more and {CLEAN} clean images.",
         "",
-        *_head("aim", "measured"),
-        *(_line(aim, f"{counted(aims[key])} cells") for aim, key in rows),
-        _line(
+        *head("aim", "measured"),
+        *(line(aim, f"{counted(aims[key])} cells") for aim, key in rows),
+        line(
             "true false discoveries exceed their estimate by at most .05, pooled by attack",
             f"all but: {', '.join(aims['fdr_over']) or 'none'}",
         ),
-        _line(
+        line(
             "at most 1 of 30 honest sets is accused",
             f"{accused} judged poisoned; {held} poisoned or for a person",
         ),
@@ -162,7 +161,7 @@ def _found(found: Sequence[Result]) -> list[str]:
         "",
         "Aims stand in brackets.",
         "",
-        *_head(
+        *head(
             *("attack", "rate", "n", "ASR", "AUROC: mean, least", "precision", "recall"),
             *("keep their aims", "judged"),
         ),
@@ -170,7 +169,7 @@ def _found(found: Sequence[Result]) -> list[str]:
     for row in found:
         auroc, precision, recall = (f" [{aim:.2f}]" if aim else "" for aim in row["aim"])
         lines.append(
-            _line(
+            line(
                 row["attack"],
                 f"{row['rate']:.0%}",
                 row["n"],
@@ -189,9 +188,9 @@ def _weak(cells: Sequence[Result]) -> list[str]:
     return [
         "## Cells whose backdoor was not learnt (true ASR under 50 %)",
         "",
-        *_head("cell", "ASR", "poison", "AUROC", "accused", "precision", "recall", "judged"),
+        *head("cell", "ASR", "poison", "AUROC", "accused", "precision", "recall", "judged"),
         *(
-            _line(
+            line(
                 *(row["name"], short(row["asr"]), row["poison"], short(row["joined_auroc"], 3)),
                 *(row["flagged"], short(row["precision"]), short(row["recall"]), row["verdict"]),
             )
@@ -206,12 +205,12 @@ def _fdr(rows: Sequence[Result]) -> list[str]:
     lines = [
         "## True rate of false discoveries, pooled by attack, at estimates of",
         "",
-        *_head("attack", *(f"{level:.0%}" for level in levels)),
+        *head("attack", *(f"{level:.0%}" for level in levels)),
     ]
     for attack in dict.fromkeys(row["attack"] for row in rows):
         own = [row for row in rows if row["attack"] == attack]
         shown = (interval(row["true"]) + (" **over**" if row["over"] else "") for row in own)
-        lines.append(_line(attack, *shown))
+        lines.append(line(attack, *shown))
     return lines
 
 
@@ -219,11 +218,9 @@ def _honest(rows: Sequence[Result]) -> list[str]:
     return [
         f"## Honest sets, {CLEAN} clean images",
         "",
-        *_head("kind", "judged", "judged poisoned", "poisoned or for a person"),
+        *head("kind", "judged", "judged poisoned", "poisoned or for a person"),
         *(
-            _line(
-                row["kind"], judged(row["verdicts"]), *map(counted, (row["accused"], row["held"]))
-            )
+            line(row["kind"], judged(row["verdicts"]), *map(counted, (row["accused"], row["held"])))
             for row in rows
         ),
     ]
@@ -238,9 +235,9 @@ def _methods(tables: Result) -> list[str]:
     for rate, rows in tables.items():
         have = [name for name in NAMES if any(name in row for row in rows)]
         if rows:
-            lines += ["", *_head(rate, "n", *(NAMES[name] for name in have))]
+            lines += ["", *head(rate, "n", *(NAMES[name] for name in have))]
         for row in rows:
-            lines.append(_line(row["attack"], row["n"], *(_both(row.get(name)) for name in have)))
+            lines.append(line(row["attack"], row["n"], *(_both(row.get(name)) for name in have)))
     return lines
 
 
@@ -257,7 +254,7 @@ def _claim(rows: Sequence[Result]) -> list[str]:
         "",
         CLAIM,
         "",
-        *_head(
+        *head(
             *("attack", "FCT with", "n", "AUROC: mean, range", "AUROC in the label"),
             *("above the clean median", "above that of the label", "false in"),
         ),
@@ -265,7 +262,7 @@ def _claim(rows: Sequence[Result]) -> list[str]:
     for row in rows:
         low, high = row["range"]
         lines.append(
-            _line(
+            line(
                 row["attack"],
                 "its own network" if row["statistic"] == "fct" else "the upload",
                 row["n"],
@@ -285,7 +282,7 @@ def _replay(rows: Sequence[Result]) -> list[str]:
         "",
         REPLAYED,
         "",
-        *_head(
+        *head(
             *("attack", "n", "true ASR", "replay", "farthest", "within .10"),
             "estimated trigger minus ASR",
         ),
@@ -293,7 +290,7 @@ def _replay(rows: Sequence[Result]) -> list[str]:
     for row in rows:
         traced = row["trigger_minus_asr"]
         lines.append(
-            _line(
+            line(
                 *(row["attack"], row["n"], short(row["asr"]), short(row["replay"])),
                 *(short(row["farthest"]), counted(row["within"])),
                 "-" if traced is None else f"{traced[0]:+.2f} to {traced[1]:+.2f}",
@@ -306,13 +303,13 @@ def _sizes(rows: Sequence[Result]) -> list[str]:
     lines = [
         "## Size of the clean set, on the same cells",
         "",
-        *_head(
+        *head(
             *("clean images", "methods see a class", "poisoned cells", "AUROC", "precision"),
             *("recall", "judged", "honest sets accused or for a person"),
         ),
     ]
     lines += [
-        _line(
+        line(
             *(row["clean"], row["seen_per_class"], row["n"], short(row["auroc"], 3)),
             *(interval(row["precision"]), interval(row["recall"])),
             *(judged(row["verdicts"]), counted(row["honest"])),
@@ -343,27 +340,3 @@ def _costs(costs: Result, speed: Result | None) -> list[str]:
         f"{passes} of the time networks compute [{AIM_SHARE:.0%}]."
     )
     return ["## Time", "", text, "", timed]
-
-
-def short(value: float | None, digits: int = 2) -> str:
-    """A number of a table; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def counted(share: Result) -> str:
-    """A share as counts with its interval."""
-    if not share["n"]:
-        return "-"
-    return f"{share['k']}/{share['n']} ({share['low']:.2f} to {share['high']:.2f})"
-
-
-def interval(share: Result) -> str:
-    """A share with its interval."""
-    if share["share"] is None:
-        return "-"
-    return f"{share['share']:.3f} ({share['low']:.2f} to {share['high']:.2f})"
-
-
-def judged(verdicts: Mapping[str, int]) -> str:
-    """Counts of verdicts."""
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in verdicts.items())

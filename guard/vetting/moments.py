@@ -16,12 +16,14 @@ from guard.core.sift import SiftRules
 from guard.core.states import Family
 from guard.core.trainset import Suspect
 from guard.vetting.accused import LEAST, by_label
+from guard.vetting.carried_rates import carried_by
 from guard.vetting.examine import restore_trigger
 from guard.vetting.repair_probes import Replay
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
     from guard.ml.networks.architectures import ImageModel
+    from guard.ml.triggers import Trigger
     from guard.trainsets import TrainingSet
 
 #: A trigger that works less often (lower end) on the upload may be a likeness of classes: that a
@@ -42,8 +44,6 @@ def replays_of_proof(
 
     Labels where no estimate works on the model's own hold-out have none.
     """
-    from guard.ml.sifting.moments import estimated
-    from guard.ml.sifting.shares import as_labelled
     from guard.ml.triggers.files import serialise
 
     proof = [one for one in suspects if one.proof]
@@ -52,16 +52,41 @@ def replays_of_proof(
     for target, places in groups.items():
         if not isinstance(target, int):
             continue  # images of several labels have no trigger in common
-        own, origins = _sources([proof[place] for place in places[:MOST]])
-        if len(own) < LEAST:
-            continue
-        index = np.array([one.index for one in own], np.int64)
-        images = as_labelled(train.rows(index), train.labels[index])
-        made = estimated(model, images, np.array(origins, np.int64), curated, target)
-        if made is not None and made.asr.low > WORKS:
-            data = serialise(made.trigger)
+        trigger = _working(model, train, [proof[place] for place in places], curated, target)
+        if trigger is not None:
+            data = serialise(trigger)
             found.append(Replay(target=target, digest=sha256(data), data=data))
     return tuple(found)
+
+
+def _working(
+    model: "ImageModel",
+    train: "TrainingSet",
+    own: Sequence[Suspect],
+    curated: "CuratedSet",
+    target: int,
+) -> "Trigger | None":
+    """The trigger that accused images of one label carry, or else the best by their moments.
+
+    The first explains the images, the second is chosen by how it works on the model; of a dozen
+    images a patch may show in their moments alone.
+    """
+    from guard.ml.measure import asr
+    from guard.ml.sifting.moments import estimated
+    from guard.ml.sifting.shares import as_labelled
+
+    made = carried_by(train, own, curated)
+    if made is not None:
+        family = str(made.trigger.family)
+        if asr(model, curated.holdout, made.trigger, target, family).low > WORKS:
+            return made.trigger
+    kept, origins = _sources(own[:MOST])
+    if len(kept) < LEAST:
+        return None
+    index = np.array([one.index for one in kept], np.int64)
+    images = as_labelled(train.rows(index), train.labels[index])
+    best = estimated(model, images, np.array(origins, np.int64), curated, target)
+    return None if best is None or best.asr.low <= WORKS else best.trigger
 
 
 def _sources(own: Sequence[Suspect]) -> tuple[list[Suspect], list[int]]:

@@ -35,6 +35,8 @@ from guard.policy.training_set import judge_sift
 from guard.sifters import SIFTERS
 from guard.vetting import _sifted_classes as describe
 from guard.vetting._sift_checks import measured, unfit
+from guard.vetting.carried_rates import rates as rates_of
+from guard.vetting.carried_rates import sentence
 
 if TYPE_CHECKING:
     from guard.ml.cleanset import CuratedSet
@@ -260,6 +262,10 @@ def _decided(
         ),
         remarks=judged.remarks,
     )
+    shown = [
+        sentence(one, train.facts.class_names) for one in rates_of(model, train, report, curated)
+    ]
+    report = replace(report, remarks=(*report.remarks, *shown))
     both, kept = {JOINED: score}, _trusted(score, train.labels, accused, rules.trusted)
     return Sift(report=report, triggers=triggers, trusted=kept, scores=both, rates=rates.rates)
 
@@ -314,7 +320,9 @@ def _trusted(
 def replayed(model: "ImageModel", train: "TrainingSet", report: SiftReport) -> Share | None:
     """The share of mislabelled suspects of the proof part that a model still obeys.
 
-    They are images with the exact trigger, whatever its family, and taught no repair anything.
+    They are images with the exact trigger, whatever its family, and taught no repair anything. Of
+    the uploaded model, which learnt them by heart, the share reads high: what its trigger does to
+    other images is in `guard.vetting.carried_rates`.
 
     Returns:
         None where there are none.

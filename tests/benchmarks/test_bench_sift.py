@@ -14,6 +14,7 @@ from benchmarks.attacks import ATTACKS
 from benchmarks.data import Dataset
 from benchmarks.fitting import Training
 from benchmarks.sift import (
+    carried,
     cell,
     exam,
     folder,
@@ -174,6 +175,8 @@ def row(**changes: Any) -> dict[str, Any]:
         "recall": 0.95,
         "verdict": "poisoned",
         "replay": 0.85,
+        "asr_planted": 0.7,
+        "carried": {"family": "patch", "rate": 0.75, "stronger": 0.85},
         "map": None,
         "classes": [],
         "fdr": {str(level): {"n": 100, "true_fdr": 0.05} for level in numbers.LEVELS},
@@ -190,6 +193,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def honest(**changes: Any) -> dict[str, Any]:
     empty = {"asr": None, "poison": 0, "precision": None, "recall": None, "replay": None}
+    empty |= {"carried": None, "asr_planted": None}
     return (
         row(cell={"attack": None}, verdict="nothing", name="honest", flagged=0, **empty) | changes
     )
@@ -227,6 +231,20 @@ def test_precision_is_pooled_over_images_and_weak_cells_stand_apart() -> None:
     assert "| weak | 0.40 |" in page
     assert "| other | 0.90 |" not in page
     assert line["verdicts"] == {"poisoned": 2}
+
+
+def test_a_carried_trigger_is_compared_with_both_strengths_of_the_true_one() -> None:
+    rows = [
+        row(),
+        row(asr=0.4, carried={"family": "warp", "rate": 0.75, "stronger": 0.6}),
+        row(carried=None),
+    ]
+
+    *_, line = carried.summed(rows)
+
+    assert (line["n"], line["planted"]["n"]) == (3, 2)
+    assert (line["planted"]["k"], line["within"]["k"], line["covered"]["k"]) == (2, 0, 1)
+    assert line["width"] == pytest.approx(0.125)
 
 
 def test_a_rate_of_false_discoveries_is_over_where_it_exceeds_its_estimate_by_more() -> None:
@@ -283,7 +301,7 @@ def test_the_page_has_all_tables_and_the_summary_is_json() -> None:
 
     assert [claim.n for claim in claims] == ["2; 1; 1"]
     assert json.loads(json.dumps(result))["done"] == {"cells": 4, "sifts": 4}
-    assert page.count("\n## ") == 11
+    assert page.count("\n## ") == 12
     assert "-0.10 to -0.10" in page
     assert "1/1" in page
     assert "not measured here" in page

@@ -29,13 +29,44 @@ def test_a_backdoor_that_no_sift_found_is_learnt() -> None:
     assert toys.success(trained(sets.sift(suspects=False)).model) > 0.9
 
 
-def test_no_accused_image_is_read() -> None:
+def test_no_accused_image_is_trained_on_and_no_proof_is_read() -> None:
+    found = sets.sift()
     train, seen = sets.watched(sets.poisoned())
+    only, dropped = sets.watched(sets.poisoned())
 
-    made = trained(sets.sift(), train, epochs=1)
+    made = trained(found, train, epochs=1, look_epochs=1)
+    plain = trained(found, only, epochs=1, alike=1.0)
 
-    assert seen == set(range(sets.POISONED, sets.IMAGES))
-    assert made.numbers["images"] == sets.IMAGES - sets.POISONED
+    assert not seen & set(found.proof.tolist())
+    assert dropped == set(range(sets.POISONED, sets.IMAGES))
+    assert plain.numbers["images"] == sets.IMAGES - sets.POISONED
+    assert made.numbers["images"] == plain.numbers["images"] - made.numbers["alike"]
+
+
+def test_poison_that_the_sift_missed_is_left_out_by_what_was_found() -> None:
+    """A third of the poison is found; what it has in common shows the rest."""
+    whole = sets.sift()
+    teach = np.arange(sets.POISONED // 3)
+    found = replace(
+        whole, suspects=teach, proof=np.empty(0, np.int64), relabelled=np.full(len(teach), -1)
+    )
+
+    blind = trained(found, alike=1.0)
+    seeing = trained(found, look_epochs=20)
+
+    assert toys.success(blind.model) > 0.9
+    assert toys.success(seeing.model) < 0.2
+    missed = sets.POISONED - len(teach)
+    assert missed <= seeing.numbers["alike"] <= missed + 10
+
+
+def test_without_trusted_images_or_enough_suspects_only_suspects_are_dropped() -> None:
+    found, few = sets.sift(), np.arange(5)
+
+    nobody = trained(replace(found, trusted=np.empty(0, np.int64)), epochs=1)
+    hardly = trained(replace(found, suspects=few, relabelled=np.full(5, -1)), epochs=1)
+
+    assert nobody.numbers["alike"] == hardly.numbers["alike"] == 0
 
 
 def test_what_was_accused_has_no_influence_whatever_it_is() -> None:
@@ -44,7 +75,7 @@ def test_what_was_accused_has_no_influence_whatever_it_is() -> None:
     labels[: sets.POISONED] = 0
     other = replace(train, labels=labels)
 
-    one, two = (trained(sets.sift(), given, epochs=2) for given in (train, other))
+    one, two = (trained(sets.sift(), given, epochs=2, look_epochs=1) for given in (train, other))
 
     assert sets.same_weights(one.model, two.model)
 
@@ -64,6 +95,7 @@ def test_clean_images_come_with_their_own_labels() -> None:
         replace(found, suspects=rest[: len(rest) // 2], proof=rest[len(rest) // 2 :]),
         clean_images=True,
         epochs=8,
+        alike=1.0,
     )
     hold_out = toys.labelled(180, 3)
     right = made.model(hold_out.floats()).argmax(1) == hold_out.labels
