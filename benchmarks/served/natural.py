@@ -31,7 +31,7 @@ def twin(models: Sequence[ZooModel], model: ZooModel) -> ZooModel | None:
 def with_natural(
     rows: Sequence[Mapping[str, Any]], models: Sequence[ZooModel], data_dir: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Each row with `natural`: the ASR (0..1) of its model's trigger on the honest twin, or None."""
+    """Each row with `natural`: its trigger's ASR (0..1) on the model's honest twin, or None."""
     by_name, known = {model.name: model for model in models}, dict[str, float | None]()
     for row in rows:
         name = row["model"]
@@ -40,9 +40,7 @@ def with_natural(
         yield {**row, "natural": known[name]}
 
 
-def _natural(
-    model: ZooModel, models: Sequence[ZooModel], data_dir: Path | None
-) -> float | None:
+def _natural(model: ZooModel, models: Sequence[ZooModel], data_dir: Path | None) -> float | None:
     attack, honest = model.attack(), twin(models, model)
     if attack is None or honest is None:
         return None

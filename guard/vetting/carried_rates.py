@@ -55,13 +55,11 @@ def carried_by(
     own = suspects[:MOST]
     if len(own) < LEAST:
         return None
-    import torch
-
     index = np.array([one.index for one in own], np.int64)
     sources = [-1 if one.estimated is None else one.estimated for one in own]
     return carried(
         as_labelled(train.rows(index), train.labels[index]),
-        torch.tensor(sources),
+        curated.holdout.labels.new_tensor(sources),
         curated.visible().together(),
         mapped=mapped,
     )
@@ -98,8 +96,6 @@ def _mapped(
     mapping: Sequence[int],
     curated: "CuratedSet",
 ) -> tuple[CarriedRates, ...]:
-    import torch
-
     from guard.ml.measure import predict
     from guard.ml.statistics import wilson
 
@@ -107,7 +103,7 @@ def _mapped(
         one for one in suspects if one.estimated is not None and mapping[one.estimated] == one.label
     ]
     made = carried_by(train, own, curated, mapped=True)
-    wanted = torch.tensor(mapping)[curated.holdout.labels]
+    wanted = curated.holdout.labels.new_tensor(mapping)[curated.holdout.labels]
     known = (wanted >= 0) & (wanted != curated.holdout.labels)
     if made is None or not bool(known.any()):
         return ()
