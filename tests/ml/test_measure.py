@@ -147,7 +147,7 @@ def test_asr_of_a_mapping_counts_each_class_towards_its_own_image() -> None:
 
 
 def test_asr_takes_the_wanted_classes_of_a_trigger_without_a_mapping() -> None:
-    # It turns all into 3: right for the two that should get 3; who has the wanted class is left out.
+    # It turns all into 3, which two should get; who has the wanted class already is left out.
     data, wanted = written([0, 1, 2, 3], [0, 1, 2, 3]), torch.tensor([3, 3, 0, 3])
 
     found = asr(Reads(), data, to_class(3), "all-to-all", "patch", wanted=wanted)
