@@ -26,7 +26,7 @@ class Clean:
         self.space, self.spread = Space(images, _classes(images)), Spread(images)
 
     def knows(self, rows: Tensor) -> Tensor:
-        """Whether each class of int64 N has a mean, as bool N."""
+        """Whether each class of `rows`, int64 N, has a mean, as bool N."""
         inside = (rows >= 0) & (rows < len(self.space.counts))
         return inside & (self.space.counts[rows.clamp(0, len(self.space.counts) - 1)] > 0)
 
@@ -53,13 +53,13 @@ class Space:
         self.spread = (1 - RIDGE) * values + self.floor
 
     def size(self, rows: Tensor) -> Tensor:
-        """Whitened squared norms N of rows N,D."""
+        """Whitened squared norms, float N, of rows float N,D."""
         inside = (rows @ self.basis).square()
         saved = (inside * (1 - self.floor / self.spread)).sum(1)
         return (rows.square().sum(1) - saved) / self.floor
 
     def shrunk(self, shift: Tensor, variance: float) -> Tensor:
-        """The pattern D behind a shift D of means, which the variety of images blurs.
+        """The pattern float D behind a shift float D of means, which the variety of images blurs.
 
         Its pixels are taken for independent, of the size that makes the shift most likely: then
         directions in which images vary by themselves count least. Each direction keeps the size
@@ -97,6 +97,7 @@ class Group:
         return float((self.sure * self.space.size(self.means - self.changed(trigger))).sum())
 
     def changed(self, trigger: Trigger) -> Tensor:
+        """What a trigger makes of the clean means, float N,D of N sources."""
         return trigger.apply(self.clean.view(-1, *self.space.shape)).flatten(1)
 
     def left(self, trigger: Trigger) -> Tensor:
@@ -106,7 +107,7 @@ class Group:
         return self.space.size(self.pixels - made[self.sources])
 
     def shift(self) -> tuple[Tensor, Tensor]:
-        """The shift D of all means together, shrunk, and the clean mean D that belongs to it."""
+        """The shift float D of all means together, shrunk, and the clean mean float D beside it."""
         share = self.count / self.count.sum()
         clean = share @ self.clean
         variance = 1 / self.count.sum() + (share**2 / self.space.counts[self.rows]).sum()
@@ -125,7 +126,7 @@ class Spread:
         self.sizes = self.space.size(_flat(others) - self.space.means[others.labels])
 
     def covered(self, images: Labelled, sources: Tensor) -> float:
-        """The share of each image that something constant covers, by how little they vary.
+        """The share 0..1 of each image that something constant covers, by how little they vary.
 
         0 where they vary as clean images of their sources do, or more; at most `MOST_COVERED`.
         """
